@@ -1,0 +1,2 @@
+//! The `teredo` command.
+fn main() {}
