@@ -1,2 +1,17 @@
-//! Shared.
+//! What the XDP program and the daemon share: the Teredo address, the address scopes, the wire
+//! constants, the checksum arithmetic, and the layout of every BPF map.
+//!
+//! The crate allocates nothing, does no input or output, and is compiled for BPF as well as for
+//! the host.
 #![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod address;
+pub mod checksum;
+pub mod maps;
+pub mod scope;
+pub mod time;
+pub mod verdict;
+pub mod wire;

@@ -1,0 +1,168 @@
+//! The layout of the BPF maps and of the program's read-only settings.
+//!
+//! Every type has a fixed size, no padding and alignment of 8 at most, so that the daemon, the
+//! verifier and another build of either read the same octets. A change of any layout here changes
+//! [`ABI_VERSION`].
+
+use core::time::Duration;
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{
+    address::{Endpoint, ServicePrefix},
+    time::Instant,
+    verdict::Verdict,
+};
+
+/// Part of the pin path: maps of another layout are never adopted.
+pub const ABI_VERSION: u32 = 1;
+
+/// Hash map from the 16 octets of a peer's address to [`Peer`].
+pub const PEERS: &str = "PEERS";
+/// Trie of native prefixes that may be relayed to; consulted with [`Settings::SERVES_SOME`] only.
+pub const SERVED: &str = "SERVED";
+/// Hash map, used as a set, of this host's IPv4 addresses.
+pub const OWN_IPV4: &str = "OWN_IPV4";
+/// Hash map, used as a set, of the interface indices packets may leave through.
+pub const INTERFACES: &str = "INTERFACES";
+/// One-entry array with the generation of every cached [`NextHop`], as `u32`.
+pub const GENERATION: &str = "GENERATION";
+/// Per-CPU array of [`Counter`], indexed by [`Verdict`].
+pub const COUNTERS: &str = "COUNTERS";
+/// Per-CPU array of [`Route`], indexed by a hash of the destination.
+pub const ROUTES: &str = "ROUTES";
+/// The read-only global of type [`Settings`].
+pub const SETTINGS: &str = "SETTINGS";
+
+/// Entries of [`ROUTES`] on each CPU; a power of two.
+pub const ROUTE_SLOTS: u32 = 4096;
+/// Entries of [`OWN_IPV4`].
+pub const OWN_IPV4_MAX: u32 = 256;
+/// Entries of [`INTERFACES`].
+pub const INTERFACES_MAX: u32 = 64;
+/// Entries of [`SERVED`].
+pub const SERVED_MAX: u32 = 1024;
+/// Entries of [`COUNTERS`].
+pub const COUNTERS_MAX: u32 = Verdict::ALL.len() as u32;
+/// Entries of [`PEERS`] unless the daemon sets another number.
+pub const PEERS_MAX: u32 = 262_144;
+
+/// How long a next hop serves without another look at the kernel's tables. Changes are announced
+/// by the daemon through [`GENERATION`]; this bounds the delay while there is no daemon.
+pub const NEXT_HOP_LIFETIME: Duration = Duration::from_secs(1);
+/// A stamp is written when it is older than this, so that CPUs that serve the same peer do not
+/// take the cache line from each other at every packet.
+pub const STAMP_RESOLUTION: Duration = Duration::from_secs(1);
+
+/// Where to send a frame, as the kernel's tables had it at [`NextHop::checked`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct NextHop {
+    /// When the kernel's tables were read.
+    pub checked: Instant,
+    /// [`GENERATION`] at that time. Zero: empty, or being written by another CPU.
+    pub generation: u32,
+    /// Index of the interface to leave through.
+    pub interface: u32,
+    /// MTU of the route, in octets of IP packet.
+    pub mtu: u32,
+    /// Destination address of the frame.
+    pub destination: [u8; 6],
+    /// Source address of the frame.
+    pub source: [u8; 6],
+}
+
+/// A peer that userspace trusts. Userspace writes entries; XDP updates the stamps and the next hop.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Peer {
+    /// Where packets for the peer go, and where its packets come from.
+    pub mapped: Endpoint,
+    /// [`Peer::TRUSTED`], [`Peer::SYMMETRIC`]. Host byte order.
+    pub flags: u16,
+    /// When a packet of the peer last arrived. Coarse: see [`STAMP_RESOLUTION`].
+    pub last_received: Instant,
+    /// When a packet was last sent to the peer. Coarse: see [`STAMP_RESOLUTION`].
+    pub last_sent: Instant,
+    /// The way to [`Peer::mapped`]. Only XDP reads and writes it; zeroes when the entry is new.
+    pub next_hop: NextHop,
+}
+
+impl Peer {
+    /// Userspace has proof that the peer is where [`Peer::mapped`] says.
+    pub const TRUSTED: u16 = 1;
+    /// [`Peer::mapped`] is not the endpoint embedded in the peer's address (requirement R-13).
+    pub const SYMMETRIC: u16 = 2;
+}
+
+/// The way to one native destination.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Route {
+    /// The IPv6 destination.
+    pub destination: [u8; 16],
+    /// How to reach it.
+    pub next_hop: NextHop,
+}
+
+/// Packets and octets that met one [`Verdict`] on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Counter {
+    /// Number of frames.
+    pub packets: u64,
+    /// Their length when they arrived, in octets with the Ethernet header.
+    pub bytes: u64,
+}
+
+/// What the program is told when it is loaded; constants to the verifier.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Settings {
+    /// A peer that was silent for longer is not forwarded by XDP. Nanoseconds.
+    pub peer_lifetime: u64,
+    /// The relay's endpoint: destination of decapsulated, source of encapsulated packets.
+    pub relay: Endpoint,
+    /// Largest IPv6 packet in the tunnel, in octets. Host byte order.
+    pub mtu: u16,
+    /// The Teredo service prefix.
+    pub prefix: ServicePrefix,
+    /// Index of the relay's tunnel interface, where route look-ups start.
+    pub tunnel: u32,
+    /// [`Settings::SERVES_SOME`] and others.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl Settings {
+    /// Only native destinations in [`SERVED`] are relayed to; otherwise all of them.
+    pub const SERVES_SOME: u32 = 1;
+    /// Packets whose outer checksum has no shortcut leave with zero instead of passing to userspace.
+    pub const ALLOW_ZERO_CHECKSUM: u32 = 2;
+    /// Every packet leaves with outer checksum zero.
+    pub const ALWAYS_ZERO_CHECKSUM: u32 = 4;
+}
+
+const _: () = {
+    assert!(size_of::<NextHop>() == 32);
+    assert!(size_of::<Peer>() == 56);
+    assert!(size_of::<Route>() == 48);
+    assert!(size_of::<Counter>() == 16);
+    assert!(size_of::<Settings>() == 32);
+    assert!(ROUTE_SLOTS.is_power_of_two());
+};
+
+#[cfg(feature = "user")]
+mod user {
+    use super::{Counter, Peer, Route, Settings};
+
+    // SAFETY: `repr(C)` without padding (bytemuck::Pod proves it) and valid for any octets.
+    unsafe impl aya::Pod for Peer {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Route {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Counter {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Settings {}
+}

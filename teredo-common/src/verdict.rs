@@ -1,0 +1,167 @@
+//! What the XDP program decided about a frame: one counter each, none missing.
+
+/// What happens to a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It leaves, translated, through another interface or the one that it came by.
+    Forward,
+    /// The kernel gets it as it came.
+    Pass,
+    /// It ends here.
+    Drop,
+}
+
+/// Which of the two translations looked at a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// IPv4 to IPv6: client to native host.
+    Decap,
+    /// IPv6 to IPv4: native host to client.
+    Encap,
+}
+
+macro_rules! verdicts {
+    ($($(#[doc = $doc:literal])+ $name:ident = $direction:expr, $action:ident, $reason:literal;)+) => {
+        /// The outcome for one frame. The number indexes [`crate::maps::COUNTERS`].
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Verdict {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Verdict {
+            /// Every verdict, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// What happens to the frame.
+            #[inline(always)]
+            pub const fn action(self) -> Action {
+                match self { $(Self::$name => Action::$action,)+ }
+            }
+
+            /// Which translation decided; `None` for frames that neither looks at.
+            pub const fn direction(self) -> Option<Direction> {
+                match self { $(Self::$name => $direction,)+ }
+            }
+
+            /// The name in statistics.
+            pub const fn reason(self) -> &'static str {
+                match self { $(Self::$name => $reason,)+ }
+            }
+        }
+    };
+}
+
+const NEITHER: Option<Direction> = None;
+const DECAP: Option<Direction> = Some(Direction::Decap);
+const ENCAP: Option<Direction> = Some(Direction::Encap);
+
+verdicts! {
+    /// Not an IPv4 or IPv6 frame without VLAN tag, or too short to tell, or not linear.
+    NotIp = NEITHER, Pass, "not-ip";
+    /// The frame is addressed to another station.
+    OtherStation = NEITHER, Pass, "other-station";
+
+    /// D1: decapsulated and sent.
+    DecapForwarded = DECAP, Forward, "decap-forwarded";
+    /// D1-02: version is not 4, or the header has options.
+    DecapIpv4Options = DECAP, Pass, "decap-ipv4-options";
+    /// D1-02: time to live is zero.
+    DecapTimeToLive = DECAP, Pass, "decap-time-to-live";
+    /// D1-03: a fragment, or the reserved bit is set.
+    DecapFragment = DECAP, Pass, "decap-fragment";
+    /// D1-04: not UDP to the relay's address and service port, or from port 0.
+    DecapNotOurs = DECAP, Pass, "decap-not-ours";
+    /// D1-02: the IPv4 header checksum is wrong.
+    DecapHeaderChecksum = DECAP, Drop, "decap-header-checksum";
+    /// D1-05: the lengths do not fit each other, or there is no room for an IPv6 packet.
+    DecapLength = DECAP, Pass, "decap-length";
+    /// D1-06: the outer header carries congestion notification.
+    DecapCongestion = DECAP, Pass, "decap-congestion";
+    /// D1-07: the outer source is the relay itself.
+    DecapOwnSource = DECAP, Drop, "decap-own-source";
+    /// D1-08: authentication header, origin indication or something else that is not IPv6.
+    DecapNotIpv6 = DECAP, Pass, "decap-not-ipv6";
+    /// D1-09: trailers follow the IPv6 packet, or it is cut short.
+    DecapTrailers = DECAP, Pass, "decap-trailers";
+    /// D1-10: a bubble, or no payload.
+    DecapBubble = DECAP, Pass, "decap-bubble";
+    /// D1-11: hop-by-hop options, routing header or destination options.
+    DecapExtensionHeader = DECAP, Pass, "decap-extension-header";
+    /// D1-12: the inner source is not a Teredo address of this service.
+    DecapSource = DECAP, Pass, "decap-source";
+    /// D1-13: no entry for the inner source.
+    DecapUnknownPeer = DECAP, Pass, "decap-unknown-peer";
+    /// D1-13: the entry is not trusted or not fresh.
+    DecapStalePeer = DECAP, Pass, "decap-stale-peer";
+    /// D1-14: the outer source is not the peer's mapping.
+    DecapMapping = DECAP, Pass, "decap-mapping";
+    /// D1-15: the inner destination is not served, not global unicast, Teredo, or embeds an own
+    /// IPv4 address.
+    DecapDestination = DECAP, Pass, "decap-destination";
+    /// D1-16: the inner hop limit ends here.
+    DecapHopLimit = DECAP, Pass, "decap-hop-limit";
+    /// D1-17: the outer checksum is not zero and not proved by the headers.
+    DecapChecksum = DECAP, Pass, "decap-checksum";
+    /// D1-18: the packet is larger than the MTU of the way out.
+    DecapTooBig = DECAP, Pass, "decap-too-big";
+    /// D1-18: no route, no neighbour, a local destination, or an interface that is not ours.
+    DecapNextHop = DECAP, Pass, "decap-next-hop";
+
+    /// D2: encapsulated and sent.
+    EncapForwarded = ENCAP, Forward, "encap-forwarded";
+    /// D2-01: version is not 6, or the packet is longer than the frame.
+    EncapLength = ENCAP, Pass, "encap-length";
+    /// D2-02: the destination is not a Teredo address of this service.
+    EncapNotOurs = ENCAP, Pass, "encap-not-ours";
+    /// D2-03: the source is not served, not global unicast, Teredo, or embeds an own IPv4 address.
+    EncapSource = ENCAP, Pass, "encap-source";
+    /// D2-04: a bubble, or no payload.
+    EncapBubble = ENCAP, Pass, "encap-bubble";
+    /// D2-04: hop-by-hop options, routing header or destination options.
+    EncapExtensionHeader = ENCAP, Pass, "encap-extension-header";
+    /// D2-05: no entry for the destination.
+    EncapUnknownPeer = ENCAP, Pass, "encap-unknown-peer";
+    /// D2-05: the entry is not trusted or not fresh.
+    EncapStalePeer = ENCAP, Pass, "encap-stale-peer";
+    /// D2-06: the hop limit ends here.
+    EncapHopLimit = ENCAP, Pass, "encap-hop-limit";
+    /// D2-07: larger than the tunnel's MTU, or than the way out allows.
+    EncapTooBig = ENCAP, Pass, "encap-too-big";
+    /// D2-09: no checksum shortcut, and a zero checksum is not allowed.
+    EncapChecksum = ENCAP, Pass, "encap-checksum";
+    /// D2-10: no route, no neighbour, or an interface that is not ours.
+    EncapNextHop = ENCAP, Pass, "encap-next-hop";
+    /// D2-10: no room in front of the frame.
+    EncapHeadroom = ENCAP, Pass, "encap-headroom";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn numbers_are_indices_and_names_are_unique() {
+        for (index, &verdict) in Verdict::ALL.iter().enumerate() {
+            assert_eq!(verdict as usize, index);
+        }
+        let names: HashSet<_> = Verdict::ALL
+            .iter()
+            .map(|verdict| verdict.reason())
+            .collect();
+        assert_eq!(names.len(), Verdict::ALL.len());
+    }
+
+    #[test]
+    fn names_say_the_direction() {
+        for &verdict in Verdict::ALL {
+            let expected = match verdict.direction() {
+                Some(Direction::Decap) => verdict.reason().starts_with("decap-"),
+                Some(Direction::Encap) => verdict.reason().starts_with("encap-"),
+                None => true,
+            };
+            assert!(expected, "{verdict:?}");
+        }
+    }
+}

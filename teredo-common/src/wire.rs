@@ -1,0 +1,48 @@
+//! Constants of the wire formats (RFC 4380 section 5.1.1, RFC 791, RFC 768, RFC 8200).
+
+/// Octets of an Ethernet header without VLAN tags.
+pub const ETHERNET_HEADER: usize = 14;
+/// Octets of an IPv4 header without options.
+pub const IPV4_HEADER: usize = 20;
+/// Octets of a UDP header.
+pub const UDP_HEADER: usize = 8;
+/// Octets of the fixed IPv6 header.
+pub const IPV6_HEADER: usize = 40;
+/// Octets that the plain encapsulation adds to an IPv6 packet.
+pub const ENCAPSULATION: usize = IPV4_HEADER + UDP_HEADER;
+
+/// EtherType of IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// EtherType of IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+
+/// IPv6 next header: hop-by-hop options.
+pub const HOP_BY_HOP: u8 = 0;
+/// IPv6 next header and IPv4 protocol: TCP.
+pub const TCP: u8 = 6;
+/// IPv6 next header and IPv4 protocol: UDP.
+pub const UDP: u8 = 17;
+/// IPv6 next header: routing.
+pub const ROUTING: u8 = 43;
+/// IPv6 next header: fragment.
+pub const FRAGMENT: u8 = 44;
+/// IPv6 next header: ICMPv6.
+pub const ICMPV6: u8 = 58;
+/// IPv6 next header: no next header. With payload length 0 it makes a bubble.
+pub const NO_NEXT_HEADER: u8 = 59;
+/// IPv6 next header: destination options.
+pub const DESTINATION_OPTIONS: u8 = 60;
+
+/// UDP port of Teredo servers (RFC 4380 section 2.7), host byte order.
+pub const SERVER_PORT: u16 = 3544;
+/// The smallest and default MTU of the tunnel, in octets of IPv6 packet (RFC 4380 section 5.1.2).
+pub const MTU: u16 = 1280;
+/// IPv4 time to live of encapsulated unicast packets.
+pub const OUTER_TTL: u8 = 64;
+
+/// Second octet, after a zero, of an origin indication (RFC 4380 section 5.1.1).
+pub const ORIGIN_INDICATION: u8 = 0;
+/// Second octet, after a zero, of an authentication header (RFC 4380 section 5.1.1).
+pub const AUTHENTICATION: u8 = 1;
+/// Octets of an origin indication.
+pub const ORIGIN_INDICATION_LENGTH: usize = 8;
