@@ -1,0 +1,83 @@
+//! The control: the same traffic with a relay, a server and a client that are all Miredo. What
+//! fails here fails because of the laboratory.
+
+use anyhow::Result;
+use teredo_tests::lab::{
+    NatKind, Scene, Topology,
+    scene::RELAY,
+    traffic::{Ping, Tcp},
+};
+
+#[test]
+fn first_packet_from_a_native_host() -> Result<()> {
+    let scene = Scene::new(Topology::default())?;
+    let client = scene.start_client()?;
+    let _relay = scene.start_miredo_relay()?;
+    Ping::to(client.address()).all_from(&scene.host().namespace)
+}
+
+#[test]
+fn first_packet_from_the_client() -> Result<()> {
+    let scene = Scene::new(Topology::default())?;
+    let _relay = scene.start_miredo_relay()?;
+    let _client = scene.start_client()?;
+    Ping::to(scene.host().address).all_from(&scene.site().client)
+}
+
+#[test]
+fn first_packet_after_the_hole_was_closed() -> Result<()> {
+    let scene = Scene::new(Topology::default())?;
+    let client = scene.start_client()?;
+    let mut relay = scene.start_miredo_relay()?;
+    Ping::to(client.address()).all_from(&scene.host().namespace)?;
+    relay.daemon.terminate()?;
+    scene.site().nat.forget(*RELAY.ip())?;
+    let _relay = scene.start_miredo_relay()?;
+    Ping::to(client.address()).all_from(&scene.host().namespace)
+}
+
+#[test]
+fn ping_and_tcp_both_ways_with_one_arm_and_two() -> Result<()> {
+    for one_armed in [false, true] {
+        let scene = Scene::new(Topology {
+            one_armed,
+            ..Topology::default()
+        })?;
+        let client = scene.start_client()?;
+        let _relay = scene.start_miredo_relay()?;
+        let (site, host) = (scene.site(), scene.host());
+        Ping::to(client.address())
+            .count(10)
+            .all_from(&host.namespace)?;
+        Ping::to(host.address).count(10).all_from(&site.client)?;
+        let (upload, download) = (2_000_000, 3_000_000);
+        Tcp {
+            to: host.address.into(),
+            upload,
+            download,
+        }
+        .between(&site.client, &host.namespace)?;
+        Tcp {
+            to: client.address().into(),
+            upload,
+            download,
+        }
+        .between(&host.namespace, &site.client)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_kind_of_nat_that_teredo_works_behind() -> Result<()> {
+    for nat in [NatKind::FullCone, NatKind::AddressRestricted] {
+        let scene = Scene::new(Topology {
+            nat,
+            ..Topology::default()
+        })?;
+        let client = scene.start_client()?;
+        let _relay = scene.start_miredo_relay()?;
+        Ping::to(client.address()).all_from(&scene.host().namespace)?;
+        Ping::to(scene.host().address).all_from(&scene.site().client)?;
+    }
+    Ok(())
+}
