@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use teredo_common::address::{ServicePrefix, TeredoAddress};
 
 use super::{namespace::Namespace, wait::wait_for};
 
@@ -122,15 +123,16 @@ impl Peers {
     }
 }
 
-/// The Teredo address of a client that `server` sees as `mapped`; no flags (RFC 4380 section 4).
+/// The Teredo address of a client that `server` sees as `mapped`; no flags.
 #[must_use]
 pub fn teredo_address(server: Ipv4Addr, mapped: SocketAddrV4) -> Ipv6Addr {
-    let mut octets = [0; 16];
-    octets[..4].copy_from_slice(&[0x20, 0x01, 0, 0]);
-    octets[4..8].copy_from_slice(&server.octets());
-    octets[10..12].copy_from_slice(&(!mapped.port()).to_be_bytes());
-    octets[12..].copy_from_slice(&(!mapped.ip().to_bits()).to_be_bytes());
-    octets.into()
+    let address = TeredoAddress {
+        prefix: ServicePrefix::STANDARD,
+        server,
+        flags: 0,
+        mapped: mapped.into(),
+    };
+    address.encode()
 }
 
 /// A bubble (RFC 4380 section 2.8).
@@ -173,15 +175,6 @@ pub fn udp_packet(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_address_of_rfc_4380_section_4() {
-        let mapped = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 45), 40000);
-        assert_eq!(
-            teredo_address(Ipv4Addr::new(65, 54, 227, 120), mapped).to_string(),
-            "2001:0:4136:e378:0:63bf:3fff:fdd2"
-        );
-    }
 
     #[test]
     fn a_bubble_is_one() {
