@@ -1,1 +1,3 @@
 //! Teredo.
+
+pub mod config;
