@@ -50,19 +50,12 @@ fn ping_and_tcp_both_ways_with_one_arm_and_two() -> Result<()> {
             .count(10)
             .all_from(&host.namespace)?;
         Ping::to(host.address).count(10).all_from(&site.client)?;
-        let (upload, download) = (2_000_000, 3_000_000);
-        Tcp {
-            to: host.address.into(),
-            upload,
-            download,
-        }
-        .between(&site.client, &host.namespace)?;
-        Tcp {
-            to: client.address().into(),
-            upload,
-            download,
-        }
-        .between(&host.namespace, &site.client)?;
+        let upward = Tcp::to(host.address).upload(2_000_000).download(3_000_000);
+        upward.between(&site.client, &host.namespace)?;
+        let downward = Tcp::to(client.address())
+            .upload(3_000_000)
+            .download(2_000_000);
+        downward.between(&host.namespace, &site.client)?;
     }
     Ok(())
 }

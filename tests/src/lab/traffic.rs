@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::namespace::Namespace;
 
-/// After this long without any progress a connection has failed.
+/// After this long without any progress a connection has failed, unless told otherwise.
 const IDLE: Duration = Duration::from_secs(20);
 const CHUNK: usize = 64 * 1024;
 
@@ -138,33 +138,64 @@ impl Ping {
 /// A TCP connection over which both ends send at the same time.
 #[derive(Clone, Copy, Debug)]
 pub struct Tcp {
-    /// Where the accepting end is.
-    pub to: IpAddr,
-    /// Octets from the connecting to the accepting end.
-    pub upload: u64,
-    /// Octets from the accepting to the connecting end.
-    pub download: u64,
+    to: IpAddr,
+    upload: u64,
+    download: u64,
+    idle: Duration,
 }
 
 impl Tcp {
+    /// A connection to this address; nothing is sent yet. Without any progress for 20 seconds it
+    /// has failed.
+    #[must_use]
+    pub fn to(to: impl Into<IpAddr>) -> Self {
+        Self {
+            to: to.into(),
+            upload: 0,
+            download: 0,
+            idle: IDLE,
+        }
+    }
+
+    /// Octets from the connecting to the accepting end.
+    #[must_use]
+    pub fn upload(self, upload: u64) -> Self {
+        Self { upload, ..self }
+    }
+
+    /// Octets from the accepting to the connecting end.
+    #[must_use]
+    pub fn download(self, download: u64) -> Self {
+        Self { download, ..self }
+    }
+
+    /// How long nothing may move.
+    #[must_use]
+    pub fn idle(self, idle: Duration) -> Self {
+        Self { idle, ..self }
+    }
+
     /// Connects from one namespace to the other and transfers; every octet is compared with what
     /// was sent.
     ///
     /// # Errors
     ///
-    /// When nothing moves for 20 seconds or something else arrives than what was sent.
+    /// When nothing moves for too long or something else arrives than what was sent.
     pub fn between(self, connecting: &Namespace, accepting: &Namespace) -> Result<Duration> {
         let listener = accepting.run(|| TcpListener::bind((self.to, 0)))??;
         let address = listener.local_addr()?;
         let start = Instant::now();
         thread::scope(|scope| {
             let acceptor = scope.spawn(|| -> Result<()> {
-                let stream = accept(&listener)?;
-                exchange(&stream, self.download, self.upload).context("the accepting end")
+                let stream = accept(&listener, self.idle)?;
+                self.exchange(&stream, self.download, self.upload)
+                    .context("the accepting end")
             });
             let connector = || -> Result<()> {
-                let stream = connecting.run(|| TcpStream::connect_timeout(&address, IDLE))??;
-                exchange(&stream, self.upload, self.download).context("the connecting end")
+                let stream =
+                    connecting.run(|| TcpStream::connect_timeout(&address, self.idle))??;
+                self.exchange(&stream, self.upload, self.download)
+                    .context("the connecting end")
             };
             let connected = connector().with_context(|| format!("TCP to {address}"));
             let accepted = acceptor
@@ -174,30 +205,32 @@ impl Tcp {
         })?;
         Ok(start.elapsed())
     }
+
+    fn exchange(self, stream: &TcpStream, send: u64, receive: u64) -> Result<()> {
+        stream.set_read_timeout(Some(self.idle))?;
+        stream.set_write_timeout(Some(self.idle))?;
+        thread::scope(|scope| {
+            let sender = scope.spawn(|| send_content(stream, send));
+            let received = receive_content(stream, receive).context("receive");
+            let sent = sender
+                .join()
+                .unwrap_or_else(|panic| panic::resume_unwind(panic));
+            sent.context("send").and(received)
+        })
+    }
 }
 
-fn accept(listener: &TcpListener) -> Result<TcpStream> {
+fn accept(listener: &TcpListener, timeout: Duration) -> Result<TcpStream> {
     listener.set_nonblocking(true)?;
-    let stream = super::wait_for("a connection arrives", IDLE, || match listener.accept() {
-        Ok((stream, _)) => Ok(Some(stream)),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error.into()),
+    let stream = super::wait_for("a connection arrives", timeout, || {
+        match listener.accept() {
+            Ok((stream, _)) => Ok(Some(stream)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     })?;
     stream.set_nonblocking(false)?;
     Ok(stream)
-}
-
-fn exchange(stream: &TcpStream, send: u64, receive: u64) -> Result<()> {
-    stream.set_read_timeout(Some(IDLE))?;
-    stream.set_write_timeout(Some(IDLE))?;
-    thread::scope(|scope| {
-        let sender = scope.spawn(|| send_content(stream, send));
-        let received = receive_content(stream, receive).context("receive");
-        let sent = sender
-            .join()
-            .unwrap_or_else(|panic| panic::resume_unwind(panic));
-        sent.context("send").and(received)
-    })
 }
 
 fn send_content(mut stream: &TcpStream, length: u64) -> Result<()> {
@@ -426,7 +459,7 @@ mod tests {
     fn receive(octets: &[u8], expected: u64) -> Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let mut sender = TcpStream::connect(listener.local_addr()?)?;
-        let receiver = accept(&listener)?;
+        let receiver = accept(&listener, IDLE)?;
         sender.write_all(octets)?;
         drop(sender);
         receive_content(&receiver, expected)
