@@ -1,3 +1,6 @@
 //! Teredo.
 
+pub mod api;
+pub mod cli;
 pub mod config;
+pub mod metrics;
