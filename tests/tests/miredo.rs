@@ -1,10 +1,13 @@
 //! The control: the same traffic with a relay, a server and a client that are all Miredo. What
 //! fails here fails because of the laboratory.
 
+use std::net::Ipv4Addr;
+
 use anyhow::Result;
 use teredo_tests::lab::{
     NatKind, Scene, Topology,
-    scene::RELAY,
+    peers::{Conversation, Peers},
+    scene::{RELAY, SERVER},
     traffic::{Ping, Tcp},
 };
 
@@ -73,4 +76,19 @@ fn every_kind_of_nat_that_teredo_works_behind() -> Result<()> {
         Ping::to(scene.host().address).all_from(&scene.site().client)?;
     }
     Ok(())
+}
+
+#[test]
+fn peers_that_are_only_sockets() -> Result<()> {
+    let scene = Scene::new(Topology {
+        clients: 0,
+        ..Topology::default()
+    })?;
+    let _relay = scene.start_miredo_relay()?;
+    let address = Ipv4Addr::new(20, 0, 2, 1);
+    let namespace = scene.add_ipv4_host("peers", address)?;
+    let peers = Peers::open(&namespace, SERVER, address, 10_000, 100)?;
+    let conversation = Conversation::new(scene.host(), &peers)?;
+    conversation.open(RELAY)?;
+    conversation.exchange(RELAY)
 }

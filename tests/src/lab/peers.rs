@@ -7,10 +7,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use teredo_common::address::{ServicePrefix, TeredoAddress};
 
-use super::{namespace::Namespace, wait::wait_for};
+use super::{namespace::Namespace, scene::Host, wait::wait_for};
 
 /// Clients on the open IPv4 internet: one address, a port each.
 #[derive(Debug)]
@@ -34,6 +35,10 @@ impl Peers {
         first_port: u16,
         count: u16,
     ) -> Result<Self> {
+        // A socket each, and what the program has open already.
+        let files = u64::from(count) + 1024;
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, files.max(most), files.max(most))?;
         let sockets = namespace.run(|| {
             (first_port..)
                 .take(usize::from(count))
@@ -79,7 +84,7 @@ impl Peers {
     /// When the socket refuses.
     pub fn send(&self, index: usize, to: SocketAddrV4, bytes: &[u8]) -> Result<()> {
         let sent = self.sockets[index].send_to(bytes, to)?;
-        anyhow::ensure!(sent == bytes.len(), "only {sent} octets were sent");
+        ensure!(sent == bytes.len(), "only {sent} octets were sent");
         Ok(())
     }
 
@@ -120,6 +125,107 @@ impl Peers {
             }
             Ok(None)
         })
+    }
+}
+
+/// Datagrams between a native host and every one of many peers, each in its turn.
+#[derive(Debug)]
+pub struct Conversation<'a> {
+    peers: &'a Peers,
+    socket: UdpSocket,
+    host: (Ipv6Addr, u16),
+}
+
+/// The port of all peers inside the tunnel.
+const PORT: u16 = 7;
+/// How long one datagram may take.
+const ARRIVAL: Duration = Duration::from_secs(10);
+
+impl<'a> Conversation<'a> {
+    /// A conversation in which nothing was said yet.
+    ///
+    /// # Errors
+    ///
+    /// When the host's socket cannot be opened.
+    pub fn new(host: &Host, peers: &'a Peers) -> Result<Self> {
+        let socket = host
+            .namespace
+            .run(|| UdpSocket::bind((host.address, 0)))??;
+        socket.set_read_timeout(Some(ARRIVAL))?;
+        let host = (host.address, socket.local_addr()?.port());
+        Ok(Self {
+            peers,
+            socket,
+            host,
+        })
+    }
+
+    /// The host sends a first datagram to every peer; it waits in the relay for the bubbles and
+    /// has to arrive.
+    ///
+    /// # Errors
+    ///
+    /// When it does not.
+    pub fn open(&self, relay: SocketAddrV4) -> Result<()> {
+        for index in 0..self.peers.len() {
+            let content = format!("first {index}");
+            self.send(index, &content)?;
+            // From the relay or, with an origin indication in front, by way of the server.
+            self.peers.wait_for(index, "a bubble", ARRIVAL, |packet| {
+                is_bubble(packet) || packet.get(8..).is_some_and(is_bubble)
+            })?;
+            let answer = bubble(self.peers.address(index), self.host.0);
+            self.peers.send(index, relay, &answer)?;
+            self.expect(index, &content)?;
+        }
+        Ok(())
+    }
+
+    /// The host and every peer send each other a datagram that has to arrive.
+    ///
+    /// # Errors
+    ///
+    /// When one does not.
+    pub fn exchange(&self, relay: SocketAddrV4) -> Result<()> {
+        let mut buffer = [0; 2048];
+        for index in 0..self.peers.len() {
+            let content = format!("to {index}");
+            self.send(index, &content)?;
+            self.expect(index, &content)?;
+
+            let content = format!("from {index}");
+            let source = (self.peers.address(index), PORT);
+            let packet = udp_packet(source, self.host, 64, content.as_bytes())?;
+            self.peers.send(index, relay, &packet)?;
+            let (length, from) = self
+                .socket
+                .recv_from(&mut buffer)
+                .with_context(|| format!("a datagram from peer {index}"))?;
+            ensure!(
+                &buffer[..length] == content.as_bytes() && from.ip() == source.0,
+                "peer {index}: something else came from {from}"
+            );
+        }
+        Ok(())
+    }
+
+    fn send(&self, index: usize, content: &str) -> Result<()> {
+        let to = (self.peers.address(index), PORT);
+        self.socket.send_to(content.as_bytes(), to)?;
+        Ok(())
+    }
+
+    fn expect(&self, index: usize, content: &str) -> Result<()> {
+        let what = format!("the datagram {content:?}");
+        let packet = self.peers.wait_for(index, &what, ARRIVAL, |packet| {
+            !is_bubble(packet) && packet.ends_with(content.as_bytes())
+        })?;
+        let address: [u8; 16] = packet[8..24].try_into()?;
+        ensure!(
+            Ipv6Addr::from(address) == self.host.0,
+            "peer {index}: another source"
+        );
+        Ok(())
     }
 }
 

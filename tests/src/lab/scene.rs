@@ -234,6 +234,18 @@ impl Scene {
             .with_context(|| format!("the client behind {}", site.nat.address()))
     }
 
+    /// Adds a host to the IPv4 internet, with one address.
+    ///
+    /// # Errors
+    ///
+    /// When its interface cannot be made.
+    pub fn add_ipv4_host(&self, name: &str, address: Ipv4Addr) -> Result<Namespace> {
+        let namespace = Namespace::new(name)?;
+        self.ipv4.plug(&namespace, IPV4_INTERFACE)?;
+        namespace.ip(&format!("addr add {address}/16 dev {IPV4_INTERFACE}"))?;
+        Ok(namespace)
+    }
+
     /// Captures what the relay sends and receives on the IPv4 internet.
     ///
     /// # Errors

@@ -195,6 +195,27 @@ impl Teredo {
     pub fn peers(&self) -> Result<Vec<Peer>> {
         ask(&self.file, "peers")
     }
+
+    /// The peer with this address, if the relay knows it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::peers`].
+    pub fn peer(&self, address: Ipv6Addr) -> Result<Option<Peer>> {
+        let peers = self.peers()?;
+        Ok(peers.into_iter().find(|peer| peer.address == address))
+    }
+
+    /// What was forwarded while `work` ran.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`, and as [`Self::status`].
+    pub fn packets_during(&self, work: impl FnOnce() -> Result<()>) -> Result<Directions> {
+        let before = self.status()?.packets;
+        work()?;
+        Ok(self.status()?.packets - before)
+    }
 }
 
 fn complete(config: &Config, namespace: &Namespace, directory: &TempDir) -> Config {
@@ -322,6 +343,14 @@ pub struct PeerCount {
     pub trusted: u64,
     /// Those whose bubble is still awaited.
     pub untrusted: u64,
+}
+
+impl Peer {
+    /// Whether packets to it need no bubble.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        self.state == "trusted"
+    }
 }
 
 /// One entry of `teredo peers --json`.

@@ -168,11 +168,12 @@ impl Quiet {
 
     fn end(mut self) {
         self.remove_policy();
+        let Some(update) = shell::find("update-rc.d") else {
+            return;
+        };
         for service in &self.services {
-            if shell::find("update-rc.d").is_some() {
-                // There is nothing to switch off where the package has no such script.
-                let _ = shell::output(shell::as_root("update-rc.d").args([service, "disable"]));
-            }
+            // There is nothing to switch off where the package has no such script.
+            let _ = shell::output(shell::as_root(&update).args([service, "disable"]));
         }
     }
 
