@@ -1,9 +1,8 @@
 //! Our own daemon.
 
 use std::{
-    collections::BTreeMap,
     env, fs,
-    net::{Ipv6Addr, SocketAddrV4},
+    net::Ipv6Addr,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
@@ -11,8 +10,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use tempfile::TempDir;
+pub use teredo::api::types::{Directions, Paths, Peer, PeerState, Status};
 use toml::{Table, Value};
 
 use super::{
@@ -214,7 +214,7 @@ impl Teredo {
     pub fn packets_during(&self, work: impl FnOnce() -> Result<()>) -> Result<Directions> {
         let before = self.status()?.packets;
         work()?;
-        Ok(self.status()?.packets - before)
+        Ok(between(before, self.status()?.packets))
     }
 }
 
@@ -242,132 +242,27 @@ fn ask<T: DeserializeOwned>(file: &Path, what: &str) -> Result<T> {
     serde_json::from_str(&text).with_context(|| format!("teredo {what} --json printed {text}"))
 }
 
-/// What `teredo status --json` tells.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Status {
-    /// `node.name`.
-    pub name: String,
-    /// Roles that run.
-    pub roles: Vec<String>,
-    /// How the XDP program is attached.
-    pub xdp: Vec<Attachment>,
-    /// Packets that were forwarded.
-    pub packets: Directions,
-    /// Octets that were forwarded.
-    pub bytes: Directions,
-    /// Packets that were dropped, by reason.
-    pub dropped: BTreeMap<String, u64>,
-    /// Packets that the fast path left to the kernel, by reason.
-    pub passed: BTreeMap<String, u64>,
-    /// Bubbles.
-    pub bubbles: Bubbles,
-    /// Peers.
-    pub peers: PeerCount,
-}
-
-/// The XDP program on one interface.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Attachment {
-    /// The interface.
-    pub interface: String,
-    /// `native`, `generic` or `off`.
-    pub mode: String,
-    /// Why it is not a better one; empty otherwise.
-    #[serde(default)]
-    pub reason: Option<String>,
-}
-
-/// A count in both directions.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub struct Directions {
-    /// Towards Teredo.
-    pub encap: Paths,
-    /// From Teredo.
-    pub decap: Paths,
-}
-
-/// A count on both paths.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub struct Paths {
-    /// On the fast path.
-    pub xdp: u64,
-    /// On the slow path.
-    pub userspace: u64,
-}
-
-impl Paths {
-    /// The share of the fast path, from 0 to 1; 0 when there was nothing.
-    #[must_use]
-    pub fn fast_share(&self) -> f64 {
-        self.xdp as f64 / (self.xdp + self.userspace).max(1) as f64
-    }
-}
-
 /// What has happened between two statuses.
-impl std::ops::Sub for Paths {
-    type Output = Self;
-
-    fn sub(self, earlier: Self) -> Self {
-        Self {
-            xdp: self.xdp.saturating_sub(earlier.xdp),
-            userspace: self.userspace.saturating_sub(earlier.userspace),
-        }
+#[must_use]
+pub fn between(earlier: Directions, later: Directions) -> Directions {
+    let paths = |earlier: Paths, later: Paths| Paths {
+        xdp: later.xdp.saturating_sub(earlier.xdp),
+        userspace: later.userspace.saturating_sub(earlier.userspace),
+    };
+    Directions {
+        encap: paths(earlier.encap, later.encap),
+        decap: paths(earlier.decap, later.decap),
     }
 }
 
-/// What has happened between two statuses.
-impl std::ops::Sub for Directions {
-    type Output = Self;
-
-    fn sub(self, earlier: Self) -> Self {
-        Self {
-            encap: self.encap - earlier.encap,
-            decap: self.decap - earlier.decap,
-        }
-    }
+/// The share of the fast path, from 0 to 1; 0 when there was nothing.
+#[must_use]
+pub fn fast_share(paths: Paths) -> f64 {
+    paths.xdp as f64 / (paths.xdp + paths.userspace).max(1) as f64
 }
 
-/// Bubbles that were sent and received.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub struct Bubbles {
-    /// Sent.
-    pub sent: u64,
-    /// Received.
-    pub received: u64,
-}
-
-/// How many peers there are.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub struct PeerCount {
-    /// Trusted ones.
-    pub trusted: u64,
-    /// Those whose bubble is still awaited.
-    pub untrusted: u64,
-}
-
-impl Peer {
-    /// Whether packets to it need no bubble.
-    #[must_use]
-    pub fn is_trusted(&self) -> bool {
-        self.state == "trusted"
-    }
-}
-
-/// One entry of `teredo peers --json`.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Peer {
-    /// Its Teredo address.
-    pub address: Ipv6Addr,
-    /// Where its datagrams come from.
-    pub mapped: SocketAddrV4,
-    /// `trusted` or `untrusted`.
-    pub state: String,
-    /// Whether the mapping differs from what the address says.
-    pub symmetric: bool,
-    /// Seconds since it was heard.
-    pub last_received_seconds: Option<f64>,
-    /// Seconds since it was sent to.
-    pub last_sent_seconds: Option<f64>,
-    /// Whether the fast path knows it.
-    pub xdp: bool,
+/// Whether packets to the peer need no bubble.
+#[must_use]
+pub fn is_trusted(peer: &Peer) -> bool {
+    peer.state == PeerState::Trusted
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Result;
 use teredo_tests::lab::{
     Teredo,
-    teredo::{Paths, Status},
+    teredo::{Paths, Status, between, fast_share, is_trusted},
 };
 
 use crate::traffic::{Counts, Traffic};
@@ -96,7 +96,7 @@ impl<'a> Display<'a> {
                     "{name}: {} packets in XDP, {} in userspace ({:.2} % in XDP)",
                     paths.xdp,
                     paths.userspace,
-                    100.0 * paths.fast_share()
+                    100.0 * fast_share(paths)
                 );
             }
         }
@@ -114,7 +114,7 @@ impl<'a> Display<'a> {
     }
 
     fn total(&self) -> Option<[(&'static str, Paths); 2]> {
-        let total = self.last.as_ref()?.1.packets - self.first.as_ref()?.packets;
+        let total = between(self.first.as_ref()?.packets, self.last.as_ref()?.1.packets);
         Some([(ENCAP, total.encap), (DECAP, total.decap)])
     }
 }
@@ -123,8 +123,8 @@ const ENCAP: &str = "host to client";
 const DECAP: &str = "client to host";
 
 fn write_rates(text: &mut String, status: &Status, last: &Status, seconds: f64) -> Result<()> {
-    let packets = status.packets - last.packets;
-    let octets = status.bytes - last.bytes;
+    let packets = between(last.packets, status.packets);
+    let octets = between(last.bytes, status.bytes);
     for (name, packets, octets) in [
         (ENCAP, packets.encap, octets.encap),
         (DECAP, packets.decap, octets.decap),
@@ -137,7 +137,7 @@ fn write_rates(text: &mut String, status: &Status, last: &Status, seconds: f64) 
             octets.xdp as f64 * 8e-6 / seconds,
             packets.userspace as f64 / seconds,
             octets.userspace as f64 * 8e-6 / seconds,
-            100.0 * packets.fast_share()
+            100.0 * fast_share(packets)
         )?;
     }
     Ok(())
@@ -156,11 +156,16 @@ fn write_peers(text: &mut String, relay: &Teredo, status: &Status) -> Result<()>
         status.passed.values().sum::<u64>()
     )?;
     for peer in relay.peers()?.iter().take(PEERS) {
+        let state = if is_trusted(peer) {
+            "trusted"
+        } else {
+            "untrusted"
+        };
         let path = if peer.xdp { "XDP" } else { "userspace" };
         writeln!(
             text,
-            "        peer {} at {}, {}, {path}",
-            peer.address, peer.mapped, peer.state
+            "        peer {} at {}, {state}, {path}",
+            peer.address, peer.mapped
         )?;
     }
     Ok(())

@@ -155,10 +155,10 @@ impl RunningRelay {
             return Ok("Miredo".to_owned());
         };
         let interfaces = teredo.status()?.xdp.into_iter().map(|attachment| {
-            let reason = attachment.reason.filter(|reason| !reason.is_empty());
-            let reason = reason
-                .map(|reason| format!(", {reason}"))
-                .unwrap_or_default();
+            let reason = match attachment.reason.as_str() {
+                "" => String::new(),
+                reason => format!(" ({reason})"),
+            };
             format!("{}: {}{reason}", attachment.interface, attachment.mode)
         });
         Ok(format!(
