@@ -23,8 +23,11 @@ pub const PEERS: &str = "PEERS";
 pub const SERVED: &str = "SERVED";
 /// Hash map, used as a set, of this host's IPv4 addresses.
 pub const OWN_IPV4: &str = "OWN_IPV4";
-/// Hash map, used as a set, of the interface indices packets may leave through.
+/// Array of [`Interface`], indexed by [`Interface::slot`]: where packets may arrive and leave.
 pub const INTERFACES: &str = "INTERFACES";
+/// Per-CPU one-entry array with the next IPv4 identification, as `u32`; the daemon writes a random
+/// start (requirement W-07).
+pub const IDENTIFICATION: &str = "IDENTIFICATION";
 /// One-entry array with the generation of every cached [`NextHop`], as `u32`.
 pub const GENERATION: &str = "GENERATION";
 /// Per-CPU array of [`Counter`], indexed by [`Verdict`].
@@ -38,7 +41,7 @@ pub const SETTINGS: &str = "SETTINGS";
 pub const ROUTE_SLOTS: u32 = 4096;
 /// Entries of [`OWN_IPV4`].
 pub const OWN_IPV4_MAX: u32 = 256;
-/// Entries of [`INTERFACES`].
+/// Entries of [`INTERFACES`] unless the daemon needs another number; a power of two.
 pub const INTERFACES_MAX: u32 = 64;
 /// Entries of [`SERVED`].
 pub const SERVED_MAX: u32 = 1024;
@@ -60,7 +63,7 @@ pub const STAMP_RESOLUTION: Duration = Duration::from_secs(1);
 pub struct NextHop {
     /// When the kernel's tables were read.
     pub checked: Instant,
-    /// [`GENERATION`] at that time. Zero: empty, or being written by another CPU.
+    /// [`GENERATION`] at that time; [`NextHop::EMPTY`] or [`NextHop::CLAIMED`].
     pub generation: u32,
     /// Index of the interface to leave through.
     pub interface: u32,
@@ -72,7 +75,38 @@ pub struct NextHop {
     pub source: [u8; 6],
 }
 
+impl NextHop {
+    /// A generation that [`GENERATION`] never has: nothing was stored yet.
+    pub const EMPTY: u32 = 0;
+    /// A generation that [`GENERATION`] never has: some CPU is writing the other fields.
+    pub const CLAIMED: u32 = u32::MAX;
+}
+
+/// An interface that the program is attached to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Interface {
+    /// The interface's index; zero in an empty slot.
+    pub index: u32,
+    /// Its Ethernet address.
+    pub station: [u8; 6],
+    /// Zero.
+    pub reserved: [u8; 6],
+}
+
+impl Interface {
+    /// Where the interface is in [`INTERFACES`]. The daemon chooses `mask`, one less than a power
+    /// of two, so that no two interfaces share a slot.
+    #[inline(always)]
+    pub const fn slot(index: u32, mask: u32) -> u32 {
+        index & mask
+    }
+}
+
 /// A peer that userspace trusts. Userspace writes entries; XDP updates the stamps and the next hop.
+///
+/// With the 64 octets that the kernel's hash map puts in front of such a key's value, an entry
+/// fills two cache lines exactly.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Peer {
@@ -86,6 +120,8 @@ pub struct Peer {
     pub last_sent: Instant,
     /// The way to [`Peer::mapped`]. Only XDP reads and writes it; zeroes when the entry is new.
     pub next_hop: NextHop,
+    /// Zero.
+    pub reserved: u64,
 }
 
 impl Peer {
@@ -131,8 +167,8 @@ pub struct Settings {
     pub tunnel: u32,
     /// [`Settings::SERVES_SOME`] and others.
     pub flags: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// For [`Interface::slot`].
+    pub interface_mask: u32,
 }
 
 impl Settings {
@@ -146,19 +182,23 @@ impl Settings {
 
 const _: () = {
     assert!(size_of::<NextHop>() == 32);
-    assert!(size_of::<Peer>() == 56);
+    assert!(size_of::<Peer>() == 64);
+    assert!(size_of::<Interface>() == 16);
     assert!(size_of::<Route>() == 48);
     assert!(size_of::<Counter>() == 16);
     assert!(size_of::<Settings>() == 32);
     assert!(ROUTE_SLOTS.is_power_of_two());
+    assert!(INTERFACES_MAX.is_power_of_two());
 };
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Counter, Peer, Route, Settings};
+    use super::{Counter, Interface, Peer, Route, Settings};
 
     // SAFETY: `repr(C)` without padding (bytemuck::Pod proves it) and valid for any octets.
     unsafe impl aya::Pod for Peer {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Interface {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Route {}
     // SAFETY: as above.

@@ -74,7 +74,7 @@ verdicts! {
     DecapNotOurs = DECAP, Pass, "decap-not-ours";
     /// D1-02: the IPv4 header checksum is wrong.
     DecapHeaderChecksum = DECAP, Drop, "decap-header-checksum";
-    /// D1-05: the lengths do not fit each other, or there is no room for an IPv6 packet.
+    /// D1-05: the lengths do not fit each other, or there is no room for an IPv6 header.
     DecapLength = DECAP, Pass, "decap-length";
     /// D1-06: the outer header carries congestion notification.
     DecapCongestion = DECAP, Pass, "decap-congestion";
@@ -107,6 +107,9 @@ verdicts! {
     DecapTooBig = DECAP, Pass, "decap-too-big";
     /// D1-18: no route, no neighbour, a local destination, or an interface that is not ours.
     DecapNextHop = DECAP, Pass, "decap-next-hop";
+    /// The kernel refused to cut the frame to its new size after a first cut. Never seen; the frame
+    /// is no longer what arrived.
+    DecapAborted = DECAP, Drop, "decap-aborted";
 
     /// D2: encapsulated and sent.
     EncapForwarded = ENCAP, Forward, "encap-forwarded";
@@ -134,6 +137,8 @@ verdicts! {
     EncapNextHop = ENCAP, Pass, "encap-next-hop";
     /// D2-10: no room in front of the frame.
     EncapHeadroom = ENCAP, Pass, "encap-headroom";
+    /// As [`Verdict::DecapAborted`].
+    EncapAborted = ENCAP, Drop, "encap-aborted";
 }
 
 #[cfg(test)]

@@ -1,2 +1,7 @@
 //! The `teredo` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    teredo::cli::main()
+}

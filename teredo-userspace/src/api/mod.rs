@@ -1,0 +1,16 @@
+//! The API of a running daemon: HTTP on a unix socket, on TCP, or both.
+//!
+//! It only reads: `GET /status`, `GET /peers`, `GET /metrics`.
+
+pub mod client;
+pub mod handle;
+pub mod listener;
+mod server;
+pub mod types;
+
+pub use handle::{Handle, Page, Request};
+pub use listener::{Listeners, listen};
+pub use server::serve;
+
+#[cfg(test)]
+mod tests;

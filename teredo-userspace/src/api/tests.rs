@@ -1,0 +1,257 @@
+use std::{
+    fs,
+    net::{Ipv6Addr, SocketAddr, TcpListener},
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
+    path::Path,
+    time::Duration,
+};
+
+use teredo_common::verdict::Direction;
+use tokio::sync::mpsc;
+
+use super::{
+    handle::PAGE,
+    types::{Peer, PeerState, Status},
+    *,
+};
+use crate::{
+    config::ApiAddress,
+    metrics::{self, Snapshot},
+};
+
+fn peer(number: usize) -> Peer {
+    Peer {
+        address: Ipv6Addr::from((0x2001_u128 << 112) + number as u128),
+        mapped: "192.0.2.1:4096".parse().unwrap(),
+        state: PeerState::Trusted,
+        symmetric: false,
+        last_received_seconds: Some(1.5),
+        last_sent_seconds: None,
+        xdp: true,
+    }
+}
+
+fn snapshot() -> Snapshot {
+    let mut snapshot = Snapshot {
+        name: "test".to_owned(),
+        uptime: Duration::from_secs(90),
+        peers_trusted: 3,
+        ..Snapshot::default()
+    };
+    snapshot.add_traffic(Direction::Encap, metrics::Path::Xdp, 7, 700);
+    snapshot.add_traffic(Direction::Decap, metrics::Path::Userspace, 8, 800);
+    snapshot.add_dropped("source", 9);
+    snapshot
+}
+
+/// A node with this many peers that answers until nobody can ask any more.
+async fn node(mut requests: mpsc::Receiver<Request>, peers: usize) {
+    while let Some(request) = requests.recv().await {
+        match request {
+            Request::Numbers(reply) => drop(reply.send(snapshot())),
+            Request::Peers { cursor, reply } => {
+                let start = usize::try_from(cursor).unwrap();
+                let end = peers.min(start + PAGE);
+                let page = Page {
+                    peers: (start..end).map(peer).collect(),
+                    next: (end < peers).then_some(end as u64),
+                };
+                drop(reply.send(page));
+            }
+        }
+    }
+}
+
+/// Serves on `address` while `work` runs.
+async fn with_api<T>(address: &ApiAddress, peers: usize, work: impl Future<Output = T>) -> T {
+    let (handle, requests) = Handle::new();
+    let listeners = listen(std::slice::from_ref(address)).unwrap();
+    tokio::select! {
+        result = work => result,
+        ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
+        () = node(requests, peers) => panic!("the node ended"),
+    }
+}
+
+fn unix(directory: &tempfile::TempDir) -> (ApiAddress, std::path::PathBuf) {
+    let path = directory.path().join("made/api.sock");
+    (ApiAddress::Unix(path.clone()), path)
+}
+
+fn free_tcp() -> ApiAddress {
+    let socket = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
+    ApiAddress::Tcp(socket.local_addr().unwrap())
+}
+
+#[tokio::test]
+async fn status_and_metrics_tell_the_same_numbers() {
+    let address = free_tcp();
+    let (status, metrics) = with_api(&address, 0, async {
+        let status = client::get(&address, "/status").await.unwrap();
+        let metrics = client::get(&address, "/metrics").await.unwrap();
+        (status, String::from_utf8(metrics.to_vec()).unwrap())
+    })
+    .await;
+    let status: Status = serde_json::from_slice(&status).unwrap();
+    assert_eq!(status, Status::from(&snapshot()));
+    assert_eq!((status.packets.encap.xdp, status.bytes.encap.xdp), (7, 700));
+    assert_eq!(status.packets.decap.userspace, 8);
+    assert_eq!(status.dropped["source"], 9);
+    for line in [
+        r#"teredo_packets_total{role="relay",direction="encap",path="xdp"} 7"#,
+        r#"teredo_bytes_total{role="relay",direction="decap",path="userspace"} 800"#,
+    ] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn peers_come_complete_in_pages() {
+    for number in [0, 1, PAGE, PAGE + 1, 5 * PAGE + 7] {
+        let directory = tempfile::tempdir().unwrap();
+        let (address, _) = unix(&directory);
+        let body = with_api(&address, number, client::get(&address, "/peers")).await;
+        let peers: Vec<Peer> = serde_json::from_slice(&body.unwrap()).unwrap();
+        let expected: Vec<_> = (0..number).map(peer).collect();
+        assert_eq!(peers, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_reader_who_stops_reading_stops_the_listing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (address, path) = unix(&directory);
+    let (handle, mut requests) = Handle::new();
+    let listeners = listen(&[address]).unwrap();
+    let pages = async {
+        let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+        let request = b"GET /peers HTTP/1.1\r\nhost: teredo\r\n\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut stream, request)
+            .await
+            .unwrap();
+        let mut pages = 0;
+        // An endless list. When no page was asked for in a while, the writer waits for us.
+        while let Ok(Some(request)) =
+            tokio::time::timeout(Duration::from_millis(500), requests.recv()).await
+        {
+            let Request::Peers { reply, .. } = request else {
+                panic!("unexpected {request:?}");
+            };
+            pages += 1;
+            assert!(pages < 100, "pages are produced that nobody takes");
+            let page = Page {
+                peers: (0..PAGE).map(peer).collect(),
+                next: Some(1),
+            };
+            drop(reply.send(page));
+        }
+        drop(stream);
+        pages
+    };
+    tokio::select! {
+        pages = pages => assert!(pages > 0),
+        ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_has_ended_is_an_answer() {
+    let directory = tempfile::tempdir().unwrap();
+    let (address, _) = unix(&directory);
+    let (handle, requests) = Handle::new();
+    drop(requests);
+    let listeners = listen(std::slice::from_ref(&address)).unwrap();
+    tokio::select! {
+        result = client::get(&address, "/status") => {
+            let sentence = result.unwrap_err().to_string();
+            assert!(sentence.contains("the relay is stopping"), "{sentence}");
+        }
+        ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_socket_is_for_its_group_and_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (address, path) = unix(&directory);
+    with_api(&address, 0, async {
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+    })
+    .await;
+    assert!(!path.exists());
+    assert!(
+        !path.parent().unwrap().exists(),
+        "the directory made for it"
+    );
+    assert!(directory.path().exists());
+}
+
+#[tokio::test]
+async fn a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("api.sock");
+    let address = [ApiAddress::Unix(path.clone())];
+    // Dropping a std listener leaves its file, as a crash does.
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists() && !listener::is_alive(&path));
+    let listeners = listen(&address).unwrap();
+    assert!(listener::is_alive(&path));
+    let sentence = listen(&address).unwrap_err().to_string();
+    assert!(sentence.starts_with("already running: "), "{sentence}");
+    assert!(
+        listener::is_alive(&path),
+        "the failed start took the socket"
+    );
+    drop(listeners);
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn nothing_else_is_ever_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("api.sock");
+    fs::write(&path, "precious").unwrap();
+    let sentence = listen(&[ApiAddress::Unix(path.clone())])
+        .unwrap_err()
+        .to_string();
+    assert!(sentence.contains("is not a socket"), "{sentence}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+
+    fs::remove_file(&path).unwrap();
+    let listeners = listen(&[ApiAddress::Unix(path.clone())]).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "another's").unwrap();
+    drop(listeners);
+    assert!(path.exists());
+}
+
+#[tokio::test]
+async fn a_failed_second_address_takes_the_first_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let (address, path) = unix(&directory);
+    let taken = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let tcp: SocketAddr = taken.local_addr().unwrap();
+    let sentence = listen(&[address, ApiAddress::Tcp(tcp)])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        sentence.contains(&format!("tcp:{tcp}")) && sentence.contains("node.api"),
+        "{sentence}"
+    );
+    assert!(!path.exists() && !path.parent().unwrap().exists());
+}
+
+#[tokio::test]
+async fn nobody_there_is_a_sentence() {
+    let address = ApiAddress::Unix(Path::new("/nonexistent/api.sock").to_owned());
+    let sentence = client::get(&address, "/status")
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        sentence.contains("no daemon answers on unix:/nonexistent/api.sock")
+            && sentence.contains("teredo run"),
+        "{sentence}"
+    );
+}

@@ -1,0 +1,91 @@
+//! The `teredo` command.
+//!
+//! Trouble is one sentence on standard error and exit code 1; a command line that makes no sense is
+//! clap's message and exit code 2.
+
+mod address;
+mod ask;
+mod output;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{ApiAddress, Config, DEFAULT_PATH};
+
+/// Teredo (RFC 4380) relay with its data path in XDP.
+#[derive(Debug, Parser)]
+#[command(name = "teredo", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What a running daemon does: the fast path, traffic, drops, peers
+    Status(Asking),
+    /// The peers that a running daemon knows
+    Peers(Asking),
+    /// Calculates with Teredo addresses
+    #[command(subcommand)]
+    Address(address::Command),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// Configuration file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<Config> {
+        Ok(Config::load(&self.config)?)
+    }
+}
+
+/// Which daemon to ask, and how to show the answer.
+#[derive(Debug, Args)]
+struct Asking {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Where the daemon's API is, as in node.api; otherwise the configuration tells
+    #[arg(long, value_name = "ADDRESS")]
+    api: Option<ApiAddress>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command that the process was called with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Status(asking) => ask::status(&asking),
+        Command::Peers(asking) => ask::peers(&asking),
+        Command::Address(command) => address::run(command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("teredo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

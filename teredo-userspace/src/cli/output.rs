@@ -1,0 +1,93 @@
+//! Printing.
+
+use std::io::{self, ErrorKind, Write as _};
+
+use anyhow::Result;
+use serde::Serialize;
+
+/// Prints text as it is.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Prints a value as JSON for people and programs.
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    print(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// Whether the reader of our output has gone, as `head` does: no trouble of ours.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+/// Rows of text in columns that are as wide as they must be; numbers go to the right.
+#[derive(Debug, Default)]
+pub struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these column titles.
+    pub fn new(titles: &[&str]) -> Self {
+        let mut table = Self::default();
+        table.row(titles);
+        table
+    }
+
+    /// Adds a row.
+    pub fn row(&mut self, cells: &[impl ToString]) {
+        self.rows
+            .push(cells.iter().map(ToString::to_string).collect());
+    }
+
+    /// The table as lines, each after `indent`.
+    pub fn render(&self, indent: &str) -> String {
+        let mut widths = Vec::new();
+        for row in &self.rows {
+            widths.resize(widths.len().max(row.len()), 0);
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        let mut text = String::new();
+        for row in &self.rows {
+            let cells: Vec<_> = row
+                .iter()
+                .zip(&widths)
+                .map(|(cell, &width)| {
+                    let is_number = cell.starts_with(|first: char| first.is_ascii_digit())
+                        && cell.chars().all(|c| c.is_ascii_digit() || c == '.');
+                    if is_number {
+                        format!("{cell:>width$}")
+                    } else {
+                        format!("{cell:width$}")
+                    }
+                })
+                .collect();
+            text += indent;
+            text += cells.join("  ").trim_end();
+            text.push('\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let mut table = Table::new(&["name", "packets"]);
+        table.row(&["a-long-name", "7"]);
+        table.row(&["b", "1234567890"]);
+        assert_eq!(
+            table.render(" "),
+            " name         packets\n a-long-name           7\n b            1234567890\n"
+        );
+    }
+}

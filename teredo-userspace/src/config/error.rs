@@ -1,0 +1,101 @@
+//! What is wrong with a configuration file, in one sentence each.
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+/// Why a configuration was refused.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}; {}", .file.display(), mend(.source))]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// The text is not TOML.
+    #[error("{place}: not valid TOML: {message}")]
+    Syntax {
+        /// File and line.
+        place: Place,
+        /// What the parser says.
+        message: String,
+    },
+    /// A key or section that does not exist.
+    #[error("{place}: unknown {what}, did you mean {nearest}?")]
+    Unknown {
+        /// File and line.
+        place: Place,
+        /// The key with its section, or the section.
+        what: String,
+        /// The nearest one that exists.
+        nearest: String,
+    },
+    /// A value of the wrong type, or out of range.
+    #[error("{place}: {key} = {value} is not valid{}: it must be {permitted}", because(.reason))]
+    Value {
+        /// File and line.
+        place: Place,
+        /// The key with its section.
+        key: String,
+        /// The value as it is written in the file.
+        value: String,
+        /// Why, where the permitted values alone do not tell; or empty.
+        reason: String,
+        /// What the value may be.
+        permitted: &'static str,
+    },
+    /// A role that this version does not have.
+    #[error(
+        "{place}: this version runs the relay role only; remove the section [{role}], or run it \
+         with a version that has it"
+    )]
+    Role {
+        /// File and line.
+        place: Place,
+        /// The section.
+        role: String,
+    },
+    /// No role at all.
+    #[error(
+        "{}: no section [relay], so there is nothing to run; the line \"[relay]\" alone makes a \
+         relay with default settings", .file.display()
+    )]
+    NoRole {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+fn mend(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "write one, or name another with --config FILE",
+        io::ErrorKind::PermissionDenied => "run as a user who may read it",
+        _ => "name another with --config FILE",
+    }
+}
+
+fn because(reason: &str) -> String {
+    if reason.is_empty() {
+        String::new()
+    } else {
+        format!(", {reason}")
+    }
+}
+
+/// A line of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, counted from 1.
+    pub line: usize,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} line {}", self.file.display(), self.line)
+    }
+}

@@ -1,0 +1,63 @@
+//! What settings cost in memory.
+
+use std::fmt;
+
+use teredo_common::maps::{self, Peer, Route};
+
+use super::{Config, XdpMode};
+
+/// Octets that the kernel keeps for each element of a preallocated hash map besides key and value
+/// (`struct htab_elem`).
+const HASH_ELEMENT: u64 = 48;
+/// Octets of a hash map's bucket (`struct bucket`); there are as many as elements, rounded up to a
+/// power of two.
+const HASH_BUCKET: u64 = 16;
+/// Octets of the pointer to each element of a per-CPU array.
+const POINTER: u64 = 8;
+/// Octets of the daemon for each peer it knows, measured: the entry, its index and its timers.
+const PEER_ENTRY: u64 = 320;
+
+/// What a configuration may take at most, in octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// The BPF map of peers: taken at the start whatever is in it. `relay.max-peers` sets it.
+    pub peer_map: u64,
+    /// The other BPF maps.
+    pub other_maps: u64,
+    /// The daemon's peer table when it is full. `relay.max-peers` sets it.
+    pub peer_table: u64,
+    /// Packets that wait for bubbles. `relay.queue-total-bytes` sets it.
+    pub queues: u64,
+}
+
+impl Memory {
+    /// The cost on a host with this number of possible CPUs.
+    #[must_use]
+    pub fn of(config: &Config, cpus: u64) -> Self {
+        let peers = config.relay.max_peers as u64;
+        let element = HASH_ELEMENT + 16 + size_of::<Peer>() as u64;
+        let maps_are_there = u64::from(config.relay.xdp.mode != XdpMode::Off);
+        Self {
+            peer_map: maps_are_there * (peers * element + peers.next_power_of_two() * HASH_BUCKET),
+            other_maps: maps_are_there
+                * u64::from(maps::ROUTE_SLOTS)
+                * (POINTER + cpus * size_of::<Route>() as u64),
+            peer_table: peers * PEER_ENTRY,
+            queues: config.relay.queue_total_bytes as u64,
+        }
+    }
+}
+
+/// Octets as a person reads them.
+#[derive(Clone, Copy, Debug)]
+pub struct Octets(pub u64);
+
+impl fmt::Display for Octets {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            octets @ 0..1024 => write!(formatter, "{octets} B"),
+            octets @ 1024..1_048_576 => write!(formatter, "{:.1} KiB", octets as f64 / 1024.0),
+            octets => write!(formatter, "{:.1} MiB", octets as f64 / 1_048_576.0),
+        }
+    }
+}

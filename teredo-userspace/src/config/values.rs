@@ -1,0 +1,361 @@
+//! The types of values and how they are read. The sentences about wrong ones are in
+//! [`super::keys`]; messages here are for programs that deserialise without a file.
+
+use std::{
+    collections::HashSet,
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    str::FromStr,
+};
+
+use ipnet::Ipv6Net;
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use teredo_common::maps::{INTERFACES_MAX, SERVED_MAX};
+
+/// Octets of a unix socket's path, without the terminating zero.
+const UNIX_PATH_MAX: usize = 107;
+/// Octets of an interface's name, without the terminating zero.
+const INTERFACE_NAME_MAX: usize = 15;
+/// Characters of an instance's name.
+const INSTANCE_NAME_MAX: usize = 64;
+
+/// The outer source address of a role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ipv4Choice {
+    /// The address of the IPv4 default route.
+    Auto,
+    /// This one.
+    Address(Ipv4Addr),
+}
+
+impl FromStr for Ipv4Choice {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        match text.parse() {
+            Ok(address) if super::is_host_address(address) => Ok(Self::Address(address)),
+            _ => Err("neither \"auto\" nor a unicast IPv4 address"),
+        }
+    }
+}
+
+impl fmt::Display for Ipv4Choice {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => formatter.write_str("auto"),
+            Self::Address(address) => address.fmt(formatter),
+        }
+    }
+}
+
+/// Where the API listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiAddress {
+    /// A unix socket with this absolute path.
+    Unix(PathBuf),
+    /// A TCP socket.
+    Tcp(SocketAddr),
+}
+
+impl FromStr for ApiAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            if path.starts_with('/') && path.len() <= UNIX_PATH_MAX && !path.contains('\0') {
+                return Ok(Self::Unix(path.into()));
+            }
+        } else if let Some(Ok(address)) = text.strip_prefix("tcp:").map(SocketAddr::from_str)
+            && address.port() != 0
+        {
+            return Ok(Self::Tcp(address));
+        }
+        Err("neither unix: and an absolute path nor tcp: and an address with port")
+    }
+}
+
+impl fmt::Display for ApiAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+            Self::Tcp(address) => write!(formatter, "tcp:{address}"),
+        }
+    }
+}
+
+/// How the XDP program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum XdpMode {
+    /// Native where the driver can, else generic, else not at all.
+    Auto,
+    /// In the driver, or it is an error.
+    Native,
+    /// In the kernel's generic hook, or it is an error.
+    Generic,
+    /// Not at all: everything goes through userspace.
+    Off,
+}
+
+impl fmt::Display for XdpMode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// The UDP checksum of what the fast path sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OuterChecksum {
+    /// Computed where that takes constant time, else zero.
+    Auto,
+    /// Always zero: none.
+    Zero,
+}
+
+/// Ranges of which no address is of global unicast scope.
+pub fn never_served() -> [Ipv6Net; 6] {
+    [
+        // IPv4-compatible, with loopback and the unspecified address.
+        (0, 96),
+        // IPv4-mapped.
+        (0xffff_0000_0000, 96),
+        // Unique local.
+        (0xfc << 120, 7),
+        // Link-local.
+        (0xfe80 << 112, 10),
+        // Site-local.
+        (0xfec0 << 112, 10),
+        // Multicast.
+        (0xff << 120, 8),
+    ]
+    .map(|(address, length): (u128, u8)| Ipv6Net::new_assert(address.into(), length))
+}
+
+/// Values with [`FromStr`] and [`fmt::Display`].
+pub mod text {
+    use super::{Deserialize as _, Deserializer, FromStr, fmt};
+    use serde::{Serializer, de::Error as _};
+
+    pub fn serialize<T: fmt::Display, S: Serializer>(
+        value: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: fmt::Display>,
+        D: Deserializer<'de>,
+    {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
+/// `node.prefix`.
+pub mod service_prefix {
+    use super::{Deserialize as _, Deserializer, Ipv6Net};
+    use serde::{Serializer, de::Error as _};
+    use teredo_common::{address::ServicePrefix, scope::is_global_unicast};
+
+    pub fn serialize<S: Serializer>(value: &ServicePrefix, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<ServicePrefix, D::Error> {
+        let network = Ipv6Net::deserialize(from)?;
+        let octets = network.network().octets();
+        let fits = network.prefix_len() == 32 && network.addr() == network.network();
+        if !fits || !is_global_unicast(&octets) {
+            return Err(D::Error::custom("not a prefix of 32 bits of global scope"));
+        }
+        let [a, b, c, d, ..] = octets;
+        Ok(ServicePrefix([a, b, c, d]))
+    }
+}
+
+/// `relay.ipv4-scope`.
+pub mod scope {
+    use super::Deserializer;
+    use serde::{Deserialize, Serialize, Serializer};
+    use teredo_common::scope::Ipv4Scope;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    enum Name {
+        Strict,
+        Rfc4380,
+        Lab,
+    }
+
+    pub fn serialize<S: Serializer>(value: &Ipv4Scope, to: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Ipv4Scope::Strict => Name::Strict,
+            Ipv4Scope::Rfc4380 => Name::Rfc4380,
+            Ipv4Scope::Lab => Name::Lab,
+        }
+        .serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Ipv4Scope, D::Error> {
+        Ok(match Name::deserialize(from)? {
+            Name::Strict => Ipv4Scope::Strict,
+            Name::Rfc4380 => Ipv4Scope::Rfc4380,
+            Name::Lab => Ipv4Scope::Lab,
+        })
+    }
+}
+
+/// `node.api`: one address or a list.
+pub mod api {
+    use super::{ApiAddress, Deserializer};
+    use serde::{Deserialize, Serializer, de::Error as _, ser::SerializeSeq as _};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+
+    pub fn serialize<S: Serializer>(value: &[ApiAddress], to: S) -> Result<S::Ok, S::Error> {
+        if let [address] = value {
+            return to.collect_str(address);
+        }
+        let mut list = to.serialize_seq(Some(value.len()))?;
+        for address in value {
+            list.serialize_element(&address.to_string())?;
+        }
+        list.end()
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ApiAddress>, D::Error> {
+        let texts = match OneOrMany::deserialize(from)? {
+            OneOrMany::One(text) => vec![text],
+            OneOrMany::Many(texts) => texts,
+        };
+        texts
+            .iter()
+            .map(|text| text.parse().map_err(D::Error::custom))
+            .collect()
+    }
+}
+
+pub fn instance_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let is_fit = |name: &str| {
+        name.len() <= INSTANCE_NAME_MAX
+            && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && name.chars().all(is_name_character)
+    };
+    string(from, is_fit, "not an instance's name")
+}
+
+pub fn interface_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    string(from, is_interface_name, "not an interface's name")
+}
+
+pub fn user_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let is_fit = |name: &str| !name.contains([':', '\0', '\n', '/']);
+    string(from, is_fit, "not a user's name")
+}
+
+pub fn log_filter<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let is_fit = |filter: &str| {
+        !filter.trim().is_empty()
+            && tracing_subscriber::EnvFilter::builder()
+                .parse(filter)
+                .is_ok()
+    };
+    string(from, is_fit, "not a log filter")
+}
+
+pub fn interfaces<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<String>::deserialize(from)?;
+    let different: HashSet<_> = names.iter().collect();
+    let fits = names.len() <= INTERFACES_MAX as usize
+        && different.len() == names.len()
+        && names.iter().all(|name| is_interface_name(name));
+    fits.then_some(names)
+        .ok_or_else(|| D::Error::custom("not a list of different interfaces"))
+}
+
+pub fn serve<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Ipv6Net>, D::Error> {
+    let networks = Vec::<Ipv6Net>::deserialize(from)?;
+    let fits = (1..=SERVED_MAX as usize).contains(&networks.len())
+        && networks
+            .iter()
+            .all(|network| network.addr() == network.network());
+    fits.then_some(networks)
+        .ok_or_else(|| D::Error::custom("not a list of networks without host bits"))
+}
+
+pub fn port<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
+    number(from, &(1..=u64::from(u16::MAX)))
+}
+
+pub fn mtu<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
+    number(from, &super::MTU)
+}
+
+pub fn max_peers<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    number(from, &super::MAX_PEERS)
+}
+
+pub fn queue_per_peer<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    number(from, &super::QUEUE_PER_PEER)
+}
+
+pub fn queue_total_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    number(from, &super::QUEUE_TOTAL_BYTES)
+}
+
+fn number<'de, D, T>(from: D, permitted: &RangeInclusive<u64>) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    let number = u64::deserialize(from)?;
+    permitted
+        .contains(&number)
+        .then(|| T::try_from(number).ok())
+        .flatten()
+        .ok_or_else(|| {
+            let (low, high) = (permitted.start(), permitted.end());
+            D::Error::custom(format_args!("{number} is not in {low} to {high}"))
+        })
+}
+
+fn string<'de, D: Deserializer<'de>>(
+    from: D,
+    is_fit: impl Fn(&str) -> bool,
+    message: &str,
+) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    if is_fit(&text) {
+        Ok(text)
+    } else {
+        Err(D::Error::custom(message))
+    }
+}
+
+fn is_name_character(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '.' | '-' | '_')
+}
+
+fn is_interface_name(name: &str) -> bool {
+    (1..=INTERFACE_NAME_MAX).contains(&name.len())
+        && !matches!(name, "." | "..")
+        && name.chars().all(is_name_character)
+}

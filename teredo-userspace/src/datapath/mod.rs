@@ -1,0 +1,21 @@
+//! What moves packets between the network and the daemon: the UDP socket towards the IPv4
+//! internet, the TUN interface towards the kernel's IPv6 routing, and the routes and settings of
+//! the kernel that both rely on.
+//!
+//! Everything works in batches, since the system call is what a packet costs most.
+
+mod napi;
+pub mod route;
+pub mod tun;
+pub mod udp;
+pub mod watch;
+
+/// Packets that one call receives or sends at most.
+pub const BATCH: usize = 64;
+
+/// Octets of a buffer that holds a packet of a tunnel with this MTU, with room for what may
+/// surround the packet in a datagram: an authentication header and an origin indication before
+/// it, trailers (RFC 6081) behind it.
+const fn buffer_size(mtu: u16) -> usize {
+    (mtu as usize + 768).next_multiple_of(64)
+}

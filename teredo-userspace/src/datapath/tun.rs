@@ -1,0 +1,330 @@
+//! The TUN interface through which the daemon and the kernel's IPv6 routing exchange packets.
+
+use std::{
+    io, mem,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    ptr, thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    net::if_::if_nametoindex,
+    poll::{PollFd, PollFlags, poll},
+    sys::socket::{AddressFamily, SockFlag, SockType, socket},
+    unistd::{read, write},
+};
+use thiserror::Error;
+
+use super::{BATCH, buffer_size, napi};
+
+const CONTROL_FILE: &str = "/dev/net/tun";
+/// Octets of kernel memory that written packets may hold until they are routed.
+const QUEUE: i32 = 4 << 20;
+/// For how long to wait for the kernel to let go of an interface whose owner has just died.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Milliseconds to wait for room in the queue.
+const FULL: u8 = 10;
+
+/// Why there is no interface. Each is a sentence for the user.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The kernel's TUN driver is not there.
+    #[error(
+        "there is no {CONTROL_FILE}: load the module with `modprobe tun`, or give the container \
+         that device"
+    )]
+    NoDriver,
+    /// Not root, or a container without rights.
+    #[error("no permission to make the TUN interface {0}: it takes root or CAP_NET_ADMIN")]
+    Permission(String),
+    /// Another process uses the interface.
+    #[error(
+        "the TUN interface {0} is in use by another process; is a second instance running? Give \
+         this one another `tun` name"
+    )]
+    Busy(String),
+    /// The name belongs to an interface of another kind.
+    #[error("the interface {0} exists and is no TUN interface; choose another `tun` name")]
+    Foreign(String),
+    /// A name that the kernel does not take.
+    #[error("{0:?} is no name for an interface: 1 to 15 characters, no slash, no space")]
+    Name(String),
+    /// Anything else.
+    #[error("cannot set up the TUN interface {name}")]
+    Other {
+        /// Its name.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A TUN interface. Reading and writing do not block.
+///
+/// The interface outlives the process if that dies, and [`Tun::open`] then takes it over, so that
+/// routes through it remain. [`super::route::Routes::remove_link`] removes it.
+pub struct Tun {
+    device: tun::Device,
+    name: String,
+    index: u32,
+    threaded: bool,
+}
+
+impl Tun {
+    /// Makes the interface, or takes over the one that an earlier run has left.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for the user, see [`OpenError`].
+    pub fn open(name: &str) -> Result<Self, OpenError> {
+        if !is_name(name) {
+            return Err(OpenError::Name(name.to_owned()));
+        }
+        let device = attach(name, true)?;
+        let index = if_nametoindex(name).map_err(|error| other(name, error.into()))?;
+        let (device, threaded) = match napi::use_thread(name, index) {
+            Ok(()) => (device, true),
+            Err(error) => {
+                tracing::debug!(%error, "no kernel thread for the TUN interface");
+                drop(device);
+                (attach(name, false)?, false)
+            }
+        };
+        // Without a kernel thread the interface may have been made anew.
+        let index = if_nametoindex(name).map_err(|error| other(name, error.into()))?;
+        let mut tun = Self {
+            device,
+            name: name.to_owned(),
+            index,
+            threaded,
+        };
+        tun.configure().map_err(|error| other(name, error))?;
+        Ok(tun)
+    }
+
+    fn configure(&mut self) -> io::Result<()> {
+        self.device.persist()?;
+        self.device.set_nonblock()?;
+        fcntl(&*self, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        // SAFETY: the request reads an integer.
+        unsafe { set_queue(self.as_raw_fd(), &QUEUE) }?;
+        // Collecting the packets of a flow costs more than it saves among many peers.
+        disable_receive_offload(&self.name)
+    }
+
+    /// The interface's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The interface's index.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Whether a kernel thread routes what is written.
+    #[must_use]
+    pub fn is_threaded(&self) -> bool {
+        self.threaded
+    }
+
+    /// Reads the packets that the kernel has routed into the interface, up to [`BATCH`], and
+    /// returns how many; zero if there is none. The file descriptor's readiness says when to call
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// When the interface is gone or down.
+    pub fn read(&self, batch: &mut PacketBatch) -> io::Result<usize> {
+        batch.filled = 0;
+        while batch.filled < BATCH {
+            let start = batch.filled * batch.buffer_size;
+            let buffer = &mut batch.buffers[start..start + batch.buffer_size];
+            match read(self, buffer) {
+                Ok(length) => {
+                    batch.lengths[batch.filled] = length;
+                    batch.filled += 1;
+                }
+                Err(nix::Error::EINTR) => {}
+                Err(nix::Error::EAGAIN) => break,
+                Err(_) if batch.filled > 0 => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(batch.filled)
+    }
+
+    /// Hands packets to the kernel, which routes them on, and returns how many it took. What it
+    /// does not take (no IPv6 packet, interface down, no memory) is lost.
+    pub fn write(&self, packets: &[&[u8]]) -> usize {
+        packets
+            .iter()
+            .filter(|packet| self.write_one(packet))
+            .count()
+    }
+
+    fn write_one(&self, packet: &[u8]) -> bool {
+        let mut waited = false;
+        loop {
+            match write(self, packet) {
+                Ok(_) => return true,
+                Err(nix::Error::EINTR) => {}
+                // The kernel thread is behind, perhaps for want of our CPU: let it run.
+                Err(nix::Error::EAGAIN) if !waited => {
+                    waited = true;
+                    let mut writable = [PollFd::new(self.as_fd(), PollFlags::POLLOUT)];
+                    let _ = poll(&mut writable, FULL);
+                }
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+impl AsRawFd for Tun {
+    fn as_raw_fd(&self) -> RawFd {
+        self.device.as_raw_fd()
+    }
+}
+
+impl AsFd for Tun {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the device keeps its file descriptor open as long as it lives.
+        unsafe { BorrowedFd::borrow_raw(self.as_raw_fd()) }
+    }
+}
+
+impl std::fmt::Debug for Tun {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Tun")
+            .field("name", &self.name)
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Room for what one [`Tun::read`] delivers.
+#[derive(Debug)]
+pub struct PacketBatch {
+    buffers: Box<[u8]>,
+    buffer_size: usize,
+    lengths: [usize; BATCH],
+    filled: usize,
+}
+
+impl PacketBatch {
+    /// Room for packets of an interface with this MTU.
+    #[must_use]
+    pub fn new(mtu: u16) -> Self {
+        let buffer_size = buffer_size(mtu);
+        Self {
+            buffers: vec![0; BATCH * buffer_size].into(),
+            buffer_size,
+            lengths: [0; BATCH],
+            filled: 0,
+        }
+    }
+
+    /// The packets of the last read, in order.
+    pub fn packets(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.buffers
+            .chunks_exact_mut(self.buffer_size)
+            .zip(&self.lengths)
+            .take(self.filled)
+            .map(|(buffer, &length)| &mut buffer[..length])
+    }
+}
+
+/// Opens the interface, new or left by an earlier run.
+fn attach(name: &str, napi: bool) -> Result<tun::Device, OpenError> {
+    let mut configuration = tun::Configuration::default();
+    configuration.tun_name(name).platform_config(|platform| {
+        // Addresses, MTU and state are set through rtnetlink.
+        platform.ensure_root_privileges(false).napi(napi);
+    });
+    let start = Instant::now();
+    loop {
+        let error = match tun::Device::new(&configuration) {
+            Ok(device) => return Ok(device),
+            Err(error) => io::Error::from(error),
+        };
+        return Err(match error.raw_os_error() {
+            // The owner's death and the release of the interface are not one moment.
+            Some(libc::EBUSY) if start.elapsed() < PATIENCE => {
+                thread::sleep(Duration::from_millis(20));
+                continue;
+            }
+            Some(libc::EBUSY) => OpenError::Busy(name.to_owned()),
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => OpenError::NoDriver,
+            Some(libc::EPERM | libc::EACCES) => OpenError::Permission(name.to_owned()),
+            Some(libc::EINVAL) if if_nametoindex(name).is_ok() => {
+                OpenError::Foreign(name.to_owned())
+            }
+            _ => other(name, error),
+        });
+    }
+}
+
+/// Has the interface deliver packets as they come, not collected into larger ones.
+fn disable_receive_offload(name: &str) -> io::Result<()> {
+    /// `struct ethtool_value` of <linux/ethtool.h>.
+    #[repr(C)]
+    struct Value {
+        command: u32,
+        data: u32,
+    }
+    /// Sets generic receive offload.
+    const ETHTOOL_SGRO: u32 = 0x2c;
+
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let mut value = Value {
+        command: ETHTOOL_SGRO,
+        data: 0,
+    };
+    // SAFETY: all zeros are a valid request.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = ptr::from_mut(&mut value).cast();
+    // SAFETY: the request names an interface, with a terminating zero since names are shorter
+    // than the field, and points to the command's structure.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &request) };
+    nix::Error::result(result)?;
+    Ok(())
+}
+
+nix::ioctl_write_ptr!(
+    /// `TUNSETSNDBUF`: octets that written packets may hold.
+    set_queue,
+    b'T',
+    212,
+    libc::c_int
+);
+
+fn other(name: &str, source: io::Error) -> OpenError {
+    OpenError::Other {
+        name: name.to_owned(),
+        source,
+    }
+}
+
+/// What the kernel takes for an interface's name, without the patterns that the TUN driver fills
+/// in itself.
+fn is_name(name: &str) -> bool {
+    (1..libc::IFNAMSIZ).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && !name
+            .bytes()
+            .any(|octet| matches!(octet, b'/' | b':' | b'%' | 0) || octet.is_ascii_whitespace())
+}

@@ -1,0 +1,25 @@
+//! Hash tables whose keys come from the network.
+
+use std::hash::BuildHasher;
+
+use siphasher::sip::SipHasher13;
+
+/// SipHash with a secret key: nobody outside can choose keys that collide.
+#[derive(Clone, Copy, Debug)]
+pub struct Keyed([u64; 2]);
+
+impl Keyed {
+    /// Takes its key from `random`.
+    pub fn new(random: &mut impl rand::Rng) -> Self {
+        Self([random.next_u64(), random.next_u64()])
+    }
+}
+
+impl BuildHasher for Keyed {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        let [first, second] = self.0;
+        SipHasher13::new_with_keys(first, second)
+    }
+}

@@ -1,0 +1,349 @@
+//! The list of recent peers (RFC 4380 section 5.2): bounded, with the least recently used going
+//! first, and with a quota for peers that are not trusted, so that a scan cannot push out those
+//! that are (requirements P-01, P-06).
+
+use std::{
+    collections::HashMap,
+    ops::{Index, IndexMut},
+    time::Duration,
+};
+
+use teredo_common::{address::Endpoint, time::Instant};
+
+use super::{
+    bubble::{History, Procedure},
+    keyed::Keyed,
+    queue::Queue,
+};
+
+const NONE: u32 = u32::MAX;
+
+/// Where a peer stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum List {
+    Free,
+    Untrusted,
+    Trusted,
+}
+
+/// What is known about one Teredo address.
+#[derive(Debug)]
+pub struct Peer {
+    /// The Teredo address, network byte order.
+    pub address: [u8; 16],
+    /// Where the peer is, or, while it is not trusted, was last or claims to be.
+    pub mapped: Endpoint,
+    /// [`Peer::mapped`] was proved by a cookie and is not the endpoint in the address.
+    pub symmetric: bool,
+    list: List,
+    next: u32,
+    previous: u32,
+    /// When a packet last arrived.
+    pub last_received: Instant,
+    /// When a packet, not a bubble, was last sent.
+    pub last_sent: Instant,
+    /// When the rarer chores of a busy peer are due.
+    pub upkeep: Instant,
+    /// The earliest deadline that holds; [`Peer::NO_TIMER`] if none does.
+    pub timer: Instant,
+    /// Bubbles and waiting packets, while there are any to remember.
+    pub pending: Option<Box<Pending>>,
+}
+
+/// The entry has to stay small: there are hundreds of thousands.
+const _: () = assert!(size_of::<Peer>() <= 128);
+
+/// What a peer has only until it answers.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// The bursts sent to it.
+    pub history: History,
+    /// The repetition under way.
+    pub procedure: Option<Procedure>,
+    /// The packets that wait.
+    pub queue: Queue,
+}
+
+impl Peer {
+    /// The value of [`Peer::timer`] without deadline.
+    pub const NO_TIMER: Instant = Instant::from_nanos(u64::MAX);
+
+    /// A peer that nothing was received from (requirement P-02): never fresh, and never too recent
+    /// for a bubble.
+    fn new(address: [u8; 16], mapped: Endpoint) -> Self {
+        Self {
+            address,
+            mapped,
+            symmetric: false,
+            list: List::Free,
+            next: NONE,
+            previous: NONE,
+            last_received: Instant::ZERO,
+            last_sent: Instant::ZERO,
+            upkeep: Instant::ZERO,
+            timer: Self::NO_TIMER,
+            pending: None,
+        }
+    }
+
+    /// Whether the mapping is proved. Packets go there only if the peer [`Peer::is_usable`].
+    pub fn is_trusted(&self) -> bool {
+        self.list == List::Trusted
+    }
+
+    /// Whether packets may be sent to the mapping (requirement P-03).
+    pub fn is_usable(&self, now: Instant, lifetime: Duration) -> bool {
+        self.is_trusted() && now.saturating_since(self.last_received) < lifetime
+    }
+
+    /// Bubbles and waiting packets, to be written to.
+    pub fn pending_mut(&mut self) -> &mut Pending {
+        self.pending.get_or_insert_default()
+    }
+}
+
+/// A doubly linked list through the slots: most recently used first.
+#[derive(Clone, Copy, Debug)]
+struct Chain {
+    first: u32,
+    last: u32,
+    length: usize,
+}
+
+impl Chain {
+    const EMPTY: Self = Self {
+        first: NONE,
+        last: NONE,
+        length: 0,
+    };
+}
+
+/// The bounded table of peers.
+#[derive(Debug)]
+pub struct Peers {
+    slots: Vec<Peer>,
+    free: Vec<u32>,
+    indices: HashMap<[u8; 16], u32, Keyed>,
+    trusted: Chain,
+    untrusted: Chain,
+    max_trusted: usize,
+    max_untrusted: usize,
+}
+
+/// A handle to a peer, valid until it is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerIndex(u32);
+
+impl PeerIndex {
+    pub(super) const fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+
+    pub(super) const fn number(self) -> u32 {
+        self.0
+    }
+}
+
+impl Index<PeerIndex> for Peers {
+    type Output = Peer;
+
+    fn index(&self, index: PeerIndex) -> &Peer {
+        &self.slots[index.0 as usize]
+    }
+}
+
+impl IndexMut<PeerIndex> for Peers {
+    fn index_mut(&mut self, index: PeerIndex) -> &mut Peer {
+        &mut self.slots[index.0 as usize]
+    }
+}
+
+impl Peers {
+    /// At most `max` peers, at least two; an eighth of them may be untrusted.
+    pub(super) fn new(max: usize, keyed: Keyed) -> Self {
+        let max = max.clamp(2, NONE as usize - 1);
+        let max_untrusted = (max / 8).max(1);
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            indices: HashMap::with_hasher(keyed),
+            trusted: Chain::EMPTY,
+            untrusted: Chain::EMPTY,
+            max_trusted: max - max_untrusted,
+            max_untrusted,
+        }
+    }
+
+    /// Number of peers.
+    pub fn len(&self) -> usize {
+        self.trusted.length + self.untrusted.length
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of trusted peers.
+    pub fn trusted(&self) -> usize {
+        self.trusted.length
+    }
+
+    /// Number of untrusted peers.
+    pub fn untrusted(&self) -> usize {
+        self.untrusted.length
+    }
+
+    /// Whether another trusted peer costs an older one.
+    pub fn is_trusted_full(&self) -> bool {
+        self.trusted.length >= self.max_trusted
+    }
+
+    /// Whether another untrusted peer costs an older one.
+    pub fn is_untrusted_full(&self) -> bool {
+        self.untrusted.length >= self.max_untrusted
+    }
+
+    /// The peer with this address.
+    pub fn find(&self, address: &[u8; 16]) -> Option<PeerIndex> {
+        self.indices.get(address).copied().map(PeerIndex)
+    }
+
+    /// The peer in a slot, if there is one.
+    pub fn at(&self, index: PeerIndex) -> Option<&Peer> {
+        self.slots
+            .get(index.0 as usize)
+            .filter(|peer| peer.list != List::Free)
+    }
+
+    /// All peers.
+    pub fn iter(&self) -> impl Iterator<Item = (PeerIndex, &Peer)> {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter(|(_, peer)| peer.list != List::Free)
+            .map(|(index, peer)| (PeerIndex(index as u32), peer))
+    }
+
+    /// Adds an untrusted peer that is not there yet. Call [`Peers::make_room`] first.
+    pub fn insert(&mut self, address: [u8; 16], mapped: Endpoint) -> PeerIndex {
+        debug_assert!(!self.indices.contains_key(&address) && !self.is_untrusted_full());
+        let peer = Peer::new(address, mapped);
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.slots[index as usize] = peer;
+                index
+            }
+            None => {
+                self.slots.push(peer);
+                (self.slots.len() - 1) as u32
+            }
+        };
+        self.indices.insert(address, index);
+        self.link_first(index, List::Untrusted);
+        PeerIndex(index)
+    }
+
+    /// The least recently used untrusted peer, if another one needs its place.
+    pub fn make_room(&self) -> Option<PeerIndex> {
+        (self.is_untrusted_full() && self.untrusted.last != NONE)
+            .then_some(PeerIndex(self.untrusted.last))
+    }
+
+    /// The least recently used trusted peer, if another one needs its place.
+    pub fn make_trusted_room(&self) -> Option<PeerIndex> {
+        (self.is_trusted_full() && self.trusted.last != NONE)
+            .then_some(PeerIndex(self.trusted.last))
+    }
+
+    /// Marks a peer as trusted. Call [`Peers::make_trusted_room`] first.
+    pub fn trust(&mut self, index: PeerIndex) {
+        self.unlink(index.0);
+        self.link_first(index.0, List::Trusted);
+    }
+
+    /// Takes trust away. The peer is the next untrusted one to go, unless it is used again. Call
+    /// [`Peers::make_room`] first.
+    pub fn distrust(&mut self, index: PeerIndex) {
+        self.unlink(index.0);
+        self.link_last(index.0, List::Untrusted);
+    }
+
+    /// Makes a peer the most recently used of its kind.
+    pub fn touch(&mut self, index: PeerIndex) {
+        let list = self[index].list;
+        if self.chain(list).first != index.0 {
+            self.unlink(index.0);
+            self.link_first(index.0, list);
+        }
+    }
+
+    /// Removes a peer, and gives back what has to be settled elsewhere.
+    pub fn remove(&mut self, index: PeerIndex) -> Option<Box<Pending>> {
+        self.unlink(index.0);
+        let address = self[index].address;
+        self.indices.remove(&address);
+        self.free.push(index.0);
+        self[index].timer = Peer::NO_TIMER;
+        self[index].pending.take()
+    }
+
+    fn chain(&mut self, list: List) -> &mut Chain {
+        match list {
+            List::Trusted => &mut self.trusted,
+            List::Untrusted | List::Free => &mut self.untrusted,
+        }
+    }
+
+    fn link_first(&mut self, index: u32, list: List) {
+        let chain = self.chain(list);
+        let second = std::mem::replace(&mut chain.first, index);
+        if second == NONE {
+            chain.last = index;
+        }
+        chain.length += 1;
+        if let Some(peer) = self.slots.get_mut(second as usize) {
+            peer.previous = index;
+        }
+        let peer = &mut self.slots[index as usize];
+        peer.list = list;
+        peer.previous = NONE;
+        peer.next = second;
+    }
+
+    fn link_last(&mut self, index: u32, list: List) {
+        let chain = self.chain(list);
+        let second = std::mem::replace(&mut chain.last, index);
+        if second == NONE {
+            chain.first = index;
+        }
+        chain.length += 1;
+        if let Some(peer) = self.slots.get_mut(second as usize) {
+            peer.next = index;
+        }
+        let peer = &mut self.slots[index as usize];
+        peer.list = list;
+        peer.previous = second;
+        peer.next = NONE;
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let peer = &mut self.slots[index as usize];
+        let list = std::mem::replace(&mut peer.list, List::Free);
+        let (previous, next) = (peer.previous, peer.next);
+        if let Some(peer) = self.slots.get_mut(previous as usize) {
+            peer.next = next;
+        }
+        if let Some(peer) = self.slots.get_mut(next as usize) {
+            peer.previous = previous;
+        }
+        let chain = self.chain(list);
+        if chain.first == index {
+            chain.first = next;
+        }
+        if chain.last == index {
+            chain.last = previous;
+        }
+        chain.length -= 1;
+    }
+}

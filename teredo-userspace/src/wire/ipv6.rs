@@ -1,0 +1,277 @@
+//! The fixed IPv6 header (RFC 8200 section 3) and the chain of extension headers after it.
+
+use teredo_common::wire::{
+    DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, IPV6_HEADER, NO_NEXT_HEADER, ROUTING,
+};
+
+/// Why octets are not an IPv6 packet that Teredo carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Fewer octets than the fixed header.
+    #[error("shorter than an IPv6 header")]
+    Short,
+    /// Another version than 6.
+    #[error("not IPv6")]
+    Version,
+    /// The payload length reaches beyond the octets present.
+    #[error("cut short")]
+    Truncated,
+    /// Payload length zero with hop-by-hop options: a jumbogram (requirement W-05).
+    #[error("jumbogram")]
+    Jumbogram,
+}
+
+/// A view of the fixed header of a packet that is all there.
+#[derive(Clone, Copy, Debug)]
+pub struct Header<'a>(&'a [u8; IPV6_HEADER]);
+
+impl<'a> Header<'a> {
+    /// Checks version and lengths (requirements W-03, W-05). Octets after the packet are allowed.
+    pub fn parse(octets: &'a [u8]) -> Result<Self, Malformed> {
+        let header = Self(octets.first_chunk().ok_or(Malformed::Short)?);
+        if header.0[0] >> 4 != 6 {
+            return Err(Malformed::Version);
+        }
+        if header.packet_length() > octets.len() {
+            return Err(Malformed::Truncated);
+        }
+        if header.payload_length() == 0 && header.next_header() == HOP_BY_HOP {
+            return Err(Malformed::Jumbogram);
+        }
+        Ok(header)
+    }
+
+    /// Octets after the fixed header.
+    pub const fn payload_length(self) -> u16 {
+        u16::from_be_bytes([self.0[4], self.0[5]])
+    }
+
+    /// Octets of the packet, the fixed header included.
+    pub const fn packet_length(self) -> usize {
+        IPV6_HEADER + self.payload_length() as usize
+    }
+
+    /// Protocol number of what follows the fixed header.
+    pub const fn next_header(self) -> u8 {
+        self.0[6]
+    }
+
+    /// Routers that the packet may still pass.
+    pub const fn hop_limit(self) -> u8 {
+        self.0[7]
+    }
+
+    /// The two bits of explicit congestion notification in the traffic class (RFC 3168).
+    pub const fn congestion(self) -> u8 {
+        self.0[1] >> 4 & 3
+    }
+
+    /// Source address, network byte order.
+    pub fn source(self) -> [u8; 16] {
+        let mut address = [0; 16];
+        address.copy_from_slice(&self.0[8..24]);
+        address
+    }
+
+    /// Destination address, network byte order.
+    pub fn destination(self) -> [u8; 16] {
+        let mut address = [0; 16];
+        address.copy_from_slice(&self.0[24..]);
+        address
+    }
+
+    /// Whether the packet is a bubble: nothing follows the header, and it says so (requirement
+    /// W-04). Its hop limit may be anything (W-13).
+    pub const fn is_bubble(self) -> bool {
+        self.next_header() == NO_NEXT_HEADER && self.payload_length() == 0
+    }
+}
+
+/// The fixed header in front of `payload_length` octets; hop limit as given.
+pub fn header(
+    payload_length: u16,
+    next_header: u8,
+    hop_limit: u8,
+    source: &[u8; 16],
+    destination: &[u8; 16],
+) -> [u8; IPV6_HEADER] {
+    let mut octets = [0; IPV6_HEADER];
+    octets[0] = 0x60;
+    octets[4..6].copy_from_slice(&payload_length.to_be_bytes());
+    octets[6] = next_header;
+    octets[7] = hop_limit;
+    octets[8..24].copy_from_slice(source);
+    octets[24..].copy_from_slice(destination);
+    octets
+}
+
+/// Marks a packet as having met congestion (RFC 3168).
+pub fn set_congestion_experienced(packet: &mut [u8]) {
+    if let Some(octet) = packet.get_mut(1) {
+        *octet |= 0x30;
+    }
+}
+
+/// One header of the chain, or the transport that ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainLink<'a> {
+    /// A routing header: its type (RFC 8200 section 4.4).
+    Routing(u8),
+    /// An extension header that Teredo has no opinion on.
+    Other,
+    /// What is not an extension header: its protocol number and its octets. The last of a chain.
+    Transport(u8, &'a [u8]),
+}
+
+/// Walks the extension headers of a packet that [`Header::parse`] accepts. Ends early, without
+/// [`ChainLink::Transport`], where the chain is cut short or goes on in another fragment.
+pub fn chain(packet: &[u8]) -> impl Iterator<Item = ChainLink<'_>> {
+    let mut next = packet.get(6).copied();
+    let mut rest = packet.get(IPV6_HEADER..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let current = next.take()?;
+        if !matches!(
+            current,
+            HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
+        ) {
+            return Some(ChainLink::Transport(current, rest));
+        }
+        let fixed: &[u8; 8] = rest.first_chunk()?;
+        let length = match current {
+            FRAGMENT => 8,
+            _ => 8 + 8 * usize::from(fixed[1]),
+        };
+        let is_later_fragment =
+            current == FRAGMENT && u16::from_be_bytes([fixed[2], fixed[3]]) & 0xfff8 != 0;
+        if let Some(after) = rest.get(length..)
+            && !is_later_fragment
+        {
+            next = Some(fixed[0]);
+            rest = after;
+        }
+        Some(match current {
+            ROUTING => ChainLink::Routing(fixed[2]),
+            _ => ChainLink::Other,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::octets;
+    use proptest::prelude::*;
+    use teredo_common::wire::{ICMPV6, UDP};
+
+    const V14: &str = "60000000000c3a15 2001000041379e508000f12ab9c82815 \
+        20014860000020010000000000000068 8000c57cd373b69b53aa0126";
+
+    #[test]
+    fn v14_header_and_transport() {
+        let packet = octets(V14);
+        let header = Header::parse(&packet).unwrap();
+        assert_eq!(header.packet_length(), packet.len());
+        assert_eq!((header.next_header(), header.hop_limit()), (ICMPV6, 21));
+        assert_eq!(header.source()[..], packet[8..24]);
+        assert_eq!(header.destination()[..], packet[24..40]);
+        assert!(!header.is_bubble());
+        let transport = ChainLink::Transport(ICMPV6, &packet[40..]);
+        assert_eq!(chain(&packet).collect::<Vec<_>>(), [transport]);
+    }
+
+    #[test]
+    fn w03_lengths_and_version() {
+        let packet = octets(V14);
+        let error = |octets: &[u8]| Header::parse(octets).unwrap_err();
+        assert_eq!(error(&packet[..39]), Malformed::Short);
+        assert_eq!(error(&packet[..51]), Malformed::Truncated);
+        let mut version = packet.clone();
+        version[0] = 0x45;
+        assert_eq!(error(&version), Malformed::Version);
+        let mut longer = packet.clone();
+        longer.extend([5, 2, 4, 0xb1]);
+        assert_eq!(Header::parse(&longer).unwrap().packet_length(), 52);
+    }
+
+    #[test]
+    fn w04_bubble_needs_both_marks() {
+        let mut packet = octets(V14);
+        packet[6] = NO_NEXT_HEADER;
+        assert!(!Header::parse(&packet).unwrap().is_bubble());
+        packet[4..6].fill(0);
+        assert!(Header::parse(&packet).unwrap().is_bubble());
+        packet[6] = UDP;
+        assert!(!Header::parse(&packet).unwrap().is_bubble());
+    }
+
+    #[test]
+    fn w05_no_jumbograms() {
+        let packet = header(0, HOP_BY_HOP, 1, &[1; 16], &[2; 16]);
+        assert_eq!(Header::parse(&packet).unwrap_err(), Malformed::Jumbogram);
+    }
+
+    #[test]
+    fn congestion_bits() {
+        let mut packet = header(0, NO_NEXT_HEADER, 1, &[1; 16], &[2; 16]);
+        packet[1] = 0xcf;
+        assert_eq!(Header::parse(&packet).unwrap().congestion(), 0);
+        packet[1] = 0x10;
+        assert_eq!(Header::parse(&packet).unwrap().congestion(), 1);
+        set_congestion_experienced(&mut packet);
+        assert_eq!(packet[1], 0x30);
+        assert_eq!(Header::parse(&packet).unwrap().congestion(), 3);
+    }
+
+    fn with_payload(next_header: u8, payload: &[u8]) -> Vec<u8> {
+        let fixed = header(
+            payload.len() as u16,
+            next_header,
+            64,
+            &[0x20; 16],
+            &[0x21; 16],
+        );
+        [&fixed[..], payload].concat()
+    }
+
+    #[test]
+    fn chain_of_extension_headers() {
+        let payload = [
+            &[ROUTING, 0, 0, 0, 0, 0, 0, 0][..],
+            &[FRAGMENT, 1, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[UDP, 0, 0, 1, 0, 0, 0, 7],
+            &[0xaa; 9],
+        ]
+        .concat();
+        let packet = with_payload(HOP_BY_HOP, &payload);
+        let links: Vec<_> = chain(&packet).collect();
+        assert_eq!(
+            links,
+            [
+                ChainLink::Other,
+                ChainLink::Routing(4),
+                ChainLink::Other,
+                ChainLink::Transport(UDP, &[0xaa; 9])
+            ]
+        );
+    }
+
+    #[test]
+    fn chain_ends_at_a_later_fragment_and_where_it_is_cut() {
+        let packet = with_payload(FRAGMENT, &[UDP, 0, 0, 8, 0, 0, 0, 7, 1, 2]);
+        assert_eq!(chain(&packet).collect::<Vec<_>>(), [ChainLink::Other]);
+        let packet = with_payload(ROUTING, &[UDP, 9, 2, 0, 0, 0, 0, 0]);
+        assert_eq!(chain(&packet).collect::<Vec<_>>(), [ChainLink::Routing(2)]);
+        let packet = with_payload(ROUTING, &[UDP, 9, 2]);
+        assert_eq!(chain(&packet).count(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn any_octets_are_parsed_without_panic(octets in prop::collection::vec(any::<u8>(), 0..120)) {
+            if let Ok(header) = Header::parse(&octets) {
+                prop_assert!(header.packet_length() <= octets.len());
+            }
+            prop_assert!(chain(&octets).count() <= 16);
+        }
+    }
+}

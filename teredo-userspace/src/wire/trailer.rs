@@ -1,0 +1,151 @@
+//! Trailers after the IPv6 packet (RFC 6081 section 4).
+
+use teredo_common::address::Endpoint;
+
+/// A trailer that is known and well-formed. Nothing in trailers is obfuscated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trailer<'a> {
+    /// Random octets that a direct bubble brings back (section 4.2).
+    Nonce([u8; 4]),
+    /// Where else the sender may be reached (section 4.3).
+    AlternateAddresses(AlternateAddresses<'a>),
+    /// Asks for a sign of life (section 4.4).
+    NeighborSolicitation,
+    /// Gives one (section 4.4).
+    NeighborAdvertisement,
+    /// The external port that the sender predicts for its random port (section 4.5), host byte
+    /// order.
+    RandomPort(u16),
+}
+
+/// One to four endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AlternateAddresses<'a>(&'a [u8]);
+
+impl<'a> AlternateAddresses<'a> {
+    /// The endpoints in their order.
+    pub fn endpoints(self) -> impl Iterator<Item = Endpoint> + use<'a> {
+        let (endpoints, _) = self.0.as_chunks::<6>();
+        endpoints.iter().map(|&[a, b, c, d, p, q]| Endpoint {
+            address: [a, b, c, d],
+            port: [p, q],
+        })
+    }
+}
+
+/// A trailer that asks for the whole packet to be dropped: of an unknown type that says so, or an
+/// alternate address list of an impossible length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a trailer forbids the packet")]
+pub struct Discard;
+
+const NONCE: u8 = 0x01;
+const ALTERNATE_ADDRESSES: u8 = 0x03;
+const NEIGHBOR_DISCOVERY: u8 = 0x04;
+const RANDOM_PORT: u8 = 0x05;
+
+/// The known trailers in their order. Unknown ones are skipped or, if their type says so, make an
+/// error; the first malformed one ends the list (RFC 6081 sections 4.1 and 5.1.2).
+pub fn parse(trailers: &[u8]) -> impl Iterator<Item = Result<Trailer<'_>, Discard>> {
+    let mut rest = trailers;
+    std::iter::from_fn(move || {
+        loop {
+            let &[kind, length] = rest.split_off(..2)? else {
+                return None;
+            };
+            let Some(value) = rest.split_off(..usize::from(length)) else {
+                rest = &[];
+                return None;
+            };
+            let item = match (kind, value) {
+                (NONCE, &[a, b, c, d]) => Ok(Trailer::Nonce([a, b, c, d])),
+                (ALTERNATE_ADDRESSES, &[_, _, ref list @ ..])
+                    if matches!(list.len(), 6 | 12 | 18 | 24) =>
+                {
+                    Ok(Trailer::AlternateAddresses(AlternateAddresses(list)))
+                }
+                (NEIGHBOR_DISCOVERY, [0, _, _, _]) => Ok(Trailer::NeighborSolicitation),
+                (NEIGHBOR_DISCOVERY, [1, _, _, _]) => Ok(Trailer::NeighborAdvertisement),
+                (RANDOM_PORT, &[p, q]) => Ok(Trailer::RandomPort(u16::from_be_bytes([p, q]))),
+                (ALTERNATE_ADDRESSES | 0x40..=0x7f, _) => Err(Discard),
+                (NONCE | NEIGHBOR_DISCOVERY | RANDOM_PORT, _) => {
+                    rest = &[];
+                    return None;
+                }
+                _ => continue,
+            };
+            return Some(item);
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::octets;
+    use proptest::prelude::*;
+
+    fn parsed(text: &str) -> Vec<Result<Trailer<'static>, Discard>> {
+        parse(octets(text).leak()).collect()
+    }
+
+    #[test]
+    fn v19_nonce_and_random_port() {
+        let expected = [
+            Ok(Trailer::Nonce([0xde, 0xad, 0xbe, 0xef])),
+            Ok(Trailer::RandomPort(1201)),
+        ];
+        assert_eq!(parsed("0104deadbeef 050204b1"), expected);
+    }
+
+    #[test]
+    fn v19_alternate_addresses() {
+        let trailers = parsed("030e0000 c0a801020ed5 0a00000204d2");
+        let [Ok(Trailer::AlternateAddresses(list))] = trailers[..] else {
+            panic!("{trailers:?}")
+        };
+        let endpoints: Vec<_> = list.endpoints().map(|one| one.to_string()).collect();
+        assert_eq!(endpoints, ["192.168.1.2:3797", "10.0.0.2:1234"]);
+    }
+
+    #[test]
+    fn v19_negatives() {
+        assert_eq!(parsed("4100"), [Err(Discard)]);
+        assert_eq!(
+            parsed("8102aaaa 050204b1"),
+            [Ok(Trailer::RandomPort(1201))],
+            "skipped"
+        );
+        assert_eq!(
+            parsed("0202aaaa"),
+            [],
+            "the misprinted type of random port is skipped"
+        );
+        assert_eq!(parsed("0104dead"), [], "malformed");
+        assert_eq!(parsed("0309 000000000000000000"), [Err(Discard)]);
+        assert_eq!(parsed("05"), [], "malformed");
+        assert_eq!(
+            parsed("050204b1 0104dead"),
+            [Ok(Trailer::RandomPort(1201))],
+            "what came before counts"
+        );
+        assert_eq!(
+            parsed("0103ffffff 050204b1"),
+            [],
+            "a known type of another length ends the list"
+        );
+    }
+
+    #[test]
+    fn neighbor_discovery() {
+        assert_eq!(parsed("040400000000"), [Ok(Trailer::NeighborSolicitation)]);
+        assert_eq!(parsed("040401000000"), [Ok(Trailer::NeighborAdvertisement)]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_octets_end(octets: Vec<u8>) {
+            prop_assert!(parse(&octets).count() <= octets.len() / 2);
+        }
+    }
+}

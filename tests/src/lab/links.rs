@@ -1,0 +1,94 @@
+//! Cables and the internet.
+
+use anyhow::{Context as _, Result};
+
+use super::namespace::Namespace;
+
+/// Lays a cable between two namespaces and takes both ends up. Checksums are complete on it (no
+/// offload), because XDP carries an unfinished one on as it is.
+///
+/// # Errors
+///
+/// When an interface of that name exists.
+pub fn cable(a: (&Namespace, &str), b: (&Namespace, &str)) -> Result<()> {
+    a.0.ip(&format!(
+        "link add {} type veth peer name {} netns {}",
+        a.1,
+        b.1,
+        b.0.name()
+    ))
+    .context("lay a cable")?;
+    for (namespace, interface) in [a, b] {
+        namespace.offload(interface, "tx off")?;
+        namespace.ip(&format!("link set {interface} up"))?;
+    }
+    Ok(())
+}
+
+/// An internet that is one Ethernet segment: a bridge in a namespace of its own.
+#[derive(Debug)]
+pub struct Internet {
+    namespace: Namespace,
+}
+
+/// The bridge's name.
+const BRIDGE: &str = "bridge";
+
+impl Internet {
+    /// An internet with nobody on it.
+    ///
+    /// # Errors
+    ///
+    /// When the bridge cannot be made.
+    pub fn new(name: &str) -> Result<Self> {
+        let namespace = Namespace::new(name)?;
+        namespace.ip(&format!(
+            "link add {BRIDGE} type bridge forward_delay 0 mcast_snooping 0"
+        ))?;
+        namespace.ip(&format!("link set {BRIDGE} up"))?;
+        for table in ["iptables", "ip6tables", "arptables"] {
+            let key = format!("net.bridge.bridge-nf-call-{table}");
+            // Only there while the module br_netfilter is loaded.
+            if namespace.read_sysctl(&key).is_ok() {
+                namespace.sysctl(&key, 0)?;
+            }
+        }
+        Ok(Self { namespace })
+    }
+
+    /// Connects `host` with an interface of the given name. Frames redirected into it by an XDP
+    /// program arrive.
+    ///
+    /// # Errors
+    ///
+    /// When the interface exists.
+    pub fn plug(&self, host: &Namespace, interface: &str) -> Result<()> {
+        // Only unique among this bridge's ports, and no longer than an interface name may be.
+        let number = self.ports()?.len();
+        let port = format!("port{number}");
+        cable((host, interface), (&self.namespace, &port))?;
+        self.namespace.offload(&port, "gro on")?;
+        self.namespace
+            .ip(&format!("link set {port} master {BRIDGE}"))?;
+        Ok(())
+    }
+
+    fn ports(&self) -> Result<Vec<String>> {
+        let text = self
+            .namespace
+            .ip(&format!("-o link show master {BRIDGE}"))?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// The namespace of the bridge, to capture on.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The bridge's interface, on which a capture sees everything that is flooded to all.
+    #[must_use]
+    pub fn interface(&self) -> &'static str {
+        BRIDGE
+    }
+}

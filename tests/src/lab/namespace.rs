@@ -1,0 +1,355 @@
+//! Network namespaces.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    io::{self, ErrorKind, Write as _},
+    os::{
+        fd::AsFd as _,
+        unix::{fs::MetadataExt as _, process::CommandExt as _},
+    },
+    panic,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{
+        Mutex, Once, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal::{Signal, kill},
+    unistd::{Pid, Uid},
+};
+
+use super::{process::output, wait::wait_until};
+
+/// Where `ip netns` keeps its namespaces.
+const DIRECTORY: &str = "/run/netns";
+/// What the names of all our namespaces start with; the process identifier follows.
+const PREFIX: &str = "teredo-";
+
+/// A network namespace of this process, named `teredo-PID-NUMBER-NAME`.
+///
+/// Dropping it ends every process in it and deletes it, with all its interfaces.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+    path: PathBuf,
+    file: File,
+}
+
+impl Namespace {
+    /// A new namespace: loopback up, duplicate address detection and reverse path filter off,
+    /// nothing forwarded.
+    ///
+    /// # Errors
+    ///
+    /// Without root, or when `ip` fails.
+    pub fn new(name: &str) -> Result<Self> {
+        static SWEEP: Once = Once::new();
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        // `ip netns add` sets up the directory's mount, which is no atomic operation.
+        static ADD: Mutex<()> = Mutex::new(());
+
+        ensure!(
+            Uid::effective().is_root(),
+            "network namespaces need root: run this through `cargo xtask`"
+        );
+        SWEEP.call_once(sweep);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}{}-{number}-{name}", std::process::id());
+        {
+            let _guard = ADD.lock().unwrap_or_else(PoisonError::into_inner);
+            output(Command::new("ip").args(["netns", "add", &name]))?;
+        }
+        let path = Path::new(DIRECTORY).join(&name);
+        let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        let namespace = Self { name, path, file };
+        namespace.ip("link set lo up")?;
+        for (key, value) in [
+            ("net.ipv6.conf.all.disable_ipv6", 0),
+            ("net.ipv6.conf.default.disable_ipv6", 0),
+            ("net.ipv6.conf.all.accept_dad", 0),
+            ("net.ipv6.conf.default.accept_dad", 0),
+            ("net.ipv6.conf.default.dad_transmits", 0),
+            ("net.ipv6.conf.default.accept_ra", 0),
+            ("net.ipv6.conf.default.router_solicitations", 0),
+            ("net.ipv4.conf.all.rp_filter", 0),
+            ("net.ipv4.conf.default.rp_filter", 0),
+        ] {
+            namespace.sysctl(key, value)?;
+        }
+        Ok(namespace)
+    }
+
+    /// The name that `ip netns` knows it by.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file that stands for it, for `nsenter --net=FILE`.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs `work` on a thread of its own in this namespace; sockets that it opens stay in it. The
+    /// mounts remain those of the host, so `/sys/fs/bpf` is there and `/sys/class/net` is the
+    /// host's.
+    ///
+    /// # Errors
+    ///
+    /// When the namespace cannot be entered. A panic of `work` goes on in the caller.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let result = thread::scope(|scope| {
+            scope
+                .spawn(|| self.enter().map(|()| work()))
+                .join()
+                .unwrap_or_else(|panic| panic::resume_unwind(panic))
+        });
+        result.with_context(|| format!("enter namespace {}", self.name))
+    }
+
+    /// As [`Self::run`], for work that goes on in the background.
+    ///
+    /// # Errors
+    ///
+    /// When the namespace's file cannot be duplicated. Entering it may fail on the thread.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<thread::JoinHandle<Result<T>>> {
+        let file = self.file.try_clone()?;
+        Ok(thread::spawn(move || {
+            setns(file.as_fd(), CloneFlags::CLONE_NEWNET)?;
+            work()
+        }))
+    }
+
+    fn enter(&self) -> nix::Result<()> {
+        setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET)
+    }
+
+    /// A command that will run in this namespace, with the host's mounts.
+    ///
+    /// # Errors
+    ///
+    /// When the namespace's file cannot be duplicated.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Result<Command> {
+        let file = self.file.try_clone()?;
+        let mut command = Command::new(program);
+        // SAFETY: between fork and exec only setns is called, which is async-signal-safe.
+        unsafe {
+            command.pre_exec(move || {
+                setns(file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(io::Error::from)
+            });
+        }
+        Ok(command)
+    }
+
+    /// Runs `ip` with these arguments (separated by spaces) and returns what it prints.
+    ///
+    /// # Errors
+    ///
+    /// When `ip` fails, with what it says.
+    pub fn ip(&self, arguments: &str) -> Result<String> {
+        output(self.command("ip")?.args(arguments.split_whitespace()))
+    }
+
+    /// Runs `ip -batch` with one command a line.
+    ///
+    /// # Errors
+    ///
+    /// When `ip` fails, with what it says.
+    pub fn ip_batch(&self, lines: &str) -> Result<()> {
+        self.feed("ip", &["-batch", "-"], lines)
+    }
+
+    /// Loads a ruleset of nftables.
+    ///
+    /// # Errors
+    ///
+    /// When `nft` refuses it, with what it says.
+    pub fn nft(&self, ruleset: &str) -> Result<()> {
+        self.feed("nft", &["-f", "-"], ruleset)
+    }
+
+    /// Sets offload features of an interface, as in `ethtool -K INTERFACE tx off`.
+    ///
+    /// # Errors
+    ///
+    /// When `ethtool` refuses it, with what it says.
+    pub fn offload(&self, interface: &str, features: &str) -> Result<()> {
+        let mut command = self.command("ethtool")?;
+        command.args(["-K", interface]);
+        output(command.args(features.split_whitespace())).map(drop)
+    }
+
+    /// Writes a sysctl; `key` with dots. Interface names with dots are not supported.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such key or it does not take the value.
+    pub fn sysctl(&self, key: &str, value: impl ToString) -> Result<()> {
+        let path = sysctl_path(key);
+        let value = value.to_string();
+        self.run(|| fs::write(&path, &value))?
+            .with_context(|| format!("set {key} to {value} in {}", self.name))
+    }
+
+    /// Reads a sysctl; `key` with dots.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such key.
+    pub fn read_sysctl(&self, key: &str) -> Result<String> {
+        let path = sysctl_path(key);
+        let value = self
+            .run(|| fs::read_to_string(&path))?
+            .with_context(|| format!("read {key} in {}", self.name))?;
+        Ok(value.trim().to_owned())
+    }
+
+    /// Lets the namespace forward IPv4 and IPv6 packets.
+    ///
+    /// # Errors
+    ///
+    /// When a sysctl cannot be written.
+    pub fn forward(&self) -> Result<()> {
+        self.sysctl("net.ipv4.ip_forward", 1)?;
+        self.sysctl("net.ipv6.conf.all.forwarding", 1)
+    }
+
+    /// The processes in this namespace.
+    ///
+    /// # Errors
+    ///
+    /// When the namespace's file cannot be examined.
+    pub fn processes(&self) -> Result<Vec<Pid>> {
+        processes_in(&self.path)
+    }
+
+    fn feed(&self, program: &str, arguments: &[&str], input: &str) -> Result<()> {
+        let mut child = self
+            .command(program)?
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start {program}"))?;
+        let mut stdin = child.stdin.take().context("stdin is piped")?;
+        // A program that refuses its input may end before it has read all of it; what counts is
+        // its exit status.
+        match stdin.write_all(input.as_bytes()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error.into()),
+            _ => drop(stdin),
+        }
+        let result = child.wait_with_output()?;
+        if !result.status.success() {
+            let message = String::from_utf8_lossy(&result.stderr).into_owned();
+            bail!("{program} in {}: {}\n{input}", self.name, message.trim());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.path) {
+            eprintln!("namespace {} stays: {error:#}", self.name);
+        }
+    }
+}
+
+fn sysctl_path(key: &str) -> PathBuf {
+    Path::new("/proc/sys").join(key.replace('.', "/"))
+}
+
+/// Processes whose main thread is in the namespace that `path` stands for.
+fn processes_in(path: &Path) -> Result<Vec<Pid>> {
+    let namespace = fs::metadata(path)?;
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        // A process that ended meanwhile is in no namespace.
+        let Ok(theirs) = fs::metadata(entry.path().join("ns/net")) else {
+            continue;
+        };
+        if (theirs.dev(), theirs.ino()) == (namespace.dev(), namespace.ino()) {
+            pids.push(Pid::from_raw(pid));
+        }
+    }
+    Ok(pids)
+}
+
+/// Ends what runs in the namespace, then deletes it.
+fn remove(path: &Path) -> Result<()> {
+    wait_until("its processes end", Duration::from_secs(5), || {
+        let pids = processes_in(path)?;
+        for pid in &pids {
+            // It may have ended by itself.
+            let _ = kill(*pid, Signal::SIGKILL);
+        }
+        Ok(pids.is_empty())
+    })?;
+    output(
+        Command::new("ip")
+            .args(["netns", "del"])
+            .arg(path.file_name().unwrap_or_default()),
+    )?;
+    Ok(())
+}
+
+/// Removes the namespaces that a killed process of ours has left behind.
+fn sweep() {
+    let Ok(entries) = fs::read_dir(DIRECTORY) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(owner);
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // Another process may be sweeping too.
+            let _ = remove(&entry.path());
+        }
+    }
+}
+
+/// The process that made the namespace of this name, if it is one of ours.
+fn owner(name: &str) -> Option<u32> {
+    let (pid, rest) = name.strip_prefix(PREFIX)?.split_once('-')?;
+    let (number, _) = rest.split_once('-')?;
+    number.parse::<usize>().ok()?;
+    pid.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_our_form_have_an_owner() {
+        assert_eq!(owner("teredo-123-4-client"), Some(123));
+        for name in [
+            "teredo-x-4-client",
+            "teredo-123",
+            "teredo-1-a-b",
+            "other-1-2-c",
+        ] {
+            assert_eq!(owner(name), None, "{name}");
+        }
+    }
+}

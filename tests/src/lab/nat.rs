@@ -1,0 +1,196 @@
+//! NATs of all kinds, with nftables.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
+
+use anyhow::Result;
+
+use super::{
+    links::{Internet, cable},
+    namespace::Namespace,
+    process::output,
+};
+
+/// How a NAT maps and filters.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NatKind {
+    /// One mapping for all destinations, kept port where free; only who was sent to may answer,
+    /// from the port that was sent to.
+    PortRestricted,
+    /// Another random port for every destination.
+    Symmetric,
+    /// One mapping; everybody may send to it.
+    FullCone,
+    /// One mapping; who was sent to in the last 30 seconds may send, from any port.
+    AddressRestricted,
+}
+
+/// A NAT between the IPv4 internet (interface `wan`) and a private network (interface `lan`).
+#[derive(Debug)]
+pub struct Nat {
+    namespace: Namespace,
+    wan: Ipv4Addr,
+    lan: Ipv4Addr,
+    inside: SocketAddrV4,
+}
+
+impl Nat {
+    /// A NAT with `wan` (prefix length 16) on the internet and `lan` (prefix length 24) inside.
+    /// `inside` is the host behind it, with its service port: the two cone kinds map only that.
+    ///
+    /// # Errors
+    ///
+    /// When an interface or a rule cannot be made.
+    pub fn new(
+        name: &str,
+        internet: &Internet,
+        wan: Ipv4Addr,
+        lan: Ipv4Addr,
+        inside: SocketAddrV4,
+        kind: NatKind,
+    ) -> Result<Self> {
+        let namespace = Namespace::new(name)?;
+        internet.plug(&namespace, "wan")?;
+        namespace.ip(&format!("addr add {wan}/16 dev wan"))?;
+        namespace.sysctl("net.ipv4.ip_forward", 1)?;
+        let nat = Self {
+            namespace,
+            wan,
+            lan,
+            inside,
+        };
+        nat.set_kind(kind)?;
+        // Teredo refreshes its mapping every 30 seconds, which must not race the NAT's own.
+        nat.set_udp_timeout(Duration::from_secs(180))?;
+        Ok(nat)
+    }
+
+    /// Connects the host inside: interface `eth0`, the address given to [`Self::new`], the NAT as
+    /// its default route.
+    ///
+    /// # Errors
+    ///
+    /// When the host has an `eth0` already.
+    pub fn connect(&self, host: &Namespace) -> Result<()> {
+        cable((&self.namespace, "lan"), (host, "eth0"))?;
+        self.namespace
+            .ip(&format!("addr add {}/24 dev lan", self.lan))?;
+        host.ip(&format!("addr add {}/24 dev eth0", self.inside.ip()))?;
+        host.ip(&format!("route add default via {}", self.lan))?;
+        Ok(())
+    }
+
+    /// The namespace it runs in.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Its address on the internet.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.wan
+    }
+
+    /// Becomes another kind of NAT; all mappings are lost.
+    ///
+    /// # Errors
+    ///
+    /// When nftables refuses the rules.
+    pub fn set_kind(&self, kind: NatKind) -> Result<()> {
+        let (port, inside) = (self.inside.port(), self.inside);
+        let prerouting = match kind {
+            NatKind::PortRestricted | NatKind::Symmetric => String::new(),
+            NatKind::FullCone => format!("iifname wan udp dport {port} dnat to {inside};"),
+            NatKind::AddressRestricted => {
+                format!("iifname wan udp dport {port} ip saddr @seen dnat to {inside};")
+            }
+        };
+        let random = match kind {
+            NatKind::Symmetric => "fully-random",
+            _ => "",
+        };
+        // Unsolicited packets must be dropped: one that is accepted leaves a connection that
+        // collides with the later hole punch, which is then given another port.
+        self.namespace.nft(&format!(
+            "flush ruleset
+            table ip nat {{
+              set seen {{ type ipv4_addr; flags dynamic,timeout; timeout 30s; }}
+              chain prerouting {{ type nat hook prerouting priority dstnat; {prerouting} }}
+              chain postrouting {{
+                type nat hook postrouting priority srcnat; oifname wan masquerade {random};
+              }}
+              chain remember {{
+                type filter hook postrouting priority mangle;
+                oifname wan ip protocol udp update @seen {{ ip daddr }};
+              }}
+              chain input {{
+                type filter hook input priority filter; policy drop;
+                iifname lo accept; iifname lan accept; ct state established,related accept;
+              }}
+            }}"
+        ))?;
+        self.flush()
+    }
+
+    /// Loses one in `n` of the packets it forwards, in both directions, at random; 0 loses none.
+    ///
+    /// # Errors
+    ///
+    /// When nftables refuses the rule.
+    pub fn lose_one_in(&self, n: u32) -> Result<()> {
+        let rule = match n {
+            0 => String::new(),
+            n => format!("numgen random mod {n} 0 drop;"),
+        };
+        self.namespace.nft(&format!(
+            "table ip loss {{ }}
+            delete table ip loss
+            table ip loss {{ chain forward {{ type filter hook forward priority 0; {rule} }} }}"
+        ))
+    }
+
+    /// Forgets all mappings.
+    ///
+    /// # Errors
+    ///
+    /// When `conntrack` fails.
+    pub fn flush(&self) -> Result<()> {
+        output(self.namespace.command("conntrack")?.arg("-F")).map(drop)
+    }
+
+    /// Forgets the mappings towards `remote`: a hole that was punched for it is closed.
+    ///
+    /// # Errors
+    ///
+    /// When `conntrack` fails for another reason than that there is none.
+    pub fn forget(&self, remote: Ipv4Addr) -> Result<()> {
+        let remote = remote.to_string();
+        for side in ["--orig-dst", "--orig-src"] {
+            let mut command = self.namespace.command("conntrack")?;
+            let result = output(command.args(["-D", "-p", "udp", side, &remote]));
+            // Its exit status is 1 when there was nothing to delete.
+            if let Err(error) = result
+                && !error.to_string().contains("0 flow entries")
+            {
+                return Err(error);
+            }
+        }
+        self.namespace.nft("flush set ip nat seen")
+    }
+
+    /// How long an unused UDP mapping lives.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no connection tracking.
+    pub fn set_udp_timeout(&self, timeout: Duration) -> Result<()> {
+        for key in ["udp_timeout", "udp_timeout_stream"] {
+            let key = format!("net.netfilter.nf_conntrack_{key}");
+            self.namespace.sysctl(&key, timeout.as_secs())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,268 @@
+//! Our own daemon.
+
+use std::{
+    env, fs,
+    net::Ipv6Addr,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+pub use teredo::api::types::{Directions, Paths, Peer, PeerState, Status};
+use toml::{Table, Value};
+
+use super::{
+    namespace::Namespace,
+    process::{Daemon, output},
+};
+
+/// How long a start may take.
+const START: Duration = Duration::from_secs(15);
+
+/// Where the `teredo` binary is: `TEREDO_BIN`, else beside this program or, for a test, in the
+/// directory above it.
+///
+/// # Errors
+///
+/// When it was not built.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("TEREDO_BIN") {
+        return Ok(path.into());
+    }
+    let program = env::current_exe()?;
+    program
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|directory| directory.join("teredo"))
+        .find(|path| path.is_file())
+        .context("the daemon was not built: `cargo xtask build`")
+}
+
+/// A configuration file of the daemon, with dotted keys.
+#[derive(Clone, Debug, Default)]
+pub struct Config(Table);
+
+impl Config {
+    /// An empty configuration.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets a value, as `.set("relay.xdp.mode", "off")`. A section appears with its first key.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
+        let mut parts = key.split('.').collect::<Vec<_>>();
+        let last = parts.pop().unwrap_or_default();
+        let mut table = &mut self.0;
+        for part in parts {
+            table = table
+                .entry(part)
+                .or_insert_with(|| Value::Table(Table::new()))
+                .as_table_mut()
+                .expect("a section is no value");
+        }
+        table.insert(last.to_owned(), value.into());
+        self
+    }
+
+    fn get(&self, section: &str, key: &str) -> Option<&str> {
+        self.0.get(section)?.get(key)?.as_str()
+    }
+}
+
+/// The text of the file.
+impl std::fmt::Display for Config {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// A running `teredo run`.
+#[derive(Debug)]
+pub struct Teredo {
+    /// Its process.
+    pub daemon: Daemon,
+    file: PathBuf,
+}
+
+impl Teredo {
+    /// Starts the daemon and waits until its API answers. The configuration's `node.name` is
+    /// unique and `node.api` a socket of its own unless they are set.
+    ///
+    /// # Errors
+    ///
+    /// When it ends or does not answer in time, with the end of its log.
+    pub fn start(namespace: &Namespace, config: &Config) -> Result<Self> {
+        let mut teredo = Self::start_unready(namespace, config)?;
+        let file = teredo.file.clone();
+        teredo.daemon.wait_for("its API answers", START, || {
+            Ok(ask::<Status>(&file, "status").ok())
+        })?;
+        Ok(teredo)
+    }
+
+    /// Starts the daemon and does not wait.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn start_unready(namespace: &Namespace, config: &Config) -> Result<Self> {
+        let directory = Daemon::directory("daemon")?;
+        let file = directory.path().join("teredo.toml");
+        fs::write(&file, complete(config, namespace, &directory).to_string())?;
+        let command = run(namespace, &file)?;
+        let daemon = Daemon::start("teredo", command, directory)?;
+        Ok(Self { daemon, file })
+    }
+
+    /// Runs the daemon to its end, for configurations that it must refuse.
+    ///
+    /// # Errors
+    ///
+    /// When it still runs after `timeout`.
+    pub fn refuse(
+        namespace: &Namespace,
+        config: &Config,
+        timeout: Duration,
+    ) -> Result<(ExitStatus, String)> {
+        let mut teredo = Self::start_unready(namespace, config)?;
+        let status = teredo.daemon.wait(timeout)?;
+        Ok((status, teredo.daemon.log()))
+    }
+
+    /// Starts a daemon with the same configuration after this one was ended in whatever way, and
+    /// waits until its API answers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_again(&mut self, namespace: &Namespace) -> Result<()> {
+        if self.daemon.status()?.is_none() {
+            bail!("the daemon still runs");
+        }
+        let directory = Daemon::directory("daemon")?;
+        let text = fs::read_to_string(&self.file)?;
+        let old = self.daemon.path().to_string_lossy().into_owned();
+        let file = directory.path().join("teredo.toml");
+        fs::write(
+            &file,
+            text.replace(&old, &directory.path().to_string_lossy()),
+        )?;
+        self.daemon = Daemon::start("teredo", run(namespace, &file)?, directory)?;
+        self.file.clone_from(&file);
+        self.daemon.wait_for("its API answers", START, || {
+            Ok(ask::<Status>(&file, "status").ok())
+        })?;
+        Ok(())
+    }
+
+    /// Ends it with SIGTERM and starts it again.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end or does not come up again.
+    pub fn restart(&mut self, namespace: &Namespace) -> Result<()> {
+        self.daemon.terminate()?;
+        self.start_again(namespace)
+    }
+
+    /// Its configuration file.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// `teredo status --json`.
+    ///
+    /// # Errors
+    ///
+    /// When the daemon does not answer, or not in this form.
+    pub fn status(&self) -> Result<Status> {
+        ask(&self.file, "status")
+    }
+
+    /// `teredo peers --json`.
+    ///
+    /// # Errors
+    ///
+    /// When the daemon does not answer, or not in this form.
+    pub fn peers(&self) -> Result<Vec<Peer>> {
+        ask(&self.file, "peers")
+    }
+
+    /// The peer with this address, if the relay knows it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::peers`].
+    pub fn peer(&self, address: Ipv6Addr) -> Result<Option<Peer>> {
+        let peers = self.peers()?;
+        Ok(peers.into_iter().find(|peer| peer.address == address))
+    }
+
+    /// What was forwarded while `work` ran.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`, and as [`Self::status`].
+    pub fn packets_during(&self, work: impl FnOnce() -> Result<()>) -> Result<Directions> {
+        let before = self.status()?.packets;
+        work()?;
+        Ok(between(before, self.status()?.packets))
+    }
+}
+
+fn complete(config: &Config, namespace: &Namespace, directory: &TempDir) -> Config {
+    let mut config = config.clone();
+    if config.get("node", "name").is_none() {
+        config = config.set("node.name", namespace.name());
+    }
+    if config.get("node", "api").is_none() {
+        let socket = directory.path().join("api");
+        config = config.set("node.api", format!("unix:{}", socket.display()));
+    }
+    config
+}
+
+fn run(namespace: &Namespace, file: &Path) -> Result<Command> {
+    let mut command = namespace.command(binary()?)?;
+    command.arg0("teredo").args(["run", "--config"]).arg(file);
+    Ok(command)
+}
+
+fn ask<T: DeserializeOwned>(file: &Path, what: &str) -> Result<T> {
+    let mut command = Command::new(binary()?);
+    let text = output(command.args([what, "--json", "--config"]).arg(file))?;
+    serde_json::from_str(&text).with_context(|| format!("teredo {what} --json printed {text}"))
+}
+
+/// What has happened between two statuses.
+#[must_use]
+pub fn between(earlier: Directions, later: Directions) -> Directions {
+    let paths = |earlier: Paths, later: Paths| Paths {
+        xdp: later.xdp.saturating_sub(earlier.xdp),
+        userspace: later.userspace.saturating_sub(earlier.userspace),
+    };
+    Directions {
+        encap: paths(earlier.encap, later.encap),
+        decap: paths(earlier.decap, later.decap),
+    }
+}
+
+/// The share of the fast path, from 0 to 1; 0 when there was nothing.
+#[must_use]
+pub fn fast_share(paths: Paths) -> f64 {
+    paths.xdp as f64 / (paths.xdp + paths.userspace).max(1) as f64
+}
+
+/// Whether packets to the peer need no bubble.
+#[must_use]
+pub fn is_trusted(peer: &Peer) -> bool {
+    peer.state == PeerState::Trusted
+}

@@ -1,0 +1,483 @@
+//! Traffic whose arrival, and content, is checked.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    panic,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::namespace::Namespace;
+
+/// After this long without any progress a connection has failed, unless told otherwise.
+const IDLE: Duration = Duration::from_secs(20);
+const CHUNK: usize = 64 * 1024;
+
+/// One `ping`: how many packets, how large, how long to wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Ping {
+    to: Ipv6Addr,
+    count: u32,
+    payload: u16,
+    hop_limit: u8,
+    wait: Duration,
+}
+
+/// What `ping` has seen.
+#[derive(Clone, Debug)]
+pub struct Pong {
+    /// Echo requests sent.
+    pub sent: u32,
+    /// Echo replies received.
+    pub received: u32,
+    /// All that it has printed, with errors from routers.
+    pub text: String,
+}
+
+impl Ping {
+    /// One echo request of 56 octets, waiting 10 seconds for the reply.
+    #[must_use]
+    pub fn to(to: Ipv6Addr) -> Self {
+        Self {
+            to,
+            count: 1,
+            payload: 56,
+            hop_limit: 64,
+            wait: Duration::from_secs(10),
+        }
+    }
+
+    /// So many requests, 50 ms apart.
+    #[must_use]
+    pub fn count(self, count: u32) -> Self {
+        Self { count, ..self }
+    }
+
+    /// The length of the whole IPv6 packet, in octets; 48 at least.
+    #[must_use]
+    pub fn packet_size(self, size: u16) -> Self {
+        Self {
+            payload: size.saturating_sub(48),
+            ..self
+        }
+    }
+
+    /// The hop limit of the requests.
+    #[must_use]
+    pub fn hop_limit(self, hop_limit: u8) -> Self {
+        Self { hop_limit, ..self }
+    }
+
+    /// How long to wait for replies after the last request.
+    #[must_use]
+    pub fn wait(self, wait: Duration) -> Self {
+        Self { wait, ..self }
+    }
+
+    /// Sends them and waits for the replies.
+    ///
+    /// # Errors
+    ///
+    /// When `ping` cannot run. Missing replies are none.
+    pub fn from(self, namespace: &Namespace) -> Result<Pong> {
+        let result = namespace
+            .command("ping")?
+            .args(["-6", "-n", "-i", "0.05", "-M", "do"])
+            .args(["-c", &self.count.to_string()])
+            .args(["-s", &self.payload.to_string()])
+            .args(["-t", &self.hop_limit.to_string()])
+            .args(["-W", &self.wait.as_secs_f64().to_string()])
+            .arg(self.to.to_string())
+            .output()
+            .context("start ping")?;
+        let text = String::from_utf8_lossy(&result.stdout).into_owned();
+        let statistics = text
+            .lines()
+            .find(|line| line.contains("packets transmitted"));
+        let Some(statistics) = statistics else {
+            bail!("ping: {}{text}", String::from_utf8_lossy(&result.stderr));
+        };
+        let number = |suffix: &str| {
+            statistics
+                .split(", ")
+                .find_map(|part| part.strip_suffix(suffix)?.parse().ok())
+        };
+        Ok(Pong {
+            sent: number(" packets transmitted").context("ping counts what it sends")?,
+            received: number(" received").context("ping counts what it receives")?,
+            text,
+        })
+    }
+
+    /// As [`Self::from`], and every reply must come.
+    ///
+    /// # Errors
+    ///
+    /// When one does not.
+    pub fn all_from(self, namespace: &Namespace) -> Result<()> {
+        let pong = self.from(namespace)?;
+        ensure!(
+            pong.received == pong.sent && pong.sent == self.count,
+            "{} of {} echo replies came to {}:\n{}",
+            pong.received,
+            self.count,
+            namespace.name(),
+            pong.text
+        );
+        Ok(())
+    }
+}
+
+/// A TCP connection over which both ends send at the same time.
+#[derive(Clone, Copy, Debug)]
+pub struct Tcp {
+    to: IpAddr,
+    upload: u64,
+    download: u64,
+    idle: Duration,
+}
+
+impl Tcp {
+    /// A connection to this address; nothing is sent yet. Without any progress for 20 seconds it
+    /// has failed.
+    #[must_use]
+    pub fn to(to: impl Into<IpAddr>) -> Self {
+        Self {
+            to: to.into(),
+            upload: 0,
+            download: 0,
+            idle: IDLE,
+        }
+    }
+
+    /// Octets from the connecting to the accepting end.
+    #[must_use]
+    pub fn upload(self, upload: u64) -> Self {
+        Self { upload, ..self }
+    }
+
+    /// Octets from the accepting to the connecting end.
+    #[must_use]
+    pub fn download(self, download: u64) -> Self {
+        Self { download, ..self }
+    }
+
+    /// How long nothing may move.
+    #[must_use]
+    pub fn idle(self, idle: Duration) -> Self {
+        Self { idle, ..self }
+    }
+
+    /// Connects from one namespace to the other and transfers; every octet is compared with what
+    /// was sent.
+    ///
+    /// # Errors
+    ///
+    /// When nothing moves for too long or something else arrives than what was sent.
+    pub fn between(self, connecting: &Namespace, accepting: &Namespace) -> Result<Duration> {
+        let listener = accepting.run(|| TcpListener::bind((self.to, 0)))??;
+        let address = listener.local_addr()?;
+        let start = Instant::now();
+        thread::scope(|scope| {
+            let acceptor = scope.spawn(|| -> Result<()> {
+                let stream = accept(&listener, self.idle)?;
+                self.exchange(&stream, self.download, self.upload)
+                    .context("the accepting end")
+            });
+            let connector = || -> Result<()> {
+                let stream =
+                    connecting.run(|| TcpStream::connect_timeout(&address, self.idle))??;
+                self.exchange(&stream, self.upload, self.download)
+                    .context("the connecting end")
+            };
+            let connected = connector().with_context(|| format!("TCP to {address}"));
+            let accepted = acceptor
+                .join()
+                .unwrap_or_else(|panic| panic::resume_unwind(panic));
+            connected.and(accepted)
+        })?;
+        Ok(start.elapsed())
+    }
+
+    fn exchange(self, stream: &TcpStream, send: u64, receive: u64) -> Result<()> {
+        stream.set_read_timeout(Some(self.idle))?;
+        stream.set_write_timeout(Some(self.idle))?;
+        thread::scope(|scope| {
+            let sender = scope.spawn(|| send_content(stream, send));
+            let received = receive_content(stream, receive).context("receive");
+            let sent = sender
+                .join()
+                .unwrap_or_else(|panic| panic::resume_unwind(panic));
+            sent.context("send").and(received)
+        })
+    }
+}
+
+fn accept(listener: &TcpListener, timeout: Duration) -> Result<TcpStream> {
+    listener.set_nonblocking(true)?;
+    let stream = super::wait_for("a connection arrives", timeout, || {
+        match listener.accept() {
+            Ok((stream, _)) => Ok(Some(stream)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    })?;
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
+fn send_content(mut stream: &TcpStream, length: u64) -> Result<()> {
+    let mut content = Content::new();
+    let mut left = length;
+    while left > 0 {
+        let chunk = content.next(left);
+        stream.write_all(chunk)?;
+        left -= chunk.len() as u64;
+    }
+    stream.shutdown(std::net::Shutdown::Write)?;
+    Ok(())
+}
+
+fn receive_content(mut stream: &TcpStream, length: u64) -> Result<()> {
+    let mut content = Content::new();
+    let mut buffer = vec![0; CHUNK];
+    let mut left = length;
+    while left > 0 {
+        let expected = content.next(left);
+        let received = &mut buffer[..expected.len()];
+        stream
+            .read_exact(received)
+            .with_context(|| format!("after {} of {length} octets", length - left))?;
+        ensure!(
+            received == expected,
+            "the content differs after octet {}",
+            length - left
+        );
+        left -= expected.len() as u64;
+    }
+    ensure!(
+        stream.read(&mut buffer)? == 0,
+        "more than {length} octets came"
+    );
+    Ok(())
+}
+
+/// A sequence of octets that both ends know and that does not repeat soon (xorshift).
+struct Content {
+    state: u64,
+    chunk: Vec<u8>,
+}
+
+impl Content {
+    fn new() -> Self {
+        Self {
+            state: 0x9e37_79b9_7f4a_7c15,
+            chunk: vec![0; CHUNK],
+        }
+    }
+
+    fn next(&mut self, left: u64) -> &[u8] {
+        for word in self.chunk.chunks_exact_mut(8) {
+            self.state ^= self.state << 13;
+            self.state ^= self.state >> 7;
+            self.state ^= self.state << 17;
+            word.copy_from_slice(&self.state.to_ne_bytes());
+        }
+        let length = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+        &self.chunk[..length]
+    }
+}
+
+/// A steady stream of numbered UDP datagrams in the background.
+#[derive(Debug)]
+pub struct UdpStream {
+    stop: Arc<AtomicBool>,
+    received: Arc<AtomicU64>,
+    sender: JoinHandle<Result<u64>>,
+    receiver: JoinHandle<Result<Duration>>,
+}
+
+/// What became of a [`UdpStream`].
+#[derive(Clone, Copy, Debug)]
+pub struct UdpReport {
+    /// Datagrams sent.
+    pub sent: u64,
+    /// Different datagrams received.
+    pub received: u64,
+    /// The longest time between two arrivals.
+    pub longest_gap: Duration,
+}
+
+impl UdpStream {
+    /// Sends a datagram of `size` octets (8 at least) every `interval` to `address` in namespace
+    /// `to`.
+    ///
+    /// # Errors
+    ///
+    /// When a socket cannot be opened.
+    pub fn start(
+        from: &Namespace,
+        to: &Namespace,
+        address: IpAddr,
+        size: usize,
+        interval: Duration,
+    ) -> Result<Self> {
+        let sink = to.run(|| UdpSocket::bind((address, 0)))??;
+        let target = sink.local_addr()?;
+        sink.set_read_timeout(Some(Duration::from_millis(20)))?;
+        let unspecified = SocketAddr::new(
+            if address.is_ipv6() {
+                Ipv6Addr::UNSPECIFIED.into()
+            } else {
+                std::net::Ipv4Addr::UNSPECIFIED.into()
+            },
+            0,
+        );
+        let source = from.run(|| UdpSocket::bind(unspecified))??;
+        let stop = Arc::new(AtomicBool::new(false));
+        let received = Arc::new(AtomicU64::new(0));
+        let sender = {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || send_numbers(&source, target, size.max(8), interval, &stop))
+        };
+        let receiver = {
+            let (stop, received) = (Arc::clone(&stop), Arc::clone(&received));
+            thread::spawn(move || receive_numbers(&sink, size.max(8), &received, &stop))
+        };
+        Ok(Self {
+            stop,
+            received,
+            sender,
+            receiver,
+        })
+    }
+
+    /// Datagrams received so far.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Ends it; what is under way still counts.
+    ///
+    /// # Errors
+    ///
+    /// When sending failed for another reason than that there is no way for the moment.
+    pub fn stop(self) -> Result<UdpReport> {
+        self.stop.store(true, Ordering::Release);
+        let sent = self.sender.join().expect("the sender does not panic")?;
+        let longest_gap = self.receiver.join().expect("the receiver does not panic")?;
+        Ok(UdpReport {
+            sent,
+            received: self.received.load(Ordering::Relaxed),
+            longest_gap,
+        })
+    }
+}
+
+fn send_numbers(
+    socket: &UdpSocket,
+    to: SocketAddr,
+    size: usize,
+    interval: Duration,
+    stop: &AtomicBool,
+) -> Result<u64> {
+    let mut datagram = vec![0; size];
+    let start = Instant::now();
+    let mut number = 0_u64;
+    while !stop.load(Ordering::Acquire) {
+        datagram[..8].copy_from_slice(&number.to_be_bytes());
+        match socket.send_to(&datagram, to) {
+            // An ICMPv6 error for an earlier one, or a route that is away: lost all the same.
+            Ok(_) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionRefused
+                        | ErrorKind::HostUnreachable
+                        | ErrorKind::NetworkUnreachable
+                        | ErrorKind::PermissionDenied
+                ) => {}
+            Err(error) => return Err(error.into()),
+        }
+        number += 1;
+        let next = start + interval * u32::try_from(number)?;
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    Ok(number)
+}
+
+fn receive_numbers(
+    socket: &UdpSocket,
+    size: usize,
+    received: &AtomicU64,
+    stop: &AtomicBool,
+) -> Result<Duration> {
+    let mut buffer = vec![0; size + 1];
+    let mut seen = std::collections::HashSet::new();
+    let mut last: Option<Instant> = None;
+    let mut longest = Duration::ZERO;
+    loop {
+        let stopping = stop.load(Ordering::Acquire);
+        match socket.recv(&mut buffer) {
+            Ok(length) => {
+                ensure!(
+                    length == size,
+                    "a datagram of {length} instead of {size} octets"
+                );
+                let number = buffer[..8].try_into().map(u64::from_be_bytes)?;
+                if seen.insert(number) {
+                    received.fetch_add(1, Ordering::Relaxed);
+                }
+                let now = Instant::now();
+                if let Some(last) = last.replace(now) {
+                    longest = longest.max(now - last);
+                }
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                if stopping {
+                    return Ok(longest);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a receiver of `expected` octets says to these.
+    fn receive(octets: &[u8], expected: u64) -> Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut sender = TcpStream::connect(listener.local_addr()?)?;
+        let receiver = accept(&listener, IDLE)?;
+        sender.write_all(octets)?;
+        drop(sender);
+        receive_content(&receiver, expected)
+    }
+
+    #[test]
+    fn a_receiver_notices_every_difference() {
+        let good = Content::new().next(1000).to_vec();
+        receive(&good, 1000).unwrap();
+        let mut bad = good.clone();
+        bad[999] ^= 1;
+        for (octets, complaint) in [
+            (&bad[..], "the content differs"),
+            (&good[..999], "after 0 of 1000 octets"),
+            (&[&good[..], &[0]].concat(), "more than 1000 octets"),
+        ] {
+            let error = receive(octets, 1000).unwrap_err();
+            assert!(format!("{error:#}").contains(complaint), "{error:#}");
+        }
+    }
+}

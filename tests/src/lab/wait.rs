@@ -1,0 +1,75 @@
+//! Waiting for conditions, with a deadline.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+/// The longest pause between two looks at a condition.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Asks `probe` until it has a value.
+///
+/// # Errors
+///
+/// The probe's own error, at once; or that `what` did not come within `timeout`.
+pub fn wait_for<T>(
+    what: &str,
+    timeout: Duration,
+    mut probe: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let start = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(value) = probe()? {
+            return Ok(value);
+        }
+        if start.elapsed() >= timeout {
+            bail!("waited {timeout:?} in vain: {what}");
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Asks `condition` until it holds.
+///
+/// # Errors
+///
+/// The condition's own error, at once; or that `what` was not so within `timeout`.
+pub fn wait_until(
+    what: &str,
+    timeout: Duration,
+    mut condition: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    wait_for(what, timeout, || Ok(condition()?.then_some(())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asks_again_until_there_is_a_value() {
+        let mut asked = 0;
+        let value = wait_for("three", Duration::from_secs(5), || {
+            asked += 1;
+            Ok((asked == 3).then_some(asked))
+        });
+        assert_eq!(value.unwrap(), 3);
+    }
+
+    #[test]
+    fn says_what_did_not_come() {
+        let error = wait_until("never", Duration::from_millis(5), || Ok(false)).unwrap_err();
+        assert!(error.to_string().contains("never"), "{error}");
+    }
+
+    #[test]
+    fn an_error_ends_the_waiting() {
+        let error = wait_until("never", Duration::from_secs(60), || bail!("broken")).unwrap_err();
+        assert_eq!(error.to_string(), "broken");
+    }
+}

@@ -1,0 +1,328 @@
+//! The daemon's datapath against the real kernel.
+
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+    os::fd::AsFd as _,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    poll::{PollFd, PollFlags, poll},
+    sys::socket::{setsockopt, sockopt},
+};
+use teredo::datapath::{
+    route::{self, Family, Routes},
+    tun::{OpenError, PacketBatch, Tun},
+    watch::{StaleNeighbour, Watch},
+};
+use teredo_tests::lab::{Capture, Namespace, links, peers::udp_packet};
+
+const MTU: u16 = 1280;
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// A native host behind the relay, and the relay's address towards it.
+const HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
+const RELAY: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+
+/// A peer's address, one of many.
+fn peer(number: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0, 0x1400, 1, 0, !40000, 0xebfe, !number)
+}
+
+/// Runs `work` in the namespace with a runtime of its own, as the daemon has it.
+fn run<T: Send>(namespace: &Namespace, work: impl AsyncFnOnce() -> Result<T> + Send) -> Result<T> {
+    namespace.run(|| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(async { tokio::time::timeout(TIMEOUT * 4, work()).await? })
+    })?
+}
+
+/// A relay's host and a native host on one cable, interface `v6` on both; all forwarding is set
+/// but the TUN interface's.
+fn hosts() -> Result<(Namespace, Namespace)> {
+    let (relay, host) = (Namespace::new("relay")?, Namespace::new("host")?);
+    links::cable((&relay, "v6"), (&host, "v6"))?;
+    relay.sysctl("net.ipv6.conf.all.forwarding", 1)?;
+    relay.ip(&format!("addr add {RELAY}/64 dev v6 nodad"))?;
+    host.ip(&format!("addr add {HOST}/64 dev v6 nodad"))?;
+    host.ip(&format!("route add 2001::/32 via {RELAY}"))?;
+    Ok((relay, host))
+}
+
+/// The TUN interface as the node sets it up.
+async fn open() -> Result<(Tun, Routes)> {
+    let (tun, routes) = (Tun::open("teredo")?, Routes::open()?);
+    routes.bring_up(tun.index(), MTU).await?;
+    route::set_forwarding(Family::Ipv6, tun.name(), true)?;
+    routes.add_route("2001::/32".parse()?, tun.index()).await?;
+    Ok((tun, routes))
+}
+
+/// Reads packets from the interface until `wanted` finds what it looks for.
+fn read_until<T>(tun: &Tun, mut wanted: impl FnMut(&[u8]) -> Option<T>) -> Result<T> {
+    let mut batch = PacketBatch::new(MTU);
+    loop {
+        let mut readable = [PollFd::new(tun.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut readable, TIMEOUT.as_millis() as u16)? == 0 {
+            bail!("nothing came out of the TUN interface");
+        }
+        tun.read(&mut batch)?;
+        if let Some(found) = batch.packets().find_map(|packet| wanted(packet)) {
+            return Ok(found);
+        }
+    }
+}
+
+/// Type, code and parameter of an ICMPv6 message.
+fn icmp(packet: &[u8]) -> Option<(u8, u8, u32)> {
+    let parameter = packet.get(44..48)?.try_into().ok()?;
+    (packet[6] == 58).then(|| (packet[40], packet[41], u32::from_be_bytes(parameter)))
+}
+
+#[test]
+fn packets_pass_between_the_tun_interface_and_the_native_host() -> Result<()> {
+    let (relay, host) = hosts()?;
+    let capture = Capture::start(&host, "v6")?;
+    run(&relay, async || {
+        let (tun, routes) = open().await?;
+        // Out of the tunnel: decapsulated packets are forwarded, more than one batch of them.
+        let packets: Vec<_> = (0..200)
+            .map(|number| udp_packet((peer(number), 1), (HOST, 7), 9, b"out"))
+            .collect::<Result<_>>()?;
+        let packets: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
+        ensure!(tun.write(&packets) == packets.len());
+        for number in 0..200 {
+            let frame = capture.wait_for("a forwarded packet", TIMEOUT, |frame| {
+                frame.bytes.get(22..38) == Some(&peer(number).octets())
+            })?;
+            ensure!(frame.bytes[21] == 8, "the hop limit has gone down by one");
+        }
+        // Something that is no IPv6 packet does not stop the others.
+        ensure!(tun.write(&[&[0; 60], packets[0]]) >= 1);
+
+        // Into the tunnel: as large as fits.
+        let largest = vec![0; usize::from(MTU) - 48];
+        send(&host, 64, &largest)?;
+        read_until(&tun, |packet| {
+            (packet[24..40] == peer(1).octets() && packet.len() == usize::from(MTU)).then_some(())
+        })?;
+        routes.remove_link(tun.index()).await?;
+        routes.remove_link(tun.index()).await?;
+        Ok(())
+    })?;
+    ensure!(relay.ip("link show dev teredo").is_err());
+    Ok(())
+}
+
+#[test]
+fn the_kernel_answers_for_size_and_hop_limit() -> Result<()> {
+    let (relay, host) = hosts()?;
+    let capture = Capture::start(&host, "v6")?;
+    run(&relay, async || {
+        let (tun, _routes) = open().await?;
+        // One octet too much on the way into the tunnel.
+        send(&host, 64, &vec![0; usize::from(MTU) - 47])?;
+        let frame = capture.wait_for("Packet Too Big", TIMEOUT, |frame| {
+            frame
+                .bytes
+                .get(14..)
+                .and_then(icmp)
+                .is_some_and(|found| found.0 == 2)
+        })?;
+        ensure!(icmp(&frame.bytes[14..]) == Some((2, 0, u32::from(MTU))));
+
+        // A hop limit that ends, in both directions.
+        send(&host, 1, b"in")?;
+        capture.wait_for("Time Exceeded", TIMEOUT, |frame| {
+            frame.bytes.get(14..).and_then(icmp) == Some((3, 0, 0))
+        })?;
+        tun.write(&[&udp_packet((peer(1), 1), (HOST, 7), 1, b"out")?]);
+        let source = read_until(&tun, |packet| {
+            (icmp(packet) == Some((3, 0, 0))).then(|| packet[8..24].to_vec())
+        })?;
+        ensure!(
+            source == RELAY.octets(),
+            "an address that can be answered: {source:?}"
+        );
+        Ok(())
+    })
+}
+
+/// Sends a datagram from the host to a peer.
+fn send(host: &Namespace, hop_limit: i32, payload: &[u8]) -> Result<()> {
+    host.run(|| {
+        let socket = UdpSocket::bind((HOST, 7))?;
+        setsockopt(&socket, sockopt::Ipv6Ttl, &hop_limit)?;
+        socket.send_to(payload, (peer(1), 1))?;
+        Ok(())
+    })?
+}
+
+#[test]
+fn twenty_thousand_peers_make_one_neighbour_entry() -> Result<()> {
+    const PEERS: u16 = 20_000;
+    let (relay, host) = hosts()?;
+    run(&relay, async || {
+        let (tun, _routes) = open().await?;
+        let mut waiting: HashSet<_> = (0..PEERS).map(peer).collect();
+        let mut batch = PacketBatch::new(MTU);
+        host.run(|| -> Result<()> {
+            let socket = UdpSocket::bind((HOST, 7))?;
+            for number in 0..PEERS {
+                socket.send_to(b"in", (peer(number), 1))?;
+                // Less than the interface's queue holds.
+                if number % 32 == 31 || number + 1 == PEERS {
+                    while waiting.len() > usize::from(PEERS - 1 - number) {
+                        let mut readable = [PollFd::new(tun.as_fd(), PollFlags::POLLIN)];
+                        ensure!(poll(&mut readable, 5000u16)? == 1, "{} lost", waiting.len());
+                        tun.read(&mut batch)?;
+                        for packet in batch.packets() {
+                            let to: [u8; 16] = packet[24..40].try_into()?;
+                            waiting.remove(&Ipv6Addr::from(to));
+                        }
+                    }
+                }
+            }
+            Ok(())
+        })??;
+        // The entries that the command leaves out are those of interfaces without resolution.
+        let entries = relay.ip("-6 neigh show dev teredo nud all")?;
+        ensure!(entries.lines().count() <= 4, "{entries}");
+        Ok(())
+    })
+}
+
+#[test]
+fn an_interface_is_taken_over_after_a_crash_but_not_from_the_living() -> Result<()> {
+    let namespace = Namespace::new("tun")?;
+    namespace.ip("link add other type veth peer name another")?;
+    run(&namespace, async || {
+        let (first, routes) = open().await?;
+        let index = first.index();
+        ensure!(
+            first.is_threaded(),
+            "this kernel has threads for interfaces"
+        );
+        let error = Tun::open("teredo").unwrap_err();
+        ensure!(matches!(error, OpenError::Busy(_)), "{error}");
+        // As when the process dies: nothing is removed.
+        drop(first);
+        let (second, _) = open().await?;
+        ensure!(second.index() == index, "the same interface");
+        ensure!(namespace.ip("-6 route show 2001::/32")?.lines().count() == 1);
+        let prefix = "2001::/32".parse()?;
+        routes.remove_route(prefix, index).await?;
+        routes.remove_route(prefix, index).await?;
+        ensure!(namespace.ip("-6 route show 2001::/32")?.is_empty());
+
+        for name in [
+            "",
+            "teredo/0",
+            "te redo",
+            "abcdefghijklmnop",
+            "teredo%d",
+            "..",
+        ] {
+            let error = Tun::open(name).unwrap_err();
+            ensure!(matches!(error, OpenError::Name(_)), "{name}: {error}");
+        }
+        let error = Tun::open("other").unwrap_err();
+        ensure!(matches!(error, OpenError::Foreign(_)), "{error}");
+        Ok(())
+    })
+}
+
+#[test]
+fn default_routes_tell_interfaces_and_address() -> Result<()> {
+    let (host, router) = (Namespace::new("host")?, Namespace::new("router")?);
+    for interface in ["v4", "v6", "other"] {
+        links::cable((&host, interface), (&router, interface))?;
+    }
+    host.ip("addr add 20.0.0.5/24 dev v4")?;
+    host.ip("addr add 20.0.0.6/24 dev v4")?;
+    host.ip("addr add 20.0.1.5/24 dev other")?;
+    host.ip(&format!("addr add {HOST}/64 dev v6 nodad"))?;
+    let index = |name: &str| host.run(|| nix::net::if_::if_nametoindex(name));
+    let (v4, v6, other) = (index("v4")??, index("v6")??, index("other")??);
+    run(&host, async || {
+        let routes = Routes::open()?;
+        ensure!(routes.default_ipv4_address().await?.is_none());
+        ensure!(routes.default_interfaces().await?.is_empty());
+        host.ip("route add default via 20.0.1.1 metric 100")?;
+        ensure!(routes.default_ipv4_address().await? == Some(Ipv4Addr::new(20, 0, 1, 5)));
+        host.ip("route add default via 20.0.0.1 metric 10")?;
+        ensure!(routes.default_ipv4_address().await? == Some(Ipv4Addr::new(20, 0, 0, 5)));
+        host.ip("route replace default via 20.0.0.1 metric 10 src 20.0.0.6")?;
+        ensure!(routes.default_ipv4_address().await? == Some(Ipv4Addr::new(20, 0, 0, 6)));
+        host.ip(&format!("-6 route add default via {RELAY}"))?;
+        let found: HashSet<_> = routes.default_interfaces().await?.into_iter().collect();
+        ensure!(found == HashSet::from([v4, other, v6]), "{found:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn forwarding_is_read_and_set_in_the_namespace_of_who_asks() -> Result<()> {
+    let namespace = Namespace::new("forwarding")?;
+    namespace.ip("link add eth1 type veth peer name eth3")?;
+    namespace.run(|| -> Result<()> {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            ensure!(!route::forwarding(family, "eth1")?);
+            route::set_forwarding(family, "eth1", true)?;
+            ensure!(route::forwarding(family, "eth1")?);
+            ensure!(!route::forwarding(family, "all")?);
+            ensure!(route::forwarding(family, "eth2").is_err());
+        }
+        Ok(())
+    })?
+}
+
+#[test]
+fn changes_of_the_network_are_noticed_and_stale_neighbours_probed() -> Result<()> {
+    let (relay, host) = hosts()?;
+    let index = relay.run(|| nix::net::if_::if_nametoindex("v6"))??;
+    run(&relay, async || {
+        let (mut watch, routes) = (Watch::open()?, Routes::open()?);
+        for change in [
+            "link set lo mtu 65000",
+            "addr add 20.0.0.1/24 dev v6",
+            "route add 20.1.0.0/16 via 20.0.0.2",
+            "-6 addr add 2001:db8:1::1/64 dev v6 nodad",
+            "-6 route add 2001:db8:2::/64 via 2001:db8:1::2",
+            "-6 rule add from 2001:db8:3::/64 table 7",
+            "neigh replace 20.0.0.3 lladdr 02:00:00:00:00:01 dev v6",
+        ] {
+            relay.ip(change)?;
+            tokio::time::timeout(TIMEOUT, watch.changed())
+                .await
+                .context(change)??;
+        }
+
+        // Once the host has been resolved, its entry is called stale by hand.
+        let mac = host.ip("-br link show v6")?;
+        let mac = mac
+            .split_whitespace()
+            .nth(2)
+            .context("a hardware address")?;
+        relay.ip(&format!(
+            "neigh replace {HOST} lladdr {mac} dev v6 nud stale"
+        ))?;
+        let expected = StaleNeighbour {
+            interface: index,
+            address: IpAddr::V6(HOST),
+        };
+        while !watch.changed().await?.contains(&expected) {}
+        routes.probe(index, IpAddr::V6(HOST)).await?;
+        loop {
+            watch.changed().await?;
+            let entry = relay.ip(&format!("neigh show {HOST} dev v6"))?;
+            ensure!(!entry.contains("FAILED"), "{entry}");
+            if entry.contains("REACHABLE") {
+                return Ok(());
+            }
+        }
+    })
+}

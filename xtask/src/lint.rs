@@ -1,0 +1,35 @@
+//! `cargo xtask lint`.
+
+use anyhow::Result;
+
+use crate::shell;
+
+/// Checks the format of everything and lets clippy look at everything.
+pub fn run() -> Result<()> {
+    shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
+    shell::run(shell::cargo().args([
+        "clippy",
+        "--workspace",
+        "--exclude=teredo-ebpf",
+        "--all-targets",
+        "--",
+        "--deny=warnings",
+    ]))?;
+    ebpf()
+}
+
+/// The eBPF program, compiled for this host: the compiler for its own target has no clippy.
+fn ebpf() -> Result<()> {
+    let mut command = shell::cargo();
+    command
+        // The same crates as in the build script of teredo-userspace.
+        .env("RUSTC_BOOTSTRAP", "teredo_ebpf,aya_ebpf")
+        .args(["clippy", "--package=teredo-ebpf"])
+        // Cargo would build everything again after each change of these settings.
+        .arg("--target-dir")
+        .arg(shell::target().join("ebpf-lint"))
+        // Without a standard library nobody can unwind.
+        .args(["--config", "profile.dev.panic=\"abort\""])
+        .args(["--", "--deny=warnings"]);
+    shell::run(&mut command)
+}

@@ -1,0 +1,87 @@
+//! `cargo xtask run`.
+
+use std::{
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+
+use crate::{build, setup, shell};
+
+/// What to run.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// Run the daemon on this host with this configuration, instead of the scene
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Arguments of `teredo run` on this host, instead of the scene
+    #[arg(last = true, conflicts_with = "config")]
+    daemon: Vec<String>,
+    /// Arguments of the scene: see `cargo xtask run --seconds 20`, `--one-armed`, `--relay miredo`
+    #[command(flatten)]
+    scene: Scene,
+}
+
+/// How the scene is played.
+#[derive(Args, Debug)]
+struct Scene {
+    /// End by itself after so many seconds
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Give the relay one interface for IPv4 and IPv6
+    #[arg(long)]
+    one_armed: bool,
+    /// How the XDP program is attached: auto, native, generic or off
+    #[arg(long, value_name = "MODE")]
+    xdp: Option<String>,
+    /// What the NAT does: port-restricted, address-restricted or full-cone
+    #[arg(long, value_name = "KIND")]
+    nat: Option<String>,
+}
+
+impl Scene {
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        if let Some(seconds) = self.seconds {
+            arguments.push(format!("--seconds={seconds}"));
+        }
+        if self.one_armed {
+            arguments.push("--one-armed".to_owned());
+        }
+        for (name, value) in [("xdp", &self.xdp), ("nat", &self.nat)] {
+            arguments.extend(value.as_ref().map(|value| format!("--{name}={value}")));
+        }
+        arguments
+    }
+}
+
+/// Runs the scene, or the daemon on this host.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if let Some(file) = &arguments.config {
+        let file = file.to_string_lossy().into_owned();
+        return daemon(&["--config".to_owned(), file]);
+    }
+    if !arguments.daemon.is_empty() {
+        return daemon(&arguments.daemon);
+    }
+    setup::ensure()?;
+    build::packages(&["teredo-userspace", "teredo-tests"], true)?;
+    let directory = build::directory(true);
+    let mut command = shell::as_root(directory.join("scene"));
+    become_command(command.args(arguments.scene.arguments()))
+}
+
+fn daemon(arguments: &[String]) -> Result<ExitCode> {
+    setup::ensure_build()?;
+    let program = build::daemon(true)?;
+    become_command(shell::as_root(program).arg("run").args(arguments))
+}
+
+/// Becomes the command, so that Ctrl-C and the exit status are its own.
+fn become_command(command: &mut Command) -> Result<ExitCode> {
+    let error = command.exec();
+    Err(error).with_context(|| format!("{}: cannot be started", shell::line(command)))
+}

@@ -1,0 +1,36 @@
+//! `cargo xtask test`.
+
+use std::{env::consts::ARCH, thread};
+
+use anyhow::Result;
+
+use crate::{build, shell};
+
+/// Runs every test, or those whose name holds `filter`. Test programs run as root, because many
+/// of them make network namespaces or load XDP programs.
+pub fn run(filter: Option<&str>) -> Result<()> {
+    let daemon = build::daemon(false)?;
+    let mut command = shell::cargo();
+    command
+        .args(["test", "--workspace", "--exclude=teredo-ebpf"])
+        .env("TEREDO_BIN", daemon);
+    let sudo = shell::sudo();
+    if !sudo.is_empty() {
+        let variable = format!(
+            "CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER",
+            ARCH.to_uppercase()
+        );
+        let runner = format!(
+            "{} --preserve-env=TEREDO_BIN,RUST_BACKTRACE,PROPTEST_CASES",
+            sudo.join(" ")
+        );
+        command.env(variable, runner);
+    }
+    if let Some(filter) = filter {
+        command.arg(filter);
+    }
+    // The slow tests wait more than they compute.
+    let threads = 2 * thread::available_parallelism()?.get();
+    command.args(["--", &format!("--test-threads={}", threads.min(8))]);
+    shell::run(&mut command)
+}
