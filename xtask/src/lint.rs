@@ -11,6 +11,7 @@ pub fn run() -> Result<()> {
         "clippy",
         "--workspace",
         "--exclude=teredo-ebpf",
+        "--exclude=teredo-lab-ebpf",
         "--all-targets",
         "--",
         "--deny=warnings",
@@ -18,13 +19,17 @@ pub fn run() -> Result<()> {
     ebpf()
 }
 
-/// The eBPF program, compiled for this host: the compiler for its own target has no clippy.
+/// The eBPF programs, compiled for this host: the compiler for its own target has no clippy.
 fn ebpf() -> Result<()> {
     let mut command = shell::cargo();
     command
-        // The same crates as in the build script of teredo-userspace.
+        // The same crates as in the build scripts.
         .env("RUSTC_BOOTSTRAP", "teredo_ebpf,aya_ebpf")
-        .args(["clippy", "--package=teredo-ebpf"])
+        .args([
+            "clippy",
+            "--package=teredo-ebpf",
+            "--package=teredo-lab-ebpf",
+        ])
         // Cargo would build everything again after each change of these settings.
         .arg("--target-dir")
         .arg(shell::target().join("ebpf-lint"))
