@@ -12,6 +12,8 @@ use teredo_common::{
     wire::{ENCAPSULATION, ETHERNET_HEADER},
 };
 
+use crate::protocol::statistics::{Bubble, DropReason, Statistics, Unreachable};
+
 pub use prometheus::{CONTENT_TYPE, render};
 
 /// Which of the two paths handled a packet.
@@ -115,14 +117,18 @@ pub struct Snapshot {
     pub dropped: BTreeMap<(Path, &'static str), u64>,
     /// Frames that the fast path left to the kernel or the daemon as they were, by reason.
     pub passed: BTreeMap<&'static str, u64>,
-    /// Bubbles sent; one for each datagram.
-    pub bubbles_sent: u64,
-    /// Bubbles received.
-    pub bubbles_received: u64,
+    /// What happened to bubbles, one for each datagram.
+    pub bubbles: BTreeMap<&'static str, u64>,
+    /// What happened to the ICMPv6 errors for destinations that do not answer.
+    pub unreachable: BTreeMap<&'static str, u64>,
     /// Peers that are known to be where their mapping says.
     pub peers_trusted: u64,
     /// Peers of which proof is awaited.
     pub peers_untrusted: u64,
+    /// Packets that wait for an answer of their destination.
+    pub queue_packets: u64,
+    /// Octets that they take, with what it costs to keep them.
+    pub queue_bytes: u64,
 }
 
 impl Snapshot {
@@ -146,6 +152,47 @@ impl Snapshot {
     /// Adds packets that the daemon dropped.
     pub fn add_dropped(&mut self, reason: &'static str, packets: u64) {
         *self.dropped.entry((Path::Userspace, reason)).or_default() += packets;
+    }
+
+    /// Bubbles sent, of every kind.
+    #[must_use]
+    pub fn bubbles_sent(&self) -> u64 {
+        self.bubbles_of(&[Bubble::SentDirect, Bubble::SentIndirect])
+    }
+
+    /// Bubbles received, of every kind.
+    #[must_use]
+    pub fn bubbles_received(&self) -> u64 {
+        self.bubbles_of(&[Bubble::ReceivedDirect, Bubble::ReceivedCookie])
+    }
+
+    fn bubbles_of(&self, kinds: &[Bubble]) -> u64 {
+        let of = |kind: &Bubble| self.bubbles.get(kind.reason()).copied();
+        kinds.iter().filter_map(of).sum()
+    }
+
+    /// Adds what the relay has counted, and how full it is.
+    pub fn add_relay(&mut self, relay: &Statistics) {
+        for (direction, traffic) in [
+            (Direction::Encap, relay.encapsulated),
+            (Direction::Decap, relay.decapsulated),
+        ] {
+            self.add_traffic(direction, Path::Userspace, traffic.packets, traffic.octets);
+        }
+        for &reason in DropReason::ALL {
+            self.add_dropped(reason.reason(), relay.dropped(reason));
+        }
+        for &kind in Bubble::ALL {
+            *self.bubbles.entry(kind.reason()).or_default() += relay.bubbles(kind);
+        }
+        for &outcome in Unreachable::ALL {
+            let count = self.unreachable.entry(outcome.reason()).or_default();
+            *count += relay.unreachable(outcome);
+        }
+        self.peers_trusted += relay.trusted_peers as u64;
+        self.peers_untrusted += relay.untrusted_peers as u64;
+        self.queue_packets += relay.queue_packets as u64;
+        self.queue_bytes += relay.queue_octets as u64;
     }
 
     /// Adds what the fast path has counted, summed over the CPUs.
@@ -217,6 +264,42 @@ mod tests {
         );
         assert_eq!(snapshot.dropped[&(Path::Xdp, "decap-own-source")], 10);
         assert_eq!(snapshot.passed["encap-unknown-peer"], 10);
+    }
+
+    #[test]
+    fn the_relays_numbers_are_all_there() {
+        let mut snapshot = Snapshot::default();
+        let mut relay = Statistics::default();
+        relay.encapsulated.packets = 2;
+        relay.encapsulated.octets = 200;
+        relay.trusted_peers = 5;
+        relay.queue_packets = 6;
+        snapshot.add_relay(&relay);
+        let traffic = snapshot.traffic(Direction::Encap, Path::Userspace);
+        assert_eq!((traffic.packets, traffic.bytes), (2, 200));
+        assert_eq!((snapshot.peers_trusted, snapshot.queue_packets), (5, 6));
+        assert_eq!(snapshot.dropped.len(), DropReason::ALL.len());
+        assert_eq!(snapshot.bubbles.len(), Bubble::ALL.len());
+        assert_eq!(snapshot.unreachable.len(), Unreachable::ALL.len());
+    }
+
+    #[test]
+    fn every_kind_of_bubble_that_travels_counts() {
+        let mut snapshot = Snapshot::default();
+        for (weight, kind) in Bubble::ALL.iter().enumerate() {
+            snapshot
+                .bubbles
+                .insert(kind.reason(), 10_u64.pow(weight as u32));
+        }
+        let sum = |prefix: &str| -> u64 {
+            let kinds = snapshot.bubbles.iter();
+            kinds
+                .filter(|(kind, _)| kind.starts_with(prefix))
+                .map(|(_, count)| count)
+                .sum()
+        };
+        assert_eq!(snapshot.bubbles_sent(), sum("sent-"));
+        assert_eq!(snapshot.bubbles_received(), sum("received-"));
     }
 
     #[test]
