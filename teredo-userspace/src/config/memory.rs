@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::Serialize;
 use teredo_common::maps::{self, Peer, Route};
 
 use super::{Config, XdpMode};
@@ -18,7 +19,7 @@ const POINTER: u64 = 8;
 const PEER_ENTRY: u64 = 320;
 
 /// What a configuration may take at most, in octets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Memory {
     /// The BPF map of peers: taken at the start whatever is in it. `relay.max-peers` sets it.
     pub peer_map: u64,
