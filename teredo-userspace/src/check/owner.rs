@@ -48,6 +48,10 @@ fn inode_if_bound(line: &str, address: Ipv4Addr, port: u16) -> Option<&str> {
 
 /// The process that has a file open which /proc shows like this.
 fn process_with(file: &str) -> Option<String> {
+    let is_number = |process: &PathBuf| {
+        let name = process.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.parse::<u32>().is_ok())
+    };
     let holds = |process: &PathBuf| {
         fs::read_dir(process.join("fd")).is_ok_and(|files| {
             files
@@ -60,7 +64,7 @@ fn process_with(file: &str) -> Option<String> {
         .ok()?
         .filter_map(Result::ok)
         .map(|entry| entry.path())
-        .find(holds)?;
+        .find(|process| is_number(process) && holds(process))?;
     let name = fs::read_to_string(process.join("comm")).ok()?;
     let number = process.file_name()?.to_string_lossy();
     Some(format!("process {number} ({})", name.trim_end()))
