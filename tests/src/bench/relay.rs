@@ -4,6 +4,7 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::unistd::Pid;
+use teredo::metrics::Mode;
 
 use super::{
     cases::{Case, Direction, Variant},
@@ -199,7 +200,7 @@ fn work(variant: Variant, site: &Site) -> Result<Work> {
             let teredo = Teredo::start(&site.near, &config)?;
             let attached = teredo.status()?.xdp;
             ensure!(
-                attached.len() == NEAR.len() && attached.iter().all(|one| one.mode == "native"),
+                attached.len() == NEAR.len() && attached.iter().all(|one| one.mode == Mode::Native),
                 "its XDP program is not attached in native mode: {attached:?}"
             );
             Ok(Work::Teredo(teredo))
