@@ -1,7 +1,9 @@
 //! Our own daemon.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     net::Ipv6Addr,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -121,19 +123,33 @@ impl Teredo {
         Ok(Self { daemon, file })
     }
 
-    /// Runs the daemon to its end, for configurations that it must refuse.
+    /// Runs the daemon to its end where it must refuse to run. `wrapper` is a command that runs
+    /// the command after it, to take something away from the daemon; it may be empty.
     ///
     /// # Errors
     ///
-    /// When it still runs after `timeout`.
+    /// When it still runs after 15 seconds.
     pub fn refuse(
         namespace: &Namespace,
         config: &Config,
-        timeout: Duration,
+        wrapper: &[&str],
     ) -> Result<(ExitStatus, String)> {
-        let mut teredo = Self::start_unready(namespace, config)?;
-        let status = teredo.daemon.wait(timeout)?;
-        Ok((status, teredo.daemon.log()))
+        let directory = Daemon::directory("daemon")?;
+        let file = directory.path().join("teredo.toml");
+        fs::write(&file, complete(config, namespace, &directory).to_string())?;
+        // Without its privileges root cannot look into a user's directory.
+        let program = directory.path().join("teredo");
+        fs::copy(binary()?, &program)?;
+        let words = wrapper
+            .iter()
+            .map(OsString::from)
+            .chain([program.into(), "run".into(), "--config".into(), file.into()])
+            .collect::<Vec<_>>();
+        let mut command = namespace.command(&words[0])?;
+        command.args(&words[1..]);
+        let mut daemon = Daemon::start("teredo", command, directory)?;
+        let status = daemon.wait(START)?;
+        Ok((status, daemon.log()))
     }
 
     /// Starts a daemon with the same configuration after this one was ended in whatever way, and
