@@ -200,6 +200,28 @@ fn p09_an_answer_resets_the_count() {
 }
 
 #[test]
+fn p10_repetitions_are_spread() {
+    let mut world = World::new();
+    for port in 1..=100 {
+        let client = teredo(&format!("9.0.0.1:{port}"));
+        world.native_sends(&packet(&address(HOST), &client, 1));
+    }
+    let start = world.now;
+    world.pass(Duration::from_secs(3));
+    let late = |least: u64, most: u64| {
+        let range = Duration::from_millis(2000 + least)..Duration::from_millis(2000 + most);
+        let after = world
+            .bubbles()
+            .into_iter()
+            .map(|(at, _)| at.saturating_since(start));
+        after.filter(|after| range.contains(after)).count()
+    };
+    let quarters = [late(0, 63), late(63, 125), late(125, 188), late(188, 251)];
+    assert_eq!(quarters.iter().sum::<usize>(), 100);
+    assert!(quarters.iter().all(|&count| count > 10), "{quarters:?}");
+}
+
+#[test]
 fn p11_no_answer_drops_what_waited_but_not_the_memory() {
     let mut world = World::new();
     asked(&mut world);

@@ -39,6 +39,18 @@ fn stamps_only_move_forward() {
             .peer_stamps(&client, Instant::ZERO, Instant::ZERO)
     );
     assert_eq!(world.relay.peers().next().unwrap(), before);
+    world.pass(SECOND);
+    let sent = world.now;
+    assert!(world.relay.peer_stamps(&client, Instant::ZERO, sent));
+    let after = world.relay.peers().next().unwrap();
+    assert_eq!(
+        (after.last_received, after.last_sent),
+        (before.last_received, sent)
+    );
+    let received = world.now;
+    assert!(world.relay.peer_stamps(&client, received, Instant::ZERO));
+    let after = world.relay.peers().next().unwrap();
+    assert_eq!((after.last_received, after.last_sent), (received, sent));
 }
 
 #[test]

@@ -148,6 +148,21 @@ fn p06_a_scan_does_not_push_out_trusted_peers() {
 }
 
 #[test]
+fn p06_peers_that_fall_silent_keep_to_the_quota() {
+    let mut world = World::with(|config| config.max_peers = 16);
+    let trusted: Vec<_> = (1..=10)
+        .map(|one| world.trust(&format!("9.0.0.{one}:1")))
+        .collect();
+    world.now += Duration::from_secs(31);
+    for client in trusted {
+        world.native_sends(&packet(&address(HOST), &client, 1));
+        assert!(world.statistics().untrusted_peers <= 2);
+    }
+    assert_eq!(world.statistics().trusted_peers, 0);
+    assert_eq!(world.statistics().forgotten, 10);
+}
+
+#[test]
 fn p06_the_least_recently_used_trusted_peer_goes_first() {
     let mut world = World::with(|config| config.max_peers = 16);
     let trusted: Vec<_> = (1..=14)
