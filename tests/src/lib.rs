@@ -2,4 +2,5 @@
 //! benchmarks are built from. Nothing in it touches a network outside its own namespaces.
 
 pub mod bench;
+pub mod fixture;
 pub mod lab;
