@@ -7,6 +7,7 @@ use nix::unistd::Pid;
 use serde::Serialize;
 
 use super::{cases::Variant, relay::Relay};
+use crate::lab::process::resident;
 
 /// Number of clients that the relay knows.
 pub const CLIENTS: u32 = 100_000;
@@ -43,12 +44,6 @@ pub fn measure(variant: Variant) -> Result<Memory> {
     Ok(memory)
 }
 
-fn resident(pid: Pid) -> Result<u64> {
-    let path = format!("/proc/{pid}/status");
-    let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    Ok(field(&status, "VmRSS:").context("no VmRSS")? * 1024)
-}
-
 /// What the kernel charges for the maps that a process has open, each once.
 fn maps(pid: Pid) -> Result<u64> {
     let directory = format!("/proc/{pid}/fdinfo");
@@ -79,7 +74,6 @@ mod tests {
         let text = "map_type:\t1\nmax_entries:\t4\nmemlock:\t4096\nmap_id:\t17\n";
         assert_eq!(field(text, "memlock:"), Some(4096));
         assert_eq!(field(text, "map_id:"), Some(17));
-        assert_eq!(field("VmRSS:\t    2048 kB\n", "VmRSS:"), Some(2048));
         assert_eq!(field(text, "absent:"), None);
     }
 }

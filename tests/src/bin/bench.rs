@@ -1,6 +1,6 @@
 //! The benchmark's command line; see `cargo xtask bench --help`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
@@ -28,8 +28,17 @@ struct Arguments {
     output: PathBuf,
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match measure(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(arguments: &Arguments) -> Result<()> {
     let (seconds, rounds) = if arguments.quick { (0.3, 3) } else { (1.0, 7) };
     let seconds = arguments.seconds.unwrap_or(seconds);
     let rounds = arguments.rounds.unwrap_or(rounds);
