@@ -1,13 +1,11 @@
 //! Our own daemon.
 
 use std::{
-    env,
-    ffi::OsString,
-    fs,
+    env, fs,
     net::Ipv6Addr,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus},
+    process::Command,
     time::Duration,
 };
 
@@ -121,35 +119,6 @@ impl Teredo {
         let command = run(namespace, &file)?;
         let daemon = Daemon::start("teredo", command, directory)?;
         Ok(Self { daemon, file })
-    }
-
-    /// Runs the daemon to its end where it must refuse to run. `wrapper` is a command that runs
-    /// the command after it, to take something away from the daemon; it may be empty.
-    ///
-    /// # Errors
-    ///
-    /// When it still runs after 15 seconds.
-    pub fn refuse(
-        namespace: &Namespace,
-        config: &Config,
-        wrapper: &[&str],
-    ) -> Result<(ExitStatus, String)> {
-        let directory = Daemon::directory("daemon")?;
-        let file = directory.path().join("teredo.toml");
-        fs::write(&file, complete(config, namespace, &directory).to_string())?;
-        // Without its privileges root cannot look into a user's directory.
-        let program = directory.path().join("teredo");
-        fs::copy(binary()?, &program)?;
-        let words = wrapper
-            .iter()
-            .map(OsString::from)
-            .chain([program.into(), "run".into(), "--config".into(), file.into()])
-            .collect::<Vec<_>>();
-        let mut command = namespace.command(&words[0])?;
-        command.args(&words[1..]);
-        let mut daemon = Daemon::start("teredo", command, directory)?;
-        let status = daemon.wait(START)?;
-        Ok((status, daemon.log()))
     }
 
     /// Starts a daemon with the same configuration after this one was ended in whatever way, and
