@@ -12,7 +12,7 @@ fn teredo(arguments: &str) -> Result<Output> {
 }
 
 fn text(octets: Vec<u8>) -> String {
-    String::from_utf8(octets).unwrap()
+    String::from_utf8_lossy(&octets).into_owned()
 }
 
 #[test]
