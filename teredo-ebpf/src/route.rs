@@ -167,7 +167,7 @@ fn remember(slot: *mut NextHop, hop: Hop, now: Instant, generation: u32) {
     unsafe {
         let word = (&raw mut (*slot).generation).cast::<u64>();
         let seen = word.read_volatile();
-        if seen == claimed || !compare_exchange(word, seen, claimed) {
+        if untag(seen).0 == NextHop::CLAIMED || !compare_exchange(word, seen, claimed) {
             return;
         }
         // The claim keeps other writers away.

@@ -143,6 +143,15 @@ impl Program {
             next_hop: NextHop::default(),
             ..*peer
         };
+        self.insert_raw(address, &peer)
+    }
+
+    /// As [`Self::insert`], next hop included.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::insert`].
+    pub fn insert_raw(&mut self, address: &[u8; 16], peer: &Peer) -> Result<(), Error> {
         self.peers
             .insert(address, peer, 0)
             .map_err(|error| match io_error(error) {
