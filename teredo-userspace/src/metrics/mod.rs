@@ -16,6 +16,11 @@ use crate::protocol::statistics::{Bubble, DropReason, Statistics, Unreachable};
 
 pub use prometheus::{CONTENT_TYPE, render};
 
+/// Reason of a drop: the relay accepted a client's packet, and the kernel did not take it.
+pub const DECAP_NOT_TAKEN: &str = "decap-not-taken";
+/// Reason of a drop: the relay sent a datagram to a client, and the kernel did not take it.
+pub const ENCAP_NOT_TAKEN: &str = "encap-not-taken";
+
 /// Which of the two paths handled a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Path {
@@ -111,6 +116,8 @@ pub struct Snapshot {
     pub uptime: Duration,
     /// Where and how the fast path is attached.
     pub xdp: Vec<Attachment>,
+    /// How often the fast path had no room for a peer, which then went through the daemon.
+    pub xdp_refused: u64,
     /// Forwarded packets, by direction and path.
     pub traffic: BTreeMap<(&'static str, Path), Traffic>,
     /// Packets that were dropped, by path and reason.
@@ -229,6 +236,8 @@ fn ipv6_octets(direction: Direction, counter: maps::Counter) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -300,6 +309,70 @@ mod tests {
         };
         assert_eq!(snapshot.bubbles_sent(), sum("sent-"));
         assert_eq!(snapshot.bubbles_received(), sum("received-"));
+    }
+
+    /// The documentation, with a table for each of these headings.
+    const DOCUMENTATION: &str = include_str!("../../../docs/statistics.md");
+
+    fn documented(heading: &str) -> BTreeSet<&'static str> {
+        let start = DOCUMENTATION.find(heading).expect(heading) + heading.len();
+        let section = &DOCUMENTATION[start..];
+        let section = section.split("\n## ").next().unwrap_or_default();
+        section
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+            .map(|(name, _)| name)
+            .collect()
+    }
+
+    fn verdicts(action: Action) -> BTreeSet<&'static str> {
+        let verdicts = Verdict::ALL.iter();
+        verdicts
+            .filter(|verdict| verdict.action() == action)
+            .map(|verdict| verdict.reason())
+            .collect()
+    }
+
+    #[test]
+    fn every_reason_is_documented_and_no_other() {
+        let daemon = DropReason::ALL.iter().map(|reason| reason.reason());
+        let host = [DECAP_NOT_TAKEN, ENCAP_NOT_TAKEN];
+        for (heading, reasons) in [
+            ("## Dropped by the daemon", daemon.chain(host).collect()),
+            ("## Dropped by the fast path", verdicts(Action::Drop)),
+            ("## Passed by the fast path", verdicts(Action::Pass)),
+            (
+                "## Bubbles",
+                Bubble::ALL.iter().map(|kind| kind.reason()).collect(),
+            ),
+            (
+                "## Destination unreachable",
+                Unreachable::ALL.iter().map(|kind| kind.reason()).collect(),
+            ),
+        ] {
+            assert_eq!(documented(heading), reasons, "{heading}");
+        }
+    }
+
+    #[test]
+    fn every_metric_is_documented_and_no_other() {
+        let text = render(Snapshot::default()).unwrap();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let metrics: BTreeSet<String> = types
+            .filter_map(|line| line.split_once(' '))
+            .map(|(name, kind)| match kind {
+                "counter" => format!("{name}_total"),
+                _ => name.to_owned(),
+            })
+            .collect();
+        let documented = documented("# Statistics");
+        assert_eq!(
+            documented
+                .into_iter()
+                .map(str::to_owned)
+                .collect::<BTreeSet<_>>(),
+            metrics
+        );
     }
 
     #[test]

@@ -69,6 +69,12 @@ impl Collector for Snapshot {
             "Frames that the fast path left to the kernel and the daemon",
             passed,
         )?;
+        counters(
+            &mut to,
+            "xdp_refused_peers",
+            "Peers that the fast path had no room for",
+            [([ROLE], self.xdp_refused)],
+        )?;
         let labelled = |(&kind, &count): (&&'static str, &u64)| ([ROLE, ("kind", kind)], count);
         counters(
             &mut to,
