@@ -275,6 +275,13 @@ fn owner_of_program(id: u32) -> Option<String> {
     let process = fs::read_dir("/proc")
         .ok()?
         .filter_map(Result::ok)
+        // Not `self` and the like.
+        .filter(|entry| {
+            let name = entry.file_name();
+            name.as_encoded_bytes()
+                .first()
+                .is_some_and(u8::is_ascii_digit)
+        })
         .map(|entry| entry.path())
         .find(|process| holds(process).is_some())?;
     let command = fs::read_to_string(process.join("comm")).ok()?;

@@ -311,6 +311,21 @@ impl Program {
         Ok(())
     }
 
+    /// Index and Ethernet address of every interface that the program knows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn stations(&self) -> Result<Vec<(u32, [u8; 6])>, Error> {
+        let entries = self.interfaces.iter().collect::<Result<Vec<_>, _>>();
+        let entries = entries.map_err(|error| Error::map(INTERFACES, error))?;
+        Ok(entries
+            .into_iter()
+            .filter(|entry| entry.index != 0)
+            .map(|entry| (entry.index, entry.station))
+            .collect())
+    }
+
     /// Makes the program ignore an interface that it was loaded with.
     ///
     /// # Errors
