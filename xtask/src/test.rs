@@ -12,7 +12,9 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     let daemon = build::daemon(false)?;
     let mut command = shell::cargo();
     // The default members are all but the eBPF programs, which run nowhere but in the kernel.
-    command.arg("test").env("TEREDO_BIN", daemon);
+    command
+        .args(["test", "--no-fail-fast"])
+        .env("TEREDO_BIN", daemon);
     let sudo = shell::sudo();
     if !sudo.is_empty() {
         let variable = format!(
