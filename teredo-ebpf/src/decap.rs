@@ -7,7 +7,7 @@ use teredo_common::{
     maps::Peer,
     verdict::Verdict,
     wire::{
-        DESTINATION_OPTIONS, ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV6, HOP_BY_HOP,
+        DESTINATION_OPTIONS, ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV6, FRAGMENT, HOP_BY_HOP,
         IPV6_HEADER, NO_NEXT_HEADER, ROUTING, UDP, UDP_HEADER,
     },
 };
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Everything but "don't fragment": reserved bit, "more fragments", offset.
-const FRAGMENT: u16 = 0xbfff_u16.to_be();
+const FRAGMENTED: u16 = 0xbfff_u16.to_be();
 /// Octets up to the end of the UDP header.
 const OUTER: usize = ETHERNET_HEADER + ENCAPSULATION;
 /// Octets up to the end of the inner IPv6 header.
@@ -38,7 +38,7 @@ pub fn decapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
     if outer.read::<u8, 14>() != 0x45 {
         return Err(Verdict::DecapIpv4Options);
     }
-    if outer.read::<u16, 20>() & FRAGMENT != 0 {
+    if outer.read::<u16, 20>() & FRAGMENTED != 0 {
         return Err(Verdict::DecapFragment);
     }
     let from = outer.read::<u32, 26>();
@@ -90,7 +90,7 @@ pub fn decapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
     if payload == 0 || next_header == NO_NEXT_HEADER {
         return Err(Verdict::DecapBubble);
     }
-    if matches!(next_header, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS) {
+    if is_extended(frame, next_header) {
         return Err(Verdict::DecapExtensionHeader);
     }
     if head.read::<u32, 50>() != settings::prefix() {
@@ -148,4 +148,16 @@ pub fn decapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
     head.write::<u8, { ETHERNET_HEADER + 7 }>(hop_limit - 1);
     peer::received(entry, peer, now);
     Ok(hop.interface)
+}
+
+/// Whether there may be a routing header that userspace has to see: behind options, or in a
+/// fragment, too.
+#[inline(always)]
+fn is_extended(frame: Frame, next_header: u8) -> bool {
+    let behind = match frame.at::<1>(HEADERS) {
+        Some(fragment) if next_header == FRAGMENT => fragment.read::<u8, 0>(),
+        _ => next_header,
+    };
+    let is_nested = behind == FRAGMENT && next_header == FRAGMENT;
+    is_nested || matches!(behind, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS)
 }
