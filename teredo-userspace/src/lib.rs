@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod datapath;
 pub mod metrics;
+pub mod node;
 pub mod privileges;
 pub mod protocol;
 pub mod wire;
