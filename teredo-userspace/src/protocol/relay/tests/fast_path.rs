@@ -109,6 +109,20 @@ fn p12_traffic_that_starts_late_asks_the_peer_too() {
 }
 
 #[test]
+fn p12_a_peer_that_stays_silent_is_asked_once_and_forgotten() {
+    let mut world = World::with(|config| config.refresh_after = 10 * SECOND);
+    let client = world.trust(CLIENT);
+    let start = world.now;
+    while world.relay.peer_stamps(&client, start, world.now) {
+        world.pass(SECOND);
+        assert!(world.now < start + 34 * SECOND);
+    }
+    assert!(world.now > start + 30 * SECOND);
+    assert_eq!(world.take_events(), [forgotten(client)]);
+    assert_eq!(world.bubbles().len(), 4);
+}
+
+#[test]
 fn a_lost_map_entry_heals_within_a_second_and_not_more_often() {
     let mut world = World::new();
     let client = world.trust(CLIENT);
