@@ -11,14 +11,19 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::{
     poll::{PollFd, PollFlags, poll},
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     sys::socket::{setsockopt, sockopt},
+    unistd::Pid,
 };
 use teredo::datapath::{
     route::{self, Family, Routes},
     tun::{OpenError, PacketBatch, Tun},
     watch::{StaleNeighbour, Watch},
 };
-use teredo_tests::lab::{Capture, Namespace, links, peers::udp_packet};
+use teredo_tests::{
+    bench::cpu::threads_named,
+    lab::{Capture, Namespace, links, peers::udp_packet},
+};
 
 const MTU: u16 = 1280;
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -242,6 +247,27 @@ fn an_interface_is_taken_over_after_a_crash_but_not_from_the_living() -> Result<
         ensure!(matches!(error, OpenError::Foreign(_)), "{error}");
         Ok(())
     })
+}
+
+#[test]
+fn the_interfaces_kernel_thread_stays_on_the_daemons_cpus() -> Result<()> {
+    let namespace = Namespace::new("cpus")?;
+    namespace.run(|| {
+        let here = Pid::from_raw(0);
+        let all = sched_getaffinity(here)?;
+        let mut last = CpuSet::new();
+        let number = (0..CpuSet::count()).rfind(|&cpu| all.is_set(cpu) == Ok(true));
+        last.set(number.context("a CPU")?)?;
+        sched_setaffinity(here, &last)?;
+        // A name that no other test has.
+        for _ in 0..2 {
+            let _tun = Tun::open("teredo-cpus")?;
+            let threads = threads_named(|name| name.starts_with("napi/teredo-cpu"))?;
+            ensure!(threads.len() == 1, "{threads:?}");
+            ensure!(sched_getaffinity(threads[0])? == last);
+        }
+        Ok(())
+    })?
 }
 
 #[test]

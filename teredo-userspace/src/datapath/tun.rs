@@ -83,10 +83,14 @@ impl Tun {
             return Err(OpenError::Name(name.to_owned()));
         }
         let taken_over = if_nametoindex(name).is_ok();
+        let others = napi::threads(name);
         let device = attach(name, true)?;
         let index = if_nametoindex(name).map_err(|error| other(name, error.into()))?;
         let (device, threaded) = match napi::use_thread(name, index) {
-            Ok(()) => (device, true),
+            Ok(()) => {
+                napi::keep_on_our_cpus(napi::threads(name).difference(&others));
+                (device, true)
+            }
             Err(error) => {
                 tracing::debug!(%error, "no kernel thread for the TUN interface");
                 drop(device);

@@ -158,17 +158,27 @@ pub fn of_core(core: usize) -> Result<Core> {
 /// The kernel thread of a core; invisible from within some containers.
 fn ksoftirqd(core: usize) -> Result<Option<Pid>> {
     let name = format!("ksoftirqd/{core}");
+    Ok(threads_named(|found| found == name)?.first().copied())
+}
+
+/// The processes, kernel threads included, whose names are wanted.
+///
+/// # Errors
+///
+/// When the kernel does not tell.
+pub fn threads_named(wanted: impl Fn(&str) -> bool) -> Result<Vec<Pid>> {
+    let mut threads = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|pid| pid.parse().ok()) else {
             continue;
         };
         // A process that ended meanwhile has no name.
         let found = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        if found.trim() == name {
-            return Ok(Some(Pid::from_raw(pid)));
+        if wanted(found.trim_end()) {
+            threads.push(Pid::from_raw(pid));
         }
     }
-    Ok(None)
+    Ok(threads)
 }
 
 /// The load average of the last minute.

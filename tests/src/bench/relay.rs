@@ -16,6 +16,10 @@ use super::{
 };
 use crate::lab::{Teredo, links::cable, miredo, teredo::Config};
 
+/// What the names of the kernel threads of our TUN interfaces start with. Those of other daemons
+/// have nothing to do meanwhile.
+const INTERFACE_THREAD: &str = "napi/teredo-";
+
 /// The cable between generator and sink without a relay.
 const STRAIGHT: [&str; 2] = ["out", "back"];
 
@@ -143,7 +147,13 @@ impl Relay {
     ///
     /// When they cannot be listed.
     pub fn processes(&self) -> Result<Vec<Pid>> {
-        self.site.near.processes()
+        let mut processes = self.site.near.processes()?;
+        if let Work::Teredo(_) = self.work {
+            processes.extend(cpu::threads_named(|name| {
+                name.starts_with(INTERFACE_THREAD)
+            })?);
+        }
+        Ok(processes)
     }
 
     /// Packets that our daemon counts as forwarded by XDP, if it does.
