@@ -7,6 +7,7 @@ mod address;
 mod ask;
 mod check;
 mod output;
+mod run;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -26,6 +27,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The daemon, in the foreground
+    Run(run::Arguments),
     /// Whether the configuration can run on this host: what would run, and what is in the way
     Check(check::Arguments),
     /// What a running daemon does: the fast path, traffic, drops, peers
@@ -68,6 +71,7 @@ struct Asking {
 #[must_use]
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Status(asking) => ask::status(&asking),
         Command::Peers(asking) => ask::peers(&asking),
