@@ -9,7 +9,7 @@ use crate::{
         handle::PAGE,
         types::{Peer, PeerState},
     },
-    metrics::Snapshot,
+    metrics::{DECAP_NOT_TAKEN, ENCAP_NOT_TAKEN, Snapshot},
     protocol::relay::PeerInfo,
 };
 
@@ -31,8 +31,8 @@ impl Node {
             ..Snapshot::default()
         };
         snapshot.add_relay(&self.relay.statistics());
-        snapshot.add_dropped("decap-not-taken", self.losses.decapsulated);
-        snapshot.add_dropped("encap-not-taken", self.losses.encapsulated);
+        snapshot.add_dropped(DECAP_NOT_TAKEN, self.losses.decapsulated);
+        snapshot.add_dropped(ENCAP_NOT_TAKEN, self.losses.encapsulated);
         snapshot.add_verdicts(&self.fast_path.counters());
         snapshot
     }
