@@ -1,9 +1,12 @@
 //! Teredo.
 
 pub mod api;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod datapath;
 pub mod metrics;
+pub mod node;
+pub mod privileges;
 pub mod protocol;
 pub mod wire;

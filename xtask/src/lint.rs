@@ -7,24 +7,22 @@ use crate::shell;
 /// Checks the format of everything and lets clippy look at everything.
 pub fn run() -> Result<()> {
     shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
-    shell::run(shell::cargo().args([
-        "clippy",
-        "--workspace",
-        "--exclude=teredo-ebpf",
-        "--all-targets",
-        "--",
-        "--deny=warnings",
-    ]))?;
+    // The default members are all but the eBPF programs.
+    shell::run(shell::cargo().args(["clippy", "--all-targets", "--", "--deny=warnings"]))?;
     ebpf()
 }
 
-/// The eBPF program, compiled for this host: the compiler for its own target has no clippy.
+/// The eBPF programs, compiled for this host: the compiler for its own target has no clippy.
 fn ebpf() -> Result<()> {
     let mut command = shell::cargo();
     command
-        // The same crates as in the build script of teredo-userspace.
+        // The same crates as in the build scripts.
         .env("RUSTC_BOOTSTRAP", "teredo_ebpf,aya_ebpf")
-        .args(["clippy", "--package=teredo-ebpf"])
+        .args([
+            "clippy",
+            "--package=teredo-ebpf",
+            "--package=teredo-lab-ebpf",
+        ])
         // Cargo would build everything again after each change of these settings.
         .arg("--target-dir")
         .arg(shell::target().join("ebpf-lint"))

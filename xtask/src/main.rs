@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything a developer does with this repository. Users of the daemon need none
 //! of it.
 
+mod bench;
 mod build;
 mod lint;
 mod run;
@@ -43,6 +44,8 @@ enum Command {
     },
     /// Shows the relay at work between network namespaces; or runs the daemon on this host
     Run(run::Arguments),
+    /// Measures the relay against Miredo and the bare XDP redirect of this machine
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -72,5 +75,6 @@ fn execute(command: Command) -> Result<ExitCode> {
             test::run(filter.as_deref()).map(|()| ExitCode::SUCCESS)
         }
         Command::Run(arguments) => run::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
     }
 }

@@ -1,12 +1,8 @@
 //! `cargo xtask run`.
 
-use std::{
-    os::unix::process::CommandExt as _,
-    path::PathBuf,
-    process::{Command, ExitCode},
-};
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Args;
 
 use crate::{build, setup, shell};
@@ -71,17 +67,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     build::packages(&["teredo-userspace", "teredo-tests"], true)?;
     let directory = build::directory(true);
     let mut command = shell::as_root(directory.join("scene"));
-    become_command(command.args(arguments.scene.arguments()))
+    shell::become_command(command.args(arguments.scene.arguments()))
 }
 
 fn daemon(arguments: &[String]) -> Result<ExitCode> {
     setup::ensure_build()?;
     let program = build::daemon(true)?;
-    become_command(shell::as_root(program).arg("run").args(arguments))
-}
-
-/// Becomes the command, so that Ctrl-C and the exit status are its own.
-fn become_command(command: &mut Command) -> Result<ExitCode> {
-    let error = command.exec();
-    Err(error).with_context(|| format!("{}: cannot be started", shell::line(command)))
+    shell::become_command(shell::as_root(program).arg("run").args(arguments))
 }

@@ -5,8 +5,9 @@ use std::{
     ffi::OsStr,
     fmt::Write as _,
     io::{self, IsTerminal as _},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,6 +19,12 @@ pub fn run(command: &mut Command) -> Result<()> {
         .with_context(|| format!("{}: cannot be started", line(command)))?;
     ensure!(status.success(), "{}: {status}", line(command));
     Ok(())
+}
+
+/// Becomes the command, so that Ctrl-C and the exit status are its own.
+pub fn become_command(command: &mut Command) -> Result<ExitCode> {
+    let error = command.exec();
+    Err(error).with_context(|| format!("{}: cannot be started", line(command)))
 }
 
 /// Runs a command to its end and returns what it prints; nothing when it fails.

@@ -99,28 +99,42 @@ pub fn listen(addresses: &[ApiAddress]) -> Result<Listeners, Error> {
     Ok(listeners)
 }
 
-/// Whether a daemon answers on the unix socket at `path`.
-#[must_use]
-pub fn is_alive(path: &Path) -> bool {
-    UnixStream::connect(path).is_ok()
+/// What is on the path of a unix socket that may be listened on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// Nothing.
+    Nothing,
+    /// The socket of a dead daemon.
+    DeadSocket,
 }
 
-/// Removes the socket of a dead daemon.
-fn clear(path: &Path) -> Result<(), Error> {
+/// Looks whether `path` is free to listen on, and changes nothing.
+///
+/// # Errors
+///
+/// [`Error::AlreadyRunning`] or [`Error::NotASocket`].
+pub fn examine(path: &Path) -> Result<Leftover, Error> {
     let Ok(metadata) = fs::symlink_metadata(path) else {
-        return Ok(());
+        return Ok(Leftover::Nothing);
     };
     if !metadata.file_type().is_socket() {
         return Err(Error::NotASocket(path.to_owned()));
     }
     match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
-            .map_err(|source| Error::Refused {
-                address: format!("unix:{}", path.display()),
-                source,
-            }),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Leftover::DeadSocket),
         // Its queue may be full, or it may be another user's: it lives.
         _ => Err(Error::AlreadyRunning(path.to_owned())),
+    }
+}
+
+/// Removes the socket of a dead daemon.
+fn clear(path: &Path) -> Result<(), Error> {
+    match examine(path)? {
+        Leftover::Nothing => Ok(()),
+        Leftover::DeadSocket => fs::remove_file(path).map_err(|source| Error::Refused {
+            address: format!("unix:{}", path.display()),
+            source,
+        }),
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::{
     handle::PAGE,
+    listener::{Leftover, examine},
     types::{Peer, PeerState, Status},
     *,
 };
@@ -194,15 +195,12 @@ async fn a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not() {
     let address = [ApiAddress::Unix(path.clone())];
     // Dropping a std listener leaves its file, as a crash does.
     drop(UnixListener::bind(&path).unwrap());
-    assert!(path.exists() && !listener::is_alive(&path));
+    assert_eq!(examine(&path).unwrap(), Leftover::DeadSocket);
     let listeners = listen(&address).unwrap();
-    assert!(listener::is_alive(&path));
+    assert!(examine(&path).is_err());
     let sentence = listen(&address).unwrap_err().to_string();
     assert!(sentence.starts_with("already running: "), "{sentence}");
-    assert!(
-        listener::is_alive(&path),
-        "the failed start took the socket"
-    );
+    assert!(examine(&path).is_err(), "the failed start took the socket");
     drop(listeners);
     assert!(!path.exists());
 }

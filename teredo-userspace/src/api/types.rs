@@ -104,8 +104,8 @@ impl From<&Snapshot> for Status {
                 .map(|(&reason, &packets)| (reason.to_owned(), packets))
                 .collect(),
             bubbles: Bubbles {
-                sent: snapshot.bubbles_sent,
-                received: snapshot.bubbles_received,
+                sent: snapshot.bubbles_sent(),
+                received: snapshot.bubbles_received(),
             },
             peers: PeerCounts {
                 trusted: snapshot.peers_trusted,

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use super::{
     Asking,
     output::{Table, print, print_json},
+    start_runtime,
 };
 use crate::{
     api::{
@@ -40,11 +41,7 @@ pub fn peers(asking: &Asking) -> Result<()> {
 
 fn ask<T: DeserializeOwned>(asking: &Asking, path: &str) -> Result<T> {
     let address = address(asking)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start")?;
-    let body = runtime.block_on(client::get(&address, path))?;
+    let body = start_runtime()?.block_on(client::get(&address, path))?;
     serde_json::from_slice(&body).with_context(|| {
         format!("the daemon on {address} answers in another form; is it of another version?")
     })

@@ -5,12 +5,15 @@
 
 mod address;
 mod ask;
+mod check;
 mod output;
+mod run;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{ApiAddress, Config, DEFAULT_PATH};
 
@@ -24,6 +27,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The daemon, in the foreground
+    Run(run::Arguments),
+    /// Whether the configuration can run on this host: what would run, and what is in the way
+    Check(check::Arguments),
     /// What a running daemon does: the fast path, traffic, drops, peers
     Status(Asking),
     /// The peers that a running daemon knows
@@ -64,6 +71,8 @@ struct Asking {
 #[must_use]
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Status(asking) => ask::status(&asking),
         Command::Peers(asking) => ask::peers(&asking),
         Command::Address(command) => address::run(command),
@@ -76,6 +85,13 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn start_runtime() -> Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")
 }
 
 #[cfg(test)]

@@ -4,34 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The file of the design with every default written out.
-const DEFAULTS: &str = r#"
-[node]
-name = "teredo"
-prefix = "2001::/32"
-log = "info"
-api = "unix:/run/teredo/teredo.sock"
-user = ""
-
-[relay]
-ipv4 = "auto"
-port = 3545
-tun = "teredo"
-mtu = 1280
-serve = ["::/0"]
-host-specific = false
-ipv4-scope = "strict"
-max-peers = 262144
-queue-per-peer = 16
-queue-total-bytes = 16777216
-route = true
-
-[relay.xdp]
-mode = "auto"
-interfaces = []
-outer-checksum = "auto"
-pin = true
-"#;
+/// The operator's guide.
+const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");
 
 fn parse(text: &str) -> Result<Config, Error> {
     Config::parse(text, Path::new("teredo.toml"))
@@ -39,7 +13,13 @@ fn parse(text: &str) -> Result<Config, Error> {
 
 #[test]
 fn defaults_are_those_of_the_documentation() {
-    assert_eq!(parse(DEFAULTS).unwrap(), Config::default());
+    let (_, rest) = DOCUMENTATION.split_once("```toml\n").unwrap();
+    let (defaults, _) = rest.split_once("```").unwrap();
+    assert_eq!(parse(defaults).unwrap(), Config::default());
+    let (mut there, mut all) = (BTreeSet::new(), BTreeSet::new());
+    collect("", &defaults.parse().unwrap(), &mut there);
+    collect("", &Config::default().to_toml().parse().unwrap(), &mut all);
+    assert_eq!(there, all);
     assert_eq!(parse("[relay]").unwrap(), Config::default());
     assert_eq!(parse("[relay.xdp]").unwrap(), Config::default());
 }
@@ -73,6 +53,35 @@ fn collect(section: &str, table: &toml::Table, keys: &mut BTreeSet<String>) {
         match value {
             toml::Value::Table(table) => collect(&format!("{path}."), table, keys),
             _ => drop(keys.insert(path)),
+        }
+    }
+}
+
+#[test]
+fn every_key_is_documented_with_its_default_and_no_other() {
+    let defaults: toml::Table = Config::default().to_toml().parse().unwrap();
+    for section in keys::SECTIONS {
+        let heading = format!("## `[{section}]`\n");
+        let (_, rest) = DOCUMENTATION.split_once(&heading).expect(section);
+        let rest = rest.split("\n## ").next().unwrap();
+        let rows: Vec<(&str, &str)> = rest
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once("` | `"))
+            .collect();
+        let documented: Vec<_> = rows.iter().map(|(name, _)| *name).collect();
+        let keys: Vec<_> = keys::KEYS
+            .iter()
+            .filter(|key| key.section == *section)
+            .map(|key| key.name)
+            .collect();
+        assert_eq!(documented, keys, "{section}");
+        let values = section
+            .split('.')
+            .fold(&defaults, |table, name| table[name].as_table().unwrap());
+        for (name, rest) in rows {
+            let default = rest.split('`').next().unwrap().replace("NAME", "teredo");
+            let default: toml::Value = default.parse().expect(name);
+            assert_eq!(default, values[name], "{section}.{name}");
         }
     }
 }
@@ -302,6 +311,21 @@ fn maps_cost_what_the_kernel_says() {
     assert_eq!(memory.other_maps, 426_296 - 312);
     assert!(memory.peer_map + memory.other_maps < 64 << 20);
     assert_eq!(memory::Octets(memory.peer_map).to_string(), "36.0 MiB");
+
+    let per_peer = memory.peer_map / Config::default().relay.max_peers as u64;
+    for documented in [
+        format!("{per_peer} octets a peer at the start"),
+        format!(
+            "({:.0} MiB with the default",
+            memory.peer_map as f64 / 1_048_576.0
+        ),
+        format!(
+            "(up to {:.0} MiB with the default)",
+            memory.peer_table as f64 / 1_048_576.0
+        ),
+    ] {
+        assert!(DOCUMENTATION.contains(&documented), "{documented}");
+    }
 
     let mut config = Config::default();
     config.relay.max_peers = 1_000;

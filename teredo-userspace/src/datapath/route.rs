@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt as _;
-use ipnet::Ipv6Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use nix::net::if_::if_indextoname;
 use rtnetlink::{
     Handle, LinkUnspec, RouteMessageBuilder,
@@ -172,29 +172,47 @@ impl Routes {
             return Ok(preferred);
         }
         let interfaces = interfaces_of(best);
-        let addresses: Vec<AddressMessage> = self
-            .handle
-            .address()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|error| failure("list the addresses", error))?;
+        let addresses = self.list_addresses().await?;
         Ok(addresses
             .iter()
             .filter(|address| {
                 address.header.scope == AddressScope::Universe
                     && interfaces.contains(&address.header.index)
             })
-            .find_map(|address| {
-                address
-                    .attributes
-                    .iter()
-                    .find_map(|attribute| match attribute {
-                        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
-                        _ => None,
-                    })
+            .flat_map(|address| &address.attributes)
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+                _ => None,
             }))
+    }
+
+    /// The addresses of this host, and its broadcast addresses, in the order of the interfaces.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not list its addresses.
+    pub async fn addresses(&self) -> Result<Addresses, RouteError> {
+        let mut addresses = Addresses::default();
+        for message in self.list_addresses().await? {
+            for attribute in &message.attributes {
+                match attribute {
+                    AddressAttribute::Local(IpAddr::V4(address)) => {
+                        addresses.ipv4.push(*address);
+                        addresses
+                            .ipv4
+                            .extend(broadcast(*address, message.header.prefix_len));
+                    }
+                    AddressAttribute::Address(IpAddr::V6(address)) => addresses.ipv6.push(*address),
+                    _ => {}
+                }
+            }
+        }
+        Ok(addresses)
+    }
+
+    async fn list_addresses(&self) -> Result<Vec<AddressMessage>, RouteError> {
+        let addresses = self.handle.address().get().execute().try_collect().await;
+        addresses.map_err(|error| failure("list the addresses", error))
     }
 
     async fn default_routes(&self, message: RouteMessage) -> Result<Vec<RouteMessage>, RouteError> {
@@ -237,6 +255,15 @@ impl Drop for Routes {
     fn drop(&mut self) {
         self.connection.abort();
     }
+}
+
+/// The addresses of this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// IPv4 addresses, and the broadcast addresses of attached networks.
+    pub ipv4: Vec<Ipv4Addr>,
+    /// IPv6 addresses.
+    pub ipv6: Vec<Ipv6Addr>,
 }
 
 /// A family of settings of an interface.
@@ -294,6 +321,12 @@ fn route(prefix: Ipv6Net, interface: u32) -> RouteMessage {
         .gateway(GATEWAY)
         .output_interface(interface)
         .build()
+}
+
+/// The broadcast address of the network, which the kernel knows whether it is configured or not.
+fn broadcast(address: Ipv4Addr, prefix_length: u8) -> Option<Ipv4Addr> {
+    let network = Ipv4Net::new(address, prefix_length).ok()?;
+    (prefix_length < 31).then(|| network.broadcast())
 }
 
 /// The interfaces that a route leads to, several when it has several next hops.

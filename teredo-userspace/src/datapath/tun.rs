@@ -69,6 +69,7 @@ pub struct Tun {
     name: String,
     index: u32,
     threaded: bool,
+    taken_over: bool,
 }
 
 impl Tun {
@@ -81,10 +82,15 @@ impl Tun {
         if !is_name(name) {
             return Err(OpenError::Name(name.to_owned()));
         }
+        let taken_over = if_nametoindex(name).is_ok();
+        let others = napi::threads(name);
         let device = attach(name, true)?;
         let index = if_nametoindex(name).map_err(|error| other(name, error.into()))?;
         let (device, threaded) = match napi::use_thread(name, index) {
-            Ok(()) => (device, true),
+            Ok(()) => {
+                napi::keep_on_our_cpus(napi::threads(name).difference(&others));
+                (device, true)
+            }
             Err(error) => {
                 tracing::debug!(%error, "no kernel thread for the TUN interface");
                 drop(device);
@@ -98,6 +104,7 @@ impl Tun {
             name: name.to_owned(),
             index,
             threaded,
+            taken_over,
         };
         tun.configure().map_err(|error| other(name, error))?;
         Ok(tun)
@@ -125,6 +132,12 @@ impl Tun {
         self.index
     }
 
+    /// Whether an earlier run has left the interface.
+    #[must_use]
+    pub fn is_taken_over(&self) -> bool {
+        self.taken_over
+    }
+
     /// Whether a kernel thread routes what is written.
     #[must_use]
     pub fn is_threaded(&self) -> bool {
@@ -132,12 +145,12 @@ impl Tun {
     }
 
     /// Reads the packets that the kernel has routed into the interface, up to [`BATCH`], and
-    /// returns how many; zero if there is none. The file descriptor's readiness says when to call
-    /// again.
+    /// returns how many.
     ///
     /// # Errors
     ///
-    /// When the interface is gone or down.
+    /// [`io::ErrorKind::WouldBlock`] if there is none: the file descriptor's readiness says when to
+    /// call again. Otherwise the interface is gone or down.
     pub fn read(&self, batch: &mut PacketBatch) -> io::Result<usize> {
         batch.filled = 0;
         while batch.filled < BATCH {
@@ -149,7 +162,6 @@ impl Tun {
                     batch.filled += 1;
                 }
                 Err(nix::Error::EINTR) => {}
-                Err(nix::Error::EAGAIN) => break,
                 Err(_) if batch.filled > 0 => break,
                 Err(error) => return Err(error.into()),
             }

@@ -114,14 +114,14 @@ impl UdpSocket {
         self.local
     }
 
-    /// Receives what is there, up to [`BATCH`] datagrams, and returns how many; zero if there is
-    /// nothing. The file descriptor's readiness says when to call again.
+    /// Receives what is there, up to [`BATCH`] datagrams, and returns how many.
     ///
     /// # Errors
     ///
-    /// Only what is wrong with the socket itself.
+    /// [`io::ErrorKind::WouldBlock`] if there is nothing: the file descriptor's readiness says when
+    /// to call again. Otherwise what is wrong with the socket itself.
     pub fn receive(&self, batch: &mut ReceiveBatch) -> io::Result<usize> {
-        batch.prepare();
+        batch.restore();
         // SAFETY: every header points to a name, a vector, a buffer and a control area that the
         // batch owns, with their sizes, and nothing else refers to them during the call.
         let received = unsafe {
@@ -133,14 +133,7 @@ impl UdpSocket {
                 ptr::null_mut(),
             )
         };
-        batch.filled = match usize::try_from(received) {
-            Ok(count) => count,
-            Err(_) => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::WouldBlock => 0,
-                error if error.kind() == io::ErrorKind::Interrupted => 0,
-                error => return Err(error),
-            },
-        };
+        batch.filled = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
         Ok(batch.filled)
     }
 
@@ -342,12 +335,13 @@ impl ReceiveBatch {
             })
     }
 
-    /// Restores what the kernel changes in the headers.
-    fn prepare(&mut self) {
+    /// Restores what the kernel has changed in the headers.
+    fn restore(&mut self) {
         for header in &mut self.scratch.headers[..self.filled] {
             header.msg_hdr.msg_namelen = NAME;
             header.msg_hdr.msg_controllen = CONTROL;
         }
+        self.filled = 0;
     }
 }
 
@@ -559,7 +553,8 @@ mod tests {
         assert_eq!(received, expected);
         assert_eq!(collect(&elsewhere, 1)[0].2, b"elsewhere");
         // Nobody else hears, the sending socket's own queue included.
-        assert_eq!(here.receive(&mut ReceiveBatch::new(1280)).unwrap(), 0);
+        let nothing = here.receive(&mut ReceiveBatch::new(1280)).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]

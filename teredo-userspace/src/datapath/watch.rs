@@ -42,6 +42,15 @@ pub struct StaleNeighbour {
     pub address: IpAddr,
 }
 
+/// What has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Whether interfaces or their addresses are among it.
+    pub addresses: bool,
+    /// The neighbours that have become stale.
+    pub stale: HashSet<StaleNeighbour>,
+}
+
 /// Tells when links, addresses, routes, rules or neighbours have changed. Needs a tokio runtime.
 #[derive(Debug)]
 pub struct Watch {
@@ -74,26 +83,28 @@ impl Watch {
         })
     }
 
-    /// Waits for a change, takes in all that are there, and returns the neighbours that have
-    /// become stale among them. Several changes in a row make one. Cancelling loses nothing.
+    /// Waits for a change and takes in all that are there. Cancelling loses nothing.
     ///
     /// # Errors
     ///
     /// Only what is wrong with the socket itself.
-    pub async fn changed(&mut self) -> io::Result<HashSet<StaleNeighbour>> {
+    pub async fn changed(&mut self) -> io::Result<Changes> {
         loop {
             let mut guard = self.socket.readable().await?;
             let mut changed = false;
-            let mut stale = HashSet::new();
+            let mut changes = Changes::default();
             loop {
                 let socket = guard.get_inner().as_raw_fd();
                 match recv(socket, &mut self.buffer, MsgFlags::empty()) {
                     Ok(length) => {
                         changed = true;
-                        take_stale(&self.buffer[..length], &mut stale);
+                        take_in(&self.buffer[..length], &mut changes);
                     }
                     // The kernel had more to say than fitted into the queue.
-                    Err(nix::Error::ENOBUFS) => changed = true,
+                    Err(nix::Error::ENOBUFS) => {
+                        changed = true;
+                        changes.addresses = true;
+                    }
                     Err(nix::Error::EINTR) => {}
                     Err(nix::Error::EAGAIN) => {
                         guard.clear_ready();
@@ -103,23 +114,29 @@ impl Watch {
                 }
             }
             if changed {
-                return Ok(stale);
+                return Ok(changes);
             }
         }
     }
 }
 
-/// Collects the neighbours that a datagram of messages calls stale.
-fn take_stale(mut messages: &[u8], stale: &mut HashSet<StaleNeighbour>) {
+/// Takes in a datagram of messages.
+fn take_in(mut messages: &[u8], changes: &mut Changes) {
     while let Ok(header) = NetlinkBuffer::new_checked(&messages) {
         let length = header.length() as usize;
-        if header.message_type() == libc::RTM_NEWNEIGH {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&messages[..length]);
-            if let Ok(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message))) =
-                message.map(|message| message.payload)
-            {
-                stale.extend(stale_neighbour(&message));
+        match header.message_type() {
+            libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR => {
+                changes.addresses = true;
             }
+            libc::RTM_NEWNEIGH => {
+                let message = NetlinkMessage::deserialize(&messages[..length]);
+                if let Ok(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(entry))) =
+                    message.map(|message| message.payload)
+                {
+                    changes.stale.extend(stale_neighbour(&entry));
+                }
+            }
+            _ => {}
         }
         messages = messages
             .get(length.next_multiple_of(4)..)

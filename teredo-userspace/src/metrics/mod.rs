@@ -12,7 +12,14 @@ use teredo_common::{
     wire::{ENCAPSULATION, ETHERNET_HEADER},
 };
 
+use crate::protocol::statistics::{Bubble, DropReason, Statistics, Unreachable};
+
 pub use prometheus::{CONTENT_TYPE, render};
+
+/// Reason of a drop: the relay accepted a client's packet, and the kernel did not take it.
+pub const DECAP_NOT_TAKEN: &str = "decap-not-taken";
+/// Reason of a drop: the relay sent a datagram to a client, and the kernel did not take it.
+pub const ENCAP_NOT_TAKEN: &str = "encap-not-taken";
 
 /// Which of the two paths handled a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,20 +116,26 @@ pub struct Snapshot {
     pub uptime: Duration,
     /// Where and how the fast path is attached.
     pub xdp: Vec<Attachment>,
+    /// How often the fast path had no room for a peer, which then went through the daemon.
+    pub xdp_refused: u64,
     /// Forwarded packets, by direction and path.
     pub traffic: BTreeMap<(&'static str, Path), Traffic>,
     /// Packets that were dropped, by path and reason.
     pub dropped: BTreeMap<(Path, &'static str), u64>,
     /// Frames that the fast path left to the kernel or the daemon as they were, by reason.
     pub passed: BTreeMap<&'static str, u64>,
-    /// Bubbles sent; one for each datagram.
-    pub bubbles_sent: u64,
-    /// Bubbles received.
-    pub bubbles_received: u64,
+    /// What happened to bubbles, one for each datagram.
+    pub bubbles: BTreeMap<&'static str, u64>,
+    /// What happened to the ICMPv6 errors for destinations that do not answer.
+    pub unreachable: BTreeMap<&'static str, u64>,
     /// Peers that are known to be where their mapping says.
     pub peers_trusted: u64,
     /// Peers of which proof is awaited.
     pub peers_untrusted: u64,
+    /// Packets that wait for an answer of their destination.
+    pub queue_packets: u64,
+    /// Octets that they take, with what it costs to keep them.
+    pub queue_bytes: u64,
 }
 
 impl Snapshot {
@@ -146,6 +159,47 @@ impl Snapshot {
     /// Adds packets that the daemon dropped.
     pub fn add_dropped(&mut self, reason: &'static str, packets: u64) {
         *self.dropped.entry((Path::Userspace, reason)).or_default() += packets;
+    }
+
+    /// Bubbles sent, of every kind.
+    #[must_use]
+    pub fn bubbles_sent(&self) -> u64 {
+        self.bubbles_of(&[Bubble::SentDirect, Bubble::SentIndirect])
+    }
+
+    /// Bubbles received, of every kind.
+    #[must_use]
+    pub fn bubbles_received(&self) -> u64 {
+        self.bubbles_of(&[Bubble::ReceivedDirect, Bubble::ReceivedCookie])
+    }
+
+    fn bubbles_of(&self, kinds: &[Bubble]) -> u64 {
+        let of = |kind: &Bubble| self.bubbles.get(kind.reason()).copied();
+        kinds.iter().filter_map(of).sum()
+    }
+
+    /// Adds what the relay has counted, and how full it is.
+    pub fn add_relay(&mut self, relay: &Statistics) {
+        for (direction, traffic) in [
+            (Direction::Encap, relay.encapsulated),
+            (Direction::Decap, relay.decapsulated),
+        ] {
+            self.add_traffic(direction, Path::Userspace, traffic.packets, traffic.octets);
+        }
+        for &reason in DropReason::ALL {
+            self.add_dropped(reason.reason(), relay.dropped(reason));
+        }
+        for &kind in Bubble::ALL {
+            *self.bubbles.entry(kind.reason()).or_default() += relay.bubbles(kind);
+        }
+        for &outcome in Unreachable::ALL {
+            let count = self.unreachable.entry(outcome.reason()).or_default();
+            *count += relay.unreachable(outcome);
+        }
+        self.peers_trusted += relay.trusted_peers as u64;
+        self.peers_untrusted += relay.untrusted_peers as u64;
+        self.queue_packets += relay.queue_packets as u64;
+        self.queue_bytes += relay.queue_octets as u64;
     }
 
     /// Adds what the fast path has counted, summed over the CPUs.
@@ -182,6 +236,8 @@ fn ipv6_octets(direction: Direction, counter: maps::Counter) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -217,6 +273,106 @@ mod tests {
         );
         assert_eq!(snapshot.dropped[&(Path::Xdp, "decap-own-source")], 10);
         assert_eq!(snapshot.passed["encap-unknown-peer"], 10);
+    }
+
+    #[test]
+    fn the_relays_numbers_are_all_there() {
+        let mut snapshot = Snapshot::default();
+        let mut relay = Statistics::default();
+        relay.encapsulated.packets = 2;
+        relay.encapsulated.octets = 200;
+        relay.trusted_peers = 5;
+        relay.queue_packets = 6;
+        snapshot.add_relay(&relay);
+        let traffic = snapshot.traffic(Direction::Encap, Path::Userspace);
+        assert_eq!((traffic.packets, traffic.bytes), (2, 200));
+        assert_eq!((snapshot.peers_trusted, snapshot.queue_packets), (5, 6));
+        assert_eq!(snapshot.dropped.len(), DropReason::ALL.len());
+        assert_eq!(snapshot.bubbles.len(), Bubble::ALL.len());
+        assert_eq!(snapshot.unreachable.len(), Unreachable::ALL.len());
+    }
+
+    #[test]
+    fn every_kind_of_bubble_that_travels_counts() {
+        let mut snapshot = Snapshot::default();
+        for (weight, kind) in Bubble::ALL.iter().enumerate() {
+            snapshot
+                .bubbles
+                .insert(kind.reason(), 10_u64.pow(weight as u32));
+        }
+        let sum = |prefix: &str| -> u64 {
+            let kinds = snapshot.bubbles.iter();
+            kinds
+                .filter(|(kind, _)| kind.starts_with(prefix))
+                .map(|(_, count)| count)
+                .sum()
+        };
+        assert_eq!(snapshot.bubbles_sent(), sum("sent-"));
+        assert_eq!(snapshot.bubbles_received(), sum("received-"));
+    }
+
+    /// The documentation, with a table for each of these headings.
+    const DOCUMENTATION: &str = include_str!("../../../docs/statistics.md");
+
+    fn documented(heading: &str) -> BTreeSet<&'static str> {
+        let start = DOCUMENTATION.find(heading).expect(heading) + heading.len();
+        let section = &DOCUMENTATION[start..];
+        let section = section.split("\n## ").next().unwrap_or_default();
+        section
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+            .map(|(name, _)| name)
+            .collect()
+    }
+
+    fn verdicts(action: Action) -> BTreeSet<&'static str> {
+        let verdicts = Verdict::ALL.iter();
+        verdicts
+            .filter(|verdict| verdict.action() == action)
+            .map(|verdict| verdict.reason())
+            .collect()
+    }
+
+    #[test]
+    fn every_reason_is_documented_and_no_other() {
+        let daemon = DropReason::ALL.iter().map(|reason| reason.reason());
+        let host = [DECAP_NOT_TAKEN, ENCAP_NOT_TAKEN];
+        for (heading, reasons) in [
+            ("## Dropped by the daemon", daemon.chain(host).collect()),
+            ("## Dropped by the fast path", verdicts(Action::Drop)),
+            ("## Passed by the fast path", verdicts(Action::Pass)),
+            (
+                "## Bubbles",
+                Bubble::ALL.iter().map(|kind| kind.reason()).collect(),
+            ),
+            (
+                "## Destination unreachable",
+                Unreachable::ALL.iter().map(|kind| kind.reason()).collect(),
+            ),
+        ] {
+            assert_eq!(documented(heading), reasons, "{heading}");
+        }
+    }
+
+    #[test]
+    fn every_metric_is_documented_and_no_other() {
+        let text = render(Snapshot::default()).unwrap();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let metrics: BTreeSet<String> = types
+            .filter_map(|line| line.split_once(' '))
+            .map(|(name, kind)| match kind {
+                "counter" => format!("{name}_total"),
+                _ => name.to_owned(),
+            })
+            .collect();
+        let documented = documented("# Statistics");
+        assert_eq!(
+            documented
+                .into_iter()
+                .map(str::to_owned)
+                .collect::<BTreeSet<_>>(),
+            metrics
+        );
     }
 
     #[test]

@@ -69,16 +69,44 @@ impl Collector for Snapshot {
             "Frames that the fast path left to the kernel and the daemon",
             passed,
         )?;
-        let bubbles = [
-            ([ROLE, ("direction", "sent")], self.bubbles_sent),
-            ([ROLE, ("direction", "received")], self.bubbles_received),
-        ];
-        counters(&mut to, "bubbles", "Bubbles", bubbles)?;
+        counters(
+            &mut to,
+            "xdp_refused_peers",
+            "Peers that the fast path had no room for",
+            [([ROLE], self.xdp_refused)],
+        )?;
+        let labelled = |(&kind, &count): (&&'static str, &u64)| ([ROLE, ("kind", kind)], count);
+        counters(
+            &mut to,
+            "bubbles",
+            "Bubbles by what happened to them",
+            self.bubbles.iter().map(labelled),
+        )?;
+        counters(
+            &mut to,
+            "unreachable",
+            "ICMPv6 errors for destinations that do not answer, by what happened to them",
+            self.unreachable.iter().map(labelled),
+        )?;
         let peers = [
             ([ROLE, ("state", "trusted")], self.peers_trusted),
             ([ROLE, ("state", "untrusted")], self.peers_untrusted),
         ];
         gauges(&mut to, "peers", "Peers that the daemon knows", peers)?;
+        for (name, help, value) in [
+            (
+                "queue_packets",
+                "Packets that wait for an answer of their destination",
+                self.queue_packets,
+            ),
+            (
+                "queue_bytes",
+                "Octets that waiting packets take",
+                self.queue_bytes,
+            ),
+        ] {
+            gauges(&mut to, name, help, [([ROLE], value)])?;
+        }
         let attached = self.xdp.iter().map(|attachment| {
             let labels = [
                 ("interface", &*attachment.interface),
@@ -148,13 +176,15 @@ mod tests {
                 mode: Mode::Native,
                 reason: String::new(),
             }],
-            bubbles_sent: 5,
+            queue_bytes: 11,
             peers_trusted: 7,
             ..Snapshot::default()
         };
         snapshot.add_traffic(Direction::Encap, Path::Xdp, 3, 4_000);
         snapshot.add_dropped("source", 2);
         snapshot.passed.insert("decap-bubble", 4);
+        snapshot.bubbles.insert("sent-direct", 5);
+        snapshot.unreachable.insert("no-source", 6);
         let text = render(snapshot).unwrap();
         for line in [
             r#"teredo_packets_total{role="relay",direction="encap",path="xdp"} 3"#,
@@ -162,8 +192,9 @@ mod tests {
             r#"teredo_bytes_total{role="relay",direction="encap",path="xdp"} 4000"#,
             r#"teredo_dropped_total{role="relay",path="userspace",reason="source"} 2"#,
             r#"teredo_passed_total{reason="decap-bubble"} 4"#,
-            r#"teredo_bubbles_total{role="relay",direction="sent"} 5"#,
-            r#"teredo_bubbles_total{role="relay",direction="received"} 0"#,
+            r#"teredo_bubbles_total{role="relay",kind="sent-direct"} 5"#,
+            r#"teredo_unreachable_total{role="relay",kind="no-source"} 6"#,
+            r#"teredo_queue_bytes{role="relay"} 11"#,
             r#"teredo_peers{role="relay",state="trusted"} 7"#,
             r#"teredo_xdp_attached{interface="eth0",mode="native"} 1"#,
             r#"teredo_uptime_seconds 1.5"#,

@@ -347,3 +347,134 @@ impl Peers {
         chain.length -= 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rand::{SeedableRng as _, rngs::StdRng};
+
+    const MAX: usize = 24;
+
+    fn table() -> Peers {
+        Peers::new(MAX, Keyed::new(&mut StdRng::from_seed([1; 32])))
+    }
+
+    fn address(number: u8) -> [u8; 16] {
+        [number; 16]
+    }
+
+    #[test]
+    fn p02_a_new_peer_is_neither_trusted_nor_fresh() {
+        let mut peers = table();
+        let index = peers.insert(address(1), Endpoint::default());
+        let peer = &peers[index];
+        assert!(!peer.is_trusted());
+        assert!(!peer.is_usable(Instant::ZERO, Duration::from_secs(30)));
+        assert!(peer.pending.is_none());
+        assert_eq!(peers.find(&address(1)), Some(index));
+        assert_eq!(peers.find(&address(2)), None);
+    }
+
+    #[test]
+    fn p03_usable_is_trusted_and_fresh() {
+        let mut peers = table();
+        let index = peers.insert(address(1), Endpoint::default());
+        peers.trust(index);
+        let now = Instant::from_nanos(100_000_000_000);
+        peers[index].last_received = now;
+        let lifetime = Duration::from_secs(30);
+        assert!(peers[index].is_usable(now + lifetime - Duration::from_nanos(1), lifetime));
+        assert!(!peers[index].is_usable(now + lifetime, lifetime));
+    }
+
+    #[test]
+    fn p06_an_eighth_is_for_the_untrusted() {
+        for (max, untrusted) in [(0, 1), (2, 1), (16, 2), (65_536, 8_192)] {
+            let peers = Peers::new(max, Keyed::new(&mut StdRng::from_seed([1; 32])));
+            assert_eq!(peers.max_untrusted, untrusted);
+            assert_eq!(peers.max_untrusted + peers.max_trusted, max.max(2));
+        }
+    }
+
+    /// What the table should hold: most recently used first.
+    #[derive(Default)]
+    struct Model {
+        trusted: Vec<u8>,
+        untrusted: Vec<u8>,
+    }
+
+    impl Model {
+        fn forget(&mut self, number: u8) -> bool {
+            let is_trusted = self.trusted.contains(&number);
+            self.trusted.retain(|&one| one != number);
+            self.untrusted.retain(|&one| one != number);
+            is_trusted
+        }
+
+        fn knows(&self, number: u8) -> bool {
+            self.trusted.contains(&number) || self.untrusted.contains(&number)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn p06_the_table_behaves_like_two_lists(
+            steps in prop::collection::vec((0_u8..5, 0_u8..60), 1..400)
+        ) {
+            let (mut peers, mut model) = (table(), Model::default());
+            let (max_trusted, max_untrusted) = (MAX - MAX / 8, MAX / 8);
+            for (action, number) in steps {
+                let found = peers.find(&address(number));
+                prop_assert_eq!(found.is_some(), model.knows(number));
+                match (action, found) {
+                    (0 | 1, None) => {
+                        if let Some(oldest) = peers.make_room() {
+                            prop_assert_eq!(&peers[oldest].address, &address(model.untrusted.pop().unwrap()));
+                            peers.remove(oldest);
+                        }
+                        peers.insert(address(number), Endpoint::default());
+                        model.untrusted.insert(0, number);
+                    }
+                    (0 | 1, Some(index)) if !peers[index].is_trusted() => {
+                        if let Some(oldest) = peers.make_trusted_room() {
+                            prop_assert_eq!(&peers[oldest].address, &address(model.trusted.pop().unwrap()));
+                            peers.remove(oldest);
+                        }
+                        peers.trust(index);
+                        model.forget(number);
+                        model.trusted.insert(0, number);
+                    }
+                    (2, Some(index)) => {
+                        peers.touch(index);
+                        if model.forget(number) {
+                            model.trusted.insert(0, number);
+                        } else {
+                            model.untrusted.insert(0, number);
+                        }
+                    }
+                    (3, Some(index)) if peers[index].is_trusted() && !peers.is_untrusted_full() => {
+                        peers.distrust(index);
+                        model.forget(number);
+                        model.untrusted.push(number);
+                    }
+                    (4, Some(index)) => {
+                        peers.remove(index);
+                        model.forget(number);
+                        prop_assert!(peers.at(index).is_none());
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(peers.trusted(), model.trusted.len());
+                prop_assert_eq!(peers.untrusted(), model.untrusted.len());
+                prop_assert!(peers.trusted() <= max_trusted && peers.untrusted() <= max_untrusted);
+                prop_assert!(peers.slots.len() <= MAX);
+                prop_assert_eq!(peers.iter().count(), peers.len());
+                for (index, peer) in peers.iter() {
+                    prop_assert_eq!(peers.find(&peer.address), Some(index));
+                    prop_assert_eq!(peer.is_trusted(), model.trusted.contains(&peer.address[0]));
+                }
+            }
+        }
+    }
+}

@@ -35,3 +35,36 @@ impl Timers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(nanoseconds: u64) -> Instant {
+        Instant::from_nanos(nanoseconds)
+    }
+
+    #[test]
+    fn earliest_first_and_not_before_time() {
+        let mut timers = Timers::default();
+        for (deadline, index) in [(30, 3), (10, 1), (20, 2)] {
+            timers.push(at(deadline), index);
+        }
+        assert_eq!(timers.first(), Some((at(10), 1)));
+        assert_eq!(timers.pop_due(at(9)), None);
+        assert_eq!(timers.pop_due(at(20)), Some((at(10), 1)));
+        assert_eq!(timers.pop_due(at(20)), Some((at(20), 2)));
+        assert_eq!(timers.pop_due(at(20)), None);
+    }
+
+    #[test]
+    fn deadlines_that_no_longer_hold_do_not_pile_up() {
+        let mut timers = Timers::default();
+        for deadline in (0..100_000).rev() {
+            timers.push(at(deadline), 7);
+            timers.compact(1, |one, index| (one, index) == (at(deadline), 7));
+            assert!(timers.0.len() <= 67);
+        }
+        assert_eq!(timers.pop_due(at(0)), Some((at(0), 7)));
+    }
+}

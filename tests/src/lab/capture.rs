@@ -235,7 +235,7 @@ impl Frames {
 }
 
 /// A packet socket that receives everything on the interface.
-fn listen(interface: &str) -> Result<OwnedFd> {
+pub(crate) fn listen(interface: &str) -> Result<OwnedFd> {
     let index = if_nametoindex(interface)?;
     let socket = socket(
         AddressFamily::Packet,
@@ -306,7 +306,7 @@ fn record(
 }
 
 /// The next frame's length and whether it goes out; nothing when none waits.
-fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Option<(usize, bool)>> {
+pub(crate) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Option<(usize, bool)>> {
     // SAFETY: all-zero octets are a valid sockaddr_ll.
     let mut from = unsafe { mem::zeroed::<libc::sockaddr_ll>() };
     let mut size = size_of::<libc::sockaddr_ll>() as libc::socklen_t;

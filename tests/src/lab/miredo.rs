@@ -164,14 +164,18 @@ impl Client {
     }
 }
 
-/// The Teredo address on the client's interface.
+/// The Teredo address on the client's interface, once the default route through it is there too:
+/// Miredo sets that after the address.
 fn address(namespace: &Namespace) -> Result<Option<Ipv6Addr>> {
     // There is no such interface yet when `ip` fails.
-    let text = namespace
-        .ip(&format!("-6 -o addr show dev {INTERFACE} scope global"))
-        .unwrap_or_default();
-    Ok(text
-        .split_whitespace()
-        .filter_map(|word| word.strip_suffix("/32")?.parse::<Ipv6Addr>().ok())
-        .find(|address| address.segments()[..2] == [0x2001, 0]))
+    let show = |what: &str| namespace.ip(what).unwrap_or_default();
+    if show(&format!("-6 route show default dev {INTERFACE}")).is_empty() {
+        return Ok(None);
+    }
+    Ok(
+        show(&format!("-6 -o addr show dev {INTERFACE} scope global"))
+            .split_whitespace()
+            .filter_map(|word| word.strip_suffix("/32")?.parse::<Ipv6Addr>().ok())
+            .find(|address| address.segments()[..2] == [0x2001, 0]),
+    )
 }

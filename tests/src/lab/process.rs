@@ -226,15 +226,24 @@ impl Daemon {
     ///
     /// When the process has ended.
     pub fn resident(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.pid());
-        let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        let kibibytes = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|rest| rest.trim().strip_suffix(" kB"))
-            .context("no VmRSS")?;
-        Ok(kibibytes.trim().parse::<u64>()? * 1024)
+        resident(self.pid())
     }
+}
+
+/// Resident memory of a process, in octets.
+///
+/// # Errors
+///
+/// When the process has ended.
+pub fn resident(pid: Pid) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let kibibytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB"))
+        .context("no VmRSS")?;
+    Ok(kibibytes.trim().parse::<u64>()? * 1024)
 }
 
 /// CPU time of a process, in user and kernel mode.

@@ -246,6 +246,32 @@ impl Scene {
         Ok(namespace)
     }
 
+    /// What a daemon could leave behind in the relay's namespace: interfaces and their XDP
+    /// programs, routes, sysctls of forwarding.
+    ///
+    /// # Errors
+    ///
+    /// When `ip` fails.
+    pub fn relay_state(&self) -> Result<String> {
+        let mut state = String::new();
+        for line in self.relay.ip("-o -d link show")?.lines() {
+            let name = line.split(':').nth(1).unwrap_or_default();
+            let program = if line.contains("prog/xdp") {
+                " with XDP"
+            } else {
+                ""
+            };
+            state += &format!("{name}{program}\n");
+        }
+        for arguments in ["-6 route show table all", "-4 route show table all"] {
+            state += &self.relay.ip(arguments)?;
+        }
+        for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+            state += &format!("{key} = {}\n", self.relay.read_sysctl(key)?);
+        }
+        Ok(state)
+    }
+
     /// Captures what the relay sends and receives on the IPv4 internet.
     ///
     /// # Errors

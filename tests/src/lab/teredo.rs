@@ -5,7 +5,7 @@ use std::{
     net::Ipv6Addr,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus},
+    process::Command,
     time::Duration,
 };
 
@@ -119,21 +119,6 @@ impl Teredo {
         let command = run(namespace, &file)?;
         let daemon = Daemon::start("teredo", command, directory)?;
         Ok(Self { daemon, file })
-    }
-
-    /// Runs the daemon to its end, for configurations that it must refuse.
-    ///
-    /// # Errors
-    ///
-    /// When it still runs after `timeout`.
-    pub fn refuse(
-        namespace: &Namespace,
-        config: &Config,
-        timeout: Duration,
-    ) -> Result<(ExitStatus, String)> {
-        let mut teredo = Self::start_unready(namespace, config)?;
-        let status = teredo.daemon.wait(timeout)?;
-        Ok((status, teredo.daemon.log()))
     }
 
     /// Starts a daemon with the same configuration after this one was ended in whatever way, and

@@ -12,6 +12,9 @@ mod reception;
 mod transmission;
 mod upkeep;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::VecDeque,
     net::{Ipv4Addr, Ipv6Addr},

@@ -122,7 +122,7 @@ impl Relay {
                 && self.cookie.proves(now, source, destination)
         };
         let is_proved = match (is_embedded, self.config.strict_trust) {
-            _ if is_bubble && has_cookie() => true,
+            _ if has_cookie() => true,
             _ if is_known => false,
             (true, false) => false,
             (true, true) if found.is_some() => return Err(DropReason::DecapStrictTrust),

@@ -38,10 +38,11 @@ impl Relay {
         now: Instant,
         packet: &'p mut [u8],
     ) -> Option<(Endpoint, &'p [u8])> {
+        let is_first = self.transmits.is_empty();
         match self.route(now, packet) {
             Ok(Way::Send(to, length)) => {
                 let payload = packet.get(..length)?;
-                if self.transmits.is_empty() {
+                if is_first {
                     self.statistics.encapsulated.add(length);
                     return Some((to, payload));
                 }

@@ -201,9 +201,8 @@ impl Relay {
                 || peer.last_sent >= peer.last_received + self.config.refresh_after;
             if silence >= self.config.refresh_after && is_sending {
                 self.refresh(now, index);
-            } else {
-                self.arm_trusted(now, index);
             }
+            self.arm_trusted(now, index);
         } else if now >= retirement(peer) {
             self.remove(index);
         } else {

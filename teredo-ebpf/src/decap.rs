@@ -1,0 +1,163 @@
+//! IPv4 to IPv6: a packet of a trusted peer leaves its UDP datagram.
+
+use aya_ebpf::programs::XdpContext;
+use teredo_common::{
+    address::Endpoint,
+    checksum::{Sum, encapsulation},
+    maps::Peer,
+    verdict::Verdict,
+    wire::{
+        DESTINATION_OPTIONS, ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV6, FRAGMENT, HOP_BY_HOP,
+        IPV6_HEADER, NO_NEXT_HEADER, ROUTING, UDP, UDP_HEADER,
+    },
+};
+
+use crate::{
+    maps, native,
+    packet::{self, Frame},
+    peer, route, settings, transport,
+};
+
+/// Everything but "don't fragment": reserved bit, "more fragments", offset.
+const FRAGMENTED: u16 = 0xbfff_u16.to_be();
+/// Octets up to the end of the UDP header.
+const OUTER: usize = ETHERNET_HEADER + ENCAPSULATION;
+/// Octets up to the end of the inner IPv6 header.
+const HEADERS: usize = OUTER + IPV6_HEADER;
+
+/// Turns the frame into a native one and returns the interface to send it through, or leaves it as
+/// it is and says why. Conditions in the order of the decision table, except that the tests for
+/// being addressed to the relay come first.
+#[inline(always)]
+pub fn decapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
+    let outer = frame.at::<OUTER>(0).ok_or(Verdict::DecapNotOurs)?;
+    let relay = settings::relay();
+    if outer.read::<u8, 23>() != UDP || outer.read::<u32, 30>() != settings::relay_address() {
+        return Err(Verdict::DecapNotOurs);
+    }
+    if outer.read::<u8, 14>() != 0x45 {
+        return Err(Verdict::DecapIpv4Options);
+    }
+    if outer.read::<u16, 20>() & FRAGMENTED != 0 {
+        return Err(Verdict::DecapFragment);
+    }
+    let from = outer.read::<u32, 26>();
+    let port = outer.read::<u16, 34>();
+    if outer.read::<u16, 36>() != settings::relay_port() || port == 0 {
+        return Err(Verdict::DecapNotOurs);
+    }
+    if outer.read::<u8, 22>() == 0 {
+        return Err(Verdict::DecapTimeToLive);
+    }
+    let header = [
+        outer.read::<u32, 14>(),
+        outer.read::<u32, 18>(),
+        outer.read::<u32, 22>(),
+        from,
+        outer.read::<u32, 30>(),
+    ];
+    let sum = header
+        .iter()
+        .fold(Sum::ZERO, |sum, word| sum.add_4(word.to_ne_bytes()));
+    if !sum.is_valid() {
+        return Err(Verdict::DecapHeaderChecksum);
+    }
+    let total = usize::from(u16::from_be(outer.read::<u16, 16>()));
+    let datagram = usize::from(u16::from_be(outer.read::<u16, 38>()));
+    let padding = frame.length().wrapping_sub(ETHERNET_HEADER + total);
+    if (padding as isize) < 0
+        || datagram + (ENCAPSULATION - UDP_HEADER) != total
+        || datagram < UDP_HEADER + IPV6_HEADER
+    {
+        return Err(Verdict::DecapLength);
+    }
+    if outer.read::<u8, 15>() & 3 != 0 {
+        return Err(Verdict::DecapCongestion);
+    }
+    if from == settings::relay_address() {
+        return Err(Verdict::DecapOwnSource);
+    }
+
+    let head = frame.at::<HEADERS>(0).ok_or(Verdict::DecapLength)?;
+    if head.read::<u8, 42>() >> 4 != 6 {
+        return Err(Verdict::DecapNotIpv6);
+    }
+    let payload = u16::from_be(head.read::<u16, 46>());
+    if usize::from(payload) + UDP_HEADER + IPV6_HEADER != datagram {
+        return Err(Verdict::DecapTrailers);
+    }
+    let next_header = head.read::<u8, 48>();
+    if payload == 0 || next_header == NO_NEXT_HEADER {
+        return Err(Verdict::DecapBubble);
+    }
+    if is_extended(frame, next_header) {
+        return Err(Verdict::DecapExtensionHeader);
+    }
+    if head.read::<u32, 50>() != settings::prefix() {
+        return Err(Verdict::DecapSource);
+    }
+
+    let entry = maps::peer(head.address::<50>()).ok_or(Verdict::DecapUnknownPeer)?;
+    let now = maps::now();
+    let peer = peer::usable(entry, now).ok_or(Verdict::DecapStalePeer)?;
+    let embedded = !head.read::<u32, 62>() == from && !head.read::<u16, 60>() == port;
+    if peer.address != from || peer.port != port || !(embedded || peer.flags & Peer::SYMMETRIC != 0)
+    {
+        return Err(Verdict::DecapMapping);
+    }
+
+    let destination = head.words::<66>();
+    if !native::is_relayed(destination) {
+        return Err(Verdict::DecapDestination);
+    }
+    let hop_limit = head.read::<u8, 49>();
+    if hop_limit <= 1 {
+        return Err(Verdict::DecapHopLimit);
+    }
+    let checksum = outer.read::<u16, 40>();
+    if checksum != 0 {
+        let [a, b, c, d] = head.read::<u32, 42>().to_ne_bytes();
+        let [e, f, g, h] = head.read::<u32, 46>().to_ne_bytes();
+        let client = Endpoint {
+            address: from.to_ne_bytes(),
+            port: port.to_ne_bytes(),
+        };
+        let proof = encapsulation(client, relay, &[a, b, c, d, e, f, g, h]);
+        if u16::from_ne_bytes(proof) != checksum
+            || !transport::covers_payload(frame, HEADERS, next_header, payload)
+        {
+            return Err(Verdict::DecapChecksum);
+        }
+    }
+    let hop = route::to_ipv6(context, head.words::<50>(), destination, now)
+        .ok_or(Verdict::DecapNextHop)?;
+    if u32::from(payload) + IPV6_HEADER as u32 > hop.mtu {
+        return Err(Verdict::DecapTooBig);
+    }
+
+    if !packet::move_start(context, ENCAPSULATION as i32) {
+        return Err(Verdict::DecapLength);
+    }
+    if padding != 0 && !packet::cut_end(context, padding) {
+        return Err(Verdict::DecapAborted);
+    }
+    let head = Frame::of(context)
+        .at::<{ ETHERNET_HEADER + IPV6_HEADER }>(0)
+        .ok_or(Verdict::DecapAborted)?;
+    hop.write_ethernet(head, ETHERTYPE_IPV6);
+    head.write::<u8, { ETHERNET_HEADER + 7 }>(hop_limit - 1);
+    peer::received(entry, peer, now);
+    Ok(hop.interface)
+}
+
+/// Whether there may be a routing header that userspace has to see: behind options, or in a
+/// fragment, too.
+#[inline(always)]
+fn is_extended(frame: Frame, next_header: u8) -> bool {
+    let behind = match frame.at::<1>(HEADERS) {
+        Some(fragment) if next_header == FRAGMENT => fragment.read::<u8, 0>(),
+        _ => next_header,
+    };
+    let is_nested = behind == FRAGMENT && next_header == FRAGMENT;
+    is_nested || matches!(behind, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS)
+}

@@ -1,0 +1,121 @@
+//! IPv6 to IPv4: a packet for a trusted peer is put into a UDP datagram.
+
+use aya_ebpf::programs::XdpContext;
+use teredo_common::{
+    checksum::{Sum, encapsulation},
+    maps::Settings,
+    verdict::Verdict,
+    wire::{
+        DESTINATION_OPTIONS, ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV4, HOP_BY_HOP,
+        IPV6_HEADER, NO_NEXT_HEADER, OUTER_TTL, ROUTING, UDP, UDP_HEADER,
+    },
+};
+
+use crate::{
+    maps, native,
+    packet::{self, Frame},
+    peer, route, settings, transport,
+};
+
+/// Octets up to the end of the IPv6 header.
+const HEADERS: usize = ETHERNET_HEADER + IPV6_HEADER;
+/// Octets up to the end of the first eight of the IPv6 header, once encapsulated.
+const WRITTEN: usize = ETHERNET_HEADER + ENCAPSULATION + 8;
+
+/// Version 4, header of five words, no differentiated services, no congestion notification.
+const VERSION: u16 = 0x4500;
+const TTL_AND_PROTOCOL: u16 = (OUTER_TTL as u16) << 8 | UDP as u16;
+
+/// Turns the frame into an encapsulated one and returns the interface to send it through, or leaves
+/// it as it is and says why. Conditions in the order of the decision table, except that the test
+/// for being a Teredo client's comes first.
+#[inline(always)]
+pub fn encapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
+    let head = frame.at::<HEADERS>(0).ok_or(Verdict::EncapLength)?;
+    if head.read::<u32, 38>() != settings::prefix() {
+        return Err(Verdict::EncapNotOurs);
+    }
+    let payload = u16::from_be(head.read::<u16, 18>());
+    let padding = frame.length().wrapping_sub(HEADERS + usize::from(payload));
+    if head.read::<u8, 14>() >> 4 != 6 || (padding as isize) < 0 {
+        return Err(Verdict::EncapLength);
+    }
+    if !native::is_relayed(head.words::<22>()) {
+        return Err(Verdict::EncapSource);
+    }
+    let next_header = head.read::<u8, 20>();
+    if payload == 0 || next_header == NO_NEXT_HEADER {
+        return Err(Verdict::EncapBubble);
+    }
+    if matches!(next_header, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS) {
+        return Err(Verdict::EncapExtensionHeader);
+    }
+
+    let entry = maps::peer(head.address::<38>()).ok_or(Verdict::EncapUnknownPeer)?;
+    let now = maps::now();
+    let peer = peer::usable(entry, now).ok_or(Verdict::EncapStalePeer)?;
+    let hop_limit = head.read::<u8, 21>();
+    if hop_limit <= 1 {
+        return Err(Verdict::EncapHopLimit);
+    }
+    let length = u32::from(payload) + IPV6_HEADER as u32;
+    if length > settings::mtu() {
+        return Err(Verdict::EncapTooBig);
+    }
+    let relay = settings::relay();
+    let mapped = peer.mapped();
+    let [a, b, c, d] = head.read::<u32, 14>().to_ne_bytes();
+    let [e, f, g, _] = head.read::<u32, 18>().to_ne_bytes();
+    let first = [a, b, c, d, e, f, g, hop_limit - 1];
+    let checksum = if settings::has(Settings::ALWAYS_ZERO_CHECKSUM) {
+        [0, 0]
+    } else if transport::covers_payload(frame, HEADERS, next_header, payload) {
+        encapsulation(relay, mapped, &first)
+    } else if settings::has(Settings::ALLOW_ZERO_CHECKSUM) {
+        [0, 0]
+    } else {
+        return Err(Verdict::EncapChecksum);
+    };
+    // SAFETY: a field of a value of the map.
+    let slot = unsafe { &raw mut (*entry).next_hop };
+    let hop = route::to_ipv4(context, mapped, slot, now).ok_or(Verdict::EncapNextHop)?;
+    if length + ENCAPSULATION as u32 > hop.mtu {
+        return Err(Verdict::EncapTooBig);
+    }
+
+    if !packet::move_start(context, -(ENCAPSULATION as i32)) {
+        return Err(Verdict::EncapHeadroom);
+    }
+    if padding != 0 && !packet::cut_end(context, padding) {
+        return Err(Verdict::EncapAborted);
+    }
+    let head = Frame::of(context)
+        .at::<WRITTEN>(0)
+        .ok_or(Verdict::EncapAborted)?;
+    hop.write_ethernet(head, ETHERTYPE_IPV4);
+    let total = length as u16 + ENCAPSULATION as u16;
+    let identification = maps::identification();
+    let header_checksum = Sum::ZERO
+        .add(VERSION)
+        .add(total)
+        .add(identification)
+        .add(TTL_AND_PROTOCOL)
+        .add_4(relay.address)
+        .add_4(mapped.address)
+        .checksum();
+    head.write::<u16, 14>(VERSION.to_be());
+    head.write::<u16, 16>(total.to_be());
+    head.write::<u16, 18>(identification.to_be());
+    head.write::<u16, 20>(0);
+    head.write::<u16, 22>(TTL_AND_PROTOCOL.to_be());
+    head.write::<u16, 24>(u16::from_ne_bytes(header_checksum));
+    head.write::<u32, 26>(u32::from_ne_bytes(relay.address));
+    head.write::<u32, 30>(u32::from_ne_bytes(mapped.address));
+    head.write::<u16, 34>(u16::from_ne_bytes(relay.port));
+    head.write::<u16, 36>(u16::from_ne_bytes(mapped.port));
+    head.write::<u16, 38>((length as u16 + UDP_HEADER as u16).to_be());
+    head.write::<u16, 40>(u16::from_ne_bytes(checksum));
+    head.write::<u8, 49>(hop_limit - 1);
+    peer::sent(entry, now);
+    Ok(hop.interface)
+}

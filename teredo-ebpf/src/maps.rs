@@ -1,0 +1,134 @@
+//! The maps, and what the program does with the small ones. Layouts: [`teredo_common::maps`].
+
+use aya_ebpf::{
+    helpers,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
+};
+use teredo_common::{
+    maps::{
+        COUNTERS_MAX, Counter, INTERFACES_MAX, Interface, OWN_IPV4_MAX, PEERS_MAX, Peer,
+        ROUTE_SLOTS, Route, SERVED_MAX,
+    },
+    time::Instant,
+    verdict::Verdict,
+};
+
+use crate::{packet::Octets, settings};
+
+#[map]
+static PEERS: HashMap<[u8; 16], Peer> = HashMap::with_max_entries(PEERS_MAX, 0);
+#[map]
+static SERVED: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(SERVED_MAX, 0);
+#[map]
+static OWN_IPV4: HashMap<[u8; 4], u8> = HashMap::with_max_entries(OWN_IPV4_MAX, 0);
+#[map]
+static INTERFACES: Array<Interface> = Array::with_max_entries(INTERFACES_MAX, 0);
+#[map]
+static GENERATION: Array<u32> = Array::with_max_entries(1, 0);
+#[map]
+static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTERS_MAX, 0);
+#[map]
+static ROUTES: PerCpuArray<Route> = PerCpuArray::with_max_entries(ROUTE_SLOTS, 0);
+#[map]
+static IDENTIFICATION: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+
+/// The entry of a peer. The kernel may give it to another peer while this CPU uses it, if userspace
+/// removes the one and inserts the other in that microsecond: what is read is checked against the
+/// packet where it matters, and what is written harms nobody.
+#[inline(always)]
+pub fn peer(address: &[u8; 16]) -> Option<*mut Peer> {
+    PEERS.get_ptr_mut(address)
+}
+
+/// This CPU's slot for the way to a destination.
+#[inline(always)]
+pub fn route(slot: u32) -> Option<*mut Route> {
+    ROUTES.get_ptr_mut(slot)
+}
+
+/// Whether one of the prefixes that the relay serves holds the address.
+#[inline(always)]
+pub fn is_served(address: [u8; 16]) -> bool {
+    SERVED.get(Key::new(128, address)).is_some()
+}
+
+/// Whether this host has the IPv4 address.
+#[inline(always)]
+pub fn is_own_ipv4(address: [u8; 4]) -> bool {
+    OWN_IPV4.get_ptr(address).is_some()
+}
+
+#[inline(always)]
+fn interface(index: u32) -> Option<*const Interface> {
+    let interface = INTERFACES.get_ptr(Interface::slot(index, settings::interface_mask()))?;
+    // SAFETY: a value of the map; the verifier knows its size.
+    (unsafe { (*interface).index } == index).then_some(interface)
+}
+
+/// Whether packets may leave through the interface.
+#[inline(always)]
+pub fn is_way_out(index: u32) -> bool {
+    interface(index).is_some()
+}
+
+/// Whether a frame's destination is the address of the interface that it came by.
+#[inline(always)]
+pub fn is_own_station(index: u32, ethernet: Octets<14>) -> bool {
+    let Some(interface) = interface(index) else {
+        return false;
+    };
+    // SAFETY: a value of the map; the address is at an offset that is a multiple of four.
+    let (first, last) = unsafe {
+        let station = &raw const (*interface).station;
+        (
+            station.cast::<u32>().read(),
+            station.cast::<u16>().add(2).read(),
+        )
+    };
+    ethernet.read::<u32, 0>() == first && ethernet.read::<u16, 4>() == last
+}
+
+/// The generation that a cached next hop must have.
+#[inline(always)]
+pub fn generation() -> u32 {
+    match GENERATION.get_ptr(0) {
+        // SAFETY: a value of the map. Volatile, as the daemon writes it at any time.
+        Some(generation) => unsafe { generation.read_volatile() },
+        None => 0,
+    }
+}
+
+/// The next IPv4 identification, host byte order (requirement W-07).
+#[inline(always)]
+pub fn identification() -> u16 {
+    let Some(next) = IDENTIFICATION.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: a value of the map that belongs to this CPU.
+    unsafe {
+        let identification = next.read();
+        next.write(identification.wrapping_add(1));
+        identification as u16
+    }
+}
+
+/// Counts a frame that was `length` octets long when it arrived.
+#[inline(always)]
+pub fn count(verdict: Verdict, length: usize) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(verdict as u32) {
+        // SAFETY: a value of the map that belongs to this CPU.
+        unsafe {
+            (*counter).packets += 1;
+            (*counter).bytes += length as u64;
+        }
+    }
+}
+
+/// The clock of all stamps: precise to a tick, which is enough for lifetimes of seconds and takes
+/// half the time of the precise one.
+#[inline(always)]
+pub fn now() -> Instant {
+    // SAFETY: the helper has no arguments and no conditions.
+    Instant::from_nanos(unsafe { helpers::bpf_ktime_get_coarse_ns() })
+}

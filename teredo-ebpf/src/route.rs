@@ -1,0 +1,235 @@
+//! Where to send a translated frame: the kernel's routes and neighbours, remembered for a moment.
+
+use core::mem::{offset_of, zeroed};
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, xdp_action},
+    helpers,
+    programs::XdpContext,
+};
+use teredo_common::{
+    address::Endpoint,
+    maps::{NEXT_HOP_LIFETIME, NextHop, ROUTE_SLOTS, Route},
+    time::Instant,
+    wire::UDP,
+};
+
+use crate::{atomic::compare_exchange, maps, packet::Octets, settings};
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const LIFETIME: u64 = NEXT_HOP_LIFETIME.as_nanos() as u64;
+
+const _: () = {
+    // Generation and interface are one word, which other CPUs see change at once.
+    assert!(offset_of!(NextHop, generation) % 8 == 0);
+    assert!(offset_of!(NextHop, interface) == offset_of!(NextHop, generation) + 4);
+    // The two addresses are read and written as three words.
+    assert!(offset_of!(NextHop, destination) % 4 == 0);
+    assert!(offset_of!(NextHop, source) == offset_of!(NextHop, destination) + 6);
+    assert!(offset_of!(bpf_fib_lookup, smac) % 4 == 0);
+    assert!(offset_of!(bpf_fib_lookup, dmac) == offset_of!(bpf_fib_lookup, smac) + 6);
+};
+
+/// A way out, in registers.
+#[derive(Clone, Copy)]
+pub struct Hop {
+    /// Index of the interface.
+    pub interface: u32,
+    /// Octets of IP packet that fit.
+    pub mtu: u32,
+    /// Destination and source address of the frame.
+    stations: [u32; 3],
+}
+
+impl Hop {
+    /// Writes the first 14 octets of a frame that goes this way.
+    #[inline(always)]
+    pub fn write_ethernet<const N: usize>(self, head: Octets<N>, ethertype: u16) {
+        head.write::<u32, 0>(self.stations[0]);
+        head.write::<u32, 4>(self.stations[1]);
+        head.write::<u32, 8>(self.stations[2]);
+        head.write::<u16, 12>(ethertype.to_be());
+    }
+}
+
+/// The way to a native destination, remembered per CPU and destination.
+#[inline(always)]
+pub fn to_ipv6(
+    context: &XdpContext,
+    source: [u32; 4],
+    destination: [u32; 4],
+    now: Instant,
+) -> Option<Hop> {
+    let [a, b, c, d] = destination;
+    let mixed = (a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ d).wrapping_mul(0x9e37_79b1);
+    let route = maps::route(mixed >> (32 - ROUTE_SLOTS.ilog2()))?;
+    let generation = maps::generation();
+    // SAFETY: a value of the map; both fields are at offsets that are multiples of eight.
+    let (key, slot) = unsafe {
+        (
+            (&raw mut (*route).destination).cast::<[u32; 4]>(),
+            &raw mut (*route).next_hop,
+        )
+    };
+    // SAFETY: as above; the slot belongs to this CPU.
+    if unsafe { *key } == destination
+        && let Some(hop) = remembered(slot, now, generation)
+    {
+        return Some(hop);
+    }
+    // SAFETY: a structure of numbers, for which zero is a value.
+    let mut query: bpf_fib_lookup = unsafe { zeroed() };
+    query.family = AF_INET6;
+    query.__bindgen_anon_3.ipv6_src = source;
+    query.__bindgen_anon_4.ipv6_dst = destination;
+    let hop = look_up(context, &mut query)?;
+    // SAFETY: as above.
+    unsafe { *key = destination };
+    remember(slot, hop, now, generation);
+    Some(hop)
+}
+
+/// The way to a peer's endpoint, remembered in `slot`, which is part of the peer's entry.
+#[inline(always)]
+pub fn to_ipv4(
+    context: &XdpContext,
+    destination: Endpoint,
+    slot: *mut NextHop,
+    now: Instant,
+) -> Option<Hop> {
+    let generation = maps::generation();
+    if let Some(hop) = remembered(slot, now, generation) {
+        return Some(hop);
+    }
+    // SAFETY: a structure of numbers, for which zero is a value.
+    let mut query: bpf_fib_lookup = unsafe { zeroed() };
+    query.family = AF_INET;
+    query.l4_protocol = UDP;
+    query.sport = settings::relay_port();
+    query.dport = u16::from_ne_bytes(destination.port);
+    query.__bindgen_anon_3.ipv4_src = settings::relay_address();
+    query.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(destination.address);
+    let hop = look_up(context, &mut query)?;
+    remember(slot, hop, now, generation);
+    Some(hop)
+}
+
+/// Sends the frame through an interface.
+#[inline(always)]
+pub fn send(context: &XdpContext, interface: u32) -> u32 {
+    if interface == context.ingress_ifindex() as u32 {
+        return xdp_action::XDP_TX;
+    }
+    // SAFETY: numbers only.
+    unsafe { helpers::bpf_redirect(interface, 0) as u32 }
+}
+
+/// What the slot holds, if it was read from the kernel's tables in this generation and recently.
+///
+/// Another CPU may be writing: the generation then differs before or after. A machine that reorders
+/// loads could still mix two hops once, and the frame is lost as on any route change.
+#[inline(always)]
+fn remembered(slot: *mut NextHop, now: Instant, generation: u32) -> Option<Hop> {
+    // SAFETY: the slot is in a value of a map. Volatile, because other CPUs write it.
+    unsafe {
+        let tag = (&raw const (*slot).generation).cast::<u64>();
+        let before = tag.read_volatile();
+        let (seen, interface) = untag(before);
+        if seen != generation {
+            return None;
+        }
+        let checked = (&raw const (*slot).checked).read_volatile();
+        let stations = (&raw const (*slot).destination).cast::<u32>();
+        let hop = Hop {
+            interface,
+            mtu: (&raw const (*slot).mtu).read_volatile(),
+            stations: [
+                stations.read_volatile(),
+                stations.add(1).read_volatile(),
+                stations.add(2).read_volatile(),
+            ],
+        };
+        let after = tag.read_volatile();
+        // Wrapping, as all stamps come from this clock; a stamp of another CPU's later tick is
+        // taken for old, and read again.
+        let age = now.as_nanos().wrapping_sub(checked.as_nanos());
+        (after == before && age < LIFETIME).then_some(hop)
+    }
+}
+
+/// Fills the slot, unless another CPU is doing so.
+#[inline(always)]
+fn remember(slot: *mut NextHop, hop: Hop, now: Instant, generation: u32) {
+    let claimed = tag(NextHop::CLAIMED, 0);
+    // SAFETY: the slot is in a value of a map, and the word aligned to eight octets.
+    unsafe {
+        let word = (&raw mut (*slot).generation).cast::<u64>();
+        let seen = word.read_volatile();
+        if untag(seen).0 == NextHop::CLAIMED || !compare_exchange(word, seen, claimed) {
+            return;
+        }
+        // The claim keeps other writers away.
+        (&raw mut (*slot).checked).write_volatile(now);
+        (&raw mut (*slot).mtu).write_volatile(hop.mtu);
+        let stations = (&raw mut (*slot).destination).cast::<u32>();
+        stations.write_volatile(hop.stations[0]);
+        stations.add(1).write_volatile(hop.stations[1]);
+        stations.add(2).write_volatile(hop.stations[2]);
+        // A plain store could overtake the others.
+        compare_exchange(word, claimed, tag(generation, hop.interface));
+    }
+}
+
+/// Generation and interface as they lie in memory.
+#[inline(always)]
+fn tag(generation: u32, interface: u32) -> u64 {
+    let [a, b, c, d] = generation.to_ne_bytes();
+    let [e, f, g, h] = interface.to_ne_bytes();
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
+
+#[inline(always)]
+fn untag(word: u64) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+    (
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+    )
+}
+
+/// Asks the kernel for route and neighbour. `None` unless it would forward the packet to a known
+/// neighbour through an interface of ours.
+#[inline(always)]
+fn look_up(context: &XdpContext, query: &mut bpf_fib_lookup) -> Option<Hop> {
+    query.ifindex = settings::tunnel();
+    // Any length makes the kernel report the MTU of the route.
+    query.__bindgen_anon_1.tot_len = 1;
+    // SAFETY: the context is the kernel's, the query as large as said.
+    let result = unsafe {
+        helpers::bpf_fib_lookup(
+            context.as_ptr(),
+            &raw mut *query,
+            size_of::<bpf_fib_lookup>() as i32,
+            0,
+        )
+    };
+    if result != i64::from(BPF_FIB_LKUP_RET_SUCCESS) || !maps::is_way_out(query.ifindex) {
+        return None;
+    }
+    let [a, b, c, d, e, f] = query.dmac;
+    let [g, h, i, j, k, l] = query.smac;
+    Some(Hop {
+        interface: query.ifindex,
+        // SAFETY: both members of the union are the same number.
+        mtu: u32::from(unsafe { query.__bindgen_anon_1.mtu_result }),
+        stations: [
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+        ],
+    })
+}
+
+const _: () = assert!(size_of::<Route>() == 48 && offset_of!(Route, next_hop) == 16);

@@ -1,0 +1,101 @@
+//! The relay's side of the IPv6 internet.
+
+use ipnet::Ipv6Net;
+use teredo_common::scope::is_global_unicast;
+
+use super::{Host, Report};
+use crate::datapath::route::{Family, forwarding};
+
+/// Looks whether packets can be routed between the tunnel and the IPv6 internet.
+pub fn examine(host: &Host<'_>, report: &mut Report) {
+    if host.config.relay.host_specific {
+        native_address(host, report);
+    } else {
+        forwards(report);
+        default_route(host, report);
+    }
+    prefix_route(host, report);
+}
+
+fn native_address(host: &Host<'_>, report: &mut Report) {
+    let prefix = host.config.node.prefix;
+    let native = host.network.ipv6().find(|address| {
+        let octets = address.octets();
+        is_global_unicast(&octets) && !prefix.contains(&octets)
+    });
+    match native {
+        Some(address) => report.fine("ipv6", format!("serves this host, {address}")),
+        None => report.trouble(
+            "ipv6",
+            "this host has no native IPv6 address, which relay.host-specific = true is there to \
+             serve: give it one, or do not run a relay",
+        ),
+    }
+}
+
+fn forwards(report: &mut Report) {
+    match forwarding(Family::Ipv6, "all") {
+        Ok(true) => report.fine("forwarding", "IPv6 is forwarded"),
+        Ok(false) => report.trouble(
+            "forwarding",
+            "this host does not forward IPv6: `sysctl -w net.ipv6.conf.all.forwarding=1`, or set \
+             relay.host-specific = true to serve this host alone",
+        ),
+        Err(_) => report.trouble(
+            "forwarding",
+            "this host has no IPv6: boot without ipv6.disable=1, or load the module ipv6",
+        ),
+    }
+}
+
+fn default_route(host: &Host<'_>, report: &mut Report) {
+    let default = Ipv6Net::default();
+    let there = host
+        .network
+        .routes
+        .iter()
+        .any(|route| route.destination == default && route.interface.is_some());
+    if there {
+        report.fine("ipv6", "there is a default route");
+    } else {
+        report.note(
+            "ipv6",
+            "there is no IPv6 default route: the relay reaches only networks that have routes",
+        );
+    }
+}
+
+fn prefix_route(host: &Host<'_>, report: &mut Report) {
+    let relay = &host.config.relay;
+    let prefix = host.config.node.prefix;
+    let [a, b, c, d] = prefix.0;
+    let network = [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let tun = host.network.link(&relay.tun).map(|link| link.index);
+    let mut routes = host.network.routes.iter().filter(|route| {
+        route.destination.addr().octets() == network && route.destination.prefix_len() == 32
+    });
+    if !relay.route {
+        return report.note(
+            "route",
+            format!(
+                "relay.route is false: somebody else must route {prefix} to {}",
+                relay.tun
+            ),
+        );
+    }
+    match routes.find(|route| route.interface.is_none() || route.interface != tun) {
+        None => report.fine("route", format!("{prefix} will lead to {}", relay.tun)),
+        Some(foreign) => {
+            let to = foreign
+                .interface
+                .and_then(|index| host.network.link_numbered(index))
+                .map_or_else(|| "nowhere".to_owned(), |link| link.name.clone());
+            let text = format!(
+                "there is a route of {prefix} already, to {to}: remove it with `ip -6 route del \
+                 {prefix}`, or set relay.route = false and route {prefix} to {} yourself",
+                relay.tun
+            );
+            report.trouble("route", text);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Whether a configuration can run on this host, found out without disturbing anything.
+//!
+//! `teredo check` shows all of it; `teredo run` refuses to start at the first trouble.
+
+mod api;
+mod fast_path;
+mod ipv4;
+mod ipv6;
+mod network;
+mod owner;
+mod report;
+mod tun;
+mod user;
+mod xdp_features;
+
+use aya::util::nr_cpus;
+
+use crate::{
+    api::{client, types::Status},
+    config::{
+        Config,
+        memory::{Memory, Octets},
+    },
+    privileges::capabilities,
+};
+use network::Network;
+pub use report::{Finding, Report, Verdict};
+
+/// What the checks look at.
+struct Host<'a> {
+    config: &'a Config,
+    network: Network,
+    /// Whether a daemon of this configuration runs: what it holds is no trouble then.
+    is_running: bool,
+}
+
+/// Looks at everything that this configuration needs. Needs a tokio runtime.
+pub async fn examine(config: &Config) -> Report {
+    let cpus = nr_cpus().map_or(1, |cpus| cpus as u64);
+    let mut report = Report::new(Memory::of(config, cpus));
+    let network = match Network::read().await {
+        Ok(network) => network,
+        Err(error) => {
+            let text = format!("the kernel does not tell about its network: {error}");
+            report.trouble("network", text);
+            return report;
+        }
+    };
+    let host = Host {
+        config,
+        network,
+        is_running: is_running(config).await,
+    };
+    if host.is_running {
+        report.note("daemon", format!("{} is running", config.node.name));
+    }
+    permissions(&host, &mut report);
+    user::examine(&host, &mut report);
+    tun::examine(&host, &mut report);
+    ipv4::examine(&host, &mut report).await;
+    ipv6::examine(&host, &mut report);
+    fast_path::examine(&host, &mut report).await;
+    api::examine(&host, &mut report);
+    memory(&mut report);
+    report
+}
+
+/// Whether the daemon that answers on this configuration's API is of this name.
+async fn is_running(config: &Config) -> bool {
+    let Some(address) = config.node.api.first() else {
+        return false;
+    };
+    let Ok(body) = client::get(address, "/status").await else {
+        return false;
+    };
+    serde_json::from_slice::<Status>(&body).is_ok_and(|status| status.name == config.node.name)
+}
+
+fn permissions(host: &Host<'_>, report: &mut Report) {
+    let missing = capabilities::missing(host.config);
+    if missing.is_empty() {
+        report.fine("permissions", "sufficient");
+    } else {
+        let missing = capabilities::list(&missing);
+        let text = format!("no permission: the relay needs {missing}; run as root or grant them");
+        report.trouble("permissions", text);
+    }
+}
+
+fn memory(report: &mut Report) {
+    let Memory {
+        peer_map,
+        other_maps,
+        peer_table,
+        queues,
+    } = report.memory;
+    report.fine(
+        "memory",
+        format!(
+            "{} for the map of peers and up to {} for the table of peers (relay.max-peers), {} for \
+             other maps, up to {} for waiting packets (relay.queue-total-bytes)",
+            Octets(peer_map),
+            Octets(peer_table),
+            Octets(other_maps),
+            Octets(queues)
+        ),
+    );
+}

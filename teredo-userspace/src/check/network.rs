@@ -1,0 +1,185 @@
+//! What the kernel tells about interfaces, addresses and routes.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use futures_util::TryStreamExt as _;
+use ipnet::Ipv6Net;
+use rtnetlink::{
+    RouteMessageBuilder,
+    packet_route::{
+        address::AddressAttribute,
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp},
+        route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage},
+    },
+};
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub index: u32,
+    /// Largest packet, octets.
+    pub mtu: u32,
+    /// Whether it carries Ethernet frames.
+    pub is_ethernet: bool,
+    /// Whether it is a TUN or TAP interface.
+    pub is_tun: bool,
+    /// Whether it is up, as the operator wants it.
+    pub is_up: bool,
+    /// Whether somebody is at the other end.
+    pub has_carrier: bool,
+    /// The number of the XDP program attached to it.
+    pub xdp_program: Option<u32>,
+}
+
+/// A route of an IPv6 prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The prefix.
+    pub destination: Ipv6Net,
+    /// Number of the interface it leads to; none for one that refuses.
+    pub interface: Option<u32>,
+}
+
+/// The network of this host at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Network {
+    /// Every interface.
+    pub links: Vec<Link>,
+    /// Every address.
+    pub addresses: Vec<IpAddr>,
+    /// The IPv6 routes of the main table.
+    pub routes: Vec<Route>,
+}
+
+impl Network {
+    /// Asks the kernel. Needs a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub async fn read() -> io::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        let connection = tokio::spawn(connection);
+        let result = async {
+            let links: Vec<_> = handle.link().get().execute().try_collect().await?;
+            let addresses: Vec<_> = handle.address().get().execute().try_collect().await?;
+            let every = RouteMessageBuilder::<Ipv6Addr>::new().build();
+            let routes: Vec<_> = handle.route().get(every).execute().try_collect().await?;
+            Ok(Self {
+                links: links.iter().filter_map(link).collect(),
+                addresses: addresses
+                    .iter()
+                    .filter_map(|message| address(&message.attributes))
+                    .collect(),
+                routes: routes.iter().filter_map(route).collect(),
+            })
+        }
+        .await;
+        connection.abort();
+        result.map_err(|error: rtnetlink::Error| io::Error::other(error.to_string()))
+    }
+
+    /// The interface with this name.
+    #[must_use]
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    /// The interface with this number.
+    #[must_use]
+    pub fn link_numbered(&self, index: u32) -> Option<&Link> {
+        self.links.iter().find(|link| link.index == index)
+    }
+
+    /// The IPv4 addresses.
+    pub fn ipv4(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.addresses.iter().filter_map(|address| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        })
+    }
+
+    /// The IPv6 addresses.
+    pub fn ipv6(&self) -> impl Iterator<Item = Ipv6Addr> {
+        self.addresses.iter().filter_map(|address| match address {
+            IpAddr::V6(address) => Some(*address),
+            IpAddr::V4(_) => None,
+        })
+    }
+}
+
+fn link(message: &LinkMessage) -> Option<Link> {
+    let mut link = Link {
+        name: String::new(),
+        index: message.header.index,
+        mtu: 0,
+        is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        is_tun: false,
+        is_up: message.header.flags.contains(LinkFlags::Up),
+        has_carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        xdp_program: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::LinkInfo(infos) => {
+                link.is_tun = infos.contains(&LinkInfo::Kind(InfoKind::Tun));
+            }
+            LinkAttribute::Xdp(attributes) => {
+                link.xdp_program = attributes.iter().find_map(|attribute| match attribute {
+                    LinkXdp::ProgId(number)
+                    | LinkXdp::DrvProgId(number)
+                    | LinkXdp::SkbProgId(number)
+                    | LinkXdp::HwProgId(number) => Some(*number),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    (!link.name.is_empty()).then_some(link)
+}
+
+/// Of a point-to-point interface, the end that is here.
+fn address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
+    let local = attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    local.or_else(|| {
+        attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })
+}
+
+fn route(message: &RouteMessage) -> Option<Route> {
+    if message.header.table != RouteHeader::RT_TABLE_MAIN {
+        return None;
+    }
+    let mut destination = Ipv6Addr::UNSPECIFIED;
+    let mut interface = None;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) => destination = *address,
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::MultiPath(hops) => {
+                interface = hops.first().map(|hop| hop.interface_index);
+            }
+            _ => {}
+        }
+    }
+    let length = message.header.destination_prefix_length;
+    Some(Route {
+        destination: Ipv6Net::new(destination, length).ok()?,
+        interface,
+    })
+}

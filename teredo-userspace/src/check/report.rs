@@ -1,0 +1,82 @@
+//! What was found, for people and programs.
+
+use serde::Serialize;
+
+use crate::{config::memory::Memory, metrics::Attachment};
+
+/// How a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// As it should be.
+    Fine,
+    /// It runs, but somebody should know this.
+    Note,
+    /// It does not run, or not as configured.
+    Trouble,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub subject: &'static str,
+    /// How it matters.
+    pub verdict: Verdict,
+    /// A sentence; of trouble, with the mend.
+    pub text: String,
+}
+
+/// Everything that was looked at.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// In the order of looking; what others depend on comes first.
+    pub findings: Vec<Finding>,
+    /// Where and how the fast path would run.
+    pub xdp: Vec<Attachment>,
+    /// What the configuration costs.
+    pub memory: Memory,
+}
+
+impl Report {
+    /// A report in which nothing was looked at.
+    #[must_use]
+    pub fn new(memory: Memory) -> Self {
+        Self {
+            findings: Vec::new(),
+            xdp: Vec::new(),
+            memory,
+        }
+    }
+
+    /// Adds a finding.
+    pub fn add(&mut self, verdict: Verdict, subject: &'static str, text: impl Into<String>) {
+        self.findings.push(Finding {
+            subject,
+            verdict,
+            text: text.into(),
+        });
+    }
+
+    /// Adds something that is as it should be.
+    pub fn fine(&mut self, subject: &'static str, text: impl Into<String>) {
+        self.add(Verdict::Fine, subject, text);
+    }
+
+    /// Adds something to know.
+    pub fn note(&mut self, subject: &'static str, text: impl Into<String>) {
+        self.add(Verdict::Note, subject, text);
+    }
+
+    /// Adds trouble.
+    pub fn trouble(&mut self, subject: &'static str, text: impl Into<String>) {
+        self.add(Verdict::Trouble, subject, text);
+    }
+
+    /// Every trouble.
+    pub fn troubles(&self) -> impl Iterator<Item = &Finding> {
+        self.findings
+            .iter()
+            .filter(|finding| finding.verdict == Verdict::Trouble)
+    }
+}

@@ -1,0 +1,34 @@
+//! The tunnel interface.
+
+use std::{fs::OpenOptions, io};
+
+use super::{Host, Report};
+use crate::datapath::tun::OpenError;
+
+const CONTROL_FILE: &str = "/dev/net/tun";
+
+/// Looks whether the tunnel interface can be made.
+pub fn examine(host: &Host<'_>, report: &mut Report) {
+    let name = &host.config.relay.tun;
+    if let Err(error) = OpenOptions::new().read(true).write(true).open(CONTROL_FILE) {
+        let error = match error.kind() {
+            io::ErrorKind::PermissionDenied => OpenError::Permission(name.clone()),
+            _ => OpenError::NoDriver,
+        };
+        return report.trouble("tun", error.to_string());
+    }
+    match host.network.link(name) {
+        None => report.fine("tun", format!("{name} will be made")),
+        Some(_) if host.is_running => report.fine("tun", format!("{name} is there")),
+        Some(link) if !link.is_tun => {
+            report.trouble("tun", OpenError::Foreign(name.clone()).to_string());
+        }
+        Some(link) if link.has_carrier => {
+            report.trouble("tun", OpenError::Busy(name.clone()).to_string());
+        }
+        Some(_) => report.fine(
+            "tun",
+            format!("{name} is there without owner, to be taken over"),
+        ),
+    }
+}

@@ -1,0 +1,421 @@
+//! The program in the kernel and its maps, attached to nothing yet.
+
+use std::{io, net::Ipv4Addr, os::fd::AsFd as _, path::Path};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{
+        Array, HashMap, IterableMap as _, LpmTrie, Map, MapData, MapError, PerCpuArray,
+        PerCpuValues, lpm_trie::Key,
+    },
+    programs::Xdp,
+    util::nr_cpus,
+};
+use aya_log::EbpfLogger;
+use ipnet::Ipv6Net;
+use teredo_common::{
+    maps::{
+        self, COUNTERS, Counter, GENERATION, IDENTIFICATION, INTERFACES, INTERFACES_MAX, NextHop,
+        OWN_IPV4, PEERS, Peer, SERVED, SERVED_MAX, Settings,
+    },
+    verdict::Verdict,
+};
+
+use super::{
+    error::{Error, io_error},
+    interface::Interface,
+    sys,
+};
+
+/// Name of the program in the object.
+const PROGRAM: &str = "teredo";
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/teredo"));
+
+/// What the program is loaded with.
+#[derive(Clone, Debug)]
+pub struct Parameters<'a> {
+    /// The constants. The slots of interfaces and whether all destinations are served are filled in
+    /// from the other fields.
+    pub settings: Settings,
+    /// Entries of the map of peers.
+    pub max_peers: u32,
+    /// Native prefixes relayed to.
+    pub served: &'a [Ipv6Net],
+    /// This host's IPv4 addresses.
+    pub own_ipv4: &'a [Ipv4Addr],
+    /// Where packets may arrive and leave.
+    pub interfaces: &'a [Interface],
+    /// Whether the program logs its decisions.
+    pub log: bool,
+}
+
+/// The loaded program with its maps filled: the moment it is attached it works.
+pub struct Program {
+    ebpf: Ebpf,
+    peers: HashMap<MapData, [u8; 16], Peer>,
+    own_ipv4: HashMap<MapData, [u8; 4], u8>,
+    interfaces: Array<MapData, maps::Interface>,
+    interface_mask: u32,
+    generation: Array<MapData, u32>,
+    counters: PerCpuArray<MapData, Counter>,
+    identification: PerCpuArray<MapData, u32>,
+    flush_log: Option<Box<dyn FnMut() + Send>>,
+}
+
+impl Program {
+    /// Loads the program and fills its maps. The maps in `pinned`, pairs of name and path, are
+    /// taken from there if they exist and left there.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, with the reason and the mend.
+    pub fn load(
+        parameters: &Parameters<'_>,
+        pinned: &[(&'static str, &Path)],
+    ) -> Result<Self, Error> {
+        let mut settings = parameters.settings;
+        settings.interface_mask = interface_mask(parameters.interfaces);
+        if !parameters.served.contains(&Ipv6Net::default()) {
+            settings.flags |= Settings::SERVES_SOME;
+        }
+        let log_level: u8 = if parameters.log { u8::MAX } else { 0 };
+
+        let mut loader = EbpfLoader::new();
+        loader
+            .override_global(maps::SETTINGS, &settings, true)
+            .override_global("AYA_LOG_LEVEL", &log_level, true)
+            .map_max_entries(PEERS, parameters.max_peers)
+            .map_max_entries(INTERFACES, settings.interface_mask + 1)
+            .map_max_entries(SERVED, SERVED_MAX.max(parameters.served.len() as u32));
+        for &(name, path) in pinned {
+            loader.map_pin_path(name, path);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(Error::load)?;
+        xdp(&mut ebpf)?.load().map_err(Error::program)?;
+
+        let mut program = Self {
+            peers: take(&mut ebpf, PEERS)?,
+            own_ipv4: take(&mut ebpf, OWN_IPV4)?,
+            interfaces: take(&mut ebpf, INTERFACES)?,
+            interface_mask: settings.interface_mask,
+            generation: take(&mut ebpf, GENERATION)?,
+            counters: take(&mut ebpf, COUNTERS)?,
+            identification: take(&mut ebpf, IDENTIFICATION)?,
+            flush_log: None,
+            ebpf,
+        };
+        if parameters.log {
+            program.start_log()?;
+        }
+        program.serve(parameters.served)?;
+        program.set_own_ipv4(parameters.own_ipv4)?;
+        program.set_interfaces(parameters.interfaces)?;
+        // Next hops in adopted peers are of a generation that must not come back soon.
+        program.set_generation(rand::random())?;
+        program.set_identification(rand::random)?;
+        Ok(program)
+    }
+
+    /// The program itself, to attach or test it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Object`] if the object has none.
+    pub fn xdp(&mut self) -> Result<&mut Xdp, Error> {
+        xdp(&mut self.ebpf)
+    }
+
+    /// Hands what the program logged to the `log` crate, at level debug.
+    pub fn flush_log(&mut self) {
+        if let Some(flush) = &mut self.flush_log {
+            flush();
+        }
+    }
+
+    /// Adds or replaces a peer. The next hop in `peer` is ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`], or [`Error::Map`].
+    pub fn insert(&mut self, address: &[u8; 16], peer: &Peer) -> Result<(), Error> {
+        let peer = Peer {
+            next_hop: NextHop::default(),
+            ..*peer
+        };
+        self.insert_raw(address, &peer)
+    }
+
+    /// As [`Self::insert`], next hop included.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::insert`].
+    pub fn insert_raw(&mut self, address: &[u8; 16], peer: &Peer) -> Result<(), Error> {
+        self.peers
+            .insert(address, peer, 0)
+            .map_err(|error| match io_error(error) {
+                error if error.raw_os_error() == Some(libc::E2BIG) => Error::Full,
+                source => Error::Map { map: PEERS, source },
+            })
+    }
+
+    /// Removes a peer; no error if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn remove(&mut self, address: &[u8; 16]) -> Result<(), Error> {
+        match self.peers.remove(address) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => match io_error(error) {
+                error if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+                source => Err(Error::Map { map: PEERS, source }),
+            },
+        }
+    }
+
+    /// One peer's entry.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn peer(&self, address: &[u8; 16]) -> Result<Option<Peer>, Error> {
+        match self.peers.get(address, 0) {
+            Ok(peer) => Ok(Some(peer)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(Error::map(PEERS, error)),
+        }
+    }
+
+    /// Shows every peer's entry to `visit`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn sweep(&self, mut visit: impl FnMut(&[u8; 16], &Peer)) -> Result<(), Error> {
+        let batches = sys::for_each(self.peers.map().fd().as_fd(), &mut visit);
+        match batches {
+            // Kernels before 5.6, and none that run the program, lack batches.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | 524)) => {
+                for entry in self.peers.iter() {
+                    let (address, peer) = entry.map_err(|error| Error::map(PEERS, error))?;
+                    visit(&address, &peer);
+                }
+                Ok(())
+            }
+            result => result.map_err(|source| Error::Map { map: PEERS, source }),
+        }
+    }
+
+    /// Frames by verdict since the maps were made, summed over all CPUs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn counters(&self) -> Result<Vec<(Verdict, Counter)>, Error> {
+        Verdict::ALL
+            .iter()
+            .map(|&verdict| {
+                let values = self
+                    .counters
+                    .get(&(verdict as u32), 0)
+                    .map_err(|error| Error::map(COUNTERS, error))?;
+                let sum = values.iter().fold(Counter::default(), |sum, one| Counter {
+                    packets: sum.packets + one.packets,
+                    bytes: sum.bytes + one.bytes,
+                });
+                Ok((verdict, sum))
+            })
+            .collect()
+    }
+
+    /// Makes every next hop that the program remembers obsolete.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn bump_generation(&mut self) -> Result<(), Error> {
+        let generation = self
+            .generation
+            .get(&0, 0)
+            .map_err(|error| Error::map(GENERATION, error))?;
+        self.set_generation(generation.wrapping_add(1))
+    }
+
+    fn set_generation(&mut self, generation: u32) -> Result<(), Error> {
+        let generation = match generation {
+            NextHop::EMPTY | NextHop::CLAIMED => 1,
+            generation => generation,
+        };
+        self.generation
+            .set(0, generation, 0)
+            .map_err(|error| Error::map(GENERATION, error))
+    }
+
+    /// Sets the next IPv4 identification of every CPU.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn set_identification(&mut self, mut next: impl FnMut() -> u32) -> Result<(), Error> {
+        let fail = |source| Error::Map {
+            map: IDENTIFICATION,
+            source,
+        };
+        let cpus = nr_cpus().map_err(|(_, source)| fail(source))?;
+        let values: Vec<u32> = (0..cpus).map(|_| next()).collect();
+        let values = PerCpuValues::try_from(values).map_err(fail)?;
+        self.identification
+            .set(0, values, 0)
+            .map_err(|error| Error::map(IDENTIFICATION, error))
+    }
+
+    /// Replaces the set of this host's IPv4 addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`]: more addresses than [`maps::OWN_IPV4_MAX`], for one.
+    pub fn set_own_ipv4(&mut self, addresses: &[Ipv4Addr]) -> Result<(), Error> {
+        let fail = |error| Error::map(OWN_IPV4, error);
+        let old: Vec<[u8; 4]> = self.own_ipv4.keys().filter_map(Result::ok).collect();
+        for address in addresses {
+            self.own_ipv4.insert(address.octets(), 1, 0).map_err(fail)?;
+        }
+        for address in old {
+            if !addresses.contains(&Ipv4Addr::from(address)) {
+                self.own_ipv4.remove(&address).map_err(fail)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the interfaces' addresses again, which may have changed. Only those that the program
+    /// was loaded with have a slot.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn set_interfaces(&mut self, interfaces: &[Interface]) -> Result<(), Error> {
+        for interface in interfaces {
+            let entry = maps::Interface {
+                index: interface.index,
+                station: interface.station,
+                reserved: [0; 6],
+            };
+            let slot = maps::Interface::slot(interface.index, self.interface_mask);
+            self.interfaces
+                .set(slot, entry, 0)
+                .map_err(|error| Error::map(INTERFACES, error))?;
+        }
+        Ok(())
+    }
+
+    /// Index and Ethernet address of every interface that the program knows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn stations(&self) -> Result<Vec<(u32, [u8; 6])>, Error> {
+        let entries = self.interfaces.iter().collect::<Result<Vec<_>, _>>();
+        let entries = entries.map_err(|error| Error::map(INTERFACES, error))?;
+        Ok(entries
+            .into_iter()
+            .filter(|entry| entry.index != 0)
+            .map(|entry| (entry.index, entry.station))
+            .collect())
+    }
+
+    /// Makes the program ignore an interface that it was loaded with.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn clear_interface(&mut self, interface: &Interface) -> Result<(), Error> {
+        let slot = maps::Interface::slot(interface.index, self.interface_mask);
+        self.interfaces
+            .set(slot, maps::Interface::default(), 0)
+            .map_err(|error| Error::map(INTERFACES, error))
+    }
+
+    fn start_log(&mut self) -> Result<(), Error> {
+        let mut logger = EbpfLogger::init(&mut self.ebpf).map_err(|error| Error::Object {
+            reason: error.to_string(),
+        })?;
+        self.flush_log = Some(Box::new(move || logger.flush()));
+        Ok(())
+    }
+
+    fn serve(&mut self, prefixes: &[Ipv6Net]) -> Result<(), Error> {
+        let mut trie: LpmTrie<MapData, [u8; 16], u8> = take(&mut self.ebpf, SERVED)?;
+        for prefix in prefixes {
+            let key = Key::new(u32::from(prefix.prefix_len()), prefix.network().octets());
+            trie.insert(&key, 1, 0)
+                .map_err(|error| Error::map(SERVED, error))?;
+        }
+        Ok(())
+    }
+}
+
+fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
+    ebpf.program_mut(PROGRAM)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| Error::Object {
+            reason: format!("it has no XDP program `{PROGRAM}`"),
+        })
+}
+
+fn take<M: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<M, Error> {
+    let map = ebpf.take_map(name).ok_or_else(|| Error::Object {
+        reason: format!("it has no map {name}"),
+    })?;
+    M::try_from(map).map_err(|error| Error::Map {
+        map: name,
+        source: io::Error::other(error),
+    })
+}
+
+/// The smallest mask, but not below the default, that gives each interface a slot of its own.
+fn interface_mask(interfaces: &[Interface]) -> u32 {
+    let mut mask = INTERFACES_MAX - 1;
+    loop {
+        let mut slots: Vec<u32> = interfaces
+            .iter()
+            .map(|interface| maps::Interface::slot(interface.index, mask))
+            .collect();
+        slots.sort_unstable();
+        if slots.windows(2).all(|pair| pair[0] != pair[1]) {
+            return mask;
+        }
+        // Ends, because different numbers differ in some bit.
+        mask = mask << 1 | 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(index: u32) -> Interface {
+        Interface {
+            name: format!("eth{index}"),
+            index,
+            station: [0; 6],
+            program: None,
+        }
+    }
+
+    #[test]
+    fn every_interface_has_a_slot_of_its_own() {
+        assert_eq!(interface_mask(&[]), 63);
+        assert_eq!(interface_mask(&[interface(2), interface(3)]), 63);
+        assert_eq!(interface_mask(&[interface(2), interface(66)]), 127);
+        assert_eq!(
+            interface_mask(&[interface(5), interface(5 + 128), interface(5 + 64)]),
+            255
+        );
+    }
+}

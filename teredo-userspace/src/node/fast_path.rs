@@ -1,0 +1,340 @@
+//! Keeping the fast path in step with the relay: it has every peer that the relay trusts, and no
+//! other.
+
+use std::{collections::HashSet, net::Ipv4Addr};
+
+use anyhow::Result;
+use nix::net::if_::if_indextoname;
+use teredo_common::{
+    address::Endpoint,
+    maps::{Counter, Peer, Settings},
+    time::Instant,
+    verdict::Verdict,
+};
+
+use crate::{
+    config::{Config, OuterChecksum, XdpMode},
+    datapath::{
+        route::Routes,
+        xdp::{self, Attached, Error, Mode, Options},
+    },
+    metrics::{self, Attachment},
+    protocol::relay::{Event, Relay},
+};
+
+/// The fast path, if there is one.
+#[derive(Default)]
+pub struct FastPath {
+    xdp: Option<xdp::FastPath>,
+    attachments: Vec<Attachment>,
+    is_full: bool,
+    /// Trusted peers that the map had no room for, each time that one was refused.
+    refused: u64,
+}
+
+impl std::fmt::Debug for FastPath {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("FastPath")
+            .field("attachments", &self.attachments)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FastPath {
+    /// Starts what the configuration asks for.
+    ///
+    /// # Errors
+    ///
+    /// When it asks for what cannot be had. `relay.xdp.mode = "auto"` asks for no more than there
+    /// is, but its interfaces must exist and no other daemon may have them.
+    pub async fn start(
+        config: &Config,
+        routes: &Routes,
+        own_ipv4: &[Ipv4Addr],
+        settings: Settings,
+    ) -> Result<Self> {
+        let mode = config.relay.xdp.mode;
+        if mode == XdpMode::Off {
+            xdp::remove_leftovers(&config.node.name)?;
+            return Ok(Self::default());
+        }
+        let interfaces = interfaces(config, routes).await?;
+        let refusal = if interfaces.is_empty() {
+            Some(
+                "relay.xdp.interfaces is empty and no default route tells them: name the \
+                 interfaces towards the IPv4 and the IPv6 internet",
+            )
+        } else if config.relay.host_specific {
+            Some("relay.host-specific is set: all packets are this host's own")
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            if mode != XdpMode::Auto {
+                anyhow::bail!("there is no fast path, since {refusal}");
+            }
+            return Ok(Self::off(interfaces, refusal));
+        }
+        let options = Options {
+            name: config.node.name.clone(),
+            settings,
+            served: config.relay.serve.clone(),
+            own_ipv4: own_ipv4.to_vec(),
+            interfaces,
+            mode,
+            max_peers: config.relay.max_peers as u32,
+            pin: config.relay.xdp.pin,
+            log: tracing::enabled!(target: "teredo::datapath::xdp", tracing::Level::TRACE),
+        };
+        match xdp::FastPath::start(&options) {
+            Ok(xdp) => Ok(Self {
+                attachments: xdp.interfaces().iter().map(describe).collect(),
+                xdp: Some(xdp),
+                ..Self::default()
+            }),
+            Err(error) if mode == XdpMode::Auto && is_bearable(&error) => {
+                Ok(Self::off(options.interfaces, &error.to_string()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn off(interfaces: Vec<String>, reason: &str) -> Self {
+        tracing::warn!("no fast path: {reason}");
+        let off = |interface| Attachment {
+            interface,
+            mode: metrics::Mode::Off,
+            reason: reason.to_owned(),
+        };
+        Self {
+            attachments: interfaces.into_iter().map(off).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Where and how the program is attached.
+    pub fn attachments(&self) -> &[Attachment] {
+        &self.attachments
+    }
+
+    /// Frames by verdict; none without a program.
+    pub fn counters(&self) -> Vec<(Verdict, Counter)> {
+        let counters = self.xdp.as_ref().map(xdp::FastPath::counters);
+        counters.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Peers that were trusted while the map had no room.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Whether the program has the peer.
+    pub fn has(&mut self, address: &[u8; 16]) -> bool {
+        self.xdp
+            .as_mut()
+            .is_some_and(|xdp| matches!(xdp.program().peer(address), Ok(Some(_))))
+    }
+
+    /// Gives the relay the peers that an earlier run has left.
+    pub fn hand_over(&mut self, relay: &mut Relay, now: Instant) -> Result<(), Error> {
+        let Some(xdp) = &mut self.xdp else {
+            return Ok(());
+        };
+        let (mut adopted, mut strangers) = (0, Vec::new());
+        xdp.sweep(|address, peer| {
+            if relay.adopt_peer(now, (*address).into(), peer) {
+                adopted += 1;
+            } else {
+                strangers.push(*address);
+            }
+        })?;
+        for address in &strangers {
+            xdp.remove(address)?;
+        }
+        if adopted > 0 {
+            tracing::info!(peers = adopted, "took over the peers of the last run");
+        }
+        Ok(())
+    }
+
+    /// Follows what the relay tells about a peer.
+    pub fn follow(&mut self, event: Event) -> Result<(), Error> {
+        match event {
+            Event::PeerTrusted {
+                address,
+                mapped,
+                symmetric,
+                last_received,
+                last_sent,
+            } => {
+                let entry = entry(mapped, symmetric, last_received, last_sent);
+                self.insert(&address.octets(), &entry)
+            }
+            Event::PeerForgotten { address } => match &mut self.xdp {
+                Some(xdp) => {
+                    self.is_full = false;
+                    xdp.remove(&address.octets())
+                }
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn insert(&mut self, address: &[u8; 16], peer: &Peer) -> Result<(), Error> {
+        let Some(xdp) = &mut self.xdp else {
+            return Ok(());
+        };
+        match xdp.insert(address, peer) {
+            Err(Error::Full) => {
+                if self.refused == 0 {
+                    tracing::warn!(
+                        "the fast path has no room for more peers, which go through userspace now: \
+                         raise relay.max-peers"
+                    );
+                }
+                self.refused += 1;
+                self.is_full = true;
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Brings stamps to the relay and makes good what has gone out of step. Call it once a second.
+    pub fn sweep(&mut self, relay: &mut Relay) -> Result<(), Error> {
+        let Some(xdp) = &mut self.xdp else {
+            return Ok(());
+        };
+        let (mut trusted, mut strangers) = (0, Vec::new());
+        xdp.sweep(|address, peer| {
+            if relay.peer_stamps(address, peer.last_received, peer.last_sent) {
+                trusted += 1;
+            } else {
+                strangers.push(*address);
+            }
+        })?;
+        for address in &strangers {
+            xdp.remove(address)?;
+        }
+        if trusted < relay.statistics().trusted_peers && !self.is_full {
+            self.insert_missing(relay)?;
+        }
+        Ok(())
+    }
+
+    fn insert_missing(&mut self, relay: &Relay) -> Result<(), Error> {
+        let Some(xdp) = &mut self.xdp else {
+            return Ok(());
+        };
+        let mut there = HashSet::new();
+        xdp.sweep(|address, _| {
+            there.insert(*address);
+        })?;
+        for peer in relay.peers().filter(|peer| peer.trusted) {
+            let address = peer.address.octets();
+            if !there.contains(&address) {
+                let entry = entry(
+                    peer.mapped,
+                    peer.symmetric,
+                    peer.last_received,
+                    peer.last_sent,
+                );
+                self.insert(&address, &entry)?;
+            }
+            if self.is_full {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the program ask the kernel for routes and neighbours again.
+    pub fn forget_routes(&mut self) -> Result<(), Error> {
+        self.xdp
+            .as_mut()
+            .map_or(Ok(()), xdp::FastPath::bump_generation)
+    }
+
+    /// Whether the program sends through this interface.
+    pub fn uses(&self, interface: u32) -> bool {
+        self.xdp.as_ref().is_some_and(|xdp| {
+            xdp.interfaces()
+                .iter()
+                .any(|attached| attached.index == interface && attached.mode.is_some())
+        })
+    }
+
+    /// Tells the program this host's IPv4 addresses.
+    pub fn set_own_ipv4(&mut self, addresses: &[Ipv4Addr]) -> Result<(), Error> {
+        self.xdp
+            .as_mut()
+            .map_or(Ok(()), |xdp| xdp.set_own_ipv4(addresses))
+    }
+
+    /// Detaches the program unless an earlier run had it attached.
+    pub fn abandon(self) -> Result<(), Error> {
+        match self.xdp {
+            Some(xdp) if !xdp.adopted() => xdp.stop(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Detaches the program.
+    pub fn stop(self) -> Result<(), Error> {
+        self.xdp.map_or(Ok(()), xdp::FastPath::stop)
+    }
+}
+
+/// What the map holds of a trusted peer.
+fn entry(mapped: Endpoint, symmetric: bool, last_received: Instant, last_sent: Instant) -> Peer {
+    let symmetric = if symmetric { Peer::SYMMETRIC } else { 0 };
+    Peer {
+        mapped,
+        flags: Peer::TRUSTED | symmetric,
+        last_received,
+        last_sent,
+        ..Peer::default()
+    }
+}
+
+/// The names of the interfaces that the configuration means.
+async fn interfaces(config: &Config, routes: &Routes) -> Result<Vec<String>> {
+    if !config.relay.xdp.interfaces.is_empty() {
+        return Ok(config.relay.xdp.interfaces.clone());
+    }
+    let indices = routes.default_interfaces().await?;
+    let names = indices.into_iter().filter_map(|index| {
+        let name = if_indextoname(index).ok()?;
+        name.into_string().ok()
+    });
+    Ok(names.collect())
+}
+
+/// Whether userspace alone will do instead.
+fn is_bearable(error: &Error) -> bool {
+    !matches!(
+        error,
+        Error::NoInterface { .. } | Error::Permission { .. } | Error::Running { .. }
+    )
+}
+
+/// The program's constants that the configuration decides.
+pub fn flags(checksum: OuterChecksum) -> u32 {
+    match checksum {
+        OuterChecksum::Auto => Settings::ALLOW_ZERO_CHECKSUM,
+        OuterChecksum::Zero => Settings::ALWAYS_ZERO_CHECKSUM,
+    }
+}
+
+fn describe(attached: &Attached) -> Attachment {
+    Attachment {
+        interface: attached.name.clone(),
+        mode: match attached.mode {
+            Some(Mode::Native) => metrics::Mode::Native,
+            Some(Mode::Generic) => metrics::Mode::Generic,
+            None => metrics::Mode::Off,
+        },
+        reason: attached.reason.clone().unwrap_or_default(),
+    }
+}

@@ -1,0 +1,70 @@
+//! What this process may do.
+
+use caps::{CapSet, Capability};
+
+use crate::config::{Config, XdpMode};
+
+/// The first port that everybody may use, unless the host says otherwise.
+const UNPRIVILEGED_PORT: u16 = 1024;
+
+/// The capabilities that the daemon needs as long as it runs.
+#[must_use]
+pub fn needed(config: &Config) -> Vec<Capability> {
+    let mut needed = vec![Capability::CAP_NET_ADMIN];
+    if config.relay.xdp.mode != XdpMode::Off {
+        needed.extend([Capability::CAP_BPF, Capability::CAP_PERFMON]);
+    }
+    if config.relay.port < UNPRIVILEGED_PORT {
+        needed.push(Capability::CAP_NET_BIND_SERVICE);
+    }
+    needed
+}
+
+/// The needed ones that this process does not have.
+#[must_use]
+pub fn missing(config: &Config) -> Vec<Capability> {
+    // CAP_SYS_ADMIN is what CAP_BPF and CAP_PERFMON were before Linux 5.8.
+    let is_admin = has(Capability::CAP_SYS_ADMIN);
+    let has_equivalent = |capability: Capability| {
+        is_admin && matches!(capability, Capability::CAP_BPF | Capability::CAP_PERFMON)
+    };
+    needed(config)
+        .into_iter()
+        .filter(|&capability| !has(capability) && !has_equivalent(capability))
+        .collect()
+}
+
+fn has(capability: Capability) -> bool {
+    caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
+}
+
+/// Capabilities as a sentence lists them.
+#[must_use]
+pub fn list(capabilities: &[Capability]) -> String {
+    let names: Vec<_> = capabilities.iter().map(ToString::to_string).collect();
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => names.concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_configuration_needs() {
+        let mut config = Config::default();
+        assert_eq!(
+            list(&needed(&config)),
+            "CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON"
+        );
+        config.relay.xdp.mode = XdpMode::Off;
+        assert_eq!(list(&needed(&config)), "CAP_NET_ADMIN");
+        config.relay.port = 1023;
+        assert_eq!(
+            list(&needed(&config)),
+            "CAP_NET_ADMIN and CAP_NET_BIND_SERVICE"
+        );
+    }
+}

@@ -1,0 +1,125 @@
+//! What the process may do, and becoming the user of `node.user`.
+
+pub mod capabilities;
+
+use std::{collections::HashSet, ffi::CString, fs, os::unix::fs::DirBuilderExt as _};
+
+use anyhow::{Context as _, Result};
+use caps::{CapSet, Capability};
+use nix::{
+    sys::prctl,
+    unistd::{Uid, User, chown, initgroups, setgid, setuid},
+};
+use thiserror::Error;
+
+use crate::config::{ApiAddress, Config, XdpMode};
+
+/// The mode of directories made for the user.
+const DIRECTORY_MODE: u32 = 0o755;
+
+/// Why the daemon cannot become the user, in one sentence with the mend.
+#[derive(Debug, Error)]
+pub enum Refusal {
+    /// There is no such user.
+    #[error(
+        "node.user = \"{0}\" is not a user of this host: `useradd --system {0}`, or set another"
+    )]
+    Unknown(String),
+    /// Only root becomes somebody else.
+    #[error("only root can become node.user = \"{0}\": start as root, or set node.user = \"\"")]
+    NotRoot(String),
+    /// Nobody but root may go through the BPF file system.
+    #[error(
+        "node.user = \"{0}\" needs relay.xdp.pin = false: pins are root's, and {0} could not remove \
+         them at the end; set either"
+    )]
+    Pins(String),
+}
+
+/// Whom to become, and what to keep.
+#[derive(Debug)]
+pub struct Plan {
+    user: User,
+    keep: HashSet<Capability>,
+}
+
+/// Looks whether the daemon can become the configured user; `None` if it stays who it is.
+pub fn plan(config: &Config) -> Result<Option<Plan>, Refusal> {
+    let name = &config.node.user;
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let user = match User::from_name(name) {
+        Ok(Some(user)) => user,
+        _ => return Err(Refusal::Unknown(name.clone())),
+    };
+    if user.uid == Uid::effective() && !user.uid.is_root() {
+        return Ok(None);
+    }
+    if !Uid::effective().is_root() {
+        return Err(Refusal::NotRoot(name.clone()));
+    }
+    if config.relay.xdp.mode != XdpMode::Off && config.relay.xdp.pin && !user.uid.is_root() {
+        return Err(Refusal::Pins(name.clone()));
+    }
+    let keep = capabilities::needed(config).into_iter().collect();
+    Ok(Some(Plan { user, keep }))
+}
+
+impl Plan {
+    /// Becomes the user, for good, with the needed capabilities alone. The directories of the API's
+    /// sockets are made for the user first.
+    ///
+    /// Capabilities belong to threads: call this before there is a second one.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; the process should end then, it may be somewhere between.
+    pub fn carry_out(self, config: &Config) -> Result<()> {
+        self.make_directories(config)?;
+        let name = self.user.name.clone();
+        self.change()
+            .with_context(|| format!("cannot become {name}"))
+    }
+
+    fn make_directories(&self, config: &Config) -> Result<()> {
+        for address in &config.node.api {
+            let ApiAddress::Unix(path) = address else {
+                continue;
+            };
+            let Some(directory) = path.parent() else {
+                continue;
+            };
+            if !directory.exists() {
+                let uid = Some(self.user.uid);
+                fs::DirBuilder::new()
+                    .mode(DIRECTORY_MODE)
+                    .create(directory)
+                    .and_then(|()| Ok(chown(directory, uid, Some(self.user.gid))?))
+                    .with_context(|| format!("cannot make {}", directory.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn change(self) -> Result<()> {
+        if self.user.uid.is_root() {
+            return Ok(());
+        }
+        for capability in caps::read(None, CapSet::Bounding)? {
+            if !self.keep.contains(&capability) {
+                caps::drop(None, CapSet::Bounding, capability)?;
+            }
+        }
+        caps::securebits::set_keepcaps(true)?;
+        initgroups(&CString::new(self.user.name)?, self.user.gid)?;
+        setgid(self.user.gid)?;
+        setuid(self.user.uid)?;
+        caps::securebits::set_keepcaps(false)?;
+        caps::set(None, CapSet::Effective, &self.keep)?;
+        caps::set(None, CapSet::Permitted, &self.keep)?;
+        caps::set(None, CapSet::Inheritable, &HashSet::new())?;
+        prctl::set_no_new_privs()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,10 @@
+//! Each requirement that concerns the relay, by its number.
+
+mod bubbles;
+mod fast_path;
+mod harness;
+mod host_specific;
+mod peers;
+mod properties;
+mod reception;
+mod transmission;

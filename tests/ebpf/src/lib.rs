@@ -1,0 +1,424 @@
+//! The forged traffic of the benchmarks: what their XDP programs and the loader share.
+#![no_std]
+
+use bytemuck::{Pod, Zeroable};
+use core::net::Ipv4Addr;
+use teredo_common::{
+    address::{Endpoint, ServicePrefix, TeredoAddress},
+    checksum::Sum,
+};
+
+/// Octets of the inner packets that are measured. The sink counts and drops frames that hold such
+/// a packet, plain or encapsulated, and passes everything else.
+pub const SIZES: [u16; 2] = [64, 1280];
+
+/// 20.64.0.1, the mapped address of the first forged client; the others follow.
+const FIRST_CLIENT: u32 = 0x1440_0001;
+/// 20.32.0.1, the first of the forged clients' servers.
+const FIRST_SERVER: u32 = 0x1420_0001;
+/// Number of servers, so that a limit per server is none; a power of two.
+const SERVERS: u32 = 1024;
+/// The lowest mapped port.
+const FIRST_PORT: u16 = 40_000;
+/// Number of ports; a power of two.
+const PORTS: u32 = 4096;
+/// The flags of all addresses (RFC 5991 section 3.1).
+const FLAGS: u16 = 0x1027;
+
+/// Forged client `index`.
+pub const fn client(index: u32) -> TeredoAddress {
+    TeredoAddress {
+        prefix: ServicePrefix::STANDARD,
+        server: Ipv4Addr::from_bits(server(index)),
+        flags: FLAGS,
+        mapped: Endpoint::new(Ipv4Addr::from_bits(FIRST_CLIENT + index), port(index)),
+    }
+}
+
+/// Which forged client this mapped address belongs to, if it is one of the first `count`.
+pub fn index(mapped: Endpoint, count: u32) -> Option<u32> {
+    let index = mapped.ip().to_bits().checked_sub(FIRST_CLIENT)?;
+    (index < count && mapped.port() == port(index)).then_some(index)
+}
+
+const fn server(index: u32) -> u32 {
+    FIRST_SERVER + (index & (SERVERS - 1))
+}
+
+const fn port(index: u32) -> u16 {
+    FIRST_PORT + (index & (PORTS - 1)) as u16
+}
+
+/// Octets of the longest headers: Ethernet, IPv4, UDP, IPv6, UDP.
+pub const HEADERS: usize = 90;
+/// Octets of the headers in the direction of [`Flow::ENCAP`]: Ethernet, IPv6, UDP.
+pub const NATIVE_HEADERS: usize = 62;
+
+/// What a generator sends: the same UDP datagram from or to one forged client after the other.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Flow {
+    /// The index of the interface it is sent through.
+    pub interface: u32,
+    /// [`Flow::ENCAP`] or [`Flow::DECAP`].
+    pub direction: u32,
+    /// Number of clients.
+    pub clients: u32,
+    /// From one client to the next, modulo `clients`.
+    pub stride: u32,
+    /// The frame of client 0 as far as a client's number may change it, as words in network byte
+    /// order.
+    template: [u16; 48],
+    /// What every client's inner UDP checksum has in common: a sum in network byte order.
+    inner: [u8; 2],
+    /// The same for the outer UDP checksum.
+    outer: [u8; 2],
+    /// The same for the checksum of the IPv4 header.
+    ipv4: [u8; 2],
+    reserved: [u8; 2],
+}
+
+/// What differs between the frames of two clients, as octets in network byte order.
+#[derive(Clone, Copy)]
+struct Words {
+    /// The lower half of the server's address.
+    server: [u8; 2],
+    port: [u8; 2],
+    /// The upper and lower half of the client's address.
+    address: [[u8; 2]; 2],
+}
+
+impl Words {
+    #[inline(always)]
+    const fn of(index: u32) -> Self {
+        let address = FIRST_CLIENT + index;
+        Self {
+            server: (server(index) as u16).to_be_bytes(),
+            port: port(index).to_be_bytes(),
+            address: [
+                ((address >> 16) as u16).to_be_bytes(),
+                (address as u16).to_be_bytes(),
+            ],
+        }
+    }
+
+    /// The part that is covered by the inner checksum: in the Teredo address, with obfuscation.
+    #[inline(always)]
+    const fn inner(self, sum: Sum) -> Sum {
+        sum.add_2(self.server)
+            .add_2(not(self.port))
+            .add_2(not(self.address[0]))
+            .add_2(not(self.address[1]))
+    }
+
+    /// The part that is covered by the IPv4 header's checksum.
+    #[inline(always)]
+    const fn ipv4(self, sum: Sum) -> Sum {
+        sum.add_2(self.address[0]).add_2(self.address[1])
+    }
+
+    /// The part that is covered by the outer checksum, where the inner packet's part cancels out.
+    #[inline(always)]
+    const fn outer(self, sum: Sum) -> Sum {
+        self.ipv4(sum).add_2(self.port)
+    }
+}
+
+#[inline(always)]
+const fn not([a, b]: [u8; 2]) -> [u8; 2] {
+    [!a, !b]
+}
+
+#[inline(always)]
+const fn word(octets: [u8; 2]) -> u16 {
+    u16::from_ne_bytes(octets)
+}
+
+// Offsets in 16-bit words from the Ethernet header on.
+const ETHERNET_WORDS: usize = 7;
+const IPV4_CHECKSUM: usize = 12;
+const IPV4_SOURCE: usize = 13;
+/// From here to the end of the outer UDP header a relay writes its Ethernet header.
+const OVERWRITTEN: usize = 14;
+const OUTER_PORT: usize = 17;
+const OUTER_CHECKSUM: usize = 20;
+const ENCAPSULATED: usize = 21;
+/// Next header and hop limit, from the IPv6 header on.
+const HOP_LIMIT: usize = 3;
+const SOURCE: usize = 4;
+const DESTINATION: usize = 12;
+const INNER_CHECKSUM: usize = 23;
+/// The lower half of the server, from the Teredo address on; flags, port and address follow.
+const SERVER: usize = 3;
+const PORT: usize = 5;
+const ADDRESS: usize = 6;
+
+impl Flow {
+    /// From a native host to the clients: plain IPv6 frames.
+    pub const ENCAP: u32 = 0;
+    /// From the clients to a native host: IPv6 in UDP in IPv4 frames.
+    pub const DECAP: u32 = 1;
+
+    /// The flow in which client 0 sends, or gets, this frame, whose checksums are right.
+    pub fn new(direction: u32, clients: u32, interface: u32, frame: &[u8]) -> Option<Self> {
+        let mut template = [0; 48];
+        let (words, _) = frame.get(..HEADERS.min(frame.len()))?.as_chunks::<2>();
+        for (to, from) in template.iter_mut().zip(words) {
+            *to = word(*from);
+        }
+        if frame.len() < NATIVE_HEADERS || direction == Self::DECAP && frame.len() < HEADERS {
+            return None;
+        }
+        // A checksum is the complement of the sum; what is left without the words of client 0 is
+        // common to all.
+        let ipv6 = Self::ipv6(direction);
+        let first = Words::of(0);
+        let rest = |checksum: usize, part: Sum| {
+            Sum::ZERO
+                .add_2(not(template[checksum].to_ne_bytes()))
+                .add_2(not(part.fold()))
+                .fold()
+        };
+        Some(Self {
+            interface,
+            direction,
+            clients,
+            stride: stride(clients),
+            inner: rest(ipv6 + INNER_CHECKSUM, first.inner(Sum::ZERO)),
+            outer: rest(OUTER_CHECKSUM, first.outer(Sum::ZERO)),
+            ipv4: rest(IPV4_CHECKSUM, first.ipv4(Sum::ZERO)),
+            reserved: [0; 2],
+            template,
+        })
+    }
+
+    /// The client after `index`. Far apart, so that neighbours in a relay's table are not
+    /// neighbours in time.
+    #[inline(always)]
+    pub const fn next(&self, index: u32) -> u32 {
+        let next = index + self.stride;
+        if next >= self.clients {
+            next - self.clients
+        } else {
+            next
+        }
+    }
+
+    /// Makes a frame of any client, as a relay or the kernel may have left it, the frame of client
+    /// `index` that no relay has seen yet. `DIRECTION` is that of the flow.
+    ///
+    /// # Safety
+    ///
+    /// `frame` is aligned to 2 and valid for writing [`HEADERS`] octets, or [`NATIVE_HEADERS`] in
+    /// the direction of [`Self::ENCAP`].
+    #[inline(always)]
+    pub unsafe fn write<const DIRECTION: u32>(&self, index: u32, frame: *mut u16) {
+        let words = Words::of(index);
+        let put = |at: usize, value: u16| {
+            // SAFETY: every offset below lies in the headers of its direction.
+            unsafe { *frame.add(at) = value };
+        };
+        let ipv6 = Self::ipv6(DIRECTION);
+        let teredo = if DIRECTION == Self::DECAP {
+            put(
+                IPV4_CHECKSUM,
+                word(words.ipv4(self.sum(self.ipv4)).checksum()),
+            );
+            for at in OVERWRITTEN..ENCAPSULATED {
+                put(at, self.template[at]);
+            }
+            put(IPV4_SOURCE, word(words.address[0]));
+            put(IPV4_SOURCE + 1, word(words.address[1]));
+            put(OUTER_PORT, word(words.port));
+            put(
+                OUTER_CHECKSUM,
+                word(words.outer(self.sum(self.outer)).udp_checksum()),
+            );
+            ipv6 + SOURCE
+        } else {
+            for at in 0..ETHERNET_WORDS {
+                put(at, self.template[at]);
+            }
+            ipv6 + DESTINATION
+        };
+        put(ipv6 + HOP_LIMIT, self.template[ipv6 + HOP_LIMIT]);
+        put(teredo + SERVER, word(words.server));
+        put(teredo + PORT, word(not(words.port)));
+        put(teredo + ADDRESS, word(not(words.address[0])));
+        put(teredo + ADDRESS + 1, word(not(words.address[1])));
+        put(
+            ipv6 + INNER_CHECKSUM,
+            word(words.inner(self.sum(self.inner)).udp_checksum()),
+        );
+    }
+
+    #[inline(always)]
+    const fn sum(&self, octets: [u8; 2]) -> Sum {
+        Sum::ZERO.add_2(octets)
+    }
+
+    /// Where the IPv6 header is.
+    #[inline(always)]
+    const fn ipv6(direction: u32) -> usize {
+        if direction == Self::DECAP {
+            ENCAPSULATED
+        } else {
+            ETHERNET_WORDS
+        }
+    }
+}
+
+/// About three fifths of `clients` and prime to them, so that every client has its turn.
+fn stride(clients: u32) -> u32 {
+    let prime = |stride: &u32| {
+        let (mut a, mut b) = (*stride, clients);
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a == 1
+    };
+    (clients * 3 / 5..clients).find(prime).unwrap_or(0)
+}
+
+/// What a sink has counted on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Count {
+    /// Frames.
+    pub packets: u64,
+    /// When the first came, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub first: u64,
+    /// When number [`Self::stamped`] came, the last one that the clock was read for.
+    pub last: u64,
+    /// The first frame has number 0.
+    pub stamped: u64,
+}
+
+impl Count {
+    /// The clock is read once for so many frames; a power of two.
+    pub const INTERVAL: u64 = 256;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use teredo_common::{checksum, wire};
+
+    extern crate std;
+    use std::vec::Vec;
+
+    const NATIVE: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10];
+    const RELAY: Endpoint = Endpoint::new(Ipv4Addr::new(20, 0, 0, 1), 3545);
+
+    /// The plain frame, field for field.
+    fn frame(direction: u32, index: u32, payload: usize) -> Vec<u8> {
+        let client = client(index);
+        let teredo = client.encode().octets();
+        let (source, destination) = match direction {
+            Flow::DECAP => (teredo, NATIVE),
+            _ => (NATIVE, teredo),
+        };
+        let length = (wire::UDP_HEADER + payload) as u16;
+        let mut udp = Vec::new();
+        udp.extend(5001_u16.to_be_bytes());
+        udp.extend(5002_u16.to_be_bytes());
+        udp.extend(length.to_be_bytes());
+        udp.extend([0; 2]);
+        udp.resize(wire::UDP_HEADER + payload, 0xa5);
+        let sum = checksum::ipv6_pseudo_header(&source, &destination, length.into(), wire::UDP);
+        let checksum = sum.add_octets(&udp).udp_checksum();
+        udp[6..8].copy_from_slice(&checksum);
+        let mut packet = std::vec![0x60, 0, 0, 0];
+        packet.extend(length.to_be_bytes());
+        packet.extend([wire::UDP, 64]);
+        packet.extend(source);
+        packet.extend(destination);
+        packet.extend(udp);
+        let mut frame = std::vec![2; 12];
+        if direction == Flow::ENCAP {
+            frame.extend(wire::ETHERTYPE_IPV6.to_be_bytes());
+            frame.extend(packet);
+            return frame;
+        }
+        frame.extend(wire::ETHERTYPE_IPV4.to_be_bytes());
+        let total = (wire::ENCAPSULATION + packet.len()) as u16;
+        let mut ipv4 = std::vec![0x45, 0];
+        ipv4.extend(total.to_be_bytes());
+        ipv4.extend([0, 0, 0, 0, 64, wire::UDP, 0, 0]);
+        ipv4.extend(client.mapped.address);
+        ipv4.extend(RELAY.address);
+        let header = Sum::ZERO.add_octets(&ipv4).checksum();
+        ipv4[10..12].copy_from_slice(&header);
+        frame.extend(ipv4);
+        frame.extend(client.mapped.port);
+        frame.extend(RELAY.port);
+        frame.extend((total - 20).to_be_bytes());
+        frame.extend(checksum::ipv4_udp(client.mapped, RELAY, &packet));
+        frame.extend(packet);
+        frame
+    }
+
+    #[test]
+    fn a_used_frame_becomes_the_next_clients() {
+        for direction in [Flow::ENCAP, Flow::DECAP] {
+            for payload in [16, 17, 1232] {
+                let flow = Flow::new(direction, 10_000, 7, &frame(direction, 0, payload)).unwrap();
+                // Every other frame is one that the relay before has worked on.
+                for index in [0, 1, 1023, 1024, 4095, 4096, 9999] {
+                    let mut used: Vec<u16> = frame(direction, 5, payload)
+                        .chunks(2)
+                        .map(|pair| u16::from_ne_bytes([pair[0], *pair.get(1).unwrap_or(&0)]))
+                        .collect();
+                    match direction {
+                        Flow::DECAP => used[OVERWRITTEN..ENCAPSULATED].fill(0xffff),
+                        _ => used[..ETHERNET_WORDS].fill(0xffff),
+                    }
+                    used[Flow::ipv6(direction) + HOP_LIMIT] = 0;
+                    let frame_start = used.as_mut_ptr();
+                    // SAFETY: the frame is longer than the headers.
+                    unsafe {
+                        match direction {
+                            Flow::DECAP => flow.write::<{ Flow::DECAP }>(index, frame_start),
+                            _ => flow.write::<{ Flow::ENCAP }>(index, frame_start),
+                        }
+                    }
+                    let octets: Vec<u8> = used.into_iter().flat_map(u16::to_ne_bytes).collect();
+                    let expected = frame(direction, index, payload);
+                    assert_eq!(octets[..expected.len()], expected, "{direction} {index}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_frame_is_refused() {
+        let frame = frame(Flow::ENCAP, 0, 16);
+        assert_eq!(Flow::new(Flow::ENCAP, 1, 1, &frame[..61]), None);
+        assert_eq!(Flow::new(Flow::DECAP, 1, 1, &frame), None);
+    }
+
+    #[test]
+    fn every_client_has_its_turn() {
+        for clients in [1, 2, 3, 10, 10_000, 100_000] {
+            let flow = Flow::new(Flow::ENCAP, clients, 1, &frame(Flow::ENCAP, 0, 16)).unwrap();
+            let mut seen = std::vec![false; clients as usize];
+            let mut index = 0;
+            for _ in 0..clients {
+                seen[index as usize] = true;
+                index = flow.next(index);
+            }
+            assert!(seen.iter().all(|seen| *seen), "{clients}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_known_by_its_mapping() {
+        for number in [0, 4096, 99_999] {
+            let mapped = client(number).mapped;
+            assert_eq!(index(mapped, 100_000), Some(number));
+            assert_eq!(index(mapped, number), None);
+            let other = Endpoint::new(mapped.ip(), 1);
+            assert_eq!(index(other, 100_000), None);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The benchmark's XDP programs.
+#![no_std]
+#![no_main]
+#![expect(missing_docs, reason = "of the functions that the macro makes")]
+
+use aya_ebpf::{
+    bindings::xdp_action,
+    helpers::generated::{bpf_ktime_get_ns, bpf_redirect, bpf_xdp_adjust_head},
+    macros::{map, xdp},
+    maps::{Array, PerCpuArray, ProgramArray},
+    programs::XdpContext,
+};
+use teredo_common::wire::{ENCAPSULATION, ETHERNET_HEADER};
+use teredo_lab_ebpf::{Count, Flow, HEADERS, NATIVE_HEADERS, SIZES};
+
+/// What the generator sends.
+#[map]
+static FLOW: Array<Flow> = Array::with_max_entries(1, 0);
+
+/// The interface that [`forward`] sends everything through.
+#[unsafe(no_mangle)]
+static TARGET: u32 = 0;
+
+/// The client whose turn it is.
+#[map]
+static TURN: Array<u32> = Array::with_max_entries(1, 0);
+
+/// What the sink has counted.
+#[map]
+static COUNT: PerCpuArray<Count> = PerCpuArray::with_max_entries(1, 0);
+
+/// The program that [`rewind`] measures.
+#[map]
+static MEASURED: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// Makes the frame the next client's and sends it.
+#[xdp]
+pub fn generate(context: XdpContext) -> u32 {
+    match FLOW.get(0) {
+        Some(flow) if write_next(flow, &context).is_some() => {
+            // SAFETY: the helper takes any interface index.
+            unsafe { bpf_redirect(flow.interface, 0) as u32 }
+        }
+        _ => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// Makes the frame the next client's, wherever the run before has moved its start to, and goes on
+/// with the program that is measured.
+#[xdp]
+pub fn rewind(context: XdpContext) -> u32 {
+    let Some(flow) = FLOW.get(0) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let grown = match flow.direction {
+        // What was encapsulated is longer, what was decapsulated is shorter than before.
+        Flow::ENCAP if is_ipv4(&context) => ENCAPSULATION as i32,
+        Flow::DECAP if !is_ipv4(&context) => -(ENCAPSULATION as i32),
+        _ => 0,
+    };
+    // SAFETY: the helper checks the length; the context is valid.
+    if grown != 0 && unsafe { bpf_xdp_adjust_head(context.ctx, grown) } != 0 {
+        return xdp_action::XDP_ABORTED;
+    }
+    if write_next(flow, &context).is_some() {
+        // SAFETY: nothing here waits to be dropped.
+        unsafe { MEASURED.tail_call(&context, 0) };
+    }
+    xdp_action::XDP_ABORTED
+}
+
+/// Measures what [`rewind`] itself costs.
+#[xdp]
+pub fn nothing(_context: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// The least that a forwarder can do.
+#[xdp]
+pub fn forward(_context: XdpContext) -> u32 {
+    // SAFETY: `TARGET` is initialised; the loader sets it in the object's read-only data, which the
+    // compiler must not know.
+    let target = unsafe { (&raw const TARGET).read_volatile() };
+    // SAFETY: the helper takes any interface index.
+    unsafe { bpf_redirect(target, 0) as u32 }
+}
+
+/// Counts and drops frames with a packet of a measured size.
+#[xdp]
+pub fn sink(context: XdpContext) -> u32 {
+    let length = context.data_end() - context.data();
+    let [small, large] = SIZES.map(|size| size as usize + ETHERNET_HEADER);
+    let plain = length == small || length == large;
+    let encapsulated = length == small + ENCAPSULATION || length == large + ENCAPSULATION;
+    if !plain && !encapsulated {
+        return xdp_action::XDP_PASS;
+    }
+    let Some(count) = COUNT.get_ptr_mut(0) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // SAFETY: the pointer is to this CPU's entry, and a program is not preempted by another run of
+    // itself on the same CPU.
+    let count = unsafe { &mut *count };
+    if count.packets.is_multiple_of(Count::INTERVAL) {
+        // SAFETY: the helper takes nothing.
+        let now = unsafe { bpf_ktime_get_ns() };
+        if count.packets == 0 {
+            count.first = now;
+        }
+        count.last = now;
+        count.stamped = count.packets;
+    }
+    count.packets += 1;
+    xdp_action::XDP_DROP
+}
+
+#[inline(always)]
+fn is_ipv4(context: &XdpContext) -> bool {
+    let start = context.data();
+    if start + ETHERNET_HEADER > context.data_end() {
+        return false;
+    }
+    // SAFETY: the Ethernet header lies within the frame, as just checked, at an even address.
+    unsafe { *((start + 12) as *const u16) == teredo_common::wire::ETHERTYPE_IPV4.to_be() }
+}
+
+/// Writes the headers of the client whose turn it is.
+#[inline(always)]
+fn write_next(flow: &Flow, context: &XdpContext) -> Option<()> {
+    let turn = TURN.get_ptr_mut(0)?;
+    let (start, end) = (context.data(), context.data_end());
+    // SAFETY: the entry exists while the program does, and one generator runs at a time. The
+    // headers lie within the frame, as is checked; frames start at an even address.
+    unsafe {
+        if flow.direction == Flow::DECAP {
+            if start + HEADERS > end {
+                return None;
+            }
+            flow.write::<{ Flow::DECAP }>(*turn, start as *mut u16);
+        } else {
+            if start + NATIVE_HEADERS > end {
+                return None;
+            }
+            flow.write::<{ Flow::ENCAP }>(*turn, start as *mut u16);
+        }
+        *turn = flow.next(*turn);
+    }
+    Some(())
+}
+
+/// The kernel gives the helpers that the programs need only to programs under a GPL-compatible
+/// licence.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

@@ -1,0 +1,301 @@
+//! What is measured, and the choice of parts of it.
+
+use std::{fmt, str::FromStr};
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+use teredo_lab_ebpf::{Flow, SIZES};
+
+/// Number of clients that the packets come from or go to.
+pub const CLIENTS: [u32; 2] = [1, 10_000];
+
+/// What stands between generator and sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Variant {
+    /// Nothing: the generator sends straight to the sink. What this costs is not the relay's.
+    None,
+    /// An XDP program that redirects every frame as it is.
+    Bare,
+    /// Our relay with XDP.
+    Xdp,
+    /// Our relay without XDP.
+    Userspace,
+    /// Miredo's relay.
+    Miredo,
+}
+
+impl Variant {
+    /// Every variant, in the order of each round.
+    pub const ALL: [Self; 5] = [
+        Self::None,
+        Self::Bare,
+        Self::Xdp,
+        Self::Userspace,
+        Self::Miredo,
+    ];
+
+    /// The word for `--only` and in the JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Bare => "bare",
+            Self::Xdp => "xdp",
+            Self::Userspace => "userspace",
+            Self::Miredo => "miredo",
+        }
+    }
+
+    /// The name in the table.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::None => "no relay",
+            Self::Bare => "bare XDP redirect",
+            Self::Xdp => "teredo, XDP",
+            Self::Userspace => "teredo, userspace",
+            Self::Miredo => "Miredo",
+        }
+    }
+
+    /// Whether generator, relay and sink share a core; otherwise the relay is a process on a core
+    /// of its own.
+    #[must_use]
+    pub const fn is_inline(self) -> bool {
+        matches!(self, Self::None | Self::Bare | Self::Xdp)
+    }
+}
+
+/// The way of the packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Native host to client.
+    Encap,
+    /// Client to native host.
+    Decap,
+}
+
+impl Direction {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Encap, Self::Decap];
+
+    /// The word for `--only`, in the table and in the JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Encap => "encap",
+            Self::Decap => "decap",
+        }
+    }
+
+    /// The generator's number for it.
+    #[must_use]
+    pub const fn flow(self) -> u32 {
+        match self {
+            Self::Encap => Flow::ENCAP,
+            Self::Decap => Flow::DECAP,
+        }
+    }
+}
+
+/// One workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Case {
+    /// The way of the packets.
+    pub direction: Direction,
+    /// Octets of the inner IPv6 packet.
+    pub size: u16,
+    /// Number of clients that take turns.
+    pub clients: u32,
+}
+
+impl Case {
+    /// The case that the acceptance limits are about, in one direction.
+    #[must_use]
+    pub const fn demanding(direction: Direction) -> Self {
+        Self {
+            direction,
+            size: SIZES[0],
+            clients: CLIENTS[1],
+        }
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            direction,
+            size,
+            clients,
+        } = self;
+        let plural = if *clients == 1 { "" } else { "s" };
+        write!(
+            formatter,
+            "{}, {size} octets, {clients} client{plural}",
+            direction.word()
+        )
+    }
+}
+
+/// A part of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The XDP program alone.
+    TestRun,
+    /// Packets a second through the relays.
+    Throughput,
+    /// Memory with many clients.
+    Memory,
+}
+
+impl Part {
+    const ALL: [(Self, &str); 3] = [
+        (Self::TestRun, "test-run"),
+        (Self::Throughput, "throughput"),
+        (Self::Memory, "memory"),
+    ];
+}
+
+/// Words of `--only`. Of each kind (part, variant, direction, size, clients) those are chosen that
+/// are named, or all if none is.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    parts: Vec<Part>,
+    variants: Vec<Variant>,
+    directions: Vec<Direction>,
+    sizes: Vec<u16>,
+    clients: Vec<u32>,
+}
+
+impl Selection {
+    /// Whether the part is chosen. Naming a workload or a variant chooses what has them.
+    #[must_use]
+    pub fn part(&self, part: Part) -> bool {
+        if !self.parts.is_empty() {
+            return self.parts.contains(&part);
+        }
+        let any_case = !self.sizes.is_empty() || !self.clients.is_empty();
+        match part {
+            Part::Throughput => true,
+            Part::TestRun => self.variants.is_empty() && !any_case,
+            Part::Memory => self.variants.is_empty() && !any_case && self.directions.is_empty(),
+        }
+    }
+
+    /// The chosen variants.
+    pub fn variants(&self) -> impl Iterator<Item = Variant> {
+        chosen(Variant::ALL, &self.variants)
+    }
+
+    /// The chosen directions.
+    pub fn directions(&self) -> impl Iterator<Item = Direction> {
+        chosen(Direction::ALL, &self.directions)
+    }
+
+    /// The chosen workloads.
+    pub fn cases(&self) -> impl Iterator<Item = Case> {
+        self.directions().flat_map(move |direction| {
+            chosen(SIZES, &self.sizes).flat_map(move |size| {
+                chosen(CLIENTS, &self.clients).map(move |clients| Case {
+                    direction,
+                    size,
+                    clients,
+                })
+            })
+        })
+    }
+}
+
+fn chosen<T: PartialEq, const N: usize>(all: [T; N], named: &[T]) -> impl Iterator<Item = T> {
+    all.into_iter()
+        .filter(move |one| named.is_empty() || named.contains(one))
+}
+
+impl FromStr for Selection {
+    type Err = anyhow::Error;
+
+    /// Words with commas between them, such as `xdp,bare,encap,64`.
+    fn from_str(text: &str) -> Result<Self> {
+        let mut selection = Self::default();
+        for word in text
+            .split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+        {
+            let number = word.parse::<u32>().ok();
+            if let Some((part, _)) = Part::ALL.into_iter().find(|(_, name)| *name == word) {
+                selection.parts.push(part);
+            } else if let Some(variant) = Variant::ALL.into_iter().find(|one| one.word() == word) {
+                selection.variants.push(variant);
+            } else if let Some(direction) =
+                Direction::ALL.into_iter().find(|one| one.word() == word)
+            {
+                selection.directions.push(direction);
+            } else if let Some(size) = SIZES
+                .into_iter()
+                .find(|size| number == Some((*size).into()))
+            {
+                selection.sizes.push(size);
+            } else if let Some(clients) = CLIENTS.into_iter().find(|one| number == Some(*one)) {
+                selection.clients.push(clients);
+            } else {
+                bail!(
+                    "nothing to measure is called \"{word}\"; there are {}",
+                    words().join(", ")
+                );
+            }
+        }
+        Ok(selection)
+    }
+}
+
+/// Every word that a selection knows.
+fn words() -> Vec<String> {
+    let parts = Part::ALL.map(|(_, name)| name.to_owned()).into_iter();
+    parts
+        .chain(Variant::ALL.map(|one| one.word().to_owned()))
+        .chain(Direction::ALL.map(|one| one.word().to_owned()))
+        .chain(SIZES.map(|size| size.to_string()))
+        .chain(CLIENTS.map(|clients| clients.to_string()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn select(text: &str) -> Selection {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn nothing_named_is_everything() {
+        let all = select("");
+        assert_eq!(all.variants().count(), Variant::ALL.len());
+        assert_eq!(all.cases().count(), 8);
+        assert!(Part::ALL.iter().all(|(part, _)| all.part(*part)));
+    }
+
+    #[test]
+    fn words_of_one_kind_add_up_and_kinds_restrict_each_other() {
+        let some = select("xdp,bare,encap,64,10000");
+        assert!(some.variants().eq([Variant::Bare, Variant::Xdp]));
+        assert!(some.cases().eq([Case::demanding(Direction::Encap)]));
+        assert!(some.part(Part::Throughput));
+        assert!(!some.part(Part::Memory) && !some.part(Part::TestRun));
+        let memory = select("memory");
+        assert!(memory.part(Part::Memory) && !memory.part(Part::Throughput));
+    }
+
+    #[test]
+    fn an_unknown_word_is_refused() {
+        let error = select_error("xpd");
+        assert!(error.contains("xpd") && error.contains("xdp"), "{error}");
+    }
+
+    fn select_error(text: &str) -> String {
+        text.parse::<Selection>().unwrap_err().to_string()
+    }
+}

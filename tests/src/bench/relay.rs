@@ -1,0 +1,233 @@
+//! The relays that are compared, each in its place.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::unistd::Pid;
+use teredo::metrics::Mode;
+
+use super::{
+    cases::{Case, Direction, Variant},
+    clients::{self, Clients},
+    cpu,
+    frames::{RELAY, data},
+    programs::{Attached, Generator},
+    site::{FAR, Interface, NEAR, Site},
+};
+use crate::lab::{Teredo, links::cable, miredo, teredo::Config};
+
+/// What the names of the kernel threads of our TUN interfaces start with. Those of other daemons
+/// have nothing to do meanwhile.
+const INTERFACE_THREAD: &str = "napi/teredo-";
+
+/// The cable between generator and sink without a relay.
+const STRAIGHT: [&str; 2] = ["out", "back"];
+
+/// Frames that are looked at: so few that no queue overflows.
+const PROOF: u32 = 40;
+/// Frames that the generator holds meanwhile: so few that most are used again.
+const PROOF_BATCH: u32 = 8;
+
+/// What does a relay's work.
+#[derive(Debug)]
+enum Work {
+    Nobody,
+    /// One program for each direction.
+    Bare {
+        _programs: [Attached; 2],
+    },
+    Teredo(Teredo),
+    Miredo {
+        _relay: miredo::Relay,
+    },
+}
+
+/// A relay, with generator and sink around it.
+#[derive(Debug)]
+pub struct Relay {
+    /// Which one.
+    pub variant: Variant,
+    /// What the packets' far end counts.
+    pub sink: Attached,
+    clients: Clients,
+    // Ended before the place goes.
+    work: Work,
+    /// Where it is.
+    pub site: Site,
+}
+
+impl Relay {
+    /// Builds its place and starts it.
+    ///
+    /// # Errors
+    ///
+    /// Without root, or when it does not start.
+    pub fn start(variant: Variant) -> Result<Self> {
+        let site = Site::new(variant.word())?;
+        let sink = match variant {
+            Variant::None => {
+                cable((&site.far, STRAIGHT[0]), (&site.far, STRAIGHT[1]))?;
+                Attached::sink(&site.far, &STRAIGHT[1..])
+            }
+            _ => Attached::sink(&site.far, &FAR),
+        }
+        .context("attach the sink")?;
+        let work = on_core(cpu::RELAY, || work(variant, &site))
+            .with_context(|| format!("start {}", variant.title()))?;
+        Ok(Self {
+            variant,
+            sink,
+            clients: site.clients()?,
+            work,
+            site,
+        })
+    }
+
+    /// A generator of the packets that this relay gets in this case.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn generator(&self, case: Case) -> Result<Generator> {
+        let frame = self.frame(case.direction, case.size)?;
+        let interface = match self.variant {
+            Variant::None => Interface::named(&self.site.far, STRAIGHT[0])?.index,
+            _ => self.site.far_interfaces[Site::entry(case.direction)].index,
+        };
+        Generator::load(case.direction.flow(), case.clients, interface, frame)
+    }
+
+    /// Lets a few frames of a generator through the relay and looks at what comes out.
+    ///
+    /// # Errors
+    ///
+    /// When nothing comes out, or it is damaged.
+    pub fn prove(&mut self, case: Case) -> Result<()> {
+        if matches!(self.work, Work::Nobody | Work::Bare { .. }) {
+            return Ok(());
+        }
+        let case = Case {
+            size: clients::SIZE,
+            ..case
+        };
+        let generator = self.generator(case)?;
+        self.clients.prove(case, PROOF, || {
+            generator.send(&self.site.far, PROOF, PROOF_BATCH).map(drop)
+        })
+    }
+
+    /// The first client's frame.
+    ///
+    /// # Errors
+    ///
+    /// When the size is not possible.
+    pub fn frame(&self, direction: Direction, size: u16) -> Result<Vec<u8>> {
+        let stations = self.site.stations(direction);
+        data(stations, direction, teredo_lab_ebpf::client(0), size)
+    }
+
+    /// Makes the relay know the clients, and hear of them within the last `age`.
+    ///
+    /// # Errors
+    ///
+    /// When a packet does not arrive, or is damaged.
+    pub fn acquaint(&mut self, clients: u32, age: Duration) -> Result<()> {
+        match self.work {
+            Work::Nobody | Work::Bare { .. } => Ok(()),
+            Work::Teredo(_) | Work::Miredo { .. } => self
+                .clients
+                .acquaint(clients, age)
+                .with_context(|| format!("{} and its clients", self.variant.title())),
+        }
+    }
+
+    /// Its processes.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be listed.
+    pub fn processes(&self) -> Result<Vec<Pid>> {
+        let mut processes = self.site.near.processes()?;
+        if let Work::Teredo(_) = self.work {
+            processes.extend(cpu::threads_named(|name| {
+                name.starts_with(INTERFACE_THREAD)
+            })?);
+        }
+        Ok(processes)
+    }
+
+    /// Packets that our daemon counts as forwarded by XDP, if it does.
+    ///
+    /// # Errors
+    ///
+    /// When the daemon does not answer.
+    pub fn fast_packets(&self, direction: Direction) -> Result<Option<u64>> {
+        match (&self.work, self.variant) {
+            (Work::Teredo(teredo), Variant::Xdp) => {
+                let packets = teredo.status()?.packets;
+                Ok(Some(match direction {
+                    Direction::Encap => packets.encap.xdp,
+                    Direction::Decap => packets.decap.xdp,
+                }))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Runs `work` on a thread on one core; so do the processes that it starts.
+fn on_core<T: Send>(core: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            cpu::pin(core)?;
+            work()
+        });
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn work(variant: Variant, site: &Site) -> Result<Work> {
+    let config = Config::new()
+        .set("relay.ipv4", RELAY.ip().to_string())
+        .set("relay.port", i64::from(RELAY.port()));
+    match variant {
+        Variant::None => Ok(Work::Nobody),
+        Variant::Bare => {
+            let [v4, v6] = site.near_interfaces;
+            Ok(Work::Bare {
+                _programs: [
+                    Attached::forward(&site.near, NEAR[0], v6.index)?,
+                    Attached::forward(&site.near, NEAR[1], v4.index)?,
+                ],
+            })
+        }
+        Variant::Xdp => {
+            let config = config
+                .set("relay.xdp.mode", "native")
+                .set("relay.xdp.interfaces", NEAR.map(str::to_owned).to_vec());
+            let teredo = Teredo::start(&site.near, &config)?;
+            let attached = teredo.status()?.xdp;
+            ensure!(
+                attached.len() == NEAR.len() && attached.iter().all(|one| one.mode == Mode::Native),
+                "its XDP program is not attached in native mode: {attached:?}"
+            );
+            Ok(Work::Teredo(teredo))
+        }
+        Variant::Userspace => {
+            let config = config.set("relay.xdp.mode", "off");
+            Ok(Work::Teredo(Teredo::start(&site.near, &config)?))
+        }
+        Variant::Miredo => {
+            let relay = miredo::Relay::start(&site.near, RELAY.ip(), RELAY.port())?;
+            // Its own route gives every client a neighbour entry, which thrashes the kernel's
+            // table with more than a thousand. One gateway is kinder to it.
+            let interface = miredo::INTERFACE;
+            site.near.ip(&format!(
+                "-6 route replace 2001::/32 via fe80::1 dev {interface} onlink"
+            ))?;
+            Ok(Work::Miredo { _relay: relay })
+        }
+    }
+}

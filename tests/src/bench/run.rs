@@ -1,0 +1,90 @@
+//! The whole run.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::{
+    cases::{CLIENTS, Part, Selection, Variant},
+    memory,
+    relay::Relay,
+    report::{CaseReport, Report, Series, TestRunReport},
+    test_run,
+    throughput::Measurement,
+};
+
+/// Measures what is selected and prints what comes out as it does. Every round gives each relay
+/// `time`.
+///
+/// # Errors
+///
+/// Without root, or when a relay does not work.
+pub fn run(selection: &Selection, time: Duration, rounds: usize) -> Result<Report> {
+    let mut report = Report::new(time, rounds)?;
+    if selection.part(Part::TestRun) {
+        test_runs(selection, rounds, &mut report)?;
+    }
+    if selection.part(Part::Throughput) {
+        throughput(selection, time, rounds, &mut report)?;
+    }
+    if selection.part(Part::Memory) {
+        for variant in selection.variants() {
+            if matches!(variant, Variant::Xdp | Variant::Userspace | Variant::Miredo) {
+                report.memory.push(memory::measure(variant)?);
+            }
+        }
+    }
+    report.conclude()?;
+    print!("{}", report.conclusion());
+    Ok(report)
+}
+
+fn test_runs(selection: &Selection, rounds: usize, report: &mut Report) -> Result<()> {
+    let mut relay = Relay::start(Variant::Xdp)?;
+    for direction in selection.directions() {
+        for clients in CLIENTS {
+            let costs = (0..rounds)
+                .map(|_| test_run::measure(&mut relay, direction, clients))
+                .collect::<Result<Vec<_>>>()?;
+            if let Some(test_run) = TestRunReport::of(&costs) {
+                println!("{}", test_run.line());
+                report.test_runs.push(test_run);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn throughput(
+    selection: &Selection,
+    time: Duration,
+    rounds: usize,
+    report: &mut Report,
+) -> Result<()> {
+    let mut relays = selection
+        .variants()
+        .map(Relay::start)
+        .collect::<Result<Vec<_>>>()?;
+    for case in selection.cases() {
+        let mut measurements = relays
+            .iter_mut()
+            .map(|relay| Measurement::prepare(relay, case))
+            .collect::<Result<Vec<_>>>()?;
+        let mut series = measurements
+            .iter()
+            .map(|measurement| Series {
+                variant: measurement.variant(),
+                samples: Vec::with_capacity(rounds),
+            })
+            .collect::<Vec<_>>();
+        for _ in 0..rounds {
+            for (measurement, series) in measurements.iter_mut().zip(&mut series) {
+                series.samples.push(measurement.measure(time)?);
+            }
+        }
+        let case = CaseReport::new(case, series);
+        print!("{}", case.table());
+        report.cases.push(case);
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Packets a second, and what each costs.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Serialize;
+
+use super::{
+    cases::{Case, Variant},
+    cpu::{self, Threads},
+    programs::{BATCH, Generator, Run},
+    relay::Relay,
+};
+
+/// Frames of the first run, which warms everything up and shows how fast the generator is.
+const WARM_UP: u32 = 100_000;
+/// How long ago the relay may have heard of a client when a measurement starts. With the longest
+/// measurement it stays under the 30 seconds for which a peer is usable.
+const AGE: Duration = Duration::from_secs(8);
+/// The longest measurement.
+pub const LONGEST: Duration = Duration::from_secs(15);
+
+/// One measurement.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Sample {
+    /// Packets that the generator sent.
+    pub offered: u64,
+    /// Packets that reached the sink.
+    pub delivered: u64,
+    /// Packets a second of time that the core was to be had: without what other processes and the
+    /// hypervisor took of it.
+    pub rate: f64,
+    /// Share of the time that the core was to be had.
+    pub share: f64,
+    /// Share of that time in which the core was busy. Well below 1, the packets did not come fast
+    /// enough, and the relay is faster than it looks.
+    pub busy: f64,
+    /// CPU nanoseconds per packet of everything on the generator's core, for relays that run there.
+    pub inline_nanoseconds: Option<f64>,
+    /// CPU nanoseconds per packet of the relay's processes, user and system time, with what
+    /// interrupts have left to their core's kernel thread.
+    pub process_nanoseconds: f64,
+    /// Share of the delivered packets that the relay forwarded in XDP, for ours.
+    pub fast_share: Option<f64>,
+}
+
+/// A relay and a workload for it.
+#[derive(Debug)]
+pub struct Measurement<'a> {
+    relay: &'a mut Relay,
+    case: Case,
+    generator: Generator,
+    /// Frames that the generator sends in a second.
+    pace: f64,
+}
+
+impl<'a> Measurement<'a> {
+    /// Loads the generator and runs it once.
+    ///
+    /// # Errors
+    ///
+    /// When the relay does not work.
+    pub fn prepare(relay: &'a mut Relay, case: Case) -> Result<Self> {
+        let generator = relay.generator(case)?;
+        relay.acquaint(case.clients, AGE)?;
+        relay.prove(case)?;
+        let run = generator.send(&relay.site.far, WARM_UP, BATCH)?;
+        relay.sink.settle()?;
+        Ok(Self {
+            relay,
+            case,
+            generator,
+            pace: pace(WARM_UP, run),
+        })
+    }
+
+    /// Which relay this is.
+    #[must_use]
+    pub fn variant(&self) -> Variant {
+        self.relay.variant
+    }
+
+    /// Measures for about this time.
+    ///
+    /// # Errors
+    ///
+    /// When the relay does not work.
+    pub fn measure(&mut self, time: Duration) -> Result<Sample> {
+        self.sample(time)
+            .with_context(|| format!("{}: {}", self.relay.variant.title(), self.case))
+    }
+
+    fn sample(&mut self, time: Duration) -> Result<Sample> {
+        let relay = &mut *self.relay;
+        relay.acquaint(self.case.clients, AGE)?;
+        relay.sink.settle()?;
+        relay.sink.reset()?;
+        let fast = relay.fast_packets(self.case.direction)?;
+        let count = (self.pace * time.as_secs_f64()) as u32;
+
+        let processes = relay.processes()?;
+        let core = cpu::of_core(cpu::RELAY)?;
+        let before = Threads::of(&processes)?;
+        let run = self.generator.send(&relay.site.far, count, BATCH)?;
+        let counted = relay.sink.settle()?;
+        let process = Threads::of(&processes)?.since(&before);
+        let core = cpu::of_core(cpu::RELAY)? - core;
+
+        self.pace = pace(count, run);
+        ensure!(counted.stamped > 0, "nothing reached the sink");
+        let fast_share = match (fast, relay.fast_packets(self.case.direction)?) {
+            (Some(before), Some(after)) => Some((after - before) as f64 / counted.packets as f64),
+            _ => None,
+        };
+        // The core is the relay's alone, so what its kernel thread did was for the relay.
+        let process_time = process.used
+            + match relay.variant.is_inline() {
+                true => Duration::ZERO,
+                false => core.softirq,
+            };
+        let (share, used) = match relay.variant.is_inline() {
+            true => (
+                had(run.elapsed, run.thread.waited, run.core),
+                run.thread.used + run.core.softirq,
+            ),
+            false => (had(run.elapsed, process.waited, core), process_time),
+        };
+        let span = Duration::from_nanos(counted.last - counted.first).as_secs_f64() * share;
+        let rate = counted.stamped as f64 / span;
+        Ok(Sample {
+            offered: count.into(),
+            delivered: counted.packets,
+            rate,
+            share,
+            busy: used.as_secs_f64() / run.elapsed.as_secs_f64() / share,
+            inline_nanoseconds: relay.variant.is_inline().then_some(1e9 / rate),
+            process_nanoseconds: process_time.as_nanos() as f64 / counted.packets as f64,
+            fast_share,
+        })
+    }
+}
+
+/// The share of `elapsed` that somebody had the core, or did not want it. While the core's kernel
+/// thread did work that interrupts had left, he waited, but for his own work.
+fn had(elapsed: Duration, waited: Duration, core: cpu::Core) -> f64 {
+    let lost = waited.saturating_sub(core.softirq) + core.stolen;
+    let elapsed = elapsed.as_secs_f64();
+    ((elapsed - lost.as_secs_f64()) / elapsed).clamp(0.01, 1.0)
+}
+
+fn pace(count: u32, run: Run) -> f64 {
+    f64::from(count) / run.elapsed.as_secs_f64()
+}

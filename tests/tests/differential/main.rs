@@ -1,0 +1,286 @@
+//! The fast path against the slow path: whatever XDP forwards, the kernel and the userspace relay
+//! forward too, to the octet; whatever it drops, they drop; and what it passes it leaves alone.
+
+mod frames;
+mod kernel;
+
+use std::{collections::HashMap, net::Ipv6Addr, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use rand::{SeedableRng as _, rngs::StdRng};
+use teredo::protocol::{
+    relay::{Config, Event, Relay},
+    statistics::DropReason,
+};
+use teredo_common::{
+    address::Endpoint,
+    maps::Peer,
+    verdict::{Action, Direction, Verdict},
+};
+use teredo_tests::fixture::{self, Fixture, Outcome, Port, Setup};
+
+use frames::{Frames, Known};
+
+/// Frames in each direction and setup.
+const FRAMES: usize = 6_000;
+/// How often the peers are kept alive, in frames.
+const REFRESH: usize = 500;
+
+/// Both paths with the same peers.
+struct Paths {
+    fixture: Fixture,
+    relay: Relay,
+    known: Vec<Known>,
+    seen: HashMap<Verdict, usize>,
+}
+
+impl Paths {
+    fn new(setup: &Setup) -> Result<Self> {
+        let fixture = Fixture::new(setup)?;
+        let mut config = Config::new(fixture::relay());
+        config.mtu = setup.mtu;
+        config.served = setup.served.clone();
+        config.own_ipv4 = vec!["5.6.7.9".parse()?];
+        config.peer_lifetime = Duration::from_nanos(setup.peer_lifetime);
+        let mut paths = Self {
+            relay: Relay::new(config, [7; 32], fixture::now()),
+            fixture,
+            known: frames::known(),
+            seen: HashMap::new(),
+        };
+        for known in paths.known.clone() {
+            paths.introduce(&known)?;
+        }
+        Ok(paths)
+    }
+
+    /// Gives a peer to both paths, or an entry that nobody may use to the fast path alone.
+    fn introduce(&mut self, known: &Known) -> Result<()> {
+        let now = fixture::now();
+        let entry = Peer {
+            mapped: known.mapped,
+            flags: known.flags,
+            last_received: now - known.age,
+            last_sent: now - known.age,
+            ..Peer::default()
+        };
+        self.fixture.insert(known.address, entry)?;
+        let adopted = self.relay.adopt_peer(now, known.address, &entry);
+        ensure!(adopted == known.is_usable(), "{known:?}");
+        Ok(())
+    }
+
+    /// Traffic elsewhere keeps the peers alive.
+    fn refresh(&mut self) -> Result<()> {
+        let now = fixture::now();
+        let trusted: Vec<_> = self.relay.peers().filter(|peer| peer.trusted).collect();
+        for peer in trusted {
+            self.relay.peer_stamps(&peer.address.octets(), now, now);
+            self.tell(peer.address, peer.mapped, peer.symmetric)?;
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, address: Ipv6Addr, mapped: Endpoint, symmetric: bool) -> Result<()> {
+        let symmetric = if symmetric { Peer::SYMMETRIC } else { 0 };
+        let now = fixture::now();
+        let entry = Peer {
+            mapped,
+            flags: Peer::TRUSTED | symmetric,
+            last_received: now,
+            last_sent: now,
+            ..Peer::default()
+        };
+        self.fixture.insert(address, entry)
+    }
+
+    /// What the daemon does after each packet.
+    fn settle(&mut self) -> Result<()> {
+        self.relay.handle_timeout(fixture::now());
+        while self.relay.poll_transmit().is_some() {}
+        while let Some(event) = self.relay.poll_event() {
+            match event {
+                Event::PeerTrusted {
+                    address,
+                    mapped,
+                    symmetric,
+                    ..
+                } => self.tell(address, mapped, symmetric)?,
+                Event::PeerForgotten { address } => {
+                    self.fixture.program.remove(&address.octets())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The packet that leaves for a native host when XDP is off.
+    fn slow_decapsulation(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
+        let mut datagram = kernel::receive(frame).filter(|one| one.is_intact)?;
+        let (from, ecn) = (datagram.from, datagram.ecn);
+        let payload = &mut datagram.payload;
+        let packet = self
+            .relay
+            .handle_datagram(fixture::now(), from, ecn, payload)?;
+        Some(packet.to_vec())
+    }
+
+    /// The datagram that leaves for a client when XDP is off.
+    fn slow_encapsulation(&mut self, frame: &[u8]) -> Option<(Endpoint, Vec<u8>)> {
+        let mut packet = kernel::route(kernel::ipv6(frame)?)?;
+        let (to, payload) = self.relay.handle_ipv6(fixture::now(), &mut packet)?;
+        Some((to, payload.to_vec()))
+    }
+
+    fn fast(&mut self, port: Port, frame: &[u8]) -> Result<Outcome> {
+        let outcome = self.fixture.run(port, frame)?;
+        *self.seen.entry(outcome.verdict).or_default() += 1;
+        if outcome.verdict.action() != Action::Forward {
+            ensure!(outcome.frame == frame, "changed and then not forwarded");
+        }
+        Ok(outcome)
+    }
+
+    fn compare_decapsulation(&mut self, frame: &[u8]) -> Result<()> {
+        let outcome = self.fast(Port::Wan, frame)?;
+        let is_damaged = kernel::receive(frame).is_some_and(|one| !one.is_intact);
+        if is_damaged && outcome.verdict.action() == Action::Forward {
+            // The headers alone prove the outer checksum if the inner one is right. Octets behind
+            // them that are not are the native host's to find.
+            let packet = kernel::ipv6(&outcome.frame).context("no packet")?;
+            ensure!(
+                !kernel::is_inner_valid(packet),
+                "damaged, and nobody will know"
+            );
+            return Ok(());
+        }
+        let slow = self.slow_decapsulation(frame);
+        match outcome.verdict.action() {
+            Action::Forward => {
+                let slow = slow.and_then(kernel::route);
+                let fast = kernel::ipv6(&outcome.frame).map(<[u8]>::to_vec);
+                ensure!(
+                    fast.is_some() && fast == slow,
+                    "fast {fast:x?}\nslow {slow:x?}"
+                );
+            }
+            Action::Drop => ensure!(slow.is_none(), "dropped, but userspace forwards"),
+            Action::Pass => ensure!(
+                slow.is_none() || !contradicts(outcome.verdict),
+                "{:?}, but userspace forwards",
+                outcome.verdict
+            ),
+        }
+        self.settle()
+    }
+
+    fn compare_encapsulation(&mut self, port: Port, frame: &[u8]) -> Result<()> {
+        let outcome = self.fast(port, frame)?;
+        let slow = self.slow_encapsulation(frame);
+        match outcome.verdict.action() {
+            Action::Forward => {
+                let (to, payload) = slow.context("forwarded, but not by userspace")?;
+                kernel::check_sent(&outcome.frame, to, &payload)?;
+            }
+            Action::Drop => ensure!(slow.is_none(), "dropped, but userspace forwards"),
+            Action::Pass => ensure!(
+                slow.is_none() || !contradicts(outcome.verdict),
+                "{:?}, but userspace forwards",
+                outcome.verdict
+            ),
+        }
+        self.settle()
+    }
+
+    /// What userspace has dropped so far, and why.
+    fn dropped(&self) -> Vec<(&'static str, u64)> {
+        let statistics = self.relay.statistics();
+        let reasons = DropReason::ALL.iter();
+        reasons
+            .map(|&reason| (reason.reason(), statistics.dropped(reason)))
+            .collect()
+    }
+
+    /// Shows `count` frames in each direction to both paths.
+    fn compare(&mut self, seed: u64, count: usize) -> Result<()> {
+        let mut frames = Frames::new(StdRng::seed_from_u64(seed), self.known.clone());
+        for number in 0..count {
+            if number % REFRESH == 0 {
+                self.refresh()?;
+            }
+            let frame = frames.client_sends();
+            let before = self.dropped();
+            self.compare_decapsulation(&frame).with_context(|| {
+                let after = self.dropped();
+                let reason = before.iter().zip(after).find(|(old, new)| *old != new);
+                format!("seed {seed}, frame {number}, {reason:?}: {frame:02x?}")
+            })?;
+            let (port, frame) = frames.native_sends();
+            self.compare_encapsulation(port, &frame)
+                .with_context(|| format!("seed {seed}, frame {number}: {port:?} {frame:02x?}"))?;
+        }
+        Ok(())
+    }
+
+    fn count(&self, verdict: Verdict) -> usize {
+        self.seen.get(&verdict).copied().unwrap_or_default()
+    }
+
+    fn verdicts(&self, direction: Direction) -> usize {
+        let mut verdicts = self.seen.keys();
+        verdicts
+            .by_ref()
+            .filter(|verdict| verdict.direction() == Some(direction))
+            .count()
+    }
+}
+
+/// Whether XDP gives as its reason something that userspace would drop the packet for, too.
+fn contradicts(verdict: Verdict) -> bool {
+    matches!(
+        verdict,
+        Verdict::DecapNotOurs
+            | Verdict::DecapNotIpv6
+            | Verdict::DecapSource
+            | Verdict::DecapDestination
+            | Verdict::EncapNotOurs
+            | Verdict::EncapLength
+            | Verdict::EncapSource
+    )
+}
+
+fn check(setup: &Setup, seed: u64) -> Result<()> {
+    let mut paths = Paths::new(setup)?;
+    paths.compare(seed, FRAMES)?;
+    // What is compared must not all end at the first test of the tables.
+    for (forwarded, direction) in [
+        (Verdict::DecapForwarded, Direction::Decap),
+        (Verdict::EncapForwarded, Direction::Encap),
+    ] {
+        let count = paths.count(forwarded);
+        ensure!(
+            count > FRAMES / 10,
+            "only {count} {forwarded:?}: {:?}",
+            paths.seen
+        );
+        let verdicts = paths.verdicts(direction);
+        ensure!(verdicts >= 10, "only {verdicts} verdicts: {:?}", paths.seen);
+    }
+    Ok(())
+}
+
+#[test]
+fn default_settings() -> Result<()> {
+    check(&Setup::default(), 1)
+}
+
+#[test]
+fn some_destinations_and_no_zero_checksums() -> Result<()> {
+    let setup = Setup {
+        flags: 0,
+        served: vec!["2000::/16".parse()?, "2001:db8::/32".parse()?],
+        mtu: 1400,
+        ..Setup::default()
+    };
+    check(&setup, 2)
+}

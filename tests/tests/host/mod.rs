@@ -1,0 +1,101 @@
+//! A host of its own for each test.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Result;
+use tempfile::TempDir;
+use teredo_tests::lab::{Namespace, links, wait_until};
+
+/// How long the kernel may take to settle.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A host on which a relay could run: addresses, default routes, forwarding.
+pub struct Host {
+    /// Its network.
+    pub namespace: Namespace,
+    _far: Namespace,
+    /// A directory of its own.
+    pub directory: TempDir,
+}
+
+impl Host {
+    /// A good one.
+    pub fn new() -> Result<Self> {
+        let (namespace, far) = (Namespace::new("host")?, Namespace::new("far")?);
+        links::cable((&namespace, "wan"), (&far, "wan"))?;
+        // What a test finds changed afterwards must not be the kernel's own doing.
+        wait_until("the cable is in use", PATIENCE, || {
+            Ok(namespace.ip("link show dev wan")?.contains("state UP"))
+        })?;
+        namespace.ip("addr add 20.0.0.1/24 dev wan")?;
+        namespace.ip("route add default via 20.0.0.254")?;
+        namespace.ip("addr add 2001:db8::1/64 dev wan nodad")?;
+        namespace.ip("route add default via 2001:db8::2")?;
+        namespace.forward()?;
+        wait_until("its addresses are settled", PATIENCE, || {
+            let local = namespace.ip("-6 route show table local")?;
+            Ok(["local fe80:", "local 2001:db8::1 "]
+                .iter()
+                .all(|route| local.contains(route))
+                && namespace.ip("addr show tentative")?.is_empty())
+        })?;
+        Ok(Self {
+            namespace,
+            _far: far,
+            directory: tempfile::tempdir()?,
+        })
+    }
+
+    /// Where the API of its daemon is.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("run/api.sock")
+    }
+
+    /// Writes the configuration; `node` and `relay` are lines of these sections.
+    pub fn configure(&self, node: &str, relay: &str) -> Result<PathBuf> {
+        let file = self.directory.path().join("teredo.toml");
+        let text = format!(
+            "[node]\nname = \"{}\"\napi = \"unix:{}\"\n{node}\n[relay]\n{relay}\n",
+            self.namespace.name(),
+            self.socket().display(),
+        );
+        fs::write(&file, text)?;
+        Ok(file)
+    }
+
+    /// Everything that a daemon could leave behind.
+    pub fn traces(&self) -> Result<String> {
+        let mut text = String::new();
+        for what in [
+            "-d link show",
+            "addr show",
+            "-4 route show table all",
+            "-6 route show table all",
+            "rule show",
+        ] {
+            text += &self.namespace.ip(what)?;
+        }
+        text += &format!("socket: {}\n", self.socket().exists());
+        let name = self.namespace.name();
+        for directory in ["/sys/fs/bpf", "/run/teredo"] {
+            let is_there = is_named_below(Path::new(directory), name);
+            text += &format!("in {directory}: {is_there}\n");
+        }
+        Ok(text)
+    }
+}
+
+/// Whether a file or directory with the name is somewhere in the directory.
+fn is_named_below(directory: &Path, name: &str) -> bool {
+    fs::read_dir(directory).is_ok_and(|entries| {
+        entries.flatten().any(|entry| {
+            entry.file_name().to_string_lossy().contains(name)
+                || (entry.file_type().is_ok_and(|kind| kind.is_dir())
+                    && is_named_below(&entry.path(), name))
+        })
+    })
+}

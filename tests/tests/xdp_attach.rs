@@ -1,0 +1,479 @@
+//! Attaching, pinning, taking over after a crash, and what is said when something is in the way.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    maps::HashMap,
+    programs::links::{FdLink, PinnedLink},
+};
+use teredo::{
+    config::XdpMode,
+    datapath::xdp::{Error, FastPath, Interface, Mode, Options, remove_leftovers},
+};
+use teredo_common::{
+    address::ServicePrefix,
+    maps::{ABI_VERSION, Peer, Settings},
+};
+use teredo_tests::{
+    fixture::{now, packet::endpoint, relay},
+    lab::Namespace,
+};
+
+/// A namespace with the veth interfaces `wan` and `lan`, and a name for a daemon.
+struct Host {
+    namespace: Namespace,
+    name: String,
+}
+
+impl Host {
+    fn new() -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let namespace = Namespace::new("attach")?;
+        namespace.ip_batch(
+            "link add wan type veth peer name wan-end
+             link add lan type veth peer name lan-end
+             link set wan-end up
+             link set lan-end up
+             link set wan up
+             link set lan up",
+        )?;
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test-{}-{number}", std::process::id());
+        Ok(Self { namespace, name })
+    }
+
+    fn options(&self, mode: XdpMode) -> Options {
+        Options {
+            name: self.name.clone(),
+            settings: Settings {
+                peer_lifetime: 30_000_000_000,
+                relay: relay(),
+                mtu: 1280,
+                prefix: ServicePrefix::STANDARD,
+                tunnel: 1,
+                flags: 0,
+                interface_mask: 0,
+            },
+            served: vec![ipnet::Ipv6Net::default()],
+            own_ipv4: vec![relay().ip()],
+            interfaces: vec!["wan".to_owned(), "lan".to_owned()],
+            mode,
+            max_peers: 1024,
+            pin: true,
+            log: false,
+        }
+    }
+
+    fn start(&self, options: &Options) -> Result<Result<FastPath, Error>> {
+        self.namespace.run(|| FastPath::start(options))
+    }
+
+    /// The sentence with which a start is refused.
+    fn refusal(&self, options: &Options) -> Result<String> {
+        match self.start(options)? {
+            Ok(_) => anyhow::bail!("it started"),
+            Err(error) => Ok(error.to_string()),
+        }
+    }
+
+    fn interface(&self, name: &str) -> Result<Interface> {
+        Ok(self.namespace.run(|| Interface::named(name))??)
+    }
+
+    /// How each interface is attached.
+    fn modes(&self) -> Result<[Option<Mode>; 2]> {
+        let mode = |name| {
+            anyhow::Ok(
+                self.interface(name)?
+                    .program
+                    .map(|attachment| attachment.mode),
+            )
+        };
+        Ok([mode("wan")?, mode("lan")?])
+    }
+
+    fn instance(&self) -> PathBuf {
+        PathBuf::from("/sys/fs/bpf/teredo").join(&self.name)
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.instance().join(format!("v{ABI_VERSION}"))
+    }
+
+    /// The kernel's number of the pinned link to an interface.
+    fn link(&self, name: &str) -> Result<u32> {
+        let path = self
+            .directory()
+            .join(format!("link-{}", self.interface(name)?.index));
+        Ok(FdLink::from(PinnedLink::from_pin(path)?).info()?.id())
+    }
+
+    fn assert_nothing_left(&self) -> Result<()> {
+        assert_eq!(self.modes()?, [None, None]);
+        assert!(!self.instance().exists());
+        Ok(())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Err(error) = remove_leftovers(&self.name) {
+            eprintln!("pins of {} stay: {error}", self.name);
+        }
+    }
+}
+
+const NATIVE: [Option<Mode>; 2] = [Some(Mode::Native); 2];
+const GENERIC: [Option<Mode>; 2] = [Some(Mode::Generic); 2];
+const PEER: [u8; 16] = [0x20, 1, 0, 0, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 1];
+
+fn peer() -> Peer {
+    Peer {
+        mapped: endpoint("9.0.0.1:4096"),
+        flags: Peer::TRUSTED,
+        last_received: now(),
+        ..Peer::default()
+    }
+}
+
+#[test]
+fn every_mode_attaches_and_leaves_nothing() -> Result<()> {
+    for pin in [true, false] {
+        for (mode, modes) in [
+            (XdpMode::Native, NATIVE),
+            (XdpMode::Generic, GENERIC),
+            (XdpMode::Auto, NATIVE),
+        ] {
+            let host = Host::new()?;
+            let options = Options {
+                pin,
+                ..host.options(mode)
+            };
+            let path = host.start(&options)??;
+            assert_eq!(host.modes()?, modes);
+            assert_eq!(host.instance().exists(), pin);
+            for (attached, mode) in path.interfaces().iter().zip(modes) {
+                assert_eq!(attached.mode, mode);
+                assert_eq!(attached.reason, None);
+                assert_eq!(attached.index, host.interface(&attached.name)?.index);
+            }
+            assert!(!path.adopted());
+            path.stop()?;
+            host.assert_nothing_left()?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn without_pins_it_ends_with_the_daemon() -> Result<()> {
+    let host = Host::new()?;
+    let options = Options {
+        pin: false,
+        ..host.options(XdpMode::Native)
+    };
+    drop(host.start(&options)??);
+    host.assert_nothing_left()
+}
+
+#[test]
+fn a_restart_after_a_crash_takes_links_and_peers_over() -> Result<()> {
+    for mode in [XdpMode::Native, XdpMode::Generic, XdpMode::Auto] {
+        let host = Host::new()?;
+        let mut path = host.start(&host.options(mode))??;
+        path.insert(&PEER, &peer())?;
+        let modes = host.modes()?;
+        let (wan, lan) = (host.link("wan")?, host.link("lan")?);
+        let program = host.interface("wan")?.program;
+        drop(path);
+        assert_eq!(host.modes()?, modes, "a crash does not detach");
+
+        let mut path = host.start(&host.options(mode))??;
+        assert!(path.adopted());
+        assert_eq!((host.link("wan")?, host.link("lan")?), (wan, lan));
+        assert_eq!(host.modes()?, modes);
+        assert_ne!(host.interface("wan")?.program, program, "a new program");
+        let mut peers = Vec::new();
+        path.sweep(|address, peer| peers.push((*address, peer.mapped)))?;
+        assert_eq!(peers, [(PEER, peer().mapped)]);
+        path.stop()?;
+        host.assert_nothing_left()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn maps_of_another_size_are_replaced() -> Result<()> {
+    let host = Host::new()?;
+    let mut path = host.start(&host.options(XdpMode::Native))??;
+    path.insert(&PEER, &peer())?;
+    drop(path);
+    let options = Options {
+        max_peers: 2048,
+        ..host.options(XdpMode::Native)
+    };
+    let mut path = host.start(&options)??;
+    assert!(!path.adopted());
+    assert_eq!(host.modes()?, NATIVE);
+    let mut peers = 0;
+    path.sweep(|_, _| peers += 1)?;
+    assert_eq!(peers, 0);
+    path.stop()?;
+    host.assert_nothing_left()
+}
+
+#[test]
+fn an_interface_that_is_no_longer_configured_is_left() -> Result<()> {
+    let host = Host::new()?;
+    drop(host.start(&host.options(XdpMode::Native))??);
+    let options = Options {
+        interfaces: vec!["wan".to_owned()],
+        ..host.options(XdpMode::Native)
+    };
+    let path = host.start(&options)??;
+    assert_eq!(host.modes()?, [Some(Mode::Native), None]);
+    drop(path);
+    let path = host.start(&host.options(XdpMode::Native))??;
+    assert_eq!(host.modes()?, NATIVE);
+    path.stop()?;
+    host.assert_nothing_left()
+}
+
+#[test]
+fn a_restart_may_change_the_mode() -> Result<()> {
+    let host = Host::new()?;
+    drop(host.start(&host.options(XdpMode::Native))??);
+    drop(host.start(&host.options(XdpMode::Generic))??);
+    assert_eq!(host.modes()?, GENERIC);
+    let path = host.start(&host.options(XdpMode::Native))??;
+    assert_eq!(host.modes()?, NATIVE);
+    path.stop()?;
+    host.assert_nothing_left()
+}
+
+#[test]
+fn an_interface_that_was_made_anew_is_attached_anew() -> Result<()> {
+    let host = Host::new()?;
+    drop(host.start(&host.options(XdpMode::Native))??);
+    let index = host.interface("lan")?.index;
+    host.namespace.ip("link del lan")?;
+    host.namespace.ip(&format!(
+        "link add lan index {index} type veth peer name lan-end"
+    ))?;
+    host.namespace.ip("link set lan up")?;
+    let path = host.start(&host.options(XdpMode::Native))??;
+    assert_eq!(host.modes()?, NATIVE);
+    path.stop()?;
+    host.assert_nothing_left()
+}
+
+#[test]
+fn what_other_versions_left_is_removed() -> Result<()> {
+    let host = Host::new()?;
+    host.start(&host.options(XdpMode::Native))??.stop()?;
+    let old = host.instance().join("v0");
+    std::fs::create_dir_all(&old)?;
+    let map = HashMap::<_, u32, u32>::create(1, 0)?;
+    map.pin(old.join("PEERS"))?;
+    let path = host.start(&host.options(XdpMode::Native))??;
+    assert!(!path.adopted());
+    assert!(!old.exists());
+    path.stop()?;
+    host.assert_nothing_left()
+}
+
+#[test]
+fn leftovers_can_be_removed_alone() -> Result<()> {
+    let host = Host::new()?;
+    drop(host.start(&host.options(XdpMode::Native))??);
+    remove_leftovers(&host.name)?;
+    host.assert_nothing_left()
+}
+
+#[test]
+fn two_daemons_of_one_name_are_one_too_many() -> Result<()> {
+    let host = Host::new()?;
+    let path = host.start(&host.options(XdpMode::Native))??;
+    let text = host.refusal(&host.options(XdpMode::Native))?;
+    assert!(text.contains("another teredo daemon"), "{text}");
+    assert!(text.contains("node.name"), "{text}");
+    assert!(matches!(
+        remove_leftovers(&host.name),
+        Err(Error::Running { .. })
+    ));
+    assert_eq!(host.modes()?, NATIVE, "the first goes on");
+    path.stop()?;
+    host.assert_nothing_left()
+}
+
+#[test]
+fn another_program_is_named_with_its_owner() -> Result<()> {
+    let host = Host::new()?;
+    let holder = Options {
+        pin: false,
+        interfaces: vec!["lan".to_owned()],
+        ..host.options(XdpMode::Native)
+    };
+    let path = host.start(&holder)??;
+    let id = host.interface("lan")?.program.context("attached")?.program;
+    for mode in [XdpMode::Native, XdpMode::Generic] {
+        let text = host.refusal(&host.options(mode))?;
+        assert!(text.contains("`lan`"), "{text}");
+        assert!(text.contains(&format!("program {id} `teredo`")), "{text}");
+        assert!(
+            text.contains(&format!("process {}", std::process::id())),
+            "{text}"
+        );
+        assert_eq!(host.modes()?, [None, Some(Mode::Native)], "undone");
+        assert!(!host.instance().exists());
+    }
+    // Auto does without that interface, and says why.
+    let auto = host.start(&host.options(XdpMode::Auto))??;
+    let [wan, lan] = auto.interfaces() else {
+        anyhow::bail!("{:?}", auto.interfaces());
+    };
+    assert_eq!(wan.mode, Some(Mode::Generic));
+    assert_eq!(lan.mode, None);
+    let reason = lan.reason.as_deref().unwrap_or_default();
+    assert!(reason.contains("already"), "{reason}");
+    auto.stop()?;
+    path.stop()?;
+    host.assert_nothing_left()
+}
+
+#[test]
+fn a_large_mtu_is_named() -> Result<()> {
+    let host = Host::new()?;
+    host.namespace.ip("link set lan-end mtu 9000")?;
+    let text = host.refusal(&host.options(XdpMode::Native))?;
+    assert!(text.contains("`lan`") && text.contains("MTU"), "{text}");
+    host.assert_nothing_left()?;
+    let path = host.start(&host.options(XdpMode::Auto))??;
+    assert_eq!(host.modes()?, GENERIC);
+    for attached in path.interfaces() {
+        let reason = attached.reason.as_deref().unwrap_or_default();
+        assert!(reason.contains("MTU"), "{reason}");
+    }
+    path.stop()?;
+    host.assert_nothing_left()
+}
+
+#[test]
+fn too_few_queues_are_named() -> Result<()> {
+    let host = Host::new()?;
+    host.namespace.ip("link del lan")?;
+    host.namespace
+        .ip("link add lan numrxqueues 1 type veth peer name lan-end numtxqueues 4 numrxqueues 4")?;
+    host.namespace.ip("link set lan up")?;
+    let mut queues = host.namespace.command("ethtool")?;
+    queues.args(["-L", "lan-end", "tx", "4"]);
+    assert!(queues.status()?.success());
+    let text = host.refusal(&host.options(XdpMode::Native))?;
+    assert!(
+        text.contains("queues") && text.contains("ethtool -L"),
+        "{text}"
+    );
+    host.assert_nothing_left()
+}
+
+#[test]
+fn interfaces_that_cannot_be_attached_to_are_named() -> Result<()> {
+    let host = Host::new()?;
+    host.namespace.ip("tuntap add dev tunnel mode tun")?;
+    for (name, part) in [
+        ("nothing", "no interface `nothing`"),
+        ("a-name-that-is-much-too-long-for-one", "no interface"),
+        ("", "no interface"),
+        ("lo", "`lo` is not an Ethernet interface"),
+        ("tunnel", "`tunnel` is not an Ethernet interface"),
+    ] {
+        let options = Options {
+            interfaces: vec!["wan".to_owned(), name.to_owned()],
+            ..host.options(XdpMode::Auto)
+        };
+        let text = host.refusal(&options)?;
+        assert!(text.contains(part), "{text}");
+        assert!(text.contains("relay.xdp"), "{text}");
+        host.assert_nothing_left()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_user_without_capabilities_is_told_which() -> Result<()> {
+    let host = Host::new()?;
+    for pin in [true, false] {
+        let options = Options {
+            pin,
+            ..host.options(XdpMode::Auto)
+        };
+        let result = host.namespace.run(|| {
+            // Of this thread alone: the library's function would change the whole process.
+            // SAFETY: numbers only.
+            let result = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
+            assert_eq!(result, 0);
+            FastPath::start(&options)
+        })?;
+        let Err(error) = result else {
+            anyhow::bail!("it started");
+        };
+        let text = error.to_string();
+        assert!(matches!(error, Error::Permission { .. }), "{text}");
+        assert!(
+            text.contains("CAP_BPF") && text.contains("CAP_NET_ADMIN"),
+            "{text}"
+        );
+        host.assert_nothing_left()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_map_too_large_for_the_kernel_is_named() -> Result<()> {
+    let host = Host::new()?;
+    let options = Options {
+        max_peers: u32::MAX,
+        ..host.options(XdpMode::Native)
+    };
+    let text = host.refusal(&options)?;
+    assert!(text.contains("relay.max-peers"), "{text}");
+    host.assert_nothing_left()
+}
+
+#[test]
+fn a_changed_station_is_followed() -> Result<()> {
+    let host = Host::new()?;
+    let mut path = host.start(&host.options(XdpMode::Native))??;
+    host.namespace
+        .ip("link set lan address 02:00:00:00:77:77")?;
+    host.namespace.run(|| path.bump_generation())??;
+    let stations = path.program().stations()?;
+    let lan = host.interface("lan")?;
+    assert_eq!(lan.station, [2, 0, 0, 0, 0x77, 0x77]);
+    assert!(stations.contains(&(lan.index, lan.station)));
+    path.stop()?;
+    host.assert_nothing_left()
+}
+
+/// The verifier removes the log from the program unless it is asked for.
+#[test]
+fn the_log_costs_nothing_when_off() -> Result<()> {
+    let host = Host::new()?;
+    let size = |log| -> Result<u32> {
+        let options = Options {
+            log,
+            pin: false,
+            ..host.options(XdpMode::Native)
+        };
+        let mut path = host.start(&options)??;
+        let info = path.program().xdp()?.info()?;
+        info.size_translated().context("the kernel tells the size")
+    };
+    let (off, on) = (size(false)?, size(true)?);
+    assert!(off < on, "{off} octets without, {on} with the log");
+    Ok(())
+}

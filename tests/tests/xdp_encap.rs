@@ -1,0 +1,575 @@
+//! Every row of decision table D2 (IPv6 to IPv4), from both sides.
+
+use std::{net::Ipv6Addr, time::Duration};
+
+use anyhow::Result;
+use teredo_common::{
+    address::Endpoint,
+    maps::{Peer, Settings},
+    time::Instant,
+    verdict::Verdict::{self, *},
+    wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+};
+use teredo_tests::fixture::{
+    Fixture, HOST, LAN, Port, ROUTER, ROUTER_V6, SHORTEST, Setup, WAN, now,
+    packet::{IP, address, datagram, echo, endpoint, ethernet, ipv6, tcp, udp},
+    relay,
+};
+
+const CLIENT: &str = "2001:0:102:304:0:efff:f6ff:fffe";
+const HOST_ADDRESS: &str = "2000::b";
+const IDENTIFICATION: u16 = 0xfffe;
+
+fn client() -> Endpoint {
+    endpoint("9.0.0.1:4096")
+}
+
+/// What the host sends.
+fn frame(packet: &[u8]) -> Vec<u8> {
+    ethernet(LAN, HOST, ETHERTYPE_IPV6, packet)
+}
+
+fn data() -> Vec<u8> {
+    udp(address(HOST_ADDRESS), address(CLIENT), b"hello, world")
+}
+
+fn from(source: &str) -> Vec<u8> {
+    udp(address(source), address(CLIENT), b"hello, world")
+}
+
+fn to(destination: Ipv6Addr) -> Vec<u8> {
+    udp(address(HOST_ADDRESS), destination, b"hello, world")
+}
+
+/// The packet that the client gets, with the checksum of a full walk.
+fn encapsulated(mapped: Endpoint, identification: u16, packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    packet[7] -= 1;
+    datagram(relay(), mapped, identification, &packet)
+}
+
+fn forwarded(packet: &[u8]) -> Vec<u8> {
+    let packet = encapsulated(client(), IDENTIFICATION, packet);
+    ethernet(ROUTER, WAN, ETHERTYPE_IPV4, &packet)
+}
+
+/// As [`forwarded`], without outer checksum.
+fn forwarded_unchecked(packet: &[u8]) -> Vec<u8> {
+    let mut frame = forwarded(packet);
+    frame[IP + 26..IP + 28].fill(0);
+    frame
+}
+
+fn fixture(setup: &Setup) -> Result<Fixture> {
+    let mut fixture = Fixture::new(setup)?;
+    fixture.trust(address(CLIENT), client())?;
+    Ok(fixture)
+}
+
+/// A frame that is not translated: its name, the frame, the verdict.
+type Refusal = (&'static str, Vec<u8>, Verdict);
+
+fn refuse(fixture: &mut Fixture, rows: Vec<Refusal>) -> Result<()> {
+    for (name, frame, verdict) in rows {
+        let outcome = fixture.run(Port::Lan, &frame)?;
+        assert_eq!(outcome.verdict, verdict, "{name}");
+        assert_eq!(outcome.frame, frame, "{name}: not as it came");
+    }
+    Ok(())
+}
+
+/// A frame that is translated: its name, the frame, and what becomes of it.
+type Passage = (&'static str, Vec<u8>, Vec<u8>);
+
+fn forward(fixture: &mut Fixture, rows: Vec<Passage>) -> Result<()> {
+    for (name, frame, expected) in rows {
+        fixture
+            .program
+            .set_identification(|| u32::from(IDENTIFICATION))?;
+        let outcome = fixture.run(Port::Lan, &frame)?;
+        assert_eq!(outcome.verdict, EncapForwarded, "{name}");
+        assert_eq!(outcome.frame, expected, "{name}");
+        assert!(!outcome.same_interface, "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn d2_01_and_02_is_it_for_a_client() -> Result<()> {
+    let mut fixture = fixture(&Setup::default())?;
+    let changed = |change: fn(&mut Vec<u8>)| {
+        let mut packet = data();
+        change(&mut packet);
+        frame(&packet)
+    };
+    refuse(
+        &mut fixture,
+        vec![
+            (
+                "another station",
+                ethernet([2, 0, 0, 0, 0, 0x1b], HOST, ETHERTYPE_IPV6, &data()),
+                OtherStation,
+            ),
+            (
+                "the other interface's address",
+                ethernet(WAN, HOST, ETHERTYPE_IPV6, &data()),
+                OtherStation,
+            ),
+            (
+                "multicast",
+                ethernet([0x33, 0x33, 0, 0, 0, 1], HOST, ETHERTYPE_IPV6, &data()),
+                OtherStation,
+            ),
+            ("version 4", changed(|packet| packet[0] = 0x40), EncapLength),
+            ("version 7", changed(|packet| packet[0] = 0x70), EncapLength),
+            (
+                "longer than the frame",
+                changed(|packet| packet[5] += 1),
+                EncapLength,
+            ),
+            (
+                "length 65535",
+                changed(|packet| packet[4..6].fill(0xff)),
+                EncapLength,
+            ),
+            ("native", frame(&to(address("2a00::1"))), EncapNotOurs),
+            (
+                "nearly the prefix",
+                frame(&to(address("2001:1::1"))),
+                EncapNotOurs,
+            ),
+            (
+                "the old prefix",
+                frame(&to(address("3ffe:831f::1"))),
+                EncapNotOurs,
+            ),
+            ("link-local", frame(&to(address("fe80::1"))), EncapNotOurs),
+        ],
+    )?;
+    let padded = |octets: usize| [frame(&data()), vec![0xaa; octets]].concat();
+    let tiny = ipv6(address(HOST_ADDRESS), address(CLIENT), 50, &[9]);
+    forward(
+        &mut fixture,
+        vec![
+            ("as it is", frame(&data()), forwarded(&data())),
+            ("padding of one octet", padded(1), forwarded(&data())),
+            ("padding of 100 octets", padded(100), forwarded(&data())),
+            (
+                "padded to the smallest frame",
+                [frame(&tiny), vec![0; 5]].concat(),
+                forwarded_unchecked(&tiny),
+            ),
+            (
+                "traffic class and flow label",
+                changed(|packet| packet[..4].copy_from_slice(&[0x6f, 0xf1, 0x23, 0x45])),
+                {
+                    let mut packet = data();
+                    packet[..4].copy_from_slice(&[0x6f, 0xf1, 0x23, 0x45]);
+                    forwarded(&packet)
+                },
+            ),
+        ],
+    )
+}
+
+#[test]
+fn every_cut_of_a_frame_passes_as_it_came() -> Result<()> {
+    let mut fixture = fixture(&Setup::default())?;
+    let whole = frame(&data());
+    for length in SHORTEST..whole.len() {
+        let outcome = fixture.run(Port::Lan, &whole[..length])?;
+        assert_eq!(outcome.verdict, EncapLength, "{length} octets");
+        assert_eq!(outcome.frame, whole[..length], "{length} octets");
+    }
+    Ok(())
+}
+
+#[test]
+fn d2_03_where_it_comes_from() -> Result<()> {
+    let mut fixture = fixture(&Setup::default())?;
+    for (name, source) in [
+        ("unspecified", "::"),
+        ("loopback", "::1"),
+        ("IPv4-mapped", "::ffff:9.9.9.9"),
+        ("link-local", "fe80::b"),
+        ("site-local", "fec0::b"),
+        ("unique local", "fc00::b"),
+        ("multicast", "ff0e::b"),
+        ("Teredo", "2001:0:102:304::1"),
+        ("6to4 of the relay", "2002:506:708::1"),
+        ("ISATAP of another own address", "2000::200:5efe:506:709"),
+    ] {
+        refuse(
+            &mut fixture,
+            vec![(name, frame(&from(source)), EncapSource)],
+        )?;
+    }
+    for (name, source) in [
+        ("6to4 of somebody else", "2002:506:70a::1"),
+        ("ISATAP of somebody else", "2600::5efe:506:70a"),
+        ("far away", "2a00:1450::1"),
+    ] {
+        forward(
+            &mut fixture,
+            vec![(name, frame(&from(source)), forwarded(&from(source)))],
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn d2_03_served_prefixes_alone() -> Result<()> {
+    let setup = Setup {
+        served: vec!["2000::/64".parse()?],
+        ..Setup::default()
+    };
+    let mut fixture = fixture(&setup)?;
+    refuse(
+        &mut fixture,
+        vec![("not served", frame(&from("2a00::1")), EncapSource)],
+    )?;
+    forward(
+        &mut fixture,
+        vec![("served", frame(&data()), forwarded(&data()))],
+    )
+}
+
+#[test]
+fn d2_04_what_always_goes_up() -> Result<()> {
+    let mut fixture = fixture(&Setup::default())?;
+    let with = |next_header, payload: &[u8]| {
+        frame(&ipv6(
+            address(HOST_ADDRESS),
+            address(CLIENT),
+            next_header,
+            payload,
+        ))
+    };
+    refuse(
+        &mut fixture,
+        vec![
+            ("bubble", with(59, &[]), EncapBubble),
+            ("no payload", with(17, &[]), EncapBubble),
+            (
+                "no next header, but payload",
+                with(59, &[0; 8]),
+                EncapBubble,
+            ),
+            ("hop-by-hop options", with(0, &[0; 8]), EncapExtensionHeader),
+            ("routing", with(43, &[0; 8]), EncapExtensionHeader),
+            (
+                "destination options",
+                with(60, &[0; 8]),
+                EncapExtensionHeader,
+            ),
+        ],
+    )
+}
+
+#[test]
+fn d2_05_who_gets_it() -> Result<()> {
+    let mut fixture = fixture(&Setup::default())?;
+    let peer = |flags: u16| -> Ipv6Addr {
+        let mut octets = address(CLIENT).octets();
+        octets[8..10].copy_from_slice(&flags.to_be_bytes());
+        octets.into()
+    };
+    let second = Duration::from_secs(1);
+    let trusted = Peer {
+        mapped: client(),
+        flags: Peer::TRUSTED,
+        last_received: now(),
+        last_sent: now(),
+        ..Peer::default()
+    };
+    fixture.insert(
+        peer(1),
+        Peer {
+            flags: 0,
+            ..trusted
+        },
+    )?;
+    fixture.insert(
+        peer(2),
+        Peer {
+            // The program's clock may be a tick behind.
+            last_received: now() - 30 * second - second / 10,
+            ..trusted
+        },
+    )?;
+    fixture.insert(
+        peer(3),
+        Peer {
+            last_received: Instant::ZERO,
+            ..trusted
+        },
+    )?;
+    refuse(
+        &mut fixture,
+        vec![
+            ("unknown", frame(&to(peer(9))), EncapUnknownPeer),
+            ("not trusted", frame(&to(peer(1))), EncapStalePeer),
+            ("stale", frame(&to(peer(2))), EncapStalePeer),
+            ("never heard", frame(&to(peer(3))), EncapStalePeer),
+        ],
+    )?;
+    // D2-08: one that was not heard for 25 s is still sent to; the stamps tell the daemon.
+    fixture.insert(
+        peer(4),
+        Peer {
+            last_received: now() - 29 * second,
+            ..trusted
+        },
+    )?;
+    let elsewhere = endpoint("9.7.7.7:65535");
+    fixture.insert(
+        peer(5),
+        Peer {
+            mapped: elsewhere,
+            flags: Peer::TRUSTED | Peer::SYMMETRIC,
+            ..trusted
+        },
+    )?;
+    let packet = encapsulated(elsewhere, IDENTIFICATION, &to(peer(5)));
+    forward(
+        &mut fixture,
+        vec![
+            ("nearly stale", frame(&to(peer(4))), forwarded(&to(peer(4)))),
+            (
+                "where the entry says",
+                frame(&to(peer(5))),
+                ethernet(ROUTER, WAN, ETHERTYPE_IPV4, &packet),
+            ),
+        ],
+    )
+}
+
+#[test]
+fn d2_06_hop_limit() -> Result<()> {
+    let mut fixture = fixture(&Setup::default())?;
+    for hop_limit in 0..=255 {
+        let mut packet = data();
+        packet[7] = hop_limit;
+        if hop_limit <= 1 {
+            refuse(&mut fixture, vec![("end", frame(&packet), EncapHopLimit)])?;
+        } else {
+            forward(
+                &mut fixture,
+                vec![("on", frame(&packet), forwarded(&packet))],
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn sized(destination: &str, length: usize) -> Vec<u8> {
+    let data = vec![1; length - 48];
+    udp(address(HOST_ADDRESS), address(destination), &data)
+}
+
+#[test]
+fn d2_07_packets_of_the_tunnel_mtu() -> Result<()> {
+    let mut fixture = fixture(&Setup::default())?;
+    refuse(
+        &mut fixture,
+        vec![
+            ("1281", frame(&sized(CLIENT, 1281)), EncapTooBig),
+            ("1500", frame(&sized(CLIENT, 1500)), EncapTooBig),
+        ],
+    )?;
+    let largest = sized(CLIENT, 1280);
+    forward(
+        &mut fixture,
+        vec![("1280", frame(&largest), forwarded(&largest))],
+    )
+}
+
+#[test]
+fn d2_07_packets_of_the_mtu_of_the_way_out() -> Result<()> {
+    let setup = Setup {
+        mtu: 9000,
+        ..Setup::default()
+    };
+    let mut fixture = fixture(&setup)?;
+    // Embeds 9.9.0.1, which a route of MTU 1000 leads to.
+    let behind = "2001:0:102:304:0:efff:f6f6:fffe";
+    let mapped = endpoint("9.9.0.1:4096");
+    fixture.trust(address(behind), mapped)?;
+    refuse(
+        &mut fixture,
+        vec![
+            ("the link's", frame(&sized(CLIENT, 1473)), EncapTooBig),
+            ("the route's", frame(&sized(behind, 973)), EncapTooBig),
+        ],
+    )?;
+    let (link, route) = (sized(CLIENT, 1472), sized(behind, 972));
+    let packet = encapsulated(mapped, IDENTIFICATION, &route);
+    forward(
+        &mut fixture,
+        vec![
+            ("the link's", frame(&link), forwarded(&link)),
+            (
+                "the route's",
+                frame(&route),
+                ethernet(ROUTER, WAN, ETHERTYPE_IPV4, &packet),
+            ),
+        ],
+    )
+}
+
+/// Packets without a checksum that proves the outer one, by name.
+fn without_proof() -> Vec<(&'static str, Vec<u8>)> {
+    let (from, to) = (address(HOST_ADDRESS), address(CLIENT));
+    let mut no_checksum = data();
+    no_checksum[46..48].fill(0);
+    // As RFC 9868 has it: options between the end of the datagram and that of the packet.
+    let mut options = data();
+    options.extend([0, 0]);
+    options[5] += 2;
+    vec![
+        ("UDP without checksum", no_checksum),
+        ("UDP with options", options),
+        (
+            "fragment",
+            ipv6(
+                from,
+                to,
+                44,
+                &[17, 0, 0, 1, 0, 0, 0, 9, 1, 2, 3, 4, 5, 6, 7, 8],
+            ),
+        ),
+        ("ESP", ipv6(from, to, 50, &[7; 41])),
+        ("SCTP", ipv6(from, to, 132, &[7; 16])),
+        ("UDP-Lite", ipv6(from, to, 136, &[7; 16])),
+        ("TCP cut short", ipv6(from, to, 6, &[0; 19])),
+        ("UDP cut short", ipv6(from, to, 17, &[0; 7])),
+        ("ICMPv6 cut short", ipv6(from, to, 58, &[0; 7])),
+    ]
+}
+
+#[test]
+fn d2_09_checksum_from_headers_or_zero() -> Result<()> {
+    let mut fixture = fixture(&Setup::default())?;
+    let (from, to) = (address(HOST_ADDRESS), address(CLIENT));
+    for (name, packet) in [
+        ("UDP", data()),
+        ("UDP, odd length", udp(from, to, b"odd")),
+        ("UDP, no data", udp(from, to, b"")),
+        ("TCP", tcp(from, to, b"segment")),
+        ("TCP, no data", tcp(from, to, b"")),
+        ("ICMPv6", echo(from, to, b"12345")),
+    ] {
+        forward(
+            &mut fixture,
+            vec![(name, frame(&packet), forwarded(&packet))],
+        )?;
+    }
+    for (name, packet) in without_proof() {
+        let expected = forwarded_unchecked(&packet);
+        forward(&mut fixture, vec![(name, frame(&packet), expected)])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn d2_09_no_proof_and_no_zero() -> Result<()> {
+    let setup = Setup {
+        flags: 0,
+        ..Setup::default()
+    };
+    let mut fixture = fixture(&setup)?;
+    for (name, packet) in without_proof() {
+        refuse(&mut fixture, vec![(name, frame(&packet), EncapChecksum)])?;
+    }
+    forward(
+        &mut fixture,
+        vec![("UDP", frame(&data()), forwarded(&data()))],
+    )
+}
+
+#[test]
+fn d2_09_always_zero() -> Result<()> {
+    let setup = Setup {
+        flags: Settings::ALWAYS_ZERO_CHECKSUM,
+        ..Setup::default()
+    };
+    let mut fixture = fixture(&setup)?;
+    for (name, packet) in without_proof().into_iter().chain([("UDP", data())]) {
+        let expected = forwarded_unchecked(&packet);
+        forward(&mut fixture, vec![(name, frame(&packet), expected)])?;
+    }
+    Ok(())
+}
+
+/// A packet whose outer checksum is computed as zero is sent with all ones.
+#[test]
+fn d2_09_a_computed_zero() -> Result<()> {
+    let mut fixture = fixture(&Setup::default())?;
+    let packet = (0..=u16::MAX)
+        .map(|label| {
+            let mut packet = data();
+            packet[2..4].copy_from_slice(&label.to_be_bytes());
+            packet
+        })
+        .find(|packet| forwarded(packet)[IP + 26..IP + 28] == [0xff, 0xff])
+        .expect("some label makes the sum zero");
+    forward(
+        &mut fixture,
+        vec![("all ones", frame(&packet), forwarded(&packet))],
+    )
+}
+
+#[test]
+fn d2_10_the_way_out() -> Result<()> {
+    let mut fixture = fixture(&Setup::default())?;
+    let mut at = |mapped: &str| -> Result<Ipv6Addr> {
+        let mapped = endpoint(mapped);
+        let mut octets = address(CLIENT).octets();
+        octets[10..12].copy_from_slice(&mapped.port.map(|octet| !octet));
+        octets[12..].copy_from_slice(&mapped.address.map(|octet| !octet));
+        fixture.trust(octets.into(), mapped)?;
+        Ok(octets.into())
+    };
+    let (blackhole, neighbour, own) = (at("9.8.0.1:9")?, at("5.6.7.77:9")?, at("5.6.7.8:9")?);
+    refuse(
+        &mut fixture,
+        vec![
+            ("blackhole", frame(&to(blackhole)), EncapNextHop),
+            ("no neighbour", frame(&to(neighbour)), EncapNextHop),
+            ("an own address", frame(&to(own)), EncapNextHop),
+        ],
+    )?;
+    // A relay with one arm: in and out by the interface towards the IPv4 internet.
+    let arrived = ethernet(WAN, ROUTER_V6, ETHERTYPE_IPV6, &data());
+    fixture
+        .program
+        .set_identification(|| u32::from(IDENTIFICATION))?;
+    let outcome = fixture.run(Port::Wan, &arrived)?;
+    assert_eq!(outcome.verdict, EncapForwarded);
+    assert!(outcome.same_interface, "a relay with one arm");
+    assert_eq!(outcome.frame, forwarded(&data()));
+    Ok(())
+}
+
+#[test]
+fn identification_counts_and_wraps() -> Result<()> {
+    let mut fixture = fixture(&Setup::default())?;
+    // On whatever CPU a run lands, its own counter goes on from the last time there.
+    fixture.program.set_identification(|| 0xfffe)?;
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        let outcome = fixture.run(Port::Lan, &frame(&data()))?;
+        seen.push(u16::from_be_bytes([
+            outcome.frame[IP + 4],
+            outcome.frame[IP + 5],
+        ]));
+    }
+    // Each CPU that took part has counted without a gap.
+    seen.sort_by_key(|identification| identification.wrapping_sub(0xfffe));
+    assert_eq!(seen[0], 0xfffe);
+    for pair in seen.windows(2) {
+        assert!(pair[1].wrapping_sub(pair[0]) <= 1, "{seen:x?}");
+    }
+    assert!(seen.contains(&0), "{seen:x?}");
+    Ok(())
+}

@@ -1,0 +1,324 @@
+//! What the program remembers: stamps of peers and ways to destinations.
+
+use std::{thread, time::Duration};
+
+use anyhow::Result;
+use teredo_common::{
+    maps::{NextHop, Peer},
+    time::Instant,
+    verdict::Verdict::{self, *},
+    wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+};
+use teredo_tests::fixture::{
+    Fixture, HOST, LAN, Port, ROUTER, Setup, WAN, now,
+    packet::{address, datagram, endpoint, ethernet, udp},
+    relay,
+};
+
+const CLIENT: &str = "2001:0:102:304:0:efff:f6ff:fffe";
+const SECOND: Duration = Duration::from_secs(1);
+
+fn from_client() -> Vec<u8> {
+    let packet = udp(address(CLIENT), address("2000::b"), b"hello");
+    let datagram = datagram(endpoint("9.0.0.1:4096"), relay(), 7, &packet);
+    ethernet(WAN, ROUTER, ETHERTYPE_IPV4, &datagram)
+}
+
+fn to_client() -> Vec<u8> {
+    let packet = udp(address("2000::b"), address(CLIENT), b"hello");
+    ethernet(LAN, HOST, ETHERTYPE_IPV6, &packet)
+}
+
+fn fixture(last_received: Instant, last_sent: Instant) -> Result<Fixture> {
+    let mut fixture = Fixture::new(&Setup::default())?;
+    let peer = Peer {
+        mapped: endpoint("9.0.0.1:4096"),
+        flags: Peer::TRUSTED,
+        last_received,
+        last_sent,
+        ..Peer::default()
+    };
+    fixture.insert(address(CLIENT), peer)?;
+    Ok(fixture)
+}
+
+fn verdict(fixture: &mut Fixture, port: Port, frame: &[u8]) -> Result<Verdict> {
+    Ok(fixture.run(port, frame)?.verdict)
+}
+
+fn stamps(fixture: &Fixture) -> Result<(Instant, Instant)> {
+    let peer = fixture.peer(address(CLIENT))?;
+    Ok((peer.last_received, peer.last_sent))
+}
+
+#[test]
+fn stamps_move_when_they_are_a_second_old() -> Result<()> {
+    let old = now() - 2 * SECOND;
+    let mut fixture = fixture(old, old)?;
+    verdict(&mut fixture, Port::Wan, &from_client())?;
+    let (received, sent) = stamps(&fixture)?;
+    assert!(received > old + SECOND && received <= now());
+    assert_eq!(sent, old, "reception does not count as sending");
+    verdict(&mut fixture, Port::Lan, &to_client())?;
+    let (again, sent) = stamps(&fixture)?;
+    assert_eq!(again, received, "sending does not count as reception");
+    assert!(sent > old + SECOND && sent <= now());
+    Ok(())
+}
+
+#[test]
+fn young_stamps_stay() -> Result<()> {
+    let (received, sent) = (now(), now());
+    let mut fixture = fixture(received, sent)?;
+    for _ in 0..3 {
+        assert_eq!(
+            verdict(&mut fixture, Port::Wan, &from_client())?,
+            DecapForwarded
+        );
+        assert_eq!(
+            verdict(&mut fixture, Port::Lan, &to_client())?,
+            EncapForwarded
+        );
+    }
+    assert_eq!(stamps(&fixture)?, (received, sent));
+    Ok(())
+}
+
+#[test]
+fn packets_that_are_not_forwarded_leave_no_stamp() -> Result<()> {
+    let old = now() - 2 * SECOND;
+    let mut fixture = fixture(old, old)?;
+    let mut forged = from_client();
+    // The source port, and no checksum.
+    forged[35] ^= 1;
+    forged[40..42].fill(0);
+    assert_eq!(verdict(&mut fixture, Port::Wan, &forged)?, DecapMapping);
+    let mut exhausted = to_client();
+    exhausted[21] = 1;
+    assert_eq!(verdict(&mut fixture, Port::Lan, &exhausted)?, EncapHopLimit);
+    assert_eq!(stamps(&fixture)?, (old, old));
+    Ok(())
+}
+
+/// A station that is not the one of the fixture's neighbours.
+const NEW: [u8; 6] = [2, 0, 0, 0, 9, 9];
+
+/// Where a frame goes after `change`: at once, once the generation moved, and, without that, once
+/// the next hop is a second old.
+fn follows(
+    change: &str,
+    port: Port,
+    frame: &[u8],
+    before: [u8; 6],
+    after: impl Fn(&mut Fixture) -> Result<()>,
+) -> Result<()> {
+    // The daemon tells.
+    let mut told = fixture(now(), now())?;
+    assert_eq!(told.run(port, frame)?.frame[..6], before);
+    told.namespace.ip(change)?;
+    assert_eq!(told.run(port, frame)?.frame[..6], before, "is remembered");
+    told.program.bump_generation()?;
+    after(&mut told)?;
+
+    // There is no daemon.
+    let mut alone = fixture(now(), now())?;
+    assert_eq!(alone.run(port, frame)?.frame[..6], before);
+    alone.namespace.ip(change)?;
+    assert_eq!(alone.run(port, frame)?.frame[..6], before, "is remembered");
+    thread::sleep(SECOND + SECOND / 10);
+    after(&mut alone)
+}
+
+#[test]
+fn a_new_neighbour_address_is_followed() -> Result<()> {
+    let (out, home) = (to_client(), from_client());
+    follows(
+        "neigh replace 5.6.7.1 lladdr 02:00:00:00:09:09 dev wan nud permanent",
+        Port::Lan,
+        &out,
+        ROUTER,
+        |fixture| {
+            assert_eq!(fixture.run(Port::Lan, &to_client())?.frame[..6], NEW);
+            Ok(())
+        },
+    )?;
+    follows(
+        "neigh replace 2000::b lladdr 02:00:00:00:09:09 dev lan nud permanent",
+        Port::Wan,
+        &home,
+        HOST,
+        |fixture| {
+            assert_eq!(fixture.run(Port::Wan, &from_client())?.frame[..6], NEW);
+            Ok(())
+        },
+    )
+}
+
+#[test]
+fn a_lost_neighbour_and_a_lost_route_are_noticed() -> Result<()> {
+    let (out, home) = (to_client(), from_client());
+    follows(
+        "route replace unreachable 9.0.0.0/8",
+        Port::Lan,
+        &out,
+        ROUTER,
+        |fixture| {
+            let outcome = fixture.run(Port::Lan, &to_client())?;
+            assert_eq!(outcome.verdict, EncapNextHop);
+            assert_eq!(outcome.frame, to_client());
+            Ok(())
+        },
+    )?;
+    follows(
+        "neigh del 2000::b lladdr 02:00:00:00:06:0b dev lan",
+        Port::Wan,
+        &home,
+        HOST,
+        |fixture| {
+            let outcome = fixture.run(Port::Wan, &from_client())?;
+            assert_eq!(outcome.verdict, DecapNextHop);
+            assert_eq!(outcome.frame, from_client());
+            Ok(())
+        },
+    )
+}
+
+#[test]
+fn a_route_through_another_interface_is_followed() -> Result<()> {
+    follows(
+        "route replace 9.0.0.0/8 via inet6 2000::b dev lan",
+        Port::Lan,
+        &to_client(),
+        ROUTER,
+        |fixture| {
+            let outcome = fixture.run(Port::Lan, &to_client())?;
+            assert!(outcome.same_interface);
+            assert_eq!(outcome.frame[..12], [HOST, LAN].concat());
+            Ok(())
+        },
+    )
+}
+
+#[test]
+fn destinations_that_share_a_slot_do_not_share_a_way() -> Result<()> {
+    let mut fixture = fixture(now(), now())?;
+    // More destinations than slots, each its own neighbour.
+    let mut neighbours = String::new();
+    let hosts = 6000u32;
+    for host in 0..hosts {
+        let [_, _, a, b] = host.to_be_bytes();
+        neighbours += &format!(
+            "neigh add 2000::1:{host:x} lladdr 02:00:00:07:{a:02x}:{b:02x} dev lan nud permanent\n"
+        );
+    }
+    fixture.namespace.ip_batch(&neighbours)?;
+    for round in 0..2 {
+        for host in 0..hosts {
+            let [_, _, a, b] = host.to_be_bytes();
+            let packet = udp(
+                address(CLIENT),
+                address(&format!("2000::1:{host:x}")),
+                b"hello",
+            );
+            let datagram = datagram(endpoint("9.0.0.1:4096"), relay(), 7, &packet);
+            let frame = ethernet(WAN, ROUTER, ETHERTYPE_IPV4, &datagram);
+            let (_, out) = fixture.run_uncounted(Port::Wan, &frame, 1)?;
+            assert_eq!(out[..6], [2, 0, 0, 7, a, b], "host {host}, round {round}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_next_hop_that_another_cpu_writes_is_not_used() -> Result<()> {
+    let mut fixture = fixture(now(), now())?;
+    let entry = fixture.peer(address(CLIENT))?;
+    let claimed = Peer {
+        next_hop: NextHop {
+            generation: NextHop::CLAIMED,
+            checked: now(),
+            interface: 1,
+            mtu: 1500,
+            destination: NEW,
+            source: NEW,
+        },
+        ..entry
+    };
+    fixture
+        .program
+        .insert_raw(&address(CLIENT).octets(), &claimed)?;
+    let outcome = fixture.run(Port::Lan, &to_client())?;
+    assert_eq!(outcome.verdict, EncapForwarded);
+    assert_eq!(outcome.frame[..12], [ROUTER, WAN].concat());
+    let after = fixture.peer(address(CLIENT))?;
+    assert_eq!(after.next_hop, claimed.next_hop, "the claim is respected");
+    Ok(())
+}
+
+#[test]
+fn an_inserted_peer_has_no_way_yet() -> Result<()> {
+    let mut fixture = fixture(now(), now())?;
+    fixture.run(Port::Lan, &to_client())?;
+    let entry = fixture.peer(address(CLIENT))?;
+    assert_eq!(entry.next_hop.destination, ROUTER);
+    assert_eq!(entry.next_hop.source, WAN);
+    assert_eq!(entry.next_hop.mtu, 1500);
+    fixture.insert(address(CLIENT), entry)?;
+    let entry = fixture.peer(address(CLIENT))?;
+    assert_eq!(entry.next_hop, NextHop::default());
+    Ok(())
+}
+
+#[test]
+fn a_full_map_says_so() -> Result<()> {
+    let setup = Setup {
+        max_peers: 4,
+        ..Setup::default()
+    };
+    let mut fixture = Fixture::new(&setup)?;
+    let peer = |number: u8| [0x20, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, number];
+    let mut inserted = 0;
+    let error = loop {
+        match fixture.program.insert(&peer(inserted), &Peer::default()) {
+            Ok(()) => inserted += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(inserted, 4);
+    assert!(
+        matches!(error, teredo::datapath::xdp::Error::Full),
+        "{error}"
+    );
+    fixture.program.remove(&peer(0))?;
+    fixture.program.remove(&peer(0))?;
+    fixture.program.insert(&peer(9), &Peer::default())?;
+    Ok(())
+}
+
+#[test]
+fn a_sweep_sees_every_peer_once() -> Result<()> {
+    let setup = Setup {
+        max_peers: 20_000,
+        ..Setup::default()
+    };
+    let mut fixture = Fixture::new(&setup)?;
+    let count = 10_000u32;
+    for number in 0..count {
+        let mut address = [0; 16];
+        address[..4].copy_from_slice(&[0x20, 1, 0, 0]);
+        address[12..].copy_from_slice(&number.to_be_bytes());
+        let peer = Peer {
+            last_received: Instant::from_nanos(u64::from(number)),
+            ..Peer::default()
+        };
+        fixture.program.insert(&address, &peer)?;
+    }
+    let mut seen = vec![0; count as usize];
+    fixture.program.sweep(|address, peer| {
+        let number = u32::from_be_bytes([address[12], address[13], address[14], address[15]]);
+        assert_eq!(peer.last_received, Instant::from_nanos(u64::from(number)));
+        seen[number as usize] += 1;
+    })?;
+    assert!(seen.iter().all(|&times| times == 1));
+    Ok(())
+}
