@@ -50,6 +50,7 @@ fn assert_command_refused(host: &Host, command: Command, parts: &[&str]) -> Resu
     let lines: Vec<_> = sentence.lines().collect();
     assert_eq!(lines.len(), 1, "not one sentence: {whole}");
     assert!(sentence.starts_with("teredo: "), "{whole}");
+    assert!(sentence.matches("(os error").count() <= 1, "{whole}");
     for part in parts {
         assert!(sentence.contains(part), "no {part:?} in {whole}");
     }
@@ -181,6 +182,29 @@ fn interface_without_ethernet() -> Result<()> {
     let host = Host::new()?;
     host.namespace.ip("tuntap add dev other mode tun")?;
     let file = host.configure("", "xdp = { interfaces = [\"other\"] }")?;
+    assert_refused(
+        &host,
+        &file,
+        &["other is not Ethernet", "relay.xdp.interfaces"],
+    )
+}
+
+#[test]
+fn a_default_route_without_ethernet_is_only_slower() -> Result<()> {
+    let host = Host::new()?;
+    host.namespace.ip("tuntap add dev other mode tun")?;
+    host.namespace.ip("link set other up")?;
+    host.namespace.ip("route add default dev other metric 9")?;
+    let file = host.configure("", "")?;
+    let mut command = host.namespace.command(binary()?)?;
+    command.args(["check", "--json", "--config"]).arg(&file);
+    let output = to_the_end(command)?;
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(report["ok"], true, "{report}");
+    let modes = report["xdp"].as_array().context("a list")?;
+    assert!(modes.iter().all(|one| one["mode"] == "off"), "{report}");
+    // Whoever insists is told.
+    let file = host.configure("", "xdp.mode = \"native\"")?;
     assert_refused(
         &host,
         &file,

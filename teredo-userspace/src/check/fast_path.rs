@@ -31,6 +31,35 @@ pub async fn examine(host: &Host<'_>, report: &mut Report) {
     let Some(links) = links(host, report).await else {
         return;
     };
+    let other = links.iter().find(|link| !link.is_ethernet);
+    let obstacle = if links.is_empty() {
+        Some(
+            "relay.xdp.interfaces is empty and no default route tells them: name the interfaces \
+             towards the IPv4 and the IPv6 internet"
+                .to_owned(),
+        )
+    } else if host.config.relay.host_specific {
+        Some("relay.host-specific is set: all packets are this host's own".to_owned())
+    } else {
+        other.map(|link| {
+            format!(
+                "interface {} is not Ethernet: name others in relay.xdp.interfaces, or set \
+                 relay.xdp.mode = \"off\"",
+                link.name
+            )
+        })
+    };
+    if let Some(obstacle) = obstacle {
+        // What the operator has named was meant.
+        let is_bearable =
+            xdp.mode == XdpMode::Auto && (other.is_none() || xdp.interfaces.is_empty());
+        if !is_bearable {
+            return report.trouble("fast path", obstacle);
+        }
+        report.note("fast path", format!("off, since {obstacle}"));
+        report.xdp = attachments(&links, Mode::Off, &obstacle);
+        return;
+    }
     let is_troubled = links
         .iter()
         .filter(|link| !is_usable(host, link, report))
@@ -63,15 +92,6 @@ async fn links<'a>(host: &'a Host<'_>, report: &mut Report) -> Option<Vec<&'a Li
                 .iter()
                 .filter_map(|&index| host.network.link_numbered(index)),
         );
-        if links.is_empty() {
-            let text = "relay.xdp.interfaces is empty and no default route tells them: name the \
-                        interfaces towards the IPv4 and the IPv6 internet";
-            match xdp.mode {
-                XdpMode::Auto => report.note("fast path", format!("off, since {text}")),
-                _ => report.trouble("fast path", text),
-            }
-            return None;
-        }
     }
     for name in &xdp.interfaces {
         match host.network.link(name) {
@@ -96,16 +116,6 @@ async fn links<'a>(host: &'a Host<'_>, report: &mut Report) -> Option<Vec<&'a Li
 /// Whether a program can be attached to the interface at all; says why not.
 fn is_usable(host: &Host<'_>, link: &Link, report: &mut Report) -> bool {
     let name = &link.name;
-    if !link.is_ethernet {
-        report.trouble(
-            "fast path",
-            format!(
-                "interface {name} is not Ethernet: name others in relay.xdp.interfaces, or set \
-                 relay.xdp.mode = \"off\""
-            ),
-        );
-        return false;
-    }
     if !link.is_up {
         let text = format!("interface {name} is down: `ip link set {name} up`");
         report.note("fast path", text);
@@ -145,14 +155,18 @@ fn predict(mode: XdpMode, links: &[&Link], report: &mut Report) {
         (_, Some((_, why))) => (Mode::Generic, format!("since {why}")),
         (_, None) => (Mode::Native, String::new()),
     };
-    report.xdp = links
+    report.xdp = attachments(links, mode, &reason);
+}
+
+fn attachments(links: &[&Link], mode: Mode, reason: &str) -> Vec<Attachment> {
+    links
         .iter()
         .map(|link| Attachment {
             interface: link.name.clone(),
             mode,
-            reason: reason.clone(),
+            reason: reason.to_owned(),
         })
-        .collect();
+        .collect()
 }
 
 /// Why the program cannot run in the interface's driver; none if it can, or if only trying tells.

@@ -81,7 +81,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("teredo: {error:#}");
+            eprintln!("teredo: {}", output::sentence(&error));
             ExitCode::FAILURE
         }
     }

@@ -24,6 +24,21 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
+/// An error with its causes, as one sentence on one line. A cause that the sentence has told already
+/// is not told again.
+pub fn sentence(error: &anyhow::Error) -> String {
+    let mut sentence = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if sentence.is_empty() {
+            sentence = cause;
+        } else if !sentence.contains(&cause) {
+            sentence = format!("{sentence}: {cause}");
+        }
+    }
+    sentence.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// Rows of text in columns that are as wide as they must be; numbers go to the right.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -79,6 +94,15 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        let cause = || io::Error::other("no such\n thing");
+        let error = anyhow::Error::new(cause()).context("cannot go on");
+        assert_eq!(sentence(&error), "cannot go on: no such thing");
+        let error = anyhow::Error::new(cause()).context("cannot: no such\n thing; go home");
+        assert_eq!(sentence(&error), "cannot: no such thing; go home");
+    }
 
     #[test]
     fn columns_line_up() {
