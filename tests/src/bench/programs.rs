@@ -48,14 +48,27 @@ impl Attached {
     ///
     /// When the kernel refuses it.
     pub fn sink(namespace: &Namespace, interfaces: &[&str]) -> Result<Self> {
+        Self::everywhere(namespace, interfaces, "sink")
+    }
+
+    fn everywhere(namespace: &Namespace, interfaces: &[&str], name: &str) -> Result<Self> {
         namespace.run(|| {
             let mut object = Ebpf::load(OBJECT)?;
-            let sink = program(&mut object, "sink")?;
+            let program = program(&mut object, name)?;
             for interface in interfaces {
-                sink.attach(interface, XdpMode::Driver)?;
+                program.attach(interface, XdpMode::Driver)?;
             }
             Ok(Self { object })
         })?
+    }
+
+    /// Attaches a program that passes everything.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn nothing(namespace: &Namespace, interfaces: &[&str]) -> Result<Self> {
+        Self::everywhere(namespace, interfaces, "nothing")
     }
 
     /// Attaches the bare redirect: what comes by `interface` leaves through that of index `target`.

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 
 use super::namespace::Namespace;
+use crate::bench::programs::Attached;
 
 /// Lays a cable between two namespaces and takes both ends up. Checksums are complete on it (no
 /// offload), because XDP carries an unfinished one on as it is.
@@ -28,6 +29,8 @@ pub fn cable(a: (&Namespace, &str), b: (&Namespace, &str)) -> Result<()> {
 /// An internet that is one Ethernet segment: a bridge in a namespace of its own.
 #[derive(Debug)]
 pub struct Internet {
+    /// Programs on the bridge's ports.
+    programs: Vec<Attached>,
     namespace: Namespace,
 }
 
@@ -53,24 +56,45 @@ impl Internet {
                 namespace.sysctl(&key, 0)?;
             }
         }
-        Ok(Self { namespace })
+        Ok(Self {
+            programs: Vec::new(),
+            namespace,
+        })
     }
 
-    /// Connects `host` with an interface of the given name. Frames redirected into it by an XDP
-    /// program arrive.
+    /// Connects `host` with an interface of the given name.
     ///
     /// # Errors
     ///
     /// When the interface exists.
     pub fn plug(&self, host: &Namespace, interface: &str) -> Result<()> {
+        self.connect(host, interface).map(drop)
+    }
+
+    /// As [`Self::plug`], for a host whose XDP program sends frames out of the interface. They
+    /// arrive only where the other end has an XDP program as well, so it gets one that passes
+    /// everything. (With generic receive offload alone, redirected frames arrive too, but those
+    /// of `XDP_TX` wait until the next other frame.)
+    ///
+    /// # Errors
+    ///
+    /// When the interface exists or the program cannot be attached.
+    pub fn plug_xdp(&mut self, host: &Namespace, interface: &str) -> Result<()> {
+        let port = self.connect(host, interface)?;
+        let program = Attached::nothing(&self.namespace, &[&port])?;
+        self.programs.push(program);
+        Ok(())
+    }
+
+    /// Returns the bridge's port.
+    fn connect(&self, host: &Namespace, interface: &str) -> Result<String> {
         // Only unique among this bridge's ports, and no longer than an interface name may be.
         let number = self.ports()?.len();
         let port = format!("port{number}");
         cable((host, interface), (&self.namespace, &port))?;
-        self.namespace.offload(&port, "gro on")?;
         self.namespace
             .ip(&format!("link set {port} master {BRIDGE}"))?;
-        Ok(())
+        Ok(port)
     }
 
     fn ports(&self) -> Result<Vec<String>> {

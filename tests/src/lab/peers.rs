@@ -2,16 +2,17 @@
 //! start daemons for.
 
 use std::{
-    io::ErrorKind,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, UdpSocket},
-    time::Duration,
+    collections::HashSet,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    ops::Range,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use teredo_common::address::{ServicePrefix, TeredoAddress};
 
-use super::{namespace::Namespace, scene::Host, wait::wait_for};
+use super::{namespace::Namespace, scene::Host, wait::wait_until};
 
 /// Clients on the open IPv4 internet: one address, a port each.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ impl Peers {
     ///
     /// # Errors
     ///
-    /// When a port is in use.
+    /// When a port is in use, or there are more than this process may have files open.
     pub fn open(
         namespace: &Namespace,
         server: Ipv4Addr,
@@ -35,18 +36,15 @@ impl Peers {
         first_port: u16,
         count: u16,
     ) -> Result<Self> {
-        // A socket each, and what the program has open already.
-        let files = u64::from(count) + 1024;
+        // A socket each; other tests of the same process have some too.
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        setrlimit(Resource::RLIMIT_NOFILE, files.max(most), files.max(most))?;
+        setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
         let sockets = namespace.run(|| {
             (first_port..)
                 .take(usize::from(count))
                 .map(|port| {
-                    let socket = UdpSocket::bind((address, port))
-                        .with_context(|| format!("bind {address}:{port}"))?;
-                    socket.set_nonblocking(true)?;
-                    Ok(socket)
+                    UdpSocket::bind((address, port))
+                        .with_context(|| format!("bind {address}:{port}"))
                 })
                 .collect::<Result<Vec<_>>>()
         })??;
@@ -88,23 +86,6 @@ impl Peers {
         Ok(())
     }
 
-    /// What has arrived for client `index`, without waiting.
-    ///
-    /// # Errors
-    ///
-    /// When the socket refuses.
-    pub fn take(&self, index: usize) -> Result<Option<(SocketAddrV4, Vec<u8>)>> {
-        let mut buffer = [0; 2048];
-        match self.sockets[index].recv_from(&mut buffer) {
-            Ok((length, std::net::SocketAddr::V4(from))) => {
-                Ok(Some((from, buffer[..length].to_vec())))
-            }
-            Ok(_) => Ok(None),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// Waits for the next datagram for client `index` that `wanted` chooses; others are skipped.
     ///
     /// # Errors
@@ -117,14 +98,20 @@ impl Peers {
         timeout: Duration,
         wanted: impl Fn(&[u8]) -> bool,
     ) -> Result<Vec<u8>> {
-        wait_for(&format!("client {index}: {what}"), timeout, || {
-            while let Some((_, bytes)) = self.take(index)? {
-                if wanted(&bytes) {
-                    return Ok(Some(bytes));
-                }
+        let socket = &self.sockets[index];
+        let end = Instant::now() + timeout;
+        let mut buffer = [0; 2048];
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            // Zero would mean forever.
+            socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+            let length = socket
+                .recv(&mut buffer)
+                .with_context(|| format!("client {index}: {what}"))?;
+            if wanted(&buffer[..length]) {
+                return Ok(buffer[..length].to_vec());
             }
-            Ok(None)
-        })
+        }
     }
 }
 
@@ -138,6 +125,10 @@ pub struct Conversation<'a> {
 
 /// The port of all peers inside the tunnel.
 const PORT: u16 = 7;
+/// How long an answer takes on a host with little to do.
+const BRIEF: Duration = Duration::from_millis(20);
+/// How many peers talk at the same time.
+const GROUP: usize = 100;
 /// How long one datagram may take.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
@@ -167,46 +158,105 @@ impl<'a> Conversation<'a> {
     ///
     /// When it does not.
     pub fn open(&self, relay: SocketAddrV4) -> Result<()> {
-        for index in 0..self.peers.len() {
-            let content = format!("first {index}");
-            self.send(index, &content)?;
-            // From the relay or, with an origin indication in front, by way of the server.
-            self.peers.wait_for(index, "a bubble", ARRIVAL, |packet| {
-                is_bubble(packet) || packet.get(8..).is_some_and(is_bubble)
-            })?;
-            let answer = bubble(self.peers.address(index), self.host.0);
-            self.peers.send(index, relay, &answer)?;
-            self.expect(index, &content)?;
+        let content = |index| format!("first {index}");
+        for group in self.groups() {
+            for index in group.clone() {
+                self.send(index, &content(index))?;
+            }
+            for index in group.clone() {
+                // From the relay or, with an origin indication in front, by way of the server.
+                self.peers.wait_for(index, "a bubble", ARRIVAL, |packet| {
+                    is_bubble(packet) || packet.get(8..).is_some_and(is_bubble)
+                })?;
+                let answer = bubble(self.peers.address(index), self.host.0);
+                self.peers.send(index, relay, &answer)?;
+            }
+            for index in group {
+                self.expect(index, &content(index))?;
+            }
         }
         Ok(())
     }
 
-    /// The host and every peer send each other a datagram that has to arrive.
+    /// As [`Self::open`], but the peers send bubbles until the datagram comes and do not wait for
+    /// the relay's, of which it sends only so many a second to one server.
     ///
     /// # Errors
     ///
-    /// When one does not.
-    pub fn exchange(&self, relay: SocketAddrV4) -> Result<()> {
-        let mut buffer = [0; 2048];
-        for index in 0..self.peers.len() {
-            let content = format!("to {index}");
-            self.send(index, &content)?;
-            self.expect(index, &content)?;
-
-            let content = format!("from {index}");
-            let source = (self.peers.address(index), PORT);
-            let packet = udp_packet(source, self.host, 64, content.as_bytes())?;
-            self.peers.send(index, relay, &packet)?;
-            let (length, from) = self
-                .socket
-                .recv_from(&mut buffer)
-                .with_context(|| format!("a datagram from peer {index}"))?;
-            ensure!(
-                &buffer[..length] == content.as_bytes() && from.ip() == source.0,
-                "peer {index}: something else came from {from}"
-            );
+    /// When a datagram does not come.
+    pub fn open_unasked(&self, relay: SocketAddrV4) -> Result<()> {
+        let content = |index| format!("first {index}");
+        for group in self.groups() {
+            for index in group.clone() {
+                self.send(index, &content(index))?;
+            }
+            for index in group {
+                wait_until("the first datagram comes", ARRIVAL, || {
+                    let answer = bubble(self.peers.address(index), self.host.0);
+                    self.peers.send(index, relay, &answer)?;
+                    Ok(self.comes(index, &content(index), BRIEF).is_ok())
+                })?;
+            }
         }
         Ok(())
+    }
+
+    /// Every peer sends the host a datagram, and the host answers; all have to arrive.
+    ///
+    /// # Errors
+    ///
+    /// When one does not arrive.
+    pub fn exchange(&self, relay: SocketAddrV4) -> Result<()> {
+        let content = |index| format!("answer {index}");
+        for group in self.groups() {
+            let mut sources = HashSet::new();
+            for index in group.clone() {
+                let source = self.peers.address(index);
+                let content = source.octets();
+                let packet = udp_packet((source, PORT), self.host, 64, &content)?;
+                self.peers.send(index, relay, &packet)?;
+                sources.insert(source);
+            }
+            while !sources.is_empty() {
+                let source = self.receive()?;
+                ensure!(
+                    sources.remove(&source),
+                    "more than one datagram came from {source}"
+                );
+            }
+            for index in group.clone() {
+                self.send(index, &content(index))?;
+            }
+            for index in group {
+                self.expect(index, &content(index))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Peers whose datagrams fit into one socket's buffer together.
+    fn groups(&self) -> impl Iterator<Item = Range<usize>> {
+        let count = self.peers.len();
+        (0..count)
+            .step_by(GROUP)
+            .map(move |first| first..count.min(first + GROUP))
+    }
+
+    /// The source of the next datagram for the host, which has to be its content.
+    fn receive(&self) -> Result<Ipv6Addr> {
+        let mut buffer = [0; 2048];
+        let (length, from) = self
+            .socket
+            .recv_from(&mut buffer)
+            .context("a datagram from a peer")?;
+        let SocketAddr::V6(from) = from else {
+            bail!("{from} is no IPv6 host");
+        };
+        ensure!(
+            buffer[..length] == from.ip().octets(),
+            "{from} has not sent this"
+        );
+        Ok(*from.ip())
     }
 
     fn send(&self, index: usize, content: &str) -> Result<()> {
@@ -216,8 +266,12 @@ impl<'a> Conversation<'a> {
     }
 
     fn expect(&self, index: usize, content: &str) -> Result<()> {
+        self.comes(index, content, ARRIVAL)
+    }
+
+    fn comes(&self, index: usize, content: &str, timeout: Duration) -> Result<()> {
         let what = format!("the datagram {content:?}");
-        let packet = self.peers.wait_for(index, &what, ARRIVAL, |packet| {
+        let packet = self.peers.wait_for(index, &what, timeout, |packet| {
             !is_bubble(packet) && packet.ends_with(content.as_bytes())
         })?;
         let address: [u8; 16] = packet[8..24].try_into()?;

@@ -113,12 +113,13 @@ impl Scene {
     ///
     /// Without root, or when a tool of the system fails.
     pub fn new(topology: Topology) -> Result<Self> {
-        let ipv4 = Internet::new("ipv4")?;
-        let ipv6 = if topology.one_armed {
+        let mut ipv4 = Internet::new("ipv4")?;
+        let mut ipv6 = if topology.one_armed {
             None
         } else {
             Some(Internet::new("ipv6")?)
         };
+        let relay = relay_namespace(&mut ipv4, ipv6.as_mut())?;
         let native = ipv6.as_ref().unwrap_or(&ipv4);
 
         let server_namespace = Namespace::new("server")?;
@@ -132,7 +133,6 @@ impl Scene {
             native_address(0x53)
         ))?;
 
-        let relay = relay_namespace(&ipv4, ipv6.as_ref())?;
         let hosts = (0..topology.hosts)
             .map(|number| host(native, number))
             .collect::<Result<Vec<_>>>()?;
@@ -290,14 +290,14 @@ fn native_address(host: u16) -> Ipv6Addr {
     segments.into()
 }
 
-fn relay_namespace(ipv4: &Internet, ipv6: Option<&Internet>) -> Result<Namespace> {
+fn relay_namespace(ipv4: &mut Internet, ipv6: Option<&mut Internet>) -> Result<Namespace> {
     let relay = Namespace::new("relay")?;
     let interfaces = if let Some(ipv6) = ipv6 {
-        ipv4.plug(&relay, IPV4_INTERFACE)?;
-        ipv6.plug(&relay, IPV6_INTERFACE)?;
+        ipv4.plug_xdp(&relay, IPV4_INTERFACE)?;
+        ipv6.plug_xdp(&relay, IPV6_INTERFACE)?;
         [IPV4_INTERFACE, IPV6_INTERFACE]
     } else {
-        ipv4.plug(&relay, ONE_ARM)?;
+        ipv4.plug_xdp(&relay, ONE_ARM)?;
         [ONE_ARM; 2]
     };
     relay.ip_batch(&format!(

@@ -1,0 +1,73 @@
+//! Our relay and many peers.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use anyhow::{Result, ensure};
+use teredo_tests::lab::{
+    Scene, Teredo, Topology,
+    peers::{Conversation, Peers},
+    scene::{RELAY, SERVER},
+    teredo::{fast_share, is_trusted},
+    wait_until,
+};
+
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(20, 0, 2, 1);
+const FIRST_PORT: u16 = 10_000;
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+fn start(scene: &Scene, mode: &str) -> Result<Teredo> {
+    scene.start_relay(&scene.relay_config().set("relay.xdp.mode", mode))
+}
+
+#[test]
+fn a_thousand_peers_use_the_fast_path() -> Result<()> {
+    const COUNT: u16 = 1000;
+    let scene = Scene::new(Topology {
+        clients: 0,
+        ..Topology::default()
+    })?;
+    let relay = start(&scene, "native")?;
+    let namespace = scene.add_ipv4_host("peers", ADDRESS)?;
+    let peers = Peers::open(&namespace, SERVER, ADDRESS, FIRST_PORT, COUNT)?;
+    let conversation = Conversation::new(scene.host(), &peers)?;
+    conversation.open(RELAY)?;
+    wait_until("all are in XDP", TIMEOUT, || {
+        let known = relay.peers()?;
+        let fast = known.iter().filter(|peer| is_trusted(peer) && peer.xdp);
+        Ok(fast.count() == usize::from(COUNT))
+    })?;
+    assert_eq!(relay.status()?.peers.trusted, u64::from(COUNT));
+    let forwarded = relay.packets_during(|| conversation.exchange(RELAY))?;
+    for paths in [forwarded.encap, forwarded.decap] {
+        ensure!(
+            paths.xdp + paths.userspace == u64::from(COUNT),
+            "{forwarded:?}"
+        );
+        ensure!(fast_share(paths) > 0.99, "{forwarded:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn twenty_thousand_destinations_do_not_thrash_the_kernel() -> Result<()> {
+    const BATCH: u16 = 500;
+    let scene = Scene::new(Topology {
+        clients: 0,
+        ..Topology::default()
+    })?;
+    let relay = start(&scene, "off")?;
+    let namespace = scene.add_ipv4_host("peers", ADDRESS)?;
+    for batch in 0..40 {
+        let port = FIRST_PORT + batch * BATCH;
+        let peers = Peers::open(&namespace, SERVER, ADDRESS, port, BATCH)?;
+        let conversation = Conversation::new(scene.host(), &peers)?;
+        conversation.open_unasked(RELAY)?;
+        conversation.exchange(RELAY)?;
+    }
+    assert_eq!(relay.status()?.peers.trusted, 20_000);
+    // An entry for each destination would be more than the kernel holds.
+    let neighbours = scene.relay.ip("-6 neigh show nud all")?;
+    let count = neighbours.lines().count();
+    ensure!(count < 100, "{count} IPv6 neighbours: {neighbours}");
+    Ok(())
+}
