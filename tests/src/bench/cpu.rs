@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, time::Duration};
 
 use anyhow::{Context as _, Result};
 use nix::{
-    sched::{CpuSet, sched_setaffinity},
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::{Pid, SysconfVar, sysconf},
 };
 
@@ -13,7 +13,7 @@ pub const RELAY: usize = 0;
 /// The core of the generator, and of everything that runs inline with it.
 pub const GENERATOR: usize = 1;
 
-/// Keeps the calling thread, and what it starts from now on, on one core.
+/// Keeps the calling thread on one core.
 ///
 /// # Errors
 ///
@@ -23,6 +23,21 @@ pub fn pin(core: usize) -> Result<()> {
     set.set(core)?;
     sched_setaffinity(Pid::from_raw(0), &set)
         .with_context(|| format!("run on core {core}; the benchmark needs two cores"))
+}
+
+/// Runs `work` on one core; the processes that it starts stay there. On the calling thread, because
+/// the laboratory's daemons end with the thread that has started them.
+///
+/// # Errors
+///
+/// As `work`, or when there is no such core.
+pub fn on_core<T>(core: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let this = Pid::from_raw(0);
+    let before = sched_getaffinity(this)?;
+    pin(core)?;
+    let result = work();
+    sched_setaffinity(this, &before)?;
+    result
 }
 
 /// CPU time that was had, and waited for.
