@@ -123,7 +123,7 @@ impl Relay {
     /// When the size is not possible.
     pub fn frame(&self, direction: Direction, size: u16) -> Result<Vec<u8>> {
         let stations = self.site.stations(direction);
-        data(stations, direction, teredo_lab_ebpf::client(0), size)
+        data(stations, direction, 0, size)
     }
 
     /// Makes the relay know the clients, and hear of them within the last `age`.
