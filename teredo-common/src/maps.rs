@@ -3,8 +3,18 @@
 //! Every type has a fixed size, no padding and alignment of 8 at most, so that the daemon, the
 //! verifier and another build of either read the same octets. A change of any layout here changes
 //! [`ABI_VERSION`].
+//!
+//! # The table of peers
+//!
+//! At ten thousand peers and more the time of a packet is the time of its cache misses. The
+//! kernel's hash map has three for each look-up (bucket, key, value); [`PEERS`] has one. It is an
+//! array of [`Slot`]s of one cache line each, which the daemon maps into its memory and keeps as a
+//! hash table with linear probing. A peer is in one of the [`MAX_REACH`] + 1 slots from
+//! [`home`] on. The slot at `home` says, in [`Slot::reach`], how far the peers of that home are
+//! spread, so that an unknown address costs one cache miss too. The daemon alone adds, moves and
+//! removes; the program writes stamps and next hops.
 
-use core::time::Duration;
+use core::{mem::offset_of, time::Duration};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -15,9 +25,9 @@ use crate::{
 };
 
 /// Part of the pin path: maps of another layout are never adopted.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
-/// Hash map from the 16 octets of a peer's address to [`Peer`].
+/// Array of [`Slot`], which can be mapped into memory.
 pub const PEERS: &str = "PEERS";
 /// Trie of native prefixes that may be relayed to; consulted with [`Settings::SERVES_SOME`] only.
 pub const SERVED: &str = "SERVED";
@@ -36,6 +46,8 @@ pub const COUNTERS: &str = "COUNTERS";
 pub const ROUTES: &str = "ROUTES";
 /// The read-only global of type [`Settings`].
 pub const SETTINGS: &str = "SETTINGS";
+/// The read-only global of type [`PeerTable`].
+pub const PEER_TABLE: &str = "PEER_TABLE";
 
 /// Entries of [`ROUTES`] on each CPU; a power of two.
 pub const ROUTE_SLOTS: u32 = 4096;
@@ -47,8 +59,11 @@ pub const INTERFACES_MAX: u32 = 64;
 pub const SERVED_MAX: u32 = 1024;
 /// Entries of [`COUNTERS`].
 pub const COUNTERS_MAX: u32 = Verdict::ALL.len() as u32;
-/// Entries of [`PEERS`] unless the daemon sets another number.
+/// Peers unless the configuration says another number.
 pub const PEERS_MAX: u32 = 262_144;
+/// How many slots a peer may be away from its home. In a table that is half full, one peer in a
+/// thousand finds none so near, and is left to userspace.
+pub const MAX_REACH: u8 = 31;
 
 /// How long a next hop serves without another look at the kernel's tables. Changes are announced
 /// by the daemon through [`GENERATION`]; this bounds the delay while there is no daemon.
@@ -61,14 +76,14 @@ pub const STAMP_RESOLUTION: Duration = Duration::from_secs(1);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct NextHop {
-    /// When the kernel's tables were read.
-    pub checked: Instant,
     /// [`GENERATION`] at that time; [`NextHop::EMPTY`] or [`NextHop::CLAIMED`].
-    pub generation: u32,
+    pub generation: u16,
+    /// MTU of the route, in octets of IP packet.
+    pub mtu: u16,
     /// Index of the interface to leave through.
     pub interface: u32,
-    /// MTU of the route, in octets of IP packet.
-    pub mtu: u32,
+    /// When the kernel's tables were read, in units of [`NextHop::TICK`].
+    pub checked: u32,
     /// Destination address of the frame.
     pub destination: [u8; 6],
     /// Source address of the frame.
@@ -77,9 +92,11 @@ pub struct NextHop {
 
 impl NextHop {
     /// A generation that [`GENERATION`] never has: nothing was stored yet.
-    pub const EMPTY: u32 = 0;
+    pub const EMPTY: u16 = 0;
     /// A generation that [`GENERATION`] never has: some CPU is writing the other fields.
-    pub const CLAIMED: u32 = u32::MAX;
+    pub const CLAIMED: u16 = u16::MAX;
+    /// The unit of [`NextHop::checked`], about a millisecond; the number wraps after 52 days.
+    pub const TICK: Duration = Duration::from_nanos(1 << 20);
 }
 
 /// An interface that the program is attached to.
@@ -103,25 +120,18 @@ impl Interface {
     }
 }
 
-/// A peer that userspace trusts. Userspace writes entries; XDP updates the stamps and the next hop.
-///
-/// With the 64 octets that the kernel's hash map puts in front of such a key's value, an entry
-/// fills two cache lines exactly.
+/// A peer that userspace trusts.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
     /// Where packets for the peer go, and where its packets come from.
     pub mapped: Endpoint,
-    /// [`Peer::TRUSTED`], [`Peer::SYMMETRIC`]. Host byte order.
+    /// [`Peer::TRUSTED`], [`Peer::SYMMETRIC`].
     pub flags: u16,
     /// When a packet of the peer last arrived. Coarse: see [`STAMP_RESOLUTION`].
     pub last_received: Instant,
     /// When a packet was last sent to the peer. Coarse: see [`STAMP_RESOLUTION`].
     pub last_sent: Instant,
-    /// The way to [`Peer::mapped`]. Only XDP reads and writes it; zeroes when the entry is new.
-    pub next_hop: NextHop,
-    /// Zero.
-    pub reserved: u64,
 }
 
 impl Peer {
@@ -129,6 +139,64 @@ impl Peer {
     pub const TRUSTED: u16 = 1;
     /// [`Peer::mapped`] is not the endpoint embedded in the peer's address (requirement R-13).
     pub const SYMMETRIC: u16 = 2;
+}
+
+/// One slot of the table of peers: a cache line.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Slot {
+    /// The peer's address; zeroes in an empty slot.
+    pub address: [u8; 16],
+    /// [`Peer::mapped`].
+    pub mapped: Endpoint,
+    /// [`Peer::flags`], which fit.
+    pub flags: u8,
+    /// The largest distance from this slot of a peer whose home it is, whoever is in it.
+    pub reach: u8,
+    /// [`Peer::last_received`].
+    pub last_received: Instant,
+    /// [`Peer::last_sent`].
+    pub last_sent: Instant,
+    /// The way to [`Slot::mapped`].
+    pub next_hop: NextHop,
+}
+
+impl Slot {
+    /// The peer in the slot.
+    pub const fn peer(&self) -> Peer {
+        Peer {
+            mapped: self.mapped,
+            flags: self.flags as u16,
+            last_received: self.last_received,
+            last_sent: self.last_sent,
+        }
+    }
+}
+
+/// What finding a peer takes; constants to the verifier.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct PeerTable {
+    /// Random, so that nobody can choose addresses that share a home.
+    pub seed: u64,
+    /// Number of homes. The array has [`MAX_REACH`] slots more.
+    pub homes: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl PeerTable {
+    /// The index of the slot where the search for a peer begins. `address` is in words as they lie
+    /// in memory; the first, the service prefix, does not count.
+    #[inline(always)]
+    pub const fn home(self, address: [u32; 4]) -> u32 {
+        let [_, server, flags_and_port, client] = address;
+        let mixed = (flags_and_port as u64 | ((client as u64) << 32)) ^ self.seed;
+        let mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (mixed ^ (mixed >> 32)).wrapping_add(server as u64);
+        let mixed = mixed.wrapping_mul(0xd6e8_feb8_6659_fd93);
+        (((mixed >> 32) * self.homes as u64) >> 32) as u32
+    }
 }
 
 /// The way to one native destination.
@@ -181,10 +249,12 @@ impl Settings {
 }
 
 const _: () = {
-    assert!(size_of::<NextHop>() == 32);
-    assert!(size_of::<Peer>() == 64);
+    assert!(size_of::<NextHop>() == 24);
+    assert!(size_of::<Slot>() == 64);
+    assert!(offset_of!(Slot, next_hop) % 8 == 0);
+    assert!(size_of::<PeerTable>() == 16);
     assert!(size_of::<Interface>() == 16);
-    assert!(size_of::<Route>() == 48);
+    assert!(size_of::<Route>() == 40);
     assert!(size_of::<Counter>() == 16);
     assert!(size_of::<Settings>() == 32);
     assert!(ROUTE_SLOTS.is_power_of_two());
@@ -193,10 +263,12 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Counter, Interface, Peer, Route, Settings};
+    use super::{Counter, Interface, PeerTable, Route, Settings, Slot};
 
     // SAFETY: `repr(C)` without padding (bytemuck::Pod proves it) and valid for any octets.
-    unsafe impl aya::Pod for Peer {}
+    unsafe impl aya::Pod for Slot {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PeerTable {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Interface {}
     // SAFETY: as above.

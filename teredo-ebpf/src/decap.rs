@@ -93,14 +93,15 @@ pub fn decapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
     if is_extended(frame, next_header) {
         return Err(Verdict::DecapExtensionHeader);
     }
-    if head.read::<u32, 50>() != settings::prefix() {
+    let source = head.words::<50>();
+    if source[0] != settings::prefix() {
         return Err(Verdict::DecapSource);
     }
 
-    let entry = maps::peer(head.address::<50>()).ok_or(Verdict::DecapUnknownPeer)?;
+    let slot = maps::peer(source).ok_or(Verdict::DecapUnknownPeer)?;
     let now = maps::now();
-    let peer = peer::usable(entry, now).ok_or(Verdict::DecapStalePeer)?;
-    let embedded = !head.read::<u32, 62>() == from && !head.read::<u16, 60>() == port;
+    let peer = peer::usable(slot, now).ok_or(Verdict::DecapStalePeer)?;
+    let embedded = !source[3] == from && !head.read::<u16, 60>() == port;
     if peer.address != from || peer.port != port || !(embedded || peer.flags & Peer::SYMMETRIC != 0)
     {
         return Err(Verdict::DecapMapping);
@@ -129,8 +130,7 @@ pub fn decapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
             return Err(Verdict::DecapChecksum);
         }
     }
-    let hop = route::to_ipv6(context, head.words::<50>(), destination, now)
-        .ok_or(Verdict::DecapNextHop)?;
+    let hop = route::to_ipv6(context, source, destination, now).ok_or(Verdict::DecapNextHop)?;
     if u32::from(payload) + IPV6_HEADER as u32 > hop.mtu {
         return Err(Verdict::DecapTooBig);
     }
@@ -146,7 +146,7 @@ pub fn decapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
         .ok_or(Verdict::DecapAborted)?;
     hop.write_ethernet(head, ETHERTYPE_IPV6);
     head.write::<u8, { ETHERNET_HEADER + 7 }>(hop_limit - 1);
-    peer::received(entry, peer, now);
+    peer::received(slot, peer, now);
     Ok(hop.interface)
 }
 

@@ -51,9 +51,9 @@ pub fn encapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
         return Err(Verdict::EncapExtensionHeader);
     }
 
-    let entry = maps::peer(head.address::<38>()).ok_or(Verdict::EncapUnknownPeer)?;
+    let slot = maps::peer(head.words::<38>()).ok_or(Verdict::EncapUnknownPeer)?;
     let now = maps::now();
-    let peer = peer::usable(entry, now).ok_or(Verdict::EncapStalePeer)?;
+    let peer = peer::usable(slot, now).ok_or(Verdict::EncapStalePeer)?;
     let hop_limit = head.read::<u8, 21>();
     if hop_limit <= 1 {
         return Err(Verdict::EncapHopLimit);
@@ -77,8 +77,8 @@ pub fn encapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
         return Err(Verdict::EncapChecksum);
     };
     // SAFETY: a field of a value of the map.
-    let slot = unsafe { &raw mut (*entry).next_hop };
-    let hop = route::to_ipv4(context, mapped, slot, now).ok_or(Verdict::EncapNextHop)?;
+    let next_hop = unsafe { &raw mut (*slot).next_hop };
+    let hop = route::to_ipv4(context, mapped, next_hop, now).ok_or(Verdict::EncapNextHop)?;
     if length + ENCAPSULATION as u32 > hop.mtu {
         return Err(Verdict::EncapTooBig);
     }
@@ -116,6 +116,6 @@ pub fn encapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
     head.write::<u16, 38>((length as u16 + UDP_HEADER as u16).to_be());
     head.write::<u16, 40>(u16::from_ne_bytes(checksum));
     head.write::<u8, 49>(hop_limit - 1);
-    peer::sent(entry, now);
+    peer::sent(slot, now);
     Ok(hop.interface)
 }

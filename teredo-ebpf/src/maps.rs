@@ -1,14 +1,15 @@
 //! The maps, and what the program does with the small ones. Layouts: [`teredo_common::maps`].
 
 use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
     helpers,
     macros::map,
     maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
 };
 use teredo_common::{
     maps::{
-        COUNTERS_MAX, Counter, INTERFACES_MAX, Interface, OWN_IPV4_MAX, PEERS_MAX, Peer,
-        ROUTE_SLOTS, Route, SERVED_MAX,
+        COUNTERS_MAX, Counter, INTERFACES_MAX, Interface, MAX_REACH, OWN_IPV4_MAX, ROUTE_SLOTS,
+        Route, SERVED_MAX, Slot,
     },
     time::Instant,
     verdict::Verdict,
@@ -17,7 +18,7 @@ use teredo_common::{
 use crate::{packet::Octets, settings};
 
 #[map]
-static PEERS: HashMap<[u8; 16], Peer> = HashMap::with_max_entries(PEERS_MAX, 0);
+static PEERS: Array<Slot> = Array::with_max_entries(1 + MAX_REACH as u32, BPF_F_MMAPABLE);
 #[map]
 static SERVED: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(SERVED_MAX, 0);
 #[map]
@@ -33,12 +34,35 @@ static ROUTES: PerCpuArray<Route> = PerCpuArray::with_max_entries(ROUTE_SLOTS, 0
 #[map]
 static IDENTIFICATION: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 
-/// The entry of a peer. The kernel may give it to another peer while this CPU uses it, if userspace
-/// removes the one and inserts the other in that microsecond: what is read is checked against the
-/// packet where it matters, and what is written harms nobody.
+/// The slot of a peer; see [`teredo_common::maps`] for how it is found. The daemon may empty the
+/// slot and put another peer in while this CPU uses it. What is read is then of one or the other,
+/// and checked against the packet where it matters; what is written harms nobody.
 #[inline(always)]
-pub fn peer(address: &[u8; 16]) -> Option<*mut Peer> {
-    PEERS.get_ptr_mut(address)
+pub fn peer(address: [u32; 4]) -> Option<*mut Slot> {
+    let home = settings::peer_table().home(address);
+    let first = PEERS.get_ptr_mut(home)?;
+    if holds(first, address) {
+        return Some(first);
+    }
+    // SAFETY: a value of the map. Volatile, as the daemon writes it at any time.
+    let reach = unsafe { (&raw const (*first).reach).read_volatile() };
+    for distance in 1..=MAX_REACH {
+        if distance > reach {
+            return None;
+        }
+        let slot = PEERS.get_ptr_mut(home + u32::from(distance))?;
+        if holds(slot, address) {
+            return Some(slot);
+        }
+    }
+    None
+}
+
+#[inline(always)]
+fn holds(slot: *mut Slot, address: [u32; 4]) -> bool {
+    // SAFETY: a value of the map, of which the address is the first field. Volatile, as the daemon
+    // writes it at any time.
+    unsafe { slot.cast::<[u32; 4]>().read_volatile() == address }
 }
 
 /// This CPU's slot for the way to a destination.
@@ -91,10 +115,10 @@ pub fn is_own_station(index: u32, ethernet: Octets<14>) -> bool {
 
 /// The generation that a cached next hop must have.
 #[inline(always)]
-pub fn generation() -> u32 {
+pub fn generation() -> u16 {
     match GENERATION.get_ptr(0) {
         // SAFETY: a value of the map. Volatile, as the daemon writes it at any time.
-        Some(generation) => unsafe { generation.read_volatile() },
+        Some(generation) => unsafe { generation.read_volatile() as u16 },
         None => 0,
     }
 }

@@ -59,15 +59,6 @@ impl<const N: usize> Octets<N> {
         unsafe { self.0.add(AT).cast::<T>().write(value) }
     }
 
-    /// The IPv6 address at offset `AT`, in the frame itself.
-    #[inline(always)]
-    pub fn address<const AT: usize>(&self) -> &[u8; 16] {
-        const { assert!(AT + 16 <= N) }
-        // SAFETY: as in `read`; the borrow keeps nobody from writing, but nobody does before the
-        // last use of an address.
-        unsafe { &*self.0.add(AT).cast() }
-    }
-
     /// The IPv6 address at offset `AT` as four words, for comparisons without a loop over octets.
     #[inline(always)]
     pub fn words<const AT: usize>(self) -> [u32; 4] {

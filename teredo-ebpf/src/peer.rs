@@ -4,7 +4,7 @@ use core::mem::offset_of;
 
 use teredo_common::{
     address::Endpoint,
-    maps::{Peer, STAMP_RESOLUTION},
+    maps::{Peer, STAMP_RESOLUTION, Slot},
     time::Instant,
 };
 
@@ -13,9 +13,9 @@ use crate::settings;
 const RESOLUTION: u64 = STAMP_RESOLUTION.as_nanos() as u64;
 
 const _: () = {
-    assert!(offset_of!(Peer, mapped) == 0);
+    assert!(offset_of!(Slot, mapped) % 8 == 0);
     assert!(offset_of!(Endpoint, port) == 4);
-    assert!(offset_of!(Peer, flags) == 6);
+    assert!(offset_of!(Slot, flags) == offset_of!(Slot, mapped) + 6);
 };
 
 /// A trusted and fresh peer, in registers.
@@ -44,15 +44,16 @@ impl Usable {
 
 /// The peer if userspace trusts it and it was heard within the lifetime.
 #[inline(always)]
-pub fn usable(entry: *mut Peer, now: Instant) -> Option<Usable> {
+pub fn usable(slot: *mut Slot, now: Instant) -> Option<Usable> {
     // SAFETY: a value of the map, aligned to eight octets. Volatile, because other CPUs and
     // userspace write it.
     let peer = unsafe {
+        let mapped = &raw const (*slot).mapped;
         Usable {
-            address: entry.cast::<u32>().read_volatile(),
-            port: entry.cast::<u16>().add(2).read_volatile(),
-            flags: (&raw const (*entry).flags).read_volatile(),
-            last_received: (&raw const (*entry).last_received).read_volatile(),
+            address: mapped.cast::<u32>().read_volatile(),
+            port: mapped.cast::<u16>().add(2).read_volatile(),
+            flags: u16::from((&raw const (*slot).flags).read_volatile()),
+            last_received: (&raw const (*slot).last_received).read_volatile(),
         }
     };
     let fresh = is_within(peer.last_received, now, settings::peer_lifetime());
@@ -61,19 +62,19 @@ pub fn usable(entry: *mut Peer, now: Instant) -> Option<Usable> {
 
 /// Notes that a packet of the peer arrived.
 #[inline(always)]
-pub fn received(entry: *mut Peer, peer: Usable, now: Instant) {
+pub fn received(slot: *mut Slot, peer: Usable, now: Instant) {
     if !is_within(peer.last_received, now, RESOLUTION) {
         // SAFETY: as in `usable`.
-        unsafe { (&raw mut (*entry).last_received).write_volatile(now) };
+        unsafe { (&raw mut (*slot).last_received).write_volatile(now) };
     }
 }
 
 /// Notes that a packet was sent to the peer.
 #[inline(always)]
-pub fn sent(entry: *mut Peer, now: Instant) {
+pub fn sent(slot: *mut Slot, now: Instant) {
     // SAFETY: as in `usable`.
     unsafe {
-        let field = &raw mut (*entry).last_sent;
+        let field = &raw mut (*slot).last_sent;
         if !is_within(field.read_volatile(), now, RESOLUTION) {
             field.write_volatile(now);
         }

@@ -19,12 +19,15 @@ use crate::{atomic::compare_exchange, maps, packet::Octets, settings};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
-const LIFETIME: u64 = NEXT_HOP_LIFETIME.as_nanos() as u64;
+const TICK: u32 = (NextHop::TICK.as_nanos() as u64).ilog2();
+const LIFETIME: u32 = (NEXT_HOP_LIFETIME.as_nanos() >> TICK) as u32;
 
 const _: () = {
-    // Generation and interface are one word, which other CPUs see change at once.
-    assert!(offset_of!(NextHop, generation) % 8 == 0);
-    assert!(offset_of!(NextHop, interface) == offset_of!(NextHop, generation) + 4);
+    // Generation, MTU and interface are one word, which other CPUs see change at once.
+    assert!(offset_of!(NextHop, generation) == 0);
+    assert!(offset_of!(NextHop, mtu) == 2);
+    assert!(offset_of!(NextHop, interface) == 4);
+    assert!(1 << TICK == NextHop::TICK.as_nanos());
     // The two addresses are read and written as three words.
     assert!(offset_of!(NextHop, destination) % 4 == 0);
     assert!(offset_of!(NextHop, source) == offset_of!(NextHop, destination) + 6);
@@ -131,12 +134,12 @@ pub fn send(context: &XdpContext, interface: u32) -> u32 {
 /// Another CPU may be writing: the generation then differs before or after. A machine that reorders
 /// loads could still mix two hops once, and the frame is lost as on any route change.
 #[inline(always)]
-fn remembered(slot: *mut NextHop, now: Instant, generation: u32) -> Option<Hop> {
+fn remembered(slot: *mut NextHop, now: Instant, generation: u16) -> Option<Hop> {
     // SAFETY: the slot is in a value of a map. Volatile, because other CPUs write it.
     unsafe {
-        let tag = (&raw const (*slot).generation).cast::<u64>();
-        let before = tag.read_volatile();
-        let (seen, interface) = untag(before);
+        let word = slot.cast::<u64>();
+        let before = word.read_volatile();
+        let (seen, mtu, interface) = untag(before);
         if seen != generation {
             return None;
         }
@@ -144,57 +147,62 @@ fn remembered(slot: *mut NextHop, now: Instant, generation: u32) -> Option<Hop> 
         let stations = (&raw const (*slot).destination).cast::<u32>();
         let hop = Hop {
             interface,
-            mtu: (&raw const (*slot).mtu).read_volatile(),
+            mtu: u32::from(mtu),
             stations: [
                 stations.read_volatile(),
                 stations.add(1).read_volatile(),
                 stations.add(2).read_volatile(),
             ],
         };
-        let after = tag.read_volatile();
-        // Wrapping, as all stamps come from this clock; a stamp of another CPU's later tick is
-        // taken for old, and read again.
-        let age = now.as_nanos().wrapping_sub(checked.as_nanos());
-        (after == before && age < LIFETIME).then_some(hop)
+        let after = word.read_volatile();
+        (after == before && ticks(now).wrapping_sub(checked) < LIFETIME).then_some(hop)
     }
 }
 
 /// Fills the slot, unless another CPU is doing so.
 #[inline(always)]
-fn remember(slot: *mut NextHop, hop: Hop, now: Instant, generation: u32) {
-    let claimed = tag(NextHop::CLAIMED, 0);
-    // SAFETY: the slot is in a value of a map, and the word aligned to eight octets.
+fn remember(slot: *mut NextHop, hop: Hop, now: Instant, generation: u16) {
+    let claimed = tag(NextHop::CLAIMED, 0, 0);
+    // SAFETY: the slot is in a value of a map, aligned to eight octets.
     unsafe {
-        let word = (&raw mut (*slot).generation).cast::<u64>();
+        let word = slot.cast::<u64>();
         let seen = word.read_volatile();
         if untag(seen).0 == NextHop::CLAIMED || !compare_exchange(word, seen, claimed) {
             return;
         }
         // The claim keeps other writers away.
-        (&raw mut (*slot).checked).write_volatile(now);
-        (&raw mut (*slot).mtu).write_volatile(hop.mtu);
+        (&raw mut (*slot).checked).write_volatile(ticks(now));
         let stations = (&raw mut (*slot).destination).cast::<u32>();
         stations.write_volatile(hop.stations[0]);
         stations.add(1).write_volatile(hop.stations[1]);
         stations.add(2).write_volatile(hop.stations[2]);
-        // A plain store could overtake the others.
-        compare_exchange(word, claimed, tag(generation, hop.interface));
+        // A plain store could overtake the others. It fails if the daemon gave the slot to another
+        // peer meanwhile.
+        let new = tag(generation, hop.mtu as u16, hop.interface);
+        compare_exchange(word, claimed, new);
     }
 }
 
-/// Generation and interface as they lie in memory.
 #[inline(always)]
-fn tag(generation: u32, interface: u32) -> u64 {
-    let [a, b, c, d] = generation.to_ne_bytes();
+fn ticks(now: Instant) -> u32 {
+    (now.as_nanos() >> TICK) as u32
+}
+
+/// Generation, MTU and interface as they lie in memory.
+#[inline(always)]
+fn tag(generation: u16, mtu: u16, interface: u32) -> u64 {
+    let [a, b] = generation.to_ne_bytes();
+    let [c, d] = mtu.to_ne_bytes();
     let [e, f, g, h] = interface.to_ne_bytes();
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
 #[inline(always)]
-fn untag(word: u64) -> (u32, u32) {
+fn untag(word: u64) -> (u16, u16, u32) {
     let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
     (
-        u32::from_ne_bytes([a, b, c, d]),
+        u16::from_ne_bytes([a, b]),
+        u16::from_ne_bytes([c, d]),
         u32::from_ne_bytes([e, f, g, h]),
     )
 }
@@ -232,4 +240,4 @@ fn look_up(context: &XdpContext, query: &mut bpf_fib_lookup) -> Option<Hop> {
     })
 }
 
-const _: () = assert!(size_of::<Route>() == 48 && offset_of!(Route, next_hop) == 16);
+const _: () = assert!(size_of::<Route>() == 40 && offset_of!(Route, next_hop) == 16);

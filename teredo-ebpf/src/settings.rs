@@ -4,7 +4,7 @@ use core::{mem::offset_of, ptr};
 
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
-    maps::Settings,
+    maps::{PeerTable, Settings},
     wire::MTU,
 };
 
@@ -21,6 +21,14 @@ static SETTINGS: Settings = Settings {
     tunnel: 0,
     flags: 0,
     interface_mask: 0,
+};
+
+/// Overridden by the daemon.
+#[unsafe(no_mangle)]
+static PEER_TABLE: PeerTable = PeerTable {
+    seed: 0,
+    homes: 1,
+    reserved: 0,
 };
 
 const _: () = {
@@ -94,4 +102,17 @@ pub fn has(flag: u32) -> bool {
 #[inline(always)]
 pub fn interface_mask() -> u32 {
     field!(interface_mask as u32)
+}
+
+/// Where to look for a peer.
+#[inline(always)]
+pub fn peer_table() -> PeerTable {
+    // SAFETY: as for the other settings.
+    unsafe {
+        PeerTable {
+            seed: ptr::read_volatile(&raw const PEER_TABLE.seed),
+            homes: ptr::read_volatile(&raw const PEER_TABLE.homes),
+            reserved: 0,
+        }
+    }
 }

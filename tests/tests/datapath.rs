@@ -250,7 +250,7 @@ fn an_interface_is_taken_over_after_a_crash_but_not_from_the_living() -> Result<
 }
 
 #[test]
-fn the_interfaces_kernel_thread_stays_on_the_daemons_cpus() -> Result<()> {
+fn the_interfaces_kernel_thread_stays_on_our_cpus_and_does_not_preempt_us() -> Result<()> {
     let namespace = Namespace::new("cpus")?;
     namespace.run(|| {
         let here = Pid::from_raw(0);
@@ -265,6 +265,9 @@ fn the_interfaces_kernel_thread_stays_on_the_daemons_cpus() -> Result<()> {
             let threads = threads_named(|name| name.starts_with("napi/teredo-cpu"))?;
             ensure!(threads.len() == 1, "{threads:?}");
             ensure!(sched_getaffinity(threads[0])? == last);
+            // SAFETY: the call has no precondition.
+            let policy = unsafe { libc::sched_getscheduler(threads[0].as_raw()) };
+            ensure!(policy == libc::SCHED_BATCH);
         }
         Ok(())
     })?

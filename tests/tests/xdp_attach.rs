@@ -136,7 +136,7 @@ fn peer() -> Peer {
         mapped: endpoint("9.0.0.1:4096"),
         flags: Peer::TRUSTED,
         last_received: now(),
-        ..Peer::default()
+        last_sent: now(),
     }
 }
 
@@ -185,7 +185,8 @@ fn a_restart_after_a_crash_takes_links_and_peers_over() -> Result<()> {
     for mode in [XdpMode::Native, XdpMode::Generic, XdpMode::Auto] {
         let host = Host::new()?;
         let mut path = host.start(&host.options(mode))??;
-        path.insert(&PEER, &peer())?;
+        let known = peer();
+        path.insert(&PEER, &known)?;
         let modes = host.modes()?;
         let (wan, lan) = (host.link("wan")?, host.link("lan")?);
         let program = host.interface("wan")?.program;
@@ -198,8 +199,8 @@ fn a_restart_after_a_crash_takes_links_and_peers_over() -> Result<()> {
         assert_eq!(host.modes()?, modes);
         assert_ne!(host.interface("wan")?.program, program, "a new program");
         let mut peers = Vec::new();
-        path.sweep(|address, peer| peers.push((*address, peer.mapped)))?;
-        assert_eq!(peers, [(PEER, peer().mapped)]);
+        path.sweep(|address, peer| peers.push((*address, *peer)))?;
+        assert_eq!(peers, [(PEER, known)]);
         path.stop()?;
         host.assert_nothing_left()?;
     }
@@ -207,21 +208,47 @@ fn a_restart_after_a_crash_takes_links_and_peers_over() -> Result<()> {
 }
 
 #[test]
-fn maps_of_another_size_are_replaced() -> Result<()> {
+fn peers_move_to_a_table_of_another_size() -> Result<()> {
     let host = Host::new()?;
     let mut path = host.start(&host.options(XdpMode::Native))??;
-    path.insert(&PEER, &peer())?;
+    for number in 0..100 {
+        path.insert(
+            &[PEER[..15].to_vec(), vec![number]]
+                .concat()
+                .try_into()
+                .expect("16"),
+            &peer(),
+        )?;
+    }
     drop(path);
-    let options = Options {
-        max_peers: 2048,
-        ..host.options(XdpMode::Native)
-    };
-    let mut path = host.start(&options)??;
+    for (max_peers, expected) in [(2048, 100), (40, 40), (1024, 40)] {
+        let options = Options {
+            max_peers,
+            ..host.options(XdpMode::Native)
+        };
+        let mut path = host.start(&options)??;
+        assert!(path.adopted());
+        assert_eq!(host.modes()?, NATIVE);
+        let mut peers = 0;
+        path.sweep(|_, _| peers += 1)?;
+        assert_eq!(peers, expected, "in a table for {max_peers}");
+    }
+    remove_leftovers(&host.name)?;
+    host.assert_nothing_left()
+}
+
+#[test]
+fn maps_of_another_shape_are_replaced() -> Result<()> {
+    let host = Host::new()?;
+    host.start(&host.options(XdpMode::Native))??.stop()?;
+    std::fs::create_dir_all(host.directory())?;
+    for name in ["PEERS", "COUNTERS", "PEERS-new"] {
+        HashMap::<_, u32, u32>::create(1, 0)?.pin(host.directory().join(name))?;
+    }
+    let mut path = host.start(&host.options(XdpMode::Native))??;
     assert!(!path.adopted());
-    assert_eq!(host.modes()?, NATIVE);
-    let mut peers = 0;
-    path.sweep(|_, _| peers += 1)?;
-    assert_eq!(peers, 0);
+    path.insert(&PEER, &peer())?;
+    path.counters()?;
     path.stop()?;
     host.assert_nothing_left()
 }

@@ -280,7 +280,6 @@ fn d2_05_who_gets_it() -> Result<()> {
         flags: Peer::TRUSTED,
         last_received: now(),
         last_sent: now(),
-        ..Peer::default()
     };
     fixture.insert(
         peer(1),

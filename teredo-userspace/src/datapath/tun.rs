@@ -88,7 +88,7 @@ impl Tun {
         let index = if_nametoindex(name).map_err(|error| other(name, error.into()))?;
         let (device, threaded) = match napi::use_thread(name, index) {
             Ok(()) => {
-                napi::keep_on_our_cpus(napi::threads(name).difference(&others));
+                napi::tame(napi::threads(name).difference(&others));
                 (device, true)
             }
             Err(error) => {

@@ -294,7 +294,6 @@ fn entry(mapped: Endpoint, symmetric: bool, last_received: Instant, last_sent: I
         flags: Peer::TRUSTED | symmetric,
         last_received,
         last_sent,
-        ..Peer::default()
     }
 }
 

@@ -51,8 +51,7 @@ pub struct Clients {
     sockets: [OwnedFd; 2],
     /// Of frames to the relay by either cable.
     stations: [Stations; 2],
-    /// How many clients have been heard since when: none of the first `fresh.1` longer ago than
-    /// `fresh.0`.
+    /// Since when so many clients, the first ones, have all been heard.
     fresh: Option<(Instant, u32)>,
 }
 
@@ -84,9 +83,12 @@ impl Clients {
             _ => {}
         }
         self.drain()?;
-        self.deliver(Direction::Encap, count)?;
         let since = Instant::now();
-        self.deliver(Direction::Decap, count)?;
+        for first in (0..count).step_by(WINDOW) {
+            let window: BTreeSet<u32> = (first..count).take(WINDOW).collect();
+            self.deliver(Direction::Encap, count, window.clone())?;
+            self.deliver(Direction::Decap, count, window)?;
+        }
         self.fresh = Some((since, count));
         Ok(())
     }
@@ -129,19 +131,8 @@ impl Clients {
         Ok(())
     }
 
-    /// Sends a packet between the native host and each client until all have arrived.
-    fn deliver(&mut self, direction: Direction, count: u32) -> Result<()> {
-        let mut clients = 0..count;
-        loop {
-            let window: BTreeSet<u32> = clients.by_ref().take(WINDOW).collect();
-            if window.is_empty() {
-                return Ok(());
-            }
-            self.deliver_window(direction, count, window)?;
-        }
-    }
-
-    fn deliver_window(
+    /// Sends a packet between the native host and each of some clients until all have arrived.
+    fn deliver(
         &mut self,
         direction: Direction,
         count: u32,
@@ -158,7 +149,7 @@ impl Clients {
                 );
             }
             for &number in &missing {
-                let frame = data(self.stations[entry], direction, client(number), SIZE)?;
+                let frame = data(self.stations[entry], direction, number, SIZE)?;
                 self.send(entry, &frame)?;
             }
             while !missing.is_empty() && self.wait(SILENCE)? {

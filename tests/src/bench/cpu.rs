@@ -1,10 +1,10 @@
 //! Cores, and the time that somebody had one.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 use nix::{
-    sched::{CpuSet, sched_setaffinity},
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::{Pid, SysconfVar, sysconf},
 };
 
@@ -13,7 +13,7 @@ pub const RELAY: usize = 0;
 /// The core of the generator, and of everything that runs inline with it.
 pub const GENERATOR: usize = 1;
 
-/// Keeps the calling thread, and what it starts from now on, on one core.
+/// Keeps the calling thread on one core.
 ///
 /// # Errors
 ///
@@ -23,6 +23,21 @@ pub fn pin(core: usize) -> Result<()> {
     set.set(core)?;
     sched_setaffinity(Pid::from_raw(0), &set)
         .with_context(|| format!("run on core {core}; the benchmark needs two cores"))
+}
+
+/// Runs `work` on one core; the processes that it starts stay there. On the calling thread, because
+/// the laboratory's daemons end with the thread that has started them.
+///
+/// # Errors
+///
+/// As `work`, or when there is no such core.
+pub fn on_core<T>(core: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let this = Pid::from_raw(0);
+    let before = sched_getaffinity(this)?;
+    pin(core)?;
+    let result = work();
+    sched_setaffinity(this, &before)?;
+    result
 }
 
 /// CPU time that was had, and waited for.
@@ -56,27 +71,25 @@ pub fn of_this_thread() -> Result<Time> {
 
 /// Of every thread of some processes, by its number.
 #[derive(Clone, Debug, Default)]
-pub struct Threads(BTreeMap<String, Time>);
+pub struct Threads(BTreeMap<PathBuf, Time>);
 
 impl Threads {
-    /// The threads that these processes have now.
+    /// The threads that these processes have now. One that ends meanwhile does not count.
     ///
     /// # Errors
     ///
-    /// When a process has ended.
+    /// When the kernel tells something else than expected.
     pub fn of(pids: &[Pid]) -> Result<Self> {
         let mut threads = BTreeMap::new();
         for pid in pids {
-            let directory = format!("/proc/{pid}/task");
-            let entries = fs::read_dir(&directory).with_context(|| format!("read {directory}"))?;
-            for thread in entries {
-                let path = thread?
-                    .path()
-                    .join("schedstat")
-                    .to_string_lossy()
-                    .into_owned();
-                let time = of(&path)?;
-                threads.insert(path, time);
+            let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else {
+                continue;
+            };
+            for thread in entries.flatten() {
+                let path = thread.path().join("schedstat");
+                if let Ok(text) = fs::read_to_string(&path) {
+                    threads.insert(path, time(&text)?);
+                }
             }
         }
         Ok(Self(threads))
@@ -96,9 +109,12 @@ impl Threads {
     }
 }
 
-/// `schedstat` of a task: nanoseconds on a core, nanoseconds waiting for one, and more.
 fn of(path: &str) -> Result<Time> {
-    let text = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    time(&fs::read_to_string(path).with_context(|| format!("read {path}"))?)
+}
+
+/// `schedstat` of a task: nanoseconds on a core, nanoseconds waiting for one, and more.
+fn time(text: &str) -> Result<Time> {
     let mut numbers = text.split_whitespace().map(str::parse::<u64>);
     let mut next = || {
         let number = numbers.next().context("schedstat has two numbers")??;
@@ -190,4 +206,41 @@ pub fn load() -> Result<f64> {
     let text = fs::read_to_string("/proc/loadavg")?;
     let first = text.split_whitespace().next().context("no load average")?;
     Ok(first.parse()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(used: u64, waited: u64) -> Time {
+        let [used, waited] = [used, waited].map(Duration::from_nanos);
+        Time { used, waited }
+    }
+
+    #[test]
+    fn threads_share_what_they_use_but_wait_at_the_same_time() {
+        let threads = |times: &[Time]| {
+            let numbered = times.iter().enumerate();
+            Threads(
+                numbered
+                    .map(|(number, time)| (number.to_string().into(), *time))
+                    .collect(),
+            )
+        };
+        let before = threads(&[time(100, 10), time(200, 20)]);
+        // A third thread is new.
+        let after = threads(&[time(150, 40), time(260, 25), time(5, 1)]);
+        let spent = after.since(&before);
+        assert_eq!(spent.used.as_nanos(), 50 + 60 + 5);
+        assert_eq!(spent.waited.as_nanos(), 30);
+    }
+
+    #[test]
+    fn this_threads_time_goes_on() {
+        let before = of_this_thread().unwrap();
+        crate::lab::wait_until("time passes", Duration::from_secs(5), || {
+            Ok(of_this_thread()?.used > before.used)
+        })
+        .unwrap();
+    }
 }

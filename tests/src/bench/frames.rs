@@ -5,13 +5,15 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use anyhow::{Context as _, Result, ensure};
 use etherparse::PacketBuilder;
 use teredo_common::{
-    address::{Endpoint, TeredoAddress},
+    address::Endpoint,
     checksum::{ipv4_udp_pseudo_header, ipv6_pseudo_header},
     wire::{
         ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_HEADER, IPV6_HEADER,
         UDP, UDP_HEADER,
     },
 };
+
+use teredo_lab_ebpf::client;
 
 use super::cases::Direction;
 use crate::lab::peers::udp_packet;
@@ -20,6 +22,8 @@ use crate::lab::peers::udp_packet;
 pub const RELAY: Endpoint = Endpoint::new(Ipv4Addr::new(20, 0, 0, 1), 3545);
 /// The native host that the clients talk to.
 pub const HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 6, 0, 0, 0, 0, 0x10);
+/// Number of clients that hosts in the same network talk to; a relay may limit how many new ones.
+const CLIENTS_OF_NETWORK: u32 = 10_000;
 /// UDP ports of the native host and of the clients inside the tunnel.
 const HOST_PORT: u16 = 5001;
 const CLIENT_PORT: u16 = 5002;
@@ -36,31 +40,31 @@ pub struct Stations {
     pub destination: [u8; 6],
 }
 
-/// An Ethernet frame with a datagram of `size` octets (from the IPv6 header on) between the native
-/// host and the client.
+/// An Ethernet frame with a datagram of `size` octets (from the IPv6 header on) to the native host
+/// from client `number`; or to the client, from the native host or, for the higher numbers, from
+/// hosts in other networks.
 ///
 /// # Errors
 ///
 /// When the size does not hold the headers, or no packet can.
-pub fn data(
-    stations: Stations,
-    direction: Direction,
-    client: TeredoAddress,
-    size: u16,
-) -> Result<Vec<u8>> {
+pub fn data(stations: Stations, direction: Direction, number: u32, size: u16) -> Result<Vec<u8>> {
     let payload = usize::from(size)
         .checked_sub(INNER_HEADERS)
         .with_context(|| format!("{size} octets are too few for a datagram"))?;
-    let native = (HOST, HOST_PORT);
+    let client = client(number);
     let teredo = (client.encode(), CLIENT_PORT);
     let payload = vec![0xa5; payload];
     match direction {
         Direction::Encap => {
+            let network = u16::try_from(number / CLIENTS_OF_NETWORK)?;
+            let mut segments = HOST.segments();
+            segments[3] += network;
+            let native = (segments.into(), HOST_PORT);
             let packet = udp_packet(native, teredo, HOP_LIMIT, &payload)?;
             Ok(ethernet(stations, ETHERTYPE_IPV6, &packet))
         }
         Direction::Decap => {
-            let packet = udp_packet(teredo, native, HOP_LIMIT, &payload)?;
+            let packet = udp_packet(teredo, (HOST, HOST_PORT), HOP_LIMIT, &payload)?;
             datagram(stations, client.mapped, RELAY, &packet)
         }
     }
@@ -222,8 +226,8 @@ mod tests {
 
     #[test]
     fn forged_frames_are_whole() {
-        let client = teredo_lab_ebpf::client(77);
-        let frame = data(STATIONS, Direction::Decap, client, 65).unwrap();
+        let client = client(77);
+        let frame = data(STATIONS, Direction::Decap, 77, 65).unwrap();
         assert_eq!(frame.len(), 14 + 28 + 65);
         let datagram = Datagram::parse(&frame).unwrap().unwrap();
         assert_eq!(datagram.source, client.mapped);
@@ -231,7 +235,7 @@ mod tests {
         // Sent with the full hop limit, which a relay has to decrement.
         assert!(Inner::parse(datagram.payload).is_err());
 
-        let mut relayed = data(STATIONS, Direction::Encap, client, 65).unwrap();
+        let mut relayed = data(STATIONS, Direction::Encap, 77, 65).unwrap();
         relayed[14 + 7] -= 1;
         let inner = Inner::parse_frame(&relayed).unwrap().unwrap();
         assert_eq!(inner.destination, client.encode().octets());
@@ -239,14 +243,13 @@ mod tests {
 
     #[test]
     fn damage_is_noticed() {
-        let client = teredo_lab_ebpf::client(3);
-        let whole = data(STATIONS, Direction::Decap, client, 64).unwrap();
+        let whole = data(STATIONS, Direction::Decap, 3, 64).unwrap();
         for at in [14 + 20, 14 + 28 + 7, whole.len() - 1] {
             let mut frame = whole.clone();
             frame[at] ^= 1;
             assert!(Datagram::parse(&frame).is_err(), "octet {at}");
         }
-        let mut frame = data(STATIONS, Direction::Encap, client, 64).unwrap();
+        let mut frame = data(STATIONS, Direction::Encap, 3, 64).unwrap();
         frame[14 + 7] -= 1;
         frame[60] ^= 1;
         assert!(Inner::parse_frame(&frame).is_err());
@@ -254,6 +257,6 @@ mod tests {
 
     #[test]
     fn a_size_without_room_is_refused() {
-        assert!(data(STATIONS, Direction::Encap, teredo_lab_ebpf::client(0), 47).is_err());
+        assert!(data(STATIONS, Direction::Encap, 0, 47).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! The relays that are compared, each in its place.
 
-use std::{thread, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::unistd::Pid;
@@ -72,7 +72,7 @@ impl Relay {
             _ => Attached::sink(&site.far, &FAR),
         }
         .context("attach the sink")?;
-        let work = on_core(cpu::RELAY, || work(variant, &site))
+        let work = cpu::on_core(cpu::RELAY, || work(variant, &site))
             .with_context(|| format!("start {}", variant.title()))?;
         Ok(Self {
             variant,
@@ -123,7 +123,7 @@ impl Relay {
     /// When the size is not possible.
     pub fn frame(&self, direction: Direction, size: u16) -> Result<Vec<u8>> {
         let stations = self.site.stations(direction);
-        data(stations, direction, teredo_lab_ebpf::client(0), size)
+        data(stations, direction, 0, size)
     }
 
     /// Makes the relay know the clients, and hear of them within the last `age`.
@@ -173,19 +173,6 @@ impl Relay {
             _ => Ok(None),
         }
     }
-}
-
-/// Runs `work` on a thread on one core; so do the processes that it starts.
-fn on_core<T: Send>(core: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            cpu::pin(core)?;
-            work()
-        });
-        thread
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }
 
 fn work(variant: Variant, site: &Site) -> Result<Work> {

@@ -121,8 +121,14 @@ impl CaseReport {
     #[must_use]
     pub fn table(&self) -> String {
         let mut text = format!(
-            "\n{}\n  {:<18} {:>24} {:>20} {:>20} {:>20}\n",
-            self.case, "", "million packets/s", "of bare redirect", "times Miredo", "CPU ns/packet"
+            "\n{}\n  {:<18} {:>24} {:>17} {:>21} {:>17} {:>17}\n",
+            self.case,
+            "",
+            "million packets/s",
+            "of bare redirect",
+            "times Miredo",
+            "CPU ns/packet",
+            "of Miredo's"
         );
         for result in &self.results {
             let ratio = |spread: Option<Spread>| {
@@ -132,12 +138,13 @@ impl CaseReport {
                 .cpu_nanoseconds
                 .map_or_else(String::new, |spread| spread.text(1.0, 0));
             text += &format!(
-                "  {:<18} {:>24} {:>20} {:>20} {:>20}\n",
+                "  {:<18} {:>24} {:>17} {:>21} {:>17} {:>17}\n",
                 result.variant.title(),
                 result.rate.text(1e6, 3),
                 ratio(result.of_bare),
                 ratio(result.of_miredo),
-                cpu
+                cpu,
+                ratio(result.cpu_of_miredo)
             );
         }
         for series in &self.series {

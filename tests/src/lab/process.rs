@@ -230,7 +230,7 @@ impl Daemon {
     }
 }
 
-/// Resident memory of a process, in octets.
+/// Resident memory of a process, in octets; a kernel thread has none.
 ///
 /// # Errors
 ///
@@ -238,12 +238,11 @@ impl Daemon {
 pub fn resident(pid: Pid) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let kibibytes = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .and_then(|rest| rest.trim().strip_suffix(" kB"))
-        .context("no VmRSS")?;
-    Ok(kibibytes.trim().parse::<u64>()? * 1024)
+    let Some(resident) = status.lines().find_map(|line| line.strip_prefix("VmRSS:")) else {
+        return Ok(0);
+    };
+    let kibibytes = resident.trim().trim_end_matches(" kB").parse::<u64>()?;
+    Ok(kibibytes * 1024)
 }
 
 /// CPU time of a process, in user and kernel mode.

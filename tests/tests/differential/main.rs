@@ -62,7 +62,6 @@ impl Paths {
             flags: known.flags,
             last_received: now - known.age,
             last_sent: now - known.age,
-            ..Peer::default()
         };
         self.fixture.insert(known.address, entry)?;
         let adopted = self.relay.adopt_peer(now, known.address, &entry);
@@ -89,7 +88,6 @@ impl Paths {
             flags: Peer::TRUSTED | symmetric,
             last_received: now,
             last_sent: now,
-            ..Peer::default()
         };
         self.fixture.insert(address, entry)
     }

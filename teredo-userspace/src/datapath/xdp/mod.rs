@@ -9,6 +9,7 @@ pub mod interface;
 mod pins;
 pub mod program;
 mod sys;
+mod table;
 
 use std::net::Ipv4Addr;
 
@@ -104,13 +105,9 @@ impl FastPath {
             .collect::<Result<Vec<_>, _>>()?;
         interfaces.sort_by_key(|interface| interface.index);
         interfaces.dedup_by_key(|interface| interface.index);
-        let pins = options
-            .pin
-            .then(|| Pins::open(&options.name, options.max_peers))
-            .transpose()?;
-        let adopted = pins.as_ref().is_some_and(Pins::adopted);
-        let mut new = Self::prepare(options, interfaces, pins, adopted)?;
-        match new.attach(options.mode) {
+        let pins = options.pin.then(|| Pins::open(&options.name)).transpose()?;
+        let mut new = Self::prepare(options, interfaces, pins)?;
+        match new.attach(options.mode).and_then(|()| new.keep_peers()) {
             Ok(()) => Ok(new),
             Err(error) => {
                 if let Err(error) = new.stop() {
@@ -125,7 +122,6 @@ impl FastPath {
         options: &Options,
         interfaces: Vec<Interface>,
         pins: Option<Pins>,
-        adopted: bool,
     ) -> Result<Self, Error> {
         let parameters = Parameters {
             settings: options.settings,
@@ -135,23 +131,38 @@ impl FastPath {
             interfaces: &interfaces,
             log: options.log,
         };
-        let pinned = pins.as_ref().map(Pins::maps);
-        let pinned = pinned.as_ref().map_or(&[][..], |maps| &maps[..]);
-        match Program::load(&parameters, pinned) {
+        let counters = pins.as_ref().map(Pins::counters);
+        let left = pins.as_ref().and_then(Pins::peers);
+        let loaded = Program::load(&parameters, counters.as_deref()).and_then(|mut program| {
+            if let Some(peers) = &left {
+                program.adopt(peers)?;
+            }
+            Ok(program)
+        });
+        match loaded {
             Ok(program) => Ok(Self {
                 program,
                 interfaces,
                 attached: Vec::new(),
                 links: Vec::new(),
                 pins,
-                adopted,
+                adopted: left.is_some(),
             }),
             Err(error) => {
-                if !adopted && let Some(Err(error)) = pins.map(Pins::remove) {
+                if left.is_none()
+                    && let Some(Err(error)) = pins.map(Pins::remove)
+                {
                     warn!("{error}");
                 }
                 Err(error)
             }
+        }
+    }
+
+    fn keep_peers(&self) -> Result<(), Error> {
+        match &self.pins {
+            Some(pins) => pins.keep_peers(self.program.peer_map()),
+            None => Ok(()),
         }
     }
 

@@ -9,14 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::{MapInfo, MapType};
+use aya::maps::{MapData, MapInfo, MapType};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
     sys::statfs::statfs,
 };
-use teredo_common::maps::{ABI_VERSION, COUNTERS, COUNTERS_MAX, Counter, PEERS, Peer};
+use teredo_common::maps::{ABI_VERSION, COUNTERS, COUNTERS_MAX, Counter, PEERS, Slot};
 
 use super::{error::Error, sys};
 
@@ -25,17 +25,14 @@ const ROOT: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of the kernel.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 const LINK: &str = "link-";
-
-/// The maps that outlive the daemon. The others are made anew and filled before they are used.
-pub const PINNED: [&str; 2] = [PEERS, COUNTERS];
+/// The pin of a new table of peers before it takes the place of the old one.
+const NEW_PEERS: &str = "PEERS-new";
 
 /// The pin directory of one daemon.
 #[derive(Debug)]
 pub struct Pins {
     instance: PathBuf,
-    maps: [(&'static str, PathBuf); 2],
     directory: PathBuf,
-    adopted: bool,
     _lock: Flock<File>,
 }
 
@@ -46,7 +43,7 @@ impl Pins {
     /// # Errors
     ///
     /// [`Error::Running`], [`Error::Permission`] or [`Error::Pin`].
-    pub fn open(name: &str, max_peers: u32) -> Result<Self, Error> {
+    pub fn open(name: &str) -> Result<Self, Error> {
         mount_bpf()?;
         let instance = Path::new(ROOT).join("teredo").join(name);
         let directory = instance.join(format!("v{ABI_VERSION}"));
@@ -57,36 +54,45 @@ impl Pins {
                 remove_directory(&other)?;
             }
         }
-        let maps = PINNED.map(|name| (name, directory.join(name)));
-        let mut adopted = true;
-        for (name, path) in &maps {
-            adopted &= is_usable(name, path, max_peers)?;
-        }
-        if !adopted {
-            for (_, path) in &maps {
-                remove_file(path)?;
+        let pins = Self {
+            instance,
+            directory,
+            _lock: lock,
+        };
+        // What a crash in the middle of `keep_peers` left.
+        remove_file(&pins.directory.join(NEW_PEERS))?;
+        for name in [PEERS, COUNTERS] {
+            let path = pins.directory.join(name);
+            if path.exists() && !is_usable(name, &path) {
+                tracing::warn!("the map {name} of the last run has another shape and is replaced");
+                remove_file(&path)?;
             }
         }
-        Ok(Self {
-            instance,
-            maps,
-            directory,
-            adopted,
-            _lock: lock,
-        })
+        Ok(pins)
     }
 
-    /// Whether the maps of an earlier daemon are taken over.
-    pub fn adopted(&self) -> bool {
-        self.adopted
+    /// The pin of the counters, whether it exists or not.
+    pub fn counters(&self) -> PathBuf {
+        self.directory.join(COUNTERS)
     }
 
-    /// Names and files of the pinned maps.
-    pub fn maps(&self) -> [(&'static str, &Path); 2] {
-        [0, 1].map(|index| {
-            let (name, path) = &self.maps[index];
-            (*name, path.as_path())
-        })
+    /// The table of peers that an earlier daemon left.
+    pub fn peers(&self) -> Option<MapData> {
+        MapData::from_pin(self.directory.join(PEERS)).ok()
+    }
+
+    /// Pins the table of peers, in the place of an earlier daemon's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Pin`].
+    pub fn keep_peers(&self, map: &MapData) -> Result<(), Error> {
+        let new = self.directory.join(NEW_PEERS);
+        map.pin(&new)
+            .map_err(io::Error::other)
+            .map_err(failed("pin", &new))?;
+        let path = self.directory.join(PEERS);
+        fs::rename(&new, &path).map_err(failed("pin", &path))
     }
 
     /// The file of the link to the interface with this index.
@@ -169,33 +175,20 @@ fn lock(instance: &Path, name: &str) -> Result<Flock<File>, Error> {
     })
 }
 
-/// Whether the pinned map is there and of the shape that this daemon wants.
-fn is_usable(name: &str, path: &Path, max_peers: u32) -> Result<bool, Error> {
-    if !path.exists() {
-        return Ok(false);
-    }
-    let wanted = match name {
-        PEERS => (MapType::Hash, 16, size_of::<Peer>(), max_peers),
-        COUNTERS => (MapType::PerCpuArray, 4, size_of::<Counter>(), COUNTERS_MAX),
-        _ => return Ok(false),
+/// Whether the pinned map is of the shape that this daemon knows. The number of peers may differ,
+/// since the table is copied.
+fn is_usable(name: &str, path: &Path) -> bool {
+    let Ok(info) = MapInfo::from_pin(path) else {
+        return false;
     };
-    let found = MapInfo::from_pin(path).ok().and_then(|info| {
-        let kind = info.map_type().ok()?;
-        Some((
-            kind,
-            info.key_size(),
-            info.value_size() as usize,
-            info.max_entries(),
-        ))
-    });
-    let usable = found == Some(wanted);
-    if !usable {
-        tracing::warn!(
-            map = name,
-            "the map of the last run has another size and is replaced; its peers become known again with their next packets"
-        );
+    let shape = (info.map_type().ok(), info.key_size(), info.value_size());
+    match name {
+        PEERS => shape == (Some(MapType::Array), 4, size_of::<Slot>() as u32),
+        _ => {
+            let counters = (Some(MapType::PerCpuArray), 4, size_of::<Counter>() as u32);
+            shape == counters && info.max_entries() == COUNTERS_MAX
+        }
     }
-    Ok(usable)
 }
 
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {

@@ -1,12 +1,11 @@
 //! The program in the kernel and its maps, attached to nothing yet.
 
-use std::{io, net::Ipv4Addr, os::fd::AsFd as _, path::Path};
+use std::{io, net::Ipv4Addr, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{
-        Array, HashMap, IterableMap as _, LpmTrie, Map, MapData, MapError, PerCpuArray,
-        PerCpuValues, lpm_trie::Key,
+        Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, lpm_trie::Key,
     },
     programs::Xdp,
     util::nr_cpus,
@@ -16,15 +15,15 @@ use ipnet::Ipv6Net;
 use teredo_common::{
     maps::{
         self, COUNTERS, Counter, GENERATION, IDENTIFICATION, INTERFACES, INTERFACES_MAX, NextHop,
-        OWN_IPV4, PEERS, Peer, SERVED, SERVED_MAX, Settings,
+        OWN_IPV4, PEERS, Peer, SERVED, SERVED_MAX, Settings, Slot,
     },
     verdict::Verdict,
 };
 
 use super::{
-    error::{Error, io_error},
+    error::Error,
     interface::Interface,
-    sys,
+    table::{self, Table},
 };
 
 /// Name of the program in the object.
@@ -53,7 +52,8 @@ pub struct Parameters<'a> {
 /// The loaded program with its maps filled: the moment it is attached it works.
 pub struct Program {
     ebpf: Ebpf,
-    peers: HashMap<MapData, [u8; 16], Peer>,
+    peers: Table,
+    peer_map: MapData,
     own_ipv4: HashMap<MapData, [u8; 4], u8>,
     interfaces: Array<MapData, maps::Interface>,
     interface_mask: u32,
@@ -64,16 +64,13 @@ pub struct Program {
 }
 
 impl Program {
-    /// Loads the program and fills its maps. The maps in `pinned`, pairs of name and path, are
-    /// taken from there if they exist and left there.
+    /// Loads the program and fills its maps; there are no peers yet. The counters are taken from
+    /// the pin `counters` if it exists, and pinned there otherwise.
     ///
     /// # Errors
     ///
     /// When the kernel refuses, with the reason and the mend.
-    pub fn load(
-        parameters: &Parameters<'_>,
-        pinned: &[(&'static str, &Path)],
-    ) -> Result<Self, Error> {
+    pub fn load(parameters: &Parameters<'_>, counters: Option<&Path>) -> Result<Self, Error> {
         let mut settings = parameters.settings;
         settings.interface_mask = interface_mask(parameters.interfaces);
         if !parameters.served.contains(&Ipv6Net::default()) {
@@ -81,21 +78,33 @@ impl Program {
         }
         let log_level: u8 = if parameters.log { u8::MAX } else { 0 };
 
+        let peer_table = table::parameters(parameters.max_peers);
         let mut loader = EbpfLoader::new();
         loader
             .override_global(maps::SETTINGS, &settings, true)
+            .override_global(maps::PEER_TABLE, &peer_table, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
-            .map_max_entries(PEERS, parameters.max_peers)
+            .map_max_entries(PEERS, table::slots(peer_table))
             .map_max_entries(INTERFACES, settings.interface_mask + 1)
             .map_max_entries(SERVED, SERVED_MAX.max(parameters.served.len() as u32));
-        for &(name, path) in pinned {
-            loader.map_pin_path(name, path);
+        if let Some(path) = counters {
+            loader.map_pin_path(COUNTERS, path);
         }
         let mut ebpf = loader.load(OBJECT).map_err(Error::load)?;
         xdp(&mut ebpf)?.load().map_err(Error::program)?;
 
+        let peer_map = match ebpf.take_map(PEERS) {
+            Some(Map::Array(map)) => map,
+            _ => {
+                return Err(Error::Object {
+                    reason: format!("it has no array {PEERS}"),
+                });
+            }
+        };
+        let peers = Table::new(peer_map.fd(), peer_table, parameters.max_peers);
         let mut program = Self {
-            peers: take(&mut ebpf, PEERS)?,
+            peers: peers.map_err(no_peers)?,
+            peer_map,
             own_ipv4: take(&mut ebpf, OWN_IPV4)?,
             interfaces: take(&mut ebpf, INTERFACES)?,
             interface_mask: settings.interface_mask,
@@ -111,7 +120,6 @@ impl Program {
         program.serve(parameters.served)?;
         program.set_own_ipv4(parameters.own_ipv4)?;
         program.set_interfaces(parameters.interfaces)?;
-        // Next hops in adopted peers are of a generation that must not come back soon.
         program.set_generation(rand::random())?;
         program.set_identification(rand::random)?;
         Ok(program)
@@ -133,31 +141,17 @@ impl Program {
         }
     }
 
-    /// Adds or replaces a peer. The next hop in `peer` is ignored.
+    /// Adds or replaces a peer. Stamps that the program has moved further stay.
     ///
     /// # Errors
     ///
     /// [`Error::Full`], or [`Error::Map`].
     pub fn insert(&mut self, address: &[u8; 16], peer: &Peer) -> Result<(), Error> {
-        let peer = Peer {
-            next_hop: NextHop::default(),
-            ..*peer
-        };
-        self.insert_raw(address, &peer)
-    }
-
-    /// As [`Self::insert`], next hop included.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::insert`].
-    pub fn insert_raw(&mut self, address: &[u8; 16], peer: &Peer) -> Result<(), Error> {
-        self.peers
-            .insert(address, peer, 0)
-            .map_err(|error| match io_error(error) {
-                error if error.raw_os_error() == Some(libc::E2BIG) => Error::Full,
-                source => Error::Map { map: PEERS, source },
-            })
+        match self.peers.insert(address, peer) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::Full),
+            Err(source) => Err(no_peers(source)),
+        }
     }
 
     /// Removes a peer; no error if it is not there.
@@ -166,46 +160,61 @@ impl Program {
     ///
     /// [`Error::Map`].
     pub fn remove(&mut self, address: &[u8; 16]) -> Result<(), Error> {
-        match self.peers.remove(address) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => match io_error(error) {
-                error if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-                source => Err(Error::Map { map: PEERS, source }),
-            },
-        }
+        self.peers.remove(address).map_err(no_peers)
     }
 
-    /// One peer's entry.
+    /// What the program has of a peer.
     ///
     /// # Errors
     ///
     /// [`Error::Map`].
-    pub fn peer(&self, address: &[u8; 16]) -> Result<Option<Peer>, Error> {
-        match self.peers.get(address, 0) {
-            Ok(peer) => Ok(Some(peer)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(Error::map(PEERS, error)),
-        }
+    pub fn peer(&self, address: &[u8; 16]) -> Result<Option<Slot>, Error> {
+        self.peers.get(address).map_err(no_peers)
     }
 
-    /// Shows every peer's entry to `visit`.
+    /// Sets the next hop of a peer, as the program does; whether the peer is there.
     ///
     /// # Errors
     ///
     /// [`Error::Map`].
-    pub fn sweep(&self, mut visit: impl FnMut(&[u8; 16], &Peer)) -> Result<(), Error> {
-        let batches = sys::for_each(self.peers.map().fd().as_fd(), &mut visit);
-        match batches {
-            // Kernels before 5.6, and none that run the program, lack batches.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | 524)) => {
-                for entry in self.peers.iter() {
-                    let (address, peer) = entry.map_err(|error| Error::map(PEERS, error))?;
-                    visit(&address, &peer);
-                }
-                Ok(())
+    pub fn set_next_hop(&mut self, address: &[u8; 16], next_hop: NextHop) -> Result<bool, Error> {
+        self.peers.set_next_hop(address, next_hop).map_err(no_peers)
+    }
+
+    /// Shows every peer to `visit`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn sweep(&mut self, visit: impl FnMut(&[u8; 16], &Peer)) -> Result<(), Error> {
+        self.peers.for_each(visit).map_err(no_peers)
+    }
+
+    /// Takes over the peers in the map of another daemon, as far as there is room.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn adopt(&mut self, map: &MapData) -> Result<(), Error> {
+        let slots = map
+            .info()
+            .map_err(|error| Error::map(PEERS, error))?
+            .max_entries();
+        let mut adopted = Ok(());
+        table::for_each_in(map.fd(), slots, |address, peer| {
+            match self.peers.insert(address, peer) {
+                // Whom there is no room for becomes known again through userspace.
+                Ok(_) => {}
+                Err(error) => adopted = Err(error),
             }
-            result => result.map_err(|source| Error::Map { map: PEERS, source }),
-        }
+        })
+        .and(adopted)
+        .map_err(no_peers)
+    }
+
+    /// The map behind the table of peers.
+    pub(super) fn peer_map(&self) -> &MapData {
+        &self.peer_map
     }
 
     /// Frames by verdict since the maps were made, summed over all CPUs.
@@ -244,9 +253,10 @@ impl Program {
     }
 
     fn set_generation(&mut self, generation: u32) -> Result<(), Error> {
-        let generation = match generation {
+        // The program takes the lower half.
+        let generation = match generation as u16 {
             NextHop::EMPTY | NextHop::CLAIMED => 1,
-            generation => generation,
+            generation => u32::from(generation),
         };
         self.generation
             .set(0, generation, 0)
@@ -355,6 +365,10 @@ impl Program {
         }
         Ok(())
     }
+}
+
+fn no_peers(source: io::Error) -> Error {
+    Error::Map { map: PEERS, source }
 }
 
 fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {

@@ -4,7 +4,7 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsFd, AsRawFd, FromRawFd as _, OwnedFd},
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -14,25 +14,7 @@ use bytemuck::{Pod, Zeroable};
 
 // Of the kernel's `bpf_cmd`.
 const BPF_OBJ_GET: libc::c_int = 7;
-const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_LINK_DETACH: libc::c_int = 34;
-
-/// Entries in one call. The kernel asks for at least as many as its fullest bucket has.
-const ENTRIES: usize = 4096;
-
-/// The `batch` member of the kernel's `bpf_attr`.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Batch {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    elem_flags: u64,
-    flags: u64,
-}
 
 /// The members of the kernel's `bpf_attr` for pinned objects.
 #[repr(C)]
@@ -97,52 +79,4 @@ pub fn detach_link(path: &Path) -> io::Result<()> {
     // SAFETY: no pointers.
     unsafe { bpf(BPF_LINK_DETACH, &mut link)? };
     Ok(())
-}
-
-/// Shows every entry of a hash map to `visit`. Entries that come or go meanwhile may be missed,
-/// others are seen once.
-///
-/// # Errors
-///
-/// `EINVAL` or `ENOTSUPP` (524) where the kernel has no batches for this kind of map, and what else
-/// the kernel answers.
-pub fn for_each<K: Pod, V: Pod>(map: impl AsFd, mut visit: impl FnMut(&K, &V)) -> io::Result<()> {
-    let mut keys = vec![K::zeroed(); ENTRIES];
-    let mut values = vec![V::zeroed(); ENTRIES];
-    let mut position = 0u32;
-    let mut next = 0u32;
-    let mut first = true;
-    loop {
-        let mut attributes = Batch {
-            in_batch: if first {
-                0
-            } else {
-                (&raw const position) as u64
-            },
-            out_batch: (&raw mut next) as u64,
-            keys: keys.as_mut_ptr() as u64,
-            values: values.as_mut_ptr() as u64,
-            count: ENTRIES as u32,
-            map_fd: map.as_fd().as_raw_fd() as u32,
-            elem_flags: 0,
-            flags: 0,
-        };
-        // SAFETY: keys and values have room for `count` entries of the sizes that the map was
-        // created with, which the caller's types are; the positions are what hash maps use.
-        let result = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes) };
-        let end = match result {
-            Ok(_) => false,
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
-            Err(error) => return Err(error),
-        };
-        let count = (attributes.count as usize).min(ENTRIES);
-        for (key, value) in keys.iter().zip(&values).take(count) {
-            visit(key, value);
-        }
-        if end {
-            return Ok(());
-        }
-        position = next;
-        first = false;
-    }
 }

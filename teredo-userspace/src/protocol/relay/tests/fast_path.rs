@@ -165,7 +165,6 @@ fn entry(now: Instant) -> Peer {
         flags: Peer::TRUSTED,
         last_received: now,
         last_sent: now,
-        ..Peer::default()
     }
 }
 
