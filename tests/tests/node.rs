@@ -1,18 +1,29 @@
 //! The node with everything that it joins, in the test's own process.
 
-use std::{net::Ipv4Addr, path::Path, thread::JoinHandle, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddrV4},
+    path::Path,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use aya::maps::{HashMap, Map, MapData};
 use teredo::{
     api::Handle,
     config::Config,
     metrics::{Path as Way, Snapshot},
     node::Node,
 };
-use teredo_common::verdict::Direction;
+use teredo_common::{maps, verdict::Direction};
 use teredo_tests::lab::{
     Namespace, Scene, Topology,
-    peers::{Conversation, Peers},
+    peers::{Conversation, Peers, teredo_address},
     scene::{RELAY, SERVER},
     wait_for, wait_until,
 };
@@ -22,6 +33,8 @@ use tokio::{
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the node compares the fast path's peers with the relay's.
+const SWEEP: Duration = Duration::from_secs(1);
 const PEERS: Ipv4Addr = Ipv4Addr::new(20, 0, 2, 1);
 
 /// A node that runs on a thread of its own.
@@ -164,6 +177,102 @@ fn trusted_peers_go_through_the_fast_path() -> Result<()> {
     node.stop()?;
     ensure!(scene.relay_state()? == before);
     Ok(())
+}
+
+/// What the fast path of the scene's relay knows.
+type PeerMap = HashMap<MapData, [u8; 16], maps::Peer>;
+
+fn peer_map(scene: &Scene) -> Result<PeerMap> {
+    let name = scene.relay.name();
+    let path = format!(
+        "/sys/fs/bpf/teredo/{name}/v{}/{}",
+        maps::ABI_VERSION,
+        maps::PEERS
+    );
+    Ok(HashMap::try_from(Map::HashMap(MapData::from_pin(path)?))?)
+}
+
+/// Waits until the map has these peers and no other.
+fn wait_for_peers(map: &PeerMap, peers: &Peers) -> Result<()> {
+    let expected: BTreeSet<_> = (0..peers.len())
+        .map(|index| peers.address(index).octets())
+        .collect();
+    // Once a second they are compared.
+    wait_until("the map has the relay's peers", 2 * SWEEP, || {
+        let found = map.keys().collect::<Result<BTreeSet<_>, _>>();
+        // A key that goes while they are listed starts the list again.
+        Ok(found.is_ok_and(|found| found == expected))
+    })
+}
+
+/// An address that the relay knows nothing of.
+fn stranger(number: u16) -> [u8; 16] {
+    let mapped = SocketAddrV4::new(Ipv4Addr::new(20, 9, 9, 9), number);
+    teredo_address(SERVER, mapped).octets()
+}
+
+#[test]
+fn the_fast_path_agrees_with_the_relay_again_whatever_happened_to_its_map() -> Result<()> {
+    let scene = scene()?;
+    let text = config(&scene, "", "mode = \"native\"");
+    let node = Running::start(&scene.relay, &text)?;
+    let namespace = scene.add_ipv4_host("peers", PEERS)?;
+    let peers = Peers::open(&namespace, SERVER, PEERS, 10_000, 10)?;
+    let conversation = Conversation::new(scene.host(), &peers)?;
+    conversation.open(RELAY)?;
+    let mut map = peer_map(&scene)?;
+    wait_for_peers(&map, &peers)?;
+
+    for index in [0, 7] {
+        map.remove(&peers.address(index).octets())?;
+    }
+    wait_for_peers(&map, &peers)?;
+    for number in 1..20 {
+        let trusted = maps::Peer {
+            flags: maps::Peer::TRUSTED,
+            ..maps::Peer::default()
+        };
+        map.insert(stranger(number), trusted, 0)?;
+    }
+    wait_for_peers(&map, &peers)?;
+    conversation.exchange(RELAY)?;
+    node.stop()
+}
+
+#[test]
+fn a_full_map_loses_no_traffic() -> Result<()> {
+    const ROOM: u16 = 128;
+    let scene = scene()?;
+    let text = config(&scene, &format!("max-peers = {ROOM}"), "mode = \"native\"");
+    let node = Running::start(&scene.relay, &text)?;
+    let namespace = scene.add_ipv4_host("peers", PEERS)?;
+    let peers = Peers::open(&namespace, SERVER, PEERS, 10_000, 8)?;
+    let conversation = Conversation::new(scene.host(), &peers)?;
+    let map = Mutex::new(peer_map(&scene)?);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Takes every place that there is, again and again.
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                for number in 1..=ROOM {
+                    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+                    let _ = map.insert(stranger(number), maps::Peer::default(), 0);
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let result = conversation
+            .open(RELAY)
+            .and_then(|()| conversation.exchange(RELAY));
+        is_over.store(true, Ordering::Relaxed);
+        result
+    })?;
+    let numbers = node.numbers()?;
+    ensure!(numbers.xdp_refused > 0, "{numbers:?}");
+    let map = map.into_inner().unwrap_or_else(PoisonError::into_inner);
+    wait_for_peers(&map, &peers)?;
+    conversation.exchange(RELAY)?;
+    node.stop()
 }
 
 #[test]

@@ -451,7 +451,7 @@ fn d1_12_to_14_who_sent_it() -> Result<()> {
         &mut fixture,
         3,
         Peer {
-            last_received: now() - 29 * second,
+            last_received: now() - 25 * second,
             ..trusted
         },
     )?;
@@ -587,7 +587,7 @@ fn d1_12_to_14_who_sent_it() -> Result<()> {
     forward(
         &mut fixture,
         vec![
-            ("nearly stale", frame(&from(nearly)), from(nearly)),
+            ("getting stale", frame(&from(nearly)), from(nearly)),
             (
                 "heard a moment ahead of the clock",
                 frame(&from(future)),

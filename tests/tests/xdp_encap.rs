@@ -316,7 +316,7 @@ fn d2_05_who_gets_it() -> Result<()> {
     fixture.insert(
         peer(4),
         Peer {
-            last_received: now() - 29 * second,
+            last_received: now() - 26 * second,
             ..trusted
         },
     )?;
@@ -333,7 +333,11 @@ fn d2_05_who_gets_it() -> Result<()> {
     forward(
         &mut fixture,
         vec![
-            ("nearly stale", frame(&to(peer(4))), forwarded(&to(peer(4)))),
+            (
+                "getting stale",
+                frame(&to(peer(4))),
+                forwarded(&to(peer(4))),
+            ),
             (
                 "where the entry says",
                 frame(&to(peer(5))),
@@ -553,22 +557,11 @@ fn d2_10_the_way_out() -> Result<()> {
 #[test]
 fn identification_counts_and_wraps() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
-    // On whatever CPU a run lands, its own counter goes on from the last time there.
     fixture.program.set_identification(|| 0xfffe)?;
-    let mut seen = Vec::new();
-    for _ in 0..20 {
+    for expected in [0xfffe, 0xffff, 0, 1] {
         let outcome = fixture.run(Port::Lan, &frame(&data()))?;
-        seen.push(u16::from_be_bytes([
-            outcome.frame[IP + 4],
-            outcome.frame[IP + 5],
-        ]));
+        let identification = u16::from_be_bytes([outcome.frame[IP + 4], outcome.frame[IP + 5]]);
+        assert_eq!(identification, expected);
     }
-    // Each CPU that took part has counted without a gap.
-    seen.sort_by_key(|identification| identification.wrapping_sub(0xfffe));
-    assert_eq!(seen[0], 0xfffe);
-    for pair in seen.windows(2) {
-        assert!(pair[1].wrapping_sub(pair[0]) <= 1, "{seen:x?}");
-    }
-    assert!(seen.contains(&0), "{seen:x?}");
     Ok(())
 }

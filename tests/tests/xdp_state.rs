@@ -1,6 +1,9 @@
 //! What the program remembers: stamps of peers and ways to destinations.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant as Clock},
+};
 
 use anyhow::Result;
 use teredo_common::{
@@ -45,6 +48,17 @@ fn verdict(fixture: &mut Fixture, port: Port, frame: &[u8]) -> Result<Verdict> {
     Ok(fixture.run(port, frame)?.verdict)
 }
 
+/// Does `work` until it takes less than the second for which the program remembers.
+fn at_once<T>(mut work: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        let start = Clock::now();
+        let result = work()?;
+        if start.elapsed() < SECOND * 9 / 10 {
+            return Ok(result);
+        }
+    }
+}
+
 fn stamps(fixture: &Fixture) -> Result<(Instant, Instant)> {
     let peer = fixture.peer(address(CLIENT))?;
     Ok((peer.last_received, peer.last_sent))
@@ -67,19 +81,18 @@ fn stamps_move_when_they_are_a_second_old() -> Result<()> {
 
 #[test]
 fn young_stamps_stay() -> Result<()> {
-    let (received, sent) = (now(), now());
-    let mut fixture = fixture(received, sent)?;
-    for _ in 0..3 {
-        assert_eq!(
-            verdict(&mut fixture, Port::Wan, &from_client())?,
-            DecapForwarded
-        );
-        assert_eq!(
-            verdict(&mut fixture, Port::Lan, &to_client())?,
-            EncapForwarded
-        );
-    }
-    assert_eq!(stamps(&fixture)?, (received, sent));
+    let (given, kept) = at_once(|| {
+        let given = (now(), now());
+        let mut fixture = fixture(given.0, given.1)?;
+        for _ in 0..3 {
+            let received = verdict(&mut fixture, Port::Wan, &from_client())?;
+            assert_eq!(received, DecapForwarded);
+            let sent = verdict(&mut fixture, Port::Lan, &to_client())?;
+            assert_eq!(sent, EncapForwarded);
+        }
+        Ok((given, stamps(&fixture)?))
+    })?;
+    assert_eq!(kept, given);
     Ok(())
 }
 
@@ -111,21 +124,27 @@ fn follows(
     before: [u8; 6],
     after: impl Fn(&mut Fixture) -> Result<()>,
 ) -> Result<()> {
+    let changed = || {
+        at_once(|| {
+            let mut fixture = fixture(now(), now())?;
+            let first = fixture.run(port, frame)?.frame;
+            fixture.namespace.ip(change)?;
+            let second = fixture.run(port, frame)?.frame;
+            Ok((fixture, first, second))
+        })
+    };
+
     // The daemon tells.
-    let mut told = fixture(now(), now())?;
-    assert_eq!(told.run(port, frame)?.frame[..6], before);
-    told.namespace.ip(change)?;
-    assert_eq!(told.run(port, frame)?.frame[..6], before, "is remembered");
-    told.program.bump_generation()?;
-    after(&mut told)?;
+    let (mut fixture, first, second) = changed()?;
+    assert_eq!(first[..6], before);
+    assert_eq!(second[..12], first[..12], "is remembered");
+    fixture.program.bump_generation()?;
+    after(&mut fixture)?;
 
     // There is no daemon.
-    let mut alone = fixture(now(), now())?;
-    assert_eq!(alone.run(port, frame)?.frame[..6], before);
-    alone.namespace.ip(change)?;
-    assert_eq!(alone.run(port, frame)?.frame[..6], before, "is remembered");
+    let (mut fixture, _, _) = changed()?;
     thread::sleep(SECOND + SECOND / 10);
-    after(&mut alone)
+    after(&mut fixture)
 }
 
 #[test]

@@ -27,7 +27,8 @@ use crate::{
 pub struct FastPath {
     xdp: Option<xdp::FastPath>,
     attachments: Vec<Attachment>,
-    is_full: bool,
+    /// Entries that the map has room for.
+    max_peers: usize,
     /// Trusted peers that the map had no room for, each time that one was refused.
     refused: u64,
 }
@@ -91,6 +92,7 @@ impl FastPath {
             Ok(xdp) => Ok(Self {
                 attachments: xdp.interfaces().iter().map(describe).collect(),
                 xdp: Some(xdp),
+                max_peers: config.relay.max_peers,
                 ..Self::default()
             }),
             Err(error) if mode == XdpMode::Auto && is_bearable(&error) => {
@@ -172,10 +174,7 @@ impl FastPath {
                 self.insert(&address.octets(), &entry)
             }
             Event::PeerForgotten { address } => match &mut self.xdp {
-                Some(xdp) => {
-                    self.is_full = false;
-                    xdp.remove(&address.octets())
-                }
+                Some(xdp) => xdp.remove(&address.octets()),
                 None => Ok(()),
             },
         }
@@ -194,7 +193,6 @@ impl FastPath {
                     );
                 }
                 self.refused += 1;
-                self.is_full = true;
                 Ok(())
             }
             result => result,
@@ -217,7 +215,7 @@ impl FastPath {
         for address in &strangers {
             xdp.remove(address)?;
         }
-        if trusted < relay.statistics().trusted_peers && !self.is_full {
+        if trusted < relay.statistics().trusted_peers.min(self.max_peers) {
             self.insert_missing(relay)?;
         }
         Ok(())
@@ -241,9 +239,6 @@ impl FastPath {
                     peer.last_sent,
                 );
                 self.insert(&address, &entry)?;
-            }
-            if self.is_full {
-                break;
             }
         }
         Ok(())

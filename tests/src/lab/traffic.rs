@@ -142,6 +142,7 @@ pub struct Tcp {
     upload: u64,
     download: u64,
     idle: Duration,
+    pause: Duration,
 }
 
 impl Tcp {
@@ -154,6 +155,7 @@ impl Tcp {
             upload: 0,
             download: 0,
             idle: IDLE,
+            pause: Duration::ZERO,
         }
     }
 
@@ -173,6 +175,12 @@ impl Tcp {
     #[must_use]
     pub fn idle(self, idle: Duration) -> Self {
         Self { idle, ..self }
+    }
+
+    /// How long either end pauses after every 64 KiB that it has sent.
+    #[must_use]
+    pub fn pause(self, pause: Duration) -> Self {
+        Self { pause, ..self }
     }
 
     /// Connects from one namespace to the other and transfers; every octet is compared with what
@@ -210,7 +218,7 @@ impl Tcp {
         stream.set_read_timeout(Some(self.idle))?;
         stream.set_write_timeout(Some(self.idle))?;
         thread::scope(|scope| {
-            let sender = scope.spawn(|| send_content(stream, send));
+            let sender = scope.spawn(|| send_content(stream, send, self.pause));
             let received = receive_content(stream, receive).context("receive");
             let sent = sender
                 .join()
@@ -233,13 +241,14 @@ fn accept(listener: &TcpListener, timeout: Duration) -> Result<TcpStream> {
     Ok(stream)
 }
 
-fn send_content(mut stream: &TcpStream, length: u64) -> Result<()> {
+fn send_content(mut stream: &TcpStream, length: u64, pause: Duration) -> Result<()> {
     let mut content = Content::new();
     let mut left = length;
     while left > 0 {
         let chunk = content.next(left);
         stream.write_all(chunk)?;
         left -= chunk.len() as u64;
+        thread::sleep(pause);
     }
     stream.shutdown(std::net::Shutdown::Write)?;
     Ok(())
