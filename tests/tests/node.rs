@@ -2,10 +2,11 @@
 
 use std::{
     collections::BTreeSet,
-    net::{Ipv4Addr, SocketAddrV4},
+    future::pending,
+    net::Ipv4Addr,
     path::Path,
     sync::{
-        Mutex, PoisonError,
+        Barrier,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -13,23 +14,27 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Array, Map, MapData};
 use teredo::{
     api::Handle,
     config::Config,
     metrics::{Path as Way, Snapshot},
     node::Node,
 };
-use teredo_common::{maps, verdict::Direction};
+use teredo_common::{
+    address::{Endpoint, ServicePrefix, TeredoAddress},
+    maps::{self, Slot},
+    verdict::Direction,
+};
 use teredo_tests::lab::{
     Namespace, Scene, Topology,
-    peers::{Conversation, Peers, teredo_address},
+    peers::{Conversation, Peers},
     scene::{RELAY, SERVER},
     wait_for, wait_until,
 };
 use tokio::{
     runtime::{Builder, Runtime},
-    sync::oneshot,
+    sync::{Notify, oneshot},
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,10 +42,17 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const SWEEP: Duration = Duration::from_secs(1);
 const PEERS: Ipv4Addr = Ipv4Addr::new(20, 0, 2, 1);
 
+/// How a node ends.
+#[derive(Debug)]
+enum End {
+    Stop,
+    Crash,
+}
+
 /// A node that runs on a thread of its own.
 struct Running {
     handle: Handle,
-    shutdown: oneshot::Sender<()>,
+    shutdown: oneshot::Sender<End>,
     thread: JoinHandle<Result<()>>,
     runtime: Runtime,
 }
@@ -54,10 +66,19 @@ impl Running {
             runtime()?.block_on(async {
                 let node = Node::start(config).await?;
                 started.send(node.handle())?;
-                node.run(async {
-                    let _ = stopped.await;
-                })
-                .await
+                let (stop, crash) = (Notify::new(), Notify::new());
+                let end = async {
+                    match stopped.await {
+                        Ok(End::Crash) => crash.notify_one(),
+                        Ok(End::Stop) | Err(_) => stop.notify_one(),
+                    }
+                    pending().await
+                };
+                tokio::select! {
+                    result = node.run(stop.notified()) => result,
+                    () = crash.notified() => Ok(()),
+                    () = end => Ok(()),
+                }
             })
         })?;
         match handle.recv() {
@@ -78,7 +99,16 @@ impl Running {
     }
 
     fn stop(self) -> Result<()> {
-        let _ = self.shutdown.send(());
+        self.end(End::Stop)
+    }
+
+    /// Everything that the process had goes, and nothing else.
+    fn crash(self) -> Result<()> {
+        self.end(End::Crash)
+    }
+
+    fn end(self, end: End) -> Result<()> {
+        let _ = self.shutdown.send(end);
         join(self.thread)
     }
 }
@@ -179,40 +209,72 @@ fn trusted_peers_go_through_the_fast_path() -> Result<()> {
     Ok(())
 }
 
-/// What the fast path of the scene's relay knows.
-type PeerMap = HashMap<MapData, [u8; 16], maps::Peer>;
+/// What the fast path of the scene's relay knows, slot by slot.
+struct Table(Array<MapData, Slot>);
 
-fn peer_map(scene: &Scene) -> Result<PeerMap> {
-    let name = scene.relay.name();
-    let path = format!(
-        "/sys/fs/bpf/teredo/{name}/v{}/{}",
-        maps::ABI_VERSION,
-        maps::PEERS
-    );
-    Ok(HashMap::try_from(Map::HashMap(MapData::from_pin(path)?))?)
+impl Table {
+    fn open(scene: &Scene) -> Result<Self> {
+        let (name, version) = (scene.relay.name(), maps::ABI_VERSION);
+        let path = format!("/sys/fs/bpf/teredo/{name}/v{version}/{}", maps::PEERS);
+        Ok(Self(Array::try_from(Map::Array(MapData::from_pin(path)?))?))
+    }
+
+    /// Changes the slots that `change` wants otherwise.
+    fn change(&mut self, change: impl Fn(&Slot) -> Option<Slot>) -> Result<()> {
+        for index in 0..self.0.len() {
+            if let Some(slot) = change(&self.0.get(&index, 0)?) {
+                self.0.set(index, slot, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts strangers into all slots that are empty.
+    fn fill(&mut self) -> Result<()> {
+        let stranger = TeredoAddress {
+            prefix: ServicePrefix::STANDARD,
+            server: SERVER,
+            flags: 0,
+            mapped: Endpoint::new(Ipv4Addr::new(20, 9, 9, 9), 9),
+        };
+        self.change(|slot| {
+            (slot.address == [0; 16]).then_some(Slot {
+                address: stranger.encode().octets(),
+                ..*slot
+            })
+        })
+    }
+
+    /// Empties the slots whose addresses `unwanted` chooses.
+    fn empty(&mut self, unwanted: impl Fn(&[u8; 16]) -> bool) -> Result<()> {
+        self.change(|slot| {
+            unwanted(&slot.address).then_some(Slot {
+                address: [0; 16],
+                ..*slot
+            })
+        })
+    }
+
+    /// Waits until these peers are in it and no other.
+    fn wait_for(&self, peers: &Peers) -> Result<()> {
+        let expected = addresses(peers);
+        // Once a second they are compared.
+        wait_until("the fast path has the relay's peers", 2 * SWEEP, || {
+            let slots = self.0.iter().collect::<Result<Vec<_>, _>>()?;
+            let found = slots.into_iter().map(|slot| slot.address);
+            let found = found.filter(|address| *address != [0; 16]);
+            Ok(found.collect::<BTreeSet<_>>() == expected)
+        })
+    }
 }
 
-/// Waits until the map has these peers and no other.
-fn wait_for_peers(map: &PeerMap, peers: &Peers) -> Result<()> {
-    let expected: BTreeSet<_> = (0..peers.len())
-        .map(|index| peers.address(index).octets())
-        .collect();
-    // Once a second they are compared.
-    wait_until("the map has the relay's peers", 2 * SWEEP, || {
-        let found = map.keys().collect::<Result<BTreeSet<_>, _>>();
-        // A key that goes while they are listed starts the list again.
-        Ok(found.is_ok_and(|found| found == expected))
-    })
-}
-
-/// An address that the relay knows nothing of.
-fn stranger(number: u16) -> [u8; 16] {
-    let mapped = SocketAddrV4::new(Ipv4Addr::new(20, 9, 9, 9), number);
-    teredo_address(SERVER, mapped).octets()
+fn addresses(peers: &Peers) -> BTreeSet<[u8; 16]> {
+    let addresses = (0..peers.len()).map(|index| peers.address(index).octets());
+    addresses.collect()
 }
 
 #[test]
-fn the_fast_path_agrees_with_the_relay_again_whatever_happened_to_its_map() -> Result<()> {
+fn the_fast_path_agrees_with_the_relay_again_whatever_happened_to_its_peers() -> Result<()> {
     let scene = scene()?;
     let text = config(&scene, "", "mode = \"native\"");
     let node = Running::start(&scene.relay, &text)?;
@@ -220,57 +282,60 @@ fn the_fast_path_agrees_with_the_relay_again_whatever_happened_to_its_map() -> R
     let peers = Peers::open(&namespace, SERVER, PEERS, 10_000, 10)?;
     let conversation = Conversation::new(scene.host(), &peers)?;
     conversation.open(RELAY)?;
-    let mut map = peer_map(&scene)?;
-    wait_for_peers(&map, &peers)?;
+    let mut table = Table::open(&scene)?;
+    table.wait_for(&peers)?;
 
-    for index in [0, 7] {
-        map.remove(&peers.address(index).octets())?;
-    }
-    wait_for_peers(&map, &peers)?;
-    for number in 1..20 {
-        let trusted = maps::Peer {
-            flags: maps::Peer::TRUSTED,
-            ..maps::Peer::default()
-        };
-        map.insert(stranger(number), trusted, 0)?;
-    }
-    wait_for_peers(&map, &peers)?;
+    let lost = [0, 7].map(|index| peers.address(index).octets());
+    table.empty(|address| lost.contains(address))?;
+    table.wait_for(&peers)?;
+    conversation.exchange(RELAY)?;
+
+    // What is found after a crash may be anything.
+    node.crash()?;
+    table.fill()?;
+    let node = Running::start(&scene.relay, &text)?;
+    Table::open(&scene)?.wait_for(&peers)?;
+    let numbers = node.numbers()?;
+    ensure!(numbers.peers_trusted == 10, "{numbers:?}");
     conversation.exchange(RELAY)?;
     node.stop()
 }
 
 #[test]
-fn a_full_map_loses_no_traffic() -> Result<()> {
-    const ROOM: u16 = 128;
+fn a_full_table_loses_no_traffic() -> Result<()> {
     let scene = scene()?;
-    let text = config(&scene, &format!("max-peers = {ROOM}"), "mode = \"native\"");
+    let text = config(&scene, "max-peers = 128", "mode = \"native\"");
     let node = Running::start(&scene.relay, &text)?;
     let namespace = scene.add_ipv4_host("peers", PEERS)?;
     let peers = Peers::open(&namespace, SERVER, PEERS, 10_000, 8)?;
     let conversation = Conversation::new(scene.host(), &peers)?;
-    let map = Mutex::new(peer_map(&scene)?);
-    let is_over = AtomicBool::new(false);
+    let mut table = Table::open(&scene)?;
+    let (is_full, is_over) = (Barrier::new(2), AtomicBool::new(false));
     thread::scope(|scope| {
         // Takes every place that there is, again and again.
-        scope.spawn(|| {
+        let filling = scope.spawn(|| -> Result<()> {
+            table.fill()?;
+            is_full.wait();
             while !is_over.load(Ordering::Relaxed) {
-                for number in 1..=ROOM {
-                    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
-                    let _ = map.insert(stranger(number), maps::Peer::default(), 0);
-                }
+                table.fill()?;
                 thread::sleep(Duration::from_millis(1));
             }
+            Ok(())
         });
+        is_full.wait();
         let result = conversation
             .open(RELAY)
             .and_then(|()| conversation.exchange(RELAY));
         is_over.store(true, Ordering::Relaxed);
-        result
+        result.and(filling.join().expect("the filling thread does not panic"))
     })?;
     let numbers = node.numbers()?;
     ensure!(numbers.xdp_refused > 0, "{numbers:?}");
-    let map = map.into_inner().unwrap_or_else(PoisonError::into_inner);
-    wait_for_peers(&map, &peers)?;
+    ensure!(numbers.traffic(Direction::Encap, Way::Xdp).packets == 0);
+
+    let expected = addresses(&peers);
+    table.empty(|address| !expected.contains(address))?;
+    table.wait_for(&peers)?;
     conversation.exchange(RELAY)?;
     node.stop()
 }
