@@ -3,16 +3,11 @@
 use std::fmt;
 
 use serde::Serialize;
-use teredo_common::maps::{self, Peer, Route};
+use teredo_common::maps::{self, Route};
 
 use super::{Config, XdpMode};
+use crate::datapath::xdp;
 
-/// Octets that the kernel keeps for each element of a preallocated hash map besides key and value
-/// (`struct htab_elem`).
-const HASH_ELEMENT: u64 = 48;
-/// Octets of a hash map's bucket (`struct bucket`); there are as many as elements, rounded up to a
-/// power of two.
-const HASH_BUCKET: u64 = 16;
 /// Octets of the pointer to each element of a per-CPU array.
 const POINTER: u64 = 8;
 /// Octets of the daemon for each peer it knows: 163 were measured with a full table of trusted
@@ -37,10 +32,9 @@ impl Memory {
     #[must_use]
     pub fn of(config: &Config, cpus: u64) -> Self {
         let peers = config.relay.max_peers as u64;
-        let element = HASH_ELEMENT + 16 + size_of::<Peer>() as u64;
         let maps_are_there = u64::from(config.relay.xdp.mode != XdpMode::Off);
         Self {
-            peer_map: maps_are_there * (peers * element + peers.next_power_of_two() * HASH_BUCKET),
+            peer_map: maps_are_there * xdp::peer_map_size(config.relay.max_peers as u32),
             other_maps: maps_are_there
                 * u64::from(maps::ROUTE_SLOTS)
                 * (POINTER + cpus * size_of::<Route>() as u64),

@@ -31,6 +31,7 @@ pub use interface::{Interface, Mode};
 use pins::Pins;
 pub use pins::remove_leftovers;
 pub use program::{Parameters, Program};
+pub use table::size as peer_map_size;
 
 /// What the fast path is started with.
 #[derive(Clone, Debug)]

@@ -50,14 +50,31 @@ pub struct Table {
 pub fn parameters(peers: u32) -> PeerTable {
     PeerTable {
         seed: rand::random(),
-        homes: peers.saturating_mul(2).max(1),
+        homes: homes(peers),
         reserved: 0,
     }
 }
 
+const fn homes(peers: u32) -> u32 {
+    match peers.saturating_mul(2) {
+        0 => 1,
+        homes => homes,
+    }
+}
+
 /// Entries of the map behind a table.
-pub fn slots(parameters: PeerTable) -> u32 {
-    parameters.homes.saturating_add(MAX_REACH.into())
+pub const fn slots(parameters: PeerTable) -> u32 {
+    slots_of(parameters.homes)
+}
+
+const fn slots_of(homes: u32) -> u32 {
+    homes.saturating_add(MAX_REACH as u32)
+}
+
+/// Octets that the map behind a table for so many peers holds, whatever is in it.
+#[must_use]
+pub const fn size(peers: u32) -> u64 {
+    slots_of(homes(peers)) as u64 * size_of::<Slot>() as u64
 }
 
 impl Table {
