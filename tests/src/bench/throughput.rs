@@ -20,6 +20,9 @@ const AGE: Duration = Duration::from_secs(8);
 /// The longest measurement.
 pub const LONGEST: Duration = Duration::from_secs(15);
 
+/// Below this share of its core's time a relay process was not saturated.
+const SATURATED: f64 = 0.9;
+
 /// One measurement.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Sample {
@@ -42,6 +45,15 @@ pub struct Sample {
     pub process_nanoseconds: f64,
     /// Share of the delivered packets that the relay forwarded in XDP, for ours.
     pub fast_share: Option<f64>,
+}
+
+impl Sample {
+    /// Whether the packets came as fast as the relay could take them; inline with the generator
+    /// they always do.
+    #[must_use]
+    pub fn is_saturated(&self) -> bool {
+        self.inline_nanoseconds.is_some() || self.busy >= SATURATED
+    }
 }
 
 /// A relay and a workload for it.
