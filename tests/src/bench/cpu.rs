@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 use anyhow::{Context as _, Result};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    time::{ClockId, clock_gettime},
     unistd::{Pid, SysconfVar, sysconf},
 };
 
@@ -40,38 +41,18 @@ pub fn on_core<T>(core: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
     result
 }
 
-/// CPU time that was had, and waited for.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Time {
-    /// On a core.
-    pub used: Duration,
-    /// Ready to run while others had the core.
-    pub waited: Duration,
-}
-
-impl std::ops::Sub for Time {
-    type Output = Self;
-
-    fn sub(self, earlier: Self) -> Self {
-        Self {
-            used: self.used.saturating_sub(earlier.used),
-            waited: self.waited.saturating_sub(earlier.waited),
-        }
-    }
-}
-
-/// Of the calling thread.
+/// CPU time that the calling thread has used.
 ///
 /// # Errors
 ///
 /// When the kernel does not tell.
-pub fn of_this_thread() -> Result<Time> {
-    of("/proc/thread-self/schedstat")
+pub fn of_this_thread() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
-/// Of every thread of some processes, by its number.
+/// CPU time that every thread of some processes has used.
 #[derive(Clone, Debug, Default)]
-pub struct Threads(BTreeMap<PathBuf, Time>);
+pub struct Threads(BTreeMap<PathBuf, Duration>);
 
 impl Threads {
     /// The threads that these processes have now. One that ends meanwhile does not count.
@@ -88,49 +69,39 @@ impl Threads {
             for thread in entries.flatten() {
                 let path = thread.path().join("schedstat");
                 if let Ok(text) = fs::read_to_string(&path) {
-                    threads.insert(path, time(&text)?);
+                    threads.insert(path, used(&text)?);
                 }
             }
         }
         Ok(Self(threads))
     }
 
-    /// What they have used together, and the longest that one of them has waited.
+    /// What they have used together since.
     #[must_use]
-    pub fn since(&self, earlier: &Self) -> Time {
-        let spent = self
-            .0
-            .iter()
-            .map(|(thread, time)| *time - earlier.0.get(thread).copied().unwrap_or_default());
-        spent.fold(Time::default(), |all, one| Time {
-            used: all.used + one.used,
-            waited: all.waited.max(one.waited),
-        })
+    pub fn since(&self, earlier: &Self) -> Duration {
+        let spent = self.0.iter().map(|(thread, used)| {
+            used.saturating_sub(earlier.0.get(thread).copied().unwrap_or_default())
+        });
+        spent.sum()
     }
 }
 
-fn of(path: &str) -> Result<Time> {
-    time(&fs::read_to_string(path).with_context(|| format!("read {path}"))?)
+fn of(path: &str) -> Result<Duration> {
+    used(&fs::read_to_string(path).with_context(|| format!("read {path}"))?)
 }
 
-/// `schedstat` of a task: nanoseconds on a core, nanoseconds waiting for one, and more.
-fn time(text: &str) -> Result<Time> {
-    let mut numbers = text.split_whitespace().map(str::parse::<u64>);
-    let mut next = || {
-        let number = numbers.next().context("schedstat has two numbers")??;
-        anyhow::Ok(Duration::from_nanos(number))
-    };
-    Ok(Time {
-        used: next()?,
-        waited: next()?,
-    })
+/// `schedstat` of a task: nanoseconds on a core, and more.
+fn used(text: &str) -> Result<Duration> {
+    let first = text.split_whitespace().next();
+    let nanoseconds = first.context("schedstat is empty")?.parse()?;
+    Ok(Duration::from_nanos(nanoseconds))
 }
 
-/// What happened to a core besides the work of the task in question.
+/// What a core did besides the work of the task in question.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Core {
-    /// The hypervisor had it.
-    pub stolen: Duration,
+    /// Nothing: nobody wanted it. To 10 milliseconds.
+    pub idle: Duration,
     /// Its kernel thread did work that interrupts had left.
     pub softirq: Duration,
 }
@@ -140,7 +111,7 @@ impl std::ops::Sub for Core {
 
     fn sub(self, earlier: Self) -> Self {
         Self {
-            stolen: self.stolen.saturating_sub(earlier.stolen),
+            idle: self.idle.saturating_sub(earlier.idle),
             softirq: self.softirq.saturating_sub(earlier.softirq),
         }
     }
@@ -154,19 +125,23 @@ impl std::ops::Sub for Core {
 pub fn of_core(core: usize) -> Result<Core> {
     let stat = fs::read_to_string("/proc/stat")?;
     let name = format!("cpu{core}");
-    let stolen = stat
+    // The name, then ticks: user, nice, system, idle, waiting for input or output.
+    let idle = stat
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>())
         .find(|fields| fields.first() == Some(&name.as_str()))
-        .and_then(|fields| fields.get(8)?.parse::<u64>().ok())
+        .and_then(|fields| {
+            let ticks = fields.get(4..6)?.iter().map(|ticks| ticks.parse::<u64>());
+            ticks.sum::<Result<u64, _>>().ok()
+        })
         .with_context(|| format!("/proc/stat has no {name}"))?;
     let per_second = sysconf(SysconfVar::CLK_TCK)?.context("no clock tick")?;
     let softirq = match ksoftirqd(core)? {
-        Some(pid) => of(&format!("/proc/{pid}/schedstat"))?.used,
+        Some(pid) => of(&format!("/proc/{pid}/schedstat"))?,
         None => Duration::ZERO,
     };
     Ok(Core {
-        stolen: Duration::from_secs_f64(stolen as f64 / per_second as f64),
+        idle: Duration::from_secs_f64(idle as f64 / per_second as f64),
         softirq,
     })
 }
@@ -212,34 +187,30 @@ pub fn load() -> Result<f64> {
 mod tests {
     use super::*;
 
-    fn time(used: u64, waited: u64) -> Time {
-        let [used, waited] = [used, waited].map(Duration::from_nanos);
-        Time { used, waited }
+    #[test]
+    fn threads_add_up() {
+        let threads = |nanoseconds: &[u64]| {
+            let numbered = nanoseconds.iter().enumerate();
+            let named = numbered
+                .map(|(number, used)| (number.to_string().into(), Duration::from_nanos(*used)));
+            Threads(named.collect())
+        };
+        // The third is new.
+        let spent = threads(&[150, 260, 5]).since(&threads(&[100, 200]));
+        assert_eq!(spent.as_nanos(), 50 + 60 + 5);
     }
 
     #[test]
-    fn threads_share_what_they_use_but_wait_at_the_same_time() {
-        let threads = |times: &[Time]| {
-            let numbered = times.iter().enumerate();
-            Threads(
-                numbered
-                    .map(|(number, time)| (number.to_string().into(), *time))
-                    .collect(),
-            )
-        };
-        let before = threads(&[time(100, 10), time(200, 20)]);
-        // A third thread is new.
-        let after = threads(&[time(150, 40), time(260, 25), time(5, 1)]);
-        let spent = after.since(&before);
-        assert_eq!(spent.used.as_nanos(), 50 + 60 + 5);
-        assert_eq!(spent.waited.as_nanos(), 30);
+    fn a_task_has_used_what_comes_first() {
+        assert_eq!(used("1234 99 7\n").unwrap().as_nanos(), 1234);
+        assert!(used("").is_err());
     }
 
     #[test]
     fn this_threads_time_goes_on() {
         let before = of_this_thread().unwrap();
         crate::lab::wait_until("time passes", Duration::from_secs(5), || {
-            Ok(of_this_thread()?.used > before.used)
+            Ok(of_this_thread()? > before)
         })
         .unwrap();
     }

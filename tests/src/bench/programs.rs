@@ -153,8 +153,8 @@ impl Attached {
 pub struct Run {
     /// From the start of the call to its end.
     pub elapsed: Duration,
-    /// That of the generator's thread, in which all that is inline with it runs too.
-    pub thread: cpu::Time,
+    /// CPU time of the generator's thread, in which all that is inline with it runs too.
+    pub thread: Duration,
     /// What else the generator's core did.
     pub core: cpu::Core,
 }

@@ -18,8 +18,6 @@ use super::{
     throughput::Sample,
 };
 
-/// Below this share of its core's time a relay was not saturated.
-const SATURATED: f64 = 0.9;
 /// The limit of resident memory and that of maps, in octets.
 const MEMORY_LIMIT: u64 = 64 << 20;
 
@@ -87,9 +85,10 @@ pub struct CaseResult {
     pub variant: Variant,
     /// Packets a second.
     pub rate: Spread,
-    /// Rate divided by that of the bare redirect in the same round.
+    /// Rate divided by that of the bare redirect in the same round; only of rounds in which both
+    /// relays were saturated.
     pub of_bare: Option<Spread>,
-    /// Rate divided by Miredo's in the same round.
+    /// Rate divided by Miredo's in the same round; only of rounds in which both were saturated.
     pub of_miredo: Option<Spread>,
     /// CPU nanoseconds per packet: of the processes; of a relay that runs inline, what the round
     /// without relay did not take, too.
@@ -148,15 +147,13 @@ impl CaseReport {
             );
         }
         for series in &self.series {
-            let idle = series
-                .samples
-                .iter()
-                .filter(|one| one.inline_nanoseconds.is_none() && one.busy < SATURATED);
+            let idle = series.samples.iter().filter(|one| !one.is_saturated());
             match idle.count() {
                 0 => {}
                 idle => {
                     text += &format!(
-                        "  {}: not saturated in {idle} of {} rounds, faster than it looks\n",
+                        "  {}: not saturated in {idle} of {} rounds, so faster than it looks: \
+                         the machine is busy\n",
                         series.variant.title(),
                         series.samples.len()
                     );
@@ -201,7 +198,7 @@ fn result(series: &Series, all: &[Series]) -> Option<CaseResult> {
             Some(inline + sample.process_nanoseconds)
         }
     };
-    let rate = |_, sample: &Sample, _| Some(sample.rate);
+    let rate = |_, sample: &Sample, _| sample.is_saturated().then_some(sample.rate);
     let rounds = series.samples.iter().enumerate();
     Some(CaseResult {
         variant: series.variant,
@@ -255,33 +252,46 @@ impl TestRunReport {
 pub struct Criterion {
     /// What is limited.
     pub what: String,
-    /// The figure that counts.
-    pub figure: f64,
+    /// The figure that counts; nothing if no round was good for it.
+    pub figure: Option<f64>,
     /// Its limit.
     pub limit: f64,
     /// Whether the figure is within it.
-    pub met: bool,
+    pub met: Option<bool>,
 }
 
 impl Criterion {
-    fn at_least(what: String, figure: f64, limit: f64) -> Self {
-        let met = figure >= limit;
+    fn at_least(what: String, figure: Option<f64>, limit: f64) -> Self {
         Self {
             what,
             figure,
             limit,
-            met,
+            met: figure.map(|figure| figure >= limit),
         }
     }
 
-    fn at_most(what: String, figure: f64, limit: f64) -> Self {
-        let met = figure <= limit;
+    fn at_most(what: String, figure: Option<f64>, limit: f64) -> Self {
         Self {
             what,
             figure,
             limit,
-            met,
+            met: figure.map(|figure| figure <= limit),
         }
+    }
+
+    fn line(&self) -> String {
+        let verdict = match self.met {
+            Some(true) => "met",
+            Some(false) => "NOT MET",
+            None => "unknown",
+        };
+        let figure = self
+            .figure
+            .map_or_else(String::new, |figure| format!("{figure:.2}"));
+        format!(
+            "{verdict:<8} {:<70} {figure:>7} (limit {})\n",
+            self.what, self.limit
+        )
     }
 }
 
@@ -399,13 +409,7 @@ impl Report {
             );
         }
         for criterion in &self.criteria {
-            text += &format!(
-                "{:<8} {:<76} {:>7.2} (limit {})\n",
-                if criterion.met { "met" } else { "NOT MET" },
-                criterion.what,
-                criterion.figure,
-                criterion.limit
-            );
+            text += &criterion.line();
         }
         let Machine {
             kernel,
@@ -445,31 +449,30 @@ fn mebibytes(octets: u64) -> f64 {
 
 fn speed_limits(report: &CaseReport) -> Vec<Criterion> {
     let name = |what: &str| format!("{}: {what}", report.case);
-    let xdp = report.result(Variant::Xdp);
-    let userspace = report.result(Variant::Userspace);
     let median = |spread: Option<Spread>| spread.map(|spread| spread.median);
-    [
-        median(xdp.and_then(|xdp| xdp.of_bare))
-            .map(|figure| Criterion::at_least(name("XDP, of the bare redirect"), figure, 0.55)),
-        median(xdp.and_then(|xdp| xdp.of_miredo))
-            .map(|figure| Criterion::at_least(name("XDP, times Miredo"), figure, 6.0)),
-        median(xdp.and_then(|xdp| xdp.cpu_of_miredo))
-            .map(|figure| Criterion::at_most(name("XDP, CPU time of Miredo's"), figure, 0.1)),
-        median(userspace.and_then(|userspace| userspace.of_miredo))
-            .map(|figure| Criterion::at_least(name("userspace, times Miredo"), figure, 1.5)),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    let mut criteria = Vec::new();
+    if let Some(xdp) = report.result(Variant::Xdp) {
+        let [of_bare, of_miredo, cpu] = [xdp.of_bare, xdp.of_miredo, xdp.cpu_of_miredo].map(median);
+        criteria.extend([
+            Criterion::at_least(name("XDP, of the bare redirect"), of_bare, 0.55),
+            Criterion::at_least(name("XDP, times Miredo"), of_miredo, 6.0),
+            Criterion::at_most(name("XDP, CPU time of Miredo's"), cpu, 0.1),
+        ]);
+    }
+    if let Some(userspace) = report.result(Variant::Userspace) {
+        let of_miredo = median(userspace.of_miredo);
+        let what = name("userspace, times Miredo");
+        criteria.push(Criterion::at_least(what, of_miredo, 1.5));
+    }
+    criteria
 }
 
 fn memory_limits(memory: &Memory) -> [Criterion; 2] {
     let limit = mebibytes(MEMORY_LIMIT);
-    let name = |what: &str| format!("{} clients: MiB {what}", super::memory::CLIENTS);
-    [
-        Criterion::at_most(name("resident"), mebibytes(memory.resident), limit),
-        Criterion::at_most(name("of maps"), mebibytes(memory.maps), limit),
-    ]
+    [(memory.resident, "resident"), (memory.maps, "of maps")].map(|(octets, what)| {
+        let what = format!("{} clients: MiB {what}", super::memory::CLIENTS);
+        Criterion::at_most(what, Some(mebibytes(octets)), limit)
+    })
 }
 
 #[cfg(test)]
@@ -532,18 +535,35 @@ mod tests {
         assert_eq!((cpu.minimum, cpu.maximum), (160.0, 310.0));
         let limits = speed_limits(&report);
         let met = limits.iter().map(|limit| limit.met).collect::<Vec<_>>();
-        assert_eq!(met, [true, true, true]);
+        assert_eq!(met, [Some(true); 3]);
+    }
+
+    #[test]
+    fn a_round_without_saturation_gives_no_ratio() {
+        let mut miredo = series(Variant::Miredo, [250e3, 125e3], 4000.0);
+        miredo.samples[1].busy = 0.5;
+        let xdp = series(Variant::Xdp, [2e6, 2e6], 0.0);
+        let case = Case::demanding(Direction::Decap);
+        let report = CaseReport::new(case, vec![xdp.clone(), miredo.clone()]);
+        let of_miredo = report.result(Variant::Xdp).unwrap().of_miredo.unwrap();
+        assert_eq!((of_miredo.minimum, of_miredo.maximum), (8.0, 8.0));
+        miredo.samples[0].busy = 0.5;
+        let report = CaseReport::new(case, vec![xdp, miredo]);
+        assert_eq!(report.result(Variant::Xdp).unwrap().of_miredo, None);
     }
 
     #[test]
     fn a_limit_is_not_met_beyond_it() {
-        assert!(!Criterion::at_least(String::new(), 0.54, 0.55).met);
-        assert!(!Criterion::at_most(String::new(), 0.11, 0.1).met);
+        let (least, most) = (Criterion::at_least, Criterion::at_most);
+        assert_eq!(least(String::new(), Some(0.54), 0.55).met, Some(false));
+        assert_eq!(most(String::new(), Some(0.11), 0.1).met, Some(false));
+        assert_eq!(most(String::new(), None, 0.1).met, None);
         let memory = Memory {
             variant: Variant::Xdp,
             resident: MEMORY_LIMIT,
             maps: MEMORY_LIMIT + 1,
         };
-        assert_eq!(memory_limits(&memory).map(|limit| limit.met), [true, false]);
+        let met = memory_limits(&memory).map(|limit| limit.met);
+        assert_eq!(met, [Some(true), Some(false)]);
     }
 }

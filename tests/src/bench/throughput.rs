@@ -20,6 +20,9 @@ const AGE: Duration = Duration::from_secs(8);
 /// The longest measurement.
 pub const LONGEST: Duration = Duration::from_secs(15);
 
+/// Below this share of its core's time a relay process was not saturated.
+const SATURATED: f64 = 0.85;
+
 /// One measurement.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Sample {
@@ -42,6 +45,15 @@ pub struct Sample {
     pub process_nanoseconds: f64,
     /// Share of the delivered packets that the relay forwarded in XDP, for ours.
     pub fast_share: Option<f64>,
+}
+
+impl Sample {
+    /// Whether the packets came as fast as the relay could take them; inline with the generator
+    /// they always do.
+    #[must_use]
+    pub fn is_saturated(&self) -> bool {
+        self.inline_nanoseconds.is_some() || self.busy >= SATURATED
+    }
 }
 
 /// A relay and a workload for it.
@@ -99,12 +111,11 @@ impl<'a> Measurement<'a> {
         let count = (self.pace * time.as_secs_f64()) as u32;
 
         let processes = relay.processes()?;
-        let core = cpu::of_core(cpu::RELAY)?;
-        let before = Threads::of(&processes)?;
+        let (core, before) = (cpu::of_core(cpu::RELAY)?, Threads::of(&processes)?);
         let run = self.generator.send(&relay.site.far, count, BATCH)?;
+        let sent = (cpu::of_core(cpu::RELAY)? - core, Threads::of(&processes)?);
         let counted = relay.sink.settle()?;
         let process = Threads::of(&processes)?.since(&before);
-        let core = cpu::of_core(cpu::RELAY)? - core;
 
         self.pace = pace(count, run);
         ensure!(counted.stamped > 0, "nothing reached the sink");
@@ -112,18 +123,17 @@ impl<'a> Measurement<'a> {
             (Some(before), Some(after)) => Some((after - before) as f64 / counted.packets as f64),
             _ => None,
         };
-        // The core is the relay's alone, so what its kernel thread did was for the relay.
-        let process_time = process.used
-            + match relay.variant.is_inline() {
-                true => Duration::ZERO,
-                false => core.softirq,
-            };
-        let (share, used) = match relay.variant.is_inline() {
-            true => (
-                had(run.elapsed, run.thread.waited, run.core),
-                run.thread.used + run.core.softirq,
-            ),
-            false => (had(run.elapsed, process.waited, core), process_time),
+        let (used, core) = match relay.variant.is_inline() {
+            true => (run.thread, run.core),
+            false => (sent.1.since(&before), sent.0),
+        };
+        // What interrupts left to the core's kernel thread was for the relay, too.
+        let used = used + core.softirq;
+        let had = used + core.idle;
+        let share = (had.as_secs_f64() / run.elapsed.as_secs_f64()).min(1.0);
+        let process = match relay.variant.is_inline() {
+            true => process,
+            false => process + core.softirq,
         };
         let span = Duration::from_nanos(counted.last - counted.first).as_secs_f64() * share;
         let rate = counted.stamped as f64 / span;
@@ -132,20 +142,12 @@ impl<'a> Measurement<'a> {
             delivered: counted.packets,
             rate,
             share,
-            busy: used.as_secs_f64() / run.elapsed.as_secs_f64() / share,
+            busy: used.as_secs_f64() / had.as_secs_f64(),
             inline_nanoseconds: relay.variant.is_inline().then_some(1e9 / rate),
-            process_nanoseconds: process_time.as_nanos() as f64 / counted.packets as f64,
+            process_nanoseconds: process.as_nanos() as f64 / counted.packets as f64,
             fast_share,
         })
     }
-}
-
-/// The share of `elapsed` that somebody had the core, or did not want it. While the core's kernel
-/// thread did work that interrupts had left, he waited, but for his own work.
-fn had(elapsed: Duration, waited: Duration, core: cpu::Core) -> f64 {
-    let lost = waited.saturating_sub(core.softirq) + core.stolen;
-    let elapsed = elapsed.as_secs_f64();
-    ((elapsed - lost.as_secs_f64()) / elapsed).clamp(0.01, 1.0)
 }
 
 fn pace(count: u32, run: Run) -> f64 {
