@@ -19,8 +19,9 @@ use thiserror::Error;
 use super::{BATCH, buffer_size, napi};
 
 const CONTROL_FILE: &str = "/dev/net/tun";
-/// Octets of kernel memory that written packets may hold until they are routed.
-const QUEUE: i32 = 4 << 20;
+/// Octets of kernel memory that written packets may hold until they are routed: few enough that
+/// they are still in the CPU's cache then, and more than one batch makes.
+const QUEUE: i32 = 256 << 10;
 /// For how long to wait for the kernel to let go of an interface whose owner has just died.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Milliseconds to wait for room in the queue.

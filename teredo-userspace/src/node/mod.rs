@@ -9,6 +9,7 @@ mod fast_path;
 mod start;
 
 use std::{
+    cell::RefCell,
     future::Future,
     io,
     net::SocketAddrV4,
@@ -32,7 +33,7 @@ use crate::{
         BATCH,
         route::Routes,
         tun::{PacketBatch, Tun},
-        udp::{ReceiveBatch, UdpSocket},
+        udp::{ReceiveBatch, Receiver, Sender},
         watch::{Changes, StaleNeighbour, Watch},
     },
     protocol::relay::{Relay, Transmit},
@@ -49,7 +50,10 @@ pub struct Node {
     config: Config,
     started: StartTime,
     relay: Relay,
-    udp: AsyncFd<UdpSocket>,
+    endpoint: SocketAddrV4,
+    sender: Sender,
+    receiver: AsyncFd<Receiver>,
+    marked: AsyncFd<Receiver>,
     tun: AsyncFd<Tun>,
     fast_path: FastPath,
     routes: Routes,
@@ -93,7 +97,7 @@ impl Node {
     /// The relay's endpoint.
     #[must_use]
     pub fn endpoint(&self) -> SocketAddrV4 {
-        self.udp.get_ref().local_address()
+        self.endpoint
     }
 
     /// Relays until `shutdown` is ready, then takes everything back.
@@ -123,9 +127,7 @@ impl Node {
                 arm(timeout.as_mut(), deadline);
             }
             tokio::select! {
-                received = self.udp.async_io(Interest::READABLE, |udp| {
-                    udp.receive(&mut self.datagrams)
-                }) => {
+                received = receive(&self.receiver, &self.marked, &mut self.datagrams) => {
                     received.context("the UDP socket failed")?;
                     self.decapsulate();
                 }
@@ -182,7 +184,7 @@ impl Node {
                 count += 1;
             }
         }
-        let sent = self.udp.get_mut().send(&datagrams[..count]);
+        let sent = self.sender.send(&datagrams[..count]);
         self.losses.encapsulated += (count - sent) as u64;
     }
 
@@ -213,7 +215,7 @@ impl Node {
                 Transmit::Ipv6(packet) => packets.push(packet.as_slice()),
             }
         }
-        let sent = self.udp.get_mut().send(&datagrams);
+        let sent = self.sender.send(&datagrams);
         self.losses.encapsulated += (datagrams.len() - sent) as u64;
         let taken = self.tun.get_ref().write(&packets);
         self.losses.decapsulated += (packets.len() - taken) as u64;
@@ -298,6 +300,20 @@ impl Node {
     }
 }
 
+/// Receives from whichever of the two has something.
+async fn receive(
+    receiver: &AsyncFd<Receiver>,
+    marked: &AsyncFd<Receiver>,
+    batch: &mut ReceiveBatch,
+) -> io::Result<usize> {
+    let batch = RefCell::new(batch);
+    let read = |receiver: &Receiver| receiver.receive(&mut batch.borrow_mut());
+    tokio::select! {
+        received = receiver.async_io(Interest::READABLE, read) => received,
+        received = marked.async_io(Interest::READABLE, read) => received,
+    }
+}
+
 /// Sets the timer for a deadline of the relay.
 fn arm(timer: std::pin::Pin<&mut Sleep>, deadline: Option<Instant>) {
     let wait = deadline.map_or(clock::NEVER, |deadline| {
@@ -308,6 +324,6 @@ fn arm(timer: std::pin::Pin<&mut Sleep>, deadline: Option<Instant>) {
 
 /// Lets tokio tell when something can be read.
 fn register<T: std::os::fd::AsFd + std::os::fd::AsRawFd>(readable: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: both `UdpSocket` and `Tun` own one descriptor, which stays open and the same.
+    // SAFETY: both `Receiver` and `Tun` own one descriptor, which stays open and the same.
     unsafe { AsyncFd::register_with_interest(readable, Interest::READABLE) }.map_err(Into::into)
 }

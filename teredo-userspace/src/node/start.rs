@@ -37,7 +37,7 @@ pub async fn start(config: Config) -> Result<Node> {
     let address = outer_address(&config, &routes).await?;
     let udp = UdpSocket::bind(SocketAddrV4::new(address, config.relay.port))?;
     let addresses = routes.addresses().await?;
-    let relay_config = relay_config(&config, udp.local_address(), &addresses);
+    let relay_config = relay_config(&config, udp.local, &addresses);
     let peer_lifetime = relay_config.peer_lifetime;
     let relay = Relay::new(relay_config, seed()?, clock::now());
     let tun = Tun::open(&config.relay.tun)?;
@@ -47,7 +47,10 @@ pub async fn start(config: Config) -> Result<Node> {
     let mut node = Node {
         started: Instant::now(),
         relay,
-        udp: register(udp)?,
+        endpoint: udp.local,
+        sender: udp.sender,
+        receiver: register(udp.receiver)?,
+        marked: register(udp.marked)?,
         tun: register(tun)?,
         fast_path: FastPath::default(),
         routes,

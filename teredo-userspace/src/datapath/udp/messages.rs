@@ -1,0 +1,58 @@
+//! How a batch is described to the kernel.
+
+use std::{fmt, mem};
+
+use crate::datapath::BATCH;
+
+/// Room for one control message with an integer.
+pub const CONTROL: usize = 32;
+/// Octets of an IPv4 socket address.
+pub const NAME: libc::socklen_t = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+
+/// The memory in which a batch is described to the kernel.
+///
+/// The headers point into the other parts, which stay where they are when the whole moves.
+pub struct Messages {
+    pub headers: Box<[libc::mmsghdr; BATCH]>,
+    pub vectors: Box<[libc::iovec; BATCH]>,
+    pub names: Box<[libc::sockaddr_in; BATCH]>,
+    pub controls: Box<[Control; BATCH]>,
+}
+
+/// Room for control messages.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub struct Control(pub [u8; CONTROL]);
+
+// SAFETY: the pointers lead to what the structure itself owns, or to what is borrowed as long as
+// they are used.
+unsafe impl Send for Messages {}
+// SAFETY: as above; nothing changes behind a shared reference.
+unsafe impl Sync for Messages {}
+
+impl Messages {
+    pub fn new() -> Self {
+        // SAFETY: all zeros are valid for these structures of the C library.
+        let (mut header, vector, name) = unsafe {
+            (
+                mem::zeroed::<libc::mmsghdr>(),
+                mem::zeroed::<libc::iovec>(),
+                mem::zeroed::<libc::sockaddr_in>(),
+            )
+        };
+        header.msg_hdr.msg_namelen = NAME;
+        header.msg_hdr.msg_controllen = CONTROL;
+        Self {
+            headers: Box::new([header; BATCH]),
+            vectors: Box::new([vector; BATCH]),
+            names: Box::new([name; BATCH]),
+            controls: Box::new([Control([0; CONTROL]); BATCH]),
+        }
+    }
+}
+
+impl fmt::Debug for Messages {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Messages").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,297 @@
+//! The UDP port that carries a node's Teredo datagrams.
+
+mod messages;
+mod receive;
+mod send;
+mod socket;
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::OwnedFd,
+};
+
+use nix::sys::socket::sockopt;
+use thiserror::Error;
+
+pub use receive::{Datagram, ReceiveBatch, Receiver};
+pub use send::Sender;
+
+/// Port of the discard service, which never sends.
+const DISCARD: u16 = 9;
+
+/// Why there is no socket.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// Somebody else has the port.
+    #[error("UDP port {port} of {address} is in use by another program")]
+    InUse {
+        /// Our address.
+        address: Ipv4Addr,
+        /// The port, host byte order.
+        port: u16,
+    },
+    /// The address belongs to no interface of this host.
+    #[error("{0} is not an address of this host")]
+    NotOurs(Ipv4Addr),
+    /// A port below 1024 without `CAP_NET_BIND_SERVICE`.
+    #[error("no permission for UDP port {0}: it takes CAP_NET_BIND_SERVICE, or another port")]
+    Permission(u16),
+    /// Anything else.
+    #[error("cannot set up the UDP socket {address}")]
+    Other {
+        /// Where it was to be bound.
+        address: SocketAddrV4,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A bound UDP port.
+///
+/// Datagrams leave with a time to live of 64, DSCP and ECN zero and without "don't fragment"
+/// (RFC 4380 section 5.1.2). Fragments arrive reassembled, wrong checksums not at all. Nothing
+/// blocks.
+#[derive(Debug)]
+pub struct UdpSocket {
+    /// Where the port is.
+    pub local: SocketAddrV4,
+    /// Sends from the port.
+    pub sender: Sender,
+    /// Receives almost everything.
+    pub receiver: Receiver,
+    /// Receives the datagrams that experienced congestion (RFC 3168). The kernel tells one by one
+    /// which they are, and that is a tenth of what receiving costs, so they come apart from the
+    /// others.
+    pub marked: Receiver,
+}
+
+impl UdpSocket {
+    /// Binds to an address of this host; port 0 lets the kernel choose.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for the user, see [`BindError`].
+    pub fn bind(local: SocketAddrV4) -> Result<Self, BindError> {
+        // This one shares the port with nobody, so it finds out whether the port is free.
+        let first = socket::open().map_err(|error| refuse(local, error))?;
+        let local = socket::bind(&first, local).map_err(|error| refuse(local, error))?;
+        Self::share(first, local).map_err(|source| BindError::Other {
+            address: local,
+            source: source.into(),
+        })
+    }
+
+    fn share(first: OwnedFd, local: SocketAddrV4) -> nix::Result<Self> {
+        let [receiver, marked] = [socket::open()?, socket::open()?];
+        for each in [&first, &receiver, &marked] {
+            socket::set(each, sockopt::ReuseAddr, true)?;
+        }
+        for each in [&receiver, &marked] {
+            socket::set(each, sockopt::ReusePort, true)?;
+            socket::bind(each, local)?;
+        }
+        socket::set_option(&marked, libc::IP_RECVTOS, 1)?;
+        socket::select_marked(&receiver)?;
+        let sender = if local.ip().is_unspecified() {
+            // The kernel chooses the source address for each datagram.
+            receiver.try_clone().map_err(|_| nix::Error::EMFILE)?
+        } else {
+            // For connected sockets the kernel takes the IPv4 identification from a counter of the
+            // socket; for others from a table shared by all CPUs, whose contention is a fifth of
+            // what sending to many peers costs. What comes from the other end is lost, but a node
+            // accepts nothing from its own address.
+            socket::connect(&first, SocketAddrV4::new(*local.ip(), DISCARD))?;
+            first
+        };
+        for each in [&sender, &receiver, &marked] {
+            socket::set(each, sockopt::ReuseAddr, false)?;
+        }
+        Ok(Self {
+            local,
+            sender: Sender::new(sender),
+            receiver: Receiver::new(receiver),
+            marked: Receiver::new(marked),
+        })
+    }
+}
+
+fn refuse(local: SocketAddrV4, error: nix::Error) -> BindError {
+    match error {
+        nix::Error::EADDRINUSE => BindError::InUse {
+            address: *local.ip(),
+            port: local.port(),
+        },
+        nix::Error::EADDRNOTAVAIL => BindError::NotOurs(*local.ip()),
+        nix::Error::EACCES => BindError::Permission(local.port()),
+        error => BindError::Other {
+            address: local,
+            source: error.into(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd as _, AsRawFd as _};
+
+    use nix::{
+        poll::{PollFd, PollFlags, poll},
+        sys::socket::{MsgFlags, SockaddrIn, sendto},
+    };
+
+    use super::*;
+
+    const LOCAL: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+
+    fn bound() -> UdpSocket {
+        UdpSocket::bind(LOCAL).unwrap()
+    }
+
+    /// Receives until `count` datagrams have come.
+    fn collect(receiver: &Receiver, count: usize) -> Vec<(SocketAddrV4, u8, Vec<u8>)> {
+        let mut batch = ReceiveBatch::new(1280);
+        let mut all = Vec::new();
+        while all.len() < count {
+            let mut readable = [PollFd::new(receiver.as_fd(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut readable, 5000u16), Ok(1), "{all:?}");
+            receiver.receive(&mut batch).unwrap();
+            all.extend(
+                batch
+                    .datagrams()
+                    .map(|datagram| (datagram.source, datagram.ecn, datagram.payload.to_vec())),
+            );
+        }
+        all
+    }
+
+    fn assert_nothing(receiver: &Receiver) {
+        let nothing = receiver.receive(&mut ReceiveBatch::new(1280)).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn datagrams_arrive_as_they_were_sent() {
+        let (mut here, there, elsewhere) = (bound(), bound(), bound());
+        let one = |octet: u8, length: usize| vec![octet; length];
+        // Runs with a shorter end, other lengths, another endpoint between, more than a batch.
+        let mut payloads = vec![one(1, 100), one(2, 100), one(3, 50), one(4, 100)];
+        payloads.extend((5..100).map(|octet| one(octet, 1308)));
+        payloads.push(Vec::new());
+        payloads.push(one(200, 1));
+        let mut datagrams: Vec<(SocketAddrV4, &[u8])> = payloads
+            .iter()
+            .map(|payload| (there.local, payload.as_slice()))
+            .collect();
+        datagrams.insert(2, (elsewhere.local, b"elsewhere"));
+        assert_eq!(here.sender.send(&datagrams), datagrams.len());
+
+        let received = collect(&there.receiver, payloads.len());
+        let expected: Vec<_> = payloads
+            .into_iter()
+            .map(|payload| (here.local, 0, payload))
+            .collect();
+        assert_eq!(received, expected);
+        assert_eq!(collect(&elsewhere.receiver, 1)[0].2, b"elsewhere");
+        assert_nothing(&here.receiver);
+        assert_nothing(&there.marked);
+    }
+
+    #[test]
+    fn one_that_the_kernel_refuses_does_not_stop_the_others() {
+        let (mut here, there) = (bound(), bound());
+        // Port 0 is no destination; broadcasts are not permitted.
+        let nowhere = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        let broadcast = SocketAddrV4::new(Ipv4Addr::BROADCAST, 9);
+        let to = there.local;
+        let sent = here.sender.send(&[
+            (nowhere, b"a"),
+            (to, b"b"),
+            (broadcast, b"c"),
+            (broadcast, b"d"),
+            (to, b"e"),
+            (to, b"f"),
+            (nowhere, b"g"),
+        ]);
+        assert_eq!(sent, 3);
+        let payloads: Vec<_> = collect(&there.receiver, 3)
+            .into_iter()
+            .map(|got| got.2)
+            .collect();
+        assert_eq!(payloads, [b"b", b"e", b"f"]);
+    }
+
+    #[test]
+    fn datagrams_that_experienced_congestion_come_apart() {
+        let there = bound();
+        let socket: OwnedFd = std::net::UdpSocket::bind(LOCAL).unwrap().into();
+        let send = |type_of_service: i32, payload: &[u8]| {
+            socket::set_option(&socket, libc::IP_TOS, type_of_service).unwrap();
+            let to = SockaddrIn::from(there.local);
+            let flags = MsgFlags::empty();
+            sendto(socket.as_raw_fd(), payload, &to, flags).unwrap();
+        };
+        send(0, b"none");
+        send(0x03, b"congestion experienced");
+        send(0xb9, b"expedited, ECT(1)");
+        send(0xbb, b"expedited, congestion experienced");
+        send(0x02, b"ECT(0)");
+        let payloads = |receiver, count, ecn| {
+            let received = collect(receiver, count).into_iter();
+            received
+                .map(|(_, found, payload)| {
+                    assert_eq!(found, ecn);
+                    String::from_utf8(payload).unwrap()
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            payloads(&there.receiver, 3, 0),
+            ["none", "expedited, ECT(1)", "ECT(0)"]
+        );
+        assert_eq!(
+            payloads(&there.marked, 2, 3),
+            [
+                "congestion experienced",
+                "expedited, congestion experienced"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_larger_than_a_buffer_is_left_out() {
+        let (mut here, there) = (bound(), bound());
+        let datagrams = [(there.local, &[1; 4000][..]), (there.local, b"small")];
+        assert_eq!(here.sender.send(&datagrams), 2);
+        assert_eq!(collect(&there.receiver, 1)[0].2, b"small");
+    }
+
+    #[test]
+    fn a_port_in_use_and_a_foreign_address_are_told_apart() {
+        let here = bound();
+        let error = UdpSocket::bind(here.local).unwrap_err();
+        assert!(matches!(error, BindError::InUse { .. }), "{error}");
+        let foreign = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 3545);
+        let error = UdpSocket::bind(foreign).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "192.0.2.1 is not an address of this host"
+        );
+        // Not even who offers to share gets the port.
+        let sharing = socket::open().unwrap();
+        socket::set(&sharing, sockopt::ReuseAddr, true).unwrap();
+        let taken = socket::bind(&sharing, here.local);
+        assert_eq!(taken, Err(nix::Error::EADDRINUSE));
+    }
+
+    #[test]
+    fn a_port_of_every_address_sends_and_receives() {
+        let mut here = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let mut there = bound();
+        assert_eq!(here.sender.send(&[(there.local, b"out")]), 1);
+        let (from, _, payload) = collect(&there.receiver, 1).remove(0);
+        assert_eq!(payload, b"out");
+        assert_eq!(there.sender.send(&[(from, b"back")]), 1);
+        assert_eq!(collect(&here.receiver, 1)[0].2, b"back");
+    }
+}

@@ -1,0 +1,217 @@
+//! Sending.
+
+use std::{
+    io,
+    net::SocketAddrV4,
+    os::fd::{AsRawFd as _, OwnedFd},
+    ptr, slice,
+};
+
+use super::messages::{Control, Messages};
+use crate::datapath::BATCH;
+
+/// Segments of one send at most: what kernels since 4.18 take.
+const SEGMENTS: usize = 64;
+/// Octets of UDP payload that one send may carry in all its segments.
+const SEGMENTED: usize = 65_000;
+
+/// A socket that sends.
+#[derive(Debug)]
+pub struct Sender {
+    socket: OwnedFd,
+    messages: Messages,
+    /// How many payloads each message carries.
+    runs: [usize; BATCH],
+    /// Whether the kernel cuts segments for us; some kernels refuse on devices without checksum
+    /// offload.
+    segmentation: bool,
+}
+
+impl Sender {
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            messages: Messages::new(),
+            runs: [0; BATCH],
+            segmentation: true,
+        }
+    }
+
+    /// Sends each payload to its endpoint and returns how many the kernel took. What it does not
+    /// take (no route, a full queue, a firewall) is lost, as in any router.
+    ///
+    /// Payloads in a row that go to one endpoint and have one length leave in one system call, and
+    /// stay together down to the network interface.
+    pub fn send(&mut self, datagrams: &[(SocketAddrV4, &[u8])]) -> usize {
+        datagrams
+            .chunks(BATCH)
+            .map(|chunk| self.send_chunk(chunk))
+            .sum()
+    }
+
+    fn send_chunk(&mut self, datagrams: &[(SocketAddrV4, &[u8])]) -> usize {
+        let (mut sent, mut next) = (0, 0);
+        let mut together = self.segmentation;
+        while next < datagrams.len() {
+            let messages = self.fill(&datagrams[next..], together);
+            let taken = self.send_messages(messages);
+            for length in &self.runs[..taken] {
+                sent += length;
+                next += length;
+            }
+            if taken == messages {
+                continue;
+            }
+            // The kernel stopped at a message, and says why only when that one comes first.
+            let refused = self.runs[taken];
+            let messages = self.fill(&datagrams[next..next + refused], together);
+            if self.send_messages(messages) == messages {
+                sent += refused;
+                next += refused;
+            } else if refused > 1 {
+                // Larger than the path's MTU, or a device that cannot: one by one, then the
+                // kernel fragments.
+                let error = io::Error::last_os_error().raw_os_error();
+                self.segmentation &= error != Some(libc::EIO);
+                for datagram in &datagrams[next..next + refused] {
+                    self.fill(slice::from_ref(datagram), false);
+                    sent += self.send_messages(1);
+                }
+                next += refused;
+            } else {
+                next += 1;
+            }
+            together = self.segmentation;
+        }
+        sent
+    }
+
+    /// Sends the first messages of the scratch area; returns how many the kernel took.
+    fn send_messages(&mut self, messages: usize) -> usize {
+        // SAFETY: `fill` pointed the first headers to names, vectors and control areas of the
+        // scratch area, and the vectors to payloads that the caller still borrows.
+        let sent = unsafe {
+            libc::sendmmsg(
+                self.socket.as_raw_fd(),
+                self.messages.headers.as_mut_ptr(),
+                messages as u32,
+                0,
+            )
+        };
+        usize::try_from(sent).unwrap_or(0)
+    }
+
+    /// Describes the datagrams, at most [`BATCH`], as messages, and returns how many messages
+    /// these are; `together` puts runs of datagrams into one message each.
+    fn fill(&mut self, datagrams: &[(SocketAddrV4, &[u8])], together: bool) -> usize {
+        let (mut message, mut next) = (0, 0);
+        while let Some(&(destination, first)) = datagrams.get(next) {
+            let run = if together { run(&datagrams[next..]) } else { 1 };
+            let payloads = &datagrams[next..next + run];
+            let vectors = &mut self.messages.vectors[next..next + run];
+            for (vector, (_, payload)) in vectors.iter_mut().zip(payloads) {
+                vector.iov_base = payload.as_ptr().cast_mut().cast();
+                vector.iov_len = payload.len();
+            }
+            self.messages.names[message] = name(destination);
+            let header = &mut self.messages.headers[message].msg_hdr;
+            header.msg_name = ptr::from_mut(&mut self.messages.names[message]).cast();
+            header.msg_iov = vectors.as_mut_ptr();
+            header.msg_iovlen = run;
+            header.msg_control = ptr::null_mut();
+            header.msg_controllen = 0;
+            if run > 1 {
+                segment(
+                    header,
+                    &mut self.messages.controls[message],
+                    first.len() as u16,
+                );
+            }
+            self.runs[message] = run;
+            message += 1;
+            next += run;
+        }
+        message
+    }
+}
+
+/// How many of the first datagrams the kernel can take as segments of one: same endpoint, same
+/// length, but the last may be shorter.
+fn run(datagrams: &[(SocketAddrV4, &[u8])]) -> usize {
+    let Some(&(destination, first)) = datagrams.first() else {
+        return 0;
+    };
+    let length = first.len();
+    if length == 0 {
+        return 1;
+    }
+    let limit = SEGMENTS.min(SEGMENTED / length).max(1);
+    let full = datagrams
+        .iter()
+        .take(limit)
+        .take_while(|(to, payload)| *to == destination && payload.len() == length)
+        .count();
+    match datagrams.get(full) {
+        Some((to, payload))
+            if full < limit && *to == destination && (1..length).contains(&payload.len()) =>
+        {
+            full + 1
+        }
+        _ => full,
+    }
+}
+
+/// Has the kernel cut the message into datagrams of this length.
+fn segment(header: &mut libc::msghdr, control: &mut Control, length: u16) {
+    let size = size_of::<u16>() as u32;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    // SAFETY: the computation has no precondition.
+    header.msg_controllen = unsafe { libc::CMSG_SPACE(size) } as usize;
+    // SAFETY: the control area is large enough for one header and its value, and aligned.
+    unsafe {
+        let message = libc::CMSG_FIRSTHDR(header);
+        (*message).cmsg_level = libc::SOL_UDP;
+        (*message).cmsg_type = libc::UDP_SEGMENT;
+        (*message).cmsg_len = libc::CMSG_LEN(size) as usize;
+        ptr::write_unaligned(libc::CMSG_DATA(message).cast(), length);
+    }
+}
+
+fn name(endpoint: SocketAddrV4) -> libc::sockaddr_in {
+    libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: endpoint.port().to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: u32::from(*endpoint.ip()).to_be(),
+        },
+        sin_zero: [0; 8],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn runs_end_where_the_kernel_wants_it() {
+        let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
+        let long = [0; 2000];
+        let lengths = |lengths: &[usize]| {
+            let datagrams: Vec<_> = lengths
+                .iter()
+                .map(|&length| (to, &long[..length]))
+                .collect();
+            run(&datagrams)
+        };
+        assert_eq!(lengths(&[100]), 1);
+        assert_eq!(lengths(&[100, 100, 100]), 3);
+        assert_eq!(lengths(&[100, 100, 99, 99]), 3);
+        assert_eq!(lengths(&[100, 101]), 1);
+        assert_eq!(lengths(&[100, 0]), 1);
+        assert_eq!(lengths(&[0, 0]), 1);
+        assert_eq!(lengths(&[100; 70]), 64);
+        assert_eq!(lengths(&[2000; 70]), 32);
+    }
+}
