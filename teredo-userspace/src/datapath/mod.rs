@@ -13,10 +13,3 @@ pub mod xdp;
 
 /// Packets that one call receives or sends at most.
 pub const BATCH: usize = 64;
-
-/// Octets of a buffer that holds a packet of a tunnel with this MTU, with room for what may
-/// surround the packet in a datagram: an authentication header and an origin indication before
-/// it, trailers (RFC 6081) behind it.
-const fn buffer_size(mtu: u16) -> usize {
-    (mtu as usize + 768).next_multiple_of(64)
-}

@@ -16,7 +16,7 @@ use nix::{
 };
 use thiserror::Error;
 
-use super::{BATCH, buffer_size, napi};
+use super::{BATCH, napi};
 
 const CONTROL_FILE: &str = "/dev/net/tun";
 /// Octets of kernel memory that written packets may hold until they are routed: few enough that
@@ -233,7 +233,7 @@ impl PacketBatch {
     /// Room for packets of an interface with this MTU.
     #[must_use]
     pub fn new(mtu: u16) -> Self {
-        let buffer_size = buffer_size(mtu);
+        let buffer_size = usize::from(mtu).next_multiple_of(64);
         Self {
             buffers: vec![0; BATCH * buffer_size].into(),
             buffer_size,

@@ -37,6 +37,7 @@ use crate::{
         watch::{Changes, StaleNeighbour, Watch},
     },
     protocol::relay::{Relay, Transmit},
+    wire::ipv6::Header,
 };
 
 /// How often the fast path's peers are compared with the relay's.
@@ -154,6 +155,12 @@ impl Node {
     /// From clients to the kernel.
     fn decapsulate(&mut self) {
         let now = clock::now();
+        for datagram in self.datagrams.datagrams() {
+            if let Ok(header) = Header::parse(datagram.payload) {
+                self.relay.anticipate(&header.source());
+            }
+        }
+        let (tun, losses) = (self.tun.get_ref(), &mut self.losses.decapsulated);
         let mut packets: [&[u8]; BATCH] = [&[]; BATCH];
         let mut count = 0;
         for datagram in self.datagrams.datagrams() {
@@ -167,15 +174,23 @@ impl Node {
                 packets[count] = packet;
                 count += 1;
             }
+            if count == BATCH {
+                *losses += (count - tun.write(&packets)) as u64;
+                count = 0;
+            }
         }
-        let taken = self.tun.get_ref().write(&packets[..count]);
-        self.losses.decapsulated += (count - taken) as u64;
+        *losses += (count - tun.write(&packets[..count])) as u64;
     }
 
     /// From the kernel to clients.
     fn encapsulate(&mut self) {
         const NOWHERE: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0);
         let now = clock::now();
+        for packet in self.packets.packets() {
+            if let Ok(header) = Header::parse(packet) {
+                self.relay.anticipate(&header.destination());
+            }
+        }
         let mut datagrams: [(SocketAddrV4, &[u8]); BATCH] = [(NOWHERE, &[]); BATCH];
         let mut count = 0;
         for packet in self.packets.packets() {

@@ -57,7 +57,7 @@ pub async fn start(config: Config) -> Result<Node> {
         watch,
         requests,
         handle,
-        datagrams: ReceiveBatch::new(mtu),
+        datagrams: ReceiveBatch::new(),
         packets: PacketBatch::new(mtu),
         transmits: Vec::new(),
         losses: Losses::default(),

@@ -4,8 +4,8 @@ use std::{fmt, mem};
 
 use crate::datapath::BATCH;
 
-/// Room for one control message with an integer.
-pub const CONTROL: usize = 32;
+/// Room for two control messages with an integer each.
+pub const CONTROL: usize = 64;
 /// Octets of an IPv4 socket address.
 pub const NAME: libc::socklen_t = size_of::<libc::sockaddr_in>() as libc::socklen_t;
 

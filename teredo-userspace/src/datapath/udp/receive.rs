@@ -1,14 +1,14 @@
 //! Receiving.
 
 use std::{
-    io,
+    io, iter,
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     ptr,
 };
 
 use super::messages::{CONTROL, Messages, NAME};
-use crate::datapath::{BATCH, buffer_size};
+use crate::datapath::BATCH;
 
 /// A socket that receives.
 #[derive(Debug)]
@@ -67,23 +67,24 @@ pub struct Datagram<'a> {
     pub payload: &'a mut [u8],
 }
 
+/// Octets of a buffer: the largest datagram. A little more, so that the starts of the buffers,
+/// which are most of what is used, do not share the same lines of the CPU's cache.
+const BUFFER: usize = (64 << 10) + 2112;
+
 /// Room for what one [`Receiver::receive`] delivers.
 #[derive(Debug)]
 pub struct ReceiveBatch {
     buffers: Box<[u8]>,
-    buffer_size: usize,
     messages: Messages,
     filled: usize,
 }
 
 impl ReceiveBatch {
-    /// Room for packets of a tunnel with this MTU. Larger datagrams are of no use.
+    /// Room for datagrams of any length. Memory is taken only as they come.
     #[must_use]
-    pub fn new(mtu: u16) -> Self {
-        let buffer_size = buffer_size(mtu);
+    pub fn new() -> Self {
         let mut batch = Self {
-            buffers: vec![0; BATCH * buffer_size].into(),
-            buffer_size,
+            buffers: vec![0; BATCH * BUFFER].into(),
             messages: Messages::new(),
             filled: 0,
         };
@@ -93,9 +94,9 @@ impl ReceiveBatch {
             names,
             controls,
         } = &mut batch.messages;
-        for (index, buffer) in batch.buffers.chunks_exact_mut(buffer_size).enumerate() {
+        for (index, buffer) in batch.buffers.chunks_exact_mut(BUFFER).enumerate() {
             vectors[index].iov_base = buffer.as_mut_ptr().cast();
-            vectors[index].iov_len = buffer_size;
+            vectors[index].iov_len = BUFFER;
             let header = &mut headers[index].msg_hdr;
             header.msg_iov = &mut vectors[index];
             header.msg_iovlen = 1;
@@ -105,19 +106,23 @@ impl ReceiveBatch {
         batch
     }
 
-    /// The datagrams of the last receive call, in order. One that was larger than a buffer is left
-    /// out: no Teredo packet is.
+    /// The datagrams of the last receive call, in order. There may be more of them than the call
+    /// counted: what came together counts as one.
     pub fn datagrams(&mut self) -> impl Iterator<Item = Datagram<'_>> {
         self.buffers
-            .chunks_exact_mut(self.buffer_size)
+            .chunks_exact_mut(BUFFER)
             .zip(self.messages.headers.iter())
             .zip(self.messages.names.iter())
             .take(self.filled)
-            .filter(|((_, header), _)| header.msg_hdr.msg_flags & libc::MSG_TRUNC == 0)
-            .map(|((buffer, header), name)| Datagram {
-                source: endpoint(name),
-                ecn: type_of_service(&header.msg_hdr) & 3,
-                payload: &mut buffer[..header.msg_len as usize],
+            .flat_map(|((buffer, header), name)| {
+                let notes = Notes::of(&header.msg_hdr);
+                let source = endpoint(name);
+                let payload = &mut buffer[..header.msg_len as usize];
+                segments(payload, notes.segment).map(move |payload| Datagram {
+                    source,
+                    ecn: notes.ecn,
+                    payload,
+                })
             })
     }
 
@@ -131,18 +136,59 @@ impl ReceiveBatch {
     }
 }
 
-/// The TOS octet that came with a datagram; zero if there is none.
-fn type_of_service(header: &libc::msghdr) -> u8 {
-    // SAFETY: the kernel has filled the control area, whose length it left in the header.
-    unsafe {
-        let message = libc::CMSG_FIRSTHDR(header);
-        if message.is_null()
-            || (*message).cmsg_level != libc::IPPROTO_IP
-            || (*message).cmsg_type != libc::IP_TOS
-        {
-            return 0;
+impl Default for ReceiveBatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Cuts a payload into pieces of this length; the last may be shorter. An empty one is a piece.
+fn segments(payload: &mut [u8], length: usize) -> impl Iterator<Item = &mut [u8]> {
+    let mut rest = Some(payload);
+    iter::from_fn(move || {
+        let payload = rest.take()?;
+        if payload.len() <= length {
+            return Some(payload);
         }
-        *libc::CMSG_DATA(message)
+        let (segment, others) = payload.split_at_mut(length);
+        rest = Some(others);
+        Some(segment)
+    })
+}
+
+/// What the kernel notes on a payload.
+#[derive(Clone, Copy, Debug)]
+struct Notes {
+    ecn: u8,
+    /// Octets of each of the datagrams that make the payload.
+    segment: usize,
+}
+
+impl Notes {
+    fn of(header: &libc::msghdr) -> Self {
+        let mut notes = Self {
+            ecn: 0,
+            segment: usize::MAX,
+        };
+        // SAFETY: the kernel has filled the control area, whose length it left in the header.
+        let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
+        // SAFETY: as above; a pointer that is not null leads to a whole control message.
+        while let Some(message) = unsafe { next.as_ref() } {
+            // SAFETY: as above; the kernel sends an octet of the one kind, an integer of the other.
+            unsafe {
+                let data = libc::CMSG_DATA(message);
+                match (message.cmsg_level, message.cmsg_type) {
+                    (libc::IPPROTO_IP, libc::IP_TOS) => notes.ecn = *data & 3,
+                    (libc::SOL_UDP, libc::UDP_GRO) => {
+                        let length: libc::c_int = ptr::read_unaligned(data.cast());
+                        notes.segment = usize::try_from(length).unwrap_or(0).max(1);
+                    }
+                    _ => {}
+                }
+                next = libc::CMSG_NXTHDR(header, message);
+            }
+        }
+        notes
     }
 }
 
@@ -151,4 +197,23 @@ fn endpoint(name: &libc::sockaddr_in) -> SocketAddrV4 {
         Ipv4Addr::from(u32::from_be(name.sin_addr.s_addr)),
         u16::from_be(name.sin_port),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_together_is_cut_apart() {
+        let cut = |total: u8, length| {
+            let mut payload: Vec<u8> = (0..total).collect();
+            segments(&mut payload, length)
+                .map(|segment| segment.to_vec())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(cut(5, 2), [vec![0, 1], vec![2, 3], vec![4]]);
+        assert_eq!(cut(4, 2), [[0, 1], [2, 3]]);
+        assert_eq!(cut(2, usize::MAX), [[0, 1]]);
+        assert_eq!(cut(0, 2), [Vec::<u8>::new()]);
+    }
 }

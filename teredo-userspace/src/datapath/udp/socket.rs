@@ -43,6 +43,12 @@ pub fn connect(socket: &OwnedFd, to: SocketAddrV4) -> nix::Result<()> {
     nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrIn::from(to))
 }
 
+/// Has the kernel deliver datagrams of one sender in one piece where they came together. Kernels
+/// before 5.0 do not.
+pub fn collect(socket: &OwnedFd) {
+    let _ = set_raw(socket, libc::SOL_UDP, libc::UDP_GRO, &1);
+}
+
 /// Sets a switch of the socket layer.
 pub fn set(socket: &OwnedFd, option: impl SetSockOpt<Val = bool>, on: bool) -> nix::Result<()> {
     setsockopt(socket, option, &on)
