@@ -16,10 +16,12 @@ use nix::{
     unistd::Pid,
 };
 use teredo::datapath::{
+    native::{self, Native},
     route::{self, Family, Routes},
     tun::{OpenError, PacketBatch, Tun},
     watch::{StaleNeighbour, Watch},
 };
+use teredo_common::address::ServicePrefix;
 use teredo_tests::{
     bench::cpu::threads_named,
     lab::{Capture, Namespace, links, peers::udp_packet},
@@ -373,4 +375,34 @@ fn changes_of_the_network_are_noticed_and_stale_neighbours_probed() -> Result<()
             }
         }
     })
+}
+
+#[test]
+fn connectivity_tests_leave_with_the_source_of_a_client() -> Result<()> {
+    let (server, host) = hosts()?;
+    let capture = Capture::start(&host, "v6")?;
+    let test = |to| udp_packet((peer(1), 1), (to, 2), 21, b"as it is");
+    let packet = test(HOST)?;
+    let (has_route, sent) = server.run(|| -> Result<_> {
+        let native = Native::open()?;
+        let has_route = native::has_route(ServicePrefix::STANDARD)?;
+        Ok((has_route, native.send(&packet)))
+    })??;
+    // No route and no interface of ours leads to the client.
+    ensure!(!has_route && sent);
+    capture.wait_for("the test as it was sent", TIMEOUT, |frame| {
+        frame.bytes.get(14..) == Some(&packet[..])
+    })?;
+
+    // Neither a packet without header nor one without a way is taken.
+    let nowhere = test(Ipv6Addr::new(0x2620, 0, 0, 0, 0, 0, 0, 1))?;
+    for bad in [&packet[..39], &nowhere] {
+        ensure!(!server.run(|| Native::open().map(|native| native.send(bad)))??);
+    }
+    server.ip(&format!("-6 route add 2001::/32 via {HOST}"))?;
+    ensure!(server.run(|| native::has_route(ServicePrefix::STANDARD))??);
+    ensure!(!server.run(|| native::has_route(ServicePrefix::DRAFT))??);
+    server.ip(&format!("-6 route add default via {HOST}"))?;
+    ensure!(server.run(|| native::has_route(ServicePrefix::DRAFT))??);
+    Ok(())
 }

@@ -5,6 +5,7 @@
 //! Everything works in batches, since the system call is what a packet costs most.
 
 mod napi;
+pub mod native;
 pub mod route;
 pub mod tun;
 pub mod udp;

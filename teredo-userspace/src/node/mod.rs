@@ -227,6 +227,8 @@ impl Node {
                 Transmit::Datagram { to, payload } => {
                     datagrams.push(((*to).into(), payload.as_slice()));
                 }
+                // There is no server yet, so the relay was not told of one.
+                Transmit::OwnServer { .. } => {}
                 Transmit::Ipv6(packet) => packets.push(packet.as_slice()),
             }
         }

@@ -3,6 +3,7 @@
 
 pub mod bubble;
 pub mod cookie;
+pub mod dual;
 pub mod limiter;
 pub mod peers;
 pub mod queue;

@@ -30,6 +30,9 @@ pub struct Config {
     pub own_ipv4: Vec<Ipv4Addr>,
     /// See [`super::Relay::set_own_addresses`].
     pub own_ipv6: Vec<Ipv6Addr>,
+    /// Primary address of the server in the same process (dual role): its clients are reached by
+    /// [`super::Transmit::OwnServer`], though the address is this host's.
+    pub own_server: Option<Ipv4Addr>,
     /// Which IPv4 addresses are global unicast (requirement L-05).
     pub ipv4_scope: Ipv4Scope,
     /// The largest IPv6 packet in the tunnel, in octets.
@@ -76,6 +79,7 @@ impl Config {
             host_specific: false,
             own_ipv4: Vec::new(),
             own_ipv6: Vec::new(),
+            own_server: None,
             ipv4_scope: Ipv4Scope::Strict,
             mtu: MTU,
             max_peers: 262_144,

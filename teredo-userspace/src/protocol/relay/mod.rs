@@ -26,6 +26,7 @@ use teredo_common::{
     maps,
     scope::{embedded_router, is_global_unicast},
     time::Instant,
+    wire::IPV6_HEADER,
 };
 
 pub use config::Config;
@@ -50,6 +51,11 @@ pub enum Transmit {
         to: Endpoint,
         /// What.
         payload: Vec<u8>,
+    },
+    /// An indirect bubble for the server in the same process ([`Config::own_server`]) to forward.
+    OwnServer {
+        /// The bubble.
+        bubble: [u8; IPV6_HEADER],
     },
     /// An IPv6 packet of this host's own, for the kernel to route.
     Ipv6(Vec<u8>),
@@ -285,6 +291,12 @@ impl Relay {
         }
     }
 
+    /// Whether packets of this peer are accepted from the endpoint it is known at (S-30).
+    pub fn is_usable(&self, now: Instant, address: &[u8; 16]) -> bool {
+        let peer = self.peers.find(address).map(|index| &self.peers[index]);
+        peer.is_some_and(|peer| peer.is_usable(now, self.config.peer_lifetime))
+    }
+
     /// What was counted, and what is there now.
     pub fn statistics(&self) -> Statistics {
         let mut statistics = self.statistics;
@@ -313,7 +325,13 @@ impl Relay {
 
     /// Whether indirect bubbles may be sent to this server (L-06).
     fn may_ask(&self, server: [u8; 4]) -> bool {
-        self.config.ipv4_scope.accepts(server) && !self.is_own(server)
+        self.is_own_server(server) || self.config.ipv4_scope.accepts(server) && !self.is_own(server)
+    }
+
+    /// Whether this is the server in the same process.
+    fn is_own_server(&self, server: [u8; 4]) -> bool {
+        let own = self.config.own_server;
+        own.is_some_and(|own| own.octets() == server)
     }
 
     /// Whether the relay serves this native address.

@@ -282,7 +282,10 @@ impl Relay {
         self.statistics
             .count_bubble(if allowed { sent } else { limited });
         is_sent |= allowed;
-        if allowed {
+        if allowed && self.is_own_server(server.address) {
+            let bubble = payload;
+            self.transmits.push_back(Transmit::OwnServer { bubble });
+        } else if allowed {
             self.send_bubble(server, &payload);
         }
         if is_sent {

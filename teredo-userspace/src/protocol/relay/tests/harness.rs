@@ -81,6 +81,8 @@ pub struct World {
     pub sent: Vec<(Instant, Endpoint, Vec<u8>)>,
     /// All IPv6 packets of the relay's own.
     pub own_packets: Vec<Vec<u8>>,
+    /// All bubbles for the server in the same process.
+    pub own_server: Vec<Vec<u8>>,
     pub events: Vec<Event>,
 }
 
@@ -101,6 +103,7 @@ impl World {
             now,
             sent: Vec::new(),
             own_packets: Vec::new(),
+            own_server: Vec::new(),
             events: Vec::new(),
         }
     }
@@ -146,6 +149,7 @@ impl World {
         while let Some(transmit) = self.relay.poll_transmit() {
             match transmit {
                 Transmit::Datagram { to, payload } => self.sent.push((self.now, to, payload)),
+                Transmit::OwnServer { bubble } => self.own_server.push(bubble.into()),
                 Transmit::Ipv6(packet) => self.own_packets.push(packet),
             }
         }
