@@ -1,5 +1,5 @@
 //! What the XDP program and the daemon share: the Teredo address, the address scopes, the wire
-//! constants, the checksum arithmetic, and the layout of every BPF map.
+//! constants, the checksum arithmetic, the token buckets, and the layout of every BPF map.
 //!
 //! The crate allocates nothing, does no input or output, and is compiled for BPF as well as for
 //! the host.
@@ -10,6 +10,7 @@ extern crate std;
 
 pub mod address;
 pub mod checksum;
+pub mod limiter;
 pub mod maps;
 pub mod scope;
 pub mod time;
