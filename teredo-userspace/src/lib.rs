@@ -9,4 +9,5 @@ pub mod metrics;
 pub mod node;
 pub mod privileges;
 pub mod protocol;
+pub mod sunset;
 pub mod wire;

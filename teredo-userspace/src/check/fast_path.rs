@@ -9,7 +9,7 @@ use super::{
     xdp_features::{XdpFeatures, xdp_features},
 };
 use crate::{
-    config::XdpMode,
+    config::{Relay, Xdp, XdpMode},
     datapath::route::Routes,
     metrics::{Attachment, Mode},
 };
@@ -20,15 +20,15 @@ const OUR_PROGRAM: &str = "teredo";
 const NATIVE_MTU: u32 = 3_498;
 
 /// Looks at every interface that the program would be attached to.
-pub async fn examine(host: &Host<'_>, report: &mut Report) {
-    let xdp = &host.config.relay.xdp;
+pub async fn examine(host: &Host<'_>, relay: &Relay, report: &mut Report) {
+    let xdp = &relay.xdp;
     if xdp.mode == XdpMode::Off {
         return report.note(
             "fast path",
             "relay.xdp.mode is \"off\": everything goes through userspace",
         );
     }
-    let Some(links) = links(host, report).await else {
+    let Some(links) = links(host, xdp, report).await else {
         return;
     };
     let other = links.iter().find(|link| !link.is_ethernet);
@@ -38,7 +38,7 @@ pub async fn examine(host: &Host<'_>, report: &mut Report) {
              towards the IPv4 and the IPv6 internet"
                 .to_owned(),
         )
-    } else if host.config.relay.host_specific {
+    } else if relay.host_specific {
         Some("relay.host-specific is set: all packets are this host's own".to_owned())
     } else {
         other.map(|link| {
@@ -79,8 +79,7 @@ pub async fn examine(host: &Host<'_>, report: &mut Report) {
 }
 
 /// The interfaces that the configuration means.
-async fn links<'a>(host: &'a Host<'_>, report: &mut Report) -> Option<Vec<&'a Link>> {
-    let xdp = &host.config.relay.xdp;
+async fn links<'a>(host: &'a Host<'_>, xdp: &Xdp, report: &mut Report) -> Option<Vec<&'a Link>> {
     let mut links = Vec::new();
     if xdp.interfaces.is_empty() {
         let indices = match Routes::open() {

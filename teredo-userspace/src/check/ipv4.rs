@@ -6,7 +6,7 @@ use teredo_common::scope::Ipv4Scope;
 
 use super::{Host, Report, owner};
 use crate::{
-    config::Ipv4Choice,
+    config::{Ipv4Choice, Relay},
     datapath::{
         route::Routes,
         udp::{BindError, UdpSocket},
@@ -14,9 +14,9 @@ use crate::{
 };
 
 /// Looks whether the service port can be opened.
-pub async fn examine(host: &Host<'_>, report: &mut Report) {
-    let port = host.config.relay.port;
-    let address = match host.config.relay.ipv4 {
+pub async fn examine(host: &Host<'_>, relay: &Relay, report: &mut Report) {
+    let port = relay.port;
+    let address = match relay.ipv4 {
         Ipv4Choice::Address(address) => address,
         Ipv4Choice::Auto => match automatic().await {
             Some(address) => address,
@@ -47,7 +47,7 @@ pub async fn examine(host: &Host<'_>, report: &mut Report) {
         );
         return report.trouble("ipv4", text);
     }
-    scope(host, report, address);
+    scope(relay, report, address);
     if host.is_running {
         return report.fine("port", format!("the daemon has UDP {address}:{port}"));
     }
@@ -69,8 +69,8 @@ async fn automatic() -> Option<Ipv4Addr> {
     Routes::open().ok()?.default_ipv4_address().await.ok()?
 }
 
-fn scope(host: &Host<'_>, report: &mut Report, address: Ipv4Addr) {
-    if host.config.relay.ipv4_scope.accepts(address.octets()) {
+fn scope(relay: &Relay, report: &mut Report, address: Ipv4Addr) {
+    if relay.ipv4_scope.accepts(address.octets()) {
         report.fine("ipv4", format!("the relay is {address}"));
     } else if Ipv4Scope::Lab.accepts(address.octets()) {
         report.note(
@@ -78,7 +78,7 @@ fn scope(host: &Host<'_>, report: &mut Report, address: Ipv4Addr) {
             format!(
                 "the relay is {address}, which is not a global address: clients reach it only \
                  through a NAT that forwards UDP port {}",
-                host.config.relay.port
+                relay.port
             ),
         );
     } else {

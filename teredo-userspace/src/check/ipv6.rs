@@ -4,17 +4,20 @@ use ipnet::Ipv6Net;
 use teredo_common::scope::is_global_unicast;
 
 use super::{Host, Report};
-use crate::datapath::route::{Family, forwarding};
+use crate::{
+    config::{self, Relay},
+    datapath::route::{Family, forwarding},
+};
 
 /// Looks whether packets can be routed between the tunnel and the IPv6 internet.
-pub fn examine(host: &Host<'_>, report: &mut Report) {
-    if host.config.relay.host_specific {
+pub fn examine(host: &Host<'_>, relay: &Relay, report: &mut Report) {
+    if relay.host_specific {
         native_address(host, report);
     } else {
         forwards(report);
         default_route(host, report);
     }
-    prefix_route(host, report);
+    prefix_route(host, relay, report);
 }
 
 fn native_address(host: &Host<'_>, report: &mut Report) {
@@ -65,15 +68,12 @@ fn default_route(host: &Host<'_>, report: &mut Report) {
     }
 }
 
-fn prefix_route(host: &Host<'_>, report: &mut Report) {
-    let relay = &host.config.relay;
+fn prefix_route(host: &Host<'_>, relay: &Relay, report: &mut Report) {
     let prefix = host.config.node.prefix;
-    let [a, b, c, d] = prefix.0;
-    let network = [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let network = config::network(prefix);
     let tun = host.network.link(&relay.tun).map(|link| link.index);
-    let mut routes = host.network.routes.iter().filter(|route| {
-        route.destination.addr().octets() == network && route.destination.prefix_len() == 32
-    });
+    let routes = host.network.routes.iter();
+    let mut routes = routes.filter(|route| route.destination == network);
     if !relay.route {
         return report.note(
             "route",

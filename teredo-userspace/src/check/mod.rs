@@ -56,10 +56,12 @@ pub async fn examine(config: &Config) -> Report {
     }
     permissions(&host, &mut report);
     user::examine(&host, &mut report);
-    tun::examine(&host, &mut report);
-    ipv4::examine(&host, &mut report).await;
-    ipv6::examine(&host, &mut report);
-    fast_path::examine(&host, &mut report).await;
+    if let Some(relay) = &config.relay {
+        tun::examine(&host, &relay.tun, &mut report);
+        ipv4::examine(&host, relay, &mut report).await;
+        ipv6::examine(&host, relay, &mut report);
+        fast_path::examine(&host, relay, &mut report).await;
+    }
     api::examine(&host, &mut report);
     memory(&mut report);
     report
@@ -82,7 +84,7 @@ fn permissions(host: &Host<'_>, report: &mut Report) {
         report.fine("permissions", "sufficient");
     } else {
         let missing = capabilities::list(&missing);
-        let text = format!("no permission: the relay needs {missing}; run as root or grant them");
+        let text = format!("no permission: the daemon needs {missing}; run as root or grant them");
         report.trouble("permissions", text);
     }
 }

@@ -8,11 +8,10 @@ use crate::datapath::tun::OpenError;
 const CONTROL_FILE: &str = "/dev/net/tun";
 
 /// Looks whether the tunnel interface can be made.
-pub fn examine(host: &Host<'_>, report: &mut Report) {
-    let name = &host.config.relay.tun;
+pub fn examine(host: &Host<'_>, name: &str, report: &mut Report) {
     if let Err(error) = OpenOptions::new().read(true).write(true).open(CONTROL_FILE) {
         let error = match error.kind() {
-            io::ErrorKind::PermissionDenied => OpenError::Permission(name.clone()),
+            io::ErrorKind::PermissionDenied => OpenError::Permission(name.to_owned()),
             _ => OpenError::NoDriver,
         };
         return report.trouble("tun", error.to_string());
@@ -21,10 +20,10 @@ pub fn examine(host: &Host<'_>, report: &mut Report) {
         None => report.fine("tun", format!("{name} will be made")),
         Some(_) if host.is_running => report.fine("tun", format!("{name} is there")),
         Some(link) if !link.is_tun => {
-            report.trouble("tun", OpenError::Foreign(name.clone()).to_string());
+            report.trouble("tun", OpenError::Foreign(name.to_owned()).to_string());
         }
         Some(link) if link.has_carrier => {
-            report.trouble("tun", OpenError::Busy(name.clone()).to_string());
+            report.trouble("tun", OpenError::Busy(name.to_owned()).to_string());
         }
         Some(_) => report.fine(
             "tun",

@@ -1,6 +1,6 @@
 //! The file as a tree in which everything knows its line, to explain what is wrong with it.
 
-use std::{ops::Range, path::Path};
+use std::{ops::Range, path::Path, slice};
 
 use toml::{
     Spanned,
@@ -9,7 +9,7 @@ use toml::{
 
 use super::{
     error::{Error, Place},
-    keys::{KEYS, LATER_ROLES, SECTIONS},
+    keys::{KEYS, LATER_ROLES, REPEATED, REQUIRED, ROLES, SECTIONS},
 };
 
 /// The longest piece of a wrong value that a message repeats, in characters.
@@ -40,7 +40,7 @@ impl<'a> Document<'a> {
 
     /// Whether the file has the key.
     pub fn has(&self, section: &str, key: &str) -> bool {
-        self.find(section, key).is_some()
+        self.find(section, 0, key).is_some()
     }
 
     /// Refuses files with roles that this version does not have, or with none.
@@ -58,7 +58,7 @@ impl<'a> Document<'a> {
             .root
             .iter()
             .all(|(key, _)| SECTIONS.contains(&&**key.get_ref()))
-            && !self.root.contains_key("relay")
+            && !ROLES.iter().any(|role| self.root.contains_key(*role))
         {
             return Err(Error::NoRole {
                 file: self.file.to_owned(),
@@ -67,9 +67,10 @@ impl<'a> Document<'a> {
         Ok(())
     }
 
-    /// Refuses keys and sections that do not exist.
+    /// Refuses keys and sections that do not exist, and sections without the keys they need.
     pub fn check_keys(&self) -> Result<(), Error> {
-        self.check_table("", &self.root)
+        self.check_table("", &self.root)?;
+        self.check_required()
     }
 
     fn check_table(&self, section: &str, table: &DeTable<'_>) -> Result<(), Error> {
@@ -77,14 +78,34 @@ impl<'a> Document<'a> {
             let name: &str = key.get_ref();
             let path = join(section, name);
             let is_section = SECTIONS.contains(&&*path);
-            match value.get_ref() {
-                DeValue::Table(table) if is_section => self.check_table(&path, table)?,
-                _ if is_section || is_key(section, name) => {}
-                value => {
-                    return Err(Error::Unknown {
-                        place: self.place(key.span().start),
-                        what: describe(section, name, value.is_table()),
-                        nearest: nearest(section, name, value.is_table()),
+            if is_section {
+                if !has_form_of(&path, value.get_ref()) {
+                    return Err(self.value_error(section, name, value.span(), ""));
+                }
+                for (table, _) in tables(value) {
+                    self.check_table(&path, table)?;
+                }
+            } else if !is_key(section, name) {
+                let is_section = is_section_like(value.get_ref());
+                return Err(Error::Unknown {
+                    place: self.place(key.span().start),
+                    what: describe(section, name, is_section),
+                    nearest: nearest(section, name, is_section),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_required(&self) -> Result<(), Error> {
+        for &(section, key) in REQUIRED {
+            for (table, span) in self.tables(section) {
+                if !table.contains_key(key) {
+                    return Err(Error::Missing {
+                        place: self.place(span.start),
+                        section: heading(section),
+                        key,
+                        permitted: permitted(section, key),
                     });
                 }
             }
@@ -106,21 +127,31 @@ impl<'a> Document<'a> {
 
     /// The sentence for a value that is wrong for `reason`, found after parsing.
     pub fn refuse(&self, section: &str, key: &str, reason: &str) -> Error {
-        let span = self.find(section, key).map_or(0..0, Spanned::span);
+        self.refuse_entry(section, 0, key, reason)
+    }
+
+    /// As [`Self::refuse`], in the section of this name that comes after `index` others.
+    pub fn refuse_entry(&self, section: &str, index: usize, key: &str, reason: &str) -> Error {
+        let span = self.find(section, index, key).map_or(0..0, Spanned::span);
         self.value_error(section, key, span, reason)
     }
 
+    /// The sentence for two keys that contradict each other, at the line of this one.
+    pub fn conflict(&self, section: &str, key: &str, conflict: String) -> Error {
+        let span = self.find(section, 0, key).map_or(0..0, Spanned::span);
+        Error::Conflict {
+            place: self.place(span.start),
+            conflict,
+        }
+    }
+
     fn value_error(&self, section: &str, name: &str, span: Range<usize>, reason: &str) -> Error {
-        let permitted = KEYS
-            .iter()
-            .find(|key| key.section == section && key.name == name)
-            .map_or("a section", |key| key.permitted);
         Error::Value {
             place: self.place(span.start),
             key: join(section, name),
             value: shorten(&one_line(self.text.get(span).unwrap_or_default())),
             reason: reason.to_owned(),
-            permitted,
+            permitted: permitted(section, name),
         }
     }
 
@@ -134,8 +165,9 @@ impl<'a> Document<'a> {
         for (key, value) in table {
             let name: &str = key.get_ref();
             let path = join(section, name);
-            if let (DeValue::Table(inner), true) = (value.get_ref(), SECTIONS.contains(&&*path)) {
-                let found = self.locate(&path, inner, offset);
+            if SECTIONS.contains(&&*path) {
+                let mut tables = tables(value);
+                let found = tables.find_map(|(table, _)| self.locate(&path, table, offset));
                 if found.is_some() {
                     return found;
                 }
@@ -146,12 +178,19 @@ impl<'a> Document<'a> {
         None
     }
 
-    fn find(&self, section: &str, key: &str) -> Option<&Spanned<DeValue<'a>>> {
-        let mut table = &self.root;
-        for name in section.split('.') {
-            table = table.get(name)?.get_ref().as_table()?;
-        }
+    fn find(&self, section: &str, index: usize, key: &str) -> Option<&Spanned<DeValue<'a>>> {
+        let (table, _) = self.tables(section).into_iter().nth(index)?;
         table.get(key)
+    }
+
+    /// The sections of this name, each with the place where it begins.
+    fn tables(&self, section: &str) -> Vec<(&DeTable<'a>, Range<usize>)> {
+        let mut found = vec![(&self.root, 0..0)];
+        for name in section.split('.') {
+            let inner = found.into_iter().filter_map(|(table, _)| table.get(name));
+            found = inner.flat_map(tables).collect();
+        }
+        found
     }
 
     fn place(&self, offset: usize) -> Place {
@@ -164,6 +203,61 @@ fn place(text: &str, file: &Path, offset: usize) -> Place {
     Place {
         file: file.to_owned(),
         line: before.filter(|octet| **octet == b'\n').count() + 1,
+    }
+}
+
+/// The table that this value is, or the tables that it lists.
+fn tables<'v, 'a>(
+    value: &'v Spanned<DeValue<'a>>,
+) -> impl Iterator<Item = (&'v DeTable<'a>, Range<usize>)> {
+    let elements = match value.get_ref() {
+        DeValue::Array(array) => array,
+        _ => slice::from_ref(value),
+    };
+    elements
+        .iter()
+        .filter_map(|element| Some((element.get_ref().as_table()?, element.span())))
+}
+
+/// Whether the value is what a section of this name must be.
+fn has_form_of(section: &str, value: &DeValue<'_>) -> bool {
+    match value {
+        DeValue::Array(array) => {
+            REPEATED.contains(&section) && array.iter().all(|element| element.get_ref().is_table())
+        }
+        value => value.is_table() && !REPEATED.contains(&section),
+    }
+}
+
+/// Whether this is written as a section, or as several of one name.
+fn is_section_like(value: &DeValue<'_>) -> bool {
+    match value {
+        DeValue::Array(array) => {
+            !array.is_empty() && array.iter().all(|element| element.get_ref().is_table())
+        }
+        value => value.is_table(),
+    }
+}
+
+/// What a section or key of this name may be.
+fn permitted(section: &str, name: &str) -> &'static str {
+    let is_repeated = REPEATED.contains(&&*join(section, name));
+    let key = KEYS
+        .iter()
+        .find(|key| key.section == section && key.name == name);
+    match key {
+        Some(key) => key.permitted,
+        None if is_repeated => "a section with two brackets around its name",
+        None => "a section",
+    }
+}
+
+/// A section as it is written.
+fn heading(section: &str) -> String {
+    if REPEATED.contains(&section) {
+        format!("[[{section}]]")
+    } else {
+        format!("[{section}]")
     }
 }
 
@@ -183,9 +277,9 @@ fn is_key(section: &str, name: &str) -> bool {
 /// How a message calls a key or section.
 fn describe(section: &str, name: &str, is_section: bool) -> String {
     match (is_section, section) {
-        (true, _) => format!("section [{}]", join(section, name)),
+        (true, _) => format!("section {}", heading(&join(section, name))),
         (false, "") => format!("key \"{name}\" outside of any section"),
-        (false, _) => format!("key \"{name}\" in [{section}]"),
+        (false, _) => format!("key \"{name}\" in {}", heading(section)),
     }
 }
 
@@ -195,16 +289,19 @@ fn nearest(section: &str, name: &str, is_section: bool) -> String {
     if is_section {
         let path = join(section, name);
         let nearest = closest(SECTIONS.iter().copied(), |candidate| candidate, &path);
-        return format!("[{}]", nearest.unwrap_or("relay"));
+        return heading(nearest.unwrap_or("relay"));
     }
-    let elsewhere = KEYS.iter().find(|key| key.name == name);
+    let same_name = || KEYS.iter().filter(|key| key.name == name);
+    let elsewhere = same_name()
+        .find(|key| key.section.starts_with(section))
+        .or_else(|| same_name().next());
     let siblings = KEYS.iter().filter(|key| key.section == section);
     let nearest = elsewhere
         .or_else(|| closest(siblings, |key| key.name, name))
         .or_else(|| closest(KEYS.iter(), |key| key.name, name));
     match nearest {
         Some(key) if key.section == section => format!("\"{}\"", key.name),
-        Some(key) => format!("\"{}\" in [{}]", key.name, key.section),
+        Some(key) => format!("\"{}\" in {}", key.name, heading(key.section)),
         None => "[relay]".to_owned(),
     }
 }

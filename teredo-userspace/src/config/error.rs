@@ -47,10 +47,30 @@ pub enum Error {
         /// What the value may be.
         permitted: &'static str,
     },
+    /// A key without default is not there.
+    #[error("{place}: {section} needs the key {key}: it must be {permitted}")]
+    Missing {
+        /// File and line of the section.
+        place: Place,
+        /// The section, as it is written.
+        section: String,
+        /// The key.
+        key: &'static str,
+        /// What the value may be.
+        permitted: &'static str,
+    },
+    /// Two keys contradict each other.
+    #[error("{place}: {conflict}")]
+    Conflict {
+        /// File and line of one of them.
+        place: Place,
+        /// Both, and the mend.
+        conflict: String,
+    },
     /// A role that this version does not have.
     #[error(
-        "{place}: this version runs the relay role only; remove the section [{role}], or run it \
-         with a version that has it"
+        "{place}: this version has no role {role}; remove the section [{role}], or run it with a \
+         version that has it"
     )]
     Role {
         /// File and line.
@@ -60,8 +80,8 @@ pub enum Error {
     },
     /// No role at all.
     #[error(
-        "{}: no section [relay], so there is nothing to run; the line \"[relay]\" alone makes a \
-         relay with default settings", .file.display()
+        "{}: no section [relay] or [server], so there is nothing to run; the line \"[relay]\" alone \
+         makes a relay with default settings", .file.display()
     )]
     NoRole {
         /// The file.

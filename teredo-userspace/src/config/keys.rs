@@ -20,6 +20,15 @@ const fn key(section: &'static str, name: &'static str, permitted: &'static str)
 }
 
 const SWITCH: &str = "true or false";
+const PORT: &str = "a UDP port, 1 to 65535";
+const INTERFACE: &str = "an interface name: 1 to 15 letters, digits, dots, dashes or underscores";
+const SCOPE: &str = "\"strict\", \"rfc4380\" or \"lab\"";
+const DATE: &str = "a date such as \"2030-12-31\", or \"\"";
+const RATE: &str = "a number per second, 1 to 100000000";
+const BURST: &str = "a number of packets, 1 to 1000000";
+const XDP_MODE: &str = "\"auto\", \"native\", \"generic\" or \"off\"";
+const INTERFACES: &str =
+    "a list of at most 64 different interface names, such as [\"eth0\"], or []";
 
 /// Every key, in the order of the documentation.
 pub const KEYS: &[Key] = &[
@@ -50,12 +59,8 @@ pub const KEYS: &[Key] = &[
         "ipv4",
         "\"auto\" or a unicast IPv4 address of this host, such as \"198.51.100.1\"",
     ),
-    key("relay", "port", "a UDP port, 1 to 65535"),
-    key(
-        "relay",
-        "tun",
-        "an interface name: 1 to 15 letters, digits, dots, dashes or underscores",
-    ),
+    key("relay", "port", PORT),
+    key("relay", "tun", INTERFACE),
     key("relay", "mtu", "a number of octets, 1280 to 65507"),
     key(
         "relay",
@@ -64,7 +69,7 @@ pub const KEYS: &[Key] = &[
          Teredo itself nor within a range that is not global unicast",
     ),
     key("relay", "host-specific", SWITCH),
-    key("relay", "ipv4-scope", "\"strict\", \"rfc4380\" or \"lab\""),
+    key("relay", "ipv4-scope", SCOPE),
     key("relay", "max-peers", "a number of peers, 16 to 4194304"),
     key("relay", "queue-per-peer", "a number of packets, 1 to 256"),
     key(
@@ -73,22 +78,96 @@ pub const KEYS: &[Key] = &[
         "a number of octets, 65536 to 1073741824",
     ),
     key("relay", "route", SWITCH),
-    key(
-        "relay.xdp",
-        "mode",
-        "\"auto\", \"native\", \"generic\" or \"off\"",
-    ),
-    key(
-        "relay.xdp",
-        "interfaces",
-        "a list of at most 64 different interface names, such as [\"eth0\"], or []",
-    ),
+    key("relay", "sunset", DATE),
+    key("relay.xdp", "mode", XDP_MODE),
+    key("relay.xdp", "interfaces", INTERFACES),
     key("relay.xdp", "outer-checksum", "\"auto\" or \"zero\""),
     key("relay.xdp", "pin", SWITCH),
+    key(
+        "server",
+        "ipv4",
+        "a list of two different unicast IPv4 addresses of this host, such as [\"198.51.100.1\", \
+         \"198.51.100.2\"]",
+    ),
+    key("server", "port", PORT),
+    key(
+        "server",
+        "extra-prefixes",
+        "a list of at most 7 different IPv6 prefixes of 32 bits of global scope besides node.prefix, \
+         such as [\"3ffe:831f::/32\"]",
+    ),
+    key("server", "mtu", "0, or a number of octets, 1280 to 65507"),
+    key("server", "require-auth", SWITCH),
+    key("server", "ipv4-scope", SCOPE),
+    key(
+        "server",
+        "allow",
+        "a list of at most 1024 IPv4 networks without host bits, such as [\"198.51.100.0/24\"]",
+    ),
+    key("server", "forward-echo", SWITCH),
+    key("server", "forward-echo-replies", SWITCH),
+    key("server", "forward-foreign", SWITCH),
+    key("server", "icmpv6-payload", "a number of octets, 8 to 1240"),
+    key("server", "rate", RATE),
+    key("server", "burst", BURST),
+    key("server", "network-rate", RATE),
+    key("server", "network-burst", BURST),
+    key("server", "total-rate", RATE),
+    key("server", "sunset", DATE),
+    key("server", "tun", INTERFACE),
+    key("server.xdp", "mode", XDP_MODE),
+    key("server.xdp", "interfaces", INTERFACES),
+    key("server.xdp", "pin", SWITCH),
+    key(
+        "server.client",
+        "id",
+        "1 to 255 octets as text, or \"hex:\" and their hexadecimal digits",
+    ),
+    key(
+        "server.client",
+        "algorithm",
+        "\"hmac-md5\" or \"hmac-sha1\"",
+    ),
+    key(
+        "server.client",
+        "secret-file",
+        "an absolute path, such as \"/etc/teredo/alice.key\"",
+    ),
+    key(
+        "server.client",
+        "retired-secret-files",
+        "a list of at most 8 absolute paths",
+    ),
+    key(
+        "server.client",
+        "prefix",
+        "a global unicast IPv6 prefix of 64 bits outside of Teredo that no other client has, such as \
+         \"2001:db8:1:2::/64\", or \"\"",
+    ),
+];
+
+/// Keys without default.
+pub const REQUIRED: &[(&str, &str)] = &[
+    ("server", "ipv4"),
+    ("server.client", "id"),
+    ("server.client", "secret-file"),
 ];
 
 /// The sections that there are.
-pub const SECTIONS: &[&str] = &["node", "relay", "relay.xdp"];
+pub const SECTIONS: &[&str] = &[
+    "node",
+    "relay",
+    "relay.xdp",
+    "server",
+    "server.xdp",
+    "server.client",
+];
+
+/// The sections that may be there several times, written with two brackets.
+pub const REPEATED: &[&str] = &["server.client"];
+
+/// The sections that make a role run.
+pub const ROLES: &[&str] = &["relay", "server"];
 
 /// Sections of roles that this version does not run.
-pub const LATER_ROLES: &[&str] = &["server", "client"];
+pub const LATER_ROLES: &[&str] = &["client"];

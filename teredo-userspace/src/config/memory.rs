@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use teredo_common::maps::{self, Route};
 
-use super::{Config, XdpMode};
+use super::Config;
 use crate::datapath::xdp;
 
 /// Octets of the pointer to each element of a per-CPU array.
@@ -31,15 +31,16 @@ impl Memory {
     /// The cost on a host with this number of possible CPUs.
     #[must_use]
     pub fn of(config: &Config, cpus: u64) -> Self {
-        let peers = config.relay.max_peers as u64;
-        let maps_are_there = u64::from(config.relay.xdp.mode != XdpMode::Off);
+        let maps_are_there = u64::from(config.fast_path().is_some());
+        let relay = config.relay.as_ref();
+        let peers = relay.map_or(0, |relay| relay.max_peers);
         Self {
-            peer_map: maps_are_there * xdp::peer_map_size(config.relay.max_peers as u32),
+            peer_map: maps_are_there * xdp::peer_map_size(peers as u32),
             other_maps: maps_are_there
                 * u64::from(maps::ROUTE_SLOTS)
                 * (POINTER + cpus * size_of::<Route>() as u64),
-            peer_table: peers * PEER_ENTRY,
-            queues: config.relay.queue_total_bytes as u64,
+            peer_table: peers as u64 * PEER_ENTRY,
+            queues: relay.map_or(0, |relay| relay.queue_total_bytes as u64),
         }
     }
 }

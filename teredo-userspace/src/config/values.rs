@@ -6,18 +6,25 @@ use std::{
     fmt,
     net::{Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
-use ipnet::Ipv6Net;
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, IntoDeserializer as _},
+};
 use teredo_common::maps::{INTERFACES_MAX, SERVED_MAX};
 
 /// Octets of a unix socket's path, without the terminating zero.
 const UNIX_PATH_MAX: usize = 107;
 /// Octets of an interface's name, without the terminating zero.
 const INTERFACE_NAME_MAX: usize = 15;
+/// Octets of what a client calls itself.
+const CLIENT_ID_MAX: usize = 255;
+/// How a client's name in hexadecimal begins.
+const HEXADECIMAL: &str = "hex:";
 /// Characters of an instance's name.
 const INSTANCE_NAME_MAX: usize = 64;
 
@@ -51,6 +58,81 @@ impl fmt::Display for Ipv4Choice {
             Self::Address(address) => address.fmt(formatter),
         }
     }
+}
+
+/// What a client calls itself: 1 to 255 octets.
+///
+/// Written as it is, or as "hex:" and hexadecimal digits where that does not do.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ClientId(Vec<u8>);
+
+impl ClientId {
+    /// The octets.
+    #[must_use]
+    pub fn octets(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl FromStr for ClientId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let octets = match text.strip_prefix(HEXADECIMAL) {
+            Some(digits) => from_hexadecimal(digits),
+            None => Some(text.as_bytes().to_vec()),
+        };
+        octets
+            .filter(|octets| (1..=CLIENT_ID_MAX).contains(&octets.len()))
+            .map(Self)
+            .ok_or("not 1 to 255 octets")
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match str::from_utf8(&self.0) {
+            Ok(text) if !text.starts_with(HEXADECIMAL) && !text.contains(char::is_control) => {
+                formatter.write_str(text)
+            }
+            _ => {
+                formatter.write_str(HEXADECIMAL)?;
+                self.0
+                    .iter()
+                    .try_for_each(|octet| write!(formatter, "{octet:02x}"))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for ClientId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "\"{self}\"")
+    }
+}
+
+/// The octets that pairs of hexadecimal digits stand for.
+pub fn from_hexadecimal(digits: &str) -> Option<Vec<u8>> {
+    let nibble = |digit: u8| char::from(digit).to_digit(16);
+    digits
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| match *pair {
+            [high, low] => Some((nibble(high)? << 4 | nibble(low)?) as u8),
+            _ => None,
+        })
+        .collect()
+}
+
+/// How a client's messages are authenticated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// 16 octets, as the draft of 2002 has it.
+    #[default]
+    HmacMd5,
+    /// 20 octets, as RFC 4380 has it.
+    HmacSha1,
 }
 
 /// Where the API listens.
@@ -164,6 +246,33 @@ pub mod text {
     }
 }
 
+/// Values with [`FromStr`] and [`fmt::Display`]; none is written as "".
+pub mod text_or_empty {
+    use super::{Deserialize as _, Deserializer, FromStr, fmt};
+    use serde::{Serializer, de::Error as _};
+
+    pub fn serialize<T: fmt::Display, S: Serializer>(
+        value: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => serializer.collect_str(value),
+            None => serializer.serialize_str(""),
+        }
+    }
+
+    pub fn deserialize<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+    where
+        T: FromStr<Err: fmt::Display>,
+        D: Deserializer<'de>,
+    {
+        match &*String::deserialize(deserializer)? {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(D::Error::custom),
+        }
+    }
+}
+
 /// `node.prefix`.
 pub mod service_prefix {
     use super::{Deserialize as _, Deserializer, Ipv6Net};
@@ -175,14 +284,62 @@ pub mod service_prefix {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<ServicePrefix, D::Error> {
-        let network = Ipv6Net::deserialize(from)?;
+        from_network(Ipv6Net::deserialize(from)?)
+            .ok_or_else(|| D::Error::custom("not a prefix of 32 bits of global scope"))
+    }
+
+    /// The prefix that is written as this network.
+    pub fn from_network(network: Ipv6Net) -> Option<ServicePrefix> {
         let octets = network.network().octets();
         let fits = network.prefix_len() == 32 && network.addr() == network.network();
-        if !fits || !is_global_unicast(&octets) {
-            return Err(D::Error::custom("not a prefix of 32 bits of global scope"));
-        }
         let [a, b, c, d, ..] = octets;
-        Ok(ServicePrefix([a, b, c, d]))
+        (fits && is_global_unicast(&octets)).then_some(ServicePrefix([a, b, c, d]))
+    }
+}
+
+/// `server.extra-prefixes`.
+pub mod service_prefixes {
+    use super::{Deserialize as _, Deserializer, HashSet, Ipv6Net, service_prefix::from_network};
+    use serde::{Serializer, de::Error as _};
+    use teredo_common::address::ServicePrefix;
+
+    use crate::config::EXTRA_PREFIXES_MAX;
+
+    pub fn serialize<S: Serializer>(value: &[ServicePrefix], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(value.iter().map(ToString::to_string))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ServicePrefix>, D::Error> {
+        let networks = Vec::<Ipv6Net>::deserialize(from)?;
+        let different: HashSet<_> = networks.iter().collect();
+        let fits = networks.len() <= EXTRA_PREFIXES_MAX && different.len() == networks.len();
+        let prefixes: Option<_> = networks
+            .iter()
+            .map(|network| from_network(*network))
+            .collect();
+        prefixes
+            .filter(|_| fits)
+            .ok_or_else(|| D::Error::custom("not a list of different prefixes"))
+    }
+}
+
+/// `server.client.prefix`; none is written as "".
+pub mod client_prefix {
+    use super::{Deserializer, Ipv6Net, text_or_empty};
+    use serde::{Serializer, de::Error as _};
+
+    pub fn serialize<S: Serializer>(value: &Option<Ipv6Net>, to: S) -> Result<S::Ok, S::Error> {
+        text_or_empty::serialize(value, to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Ipv6Net>, D::Error> {
+        let network: Option<Ipv6Net> = text_or_empty::deserialize(from)?;
+        let is_fit =
+            |network: &Ipv6Net| network.prefix_len() == 64 && network.addr() == network.network();
+        match network {
+            Some(network) if !is_fit(&network) => Err(D::Error::custom("not a /64")),
+            network => Ok(network),
+        }
     }
 }
 
@@ -301,6 +458,64 @@ pub fn serve<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Ipv6Net>, D::Erro
         .ok_or_else(|| D::Error::custom("not a list of networks without host bits"))
 }
 
+pub fn server_addresses<'de, D: Deserializer<'de>>(from: D) -> Result<[Ipv4Addr; 2], D::Error> {
+    // An array would take the first two of more.
+    match *Vec::<Ipv4Addr>::deserialize(from)? {
+        [primary, secondary]
+            if primary != secondary
+                && super::is_host_address(primary)
+                && super::is_host_address(secondary) =>
+        {
+            Ok([primary, secondary])
+        }
+        _ => Err(D::Error::custom("not two different unicast addresses")),
+    }
+}
+
+pub fn allow<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Ipv4Net>, D::Error> {
+    let networks = Vec::<Ipv4Net>::deserialize(from)?;
+    let fits = networks.len() <= super::ALLOW_MAX
+        && networks
+            .iter()
+            .all(|network| network.addr() == network.network());
+    fits.then_some(networks)
+        .ok_or_else(|| D::Error::custom("not a list of networks without host bits"))
+}
+
+pub fn absolute_path<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+    let path = PathBuf::deserialize(from)?;
+    is_absolute(&path)
+        .then_some(path)
+        .ok_or_else(|| D::Error::custom("not an absolute path"))
+}
+
+pub fn retired_secret_files<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PathBuf>, D::Error> {
+    let paths = Vec::<PathBuf>::deserialize(from)?;
+    let fits =
+        paths.len() <= super::RETIRED_SECRETS_MAX && paths.iter().all(|path| is_absolute(path));
+    fits.then_some(paths)
+        .ok_or_else(|| D::Error::custom("not a list of absolute paths"))
+}
+
+pub fn advertised_mtu<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
+    match u64::deserialize(from)? {
+        0 => Ok(0),
+        octets => number(octets.into_deserializer(), &super::MTU),
+    }
+}
+
+pub fn icmpv6_payload<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
+    number(from, &super::ICMPV6_PAYLOAD)
+}
+
+pub fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    number(from, &super::RATE)
+}
+
+pub fn burst<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    number(from, &super::BURST)
+}
+
 pub fn port<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
     number(from, &(1..=u64::from(u16::MAX)))
 }
@@ -348,6 +563,10 @@ fn string<'de, D: Deserializer<'de>>(
     } else {
         Err(D::Error::custom(message))
     }
+}
+
+fn is_absolute(path: &Path) -> bool {
+    path.is_absolute() && !path.as_os_str().as_encoded_bytes().contains(&0)
 }
 
 fn is_name_character(character: char) -> bool {

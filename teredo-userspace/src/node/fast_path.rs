@@ -13,7 +13,7 @@ use teredo_common::{
 };
 
 use crate::{
-    config::{Config, OuterChecksum, XdpMode},
+    config::{self, Config, OuterChecksum, XdpMode},
     datapath::{
         route::Routes,
         xdp::{self, Attached, Error, Mode, Options},
@@ -51,22 +51,23 @@ impl FastPath {
     /// is, but its interfaces must exist and no other daemon may have them.
     pub async fn start(
         config: &Config,
+        relay: &config::Relay,
         routes: &Routes,
         own_ipv4: &[Ipv4Addr],
         settings: Settings,
     ) -> Result<Self> {
-        let mode = config.relay.xdp.mode;
+        let mode = relay.xdp.mode;
         if mode == XdpMode::Off {
             xdp::remove_leftovers(&config.node.name)?;
             return Ok(Self::default());
         }
-        let interfaces = interfaces(config, routes).await?;
+        let interfaces = interfaces(&relay.xdp, routes).await?;
         let refusal = if interfaces.is_empty() {
             Some(
                 "relay.xdp.interfaces is empty and no default route tells them: name the \
                  interfaces towards the IPv4 and the IPv6 internet",
             )
-        } else if config.relay.host_specific {
+        } else if relay.host_specific {
             Some("relay.host-specific is set: all packets are this host's own")
         } else {
             None
@@ -80,19 +81,19 @@ impl FastPath {
         let options = Options {
             name: config.node.name.clone(),
             settings,
-            served: config.relay.serve.clone(),
+            served: relay.serve.clone(),
             own_ipv4: own_ipv4.to_vec(),
             interfaces,
             mode,
-            max_peers: config.relay.max_peers as u32,
-            pin: config.relay.xdp.pin,
+            max_peers: relay.max_peers as u32,
+            pin: relay.xdp.pin,
             log: tracing::enabled!(target: "teredo::datapath::xdp", tracing::Level::TRACE),
         };
         match xdp::FastPath::start(&options) {
             Ok(xdp) => Ok(Self {
                 attachments: xdp.interfaces().iter().map(describe).collect(),
                 xdp: Some(xdp),
-                max_peers: config.relay.max_peers,
+                max_peers: relay.max_peers,
                 ..Self::default()
             }),
             Err(error) if mode == XdpMode::Auto && is_bearable(&error) => {
@@ -293,9 +294,9 @@ fn entry(mapped: Endpoint, symmetric: bool, last_received: Instant, last_sent: I
 }
 
 /// The names of the interfaces that the configuration means.
-async fn interfaces(config: &Config, routes: &Routes) -> Result<Vec<String>> {
-    if !config.relay.xdp.interfaces.is_empty() {
-        return Ok(config.relay.xdp.interfaces.clone());
+async fn interfaces(xdp: &config::Xdp, routes: &Routes) -> Result<Vec<String>> {
+    if !xdp.interfaces.is_empty() {
+        return Ok(xdp.interfaces.clone());
     }
     let indices = routes.default_interfaces().await?;
     let names = indices.into_iter().filter_map(|index| {

@@ -28,7 +28,7 @@ use fast_path::FastPath;
 
 use crate::{
     api::{Handle, Request},
-    config::Config,
+    config::{self, Config},
     datapath::{
         BATCH,
         route::Routes,
@@ -49,6 +49,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Node {
     config: Config,
+    role: config::Relay,
     started: StartTime,
     relay: Relay,
     endpoint: SocketAddrV4,
@@ -287,10 +288,10 @@ impl Node {
 
     /// Has the kernel route the service prefix to the relay, or no longer.
     async fn hold_route(&self) -> Result<()> {
-        if !self.config.relay.route {
+        if !self.role.route {
             return Ok(());
         }
-        let prefix = start::network(self.config.node.prefix);
+        let prefix = config::network(self.config.node.prefix);
         let interface = self.tun.get_ref().index();
         if self.is_at_home {
             self.routes.add_route(prefix, interface).await?;

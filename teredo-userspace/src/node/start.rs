@@ -2,14 +2,13 @@
 
 use std::{
     mem,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddrV4},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
-use ipnet::Ipv6Net;
+use anyhow::{Context as _, Result, bail};
 use rand::{TryRng as _, rngs::SysRng};
-use teredo_common::{address::ServicePrefix, maps::Settings};
+use teredo_common::maps::Settings;
 
 use super::{
     Losses, Node, clock,
@@ -18,7 +17,7 @@ use super::{
 };
 use crate::{
     api::Handle,
-    config::{Config, Ipv4Choice},
+    config::{self, Config, Ipv4Choice},
     datapath::{
         route::{self, Addresses, Family, Routes},
         tun::{PacketBatch, Tun},
@@ -28,21 +27,21 @@ use crate::{
     protocol::relay::{self, Relay},
 };
 
-/// Bits of a service prefix.
-const PREFIX_LENGTH: u8 = 32;
-
 pub async fn start(config: Config) -> Result<Node> {
+    let (Some(role), None) = (config.relay.clone(), &config.server) else {
+        bail!("this version cannot run the role server yet: remove the section [server]");
+    };
     let watch = Watch::open().context("cannot watch the kernel's routing")?;
     let routes = Routes::open()?;
-    let address = outer_address(&config, &routes).await?;
-    let udp = UdpSocket::bind(SocketAddrV4::new(address, config.relay.port))?;
+    let address = outer_address(&role, &routes).await?;
+    let udp = UdpSocket::bind(SocketAddrV4::new(address, role.port))?;
     let addresses = routes.addresses().await?;
-    let relay_config = relay_config(&config, udp.local, &addresses);
+    let relay_config = relay_config(&config.node, &role, udp.local, &addresses);
     let peer_lifetime = relay_config.peer_lifetime;
     let relay = Relay::new(relay_config, seed()?, clock::now());
-    let tun = Tun::open(&config.relay.tun)?;
+    let tun = Tun::open(&role.tun)?;
     let interface = (!tun.is_taken_over()).then_some(tun.index());
-    let mtu = config.relay.mtu;
+    let mtu = role.mtu;
     let (handle, requests) = Handle::new();
     let mut node = Node {
         started: Instant::now(),
@@ -63,6 +62,7 @@ pub async fn start(config: Config) -> Result<Node> {
         losses: Losses::default(),
         is_at_home: true,
         config,
+        role,
     };
     match node.set_up(&addresses.ipv4, peer_lifetime).await {
         Ok(()) => Ok(node),
@@ -77,7 +77,7 @@ impl Node {
     /// Makes the TUN interface ready, starts the fast path, and at last has packets come.
     async fn set_up(&mut self, own_ipv4: &[Ipv4Addr], peer_lifetime: Duration) -> Result<()> {
         let tun = self.tun.get_ref();
-        let (relay, checksum) = (&self.config.relay, self.config.relay.xdp.outer_checksum);
+        let (relay, checksum) = (&self.role, self.role.xdp.outer_checksum);
         self.routes.bring_up(tun.index(), relay.mtu).await?;
         if !relay.host_specific {
             for family in [Family::Ipv4, Family::Ipv6] {
@@ -93,7 +93,8 @@ impl Node {
             flags: fast_path::flags(checksum),
             interface_mask: 0,
         };
-        self.fast_path = FastPath::start(&self.config, &self.routes, own_ipv4, settings).await?;
+        self.fast_path =
+            FastPath::start(&self.config, relay, &self.routes, own_ipv4, settings).await?;
         self.fast_path.hand_over(&mut self.relay, clock::now())?;
         self.hold_route().await
     }
@@ -113,8 +114,8 @@ impl Node {
 }
 
 /// The relay's own IPv4 address.
-async fn outer_address(config: &Config, routes: &Routes) -> Result<Ipv4Addr> {
-    match config.relay.ipv4 {
+async fn outer_address(relay: &config::Relay, routes: &Routes) -> Result<Ipv4Addr> {
+    match relay.ipv4 {
         Ipv4Choice::Address(address) => Ok(address),
         Ipv4Choice::Auto => routes.default_ipv4_address().await?.context(
             "relay.ipv4 is \"auto\" but there is no IPv4 default route to tell the address: add the \
@@ -123,8 +124,12 @@ async fn outer_address(config: &Config, routes: &Routes) -> Result<Ipv4Addr> {
     }
 }
 
-fn relay_config(config: &Config, endpoint: SocketAddrV4, own: &Addresses) -> relay::Config {
-    let Config { node, relay } = config;
+fn relay_config(
+    node: &config::Node,
+    relay: &config::Relay,
+    endpoint: SocketAddrV4,
+    own: &Addresses,
+) -> relay::Config {
     relay::Config {
         prefix: node.prefix,
         served: relay.serve.clone(),
@@ -147,11 +152,4 @@ fn seed() -> Result<[u8; 32]> {
         .try_fill_bytes(&mut seed)
         .context("the system has no random numbers")?;
     Ok(seed)
-}
-
-/// A service prefix as a network.
-pub fn network(prefix: ServicePrefix) -> Ipv6Net {
-    let mut octets = [0; 16];
-    octets[..4].copy_from_slice(&prefix.0);
-    Ipv6Net::new_assert(Ipv6Addr::from(octets), PREFIX_LENGTH)
 }

@@ -2,7 +2,7 @@
 
 use caps::{CapSet, Capability};
 
-use crate::config::{Config, XdpMode};
+use crate::config::Config;
 
 /// The first port that everybody may use, unless the host says otherwise.
 const UNPRIVILEGED_PORT: u16 = 1024;
@@ -11,10 +11,12 @@ const UNPRIVILEGED_PORT: u16 = 1024;
 #[must_use]
 pub fn needed(config: &Config) -> Vec<Capability> {
     let mut needed = vec![Capability::CAP_NET_ADMIN];
-    if config.relay.xdp.mode != XdpMode::Off {
+    if config.fast_path().is_some() {
         needed.extend([Capability::CAP_BPF, Capability::CAP_PERFMON]);
     }
-    if config.relay.port < UNPRIVILEGED_PORT {
+    let relay = config.relay.iter().map(|relay| relay.port);
+    let server = config.server.iter().map(|server| server.port);
+    if relay.chain(server).any(|port| port < UNPRIVILEGED_PORT) {
         needed.push(Capability::CAP_NET_BIND_SERVICE);
     }
     needed
@@ -51,19 +53,26 @@ pub fn list(capabilities: &[Capability]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Relay, XdpMode};
 
     #[test]
     fn only_what_the_configuration_needs() {
-        let mut config = Config::default();
+        let mut relay = Relay::default();
+        let needed = |relay: &Relay| {
+            needed(&Config {
+                relay: Some(relay.clone()),
+                ..Config::default()
+            })
+        };
         assert_eq!(
-            list(&needed(&config)),
+            list(&needed(&relay)),
             "CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON"
         );
-        config.relay.xdp.mode = XdpMode::Off;
-        assert_eq!(list(&needed(&config)), "CAP_NET_ADMIN");
-        config.relay.port = 1023;
+        relay.xdp.mode = XdpMode::Off;
+        assert_eq!(list(&needed(&relay)), "CAP_NET_ADMIN");
+        relay.port = 1023;
         assert_eq!(
-            list(&needed(&config)),
+            list(&needed(&relay)),
             "CAP_NET_ADMIN and CAP_NET_BIND_SERVICE"
         );
     }

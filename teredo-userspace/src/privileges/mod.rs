@@ -12,7 +12,7 @@ use nix::{
 };
 use thiserror::Error;
 
-use crate::config::{ApiAddress, Config, XdpMode};
+use crate::config::{ApiAddress, Config};
 
 /// The mode of directories made for the user.
 const DIRECTORY_MODE: u32 = 0o755;
@@ -30,10 +30,15 @@ pub enum Refusal {
     NotRoot(String),
     /// Nobody but root may go through the BPF file system.
     #[error(
-        "node.user = \"{0}\" needs relay.xdp.pin = false: pins are root's, and {0} could not remove \
+        "node.user = \"{user}\" needs {keys} = false: pins are root's, and {user} could not remove \
          them at the end; set either"
     )]
-    Pins(String),
+    Pins {
+        /// The user.
+        user: String,
+        /// The keys of the roles that pin.
+        keys: &'static str,
+    },
 }
 
 /// Whom to become, and what to keep.
@@ -59,8 +64,14 @@ pub fn plan(config: &Config) -> Result<Option<Plan>, Refusal> {
     if !Uid::effective().is_root() {
         return Err(Refusal::NotRoot(name.clone()));
     }
-    if config.relay.xdp.mode != XdpMode::Off && config.relay.xdp.pin && !user.uid.is_root() {
-        return Err(Refusal::Pins(name.clone()));
+    let pins = config.fast_path().filter(|fast_path| fast_path.pin);
+    if let Some(fast_path) = pins
+        && !user.uid.is_root()
+    {
+        return Err(Refusal::Pins {
+            user: name.clone(),
+            keys: fast_path.pin_keys(),
+        });
     }
     let keep = capabilities::needed(config).into_iter().collect();
     Ok(Some(Plan { user, keep }))

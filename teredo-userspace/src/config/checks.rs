@@ -1,0 +1,142 @@
+//! What is wrong with a file although each of its values is right.
+
+use std::collections::{HashMap, HashSet};
+
+use teredo_common::scope::is_global_unicast;
+
+use super::{
+    Config, Ipv4Choice, Relay, Server, XdpMode, document::Document, error::Error, network, values,
+};
+
+/// Refuses what the roles cannot do.
+pub fn check(config: &Config, document: &Document<'_>) -> Result<(), Error> {
+    if let Some(relay) = &config.relay {
+        served_in_vain(config, relay, document)?;
+    }
+    if let Some(server) = &config.server {
+        prefixes(config, server, document)?;
+        clients(config, server, document)?;
+    }
+    if let (Some(relay), Some(server)) = (&config.relay, &config.server) {
+        both(relay, server, document)?;
+    }
+    Ok(())
+}
+
+/// A served network of which every address is refused anyway.
+fn served_in_vain(config: &Config, relay: &Relay, document: &Document<'_>) -> Result<(), Error> {
+    let teredo = network(config.node.prefix);
+    let never = values::never_served();
+    let in_vain = relay.serve.iter().find(|network| {
+        never
+            .iter()
+            .chain([&teredo])
+            .any(|no| no.contains(*network))
+    });
+    match in_vain {
+        Some(network) => {
+            let reason = format!("{network} holds nothing that a relay may relay to");
+            Err(document.refuse("relay", "serve", &reason))
+        }
+        None => Ok(()),
+    }
+}
+
+fn prefixes(config: &Config, server: &Server, document: &Document<'_>) -> Result<(), Error> {
+    if server.extra_prefixes.contains(&config.node.prefix) {
+        let reason = format!(
+            "{} is node.prefix, which is served anyway",
+            config.node.prefix
+        );
+        return Err(document.refuse("server", "extra-prefixes", &reason));
+    }
+    Ok(())
+}
+
+fn clients(config: &Config, server: &Server, document: &Document<'_>) -> Result<(), Error> {
+    if server.require_auth && server.clients.is_empty() {
+        let reason = "nobody would be served without a section [[server.client]]";
+        return Err(document.refuse("server", "require-auth", reason));
+    }
+    let (mut ids, mut owners) = (HashSet::new(), HashMap::new());
+    for (index, client) in server.clients.iter().enumerate() {
+        let refuse =
+            |key, reason: &str| Err(document.refuse_entry("server.client", index, key, reason));
+        if !ids.insert(&client.id) {
+            return refuse("id", "another client has it, too");
+        }
+        let Some(prefix) = client.prefix else {
+            continue;
+        };
+        if let Some(owner) = owners.insert(prefix, &client.id) {
+            return refuse("prefix", &format!("the client {owner} has it, too"));
+        }
+        let octets = prefix.addr().octets();
+        if config
+            .service_prefixes()
+            .any(|teredo| teredo.contains(&octets))
+        {
+            return refuse("prefix", "it is part of a Teredo service prefix");
+        }
+        if !is_global_unicast(&octets) {
+            return refuse("prefix", "it is not global unicast");
+        }
+    }
+    Ok(())
+}
+
+/// What two roles in one process share.
+fn both(relay: &Relay, server: &Server, document: &Document<'_>) -> Result<(), Error> {
+    let conflict = |[first, second]: [(&str, &str); 2], why: &str| {
+        // At a key that is there: one of them may be at its default.
+        let (section, key) = if document.has(second.0, second.1) {
+            second
+        } else {
+            first
+        };
+        Err(document.conflict(section, key, why.to_owned()))
+    };
+    if relay.ipv4 == Ipv4Choice::Address(server.secondary()) && relay.port == server.port {
+        return conflict(
+            [("server", "ipv4"), ("relay", "ipv4")],
+            &format!(
+                "relay.ipv4 = \"{}\" is the server's secondary address on the same port: a relay may \
+                 share only the port of the primary address, set another relay.port",
+                server.secondary()
+            ),
+        );
+    }
+    if server.has_tunnel_service() && relay.tun == server.tun {
+        return conflict(
+            [("relay", "tun"), ("server", "tun")],
+            &format!(
+                "relay.tun and server.tun are both \"{}\": each needs an interface of its own",
+                relay.tun
+            ),
+        );
+    }
+    if relay.xdp.mode == XdpMode::Off || server.xdp.mode == XdpMode::Off {
+        return Ok(());
+    }
+    if relay.xdp.mode != server.xdp.mode {
+        return conflict(
+            [("relay.xdp", "mode"), ("server.xdp", "mode")],
+            &format!(
+                "relay.xdp.mode is \"{}\" and server.xdp.mode is \"{}\", but one program serves both \
+                 roles: set both alike, or one to \"off\"",
+                relay.xdp.mode, server.xdp.mode
+            ),
+        );
+    }
+    if relay.xdp.pin != server.xdp.pin {
+        return conflict(
+            [("relay.xdp", "pin"), ("server.xdp", "pin")],
+            &format!(
+                "relay.xdp.pin is {} and server.xdp.pin is {}, but one program serves both roles: \
+                 set both alike",
+                relay.xdp.pin, server.xdp.pin
+            ),
+        );
+    }
+    Ok(())
+}

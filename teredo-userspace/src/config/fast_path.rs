@@ -1,0 +1,60 @@
+//! What the roles want of the fast path: one program serves them all.
+
+use super::{Config, XdpMode};
+
+/// The fast path of all roles that have one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FastPath<'a> {
+    /// How the program is attached; never [`XdpMode::Off`].
+    pub mode: XdpMode,
+    /// Whether maps and links are pinned.
+    pub pin: bool,
+    /// The relay's interfaces, if it has a fast path; empty: those of the default routes.
+    pub relay: Option<&'a [String]>,
+    /// The server's interfaces, if it has a fast path; empty: those with the server's addresses.
+    pub server: Option<&'a [String]>,
+}
+
+impl FastPath<'_> {
+    /// The keys of [`Self::mode`], for messages.
+    #[must_use]
+    pub fn mode_keys(&self) -> &'static str {
+        match (self.relay, self.server) {
+            (Some(_), Some(_)) => "relay.xdp.mode and server.xdp.mode",
+            (Some(_), None) => "relay.xdp.mode",
+            _ => "server.xdp.mode",
+        }
+    }
+
+    /// The keys of [`Self::pin`], for messages.
+    #[must_use]
+    pub fn pin_keys(&self) -> &'static str {
+        match (self.relay, self.server) {
+            (Some(_), Some(_)) => "relay.xdp.pin and server.xdp.pin",
+            (Some(_), None) => "relay.xdp.pin",
+            _ => "server.xdp.pin",
+        }
+    }
+}
+
+impl Config {
+    /// What the roles want of the fast path; `None` if no role has one.
+    ///
+    /// Roles that both have one agree about mode and pins in every file that was accepted.
+    #[must_use]
+    pub fn fast_path(&self) -> Option<FastPath<'_>> {
+        let relay = self.relay.as_ref().map(|relay| &relay.xdp);
+        let relay = relay.filter(|xdp| xdp.mode != XdpMode::Off);
+        let server = self.server.as_ref().map(|server| &server.xdp);
+        let server = server.filter(|xdp| xdp.mode != XdpMode::Off);
+        let (mode, pin) = relay
+            .map(|xdp| (xdp.mode, xdp.pin))
+            .or_else(|| server.map(|xdp| (xdp.mode, xdp.pin)))?;
+        Some(FastPath {
+            mode,
+            pin,
+            relay: relay.map(|xdp| &*xdp.interfaces),
+            server: server.map(|xdp| &*xdp.interfaces),
+        })
+    }
+}

@@ -1,0 +1,108 @@
+//! `[relay]`.
+
+use std::ops::RangeInclusive;
+
+use ipnet::Ipv6Net;
+use serde::{Deserialize, Serialize};
+use teredo_common::{maps, scope::Ipv4Scope};
+
+use super::values::{self, Ipv4Choice, OuterChecksum, XdpMode};
+use crate::sunset::Date;
+
+/// Permitted `relay.mtu`: the smallest MTU of IPv6 to the largest payload of UDP over IPv4, octets.
+pub const MTU: RangeInclusive<u64> = 1280..=65_507;
+/// Permitted `relay.max-peers`.
+pub const MAX_PEERS: RangeInclusive<u64> = 16..=4_194_304;
+/// Permitted `relay.queue-per-peer`, packets.
+pub const QUEUE_PER_PEER: RangeInclusive<u64> = 1..=256;
+/// Permitted `relay.queue-total-bytes`, octets.
+pub const QUEUE_TOTAL_BYTES: RangeInclusive<u64> = 65_536..=1_073_741_824;
+
+/// `[relay]`: the relay role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Relay {
+    /// Outer source address.
+    #[serde(with = "values::text")]
+    pub ipv4: Ipv4Choice,
+    /// Service port, host byte order, never 0.
+    #[serde(deserialize_with = "values::port")]
+    pub port: u16,
+    /// Name of the tunnel interface.
+    #[serde(deserialize_with = "values::interface_name")]
+    pub tun: String,
+    /// Largest IPv6 packet in the tunnel, in octets; see [`MTU`].
+    #[serde(deserialize_with = "values::mtu")]
+    pub mtu: u16,
+    /// Native destinations relayed to, at least one. What is not global unicast and Teredo itself
+    /// are never relayed to, whatever is listed.
+    #[serde(deserialize_with = "values::serve")]
+    pub serve: Vec<Ipv6Net>,
+    /// Serve this host alone.
+    pub host_specific: bool,
+    /// Which IPv4 endpoints are acceptable.
+    #[serde(with = "values::scope")]
+    pub ipv4_scope: Ipv4Scope,
+    /// Bound of the peer table and of the BPF map; see [`MAX_PEERS`].
+    #[serde(deserialize_with = "values::max_peers")]
+    pub max_peers: usize,
+    /// Packets that wait for a peer's bubble; see [`QUEUE_PER_PEER`].
+    #[serde(deserialize_with = "values::queue_per_peer")]
+    pub queue_per_peer: usize,
+    /// Octets that wait for the bubbles of all peers; see [`QUEUE_TOTAL_BYTES`].
+    #[serde(deserialize_with = "values::queue_total_bytes")]
+    pub queue_total_bytes: usize,
+    /// Whether to hold the route of the service prefix while healthy.
+    pub route: bool,
+    /// The day on which the relay ends.
+    #[serde(with = "values::text_or_empty")]
+    pub sunset: Option<Date>,
+    /// The fast path.
+    pub xdp: Xdp,
+}
+
+/// `[relay.xdp]`: the fast path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Xdp {
+    /// How the program is attached.
+    pub mode: XdpMode,
+    /// Names of the interfaces to attach to; empty: those of the IPv4 and IPv6 default routes.
+    #[serde(deserialize_with = "values::interfaces")]
+    pub interfaces: Vec<String>,
+    /// The checksum of the UDP datagrams that the fast path makes.
+    pub outer_checksum: OuterChecksum,
+    /// Whether maps and links are pinned, so that they survive a crash of the daemon.
+    pub pin: bool,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self {
+            ipv4: Ipv4Choice::Auto,
+            port: 3545,
+            tun: "teredo".to_owned(),
+            mtu: teredo_common::wire::MTU,
+            serve: vec![Ipv6Net::default()],
+            host_specific: false,
+            ipv4_scope: Ipv4Scope::Strict,
+            max_peers: maps::PEERS_MAX as usize,
+            queue_per_peer: 16,
+            queue_total_bytes: 16 << 20,
+            route: true,
+            sunset: None,
+            xdp: Xdp::default(),
+        }
+    }
+}
+
+impl Default for Xdp {
+    fn default() -> Self {
+        Self {
+            mode: XdpMode::Auto,
+            interfaces: Vec::new(),
+            outer_checksum: OuterChecksum::Auto,
+            pin: true,
+        }
+    }
+}
