@@ -74,6 +74,16 @@ pub const fn is_link_local(address: &[u8; 16]) -> bool {
     address[0] == 0xfe && address[1] & 0xc0 == 0x80
 }
 
+/// Whether an IPv6 address may be the source of a packet from another node: not multicast, and not
+/// in ::/64, where the unspecified, loopback, mapped and compatible addresses are.
+#[inline(always)]
+pub const fn may_be_source(address: &[u8; 16]) -> bool {
+    match address[0] {
+        0 => is_global_unicast(address),
+        first => first != 0xff,
+    }
+}
+
 /// The IPv4 address that a 6to4 (RFC 3056) or ISATAP (RFC 5214) address carries (requirement L-07).
 #[inline(always)]
 pub const fn embedded_router(address: &[u8; 16]) -> Option<[u8; 4]> {
@@ -213,6 +223,23 @@ mod tests {
         }
         assert!(is_link_local(&v6("fe80::1")) && is_link_local(&v6("febf::1")));
         assert!(!is_link_local(&v6("fec0::1")) && !is_link_local(&v6("2001:db8::1")));
+    }
+
+    #[test]
+    fn ipv6_sources() {
+        for source in ["fe80::1", "fec0::1", "fd12::1", "2001:db8::1", "64:ff9b::1"] {
+            assert!(may_be_source(&v6(source)), "{source}");
+        }
+        for never in [
+            "::",
+            "::1",
+            "::ffff:1.2.3.4",
+            "::1.2.3.4",
+            "ff02::1",
+            "ffff::1",
+        ] {
+            assert!(!may_be_source(&v6(never)), "{never}");
+        }
     }
 
     #[test]

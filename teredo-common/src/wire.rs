@@ -44,5 +44,21 @@ pub const OUTER_TTL: u8 = 64;
 pub const ORIGIN_INDICATION: u8 = 0;
 /// Second octet, after a zero, of an authentication header (RFC 4380 section 5.1.1).
 pub const AUTHENTICATION: u8 = 1;
+/// The IPv6 address of all routers on the link, ff02::2, where router solicitations go.
+pub const ALL_ROUTERS: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+
+/// ICMPv6 type of an echo request (RFC 4443 section 4.1).
+pub const ECHO_REQUEST: u8 = 128;
+/// ICMPv6 type of an echo reply (RFC 4443 section 4.2).
+pub const ECHO_REPLY: u8 = 129;
+/// ICMPv6 type of a router solicitation (RFC 4861 section 4.1).
+pub const ROUTER_SOLICITATION: u8 = 133;
+/// ICMPv6 type of a router advertisement (RFC 4861 section 4.2).
+pub const ROUTER_ADVERTISEMENT: u8 = 134;
+/// Hop limit of router solicitations and advertisements (RFC 4861 section 6.1).
+pub const NEIGHBOR_DISCOVERY_HOP_LIMIT: u8 = 255;
+
+/// The longest trailers that a server copies behind a bubble, in octets (requirement S-16).
+pub const MAX_TRAILERS: usize = 128;
 /// Octets of an origin indication.
 pub const ORIGIN_INDICATION_LENGTH: usize = 8;

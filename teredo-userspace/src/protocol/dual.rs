@@ -6,13 +6,11 @@ use teredo_common::{
     address::{ServicePrefix, server_link_local},
     scope::is_link_local,
     time::Instant,
+    wire::ALL_ROUTERS,
 };
 
 use super::relay::Relay;
 use crate::wire::{encapsulation, ipv6::Header};
-
-/// ff02::2, where solicitations go.
-const ALL_ROUTERS: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
 
 /// Which of the two a datagram is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,9 @@ pub mod limiter;
 pub mod peers;
 pub mod queue;
 pub mod relay;
+pub mod server;
 pub mod statistics;
 
 mod keyed;
+mod named;
 mod timers;

@@ -1,29 +1,6 @@
 //! What the relay counts: every packet that ends here has a reason, every reason a name.
 
-macro_rules! named {
-    (
-        $(#[doc = $type_doc:literal])+ $type:ident {
-            $($(#[doc = $doc:literal])+ $name:ident = $reason:literal,)+
-        }
-    ) => {
-        $(#[doc = $type_doc])+
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $type {
-            $($(#[doc = $doc])+ $name,)+
-        }
-
-        impl $type {
-            /// Every value, in the order of their numbers.
-            pub const ALL: &[Self] = &[$(Self::$name),+];
-            const COUNT: usize = Self::ALL.len();
-
-            /// The name in statistics; it never changes.
-            pub const fn reason(self) -> &'static str {
-                match self { $(Self::$name => $reason,)+ }
-            }
-        }
-    };
-}
+use super::named::named;
 
 named! {
     /// Why a packet was dropped. `Decap` is from a client to a native host, `Encap` the other way.

@@ -1,6 +1,8 @@
 //! The UDP payload: `[authentication] [origin indication] IPv6-packet [trailers]` (RFC 4380
 //! section 5.1.1, RFC 6081 section 4).
 
+use std::ops::Range;
+
 use teredo_common::{
     address::Endpoint,
     wire::{AUTHENTICATION, ORIGIN_INDICATION, ORIGIN_INDICATION_LENGTH},
@@ -115,6 +117,25 @@ pub fn origin_indication(origin: Endpoint) -> [u8; ORIGIN_INDICATION_LENGTH] {
     let [p, q] = origin.port.map(|octet| !octet);
     let [a, b, c, d] = origin.address.map(|octet| !octet);
     [0, ORIGIN_INDICATION, p, q, a, b, c, d]
+}
+
+/// Appends an authentication header for this client, whose authentication value is still zeroes.
+/// Where it is to be written is returned. Both lengths are 255 at most.
+pub fn write_authentication(
+    client: &[u8],
+    value_length: usize,
+    nonce: [u8; NONCE_LENGTH],
+    confirmation: u8,
+    output: &mut Vec<u8>,
+) -> Range<usize> {
+    output.extend_from_slice(&[0, AUTHENTICATION, client.len() as u8, value_length as u8]);
+    output.extend_from_slice(client);
+    let start = output.len();
+    let value = start..start + value_length;
+    output.resize(value.end, 0);
+    output.extend_from_slice(&nonce);
+    output.push(confirmation);
+    value
 }
 
 #[cfg(test)]
@@ -236,6 +257,21 @@ mod tests {
         for length in 0..payload.len() {
             assert!(parse(&payload[..length]).is_err(), "{length}");
         }
+    }
+
+    #[test]
+    fn a_written_authentication_header_is_parsed() {
+        let mut output = vec![];
+        let value = write_authentication(b"alice", 3, [7; 8], 1, &mut output);
+        output[value].copy_from_slice(b"abc");
+        output.extend(octets(BUBBLE));
+        let expected = Authentication {
+            client: b"alice",
+            value: b"abc",
+            nonce: [7; 8],
+            confirmation: 1,
+        };
+        assert_eq!(parse(&output).unwrap().authentication, Some(expected));
     }
 
     proptest! {

@@ -1,8 +1,8 @@
-//! ICMPv6 errors (RFC 4443).
+//! ICMPv6 errors and echo (RFC 4443).
 
 use teredo_common::{
     checksum,
-    wire::{ICMPV6, IPV6_HEADER, MTU},
+    wire::{ECHO_REPLY, ECHO_REQUEST, ICMPV6, IPV6_HEADER, MTU},
 };
 
 use super::ipv6::{self, ChainLink};
@@ -72,9 +72,41 @@ pub fn address_unreachable(source: &[u8; 16], packet: &[u8]) -> Option<Vec<u8>> 
     Some(error)
 }
 
+/// Appends the echo reply from `source` to an echo request: the same identifier, sequence number
+/// and data (RFC 4443 section 4.2). False, and nothing appended, if `request` is not a valid one
+/// that is as long as its header says.
+pub fn echo_reply(source: &[u8; 16], request: &[u8], output: &mut Vec<u8>) -> bool {
+    let Ok(header) = ipv6::Header::parse(request) else {
+        return false;
+    };
+    let Some(message @ [ECHO_REQUEST, 0, _, _, rest @ ..]) = request.get(IPV6_HEADER..) else {
+        return false;
+    };
+    let destination = header.source();
+    let checksum = checksum::ipv6_transport(&destination, &header.destination(), ICMPV6, message);
+    if header.next_header() != ICMPV6 || message.len() < HEADER || checksum != [0, 0] {
+        return false;
+    }
+    let length = header.payload_length();
+    output.extend_from_slice(&ipv6::header(
+        length,
+        ICMPV6,
+        HOP_LIMIT,
+        source,
+        &destination,
+    ));
+    let start = output.len();
+    output.extend_from_slice(&[ECHO_REPLY, 0, 0, 0]);
+    output.extend_from_slice(rest);
+    let checksum = checksum::ipv6_transport(source, &destination, ICMPV6, &output[start..]);
+    output[start + 2..start + 4].copy_from_slice(&checksum);
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::octets;
     use teredo_common::wire::{DESTINATION_OPTIONS, FRAGMENT, UDP};
 
     const RELAY: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
@@ -131,6 +163,34 @@ mod tests {
         for (source, destination) in [([0; 16], CLIENT), ([0xff; 16], CLIENT), (HOST, [0xff; 16])] {
             let packet = ipv6::header(0, UDP, 64, &source, &destination);
             assert_eq!(address_unreachable(&RELAY, &packet), None);
+        }
+    }
+
+    const REQUEST: &str = "6000000000183a40 20010000010203040000effff6fffffe \
+        2000000000000000000000000000000b 8000862312340001 00112233445566778899aabbccddeeff";
+
+    #[test]
+    fn v20_the_reply_to_an_echo_request() {
+        let request = octets(REQUEST);
+        let mut output = vec![1, 2, 3];
+        let source = *request[24..].first_chunk().unwrap();
+        assert!(echo_reply(&source, &request, &mut output));
+        let reply = octets(
+            "6000000000183a40 2000000000000000000000000000000b 20010000010203040000effff6fffffe \
+             8100852312340001 00112233445566778899aabbccddeeff",
+        );
+        assert_eq!(output[3..], reply);
+    }
+
+    #[test]
+    fn no_reply_to_anything_else() {
+        let request = octets(REQUEST);
+        for (at, value) in [(6, UDP), (40, 129), (41, 1), (43, 0), (60, 0)] {
+            let mut changed = request.clone();
+            changed[at] = value;
+            let mut output = vec![];
+            assert!(!echo_reply(&RELAY, &changed, &mut output), "{at}");
+            assert!(output.is_empty());
         }
     }
 }

@@ -112,6 +112,13 @@ pub fn set_congestion_experienced(packet: &mut [u8]) {
     }
 }
 
+/// Takes a packet over one hop. Its hop limit is not zero.
+pub fn decrement_hop_limit(packet: &mut [u8]) {
+    if let Some(octet) = packet.get_mut(7) {
+        *octet = octet.saturating_sub(1);
+    }
+}
+
 /// One header of the chain, or the transport that ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChainLink<'a> {

@@ -3,10 +3,12 @@
 //! Nothing here assumes alignment: an element of any length may stand before the IPv6 packet
 //! (requirement W-02).
 
+pub mod authentication;
 pub mod bubble;
 pub mod encapsulation;
 pub mod icmpv6;
 pub mod ipv6;
+pub mod router;
 pub mod trailer;
 
 /// The octets that hexadecimal digits stand for; spaces do not count.

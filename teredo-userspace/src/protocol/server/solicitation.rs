@@ -1,0 +1,100 @@
+//! Router solicitations and their answers (RFC 4380 section 5.3.2).
+
+use teredo_common::{address::CONE_FLAG, scope::is_link_local, time::Instant, wire::ALL_ROUTERS};
+
+use super::{
+    Output, Server, ServerAddress,
+    authentication::Identity,
+    reception::Packet,
+    statistics::{DropReason, Service},
+};
+use crate::wire::{
+    encapsulation::{Authentication, origin_indication, write_authentication},
+    router,
+};
+
+/// The confirmation octet: the key is valid.
+const VALID: u8 = 0;
+/// The confirmation octet: the client should get another key.
+const RENEW: u8 = 1;
+
+impl Server {
+    /// Rule 4 (S-07): answers a solicitation with an advertisement.
+    pub(super) fn advertise(
+        &mut self,
+        now: Instant,
+        to: ServerAddress,
+        packet: &Packet<'_>,
+        header: Option<Authentication<'_>>,
+        output: &mut Vec<u8>,
+    ) -> Result<(Service, Output), DropReason> {
+        if !is_link_local(&packet.source) || packet.destination != ALL_ROUTERS {
+            return Err(DropReason::SolicitationAddress);
+        }
+        if !router::is_valid_solicitation(packet.header, packet.octets) {
+            return Err(DropReason::SolicitationInvalid);
+        }
+        let identity = self.clients.identify(header, packet.octets)?;
+        if let Identity::Client { number, header, .. } = identity {
+            self.tunnel.check(now, number, packet.from, header.nonce)?;
+        }
+        if self.is_draining() {
+            return Err(DropReason::Draining);
+        }
+        self.admit(now, packet.from)?;
+        let service = self.write_advertisement(now, packet, identity, output);
+        let from = if is_cone(&packet.source) {
+            to.other()
+        } else {
+            to
+        };
+        let to = packet.from;
+        Ok((service, Output::Datagram { from, to }))
+    }
+
+    /// Authentication header if there was one (S-19, A-03), origin indication, advertisement.
+    fn write_advertisement(
+        &mut self,
+        now: Instant,
+        packet: &Packet<'_>,
+        identity: Identity<'_>,
+        output: &mut Vec<u8>,
+    ) -> Service {
+        let origin = origin_indication(packet.from);
+        let (number, key, header) = match identity {
+            Identity::Client {
+                number,
+                key,
+                header,
+            } => (number, key, header),
+            Identity::Anonymous | Identity::Nonce(_) => {
+                if let Identity::Nonce(nonce) = identity {
+                    write_authentication(&[], 0, nonce, VALID, output);
+                }
+                output.extend_from_slice(&origin);
+                self.advertisement.write(&packet.source, output);
+                return Service::Advertised;
+            }
+        };
+        self.welcome(now, number, key, packet.from, header.nonce);
+        let confirmation = if key == 0 { VALID } else { RENEW };
+        let (client, nonce) = (header.client, header.nonce);
+        let value = write_authentication(client, header.value.len(), nonce, confirmation, output);
+        let covered = output.len();
+        output.extend_from_slice(&origin);
+        let advertisement = self.tunnel.advertisement(number);
+        advertisement
+            .unwrap_or(&self.advertisement)
+            .write(&packet.source, output);
+        let (header, covered) = output.split_at_mut(covered);
+        if let Some(key) = self.clients.keys(number).nth(key) {
+            key.sign(nonce, confirmation, covered, &mut header[value]);
+        }
+        Service::AdvertisedSecure
+    }
+}
+
+/// Whether the client asks for an answer from the other address (S-18).
+const fn is_cone(source: &[u8; 16]) -> bool {
+    u16::from_be_bytes([source[8], source[9]]) & CONE_FLAG != 0
+}

@@ -1,0 +1,4 @@
+mod forward;
+#[allow(dead_code)]
+mod harness;
+mod solicitation;
