@@ -11,6 +11,7 @@ mod fast_path;
 pub mod keys;
 pub mod memory;
 mod relay;
+pub mod secrets;
 mod server;
 mod values;
 
@@ -32,7 +33,7 @@ pub use server::{
     ALLOW_MAX, BURST, Client, EXTRA_PREFIXES_MAX, ICMPV6_PAYLOAD, RATE, RETIRED_SECRETS_MAX,
     Server, ServerXdp,
 };
-pub use values::{Algorithm, ApiAddress, ClientId, Ipv4Choice, OuterChecksum, XdpMode};
+pub use values::{ApiAddress, ClientId, Ipv4Choice, OuterChecksum, XdpMode};
 
 /// Where the configuration is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/teredo/teredo.toml";

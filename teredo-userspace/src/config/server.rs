@@ -6,8 +6,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use teredo_common::{address::ServicePrefix, scope::Ipv4Scope, wire};
 
-use super::values::{self, Algorithm, ClientId, XdpMode};
-use crate::sunset::Date;
+use super::values::{self, ClientId, XdpMode};
+use crate::{sunset::Date, wire::authentication::Algorithm};
 
 /// Permitted `server.rate`, `server.network-rate` and `server.total-rate`, per second.
 pub const RATE: RangeInclusive<u64> = 1..=100_000_000;
@@ -106,7 +106,7 @@ pub struct Client {
     #[serde(with = "values::text")]
     pub id: ClientId,
     /// The algorithm of its keys.
-    #[serde(default)]
+    #[serde(default, with = "values::algorithm")]
     pub algorithm: Algorithm,
     /// The file with its key.
     #[serde(deserialize_with = "values::absolute_path")]

@@ -124,17 +124,6 @@ pub fn from_hexadecimal(digits: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-/// How a client's messages are authenticated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Algorithm {
-    /// 16 octets, as the draft of 2002 has it.
-    #[default]
-    HmacMd5,
-    /// 20 octets, as RFC 4380 has it.
-    HmacSha1,
-}
-
 /// Where the API listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiAddress {
@@ -371,6 +360,36 @@ pub mod scope {
             Name::Strict => Ipv4Scope::Strict,
             Name::Rfc4380 => Ipv4Scope::Rfc4380,
             Name::Lab => Ipv4Scope::Lab,
+        })
+    }
+}
+
+/// `server.client.algorithm`.
+pub mod algorithm {
+    use super::Deserializer;
+    use serde::{Deserialize, Serialize, Serializer};
+
+    use crate::wire::authentication::Algorithm;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    enum Name {
+        HmacMd5,
+        HmacSha1,
+    }
+
+    pub fn serialize<S: Serializer>(value: &Algorithm, to: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Algorithm::HmacMd5 => Name::HmacMd5,
+            Algorithm::HmacSha1 => Name::HmacSha1,
+        }
+        .serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Algorithm, D::Error> {
+        Ok(match Name::deserialize(from)? {
+            Name::HmacMd5 => Algorithm::HmacMd5,
+            Name::HmacSha1 => Algorithm::HmacSha1,
         })
     }
 }

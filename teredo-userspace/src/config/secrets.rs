@@ -1,0 +1,332 @@
+//! The keys of clients, which are in files of their own and never in the configuration.
+//!
+//! A key goes from its file into [`Key`], which shows it to nobody.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    libc::O_NONBLOCK,
+    unistd::{Uid, User},
+};
+use thiserror::Error;
+
+use super::{Config, values::from_hexadecimal};
+use crate::{
+    protocol::server::Client,
+    wire::authentication::{Algorithm, Key, MIN_SECRET},
+};
+
+/// The most octets of a secret.
+const MAX_SECRET: usize = 1_024;
+/// The most octets of a file: digits and the end of the line.
+const MAX_FILE: u64 = 2 * MAX_SECRET as u64 + 2;
+/// What a file's mode permits others than its owner.
+const OTHERS: u32 = 0o077;
+const PERMISSIONS: u32 = 0o7777;
+
+/// Why a key was refused, in one sentence with the mend. Nothing of the key is in it.
+#[derive(Debug, Error)]
+#[error("the key of client {client}, {}, {refusal}", file.display())]
+pub struct Error {
+    /// What the client calls itself.
+    pub client: String,
+    /// The file.
+    pub file: PathBuf,
+    /// What is wrong with it.
+    pub refusal: Refusal,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, Error)]
+pub enum Refusal {
+    /// There is none.
+    #[error("does not exist: make it with `(umask 077; openssl rand -hex 16 > FILE)`")]
+    Missing,
+    /// It cannot be read.
+    #[error("cannot be read: {0}; start as a user who may read it")]
+    Unreadable(io::Error),
+    /// It is a directory or a device.
+    #[error("is not a regular file: name a file that holds one line of hexadecimal digits")]
+    NotRegular,
+    /// Others than the owner may do something with it.
+    #[error("has mode {mode:04o}, but nobody except its owner may have access: `chmod 600` it")]
+    Exposed {
+        /// The permissions.
+        mode: u32,
+    },
+    /// Somebody owns it who could change it.
+    #[error("belongs to user {owner}, not to root or the daemon's user: `chown root` it")]
+    Owner {
+        /// The number of the user.
+        owner: u32,
+    },
+    /// Not the digits of octets.
+    #[error("does not hold one line of hexadecimal digits, two for each octet")]
+    NotHexadecimal,
+    /// Could be found by trying.
+    #[error(
+        "holds {octets} octets, but a key has {MIN_SECRET} or more, from a source of random numbers \
+         such as `openssl rand -hex 16`"
+    )]
+    Short {
+        /// How many.
+        octets: usize,
+    },
+    /// More than anybody needs.
+    #[error("holds more than the {MAX_SECRET} octets that a key may have")]
+    Long,
+}
+
+/// Reads the keys of all clients of the server; none without a server. Call it while the process
+/// still is who started it.
+///
+/// # Errors
+///
+/// For the first file that is refused.
+pub fn load(config: &Config) -> Result<Vec<Client>, Error> {
+    let owners = owners(&config.node.user);
+    let clients = config.server.iter().flat_map(|server| &server.clients);
+    clients
+        .map(|client| {
+            let key = |file: &PathBuf| {
+                read(client.algorithm, file, &owners).map_err(|refusal| Error {
+                    client: client.id.to_string(),
+                    file: file.clone(),
+                    refusal,
+                })
+            };
+            Ok(Client {
+                id: client.id.octets().to_vec(),
+                key: key(&client.secret_file)?,
+                retired: client
+                    .retired_secret_files
+                    .iter()
+                    .map(key)
+                    .collect::<Result<_, _>>()?,
+                prefix: client.prefix,
+            })
+        })
+        .collect()
+}
+
+/// Who may own files with keys: root, who runs this, and who the daemon will become.
+fn owners(user: &str) -> Vec<Uid> {
+    let mut owners = vec![Uid::from_raw(0), Uid::effective()];
+    if let Ok(Some(user)) = User::from_name(user) {
+        owners.push(user.uid);
+    }
+    owners
+}
+
+fn read(algorithm: Algorithm, file: &Path, owners: &[Uid]) -> Result<Key, Refusal> {
+    let mut opened = open(file)?;
+    // Of the opened file, so that nobody changes it in between.
+    let metadata = opened.metadata().map_err(Refusal::Unreadable)?;
+    if !metadata.is_file() {
+        return Err(Refusal::NotRegular);
+    }
+    if !owners.contains(&Uid::from_raw(metadata.uid())) {
+        let owner = metadata.uid();
+        return Err(Refusal::Owner { owner });
+    }
+    if metadata.mode() & OTHERS != 0 {
+        let mode = metadata.mode() & PERMISSIONS;
+        return Err(Refusal::Exposed { mode });
+    }
+    if metadata.len() > MAX_FILE {
+        return Err(Refusal::Long);
+    }
+    let mut text = Vec::new();
+    opened.read_to_end(&mut text).map_err(Refusal::Unreadable)?;
+    let secret = str::from_utf8(&text).ok().and_then(one_line);
+    let secret = secret.ok_or(Refusal::NotHexadecimal)?;
+    if secret.len() > MAX_SECRET {
+        return Err(Refusal::Long);
+    }
+    let octets = secret.len();
+    Key::new(algorithm, &secret).map_err(|_| Refusal::Short { octets })
+}
+
+fn open(file: &Path) -> Result<File, Refusal> {
+    // A pipe without anybody at the other end is not waited for.
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(O_NONBLOCK)
+        .open(file);
+    opened.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Refusal::Missing,
+        _ => Refusal::Unreadable(error),
+    })
+}
+
+/// The octets whose digits make the only line of the text.
+fn one_line(text: &str) -> Option<Vec<u8>> {
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    from_hexadecimal(line.strip_suffix('\r').unwrap_or(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use nix::{sys::stat::Mode, unistd::mkfifo};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::wire::encapsulation::Authentication;
+
+    const DIGITS: &str = "00112233445566778899aabbccddeeff";
+
+    fn write(directory: &TempDir, name: &str, text: &str, mode: u32) -> PathBuf {
+        let file = directory.path().join(name);
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        file
+    }
+
+    fn refusal(text: &str, mode: u32) -> String {
+        let directory = TempDir::new().unwrap();
+        let file = write(&directory, "key", text, mode);
+        let owners = [Uid::effective()];
+        read(Algorithm::HmacMd5, &file, &owners)
+            .expect_err(text)
+            .to_string()
+    }
+
+    fn config(file: &Path, retired: &Path) -> Config {
+        let text = format!(
+            "[server]\nipv4 = [\"198.51.100.1\", \"198.51.100.2\"]\n[[server.client]]\nid = \
+             \"alice\"\nalgorithm = \"hmac-sha1\"\nsecret-file = {file:?}\nretired-secret-files = \
+             [{retired:?}]\nprefix = \"2001:db8:1:2::/64\""
+        );
+        Config::parse(&text, Path::new("teredo.toml")).unwrap()
+    }
+
+    #[test]
+    fn a09_keys_come_from_files() {
+        let directory = TempDir::new().unwrap();
+        let file = write(&directory, "new", &format!("{DIGITS}\n"), 0o600);
+        let retired = write(&directory, "old", &DIGITS.to_uppercase(), 0o400);
+        let clients = load(&config(&file, &retired)).unwrap();
+        let [client] = &*clients else {
+            panic!("{clients:?}");
+        };
+        assert_eq!(client.id, b"alice");
+        assert_eq!(client.prefix.unwrap().to_string(), "2001:db8:1:2::/64");
+        let secret: [u8; 16] = std::array::from_fn(|index| index as u8 * 0x11);
+        let expected = Key::new(Algorithm::HmacSha1, &secret).unwrap();
+        let (nonce, mut value) = ([7; 8], [0; 20]);
+        expected.sign(nonce, 0, b"covered", &mut value);
+        let header = Authentication {
+            client: b"alice",
+            value: &value,
+            nonce,
+            confirmation: 0,
+        };
+        assert!(client.key.verify(&header, b"covered"));
+        assert!(client.retired[0].verify(&header, b"covered"));
+    }
+
+    #[test]
+    fn a09_nothing_shows_a_key() {
+        let directory = TempDir::new().unwrap();
+        let file = write(&directory, "key", DIGITS, 0o600);
+        let clients = load(&config(&file, &file)).unwrap();
+        let shown = format!("{clients:?}");
+        for secret in [DIGITS, "0011", "[0, 17", "34, 51"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+        // Nor does a message about what is nearly a key.
+        for (text, mode) in [
+            (&DIGITS[..30], 0o600),
+            (DIGITS, 0o644),
+            (&DIGITS[1..], 0o600),
+        ] {
+            let sentence = refusal(text, mode);
+            assert!(!sentence.contains("2233"), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn a09_what_is_not_a_key_is_refused() {
+        for (text, rule) in [
+            ("", "holds 0 octets, but a key has 16 or more"),
+            (&DIGITS[..30], "holds 15 octets, but a key has 16 or more"),
+            (
+                &DIGITS[..31],
+                "does not hold one line of hexadecimal digits",
+            ),
+            (
+                "correct horse battery staple",
+                "does not hold one line of hexadecimal digits",
+            ),
+            (&format!("{DIGITS}\n{DIGITS}\n"), "does not hold one line"),
+            (&format!(" {DIGITS}"), "does not hold one line"),
+            (&format!("{DIGITS}\n\n"), "does not hold one line"),
+            (&format!("0x{DIGITS}"), "does not hold one line"),
+            (&"0".repeat(2_050), "holds more than the 1024 octets"),
+            (&"0".repeat(100_000), "holds more than the 1024 octets"),
+        ] {
+            let sentence = refusal(text, 0o600);
+            assert!(sentence.contains(rule), "{text}: {sentence}");
+            assert!(!sentence.contains('\n'), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn a09_nobody_but_the_owner_has_access() {
+        for mode in [
+            0o640, 0o604, 0o620, 0o602, 0o610, 0o601, 0o644, 0o666, 0o777,
+        ] {
+            let sentence = refusal(DIGITS, mode);
+            let expected = format!("has mode {mode:04o}, but nobody except its owner");
+            assert!(sentence.contains(&expected), "{sentence}");
+        }
+        let directory = TempDir::new().unwrap();
+        let file = write(&directory, "key", DIGITS, 0o600);
+        let somebody = Uid::from_raw(Uid::effective().as_raw() + 1);
+        let owner = read(Algorithm::HmacMd5, &file, &[somebody]).unwrap_err();
+        assert!(matches!(owner, Refusal::Owner { .. }), "{owner}");
+    }
+
+    #[test]
+    fn a09_only_a_file_holds_a_key() {
+        let directory = TempDir::new().unwrap();
+        let pipe = directory.path().join("pipe");
+        mkfifo(&pipe, Mode::S_IRUSR).unwrap();
+        let missing = directory.path().join("missing");
+        let owners = [Uid::effective()];
+        for (file, rule) in [
+            (directory.path(), "is not a regular file"),
+            (&pipe, "is not a regular file"),
+            (Path::new("/dev/null"), "is not a regular file"),
+            (&missing, "does not exist: make it with"),
+        ] {
+            let refusal = read(Algorithm::HmacMd5, file, &owners).unwrap_err();
+            let sentence = refusal.to_string();
+            assert!(sentence.contains(rule), "{}: {sentence}", file.display());
+        }
+        let linked = write(&directory, "key", DIGITS, 0o600);
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(linked, &link).unwrap();
+        assert!(read(Algorithm::HmacMd5, &link, &owners).is_ok());
+    }
+
+    #[test]
+    fn a_refused_file_is_named() {
+        let directory = TempDir::new().unwrap();
+        let file = write(&directory, "new", DIGITS, 0o600);
+        let retired = write(&directory, "old", DIGITS, 0o644);
+        let sentence = load(&config(&file, &retired)).unwrap_err().to_string();
+        let expected = format!(
+            "the key of client alice, {}, has mode 0644",
+            retired.display()
+        );
+        assert!(sentence.starts_with(&expected), "{sentence}");
+    }
+}
