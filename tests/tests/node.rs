@@ -64,7 +64,7 @@ impl Running {
         let (started, handle) = std::sync::mpsc::channel();
         let thread = namespace.spawn(move || {
             runtime()?.block_on(async {
-                let node = Node::start(config).await?;
+                let node = Node::start(config, Vec::new()).await?;
                 started.send(node.handle())?;
                 let (stop, crash) = (Notify::new(), Notify::new());
                 let end = async {

@@ -23,6 +23,8 @@ pub enum Request {
         /// For the answer.
         reply: oneshot::Sender<Page>,
     },
+    /// No new clients and peers from now on; answered when it is so.
+    Drain(oneshot::Sender<()>),
 }
 
 /// Some of the peers. Peers that come or go between two pages may be missed.
@@ -67,6 +69,15 @@ impl Handle {
     /// When the node has ended.
     pub async fn peers(&self, cursor: u64) -> Result<Page, Stopped> {
         self.ask(|reply| Request::Peers { cursor, reply }).await
+    }
+
+    /// Has the node take no new clients and peers from now on (S-27, R-26).
+    ///
+    /// # Errors
+    ///
+    /// When the node has ended.
+    pub async fn drain(&self) -> Result<(), Stopped> {
+        self.ask(Request::Drain).await
     }
 
     async fn ask<T>(

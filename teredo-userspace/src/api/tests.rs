@@ -59,6 +59,7 @@ async fn node(mut requests: mpsc::Receiver<Request>, peers: usize) {
                 };
                 drop(reply.send(page));
             }
+            Request::Drain(reply) => reply.send(()).unwrap(),
         }
     }
 }

@@ -67,7 +67,7 @@ async fn daemon(config: Config) -> Result<()> {
     first_trouble(&check::examine(&config).await)?;
     let listeners = api::listen(&config.node.api)?;
     let name = config.node.name.clone();
-    let node = Node::start(config).await?;
+    let node = Node::start(config, Vec::new()).await?;
     let handle = node.handle();
     let server = tokio::spawn(api::serve(listeners, handle.clone()));
     let watchdog = tokio::spawn(feed_watchdog(handle));

@@ -20,6 +20,8 @@ pub use prometheus::{CONTENT_TYPE, render};
 pub const DECAP_NOT_TAKEN: &str = "decap-not-taken";
 /// Reason of a drop: the relay sent a datagram to a client, and the kernel did not take it.
 pub const ENCAP_NOT_TAKEN: &str = "encap-not-taken";
+/// Reason of a drop: the server sent a packet, and the kernel did not take it.
+pub const NOT_TAKEN: &str = "not-taken";
 
 /// Which of the two paths handled a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -336,7 +338,7 @@ mod tests {
     #[test]
     fn every_reason_is_documented_and_no_other() {
         let daemon = DropReason::ALL.iter().map(|reason| reason.reason());
-        let host = [DECAP_NOT_TAKEN, ENCAP_NOT_TAKEN];
+        let host = [DECAP_NOT_TAKEN, ENCAP_NOT_TAKEN, NOT_TAKEN];
         for (heading, reasons) in [
             ("## Dropped by the daemon", daemon.chain(host).collect()),
             ("## Dropped by the fast path", verdicts(Action::Drop)),

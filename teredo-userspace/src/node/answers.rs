@@ -9,7 +9,7 @@ use crate::{
         handle::PAGE,
         types::{Peer, PeerState},
     },
-    metrics::{DECAP_NOT_TAKEN, ENCAP_NOT_TAKEN, Snapshot},
+    metrics::{DECAP_NOT_TAKEN, ENCAP_NOT_TAKEN, NOT_TAKEN, Snapshot},
     protocol::relay::PeerInfo,
 };
 
@@ -19,20 +19,30 @@ impl Node {
         match request {
             Request::Numbers(reply) => drop(reply.send(self.snapshot())),
             Request::Peers { cursor, reply } => drop(reply.send(self.page(cursor))),
+            Request::Drain(reply) => {
+                self.drain();
+                let _ = reply.send(());
+            }
         }
     }
 
     fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot {
-            name: self.config.node.name.clone(),
+            name: self.config.name.clone(),
             uptime: self.started.elapsed(),
             xdp: self.fast_path.attachments().to_vec(),
             xdp_refused: self.fast_path.refused(),
             ..Snapshot::default()
         };
-        snapshot.add_relay(&self.relay.statistics());
-        snapshot.add_dropped(DECAP_NOT_TAKEN, self.losses.decapsulated);
-        snapshot.add_dropped(ENCAP_NOT_TAKEN, self.losses.encapsulated);
+        if let Some(role) = &self.relay {
+            snapshot.add_relay(&role.relay.statistics());
+            snapshot.add_dropped(DECAP_NOT_TAKEN, role.losses.decapsulated);
+            snapshot.add_dropped(ENCAP_NOT_TAKEN, role.losses.encapsulated);
+        }
+        if let Some(role) = &self.server {
+            let losses = role.losses();
+            snapshot.add_dropped(NOT_TAKEN, losses.datagrams + losses.native + losses.tunnel);
+        }
         snapshot.add_verdicts(&self.fast_path.counters());
         snapshot
     }
@@ -40,7 +50,8 @@ impl Node {
     fn page(&mut self, cursor: u64) -> Page {
         let now = clock::now();
         let start = usize::try_from(cursor).unwrap_or(usize::MAX);
-        let mut rest = self.relay.peers().skip(start);
+        let peers = self.relay.iter().flat_map(|role| role.relay.peers());
+        let mut rest = peers.skip(start);
         let peers: Vec<_> = rest
             .by_ref()
             .take(PAGE)

@@ -6,109 +6,158 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use rand::{TryRng as _, rngs::SysRng};
-use teredo_common::maps::Settings;
+use teredo_common::{
+    address::ServicePrefix,
+    limiter::{Limits, Rate},
+    maps::Settings,
+};
 
 use super::{
-    Losses, Node, clock,
+    Node, clock,
     fast_path::{self, FastPath},
-    register,
+    relay::RelayRole,
+    server::{ServerRole, Socket},
 };
 use crate::{
     api::Handle,
     config::{self, Config, Ipv4Choice},
     datapath::{
-        route::{self, Addresses, Family, Routes},
-        tun::{PacketBatch, Tun},
-        udp::{ReceiveBatch, UdpSocket},
+        route::{Addresses, Routes},
+        udp::UdpSocket,
         watch::Watch,
     },
-    protocol::relay::{self, Relay},
+    protocol::{
+        dual::Entry,
+        relay,
+        server::{self, Buckets, Client, Server},
+    },
 };
 
-pub async fn start(config: Config) -> Result<Node> {
-    let (Some(role), None) = (config.relay.clone(), &config.server) else {
-        bail!("this version cannot run the role server yet: remove the section [server]");
-    };
+/// Of the packets that may leave in a second, the part that may leave at once.
+const TOTAL_BURST: u32 = 10;
+
+/// What is there before anything of the host is changed.
+struct Prepared {
+    own: Addresses,
+    relay_lifetime: Duration,
+    server: Option<(server::Config, [Socket; 2])>,
+}
+
+pub async fn start(config: Config, clients: Vec<Client>) -> Result<Node> {
     let watch = Watch::open().context("cannot watch the kernel's routing")?;
     let routes = Routes::open()?;
-    let address = outer_address(&role, &routes).await?;
-    let udp = UdpSocket::bind(SocketAddrV4::new(address, role.port))?;
-    let addresses = routes.addresses().await?;
-    let relay_config = relay_config(&config.node, &role, udp.local, &addresses);
-    let peer_lifetime = relay_config.peer_lifetime;
-    let relay = Relay::new(relay_config, seed()?, clock::now());
-    let tun = Tun::open(&role.tun)?;
-    let interface = (!tun.is_taken_over()).then_some(tun.index());
-    let mtu = role.mtu;
+    let own = routes.addresses().await?;
+    let relay_address = match &config.relay {
+        Some(relay) => Some(outer_address(relay, &routes).await?),
+        None => None,
+    };
+    let shared = is_shared(&config, relay_address);
+    let mut prepared = Prepared {
+        own,
+        relay_lifetime: Duration::ZERO,
+        server: None,
+    };
+    let mut relay_udp = match (&config.relay, relay_address) {
+        (Some(relay), Some(address)) => {
+            Some(UdpSocket::bind(SocketAddrV4::new(address, relay.port))?)
+        }
+        _ => None,
+    };
+    if let Some(server) = &config.server {
+        let [primary, secondary] = server
+            .ipv4
+            .map(|address| SocketAddrV4::new(address, server.port));
+        let primary = match &mut relay_udp {
+            Some(udp) if shared => Socket::Shared(udp.local, udp.sender.try_clone()?),
+            _ => Socket::Own(UdpSocket::bind(primary)?),
+        };
+        let sockets = [primary, Socket::Own(UdpSocket::bind(secondary)?)];
+        let relay = relay_udp.as_ref().map(|udp| udp.local);
+        let protocol = server_config(&config, server, relay, &prepared.own, clients)?;
+        prepared.server = Some((protocol, sockets));
+    }
+    let mut relay = None;
+    if let (Some(section), Some(udp)) = (&config.relay, relay_udp) {
+        let protocol = relay_config(&config, section, udp.local, &prepared.own);
+        prepared.relay_lifetime = protocol.peer_lifetime;
+        let shared = config.server.as_ref().filter(|_| shared);
+        let entry = shared
+            .map(|server| Entry::new(server.primary(), server.port, prefixes(&config, server)));
+        relay = Some(RelayRole::new(
+            section.clone(),
+            protocol,
+            random()?,
+            udp,
+            entry,
+        )?);
+    }
     let (handle, requests) = Handle::new();
     let mut node = Node {
+        config: config.node.clone(),
         started: Instant::now(),
         relay,
-        endpoint: udp.local,
-        sender: udp.sender,
-        receiver: register(udp.receiver)?,
-        marked: register(udp.marked)?,
-        tun: register(tun)?,
+        server: None,
         fast_path: FastPath::default(),
         routes,
         watch,
         requests,
         handle,
-        datagrams: ReceiveBatch::new(),
-        packets: PacketBatch::new(mtu),
-        transmits: Vec::new(),
-        losses: Losses::default(),
-        is_at_home: true,
-        config,
-        role,
     };
-    match node.set_up(&addresses.ipv4, peer_lifetime).await {
+    match node.set_up(&config, prepared).await {
         Ok(()) => Ok(node),
         Err(error) => {
-            node.abandon(interface).await;
+            node.abandon().await;
             Err(error)
         }
     }
 }
 
 impl Node {
-    /// Makes the TUN interface ready, starts the fast path, and at last has packets come.
-    async fn set_up(&mut self, own_ipv4: &[Ipv4Addr], peer_lifetime: Duration) -> Result<()> {
-        let tun = self.tun.get_ref();
-        let (relay, checksum) = (&self.role, self.role.xdp.outer_checksum);
-        self.routes.bring_up(tun.index(), relay.mtu).await?;
-        if !relay.host_specific {
-            for family in [Family::Ipv4, Family::Ipv6] {
-                route::set_forwarding(family, tun.name(), true)?;
-            }
+    /// Makes the TUN interfaces ready, starts the fast path, and at last has packets come.
+    async fn set_up(&mut self, config: &Config, prepared: Prepared) -> Result<()> {
+        if let Some(relay) = &mut self.relay {
+            relay.bring_up(&self.routes).await?;
+            let settings = Settings {
+                peer_lifetime: prepared.relay_lifetime.as_nanos() as u64,
+                relay: relay.endpoint().into(),
+                mtu: relay.config.mtu,
+                prefix: config.node.prefix,
+                tunnel: relay.tun().index(),
+                flags: fast_path::flags(relay.config.xdp.outer_checksum),
+                interface_mask: 0,
+            };
+            let own = &prepared.own.ipv4;
+            self.fast_path =
+                FastPath::start(config, &relay.config, &self.routes, own, settings).await?;
+            self.fast_path.hand_over(&mut relay.relay, clock::now())?;
+            relay.hold_route(&self.routes).await?;
         }
-        let settings = Settings {
-            peer_lifetime: peer_lifetime.as_nanos() as u64,
-            relay: self.endpoint().into(),
-            mtu: relay.mtu,
-            prefix: self.config.node.prefix,
-            tunnel: tun.index(),
-            flags: fast_path::flags(checksum),
-            interface_mask: 0,
-        };
-        self.fast_path =
-            FastPath::start(&self.config, relay, &self.routes, own_ipv4, settings).await?;
-        self.fast_path.hand_over(&mut self.relay, clock::now())?;
-        self.hold_route().await
+        if let (Some(section), Some((protocol, sockets))) = (&config.server, prepared.server) {
+            let routed = protocol
+                .clients
+                .iter()
+                .filter_map(|client| client.prefix)
+                .collect();
+            let server = Server::new(protocol, Buckets::new(), clock::now());
+            let prefix = config.node.prefix;
+            let role = ServerRole::new(section, prefix, server, sockets, routed)?;
+            self.server.insert(role).bring_up(&self.routes).await?;
+        }
+        Ok(())
     }
 
     /// Takes back what [`Self::set_up`] did before it failed. What was there before it stays: it
     /// may be of use to the next start.
-    async fn abandon(&mut self, new_interface: Option<u32>) {
+    async fn abandon(&mut self) {
         if let Err(error) = mem::take(&mut self.fast_path).abandon() {
             tracing::warn!("{error}");
         }
-        if let Some(interface) = new_interface
-            && let Err(error) = self.routes.remove_link(interface).await
-        {
-            tracing::warn!("{error}");
+        for (interface, is_taken_over) in self.interfaces() {
+            if !is_taken_over && let Err(error) = self.routes.remove_link(interface).await {
+                tracing::warn!("{error}");
+            }
         }
     }
 }
@@ -124,18 +173,27 @@ async fn outer_address(relay: &config::Relay, routes: &Routes) -> Result<Ipv4Add
     }
 }
 
+/// Whether the relay and the server have one port together (S-30).
+fn is_shared(config: &Config, relay_address: Option<Ipv4Addr>) -> bool {
+    let (Some(relay), Some(server)) = (&config.relay, &config.server) else {
+        return false;
+    };
+    relay_address == Some(server.primary()) && relay.port == server.port
+}
+
 fn relay_config(
-    node: &config::Node,
+    config: &Config,
     relay: &config::Relay,
     endpoint: SocketAddrV4,
     own: &Addresses,
 ) -> relay::Config {
     relay::Config {
-        prefix: node.prefix,
+        prefix: config.node.prefix,
         served: relay.serve.clone(),
         host_specific: relay.host_specific,
         own_ipv4: own.ipv4.clone(),
         own_ipv6: own.ipv6.clone(),
+        own_server: config.server.as_ref().map(config::Server::primary),
         ipv4_scope: relay.ipv4_scope,
         mtu: relay.mtu,
         max_peers: relay.max_peers,
@@ -145,11 +203,50 @@ fn relay_config(
     }
 }
 
+/// The service prefixes whose clients the server serves; the first is the one that it advertises.
+fn prefixes(config: &Config, server: &config::Server) -> Vec<ServicePrefix> {
+    let mut prefixes = vec![config.node.prefix];
+    prefixes.extend(&server.extra_prefixes);
+    prefixes
+}
+
+fn server_config(
+    config: &Config,
+    section: &config::Server,
+    relay: Option<SocketAddrV4>,
+    own: &Addresses,
+    clients: Vec<Client>,
+) -> Result<server::Config> {
+    let [primary, secondary] = section.ipv4;
+    Ok(server::Config {
+        port: section.port,
+        prefixes: prefixes(config, section),
+        own_ipv4: own.ipv4.clone(),
+        relay: relay.map(Into::into),
+        ipv4_scope: section.ipv4_scope,
+        mtu: (section.mtu != 0).then_some(section.mtu),
+        require_authentication: section.require_auth,
+        clients,
+        forward_echo: section.forward_echo,
+        forward_echo_reply: section.forward_echo_replies,
+        forward_foreign: section.forward_foreign,
+        icmpv6_payload: section.icmpv6_payload,
+        allow: section.allow.clone(),
+        limits: Limits {
+            seed: u64::from_ne_bytes(random()?),
+            source: Rate::new(section.rate, section.burst),
+            network: Rate::new(section.network_rate, section.network_burst),
+            total: Rate::new(section.total_rate, section.total_rate / TOTAL_BURST),
+        },
+        ..server::Config::new(primary, secondary)
+    })
+}
+
 /// Randomness that nobody can guess.
-fn seed() -> Result<[u8; 32]> {
-    let mut seed = [0; 32];
+fn random<const LENGTH: usize>() -> Result<[u8; LENGTH]> {
+    let mut octets = [0; LENGTH];
     SysRng
-        .try_fill_bytes(&mut seed)
+        .try_fill_bytes(&mut octets)
         .context("the system has no random numbers")?;
-    Ok(seed)
+    Ok(octets)
 }

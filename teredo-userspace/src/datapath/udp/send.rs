@@ -37,6 +37,15 @@ impl Sender {
         }
     }
 
+    /// Another that sends from the same port.
+    ///
+    /// # Errors
+    ///
+    /// When the process has too many open files.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self::new(self.socket.try_clone()?))
+    }
+
     /// Sends each payload to its endpoint and returns how many the kernel took. What it does not
     /// take (no route, a full queue, a firewall) is lost, as in any router.
     ///

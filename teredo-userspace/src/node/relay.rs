@@ -1,0 +1,345 @@
+//! The relay role: its socket, its TUN interface and the protocol between them.
+
+use std::{
+    cell::RefCell,
+    mem,
+    net::{Ipv4Addr, SocketAddrV4},
+    pin::Pin,
+};
+
+use anyhow::{Context as _, Result};
+use teredo_common::{
+    address::{Endpoint, ServicePrefix},
+    time::Instant,
+    wire::IPV6_HEADER,
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::{Sleep, sleep},
+};
+
+use super::{
+    clock,
+    fast_path::FastPath,
+    port::{Port, register},
+    server::ServerRole,
+};
+use crate::{
+    config,
+    datapath::{
+        BATCH,
+        route::{self, Addresses, Family, Routes},
+        tun::{PacketBatch, Tun},
+        udp::{ReceiveBatch, Sender, UdpSocket},
+    },
+    protocol::{
+        dual::{Entry, Role},
+        relay::{self, Relay, Transmit},
+    },
+    wire::ipv6::Header,
+};
+
+/// The running relay.
+#[derive(Debug)]
+pub struct RelayRole {
+    pub config: config::Relay,
+    pub relay: Relay,
+    pub losses: Losses,
+    prefix: ServicePrefix,
+    endpoint: SocketAddrV4,
+    sender: Sender,
+    port: Port,
+    tun: AsyncFd<Tun>,
+    /// Tells what is for the server, if the port is the server's too.
+    entry: Option<Entry>,
+    datagrams: ReceiveBatch,
+    packets: PacketBatch,
+    transmits: Vec<Transmit>,
+    timer: Pin<Box<Sleep>>,
+    armed: Option<Instant>,
+    is_at_home: bool,
+}
+
+/// Packets that the relay let pass and the kernel did not take.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Losses {
+    /// IPv6 packets.
+    pub decapsulated: u64,
+    /// Datagrams.
+    pub encapsulated: u64,
+}
+
+/// What has come.
+#[derive(Clone, Copy, Debug)]
+pub enum Input {
+    /// Datagrams from clients.
+    Datagrams,
+    /// Packets from the kernel.
+    Packets,
+    /// The time that the protocol waits for.
+    Time,
+}
+
+impl RelayRole {
+    /// Opens the socket and the TUN interface.
+    pub fn new(
+        config: config::Relay,
+        protocol: relay::Config,
+        seed: [u8; 32],
+        udp: UdpSocket,
+        entry: Option<Entry>,
+    ) -> Result<Self> {
+        let prefix = protocol.prefix;
+        let relay = Relay::new(protocol, seed, clock::now());
+        let tun = Tun::open(&config.tun)?;
+        Ok(Self {
+            relay,
+            losses: Losses::default(),
+            prefix,
+            endpoint: udp.local,
+            sender: udp.sender,
+            port: Port::new(udp.receiver, udp.marked)?,
+            tun: register(tun)?,
+            entry,
+            datagrams: ReceiveBatch::new(),
+            packets: PacketBatch::new(config.mtu),
+            transmits: Vec::new(),
+            timer: Box::pin(sleep(clock::NEVER)),
+            armed: None,
+            is_at_home: true,
+            config,
+        })
+    }
+
+    /// Where the relay is.
+    pub fn endpoint(&self) -> SocketAddrV4 {
+        self.endpoint
+    }
+
+    /// The TUN interface.
+    pub fn tun(&self) -> &Tun {
+        self.tun.get_ref()
+    }
+
+    /// Makes the TUN interface ready.
+    pub async fn bring_up(&self, routes: &Routes) -> Result<()> {
+        let tun = self.tun();
+        routes.bring_up(tun.index(), self.config.mtu).await?;
+        if !self.config.host_specific {
+            for family in [Family::Ipv4, Family::Ipv6] {
+                route::set_forwarding(family, tun.name(), true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for something to do. Cancelling loses nothing.
+    pub async fn input(&mut self) -> Result<Input> {
+        let deadline = self.relay.poll_timeout().map(|(deadline, _)| deadline);
+        if deadline != self.armed {
+            self.armed = deadline;
+            arm(self.timer.as_mut(), deadline);
+        }
+        let datagrams = RefCell::new(&mut self.datagrams);
+        tokio::select! {
+            received = self.port.receive(&datagrams) => {
+                received.context("the UDP socket failed")?;
+                Ok(Input::Datagrams)
+            }
+            read = self.tun.async_io(Interest::READABLE, |tun| tun.read(&mut self.packets)) => {
+                read.with_context(|| tun_failure(self.tun.get_ref()))?;
+                Ok(Input::Packets)
+            }
+            () = &mut self.timer => {
+                self.armed = None;
+                Ok(Input::Time)
+            }
+        }
+    }
+
+    /// Does what there is to do. Afterwards, [`Self::settle`].
+    pub fn handle(&mut self, input: Input, server: Option<&mut ServerRole>) {
+        match (input, server) {
+            (Input::Datagrams, Some(server)) if self.entry.is_some() => self.share(server),
+            (Input::Datagrams, _) => self.decapsulate(),
+            (Input::Packets, _) => self.encapsulate(),
+            (Input::Time, _) => self.relay.handle_timeout(clock::now()),
+        }
+    }
+
+    /// From clients to the kernel.
+    fn decapsulate(&mut self) {
+        let now = clock::now();
+        for datagram in self.datagrams.datagrams() {
+            if let Ok(header) = Header::parse(datagram.payload) {
+                self.relay.anticipate(&header.source());
+            }
+        }
+        let (tun, losses) = (self.tun.get_ref(), &mut self.losses.decapsulated);
+        let mut packets: [&[u8]; BATCH] = [&[]; BATCH];
+        let mut count = 0;
+        for datagram in self.datagrams.datagrams() {
+            let packet = self.relay.handle_datagram(
+                now,
+                datagram.source.into(),
+                datagram.ecn,
+                datagram.payload,
+            );
+            if let Some(packet) = packet {
+                packets[count] = packet;
+                count += 1;
+            }
+            if count == BATCH {
+                *losses += (count - tun.write(&packets)) as u64;
+                count = 0;
+            }
+        }
+        *losses += (count - tun.write(&packets[..count])) as u64;
+    }
+
+    /// From clients to the server or the kernel.
+    fn share(&mut self, server: &mut ServerRole) {
+        let Some(entry) = &self.entry else {
+            return;
+        };
+        let now = clock::now();
+        for datagram in self.datagrams.datagrams() {
+            let from = datagram.source.into();
+            if entry.role(&self.relay, now, datagram.payload) == Role::Server {
+                server.take_shared(now, from, datagram.payload);
+                continue;
+            }
+            let packet = self
+                .relay
+                .handle_datagram(now, from, datagram.ecn, datagram.payload);
+            if let Some(packet) = packet {
+                let packet: &[u8] = packet;
+                self.losses.decapsulated += (1 - self.tun.get_ref().write(&[packet])) as u64;
+            }
+        }
+        server.flush();
+    }
+
+    /// From the kernel to clients.
+    fn encapsulate(&mut self) {
+        const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+        let now = clock::now();
+        for packet in self.packets.packets() {
+            if let Ok(header) = Header::parse(packet) {
+                self.relay.anticipate(&header.destination());
+            }
+        }
+        let mut datagrams: [(SocketAddrV4, &[u8]); BATCH] = [(NOWHERE, &[]); BATCH];
+        let mut count = 0;
+        for packet in self.packets.packets() {
+            if let Some((to, payload)) = self.relay.handle_ipv6(now, packet) {
+                datagrams[count] = (to.into(), payload);
+                count += 1;
+            }
+        }
+        let sent = self.sender.send(&datagrams[..count]);
+        self.losses.encapsulated += (count - sent) as u64;
+    }
+
+    /// Sends what the relay wants to send, then follows what it tells.
+    pub fn settle(
+        &mut self,
+        fast_path: &mut FastPath,
+        mut server: Option<&mut ServerRole>,
+    ) -> Result<()> {
+        while let Some(first) = self.relay.poll_transmit() {
+            self.transmits.push(first);
+            while self.transmits.len() < BATCH
+                && let Some(next) = self.relay.poll_transmit()
+            {
+                self.transmits.push(next);
+            }
+            self.transmit(server.as_deref_mut());
+        }
+        while let Some(event) = self.relay.poll_event() {
+            fast_path.follow(event)?;
+        }
+        Ok(())
+    }
+
+    fn transmit(&mut self, server: Option<&mut ServerRole>) {
+        let transmits = mem::take(&mut self.transmits);
+        let (mut datagrams, mut packets) = (Vec::new(), Vec::new());
+        let mut bubbles: Vec<&[u8; IPV6_HEADER]> = Vec::new();
+        for transmit in &transmits {
+            match transmit {
+                Transmit::Datagram { to, payload } => {
+                    datagrams.push(((*to).into(), payload.as_slice()));
+                }
+                Transmit::OwnServer { bubble } => bubbles.push(bubble),
+                Transmit::Ipv6(packet) => packets.push(packet.as_slice()),
+            }
+        }
+        let sent = self.sender.send(&datagrams);
+        self.losses.encapsulated += (datagrams.len() - sent) as u64;
+        let taken = self.tun.get_ref().write(&packets);
+        self.losses.decapsulated += (packets.len() - taken) as u64;
+        if let Some(server) = server {
+            let relay = Endpoint::from(self.endpoint);
+            for bubble in bubbles {
+                server.forward_for_relay(relay, bubble);
+            }
+            server.flush();
+        }
+        // Emptied, with the room that it has.
+        self.transmits = transmits;
+        self.transmits.clear();
+    }
+
+    /// Learns this host's addresses. Without ours among them no packet comes back, so nobody shall
+    /// send any: the route is held only while it is.
+    pub async fn learn(&mut self, addresses: &Addresses, routes: &Routes) -> Result<()> {
+        self.relay
+            .set_own_addresses(&addresses.ipv4, &addresses.ipv6);
+        let address = *self.endpoint.ip();
+        let is_at_home = addresses.ipv4.contains(&address);
+        if is_at_home == self.is_at_home {
+            return Ok(());
+        }
+        self.is_at_home = is_at_home;
+        if is_at_home {
+            tracing::info!("{address} is back");
+        } else {
+            tracing::warn!(
+                "{address} is no address of this host any more: nothing is relayed until it is \
+                 back, or the daemon started again with another"
+            );
+        }
+        self.hold_route(routes).await
+    }
+
+    /// Has the kernel route the service prefix to the relay, or no longer.
+    pub async fn hold_route(&self, routes: &Routes) -> Result<()> {
+        if !self.config.route {
+            return Ok(());
+        }
+        let prefix = config::network(self.prefix);
+        if self.is_at_home {
+            routes.add_route(prefix, self.tun().index()).await?;
+        } else {
+            routes.remove_route(prefix, self.tun().index()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Sets the timer for a deadline of the protocol.
+fn arm(timer: Pin<&mut Sleep>, deadline: Option<Instant>) {
+    let wait = deadline.map_or(clock::NEVER, |deadline| {
+        deadline.saturating_since(clock::now())
+    });
+    timer.reset(tokio::time::Instant::now() + wait);
+}
+
+/// Why a TUN interface cannot be read.
+pub fn tun_failure(tun: &Tun) -> String {
+    format!(
+        "the TUN interface {} was taken down or removed by somebody else",
+        tun.name()
+    )
+}
