@@ -17,9 +17,10 @@ use super::{ConfigFile, check::first_trouble, start_runtime};
 use crate::{
     api::{self, Handle},
     check,
-    config::Config,
+    config::{Config, secrets},
     node::Node,
     privileges,
+    protocol::server::Client,
 };
 
 /// The exit code of a process that a signal ended, as shells tell it, less the signal's number.
@@ -35,12 +36,14 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let config = arguments.file.load()?;
     start_log(&config.node.log)?;
+    // Whom the daemon becomes need not be able to read them.
+    let clients = secrets::load(&config)?;
     // Before there is a second thread, see `Plan::carry_out`.
     if let Some(plan) = privileges::plan(&config)? {
         plan.carry_out(&config)?;
     }
     let runtime = start_runtime()?;
-    let result = runtime.block_on(daemon(config));
+    let result = runtime.block_on(daemon(config, clients));
     // Nothing that still waits for a slow reader of the API holds up the end.
     runtime.shutdown_background();
     result
@@ -61,13 +64,13 @@ fn start_log(filter: &str) -> Result<()> {
     Ok(())
 }
 
-async fn daemon(config: Config) -> Result<()> {
+async fn daemon(config: Config, clients: Vec<Client>) -> Result<()> {
     // From here on no signal ends the process halfway.
     let mut signals = Signals::new()?;
     first_trouble(&check::examine(&config).await)?;
     let listeners = api::listen(&config.node.api)?;
     let name = config.node.name.clone();
-    let node = Node::start(config, Vec::new()).await?;
+    let node = Node::start(config, clients).await?;
     let handle = node.handle();
     let server = tokio::spawn(api::serve(listeners, handle.clone()));
     let watchdog = tokio::spawn(feed_watchdog(handle));

@@ -10,10 +10,11 @@ mod port;
 mod relay;
 mod server;
 mod start;
+mod sunset;
 
 use std::{
     future::{Future, pending},
-    time::{Duration, Instant as StartTime},
+    time::{Duration, Instant as StartTime, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
@@ -25,6 +26,7 @@ use tokio::{
 use fast_path::FastPath;
 use relay::RelayRole;
 use server::ServerRole;
+use sunset::Sunset;
 
 use crate::{
     api::{Handle, Request},
@@ -48,6 +50,8 @@ pub struct Node {
     started: StartTime,
     relay: Option<RelayRole>,
     server: Option<ServerRole>,
+    relay_sunset: Sunset,
+    server_sunset: Sunset,
     fast_path: FastPath,
     routes: Routes,
     watch: Watch,
@@ -115,6 +119,7 @@ impl Node {
     }
 
     fn sweep(&mut self) -> Result<()> {
+        self.watch_sunsets();
         if let Some(relay) = &mut self.relay {
             self.fast_path.sweep(&mut relay.relay)?;
             relay.settle(&mut self.fast_path, self.server.as_mut())?;
@@ -124,11 +129,32 @@ impl Node {
 
     /// Takes no new clients and peers from now on (S-27, R-26).
     fn drain(&mut self) {
+        self.drain_relay();
+        self.drain_server();
+    }
+
+    fn drain_relay(&mut self) {
         if let Some(relay) = &mut self.relay {
             relay.relay.drain();
         }
+    }
+
+    fn drain_server(&mut self) {
         if let Some(server) = &mut self.server {
             server.server().drain(clock::now());
+        }
+    }
+
+    /// A role ends on its day (Z-03).
+    fn watch_sunsets(&mut self) {
+        let now = SystemTime::now();
+        if self.relay_sunset.has_come(now) {
+            tracing::warn!("relay.sunset has come: the relay takes no new peers");
+            self.drain_relay();
+        }
+        if self.server_sunset.has_come(now) {
+            tracing::warn!("server.sunset has come: the server takes no new clients");
+            self.drain_server();
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{
     mem,
     net::{Ipv4Addr, SocketAddrV4},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
@@ -19,6 +19,7 @@ use super::{
     fast_path::{self, FastPath},
     relay::RelayRole,
     server::{ServerRole, Socket},
+    sunset::Sunset,
 };
 use crate::{
     api::Handle,
@@ -94,11 +95,14 @@ pub async fn start(config: Config, clients: Vec<Client>) -> Result<Node> {
         )?);
     }
     let (handle, requests) = Handle::new();
+    let now = SystemTime::now();
     let mut node = Node {
         config: config.node.clone(),
         started: Instant::now(),
         relay,
         server: None,
+        relay_sunset: Sunset::new(config.relay.as_ref().and_then(|role| role.sunset), now),
+        server_sunset: Sunset::new(config.server.as_ref().and_then(|role| role.sunset), now),
         fast_path: FastPath::default(),
         routes,
         watch,
