@@ -1,4 +1,9 @@
+mod authentication;
+mod drain;
 mod forward;
-#[allow(dead_code)]
 mod harness;
+mod limits;
+mod properties;
+mod reception;
 mod solicitation;
+mod tunnel;
