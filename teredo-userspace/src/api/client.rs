@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt as _, Empty};
-use hyper::{Request, StatusCode, client::conn::http1, header::HOST};
+use hyper::{Method, Request, StatusCode, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::{
@@ -35,6 +35,14 @@ pub enum Error {
         /// Where.
         address: String,
     },
+    /// It does not do this here.
+    #[error("the daemon on {address} refuses: {reason}")]
+    Refused {
+        /// Where.
+        address: String,
+        /// What it says.
+        reason: String,
+    },
     /// It answers, but not as it should.
     #[error("the daemon on {address} gives no answer: {reason}; its log may tell more")]
     NoAnswer {
@@ -51,25 +59,30 @@ pub enum Error {
 ///
 /// When no daemon answers in time.
 pub async fn get(address: &ApiAddress, path: &str) -> Result<Bytes, Error> {
+    ask(address, Method::GET, path).await
+}
+
+/// Has the daemon do something: `POST path`.
+///
+/// # Errors
+///
+/// When no daemon answers in time, or it refuses.
+pub async fn post(address: &ApiAddress, path: &str) -> Result<(), Error> {
+    ask(address, Method::POST, path).await.map(drop)
+}
+
+async fn ask(address: &ApiAddress, method: Method, path: &str) -> Result<Bytes, Error> {
     let answer = async {
         match address {
             ApiAddress::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await;
-                request(
-                    stream.map_err(|error| refused(address, error))?,
-                    address,
-                    path,
-                )
-                .await
+                let stream = stream.map_err(|error| refused(address, error))?;
+                request(stream, address, method, path).await
             }
             ApiAddress::Tcp(socket) => {
                 let stream = TcpStream::connect(socket).await;
-                request(
-                    stream.map_err(|error| refused(address, error))?,
-                    address,
-                    path,
-                )
-                .await
+                let stream = stream.map_err(|error| refused(address, error))?;
+                request(stream, address, method, path).await
             }
         }
     };
@@ -77,7 +90,12 @@ pub async fn get(address: &ApiAddress, path: &str) -> Result<Bytes, Error> {
     timeout(PATIENCE, answer).await.map_err(too_late)?
 }
 
-async fn request<S>(stream: S, address: &ApiAddress, path: &str) -> Result<Bytes, Error>
+async fn request<S>(
+    stream: S,
+    address: &ApiAddress,
+    method: Method,
+    path: &str,
+) -> Result<Bytes, Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -86,7 +104,9 @@ where
         .await
         .map_err(failed)?;
     let connection = tokio::spawn(connection);
-    let request = Request::get(path)
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
         .header(HOST, "teredo")
         .body(Empty::<Bytes>::new())
         .map_err(|error| no_answer(address, error))?;
@@ -99,11 +119,14 @@ where
         .map_err(failed)?
         .to_bytes();
     connection.abort();
-    if status == StatusCode::OK {
-        Ok(body)
-    } else {
-        let said = String::from_utf8_lossy(&body);
-        Err(no_answer(address, format!("{status} {said}")))
+    let said = || String::from_utf8_lossy(&body);
+    match status {
+        StatusCode::OK => Ok(body),
+        StatusCode::FORBIDDEN => Err(Error::Refused {
+            address: address.to_string(),
+            reason: said().into_owned(),
+        }),
+        status => Err(no_answer(address, format!("{status} {}", said()))),
     }
 }
 

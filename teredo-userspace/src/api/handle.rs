@@ -42,7 +42,7 @@ pub struct Handle(mpsc::Sender<Request>);
 
 /// The node has ended.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the relay is stopping")]
+#[error("the daemon is stopping")]
 pub struct Stopped;
 
 impl Handle {

@@ -1,6 +1,7 @@
 //! The API of a running daemon: HTTP on a unix socket, on TCP, or both.
 //!
-//! It only reads: `GET /status`, `GET /peers`, `GET /metrics`.
+//! Whoever reaches it may read: `GET /status`, `GET /peers`, `GET /metrics`. Whoever may use the
+//! unix socket may also have the daemon drain: `POST /drain`.
 
 pub mod client;
 pub mod handle;

@@ -11,7 +11,7 @@ use axum::{
     extract::State,
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use futures_util::stream;
 use tokio::task::JoinSet;
@@ -29,21 +29,22 @@ use crate::metrics;
 ///
 /// When a listening socket fails for good.
 pub async fn serve(listeners: Listeners, handle: Handle) -> io::Result<()> {
-    let router = Router::new()
+    let readers = Router::new()
         .route("/status", get(status))
         .route("/peers", get(peers))
-        .route("/metrics", get(prometheus))
-        .with_state(handle);
+        .route("/metrics", get(prometheus));
+    let on_unix = readers.clone().route("/drain", post(drain));
+    let on_unix = on_unix.with_state(handle.clone());
+    let on_tcp = readers.route("/drain", post(refuse)).with_state(handle);
     let (sockets, _files) = listeners.into_parts();
     let mut servers = JoinSet::new();
     for socket in sockets {
-        let router = router.clone();
         match socket {
             Listener::Unix(socket) => {
-                servers.spawn(axum::serve(socket, router).into_future());
+                servers.spawn(axum::serve(socket, on_unix.clone()).into_future());
             }
             Listener::Tcp(socket) => {
-                servers.spawn(axum::serve(socket, router).into_future());
+                servers.spawn(axum::serve(socket, on_tcp.clone()).into_future());
             }
         }
     }
@@ -61,6 +62,16 @@ impl IntoResponse for Stopped {
 
 async fn status(State(handle): State<Handle>) -> Result<Json<Status>, Stopped> {
     Ok(Json(Status::from(&handle.numbers().await?)))
+}
+
+async fn drain(State(handle): State<Handle>) -> Result<(), Stopped> {
+    handle.drain().await
+}
+
+/// Anybody may be at the other end.
+async fn refuse() -> (StatusCode, &'static str) {
+    let why = "who asks on TCP is not known, ask on a unix socket of node.api";
+    (StatusCode::FORBIDDEN, why)
 }
 
 async fn prometheus(State(handle): State<Handle>) -> Result<Response, Stopped> {

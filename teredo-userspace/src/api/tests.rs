@@ -18,6 +18,7 @@ use super::{
 use crate::{
     config::ApiAddress,
     metrics::{self, Snapshot},
+    protocol::{server, statistics::Statistics},
 };
 
 fn peer(number: usize) -> Peer {
@@ -36,12 +37,23 @@ fn snapshot() -> Snapshot {
     let mut snapshot = Snapshot {
         name: "test".to_owned(),
         uptime: Duration::from_secs(90),
-        peers_trusted: 3,
         ..Snapshot::default()
     };
+    let sunset = Some("2030-12-31".parse().unwrap());
+    let state = |is_draining, sunset| metrics::RoleState {
+        is_draining,
+        sunset,
+    };
+    snapshot.add_relay(state(false, None), &Statistics::default());
+    snapshot.peers_trusted = 3;
+    snapshot.add_server(state(true, sunset), &server::Statistics::default(), 4);
+    let advertised = server::Service::Advertised.into();
+    let (xdp, userspace) = (metrics::Path::Xdp, metrics::Path::Userspace);
+    snapshot.requests.insert((advertised, xdp), 10);
+    snapshot.requests.insert((advertised, userspace), 11);
     snapshot.add_traffic(Direction::Encap, metrics::Path::Xdp, 7, 700);
     snapshot.add_traffic(Direction::Decap, metrics::Path::Userspace, 8, 800);
-    snapshot.add_dropped("source", 9);
+    snapshot.add_dropped(metrics::Role::Relay, "source", 9);
     snapshot
 }
 
@@ -99,12 +111,42 @@ async fn status_and_metrics_tell_the_same_numbers() {
     assert_eq!((status.packets.encap.xdp, status.bytes.encap.xdp), (7, 700));
     assert_eq!(status.packets.decap.userspace, 8);
     assert_eq!(status.dropped["source"], 9);
+    assert_eq!(status.roles, ["relay", "server"]);
+    assert_eq!(status.draining, ["server"]);
+    assert_eq!(status.sunset["server"], "2030-12-31");
+    let server = status.server.unwrap();
+    let advertised = server.requests["solicitation"]["advertised"];
+    assert_eq!((advertised.xdp, advertised.userspace), (10, 11));
+    assert_eq!(server.bindings, 4);
     for line in [
         r#"teredo_packets_total{role="relay",direction="encap",path="xdp"} 7"#,
         r#"teredo_bytes_total{role="relay",direction="decap",path="userspace"} 800"#,
     ] {
         assert!(metrics.contains(line), "{metrics}");
     }
+}
+
+/// S-27: only who may use the unix socket may stop the service.
+#[tokio::test]
+async fn s27_draining_is_asked_for_on_the_unix_socket_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (unix, _) = unix(&directory);
+    let drained = with_api(&unix, 0, client::post(&unix, "/drain")).await;
+    assert!(drained.is_ok(), "{drained:?}");
+    let tcp = free_tcp();
+    let (handle, mut requests) = Handle::new();
+    let listeners = listen(std::slice::from_ref(&tcp)).unwrap();
+    tokio::select! {
+        result = client::post(&tcp, "/drain") => {
+            let sentence = result.unwrap_err().to_string();
+            assert!(sentence.contains("refuses") && sentence.contains("unix socket"), "{sentence}");
+        }
+        ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
+        request = requests.recv() => panic!("the node was asked: {request:?}"),
+    }
+    // Whoever only reads a page cannot drain by it.
+    let result = with_api(&unix, 0, client::get(&unix, "/drain")).await;
+    assert!(result.is_err());
 }
 
 #[tokio::test]
@@ -166,7 +208,7 @@ async fn a_node_that_has_ended_is_an_answer() {
     tokio::select! {
         result = client::get(&address, "/status") => {
             let sentence = result.unwrap_err().to_string();
-            assert!(sentence.contains("the relay is stopping"), "{sentence}");
+            assert!(sentence.contains("the daemon is stopping"), "{sentence}");
         }
         ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
     }

@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use teredo_common::verdict::Direction;
 
-use crate::metrics::{Attachment, Path, Snapshot};
+use crate::metrics::{Attachment, Path, Role, RoleState, Snapshot};
 
 /// `GET /status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,12 @@ pub struct Status {
     pub uptime_seconds: f64,
     /// Roles that run.
     pub roles: Vec<String>,
+    /// Those of them that take no new peers or clients any more.
+    #[serde(default)]
+    pub draining: Vec<String>,
+    /// The days on which they end, by role.
+    #[serde(default)]
+    pub sunset: BTreeMap<String, String>,
     /// Where and how the fast path is attached.
     pub xdp: Vec<Attachment>,
     /// Packets that were forwarded.
@@ -35,6 +41,18 @@ pub struct Status {
     pub bubbles: Bubbles,
     /// How many peers the daemon knows.
     pub peers: PeerCounts,
+    /// What the server does, if it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<Server>,
+}
+
+/// What the server does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// Packets that it served, by kind and result.
+    pub requests: BTreeMap<String, BTreeMap<String, Paths>>,
+    /// Clients of the tunnel service that were there.
+    pub bindings: u64,
 }
 
 /// A number for each direction and path.
@@ -86,14 +104,22 @@ impl From<&Snapshot> for Status {
             }
         };
         let mut dropped = BTreeMap::new();
-        for (&(_, reason), packets) in &snapshot.dropped {
+        for (&(_, _, reason), packets) in &snapshot.dropped {
             *dropped.entry(reason.to_owned()).or_default() += packets;
         }
         Self {
             name: snapshot.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: snapshot.uptime.as_secs_f64(),
-            roles: vec!["relay".to_owned()],
+            roles: roles(snapshot, |_| true),
+            draining: roles(snapshot, |state| state.is_draining),
+            sunset: snapshot
+                .roles
+                .iter()
+                .filter_map(|(role, state)| {
+                    Some((role.name().to_owned(), state.sunset?.to_string()))
+                })
+                .collect(),
             xdp: snapshot.xdp.clone(),
             packets: numbers(|traffic| traffic.packets),
             bytes: numbers(|traffic| traffic.bytes),
@@ -111,7 +137,33 @@ impl From<&Snapshot> for Status {
                 trusted: snapshot.peers_trusted,
                 untrusted: snapshot.peers_untrusted,
             },
+            server: snapshot
+                .roles
+                .contains_key(&Role::Server)
+                .then(|| server(snapshot)),
         }
+    }
+}
+
+/// The names of the roles that are like this.
+fn roles(snapshot: &Snapshot, is_so: impl Fn(&RoleState) -> bool) -> Vec<String> {
+    let roles = snapshot.roles.iter().filter(|(_, state)| is_so(state));
+    roles.map(|(role, _)| role.name().to_owned()).collect()
+}
+
+fn server(snapshot: &Snapshot) -> Server {
+    let mut requests: BTreeMap<String, BTreeMap<String, Paths>> = BTreeMap::new();
+    for (&(request, path), &packets) in &snapshot.requests {
+        let kind = requests.entry(request.kind.to_owned()).or_default();
+        let paths = kind.entry(request.result.to_owned()).or_default();
+        match path {
+            Path::Xdp => paths.xdp += packets,
+            Path::Userspace => paths.userspace += packets,
+        }
+    }
+    Server {
+        requests,
+        bindings: snapshot.bindings,
     }
 }
 

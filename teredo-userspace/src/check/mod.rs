@@ -9,9 +9,12 @@ mod ipv6;
 mod network;
 mod owner;
 mod report;
+mod sunset;
 mod tun;
 mod user;
 mod xdp_features;
+
+use std::time::SystemTime;
 
 use aya::util::nr_cpus;
 
@@ -20,8 +23,10 @@ use crate::{
     config::{
         Config,
         memory::{Memory, Octets},
+        secrets,
     },
     privileges::capabilities,
+    protocol::server::Client,
 };
 use network::Network;
 pub use report::{Finding, Report, Verdict};
@@ -35,7 +40,13 @@ struct Host<'a> {
 }
 
 /// Looks at everything that this configuration needs. Needs a tokio runtime.
-pub async fn examine(config: &Config) -> Report {
+///
+/// `clients` is what [`secrets::load`] has read; `after_sunset` lets roles start whose day has come.
+pub async fn examine(
+    config: &Config,
+    clients: Result<&[Client], &secrets::Error>,
+    after_sunset: bool,
+) -> Report {
     let cpus = nr_cpus().map_or(1, |cpus| cpus as u64);
     let mut report = Report::new(Memory::of(config, cpus));
     let network = match Network::read().await {
@@ -55,12 +66,16 @@ pub async fn examine(config: &Config) -> Report {
         report.note("daemon", format!("{} is running", config.node.name));
     }
     permissions(&host, &mut report);
+    sunset::examine(config, SystemTime::now(), after_sunset, &mut report);
     user::examine(&host, &mut report);
     if let Some(relay) = &config.relay {
         tun::examine(&host, &relay.tun, &mut report);
         ipv4::examine(&host, relay, &mut report).await;
         ipv6::examine(&host, relay, &mut report);
         fast_path::examine(&host, relay, &mut report).await;
+    }
+    if config.server.is_some() {
+        keys(clients, &mut report);
     }
     api::examine(&host, &mut report);
     memory(&mut report);
@@ -86,6 +101,14 @@ fn permissions(host: &Host<'_>, report: &mut Report) {
         let missing = capabilities::list(&missing);
         let text = format!("no permission: the daemon needs {missing}; run as root or grant them");
         report.trouble("permissions", text);
+    }
+}
+
+fn keys(clients: Result<&[Client], &secrets::Error>, report: &mut Report) {
+    match clients {
+        Ok([]) => {}
+        Ok(clients) => report.fine("keys", format!("of {} clients", clients.len())),
+        Err(error) => report.trouble("keys", error.to_string()),
     }
 }
 

@@ -1,19 +1,19 @@
-//! `teredo status` and `teredo peers`: what a running daemon tells.
+//! `teredo status`, `teredo peers` and `teredo drain`: what a running daemon tells and does.
 
 use std::fmt::Write as _;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, bail};
 use serde::de::DeserializeOwned;
 
 use super::{
-    Asking,
+    Asking, Daemon,
     output::{Table, print, print_json},
     start_runtime,
 };
 use crate::{
     api::{
         client,
-        types::{Directions, Paths, Peer, Status},
+        types::{Directions, Paths, Peer, Server, Status},
     },
     config::{ApiAddress, Config},
 };
@@ -39,32 +39,46 @@ pub fn peers(asking: &Asking) -> Result<()> {
     }
 }
 
+/// Has a daemon drain.
+pub fn drain(daemon: &Daemon) -> Result<()> {
+    let addresses = addresses(daemon)?;
+    let mut unix = addresses
+        .iter()
+        .filter(|one| matches!(one, ApiAddress::Unix(_)));
+    // A daemon that has no unix socket says what is to be done.
+    let address = unix.next().unwrap_or(&addresses[0]);
+    start_runtime()?.block_on(client::post(address, "/drain"))?;
+    print("the daemon takes no new peers and clients any more; stop it when the old have gone\n")
+}
+
 fn ask<T: DeserializeOwned>(asking: &Asking, path: &str) -> Result<T> {
-    let address = address(asking)?;
-    let body = start_runtime()?.block_on(client::get(&address, path))?;
+    let address = &addresses(&asking.daemon)?[0];
+    let body = start_runtime()?.block_on(client::get(address, path))?;
     serde_json::from_slice(&body).with_context(|| {
         format!("the daemon on {address} answers in another form; is it of another version?")
     })
 }
 
-/// Where to ask: as the command line says, else as the configuration says, else the default.
-fn address(asking: &Asking) -> Result<ApiAddress> {
-    if let Some(address) = &asking.api {
-        return Ok(address.clone());
+/// Where to ask, at least one: as the command line says, else as the configuration says, else the
+/// default.
+fn addresses(daemon: &Daemon) -> Result<Vec<ApiAddress>> {
+    if let Some(address) = &daemon.api {
+        return Ok(vec![address.clone()]);
     }
-    let is_default = asking.file.config.as_os_str() == crate::config::DEFAULT_PATH;
-    let config = if is_default && !asking.file.config.exists() {
+    let is_default = daemon.file.config.as_os_str() == crate::config::DEFAULT_PATH;
+    let config = if is_default && !daemon.file.config.exists() {
         Config::default()
     } else {
-        asking.file.load()?
+        daemon.file.load()?
     };
-    config.node.api.into_iter().next().ok_or_else(|| {
-        anyhow!(
+    if config.node.api.is_empty() {
+        bail!(
             "node.api in {} is empty: the daemon cannot be asked; set it, or name an address with \
              --api",
-            asking.file.config.display()
-        )
-    })
+            daemon.file.config.display()
+        );
+    }
+    Ok(config.node.api)
 }
 
 fn status_text(status: &Status) -> String {
@@ -75,6 +89,13 @@ fn status_text(status: &Status) -> String {
         status.roles.join(", "),
         duration(status.uptime_seconds),
     );
+    if !status.draining.is_empty() {
+        // A String takes everything.
+        let _ = writeln!(text, "draining: {}", status.draining.join(", "));
+    }
+    for (role, date) in &status.sunset {
+        let _ = writeln!(text, "the {role} ends on {date}");
+    }
     text += "\nfast path\n";
     if status.xdp.is_empty() {
         text += "  off\n";
@@ -89,7 +110,36 @@ fn status_text(status: &Status) -> String {
     }
     text += &table.render("  ");
 
-    text += "\nforwarded\n";
+    if status.roles.iter().any(|role| role == "relay") {
+        text += &relay_text(status);
+    }
+    if let Some(server) = &status.server {
+        text += &server_text(server);
+    }
+    for (title, reasons) in [
+        ("dropped", &status.dropped),
+        ("passed by the fast path", &status.passed),
+    ] {
+        let mut counted: Vec<_> = reasons
+            .iter()
+            .filter(|(_, packets)| **packets > 0)
+            .collect();
+        counted.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
+        let _ = writeln!(text, "\n{title}");
+        if counted.is_empty() {
+            text += "  nothing\n";
+        }
+        let mut table = Table::default();
+        for (reason, packets) in counted {
+            table.row(&[packets.to_string(), reason.clone()]);
+        }
+        text += &table.render("  ");
+    }
+    text
+}
+
+fn relay_text(status: &Status) -> String {
+    let mut text = "\nforwarded\n".to_owned();
     let mut table = Table::new(&[
         "",
         "packets xdp",
@@ -120,24 +170,36 @@ fn status_text(status: &Status) -> String {
         "\npeers    {} trusted, {} untrusted\nbubbles  {} sent, {} received",
         status.peers.trusted, status.peers.untrusted, status.bubbles.sent, status.bubbles.received,
     );
-    for (title, reasons) in [
-        ("dropped", &status.dropped),
-        ("passed by the fast path", &status.passed),
-    ] {
-        let mut counted: Vec<_> = reasons
-            .iter()
-            .filter(|(_, packets)| **packets > 0)
-            .collect();
-        counted.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
-        let _ = writeln!(text, "\n{title}");
-        if counted.is_empty() {
-            text += "  nothing\n";
+    text
+}
+
+fn server_text(server: &Server) -> String {
+    let mut text = "\nserved\n".to_owned();
+    let mut table = Table::new(&["", "", "xdp", "userspace", "in xdp"]);
+    let mut is_idle = true;
+    for (kind, results) in &server.requests {
+        for (result, &paths) in results {
+            if paths == Paths::default() {
+                continue;
+            }
+            is_idle = false;
+            table.row(&[
+                kind.clone(),
+                result.clone(),
+                paths.xdp.to_string(),
+                paths.userspace.to_string(),
+                share(paths),
+            ]);
         }
-        let mut table = Table::default();
-        for (reason, packets) in counted {
-            table.row(&[packets.to_string(), reason.clone()]);
-        }
-        text += &table.render("  ");
+    }
+    text += &if is_idle {
+        "  nothing\n".to_owned()
+    } else {
+        table.render("  ")
+    };
+    if server.bindings > 0 {
+        // A String takes everything.
+        let _ = writeln!(text, "\ntunnels  {}", server.bindings);
     }
     text
 }

@@ -5,16 +5,19 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    ConfigFile,
+    Start,
     output::{Table, print, print_json},
     start_runtime,
 };
-use crate::check::{self, Report, Verdict};
+use crate::{
+    check::{self, Report, Verdict},
+    config::secrets,
+};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
-    file: ConfigFile,
+    start: Start,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -31,8 +34,11 @@ struct Summary<'a> {
 
 /// Prints what was found; trouble is an error.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let config = arguments.file.load()?;
-    let report = start_runtime()?.block_on(check::examine(&config));
+    let Start { file, after_sunset } = &arguments.start;
+    let config = file.load()?;
+    let clients = secrets::load(&config);
+    let examination = check::examine(&config, clients.as_deref(), *after_sunset);
+    let report = start_runtime()?.block_on(examination);
     let troubles = report.troubles().count();
     if arguments.json {
         let ok = troubles == 0;

@@ -17,7 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{ApiAddress, Config, DEFAULT_PATH};
 
-/// Teredo (RFC 4380) relay with its data path in XDP.
+/// Teredo (RFC 4380) relay and server with their data path in XDP.
 #[derive(Debug, Parser)]
 #[command(name = "teredo", version, propagate_version = true)]
 struct Cli {
@@ -35,6 +35,8 @@ enum Command {
     Status(Asking),
     /// The peers that a running daemon knows
     Peers(Asking),
+    /// Has a running daemon take no new peers and clients, so that it can be stopped softly
+    Drain(Daemon),
     /// Calculates with Teredo addresses
     #[command(subcommand)]
     Address(address::Command),
@@ -54,14 +56,31 @@ impl ConfigFile {
     }
 }
 
-/// Which daemon to ask, and how to show the answer.
+/// What a daemon is started with.
 #[derive(Debug, Args)]
-struct Asking {
+struct Start {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Start although the day has come that `sunset` in the configuration names
+    #[arg(long)]
+    after_sunset: bool,
+}
+
+/// Which daemon is meant.
+#[derive(Debug, Args)]
+struct Daemon {
     #[command(flatten)]
     file: ConfigFile,
     /// Where the daemon's API is, as in node.api; otherwise the configuration tells
     #[arg(long, value_name = "ADDRESS")]
     api: Option<ApiAddress>,
+}
+
+/// Which daemon to ask, and how to show the answer.
+#[derive(Debug, Args)]
+struct Asking {
+    #[command(flatten)]
+    daemon: Daemon,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -75,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Status(asking) => ask::status(&asking),
         Command::Peers(asking) => ask::peers(&asking),
+        Command::Drain(daemon) => ask::drain(&daemon),
         Command::Address(command) => address::run(command),
     };
     match result {

@@ -13,7 +13,7 @@ use tokio::{
 use tracing::{debug, error, info};
 use tracing_subscriber::EnvFilter;
 
-use super::{ConfigFile, check::first_trouble, start_runtime};
+use super::{Start, check::first_trouble, start_runtime};
 use crate::{
     api::{self, Handle},
     check,
@@ -29,21 +29,21 @@ const SIGNALLED: i32 = 128;
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
-    file: ConfigFile,
+    start: Start,
 }
 
 /// Runs until a signal comes. Trouble before the start leaves nothing behind.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let config = arguments.file.load()?;
+    let config = arguments.start.file.load()?;
     start_log(&config.node.log)?;
-    // Whom the daemon becomes need not be able to read them.
-    let clients = secrets::load(&config)?;
+    // Before somebody else runs this who may not read them.
+    let clients = secrets::load(&config);
     // Before there is a second thread, see `Plan::carry_out`.
     if let Some(plan) = privileges::plan(&config)? {
         plan.carry_out(&config)?;
     }
     let runtime = start_runtime()?;
-    let result = runtime.block_on(daemon(config, clients));
+    let result = runtime.block_on(daemon(config, clients, arguments.start.after_sunset));
     // Nothing that still waits for a slow reader of the API holds up the end.
     runtime.shutdown_background();
     result
@@ -64,13 +64,18 @@ fn start_log(filter: &str) -> Result<()> {
     Ok(())
 }
 
-async fn daemon(config: Config, clients: Vec<Client>) -> Result<()> {
+async fn daemon(
+    config: Config,
+    clients: Result<Vec<Client>, secrets::Error>,
+    after_sunset: bool,
+) -> Result<()> {
     // From here on no signal ends the process halfway.
     let mut signals = Signals::new()?;
-    first_trouble(&check::examine(&config).await)?;
+    let report = check::examine(&config, clients.as_deref(), after_sunset).await;
+    first_trouble(&report)?;
     let listeners = api::listen(&config.node.api)?;
     let name = config.node.name.clone();
-    let node = Node::start(config, clients).await?;
+    let node = Node::start(config, clients?).await?;
     let handle = node.handle();
     let server = tokio::spawn(api::serve(listeners, handle.clone()));
     let watchdog = tokio::spawn(feed_watchdog(handle));

@@ -2,6 +2,8 @@
 //! all show a [`Snapshot`].
 
 mod prometheus;
+mod request;
+mod role;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -12,16 +14,26 @@ use teredo_common::{
     wire::{ENCAPSULATION, ETHERNET_HEADER},
 };
 
-use crate::protocol::statistics::{Bubble, DropReason, Statistics, Unreachable};
+use crate::protocol::{
+    server,
+    statistics::{Bubble, DropReason, Statistics, Unreachable},
+};
 
 pub use prometheus::{CONTENT_TYPE, render};
+pub use request::Request;
+pub use role::{Role, RoleState};
 
 /// Reason of a drop: the relay accepted a client's packet, and the kernel did not take it.
 pub const DECAP_NOT_TAKEN: &str = "decap-not-taken";
 /// Reason of a drop: the relay sent a datagram to a client, and the kernel did not take it.
 pub const ENCAP_NOT_TAKEN: &str = "encap-not-taken";
-/// Reason of a drop: the server sent a packet, and the kernel did not take it.
-pub const NOT_TAKEN: &str = "not-taken";
+/// Reason of a drop: the server sent a datagram, and the kernel did not take it.
+pub const DATAGRAM_NOT_TAKEN: &str = "datagram-not-taken";
+/// Reason of a drop: the server sent a connectivity test, and the kernel did not take it.
+pub const NATIVE_NOT_TAKEN: &str = "native-not-taken";
+/// Reason of a drop: the server accepted a packet of its tunnel service, and the kernel did not take
+/// it.
+pub const TUNNEL_NOT_TAKEN: &str = "tunnel-not-taken";
 
 /// Which of the two paths handled a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,20 +128,28 @@ pub struct Snapshot {
     pub name: String,
     /// Since the daemon started.
     pub uptime: Duration,
+    /// The roles that run.
+    pub roles: BTreeMap<Role, RoleState>,
     /// Where and how the fast path is attached.
     pub xdp: Vec<Attachment>,
     /// How often the fast path had no room for a peer, which then went through the daemon.
     pub xdp_refused: u64,
     /// Forwarded packets, by direction and path.
     pub traffic: BTreeMap<(&'static str, Path), Traffic>,
-    /// Packets that were dropped, by path and reason.
-    pub dropped: BTreeMap<(Path, &'static str), u64>,
+    /// Packets that were dropped, by role, path and reason.
+    pub dropped: BTreeMap<(Role, Path, &'static str), u64>,
     /// Frames that the fast path left to the kernel or the daemon as they were, by reason.
     pub passed: BTreeMap<&'static str, u64>,
     /// What happened to bubbles, one for each datagram.
     pub bubbles: BTreeMap<&'static str, u64>,
     /// What happened to the ICMPv6 errors for destinations that do not answer.
-    pub unreachable: BTreeMap<&'static str, u64>,
+    pub unreachable: BTreeMap<(Role, &'static str), u64>,
+    /// What the server did, one for each packet that it served.
+    pub requests: BTreeMap<(Request, Path), u64>,
+    /// Clients of the tunnel service that were there.
+    pub bindings: u64,
+    /// Rare events of the server that nobody took in time, so that the log lacks them.
+    pub events_lost: u64,
     /// Peers that are known to be where their mapping says.
     pub peers_trusted: u64,
     /// Peers of which proof is awaited.
@@ -159,8 +179,9 @@ impl Snapshot {
     }
 
     /// Adds packets that the daemon dropped.
-    pub fn add_dropped(&mut self, reason: &'static str, packets: u64) {
-        *self.dropped.entry((Path::Userspace, reason)).or_default() += packets;
+    pub fn add_dropped(&mut self, role: Role, reason: &'static str, packets: u64) {
+        let dropped = self.dropped.entry((role, Path::Userspace, reason));
+        *dropped.or_default() += packets;
     }
 
     /// Bubbles sent, of every kind.
@@ -180,8 +201,9 @@ impl Snapshot {
         kinds.iter().filter_map(of).sum()
     }
 
-    /// Adds what the relay has counted, and how full it is.
-    pub fn add_relay(&mut self, relay: &Statistics) {
+    /// Adds a relay that runs: how it is, what it has counted, and how full it is.
+    pub fn add_relay(&mut self, state: RoleState, relay: &Statistics) {
+        self.roles.insert(Role::Relay, state);
         for (direction, traffic) in [
             (Direction::Encap, relay.encapsulated),
             (Direction::Decap, relay.decapsulated),
@@ -189,19 +211,38 @@ impl Snapshot {
             self.add_traffic(direction, Path::Userspace, traffic.packets, traffic.octets);
         }
         for &reason in DropReason::ALL {
-            self.add_dropped(reason.reason(), relay.dropped(reason));
+            self.add_dropped(Role::Relay, reason.reason(), relay.dropped(reason));
         }
         for &kind in Bubble::ALL {
             *self.bubbles.entry(kind.reason()).or_default() += relay.bubbles(kind);
         }
         for &outcome in Unreachable::ALL {
-            let count = self.unreachable.entry(outcome.reason()).or_default();
-            *count += relay.unreachable(outcome);
+            let count = self.unreachable.entry((Role::Relay, outcome.reason()));
+            *count.or_default() += relay.unreachable(outcome);
         }
         self.peers_trusted += relay.trusted_peers as u64;
         self.peers_untrusted += relay.untrusted_peers as u64;
         self.queue_packets += relay.queue_packets as u64;
         self.queue_bytes += relay.queue_octets as u64;
+    }
+
+    /// Adds a server that runs: how it is, what it has counted, and how many clients its tunnel
+    /// service has.
+    pub fn add_server(&mut self, state: RoleState, server: &server::Statistics, bindings: usize) {
+        self.roles.insert(Role::Server, state);
+        for &service in server::Service::ALL {
+            let count = self.requests.entry((service.into(), Path::Userspace));
+            *count.or_default() += server.served(service).packets;
+        }
+        for &reason in server::DropReason::ALL {
+            self.add_dropped(Role::Server, reason.reason(), server.dropped(reason));
+        }
+        let sent = self
+            .unreachable
+            .entry((Role::Server, Unreachable::Sent.reason()));
+        *sent.or_default() += server.unreachable_sent;
+        self.bindings += bindings as u64;
+        self.events_lost += server.events_lost;
     }
 
     /// Adds what the fast path has counted, summed over the CPUs.
@@ -215,7 +256,8 @@ impl Snapshot {
                     ipv6_octets(direction, counter),
                 ),
                 (Action::Drop, _) => {
-                    let dropped = self.dropped.entry((Path::Xdp, verdict.reason()));
+                    let key = (Role::Relay, Path::Xdp, verdict.reason());
+                    let dropped = self.dropped.entry(key);
                     *dropped.or_default() += counter.packets;
                 }
                 (Action::Pass | Action::Forward, _) => {
@@ -273,7 +315,10 @@ mod tests {
             snapshot.traffic.len() + snapshot.dropped.len() + snapshot.passed.len(),
             Verdict::ALL.len()
         );
-        assert_eq!(snapshot.dropped[&(Path::Xdp, "decap-own-source")], 10);
+        assert_eq!(
+            snapshot.dropped[&(Role::Relay, Path::Xdp, "decap-own-source")],
+            10
+        );
         assert_eq!(snapshot.passed["encap-unknown-peer"], 10);
     }
 
@@ -285,13 +330,32 @@ mod tests {
         relay.encapsulated.octets = 200;
         relay.trusted_peers = 5;
         relay.queue_packets = 6;
-        snapshot.add_relay(&relay);
+        snapshot.add_relay(RoleState::default(), &relay);
+        assert!(snapshot.roles.contains_key(&Role::Relay));
         let traffic = snapshot.traffic(Direction::Encap, Path::Userspace);
         assert_eq!((traffic.packets, traffic.bytes), (2, 200));
         assert_eq!((snapshot.peers_trusted, snapshot.queue_packets), (5, 6));
         assert_eq!(snapshot.dropped.len(), DropReason::ALL.len());
         assert_eq!(snapshot.bubbles.len(), Bubble::ALL.len());
         assert_eq!(snapshot.unreachable.len(), Unreachable::ALL.len());
+    }
+
+    #[test]
+    fn the_servers_numbers_are_all_there() {
+        let mut snapshot = Snapshot::default();
+        let mut server = server::Statistics::default();
+        server.unreachable_sent = 3;
+        server.events_lost = 4;
+        let state = RoleState {
+            is_draining: true,
+            sunset: None,
+        };
+        snapshot.add_server(state, &server, 5);
+        assert_eq!(snapshot.roles[&Role::Server], state);
+        assert_eq!(snapshot.requests.len(), server::Service::ALL.len());
+        assert_eq!(snapshot.dropped.len(), server::DropReason::ALL.len());
+        assert_eq!(snapshot.unreachable[&(Role::Server, "sent")], 3);
+        assert_eq!((snapshot.events_lost, snapshot.bindings), (4, 5));
     }
 
     #[test]
@@ -338,9 +402,15 @@ mod tests {
     #[test]
     fn every_reason_is_documented_and_no_other() {
         let daemon = DropReason::ALL.iter().map(|reason| reason.reason());
-        let host = [DECAP_NOT_TAKEN, ENCAP_NOT_TAKEN, NOT_TAKEN];
+        let host = [DECAP_NOT_TAKEN, ENCAP_NOT_TAKEN];
+        let server = server::DropReason::ALL.iter().map(|reason| reason.reason());
+        let of_server = [DATAGRAM_NOT_TAKEN, NATIVE_NOT_TAKEN, TUNNEL_NOT_TAKEN];
         for (heading, reasons) in [
-            ("## Dropped by the daemon", daemon.chain(host).collect()),
+            ("## Dropped by the relay", daemon.chain(host).collect()),
+            (
+                "## Dropped by the server",
+                server.chain(of_server).collect(),
+            ),
             ("## Dropped by the fast path", verdicts(Action::Drop)),
             ("## Passed by the fast path", verdicts(Action::Pass)),
             (
@@ -354,6 +424,21 @@ mod tests {
         ] {
             assert_eq!(documented(heading), reasons, "{heading}");
         }
+    }
+
+    #[test]
+    fn every_request_is_documented_and_no_other() {
+        let requests: Vec<Request> = server::Service::ALL.iter().map(|&one| one.into()).collect();
+        let start = DOCUMENTATION.find("## Requests").unwrap();
+        let section = DOCUMENTATION[start + 1..].split("\n## ").next().unwrap();
+        let documented: Vec<_> = section
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once("` | `"))
+            .filter_map(|(kind, rest)| Some((kind, rest.split_once('`')?.0)))
+            .collect();
+        let named: Vec<_> = requests.iter().map(|one| (one.kind, one.result)).collect();
+        assert_eq!(documented, named);
+        assert_eq!(named.iter().collect::<BTreeSet<_>>().len(), named.len());
     }
 
     #[test]
@@ -382,10 +467,13 @@ mod tests {
         let mut snapshot = Snapshot::default();
         for _ in 0..2 {
             snapshot.add_traffic(Direction::Encap, Path::Userspace, 1, 1280);
-            snapshot.add_dropped("source", 3);
+            snapshot.add_dropped(Role::Relay, "source", 3);
         }
         let traffic = snapshot.traffic(Direction::Encap, Path::Userspace);
         assert_eq!((traffic.packets, traffic.bytes), (2, 2560));
-        assert_eq!(snapshot.dropped[&(Path::Userspace, "source")], 6);
+        assert_eq!(
+            snapshot.dropped[&(Role::Relay, Path::Userspace, "source")],
+            6
+        );
     }
 }

@@ -9,13 +9,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{DIRECTIONS, Path, Snapshot, Traffic, direction_name};
+use super::{DIRECTIONS, Path, Role, Snapshot, Traffic, direction_name};
 
 /// The media type of what [`render`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// The role that all numbers belong to.
-const ROLE: (&str, &str) = ("role", "relay");
 
 /// The snapshot as text.
 ///
@@ -33,6 +30,9 @@ pub fn render(snapshot: Snapshot) -> Result<String, fmt::Error> {
 /// Names here are without the prefix `teredo_` and the suffix `_total`.
 impl Collector for Snapshot {
     fn encode(&self, mut to: DescriptorEncoder) -> fmt::Result {
+        const RELAY: (&str, &str) = Role::Relay.label();
+        let relays = self.roles.get(&Role::Relay).into_iter();
+        let servers = self.roles.get(&Role::Server).into_iter();
         for (name, help, of) in [
             (
                 "packets",
@@ -43,10 +43,11 @@ impl Collector for Snapshot {
                 traffic.bytes
             }),
         ] {
-            let values = DIRECTIONS.iter().flat_map(|&direction| {
+            let values = relays.clone().flat_map(|_| DIRECTIONS);
+            let values = values.flat_map(|direction| {
                 Path::ALL.map(|path| {
                     let labels = [
-                        ROLE,
+                        RELAY,
                         ("direction", direction_name(direction)),
                         ("path", path.name()),
                     ];
@@ -55,9 +56,13 @@ impl Collector for Snapshot {
             });
             counters(&mut to, name, help, values)?;
         }
-        let dropped = self.dropped.iter().map(|(&(path, reason), &packets)| {
-            ([ROLE, ("path", path.name()), ("reason", reason)], packets)
-        });
+        let dropped = self
+            .dropped
+            .iter()
+            .map(|(&(role, path, reason), &packets)| {
+                let labels = [role.label(), ("path", path.name()), ("reason", reason)];
+                (labels, packets)
+            });
         counters(&mut to, "dropped", "Packets dropped", dropped)?;
         let passed = self
             .passed
@@ -73,25 +78,29 @@ impl Collector for Snapshot {
             &mut to,
             "xdp_refused_peers",
             "Peers that the fast path had no room for",
-            [([ROLE], self.xdp_refused)],
+            relays.clone().map(|_| ([RELAY], self.xdp_refused)),
         )?;
-        let labelled = |(&kind, &count): (&&'static str, &u64)| ([ROLE, ("kind", kind)], count);
         counters(
             &mut to,
             "bubbles",
             "Bubbles by what happened to them",
-            self.bubbles.iter().map(labelled),
+            self.bubbles
+                .iter()
+                .map(|(&kind, &count)| ([RELAY, ("kind", kind)], count)),
         )?;
         counters(
             &mut to,
             "unreachable",
             "ICMPv6 errors for destinations that do not answer, by what happened to them",
-            self.unreachable.iter().map(labelled),
+            self.unreachable
+                .iter()
+                .map(|(&(role, kind), &count)| ([role.label(), ("kind", kind)], count)),
         )?;
         let peers = [
-            ([ROLE, ("state", "trusted")], self.peers_trusted),
-            ([ROLE, ("state", "untrusted")], self.peers_untrusted),
+            ([RELAY, ("state", "trusted")], self.peers_trusted),
+            ([RELAY, ("state", "untrusted")], self.peers_untrusted),
         ];
+        let peers = relays.clone().flat_map(|_| peers);
         gauges(&mut to, "peers", "Peers that the daemon knows", peers)?;
         for (name, help, value) in [
             (
@@ -105,8 +114,45 @@ impl Collector for Snapshot {
                 self.queue_bytes,
             ),
         ] {
-            gauges(&mut to, name, help, [([ROLE], value)])?;
+            let values = relays.clone().map(|_| ([RELAY], value));
+            gauges(&mut to, name, help, values)?;
         }
+        let requests = self.requests.iter().map(|(&(request, path), &count)| {
+            let labels = [
+                ("kind", request.kind),
+                ("path", path.name()),
+                ("result", request.result),
+            ];
+            (labels, count)
+        });
+        let help = "Packets that the server served, by what they asked for";
+        counters(&mut to, "server_requests", help, requests)?;
+        counters(
+            &mut to,
+            "server_events_lost",
+            "Rare events that the log lacks",
+            servers
+                .clone()
+                .map(|_| ([Role::Server.label()], self.events_lost)),
+        )?;
+        gauges(
+            &mut to,
+            "tunnel_bindings",
+            "Clients of the tunnel service that were there",
+            servers.map(|_| ([Role::Server.label()], self.bindings)),
+        )?;
+        let states = self.roles.iter();
+        let draining = states
+            .clone()
+            .map(|(role, state)| ([role.label()], u64::from(state.is_draining)));
+        let help = "Whether the role takes no new peers or clients any more";
+        gauges(&mut to, "draining", help, draining)?;
+        let sunsets = states.filter_map(|(role, state)| {
+            let date = state.sunset?;
+            Some(([role.label()], date.timestamp()))
+        });
+        let help = "When the role ends, in seconds since the Unix epoch";
+        gauges(&mut to, "sunset_timestamp_seconds", help, sunsets)?;
         let attached = self.xdp.iter().map(|attachment| {
             let labels = [
                 ("interface", &*attachment.interface),
@@ -165,7 +211,12 @@ mod tests {
     use teredo_common::verdict::Direction;
 
     use super::*;
-    use crate::metrics::{Attachment, Mode};
+    use crate::{
+        metrics::{Attachment, Mode, RoleState},
+        protocol::{
+            server::Service, server::Statistics as ServerStatistics, statistics::Statistics,
+        },
+    };
 
     #[test]
     fn names_and_labels_are_those_of_the_documentation() {
@@ -176,15 +227,25 @@ mod tests {
                 mode: Mode::Native,
                 reason: String::new(),
             }],
-            queue_bytes: 11,
-            peers_trusted: 7,
             ..Snapshot::default()
         };
         snapshot.add_traffic(Direction::Encap, Path::Xdp, 3, 4_000);
-        snapshot.add_dropped("source", 2);
+        let relay = RoleState::default();
+        let server = RoleState {
+            is_draining: true,
+            sunset: Some("2030-12-31".parse().unwrap()),
+        };
+        snapshot.add_relay(relay, &Statistics::default());
+        snapshot.peers_trusted = 7;
+        snapshot.queue_bytes = 11;
+        snapshot.add_server(server, &ServerStatistics::default(), 12);
+        let advertised = (Service::Advertised.into(), Path::Userspace);
+        snapshot.requests.insert(advertised, 13);
+        snapshot.add_dropped(Role::Relay, "source", 2);
+        snapshot.add_dropped(Role::Server, "no-client", 14);
         snapshot.passed.insert("decap-bubble", 4);
         snapshot.bubbles.insert("sent-direct", 5);
-        snapshot.unreachable.insert("no-source", 6);
+        snapshot.unreachable.insert((Role::Relay, "no-source"), 6);
         let text = render(snapshot).unwrap();
         for line in [
             r#"teredo_packets_total{role="relay",direction="encap",path="xdp"} 3"#,
@@ -197,10 +258,29 @@ mod tests {
             r#"teredo_queue_bytes{role="relay"} 11"#,
             r#"teredo_peers{role="relay",state="trusted"} 7"#,
             r#"teredo_xdp_attached{interface="eth0",mode="native"} 1"#,
+            r#"teredo_dropped_total{role="server",path="userspace",reason="no-client"} 14"#,
+            r#"teredo_server_requests_total{kind="solicitation",path="userspace",result="advertised"} 13"#,
+            r#"teredo_tunnel_bindings{role="server"} 12"#,
+            r#"teredo_draining{role="relay"} 0"#,
+            r#"teredo_draining{role="server"} 1"#,
+            r#"teredo_sunset_timestamp_seconds{role="server"} 1924905600"#,
             r#"teredo_uptime_seconds 1.5"#,
             "# EOF",
         ] {
             assert!(text.lines().any(|there| there == line), "{line} in\n{text}");
         }
+        assert!(!text.contains(r#"teredo_sunset_timestamp_seconds{role="relay"}"#));
+    }
+
+    #[test]
+    fn a_role_that_does_not_run_has_no_numbers() {
+        let mut relay = Snapshot::default();
+        relay.add_relay(RoleState::default(), &Statistics::default());
+        let mut server = Snapshot::default();
+        server.add_server(RoleState::default(), &ServerStatistics::default(), 0);
+        let (relay, server) = (render(relay).unwrap(), render(server).unwrap());
+        assert!(relay.contains(r#"role="relay""#) && server.contains(r#"role="server""#));
+        assert!(!relay.contains(r#"role="server""#) && !relay.contains("server_requests_total{"));
+        assert!(!server.contains(r#"role="relay""#));
     }
 }

@@ -9,7 +9,10 @@ use crate::{
         handle::PAGE,
         types::{Peer, PeerState},
     },
-    metrics::{DECAP_NOT_TAKEN, ENCAP_NOT_TAKEN, NOT_TAKEN, Snapshot},
+    metrics::{
+        DATAGRAM_NOT_TAKEN, DECAP_NOT_TAKEN, ENCAP_NOT_TAKEN, NATIVE_NOT_TAKEN, Role, RoleState,
+        Snapshot, TUNNEL_NOT_TAKEN,
+    },
     protocol::relay::PeerInfo,
 };
 
@@ -35,13 +38,33 @@ impl Node {
             ..Snapshot::default()
         };
         if let Some(role) = &self.relay {
-            snapshot.add_relay(&role.relay.statistics());
-            snapshot.add_dropped(DECAP_NOT_TAKEN, role.losses.decapsulated);
-            snapshot.add_dropped(ENCAP_NOT_TAKEN, role.losses.encapsulated);
+            let state = RoleState {
+                is_draining: role.relay.is_draining(),
+                sunset: self.calendar.date(Role::Relay),
+            };
+            snapshot.add_relay(state, &role.relay.statistics());
+            for (reason, packets) in [
+                (DECAP_NOT_TAKEN, role.losses.decapsulated),
+                (ENCAP_NOT_TAKEN, role.losses.encapsulated),
+            ] {
+                snapshot.add_dropped(Role::Relay, reason, packets);
+            }
         }
         if let Some(role) = &self.server {
+            let server = role.protocol();
+            let state = RoleState {
+                is_draining: server.is_draining(),
+                sunset: self.calendar.date(Role::Server),
+            };
+            snapshot.add_server(state, server.statistics(), server.bindings().count());
             let losses = role.losses();
-            snapshot.add_dropped(NOT_TAKEN, losses.datagrams + losses.native + losses.tunnel);
+            for (reason, packets) in [
+                (DATAGRAM_NOT_TAKEN, losses.datagrams),
+                (NATIVE_NOT_TAKEN, losses.native),
+                (TUNNEL_NOT_TAKEN, losses.tunnel),
+            ] {
+                snapshot.add_dropped(Role::Server, reason, packets);
+            }
         }
         snapshot.add_verdicts(&self.fast_path.counters());
         snapshot

@@ -4,13 +4,13 @@
 //! through the protocol, and leaves with the next one.
 
 mod answers;
+mod calendar;
 mod clock;
 mod fast_path;
 mod port;
 mod relay;
 mod server;
 mod start;
-mod sunset;
 
 use std::{
     future::{Future, pending},
@@ -23,10 +23,10 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
+use calendar::Calendar;
 use fast_path::FastPath;
 use relay::RelayRole;
 use server::ServerRole;
-use sunset::Sunset;
 
 use crate::{
     api::{Handle, Request},
@@ -35,6 +35,7 @@ use crate::{
         route::Routes,
         watch::{Changes, StaleNeighbour, Watch},
     },
+    metrics::Role,
     protocol::server::Client,
 };
 
@@ -50,8 +51,7 @@ pub struct Node {
     started: StartTime,
     relay: Option<RelayRole>,
     server: Option<ServerRole>,
-    relay_sunset: Sunset,
-    server_sunset: Sunset,
+    calendar: Calendar,
     fast_path: FastPath,
     routes: Routes,
     watch: Watch,
@@ -119,7 +119,9 @@ impl Node {
     }
 
     fn sweep(&mut self) -> Result<()> {
-        self.watch_sunsets();
+        for role in self.calendar.turn(SystemTime::now()) {
+            self.drain_role(role);
+        }
         if let Some(relay) = &mut self.relay {
             self.fast_path.sweep(&mut relay.relay)?;
             relay.settle(&mut self.fast_path, self.server.as_mut())?;
@@ -127,34 +129,18 @@ impl Node {
         Ok(())
     }
 
-    /// Takes no new clients and peers from now on (S-27, R-26).
+    /// Has every role take no new clients and peers from now on (S-27, R-26).
     fn drain(&mut self) {
-        self.drain_relay();
-        self.drain_server();
-    }
-
-    fn drain_relay(&mut self) {
-        if let Some(relay) = &mut self.relay {
-            relay.relay.drain();
+        for role in [Role::Relay, Role::Server] {
+            self.drain_role(role);
         }
     }
 
-    fn drain_server(&mut self) {
-        if let Some(server) = &mut self.server {
-            server.server().drain(clock::now());
-        }
-    }
-
-    /// A role ends on its day (Z-03).
-    fn watch_sunsets(&mut self) {
-        let now = SystemTime::now();
-        if self.relay_sunset.has_come(now) {
-            tracing::warn!("relay.sunset has come: the relay takes no new peers");
-            self.drain_relay();
-        }
-        if self.server_sunset.has_come(now) {
-            tracing::warn!("server.sunset has come: the server takes no new clients");
-            self.drain_server();
+    fn drain_role(&mut self, role: Role) {
+        match (role, &mut self.relay, &mut self.server) {
+            (Role::Relay, Some(relay), _) => relay.relay.drain(),
+            (Role::Server, _, Some(server)) => server.server().drain(clock::now()),
+            _ => {}
         }
     }
 

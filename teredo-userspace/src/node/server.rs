@@ -120,6 +120,11 @@ impl ServerRole {
         &mut self.answers.server
     }
 
+    /// The protocol, to look at.
+    pub fn protocol(&self) -> &Server {
+        &self.answers.server
+    }
+
     /// What the kernel did not take.
     pub fn losses(&self) -> Losses {
         self.answers.losses

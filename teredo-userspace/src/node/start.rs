@@ -3,7 +3,7 @@
 use std::{
     mem,
     net::{Ipv4Addr, SocketAddrV4},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -15,11 +15,12 @@ use teredo_common::{
 };
 
 use super::{
-    Node, clock,
+    Node,
+    calendar::Calendar,
+    clock,
     fast_path::{self, FastPath},
     relay::RelayRole,
     server::{ServerRole, Socket},
-    sunset::Sunset,
 };
 use crate::{
     api::Handle,
@@ -95,14 +96,12 @@ pub async fn start(config: Config, clients: Vec<Client>) -> Result<Node> {
         )?);
     }
     let (handle, requests) = Handle::new();
-    let now = SystemTime::now();
     let mut node = Node {
         config: config.node.clone(),
         started: Instant::now(),
         relay,
         server: None,
-        relay_sunset: Sunset::new(config.relay.as_ref().and_then(|role| role.sunset), now),
-        server_sunset: Sunset::new(config.server.as_ref().and_then(|role| role.sunset), now),
+        calendar: Calendar::new(&config),
         fast_path: FastPath::default(),
         routes,
         watch,

@@ -237,6 +237,11 @@ impl Relay {
         self.draining = true;
     }
 
+    /// Whether [`Relay::drain`] was called.
+    pub const fn is_draining(&self) -> bool {
+        self.draining
+    }
+
     /// The next thing to send. Call it until there is none, before [`Relay::poll_event`].
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
