@@ -131,6 +131,22 @@ fn a08_a_retired_key_is_told_of_once_in_a_while() {
     assert_eq!(world.events().len(), 1);
 }
 
+/// The place that a solicitation comes from is not proved: whoever passes it on is told of as its
+/// origin, as a NAT would be.
+#[test]
+fn a10_the_outer_header_is_not_covered() {
+    let alice = alice(Algorithm::HmacSha1);
+    let mut world = world_of(vec![alice.clone()], true);
+    let payload = signed("alice", &alice.key, NONCE, &solicitation(SOLICITOR));
+    for from in [CLIENT, OTHER] {
+        let (_, sent) = world.receives(from, &payload).unwrap();
+        assert_eq!(
+            encapsulation::parse(&sent).unwrap().origin,
+            Some(endpoint(from))
+        );
+    }
+}
+
 /// What the client verifies is what was sent: the key, over nonce, confirmation, origin indication
 /// and packet.
 #[test]
@@ -152,7 +168,7 @@ fn a04_answers_verify() {
 }
 
 #[test]
-fn a03_nonce_alone_is_answered_with_the_nonce_alone() {
+fn a02_a03_nonce_alone_is_answered_with_the_nonce_alone() {
     for clients in [vec![], vec![alice(Algorithm::HmacMd5)]] {
         let mut world = world_of(clients, false);
         for nonce in [[0; 8], NONCE, [0xff; 8]] {
@@ -174,7 +190,7 @@ fn a03_the_confirmation_is_the_servers() {
 }
 
 #[test]
-fn s07_required_authentication() {
+fn s07_a01_required_authentication() {
     let mut world = world_of(vec![alice(Algorithm::HmacMd5)], true);
     let solicitation = solicitation(SOLICITOR);
     let stranger = key(Algorithm::HmacMd5, 9);

@@ -2,12 +2,13 @@
 
 use teredo_common::{
     address::{ServicePrefix, TeredoAddress, server_link_local},
+    time::Instant,
     wire::{ECHO_REPLY, ECHO_REQUEST, UDP},
 };
 
 use super::harness::*;
 use crate::{
-    protocol::server::{DropReason, Output, Service},
+    protocol::server::{Buckets, Config, DropReason, Output, Server, Service},
     wire::{encapsulation::origin_indication, octets},
 };
 
@@ -302,6 +303,18 @@ fn s25_only_with_a_way_to_native_ipv6() {
     world.drops(DropReason::NoRoute, CLIENT, &test);
     world.server.may_send_native(true);
     assert!(world.receives(CLIENT, &test).is_some());
+}
+
+#[test]
+fn s25_not_until_the_node_says_so() {
+    let config = Config::new(PRIMARY.parse().unwrap(), SECONDARY.parse().unwrap());
+    let now = Instant::from_nanos(1);
+    let mut server = Server::new(config, Buckets::new(), now);
+    let test = echo(&teredo(CLIENT), &address(HOST));
+    let mut output = Vec::new();
+    let sent = server.handle_datagram(now, Primary, endpoint(CLIENT), &test, &mut output);
+    assert_eq!(sent, None);
+    assert_eq!(server.statistics().dropped(DropReason::NoRoute), 1);
 }
 
 #[test]

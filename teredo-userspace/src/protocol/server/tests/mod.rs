@@ -1,5 +1,6 @@
 mod authentication;
 mod drain;
+mod dual;
 mod forward;
 mod harness;
 mod limits;

@@ -197,7 +197,7 @@ fn s09_sources_that_no_packet_can_have() {
 }
 
 #[test]
-fn s10_everything_else_is_dropped() {
+fn s10_l13_everything_else_is_dropped_in_silence() {
     let mut world = World::new();
     let foreign = teredo_of(
         teredo_common::address::ServicePrefix::STANDARD,

@@ -79,7 +79,7 @@ fn s17_the_advertisement_is_that_of_the_primary_address() {
 }
 
 #[test]
-fn s18_the_cone_bit_asks_for_the_other_address() {
+fn s01_s18_the_cone_bit_asks_for_the_other_address() {
     let mut world = World::new();
     let mut leaves_from = |to, source| {
         let sent = world.arrives(to, CLIENT, &solicitation(source));
