@@ -25,11 +25,14 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::{Pid, Uid},
 };
+use teredo::datapath::xdp::remove_leftovers;
 
 use super::{process::output, wait::wait_until};
 
 /// Where `ip netns` keeps its namespaces.
 const DIRECTORY: &str = "/run/netns";
+/// Where daemons pin what outlives them; the directories have the names of the namespaces.
+const PINS: &str = "/sys/fs/bpf/teredo";
 /// What the names of all our namespaces start with; the process identifier follows.
 const PREFIX: &str = "teredo-";
 
@@ -313,19 +316,27 @@ fn remove(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes the namespaces that a killed process of ours has left behind.
+/// Removes the namespaces that a killed process of ours has left behind, and what killed daemons in
+/// them have pinned, which would keep their XDP programs.
 fn sweep() {
-    let Ok(entries) = fs::read_dir(DIRECTORY) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let owner = name.to_str().and_then(owner);
-        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            // Another process may be sweeping too.
-            let _ = remove(&entry.path());
-        }
+    for path in orphans(DIRECTORY) {
+        // Another process may be sweeping too.
+        let _ = remove(&path);
     }
+    for path in orphans(PINS) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let _ = remove_leftovers(&name);
+    }
+}
+
+/// What in the directory has a name of ours whose process is no more.
+fn orphans(directory: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let orphans = entries.filter(|entry| {
+        let owner = entry.file_name().to_str().and_then(owner);
+        owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+    });
+    orphans.map(|entry| entry.path()).collect()
 }
 
 /// The process that made the namespace of this name, if it is one of ours.
