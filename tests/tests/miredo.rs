@@ -7,13 +7,21 @@ use anyhow::Result;
 use teredo_tests::lab::{
     NatKind, Scene, Topology,
     peers::{Conversation, Peers},
-    scene::{RELAY, SERVER},
+    scene::{Maker, RELAY, SERVER},
     traffic::{Ping, Tcp},
 };
 
+/// Nothing in it is ours.
+fn control() -> Topology {
+    Topology {
+        server: Some(Maker::Miredo),
+        ..Topology::default()
+    }
+}
+
 #[test]
 fn first_packet_from_a_native_host() -> Result<()> {
-    let scene = Scene::new(Topology::default())?;
+    let scene = Scene::new(control())?;
     let client = scene.start_client()?;
     let _relay = scene.start_miredo_relay()?;
     Ping::to(client.address()).all_from(&scene.host().namespace)
@@ -21,7 +29,7 @@ fn first_packet_from_a_native_host() -> Result<()> {
 
 #[test]
 fn first_packet_from_the_client() -> Result<()> {
-    let scene = Scene::new(Topology::default())?;
+    let scene = Scene::new(control())?;
     let _relay = scene.start_miredo_relay()?;
     let _client = scene.start_client()?;
     Ping::to(scene.host().address).all_from(&scene.site().client)
@@ -29,7 +37,7 @@ fn first_packet_from_the_client() -> Result<()> {
 
 #[test]
 fn first_packet_after_the_hole_was_closed() -> Result<()> {
-    let scene = Scene::new(Topology::default())?;
+    let scene = Scene::new(control())?;
     let client = scene.start_client()?;
     let mut relay = scene.start_miredo_relay()?;
     Ping::to(client.address()).all_from(&scene.host().namespace)?;
@@ -44,7 +52,7 @@ fn ping_and_tcp_both_ways_with_one_arm_and_two() -> Result<()> {
     for one_armed in [false, true] {
         let scene = Scene::new(Topology {
             one_armed,
-            ..Topology::default()
+            ..control()
         })?;
         let client = scene.start_client()?;
         let _relay = scene.start_miredo_relay()?;
@@ -66,10 +74,7 @@ fn ping_and_tcp_both_ways_with_one_arm_and_two() -> Result<()> {
 #[test]
 fn every_kind_of_nat_that_teredo_works_behind() -> Result<()> {
     for nat in [NatKind::FullCone, NatKind::AddressRestricted] {
-        let scene = Scene::new(Topology {
-            nat,
-            ..Topology::default()
-        })?;
+        let scene = Scene::new(Topology { nat, ..control() })?;
         let client = scene.start_client()?;
         let _relay = scene.start_miredo_relay()?;
         Ping::to(client.address()).all_from(&scene.host().namespace)?;
@@ -82,7 +87,7 @@ fn every_kind_of_nat_that_teredo_works_behind() -> Result<()> {
 fn peers_that_are_only_sockets() -> Result<()> {
     let scene = Scene::new(Topology {
         clients: 0,
-        ..Topology::default()
+        ..control()
     })?;
     let _relay = scene.start_miredo_relay()?;
     let address = Ipv4Addr::new(20, 0, 2, 1);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use teredo_tests::lab::{
     Capture, NatKind, Scene, Teredo, Topology,
-    scene::{IPV6_INTERFACE, RELAY},
+    scene::{IPV6_INTERFACE, Maker, RELAY},
     teredo::{fast_share, is_trusted},
     traffic::{Ping, Tcp, UdpStream},
     wait_until,
@@ -38,9 +38,12 @@ fn start(scene: &Scene, mode: &str) -> Result<Teredo> {
 
 /// First packets, pings and TCP from both sides, and the path that they take.
 fn everything_passes(mode: &str, one_armed: bool) -> Result<()> {
-    let scene = scene(one_armed)?;
+    everything_passes_in(&scene(one_armed)?, mode)
+}
+
+fn everything_passes_in(scene: &Scene, mode: &str) -> Result<()> {
     let client = scene.start_client()?;
-    let relay = start(&scene, mode)?;
+    let relay = start(scene, mode)?;
     let (site, host) = (scene.site(), scene.host());
 
     // The first packet waits for the bubbles and is not lost.
@@ -122,6 +125,18 @@ fn everything_passes_without_xdp_with_one_arm() -> Result<()> {
 }
 
 #[test]
+fn everything_passes_with_miredos_server() -> Result<()> {
+    for mode in ["native", "off"] {
+        let scene = Scene::new(Topology {
+            server: Some(Maker::Miredo),
+            ..Topology::default()
+        })?;
+        everything_passes_in(&scene, mode)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn auto_takes_native_where_it_can_be_had() -> Result<()> {
     let scene = scene(false)?;
     let relay = scene.start_relay(&scene.relay_config())?;
@@ -134,15 +149,22 @@ fn auto_takes_native_where_it_can_be_had() -> Result<()> {
 
 #[test]
 fn the_first_packet_of_the_client_passes() -> Result<()> {
-    for mode in ["native", "off"] {
-        let scene = scene(false)?;
+    for (mode, maker) in [
+        ("native", Maker::Teredo),
+        ("off", Maker::Teredo),
+        ("native", Maker::Miredo),
+    ] {
+        let scene = Scene::new(Topology {
+            server: Some(maker),
+            ..Topology::default()
+        })?;
         let relay = start(&scene, mode)?;
         let client = scene.start_client()?;
         Ping::to(scene.host().address).all_from(&scene.site().client)?;
         let peer = relay
             .peer(client.address())?
             .context("the client is a peer")?;
-        ensure!(is_trusted(&peer), "{mode}: {peer:?}");
+        ensure!(is_trusted(&peer), "{mode}, {maker:?}: {peer:?}");
     }
     Ok(())
 }

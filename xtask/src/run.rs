@@ -16,7 +16,7 @@ pub struct Arguments {
     /// Arguments of `teredo run` on this host, instead of the scene
     #[arg(last = true, conflicts_with = "config")]
     daemon: Vec<String>,
-    /// Arguments of the scene: see `cargo xtask run --seconds 20`, `--one-armed`, `--relay miredo`
+    /// Arguments of the scene: `cargo xtask run --seconds 20`, `--one-armed`, `--relay miredo`
     #[command(flatten)]
     scene: Scene,
 }
@@ -30,12 +30,18 @@ struct Scene {
     /// Give the relay one interface for IPv4 and IPv6
     #[arg(long)]
     one_armed: bool,
-    /// How the XDP program is attached: auto, native, generic or off
+    /// How the XDP programs are attached: auto, native, generic or off
     #[arg(long, value_name = "MODE")]
     xdp: Option<String>,
     /// What the NAT does: port-restricted, address-restricted or full-cone
     #[arg(long, value_name = "KIND")]
     nat: Option<String>,
+    /// Whose relay: teredo or miredo
+    #[arg(long, value_name = "MAKER")]
+    relay: Option<String>,
+    /// Whose server: teredo or miredo
+    #[arg(long, value_name = "MAKER")]
+    server: Option<String>,
 }
 
 impl Scene {
@@ -47,7 +53,12 @@ impl Scene {
         if self.one_armed {
             arguments.push("--one-armed".to_owned());
         }
-        for (name, value) in [("xdp", &self.xdp), ("nat", &self.nat)] {
+        for (name, value) in [
+            ("xdp", &self.xdp),
+            ("nat", &self.nat),
+            ("relay", &self.relay),
+            ("server", &self.server),
+        ] {
             arguments.extend(value.as_ref().map(|value| format!("--{name}={value}")));
         }
         arguments

@@ -1,6 +1,8 @@
 //! The forged traffic of the benchmarks: what their XDP programs and the loader share.
 #![no_std]
 
+pub mod flood;
+
 use bytemuck::{Pod, Zeroable};
 use core::net::Ipv4Addr;
 use teredo_common::{
@@ -22,6 +24,8 @@ const SERVERS: u32 = 1024;
 const FIRST_PORT: u16 = 40_000;
 /// Number of ports; a power of two.
 const PORTS: u32 = 4096;
+/// The mapped ports of all forged clients.
+pub const FORGED_PORTS: core::ops::Range<u16> = FIRST_PORT..FIRST_PORT + PORTS as u16;
 /// The flags of all addresses (RFC 5991 section 3.1).
 const FLAGS: u16 = 0x1027;
 

@@ -4,18 +4,29 @@
 #![expect(missing_docs, reason = "of the functions that the macro makes")]
 
 use aya_ebpf::{
-    bindings::xdp_action,
+    bindings::{TC_ACT_OK, TC_ACT_STOLEN, xdp_action},
     helpers::generated::{bpf_ktime_get_ns, bpf_redirect, bpf_xdp_adjust_head},
-    macros::{map, xdp},
+    macros::{classifier, map, xdp},
     maps::{Array, PerCpuArray, ProgramArray},
-    programs::XdpContext,
+    programs::{TcContext, XdpContext},
 };
 use teredo_common::wire::{ENCAPSULATION, ETHERNET_HEADER};
-use teredo_lab_ebpf::{Count, Flow, HEADERS, NATIVE_HEADERS, SIZES};
+use teredo_lab_ebpf::{
+    Count, FORGED_PORTS, Flow, HEADERS, NATIVE_HEADERS, SIZES,
+    flood::{FRAME, Flood, Progress},
+};
 
 /// What the generator sends.
 #[map]
 static FLOW: Array<Flow> = Array::with_max_entries(1, 0);
+
+/// What [`flood`] sends.
+#[map]
+static FLOOD: Array<Flood> = Array::with_max_entries(1, 0);
+
+/// How far it has come.
+#[map]
+static PROGRESS: Array<Progress> = Array::with_max_entries(1, 0);
 
 /// The interface that [`forward`] sends everything through.
 #[unsafe(no_mangle)]
@@ -45,6 +56,35 @@ pub fn generate(context: XdpContext) -> u32 {
     }
 }
 
+/// Makes the frame the flood's next and sends it, when it is due.
+#[xdp]
+pub fn flood(context: XdpContext) -> u32 {
+    let (Some(flood), Some(progress)) = (FLOOD.get(0), PROGRESS.get_ptr_mut(0)) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // SAFETY: the entry exists while the program does, and one generator runs at a time.
+    let progress = unsafe { &mut *progress };
+    if flood.interval > 0 {
+        // SAFETY: the helper takes nothing.
+        let now = unsafe { bpf_ktime_get_ns() };
+        if now < progress.due {
+            return xdp_action::XDP_DROP;
+        }
+        let next = progress.due + u64::from(flood.interval);
+        progress.due = next.max(now.saturating_sub(Progress::CATCH_UP));
+    }
+    let start = context.data();
+    if start + FRAME > context.data_end() {
+        return xdp_action::XDP_ABORTED;
+    }
+    // SAFETY: the frame is as long as that, as just checked; the kernel's machines that run XDP
+    // programs natively need no alignment.
+    unsafe {
+        flood.write(progress, start as *mut u8);
+        bpf_redirect(flood.interface, 0) as u32
+    }
+}
+
 /// Makes the frame the next client's, wherever the run before has moved its start to, and goes on
 /// with the program that is measured.
 #[xdp]
@@ -54,8 +94,8 @@ pub fn rewind(context: XdpContext) -> u32 {
     };
     let grown = match flow.direction {
         // What was encapsulated is longer, what was decapsulated is shorter than before.
-        Flow::ENCAP if is_ipv4(&context) => ENCAPSULATION as i32,
-        Flow::DECAP if !is_ipv4(&context) => -(ENCAPSULATION as i32),
+        Flow::ENCAP if is_ipv4(context.data(), context.data_end()) => ENCAPSULATION as i32,
+        Flow::DECAP if !is_ipv4(context.data(), context.data_end()) => -(ENCAPSULATION as i32),
         _ => 0,
     };
     // SAFETY: the helper checks the length; the context is valid.
@@ -85,6 +125,47 @@ pub fn forward(_context: XdpContext) -> u32 {
     unsafe { bpf_redirect(target, 0) as u32 }
 }
 
+/// The least that something can do that answers: every frame goes back as it is.
+#[xdp]
+pub fn reflect(_context: XdpContext) -> u32 {
+    xdp_action::XDP_TX
+}
+
+/// Counts and drops datagrams over IPv4 to and from a forged client.
+#[xdp]
+pub fn answers(context: XdpContext) -> u32 {
+    if is_forged(context.data(), context.data_end()) {
+        count();
+        xdp_action::XDP_DROP
+    } else {
+        xdp_action::XDP_PASS
+    }
+}
+
+/// As [`answers`], where a process's datagrams leave its host: no device takes them.
+#[classifier]
+pub fn departures(context: TcContext) -> i32 {
+    if is_forged(context.data(), context.data_end()) {
+        count();
+        TC_ACT_STOLEN as i32
+    } else {
+        TC_ACT_OK as i32
+    }
+}
+
+/// Whether a frame holds a datagram over IPv4 to or from a forged client.
+#[inline(always)]
+fn is_forged(start: usize, end: usize) -> bool {
+    /// Ethernet, IPv4 and the ports.
+    const HEADERS: usize = ETHERNET_HEADER + ENCAPSULATION - 4;
+    if start + HEADERS > end || !is_ipv4(start, end) {
+        return false;
+    }
+    // SAFETY: both ports lie within the frame, as just checked, at even addresses.
+    let ports = [34, 36].map(|at| unsafe { u16::from_be(*((start + at) as *const u16)) });
+    FORGED_PORTS.contains(&ports[0]) || FORGED_PORTS.contains(&ports[1])
+}
+
 /// Counts and drops frames with a packet of a measured size.
 #[xdp]
 pub fn sink(context: XdpContext) -> u32 {
@@ -95,8 +176,15 @@ pub fn sink(context: XdpContext) -> u32 {
     if !plain && !encapsulated {
         return xdp_action::XDP_PASS;
     }
+    count();
+    xdp_action::XDP_DROP
+}
+
+/// Counts a packet.
+#[inline(always)]
+fn count() {
     let Some(count) = COUNT.get_ptr_mut(0) else {
-        return xdp_action::XDP_ABORTED;
+        return;
     };
     // SAFETY: the pointer is to this CPU's entry, and a program is not preempted by another run of
     // itself on the same CPU.
@@ -111,13 +199,11 @@ pub fn sink(context: XdpContext) -> u32 {
         count.stamped = count.packets;
     }
     count.packets += 1;
-    xdp_action::XDP_DROP
 }
 
 #[inline(always)]
-fn is_ipv4(context: &XdpContext) -> bool {
-    let start = context.data();
-    if start + ETHERNET_HEADER > context.data_end() {
+fn is_ipv4(start: usize, end: usize) -> bool {
+    if start + ETHERNET_HEADER > end {
         return false;
     }
     // SAFETY: the Ethernet header lies within the frame, as just checked, at an even address.

@@ -13,15 +13,15 @@ pub const CLIENTS: [u32; 2] = [1, 10_000];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Variant {
-    /// Nothing: the generator sends straight to the sink. What this costs is not the relay's.
+    /// Nothing: the generator sends straight to the sink. What this costs is not the others'.
     None,
-    /// An XDP program that redirects every frame as it is.
+    /// An XDP program that redirects every frame as it is; in a server's place, sends it back.
     Bare,
-    /// Our relay with XDP.
+    /// Ours with XDP.
     Xdp,
-    /// Our relay without XDP.
+    /// Ours without XDP.
     Userspace,
-    /// Miredo's relay.
+    /// Miredo's.
     Miredo,
 }
 
@@ -59,8 +59,8 @@ impl Variant {
         }
     }
 
-    /// Whether generator, relay and sink share a core; otherwise the relay is a process on a core
-    /// of its own.
+    /// Whether it shares a core with generator and sink; otherwise it is a process on a core of its
+    /// own.
     #[must_use]
     pub const fn is_inline(self) -> bool {
         matches!(self, Self::None | Self::Bare | Self::Xdp)
@@ -100,7 +100,17 @@ impl Direction {
     }
 }
 
-/// One workload.
+/// What a generator can send.
+pub trait Workload: Copy + fmt::Display + Serialize {
+    /// What the ratios to [`Variant::Bare`] are called.
+    const OF_BARE: &'static str;
+
+    /// What a variant is called that is given this work.
+    #[must_use]
+    fn title(variant: Variant) -> &'static str;
+}
+
+/// One workload for relays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Case {
     /// The way of the packets.
@@ -139,6 +149,39 @@ impl fmt::Display for Case {
     }
 }
 
+impl Workload for Case {
+    const OF_BARE: &'static str = "of bare redirect";
+
+    fn title(variant: Variant) -> &'static str {
+        variant.title()
+    }
+}
+
+/// The workload for servers: router solicitations with a nonce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Solicitations {
+    /// Number of clients that take turns.
+    pub clients: u32,
+}
+
+impl fmt::Display for Solicitations {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "solicitations, {} clients", self.clients)
+    }
+}
+
+impl Workload for Solicitations {
+    const OF_BARE: &'static str = "of bare XDP_TX";
+
+    fn title(variant: Variant) -> &'static str {
+        match variant {
+            Variant::None => "no server",
+            Variant::Bare => "bare XDP_TX",
+            variant => variant.title(),
+        }
+    }
+}
+
 /// A part of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -146,14 +189,17 @@ pub enum Part {
     TestRun,
     /// Packets a second through the relays.
     Throughput,
+    /// Solicitations that servers answer in a second.
+    Solicitations,
     /// Memory with many clients.
     Memory,
 }
 
 impl Part {
-    const ALL: [(Self, &str); 3] = [
+    const ALL: [(Self, &str); 4] = [
         (Self::TestRun, "test-run"),
         (Self::Throughput, "throughput"),
+        (Self::Solicitations, "solicitations"),
         (Self::Memory, "memory"),
     ];
 }
@@ -180,6 +226,7 @@ impl Selection {
         match part {
             Part::Throughput => true,
             Part::TestRun => self.variants.is_empty() && !any_case,
+            Part::Solicitations => !any_case && self.directions.is_empty(),
             Part::Memory => self.variants.is_empty() && !any_case && self.directions.is_empty(),
         }
     }
@@ -285,6 +332,7 @@ mod tests {
         assert!(some.cases().eq([Case::demanding(Direction::Encap)]));
         assert!(some.part(Part::Throughput));
         assert!(!some.part(Part::Memory) && !some.part(Part::TestRun));
+        assert!(!some.part(Part::Solicitations));
         let memory = select("memory");
         assert!(memory.part(Part::Memory) && !memory.part(Part::Throughput));
     }

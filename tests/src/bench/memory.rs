@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use nix::unistd::Pid;
 use serde::Serialize;
 
-use super::{cases::Variant, relay::Relay};
+use super::{cases::Variant, relay::Relay, throughput::Subject as _};
 use crate::lab::process::resident;
 
 /// Number of clients that the relay knows.
@@ -44,8 +44,12 @@ pub fn measure(variant: Variant) -> Result<Memory> {
     Ok(memory)
 }
 
-/// What the kernel charges for the maps that a process has open, each once.
-fn maps(pid: Pid) -> Result<u64> {
+/// What the kernel charges for the maps that a process has open, each once, in octets.
+///
+/// # Errors
+///
+/// When the process has ended.
+pub fn maps(pid: Pid) -> Result<u64> {
     let directory = format!("/proc/{pid}/fdinfo");
     let mut maps = BTreeMap::new();
     for entry in fs::read_dir(&directory).with_context(|| format!("read {directory}"))? {

@@ -1,4 +1,4 @@
-//! The benchmarks (`cargo xtask bench`): our relay, in XDP and in userspace, against Miredo and
+//! The benchmarks (`cargo xtask bench`): our relay and server, in XDP and in userspace, against Miredo's and
 //! against the bare XDP redirect of the same machine, in one run.
 //!
 //! Each relay stands in a namespace of its own between two veth cables. A generator program, run
@@ -6,6 +6,10 @@
 //! them at the far end of the other. A relay in XDP has generator, relay and sink on one core, so
 //! nothing is lost and the costs add up; a relay process has a core for itself (and the sink) and
 //! gets more than it can forward from the other core.
+//!
+//! Servers are compared in the same way, with router solicitations of many clients and a cable that
+//! the answers come back by. Those of a server process are counted and end where they leave its
+//! host, so that its core has nothing to do with their arrival.
 
 pub mod cases;
 pub mod clients;
@@ -16,6 +20,7 @@ pub mod programs;
 pub mod relay;
 pub mod report;
 pub mod run;
+pub mod server;
 pub mod site;
 pub mod test_run;
 pub mod throughput;

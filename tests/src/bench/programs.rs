@@ -9,10 +9,17 @@ use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, PerCpuArray, PerCpuValues, ProgramArray},
-    programs::{ProgramFd, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode},
+    programs::{
+        ProgramFd, SchedClassifier, TcAttachType, TestRun as _, TestRunAttrs, TestRunOptions, Xdp,
+        XdpMode,
+        tc::{self, NlOptions, TcAttachOptions},
+    },
     util::nr_cpus,
 };
-use teredo_lab_ebpf::{Count, Flow};
+use teredo_lab_ebpf::{
+    Count, Flow,
+    flood::{FRAME, Flood, KINDS, Progress},
+};
 
 use super::cpu;
 use crate::lab::{Namespace, wait_for};
@@ -49,6 +56,45 @@ impl Attached {
     /// When the kernel refuses it.
     pub fn sink(namespace: &Namespace, interfaces: &[&str]) -> Result<Self> {
         Self::everywhere(namespace, interfaces, "sink")
+    }
+
+    /// Attaches the sink for what goes to forged clients, and for what comes from them.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn answers(namespace: &Namespace, interfaces: &[&str]) -> Result<Self> {
+        Self::everywhere(namespace, interfaces, "answers")
+    }
+
+    /// Attaches the sink for what a process sends to forged clients, where it leaves its host.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn departures(namespace: &Namespace, interface: &str) -> Result<Self> {
+        namespace.run(|| {
+            let mut object = Ebpf::load(OBJECT)?;
+            let program = object.program_mut("departures");
+            let program: &mut SchedClassifier = program
+                .context("the object has no departures")?
+                .try_into()?;
+            program.load()?;
+            // The newer way of attaching knows no packets that are gone without being dropped.
+            tc::qdisc_add_clsact(interface)?;
+            let options = TcAttachOptions::Netlink(NlOptions::default());
+            program.attach_with_options(interface, TcAttachType::Egress, options)?;
+            Ok(Self { object })
+        })?
+    }
+
+    /// Attaches a program that sends everything back as it is.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn reflect(namespace: &Namespace, interfaces: &[&str]) -> Result<Self> {
+        Self::everywhere(namespace, interfaces, "reflect")
     }
 
     fn everywhere(namespace: &Namespace, interfaces: &[&str], name: &str) -> Result<Self> {
@@ -163,6 +209,8 @@ pub struct Run {
 #[derive(Debug)]
 pub struct Generator {
     object: Ebpf,
+    /// The program.
+    name: &'static str,
     frame: Vec<u8>,
 }
 
@@ -176,8 +224,48 @@ impl Generator {
         Self::with_program("generate", direction, clients, interface, frame)
     }
 
+    /// Loads a generator of a flood, which starts with the first of its `kinds` of frames.
+    ///
+    /// # Errors
+    ///
+    /// When a frame is none of the first forged client, or the kernel refuses the program.
+    pub fn flood(
+        interface: u32,
+        interval: Duration,
+        sources: u32,
+        kinds: [&[u8; FRAME]; KINDS],
+    ) -> Result<Self> {
+        const SIZE: usize = size_of::<Flood>();
+        let interval = u32::try_from(interval.as_nanos())?;
+        let flood = Flood::new(interface, interval, sources, kinds)
+            .context("a frame is not the first client's")?;
+        let mut object = Ebpf::load(OBJECT)?;
+        let map = object.map_mut("FLOOD").context("the object has no FLOOD")?;
+        let octets = <[u8; SIZE]>::try_from(bytemuck::bytes_of(&flood))?;
+        Array::<_, [u8; SIZE]>::try_from(map)?.set(0, octets, 0)?;
+        program(&mut object, "flood")?;
+        Ok(Self {
+            object,
+            name: "flood",
+            frame: kinds[0].to_vec(),
+        })
+    }
+
+    /// How many frames a flood has sent, also while it is being sent.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn sent(&self) -> Result<u64> {
+        const WORDS: usize = size_of::<Progress>() / 8;
+        let map = self.object.map("PROGRESS");
+        let map = map.context("the object has no PROGRESS")?;
+        let words = Array::<_, [u64; WORDS]>::try_from(map)?.get(&0, 0)?;
+        Ok(bytemuck::cast::<_, Progress>(words).sent)
+    }
+
     fn with_program(
-        name: &str,
+        name: &'static str,
         direction: u32,
         clients: u32,
         interface: u32,
@@ -190,7 +278,11 @@ impl Generator {
         let words: [u32; size_of::<Flow>() / 4] = bytemuck::cast(flow);
         Array::<_, [u32; size_of::<Flow>() / 4]>::try_from(map)?.set(0, words, 0)?;
         program(&mut object, name)?;
-        Ok(Self { object, frame })
+        Ok(Self {
+            object,
+            name,
+            frame,
+        })
     }
 
     fn program(&self, name: &str) -> Result<&Xdp> {
@@ -204,25 +296,33 @@ impl Generator {
     ///
     /// When the kernel refuses it.
     pub fn send(&self, namespace: &Namespace, count: u32, batch: u32) -> Result<Run> {
-        let program = self.program("generate")?;
-        namespace.run(|| {
-            cpu::pin(cpu::GENERATOR)?;
-            let options = TestRunOptions {
-                data_in: Some(&self.frame),
-                repeat: count,
-                attrs: TestRunAttrs::new().xdp_live_frames(batch),
-                ..TestRunOptions::default()
-            };
-            let core = cpu::of_core(cpu::GENERATOR)?;
-            let thread = cpu::of_this_thread()?;
-            let start = Instant::now();
-            program.test_run(options)?;
-            Ok(Run {
-                elapsed: start.elapsed(),
-                thread: cpu::of_this_thread()? - thread,
-                core: cpu::of_core(cpu::GENERATOR)? - core,
-            })
-        })?
+        namespace.run(|| self.send_here(count, batch))?
+    }
+
+    /// As [`Self::send`], from the namespace of the calling thread, which stays on the generator's
+    /// core.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn send_here(&self, count: u32, batch: u32) -> Result<Run> {
+        let program = self.program(self.name)?;
+        cpu::pin(cpu::GENERATOR)?;
+        let options = TestRunOptions {
+            data_in: Some(&self.frame),
+            repeat: count,
+            attrs: TestRunAttrs::new().xdp_live_frames(batch),
+            ..TestRunOptions::default()
+        };
+        let core = cpu::of_core(cpu::GENERATOR)?;
+        let thread = cpu::of_this_thread()?;
+        let start = Instant::now();
+        program.test_run(options)?;
+        Ok(Run {
+            elapsed: start.elapsed(),
+            thread: cpu::of_this_thread()? - thread,
+            core: cpu::of_core(cpu::GENERATOR)? - core,
+        })
     }
 }
 

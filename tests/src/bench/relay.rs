@@ -12,16 +12,18 @@ use super::{
     cpu,
     frames::{RELAY, data},
     programs::{Attached, Generator},
-    site::{FAR, Interface, NEAR, Site},
+    site::{FAR, Interface, NEAR, STRAIGHT, Site},
+    throughput::Subject,
 };
-use crate::lab::{Teredo, links::cable, miredo, teredo::Config};
+use crate::lab::{Namespace, Teredo, links::cable, miredo, teredo::Config};
 
 /// What the names of the kernel threads of our TUN interfaces start with. Those of other daemons
 /// have nothing to do meanwhile.
 const INTERFACE_THREAD: &str = "napi/teredo-";
 
-/// The cable between generator and sink without a relay.
-const STRAIGHT: [&str; 2] = ["out", "back"];
+/// How long ago the relay may have heard of a client when a measurement starts. With the longest
+/// measurement it stays under the 30 seconds for which a peer is usable.
+const AGE: Duration = Duration::from_secs(8);
 
 /// Frames that are looked at: so few that no queue overflows.
 const PROOF: u32 = 40;
@@ -83,39 +85,6 @@ impl Relay {
         })
     }
 
-    /// A generator of the packets that this relay gets in this case.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses it.
-    pub fn generator(&self, case: Case) -> Result<Generator> {
-        let frame = self.frame(case.direction, case.size)?;
-        let interface = match self.variant {
-            Variant::None => Interface::named(&self.site.far, STRAIGHT[0])?.index,
-            _ => self.site.far_interfaces[Site::entry(case.direction)].index,
-        };
-        Generator::load(case.direction.flow(), case.clients, interface, frame)
-    }
-
-    /// Lets a few frames of a generator through the relay and looks at what comes out.
-    ///
-    /// # Errors
-    ///
-    /// When nothing comes out, or it is damaged.
-    pub fn prove(&mut self, case: Case) -> Result<()> {
-        if matches!(self.work, Work::Nobody | Work::Bare { .. }) {
-            return Ok(());
-        }
-        let case = Case {
-            size: clients::SIZE,
-            ..case
-        };
-        let generator = self.generator(case)?;
-        self.clients.prove(case, PROOF, || {
-            generator.send(&self.site.far, PROOF, PROOF_BATCH).map(drop)
-        })
-    }
-
     /// The first client's frame.
     ///
     /// # Errors
@@ -140,13 +109,51 @@ impl Relay {
                 .with_context(|| format!("{} and its clients", self.variant.title())),
         }
     }
+}
 
-    /// Its processes.
-    ///
-    /// # Errors
-    ///
-    /// When they cannot be listed.
-    pub fn processes(&self) -> Result<Vec<Pid>> {
+impl Subject for Relay {
+    type Case = Case;
+
+    fn variant(&self) -> Variant {
+        self.variant
+    }
+
+    fn generator(&self, case: Case) -> Result<Generator> {
+        let frame = self.frame(case.direction, case.size)?;
+        let interface = match self.variant {
+            Variant::None => Interface::named(&self.site.far, STRAIGHT[0])?.index,
+            _ => self.site.far_interfaces[Site::entry(case.direction)].index,
+        };
+        Generator::load(case.direction.flow(), case.clients, interface, frame)
+    }
+
+    fn get_ready(&mut self, case: Case) -> Result<()> {
+        self.acquaint(case.clients, AGE)
+    }
+
+    fn prove(&mut self, case: Case) -> Result<()> {
+        if matches!(self.work, Work::Nobody | Work::Bare { .. }) {
+            return Ok(());
+        }
+        let case = Case {
+            size: clients::SIZE,
+            ..case
+        };
+        let generator = self.generator(case)?;
+        self.clients.prove(case, PROOF, || {
+            generator.send(&self.site.far, PROOF, PROOF_BATCH).map(drop)
+        })
+    }
+
+    fn far(&self) -> &Namespace {
+        &self.site.far
+    }
+
+    fn sink(&mut self) -> &mut Attached {
+        &mut self.sink
+    }
+
+    fn processes(&self) -> Result<Vec<Pid>> {
         let mut processes = self.site.near.processes()?;
         if let Work::Teredo(_) = self.work {
             processes.extend(cpu::threads_named(|name| {
@@ -156,16 +163,11 @@ impl Relay {
         Ok(processes)
     }
 
-    /// Packets that our daemon counts as forwarded by XDP, if it does.
-    ///
-    /// # Errors
-    ///
-    /// When the daemon does not answer.
-    pub fn fast_packets(&self, direction: Direction) -> Result<Option<u64>> {
+    fn fast_packets(&self, case: Case) -> Result<Option<u64>> {
         match (&self.work, self.variant) {
             (Work::Teredo(teredo), Variant::Xdp) => {
                 let packets = teredo.status()?.packets;
-                Ok(Some(match direction {
+                Ok(Some(match case.direction {
                     Direction::Encap => packets.encap.xdp,
                     Direction::Decap => packets.decap.xdp,
                 }))

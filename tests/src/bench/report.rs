@@ -11,7 +11,7 @@ use nix::sys::utsname::uname;
 use serde::Serialize;
 
 use super::{
-    cases::{Case, Direction, Variant},
+    cases::{Case, Direction, Solicitations, Variant, Workload},
     cpu,
     memory::Memory,
     test_run::Cost,
@@ -57,10 +57,10 @@ impl Spread {
     }
 }
 
-/// The samples of one relay in one case, a round each.
+/// The samples of one variant in one case, a round each.
 #[derive(Clone, Debug, Serialize)]
 pub struct Series {
-    /// The relay.
+    /// Which one.
     pub variant: Variant,
     /// In the order of the rounds.
     pub samples: Vec<Sample>,
@@ -68,39 +68,39 @@ pub struct Series {
 
 /// One case, measured.
 #[derive(Clone, Debug, Serialize)]
-pub struct CaseReport {
+pub struct CaseReport<W> {
     /// The workload.
     #[serde(flatten)]
-    pub case: Case,
-    /// A series for each relay.
+    pub case: W,
+    /// A series for each variant.
     pub series: Vec<Series>,
     /// What follows from them.
     pub results: Vec<CaseResult>,
 }
 
-/// What the samples of one relay say.
+/// What the samples of one variant say.
 #[derive(Clone, Debug, Serialize)]
 pub struct CaseResult {
-    /// The relay.
+    /// Which one.
     pub variant: Variant,
     /// Packets a second.
     pub rate: Spread,
-    /// Rate divided by that of the bare redirect in the same round; only of rounds in which both
-    /// relays were saturated.
+    /// Rate divided by that of [`Variant::Bare`] in the same round; only of rounds in which both
+    /// were saturated.
     pub of_bare: Option<Spread>,
     /// Rate divided by Miredo's in the same round; only of rounds in which both were saturated.
     pub of_miredo: Option<Spread>,
-    /// CPU nanoseconds per packet: of the processes; of a relay that runs inline, what the round
-    /// without relay did not take, too.
+    /// CPU nanoseconds per packet: of the processes; of what runs inline, what the round
+    /// with nothing there did not take, too.
     pub cpu_nanoseconds: Option<Spread>,
     /// CPU time per packet divided by Miredo's in the same round.
     pub cpu_of_miredo: Option<Spread>,
 }
 
-impl CaseReport {
+impl<W: Workload> CaseReport<W> {
     /// Works out the results of these series.
     #[must_use]
-    pub fn new(case: Case, series: Vec<Series>) -> Self {
+    pub fn new(case: W, series: Vec<Series>) -> Self {
         let results = series
             .iter()
             .filter_map(|one| result(one, &series))
@@ -124,7 +124,7 @@ impl CaseReport {
             self.case,
             "",
             "million packets/s",
-            "of bare redirect",
+            W::OF_BARE,
             "times Miredo",
             "CPU ns/packet",
             "of Miredo's"
@@ -138,7 +138,7 @@ impl CaseReport {
                 .map_or_else(String::new, |spread| spread.text(1.0, 0));
             text += &format!(
                 "  {:<18} {:>24} {:>17} {:>21} {:>17} {:>17}\n",
-                result.variant.title(),
+                W::title(result.variant),
                 result.rate.text(1e6, 3),
                 ratio(result.of_bare),
                 ratio(result.of_miredo),
@@ -154,7 +154,7 @@ impl CaseReport {
                     text += &format!(
                         "  {}: not saturated in {idle} of {} rounds, so faster than it looks: \
                          the machine is busy\n",
-                        series.variant.title(),
+                        W::title(series.variant),
                         series.samples.len()
                     );
                 }
@@ -163,7 +163,7 @@ impl CaseReport {
             if let Some(fast) = fast {
                 text += &format!(
                     "  {}: {:.2} % of the packets in XDP\n",
-                    series.variant.title(),
+                    W::title(series.variant),
                     100.0 * fast.minimum
                 );
             }
@@ -184,7 +184,7 @@ fn result(series: &Series, all: &[Series]) -> Option<CaseResult> {
             Some(figure(round, sample, series.variant)? / figure(round, other, variant)?)
         }))
     };
-    // The round's share of generator and sink is not the relay's.
+    // The round's share of generator and sink is not the variant's.
     let cpu = |round: usize, sample: &Sample, variant: Variant| match variant {
         Variant::None => None,
         _ => {
@@ -348,7 +348,9 @@ pub struct Report {
     /// The XDP program alone.
     pub test_runs: Vec<TestRunReport>,
     /// Packets a second through the relays.
-    pub cases: Vec<CaseReport>,
+    pub cases: Vec<CaseReport<Case>>,
+    /// Solicitations a second that servers answer.
+    pub solicitations: Vec<CaseReport<Solicitations>>,
     /// Memory with many clients.
     pub memory: Vec<Memory>,
     /// The limits.
@@ -368,6 +370,7 @@ impl Report {
             rounds,
             test_runs: Vec::new(),
             cases: Vec::new(),
+            solicitations: Vec::new(),
             memory: Vec::new(),
             criteria: Vec::new(),
         })
@@ -384,8 +387,12 @@ impl Report {
         for direction in Direction::ALL {
             let case = Case::demanding(direction);
             if let Some(report) = self.cases.iter().find(|report| report.case == case) {
-                self.criteria.extend(speed_limits(report));
+                let limits = Limits::RELAY;
+                self.criteria.extend(limits.hold_against(report));
             }
+        }
+        for report in &self.solicitations {
+            self.criteria.extend(Limits::SERVER.hold_against(report));
         }
         for memory in &self.memory {
             if memory.variant == Variant::Xdp {
@@ -447,24 +454,60 @@ fn mebibytes(octets: u64) -> f64 {
     octets as f64 / f64::from(1 << 20)
 }
 
-fn speed_limits(report: &CaseReport) -> Vec<Criterion> {
-    let name = |what: &str| format!("{}: {what}", report.case);
-    let median = |spread: Option<Spread>| spread.map(|spread| spread.median);
-    let mut criteria = Vec::new();
-    if let Some(xdp) = report.result(Variant::Xdp) {
-        let [of_bare, of_miredo, cpu] = [xdp.of_bare, xdp.of_miredo, xdp.cpu_of_miredo].map(median);
-        criteria.extend([
-            Criterion::at_least(name("XDP, of the bare redirect"), of_bare, 0.55),
-            Criterion::at_least(name("XDP, times Miredo"), of_miredo, 6.0),
-            Criterion::at_most(name("XDP, CPU time of Miredo's"), cpu, 0.1),
-        ]);
+/// Limits of speed.
+struct Limits {
+    /// The least that XDP is of the bare program, in packets.
+    xdp_of_bare: f64,
+    /// The least that it is of Miredo.
+    xdp_of_miredo: f64,
+    /// The most CPU time that it takes of Miredo's, if that is limited.
+    xdp_cpu: Option<f64>,
+    /// The least that userspace is of Miredo.
+    userspace_of_miredo: f64,
+}
+
+impl Limits {
+    const RELAY: Self = Self {
+        xdp_of_bare: 0.55,
+        xdp_of_miredo: 6.0,
+        xdp_cpu: Some(0.1),
+        userspace_of_miredo: 1.5,
+    };
+    const SERVER: Self = Self {
+        xdp_of_bare: 0.6,
+        xdp_of_miredo: 10.0,
+        xdp_cpu: None,
+        userspace_of_miredo: 2.0,
+    };
+
+    fn hold_against<W: Workload>(&self, report: &CaseReport<W>) -> Vec<Criterion> {
+        let name = |what: &str| format!("{}: {what}", report.case);
+        let median = |spread: Option<Spread>| spread.map(|spread| spread.median);
+        let mut criteria = Vec::new();
+        if let Some(xdp) = report.result(Variant::Xdp) {
+            let [of_bare, of_miredo, cpu] =
+                [xdp.of_bare, xdp.of_miredo, xdp.cpu_of_miredo].map(median);
+            let what = name(&format!("XDP, {}", W::OF_BARE));
+            criteria.extend([
+                Criterion::at_least(what, of_bare, self.xdp_of_bare),
+                Criterion::at_least(name("XDP, times Miredo"), of_miredo, self.xdp_of_miredo),
+            ]);
+            if let Some(limit) = self.xdp_cpu {
+                let what = name("XDP, CPU time of Miredo's");
+                criteria.push(Criterion::at_most(what, cpu, limit));
+            }
+        }
+        if let Some(userspace) = report.result(Variant::Userspace) {
+            let of_miredo = median(userspace.of_miredo);
+            let what = name("userspace, times Miredo");
+            criteria.push(Criterion::at_least(
+                what,
+                of_miredo,
+                self.userspace_of_miredo,
+            ));
+        }
+        criteria
     }
-    if let Some(userspace) = report.result(Variant::Userspace) {
-        let of_miredo = median(userspace.of_miredo);
-        let what = name("userspace, times Miredo");
-        criteria.push(Criterion::at_least(what, of_miredo, 1.5));
-    }
-    criteria
 }
 
 fn memory_limits(memory: &Memory) -> [Criterion; 2] {
@@ -533,7 +576,7 @@ mod tests {
         // 250 - 100 and 500 - 200 inline, 10 in the process.
         let cpu = xdp.cpu_nanoseconds.unwrap();
         assert_eq!((cpu.minimum, cpu.maximum), (160.0, 310.0));
-        let limits = speed_limits(&report);
+        let limits = Limits::RELAY.hold_against(&report);
         let met = limits.iter().map(|limit| limit.met).collect::<Vec<_>>();
         assert_eq!(met, [Some(true); 3]);
     }

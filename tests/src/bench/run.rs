@@ -5,12 +5,13 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{
-    cases::{CLIENTS, Part, Selection, Variant},
+    cases::{CLIENTS, Part, Selection, Solicitations, Variant},
     memory,
     relay::Relay,
     report::{CaseReport, Report, Series, TestRunReport},
+    server::Server,
     test_run,
-    throughput::Measurement,
+    throughput::{Measurement, Subject},
 };
 
 /// Measures what is selected and prints what comes out as it does. Every round gives each relay
@@ -26,6 +27,9 @@ pub fn run(selection: &Selection, time: Duration, rounds: usize) -> Result<Repor
     }
     if selection.part(Part::Throughput) {
         throughput(selection, time, rounds, &mut report)?;
+    }
+    if selection.part(Part::Solicitations) {
+        solicitations(selection, time, rounds, &mut report)?;
     }
     if selection.part(Part::Memory) {
         for variant in selection.variants() {
@@ -66,25 +70,53 @@ fn throughput(
         .map(Relay::start)
         .collect::<Result<Vec<_>>>()?;
     for case in selection.cases() {
-        let mut measurements = relays
-            .iter_mut()
-            .map(|relay| Measurement::prepare(relay, case))
-            .collect::<Result<Vec<_>>>()?;
-        let mut series = measurements
-            .iter()
-            .map(|measurement| Series {
-                variant: measurement.variant(),
-                samples: Vec::with_capacity(rounds),
-            })
-            .collect::<Vec<_>>();
-        for _ in 0..rounds {
-            for (measurement, series) in measurements.iter_mut().zip(&mut series) {
-                series.samples.push(measurement.measure(time)?);
-            }
-        }
-        let case = CaseReport::new(case, series);
-        print!("{}", case.table());
-        report.cases.push(case);
+        report.cases.push(measure(&mut relays, case, time, rounds)?);
     }
     Ok(())
+}
+
+fn solicitations(
+    selection: &Selection,
+    time: Duration,
+    rounds: usize,
+    report: &mut Report,
+) -> Result<()> {
+    let mut servers = selection
+        .variants()
+        .map(Server::start)
+        .collect::<Result<Vec<_>>>()?;
+    let case = Solicitations {
+        clients: CLIENTS[1],
+    };
+    let measured = measure(&mut servers, case, time, rounds)?;
+    report.solicitations.push(measured);
+    Ok(())
+}
+
+/// Gives every subject its turn in every round.
+fn measure<S: Subject>(
+    subjects: &mut [S],
+    case: S::Case,
+    time: Duration,
+    rounds: usize,
+) -> Result<CaseReport<S::Case>> {
+    let mut measurements = subjects
+        .iter_mut()
+        .map(|subject| Measurement::prepare(subject, case))
+        .collect::<Result<Vec<_>>>()?;
+    let mut series = measurements
+        .iter()
+        .map(|measurement| Series {
+            variant: measurement.variant(),
+            samples: Vec::with_capacity(rounds),
+        })
+        .collect::<Vec<_>>();
+    for _ in 0..rounds {
+        for (measurement, series) in measurements.iter_mut().zip(&mut series) {
+            series.samples.push(measurement.measure(time)?);
+        }
+    }
+    let report = CaseReport::new(case, series);
+    print!("{}", report.table());
+    Ok(report)
 }

@@ -16,8 +16,10 @@ use crate::lab::{Namespace, links::cable};
 pub const NEAR: [&str; 2] = ["v4", "v6"];
 /// Their far ends.
 pub const FAR: [&str; 2] = ["far4", "far6"];
+/// The cable between generator and sink when nothing is between them.
+pub const STRAIGHT: [&str; 2] = ["out", "back"];
 /// The relay's gateway to all clients and servers.
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(20, 0, 0, 2);
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(20, 0, 0, 2);
 
 /// An interface.
 #[derive(Clone, Copy, Debug)]

@@ -3,13 +3,16 @@
 //!
 //! Everything is removed when it is dropped, also while a failed test unwinds.
 
+pub mod caller;
 pub mod capture;
+pub mod flood;
 pub mod links;
 pub mod miredo;
 pub mod namespace;
 pub mod nat;
 pub mod peers;
 pub mod process;
+pub mod qualification;
 pub mod scene;
 pub mod teredo;
 pub mod traffic;

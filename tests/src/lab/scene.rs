@@ -10,7 +10,8 @@
 //!                client(s) 192.168.0.2 ...
 //! ```
 //!
-//! With one arm, both internets are one Ethernet segment and the relay has one interface on it.
+//! With one arm, both internets are one Ethernet segment and the relay has one interface on it. The
+//! server may have its secondary address on an interface of its own, or be in the relay's place.
 //! Miredo accepts only global IPv4 addresses, hence these.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
@@ -32,14 +33,42 @@ pub const SERVER: Ipv4Addr = Ipv4Addr::new(20, 0, 0, 1);
 pub const RELAY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(20, 0, 1, 1), 3545);
 /// The relay's address on the IPv6 internet.
 pub const RELAY_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 6, 0, 0, 0, 0, 1);
+/// The server's address on the IPv6 internet.
+pub const SERVER_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 6, 0, 0, 0, 0, 0x53);
 /// The service port of the first client; the next has the next.
 const CLIENT_PORT: u16 = 40001;
 /// The interface of a host on the IPv4 internet.
 pub const IPV4_INTERFACE: &str = "v4";
 /// The interface of a host on the IPv6 internet.
 pub const IPV6_INTERFACE: &str = "v6";
+/// The server's secondary address.
+pub const SECONDARY: Ipv4Addr = Ipv4Addr::from_bits(SERVER.to_bits() + 1);
 /// The interface of a one-armed relay.
 pub const ONE_ARM: &str = "arm";
+/// The interface of a server's secondary address when that has its own.
+pub const SECONDARY_INTERFACE: &str = "v4b";
+
+/// Who has made a program.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Maker {
+    /// We.
+    #[default]
+    Teredo,
+    /// The others.
+    Miredo,
+}
+
+/// Where the server's addresses are.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Place {
+    /// In a namespace of its own, both on one interface.
+    #[default]
+    Alone,
+    /// As before, on two interfaces.
+    TwoInterfaces,
+    /// On the relay's interface: one process is to have both roles.
+    Relay,
+}
 
 /// What the scene looks like.
 #[derive(Clone, Copy, Debug)]
@@ -52,9 +81,13 @@ pub struct Topology {
     pub clients: u8,
     /// How many native IPv6 hosts there are.
     pub hosts: u8,
+    /// Where the server is.
+    pub place: Place,
+    /// Whose server is started with the scene, if one is.
+    pub server: Option<Maker>,
 }
 
-/// Two arms, one client behind a port-restricted NAT, one host.
+/// Two arms, one client behind a port-restricted NAT, one host, and our server.
 impl Default for Topology {
     fn default() -> Self {
         Self {
@@ -62,6 +95,8 @@ impl Default for Topology {
             nat: NatKind::PortRestricted,
             clients: 1,
             hosts: 1,
+            place: Place::Alone,
+            server: Some(Maker::Teredo),
         }
     }
 }
@@ -86,14 +121,34 @@ pub struct Host {
     pub address: Ipv6Addr,
 }
 
-/// The scene, with Miredo's server running. Relay and clients are started by who uses it, and
-/// dropped before it.
+/// A server that runs.
+#[derive(Debug)]
+pub enum Server {
+    /// Ours.
+    Teredo(Box<Teredo>),
+    /// Miredo's.
+    Miredo(miredo::Server),
+}
+
+impl Server {
+    /// Ours, if it is.
+    #[must_use]
+    pub fn teredo(&self) -> Option<&Teredo> {
+        match self {
+            Self::Teredo(teredo) => Some(teredo),
+            Self::Miredo(_) => None,
+        }
+    }
+}
+
+/// The scene, with a server running if the topology says so. Relay and clients are started by who
+/// uses it, and dropped before it.
 #[derive(Debug)]
 pub struct Scene {
-    /// The server.
-    pub server: miredo::Server,
-    /// Where the server runs.
-    pub server_namespace: Namespace,
+    /// The server that was started with the scene.
+    pub server: Option<Server>,
+    /// Where a server's addresses are, unless they are the relay's.
+    server_namespace: Option<Namespace>,
     /// Where the relay runs.
     pub relay: Namespace,
     /// NATs with their clients.
@@ -107,7 +162,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Builds it and starts the server.
+    /// Builds it and starts the server, if there is one.
     ///
     /// # Errors
     ///
@@ -120,18 +175,21 @@ impl Scene {
             Some(Internet::new("ipv6")?)
         };
         let relay = relay_namespace(&mut ipv4, ipv6.as_mut())?;
+        let server_namespace = match topology.place {
+            Place::Relay => {
+                let interface = match topology.one_armed {
+                    true => ONE_ARM,
+                    false => IPV4_INTERFACE,
+                };
+                relay.ip_batch(&format!(
+                    "addr add {SERVER}/16 dev {interface}
+                    addr add {SECONDARY}/16 dev {interface}"
+                ))?;
+                None
+            }
+            place => Some(server_namespace(&mut ipv4, ipv6.as_mut(), place)?),
+        };
         let native = ipv6.as_ref().unwrap_or(&ipv4);
-
-        let server_namespace = Namespace::new("server")?;
-        ipv4.plug(&server_namespace, IPV4_INTERFACE)?;
-        native.plug(&server_namespace, IPV6_INTERFACE)?;
-        let secondary = Ipv4Addr::from_bits(SERVER.to_bits() + 1);
-        server_namespace.ip_batch(&format!(
-            "addr add {SERVER}/16 dev {IPV4_INTERFACE}
-            addr add {secondary}/16 dev {IPV4_INTERFACE}
-            addr add {}/64 dev {IPV6_INTERFACE} nodad",
-            native_address(0x53)
-        ))?;
 
         let hosts = (0..topology.hosts)
             .map(|number| host(native, number))
@@ -139,16 +197,55 @@ impl Scene {
         let sites = (0..topology.clients)
             .map(|number| site(&ipv4, number, topology.nat))
             .collect::<Result<Vec<_>>>()?;
-        let server = miredo::Server::start(&server_namespace, SERVER)?;
-        Ok(Self {
-            server,
+        let mut scene = Self {
+            server: None,
             server_namespace,
             relay,
             sites,
             hosts,
             ipv4,
             ipv6,
-        })
+        };
+        scene.server = match topology.server {
+            None => None,
+            Some(Maker::Teredo) => {
+                let teredo = scene.start_server(&scene.server_config())?;
+                Some(Server::Teredo(Box::new(teredo)))
+            }
+            Some(Maker::Miredo) => Some(Server::Miredo(scene.start_miredo_server()?)),
+        };
+        Ok(scene)
+    }
+
+    /// Where the server's addresses are.
+    #[must_use]
+    pub fn server_namespace(&self) -> &Namespace {
+        self.server_namespace.as_ref().unwrap_or(&self.relay)
+    }
+
+    /// The configuration of our server in this scene; XDP as it can be had.
+    #[must_use]
+    pub fn server_config(&self) -> Config {
+        let addresses = [SERVER, SECONDARY].map(|address| address.to_string());
+        Config::new().set("server.ipv4", addresses.to_vec())
+    }
+
+    /// Starts our server.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up.
+    pub fn start_server(&self, config: &Config) -> Result<Teredo> {
+        Teredo::start(self.server_namespace(), config)
+    }
+
+    /// Starts Miredo's server.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up.
+    pub fn start_miredo_server(&self) -> Result<miredo::Server> {
+        miredo::Server::start(self.server_namespace(), SERVER)
     }
 
     /// The first client's site.
@@ -206,6 +303,16 @@ impl Scene {
             .set("relay.xdp.interfaces", interfaces)
     }
 
+    /// The configuration of both roles in one process, in [`Place::Relay`]; the relay's endpoint
+    /// may be that of the server's primary address.
+    #[must_use]
+    pub fn dual_config(&self, relay: SocketAddrV4) -> Config {
+        self.relay_config()
+            .merge(self.server_config())
+            .set("relay.ipv4", relay.ip().to_string())
+            .set("relay.port", i64::from(relay.port()))
+    }
+
     /// Starts our relay.
     ///
     /// # Errors
@@ -246,15 +353,24 @@ impl Scene {
         Ok(namespace)
     }
 
-    /// What a daemon could leave behind in the relay's namespace: interfaces and their XDP
+    /// What a daemon could leave behind in the relay's namespace.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::state_of`].
+    pub fn relay_state(&self) -> Result<String> {
+        self.state_of(&self.relay)
+    }
+
+    /// What a daemon could leave behind in a namespace: interfaces and their XDP
     /// programs, routes, sysctls of forwarding.
     ///
     /// # Errors
     ///
     /// When `ip` fails.
-    pub fn relay_state(&self) -> Result<String> {
+    pub fn state_of(&self, namespace: &Namespace) -> Result<String> {
         let mut state = String::new();
-        for line in self.relay.ip("-o -d link show")?.lines() {
+        for line in namespace.ip("-o -d link show")?.lines() {
             let name = line.split(':').nth(1).unwrap_or_default();
             let program = if line.contains("prog/xdp") {
                 " with XDP"
@@ -264,10 +380,10 @@ impl Scene {
             state += &format!("{name}{program}\n");
         }
         for arguments in ["-6 route show table all", "-4 route show table all"] {
-            state += &self.relay.ip(arguments)?;
+            state += &namespace.ip(arguments)?;
         }
         for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
-            state += &format!("{key} = {}\n", self.relay.read_sysctl(key)?);
+            state += &format!("{key} = {}\n", namespace.read_sysctl(key)?);
         }
         Ok(state)
     }
@@ -309,6 +425,33 @@ fn relay_namespace(ipv4: &mut Internet, ipv6: Option<&mut Internet>) -> Result<N
     ))?;
     relay.sysctl("net.ipv6.conf.all.forwarding", 1)?;
     Ok(relay)
+}
+
+fn server_namespace(
+    ipv4: &mut Internet,
+    ipv6: Option<&mut Internet>,
+    place: Place,
+) -> Result<Namespace> {
+    let server = Namespace::new("server")?;
+    ipv4.plug_xdp(&server, IPV4_INTERFACE)?;
+    let secondary = if place == Place::TwoInterfaces {
+        ipv4.plug_xdp(&server, SECONDARY_INTERFACE)?;
+        // Each address is to be found by its own interface only.
+        server.sysctl("net.ipv4.conf.all.arp_ignore", 1)?;
+        server.sysctl("net.ipv4.conf.all.arp_announce", 2)?;
+        format!("{SECONDARY}/32 dev {SECONDARY_INTERFACE}")
+    } else {
+        format!("{SECONDARY}/16 dev {IPV4_INTERFACE}")
+    };
+    ipv6.map_or(&*ipv4, |ipv6| &*ipv6)
+        .plug(&server, IPV6_INTERFACE)?;
+    server.ip_batch(&format!(
+        "addr add {SERVER}/16 dev {IPV4_INTERFACE}
+        addr add {secondary}
+        addr add {SERVER_IPV6}/64 dev {IPV6_INTERFACE} nodad
+        route add 2001::/32 via {RELAY_IPV6}"
+    ))?;
+    Ok(server)
 }
 
 fn host(internet: &Internet, number: u8) -> Result<Host> {

@@ -71,6 +71,13 @@ impl Config {
         self
     }
 
+    /// Adds the sections of another one, which has none of these.
+    #[must_use]
+    pub fn merge(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
     fn get(&self, section: &str, key: &str) -> Option<&str> {
         self.0.get(section)?.get(key)?.as_str()
     }
@@ -189,6 +196,30 @@ impl Teredo {
     pub fn peer(&self, address: Ipv6Addr) -> Result<Option<Peer>> {
         let peers = self.peers()?;
         Ok(peers.into_iter().find(|peer| peer.address == address))
+    }
+
+    /// Packets of a kind that the server served with this result, such as `solicitation` and
+    /// `advertised`.
+    ///
+    /// # Errors
+    ///
+    /// When the daemon does not answer, or has no server.
+    pub fn served(&self, kind: &str, result: &str) -> Result<Paths> {
+        let server = self.status()?.server.context("the daemon has no server")?;
+        let results = server.requests.get(kind);
+        Ok(results
+            .and_then(|results| results.get(result))
+            .copied()
+            .unwrap_or_default())
+    }
+
+    /// Solicitations without a key that the server answered.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::served`].
+    pub fn advertised(&self) -> Result<Paths> {
+        self.served("solicitation", "advertised")
     }
 
     /// What was forwarded while `work` ran.

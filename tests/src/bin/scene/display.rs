@@ -21,6 +21,7 @@ const PEERS: usize = 5;
 /// The live display and the summary.
 pub struct Display<'a> {
     relay: Option<&'a Teredo>,
+    server: Option<&'a Teredo>,
     first: Option<Status>,
     last: Option<(Instant, Status)>,
     /// Lines on the screen that the next picture replaces.
@@ -28,11 +29,12 @@ pub struct Display<'a> {
 }
 
 impl<'a> Display<'a> {
-    /// A display of our relay, or of traffic only.
-    pub fn new(relay: Option<&'a Teredo>) -> Result<Self> {
+    /// A display of traffic, and of our relay and server if there are any.
+    pub fn new(relay: Option<&'a Teredo>, server: Option<&'a Teredo>) -> Result<Self> {
         let first = relay.map(Teredo::status).transpose()?;
         Ok(Self {
             relay,
+            server,
             last: first.clone().map(|status| (Instant::now(), status)),
             first,
             lines: 0,
@@ -57,6 +59,9 @@ impl<'a> Display<'a> {
             }
             write_peers(&mut text, relay, &status)?;
             self.last = Some((now, status));
+        }
+        if let Some(server) = self.server {
+            writeln!(text, "        {}", served(server)?)?;
         }
         let mut out = io::stdout().lock();
         if out.is_terminal() {
@@ -99,6 +104,9 @@ impl<'a> Display<'a> {
                     100.0 * fast_share(paths)
                 );
             }
+        }
+        if let Some(server) = self.server {
+            println!("{}", served(server)?);
         }
         let failures = traffic.failures();
         for failure in failures.iter().take(5) {
@@ -169,6 +177,24 @@ fn write_peers(text: &mut String, relay: &Teredo, status: &Status) -> Result<()>
         )?;
     }
     Ok(())
+}
+
+/// What the server has done since its start, and on which path.
+fn served(server: &Teredo) -> Result<String> {
+    let part = |kind, result, name: &str| {
+        let paths = server.served(kind, result)?;
+        anyhow::Ok(format!(
+            "{name} {} in XDP, {} in userspace",
+            paths.xdp, paths.userspace
+        ))
+    };
+    let test = server.served("echo", "native")?;
+    Ok(format!(
+        "server  {}   {}   tests forwarded {}",
+        part("solicitation", "advertised", "solicitations answered")?,
+        part("bubble", "forwarded", "bubbles forwarded")?,
+        test.xdp + test.userspace
+    ))
 }
 
 fn replies(traffic: &Traffic) -> String {

@@ -1,12 +1,16 @@
-//! The scene that `cargo xtask run` plays: a relay between a Teredo client behind a NAT and a
-//! native IPv6 host, with ping and TCP both ways, and what the relay says about it.
+//! The scene that `cargo xtask run` plays: a Teredo client behind a NAT, its server, a native IPv6
+//! host and a relay, with ping and TCP both ways, and what relay and server say about it.
 
 mod display;
 mod traffic;
 
 use std::{
+    os::fd::{AsFd as _, OwnedFd},
     process::ExitCode,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -14,11 +18,17 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use display::Display;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
+    unistd::{pipe2, write},
+};
 use teredo_tests::lab::{
     Capture, NatKind, Scene, Teredo, Topology,
     miredo::{self, Client},
-    scene::{IPV6_INTERFACE, RELAY, SERVER},
+    scene::{IPV6_INTERFACE, RELAY, SERVER, Server},
 };
 use traffic::Traffic;
 
@@ -33,7 +43,7 @@ struct Arguments {
     /// Give the relay one interface for IPv4 and IPv6
     #[arg(long)]
     one_armed: bool,
-    /// How our relay's XDP program is attached
+    /// How the XDP programs of our relay and server are attached
     #[arg(long, value_enum, default_value_t)]
     xdp: Xdp,
     /// What the NAT does
@@ -41,7 +51,10 @@ struct Arguments {
     nat: Nat,
     /// Whose relay
     #[arg(long, value_enum, default_value_t)]
-    relay: Relay,
+    relay: Whose,
+    /// Whose server
+    #[arg(long, value_enum, default_value_t)]
+    server: Whose,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
@@ -53,6 +66,17 @@ enum Xdp {
     Off,
 }
 
+impl Xdp {
+    /// As in a configuration.
+    fn name(self) -> Result<String> {
+        let value = self.to_possible_value();
+        Ok(value
+            .context("every mode has a name")?
+            .get_name()
+            .to_owned())
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Nat {
     #[default]
@@ -62,7 +86,7 @@ enum Nat {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
-enum Relay {
+enum Whose {
     #[default]
     Teredo,
     Miredo,
@@ -78,11 +102,49 @@ impl From<Nat> for NatKind {
     }
 }
 
-/// Set by SIGINT and SIGTERM.
-static STOP: AtomicBool = AtomicBool::new(false);
+/// Where SIGINT and SIGTERM are told.
+static TOLD: OnceLock<OwnedFd> = OnceLock::new();
 
-extern "C" fn stop(_: i32) {
-    STOP.store(true, Ordering::Relaxed);
+extern "C" fn tell(_: i32) {
+    if let Some(told) = TOLD.get() {
+        // When it is full, it has been told already.
+        let _ = write(told, &[0]);
+    }
+}
+
+/// SIGINT and SIGTERM, as something to wait for.
+struct Signals(OwnedFd);
+
+impl Signals {
+    /// From now on. The second signal ends the program at once; its namespaces are swept by the
+    /// next one.
+    fn new() -> Result<Self> {
+        let (listener, told) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        TOLD.set(told).ok().context("one listener is enough")?;
+        let action = SigAction::new(
+            SigHandler::Handler(tell),
+            SaFlags::SA_RESETHAND,
+            SigSet::empty(),
+        );
+        for signal in [Signal::SIGINT, Signal::SIGTERM] {
+            // SAFETY: the handler only reads a static and writes to a pipe.
+            unsafe { sigaction(signal, &action) }?;
+        }
+        Ok(Self(listener))
+    }
+
+    /// Whether one comes before `moment`.
+    fn come_before(&self, moment: Instant) -> Result<bool> {
+        let left = moment.saturating_duration_since(Instant::now());
+        // Rounded up, lest it wakes up a little too early, again and again.
+        let timeout = PollTimeout::try_from(left + Duration::from_millis(1))?;
+        let mut ready = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut ready, timeout) {
+            Ok(0) => Ok(false),
+            Ok(_) | Err(Errno::EINTR) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -97,26 +159,24 @@ fn main() -> ExitCode {
 }
 
 fn play(arguments: &Arguments) -> Result<bool> {
-    // The second signal ends the program at once; its namespaces are swept by the next one.
-    let action = SigAction::new(
-        SigHandler::Handler(stop),
-        SaFlags::SA_RESETHAND,
-        SigSet::empty(),
-    );
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        // SAFETY: the handler only stores to an atomic.
-        unsafe { sigaction(signal, &action) }?;
-    }
-
+    let signals = Signals::new()?;
     let scene = Scene::new(Topology {
         one_armed: arguments.one_armed,
         nat: arguments.nat.into(),
+        server: None,
         ..Topology::default()
     })?;
     println!("IPv4 internet     20.0.0.0/16");
-    println!("Teredo server     {SERVER} (Miredo)");
+    let server = start_server(&scene, arguments)?;
+    println!(
+        "Teredo server     {SERVER} ({})",
+        description(server.teredo())?
+    );
     let relay = RunningRelay::start(&scene, arguments)?;
-    println!("relay             {RELAY} ({})", relay.description()?);
+    println!(
+        "relay             {RELAY} ({})",
+        description(relay.teredo())?
+    );
     println!(
         "NAT               {} ({:?})",
         scene.site().nat.address(),
@@ -126,7 +186,38 @@ fn play(arguments: &Arguments) -> Result<bool> {
     println!("Teredo client     {} (Miredo)", client.address());
     println!("native IPv6 host  {}", scene.host().address);
     println!();
-    watch(&scene, &relay, &client, arguments)
+    let ours = [relay.teredo(), server.teredo()];
+    watch(&scene, ours, &client, arguments, &signals)
+}
+
+fn start_server(scene: &Scene, arguments: &Arguments) -> Result<Server> {
+    Ok(match arguments.server {
+        Whose::Miredo => Server::Miredo(scene.start_miredo_server()?),
+        Whose::Teredo => {
+            let mode = arguments.xdp.name()?;
+            let config = scene.server_config().set("server.xdp.mode", mode);
+            Server::Teredo(Box::new(scene.start_server(&config)?))
+        }
+    })
+}
+
+/// Whose a relay or server is, and how its XDP program is attached.
+fn description(teredo: Option<&Teredo>) -> Result<String> {
+    let Some(teredo) = teredo else {
+        return Ok("Miredo".to_owned());
+    };
+    let interfaces = teredo.status()?.xdp.into_iter().map(|attachment| {
+        let reason = match attachment.reason.as_str() {
+            "" => String::new(),
+            reason => format!(" ({reason})"),
+        };
+        format!("{}: {}{reason}", attachment.interface, attachment.mode)
+    });
+    let interfaces = interfaces.collect::<Vec<_>>();
+    Ok(match interfaces.is_empty() {
+        true => "without XDP".to_owned(),
+        false => format!("XDP on {}", interfaces.join("; ")),
+    })
 }
 
 /// The relay of the scene.
@@ -138,33 +229,13 @@ enum RunningRelay {
 impl RunningRelay {
     fn start(scene: &Scene, arguments: &Arguments) -> Result<Self> {
         Ok(match arguments.relay {
-            Relay::Miredo => Self::Miredo(scene.start_miredo_relay()?),
-            Relay::Teredo => {
-                let mode = arguments
-                    .xdp
-                    .to_possible_value()
-                    .context("every mode has a name")?;
-                let config = scene.relay_config().set("relay.xdp.mode", mode.get_name());
+            Whose::Miredo => Self::Miredo(scene.start_miredo_relay()?),
+            Whose::Teredo => {
+                let mode = arguments.xdp.name()?;
+                let config = scene.relay_config().set("relay.xdp.mode", mode);
                 Self::Teredo(Box::new(scene.start_relay(&config)?))
             }
         })
-    }
-
-    fn description(&self) -> Result<String> {
-        let Self::Teredo(teredo) = self else {
-            return Ok("Miredo".to_owned());
-        };
-        let interfaces = teredo.status()?.xdp.into_iter().map(|attachment| {
-            let reason = match attachment.reason.as_str() {
-                "" => String::new(),
-                reason => format!(" ({reason})"),
-            };
-            format!("{}: {}{reason}", attachment.interface, attachment.mode)
-        });
-        Ok(format!(
-            "XDP on {}",
-            interfaces.collect::<Vec<_>>().join("; ")
-        ))
     }
 
     fn teredo(&self) -> Option<&Teredo> {
@@ -177,9 +248,10 @@ impl RunningRelay {
 
 fn watch(
     scene: &Scene,
-    relay: &RunningRelay,
+    [relay, server]: [Option<&Teredo>; 2],
     client: &Client,
     arguments: &Arguments,
+    signals: &Signals,
 ) -> Result<bool> {
     let taken = AtomicUsize::new(0);
     let capture = Capture::filtered(&scene.host().namespace, IPV6_INTERFACE, move |_| {
@@ -190,18 +262,17 @@ fn watch(
     let end = arguments
         .seconds
         .map(|seconds| start + Duration::from_secs(seconds));
-    let mut display = Display::new(relay.teredo())?;
+    let mut display = Display::new(relay, server)?;
     thread::scope(|scope| -> Result<()> {
         traffic.start(scope, scene, client.address());
         let result = (|| {
             let mut next = start;
-            while !STOP.load(Ordering::Relaxed) && end.is_none_or(|end| Instant::now() < end) {
-                let now = Instant::now();
-                if now >= next {
-                    next += Duration::from_secs(1);
-                    display.show(start.elapsed(), &traffic)?;
+            while end.is_none_or(|end| Instant::now() < end) {
+                display.show(start.elapsed(), &traffic)?;
+                next += Duration::from_secs(1);
+                if signals.come_before(end.map_or(next, |end| next.min(end)))? {
+                    break;
                 }
-                thread::sleep(Duration::from_millis(20));
             }
             Ok(())
         })();
@@ -212,5 +283,5 @@ fn watch(
     let bad = checksums.bad_checksums()?;
     display.summary(&traffic, checksums.0.len(), &bad)?;
     let fast = arguments.xdp == Xdp::Off || display.fast_path_was_used();
-    Ok(traffic.passed() && bad.is_empty() && (relay.teredo().is_none() || fast))
+    Ok(traffic.passed() && bad.is_empty() && (relay.is_none() || fast))
 }
