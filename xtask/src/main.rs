@@ -42,9 +42,9 @@ enum Command {
         /// Only tests whose name holds this
         filter: Option<String>,
     },
-    /// Shows the relay at work between network namespaces; or runs the daemon on this host
+    /// Shows relay and server at work between network namespaces; or runs the daemon on this host
     Run(run::Arguments),
-    /// Measures the relay against Miredo and the bare XDP redirect of this machine
+    /// Measures relay and server against Miredo's and what bare XDP does on this machine
     Bench(bench::Arguments),
 }
 
