@@ -75,6 +75,11 @@ const REFUSED: &[(&str, i32, &str)] = &[
         1,
         "teredo: cannot read the configuration /nonexistent/teredo.toml",
     ),
+    (
+        "drain --api unix:/nonexistent/socket",
+        1,
+        "teredo: no daemon answers on unix:/nonexistent/socket",
+    ),
     ("address decode nonsense", 2, "invalid"),
     (
         "address encode --server 1.2.3.4 --mapped 9.0.0.1:1 --flags 1 --cone",

@@ -6,7 +6,11 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
-    os::unix::{fs::MetadataExt as _, net::UnixDatagram, process::ExitStatusExt as _},
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _},
+        net::UnixDatagram,
+        process::ExitStatusExt as _,
+    },
     path::Path,
     process::{Command, Output},
     time::Duration,
@@ -265,6 +269,114 @@ fn it_becomes_another_user_and_keeps_what_it_needs() -> Result<()> {
 
     assert_eq!(daemon.terminate()?.code(), Some(0), "{}", daemon.log());
     assert_eq!(host.traces()?, before);
+    Ok(())
+}
+
+#[test]
+fn a_server_keeps_less_and_read_its_keys_before() -> Result<()> {
+    /// `CAP_NET_RAW` as /proc shows it.
+    const KEPT: u64 = 1 << 13;
+    const DIGITS: &str = "00112233445566778899aabbccddeeff";
+
+    let host = Host::new()?;
+    // What follows is for everybody; the key is root's alone.
+    let everybody = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(host.directory.path(), everybody)?;
+    let key = host.directory.path().join("alice.key");
+    fs::write(&key, DIGITS)?;
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+    let client = format!("[[server.client]]\nid = \"alice\"\nsecret-file = {key:?}");
+    let server = format!("xdp.mode = \"off\"\n{client}");
+    let file = host.configure_server("user = \"nobody\"\nlog = \"trace\"", &server)?;
+    let before = host.traces()?;
+    let mut daemon = start(&host, &file)?;
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let kept = u64::from_str_radix(line.unwrap_or_default().trim(), 16)?;
+    assert_eq!(kept, KEPT);
+    let told = ask(&file, "status")?.stdout;
+    assert_eq!(daemon.terminate()?.code(), Some(0), "{}", daemon.log());
+    assert_eq!(host.traces()?, before);
+    let told = String::from_utf8(told)? + &daemon.log();
+    for secret in ["33445566", "51, 68, 85"] {
+        assert!(!told.contains(secret), "{told}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_server_tells_what_it_does_and_drains() -> Result<()> {
+    let host = Host::new()?;
+    let file = host.configure_server("", "sunset = \"9999-12-31\"\n[relay]")?;
+    let before = host.traces()?;
+    let mut daemon = start(&host, &file)?;
+    let status = || -> Result<Value> { Ok(serde_json::from_slice(&ask(&file, "status")?.stdout)?) };
+    let told = status()?;
+    assert_eq!(told["roles"], serde_json::json!(["relay", "server"]));
+    assert_eq!(told["draining"], serde_json::json!([]));
+    assert_eq!(
+        told["sunset"],
+        serde_json::json!({ "server": "9999-12-31" })
+    );
+    for pointer in [
+        "/server/requests/solicitation/advertised/userspace",
+        "/server/requests/bubble/forwarded/userspace",
+        "/server/bindings",
+        "/dropped/solicitation-invalid",
+    ] {
+        let number = told.pointer(pointer).and_then(Value::as_u64);
+        assert_eq!(number, Some(0), "{pointer} in {told}");
+    }
+
+    let mut command = Command::new(binary()?);
+    let drain = command.args(["drain", "--config"]).arg(&file).output()?;
+    assert!(
+        drain.status.success(),
+        "{}",
+        String::from_utf8(drain.stderr)?
+    );
+    assert_eq!(
+        status()?["draining"],
+        serde_json::json!(["relay", "server"])
+    );
+    let mut command = Command::new(binary()?);
+    let human = command.args(["status", "--config"]).arg(&file).output()?;
+    let human = String::from_utf8(human.stdout)?;
+    for part in [
+        "relay, server, up",
+        "draining: relay, server",
+        "the server ends on 9999-12-31",
+    ] {
+        assert!(human.contains(part), "no {part} in {human}");
+    }
+    assert_eq!(daemon.terminate()?.code(), Some(0), "{}", daemon.log());
+    assert_eq!(host.traces()?, before);
+    Ok(())
+}
+
+#[test]
+fn nobody_drains_it_over_tcp() -> Result<()> {
+    let host = Host::new()?;
+    let file = host.configure("", "xdp.mode = \"off\"")?;
+    let text = fs::read_to_string(&file)?;
+    let unix = format!("\"unix:{}\"", host.socket().display());
+    let both = format!("[{unix}, \"tcp:127.0.0.1:9580\"]");
+    fs::write(&file, text.replace(&unix, &both))?;
+    let mut daemon = start(&host, &file)?;
+    let mut command = host.namespace.command(binary()?)?;
+    let drain = command
+        .args(["drain", "--api", "tcp:127.0.0.1:9580"])
+        .output()?;
+    let said = String::from_utf8(drain.stderr)?;
+    assert_eq!(drain.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("refuses") && said.contains("unix socket"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let status: Value = serde_json::from_slice(&ask(&file, "status")?.stdout)?;
+    assert_eq!(status["draining"], serde_json::json!([]));
+    daemon.terminate()?;
     Ok(())
 }
 

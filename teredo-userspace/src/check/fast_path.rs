@@ -1,6 +1,6 @@
 //! Where the fast path would run, and how.
 
-use std::io;
+use std::{collections::HashSet, io};
 
 use super::{
     Host, Report,
@@ -9,7 +9,7 @@ use super::{
     xdp_features::{XdpFeatures, xdp_features},
 };
 use crate::{
-    config::{Relay, Xdp, XdpMode},
+    config::{FastPath, XdpMode},
     datapath::route::Routes,
     metrics::{Attachment, Mode},
 };
@@ -20,39 +20,49 @@ const OUR_PROGRAM: &str = "teredo";
 const NATIVE_MTU: u32 = 3_498;
 
 /// Looks at every interface that the program would be attached to.
-pub async fn examine(host: &Host<'_>, relay: &Relay, report: &mut Report) {
-    let xdp = &relay.xdp;
-    if xdp.mode == XdpMode::Off {
-        return report.note(
-            "fast path",
-            "relay.xdp.mode is \"off\": everything goes through userspace",
-        );
+pub async fn examine(host: &Host<'_>, report: &mut Report) {
+    let relay = host.config.relay.as_ref().map(|relay| relay.xdp.mode);
+    let server = host.config.server.as_ref().map(|server| server.xdp.mode);
+    for (role, mode) in [("relay", relay), ("server", server)] {
+        if mode == Some(XdpMode::Off) {
+            let text = format!("{role}.xdp.mode is \"off\": everything goes through userspace");
+            report.note("fast path", text);
+        }
     }
-    let Some(links) = links(host, xdp, report).await else {
+    let Some(wanted) = host.config.fast_path() else {
+        return;
+    };
+    let Some(links) = links(host, wanted, report).await else {
         return;
     };
     let other = links.iter().find(|link| !link.is_ethernet);
+    let is_named = |link: &&Link| wanted.named().any(|name| name == link.name);
+    let is_host_specific = host
+        .config
+        .relay
+        .as_ref()
+        .is_some_and(|relay| relay.host_specific);
     let obstacle = if links.is_empty() {
-        Some(
-            "relay.xdp.interfaces is empty and no default route tells them: name the interfaces \
-             towards the IPv4 and the IPv6 internet"
-                .to_owned(),
-        )
-    } else if relay.host_specific {
+        Some(format!(
+            "{} is empty and no default route tells them: name the interfaces towards the IPv4 and \
+             the IPv6 internet",
+            wanted.interfaces_keys()
+        ))
+    } else if is_host_specific && wanted.server.is_none() {
         Some("relay.host-specific is set: all packets are this host's own".to_owned())
     } else {
         other.map(|link| {
             format!(
-                "interface {} is not Ethernet: name others in relay.xdp.interfaces, or set \
-                 relay.xdp.mode = \"off\"",
-                link.name
+                "interface {} is not Ethernet: name others in {}, or set {} = \"off\"",
+                link.name,
+                wanted.interfaces_keys(),
+                wanted.mode_keys()
             )
         })
     };
     if let Some(obstacle) = obstacle {
         // What the operator has named was meant.
-        let is_bearable =
-            xdp.mode == XdpMode::Auto && (other.is_none() || xdp.interfaces.is_empty());
+        let is_bearable = wanted.mode == XdpMode::Auto && !other.is_some_and(is_named);
         if !is_bearable {
             return report.trouble("fast path", obstacle);
         }
@@ -62,13 +72,13 @@ pub async fn examine(host: &Host<'_>, relay: &Relay, report: &mut Report) {
     }
     let is_troubled = links
         .iter()
-        .filter(|link| !is_usable(host, link, report))
+        .filter(|link| !is_usable(host, wanted, link, report))
         .count()
         > 0;
     if is_troubled {
         return;
     }
-    predict(xdp.mode, &links, report);
+    predict(wanted, &links, report);
     for attachment in report.xdp.clone() {
         let text = match &*attachment.reason {
             "" => format!("{}: {}", attachment.interface, attachment.mode),
@@ -78,21 +88,30 @@ pub async fn examine(host: &Host<'_>, relay: &Relay, report: &mut Report) {
     }
 }
 
-/// The interfaces that the configuration means.
-async fn links<'a>(host: &'a Host<'_>, xdp: &Xdp, report: &mut Report) -> Option<Vec<&'a Link>> {
+/// The interfaces that the configuration means, each once.
+async fn links<'a>(
+    host: &'a Host<'_>,
+    wanted: FastPath<'_>,
+    report: &mut Report,
+) -> Option<Vec<&'a Link>> {
     let mut links = Vec::new();
-    if xdp.interfaces.is_empty() {
+    if wanted.relay.is_some_and(<[_]>::is_empty) {
         let indices = match Routes::open() {
             Ok(routes) => routes.default_interfaces().await.unwrap_or_default(),
             Err(_) => Vec::new(),
         };
+        let network = &host.network;
         links.extend(
             indices
                 .iter()
-                .filter_map(|&index| host.network.link_numbered(index)),
+                .filter_map(|&index| network.link_numbered(index)),
         );
     }
-    for name in &xdp.interfaces {
+    if wanted.server.is_some_and(<[_]>::is_empty) {
+        let addresses = host.config.server.iter().flat_map(|server| server.ipv4);
+        links.extend(addresses.flat_map(|address| host.network.links_with(address)));
+    }
+    for name in wanted.named() {
         match host.network.link(name) {
             Some(link) => links.push(link),
             None => {
@@ -100,8 +119,8 @@ async fn links<'a>(host: &'a Host<'_>, xdp: &Xdp, report: &mut Report) -> Option
                 report.trouble(
                     "fast path",
                     format!(
-                        "there is no interface {name}, which relay.xdp.interfaces names: this host \
-                         has {}",
+                        "there is no interface {name}, which {} names: this host has {}",
+                        wanted.interfaces_keys(),
                         there.join(", ")
                     ),
                 );
@@ -109,11 +128,13 @@ async fn links<'a>(host: &'a Host<'_>, xdp: &Xdp, report: &mut Report) -> Option
             }
         }
     }
+    let mut seen = HashSet::new();
+    links.retain(|link| seen.insert(link.index));
     Some(links)
 }
 
 /// Whether a program can be attached to the interface at all; says why not.
-fn is_usable(host: &Host<'_>, link: &Link, report: &mut Report) -> bool {
+fn is_usable(host: &Host<'_>, wanted: FastPath<'_>, link: &Link, report: &mut Report) -> bool {
     let name = &link.name;
     if !link.is_up {
         let text = format!("interface {name} is down: `ip link set {name} up`");
@@ -129,26 +150,28 @@ fn is_usable(host: &Host<'_>, link: &Link, report: &mut Report) -> bool {
         "fast path",
         format!(
             "{} is attached to {name}, which takes only one: detach it with `ip link set dev {name} \
-             xdp off` or by stopping its owner, leave {name} out of relay.xdp.interfaces, or set \
-             relay.xdp.mode = \"off\"",
-            owner::program(number)
+             xdp off` or by stopping its owner, leave {name} out of {}, or set {} = \"off\"",
+            owner::program(number),
+            wanted.interfaces_keys(),
+            wanted.mode_keys()
         ),
     );
     false
 }
 
 /// Native and generic programs do not send to each other's interfaces, so all get the same mode.
-fn predict(mode: XdpMode, links: &[&Link], report: &mut Report) {
-    let obstacle = match mode {
+fn predict(wanted: FastPath<'_>, links: &[&Link], report: &mut Report) {
+    let obstacle = match wanted.mode {
         XdpMode::Generic => None,
         _ => links.iter().find_map(|link| {
             native_obstacle(link, xdp_features(link.index)).map(|why| (link, why))
         }),
     };
-    let (mode, reason) = match (mode, obstacle) {
+    let (mode, reason) = match (wanted.mode, obstacle) {
         (XdpMode::Generic, _) => (Mode::Generic, String::new()),
         (XdpMode::Native, Some((_, why))) => {
-            let text = format!("{why}; set relay.xdp.mode to \"auto\" or \"generic\"");
+            let keys = wanted.mode_keys();
+            let text = format!("{why}; set {keys} to \"auto\" or \"generic\"");
             return report.trouble("fast path", text);
         }
         (_, Some((_, why))) => (Mode::Generic, format!("since {why}")),

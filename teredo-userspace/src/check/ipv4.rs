@@ -13,51 +13,63 @@ use crate::{
     },
 };
 
-/// Looks whether the service port can be opened.
-pub async fn examine(host: &Host<'_>, relay: &Relay, report: &mut Report) {
-    let port = relay.port;
+/// Looks whether the relay's port can be opened, and tells where it is.
+pub async fn examine(host: &Host<'_>, relay: &Relay, report: &mut Report) -> Option<SocketAddrV4> {
     let address = match relay.ipv4 {
-        Ipv4Choice::Address(address) => address,
-        Ipv4Choice::Auto => match automatic().await {
-            Some(address) => address,
-            None => {
-                return report.trouble(
-                    "ipv4",
-                    "relay.ipv4 is \"auto\" but there is no IPv4 default route to tell the \
-                     address: add the route, or set relay.ipv4 to an address of this host",
-                );
-            }
-        },
+        Ipv4Choice::Address(address) => Some(address),
+        Ipv4Choice::Auto => automatic().await,
     };
-    if !host.network.ipv4().any(|own| own == address) {
-        let own: Vec<_> = host
-            .network
-            .ipv4()
-            .filter(|own| !own.is_loopback())
-            .map(|own| own.to_string())
-            .collect();
+    let Some(address) = address else {
+        report.trouble(
+            "ipv4",
+            "relay.ipv4 is \"auto\" but there is no IPv4 default route to tell the address: add \
+             the route, or set relay.ipv4 to an address of this host",
+        );
+        return None;
+    };
+    if !is_own(host, address) {
         let text = format!(
             "relay.ipv4 = \"{address}\" is not an address of this host: set one of its own ({}), or \
              \"auto\"",
-            if own.is_empty() {
-                "it has none".to_owned()
-            } else {
-                own.join(", ")
-            }
+            own(host)
         );
-        return report.trouble("ipv4", text);
+        report.trouble("ipv4", text);
+        return None;
     }
     scope(relay, report, address);
-    if host.is_running {
-        return report.fine("port", format!("the daemon has UDP {address}:{port}"));
+    let endpoint = SocketAddrV4::new(address, relay.port);
+    port(host, endpoint, "relay.port", report);
+    Some(endpoint)
+}
+
+/// Whether this is an address of the host.
+pub fn is_own(host: &Host<'_>, address: Ipv4Addr) -> bool {
+    host.network.ipv4().any(|own| own == address)
+}
+
+/// The host's addresses, for messages.
+pub fn own(host: &Host<'_>) -> String {
+    let own = host.network.ipv4().filter(|own| !own.is_loopback());
+    let own: Vec<_> = own.map(|own| own.to_string()).collect();
+    if own.is_empty() {
+        "it has none".to_owned()
+    } else {
+        own.join(", ")
     }
-    match UdpSocket::bind(SocketAddrV4::new(address, port)) {
-        Ok(_) => report.fine("port", format!("UDP {address}:{port} is free")),
+}
+
+/// Looks whether a port can be opened; `key` is where the configuration has its number.
+pub fn port(host: &Host<'_>, endpoint: SocketAddrV4, key: &str, report: &mut Report) {
+    if host.is_running {
+        return report.fine("port", format!("the daemon has UDP {endpoint}"));
+    }
+    match UdpSocket::bind(endpoint) {
+        Ok(_) => report.fine("port", format!("UDP {endpoint} is free")),
         Err(BindError::InUse { .. }) => {
+            let (address, port) = (*endpoint.ip(), endpoint.port());
             let owner = owner::udp_port(address, port).unwrap_or_else(|| "another program".into());
             let text = format!(
-                "UDP port {port} of {address} is in use by {owner}: stop it, or set another \
-                 relay.port"
+                "UDP port {port} of {address} is in use by {owner}: stop it, or set another {key}"
             );
             report.trouble("port", text);
         }

@@ -14,7 +14,8 @@ pub fn examine(host: &Host<'_>, relay: &Relay, report: &mut Report) {
     if relay.host_specific {
         native_address(host, report);
     } else {
-        forwards(report);
+        let or = "set relay.host-specific = true to serve this host alone";
+        forwards(or, report);
         default_route(host, report);
     }
     prefix_route(host, relay, report);
@@ -36,13 +37,15 @@ fn native_address(host: &Host<'_>, report: &mut Report) {
     }
 }
 
-fn forwards(report: &mut Report) {
+/// Looks whether the host forwards IPv6; `or` is what helps besides.
+pub fn forwards(or: &str, report: &mut Report) {
     match forwarding(Family::Ipv6, "all") {
         Ok(true) => report.fine("forwarding", "IPv6 is forwarded"),
         Ok(false) => report.trouble(
             "forwarding",
-            "this host does not forward IPv6: `sysctl -w net.ipv6.conf.all.forwarding=1`, or set \
-             relay.host-specific = true to serve this host alone",
+            format!(
+                "this host does not forward IPv6: `sysctl -w net.ipv6.conf.all.forwarding=1`, or {or}"
+            ),
         ),
         Err(_) => report.trouble(
             "forwarding",
@@ -70,10 +73,6 @@ fn default_route(host: &Host<'_>, report: &mut Report) {
 
 fn prefix_route(host: &Host<'_>, relay: &Relay, report: &mut Report) {
     let prefix = host.config.node.prefix;
-    let network = config::network(prefix);
-    let tun = host.network.link(&relay.tun).map(|link| link.index);
-    let routes = host.network.routes.iter();
-    let mut routes = routes.filter(|route| route.destination == network);
     if !relay.route {
         return report.note(
             "route",
@@ -83,13 +82,13 @@ fn prefix_route(host: &Host<'_>, relay: &Relay, report: &mut Report) {
             ),
         );
     }
-    match routes.find(|route| route.interface.is_none() || route.interface != tun) {
+    match host
+        .network
+        .foreign_route(config::network(prefix), &relay.tun)
+    {
         None => report.fine("route", format!("{prefix} will lead to {}", relay.tun)),
         Some(foreign) => {
-            let to = foreign
-                .interface
-                .and_then(|index| host.network.link_numbered(index))
-                .map_or_else(|| "nowhere".to_owned(), |link| link.name.clone());
+            let to = host.network.end_of(foreign);
             let text = format!(
                 "there is a route of {prefix} already, to {to}: remove it with `ip -6 route del \
                  {prefix}`, or set relay.route = false and route {prefix} to {} yourself",

@@ -9,6 +9,7 @@ mod ipv6;
 mod network;
 mod owner;
 mod report;
+mod server;
 mod sunset;
 mod tun;
 mod user;
@@ -68,17 +69,19 @@ pub async fn examine(
     permissions(&host, &mut report);
     sunset::examine(config, SystemTime::now(), after_sunset, &mut report);
     user::examine(&host, &mut report);
+    let mut endpoint = None;
     if let Some(relay) = &config.relay {
         tun::examine(&host, &relay.tun, &mut report);
-        ipv4::examine(&host, relay, &mut report).await;
+        endpoint = ipv4::examine(&host, relay, &mut report).await;
         ipv6::examine(&host, relay, &mut report);
-        fast_path::examine(&host, relay, &mut report).await;
     }
-    if config.server.is_some() {
+    if let Some(section) = &config.server {
         keys(clients, &mut report);
+        server::examine(&host, section, endpoint, &mut report);
     }
+    fast_path::examine(&host, &mut report).await;
     api::examine(&host, &mut report);
-    memory(&mut report);
+    memory(config, &mut report);
     report
 }
 
@@ -107,27 +110,41 @@ fn permissions(host: &Host<'_>, report: &mut Report) {
 fn keys(clients: Result<&[Client], &secrets::Error>, report: &mut Report) {
     match clients {
         Ok([]) => {}
+        Ok([_]) => report.fine("keys", "of 1 client"),
         Ok(clients) => report.fine("keys", format!("of {} clients", clients.len())),
         Err(error) => report.trouble("keys", error.to_string()),
     }
 }
 
-fn memory(report: &mut Report) {
+fn memory(config: &Config, report: &mut Report) {
     let Memory {
         peer_map,
         other_maps,
         peer_table,
         queues,
+        limits,
     } = report.memory;
-    report.fine(
-        "memory",
-        format!(
-            "{} for the map of peers and up to {} for the table of peers (relay.max-peers), {} for \
-             other maps, up to {} for waiting packets (relay.queue-total-bytes)",
-            Octets(peer_map),
-            Octets(peer_table),
-            Octets(other_maps),
-            Octets(queues)
-        ),
-    );
+    if config.relay.is_some() {
+        report.fine(
+            "memory",
+            format!(
+                "{} for the map of peers and up to {} for the table of peers (relay.max-peers), {} \
+                 for other maps, up to {} for waiting packets (relay.queue-total-bytes)",
+                Octets(peer_map),
+                Octets(peer_table),
+                Octets(other_maps),
+                Octets(queues)
+            ),
+        );
+    }
+    if config.server.is_some() {
+        let text = format!("{} for the limits of the server", Octets(limits));
+        report.fine("memory", text);
+    }
+    if config.relay.is_none() && config.fast_path().is_some() {
+        report.fine(
+            "memory",
+            format!("{} for maps", Octets(peer_map + other_maps)),
+        );
+    }
 }

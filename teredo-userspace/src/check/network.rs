@@ -51,8 +51,8 @@ pub struct Route {
 pub struct Network {
     /// Every interface.
     pub links: Vec<Link>,
-    /// Every address.
-    pub addresses: Vec<IpAddr>,
+    /// Every address, with the number of its interface.
+    pub addresses: Vec<(IpAddr, u32)>,
     /// The IPv6 routes of the main table.
     pub routes: Vec<Route>,
 }
@@ -75,7 +75,9 @@ impl Network {
                 links: links.iter().filter_map(link).collect(),
                 addresses: addresses
                     .iter()
-                    .filter_map(|message| address(&message.attributes))
+                    .filter_map(|message| {
+                        Some((address(&message.attributes)?, message.header.index))
+                    })
                     .collect(),
                 routes: routes.iter().filter_map(route).collect(),
             })
@@ -97,20 +99,46 @@ impl Network {
         self.links.iter().find(|link| link.index == index)
     }
 
+    /// The interfaces that have the address.
+    pub fn links_with(&self, address: Ipv4Addr) -> impl Iterator<Item = &Link> {
+        let have = self.addresses.iter();
+        have.filter(move |(one, _)| *one == address)
+            .filter_map(|(_, index)| self.link_numbered(*index))
+    }
+
+    /// The route of exactly this prefix that does not lead into the interface of this name.
+    pub fn foreign_route(&self, prefix: Ipv6Net, interface: &str) -> Option<&Route> {
+        let ours = self.link(interface).map(|link| link.index);
+        let mut routes = self.routes.iter();
+        routes.find(|route| {
+            route.destination == prefix && (route.interface.is_none() || route.interface != ours)
+        })
+    }
+
+    /// Where a route leads, for messages.
+    pub fn end_of(&self, route: &Route) -> &str {
+        let link = route.interface.and_then(|index| self.link_numbered(index));
+        link.map_or("nowhere", |link| &link.name)
+    }
+
     /// The IPv4 addresses.
     pub fn ipv4(&self) -> impl Iterator<Item = Ipv4Addr> {
-        self.addresses.iter().filter_map(|address| match address {
-            IpAddr::V4(address) => Some(*address),
-            IpAddr::V6(_) => None,
-        })
+        self.addresses
+            .iter()
+            .filter_map(|(address, _)| match address {
+                IpAddr::V4(address) => Some(*address),
+                IpAddr::V6(_) => None,
+            })
     }
 
     /// The IPv6 addresses.
     pub fn ipv6(&self) -> impl Iterator<Item = Ipv6Addr> {
-        self.addresses.iter().filter_map(|address| match address {
-            IpAddr::V6(address) => Some(*address),
-            IpAddr::V4(_) => None,
-        })
+        self.addresses
+            .iter()
+            .filter_map(|(address, _)| match address {
+                IpAddr::V6(address) => Some(*address),
+                IpAddr::V4(_) => None,
+            })
     }
 }
 

@@ -35,6 +35,22 @@ impl FastPath<'_> {
             _ => "server.xdp.pin",
         }
     }
+
+    /// The keys of the interfaces, for messages.
+    #[must_use]
+    pub fn interfaces_keys(&self) -> &'static str {
+        match (self.relay, self.server) {
+            (Some(_), Some(_)) => "relay.xdp.interfaces and server.xdp.interfaces",
+            (Some(_), None) => "relay.xdp.interfaces",
+            _ => "server.xdp.interfaces",
+        }
+    }
+
+    /// The interfaces that some role names.
+    pub fn named(&self) -> impl Iterator<Item = &str> {
+        let lists = [self.relay, self.server].into_iter().flatten();
+        lists.flatten().map(String::as_str)
+    }
 }
 
 impl Config {

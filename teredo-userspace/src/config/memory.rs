@@ -3,7 +3,10 @@
 use std::fmt;
 
 use serde::Serialize;
-use teredo_common::maps::{self, Route};
+use teredo_common::{
+    limiter,
+    maps::{self, Route},
+};
 
 use super::Config;
 use crate::datapath::xdp;
@@ -13,6 +16,9 @@ const POINTER: u64 = 8;
 /// Octets of the daemon for each peer it knows: 163 were measured with a full table of trusted
 /// peers; those that are asked for a sign of life take more.
 const PEER_ENTRY: u64 = 256;
+
+/// Octets of the server's token buckets.
+const LIMITS: u64 = limiter::BUCKETS as u64 * size_of::<u64>() as u64;
 
 /// What a configuration may take at most, in octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -25,6 +31,8 @@ pub struct Memory {
     pub peer_table: u64,
     /// Packets that wait for bubbles. `relay.queue-total-bytes` sets it.
     pub queues: u64,
+    /// The server's limits of sources and networks, however many there are.
+    pub limits: u64,
 }
 
 impl Memory {
@@ -41,6 +49,7 @@ impl Memory {
                 * (POINTER + cpus * size_of::<Route>() as u64),
             peer_table: peers as u64 * PEER_ENTRY,
             queues: relay.map_or(0, |relay| relay.queue_total_bytes as u64),
+            limits: config.server.as_ref().map_or(0, |_| LIMITS),
         }
     }
 }

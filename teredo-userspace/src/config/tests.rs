@@ -716,6 +716,11 @@ fn maps_cost_what_the_kernel_says() {
         assert!(DOCUMENTATION.contains(&documented), "{documented}");
     }
 
+    let limits = memory::Octets(memory::Memory::of(&everything(), 2).limits);
+    let documented = format!("all limits together take {limits}");
+    assert!(DOCUMENTATION.contains(&documented), "{documented}");
+    assert_eq!(memory.limits, 0);
+
     let peer_map = |relay: Relay| {
         let config = Config {
             relay: Some(relay),

@@ -2,7 +2,7 @@
 
 use caps::{CapSet, Capability};
 
-use crate::config::Config;
+use crate::config::{Config, Server};
 
 /// The first port that everybody may use, unless the host says otherwise.
 const UNPRIVILEGED_PORT: u16 = 1024;
@@ -10,13 +10,27 @@ const UNPRIVILEGED_PORT: u16 = 1024;
 /// The capabilities that the daemon needs as long as it runs.
 #[must_use]
 pub fn needed(config: &Config) -> Vec<Capability> {
-    let mut needed = vec![Capability::CAP_NET_ADMIN];
+    let mut needed = Vec::new();
+    let server = config.server.as_ref();
+    // For TUN interfaces, routes and XDP.
+    let is_admin = config.relay.is_some()
+        || config.fast_path().is_some()
+        || server.is_some_and(Server::has_tunnel_service);
+    if is_admin {
+        needed.push(Capability::CAP_NET_ADMIN);
+    }
+    // For connectivity tests.
+    if server.is_some_and(|server| server.forward_echo || server.forward_echo_replies) {
+        needed.push(Capability::CAP_NET_RAW);
+    }
     if config.fast_path().is_some() {
         needed.extend([Capability::CAP_BPF, Capability::CAP_PERFMON]);
     }
     let relay = config.relay.iter().map(|relay| relay.port);
-    let server = config.server.iter().map(|server| server.port);
-    if relay.chain(server).any(|port| port < UNPRIVILEGED_PORT) {
+    if relay
+        .chain(server.map(|server| server.port))
+        .any(|port| port < UNPRIVILEGED_PORT)
+    {
         needed.push(Capability::CAP_NET_BIND_SERVICE);
     }
     needed
@@ -75,5 +89,24 @@ mod tests {
             list(&needed(&relay)),
             "CAP_NET_ADMIN and CAP_NET_BIND_SERVICE"
         );
+    }
+
+    #[test]
+    fn a_server_needs_no_more_than_a_raw_socket() {
+        let of = |text: &str| {
+            let server = "[server]\nipv4 = [\"198.51.100.1\", \"198.51.100.2\"]\n";
+            let file = std::path::Path::new("test");
+            let config = Config::parse(&format!("{server}{text}"), file).unwrap();
+            list(&needed(&config))
+        };
+        let all = "CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_PERFMON";
+        assert_eq!(of(""), all);
+        assert_eq!(of("xdp.mode = \"off\""), "CAP_NET_RAW");
+        assert_eq!(of("xdp.mode = \"off\"\nforward-echo = false"), "");
+        let tunnel = "xdp.mode = \"off\"\nforward-echo = false\n[[server.client]]\nid = \"x\"\n\
+                      secret-file = \"/x\"\nprefix = \"2001:db8::/64\"";
+        assert_eq!(of(tunnel), "CAP_NET_ADMIN");
+        let port = "xdp.mode = \"off\"\nport = 500";
+        assert_eq!(of(port), "CAP_NET_RAW and CAP_NET_BIND_SERVICE");
     }
 }

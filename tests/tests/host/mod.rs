@@ -13,7 +13,7 @@ use teredo_tests::lab::{Namespace, links, wait_until};
 /// How long the kernel may take to settle.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A host on which a relay could run: addresses, default routes, forwarding.
+/// A host on which a relay and a server could run: addresses, default routes, forwarding.
 pub struct Host {
     /// Its network.
     pub namespace: Namespace,
@@ -32,6 +32,7 @@ impl Host {
             Ok(namespace.ip("link show dev wan")?.contains("state UP"))
         })?;
         namespace.ip("addr add 20.0.0.1/24 dev wan")?;
+        namespace.ip("addr add 20.0.0.2/24 dev wan")?;
         namespace.ip("route add default via 20.0.0.254")?;
         namespace.ip("addr add 2001:db8::1/64 dev wan nodad")?;
         namespace.ip("route add default via 2001:db8::2")?;
@@ -55,11 +56,22 @@ impl Host {
         self.directory.path().join("run/api.sock")
     }
 
-    /// Writes the configuration; `node` and `relay` are lines of these sections.
+    /// Writes the configuration of a relay; `node` and `relay` are lines of these sections.
     pub fn configure(&self, node: &str, relay: &str) -> Result<PathBuf> {
+        self.configure_roles(node, &format!("[relay]\n{relay}"))
+    }
+
+    /// Writes the configuration of a server; `node` and `server` are lines of these sections, the
+    /// latter also what follows it.
+    pub fn configure_server(&self, node: &str, server: &str) -> Result<PathBuf> {
+        let addresses = "[\"20.0.0.1\", \"20.0.0.2\"]";
+        self.configure_roles(node, &format!("[server]\nipv4 = {addresses}\n{server}"))
+    }
+
+    fn configure_roles(&self, node: &str, roles: &str) -> Result<PathBuf> {
         let file = self.directory.path().join("teredo.toml");
         let text = format!(
-            "[node]\nname = \"{}\"\napi = \"unix:{}\"\n{node}\n[relay]\n{relay}\n",
+            "[node]\nname = \"{}\"\napi = \"unix:{}\"\n{node}\n{roles}\n",
             self.namespace.name(),
             self.socket().display(),
         );

@@ -1,9 +1,11 @@
 //! Bad input gets one clear sentence with the mend and exit code 1, and leaves nothing behind.
 //!
-//! Each test has a host of its own that could run a relay, and spoils one thing. `teredo check` and
+//! Each test has a host of its own that could run the role, and spoils one thing. `teredo check` and
 //! `teredo run` must refuse it with the same sentence.
 
+#[path = "../host/mod.rs"]
 mod host;
+mod server;
 
 use std::{
     fs,

@@ -1,0 +1,162 @@
+//! What the server needs of the host.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use ipnet::Ipv6Net;
+use teredo_common::{scope::Ipv4Scope, wire::SERVER_PORT};
+
+use super::{Host, Report, ipv4, ipv6, tun};
+use crate::{
+    config::{self, Ipv4Choice, Relay, Server},
+    datapath::native::Native,
+};
+
+/// Looks whether the server can run. `relay` is where the relay beside it is.
+pub fn examine(host: &Host<'_>, server: &Server, relay: Option<SocketAddrV4>, report: &mut Report) {
+    for address in server.ipv4 {
+        self::address(host, server, address, report);
+    }
+    if server.port != SERVER_PORT {
+        let text = format!(
+            "server.port is {}, but clients know no other than 3544",
+            server.port
+        );
+        report.note("port", text);
+    }
+    neighbours(server, report);
+    if let Some(relay) = relay {
+        beside(host.config.relay.as_ref(), server, relay, report);
+    }
+    native(host, server, report);
+    if server.has_tunnel_service() {
+        tunnel_service(host, server, report);
+    }
+}
+
+fn address(host: &Host<'_>, server: &Server, address: Ipv4Addr, report: &mut Report) {
+    if !ipv4::is_own(host, address) {
+        let text = format!(
+            "server.ipv4 has {address}, which is not an address of this host: `ip address add \
+             {address}/32 dev INTERFACE`, or set two of its own ({})",
+            ipv4::own(host)
+        );
+        return report.trouble("ipv4", text);
+    }
+    if !server.ipv4_scope.accepts(address.octets()) {
+        let scope = match server.ipv4_scope {
+            Ipv4Scope::Strict => "strict",
+            Ipv4Scope::Rfc4380 => "rfc4380",
+            Ipv4Scope::Lab => "lab",
+        };
+        let text = format!(
+            "the server cannot be {address}, which is not global under server.ipv4-scope = \
+             \"{scope}\": set server.ipv4 to the addresses that clients see, which no NAT may \
+             change, or for a closed network server.ipv4-scope = \"lab\""
+        );
+        return report.trouble("ipv4", text);
+    }
+    report.fine("ipv4", format!("the server is {address}"));
+    let endpoint = SocketAddrV4::new(address, server.port);
+    ipv4::port(host, endpoint, "server.port", report);
+}
+
+/// Clients of Microsoft and Miredo are told one address, and take the next for the other.
+fn neighbours(server: &Server, report: &mut Report) {
+    let [primary, secondary] = server.ipv4.map(Ipv4Addr::to_bits);
+    if primary.checked_add(1) != Some(secondary) {
+        report.note(
+            "ipv4",
+            format!(
+                "the secondary address {} is not {} plus one, as clients of Windows and Miredo \
+                 assume: behind some NATs they will fail",
+                server.secondary(),
+                server.primary()
+            ),
+        );
+    }
+}
+
+/// What the file alone does not tell, since the relay's address may be automatic.
+fn beside(relay: Option<&Relay>, server: &Server, at: SocketAddrV4, report: &mut Report) {
+    let is_automatic = relay.is_some_and(|relay| relay.ipv4 == Ipv4Choice::Auto);
+    if at.port() != server.port {
+        return;
+    }
+    if *at.ip() == server.secondary() && is_automatic {
+        report.trouble(
+            "port",
+            format!(
+                "relay.ipv4 = \"auto\" is {}, the server's secondary address, on the same port: set \
+                 another relay.port",
+                at.ip()
+            ),
+        );
+    } else if *at.ip() == server.primary() {
+        report.note("port", format!("relay and server share UDP {at}"));
+    }
+}
+
+/// S-25: whether connectivity tests of clients can leave for native IPv6.
+fn native(host: &Host<'_>, server: &Server, report: &mut Report) {
+    if !server.forward_echo && !server.forward_echo_replies {
+        return report.note(
+            "native",
+            "server.forward-echo is false: clients find no relay of a native host",
+        );
+    }
+    if let Err(error) = Native::open() {
+        return report.trouble("native", format!("{:#}", anyhow::Error::from(error)));
+    }
+    let prefix = config::network(host.config.node.prefix);
+    let default = Ipv6Net::default();
+    let holds_route = host.config.relay.as_ref().is_some_and(|relay| relay.route);
+    let routes = host.network.routes.iter();
+    let mut routes = routes.filter(|route| route.interface.is_some());
+    let own = routes
+        .clone()
+        .find(|route| route.destination != default && route.destination.contains(&prefix));
+    if holds_route {
+        report.fine(
+            "native",
+            "the relay beside the server will have the route of the prefix",
+        );
+    } else if let Some(route) = own {
+        let text = format!(
+            "{} leads to {}",
+            route.destination,
+            host.network.end_of(route)
+        );
+        report.fine("native", text);
+    } else if routes.any(|route| route.destination == default) {
+        report.note(
+            "native",
+            format!(
+                "{prefix} is reached by the IPv6 default route alone: the provider must let packets \
+                 with Teredo sources pass, or connectivity tests of clients are lost"
+            ),
+        );
+    } else {
+        report.note(
+            "native",
+            format!(
+                "this host has no route for {prefix}: connectivity tests of clients are dropped \
+                 until there is one, or an IPv6 default route"
+            ),
+        );
+    }
+}
+
+fn tunnel_service(host: &Host<'_>, server: &Server, report: &mut Report) {
+    tun::examine(host, &server.tun, report);
+    ipv6::forwards("remove the prefix of every [[server.client]]", report);
+    for prefix in server.clients.iter().filter_map(|client| client.prefix) {
+        if let Some(foreign) = host.network.foreign_route(prefix, &server.tun) {
+            let text = format!(
+                "there is a route of {prefix} already, to {}, but it is the prefix of a client: \
+                 remove it with `ip -6 route del {prefix}`, or give the client another",
+                host.network.end_of(foreign)
+            );
+            report.trouble("route", text);
+        }
+    }
+}
