@@ -1,11 +1,19 @@
 //! Who asks: solicitations that prove that their sender has a key (requirements ).
 
+use std::time::Duration;
+
+use teredo_common::{address::Endpoint, time::Instant};
+
+use super::{Event, Server, config::Client, statistics::DropReason};
 use crate::wire::{
     authentication::Key,
     encapsulation::{Authentication, NONCE_LENGTH},
 };
 
-use super::{config::Client, statistics::DropReason};
+/// The number of the key that is valid among those of a client.
+pub const VALID: usize = 0;
+/// The operator is told again of a retired key after this time.
+const RETIRED: Duration = Duration::from_secs(3600);
 
 /// What the authentication header of a solicitation says about its sender.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +26,7 @@ pub enum Identity<'p> {
     Client {
         /// Its number in [`Clients`].
         number: usize,
-        /// Number of the key: zero is the valid one, others are retired.
+        /// Number of the key: [`VALID`], or else it is retired.
         key: usize,
         /// The header.
         header: Authentication<'p>,
@@ -30,6 +38,8 @@ pub enum Identity<'p> {
 pub struct Clients {
     /// Sorted by identification.
     clients: Vec<Client>,
+    /// When the operator was last told that a client uses a retired key, by number of the client.
+    told: Vec<Option<Instant>>,
     is_required: bool,
 }
 
@@ -39,6 +49,7 @@ impl Clients {
         clients.sort_by(|one, other| one.id.cmp(&other.id));
         clients.dedup_by(|later, first| later.id == first.id);
         Self {
+            told: vec![None; clients.len()],
             clients,
             is_required,
         }
@@ -98,5 +109,22 @@ impl Clients {
             return Err(reason);
         }
         Ok(identity)
+    }
+}
+
+impl Server {
+    /// Tells the operator of a client with a retired key, now and then.
+    pub(super) fn note_key(&mut self, now: Instant, number: usize, key: usize, from: Endpoint) {
+        let told = &mut self.clients.told[number];
+        let is_new = told.is_none_or(|told| now.saturating_since(told) >= RETIRED);
+        if key == VALID || !is_new {
+            return;
+        }
+        *told = Some(now);
+        let client = self.clients.clients[number].id.clone();
+        self.emit(Event::RetiredKey {
+            client,
+            mapped: from,
+        });
     }
 }

@@ -33,7 +33,7 @@ pub struct Config {
     pub mtu: Option<u16>,
     /// Solicitations without valid authentication of a known client are dropped (S-07).
     pub require_authentication: bool,
-    /// Who has a key. Identifications and prefixes are unique: of two the first counts.
+    /// Who has a key. Identifications and prefixes are unique: what is there twice counts once.
     pub clients: Vec<Client>,
     /// Echo requests of clients leave for native IPv6 (S-13).
     pub forward_echo: bool,

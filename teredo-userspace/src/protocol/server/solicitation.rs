@@ -4,7 +4,7 @@ use teredo_common::{address::CONE_FLAG, scope::is_link_local, time::Instant, wir
 
 use super::{
     Output, Server, ServerAddress,
-    authentication::Identity,
+    authentication::{self, Identity},
     reception::Packet,
     statistics::{DropReason, Service},
 };
@@ -76,8 +76,12 @@ impl Server {
                 return Service::Advertised;
             }
         };
-        self.welcome(now, number, key, packet.from, header.nonce);
-        let confirmation = if key == 0 { VALID } else { RENEW };
+        self.note_key(now, number, key, packet.from);
+        self.bind(now, number, packet.from, header.nonce);
+        let confirmation = match key {
+            authentication::VALID => VALID,
+            _ => RENEW,
+        };
         let (client, nonce) = (header.client, header.nonce);
         let value = write_authentication(client, header.value.len(), nonce, confirmation, output);
         let covered = output.len();

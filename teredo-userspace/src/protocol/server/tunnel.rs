@@ -27,8 +27,6 @@ use crate::{
 pub const LIFETIME: Duration = Duration::from_secs(240);
 /// Two moves within this time are flapping (T-03).
 const FLAPPING: Duration = Duration::from_secs(60);
-/// A retired key is told of again after this time.
-const RETIRED: Duration = Duration::from_secs(3600);
 /// Nonces remembered of a client (T-05).
 const NONCES: usize = 32;
 /// Destination Unreachable messages, as those of a relay.
@@ -49,63 +47,42 @@ pub struct Binding {
     pub last_seen: Instant,
 }
 
-/// What is remembered of each client that has a key.
+/// The /64 of a client, and what is remembered of it.
 #[derive(Debug)]
 struct Lease {
-    network: Option<Network>,
-    mapped: Option<(Endpoint, Instant)>,
-    /// The latest first come to be overwritten at `next_nonce`.
-    nonces: [Option<Nonce>; NONCES],
-    next_nonce: usize,
-    moved: Option<Instant>,
-    told_flapping: Option<Instant>,
-    told_retired: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Network {
     prefix: Ipv6Net,
-    /// The server's own address in it, which errors come from.
+    /// The server's own address in the prefix, which errors come from.
     server: [u8; 16],
     advertisement: Advertisement,
+    /// Where the client was when it last solicited, and when that was.
+    mapped: Option<(Endpoint, Instant)>,
+    /// Of its latest solicitations (T-05).
+    nonces: [Option<Nonce>; NONCES],
+    /// Which of the nonces is the oldest.
+    oldest: usize,
+    moved: Option<Instant>,
+    told_flapping: Option<Instant>,
 }
 
 /// The clients of the tunnel service.
 #[derive(Debug)]
 pub struct Tunnel {
-    /// By number of the client.
-    leases: Vec<Lease>,
-    /// The first half of the addresses of each network and the client's number, sorted.
+    /// By number of the client; those without a prefix have none.
+    leases: Vec<Option<Lease>>,
+    /// The first half of the addresses of each /64 and the client's number, sorted.
     networks: Vec<([u8; 8], usize)>,
     unreachable: Bucket,
 }
 
 impl Tunnel {
     pub fn new(clients: &Clients, link_local: &[u8; 16], mtu: Option<u16>) -> Self {
-        let mut networks = Vec::new();
-        let mut leases = Vec::new();
-        for (number, client) in clients.all().iter().enumerate() {
-            let network = client.prefix.map(|prefix| {
-                let mut server = prefix.network().octets();
-                let half = *half(&server);
-                server[8..].copy_from_slice(&link_local[8..]);
-                networks.push((half, number));
-                Network {
-                    prefix,
-                    server,
-                    advertisement: Advertisement::new(link_local, half, mtu),
-                }
-            });
-            leases.push(Lease {
-                network,
-                mapped: None,
-                nonces: [None; NONCES],
-                next_nonce: 0,
-                moved: None,
-                told_flapping: None,
-                told_retired: None,
-            });
-        }
+        let lease = |prefix| Lease::new(prefix, link_local, mtu);
+        let clients = clients.all().iter();
+        let leases: Vec<_> = clients.map(|client| client.prefix.map(lease)).collect();
+        let numbered = leases.iter().enumerate();
+        let mut networks: Vec<_> = numbered
+            .filter_map(|(number, lease)| Some((*half(&lease.as_ref()?.server), number)))
+            .collect();
         networks.sort_unstable();
         networks.dedup_by_key(|&mut (half, _)| half);
         Self {
@@ -115,18 +92,16 @@ impl Tunnel {
         }
     }
 
-    /// The client that an IPv6 address belongs to.
+    /// The number of the client that an IPv6 address belongs to.
     pub fn find(&self, address: &[u8; 16]) -> Option<usize> {
-        let found = self
-            .networks
-            .binary_search_by(|(one, _)| one.cmp(half(address)));
+        let half = half(address);
+        let found = self.networks.binary_search_by(|(one, _)| one.cmp(half));
         found.ok().map(|index| self.networks[index].1)
     }
 
     /// The advertisement of the client's own prefix (T-02).
     pub fn advertisement(&self, number: usize) -> Option<&Advertisement> {
-        let network = self.leases[number].network.as_ref();
-        network.map(|network| &network.advertisement)
+        self.lease(number).map(|lease| &lease.advertisement)
     }
 
     /// Whether a verified solicitation is to be answered: it may not be an old one from another
@@ -138,39 +113,100 @@ impl Tunnel {
         from: Endpoint,
         nonce: Nonce,
     ) -> Result<(), DropReason> {
-        let lease = &self.leases[number];
-        let is_elsewhere = lease.mapped_at(now) != Some(from);
-        if lease.network.is_some() && is_elsewhere && lease.nonces.contains(&Some(nonce)) {
-            return Err(DropReason::Replayed);
+        match self.lease(number) {
+            Some(lease) if lease.knows(nonce) && lease.mapped_at(now) != Some(from) => {
+                Err(DropReason::Replayed)
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     pub fn bindings(&self, clients: &Clients) -> impl Iterator<Item = Binding> {
         let leases = self.leases.iter().zip(clients.all());
         leases.filter_map(|(lease, client)| {
+            let lease = lease.as_ref()?;
             let (mapped, last_seen) = lease.mapped?;
             Some(Binding {
                 client: client.id.clone(),
-                prefix: lease.network.as_ref()?.prefix,
+                prefix: lease.prefix,
                 mapped,
                 last_seen,
             })
         })
     }
+
+    /// Where a client is, unless it is gone.
+    fn mapped_at(&self, now: Instant, number: usize) -> Option<Endpoint> {
+        self.lease(number)?.mapped_at(now)
+    }
+
+    fn lease(&self, number: usize) -> Option<&Lease> {
+        self.leases.get(number)?.as_ref()
+    }
 }
 
 impl Lease {
+    fn new(prefix: Ipv6Net, link_local: &[u8; 16], mtu: Option<u16>) -> Self {
+        let mut server = prefix.network().octets();
+        server[8..].copy_from_slice(&link_local[8..]);
+        Self {
+            prefix,
+            server,
+            advertisement: Advertisement::new(link_local, *half(&server), mtu),
+            mapped: None,
+            nonces: [None; NONCES],
+            oldest: 0,
+            moved: None,
+            told_flapping: None,
+        }
+    }
+
     /// Where the client is, unless it is gone.
     fn mapped_at(&self, now: Instant) -> Option<Endpoint> {
-        let mapped = self.mapped;
-        let (mapped, _) = mapped.filter(|&(_, seen)| now.saturating_since(seen) < LIFETIME)?;
-        Some(mapped)
+        let (mapped, seen) = self.mapped?;
+        (now.saturating_since(seen) < LIFETIME).then_some(mapped)
+    }
+
+    fn knows(&self, nonce: Nonce) -> bool {
+        self.nonces.contains(&Some(nonce))
     }
 
     fn remember(&mut self, nonce: Nonce) {
-        self.nonces[self.next_nonce] = Some(nonce);
-        self.next_nonce = (self.next_nonce + 1) % NONCES;
+        self.nonces[self.oldest] = Some(nonce);
+        self.oldest = (self.oldest + 1) % NONCES;
+    }
+
+    /// Notes that the client is at `from`; what the operator should know of that (T-03).
+    fn bind(&mut self, now: Instant, id: &[u8], from: Endpoint) -> Option<Event> {
+        let before = self.mapped_at(now);
+        self.mapped = Some((from, now));
+        let client = || id.to_vec();
+        let Some(before) = before else {
+            return Some(Event::TunnelBound {
+                client: client(),
+                mapped: from,
+            });
+        };
+        if before == from {
+            return None;
+        }
+        let is_recent =
+            |at: Option<Instant>| at.is_some_and(|at| now.saturating_since(at) < FLAPPING);
+        if !is_recent(self.moved.replace(now)) {
+            return Some(Event::TunnelMoved {
+                client: client(),
+                from: before,
+                to: from,
+            });
+        }
+        if is_recent(self.told_flapping) {
+            return None;
+        }
+        self.told_flapping = Some(now);
+        Some(Event::TunnelFlapping {
+            client: client(),
+            mapped: from,
+        })
     }
 }
 
@@ -219,7 +255,7 @@ impl Server {
         if self.is_stopped(now) {
             return Err(DropReason::Draining);
         }
-        let mapped = self.tunnel.leases[number].mapped_at(now);
+        let mapped = self.tunnel.mapped_at(now, number);
         let mapped = mapped.filter(|&mapped| self.may_send_to(mapped));
         let mapped = mapped.ok_or(DropReason::TunnelUnreachable)?;
         output.extend_from_slice(&packet[..length]);
@@ -236,7 +272,7 @@ impl Server {
         packet: &[u8],
         output: &mut Vec<u8>,
     ) -> Result<(Service, Output), DropReason> {
-        if self.tunnel.leases[number].mapped_at(now) != Some(from) {
+        if self.tunnel.mapped_at(now, number) != Some(from) {
             return Err(DropReason::TunnelSource);
         }
         let destination = header.destination();
@@ -255,74 +291,31 @@ impl Server {
 
     /// Tells the sender of a packet that the client is gone, if that is allowed.
     fn write_unreachable(&mut self, now: Instant, packet: &[u8], output: &mut Vec<u8>) -> bool {
-        let destination = Header::parse(packet).map(Header::destination);
-        let number = destination.ok().and_then(|one| self.tunnel.find(&one));
-        let Some(network) = number.and_then(|number| self.tunnel.leases[number].network.as_ref())
-        else {
+        let lease = Header::parse(packet)
+            .ok()
+            .and_then(|header| self.tunnel.find(&header.destination()))
+            .and_then(|number| self.tunnel.lease(number));
+        let Some(source) = lease.map(|lease| lease.server) else {
             return false;
         };
         if !icmpv6::may_answer(packet) || !self.tunnel.unreachable.take(UNREACHABLE, now) {
             return false;
         }
-        let error = icmpv6::address_unreachable(&network.server, packet);
+        let error = icmpv6::address_unreachable(&source, packet);
         output.extend(error.unwrap_or_default());
         !output.is_empty()
     }
 
-    /// Notes that a client proved to have a key, and where it is (T-03).
-    pub(super) fn welcome(
-        &mut self,
-        now: Instant,
-        number: usize,
-        key: usize,
-        from: Endpoint,
-        nonce: Nonce,
-    ) {
-        let lease = &mut self.tunnel.leases[number];
-        let id = &self.clients.all()[number].id;
-        let is_due = |told: Option<Instant>, pause| {
-            told.is_none_or(|told| now.saturating_since(told) >= pause)
+    /// Notes where a client that proved to have a key is, if it has a prefix (T-03). An old
+    /// solicitation says nothing of where it is now (T-05).
+    pub(super) fn bind(&mut self, now: Instant, number: usize, from: Endpoint, nonce: Nonce) {
+        let lease = self.tunnel.leases[number].as_mut();
+        let Some(lease) = lease.filter(|lease| !lease.knows(nonce)) else {
+            return;
         };
-        let mut events = [None, None];
-        if key != 0 && is_due(lease.told_retired, RETIRED) {
-            lease.told_retired = Some(now);
-            events[0] = Some(Event::RetiredKey {
-                client: id.clone(),
-                mapped: from,
-            });
-        }
-        // An old solicitation says nothing about where the client is now.
-        if lease.network.is_some() && !lease.nonces.contains(&Some(nonce)) {
-            lease.remember(nonce);
-            match lease.mapped_at(now) {
-                Some(mapped) if mapped == from => (),
-                Some(mapped) => {
-                    let is_flapping = !is_due(lease.moved, FLAPPING);
-                    lease.moved = Some(now);
-                    if !is_flapping {
-                        events[1] = Some(Event::TunnelMoved {
-                            client: id.clone(),
-                            from: mapped,
-                            to: from,
-                        });
-                    } else if is_due(lease.told_flapping, FLAPPING) {
-                        lease.told_flapping = Some(now);
-                        events[1] = Some(Event::TunnelFlapping {
-                            client: id.clone(),
-                            mapped: from,
-                        });
-                    }
-                }
-                None => {
-                    events[1] = Some(Event::TunnelBound {
-                        client: id.clone(),
-                        mapped: from,
-                    });
-                }
-            }
-            lease.mapped = Some((from, now));
-        }
-        events.into_iter().flatten().for_each(|one| self.emit(one));
+        lease.remember(nonce);
+        let event = lease.bind(now, &self.clients.all()[number].id, from);
+        event.into_iter().for_each(|event| self.emit(event));
     }
 }
 

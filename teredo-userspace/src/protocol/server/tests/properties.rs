@@ -9,8 +9,9 @@ use teredo_common::{
 
 use super::harness::*;
 use crate::{
-    protocol::server::{DropReason, Output, Server, ServerAddress, Service},
+    protocol::server::{Client, DropReason, Output, Server, ServerAddress, Service},
     wire::{
+        authentication::Algorithm,
         encapsulation::{self, origin_indication},
         ipv6::Header,
     },
@@ -202,5 +203,50 @@ proptest! {
         prop_assert_eq!(total(&world.server), 1);
         world.relay_sends(&octets);
         prop_assert_eq!(total(&world.server), 2);
+    }
+
+    /// A client of the tunnel service may send from where it is, with its own addresses, and gets
+    /// what is sent to these; whatever else comes does not move it.
+    #[test]
+    fn t03_t04_the_tunnel_has_two_ends(
+        from in mapped(),
+        next_header: u8,
+        is_inside: bool,
+        others in (address_of(), address_of()),
+        body in prop::collection::vec(any::<u8>(), 0..60),
+        garbage in prop::collection::vec((mapped(), payload()), 0..5),
+    ) {
+        let inside = address("2001:db8:1:2:aaaa::1");
+        let key = key(Algorithm::HmacSha1, 1);
+        let mut world = World::with(|config| {
+            config.clients = vec![Client {
+                prefix: "2001:db8:1:2::/64".parse().ok(),
+                ..client("alice", key.clone())
+            }];
+        });
+        let payload = signed("alice", &key, NONCE, &solicitation(SOLICITOR));
+        prop_assert!(world.receives(CLIENT, &payload).is_some());
+        for (from, payload) in garbage {
+            world.receives(&from, &payload);
+        }
+        let bindings: Vec<_> = world.server.bindings().map(|one| one.mapped).collect();
+        prop_assert_eq!(bindings, [endpoint(CLIENT)]);
+
+        let source = if is_inside { inside } else { others.0 };
+        let outgoing = packet(next_header, 9, &source, &others.1, &body);
+        let sent = world.receives(&from, &outgoing);
+        let is_tunnelled = matches!(sent, Some((Output::Tunnel, _)));
+        let is_well_formed = next_header != 0 || !body.is_empty();
+        let expected = is_inside
+            && from == CLIENT
+            && is_well_formed
+            && is_global_unicast(&others.1)
+            && others.1[..2] != [0x20, 0x02]
+            && others.1 != inside;
+        prop_assert_eq!(is_tunnelled, expected);
+
+        let incoming = packet(next_header, 9, &address(HOST), &inside, &body);
+        let expected = datagram(Primary, CLIENT, incoming.clone());
+        prop_assert_eq!(world.routed(&incoming), expected.filter(|_| is_well_formed));
     }
 }
