@@ -1,4 +1,5 @@
 mod authentication;
+mod captures;
 mod drain;
 mod dual;
 mod forward;

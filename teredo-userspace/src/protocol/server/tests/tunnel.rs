@@ -281,7 +281,7 @@ fn t04_only_from_where_the_client_is() {
     for from in [ELSEWHERE, "9.0.0.1:4097", OTHER] {
         world.drops(DropReason::TunnelSource, from, &udp(INSIDE, HOST));
     }
-    // The prefix of another client, whether he is there or not.
+    // The prefix of another client, whether it is there or not.
     world.drops(
         DropReason::TunnelSource,
         CLIENT,
