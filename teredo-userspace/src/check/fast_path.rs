@@ -43,9 +43,12 @@ pub async fn examine(host: &Host<'_>, report: &mut Report) {
         .as_ref()
         .is_some_and(|relay| relay.host_specific);
     let obstacle = if links.is_empty() {
+        let tell = match wanted.server {
+            None => "no default route tells the interfaces",
+            Some(_) => "no interface has the server's addresses or a default route",
+        };
         Some(format!(
-            "{} is empty and no default route tells them: name the interfaces towards the IPv4 and \
-             the IPv6 internet",
+            "{tell}: name in {} those towards the IPv4 and the IPv6 internet",
             wanted.interfaces_keys()
         ))
     } else if is_host_specific && wanted.server.is_none() {
