@@ -4,6 +4,8 @@ use core::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::wire::{ORIGIN_INDICATION, ORIGIN_INDICATION_LENGTH};
+
 /// Bits of the flags field that RFC 5991 fills with random numbers.
 pub const RANDOM_FLAGS: u16 = 0x3cff;
 /// The cone flag of RFC 4380; deprecated for client addresses by RFC 5991.
@@ -37,6 +39,22 @@ impl Endpoint {
     /// The UDP port in host byte order.
     pub const fn port(self) -> u16 {
         u16::from_be_bytes(self.port)
+    }
+
+    /// The origin indication with this endpoint (RFC 4380 section 5.1.1).
+    #[inline(always)]
+    pub const fn origin_indication(self) -> [u8; ORIGIN_INDICATION_LENGTH] {
+        let (port, address) = (self.port, self.address);
+        [
+            0,
+            ORIGIN_INDICATION,
+            !port[0],
+            !port[1],
+            !address[0],
+            !address[1],
+            !address[2],
+            !address[3],
+        ]
     }
 }
 

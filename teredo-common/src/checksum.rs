@@ -41,6 +41,26 @@ impl Sum {
         Self(self.0 + u32::from_ne_bytes(octets) as u64)
     }
 
+    /// Adds eight octets in network byte order.
+    #[inline(always)]
+    pub const fn add_8(self, octets: [u8; 8]) -> Self {
+        let words = u64::from_ne_bytes(octets);
+        Self(self.0 + (words & 0xffff_ffff) + (words >> 32))
+    }
+
+    /// Adds what another sum has added.
+    #[inline(always)]
+    pub const fn add_sum(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    /// The sum of the same octets if they start at an odd offset of the data.
+    #[inline(always)]
+    pub const fn at_odd_offset(self) -> Self {
+        let [a, b] = self.fold();
+        Self::ZERO.add_2([b, a])
+    }
+
     /// Adds 16 octets in network byte order.
     #[inline(always)]
     pub const fn add_16(self, o: &[u8; 16]) -> Self {
@@ -262,6 +282,21 @@ mod tests {
         fn octets_agree_with_the_reference(octets in prop::collection::vec(any::<u8>(), 0..200)) {
             let checksum = Sum::ZERO.add_octets(&octets).checksum();
             prop_assert_eq!(u16::from_be_bytes(checksum), reference(&octets));
+        }
+
+        #[test]
+        fn sums_add_up_at_any_offset(
+            first in prop::collection::vec(any::<u8>(), 0..40), words: [[u8; 8]; 3],
+        ) {
+            let mut whole = first.clone();
+            let mut rest = Sum::ZERO;
+            for word in words {
+                whole.extend(word);
+                rest = rest.add_8(word);
+            }
+            let rest = if first.len() % 2 == 0 { rest } else { rest.at_odd_offset() };
+            let sum = Sum::ZERO.add_octets(&first).add_sum(rest);
+            prop_assert_eq!(u16::from_be_bytes(sum.checksum()), reference(&whole));
         }
 
         #[test]

@@ -12,6 +12,7 @@ pub mod address;
 pub mod checksum;
 pub mod limiter;
 pub mod maps;
+pub mod respond;
 pub mod scope;
 pub mod time;
 pub mod verdict;

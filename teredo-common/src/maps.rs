@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Part of the pin path: maps of another layout are never adopted.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Array of [`Slot`], which can be mapped into memory.
 pub const PEERS: &str = "PEERS";
@@ -44,10 +44,24 @@ pub const GENERATION: &str = "GENERATION";
 pub const COUNTERS: &str = "COUNTERS";
 /// Per-CPU array of [`Route`], indexed by a hash of the destination.
 pub const ROUTES: &str = "ROUTES";
+/// Array of token buckets, as `u64`, which can be mapped into memory; [`crate::limiter`] tells their
+/// order. One entry without a server.
+pub const LIMITS: &str = "LIMITS";
+/// Trie of IPv4 networks that the server serves; consulted with
+/// [`crate::respond::Server::ALLOWS_SOME`] only.
+pub const ALLOWED: &str = "ALLOWED";
+/// One-entry array of [`Instant`]: if the server is draining, when it will forward no more bubbles
+/// either (requirement S-27); otherwise zero.
+pub const DRAINING: &str = "DRAINING";
+/// Per-CPU one-entry array with the tokens of the bucket for everything that the CPU has taken and
+/// not used yet, as `u32`.
+pub const RESERVE: &str = "RESERVE";
 /// The read-only global of type [`Settings`].
 pub const SETTINGS: &str = "SETTINGS";
 /// The read-only global of type [`PeerTable`].
 pub const PEER_TABLE: &str = "PEER_TABLE";
+/// The read-only global of type [`crate::respond::Server`].
+pub const SERVER: &str = "SERVER";
 
 /// Entries of [`ROUTES`] on each CPU; a power of two.
 pub const ROUTE_SLOTS: u32 = 4096;
@@ -57,6 +71,8 @@ pub const OWN_IPV4_MAX: u32 = 256;
 pub const INTERFACES_MAX: u32 = 64;
 /// Entries of [`SERVED`].
 pub const SERVED_MAX: u32 = 1024;
+/// Entries of [`ALLOWED`].
+pub const ALLOWED_MAX: u32 = 1024;
 /// Entries of [`COUNTERS`].
 pub const COUNTERS_MAX: u32 = Verdict::ALL.len() as u32;
 /// Peers unless the configuration says another number.
@@ -225,13 +241,15 @@ pub struct Counter {
 pub struct Settings {
     /// A peer that was silent for longer is not forwarded by XDP. Nanoseconds.
     pub peer_lifetime: u64,
-    /// The relay's endpoint: destination of decapsulated, source of encapsulated packets.
+    /// The relay's endpoint: destination of decapsulated, source of encapsulated packets. Zeros
+    /// without a relay: then nothing is translated.
     pub relay: Endpoint,
     /// Largest IPv6 packet in the tunnel, in octets. Host byte order.
     pub mtu: u16,
     /// The Teredo service prefix.
     pub prefix: ServicePrefix,
-    /// Index of the relay's tunnel interface, where route look-ups start.
+    /// Index of the relay's tunnel interface, where route look-ups start. Zero without a relay: they
+    /// start where those for the host's own packets do.
     pub tunnel: u32,
     /// [`Settings::SERVES_SOME`] and others.
     pub flags: u32,

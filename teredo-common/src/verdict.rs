@@ -3,7 +3,7 @@
 /// What happens to a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// It leaves, translated, through another interface or the one that it came by.
+    /// It leaves, translated or as an answer, through another interface or the one that it came by.
     Forward,
     /// The kernel gets it as it came.
     Pass,
@@ -11,13 +11,15 @@ pub enum Action {
     Drop,
 }
 
-/// Which of the two translations looked at a frame.
+/// Which part of the program looked at a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// IPv4 to IPv6: client to native host.
     Decap,
     /// IPv6 to IPv4: native host to client.
     Encap,
+    /// The server answers by itself: solicitations and bubbles.
+    Respond,
 }
 
 macro_rules! verdicts {
@@ -39,7 +41,7 @@ macro_rules! verdicts {
                 match self { $(Self::$name => Action::$action,)+ }
             }
 
-            /// Which translation decided; `None` for frames that neither looks at.
+            /// Which part decided; `None` for frames that neither looks at.
             pub const fn direction(self) -> Option<Direction> {
                 match self { $(Self::$name => $direction,)+ }
             }
@@ -55,12 +57,15 @@ macro_rules! verdicts {
 const NEITHER: Option<Direction> = None;
 const DECAP: Option<Direction> = Some(Direction::Decap);
 const ENCAP: Option<Direction> = Some(Direction::Encap);
+const RESPOND: Option<Direction> = Some(Direction::Respond);
 
 verdicts! {
     /// Not an IPv4 or IPv6 frame without VLAN tag, or too short to tell, or not linear.
     NotIp = NEITHER, Pass, "not-ip";
     /// The frame is addressed to another station.
     OtherStation = NEITHER, Pass, "other-station";
+    /// IPv6, and there is no relay.
+    NoRelay = NEITHER, Pass, "no-relay";
 
     /// D1: decapsulated and sent.
     DecapForwarded = DECAP, Forward, "decap-forwarded";
@@ -139,6 +144,75 @@ verdicts! {
     EncapHeadroom = ENCAP, Pass, "encap-headroom";
     /// As [`Verdict::DecapAborted`].
     EncapAborted = ENCAP, Drop, "encap-aborted";
+
+    /// A solicitation was answered with an advertisement.
+    RespondAdvertised = RESPOND, Forward, "respond-advertised";
+    /// A bubble was sent on to the client that it is for.
+    RespondForwarded = RESPOND, Forward, "respond-forwarded";
+    /// Not UDP to one of the server's addresses and its port, or with options, or a fragment; and
+    /// there is no relay that it could be for.
+    RespondNotOurs = RESPOND, Pass, "respond-not-ours";
+    /// Time to live or the source port is zero.
+    RespondHeader = RESPOND, Pass, "respond-header";
+    /// The IPv4 header checksum is wrong.
+    RespondHeaderChecksum = RESPOND, Drop, "respond-header-checksum";
+    /// The lengths of IPv4, UDP and the frame do not fit each other.
+    RespondLength = RESPOND, Pass, "respond-length";
+    /// L-01: the outer source is an address of this host.
+    RespondOwnSource = RESPOND, Drop, "respond-own-source";
+    /// S-06, S-20: the outer source is not global unicast.
+    RespondSourceScope = RESPOND, Drop, "respond-source-scope";
+    /// S-24: the outer source is not one that the server serves.
+    RespondNotAllowed = RESPOND, Drop, "respond-not-allowed";
+    /// S-04: not an IPv6 packet of the right length, with an authentication header in front or not.
+    RespondMalformed = RESPOND, Drop, "respond-malformed";
+    /// authentication with a client identifier or value, or the server requires it.
+    RespondAuthentication = RESPOND, Pass, "respond-authentication";
+    /// L-03: origin indication, or an authentication header in front of anything but ICMPv6.
+    RespondUnexpectedHeader = RESPOND, Drop, "respond-unexpected-header";
+    /// S-05: neither ICMPv6 nor a bubble.
+    RespondNotService = RESPOND, Drop, "respond-not-service";
+    /// ICMPv6 that is not a solicitation of one of the usual forms.
+    RespondIcmpv6 = RESPOND, Pass, "respond-icmpv6";
+    /// S-21: a solicitation with hop limit, code, options or checksum that are not valid.
+    RespondInvalidSolicitation = RESPOND, Drop, "respond-invalid-solicitation";
+    /// S-27: a solicitation, while the server is draining; a bubble, when it has drained.
+    RespondDraining = RESPOND, Drop, "respond-draining";
+    /// S-18: the answer has to leave from the other address, which is on another interface.
+    RespondCone = RESPOND, Pass, "respond-cone";
+    /// The outer UDP checksum is wrong, or not finished by a sender on this host.
+    RespondChecksum = RESPOND, Pass, "respond-checksum";
+    /// S-22: anything but a solicitation, to the secondary address.
+    RespondSecondary = RESPOND, Drop, "respond-secondary";
+    /// A bubble with trailers.
+    RespondTrailers = RESPOND, Pass, "respond-trailers";
+    /// L-04: the inner source is the inner destination.
+    RespondSameAddress = RESPOND, Drop, "respond-same-address";
+    /// S-08, S-10: a bubble whose inner source does not match its outer source.
+    RespondSourceMismatch = RESPOND, Drop, "respond-source-mismatch";
+    /// S-10: a bubble from an inner source that is not unicast.
+    RespondSource = RESPOND, Drop, "respond-source";
+    /// S-12, S-13: a bubble to an address that is not Teredo.
+    RespondDestination = RESPOND, Drop, "respond-destination";
+    /// S-09, DEC-8: a bubble for a client of another server.
+    RespondForeign = RESPOND, Drop, "respond-foreign";
+    /// S-14: a bubble for a client whose endpoint is not global unicast, or this host's.
+    RespondMapping = RESPOND, Drop, "respond-mapping";
+    /// A bubble that only the daemon can judge: it has a tunnel service, forwards for clients of
+    /// other servers, has many prefixes, or its relay shares the port.
+    RespondDaemon = RESPOND, Pass, "respond-daemon";
+    /// S-23: the source address has had its share.
+    RespondSourceLimit = RESPOND, Drop, "respond-source-limit";
+    /// S-23: the source's network has had its share.
+    RespondNetworkLimit = RESPOND, Drop, "respond-network-limit";
+    /// S-23: everybody together has had its share.
+    RespondTotalLimit = RESPOND, Drop, "respond-total-limit";
+    /// No route, no neighbour, too small an MTU, or an interface that is not ours.
+    RespondNextHop = RESPOND, Pass, "respond-next-hop";
+    /// No room in front of the frame.
+    RespondHeadroom = RESPOND, Pass, "respond-headroom";
+    /// As [`Verdict::DecapAborted`].
+    RespondAborted = RESPOND, Drop, "respond-aborted";
 }
 
 #[cfg(test)]
@@ -164,6 +238,7 @@ mod tests {
             let expected = match verdict.direction() {
                 Some(Direction::Decap) => verdict.reason().starts_with("decap-"),
                 Some(Direction::Encap) => verdict.reason().starts_with("encap-"),
+                Some(Direction::Respond) => verdict.reason().starts_with("respond-"),
                 None => true,
             };
             assert!(expected, "{verdict:?}");

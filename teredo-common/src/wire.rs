@@ -62,3 +62,6 @@ pub const NEIGHBOR_DISCOVERY_HOP_LIMIT: u8 = 255;
 pub const MAX_TRAILERS: usize = 128;
 /// Octets of an origin indication.
 pub const ORIGIN_INDICATION_LENGTH: usize = 8;
+/// Octets of an authentication header with neither client identifier nor value: lengths, nonce and
+/// confirmation.
+pub const NONCE_ONLY_LENGTH: usize = 13;

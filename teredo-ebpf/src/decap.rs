@@ -3,7 +3,7 @@
 use aya_ebpf::programs::XdpContext;
 use teredo_common::{
     address::Endpoint,
-    checksum::{Sum, encapsulation},
+    checksum::encapsulation,
     maps::Peer,
     verdict::Verdict,
     wire::{
@@ -14,14 +14,11 @@ use teredo_common::{
 
 use crate::{
     maps, native,
+    outer::{self, FRAGMENTED, OUTER},
     packet::{self, Frame},
     peer, route, settings, transport,
 };
 
-/// Everything but "don't fragment": reserved bit, "more fragments", offset.
-const FRAGMENTED: u16 = 0xbfff_u16.to_be();
-/// Octets up to the end of the UDP header.
-const OUTER: usize = ETHERNET_HEADER + ENCAPSULATION;
 /// Octets up to the end of the inner IPv6 header.
 const HEADERS: usize = OUTER + IPV6_HEADER;
 
@@ -49,26 +46,11 @@ pub fn decapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
     if outer.read::<u8, 22>() == 0 {
         return Err(Verdict::DecapTimeToLive);
     }
-    let header = [
-        outer.read::<u32, 14>(),
-        outer.read::<u32, 18>(),
-        outer.read::<u32, 22>(),
-        from,
-        outer.read::<u32, 30>(),
-    ];
-    let sum = header
-        .iter()
-        .fold(Sum::ZERO, |sum, word| sum.add_4(word.to_ne_bytes()));
-    if !sum.is_valid() {
+    if !outer::is_header_valid(outer) {
         return Err(Verdict::DecapHeaderChecksum);
     }
-    let total = usize::from(u16::from_be(outer.read::<u16, 16>()));
-    let datagram = usize::from(u16::from_be(outer.read::<u16, 38>()));
-    let padding = frame.length().wrapping_sub(ETHERNET_HEADER + total);
-    if (padding as isize) < 0
-        || datagram + (ENCAPSULATION - UDP_HEADER) != total
-        || datagram < UDP_HEADER + IPV6_HEADER
-    {
+    let (datagram, padding) = outer::lengths(frame, outer).ok_or(Verdict::DecapLength)?;
+    if datagram < UDP_HEADER + IPV6_HEADER {
         return Err(Verdict::DecapLength);
     }
     if outer.read::<u8, 15>() & 3 != 0 {

@@ -2,17 +2,17 @@
 
 use aya_ebpf::programs::XdpContext;
 use teredo_common::{
-    checksum::{Sum, encapsulation},
+    checksum::encapsulation,
     maps::Settings,
     verdict::Verdict,
     wire::{
         DESTINATION_OPTIONS, ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV4, HOP_BY_HOP,
-        IPV6_HEADER, NO_NEXT_HEADER, OUTER_TTL, ROUTING, UDP, UDP_HEADER,
+        IPV6_HEADER, NO_NEXT_HEADER, ROUTING, UDP_HEADER,
     },
 };
 
 use crate::{
-    maps, native,
+    maps, native, outer,
     packet::{self, Frame},
     peer, route, settings, transport,
 };
@@ -21,10 +21,6 @@ use crate::{
 const HEADERS: usize = ETHERNET_HEADER + IPV6_HEADER;
 /// Octets up to the end of the first eight of the IPv6 header, once encapsulated.
 const WRITTEN: usize = ETHERNET_HEADER + ENCAPSULATION + 8;
-
-/// Version 4, header of five words, no differentiated services, no congestion notification.
-const VERSION: u16 = 0x4500;
-const TTL_AND_PROTOCOL: u16 = (OUTER_TTL as u16) << 8 | UDP as u16;
 
 /// Turns the frame into an encapsulated one and returns the interface to send it through, or leaves
 /// it as it is and says why. Conditions in the order of the decision table, except that the test
@@ -93,28 +89,8 @@ pub fn encapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
         .at::<WRITTEN>(0)
         .ok_or(Verdict::EncapAborted)?;
     hop.write_ethernet(head, ETHERTYPE_IPV4);
-    let total = length as u16 + ENCAPSULATION as u16;
-    let identification = maps::identification();
-    let header_checksum = Sum::ZERO
-        .add(VERSION)
-        .add(total)
-        .add(identification)
-        .add(TTL_AND_PROTOCOL)
-        .add_4(relay.address)
-        .add_4(mapped.address)
-        .checksum();
-    head.write::<u16, 14>(VERSION.to_be());
-    head.write::<u16, 16>(total.to_be());
-    head.write::<u16, 18>(identification.to_be());
-    head.write::<u16, 20>(0);
-    head.write::<u16, 22>(TTL_AND_PROTOCOL.to_be());
-    head.write::<u16, 24>(u16::from_ne_bytes(header_checksum));
-    head.write::<u32, 26>(u32::from_ne_bytes(relay.address));
-    head.write::<u32, 30>(u32::from_ne_bytes(mapped.address));
-    head.write::<u16, 34>(u16::from_ne_bytes(relay.port));
-    head.write::<u16, 36>(u16::from_ne_bytes(mapped.port));
-    head.write::<u16, 38>((length as u16 + UDP_HEADER as u16).to_be());
-    head.write::<u16, 40>(u16::from_ne_bytes(checksum));
+    let datagram = length as u16 + UDP_HEADER as u16;
+    outer::write(head, relay, mapped, datagram, checksum);
     head.write::<u8, 49>(hop_limit - 1);
     peer::sent(slot, now);
     Ok(hop.interface)

@@ -1,5 +1,6 @@
-//! The Teredo relay's data path: IPv4 frames from trusted peers are decapsulated, IPv6 frames to
-//! them encapsulated, and everything else goes to the kernel as it came.
+//! The data path of a Teredo relay and server: IPv4 frames from trusted peers are decapsulated, IPv6
+//! frames to them encapsulated, solicitations and bubbles to the server answered, and everything
+//! else goes to the kernel as it came.
 //!
 //! Compiled for the host by lints only, which a panic handler of its own would make impossible.
 #![cfg_attr(target_arch = "bpf", no_std)]
@@ -11,8 +12,10 @@ mod decap;
 mod encap;
 mod maps;
 mod native;
+mod outer;
 mod packet;
 mod peer;
+mod respond;
 mod route;
 mod settings;
 mod transport;
@@ -29,7 +32,7 @@ use crate::packet::Frame;
 const IPV4: u16 = ETHERTYPE_IPV4.to_be();
 const IPV6: u16 = ETHERTYPE_IPV6.to_be();
 
-/// Translates a frame or leaves it alone, and counts which.
+/// Translates or answers a frame or leaves it alone, and counts which.
 #[xdp]
 fn teredo(context: XdpContext) -> u32 {
     let frame = Frame::of(&context);
@@ -52,7 +55,7 @@ fn teredo(context: XdpContext) -> u32 {
     action
 }
 
-/// The verdict on a frame that was translated, with the interface to send it through, or the
+/// The verdict on a frame that was translated or answered, with the interface to send it through, or the
 /// reason why it was not.
 #[inline(always)]
 fn translate(context: &XdpContext, frame: Frame) -> Result<(Verdict, u32), Verdict> {
@@ -68,8 +71,17 @@ fn translate(context: &XdpContext, frame: Frame) -> Result<(Verdict, u32), Verdi
         return Err(Verdict::OtherStation);
     }
     if ethertype == IPV4 {
+        if let Some(answer) = respond::respond(context, frame) {
+            return answer;
+        }
+        if !settings::has_relay() {
+            return Err(Verdict::RespondNotOurs);
+        }
         decap::decapsulate(context, frame).map(|out| (Verdict::DecapForwarded, out))
     } else {
+        if !settings::has_relay() {
+            return Err(Verdict::NoRelay);
+        }
         encap::encapsulate(context, frame).map(|out| (Verdict::EncapForwarded, out))
     }
 }

@@ -7,9 +7,10 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
 };
 use teredo_common::{
+    limiter::BUCKETS,
     maps::{
-        COUNTERS_MAX, Counter, INTERFACES_MAX, Interface, MAX_REACH, OWN_IPV4_MAX, ROUTE_SLOTS,
-        Route, SERVED_MAX, Slot,
+        ALLOWED_MAX, COUNTERS_MAX, Counter, INTERFACES_MAX, Interface, MAX_REACH, OWN_IPV4_MAX,
+        ROUTE_SLOTS, Route, SERVED_MAX, Slot,
     },
     time::Instant,
     verdict::Verdict,
@@ -33,6 +34,14 @@ static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTERS_M
 static ROUTES: PerCpuArray<Route> = PerCpuArray::with_max_entries(ROUTE_SLOTS, 0);
 #[map]
 static IDENTIFICATION: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static LIMITS: Array<u64> = Array::with_max_entries(BUCKETS, BPF_F_MMAPABLE);
+#[map]
+static RESERVE: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static ALLOWED: LpmTrie<[u8; 4], u8> = LpmTrie::with_max_entries(ALLOWED_MAX, 0);
+#[map]
+static DRAINING: Array<u64> = Array::with_max_entries(1, 0);
 
 /// The slot of a peer; see [`teredo_common::maps`] for how it is found. The daemon may empty the
 /// slot and put another peer in while this CPU uses it. What is read is then of one or the other,
@@ -81,6 +90,35 @@ pub fn is_served(address: [u8; 16]) -> bool {
 #[inline(always)]
 pub fn is_own_ipv4(address: [u8; 4]) -> bool {
     OWN_IPV4.get_ptr(address).is_some()
+}
+
+/// A token bucket of the server.
+#[inline(always)]
+pub fn bucket(slot: u32) -> Option<*mut u64> {
+    LIMITS.get_ptr_mut(slot)
+}
+
+/// This CPU's reserve of the bucket for everything.
+#[inline(always)]
+pub fn reserve() -> Option<*mut u32> {
+    RESERVE.get_ptr_mut(0)
+}
+
+/// Whether one of the networks that the server serves holds the address.
+#[inline(always)]
+pub fn is_allowed(address: [u8; 4]) -> bool {
+    ALLOWED.get(Key::new(32, address)).is_some()
+}
+
+/// When the server forwards no more, if it is draining.
+#[inline(always)]
+pub fn draining() -> Option<Instant> {
+    let end = DRAINING.get_ptr(0)?;
+    // SAFETY: a value of the map. Volatile, as the daemon writes it at any time.
+    match unsafe { end.read_volatile() } {
+        0 => None,
+        end => Some(Instant::from_nanos(end)),
+    }
 }
 
 #[inline(always)]

@@ -78,6 +78,7 @@ pub trait Word: Copy {}
 impl Word for u8 {}
 impl Word for u16 {}
 impl Word for u32 {}
+impl Word for u64 {}
 
 /// Moves the start of the frame: forward if `delta` is positive. On failure nothing has changed.
 #[inline(always)]

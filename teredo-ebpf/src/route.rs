@@ -19,6 +19,8 @@ use crate::{atomic::compare_exchange, maps, packet::Octets, settings};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
+/// Index of the loopback interface in every network namespace.
+const LOOPBACK: u32 = 1;
 const TICK: u32 = (NextHop::TICK.as_nanos() as u64).ilog2();
 const LIFETIME: u32 = (NEXT_HOP_LIFETIME.as_nanos() >> TICK) as u32;
 
@@ -47,6 +49,22 @@ pub struct Hop {
 }
 
 impl Hop {
+    /// Back to the station that has sent the frame.
+    #[inline(always)]
+    pub fn back<const N: usize>(context: &XdpContext, head: Octets<N>) -> Self {
+        let [a, b] = head.read::<u16, 10>().to_ne_bytes();
+        let [c, d] = head.read::<u16, 0>().to_ne_bytes();
+        Self {
+            interface: context.ingress_ifindex() as u32,
+            mtu: u32::MAX,
+            stations: [
+                head.read::<u32, 6>(),
+                u32::from_ne_bytes([a, b, c, d]),
+                head.read::<u32, 2>(),
+            ],
+        }
+    }
+
     /// Writes the first 14 octets of a frame that goes this way.
     #[inline(always)]
     pub fn write_ethernet<const N: usize>(self, head: Octets<N>, ethertype: u16) {
@@ -106,17 +124,23 @@ pub fn to_ipv4(
     if let Some(hop) = remembered(slot, now, generation) {
         return Some(hop);
     }
+    let hop = to_endpoint(context, settings::relay(), destination)?;
+    remember(slot, hop, now, generation);
+    Some(hop)
+}
+
+/// The way from an endpoint of ours to another, remembered nowhere.
+#[inline(always)]
+pub fn to_endpoint(context: &XdpContext, source: Endpoint, destination: Endpoint) -> Option<Hop> {
     // SAFETY: a structure of numbers, for which zero is a value.
     let mut query: bpf_fib_lookup = unsafe { zeroed() };
     query.family = AF_INET;
     query.l4_protocol = UDP;
-    query.sport = settings::relay_port();
+    query.sport = u16::from_ne_bytes(source.port);
     query.dport = u16::from_ne_bytes(destination.port);
-    query.__bindgen_anon_3.ipv4_src = settings::relay_address();
+    query.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(source.address);
     query.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(destination.address);
-    let hop = look_up(context, &mut query)?;
-    remember(slot, hop, now, generation);
-    Some(hop)
+    look_up(context, &mut query)
 }
 
 /// Sends the frame through an interface.
@@ -211,7 +235,10 @@ fn untag(word: u64) -> (u16, u16, u32) {
 /// neighbour through an interface of ours.
 #[inline(always)]
 fn look_up(context: &XdpContext, query: &mut bpf_fib_lookup) -> Option<Hop> {
-    query.ifindex = settings::tunnel();
+    query.ifindex = match settings::tunnel() {
+        0 => LOOPBACK,
+        tunnel => tunnel,
+    };
     // Any length makes the kernel report the MTU of the route.
     query.__bindgen_anon_1.tot_len = 1;
     // SAFETY: the context is the kernel's, the query as large as said.

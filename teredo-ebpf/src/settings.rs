@@ -53,6 +53,12 @@ pub fn peer_lifetime() -> u64 {
     field!(peer_lifetime as u64)
 }
 
+/// Whether there is a relay.
+#[inline(always)]
+pub fn has_relay() -> bool {
+    relay_port() != 0
+}
+
 /// The relay's IPv4 address, network byte order.
 #[inline(always)]
 pub fn relay_address() -> u32 {

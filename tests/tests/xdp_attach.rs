@@ -60,6 +60,7 @@ impl Host {
             },
             served: vec![ipnet::Ipv6Net::default()],
             own_ipv4: vec![relay().ip()],
+            server: None,
             interfaces: vec!["wan".to_owned(), "lan".to_owned()],
             mode,
             max_peers: 1024,

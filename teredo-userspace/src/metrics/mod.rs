@@ -67,6 +67,7 @@ pub const fn direction_name(direction: Direction) -> &'static str {
     match direction {
         Direction::Encap => "encap",
         Direction::Decap => "decap",
+        Direction::Respond => "respond",
     }
 }
 
@@ -272,7 +273,8 @@ impl Snapshot {
 fn ipv6_octets(direction: Direction, counter: maps::Counter) -> u64 {
     let around = match direction {
         Direction::Encap => ETHERNET_HEADER,
-        Direction::Decap => ETHERNET_HEADER + ENCAPSULATION,
+        // Authentication headers of solicitations count as what is in the datagram.
+        Direction::Decap | Direction::Respond => ETHERNET_HEADER + ENCAPSULATION,
     };
     let around = (around as u64).saturating_mul(counter.packets);
     counter.bytes.saturating_sub(around)

@@ -83,6 +83,7 @@ impl FastPath {
             settings,
             served: relay.serve.clone(),
             own_ipv4: own_ipv4.to_vec(),
+            server: None,
             interfaces,
             mode,
             max_peers: relay.max_peers as u32,

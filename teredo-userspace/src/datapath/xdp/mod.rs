@@ -1,9 +1,11 @@
-//! The fast path: an XDP program that forwards the packets of trusted peers.
+//! The fast path: an XDP program that forwards the packets of trusted peers, and answers for the
+//! server what needs no state.
 //!
 //! The program's maps are the daemon's side of the contract: it writes [`Peer`]s, reads their
 //! stamps and the counters, and announces changes of routes and neighbours. Everything the program
 //! does not forward arrives through the kernel as if it were not there.
 
+mod buckets;
 pub mod error;
 pub mod interface;
 mod pins;
@@ -21,16 +23,18 @@ use aya::programs::{
 use ipnet::Ipv6Net;
 use teredo_common::{
     maps::{Counter, Peer, Settings},
+    time::Instant,
     verdict::Verdict,
 };
 use tracing::{info, warn};
 
 use crate::config::XdpMode;
+pub use buckets::SharedBuckets;
 pub use error::Error;
 pub use interface::{Interface, Mode};
 use pins::Pins;
 pub use pins::remove_leftovers;
-pub use program::{Parameters, Program};
+pub use program::{Parameters, Program, Server};
 pub use table::size as peer_map_size;
 
 /// What the fast path is started with.
@@ -38,12 +42,14 @@ pub use table::size as peer_map_size;
 pub struct Options {
     /// `node.name`, which names the pin directory.
     pub name: String,
-    /// The program's constants; see [`Parameters::settings`].
+    /// The relay's constants; see [`Parameters::settings`].
     pub settings: Settings,
     /// `relay.serve`.
     pub served: Vec<Ipv6Net>,
     /// This host's IPv4 addresses.
     pub own_ipv4: Vec<Ipv4Addr>,
+    /// What the server answers by itself, if there is one.
+    pub server: Option<Server>,
     /// Names of the interfaces to attach to.
     pub interfaces: Vec<String>,
     /// `relay.xdp.mode`; not [`XdpMode::Off`], which is to not start at all.
@@ -130,6 +136,7 @@ impl FastPath {
             served: &options.served,
             own_ipv4: &options.own_ipv4,
             interfaces: &interfaces,
+            server: options.server.as_ref(),
             log: options.log,
         };
         let counters = pins.as_ref().map(Pins::counters);
@@ -373,6 +380,24 @@ impl FastPath {
     /// As [`Program::counters`].
     pub fn counters(&self) -> Result<Vec<(Verdict, Counter)>, Error> {
         self.program.counters()
+    }
+
+    /// As [`Program::limits`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Program::limits`].
+    pub fn limits(&self) -> Result<Option<SharedBuckets>, Error> {
+        self.program.limits()
+    }
+
+    /// As [`Program::set_draining`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Program::set_draining`].
+    pub fn set_draining(&mut self, end: Option<Instant>) -> Result<(), Error> {
+        self.program.set_draining(end)
     }
 
     /// To be called when a route, neighbour, link or address changes: the program asks the kernel

@@ -11,16 +11,22 @@ use aya::{
     util::nr_cpus,
 };
 use aya_log::EbpfLogger;
-use ipnet::Ipv6Net;
+use bytemuck::Zeroable as _;
+use ipnet::{Ipv4Net, Ipv6Net};
 use teredo_common::{
+    limiter::BUCKETS,
     maps::{
-        self, COUNTERS, Counter, GENERATION, IDENTIFICATION, INTERFACES, INTERFACES_MAX, NextHop,
-        OWN_IPV4, PEERS, Peer, SERVED, SERVED_MAX, Settings, Slot,
+        self, ALLOWED, ALLOWED_MAX, COUNTERS, Counter, DRAINING, GENERATION, IDENTIFICATION,
+        INTERFACES, INTERFACES_MAX, LIMITS, NextHop, OWN_IPV4, PEERS, Peer, SERVED, SERVED_MAX,
+        Settings, Slot,
     },
+    respond,
+    time::Instant,
     verdict::Verdict,
 };
 
 use super::{
+    buckets::SharedBuckets,
     error::Error,
     interface::Interface,
     table::{self, Table},
@@ -45,8 +51,19 @@ pub struct Parameters<'a> {
     pub own_ipv4: &'a [Ipv4Addr],
     /// Where packets may arrive and leave.
     pub interfaces: &'a [Interface],
+    /// What the server answers by itself, if there is one.
+    pub server: Option<&'a Server>,
     /// Whether the program logs its decisions.
     pub log: bool,
+}
+
+/// The server, as far as the program answers for it.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// The constants.
+    pub constants: respond::Server,
+    /// Networks that are served; all if there are none.
+    pub allowed: Vec<Ipv4Net>,
 }
 
 /// The loaded program with its maps filled: the moment it is attached it works.
@@ -60,6 +77,8 @@ pub struct Program {
     generation: Array<MapData, u32>,
     counters: PerCpuArray<MapData, Counter>,
     identification: PerCpuArray<MapData, u32>,
+    limits: Option<MapData>,
+    draining: Array<MapData, u64>,
     flush_log: Option<Box<dyn FnMut() + Send>>,
 }
 
@@ -79,28 +98,30 @@ impl Program {
         let log_level: u8 = if parameters.log { u8::MAX } else { 0 };
 
         let peer_table = table::parameters(parameters.max_peers);
+        let server = parameters.server;
+        let (constants, buckets, allowed) = match server {
+            Some(server) => (server.constants, BUCKETS, server.allowed.len() as u32),
+            None => (respond::Server::zeroed(), 1, 0),
+        };
         let mut loader = EbpfLoader::new();
         loader
             .override_global(maps::SETTINGS, &settings, true)
             .override_global(maps::PEER_TABLE, &peer_table, true)
+            .override_global(maps::SERVER, &constants, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries(PEERS, table::slots(peer_table))
             .map_max_entries(INTERFACES, settings.interface_mask + 1)
-            .map_max_entries(SERVED, SERVED_MAX.max(parameters.served.len() as u32));
+            .map_max_entries(SERVED, SERVED_MAX.max(parameters.served.len() as u32))
+            .map_max_entries(LIMITS, buckets)
+            .map_max_entries(ALLOWED, ALLOWED_MAX.max(allowed));
         if let Some(path) = counters {
             loader.map_pin_path(COUNTERS, path);
         }
         let mut ebpf = loader.load(OBJECT).map_err(Error::load)?;
         xdp(&mut ebpf)?.load().map_err(Error::program)?;
 
-        let peer_map = match ebpf.take_map(PEERS) {
-            Some(Map::Array(map)) => map,
-            _ => {
-                return Err(Error::Object {
-                    reason: format!("it has no array {PEERS}"),
-                });
-            }
-        };
+        let peer_map = array(&mut ebpf, PEERS)?;
+        let limits = array(&mut ebpf, LIMITS)?;
         let peers = Table::new(peer_map.fd(), peer_table, parameters.max_peers);
         let mut program = Self {
             peers: peers.map_err(no_peers)?,
@@ -111,6 +132,8 @@ impl Program {
             generation: take(&mut ebpf, GENERATION)?,
             counters: take(&mut ebpf, COUNTERS)?,
             identification: take(&mut ebpf, IDENTIFICATION)?,
+            limits: server.is_some().then_some(limits),
+            draining: take(&mut ebpf, DRAINING)?,
             flush_log: None,
             ebpf,
         };
@@ -118,6 +141,9 @@ impl Program {
             program.start_log()?;
         }
         program.serve(parameters.served)?;
+        if let Some(server) = server {
+            program.allow(&server.allowed)?;
+        }
         program.set_own_ipv4(parameters.own_ipv4)?;
         program.set_interfaces(parameters.interfaces)?;
         program.set_generation(rand::random())?;
@@ -281,6 +307,36 @@ impl Program {
             .map_err(|error| Error::map(IDENTIFICATION, error))
     }
 
+    /// The buckets of the server's limits, for its other path; `None` without a server.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn limits(&self) -> Result<Option<SharedBuckets>, Error> {
+        let map = |source| Error::Map {
+            map: LIMITS,
+            source,
+        };
+        let limits = self.limits.as_ref();
+        limits
+            .map(|limits| SharedBuckets::new(limits.fd()))
+            .transpose()
+            .map_err(map)
+    }
+
+    /// Has the server answer no more solicitations, and from `end` on forward no more bubbles
+    /// either; or do both again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn set_draining(&mut self, end: Option<Instant>) -> Result<(), Error> {
+        let end = end.map_or(0, |end| end.as_nanos().max(1));
+        self.draining
+            .set(0, end, 0)
+            .map_err(|error| Error::map(DRAINING, error))
+    }
+
     /// Replaces the set of this host's IPv4 addresses.
     ///
     /// # Errors
@@ -356,6 +412,16 @@ impl Program {
         Ok(())
     }
 
+    fn allow(&mut self, networks: &[Ipv4Net]) -> Result<(), Error> {
+        let mut trie: LpmTrie<MapData, [u8; 4], u8> = take(&mut self.ebpf, ALLOWED)?;
+        for network in networks {
+            let key = Key::new(u32::from(network.prefix_len()), network.network().octets());
+            trie.insert(&key, 1, 0)
+                .map_err(|error| Error::map(ALLOWED, error))?;
+        }
+        Ok(())
+    }
+
     fn serve(&mut self, prefixes: &[Ipv6Net]) -> Result<(), Error> {
         let mut trie: LpmTrie<MapData, [u8; 16], u8> = take(&mut self.ebpf, SERVED)?;
         for prefix in prefixes {
@@ -377,6 +443,16 @@ fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
         .ok_or_else(|| Error::Object {
             reason: format!("it has no XDP program `{PROGRAM}`"),
         })
+}
+
+/// An array that is mapped into memory.
+fn array(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, Error> {
+    match ebpf.take_map(name) {
+        Some(Map::Array(map)) => Ok(map),
+        _ => Err(Error::Object {
+            reason: format!("it has no array {name}"),
+        }),
+    }
 }
 
 fn take<M: TryFrom<Map, Error = MapError>>(

@@ -7,6 +7,7 @@
 
 mod authentication;
 mod config;
+mod fast_path;
 mod forward;
 mod limits;
 mod reception;
@@ -139,8 +140,7 @@ impl Server {
     /// A server that knows of nobody.
     pub fn new(mut config: Config, buckets: Buckets, _now: Instant) -> Self {
         let link_local = server_link_local(config.primary, config.port).octets();
-        let [a, b, c, d] = config.prefixes.first().copied().unwrap_or_default().0;
-        let [e, f, g, h] = config.primary.octets();
+        let advertisement = advertisement(&config);
         let clients = std::mem::take(&mut config.clients);
         let clients = Clients::new(clients, config.require_authentication);
         let own_ipv4 = config.own_ipv4.clone();
@@ -150,7 +150,7 @@ impl Server {
             link_local,
             own_ipv4: Vec::new(),
             allowed: ranges(&config.allow),
-            advertisement: Advertisement::new(&link_local, [a, b, c, d, e, f, g, h], config.mtu),
+            advertisement,
             tunnel: Tunnel::new(&clients, &link_local, config.mtu),
             clients,
             limits: config.limits,
@@ -283,6 +283,14 @@ impl Server {
             self.statistics.events_lost += 1;
         }
     }
+}
+
+/// What a server advertises to clients without a prefix of their own (S-17).
+fn advertisement(config: &Config) -> Advertisement {
+    let link_local = server_link_local(config.primary, config.port).octets();
+    let [a, b, c, d] = config.prefixes.first().copied().unwrap_or_default().0;
+    let [e, f, g, h] = config.primary.octets();
+    Advertisement::new(&link_local, [a, b, c, d, e, f, g, h], config.mtu)
 }
 
 /// The addresses in networks, as sorted ranges without overlap.

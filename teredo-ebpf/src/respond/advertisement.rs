@@ -1,0 +1,154 @@
+//! Router advertisements in the place of the solicitations that asked for them (RFC 4380 section
+//! 5.3.2).
+
+use aya_ebpf::programs::XdpContext;
+use teredo_common::{
+    address::Endpoint,
+    checksum::Sum,
+    respond::Advertisement,
+    verdict::Verdict,
+    wire::{
+        ETHERTYPE_IPV4, ICMPV6, IPV6_HEADER, NONCE_ONLY_LENGTH, ORIGIN_INDICATION_LENGTH,
+        UDP_HEADER,
+    },
+};
+
+use super::{
+    NONCE_ONLY,
+    request::{Head, Request, add_16},
+    server,
+};
+use crate::{
+    outer::{self, OUTER},
+    packet::{self, Frame},
+    route::Hop,
+};
+
+/// The confirmation octet of every answer: the key, which there is none of, is valid.
+const VALID: u8 = 0;
+
+/// Whom an advertisement is for: what of the solicitation comes back in it, in registers.
+#[derive(Clone, Copy)]
+pub struct Recipient {
+    way: Hop,
+    mapped: Endpoint,
+    ipv6: [u64; 2],
+    nonce: u64,
+    /// The confirmation octet that came with it, which the answer does not repeat.
+    pub confirmation: u8,
+}
+
+impl Recipient {
+    /// The sender of a solicitation.
+    #[inline(always)]
+    pub fn of<const AUTHENTICATION: usize>(
+        context: &XdpContext,
+        request: Request,
+        head: Head,
+    ) -> Result<Self, Verdict> {
+        let (mut nonce, mut confirmation) = (0, 0);
+        if AUTHENTICATION != 0 {
+            let header = request
+                .frame
+                .at::<NONCE_ONLY_LENGTH>(OUTER)
+                .ok_or(Verdict::RespondMalformed)?;
+            nonce = header.read::<u64, 4>();
+            confirmation = header.read::<u8, 12>();
+        }
+        Ok(Self {
+            way: Hop::back(context, request.outer),
+            mapped: request.mapped(),
+            ipv6: head.source(),
+            nonce,
+            confirmation,
+        })
+    }
+
+    /// The sum of a UDP payload: of the authentication header, and of what follows it.
+    #[inline(always)]
+    pub fn payload_sum<const AUTHENTICATION: usize>(self, confirmation: u8, rest: Sum) -> Sum {
+        if AUTHENTICATION == 0 {
+            return rest;
+        }
+        rest.at_odd_offset()
+            .add_4(NONCE_ONLY.to_ne_bytes())
+            .add_8(self.nonce.to_ne_bytes())
+            .add_2([confirmation, 0])
+    }
+}
+
+/// The sum of an IPv6 packet with nothing but ICMPv6 in it, whose checksum is right, from its first
+/// eight octets alone: [`teredo_common::checksum::encapsulation`] tells why that is enough.
+#[inline(always)]
+pub fn packet_sum(first: u64, length: usize) -> Sum {
+    Sum::ZERO
+        .add_8(first.to_ne_bytes())
+        .subtract(length as u16)
+        .subtract(ICMPV6.into())
+}
+
+/// Turns the frame of a solicitation, `length` octets long, into the advertisement.
+#[inline(always)]
+pub fn send<const AUTHENTICATION: usize>(
+    context: &XdpContext,
+    length: usize,
+    from: u32,
+    to: Recipient,
+) -> Result<(Verdict, u32), Verdict> {
+    let payload = AUTHENTICATION + ORIGIN_INDICATION_LENGTH + server::advertisement_length();
+    // All of the new frame is written, so its start may be anywhere.
+    if !packet::move_start(context, length as i32 - (OUTER + payload) as i32) {
+        return Err(Verdict::RespondHeadroom);
+    }
+    write::<AUTHENTICATION>(Frame::of(context), from, to).ok_or(Verdict::RespondAborted)?;
+    Ok((Verdict::RespondAdvertised, to.way.interface))
+}
+
+/// Writes the whole frame. `None`, which the verifier cannot rule out, if it is too short.
+#[inline(always)]
+fn write<const AUTHENTICATION: usize>(frame: Frame, from: u32, to: Recipient) -> Option<()> {
+    const PLAIN: usize = ORIGIN_INDICATION_LENGTH + Advertisement::PLAIN as usize;
+    let start = OUTER + AUTHENTICATION;
+    let length = server::advertisement_length();
+    let origin = to.mapped.origin_indication();
+    let first = server::advertisement_word::<0>();
+
+    let packet = frame.at::<PLAIN>(start)?;
+    packet.write::<u64, 0>(u64::from_ne_bytes(origin));
+    packet.write::<u64, 8>(first);
+    packet.write::<u64, 16>(server::advertisement_word::<1>());
+    packet.write::<u64, 24>(server::advertisement_word::<2>());
+    packet.write::<u64, 32>(to.ipv6[0]);
+    packet.write::<u64, 40>(to.ipv6[1]);
+    packet.write::<u64, 48>(server::advertisement_word::<5>());
+    packet.write::<u64, 56>(server::advertisement_word::<6>());
+    packet.write::<u64, 64>(server::advertisement_word::<7>());
+    packet.write::<u64, 72>(server::advertisement_word::<8>());
+    packet.write::<u64, 80>(server::advertisement_word::<9>());
+    packet.write::<u64, 88>(server::advertisement_word::<10>());
+    if length == Advertisement::WITH_MTU as usize {
+        let option = frame.at::<8>(start + PLAIN)?;
+        option.write::<u64, 0>(server::advertisement_word::<11>());
+    }
+    let sum = Sum::ZERO.add_2(server::advertisement_sum());
+    let checksum = add_16(sum, to.ipv6).checksum();
+    packet.write::<u16, 50>(u16::from_ne_bytes(checksum));
+
+    if AUTHENTICATION != 0 {
+        let header = frame.at::<NONCE_ONLY_LENGTH>(OUTER)?;
+        header.write::<u32, 0>(NONCE_ONLY);
+        header.write::<u64, 4>(to.nonce);
+        header.write::<u8, 12>(VALID);
+    }
+    let head = frame.at::<OUTER>(0)?;
+    to.way.write_ethernet(head, ETHERTYPE_IPV4);
+    let rest = packet_sum(first, length - IPV6_HEADER).add_8(origin);
+    let payload = to.payload_sum::<AUTHENTICATION>(VALID, rest);
+    let length = (UDP_HEADER + AUTHENTICATION + ORIGIN_INDICATION_LENGTH + length) as u16;
+    let from = server::endpoint(from);
+    let checksum = outer::udp_sum(from, to.mapped, length)
+        .add_sum(payload)
+        .udp_checksum();
+    outer::write(head, from, to.mapped, length, checksum);
+    Some(())
+}

@@ -1,0 +1,152 @@
+//! Bubbles for clients of the server (requirements S-08, S-09, S-14, S-15).
+
+use aya_ebpf::programs::XdpContext;
+use teredo_common::{
+    address::Endpoint,
+    checksum::Sum,
+    respond::Server,
+    scope::{embedded_router, is_link_local, may_be_source},
+    verdict::Verdict,
+    wire::{ENCAPSULATION, ETHERTYPE_IPV4, IPV6_HEADER, ORIGIN_INDICATION_LENGTH, UDP_HEADER},
+};
+
+use super::{
+    limits,
+    request::{Head, Request, add_16, is_own},
+    server,
+};
+use crate::{
+    maps,
+    outer::{self, OUTER},
+    packet::{self, Frame},
+    route,
+};
+
+/// Octets of a bubble with an origin indication.
+const PAYLOAD: usize = ORIGIN_INDICATION_LENGTH + IPV6_HEADER;
+
+/// Sends a bubble on with an origin indication.
+#[inline(always)]
+pub fn forward(
+    context: &XdpContext,
+    request: Request,
+    head: Head,
+) -> Result<(Verdict, u32), Verdict> {
+    if request.is_to_secondary() {
+        return Err(Verdict::RespondSecondary);
+    }
+    request.check_source()?;
+    if !request.ends_with(head, 0) {
+        return Err(Verdict::RespondTrailers);
+    }
+    if server::has(Server::MORE_PREFIXES) {
+        return Err(Verdict::RespondDaemon);
+    }
+    let to = check(request, head)?;
+
+    let (first, source, destination) = (head.first(), head.source(), head.destination());
+    let packet = add_16(
+        add_16(Sum::ZERO.add_8(first.to_ne_bytes()), source),
+        destination,
+    );
+    if !request.is_intact(packet) {
+        return Err(Verdict::RespondChecksum);
+    }
+    let from = server::endpoint(server::primary());
+    let hop = route::to_endpoint(context, from, to).ok_or(Verdict::RespondNextHop)?;
+    if hop.mtu < (ENCAPSULATION + PAYLOAD) as u32 {
+        return Err(Verdict::RespondNextHop);
+    }
+    let now = maps::now();
+    if maps::draining().is_some_and(|end| now >= end) {
+        return Err(Verdict::RespondDraining);
+    }
+    limits::take_token(request.source, now)?;
+
+    let origin = request.mapped().origin_indication();
+    let longer = (OUTER + PAYLOAD) as i32 - request.frame.length() as i32;
+    if !packet::move_start(context, -longer) {
+        return Err(Verdict::RespondHeadroom);
+    }
+    let frame = Frame::of(context)
+        .at::<{ OUTER + PAYLOAD }>(0)
+        .ok_or(Verdict::RespondAborted)?;
+    let length = (UDP_HEADER + PAYLOAD) as u16;
+    let checksum = outer::udp_sum(from, to, length)
+        .add_sum(packet)
+        .add_8(origin)
+        .udp_checksum();
+    hop.write_ethernet(frame, ETHERTYPE_IPV4);
+    outer::write(frame, from, to, length, checksum);
+    frame.write::<u64, 42>(u64::from_ne_bytes(origin));
+    frame.write::<u64, 50>(first);
+    frame.write::<u64, 58>(source[0]);
+    frame.write::<u64, 66>(source[1]);
+    frame.write::<u64, 74>(destination[0]);
+    frame.write::<u64, 82>(destination[1]);
+    Ok((Verdict::RespondForwarded, hop.interface))
+}
+
+/// Where the bubble goes, if the server forwards it.
+#[inline(always)]
+fn check(request: Request, head: Head) -> Result<Endpoint, Verdict> {
+    let (source, destination) = (head.source_words(), head.destination_words());
+    if source == destination {
+        return Err(Verdict::RespondSameAddress);
+    }
+    let is_left_to_daemon = request.is_for_relay() || server::has(Server::TUNNEL);
+    if !server::is_served(destination[0]) {
+        return Err(match is_left_to_daemon {
+            true => Verdict::RespondDaemon,
+            false => Verdict::RespondDestination,
+        });
+    }
+    if server::is_served(source[0]) {
+        if embedded(source) != request.mapped() {
+            return Err(Verdict::RespondSourceMismatch);
+        }
+    } else {
+        check_native(head.source())?;
+    }
+    if destination[1] != server::primary() {
+        return Err(match server::has(Server::FORWARDS_FOREIGN) {
+            true => Verdict::RespondDaemon,
+            false => Verdict::RespondForeign,
+        });
+    }
+    let to = embedded(destination);
+    let is_reachable = to.port != [0, 0]
+        && server::scope().accepts(to.address)
+        && !is_own(u32::from_ne_bytes(to.address));
+    is_reachable.then_some(to).ok_or(Verdict::RespondMapping)
+}
+
+/// Whether an address that is not Teredo may be the source of a bubble.
+#[inline(always)]
+fn check_native(source: [u64; 2]) -> Result<(), Verdict> {
+    let [a, b, c, d, e, f, g, h] = source[0].to_ne_bytes();
+    let [i, j, k, l, m, n, o, p] = source[1].to_ne_bytes();
+    let source = [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p];
+    if !may_be_source(&source) {
+        return Err(Verdict::RespondSource);
+    }
+    if let Some(router) = embedded_router(&source)
+        && is_own(u32::from_ne_bytes(router))
+    {
+        return Err(Verdict::RespondSource);
+    }
+    if server::has(Server::TUNNEL) && !is_link_local(&source) {
+        return Err(Verdict::RespondDaemon);
+    }
+    Ok(())
+}
+
+/// The endpoint in a Teredo address.
+#[inline(always)]
+fn embedded([_, _, flags_and_port, address]: [u32; 4]) -> Endpoint {
+    let [_, _, a, b] = flags_and_port.to_ne_bytes();
+    Endpoint {
+        address: (!address).to_ne_bytes(),
+        port: [!a, !b],
+    }
+}

@@ -1,0 +1,49 @@
+//! What the XDP program has to know to answer as this server would.
+
+use teredo_common::respond::{self, Advertisement, PREFIXES, chunk};
+
+use super::{Config, advertisement};
+
+impl Config {
+    /// The program's constants. `one_interface` tells whether packets to the two addresses come by
+    /// the same interface.
+    #[must_use]
+    pub fn fast_path(&self, one_interface: bool) -> respond::Server {
+        let mut packet = Vec::new();
+        advertisement(self).write(&[0; 16], &mut packet);
+        let mut prefixes = [self.prefixes.first().copied().unwrap_or_default(); PREFIXES];
+        for (to, from) in prefixes.iter_mut().zip(&self.prefixes) {
+            *to = *from;
+        }
+        let has_tunnel = self.clients.iter().any(|client| client.prefix.is_some());
+        let flags = [
+            (respond::Server::ONE_INTERFACE, one_interface),
+            (
+                respond::Server::REQUIRES_AUTHENTICATION,
+                self.require_authentication,
+            ),
+            (respond::Server::ALLOWS_SOME, !self.allow.is_empty()),
+            (respond::Server::FORWARDS_FOREIGN, self.forward_foreign),
+            (respond::Server::TUNNEL, has_tunnel),
+            (
+                respond::Server::MORE_PREFIXES,
+                self.prefixes.len() > PREFIXES,
+            ),
+        ];
+        respond::Server {
+            limits: self.limits,
+            chunk: chunk(self.limits.total),
+            advertisement: Advertisement::new(&packet),
+            prefixes,
+            primary: self.primary.octets(),
+            secondary: self.secondary.octets(),
+            port: self.port.to_be_bytes(),
+            scope: respond::Server::scope_number(self.ipv4_scope),
+            icmpv6_payload: u8::try_from(self.icmpv6_payload).unwrap_or(u8::MAX),
+            flags: flags
+                .iter()
+                .filter(|(_, is_set)| *is_set)
+                .fold(0, |sum, (flag, _)| sum | flag),
+        }
+    }
+}
