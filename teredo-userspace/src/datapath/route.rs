@@ -210,6 +210,20 @@ impl Routes {
         Ok(addresses)
     }
 
+    /// The index of the interface that has an IPv4 address.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not list its addresses.
+    pub async fn interface_with(&self, address: Ipv4Addr) -> Result<Option<u32>, RouteError> {
+        let wanted = AddressAttribute::Local(IpAddr::V4(address));
+        let addresses = self.list_addresses().await?;
+        let found = addresses
+            .iter()
+            .find(|message| message.attributes.contains(&wanted));
+        Ok(found.map(|message| message.header.index))
+    }
+
     async fn list_addresses(&self) -> Result<Vec<AddressMessage>, RouteError> {
         let addresses = self.handle.address().get().execute().try_collect().await;
         addresses.map_err(|error| failure("list the addresses", error))
