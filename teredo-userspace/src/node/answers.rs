@@ -1,5 +1,6 @@
 //! What the API is told.
 
+use anyhow::Result;
 use teredo_common::time::Instant;
 
 use super::{Node, clock};
@@ -17,16 +18,17 @@ use crate::{
 };
 
 impl Node {
-    pub(super) fn answer(&mut self, request: Request) {
+    pub(super) fn answer(&mut self, request: Request) -> Result<()> {
         // Who does not wait any more needs no answer.
         match request {
             Request::Numbers(reply) => drop(reply.send(self.snapshot())),
             Request::Peers { cursor, reply } => drop(reply.send(self.page(cursor))),
             Request::Drain(reply) => {
-                self.drain();
+                self.drain()?;
                 let _ = reply.send(());
             }
         }
+        Ok(())
     }
 
     fn snapshot(&self) -> Snapshot {

@@ -36,7 +36,7 @@ use crate::{
         watch::{Changes, StaleNeighbour, Watch},
     },
     metrics::Role,
-    protocol::server::Client,
+    protocol::server::{Client, DRAIN},
 };
 
 /// How often the fast path's peers are compared with the relay's.
@@ -109,7 +109,7 @@ impl Node {
                     }
                 }
                 _ = sweep.tick() => self.sweep()?,
-                Some(request) = self.requests.recv() => self.answer(request),
+                Some(request) = self.requests.recv() => self.answer(request)?,
                 changes = self.watch.changed() => {
                     let changes = changes.context("cannot watch the kernel's routing")?;
                     self.follow(changes).await?;
@@ -120,28 +120,34 @@ impl Node {
 
     fn sweep(&mut self) -> Result<()> {
         for role in self.calendar.turn(SystemTime::now()) {
-            self.drain_role(role);
+            self.drain_role(role)?;
         }
         if let Some(relay) = &mut self.relay {
             self.fast_path.sweep(&mut relay.relay)?;
             relay.settle(&mut self.fast_path, self.server.as_mut())?;
+        } else {
+            self.fast_path.flush_log();
         }
         Ok(())
     }
 
     /// Has every role take no new clients and peers from now on (S-27, R-26).
-    fn drain(&mut self) {
-        for role in [Role::Relay, Role::Server] {
-            self.drain_role(role);
-        }
+    fn drain(&mut self) -> Result<()> {
+        self.drain_role(Role::Relay)?;
+        self.drain_role(Role::Server)
     }
 
-    fn drain_role(&mut self, role: Role) {
+    fn drain_role(&mut self, role: Role) -> Result<()> {
         match (role, &mut self.relay, &mut self.server) {
             (Role::Relay, Some(relay), _) => relay.relay.drain(),
-            (Role::Server, _, Some(server)) => server.server().drain(clock::now()),
+            (Role::Server, _, Some(server)) if !server.protocol().is_draining() => {
+                let now = clock::now();
+                server.server().drain(now);
+                self.fast_path.drain(now + DRAIN)?;
+            }
             _ => {}
         }
+        Ok(())
     }
 
     /// Follows a change of the kernel's routing.

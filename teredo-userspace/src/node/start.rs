@@ -18,7 +18,7 @@ use super::{
     Node,
     calendar::Calendar,
     clock,
-    fast_path::{self, FastPath},
+    fast_path::{self, FastPath, Roles},
     relay::RelayRole,
     server::{ServerRole, Socket},
 };
@@ -33,7 +33,7 @@ use crate::{
     protocol::{
         dual::Entry,
         relay,
-        server::{self, Buckets, Client, Server},
+        server::{self, Client, Server},
     },
 };
 
@@ -120,20 +120,24 @@ pub async fn start(config: Config, clients: Vec<Client>) -> Result<Node> {
 impl Node {
     /// Makes the TUN interfaces ready, starts the fast path, and at last has packets come.
     async fn set_up(&mut self, config: &Config, prepared: Prepared) -> Result<()> {
-        if let Some(relay) = &mut self.relay {
-            relay.bring_up(&self.routes).await?;
+        let mut relay = None;
+        if let Some(role) = &self.relay {
+            role.bring_up(&self.routes).await?;
             let settings = Settings {
                 peer_lifetime: prepared.relay_lifetime.as_nanos() as u64,
-                relay: relay.endpoint().into(),
-                mtu: relay.config.mtu,
+                relay: role.endpoint().into(),
+                mtu: role.config.mtu,
                 prefix: config.node.prefix,
-                tunnel: relay.tun().index(),
-                flags: fast_path::flags(relay.config.xdp.outer_checksum),
+                tunnel: role.tun().index(),
+                flags: fast_path::flags(role.config.xdp.outer_checksum),
                 interface_mask: 0,
             };
-            let own = &prepared.own.ipv4;
-            self.fast_path =
-                FastPath::start(config, &relay.config, &self.routes, own, settings).await?;
+            relay = Some((&role.config, settings));
+        }
+        let server = prepared.server.as_ref().map(|(protocol, _)| protocol);
+        let (roles, own) = (Roles { relay, server }, &prepared.own.ipv4);
+        self.fast_path = FastPath::start(config, roles, &self.routes, own).await?;
+        if let Some(relay) = &mut self.relay {
             self.fast_path.hand_over(&mut relay.relay, clock::now())?;
             relay.hold_route(&self.routes).await?;
         }
@@ -143,7 +147,7 @@ impl Node {
                 .iter()
                 .filter_map(|client| client.prefix)
                 .collect();
-            let server = Server::new(protocol, Buckets::new(), clock::now());
+            let server = Server::new(protocol, self.fast_path.buckets()?, clock::now());
             let prefix = config.node.prefix;
             let role = ServerRole::new(section, prefix, server, sockets, routed)?;
             self.server.insert(role).bring_up(&self.routes).await?;

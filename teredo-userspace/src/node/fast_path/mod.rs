@@ -1,32 +1,41 @@
-//! Keeping the fast path in step with the relay: it has every peer that the relay trusts, and no
-//! other.
+//! The fast path of all roles. It is kept in step with the relay: it has every peer that the relay
+//! trusts, and no other.
+
+mod plan;
 
 use std::{collections::HashSet, net::Ipv4Addr};
 
 use anyhow::Result;
-use nix::net::if_::if_indextoname;
+use ipnet::Ipv6Net;
 use teredo_common::{
     address::Endpoint,
-    maps::{Counter, Peer, Settings},
+    maps::{Counter, Peer},
     time::Instant,
     verdict::Verdict,
 };
 
 use crate::{
-    config::{self, Config, OuterChecksum, XdpMode},
+    config::{Config, XdpMode},
     datapath::{
         route::Routes,
         xdp::{self, Attached, Error, Mode, Options},
     },
     metrics::{self, Attachment},
-    protocol::relay::{Event, Relay},
+    protocol::{
+        relay::{Event, Relay},
+        server::Buckets,
+    },
 };
+use plan::Plan;
+pub use plan::{Roles, flags};
 
 /// The fast path, if there is one.
 #[derive(Default)]
 pub struct FastPath {
     xdp: Option<xdp::FastPath>,
     attachments: Vec<Attachment>,
+    /// Whether it gets the relay's peers.
+    relays: bool,
     /// Entries that the map has room for.
     max_peers: usize,
     /// Trusted peers that the map had no room for, each time that one was refused.
@@ -47,57 +56,50 @@ impl FastPath {
     ///
     /// # Errors
     ///
-    /// When it asks for what cannot be had. `relay.xdp.mode = "auto"` asks for no more than there
-    /// is, but its interfaces must exist and no other daemon may have them.
+    /// When it asks for what cannot be had. Mode "auto" asks for no more than there is, but its
+    /// interfaces must exist and no other daemon may have them.
     pub async fn start(
         config: &Config,
-        relay: &config::Relay,
+        roles: Roles<'_>,
         routes: &Routes,
         own_ipv4: &[Ipv4Addr],
-        settings: Settings,
     ) -> Result<Self> {
-        let mode = relay.xdp.mode;
-        if mode == XdpMode::Off {
+        let Some(wanted) = config.fast_path() else {
             xdp::remove_leftovers(&config.node.name)?;
             return Ok(Self::default());
-        }
-        let interfaces = interfaces(&relay.xdp, routes).await?;
-        let refusal = if interfaces.is_empty() {
-            Some(
-                "relay.xdp.interfaces is empty and no default route tells them: name the \
-                 interfaces towards the IPv4 and the IPv6 internet",
-            )
-        } else if relay.host_specific {
-            Some("relay.host-specific is set: all packets are this host's own")
-        } else {
-            None
         };
-        if let Some(refusal) = refusal {
-            if mode != XdpMode::Auto {
+        let plan = Plan::make(&wanted, &roles, routes).await?;
+        if let Some(refusal) = plan.refusal {
+            if wanted.mode != XdpMode::Auto {
                 anyhow::bail!("there is no fast path, since {refusal}");
             }
-            return Ok(Self::off(interfaces, refusal));
+            if plan.server.is_none() {
+                return Ok(Self::off(plan.interfaces, refusal));
+            }
+            tracing::warn!("no fast path for the relay: {refusal}");
         }
+        let served = roles.relay.map(|(relay, _)| relay.serve.clone());
         let options = Options {
             name: config.node.name.clone(),
-            settings,
-            served: relay.serve.clone(),
+            settings: plan.settings,
+            served: served.unwrap_or_else(|| vec![Ipv6Net::default()]),
             own_ipv4: own_ipv4.to_vec(),
-            server: None,
-            interfaces,
-            mode,
-            max_peers: relay.max_peers as u32,
-            pin: relay.xdp.pin,
+            server: plan.server,
+            interfaces: plan.interfaces,
+            mode: wanted.mode,
+            max_peers: plan.max_peers,
+            pin: wanted.pin,
             log: tracing::enabled!(target: "teredo::datapath::xdp", tracing::Level::TRACE),
         };
         match xdp::FastPath::start(&options) {
             Ok(xdp) => Ok(Self {
                 attachments: xdp.interfaces().iter().map(describe).collect(),
                 xdp: Some(xdp),
-                max_peers: relay.max_peers,
-                ..Self::default()
+                relays: plan.relays,
+                max_peers: plan.max_peers as usize,
+                refused: 0,
             }),
-            Err(error) if mode == XdpMode::Auto && is_bearable(&error) => {
+            Err(error) if wanted.mode == XdpMode::Auto && is_bearable(&error) => {
                 Ok(Self::off(options.interfaces, &error.to_string()))
             }
             Err(error) => Err(error.into()),
@@ -138,6 +140,23 @@ impl FastPath {
         self.xdp
             .as_mut()
             .is_some_and(|xdp| matches!(xdp.program().peer(address), Ok(Some(_))))
+    }
+
+    /// The buckets of the server's limits, which the program takes from, too; the server's own
+    /// without a program.
+    pub fn buckets(&self) -> Result<Buckets> {
+        let shared = self.xdp.as_ref().map(xdp::FastPath::limits).transpose()?;
+        match shared.flatten() {
+            Some(shared) => Ok(Buckets::shared(shared)?),
+            None => Ok(Buckets::new()),
+        }
+    }
+
+    /// Has the program answer no more solicitations, and from `end` on forward no more bubbles
+    /// (S-27).
+    pub fn drain(&mut self, end: Instant) -> Result<(), Error> {
+        let xdp = self.xdp.as_mut();
+        xdp.map_or(Ok(()), |xdp| xdp.set_draining(Some(end)))
     }
 
     /// Gives the relay the peers that an earlier run has left.
@@ -183,7 +202,7 @@ impl FastPath {
     }
 
     fn insert(&mut self, address: &[u8; 16], peer: &Peer) -> Result<(), Error> {
-        let Some(xdp) = &mut self.xdp else {
+        let Some(xdp) = self.xdp.as_mut().filter(|_| self.relays) else {
             return Ok(());
         };
         match xdp.insert(address, peer) {
@@ -203,7 +222,7 @@ impl FastPath {
 
     /// Brings stamps to the relay and makes good what has gone out of step. Call it once a second.
     pub fn sweep(&mut self, relay: &mut Relay) -> Result<(), Error> {
-        let Some(xdp) = &mut self.xdp else {
+        let Some(xdp) = self.xdp.as_mut().filter(|_| self.relays) else {
             return Ok(());
         };
         let (mut trusted, mut strangers) = (0, Vec::new());
@@ -244,6 +263,13 @@ impl FastPath {
             }
         }
         Ok(())
+    }
+
+    /// Logs what the program has noted. Without a relay to sweep for, call it once a second.
+    pub fn flush_log(&mut self) {
+        if let Some(xdp) = &mut self.xdp {
+            xdp.program().flush_log();
+        }
     }
 
     /// Has the program ask the kernel for routes and neighbours again.
@@ -294,33 +320,12 @@ fn entry(mapped: Endpoint, symmetric: bool, last_received: Instant, last_sent: I
     }
 }
 
-/// The names of the interfaces that the configuration means.
-async fn interfaces(xdp: &config::Xdp, routes: &Routes) -> Result<Vec<String>> {
-    if !xdp.interfaces.is_empty() {
-        return Ok(xdp.interfaces.clone());
-    }
-    let indices = routes.default_interfaces().await?;
-    let names = indices.into_iter().filter_map(|index| {
-        let name = if_indextoname(index).ok()?;
-        name.into_string().ok()
-    });
-    Ok(names.collect())
-}
-
 /// Whether userspace alone will do instead.
 fn is_bearable(error: &Error) -> bool {
     !matches!(
         error,
         Error::NoInterface { .. } | Error::Permission { .. } | Error::Running { .. }
     )
-}
-
-/// The program's constants that the configuration decides.
-pub fn flags(checksum: OuterChecksum) -> u32 {
-    match checksum {
-        OuterChecksum::Auto => Settings::ALLOW_ZERO_CHECKSUM,
-        OuterChecksum::Zero => Settings::ALWAYS_ZERO_CHECKSUM,
-    }
 }
 
 fn describe(attached: &Attached) -> Attachment {
