@@ -250,14 +250,24 @@ impl Snapshot {
     pub fn add_verdicts(&mut self, counters: &[(Verdict, maps::Counter)]) {
         for &(verdict, counter) in counters {
             match (verdict.action(), verdict.direction()) {
+                (Action::Forward, Some(Direction::Respond)) => {
+                    if let Some(request) = Request::answered(verdict) {
+                        let count = self.requests.entry((request, Path::Xdp));
+                        *count.or_default() += counter.packets;
+                    }
+                }
                 (Action::Forward, Some(direction)) => self.add_traffic(
                     direction,
                     Path::Xdp,
                     counter.packets,
                     ipv6_octets(direction, counter),
                 ),
-                (Action::Drop, _) => {
-                    let key = (Role::Relay, Path::Xdp, verdict.reason());
+                (Action::Drop, direction) => {
+                    let role = match direction {
+                        Some(Direction::Respond) => Role::Server,
+                        _ => Role::Relay,
+                    };
+                    let key = (role, Path::Xdp, verdict.reason());
                     let dropped = self.dropped.entry(key);
                     *dropped.or_default() += counter.packets;
                 }
@@ -314,7 +324,10 @@ mod tests {
             );
         }
         assert_eq!(
-            snapshot.traffic.len() + snapshot.dropped.len() + snapshot.passed.len(),
+            snapshot.traffic.len()
+                + snapshot.requests.len()
+                + snapshot.dropped.len()
+                + snapshot.passed.len(),
             Verdict::ALL.len()
         );
         assert_eq!(
@@ -322,6 +335,11 @@ mod tests {
             10
         );
         assert_eq!(snapshot.passed["encap-unknown-peer"], 10);
+        for service in [server::Service::Advertised, server::Service::BubbleForwarded] {
+            assert_eq!(snapshot.requests[&(service.into(), Path::Xdp)], 10);
+        }
+        let dropped = (Role::Server, Path::Xdp, "respond-own-source");
+        assert_eq!(snapshot.dropped[&dropped], 10);
     }
 
     #[test]

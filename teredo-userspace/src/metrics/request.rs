@@ -1,5 +1,7 @@
 //! What the server is asked for, as statistics name it.
 
+use teredo_common::verdict::Verdict;
+
 use crate::protocol::server::Service;
 
 /// A request and how it was served.
@@ -9,6 +11,19 @@ pub struct Request {
     pub kind: &'static str,
     /// What was done for it.
     pub result: &'static str,
+}
+
+impl Request {
+    /// What the fast path did by itself; `None` for verdicts that answer nobody.
+    #[must_use]
+    pub fn answered(verdict: Verdict) -> Option<Self> {
+        let service = match verdict {
+            Verdict::RespondAdvertised => Service::Advertised,
+            Verdict::RespondForwarded => Service::BubbleForwarded,
+            _ => return None,
+        };
+        Some(service.into())
+    }
 }
 
 impl From<Service> for Request {
