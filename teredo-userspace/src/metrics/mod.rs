@@ -335,7 +335,10 @@ mod tests {
             10
         );
         assert_eq!(snapshot.passed["encap-unknown-peer"], 10);
-        for service in [server::Service::Advertised, server::Service::BubbleForwarded] {
+        for service in [
+            server::Service::Advertised,
+            server::Service::BubbleForwarded,
+        ] {
             assert_eq!(snapshot.requests[&(service.into(), Path::Xdp)], 10);
         }
         let dropped = (Role::Server, Path::Xdp, "respond-own-source");
