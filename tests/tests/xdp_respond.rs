@@ -777,7 +777,7 @@ fn s23_limits_are_shared_with_the_daemon() -> Result<()> {
     let tokens = |slot: u32, rate: Rate| {
         let bucket = buckets.as_ref()[slot as usize].load(std::sync::atomic::Ordering::Relaxed);
         let second = rate.interval;
-        (bucket.saturating_sub(now().as_nanos()) + second - 1) / second
+        bucket.saturating_sub(now().as_nanos()).div_ceil(second)
     };
     assert_eq!(tokens(limits.source_slot([9, 0, 0, 1]), limits.source), 3);
     assert_eq!(tokens(limits.source_slot([9, 0, 0, 2]), limits.source), 2);
