@@ -224,7 +224,10 @@ mod tests {
             packet
         };
         assert!(!is_valid(&changed(7, 254)), "hop limit");
-        assert!(!is_valid(&changed(41, 1)), "code");
+        // With a right checksum.
+        let mut code = solicitation("fe80::ffff:ffff:ffff", "7d36");
+        code[41] = 1;
+        assert!(!is_valid(&code), "code");
         assert!(!is_valid(&changed(43, 0x38)), "checksum");
         assert!(!is_valid(&changed(40, 134)), "another type");
         let mut short = valid[..47].to_vec();
