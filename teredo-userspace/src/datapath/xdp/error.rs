@@ -17,7 +17,7 @@ use super::interface::{Interface, Mode};
 pub enum Error {
     /// A configured interface does not exist.
     #[error(
-        "there is no interface `{name}`: name one that exists in relay.xdp.interfaces (`ip link` lists them)"
+        "there is no interface `{name}`: name one that exists in xdp.interfaces (`ip link` lists them)"
     )]
     NoInterface {
         /// As configured.
@@ -25,7 +25,7 @@ pub enum Error {
     },
     /// The interface carries no Ethernet frames.
     #[error(
-        "interface `{name}` is not an Ethernet interface: take it out of relay.xdp.interfaces, or set relay.xdp.mode = \"off\""
+        "interface `{name}` is not an Ethernet interface: take it out of xdp.interfaces, or set xdp.mode = \"off\""
     )]
     NotEthernet {
         /// As configured.
@@ -33,7 +33,7 @@ pub enum Error {
     },
     /// The process lacks a capability.
     #[error(
-        "{action} is not permitted: run as root, or with the capabilities CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, or set relay.xdp.mode = \"off\""
+        "{action} is not permitted: run as root, or with the capabilities CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, or set xdp.mode = \"off\""
     )]
     Permission {
         /// What was tried.
@@ -49,7 +49,7 @@ pub enum Error {
     },
     /// The kernel has no BPF, or an older one than needed.
     #[error(
-        "this kernel cannot run the fast path ({reason}): it needs Linux 5.15 or newer with CONFIG_BPF_SYSCALL; set relay.xdp.mode = \"off\" to do without"
+        "this kernel cannot run the fast path ({reason}): it needs Linux 5.15 or newer with CONFIG_BPF_SYSCALL; set xdp.mode = \"off\" to do without"
     )]
     Kernel {
         /// What it refused.
@@ -57,7 +57,7 @@ pub enum Error {
     },
     /// The verifier refused the program.
     #[error(
-        "the kernel's verifier refused the program ({reason}): it needs Linux 5.15 or newer; set relay.xdp.mode = \"off\" to do without"
+        "the kernel's verifier refused the program ({reason}): it needs Linux 5.15 or newer; set xdp.mode = \"off\" to do without"
     )]
     Verifier {
         /// The last line of its log.
@@ -82,7 +82,7 @@ pub enum Error {
         name: String,
     },
     /// The BPF file system refused something.
-    #[error("cannot {action} {}: {source}; set relay.xdp.pin = false to do without pins", path.display())]
+    #[error("cannot {action} {}: {source}; set xdp.pin = false to do without pins", path.display())]
     Pin {
         /// What was tried.
         action: &'static str,
@@ -197,12 +197,12 @@ impl Error {
                 None => format!("another XDP program is attached; `bpftool net show dev {name}` names it"),
             },
             Some(libc::EOPNOTSUPP) => match mode {
-                Mode::Native => "the driver has no native XDP, or an offload is in its way (`ethtool -K <interface> lro off gro-hw off`); set relay.xdp.mode to \"generic\" or \"auto\"".to_owned(),
+                Mode::Native => "the driver has no native XDP, or an offload is in its way (`ethtool -K <interface> lro off gro-hw off`); set xdp.mode to \"generic\" or \"auto\"".to_owned(),
                 Mode::Generic => "the interface has no generic XDP".to_owned(),
             },
             Some(libc::ERANGE) => "the MTU of the interface, or of a veth's peer, is too large for native XDP; lower it to 1500 (3498 at most on veth)".to_owned(),
             Some(libc::EINVAL) if mode == Mode::Native => format!(
-                "the driver refuses ({}); too large an MTU is the usual cause: lower it to 1500, or set relay.xdp.mode to \"generic\"",
+                "the driver refuses ({}); too large an MTU is the usual cause: lower it to 1500, or set xdp.mode to \"generic\"",
                 root_cause(error)
             ),
             Some(libc::ENOSPC) => format!(
