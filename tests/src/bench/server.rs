@@ -38,6 +38,8 @@ const PROOF: SocketAddrV4 = SocketAddrV4::new(GATEWAY, 30_000);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// More a second than any source sends.
 const UNLIMITED: i64 = 100_000_000;
+/// More than any source sends while the fast path's clock stands still.
+const AT_ONCE: i64 = 1_000_000;
 
 /// What does a server's work.
 #[derive(Debug)]
@@ -187,7 +189,9 @@ fn work(variant: Variant, site: &Site) -> Result<Work> {
             let config = Config::new()
                 .set("server.ipv4", addresses.to_vec())
                 .set("server.rate", UNLIMITED)
+                .set("server.burst", AT_ONCE)
                 .set("server.network-rate", UNLIMITED)
+                .set("server.network-burst", AT_ONCE)
                 .set("server.total-rate", UNLIMITED)
                 .set("server.xdp.mode", mode)
                 .set("server.xdp.interfaces", interfaces.collect::<Vec<_>>());
