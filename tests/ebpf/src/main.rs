@@ -147,9 +147,9 @@ pub fn answers(context: XdpContext) -> u32 {
 pub fn departures(context: TcContext) -> i32 {
     if is_forged(context.data(), context.data_end()) {
         count();
-        TC_ACT_STOLEN as i32
+        TC_ACT_STOLEN
     } else {
-        TC_ACT_OK as i32
+        TC_ACT_OK
     }
 }
 
