@@ -382,7 +382,11 @@ impl Scene {
         for arguments in ["-6 route show table all", "-4 route show table all"] {
             state += &namespace.ip(arguments)?;
         }
-        for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+        for key in [
+            "net.ipv4.ip_forward",
+            "net.ipv4.conf.lo.forwarding",
+            "net.ipv6.conf.all.forwarding",
+        ] {
             state += &format!("{key} = {}\n", namespace.read_sysctl(key)?);
         }
         Ok(state)
@@ -434,11 +438,11 @@ fn server_namespace(
 ) -> Result<Namespace> {
     let server = Namespace::new("server")?;
     ipv4.plug_xdp(&server, IPV4_INTERFACE)?;
+    // Each address is to be found by its own interface only.
+    server.sysctl("net.ipv4.conf.all.arp_ignore", 1)?;
+    server.sysctl("net.ipv4.conf.all.arp_announce", 2)?;
     let secondary = if place == Place::TwoInterfaces {
         ipv4.plug_xdp(&server, SECONDARY_INTERFACE)?;
-        // Each address is to be found by its own interface only.
-        server.sysctl("net.ipv4.conf.all.arp_ignore", 1)?;
-        server.sysctl("net.ipv4.conf.all.arp_announce", 2)?;
         format!("{SECONDARY}/32 dev {SECONDARY_INTERFACE}")
     } else {
         format!("{SECONDARY}/16 dev {IPV4_INTERFACE}")

@@ -1,9 +1,10 @@
 //! The fast path of all roles. It is kept in step with the relay: it has every peer that the relay
 //! trusts, and no other.
 
+mod loopback;
 mod plan;
 
-use std::{collections::HashSet, net::Ipv4Addr};
+use std::{collections::HashSet, mem, net::Ipv4Addr};
 
 use anyhow::Result;
 use ipnet::Ipv6Net;
@@ -26,6 +27,7 @@ use crate::{
         server::Buckets,
     },
 };
+use loopback::Loopback;
 use plan::Plan;
 pub use plan::{Roles, flags};
 
@@ -40,6 +42,8 @@ pub struct FastPath {
     max_peers: usize,
     /// Trusted peers that the map had no room for, each time that one was refused.
     refused: u64,
+    /// Where routes are looked up without a TUN interface.
+    loopback: Option<Loopback>,
 }
 
 impl std::fmt::Debug for FastPath {
@@ -91,8 +95,10 @@ impl FastPath {
             pin: wanted.pin,
             log: tracing::enabled!(target: "teredo::datapath::xdp", tracing::Level::TRACE),
         };
+        let needs_loopback = options.server.is_some() && options.settings.tunnel == 0;
         match xdp::FastPath::start(&options) {
             Ok(xdp) => Ok(Self {
+                loopback: needs_loopback.then(loopback).flatten(),
                 attachments: xdp.interfaces().iter().map(describe).collect(),
                 xdp: Some(xdp),
                 relays: plan.relays,
@@ -299,13 +305,31 @@ impl FastPath {
     pub fn abandon(self) -> Result<(), Error> {
         match self.xdp {
             Some(xdp) if !xdp.adopted() => xdp.stop(),
-            _ => Ok(()),
+            Some(_) => {
+                // The program goes on.
+                mem::forget(self.loopback);
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 
     /// Detaches the program.
     pub fn stop(self) -> Result<(), Error> {
         self.xdp.map_or(Ok(()), xdp::FastPath::stop)
+    }
+}
+
+/// Has the program's look-ups start at the loopback interface.
+fn loopback() -> Option<Loopback> {
+    match Loopback::forwarding() {
+        Ok(loopback) => Some(loopback),
+        Err(error) => {
+            tracing::warn!(
+                "the fast path finds no way to other clients, so it forwards no bubbles: {error}"
+            );
+            None
+        }
     }
 }
 
