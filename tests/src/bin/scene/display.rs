@@ -115,10 +115,16 @@ impl<'a> Display<'a> {
         Ok(())
     }
 
-    /// Whether the fast path has carried anything, in both directions.
-    pub fn fast_path_was_used(&self) -> bool {
-        self.total()
-            .is_some_and(|total| total.iter().all(|(_, paths)| paths.xdp > 0))
+    /// Whether our relay's fast path has carried anything, in both directions.
+    pub fn relay_was_fast(&self) -> Option<bool> {
+        let total = self.total()?;
+        Some(total.iter().all(|(_, paths)| paths.xdp > 0))
+    }
+
+    /// Whether our server's fast path has answered anything.
+    pub fn server_was_fast(&self) -> Result<Option<bool>> {
+        let advertised = self.server.map(Teredo::advertised).transpose()?;
+        Ok(advertised.map(|paths| paths.xdp > 0))
     }
 
     fn total(&self) -> Option<[(&'static str, Paths); 2]> {

@@ -282,6 +282,7 @@ fn watch(
     let checksums = capture.stop()?;
     let bad = checksums.bad_checksums()?;
     display.summary(&traffic, checksums.0.len(), &bad)?;
-    let fast = arguments.xdp == Xdp::Off || display.fast_path_was_used();
-    Ok(traffic.passed() && bad.is_empty() && (relay.is_none() || fast))
+    let is_fast = arguments.xdp == Xdp::Off
+        || display.relay_was_fast().unwrap_or(true) && display.server_was_fast()?.unwrap_or(true);
+    Ok(traffic.passed() && bad.is_empty() && is_fast)
 }
