@@ -9,7 +9,6 @@ use std::{
 use anyhow::{Context as _, Result};
 use rand::{TryRng as _, rngs::SysRng};
 use teredo_common::{
-    address::ServicePrefix,
     limiter::{Limits, Rate},
     maps::Settings,
 };
@@ -85,8 +84,13 @@ pub async fn start(config: Config, clients: Vec<Client>) -> Result<Node> {
         let protocol = relay_config(&config, section, udp.local, &prepared.own);
         prepared.relay_lifetime = protocol.peer_lifetime;
         let shared = config.server.as_ref().filter(|_| shared);
-        let entry = shared
-            .map(|server| Entry::new(server.primary(), server.port, prefixes(&config, server)));
+        let entry = shared.map(|server| {
+            Entry::new(
+                server.primary(),
+                server.port,
+                config.service_prefixes().collect(),
+            )
+        });
         relay = Some(RelayRole::new(
             section.clone(),
             protocol,
@@ -210,13 +214,6 @@ fn relay_config(
     }
 }
 
-/// The service prefixes whose clients the server serves; the first is the one that it advertises.
-fn prefixes(config: &Config, server: &config::Server) -> Vec<ServicePrefix> {
-    let mut prefixes = vec![config.node.prefix];
-    prefixes.extend(&server.extra_prefixes);
-    prefixes
-}
-
 fn server_config(
     config: &Config,
     section: &config::Server,
@@ -227,7 +224,7 @@ fn server_config(
     let [primary, secondary] = section.ipv4;
     Ok(server::Config {
         port: section.port,
-        prefixes: prefixes(config, section),
+        prefixes: config.service_prefixes().collect(),
         own_ipv4: own.ipv4.clone(),
         relay: relay.map(Into::into),
         ipv4_scope: section.ipv4_scope,
