@@ -11,6 +11,7 @@ extern crate std;
 pub mod address;
 pub mod checksum;
 pub mod limiter;
+pub mod mailbox;
 pub mod maps;
 pub mod respond;
 pub mod scope;

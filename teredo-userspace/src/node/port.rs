@@ -2,19 +2,21 @@
 
 use std::{
     cell::RefCell,
+    future::pending,
     io,
     os::fd::{AsFd, AsRawFd},
 };
 
 use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::datapath::udp::{ReceiveBatch, Receiver};
+use crate::datapath::udp::{Mailbox, ReceiveBatch, Receiver};
 
 /// The receiving half of a [`crate::datapath::udp::UdpSocket`].
 #[derive(Debug)]
 pub struct Port {
     receiver: AsyncFd<Receiver>,
     marked: AsyncFd<Receiver>,
+    mailbox: Option<AsyncFd<Mailbox>>,
 }
 
 impl Port {
@@ -23,22 +25,47 @@ impl Port {
         Ok(Self {
             receiver: register(receiver)?,
             marked: register(marked)?,
+            mailbox: None,
         })
     }
 
-    /// Receives from whichever of the two sockets has something. Cancelling loses nothing. The
+    /// With a mailbox before the receiver.
+    pub fn with_mailbox(self, mailbox: Mailbox) -> io::Result<Self> {
+        Ok(Self {
+            mailbox: Some(register(mailbox)?),
+            ..self
+        })
+    }
+
+    /// Receives from whichever of the sockets, or the mailbox, has something. Cancelling loses nothing. The
     /// batch may be lent to several ports of which one will use it.
     pub async fn receive(&self, batch: &RefCell<&mut ReceiveBatch>) -> io::Result<usize> {
         let read = |receiver: &Receiver| receiver.receive(&mut batch.borrow_mut());
         tokio::select! {
             received = self.receiver.async_io(Interest::READABLE, read) => received,
             received = self.marked.async_io(Interest::READABLE, read) => received,
+            received = empty(self.mailbox.as_ref(), batch) => received,
         }
     }
 }
 
+/// Takes what is in the mailbox; waits forever, if there is none.
+async fn empty(
+    mailbox: Option<&AsyncFd<Mailbox>>,
+    batch: &RefCell<&mut ReceiveBatch>,
+) -> io::Result<usize> {
+    let Some(mailbox) = mailbox else {
+        return pending().await;
+    };
+    mailbox
+        .async_io(Interest::READABLE, |mailbox| {
+            mailbox.receive(&mut batch.borrow_mut())
+        })
+        .await
+}
+
 /// Lets tokio tell when something can be read.
 pub fn register<T: AsFd + AsRawFd>(readable: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: both `Receiver` and `Tun` own one descriptor, which stays open and the same.
+    // SAFETY: `Receiver`, `Mailbox` and `Tun` own one descriptor each, which stays open and the same.
     unsafe { AsyncFd::register_with_interest(readable, Interest::READABLE) }.map_err(Into::into)
 }

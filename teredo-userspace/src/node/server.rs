@@ -75,7 +75,16 @@ impl Socket {
     fn open(self) -> io::Result<(Ipv4Addr, Option<Port>, Sender)> {
         Ok(match self {
             Self::Own(udp) => {
-                let port = Port::new(udp.receiver, udp.marked)?;
+                // Clients' datagrams are independent of each other, so their order is nothing.
+                let mailbox = udp.mailbox();
+                let mut port = Port::new(udp.receiver, udp.marked)?;
+                match mailbox {
+                    Ok(mailbox) => port = port.with_mailbox(mailbox)?,
+                    Err(error) => {
+                        let error = anyhow::Error::new(error);
+                        tracing::debug!("receiving takes longer: {error:#}");
+                    }
+                }
                 (*udp.local.ip(), Some(port), udp.sender)
             }
             Self::Shared(local, sender) => (*local.ip(), None, sender),

@@ -1,6 +1,6 @@
 //! How a batch is described to the kernel.
 
-use std::{fmt, mem};
+use std::{fmt, mem, net::SocketAddrV4};
 
 use crate::datapath::BATCH;
 
@@ -54,5 +54,17 @@ impl Messages {
 impl fmt::Debug for Messages {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Messages").finish_non_exhaustive()
+    }
+}
+
+/// An endpoint as the kernel wants it.
+pub fn name(endpoint: SocketAddrV4) -> libc::sockaddr_in {
+    libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: endpoint.port().to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: u32::from(*endpoint.ip()).to_be(),
+        },
+        sin_zero: [0; 8],
     }
 }

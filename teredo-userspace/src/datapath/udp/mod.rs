@@ -1,5 +1,6 @@
 //! The UDP port that carries a node's Teredo datagrams.
 
+mod mailbox;
 mod messages;
 mod receive;
 mod send;
@@ -14,6 +15,7 @@ use std::{
 use nix::sys::socket::sockopt;
 use thiserror::Error;
 
+pub use mailbox::{Mailbox, MailboxError};
 pub use receive::{Datagram, ReceiveBatch, Receiver};
 pub use send::Sender;
 
@@ -80,6 +82,19 @@ impl UdpSocket {
             address: local,
             source: source.into(),
         })
+    }
+
+    /// Puts a mailbox before the receiver, which then receives only what is long or comes when the
+    /// mailbox is full.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not let this process have one; nothing is changed then.
+    pub fn mailbox(&self) -> Result<Mailbox, MailboxError> {
+        let mailbox = Mailbox::before(self.receiver.socket())?;
+        // What comes together would be taken for one datagram.
+        socket::separate(self.receiver.socket());
+        Ok(mailbox)
     }
 
     fn share(first: OwnedFd, local: SocketAddrV4) -> nix::Result<Self> {

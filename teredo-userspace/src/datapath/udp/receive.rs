@@ -7,7 +7,9 @@ use std::{
     ptr,
 };
 
-use super::messages::{CONTROL, Messages, NAME};
+use teredo_common::address::Endpoint;
+
+use super::messages::{CONTROL, Messages, NAME, name};
 use crate::datapath::BATCH;
 
 /// A socket that receives.
@@ -17,6 +19,10 @@ pub struct Receiver(OwnedFd);
 impl Receiver {
     pub(super) fn new(socket: OwnedFd) -> Self {
         Self(socket)
+    }
+
+    pub(super) fn socket(&self) -> &OwnedFd {
+        &self.0
     }
 
     /// Receives what is there, up to [`BATCH`] datagrams, and returns how many.
@@ -124,6 +130,36 @@ impl ReceiveBatch {
                     payload,
                 })
             })
+    }
+
+    /// Forgets all datagrams.
+    pub(super) fn clear(&mut self) {
+        self.restore();
+    }
+
+    /// How many payloads there are.
+    pub(super) fn len(&self) -> usize {
+        self.filled
+    }
+
+    /// Whether there is no room for another one.
+    pub(super) fn is_full(&self) -> bool {
+        self.filled == BATCH
+    }
+
+    /// Adds a datagram that came without a note, if there is room for it.
+    pub(super) fn put(&mut self, source: Endpoint, payload: &[u8]) {
+        let start = self.filled * BUFFER;
+        // When the batch is full, there is nothing behind it.
+        let Some(buffer) = self.buffers.get_mut(start..start + payload.len()) else {
+            return;
+        };
+        buffer.copy_from_slice(payload);
+        self.messages.names[self.filled] = name(source.into());
+        let header = &mut self.messages.headers[self.filled];
+        header.msg_len = payload.len() as u32;
+        header.msg_hdr.msg_controllen = 0;
+        self.filled += 1;
     }
 
     /// Restores what the kernel has changed in the headers.

@@ -7,7 +7,7 @@ use std::{
     ptr, slice,
 };
 
-use super::messages::{Control, Messages};
+use super::messages::{Control, Messages, name};
 use crate::datapath::BATCH;
 
 /// Segments of one send at most: what kernels since 4.18 take.
@@ -183,17 +183,6 @@ fn segment(header: &mut libc::msghdr, control: &mut Control, length: u16) {
         (*message).cmsg_type = libc::UDP_SEGMENT;
         (*message).cmsg_len = libc::CMSG_LEN(size) as usize;
         ptr::write_unaligned(libc::CMSG_DATA(message).cast(), length);
-    }
-}
-
-fn name(endpoint: SocketAddrV4) -> libc::sockaddr_in {
-    libc::sockaddr_in {
-        sin_family: libc::AF_INET as libc::sa_family_t,
-        sin_port: endpoint.port().to_be(),
-        sin_addr: libc::in_addr {
-            s_addr: u32::from(*endpoint.ip()).to_be(),
-        },
-        sin_zero: [0; 8],
     }
 }
 

@@ -49,6 +49,11 @@ pub fn collect(socket: &OwnedFd) {
     let _ = set_raw(socket, libc::SOL_UDP, libc::UDP_GRO, &1);
 }
 
+/// Has the kernel deliver every datagram by itself again.
+pub fn separate(socket: &OwnedFd) {
+    let _ = set_raw(socket, libc::SOL_UDP, libc::UDP_GRO, &0);
+}
+
 /// Sets a switch of the socket layer.
 pub fn set(socket: &OwnedFd, option: impl SetSockOpt<Val = bool>, on: bool) -> nix::Result<()> {
     setsockopt(socket, option, &on)

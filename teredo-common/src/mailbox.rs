@@ -1,0 +1,24 @@
+//! Short datagrams that a socket's filter puts into memory which the daemon shares with the kernel.
+
+use crate::address::Endpoint;
+
+/// Octets of the longest UDP payload that fits: solicitations, and bubbles with trailers.
+pub const LONGEST: usize = 184;
+/// The ring buffer's name.
+pub const LETTERS: &str = "LETTERS";
+/// Octets of the ring buffer: 10,000 letters. A power of two, and whole pages.
+pub const SIZE: u32 = 2 << 20;
+
+/// A datagram.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Letter {
+    /// Its outer source.
+    pub source: Endpoint,
+    /// Octets of the payload, host byte order.
+    pub length: u16,
+    /// The payload; what follows it may be anything.
+    pub payload: [u8; LONGEST],
+}
+
+const _: () = assert!(size_of::<Letter>() == 192);

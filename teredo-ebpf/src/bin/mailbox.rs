@@ -1,0 +1,73 @@
+//! A filter for UDP sockets that moves short datagrams into a ring buffer. The daemon reads them
+//! there without a system call, and nothing else of the kernel's has to keep and free them.
+#![no_std]
+#![no_main]
+#![expect(missing_docs, reason = "of the functions that the macro makes")]
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
+    helpers::generated::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative},
+    macros::{map, socket_filter},
+    maps::RingBuf,
+    programs::SkBuffContext,
+};
+use teredo_common::{
+    mailbox::{LONGEST, Letter, SIZE},
+    wire::UDP_HEADER,
+};
+
+#[map]
+static LETTERS: RingBuf = RingBuf::with_byte_size(SIZE, 0);
+
+/// The source address in an IPv4 header.
+const SOURCE: u32 = 12;
+/// Of the datagram, everything: it goes to the socket.
+const KEEP: i64 = -1;
+/// Nothing of it.
+const DROP: i64 = 0;
+
+/// Takes short datagrams; the kernel has verified their checksums before. One for which there is no
+/// room is lost, as it would be with a full socket: there it would cost more to throw away.
+#[socket_filter]
+pub fn mailbox(context: SkBuffContext) -> i64 {
+    // From the UDP header on. In 64 bits, for the verifier, which forgets limits of less.
+    let length = u64::from(context.len()).wrapping_sub(UDP_HEADER as u64);
+    if length == 0 || length > LONGEST as u64 {
+        return KEEP;
+    }
+    let Some(mut letter) = LETTERS.reserve::<Letter>(0) else {
+        return DROP;
+    };
+    let packet = context.as_ptr();
+    // SAFETY: the letter has room for what is loaded into each of its fields.
+    let is_whole = unsafe {
+        let letter = letter.as_mut_ptr();
+        (*letter).length = length as u16;
+        let address = (&raw mut (*letter).source.address).cast();
+        let port = (&raw mut (*letter).source.port).cast();
+        let payload = (&raw mut (*letter).payload).cast();
+        bpf_skb_load_bytes_relative(packet, SOURCE, address, 4, BPF_HDR_START_NET) == 0
+            && bpf_skb_load_bytes(packet, 0, port, 2) == 0
+            && bpf_skb_load_bytes(packet, UDP_HEADER as u32, payload, length as u32) == 0
+    };
+    if is_whole {
+        letter.submit(0);
+        DROP
+    } else {
+        letter.discard(0);
+        KEEP
+    }
+}
+
+/// The kernel gives the helpers that the program needs only to programs under a GPL-compatible
+/// licence.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

@@ -1,0 +1,111 @@
+//! Receiving short datagrams from memory that is shared with the kernel.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    sync::{Mutex, PoisonError},
+};
+
+use aya::{
+    EbpfError, EbpfLoader,
+    maps::{MapData, MapError, RingBuf},
+    programs::{ProgramError, SocketFilter},
+};
+use teredo_common::mailbox::{LETTERS, Letter};
+use thiserror::Error;
+
+use super::receive::ReceiveBatch;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mailbox"));
+
+/// Why a socket has no mailbox.
+#[derive(Debug, Error)]
+pub enum MailboxError {
+    /// The object cannot be loaded.
+    #[error("cannot load the mailbox's program")]
+    Load(#[from] EbpfError),
+    /// The program is refused.
+    #[error("the kernel refuses the mailbox's program")]
+    Program(#[from] ProgramError),
+    /// The ring buffer is refused.
+    #[error("cannot map the mailbox")]
+    Map(#[from] MapError),
+}
+
+/// Takes the short datagrams of a socket, in one third of the time that the socket takes.
+///
+/// Their order among the socket's others is lost.
+pub struct Mailbox {
+    letters: Mutex<RingBuf<MapData>>,
+    descriptor: RawFd,
+}
+
+impl std::fmt::Debug for Mailbox {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_tuple("Mailbox")
+            .field(&self.descriptor)
+            .finish()
+    }
+}
+
+impl Mailbox {
+    /// Puts a mailbox before a socket. It is gone with the socket.
+    ///
+    /// # Errors
+    ///
+    /// Without `CAP_BPF` and `CAP_NET_ADMIN`, or on kernels before 5.8.
+    pub(super) fn before(socket: &OwnedFd) -> Result<Self, MailboxError> {
+        // Nothing in it depends on the kernel's own types, which would take memory.
+        let mut object = EbpfLoader::new().btf(None).load(OBJECT)?;
+        let missing = |name: &str| MapError::InvalidName {
+            name: name.to_owned(),
+        };
+        let letters = object.take_map(LETTERS).ok_or_else(|| missing(LETTERS))?;
+        let letters = RingBuf::try_from(letters)?;
+        let program = object
+            .program_mut("mailbox")
+            .ok_or_else(|| missing("mailbox"))?;
+        let program: &mut SocketFilter = program.try_into()?;
+        program.load()?;
+        program.attach(socket)?;
+        Ok(Self {
+            descriptor: letters.as_raw_fd(),
+            letters: Mutex::new(letters),
+        })
+    }
+
+    /// As [`super::Receiver::receive`].
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] if there is nothing.
+    pub fn receive(&self, batch: &mut ReceiveBatch) -> io::Result<usize> {
+        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        batch.clear();
+        while !batch.is_full() {
+            let Some(octets) = letters.next() else { break };
+            // SAFETY: the program puts down whole letters, at addresses that are multiples of 8.
+            let letter = unsafe { &*octets.as_ptr().cast::<Letter>() };
+            let payload = letter.payload.get(..letter.length.into());
+            batch.put(letter.source, payload.unwrap_or_default());
+        }
+        match batch.len() {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            received => Ok(received),
+        }
+    }
+}
+
+impl AsFd for Mailbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring buffer has the descriptor, and lives as long as this.
+        unsafe { BorrowedFd::borrow_raw(self.descriptor) }
+    }
+}
+
+impl AsRawFd for Mailbox {
+    fn as_raw_fd(&self) -> RawFd {
+        self.descriptor
+    }
+}
