@@ -9,8 +9,8 @@ use aya_ebpf::{
 use teredo_common::{
     limiter::BUCKETS,
     maps::{
-        ALLOWED_MAX, COUNTERS_MAX, Counter, INTERFACES_MAX, Interface, MAX_REACH, OWN_IPV4_MAX,
-        ROUTE_SLOTS, Route, SERVED_MAX, Slot,
+        ALLOWED_MAX, COUNTERS_MAX, Counter, INTERFACES_MAX, Interface, MAX_REACH, OWN_FILTER_WORDS,
+        OWN_IPV4_MAX, ROUTE_SLOTS, Route, SERVED_MAX, Slot, own_filter_bit,
     },
     time::Instant,
     verdict::Verdict,
@@ -24,6 +24,8 @@ static PEERS: Array<Slot> = Array::with_max_entries(1 + MAX_REACH as u32, BPF_F_
 static SERVED: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(SERVED_MAX, 0);
 #[map]
 static OWN_IPV4: HashMap<[u8; 4], u8> = HashMap::with_max_entries(OWN_IPV4_MAX, 0);
+#[map]
+static OWN_FILTER: Array<u32> = Array::with_max_entries(OWN_FILTER_WORDS, 0);
 #[map]
 static INTERFACES: Array<Interface> = Array::with_max_entries(INTERFACES_MAX, 0);
 #[map]
@@ -89,7 +91,12 @@ pub fn is_served(address: [u8; 16]) -> bool {
 /// Whether this host has the IPv4 address.
 #[inline(always)]
 pub fn is_own_ipv4(address: [u8; 4]) -> bool {
-    OWN_IPV4.get_ptr(address).is_some()
+    let (index, bit) = own_filter_bit(address);
+    // SAFETY: a value of the map. Volatile, as the daemon writes it at any time.
+    let word = OWN_FILTER
+        .get_ptr(index)
+        .map(|word| unsafe { word.read_volatile() });
+    word.is_some_and(|word| word & bit != 0) && OWN_IPV4.get_ptr(address).is_some()
 }
 
 /// A token bucket of the server.

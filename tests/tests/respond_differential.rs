@@ -217,7 +217,11 @@ fn elements(random: &mut impl Rng) -> Vec<u8> {
 
 /// An IPv6 packet.
 fn packet(random: &mut impl Rng, from: Endpoint) -> Vec<u8> {
-    let (source, destination) = (inner_source(random, from), inner_destination(random));
+    let source = inner_source(random, from);
+    let destination = match random.random_ratio(1, 15) {
+        true => source,
+        false => inner_destination(random),
+    };
     let mut packet = match random.random_range(0..12) {
         0..=4 => {
             let source = if random.random_ratio(1, 10) {

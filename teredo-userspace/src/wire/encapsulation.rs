@@ -114,9 +114,7 @@ fn take_array<'a, const LENGTH: usize>(rest: &mut &'a [u8]) -> Result<&'a [u8; L
 
 /// The origin indication that tells a client of `origin`.
 pub fn origin_indication(origin: Endpoint) -> [u8; ORIGIN_INDICATION_LENGTH] {
-    let [p, q] = origin.port.map(|octet| !octet);
-    let [a, b, c, d] = origin.address.map(|octet| !octet);
-    [0, ORIGIN_INDICATION, p, q, a, b, c, d]
+    origin.origin_indication()
 }
 
 /// Appends an authentication header for this client, whose authentication value is still zeroes.

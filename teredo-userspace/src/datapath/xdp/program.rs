@@ -17,8 +17,8 @@ use teredo_common::{
     limiter::BUCKETS,
     maps::{
         self, ALLOWED, ALLOWED_MAX, COUNTERS, Counter, DRAINING, GENERATION, IDENTIFICATION,
-        INTERFACES, INTERFACES_MAX, LIMITS, NextHop, OWN_IPV4, PEERS, Peer, SERVED, SERVED_MAX,
-        Settings, Slot,
+        INTERFACES, INTERFACES_MAX, LIMITS, NextHop, OWN_FILTER, OWN_FILTER_WORDS, OWN_IPV4, PEERS,
+        Peer, SERVED, SERVED_MAX, Settings, Slot, own_filter_bit,
     },
     respond,
     time::Instant,
@@ -72,6 +72,7 @@ pub struct Program {
     peers: Table,
     peer_map: MapData,
     own_ipv4: HashMap<MapData, [u8; 4], u8>,
+    own_filter: Array<MapData, u32>,
     interfaces: Array<MapData, maps::Interface>,
     interface_mask: u32,
     generation: Array<MapData, u32>,
@@ -127,6 +128,7 @@ impl Program {
             peers: peers.map_err(no_peers)?,
             peer_map,
             own_ipv4: take(&mut ebpf, OWN_IPV4)?,
+            own_filter: take(&mut ebpf, OWN_FILTER)?,
             interfaces: take(&mut ebpf, INTERFACES)?,
             interface_mask: settings.interface_mask,
             generation: take(&mut ebpf, GENERATION)?,
@@ -352,6 +354,15 @@ impl Program {
             if !addresses.contains(&Ipv4Addr::from(address)) {
                 self.own_ipv4.remove(&address).map_err(fail)?;
             }
+        }
+        let mut filter = [0; OWN_FILTER_WORDS as usize];
+        for address in addresses {
+            let (index, bit) = own_filter_bit(address.octets());
+            filter[index as usize] |= bit;
+        }
+        for (index, word) in (0..).zip(filter) {
+            let set = self.own_filter.set(index, word, 0);
+            set.map_err(|error| Error::map(OWN_FILTER, error))?;
         }
         Ok(())
     }
