@@ -15,7 +15,8 @@ pub const PREFIXES: usize = 4;
 
 /// Tokens of the bucket for everything that a CPU takes at once, so that CPUs do not take its cache
 /// line from each other at every packet. What a CPU has taken and not needed is nobody else's: the
-/// total is never exceeded, and missed by so many on each CPU at most.
+/// total is missed by so many on each CPU at most. It is exceeded by a packet when two CPUs take at
+/// the same moment.
 pub const CHUNK: u32 = 64;
 
 /// The server as constants to the verifier; all zero if there is none.

@@ -106,6 +106,8 @@ impl Program {
         };
         let mut loader = EbpfLoader::new();
         loader
+            // Nothing in it depends on the kernel's own types, which would take memory.
+            .btf(None)
             .override_global(maps::SETTINGS, &settings, true)
             .override_global(maps::PEER_TABLE, &peer_table, true)
             .override_global(maps::SERVER, &constants, true)
