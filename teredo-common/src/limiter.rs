@@ -22,7 +22,7 @@ pub const BUCKETS: u32 = TOTAL_SLOT + 1;
 /// Length of the prefix of a source network.
 pub const NETWORK_PREFIX: u8 = 24;
 
-const SOURCE_BITS: u32 = 16;
+const SOURCE_BITS: u32 = 18;
 const NETWORK_BITS: u32 = 16;
 const SECOND: u64 = 1_000_000_000;
 

@@ -6,8 +6,10 @@ use crate::address::Endpoint;
 pub const LONGEST: usize = 184;
 /// The ring buffer's name.
 pub const LETTERS: &str = "LETTERS";
-/// Octets of the ring buffer: 10,000 letters. A power of two, and whole pages.
-pub const SIZE: u32 = 2 << 20;
+/// Per-CPU one-entry array with the number of datagrams for which there was no room, as `u64`.
+pub const LOST: &str = "LOST";
+/// Octets of the ring buffer: 40,000 letters, a flood of a tenth of a second. A power of two, and whole pages.
+pub const SIZE: u32 = 8 << 20;
 
 /// A datagram.
 #[repr(C)]

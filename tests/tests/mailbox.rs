@@ -109,6 +109,7 @@ fn a_full_mailbox_loses_what_comes_and_then_takes_again() -> Result<()> {
         (room - 1..=room).contains(&received),
         "{received} of {room}"
     );
+    ensure!(mailbox.lost() == (2 * room - received) as u64);
     ensure!(is_empty(udp.receiver.receive(&mut batch)));
     sender.send_to(b"again", udp.local)?;
     ensure!(wait(&mailbox, &mut batch)?[0].1 == b"again");

@@ -9,7 +9,7 @@ use aya_ebpf::{
     bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
     helpers::generated::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative},
     macros::{map, socket_filter},
-    maps::RingBuf,
+    maps::{PerCpuArray, RingBuf},
     programs::SkBuffContext,
 };
 use teredo_common::{
@@ -19,6 +19,8 @@ use teredo_common::{
 
 #[map]
 static LETTERS: RingBuf = RingBuf::with_byte_size(SIZE, 0);
+#[map]
+static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// The source address in an IPv4 header.
 const SOURCE: u32 = 12;
@@ -37,6 +39,10 @@ pub fn mailbox(context: SkBuffContext) -> i64 {
         return KEEP;
     }
     let Some(mut letter) = LETTERS.reserve::<Letter>(0) else {
+        if let Some(lost) = LOST.get_ptr_mut(0) {
+            // SAFETY: a value of the map that belongs to this CPU.
+            unsafe { *lost += 1 };
+        }
         return DROP;
     };
     let packet = context.as_ptr();

@@ -123,6 +123,7 @@ fn memory(config: &Config, report: &mut Report) {
         peer_table,
         queues,
         limits,
+        mailboxes,
     } = report.memory;
     if config.relay.is_some() {
         report.fine(
@@ -138,7 +139,11 @@ fn memory(config: &Config, report: &mut Report) {
         );
     }
     if config.server.is_some() {
-        let text = format!("{} for the limits of the server", Octets(limits));
+        let text = format!(
+            "{} for the limits of the server, {} for datagrams that wait",
+            Octets(limits),
+            Octets(mailboxes)
+        );
         report.fine("memory", text);
     }
     if config.relay.is_none() && config.fast_path().is_some() {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 use teredo_common::{
-    limiter,
+    limiter, mailbox,
     maps::{self, Route},
 };
 
@@ -19,6 +19,8 @@ const PEER_ENTRY: u64 = 256;
 
 /// Octets of the server's token buckets.
 const LIMITS: u64 = limiter::BUCKETS as u64 * size_of::<u64>() as u64;
+/// Octets in which datagrams to the server's two addresses wait.
+const MAILBOXES: u64 = 2 * mailbox::SIZE as u64;
 
 /// What a configuration may take at most, in octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -33,6 +35,8 @@ pub struct Memory {
     pub queues: u64,
     /// The server's limits of sources and networks, however many there are.
     pub limits: u64,
+    /// Datagrams to the server that wait for the daemon.
+    pub mailboxes: u64,
 }
 
 impl Memory {
@@ -50,6 +54,7 @@ impl Memory {
             peer_table: peers as u64 * PEER_ENTRY,
             queues: relay.map_or(0, |relay| relay.queue_total_bytes as u64),
             limits: config.server.as_ref().map_or(0, |_| LIMITS),
+            mailboxes: config.server.as_ref().map_or(0, |_| MAILBOXES),
         }
     }
 }

@@ -110,6 +110,14 @@ fn the_roles_agree_about_the_fast_path() {
 }
 
 #[test]
+fn s32_relay_and_server_have_different_ports_unless_told_otherwise() {
+    let text = "[relay]\n[server]\nipv4 = [\"9.0.0.1\", \"9.0.0.2\"]";
+    let config = parse(text).unwrap();
+    let (relay, server) = (config.relay.unwrap(), config.server.unwrap());
+    assert_ne!(relay.port, server.port);
+}
+
+#[test]
 fn the_instance_names_its_socket() {
     let config = parse("[node]\nname = \"second\"\n[relay]").unwrap();
     assert_eq!(config.node.api, [default_api("second")]);

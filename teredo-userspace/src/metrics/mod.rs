@@ -27,6 +27,8 @@ pub use role::{Role, RoleState};
 pub const DECAP_NOT_TAKEN: &str = "decap-not-taken";
 /// Reason of a drop: the relay sent a datagram to a client, and the kernel did not take it.
 pub const ENCAP_NOT_TAKEN: &str = "encap-not-taken";
+/// Reason of a drop: datagrams for the server came faster than the daemon took them.
+pub const OVERRUN: &str = "overrun";
 /// Reason of a drop: the server sent a datagram, and the kernel did not take it.
 pub const DATAGRAM_NOT_TAKEN: &str = "datagram-not-taken";
 /// Reason of a drop: the server sent a connectivity test, and the kernel did not take it.
@@ -427,7 +429,12 @@ mod tests {
         let daemon = DropReason::ALL.iter().map(|reason| reason.reason());
         let host = [DECAP_NOT_TAKEN, ENCAP_NOT_TAKEN];
         let server = server::DropReason::ALL.iter().map(|reason| reason.reason());
-        let of_server = [DATAGRAM_NOT_TAKEN, NATIVE_NOT_TAKEN, TUNNEL_NOT_TAKEN];
+        let of_server = [
+            OVERRUN,
+            DATAGRAM_NOT_TAKEN,
+            NATIVE_NOT_TAKEN,
+            TUNNEL_NOT_TAKEN,
+        ];
         for (heading, reasons) in [
             ("## Dropped by the relay", daemon.chain(host).collect()),
             (

@@ -11,8 +11,8 @@ use crate::{
         types::{Peer, PeerState},
     },
     metrics::{
-        DATAGRAM_NOT_TAKEN, DECAP_NOT_TAKEN, ENCAP_NOT_TAKEN, NATIVE_NOT_TAKEN, Role, RoleState,
-        Snapshot, TUNNEL_NOT_TAKEN,
+        DATAGRAM_NOT_TAKEN, DECAP_NOT_TAKEN, ENCAP_NOT_TAKEN, NATIVE_NOT_TAKEN, OVERRUN, Role,
+        RoleState, Snapshot, TUNNEL_NOT_TAKEN,
     },
     protocol::relay::PeerInfo,
 };
@@ -61,6 +61,7 @@ impl Node {
             snapshot.add_server(state, server.statistics(), server.bindings().count());
             let losses = role.losses();
             for (reason, packets) in [
+                (OVERRUN, role.overrun()),
                 (DATAGRAM_NOT_TAKEN, losses.datagrams),
                 (NATIVE_NOT_TAKEN, losses.native),
                 (TUNNEL_NOT_TAKEN, losses.tunnel),

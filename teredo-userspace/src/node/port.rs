@@ -37,8 +37,14 @@ impl Port {
         })
     }
 
-    /// Receives from whichever of the sockets, or the mailbox, has something. Cancelling loses nothing. The
-    /// batch may be lent to several ports of which one will use it.
+    /// Datagrams that came while the mailbox was full.
+    pub fn lost(&self) -> u64 {
+        let mailbox = self.mailbox.as_ref();
+        mailbox.map_or(0, |mailbox| mailbox.get_ref().lost())
+    }
+
+    /// Receives from whichever of the sockets, or the mailbox, has something. Cancelling loses
+    /// nothing. The batch may be lent to several ports of which one will use it.
     pub async fn receive(&self, batch: &RefCell<&mut ReceiveBatch>) -> io::Result<usize> {
         let read = |receiver: &Receiver| receiver.receive(&mut batch.borrow_mut());
         tokio::select! {

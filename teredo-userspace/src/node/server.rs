@@ -139,6 +139,11 @@ impl ServerRole {
         self.answers.losses
     }
 
+    /// Datagrams that came faster than they were taken.
+    pub fn overrun(&self) -> u64 {
+        self.ports.iter().flatten().map(Port::lost).sum()
+    }
+
     /// The TUN interface of the tunnel service.
     pub fn tun(&self) -> Option<&Tun> {
         self.answers.tun.as_ref().map(AsyncFd::get_ref)

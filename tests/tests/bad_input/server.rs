@@ -56,7 +56,7 @@ fn the_host_of_these_tests_is_good_for_a_server() -> Result<()> {
         "the server is 20.0.0.2",
         "UDP 20.0.0.2:3544 is free",
         "wan: native",
-        "1.0 MiB for the limits of the server",
+        "2.5 MiB for the limits of the server",
     ] {
         assert!(text.contains(part), "no {part} in {text}");
     }

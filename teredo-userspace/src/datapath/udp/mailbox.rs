@@ -8,10 +8,10 @@ use std::{
 
 use aya::{
     EbpfError, EbpfLoader,
-    maps::{MapData, MapError, RingBuf},
+    maps::{MapData, MapError, PerCpuArray, RingBuf},
     programs::{ProgramError, SocketFilter},
 };
-use teredo_common::mailbox::{LETTERS, Letter};
+use teredo_common::mailbox::{LETTERS, LOST, Letter};
 use thiserror::Error;
 
 use super::receive::ReceiveBatch;
@@ -37,6 +37,7 @@ pub enum MailboxError {
 /// Their order among the socket's others is lost.
 pub struct Mailbox {
     letters: Mutex<RingBuf<MapData>>,
+    lost: PerCpuArray<MapData, u64>,
     descriptor: RawFd,
 }
 
@@ -63,6 +64,7 @@ impl Mailbox {
         };
         let letters = object.take_map(LETTERS).ok_or_else(|| missing(LETTERS))?;
         let letters = RingBuf::try_from(letters)?;
+        let lost = object.take_map(LOST).ok_or_else(|| missing(LOST))?;
         let program = object
             .program_mut("mailbox")
             .ok_or_else(|| missing("mailbox"))?;
@@ -72,7 +74,14 @@ impl Mailbox {
         Ok(Self {
             descriptor: letters.as_raw_fd(),
             letters: Mutex::new(letters),
+            lost: PerCpuArray::try_from(lost)?,
         })
+    }
+
+    /// Datagrams for which there was no room.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost.get(&0, 0).map_or(0, |lost| lost.iter().sum())
     }
 
     /// As [`super::Receiver::receive`].

@@ -18,7 +18,7 @@ pub struct Buckets(Box<dyn AsRef<[AtomicU64]> + Send + Sync>);
 pub struct TooFew;
 
 impl Buckets {
-    /// Full buckets of the server's own: one MiB.
+    /// Full buckets of the server's own: two and a half MiB.
     #[must_use]
     pub fn new() -> Self {
         let numbers: Vec<_> = (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
