@@ -231,13 +231,14 @@ mod tests {
     #[test]
     fn s23_addresses_spread_over_the_table() {
         let limits = limits(0x0123_4567_89ab_cdef);
-        // Neighbours and strangers. A random function hits 63 of 100 slots.
+        // Neighbours and strangers. A random function brings 65,536 numbers to 57,988 of four times
+        // as many slots, and to 41,427 of as many.
         for step in [1_u32, 256, 65_536, 0x0001_0101] {
-            let numbers = (0..SOURCES).map(|n| n.wrapping_mul(step));
+            let numbers = (0..SOURCES / 4).map(|n| n.wrapping_mul(step));
             let used: HashSet<u32> = numbers
                 .map(|number| limits.source_slot(number.wrapping_add(0x0900_0000).to_be_bytes()))
                 .collect();
-            assert!(used.len() > 39_000, "{step}: {}", used.len());
+            assert!(used.len() > 56_000, "{step}: {}", used.len());
         }
         let networks = (0..NETWORKS).map(|n| (0x0900_0000 + (n << 8)).to_be_bytes());
         let used: HashSet<u32> = networks.map(|one| limits.network_slot(one)).collect();
@@ -248,7 +249,7 @@ mod tests {
     fn s23_who_shares_a_bucket_depends_on_the_seed() {
         let meet = |seed| -> HashSet<u8> {
             let limits = limits(seed);
-            let slot = |c: u8, d| limits.source_slot([9, 0, c, d]) >> 8;
+            let slot = |c: u8, d| limits.source_slot([9, 0, c, d]) >> (SOURCE_BITS - 8);
             (1..=255).filter(|&d| slot(0, d) == slot(1, 0)).collect()
         };
         let sets: HashSet<Vec<u8>> = (0..32)
