@@ -13,4 +13,5 @@ pub mod statistics;
 
 mod keyed;
 mod named;
+mod own;
 mod timers;

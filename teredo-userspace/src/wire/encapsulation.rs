@@ -112,11 +112,6 @@ fn take_array<'a, const LENGTH: usize>(rest: &mut &'a [u8]) -> Result<&'a [u8; L
         .ok_or(Malformed::Truncated)
 }
 
-/// The origin indication that tells a client of `origin`.
-pub fn origin_indication(origin: Endpoint) -> [u8; ORIGIN_INDICATION_LENGTH] {
-    origin.origin_indication()
-}
-
 /// Appends an authentication header for this client, whose authentication value is still zeroes.
 /// Where it is to be written is returned. Both lengths are 255 at most.
 pub fn write_authentication(
@@ -158,7 +153,7 @@ mod tests {
             ("0000effff6fffffe", "9.0.0.1:4096"),
             ("0000f227faf9f8f7", "5.6.7.8:3544"),
         ] {
-            assert_eq!(octets(encoded), origin_indication(endpoint(decoded)));
+            assert_eq!(octets(encoded), endpoint(decoded).origin_indication());
             let payload = octets(&format!("{encoded}{BUBBLE}"));
             assert_eq!(parse(&payload).unwrap().origin, Some(endpoint(decoded)));
         }

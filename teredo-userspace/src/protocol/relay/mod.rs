@@ -24,7 +24,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use teredo_common::{
     address::{Endpoint, embedded_mapping, embedded_server},
     maps,
-    scope::{embedded_router, is_global_unicast},
+    scope::is_global_unicast,
     time::Instant,
     wire::IPV6_HEADER,
 };
@@ -36,6 +36,7 @@ use super::{
     cookie::Cookie,
     keyed::Keyed,
     limiter::{Bucket, Buckets},
+    own::OwnIpv4,
     peers::{PeerIndex, Peers},
     queue::{Bounds, Budget},
     statistics::Statistics,
@@ -121,8 +122,7 @@ const MAX_EVENTS: usize = 65_536;
 #[derive(Debug)]
 pub struct Relay {
     config: Config,
-    /// Sorted.
-    own_ipv4: Vec<[u8; 4]>,
+    own_ipv4: OwnIpv4,
     own_ipv6: Vec<[u8; 16]>,
     serves_all: bool,
     draining: bool,
@@ -157,7 +157,7 @@ impl Relay {
             octets_per_source: config.queue_source_bytes,
         };
         let mut relay = Self {
-            own_ipv4: Vec::new(),
+            own_ipv4: OwnIpv4::new(config.ipv4_scope),
             own_ipv6: Vec::new(),
             serves_all: config.served.iter().any(|served| served.prefix_len() == 0),
             draining: false,
@@ -185,16 +185,13 @@ impl Relay {
     /// relay's endpoint always belongs to them. From the first global one of `ipv6` errors are
     /// sent; a host-specific relay serves all of them.
     pub fn set_own_addresses(&mut self, ipv4: &[Ipv4Addr], ipv6: &[Ipv6Addr]) {
-        self.own_ipv4 = ipv4.iter().map(Ipv4Addr::octets).collect();
-        self.own_ipv4.push(self.config.endpoint.address);
-        self.own_ipv4.sort_unstable();
-        self.own_ipv4.dedup();
+        self.own_ipv4.set(ipv4, [self.config.endpoint.address]);
         self.own_ipv6 = ipv6.iter().map(Ipv6Addr::octets).collect();
         let refused: Vec<PeerIndex> = self
             .peers
             .iter()
             .filter(|(_, peer)| {
-                self.is_own(peer.mapped.address) || !self.may_be_peer(&peer.address)
+                self.own_ipv4.contains(peer.mapped.address) || !self.may_be_peer(&peer.address)
             })
             .map(|(index, _)| index)
             .collect();
@@ -214,7 +211,7 @@ impl Relay {
             && fresh
             && self.config.prefix.contains(&octets)
             && self.may_be_peer(&octets)
-            && self.may_send_to(peer.mapped)
+            && self.own_ipv4.may_send_to(peer.mapped)
             && (symmetric || peer.mapped == embedded_mapping(&octets));
         if !acceptable || self.peers.is_trusted_full() || self.peers.find(&octets).is_some() {
             return false;
@@ -312,25 +309,15 @@ impl Relay {
         statistics
     }
 
-    fn is_own(&self, address: [u8; 4]) -> bool {
-        self.own_ipv4.binary_search(&address).is_ok()
-    }
-
-    /// Whether an address taken from a packet may become a destination (L-02, L-05).
-    fn may_send_to(&self, endpoint: Endpoint) -> bool {
-        endpoint.port() != 0
-            && self.config.ipv4_scope.accepts(endpoint.address)
-            && !self.is_own(endpoint.address)
-    }
-
     /// Whether a Teredo address is one that the relay would create an entry for (R-01, L-06).
     fn may_be_peer(&self, address: &[u8; 16]) -> bool {
-        self.may_send_to(embedded_mapping(address)) && self.may_ask(embedded_server(address))
+        self.own_ipv4.may_send_to(embedded_mapping(address))
+            && self.may_ask(embedded_server(address))
     }
 
     /// Whether indirect bubbles may be sent to this server (L-06).
     fn may_ask(&self, server: [u8; 4]) -> bool {
-        self.is_own_server(server) || self.config.ipv4_scope.accepts(server) && !self.is_own(server)
+        self.is_own_server(server) || self.own_ipv4.is_elsewhere(server)
     }
 
     /// Whether this is the server in the same process.
@@ -349,11 +336,6 @@ impl Relay {
             let mut served = self.config.served.iter();
             served.any(|served| served.contains(&address))
         }
-    }
-
-    /// Whether a 6to4 or ISATAP address would bring packets back to this host (L-07).
-    fn leads_back(&self, address: &[u8; 16]) -> bool {
-        embedded_router(address).is_some_and(|router| self.is_own(router))
     }
 
     /// The address that errors are sent from.

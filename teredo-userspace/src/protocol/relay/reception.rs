@@ -66,10 +66,10 @@ impl Relay {
         ecn: u8,
         payload: &[u8],
     ) -> Result<Option<usize>, DropReason> {
-        if self.is_own(from.address) {
+        if self.own_ipv4.contains(from.address) {
             return Err(DropReason::DecapOwnSource);
         }
-        if !self.may_send_to(from) {
+        if !self.own_ipv4.may_send_to(from) {
             return Err(DropReason::DecapSourceScope);
         }
         let parts = encapsulation::parse(payload).map_err(|_| DropReason::DecapMalformed)?;
@@ -156,7 +156,7 @@ impl Relay {
         if !is_global_unicast(destination) {
             return Err(DropReason::DecapDestinationScope);
         }
-        if self.leads_back(destination) {
+        if self.own_ipv4.leads_back(destination) {
             return Err(DropReason::DecapDestinationLoop);
         }
         if !self.serves(destination) {

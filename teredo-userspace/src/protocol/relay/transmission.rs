@@ -105,7 +105,7 @@ impl Relay {
         is_global_unicast(source)
             && !self.config.prefix.contains(source)
             && self.serves(source)
-            && !self.leads_back(source)
+            && !self.own_ipv4.leads_back(source)
     }
 
     /// Creates the entry of a new peer (R-01, R-04, L-06, L-12).
@@ -117,7 +117,7 @@ impl Relay {
         destination: &[u8; 16],
     ) -> Result<PeerIndex, DropReason> {
         let mapped = embedded_mapping(destination);
-        if !self.may_send_to(mapped) {
+        if !self.own_ipv4.may_send_to(mapped) {
             return Err(DropReason::EncapDestination);
         }
         if !self.may_ask(embedded_server(destination)) {

@@ -14,7 +14,6 @@ use super::{
     statistics::{DropReason, Service},
 };
 use crate::wire::{
-    encapsulation::origin_indication,
     icmpv6,
     ipv6::{self, Header},
 };
@@ -57,7 +56,7 @@ impl Server {
         if self.is_stopped(now) {
             return Err(DropReason::Draining);
         }
-        output.extend_from_slice(&origin_indication(relay));
+        output.extend_from_slice(&relay.origin_indication());
         output.extend_from_slice(&bubble[..header.packet_length()]);
         Ok((Service::RelayBubbleForwarded, datagram(to)))
     }
@@ -118,7 +117,7 @@ impl Server {
         }
         self.admit(now, packet.from)?;
         if is_own_client {
-            output.extend_from_slice(&origin_indication(packet.from));
+            output.extend_from_slice(&packet.from.origin_indication());
         }
         output.extend_from_slice(packet.octets);
         output.extend_from_slice(trailers);
@@ -140,7 +139,7 @@ impl Server {
         if !is_test {
             return Err(DropReason::NotEcho);
         }
-        if self.leads_back(&packet.destination) {
+        if self.own_ipv4.leads_back(&packet.destination) {
             return Err(DropReason::DestinationLoop);
         }
         if packet.header.hop_limit() <= LAST_HOP {
@@ -158,7 +157,7 @@ impl Server {
     /// The endpoint in a Teredo address, if something may be sent there (S-14, L-02).
     fn client_at(&self, address: &[u8; 16]) -> Result<Endpoint, DropReason> {
         let mapped = embedded_mapping(address);
-        if !self.may_send_to(mapped) {
+        if !self.own_ipv4.may_send_to(mapped) {
             return Err(DropReason::DestinationMapping);
         }
         Ok(mapped)

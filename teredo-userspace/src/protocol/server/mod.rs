@@ -24,7 +24,6 @@ use ipnet::Ipv4Net;
 use teredo_common::{
     address::{Endpoint, ServicePrefix, embedded_server, server_link_local},
     limiter::Limits,
-    scope::embedded_router,
     time::Instant,
 };
 
@@ -33,7 +32,7 @@ pub use limits::{Buckets, TooFew};
 pub use statistics::{DropReason, Service, Statistics};
 pub use tunnel::Binding;
 
-use crate::wire::router::Advertisement;
+use crate::{protocol::own::OwnIpv4, wire::router::Advertisement};
 use authentication::Clients;
 use tunnel::Tunnel;
 
@@ -121,8 +120,7 @@ pub struct Server {
     prefixes: Vec<ServicePrefix>,
     link_local: [u8; 16],
     config: Config,
-    /// Sorted.
-    own_ipv4: Vec<[u8; 4]>,
+    own_ipv4: OwnIpv4,
     /// First and last of the addresses that are served, sorted and without overlap.
     allowed: Vec<([u8; 4], [u8; 4])>,
     advertisement: Advertisement,
@@ -148,7 +146,7 @@ impl Server {
             primary: config.primary.octets(),
             prefixes: config.prefixes.clone(),
             link_local,
-            own_ipv4: Vec::new(),
+            own_ipv4: OwnIpv4::new(config.ipv4_scope),
             allowed: ranges(&config.allow),
             advertisement,
             tunnel: Tunnel::new(&clients, &link_local, config.mtu),
@@ -169,13 +167,9 @@ impl Server {
     /// (L-05): nothing is sent to any of them, nothing accepted from them. The server's two and
     /// the relay's always belong to them.
     pub fn set_own_addresses(&mut self, ipv4: &[Ipv4Addr]) {
-        self.own_ipv4 = ipv4.iter().map(Ipv4Addr::octets).collect();
-        self.own_ipv4.push(self.config.primary.octets());
-        self.own_ipv4.push(self.config.secondary.octets());
-        self.own_ipv4
-            .extend(self.config.relay.map(|relay| relay.address));
-        self.own_ipv4.sort_unstable();
-        self.own_ipv4.dedup();
+        let addresses = [self.config.primary, self.config.secondary].map(|one| one.octets());
+        let relay = self.config.relay.map(|relay| relay.address);
+        self.own_ipv4.set(ipv4, addresses.into_iter().chain(relay));
     }
 
     /// Whether packets of clients may leave for native IPv6: this host advertises the service
@@ -209,17 +203,6 @@ impl Server {
         &self.statistics
     }
 
-    fn is_own(&self, address: [u8; 4]) -> bool {
-        self.own_ipv4.binary_search(&address).is_ok()
-    }
-
-    /// Whether an address taken from a packet may become a destination (L-02, L-05).
-    fn may_send_to(&self, endpoint: Endpoint) -> bool {
-        endpoint.port() != 0
-            && self.config.ipv4_scope.accepts(endpoint.address)
-            && !self.is_own(endpoint.address)
-    }
-
     /// S-24.
     fn is_allowed(&self, address: [u8; 4]) -> bool {
         let after = self.allowed.partition_point(|&(first, _)| first <= address);
@@ -237,11 +220,6 @@ impl Server {
     /// Whether a Teredo address names this server.
     fn is_own_client(&self, address: &[u8; 16]) -> bool {
         embedded_server(address) == self.primary
-    }
-
-    /// Whether a 6to4 or ISATAP address would bring packets back to this host (L-07).
-    fn leads_back(&self, address: &[u8; 16]) -> bool {
-        embedded_router(address).is_some_and(|router| self.is_own(router))
     }
 
     /// Whether even what is only forwarded ends here (S-27).

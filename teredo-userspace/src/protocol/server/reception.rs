@@ -70,7 +70,7 @@ impl Server {
         let parts = encapsulation::parse(payload).map_err(|_| DropReason::Malformed)?;
         let header = Header::parse(parts.packet).map_err(|_| DropReason::Malformed)?;
         let (source, destination) = (header.source(), header.destination());
-        if self.is_own(from.address) {
+        if self.own_ipv4.contains(from.address) {
             return Err(DropReason::OwnSource);
         }
         let is_solicitation = router::is_solicitation(header, parts.packet);
@@ -145,7 +145,7 @@ impl Server {
         if !may_be_source(&packet.source) {
             return Err(DropReason::Source);
         }
-        if self.leads_back(&packet.source) {
+        if self.own_ipv4.leads_back(&packet.source) {
             return Err(DropReason::SourceLoop);
         }
         Ok(())

@@ -9,7 +9,7 @@ use super::{
     statistics::{DropReason, Service},
 };
 use crate::wire::{
-    encapsulation::{Authentication, origin_indication, write_authentication},
+    encapsulation::{Authentication, write_authentication},
     router,
 };
 
@@ -60,7 +60,7 @@ impl Server {
         identity: Identity<'_>,
         output: &mut Vec<u8>,
     ) -> Service {
-        let origin = origin_indication(packet.from);
+        let origin = packet.from.origin_indication();
         let (number, key, header) = match identity {
             Identity::Client {
                 number,

@@ -245,7 +245,7 @@ impl Server {
         }
         let number = self.tunnel.find(&destination);
         let number = number.ok_or(DropReason::TunnelDestination)?;
-        if self.leads_back(&source) {
+        if self.own_ipv4.leads_back(&source) {
             return Err(DropReason::SourceLoop);
         }
         let length = header.packet_length();
@@ -256,7 +256,7 @@ impl Server {
             return Err(DropReason::Draining);
         }
         let mapped = self.tunnel.mapped_at(now, number);
-        let mapped = mapped.filter(|&mapped| self.may_send_to(mapped));
+        let mapped = mapped.filter(|&mapped| self.own_ipv4.may_send_to(mapped));
         let mapped = mapped.ok_or(DropReason::TunnelUnreachable)?;
         output.extend_from_slice(&packet[..length]);
         Ok((Service::TunnelSent, datagram(mapped)))
@@ -279,7 +279,7 @@ impl Server {
         if !is_global_unicast(&destination) {
             return Err(DropReason::DestinationScope);
         }
-        if self.leads_back(&destination) {
+        if self.own_ipv4.leads_back(&destination) {
             return Err(DropReason::DestinationLoop);
         }
         if self.is_stopped(now) {

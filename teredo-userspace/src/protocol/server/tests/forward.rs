@@ -9,7 +9,7 @@ use teredo_common::{
 use super::harness::*;
 use crate::{
     protocol::server::{Buckets, Config, DropReason, Output, Server, Service},
-    wire::{encapsulation::origin_indication, octets},
+    wire::octets,
 };
 
 fn own_link_local() -> [u8; 16] {
@@ -17,7 +17,7 @@ fn own_link_local() -> [u8; 16] {
 }
 
 fn with_origin(from: &str, packet: &[u8]) -> Vec<u8> {
-    [&origin_indication(endpoint(from))[..], packet].concat()
+    [&endpoint(from).origin_indication()[..], packet].concat()
 }
 
 #[test]

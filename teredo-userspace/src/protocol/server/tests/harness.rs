@@ -243,7 +243,7 @@ impl World {
     pub fn answers(&mut self) {
         let (from, to) = ("12.0.0.9:9", "13.0.0.9:9");
         let bubble = bubble(&teredo(from), &teredo(to));
-        let origin = crate::wire::encapsulation::origin_indication(endpoint(from));
+        let origin = endpoint(from).origin_indication();
         let expected = datagram(Primary, to, [&origin[..], &bubble].concat());
         assert_eq!(self.receives(from, &bubble), expected, "the server lives");
     }

@@ -10,11 +10,7 @@ use teredo_common::{
 use super::harness::*;
 use crate::{
     protocol::server::{Client, DropReason, Output, Server, ServerAddress, Service},
-    wire::{
-        authentication::Algorithm,
-        encapsulation::{self, origin_indication},
-        ipv6::Header,
-    },
+    wire::{authentication::Algorithm, encapsulation, ipv6::Header},
 };
 
 /// The longest that an answer may be than what it answers: advertisement with origin indication and
@@ -102,7 +98,7 @@ fn payload() -> BoxedStrategy<Vec<u8>> {
         2 => any::<[u8; 8]>().prop_map(|nonce| with_header(&[], &[], nonce, &[])),
         1 => any::<([u8; 5], [u8; 16], [u8; 8])>()
             .prop_map(|(id, value, nonce)| with_header(&id, &value, nonce, &[])),
-        1 => Just(origin_indication(endpoint(OTHER)).to_vec()),
+        1 => Just(endpoint(OTHER).origin_indication().to_vec()),
     ];
     let tail = prop_oneof![
         4 => Just(vec![]),
@@ -187,7 +183,7 @@ proptest! {
     fn s16_trailers_are_verbatim(trailers in prop::collection::vec(any::<u8>(), 0..=128)) {
         let mut world = World::new();
         let payload = [&bubble(&teredo(CLIENT), &teredo(OTHER))[..], &trailers].concat();
-        let origin = origin_indication(endpoint(CLIENT));
+        let origin = endpoint(CLIENT).origin_indication();
         let expected = datagram(Primary, OTHER, [&origin[..], &payload].concat());
         prop_assert_eq!(world.receives(CLIENT, &payload), expected);
         prop_assert_eq!(origin.len(), ORIGIN_INDICATION_LENGTH);

@@ -5,10 +5,7 @@ use teredo_common::address::{ServicePrefix, server_link_local};
 use super::harness::*;
 use crate::{
     protocol::server::{DropReason, Output, ServerAddress, Service},
-    wire::{
-        encapsulation::{self, origin_indication},
-        octets,
-    },
+    wire::{encapsulation, octets},
 };
 
 const V11: &str = "00010000cd5669400b22df8800 6000000000183aff fe800000000000008000fffffffffffd \
@@ -108,7 +105,7 @@ fn s01_s18_the_cone_bit_asks_for_the_other_address() {
 #[test]
 fn s19_authentication_comes_first_and_only_if_it_was_there() {
     let mut world = World::new();
-    let origin = origin_indication(endpoint(CLIENT));
+    let origin = endpoint(CLIENT).origin_indication();
     let (_, plain) = world.receives(CLIENT, &solicitation(SOLICITOR)).unwrap();
     assert!(plain.starts_with(&origin));
     let payload = with_nonce(&solicitation(SOLICITOR));
