@@ -3,6 +3,7 @@
 use std::{
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -20,7 +21,7 @@ use teredo_common::{
 };
 use teredo_tests::{
     fixture::{now, packet::endpoint, relay},
-    lab::Namespace,
+    lab::{Namespace, wait_until},
 };
 
 /// A namespace with the veth interfaces `wan` and `lan`, and a name for a daemon.
@@ -118,6 +119,15 @@ impl Host {
         assert!(!self.instance().exists());
         Ok(())
     }
+
+    /// The end of links that are not pinned: they go with their last descriptor, which a child that
+    /// another test is just starting may still have a copy of until it runs its program.
+    fn assert_ends(&self) -> Result<()> {
+        wait_until("the program is detached", Duration::from_secs(10), || {
+            Ok(self.modes()? == [None, None])
+        })?;
+        self.assert_nothing_left()
+    }
 }
 
 impl Drop for Host {
@@ -164,7 +174,11 @@ fn every_mode_attaches_and_leaves_nothing() -> Result<()> {
             }
             assert!(!path.adopted());
             path.stop()?;
-            host.assert_nothing_left()?;
+            if pin {
+                host.assert_nothing_left()?;
+            } else {
+                host.assert_ends()?;
+            }
         }
     }
     Ok(())
@@ -178,7 +192,7 @@ fn without_pins_it_ends_with_the_daemon() -> Result<()> {
         ..host.options(XdpMode::Native)
     };
     drop(host.start(&options)??);
-    host.assert_nothing_left()
+    host.assert_ends()
 }
 
 #[test]
@@ -370,7 +384,7 @@ fn another_program_is_named_with_its_owner() -> Result<()> {
     assert!(reason.contains("already"), "{reason}");
     auto.stop()?;
     path.stop()?;
-    host.assert_nothing_left()
+    host.assert_ends()
 }
 
 #[test]
