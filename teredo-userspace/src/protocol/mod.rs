@@ -2,6 +2,7 @@
 //! as arguments, and what is to be sent, to be told and to be woken for is polled.
 
 pub mod bubble;
+pub mod client;
 pub mod cookie;
 pub mod dual;
 pub mod limiter;

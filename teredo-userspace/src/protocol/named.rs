@@ -15,7 +15,7 @@ macro_rules! named {
         impl $type {
             /// Every value, in the order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$name),+];
-            const COUNT: usize = Self::ALL.len();
+            pub(in crate::protocol) const COUNT: usize = Self::ALL.len();
 
             /// The name in statistics; it never changes.
             pub const fn reason(self) -> &'static str {
