@@ -2,8 +2,9 @@
 
 use teredo_common::{
     checksum::{self, Sum},
+    scope::is_link_local,
     wire::{
-        ICMPV6, IPV6_HEADER, NEIGHBOR_DISCOVERY_HOP_LIMIT, ROUTER_ADVERTISEMENT,
+        ALL_ROUTERS, ICMPV6, IPV6_HEADER, NEIGHBOR_DISCOVERY_HOP_LIMIT, ROUTER_ADVERTISEMENT,
         ROUTER_SOLICITATION,
     },
 };
@@ -14,8 +15,14 @@ use super::ipv6::{self, Header};
 const SOLICITATION: usize = 8;
 /// Octets of a router advertisement with its prefix information.
 const ADVERTISEMENT: usize = 48;
+/// Octets of a router advertisement without options.
+const FIXED_ADVERTISEMENT: usize = 16;
 /// Octets of an MTU option.
 const MTU_OPTION: usize = 8;
+/// Option type: prefix information (RFC 4861 section 4.6.2).
+const PREFIX: u8 = 3;
+/// Option type: MTU (RFC 4861 section 4.6.4).
+const MTU: u8 = 5;
 /// Where the destination is in an IPv6 header.
 const DESTINATION: usize = 24;
 /// Where the checksum is in an ICMPv6 packet.
@@ -24,6 +31,63 @@ const CHECKSUM: usize = IPV6_HEADER + 2;
 /// Whether an ICMPv6 packet is a router solicitation, valid or not.
 pub fn is_solicitation(header: Header<'_>, packet: &[u8]) -> bool {
     header.next_header() == ICMPV6 && packet.get(IPV6_HEADER) == Some(&ROUTER_SOLICITATION)
+}
+
+/// A router solicitation from `source` to all routers, without options.
+pub fn solicitation(source: &[u8; 16]) -> [u8; IPV6_HEADER + SOLICITATION] {
+    let length = SOLICITATION as u16;
+    let hop_limit = NEIGHBOR_DISCOVERY_HOP_LIMIT;
+    let header = ipv6::header(length, ICMPV6, hop_limit, source, &ALL_ROUTERS);
+    let mut packet = [0; IPV6_HEADER + SOLICITATION];
+    packet[..IPV6_HEADER].copy_from_slice(&header);
+    packet[IPV6_HEADER] = ROUTER_SOLICITATION;
+    let sum = checksum::ipv6_transport(source, &ALL_ROUTERS, ICMPV6, &packet[IPV6_HEADER..]);
+    packet[CHECKSUM..CHECKSUM + 2].copy_from_slice(&sum);
+    packet
+}
+
+/// Whether an ICMPv6 packet is a router advertisement, valid or not.
+pub fn is_advertisement(header: Header<'_>, packet: &[u8]) -> bool {
+    header.next_header() == ICMPV6 && packet.get(IPV6_HEADER) == Some(&ROUTER_ADVERTISEMENT)
+}
+
+/// What a router advertisement says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// The one /64 that it has prefix information of; `None` if there is none, if there are more,
+    /// or if the prefix has another length.
+    pub prefix: Option<[u8; 8]>,
+    /// The MTU in octets, if there is an option for it; the last one holds.
+    pub mtu: Option<u32>,
+}
+
+/// Reads a router advertisement; `None` if it is not valid (RFC 4861 section 6.1.2). `packet` is as
+/// long as its header says.
+pub fn parse_advertisement(header: Header<'_>, packet: &[u8]) -> Option<Contents> {
+    let ([ROUTER_ADVERTISEMENT, 0, ..], options) = packet
+        .get(IPV6_HEADER..)?
+        .split_first_chunk::<FIXED_ADVERTISEMENT>()?
+    else {
+        return None;
+    };
+    if !is_link_local(&header.source()) || !is_valid(header, packet, options) {
+        return None;
+    }
+    let (mut contents, mut prefixes) = (Contents::default(), 0);
+    for option in (Options { rest: options }) {
+        match *option {
+            [PREFIX, 4, length, _, ..] => {
+                prefixes += 1;
+                let prefix = option.get(16..).and_then(<[u8]>::first_chunk);
+                contents.prefix = prefix.copied().filter(|_| length == 64 && prefixes == 1);
+            }
+            [MTU, 1, _, _, a, b, c, d] => {
+                contents.mtu = Some(u32::from_be_bytes([a, b, c, d]));
+            }
+            _ => {}
+        }
+    }
+    Some(contents)
 }
 
 /// Whether a router solicitation is valid (RFC 4861 section 6.1.1, requirement S-21), whatever its
@@ -35,9 +99,14 @@ pub fn is_valid_solicitation(header: Header<'_>, packet: &[u8]) -> bool {
     else {
         return false;
     };
+    is_valid(header, packet, options)
+}
+
+/// What solicitations and advertisements have in common: hop limit, checksum, and whole options.
+fn is_valid(header: Header<'_>, packet: &[u8], options: &[u8]) -> bool {
     header.hop_limit() == NEIGHBOR_DISCOVERY_HOP_LIMIT
         && header.next_header() == ICMPV6
-        && are_options(options)
+        && are_whole(options)
         && checksum::ipv6_transport(
             &header.source(),
             &header.destination(),
@@ -46,15 +115,27 @@ pub fn is_valid_solicitation(header: Header<'_>, packet: &[u8]) -> bool {
         ) == [0, 0]
 }
 
-/// Whether octets are options, whose lengths count in units of eight octets.
-fn are_options(mut rest: &[u8]) -> bool {
-    while let &[_, length, ..] = rest {
-        match rest.split_off(8 * usize::from(length)..) {
-            Some(after) if length != 0 => rest = after,
-            _ => return false,
+fn are_whole(options: &[u8]) -> bool {
+    let mut options = Options { rest: options };
+    options.by_ref().for_each(drop);
+    options.rest.is_empty()
+}
+
+/// Options, whose lengths count in units of eight octets. Stops before the first that is not whole.
+struct Options<'p> {
+    rest: &'p [u8],
+}
+
+impl<'p> Iterator for Options<'p> {
+    type Item = &'p [u8];
+
+    fn next(&mut self) -> Option<&'p [u8]> {
+        let length = 8 * usize::from(*self.rest.get(1)?);
+        if length == 0 {
+            return None;
         }
+        self.rest.split_off(..length)
     }
-    rest.is_empty()
 }
 
 /// The router advertisements of one prefix: all but the destination is the same in each, and made
@@ -146,7 +227,7 @@ mod tests {
         is_valid_solicitation(Header::parse(packet).unwrap(), packet)
     }
 
-    fn solicitation(source: &str, checksum: &str) -> Vec<u8> {
+    fn solicitation_of(source: &str, checksum: &str) -> Vec<u8> {
         let source: String = address(source)
             .iter()
             .map(|one| format!("{one:02x}"))
@@ -158,7 +239,7 @@ mod tests {
 
     /// A solicitation with these options and a right checksum.
     fn with_options(options: &[u8]) -> Vec<u8> {
-        let mut packet = solicitation("fe80::ffff:ffff:ffff", "0000");
+        let mut packet = solicitation_of("fe80::ffff:ffff:ffff", "0000");
         packet.extend(options);
         packet[4..6].copy_from_slice(&(8 + options.len() as u16).to_be_bytes());
         let (source, destination) = {
@@ -211,13 +292,19 @@ mod tests {
             ("fe80::5445:5245:444f", "925d"),
             ("fe80::8000:5445:5245:444f", "125d"),
         ] {
-            assert!(is_valid(&solicitation(source, checksum)), "{source}");
+            assert!(is_valid(&solicitation_of(source, checksum)), "{source}");
         }
     }
 
     #[test]
+    fn v15_our_solicitation() {
+        let captured = solicitation_of("fe80::ffff:ffff:ffff", "7d37");
+        assert_eq!(solicitation(&address("fe80::ffff:ffff:ffff"))[..], captured);
+    }
+
+    #[test]
     fn s21_invalid_solicitations() {
-        let valid = solicitation("fe80::ffff:ffff:ffff", "7d37");
+        let valid = solicitation_of("fe80::ffff:ffff:ffff", "7d37");
         let changed = |at: usize, to: u8| {
             let mut packet = valid.clone();
             packet[at] = to;
@@ -225,7 +312,7 @@ mod tests {
         };
         assert!(!is_valid(&changed(7, 254)), "hop limit");
         // With a right checksum.
-        let mut code = solicitation("fe80::ffff:ffff:ffff", "7d36");
+        let mut code = solicitation_of("fe80::ffff:ffff:ffff", "7d36");
         code[41] = 1;
         assert!(!is_valid(&code), "code");
         assert!(!is_valid(&changed(43, 0x38)), "checksum");

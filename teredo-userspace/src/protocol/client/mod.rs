@@ -19,11 +19,7 @@ use std::{
 };
 
 use rand::{SeedableRng as _, rngs::StdRng};
-use teredo_common::{
-    address::Endpoint,
-    time::Instant,
-    wire::{ICMPV6, IPV6_HEADER, ROUTER_ADVERTISEMENT},
-};
+use teredo_common::{address::Endpoint, time::Instant};
 
 pub use config::{Attached, Config, Credentials, Extensions, Network, Refresh, Server};
 pub use statistics::{DropReason, Statistics};
@@ -33,10 +29,12 @@ use crate::{
     wire::{
         encapsulation::{self, Encapsulation},
         ipv6::{self, Header},
+        router,
     },
 };
 use exchange::{Exchange, Way};
 use qualification::Qualification;
+pub(crate) use qualification::solicitation;
 use shared::Shared;
 
 /// Explicit congestion notification: congestion experienced (RFC 3168).
@@ -140,6 +138,12 @@ pub struct Identity {
     pub nat: Nat,
     /// The mapped port is the service port.
     pub port_preserving: bool,
+    /// Where a port mapping protocol made the service port reachable from outside, if that is not
+    /// the endpoint that the server sees: there are nested NATs.
+    pub port_mapping: Option<Endpoint>,
+    /// The outermost NAT has a port mapping for the service port: that of the port mapping
+    /// protocol is the endpoint that the server sees.
+    pub upnp: bool,
     /// The largest IPv6 packet in the tunnel, in octets.
     pub mtu: u16,
     /// The address is one of the tunnel service's: every packet goes to the server (T-11).
@@ -295,7 +299,8 @@ impl Client {
             qualification.handle_secondary(shared, now, from, &parts)?;
             return Ok(None);
         }
-        if to == shared.config.port && is_advertisement(&parts) {
+        let header = Header::parse(parts.packet).map_err(|_| DropReason::Malformed)?;
+        if to == shared.config.port && router::is_advertisement(header, parts.packet) {
             qualification.handle_advertisement(shared, now, from, &parts)?;
             return Ok(None);
         }
@@ -432,9 +437,4 @@ impl Client {
         self.exchange
             .set_identity(&mut self.shared, now, self.identity);
     }
-}
-
-fn is_advertisement(parts: &Encapsulation<'_>) -> bool {
-    let is_icmpv6 = Header::parse(parts.packet).is_ok_and(|header| header.next_header() == ICMPV6);
-    is_icmpv6 && parts.packet.get(IPV6_HEADER) == Some(&ROUTER_ADVERTISEMENT)
 }

@@ -20,6 +20,18 @@ named! {
         NotQualified = "not-qualified",
         /// The port is not open, or not for such a packet.
         Port = "port",
+        /// C-11, C-12: an advertisement that is not from the expected address of the server.
+        AdvertisementSource = "advertisement-source",
+        /// an advertisement that answers no solicitation that is outstanding.
+        AdvertisementNonce = "advertisement-nonce",
+        /// an advertisement without the proof that its sender has the key.
+        AdvertisementAuthentication = "advertisement-authentication",
+        /// C-11: an advertisement that neighbor discovery does not allow, or for another address.
+        AdvertisementInvalid = "advertisement-invalid",
+        /// C-11, C-13: an advertisement whose origin indication is missing or not global unicast.
+        AdvertisementOrigin = "advertisement-origin",
+        /// C-11, T-11: an advertisement without the one prefix that the client may use.
+        AdvertisementPrefix = "advertisement-prefix",
     }
 }
 

@@ -1,6 +1,8 @@
 //! Between the client and its server: qualification, maintenance, the refresh interval and
 //! fail-over (RFC 4380 sections 5.2.1, 5.2.2, 5.2.5 and 5.2.7; RFC 5991).
 
+pub mod solicitation;
+
 use teredo_common::{address::Endpoint, time::Instant};
 
 use super::{Identity, Reason, Server, State, shared::Shared, statistics::DropReason};
