@@ -78,7 +78,7 @@ fn a_million_solicitations_take_no_memory(mode: &str) -> Result<()> {
     })?;
     flood.stop()?;
     // It is done with them when it has answered a client that came after them.
-    let client = scene.start_client()?;
+    let client = scene.start_miredo_client()?;
     let growth = memory(&server)?.saturating_sub(before);
     println!(
         "{mode}: {} answers, {} KiB more for {}",
@@ -138,7 +138,7 @@ fn clients_qualify_at_once(mode: &str, kinds: [Forgery; KINDS]) -> Result<()> {
 fn miredos_client_qualifies_at_once(scene: &Scene) -> Result<()> {
     let site = scene.site();
     let capture = Capture::start(&site.client, "eth0")?;
-    let client = scene.start_client()?;
+    let client = scene.start_miredo_client()?;
     let frames = capture.stop()?.0;
     let solicitations = frames
         .iter()

@@ -22,7 +22,7 @@ fn control() -> Topology {
 #[test]
 fn first_packet_from_a_native_host() -> Result<()> {
     let scene = Scene::new(control())?;
-    let client = scene.start_client()?;
+    let client = scene.start_miredo_client()?;
     let _relay = scene.start_miredo_relay()?;
     Ping::to(client.address()).all_from(&scene.host().namespace)
 }
@@ -31,14 +31,14 @@ fn first_packet_from_a_native_host() -> Result<()> {
 fn first_packet_from_the_client() -> Result<()> {
     let scene = Scene::new(control())?;
     let _relay = scene.start_miredo_relay()?;
-    let _client = scene.start_client()?;
+    let _client = scene.start_miredo_client()?;
     Ping::to(scene.host().address).all_from(&scene.site().client)
 }
 
 #[test]
 fn first_packet_after_the_hole_was_closed() -> Result<()> {
     let scene = Scene::new(control())?;
-    let client = scene.start_client()?;
+    let client = scene.start_miredo_client()?;
     let mut relay = scene.start_miredo_relay()?;
     Ping::to(client.address()).all_from(&scene.host().namespace)?;
     relay.daemon.terminate()?;
@@ -54,7 +54,7 @@ fn ping_and_tcp_both_ways_with_one_arm_and_two() -> Result<()> {
             one_armed,
             ..control()
         })?;
-        let client = scene.start_client()?;
+        let client = scene.start_miredo_client()?;
         let _relay = scene.start_miredo_relay()?;
         let (site, host) = (scene.site(), scene.host());
         Ping::to(client.address())
@@ -75,7 +75,7 @@ fn ping_and_tcp_both_ways_with_one_arm_and_two() -> Result<()> {
 fn every_kind_of_nat_that_teredo_works_behind() -> Result<()> {
     for nat in [NatKind::FullCone, NatKind::AddressRestricted] {
         let scene = Scene::new(Topology { nat, ..control() })?;
-        let client = scene.start_client()?;
+        let client = scene.start_miredo_client()?;
         let _relay = scene.start_miredo_relay()?;
         Ping::to(client.address()).all_from(&scene.host().namespace)?;
         Ping::to(scene.host().address).all_from(&scene.site().client)?;

@@ -42,7 +42,7 @@ fn everything_passes(mode: &str, one_armed: bool) -> Result<()> {
 }
 
 fn everything_passes_in(scene: &Scene, mode: &str) -> Result<()> {
-    let client = scene.start_client()?;
+    let client = scene.start_miredo_client()?;
     let relay = start(scene, mode)?;
     let (site, host) = (scene.site(), scene.host());
 
@@ -159,7 +159,7 @@ fn the_first_packet_of_the_client_passes() -> Result<()> {
             ..Topology::default()
         })?;
         let relay = start(&scene, mode)?;
-        let client = scene.start_client()?;
+        let client = scene.start_miredo_client()?;
         Ping::to(scene.host().address).all_from(&scene.site().client)?;
         let peer = relay
             .peer(client.address())?
@@ -176,7 +176,7 @@ fn clients_behind_cones_are_reached() -> Result<()> {
             nat,
             ..Topology::default()
         })?;
-        let client = scene.start_client()?;
+        let client = scene.start_miredo_client()?;
         let _relay = start(&scene, "native")?;
         Ping::to(client.address()).all_from(&scene.host().namespace)?;
         Ping::to(scene.host().address).all_from(&scene.site().client)?;
@@ -186,7 +186,7 @@ fn clients_behind_cones_are_reached() -> Result<()> {
 
 fn a_silent_peer_expires_and_is_revived(mode: &str) -> Result<()> {
     let scene = scene(false)?;
-    let client = scene.start_client()?;
+    let client = scene.start_miredo_client()?;
     let relay = start(&scene, mode)?;
     let host = &scene.host().namespace;
     Ping::to(client.address()).count(3).all_from(host)?;
@@ -221,7 +221,7 @@ fn a_silent_peer_expires_and_is_revived_without_xdp() -> Result<()> {
 fn packets_up_to_the_mtu_pass_and_larger_ones_are_too_big() -> Result<()> {
     for mode in ["native", "generic", "off"] {
         let scene = scene(false)?;
-        let client = scene.start_client()?;
+        let client = scene.start_miredo_client()?;
         let _relay = start(&scene, mode)?;
         let (site, host) = (scene.site(), &scene.host().namespace);
         let ping = Ping::to(client.address());
@@ -248,7 +248,7 @@ fn packets_up_to_the_mtu_pass_and_larger_ones_are_too_big() -> Result<()> {
 fn hop_limit_1_ends_at_the_relay() -> Result<()> {
     for mode in ["native", "generic", "off"] {
         let scene = scene(false)?;
-        let client = scene.start_client()?;
+        let client = scene.start_miredo_client()?;
         let _relay = start(&scene, mode)?;
         let (site, host) = (scene.site(), scene.host());
         let (outward, inward) = (Ping::to(host.address), Ping::to(client.address()));
@@ -274,7 +274,7 @@ fn hop_limit_1_ends_at_the_relay() -> Result<()> {
 fn restart_under_load(end: impl FnOnce(&mut Teredo) -> Result<()>) -> Result<([u64; 2], bool)> {
     const INTERVAL: Duration = Duration::from_millis(2);
     let scene = scene(false)?;
-    let client = scene.start_client()?;
+    let client = scene.start_miredo_client()?;
     let mut relay = start(&scene, "native")?;
     let (site, host) = (scene.site(), scene.host());
     Ping::to(client.address()).all_from(&host.namespace)?;
@@ -344,7 +344,7 @@ fn traffic_flows_again_after_a_restart() -> Result<()> {
 #[test]
 fn a_clean_end_leaves_nothing_behind() -> Result<()> {
     let scene = scene(false)?;
-    let client = scene.start_client()?;
+    let client = scene.start_miredo_client()?;
     let before = scene.relay_state()?;
     let mut relay = start(&scene, "native")?;
     Ping::to(client.address()).all_from(&scene.host().namespace)?;

@@ -161,7 +161,7 @@ fn a_client_is_connected(mode: &str, relay: Maker) -> Result<()> {
             Maker::Teredo => (Some(scene.start_relay(&scene.relay_config())?), None),
             Maker::Miredo => (None, Some(scene.start_miredo_relay()?)),
         };
-        let client = scene.start_client()?;
+        let client = scene.start_miredo_client()?;
         let (site, host) = (scene.site(), scene.host());
         let inside = Capture::start(&site.client, "eth0")?;
         let outside = Capture::start(&host.namespace, IPV6_INTERFACE)?;
@@ -381,7 +381,7 @@ fn s27_a_drained_server_only_forwards() -> Result<()> {
         let scene = scene(Place::Alone)?;
         let server = start_in(&scene, mode)?;
         let _relay = scene.start_relay(&scene.relay_config())?;
-        let client = scene.start_client()?;
+        let client = scene.start_miredo_client()?;
         let (late, _namespace) = forged(&scene, 4096)?;
         late.qualify(SERVER, SERVER, CLIENT, SERVER)?;
 
@@ -662,7 +662,7 @@ fn both_roles_in_one_process(mode: &str, is_one_port: bool) -> Result<()> {
         let mut roles = node.status()?.roles;
         roles.sort();
         ensure!(roles == ["relay", "server"], "{roles:?}");
-        let client = scene.start_client()?;
+        let client = scene.start_miredo_client()?;
         let (site, host) = (scene.site(), scene.host());
         let inside = Capture::start(&site.client, "eth0")?;
         if client_is_first {

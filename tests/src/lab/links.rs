@@ -26,6 +26,26 @@ pub fn cable(a: (&Namespace, &str), b: (&Namespace, &str)) -> Result<()> {
     Ok(())
 }
 
+/// Makes a bridge that carries everything at once, past the namespace's firewall.
+///
+/// # Errors
+///
+/// When an interface of that name exists.
+pub fn bridge(namespace: &Namespace, name: &str) -> Result<()> {
+    namespace.ip(&format!(
+        "link add {name} type bridge forward_delay 0 mcast_snooping 0"
+    ))?;
+    namespace.ip(&format!("link set {name} up"))?;
+    for table in ["iptables", "ip6tables", "arptables"] {
+        let key = format!("net.bridge.bridge-nf-call-{table}");
+        // Only there while the module br_netfilter is loaded.
+        if namespace.read_sysctl(&key).is_ok() {
+            namespace.sysctl(&key, 0)?;
+        }
+    }
+    Ok(())
+}
+
 /// An internet that is one Ethernet segment: a bridge in a namespace of its own.
 #[derive(Debug)]
 pub struct Internet {
@@ -45,17 +65,7 @@ impl Internet {
     /// When the bridge cannot be made.
     pub fn new(name: &str) -> Result<Self> {
         let namespace = Namespace::new(name)?;
-        namespace.ip(&format!(
-            "link add {BRIDGE} type bridge forward_delay 0 mcast_snooping 0"
-        ))?;
-        namespace.ip(&format!("link set {BRIDGE} up"))?;
-        for table in ["iptables", "ip6tables", "arptables"] {
-            let key = format!("net.bridge.bridge-nf-call-{table}");
-            // Only there while the module br_netfilter is loaded.
-            if namespace.read_sysctl(&key).is_ok() {
-                namespace.sysctl(&key, 0)?;
-            }
-        }
+        bridge(&namespace, BRIDGE)?;
         Ok(Self {
             programs: Vec::new(),
             namespace,

@@ -13,9 +13,10 @@ use anyhow::{Context as _, Result};
 use super::{
     namespace::Namespace,
     process::{Daemon, udp_port_is_open},
+    teredo::client_address,
 };
 
-/// The interface that Miredo's relay and client make.
+/// The interface that Miredo's relay and client make; ours as well.
 pub const INTERFACE: &str = "teredo";
 /// How long a start may take.
 const START: Duration = Duration::from_secs(10);
@@ -122,7 +123,9 @@ impl Client {
         let mut client = Self::start_unqualified(namespace, server, port)?;
         client.address = client
             .daemon
-            .wait_for("it is qualified", QUALIFICATION, || address(namespace))?;
+            .wait_for("it is qualified", QUALIFICATION, || {
+                Ok(client_address(namespace))
+            })?;
         Ok(client)
     }
 
@@ -162,20 +165,4 @@ impl Client {
     pub fn terminate(mut self) -> Result<ExitStatus> {
         self.daemon.terminate()
     }
-}
-
-/// The Teredo address on the client's interface, once the default route through it is there too:
-/// Miredo sets that after the address.
-fn address(namespace: &Namespace) -> Result<Option<Ipv6Addr>> {
-    // There is no such interface yet when `ip` fails.
-    let show = |what: &str| namespace.ip(what).unwrap_or_default();
-    if show(&format!("-6 route show default dev {INTERFACE}")).is_empty() {
-        return Ok(None);
-    }
-    Ok(
-        show(&format!("-6 -o addr show dev {INTERFACE} scope global"))
-            .split_whitespace()
-            .filter_map(|word| word.strip_suffix("/32")?.parse::<Ipv6Addr>().ok())
-            .find(|address| address.segments()[..2] == [0x2001, 0]),
-    )
 }

@@ -19,6 +19,7 @@ pub mod traffic;
 pub mod wait;
 
 pub use capture::Capture;
+pub use links::Internet;
 pub use namespace::Namespace;
 pub use nat::{Nat, NatKind};
 pub use process::Daemon;

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 
 use super::{
-    links::{Internet, cable},
+    links::{Internet, bridge, cable},
     namespace::Namespace,
     process::output,
 };
@@ -54,6 +54,8 @@ impl Nat {
         let namespace = Namespace::new(name)?;
         internet.plug(&namespace, "wan")?;
         namespace.ip(&format!("addr add {wan}/16 dev wan"))?;
+        bridge(&namespace, "lan")?;
+        namespace.ip(&format!("addr add {lan}/24 dev lan"))?;
         namespace.sysctl("net.ipv4.ip_forward", 1)?;
         let nat = Self {
             namespace,
@@ -67,17 +69,17 @@ impl Nat {
         Ok(nat)
     }
 
-    /// Connects the host inside: interface `eth0`, the address given to [`Self::new`], the NAT as
-    /// its default route.
+    /// Connects a host inside: interface `eth0`, an address of the private network, the NAT as its
+    /// default route. All hosts are on one link.
     ///
     /// # Errors
     ///
     /// When the host has an `eth0` already.
-    pub fn connect(&self, host: &Namespace) -> Result<()> {
-        cable((&self.namespace, "lan"), (host, "eth0"))?;
-        self.namespace
-            .ip(&format!("addr add {}/24 dev lan", self.lan))?;
-        host.ip(&format!("addr add {}/24 dev eth0", self.inside.ip()))?;
+    pub fn connect(&self, host: &Namespace, address: Ipv4Addr) -> Result<()> {
+        let port = format!("lan{}", address.octets()[3]);
+        cable((&self.namespace, &port), (host, "eth0"))?;
+        self.namespace.ip(&format!("link set {port} master lan"))?;
+        host.ip(&format!("addr add {address}/24 dev eth0"))?;
         host.ip(&format!("route add default via {}", self.lan))?;
         Ok(())
     }
@@ -100,6 +102,21 @@ impl Nat {
     ///
     /// When nftables refuses the rules.
     pub fn set_kind(&self, kind: NatKind) -> Result<()> {
+        self.load(kind, self.inside.port())
+    }
+
+    /// Starts anew as a port-restricted NAT that maps the service port of the host inside to
+    /// `port`; all mappings are lost.
+    ///
+    /// # Errors
+    ///
+    /// When nftables refuses the rules.
+    pub fn reboot(&self, port: u16) -> Result<()> {
+        self.load(NatKind::PortRestricted, port)
+    }
+
+    /// Maps the service port to `mapped`, if this kind has one mapping.
+    fn load(&self, kind: NatKind, mapped: u16) -> Result<()> {
         let (port, inside) = (self.inside.port(), self.inside);
         let prerouting = match kind {
             NatKind::PortRestricted | NatKind::Symmetric => String::new(),
@@ -108,9 +125,9 @@ impl Nat {
                 format!("iifname wan udp dport {port} ip saddr @seen dnat to {inside};")
             }
         };
-        let random = match kind {
-            NatKind::Symmetric => "fully-random",
-            _ => "",
+        let postrouting = match kind {
+            NatKind::Symmetric => "masquerade fully-random".to_owned(),
+            _ => format!("udp sport {port} masquerade to :{mapped}; oifname wan masquerade"),
         };
         // Unsolicited packets must be dropped: one that is accepted leaves a connection that
         // collides with the later hole punch, which is then given another port.
@@ -120,7 +137,7 @@ impl Nat {
               set seen {{ type ipv4_addr; flags dynamic,timeout; timeout 30s; }}
               chain prerouting {{ type nat hook prerouting priority dstnat; {prerouting} }}
               chain postrouting {{
-                type nat hook postrouting priority srcnat; oifname wan masquerade {random};
+                type nat hook postrouting priority srcnat; oifname wan {postrouting};
               }}
               chain remember {{
                 type filter hook postrouting priority mangle;

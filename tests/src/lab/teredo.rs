@@ -16,12 +16,15 @@ pub use teredo::api::types::{Directions, Paths, Peer, PeerState, Status};
 use toml::{Table, Value};
 
 use super::{
+    miredo::INTERFACE,
     namespace::Namespace,
     process::{Daemon, output},
 };
 
 /// How long a start may take.
 const START: Duration = Duration::from_secs(15);
+/// How long a client may take until it is qualified.
+const QUALIFICATION: Duration = Duration::from_secs(20);
 
 /// Where the `teredo` binary is: `TEREDO_BIN`, else beside this program or, for a test, in the
 /// directory above it.
@@ -126,6 +129,17 @@ impl Teredo {
         let command = run(namespace, &file)?;
         let daemon = Daemon::start("teredo", command, directory)?;
         Ok(Self { daemon, file })
+    }
+
+    /// Waits until the client is qualified and returns its address.
+    ///
+    /// # Errors
+    ///
+    /// When that takes too long, with the end of its log.
+    pub fn qualified(&mut self, namespace: &Namespace) -> Result<Ipv6Addr> {
+        self.daemon.wait_for("it is qualified", QUALIFICATION, || {
+            Ok(client_address(namespace))
+        })
     }
 
     /// Starts a daemon with the same configuration after this one was ended in whatever way, and
@@ -281,4 +295,20 @@ pub fn fast_share(paths: Paths) -> f64 {
 #[must_use]
 pub fn is_trusted(peer: &Peer) -> bool {
     peer.state == PeerState::Trusted
+}
+
+/// The Teredo address of a client's interface, whoever has made the client, once the default route
+/// leads through it.
+#[must_use]
+pub fn client_address(namespace: &Namespace) -> Option<Ipv6Addr> {
+    // There is no such interface yet when `ip` fails.
+    let show = |what: &str| namespace.ip(what).unwrap_or_default();
+    // Miredo sets the route after the address.
+    if show(&format!("-6 route show default dev {INTERFACE}")).is_empty() {
+        return None;
+    }
+    show(&format!("-6 -o addr show dev {INTERFACE} scope global"))
+        .split_whitespace()
+        .filter_map(|word| word.split_once('/')?.0.parse::<Ipv6Addr>().ok())
+        .find(|address| address.segments()[..2] == [0x2001, 0])
 }

@@ -182,7 +182,7 @@ fn play(arguments: &Arguments) -> Result<bool> {
         scene.site().nat.address(),
         arguments.nat
     );
-    let client = scene.start_client()?;
+    let client = scene.start_miredo_client()?;
     println!("Teredo client     {} (Miredo)", client.address());
     println!("native IPv6 host  {}", scene.host().address);
     println!();

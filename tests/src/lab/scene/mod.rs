@@ -14,17 +14,19 @@
 //! server may have its secondary address on an interface of its own, or be in the relay's place.
 //! Miredo accepts only global IPv4 addresses, hence these.
 
+mod build;
+mod roles;
+
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
+pub use self::roles::{Client, Relay, Server};
 use super::{
     capture::Capture,
     links::Internet,
-    miredo,
     namespace::Namespace,
     nat::{Nat, NatKind},
-    teredo::{Config, Teredo},
 };
 
 /// The server's primary address; the secondary one follows it.
@@ -35,8 +37,6 @@ pub const RELAY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(20, 0, 1, 1), 35
 pub const RELAY_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 6, 0, 0, 0, 0, 1);
 /// The server's address on the IPv6 internet.
 pub const SERVER_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 6, 0, 0, 0, 0, 0x53);
-/// The service port of the first client; the next has the next.
-const CLIENT_PORT: u16 = 40001;
 /// The interface of a host on the IPv4 internet.
 pub const IPV4_INTERFACE: &str = "v4";
 /// The interface of a host on the IPv6 internet.
@@ -75,7 +75,7 @@ pub enum Place {
 pub struct Topology {
     /// The relay has one interface for both internets.
     pub one_armed: bool,
-    /// The kind of all NATs.
+    /// The kind of all NATs that the scene has from its start.
     pub nat: NatKind,
     /// How many clients there are, each behind a NAT of its own.
     pub clients: u8,
@@ -121,26 +121,6 @@ pub struct Host {
     pub address: Ipv6Addr,
 }
 
-/// A server that runs.
-#[derive(Debug)]
-pub enum Server {
-    /// Ours.
-    Teredo(Box<Teredo>),
-    /// Miredo's.
-    Miredo(miredo::Server),
-}
-
-impl Server {
-    /// Ours, if it is.
-    #[must_use]
-    pub fn teredo(&self) -> Option<&Teredo> {
-        match self {
-            Self::Teredo(teredo) => Some(teredo),
-            Self::Miredo(_) => None,
-        }
-    }
-}
-
 /// The scene, with a server running if the topology says so. Relay and clients are started by who
 /// uses it, and dropped before it.
 #[derive(Debug)]
@@ -174,7 +154,7 @@ impl Scene {
         } else {
             Some(Internet::new("ipv6")?)
         };
-        let relay = relay_namespace(&mut ipv4, ipv6.as_mut())?;
+        let relay = build::relay(&mut ipv4, ipv6.as_mut())?;
         let server_namespace = match topology.place {
             Place::Relay => {
                 let interface = match topology.one_armed {
@@ -187,15 +167,15 @@ impl Scene {
                 ))?;
                 None
             }
-            place => Some(server_namespace(&mut ipv4, ipv6.as_mut(), place)?),
+            place => Some(build::server(&mut ipv4, ipv6.as_mut(), place)?),
         };
         let native = ipv6.as_ref().unwrap_or(&ipv4);
 
         let hosts = (0..topology.hosts)
-            .map(|number| host(native, number))
+            .map(|number| build::host(native, number))
             .collect::<Result<Vec<_>>>()?;
         let sites = (0..topology.clients)
-            .map(|number| site(&ipv4, number, topology.nat))
+            .map(|number| build::site(&ipv4, number, topology.nat))
             .collect::<Result<Vec<_>>>()?;
         let mut scene = Self {
             server: None,
@@ -221,31 +201,6 @@ impl Scene {
     #[must_use]
     pub fn server_namespace(&self) -> &Namespace {
         self.server_namespace.as_ref().unwrap_or(&self.relay)
-    }
-
-    /// The configuration of our server in this scene; XDP as it can be had.
-    #[must_use]
-    pub fn server_config(&self) -> Config {
-        let addresses = [SERVER, SECONDARY].map(|address| address.to_string());
-        Config::new().set("server.ipv4", addresses.to_vec())
-    }
-
-    /// Starts our server.
-    ///
-    /// # Errors
-    ///
-    /// When it does not come up.
-    pub fn start_server(&self, config: &Config) -> Result<Teredo> {
-        Teredo::start(self.server_namespace(), config)
-    }
-
-    /// Starts Miredo's server.
-    ///
-    /// # Errors
-    ///
-    /// When it does not come up.
-    pub fn start_miredo_server(&self) -> Result<miredo::Server> {
-        miredo::Server::start(self.server_namespace(), SERVER)
     }
 
     /// The first client's site.
@@ -283,62 +238,15 @@ impl Scene {
         }
     }
 
-    /// Starts Miredo's relay.
+    /// Adds a site, whose NAT is of this kind.
     ///
     /// # Errors
     ///
-    /// When it does not come up.
-    pub fn start_miredo_relay(&self) -> Result<miredo::Relay> {
-        miredo::Relay::start(&self.relay, *RELAY.ip(), RELAY.port())
-    }
-
-    /// The configuration of our relay in this scene; XDP as it can be had.
-    #[must_use]
-    pub fn relay_config(&self) -> Config {
-        let mut interfaces = self.relay_interfaces().map(str::to_owned).to_vec();
-        interfaces.dedup();
-        Config::new()
-            .set("relay.ipv4", RELAY.ip().to_string())
-            .set("relay.port", i64::from(RELAY.port()))
-            .set("relay.xdp.interfaces", interfaces)
-    }
-
-    /// The configuration of both roles in one process, in [`Place::Relay`]; the relay's endpoint
-    /// may be that of the server's primary address.
-    #[must_use]
-    pub fn dual_config(&self, relay: SocketAddrV4) -> Config {
-        self.relay_config()
-            .merge(self.server_config())
-            .set("relay.ipv4", relay.ip().to_string())
-            .set("relay.port", i64::from(relay.port()))
-    }
-
-    /// Starts our relay.
-    ///
-    /// # Errors
-    ///
-    /// When it does not come up.
-    pub fn start_relay(&self, config: &Config) -> Result<Teredo> {
-        Teredo::start(&self.relay, config)
-    }
-
-    /// Starts Miredo's client at the first site and waits until it is qualified.
-    ///
-    /// # Errors
-    ///
-    /// When it is not qualified in time.
-    pub fn start_client(&self) -> Result<miredo::Client> {
-        self.start_client_at(self.site())
-    }
-
-    /// Starts Miredo's client at a site and waits until it is qualified.
-    ///
-    /// # Errors
-    ///
-    /// When it is not qualified in time.
-    pub fn start_client_at(&self, site: &Site) -> Result<miredo::Client> {
-        miredo::Client::start(&site.client, SERVER, site.port)
-            .with_context(|| format!("the client behind {}", site.nat.address()))
+    /// When a tool of the system fails.
+    pub fn add_site(&mut self, kind: NatKind) -> Result<()> {
+        let number = u8::try_from(self.sites.len())?;
+        self.sites.push(build::site(&self.ipv4, number, kind)?);
+        Ok(())
     }
 
     /// Adds a host to the IPv4 internet, with one address.
@@ -402,80 +310,4 @@ impl Scene {
             frame.get(12..14) == Some(&[0x08, 0x00])
         })
     }
-}
-
-fn native_address(host: u16) -> Ipv6Addr {
-    let mut segments = RELAY_IPV6.segments();
-    segments[7] = host;
-    segments.into()
-}
-
-fn relay_namespace(ipv4: &mut Internet, ipv6: Option<&mut Internet>) -> Result<Namespace> {
-    let relay = Namespace::new("relay")?;
-    let interfaces = if let Some(ipv6) = ipv6 {
-        ipv4.plug_xdp(&relay, IPV4_INTERFACE)?;
-        ipv6.plug_xdp(&relay, IPV6_INTERFACE)?;
-        [IPV4_INTERFACE, IPV6_INTERFACE]
-    } else {
-        ipv4.plug_xdp(&relay, ONE_ARM)?;
-        [ONE_ARM; 2]
-    };
-    relay.ip_batch(&format!(
-        "addr add {}/16 dev {}
-        addr add {RELAY_IPV6}/64 dev {} nodad",
-        RELAY.ip(),
-        interfaces[0],
-        interfaces[1]
-    ))?;
-    relay.sysctl("net.ipv6.conf.all.forwarding", 1)?;
-    Ok(relay)
-}
-
-fn server_namespace(
-    ipv4: &mut Internet,
-    ipv6: Option<&mut Internet>,
-    place: Place,
-) -> Result<Namespace> {
-    let server = Namespace::new("server")?;
-    ipv4.plug_xdp(&server, IPV4_INTERFACE)?;
-    // Each address is to be found by its own interface only.
-    server.sysctl("net.ipv4.conf.all.arp_ignore", 1)?;
-    server.sysctl("net.ipv4.conf.all.arp_announce", 2)?;
-    let secondary = if place == Place::TwoInterfaces {
-        ipv4.plug_xdp(&server, SECONDARY_INTERFACE)?;
-        format!("{SECONDARY}/32 dev {SECONDARY_INTERFACE}")
-    } else {
-        format!("{SECONDARY}/16 dev {IPV4_INTERFACE}")
-    };
-    ipv6.map_or(&*ipv4, |ipv6| &*ipv6)
-        .plug(&server, IPV6_INTERFACE)?;
-    server.ip_batch(&format!(
-        "addr add {SERVER}/16 dev {IPV4_INTERFACE}
-        addr add {secondary}
-        addr add {SERVER_IPV6}/64 dev {IPV6_INTERFACE} nodad
-        route add 2001::/32 via {RELAY_IPV6}"
-    ))?;
-    Ok(server)
-}
-
-fn host(internet: &Internet, number: u8) -> Result<Host> {
-    let namespace = Namespace::new(&format!("host{number}"))?;
-    let address = native_address(0x10 + u16::from(number));
-    internet.plug(&namespace, IPV6_INTERFACE)?;
-    namespace.ip_batch(&format!(
-        "addr add {address}/64 dev {IPV6_INTERFACE} nodad
-        route add 2001::/32 via {RELAY_IPV6}"
-    ))?;
-    Ok(Host { namespace, address })
-}
-
-fn site(internet: &Internet, number: u8, kind: NatKind) -> Result<Site> {
-    let port = CLIENT_PORT + u16::from(number);
-    let inside = SocketAddrV4::new(Ipv4Addr::new(192, 168, number, 2), port);
-    let wan = Ipv4Addr::new(20, 0, 10 + number, 1);
-    let lan = Ipv4Addr::new(192, 168, number, 1);
-    let nat = Nat::new(&format!("nat{number}"), internet, wan, lan, inside, kind)?;
-    let client = Namespace::new(&format!("client{number}"))?;
-    nat.connect(&client)?;
-    Ok(Site { nat, client, port })
 }
