@@ -71,8 +71,8 @@ pub enum Transmit {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The client is qualified with an address that it did not have: its interface is to have it,
-    /// and no other.
+    /// The client is qualified with an address or an MTU that it did not have: its interface is to
+    /// have them, and no other.
     Qualified(Identity),
     /// The client has no address any more: the interface is to lose it.
     Unqualified,
@@ -134,7 +134,7 @@ pub struct Identity {
     pub mapped: Endpoint,
     /// The server.
     pub server: Server,
-    /// What the NAT is like.
+    /// What the NAT is like. Not looked at for the tunnel service, to which it does not matter.
     pub nat: Nat,
     /// The mapped port is the service port.
     pub port_preserving: bool,
@@ -220,7 +220,7 @@ impl Client {
 
     /// Gives the address back and closes all ports but the service port (Z-01).
     pub fn stop(&mut self, now: Instant) {
-        self.qualification.stop(&mut self.shared, now);
+        self.qualification.stop(&mut self.shared);
         self.settle(now);
     }
 

@@ -54,6 +54,8 @@ pub struct Statistics {
     pub queue_octets: usize,
     /// Times that the client was qualified with a new address.
     pub qualified: u64,
+    /// Solicitations sent, from whatever port.
+    pub solicitations: u64,
     /// Events that nobody took in time.
     pub events_lost: u64,
     dropped: [u64; DropReason::COUNT],
@@ -72,6 +74,7 @@ impl Default for Statistics {
             queue_packets: 0,
             queue_octets: 0,
             qualified: 0,
+            solicitations: 0,
             events_lost: 0,
             dropped: [0; DropReason::COUNT],
             bubbles: [0; Bubble::COUNT],

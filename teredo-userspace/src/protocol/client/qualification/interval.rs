@@ -1,0 +1,365 @@
+//! How long the client may wait between maintenance solicitations (C-44), and finding that out with
+//! a secondary port, so that the service port never has to lose its mapping for it (RFC 4380 section
+//! 5.2.7, requirement C-52).
+
+use std::time::Duration;
+
+use rand::{RngExt as _, rngs::StdRng};
+use teredo_common::{
+    address::{Endpoint, RANDOM_FLAGS, TeredoAddress},
+    time::Instant,
+};
+
+use super::{
+    super::{Event, Identity, Nat, Refresh, Transmit, shared::Shared, statistics::DropReason},
+    inquiry::Inquiry,
+    solicitation::{Advertised, Asked},
+};
+use crate::wire::{bubble, encapsulation::Encapsulation, ipv6::Header, router};
+
+/// The interval until another is found.
+const DEFAULT: Duration = Duration::from_secs(30);
+/// The shortest interval that may be given (C-53).
+const SHORTEST: Duration = Duration::from_secs(5);
+/// What is taken for too long without trying.
+const LONGEST: Duration = Duration::from_secs(120);
+/// What is tried first.
+const FIRST_CANDIDATE: Duration = Duration::from_secs(60);
+/// How long a bubble may take through the server to the secondary port.
+const BUBBLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bubbles until the mapping of the secondary port is taken for lost.
+const BUBBLES: u8 = 4;
+/// The least time between two solicitations of different reasons.
+const GAP: Duration = Duration::from_secs(2);
+/// Ports that are tried.
+const MAX_PORTS: u8 = 8;
+/// Packets that have no business at the secondary port until the measurement is given up.
+const MAX_STRAYS: u8 = 8;
+
+/// The interval, and the measurement of it.
+#[derive(Debug, Default)]
+pub struct Interval {
+    /// What was measured.
+    refresh: Option<Duration>,
+    /// Whose mapping the interval is for.
+    identity: Option<Identity>,
+    measurement: Option<Measurement>,
+}
+
+/// A measurement that goes on.
+#[derive(Debug)]
+struct Measurement {
+    identity: Identity,
+    step: Step,
+    /// The secondary port.
+    port: u16,
+    ports_tried: u8,
+    /// The Teredo address of the secondary port.
+    address: [u8; 16],
+    strays: u8,
+    /// The longest interval that is known to be good.
+    refresh: Duration,
+    /// The shortest interval that is known to be bad.
+    longest: Duration,
+    candidate: Duration,
+}
+
+/// What a measurement waits for.
+#[derive(Debug)]
+enum Step {
+    /// To open the secondary port.
+    Closed(Instant),
+    /// The answer of the primary address.
+    Primary(Inquiry),
+    /// The answer of the secondary address.
+    Secondary(Inquiry),
+    /// The time to solicit the primary address again.
+    Rest(Instant),
+    /// Its answer.
+    Maintenance(Inquiry),
+    /// The end of the candidate interval.
+    Silence(Instant),
+    /// A bubble, of which as many were sent; and when it is late.
+    Bubble(u8, Instant),
+}
+
+/// Whether a measurement goes on.
+enum Progress {
+    Continues,
+    /// It found [`Measurement::refresh`].
+    Found,
+    GivenUp,
+}
+
+impl Interval {
+    /// The secondary port, while it is open.
+    pub fn port(&self) -> Option<u16> {
+        let measurement = self.measurement.as_ref()?;
+        (!matches!(measurement.step, Step::Closed(_))).then_some(measurement.port)
+    }
+
+    /// The time until the next maintenance: drawn anew each time (C-44).
+    pub fn draw(&self, shared: &mut Shared) -> Duration {
+        let refresh = match shared.config.refresh {
+            Refresh::Fixed(interval) => interval.max(SHORTEST),
+            Refresh::Auto => self.refresh.unwrap_or(DEFAULT),
+        };
+        shared.random.random_range(refresh * 3 / 4..=refresh)
+    }
+
+    /// The client is qualified. What was measured remains good as long as the address is the same.
+    pub fn follow(&mut self, shared: &mut Shared, now: Instant, identity: Identity) {
+        if self
+            .identity
+            .is_some_and(|one| one.address == identity.address)
+        {
+            return;
+        }
+        self.reset(shared);
+        self.identity = Some(identity);
+        if shared.config.refresh == Refresh::Auto && !identity.tunnel {
+            let port = pick_port(&mut shared.random, shared.config.port);
+            self.measurement = Some(Measurement {
+                identity,
+                step: Step::Closed(now + GAP),
+                port,
+                ports_tried: 1,
+                address: [0; 16],
+                strays: 0,
+                refresh: DEFAULT,
+                longest: LONGEST,
+                candidate: FIRST_CANDIDATE,
+            });
+        }
+    }
+
+    /// The mapping or the network is another (C-52): back to the start.
+    pub fn reset(&mut self, shared: &mut Shared) {
+        self.close(shared);
+        self.refresh = None;
+        self.identity = None;
+    }
+
+    fn close(&mut self, shared: &mut Shared) {
+        if let Some(port) = self.port() {
+            shared.transmits.push_back(Transmit::ClosePort(port));
+        }
+        self.measurement = None;
+    }
+
+    /// A port could not be opened.
+    pub fn port_failed(&mut self, shared: &mut Shared, now: Instant, port: u16) {
+        if self.port() != Some(port) {
+            return;
+        }
+        let measurement = self.measurement.take();
+        self.measurement = measurement.filter(|one| one.ports_tried < MAX_PORTS);
+        if let Some(measurement) = &mut self.measurement {
+            measurement.ports_tried += 1;
+            measurement.port = pick_port(&mut shared.random, shared.config.port);
+            measurement.open(shared, now);
+        }
+    }
+
+    /// Takes what came to the secondary port.
+    pub fn handle_datagram(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        from: Endpoint,
+        parts: &Encapsulation<'_>,
+    ) -> Result<(), DropReason> {
+        let measurement = self.measurement.as_mut().ok_or(DropReason::Port)?;
+        let taken = measurement.handle_datagram(shared, now, from, parts);
+        let (progress, result) = match taken {
+            Ok(progress) => (progress, Ok(())),
+            Err(reason) => (measurement.stray(now), Err(reason)),
+        };
+        self.settle(shared, progress);
+        result
+    }
+
+    pub fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) {
+        if let Some(measurement) = &mut self.measurement {
+            let progress = measurement.handle_timeout(shared, now);
+            self.settle(shared, progress);
+        }
+    }
+
+    /// When [`Interval::handle_timeout`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.measurement.as_ref().map(Measurement::deadline)
+    }
+
+    fn settle(&mut self, shared: &mut Shared, progress: Progress) {
+        match progress {
+            Progress::Continues => return,
+            Progress::GivenUp => {}
+            Progress::Found => {
+                self.refresh = self.measurement.as_ref().map(|one| one.refresh);
+                if let Some(refresh) = self.refresh {
+                    shared.emit(Event::RefreshFound(refresh));
+                }
+            }
+        }
+        self.close(shared);
+    }
+}
+
+impl Measurement {
+    fn deadline(&self) -> Instant {
+        match &self.step {
+            Step::Closed(at) | Step::Rest(at) | Step::Silence(at) | Step::Bubble(_, at) => *at,
+            Step::Primary(inquiry) | Step::Secondary(inquiry) | Step::Maintenance(inquiry) => {
+                inquiry.deadline()
+            }
+        }
+    }
+
+    /// Opens the port and qualifies it as the service port was.
+    fn open(&mut self, shared: &mut Shared, now: Instant) {
+        shared.transmits.push_back(Transmit::OpenPort(self.port));
+        self.step = Step::Primary(self.ask(shared, now, Asked::Primary));
+    }
+
+    fn ask(&self, shared: &mut Shared, now: Instant, asked: Asked) -> Inquiry {
+        let cone = self.identity.nat == Nat::Cone;
+        Inquiry::start(shared, now, self.port, self.identity.server, asked, cone)
+    }
+
+    fn handle_datagram(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        from: Endpoint,
+        parts: &Encapsulation<'_>,
+    ) -> Result<Progress, DropReason> {
+        let header = Header::parse(parts.packet).map_err(|_| DropReason::Malformed)?;
+        if router::is_advertisement(header, parts.packet) {
+            return self.handle_advertisement(shared, now, from, parts);
+        }
+        let is_ours = header.is_bubble()
+            && from == self.identity.server.primary()
+            && header.source() == self.identity.address.octets()
+            && header.destination() == self.address;
+        match self.step {
+            Step::Bubble(..) if is_ours => Ok(self.judge(shared, now, true)),
+            // The answer to one that was sent before.
+            Step::Rest(_) | Step::Maintenance(_) if is_ours => Ok(Progress::Continues),
+            _ => Err(DropReason::Port),
+        }
+    }
+
+    fn handle_advertisement(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        from: Endpoint,
+        parts: &Encapsulation<'_>,
+    ) -> Result<Progress, DropReason> {
+        let (Step::Primary(inquiry) | Step::Secondary(inquiry) | Step::Maintenance(inquiry)) =
+            &self.step
+        else {
+            return Err(DropReason::AdvertisementNonce);
+        };
+        let advertised = inquiry.verify(&shared.config, from, parts)?;
+        if advertised.tunnel.is_some() {
+            return Err(DropReason::AdvertisementPrefix);
+        }
+        self.step = match self.step {
+            // A NAT that is symmetric keeps the primary address's mapping by itself: the silence
+            // begins with that address in any case.
+            Step::Primary(_) if self.identity.nat != Nat::Cone => {
+                Step::Secondary(self.ask(shared, now, Asked::Secondary))
+            }
+            Step::Primary(_) | Step::Secondary(_) => Step::Rest(now + GAP),
+            _ => {
+                self.address = self.address_at(shared, &advertised);
+                Step::Silence(now + self.candidate)
+            }
+        };
+        Ok(Progress::Continues)
+    }
+
+    /// The Teredo address of the secondary port.
+    fn address_at(&self, shared: &mut Shared, advertised: &Advertised) -> [u8; 16] {
+        let fields = TeredoAddress {
+            prefix: shared.config.prefix,
+            server: self.identity.server.primary,
+            flags: shared.random.random::<u16>() & RANDOM_FLAGS,
+            mapped: advertised.mapped,
+        };
+        fields.encode().octets()
+    }
+
+    /// A packet came that may have kept the mapping alive: the silence begins anew (DEC-12).
+    fn stray(&mut self, now: Instant) -> Progress {
+        if matches!(self.step, Step::Silence(_)) {
+            self.strays += 1;
+            self.step = Step::Rest(now + GAP);
+        }
+        if self.strays > MAX_STRAYS {
+            return Progress::GivenUp;
+        }
+        Progress::Continues
+    }
+
+    fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) -> Progress {
+        if now < self.deadline() {
+            return Progress::Continues;
+        }
+        match &mut self.step {
+            Step::Closed(_) => self.open(shared, now),
+            Step::Rest(_) => self.step = Step::Maintenance(self.ask(shared, now, Asked::Primary)),
+            Step::Primary(inquiry) | Step::Secondary(inquiry) | Step::Maintenance(inquiry) => {
+                if !inquiry.handle_timeout(shared, now) {
+                    return Progress::GivenUp;
+                }
+            }
+            Step::Silence(_) => self.send_bubble(shared, now, 1),
+            Step::Bubble(BUBBLES.., _) => return self.judge(shared, now, false),
+            &mut Step::Bubble(sent, _) => self.send_bubble(shared, now, sent + 1),
+        }
+        Progress::Continues
+    }
+
+    /// Sends a bubble from the service port to the secondary one, through the server: it comes
+    /// back in if the NAT still has the mapping.
+    fn send_bubble(&mut self, shared: &mut Shared, now: Instant, number: u8) {
+        let bubble = bubble::build(&self.identity.address.octets(), &self.address);
+        let (port, server) = (shared.config.port, self.identity.server.primary());
+        shared.send(port, server, bubble.to_vec());
+        self.step = Step::Bubble(number, now + BUBBLE_TIMEOUT);
+    }
+
+    /// Whether the mapping lived through the candidate interval decides upon the next one. Ends
+    /// after success as well as after failure (DEC-13).
+    fn judge(&mut self, shared: &mut Shared, now: Instant, is_good: bool) -> Progress {
+        if is_good {
+            self.refresh = self.candidate;
+        } else {
+            self.longest = self.candidate;
+        }
+        if self.refresh * 4 >= self.longest * 3 {
+            return Progress::Found;
+        }
+        let middle = (self.refresh + self.longest) / 2;
+        self.candidate = if is_good {
+            middle.min(self.refresh * 2)
+        } else {
+            middle
+        };
+        self.step = Step::Maintenance(self.ask(shared, now, Asked::Primary));
+        Progress::Continues
+    }
+}
+
+/// A port of the dynamic range that is not the service port.
+fn pick_port(random: &mut StdRng, service_port: u16) -> u16 {
+    loop {
+        let port = random.random_range(49152..=u16::MAX);
+        if port != service_port {
+            return port;
+        }
+    }
+}
