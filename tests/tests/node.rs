@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, Map, MapData};
 use teredo::{
     api::Handle,
-    config::Config,
+    config::{Config, secrets::Secrets},
     metrics::{Path as Way, Snapshot},
     node::Node,
 };
@@ -64,7 +64,7 @@ impl Running {
         let (started, handle) = std::sync::mpsc::channel();
         let thread = namespace.spawn(move || {
             runtime()?.block_on(async {
-                let node = Node::start(config, Vec::new()).await?;
+                let node = Node::start(config, Secrets::default()).await?;
                 started.send(node.handle())?;
                 let (stop, crash) = (Notify::new(), Notify::new());
                 let end = async {

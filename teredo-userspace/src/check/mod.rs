@@ -3,6 +3,7 @@
 //! `teredo check` shows all of it; `teredo run` refuses to start at the first trouble.
 
 mod api;
+mod client;
 mod fast_path;
 mod ipv4;
 mod ipv6;
@@ -20,14 +21,13 @@ use std::time::SystemTime;
 use aya::util::nr_cpus;
 
 use crate::{
-    api::{client, types::Status},
+    api::{self as daemon, types::Status},
     config::{
         Config,
         memory::{Memory, Octets},
-        secrets,
+        secrets::{self, Secrets},
     },
     privileges::capabilities,
-    protocol::server::Client,
 };
 use network::Network;
 pub use report::{Finding, Report, Verdict};
@@ -42,10 +42,10 @@ struct Host<'a> {
 
 /// Looks at everything that this configuration needs. Needs a tokio runtime.
 ///
-/// `clients` is what [`secrets::load`] has read; `after_sunset` lets roles start whose day has come.
+/// `secrets` is what [`secrets::load`] has read; `after_sunset` lets roles start whose day has come.
 pub async fn examine(
     config: &Config,
-    clients: Result<&[Client], &secrets::Error>,
+    secrets: Result<&Secrets, &secrets::Error>,
     after_sunset: bool,
 ) -> Report {
     let cpus = nr_cpus().map_or(1, |cpus| cpus as u64);
@@ -76,8 +76,11 @@ pub async fn examine(
         ipv6::examine(&host, relay, &mut report);
     }
     if let Some(section) = &config.server {
-        keys(clients, &mut report);
+        keys(secrets, &mut report);
         server::examine(&host, section, endpoint, &mut report);
+    }
+    if let Some(client) = &config.client {
+        client::examine(&host, client, secrets, &mut report).await;
     }
     fast_path::examine(&host, &mut report).await;
     api::examine(&host, &mut report);
@@ -90,7 +93,7 @@ async fn is_running(config: &Config) -> bool {
     let Some(address) = config.node.api.first() else {
         return false;
     };
-    let Ok(body) = client::get(address, "/status").await else {
+    let Ok(body) = daemon::client::get(address, "/status").await else {
         return false;
     };
     serde_json::from_slice::<Status>(&body).is_ok_and(|status| status.name == config.node.name)
@@ -107,8 +110,8 @@ fn permissions(host: &Host<'_>, report: &mut Report) {
     }
 }
 
-fn keys(clients: Result<&[Client], &secrets::Error>, report: &mut Report) {
-    match clients {
+fn keys(secrets: Result<&Secrets, &secrets::Error>, report: &mut Report) {
+    match secrets.map(|secrets| &*secrets.clients) {
         Ok([]) => {}
         Ok([_]) => report.fine("keys", "of 1 client"),
         Ok(clients) => report.fine("keys", format!("of {} clients", clients.len())),

@@ -36,8 +36,8 @@ struct Summary<'a> {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let Start { file, after_sunset } = &arguments.start;
     let config = file.load()?;
-    let clients = secrets::load(&config);
-    let examination = check::examine(&config, clients.as_deref(), *after_sunset);
+    let secrets = secrets::load(&config);
+    let examination = check::examine(&config, secrets.as_ref(), *after_sunset);
     let report = start_runtime()?.block_on(examination);
     let troubles = report.troubles().count();
     if arguments.json {

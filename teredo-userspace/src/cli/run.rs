@@ -17,10 +17,12 @@ use super::{Start, check::first_trouble, start_runtime};
 use crate::{
     api::{self, Handle},
     check,
-    config::{Config, secrets},
+    config::{
+        Config,
+        secrets::{self, Secrets},
+    },
     node::Node,
     privileges,
-    protocol::server::Client,
 };
 
 /// The exit code of a process that a signal ended, as shells tell it, less the signal's number.
@@ -37,13 +39,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let config = arguments.start.file.load()?;
     start_log(&config.node.log)?;
     // Before somebody else runs this who may not read them.
-    let clients = secrets::load(&config);
+    let secrets = secrets::load(&config);
     // Before there is a second thread, see `Plan::carry_out`.
     if let Some(plan) = privileges::plan(&config)? {
         plan.carry_out(&config)?;
     }
     let runtime = start_runtime()?;
-    let result = runtime.block_on(daemon(config, clients, arguments.start.after_sunset));
+    let result = runtime.block_on(daemon(config, secrets, arguments.start.after_sunset));
     // Nothing that still waits for a slow reader of the API holds up the end.
     runtime.shutdown_background();
     result
@@ -66,16 +68,16 @@ fn start_log(filter: &str) -> Result<()> {
 
 async fn daemon(
     config: Config,
-    clients: Result<Vec<Client>, secrets::Error>,
+    secrets: Result<Secrets, secrets::Error>,
     after_sunset: bool,
 ) -> Result<()> {
     // From here on no signal ends the process halfway.
     let mut signals = Signals::new()?;
-    let report = check::examine(&config, clients.as_deref(), after_sunset).await;
+    let report = check::examine(&config, secrets.as_ref(), after_sunset).await;
     first_trouble(&report)?;
     let listeners = api::listen(&config.node.api)?;
     let name = config.node.name.clone();
-    let node = Node::start(config, clients?).await?;
+    let node = Node::start(config, secrets?).await?;
     let handle = node.handle();
     let server = tokio::spawn(api::serve(listeners, handle.clone()));
     let watchdog = tokio::spawn(feed_watchdog(handle));

@@ -1,5 +1,7 @@
 //! What is wrong with a file although each of its values is right.
 
+mod client;
+
 use std::collections::{HashMap, HashSet};
 
 use teredo_common::scope::is_global_unicast;
@@ -20,7 +22,25 @@ pub fn check(config: &Config, document: &Document<'_>) -> Result<(), Error> {
     if let (Some(relay), Some(server)) = (&config.relay, &config.server) {
         both(relay, server, document)?;
     }
+    if let Some(section) = &config.client {
+        client_alone(config, document)?;
+        client::check(section, document)?;
+    }
     Ok(())
+}
+
+/// A client is where native IPv6 is not, the others are where it is.
+fn client_alone(config: &Config, document: &Document<'_>) -> Result<(), Error> {
+    let other = match (&config.relay, &config.server) {
+        (Some(_), _) => "relay",
+        (_, Some(_)) => "server",
+        (None, None) => return Ok(()),
+    };
+    let conflict = format!(
+        "[client] and [{other}] are in one file, but a {other} needs the native IPv6 that a client \
+         does without: remove one of them"
+    );
+    Err(document.conflict("client", "server", conflict))
 }
 
 /// A served network of which every address is refused anyway.

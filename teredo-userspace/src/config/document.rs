@@ -9,7 +9,7 @@ use toml::{
 
 use super::{
     error::{Error, Place},
-    keys::{KEYS, LATER_ROLES, REPEATED, REQUIRED, ROLES, SECTIONS},
+    keys::{KEYS, REPEATED, REQUIRED, ROLES, SECTIONS},
 };
 
 /// The longest piece of a wrong value that a message repeats, in characters.
@@ -43,17 +43,8 @@ impl<'a> Document<'a> {
         self.find(section, 0, key).is_some()
     }
 
-    /// Refuses files with roles that this version does not have, or with none.
+    /// Refuses files without any role.
     pub fn check_roles(&self) -> Result<(), Error> {
-        for (key, _) in &self.root {
-            let name: &str = key.get_ref();
-            if LATER_ROLES.contains(&name) {
-                return Err(Error::Role {
-                    place: self.place(key.span().start),
-                    role: name.to_owned(),
-                });
-            }
-        }
         if self
             .root
             .iter()

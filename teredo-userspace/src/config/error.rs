@@ -67,21 +67,10 @@ pub enum Error {
         /// Both, and the mend.
         conflict: String,
     },
-    /// A role that this version does not have.
-    #[error(
-        "{place}: this version has no role {role}; remove the section [{role}], or run it with a \
-         version that has it"
-    )]
-    Role {
-        /// File and line.
-        place: Place,
-        /// The section.
-        role: String,
-    },
     /// No role at all.
     #[error(
-        "{}: no section [relay] or [server], so there is nothing to run; the line \"[relay]\" alone \
-         makes a relay with default settings", .file.display()
+        "{}: no section [relay], [server] or [client], so there is nothing to run; the line \"[relay]\" \
+         alone makes a relay with default settings", .file.display()
     )]
     NoRole {
         /// The file.

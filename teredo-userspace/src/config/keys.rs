@@ -27,6 +27,9 @@ const DATE: &str = "a date such as \"2030-12-31\", or \"\"";
 const RATE: &str = "a number per second, 1 to 100000000";
 const BURST: &str = "a number of packets, 1 to 1000000";
 const XDP_MODE: &str = "\"auto\", \"native\", \"generic\" or \"off\"";
+const ALGORITHM: &str = "\"hmac-md5\" or \"hmac-sha1\"";
+const QUEUE_PER_PEER: &str = "a number of packets, 1 to 256";
+const QUEUE_TOTAL_BYTES: &str = "a number of octets, 65536 to 1073741824";
 const INTERFACES: &str =
     "a list of at most 64 different interface names, such as [\"eth0\"], or []";
 
@@ -71,12 +74,8 @@ pub const KEYS: &[Key] = &[
     key("relay", "host-specific", SWITCH),
     key("relay", "ipv4-scope", SCOPE),
     key("relay", "max-peers", "a number of peers, 16 to 4194304"),
-    key("relay", "queue-per-peer", "a number of packets, 1 to 256"),
-    key(
-        "relay",
-        "queue-total-bytes",
-        "a number of octets, 65536 to 1073741824",
-    ),
+    key("relay", "queue-per-peer", QUEUE_PER_PEER),
+    key("relay", "queue-total-bytes", QUEUE_TOTAL_BYTES),
     key("relay", "route", SWITCH),
     key("relay", "sunset", DATE),
     key("relay.xdp", "mode", XDP_MODE),
@@ -123,11 +122,7 @@ pub const KEYS: &[Key] = &[
         "id",
         "1 to 255 octets as text, or \"hex:\" and their hexadecimal digits",
     ),
-    key(
-        "server.client",
-        "algorithm",
-        "\"hmac-md5\" or \"hmac-sha1\"",
-    ),
+    key("server.client", "algorithm", ALGORITHM),
     key(
         "server.client",
         "secret-file",
@@ -144,6 +139,56 @@ pub const KEYS: &[Key] = &[
         "a global unicast IPv6 prefix of 64 bits outside of Teredo that no other client has, such as \
          \"2001:db8:1:2::/64\", or \"\"",
     ),
+    key(
+        "client",
+        "server",
+        "a server's name or unicast IPv4 address, with a colon and a port unless that is 3544, such \
+         as \"teredo.example.net\", or a list of at most 16 different such",
+    ),
+    key(
+        "client",
+        "secondary",
+        "\"auto\" or a unicast IPv4 address, such as \"198.51.100.2\"",
+    ),
+    key("client", "port", "a UDP port, or 0 for any, 0 to 65535"),
+    key("client", "tun", INTERFACE),
+    key("client", "only-without-ipv6", SWITCH),
+    key("client", "default-route", SWITCH),
+    key(
+        "client",
+        "refresh",
+        "\"auto\" or a number of seconds, 5 to 900",
+    ),
+    key("client", "port-mapping", SWITCH),
+    key("client", "local-discovery", SWITCH),
+    key("client", "ipv4-scope", SCOPE),
+    key(
+        "client",
+        "id",
+        "1 to 255 octets as text, or \"hex:\" and their hexadecimal digits, or \"\"",
+    ),
+    key("client", "algorithm", ALGORITHM),
+    key(
+        "client",
+        "secret-file",
+        "an absolute path, such as \"/etc/teredo/alice.key\", or \"\"",
+    ),
+    key("client", "allow-tunnel", SWITCH),
+    key("client", "symmetric", SWITCH),
+    key("client", "port-preserving", SWITCH),
+    key("client", "sequential", SWITCH),
+    key("client", "hairpinning", SWITCH),
+    key("client", "load-reduction", SWITCH),
+    key("client", "cone-probe", SWITCH),
+    key("client", "draft-flags", SWITCH),
+    key("client", "random-link-local", SWITCH),
+    key("client", "honor-cone", SWITCH),
+    key("client", "legacy-server", SWITCH),
+    key("client", "legacy-prefix", SWITCH),
+    key("client", "accept-unsolicited", SWITCH),
+    key("client", "max-peers", "a number of peers, 16 to 65536"),
+    key("client", "queue-per-peer", QUEUE_PER_PEER),
+    key("client", "queue-total-bytes", QUEUE_TOTAL_BYTES),
 ];
 
 /// Keys without default.
@@ -151,6 +196,7 @@ pub const REQUIRED: &[(&str, &str)] = &[
     ("server", "ipv4"),
     ("server.client", "id"),
     ("server.client", "secret-file"),
+    ("client", "server"),
 ];
 
 /// The sections that there are.
@@ -161,13 +207,11 @@ pub const SECTIONS: &[&str] = &[
     "server",
     "server.xdp",
     "server.client",
+    "client",
 ];
 
 /// The sections that may be there several times, written with two brackets.
 pub const REPEATED: &[&str] = &["server.client"];
 
 /// The sections that make a role run.
-pub const ROLES: &[&str] = &["relay", "server"];
-
-/// Sections of roles that this version does not run.
-pub const LATER_ROLES: &[&str] = &["client"];
+pub const ROLES: &[&str] = &["relay", "server", "client"];

@@ -5,6 +5,7 @@
 //! what is permitted.
 
 mod checks;
+mod client;
 mod document;
 mod error;
 mod fast_path;
@@ -13,6 +14,7 @@ pub mod memory;
 mod relay;
 pub mod secrets;
 mod server;
+mod server_name;
 mod values;
 
 use std::{
@@ -25,15 +27,17 @@ use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 use teredo_common::address::ServicePrefix;
 
+pub use client::{CLIENT_MAX_PEERS, Client, REFRESH, SERVERS_MAX};
 use document::Document;
 pub use error::Error;
 pub use fast_path::FastPath;
 pub use relay::{MAX_PEERS, MTU, QUEUE_PER_PEER, QUEUE_TOTAL_BYTES, Relay, Xdp};
 pub use server::{
-    ALLOW_MAX, BURST, Client, EXTRA_PREFIXES_MAX, ICMPV6_PAYLOAD, RATE, RETIRED_SECRETS_MAX,
-    Server, ServerXdp,
+    ALLOW_MAX, BURST, EXTRA_PREFIXES_MAX, ICMPV6_PAYLOAD, RATE, RETIRED_SECRETS_MAX, Server,
+    ServerClient, ServerXdp,
 };
-pub use values::{ApiAddress, ClientId, Ipv4Choice, OuterChecksum, XdpMode};
+pub use server_name::{ServerHost, ServerName};
+pub use values::{ApiAddress, ClientId, Ipv4Choice, OuterChecksum, RefreshInterval, XdpMode};
 
 /// Where the configuration is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/teredo/teredo.toml";
@@ -49,6 +53,8 @@ pub struct Config {
     pub relay: Option<Relay>,
     /// The server role, if it runs.
     pub server: Option<Server>,
+    /// The client role, if it runs.
+    pub client: Option<Client>,
 }
 
 /// `[node]`: what all roles share.
@@ -65,7 +71,7 @@ pub struct Node {
     #[serde(deserialize_with = "values::log_filter")]
     pub log: String,
     /// Where the API listens; empty: nowhere.
-    #[serde(with = "values::api")]
+    #[serde(with = "values::one_or_many")]
     pub api: Vec<ApiAddress>,
     /// The user to run as after the start; empty: stay who started it.
     #[serde(deserialize_with = "values::user_name")]

@@ -15,9 +15,9 @@ use nix::{
 };
 use thiserror::Error;
 
-use super::{Config, values::from_hexadecimal};
+use super::{ClientId, Config, values::from_hexadecimal};
 use crate::{
-    protocol::server::Client,
+    protocol::{client::Credentials, server::Client},
     wire::authentication::{Algorithm, Key, MIN_SECRET},
 };
 
@@ -82,36 +82,56 @@ pub enum Refusal {
     Long,
 }
 
-/// Reads the keys of all clients of the server; none without a server. Call it while the process
-/// still is who started it.
+/// The keys of all roles.
+#[derive(Debug, Default)]
+pub struct Secrets {
+    /// Those of the server's clients.
+    pub clients: Vec<Client>,
+    /// What the client role proves itself with.
+    pub credentials: Option<Credentials>,
+}
+
+/// Reads the keys that a configuration names. Call it while the process still is who started it.
 ///
 /// # Errors
 ///
 /// For the first file that is refused.
-pub fn load(config: &Config) -> Result<Vec<Client>, Error> {
+pub fn load(config: &Config) -> Result<Secrets, Error> {
     let owners = owners(&config.node.user);
-    let clients = config.server.iter().flat_map(|server| &server.clients);
-    clients
-        .map(|client| {
-            let key = |file: &PathBuf| {
-                read(client.algorithm, file, &owners).map_err(|refusal| Error {
-                    client: client.id.to_string(),
-                    file: file.clone(),
-                    refusal,
-                })
-            };
-            Ok(Client {
-                id: client.id.octets().to_vec(),
-                key: key(&client.secret_file)?,
-                retired: client
-                    .retired_secret_files
-                    .iter()
-                    .map(key)
-                    .collect::<Result<_, _>>()?,
-                prefix: client.prefix,
-            })
+    let key = |id: &ClientId, algorithm, file: &PathBuf| {
+        read(algorithm, file, &owners).map_err(|refusal| Error {
+            client: id.to_string(),
+            file: file.clone(),
+            refusal,
         })
-        .collect()
+    };
+    let clients = config.server.iter().flat_map(|server| &server.clients);
+    let clients = clients.map(|client| {
+        let key = |file| key(&client.id, client.algorithm, file);
+        Ok(Client {
+            id: client.id.octets().to_vec(),
+            key: key(&client.secret_file)?,
+            retired: client
+                .retired_secret_files
+                .iter()
+                .map(key)
+                .collect::<Result<_, _>>()?,
+            prefix: client.prefix,
+        })
+    });
+    let clients = clients.collect::<Result<_, _>>()?;
+    let own = config.client.as_ref();
+    let own = own.and_then(|own| Some((own, own.id.as_ref()?, own.secret_file.as_ref()?)));
+    let credentials = own.map(|(own, id, file)| {
+        Ok(Credentials {
+            id: id.octets().to_vec(),
+            key: key(id, own.algorithm, file)?,
+        })
+    });
+    Ok(Secrets {
+        clients,
+        credentials: credentials.transpose()?,
+    })
 }
 
 /// Who may own files with keys: root, who runs this, and who the daemon will become.
@@ -212,7 +232,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let file = write(&directory, "new", &format!("{DIGITS}\n"), 0o600);
         let retired = write(&directory, "old", &DIGITS.to_uppercase(), 0o400);
-        let clients = load(&config(&file, &retired)).unwrap();
+        let clients = load(&config(&file, &retired)).unwrap().clients;
         let [client] = &*clients else {
             panic!("{clients:?}");
         };
@@ -315,6 +335,24 @@ mod tests {
         let link = directory.path().join("link");
         std::os::unix::fs::symlink(linked, &link).unwrap();
         assert!(read(Algorithm::HmacMd5, &link, &owners).is_ok());
+    }
+
+    #[test]
+    fn a01_the_clients_own_key_comes_from_a_file_too() {
+        let directory = TempDir::new().unwrap();
+        let file = write(&directory, "own", DIGITS, 0o600);
+        let config = |rest: &str| {
+            let text = format!("[client]\nserver = \"9.0.0.1\"\n{rest}");
+            Config::parse(&text, Path::new("teredo.toml")).unwrap()
+        };
+        assert!(load(&config("")).unwrap().credentials.is_none());
+        let own = config(&format!("id = \"hex:00ff\"\nsecret-file = {file:?}"));
+        let secrets = load(&own).unwrap();
+        assert_eq!(secrets.credentials.as_ref().unwrap().id, [0, 255]);
+        assert!(!format!("{secrets:?}").contains("2233"));
+        fs::remove_file(&file).unwrap();
+        let sentence = load(&own).unwrap_err().to_string();
+        assert!(sentence.starts_with("the key of client hex:00ff, "));
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub struct Server {
     pub xdp: ServerXdp,
     /// Clients with a key, in the order of the file.
     #[serde(rename = "client")]
-    pub clients: Vec<Client>,
+    pub clients: Vec<ServerClient>,
 }
 
 /// `[server.xdp]`: the fast path.
@@ -101,7 +101,7 @@ pub struct ServerXdp {
 /// `[[server.client]]`: a client with a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Client {
+pub struct ServerClient {
     /// What it calls itself in the authentication encapsulation.
     #[serde(with = "values::text")]
     pub id: ClientId,

@@ -26,7 +26,7 @@ fn relay_alone() -> Config {
 /// Every role and section with default settings, and what has no default as the documentation has
 /// it.
 fn everything() -> Config {
-    let alice = Client {
+    let alice = ServerClient {
         id: "alice".parse().unwrap(),
         algorithm: Algorithm::HmacMd5,
         secret_file: "/etc/teredo/alice.key".into(),
@@ -40,7 +40,16 @@ fn everything() -> Config {
     };
     Config {
         server: Some(server),
+        client: Some(client_alone()),
         ..relay_alone()
+    }
+}
+
+/// A client with default settings.
+fn client_alone() -> Client {
+    Client {
+        servers: vec!["teredo.example.net".parse().unwrap()],
+        ..Client::default()
     }
 }
 
@@ -49,11 +58,25 @@ fn defaults_are_those_of_the_documentation() {
     let (_, rest) = DOCUMENTATION
         .split_once("Every key with its default")
         .unwrap();
-    let (_, rest) = rest.split_once("```toml\n").unwrap();
-    let (defaults, _) = rest.split_once("```").unwrap();
-    assert_eq!(parse(defaults).unwrap(), everything());
+    // A client is in no file with the others.
+    let mut blocks = rest.split("```toml\n").skip(1);
+    let mut next = || blocks.next().unwrap().split_once("```").unwrap().0;
+    let (others, client) = (next(), next());
+    let expected = Config {
+        client: None,
+        ..everything()
+    };
+    assert_eq!(parse(others).unwrap(), expected);
+    let expected = Config {
+        client: Some(client_alone()),
+        ..Config::default()
+    };
+    assert_eq!(parse(client).unwrap(), expected);
+    assert_eq!(parse(CLIENT_ALONE).unwrap(), expected);
     let (mut there, mut all) = (BTreeSet::new(), BTreeSet::new());
-    collect("", &defaults.parse().unwrap(), &mut there);
+    for block in [others, client] {
+        collect("", &block.parse().unwrap(), &mut there);
+    }
     collect("", &everything().to_toml().parse().unwrap(), &mut all);
     assert_eq!(there, all);
     assert_eq!(parse("[relay]").unwrap(), relay_alone());
@@ -62,6 +85,7 @@ fn defaults_are_those_of_the_documentation() {
                   id = \"alice\"\nsecret-file = \"/etc/teredo/alice.key\"";
     let expected = Config {
         relay: None,
+        client: None,
         ..everything()
     };
     assert_eq!(parse(server).unwrap(), expected);
@@ -208,6 +232,10 @@ fn messages_say_the_bounds_that_are_checked() {
         ("server", "total-rate", RATE),
         ("server", "burst", BURST),
         ("server", "network-burst", BURST),
+        ("client", "refresh", REFRESH),
+        ("client", "max-peers", CLIENT_MAX_PEERS),
+        ("client", "queue-per-peer", QUEUE_PER_PEER),
+        ("client", "queue-total-bytes", QUEUE_TOTAL_BYTES),
     ] {
         let mut keys = keys::KEYS.iter();
         let key = keys.find(|key| (key.section, key.name) == (section, name));
@@ -220,10 +248,10 @@ fn messages_say_the_bounds_that_are_checked() {
             (*bounds.end(), true),
             (bounds.end() + 1, false),
         ] {
-            let start = if section == "server" {
-                SERVER
-            } else {
-                "[relay]"
+            let start = match section {
+                "server" => SERVER,
+                "client" => CLIENT_ALONE,
+                _ => "[relay]",
             };
             let result = parse(&format!("{start}\n{name} = {value}"));
             assert_eq!(result.is_ok(), is_fit, "{section}.{name} = {value}");
@@ -261,6 +289,8 @@ fn messages_say_how_long_lists_may_be() {
 
 /// The shortest server, of two lines.
 const SERVER: &str = "[server]\nipv4 = [\"198.51.100.1\", \"198.51.100.2\"]";
+/// The shortest client, of two lines.
+const CLIENT_ALONE: &str = "[client]\nserver = \"teredo.example.net\"";
 /// The shortest client of a server, of three lines.
 const CLIENT: &str = "[[server.client]]\nid = \"alice\"\nsecret-file = \"/alice.key\"";
 
@@ -471,6 +501,8 @@ fn wrong_servers_get_one_sentence() {
     }
 }
 
+mod client;
+
 #[test]
 fn a_server_may_share_its_primary_port_with_the_relay() {
     let text = format!("{SERVER}\n[relay]\nipv4 = \"198.51.100.1\"\nport = 3544");
@@ -528,13 +560,13 @@ const WRONG: &[(&str, &str)] = &[
     // Roles.
     (
         "",
-        ": no section [relay] or [server], so there is nothing to run; the line \"[relay]\" alone \
-         makes a relay with default settings",
+        ": no section [relay], [server] or [client], so there is nothing to run; the line \"[relay]\" \
+         alone makes a relay with default settings",
     ),
     (
         "[node]\nname = \"x\"",
-        ": no section [relay] or [server], so there is nothing to run; the line \"[relay]\" alone \
-         makes a relay with default settings",
+        ": no section [relay], [server] or [client], so there is nothing to run; the line \"[relay]\" \
+         alone makes a relay with default settings",
     ),
     (
         "[relay]\n[server]\nport = 3544",
@@ -543,8 +575,7 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "[relay]\n[client]",
-        " line 2: this version has no role client; remove the section [client], or run it with a \
-         version that has it",
+        " line 2: [client] needs the key server: it must be a server's name or unicast IPv4 address",
     ),
     (
         "[[relay]]\nport = 1",
@@ -910,7 +941,7 @@ fn servers() -> impl Strategy<Value = Server> {
         )
 }
 
-fn clients() -> impl Strategy<Value = Vec<Client>> {
+fn clients() -> impl Strategy<Value = Vec<ServerClient>> {
     let id = prop::collection::vec(any::<u8>(), 1..=255);
     let algorithm = prop_oneof![Just(Algorithm::HmacMd5), Just(Algorithm::HmacSha1)];
     let path = || "/[a-zé \"'#/]{1,20}".prop_map(PathBuf::from);
@@ -926,7 +957,7 @@ fn clients() -> impl Strategy<Value = Vec<Client>> {
                         ((0x2c00 << 112) + ((number as u128) << 64)).into(),
                         64,
                     );
-                    Client {
+                    ServerClient {
                         id: format!("hex:{digits}").parse().unwrap(),
                         algorithm,
                         secret_file,
@@ -971,7 +1002,7 @@ proptest! {
             server.xdp.pin = relay.xdp.pin;
         }
         let server = (serves || relay.is_none()).then_some(server);
-        let config = Config { node, relay, server };
+        let config = Config { node, relay, server, client: None };
         let text = config.to_toml();
         match parse(&text) {
             Ok(read) => prop_assert_eq!(read, config),
@@ -983,5 +1014,6 @@ proptest! {
     fn no_text_makes_it_panic(text: String) {
         let _ = parse(&text);
         let _ = parse(&format!("[relay]\nport = {text}"));
+        let _ = parse(&format!("[client]\nserver = {text:?}"));
     }
 }

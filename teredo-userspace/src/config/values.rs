@@ -12,7 +12,7 @@ use std::{
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{
-    Deserialize, Deserializer, Serialize,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{Error as _, IntoDeserializer as _},
 };
 use teredo_common::maps::{INTERFACES_MAX, SERVED_MAX};
@@ -28,10 +28,10 @@ const HEXADECIMAL: &str = "hex:";
 /// Characters of an instance's name.
 const INSTANCE_NAME_MAX: usize = 64;
 
-/// The outer source address of a role.
+/// An IPv4 address that need not be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ipv4Choice {
-    /// The address of the IPv4 default route.
+    /// The one that follows from other things, such as the IPv4 default route.
     Auto,
     /// This one.
     Address(Ipv4Addr),
@@ -58,6 +58,15 @@ impl fmt::Display for Ipv4Choice {
             Self::Address(address) => address.fmt(formatter),
         }
     }
+}
+
+/// The interval between maintenance solicitations of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefreshInterval {
+    /// What the NAT is measured to need.
+    Auto,
+    /// This many seconds.
+    Seconds(u16),
 }
 
 /// What a client calls itself: 1 to 255 octets.
@@ -394,10 +403,10 @@ pub mod algorithm {
     }
 }
 
-/// `node.api`: one address or a list.
-pub mod api {
-    use super::{ApiAddress, Deserializer};
-    use serde::{Deserialize, Serializer, de::Error as _, ser::SerializeSeq as _};
+/// One value with [`FromStr`] and [`fmt::Display`], or a list of such.
+pub mod one_or_many {
+    use super::{Deserializer, FromStr, fmt};
+    use serde::{Deserialize, Serializer, de::Error as _};
 
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -406,18 +415,21 @@ pub mod api {
         Many(Vec<String>),
     }
 
-    pub fn serialize<S: Serializer>(value: &[ApiAddress], to: S) -> Result<S::Ok, S::Error> {
-        if let [address] = value {
-            return to.collect_str(address);
+    pub fn serialize<T: fmt::Display, S: Serializer>(
+        values: &[T],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match values {
+            [value] => to.collect_str(value),
+            values => to.collect_seq(values.iter().map(ToString::to_string)),
         }
-        let mut list = to.serialize_seq(Some(value.len()))?;
-        for address in value {
-            list.serialize_element(&address.to_string())?;
-        }
-        list.end()
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ApiAddress>, D::Error> {
+    pub fn deserialize<'de, T, D>(from: D) -> Result<Vec<T>, D::Error>
+    where
+        T: FromStr<Err: fmt::Display>,
+        D: Deserializer<'de>,
+    {
         let texts = match OneOrMany::deserialize(from)? {
             OneOrMany::One(text) => vec![text],
             OneOrMany::Many(texts) => texts,
@@ -426,6 +438,72 @@ pub mod api {
             .iter()
             .map(|text| text.parse().map_err(D::Error::custom))
             .collect()
+    }
+}
+
+/// `client.server`: one or a list.
+pub mod servers {
+    use super::{Deserializer, HashSet, one_or_many};
+    use serde::de::Error as _;
+
+    use crate::config::{SERVERS_MAX, ServerName};
+
+    pub use one_or_many::serialize;
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ServerName>, D::Error> {
+        let servers: Vec<ServerName> = one_or_many::deserialize(from)?;
+        let different: HashSet<_> = servers.iter().collect();
+        let fits = (1..=SERVERS_MAX).contains(&servers.len()) && different.len() == servers.len();
+        fits.then_some(servers)
+            .ok_or_else(|| D::Error::custom("not a list of different servers"))
+    }
+}
+
+/// `client.refresh`.
+impl Serialize for RefreshInterval {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => to.serialize_str("auto"),
+            Self::Seconds(seconds) => to.serialize_u16(*seconds),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for RefreshInterval {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Word(String),
+            Seconds(u64),
+        }
+        match Form::deserialize(from)? {
+            Form::Word(word) if word == "auto" => Ok(Self::Auto),
+            Form::Seconds(seconds) => {
+                number(seconds.into_deserializer(), &super::REFRESH).map(Self::Seconds)
+            }
+            Form::Word(_) => Err(D::Error::custom("neither \"auto\" nor seconds")),
+        }
+    }
+}
+
+/// An absolute path; none is written as "".
+pub mod path_or_empty {
+    use super::{Deserialize as _, Deserializer, Path, PathBuf, Serialize as _, is_absolute};
+    use serde::{Serializer, de::Error as _};
+
+    pub fn serialize<S: Serializer>(value: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
+        value.as_deref().unwrap_or(Path::new("")).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+        let path = PathBuf::deserialize(from)?;
+        if path.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        is_absolute(&path)
+            .then_some(Some(path))
+            .ok_or_else(|| D::Error::custom("not an absolute path"))
     }
 }
 
@@ -539,12 +617,20 @@ pub fn port<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
     number(from, &(1..=u64::from(u16::MAX)))
 }
 
+pub fn any_port<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
+    number(from, &(0..=u64::from(u16::MAX)))
+}
+
 pub fn mtu<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
     number(from, &super::MTU)
 }
 
 pub fn max_peers<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
     number(from, &super::MAX_PEERS)
+}
+
+pub fn client_max_peers<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    number(from, &super::CLIENT_MAX_PEERS)
 }
 
 pub fn queue_per_peer<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {

@@ -1,6 +1,8 @@
 //! Addresses, routes, neighbours and forwarding settings of the kernel, through rtnetlink and
 //! sysctl.
 
+mod host;
+
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -20,6 +22,8 @@ use rtnetlink::{
 };
 use thiserror::Error;
 use tokio::task::JoinHandle;
+
+pub use host::HostAddress;
 
 /// The next hop of the prefix route, an address that nobody has.
 ///

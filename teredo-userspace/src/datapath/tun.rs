@@ -111,6 +111,17 @@ impl Tun {
         Ok(tun)
     }
 
+    /// Has the interface end with the process, whatever ends that.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn end_with_the_process(&self) -> io::Result<()> {
+        // SAFETY: the request takes its argument by value.
+        unsafe { set_persistence(self.as_raw_fd(), 0) }?;
+        Ok(())
+    }
+
     fn configure(&mut self) -> io::Result<()> {
         self.device.persist()?;
         self.device.set_nonblock()?;
@@ -242,6 +253,12 @@ impl PacketBatch {
         }
     }
 
+    /// The size of the largest packet that fits, in octets.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.buffer_size
+    }
+
     /// The packets of the last read, in order.
     pub fn packets(&mut self) -> impl Iterator<Item = &mut [u8]> {
         self.buffers
@@ -322,6 +339,13 @@ nix::ioctl_write_ptr!(
     b'T',
     212,
     libc::c_int
+);
+
+nix::ioctl_write_int!(
+    /// `TUNSETPERSIST`: whether the interface outlives its owner.
+    set_persistence,
+    b'T',
+    203
 );
 
 fn other(name: &str, source: io::Error) -> OpenError {

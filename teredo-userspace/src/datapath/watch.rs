@@ -47,6 +47,8 @@ pub struct StaleNeighbour {
 pub struct Changes {
     /// Whether interfaces or their addresses are among it.
     pub addresses: bool,
+    /// Whether routes or rules are among it.
+    pub routes: bool,
     /// The neighbours that have become stale.
     pub stale: HashSet<StaleNeighbour>,
 }
@@ -104,6 +106,7 @@ impl Watch {
                     Err(nix::Error::ENOBUFS) => {
                         changed = true;
                         changes.addresses = true;
+                        changes.routes = true;
                     }
                     Err(nix::Error::EINTR) => {}
                     Err(nix::Error::EAGAIN) => {
@@ -127,6 +130,9 @@ fn take_in(mut messages: &[u8], changes: &mut Changes) {
         match header.message_type() {
             libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR => {
                 changes.addresses = true;
+            }
+            libc::RTM_NEWROUTE | libc::RTM_DELROUTE | libc::RTM_NEWRULE | libc::RTM_DELRULE => {
+                changes.routes = true;
             }
             libc::RTM_NEWNEIGH => {
                 let message = NetlinkMessage::deserialize(&messages[..length]);

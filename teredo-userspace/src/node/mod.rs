@@ -5,6 +5,7 @@
 
 mod answers;
 mod calendar;
+mod client;
 mod clock;
 mod fast_path;
 mod port;
@@ -24,19 +25,20 @@ use tokio::{
 };
 
 use calendar::Calendar;
+use client::ClientRole;
 use fast_path::FastPath;
 use relay::RelayRole;
 use server::ServerRole;
 
 use crate::{
     api::{Handle, Request},
-    config,
+    config::{self, secrets::Secrets},
     datapath::{
         route::Routes,
         watch::{Changes, StaleNeighbour, Watch},
     },
     metrics::Role,
-    protocol::server::{Client, DRAIN},
+    protocol::server::DRAIN,
 };
 
 /// How often the fast path's peers are compared with the relay's.
@@ -51,6 +53,7 @@ pub struct Node {
     started: StartTime,
     relay: Option<RelayRole>,
     server: Option<ServerRole>,
+    client: Option<ClientRole>,
     calendar: Calendar,
     fast_path: FastPath,
     routes: Routes,
@@ -60,15 +63,15 @@ pub struct Node {
 }
 
 impl Node {
-    /// Sets everything up: sockets, TUN interfaces, the fast path, and at last routes. `clients`
-    /// are those of the server that have keys. Must be called in a tokio runtime of one thread.
+    /// Sets everything up: sockets, TUN interfaces, the fast path, and at last routes. Must be
+    /// called in a tokio runtime of one thread.
     ///
     /// # Errors
     ///
     /// When something that the configuration asks for cannot be had, with the reason and the mend.
     /// Nothing new is left behind then.
-    pub async fn start(config: config::Config, clients: Vec<Client>) -> Result<Self> {
-        start::start(config, clients).await
+    pub async fn start(config: config::Config, secrets: Secrets) -> Result<Self> {
+        start::start(config, secrets).await
     }
 
     /// For asking the node while it runs.
@@ -108,7 +111,13 @@ impl Node {
                         server.handle(input);
                     }
                 }
-                _ = sweep.tick() => self.sweep()?,
+                input = client_input(self.client.as_mut()) => {
+                    let input = input?;
+                    if let Some(client) = &mut self.client {
+                        client.handle(input, &self.routes).await?;
+                    }
+                }
+                _ = sweep.tick() => self.sweep().await?,
                 Some(request) = self.requests.recv() => self.answer(request)?,
                 changes = self.watch.changed() => {
                     let changes = changes.context("cannot watch the kernel's routing")?;
@@ -118,7 +127,10 @@ impl Node {
         }
     }
 
-    fn sweep(&mut self) -> Result<()> {
+    async fn sweep(&mut self) -> Result<()> {
+        if let Some(client) = &mut self.client {
+            client.look_at_the_clocks(&self.routes).await?;
+        }
         for role in self.calendar.turn(SystemTime::now()) {
             self.drain_role(role)?;
         }
@@ -168,6 +180,11 @@ impl Node {
         if let Some(server) = &mut self.server {
             server.follow(addresses.as_ref())?;
         }
+        if let Some(client) = &mut self.client
+            && (changes.addresses || changes.routes)
+        {
+            client.follow(&self.routes).await?;
+        }
         // Nobody but the kernel knows that the fast path still uses them.
         for stale in changes.stale {
             if self.fast_path.uses(stale.interface) {
@@ -188,13 +205,17 @@ impl Node {
     fn interfaces(&self) -> impl Iterator<Item = (u32, bool)> {
         let relay = self.relay.as_ref().map(RelayRole::tun);
         let server = self.server.as_ref().and_then(ServerRole::tun);
-        let tuns = relay.into_iter().chain(server);
+        let client = self.client.as_ref().map(ClientRole::tun);
+        let tuns = relay.into_iter().chain(server).chain(client);
         tuns.map(|tun| (tun.index(), tun.is_taken_over()))
     }
 
     /// Takes everything back.
     async fn stop(mut self) -> Result<()> {
         let stopped = std::mem::take(&mut self.fast_path).stop();
+        if let Some(client) = &mut self.client {
+            client.stop(&self.routes).await;
+        }
         for (interface, _) in self.interfaces() {
             self.routes.remove_link(interface).await?;
         }
@@ -214,6 +235,14 @@ async fn relay_input(relay: Option<&mut RelayRole>) -> Result<relay::Input> {
 async fn server_input(server: Option<&mut ServerRole>) -> Result<server::Input> {
     match server {
         Some(server) => server.input().await,
+        None => pending().await,
+    }
+}
+
+/// Waits for something that the client has to do; forever, if there is none.
+async fn client_input(client: Option<&mut ClientRole>) -> Result<client::Input> {
+    match client {
+        Some(client) => client.input().await,
         None => pending().await,
     }
 }

@@ -60,7 +60,7 @@ pub struct RelayRole {
     is_at_home: bool,
 }
 
-/// Packets that the relay let pass and the kernel did not take.
+/// Packets that a role let pass and the kernel did not take.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Losses {
     /// IPv6 packets.
@@ -329,7 +329,7 @@ impl RelayRole {
 }
 
 /// Sets the timer for a deadline of the protocol.
-fn arm(timer: Pin<&mut Sleep>, deadline: Option<Instant>) {
+pub fn arm(timer: Pin<&mut Sleep>, deadline: Option<Instant>) {
     let wait = deadline.map_or(clock::NEVER, |deadline| {
         deadline.saturating_since(clock::now())
     });

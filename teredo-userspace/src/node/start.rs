@@ -16,6 +16,7 @@ use teredo_common::{
 use super::{
     Node,
     calendar::Calendar,
+    client::ClientRole,
     clock,
     fast_path::{self, FastPath, Roles},
     relay::RelayRole,
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     api::Handle,
-    config::{self, Config, Ipv4Choice},
+    config::{self, Config, Ipv4Choice, secrets::Secrets},
     datapath::{
         route::{Addresses, Routes},
         udp::UdpSocket,
@@ -46,7 +47,7 @@ struct Prepared {
     server: Option<(server::Config, [Socket; 2])>,
 }
 
-pub async fn start(config: Config, clients: Vec<Client>) -> Result<Node> {
+pub async fn start(config: Config, secrets: Secrets) -> Result<Node> {
     let watch = Watch::open().context("cannot watch the kernel's routing")?;
     let routes = Routes::open()?;
     let own = routes.addresses().await?;
@@ -76,7 +77,7 @@ pub async fn start(config: Config, clients: Vec<Client>) -> Result<Node> {
         };
         let sockets = [primary, Socket::Own(UdpSocket::bind(secondary)?)];
         let relay = relay_udp.as_ref().map(|udp| udp.local);
-        let protocol = server_config(&config, server, relay, &prepared.own, clients)?;
+        let protocol = server_config(&config, server, relay, &prepared.own, secrets.clients)?;
         prepared.server = Some((protocol, sockets));
     }
     let mut relay = None;
@@ -99,12 +100,25 @@ pub async fn start(config: Config, clients: Vec<Client>) -> Result<Node> {
             entry,
         )?);
     }
+    let client = match &config.client {
+        Some(client) => {
+            let prefix = config.node.prefix;
+            Some(ClientRole::new(
+                client.clone(),
+                prefix,
+                secrets.credentials,
+                random()?,
+            )?)
+        }
+        None => None,
+    };
     let (handle, requests) = Handle::new();
     let mut node = Node {
         config: config.node.clone(),
         started: Instant::now(),
         relay,
         server: None,
+        client,
         calendar: Calendar::new(&config),
         fast_path: FastPath::default(),
         routes,
@@ -155,6 +169,9 @@ impl Node {
             let prefix = config.node.prefix;
             let role = ServerRole::new(section, prefix, server, sockets, routed)?;
             self.server.insert(role).bring_up(&self.routes).await?;
+        }
+        if let Some(client) = &mut self.client {
+            client.bring_up(&self.routes).await?;
         }
         Ok(())
     }

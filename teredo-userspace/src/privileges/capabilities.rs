@@ -12,8 +12,9 @@ const UNPRIVILEGED_PORT: u16 = 1024;
 pub fn needed(config: &Config) -> Vec<Capability> {
     let mut needed = Vec::new();
     let server = config.server.as_ref();
-    // For TUN interfaces, routes and XDP.
+    // For TUN interfaces, addresses and routes, which a client's follow its network, and XDP.
     let is_admin = config.relay.is_some()
+        || config.client.is_some()
         || config.fast_path().is_some()
         || server.is_some_and(Server::has_tunnel_service);
     if is_admin {
@@ -27,9 +28,12 @@ pub fn needed(config: &Config) -> Vec<Capability> {
         needed.extend([Capability::CAP_BPF, Capability::CAP_PERFMON]);
     }
     let relay = config.relay.iter().map(|relay| relay.port);
+    let client = config.client.iter().map(|client| client.port);
+    // 0 is any port, none of the privileged.
     if relay
         .chain(server.map(|server| server.port))
-        .any(|port| port < UNPRIVILEGED_PORT)
+        .chain(client)
+        .any(|port| (1..UNPRIVILEGED_PORT).contains(&port))
     {
         needed.push(Capability::CAP_NET_BIND_SERVICE);
     }
@@ -89,6 +93,18 @@ mod tests {
             list(&needed(&relay)),
             "CAP_NET_ADMIN and CAP_NET_BIND_SERVICE"
         );
+    }
+
+    #[test]
+    fn a_client_needs_no_more_than_its_interface() {
+        let of = |port: u16| {
+            let text = format!("[client]\nserver = \"9.0.0.1\"\nport = {port}");
+            let config = Config::parse(&text, std::path::Path::new("test")).unwrap();
+            list(&needed(&config))
+        };
+        assert_eq!(of(0), "CAP_NET_ADMIN");
+        assert_eq!(of(1024), "CAP_NET_ADMIN");
+        assert_eq!(of(1023), "CAP_NET_ADMIN and CAP_NET_BIND_SERVICE");
     }
 
     #[test]

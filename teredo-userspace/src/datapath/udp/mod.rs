@@ -1,5 +1,6 @@
 //! The UDP port that carries a node's Teredo datagrams.
 
+mod discovery;
 mod mailbox;
 mod messages;
 mod receive;
@@ -8,13 +9,14 @@ mod socket;
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     os::fd::OwnedFd,
 };
 
 use nix::sys::socket::sockopt;
 use thiserror::Error;
 
+pub use discovery::{Arrival, Discovery};
 pub use mailbox::{Mailbox, MailboxError};
 pub use receive::{Datagram, ReceiveBatch, Receiver};
 pub use send::Sender;
@@ -129,6 +131,17 @@ impl UdpSocket {
             receiver: Receiver::new(receiver),
             marked: Receiver::new(marked),
         })
+    }
+}
+
+/// The address from which this host sends to another; none, if it has no way there. Nothing is sent.
+#[must_use]
+pub fn source_towards(to: SocketAddrV4) -> Option<Ipv4Addr> {
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect(to).ok()?;
+    match socket.local_addr().ok()? {
+        SocketAddr::V4(local) => Some(*local.ip()),
+        SocketAddr::V6(_) => None,
     }
 }
 

@@ -37,6 +37,10 @@ impl Sender {
         }
     }
 
+    pub(super) fn socket(&self) -> &OwnedFd {
+        &self.socket
+    }
+
     /// Another that sends from the same port.
     ///
     /// # Errors

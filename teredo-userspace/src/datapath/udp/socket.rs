@@ -1,7 +1,7 @@
 //! What there is to set on a socket.
 
 use std::{
-    net::SocketAddrV4,
+    net::{Ipv4Addr, SocketAddrV4},
     os::fd::{AsRawFd as _, OwnedFd},
     ptr,
 };
@@ -23,6 +23,8 @@ pub fn open() -> nix::Result<OwnedFd> {
     // DF clear: the kernel fragments what is larger than the path's MTU.
     set_option(&socket, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)?;
     set_option(&socket, libc::IP_TTL, i32::from(OUTER_TTL))?;
+    // Our own multicasts are nothing that we want to receive.
+    set_option(&socket, libc::IP_MULTICAST_LOOP, 0)?;
     // Beyond the administrator's limit only with CAP_NET_ADMIN.
     setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)
         .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &BUFFER))?;
@@ -103,6 +105,28 @@ pub fn select_marked(socket: &OwnedFd) -> nix::Result<()> {
         libc::SO_ATTACH_REUSEPORT_CBPF,
         &program,
     )
+}
+
+/// Joins or leaves a multicast group on the interface with this index.
+pub fn set_member(
+    socket: &OwnedFd,
+    group: Ipv4Addr,
+    interface: u32,
+    is_member: bool,
+) -> nix::Result<()> {
+    let option = if is_member {
+        libc::IP_ADD_MEMBERSHIP
+    } else {
+        libc::IP_DROP_MEMBERSHIP
+    };
+    let request = libc::ip_mreqn {
+        imr_multiaddr: libc::in_addr {
+            s_addr: u32::from(group).to_be(),
+        },
+        imr_address: libc::in_addr { s_addr: 0 },
+        imr_ifindex: interface as i32,
+    };
+    set_raw(socket, libc::IPPROTO_IP, option, &request)
 }
 
 fn set_raw<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> nix::Result<()> {

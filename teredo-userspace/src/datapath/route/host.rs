@@ -1,0 +1,158 @@
+//! What a Teredo client wants to know of its host's network, and does to its interface.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use rtnetlink::{
+    LinkUnspec, RouteMessageBuilder,
+    packet_route::{
+        AddressFamily,
+        address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
+        route::{RouteMessage, RouteType},
+    },
+};
+
+use super::{GATEWAY, RouteError, Routes, check, interfaces_of, metric_of, name_of, unless};
+
+/// An address of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostAddress {
+    /// Index of the interface that has it.
+    pub interface: u32,
+    /// The address.
+    pub address: IpAddr,
+    /// Bits of the prefix of its network.
+    pub prefix_length: u8,
+}
+
+impl Routes {
+    /// The addresses of this host that are in use, in the order of the interfaces.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not list its addresses.
+    pub async fn host_addresses(&self) -> Result<Vec<HostAddress>, RouteError> {
+        let addresses = self.list_addresses().await?;
+        Ok(addresses.iter().filter_map(host_address).collect())
+    }
+
+    /// The interfaces of IPv6 default routes that are no refusals, each with the metric.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not list its routes.
+    pub async fn default_ipv6_routes(&self) -> Result<Vec<(u32, u32)>, RouteError> {
+        let message = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        let routes = self.default_routes(message).await?;
+        let routes = routes
+            .iter()
+            .filter(|route| route.header.kind == RouteType::Unicast);
+        Ok(routes
+            .flat_map(|route| {
+                let interfaces = interfaces_of(route).into_iter();
+                interfaces.map(|interface| (interface, metric_of(route)))
+            })
+            .collect())
+    }
+
+    /// Takes an address from an interface. One that is gone is no error.
+    ///
+    /// # Errors
+    ///
+    /// Without `CAP_NET_ADMIN`.
+    pub async fn remove_address(
+        &self,
+        interface: u32,
+        address: IpAddr,
+        prefix_length: u8,
+    ) -> Result<(), RouteError> {
+        let mut message = AddressMessage::default();
+        message.header.family = match address {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        message.header.index = interface;
+        message.header.prefix_len = prefix_length;
+        message.attributes = vec![
+            AddressAttribute::Local(address),
+            AddressAttribute::Address(address),
+        ];
+        let result = self.handle.address().del(message).execute().await;
+        check(unless(result, &[libc::EADDRNOTAVAIL, libc::ENODEV]), || {
+            format!("take {address}/{prefix_length} from {}", name_of(interface))
+        })
+    }
+
+    /// Adds an IPv6 default route into an interface, for who has no better one; repeating it
+    /// changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the interface is down, or the kernel does not let us.
+    pub async fn add_default_route(&self, interface: u32, metric: u32) -> Result<(), RouteError> {
+        let request = self.handle.route().add(default_route(interface, metric));
+        check(unless(request.execute().await, &[libc::EEXIST]), || {
+            format!("add a default route into {}", name_of(interface))
+        })
+    }
+
+    /// Takes back [`Self::add_default_route`]. A route that is gone is no error.
+    ///
+    /// # Errors
+    ///
+    /// Without `CAP_NET_ADMIN`.
+    pub async fn remove_default_route(
+        &self,
+        interface: u32,
+        metric: u32,
+    ) -> Result<(), RouteError> {
+        let request = self.handle.route().del(default_route(interface, metric));
+        check(
+            unless(request.execute().await, &[libc::ESRCH, libc::ENODEV]),
+            || format!("remove the default route of {}", name_of(interface)),
+        )
+    }
+
+    /// Takes an interface down, with its IPv6 addresses and routes.
+    ///
+    /// # Errors
+    ///
+    /// Without `CAP_NET_ADMIN`, or when the interface is gone.
+    pub async fn take_down(&self, interface: u32) -> Result<(), RouteError> {
+        let message = LinkUnspec::new_with_index(interface).down().build();
+        let result = self.handle.link().set(message).execute().await;
+        check(result, || format!("take {} down", name_of(interface)))
+    }
+}
+
+fn default_route(interface: u32, metric: u32) -> RouteMessage {
+    RouteMessageBuilder::<Ipv6Addr>::new()
+        .destination_prefix(Ipv6Addr::UNSPECIFIED, 0)
+        .gateway(GATEWAY)
+        .output_interface(interface)
+        .priority(metric)
+        .build()
+}
+
+/// The address of a message, unless it may not be used yet or any more.
+fn host_address(message: &AddressMessage) -> Option<HostAddress> {
+    let unusable = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
+    if message.header.flags.intersects(unusable) {
+        return None;
+    }
+    // With a peer, the address is that of the other end.
+    let local = message.attributes.iter().find_map(|one| match one {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let address = local.or_else(|| {
+        message.attributes.iter().find_map(|one| match one {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })?;
+    Some(HostAddress {
+        interface: message.header.index,
+        address,
+        prefix_length: message.header.prefix_len,
+    })
+}

@@ -1,0 +1,104 @@
+//! Local client discovery on the links of this host.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+};
+
+use ipnet::Ipv4Net;
+use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::{datapath::udp::Discovery, node::port::register, protocol::client::Attached};
+
+/// Octets of the longest discovery bubble with all that may be around it; what is longer is none.
+const ROOM: usize = 2_048;
+
+/// The port of discovery, and the links that it listens to.
+#[derive(Debug)]
+pub struct LocalDiscovery {
+    socket: AsyncFd<Discovery>,
+    /// The addresses of each joined interface.
+    joined: BTreeMap<u32, Vec<Attached>>,
+    buffer: Box<[u8]>,
+}
+
+/// A datagram that has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Multicast {
+    /// This host's address on the link.
+    pub interface: Ipv4Addr,
+    /// From whom.
+    pub source: SocketAddrV4,
+    /// Octets of the payload, at the beginning of [`LocalDiscovery::payload`].
+    length: usize,
+}
+
+impl LocalDiscovery {
+    pub fn open() -> io::Result<Self> {
+        Ok(Self {
+            socket: register(Discovery::open()?)?,
+            joined: BTreeMap::new(),
+            buffer: vec![0; ROOM].into(),
+        })
+    }
+
+    /// Listens to the links whose addresses are private, and to no others.
+    pub fn follow(&mut self, links: &BTreeMap<u32, Vec<Attached>>) {
+        let wanted: BTreeMap<_, _> = links
+            .iter()
+            .filter(|(_, attached)| attached.iter().any(is_private))
+            .map(|(&interface, attached)| (interface, attached.clone()))
+            .collect();
+        let socket = self.socket.get_ref();
+        for interface in self.joined.keys() {
+            if !wanted.contains_key(interface) {
+                socket.leave(*interface);
+            }
+        }
+        let joined = wanted.into_iter().filter(|(interface, _)| {
+            let is_new = !self.joined.contains_key(interface);
+            // An interface without multicast has no neighbours to be found.
+            !is_new || socket.join(*interface).is_ok()
+        });
+        self.joined = joined.collect();
+    }
+
+    /// Waits for a datagram of a joined link. Cancelling loses nothing.
+    pub async fn receive(&mut self) -> io::Result<Multicast> {
+        loop {
+            let buffer = &mut self.buffer;
+            let arrival = self
+                .socket
+                .async_io(Interest::READABLE, |socket| socket.receive(buffer))
+                .await?;
+            let on_link = self.joined.get(&arrival.interface);
+            let on_link = on_link.map(Vec::as_slice).unwrap_or_default();
+            if let Some(attached) = neighbour_of(*arrival.source.ip(), on_link) {
+                return Ok(Multicast {
+                    interface: attached.address,
+                    source: arrival.source,
+                    length: arrival.length,
+                });
+            }
+        }
+    }
+
+    /// The payload of the datagram received last.
+    pub fn payload(&self, received: Multicast) -> &[u8] {
+        &self.buffer[..received.length]
+    }
+}
+
+/// Of the addresses on a link the one in whose network the sender is, or else any.
+fn neighbour_of(sender: Ipv4Addr, on_link: &[Attached]) -> Option<&Attached> {
+    let contains = |one: &&Attached| {
+        Ipv4Net::new(one.address, one.prefix_length).is_ok_and(|network| network.contains(&sender))
+    };
+    on_link.iter().find(contains).or(on_link.first())
+}
+
+/// Whether an address is one behind which there is a NAT of this site.
+fn is_private(one: &Attached) -> bool {
+    one.address.is_private() || one.address.is_link_local()
+}
