@@ -1,0 +1,131 @@
+//! The NATs by the names of RFC 3489 and RFC 6081.
+
+use std::time::Duration;
+
+use super::{Behaviour, Dependence, Pooling, Ports};
+
+/// A kind of NAT (RFC 6081 section 2), or what else stands between a host and the internet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Nothing: the host has a public address.
+    Public,
+    /// A stateful firewall, without NAT.
+    Firewall,
+    /// Endpoint-independent mapping and filtering.
+    Cone,
+    /// Endpoint-independent mapping, address-dependent filtering.
+    AddressRestricted,
+    /// Endpoint-independent mapping, address- and port-dependent filtering.
+    PortRestricted,
+    /// The same, with UPnP.
+    UpnpPortRestricted,
+    /// Address- and port-dependent mapping and filtering, with UPnP.
+    UpnpPortSymmetric,
+    /// The same without UPnP, where the external port is the internal one while that is free.
+    PortPreservingSymmetric,
+    /// The same, where the external ports are given out in sequence.
+    SequentialSymmetric,
+    /// The same, where the external ports follow no rule.
+    PortSymmetric,
+    /// The same, where the external addresses differ, too.
+    AddressSymmetric,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Public,
+        Self::Firewall,
+        Self::Cone,
+        Self::AddressRestricted,
+        Self::PortRestricted,
+        Self::UpnpPortRestricted,
+        Self::UpnpPortSymmetric,
+        Self::PortPreservingSymmetric,
+        Self::SequentialSymmetric,
+        Self::PortSymmetric,
+        Self::AddressSymmetric,
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Public => "Public address",
+            Self::Firewall => "Stateful firewall",
+            Self::Cone => "Cone",
+            Self::AddressRestricted => "Address-restricted",
+            Self::PortRestricted => "Port-restricted",
+            Self::UpnpPortRestricted => "UPnP port-restricted",
+            Self::UpnpPortSymmetric => "UPnP port-symmetric",
+            Self::PortPreservingSymmetric => "Port-preserving symmetric",
+            Self::SequentialSymmetric => "Sequential symmetric",
+            Self::PortSymmetric => "Port-symmetric",
+            Self::AddressSymmetric => "Address-symmetric",
+        }
+    }
+
+    /// Whether the mapping depends on the destination.
+    #[must_use]
+    pub const fn is_symmetric(self) -> bool {
+        matches!(
+            self,
+            Self::UpnpPortSymmetric
+                | Self::PortPreservingSymmetric
+                | Self::SequentialSymmetric
+                | Self::PortSymmetric
+                | Self::AddressSymmetric
+        )
+    }
+
+    /// Whether clients behind it can have ports mapped.
+    #[must_use]
+    pub const fn has_upnp(self) -> bool {
+        matches!(self, Self::UpnpPortRestricted | Self::UpnpPortSymmetric)
+    }
+
+    /// How many external addresses it has.
+    #[must_use]
+    pub const fn addresses(self) -> usize {
+        match self {
+            Self::Public | Self::Firewall => 0,
+            Self::AddressSymmetric => 16,
+            _ => 1,
+        }
+    }
+
+    /// What such a NAT does: mappings live for two minutes after the last packet from inside, and
+    /// there is no hairpinning. How a NAT that is not symmetric chooses ports does not belong to
+    /// its kind: `variant` says.
+    #[must_use]
+    pub fn behaviour(self, variant: u64) -> Behaviour {
+        let (mapping, filtering) = match self {
+            Self::Public | Self::Cone => (Dependence::Independent, Dependence::Independent),
+            Self::AddressRestricted => (Dependence::Independent, Dependence::Address),
+            Self::Firewall | Self::PortRestricted | Self::UpnpPortRestricted => {
+                (Dependence::Independent, Dependence::AddressAndPort)
+            }
+            _ => (Dependence::AddressAndPort, Dependence::AddressAndPort),
+        };
+        let ports = match self {
+            Self::PortPreservingSymmetric => Ports::Preserving,
+            Self::SequentialSymmetric => Ports::Sequential,
+            _ if self.is_symmetric() => Ports::Random,
+            _ => [Ports::Preserving, Ports::Sequential, Ports::Random][variant as usize % 3],
+        };
+        Behaviour {
+            mapping,
+            filtering,
+            ports,
+            pooling: if self == Self::AddressSymmetric {
+                Pooling::Arbitrary
+            } else {
+                Pooling::Paired
+            },
+            lifetime: Duration::from_secs(120),
+            inbound_refresh: false,
+            hairpinning: false,
+            firewall: self == Self::Firewall,
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! A NAT in the terms of RFC 4787: mapping, filtering, port assignment, address pooling, lifetime
+//! and hairpinning are set one by one. A stateful firewall is a NAT that changes nothing.
+
+mod kind;
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use teredo_common::{address::Endpoint, time::Instant};
+
+pub use kind::Kind;
+
+/// Ports that are given out at random or in sequence.
+const PORTS: std::ops::RangeInclusive<u16> = 1024..=65_535;
+
+/// On what of the remote endpoint something depends (RFC 4787 sections 4.1 and 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependence {
+    /// Nothing.
+    Independent,
+    /// Its address.
+    Address,
+    /// Its address and port.
+    AddressAndPort,
+}
+
+impl Dependence {
+    /// What two remote endpoints have to have in common to be treated alike.
+    fn of(self, remote: Endpoint) -> Endpoint {
+        match self {
+            Self::Independent => Endpoint::default(),
+            Self::Address => Endpoint::new(remote.ip(), 0),
+            Self::AddressAndPort => remote,
+        }
+    }
+}
+
+/// How external ports are chosen (RFC 4787 section 4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// The internal port while it is free, any other one after that. Never the same for two
+    /// mappings.
+    Preserving,
+    /// The next one.
+    Sequential,
+    /// Any.
+    Random,
+}
+
+/// How one of several external addresses is chosen (RFC 4787 section 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The same for all mappings of an internal address.
+    Paired,
+    /// Another for each mapping, as long as there are any.
+    Arbitrary,
+}
+
+/// What a NAT does.
+#[derive(Clone, Copy, Debug)]
+pub struct Behaviour {
+    /// Whether packets from one internal endpoint to different destinations have one source.
+    pub mapping: Dependence,
+    /// Whose packets come in.
+    pub filtering: Dependence,
+    /// See [`Ports`].
+    pub ports: Ports,
+    /// See [`Pooling`].
+    pub pooling: Pooling,
+    /// Silence after which a mapping, or the permission of a remote endpoint, ends.
+    pub lifetime: Duration,
+    /// Packets that come in count against silence, too.
+    pub inbound_refresh: bool,
+    /// Internal endpoints reach each other by their external ones.
+    pub hairpinning: bool,
+    /// Endpoints stay what they are: a stateful firewall.
+    pub firewall: bool,
+}
+
+/// A NAT and its mappings.
+#[derive(Debug)]
+pub struct Nat {
+    /// What it does; may be changed at any time.
+    pub behaviour: Behaviour,
+    addresses: Vec<Ipv4Addr>,
+    mappings: Vec<Mapping>,
+    /// External and internal endpoints that were joined by UPnP.
+    holes: Vec<(Endpoint, Endpoint)>,
+    next_port: u16,
+    random: StdRng,
+}
+
+#[derive(Debug)]
+struct Mapping {
+    internal: Endpoint,
+    /// The part of the destination that counts.
+    towards: Endpoint,
+    external: Endpoint,
+    last_used: Instant,
+    /// Where packets went, and when traffic was seen last.
+    permitted: Vec<(Endpoint, Instant)>,
+}
+
+impl Nat {
+    /// A NAT without mappings. It has an address at least, unless it is a firewall.
+    #[must_use]
+    pub fn new(behaviour: Behaviour, addresses: Vec<Ipv4Addr>, seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        Self {
+            behaviour,
+            addresses,
+            mappings: Vec::new(),
+            holes: Vec::new(),
+            next_port: random.random_range(20_000..60_000),
+            random,
+        }
+    }
+
+    /// The external addresses.
+    #[must_use]
+    pub fn addresses(&self) -> &[Ipv4Addr] {
+        &self.addresses
+    }
+
+    /// Forgets everything, as at a power failure.
+    pub fn reboot(&mut self) {
+        self.mappings.clear();
+        self.holes.clear();
+    }
+
+    /// Reboots with other external addresses.
+    pub fn renumber(&mut self, addresses: Vec<Ipv4Addr>) {
+        self.addresses = addresses;
+        self.reboot();
+    }
+
+    /// Joins the internal endpoint with the same port of the first external address, as UPnP does:
+    /// everybody's packets come in by it.
+    pub fn map_port(&mut self, internal: Endpoint) -> Option<Endpoint> {
+        let external = Endpoint::new(*self.addresses.first()?, internal.port());
+        let taken = |&(other, _): &(Endpoint, Endpoint)| other == external;
+        if self.holes.iter().any(taken) {
+            return None;
+        }
+        self.holes.push((external, internal));
+        Some(external)
+    }
+
+    /// What the source of a packet from inside becomes.
+    pub fn outbound(&mut self, now: Instant, internal: Endpoint, to: Endpoint) -> Endpoint {
+        self.expire(now);
+        let towards = self.behaviour.mapping.of(to);
+        let known = |one: &&mut Mapping| one.internal == internal && one.towards == towards;
+        if let Some(mapping) = self.mappings.iter_mut().find(known) {
+            mapping.last_used = now;
+            mapping.permit(now, to);
+            return mapping.external;
+        }
+        let external = self.allocate(internal);
+        self.mappings.push(Mapping {
+            internal,
+            towards,
+            external,
+            last_used: now,
+            permitted: vec![(to, now)],
+        });
+        external
+    }
+
+    /// Where inside a packet goes that arrived for the external endpoint `to`, if it may.
+    pub fn inbound(&mut self, now: Instant, from: Endpoint, to: Endpoint) -> Option<Endpoint> {
+        self.expire(now);
+        let refresh = self.behaviour.inbound_refresh;
+        let filtering = self.behaviour.filtering;
+        let hole = self.holes.iter().find(|one| one.0 == to).map(|one| one.1);
+        let mapping = self.mappings.iter_mut().find(|one| one.external == to);
+        let Some(mapping) = mapping else {
+            return hole;
+        };
+        let mut alike = mapping
+            .permitted
+            .iter_mut()
+            .filter(|one| filtering.of(one.0) == filtering.of(from))
+            .peekable();
+        let permitted = alike.peek().is_some() || filtering == Dependence::Independent;
+        if permitted && refresh {
+            alike.for_each(|one| one.1 = now);
+            mapping.last_used = now;
+        }
+        permitted.then_some(mapping.internal).or(hole)
+    }
+
+    /// How many mappings there are.
+    pub fn mappings(&mut self, now: Instant) -> usize {
+        self.expire(now);
+        self.mappings.len()
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let lifetime = self.behaviour.lifetime;
+        let lives = |since: Instant| now.saturating_since(since) < lifetime;
+        self.mappings.retain_mut(|one| {
+            one.permitted.retain(|permitted| lives(permitted.1));
+            lives(one.last_used)
+        });
+    }
+
+    /// The external endpoint of a new mapping.
+    fn allocate(&mut self, internal: Endpoint) -> Endpoint {
+        if self.behaviour.firewall {
+            return internal;
+        }
+        let hole = self.holes.iter().find(|one| one.1 == internal);
+        if let Some(&(external, _)) = hole
+            && (self.behaviour.mapping == Dependence::Independent || self.is_free(external))
+        {
+            return external;
+        }
+        let address = self.pool(internal);
+        if self.behaviour.ports == Ports::Preserving {
+            let same = Endpoint::new(address, internal.port());
+            if self.may_give(same) {
+                return same;
+            }
+        }
+        loop {
+            let port = match self.behaviour.ports {
+                Ports::Sequential => {
+                    self.next_port = self.next_port.checked_add(1).unwrap_or(*PORTS.start());
+                    self.next_port
+                }
+                Ports::Preserving | Ports::Random => self.random.random_range(PORTS),
+            };
+            let external = Endpoint::new(address, port);
+            if self.may_give(external) {
+                return external;
+            }
+        }
+    }
+
+    fn is_free(&self, external: Endpoint) -> bool {
+        self.mappings.iter().all(|one| one.external != external)
+    }
+
+    fn may_give(&self, external: Endpoint) -> bool {
+        self.is_free(external) && self.holes.iter().all(|one| one.0 != external)
+    }
+
+    /// The external address of a new mapping.
+    fn pool(&mut self, internal: Endpoint) -> Ipv4Addr {
+        let same_host = |one: &&Mapping| one.internal.address == internal.address;
+        let used = |address: Ipv4Addr| {
+            let mappings = self.mappings.iter().filter(same_host);
+            mappings.filter(|one| one.external.ip() == address).count()
+        };
+        let counted = self.addresses.iter().map(|&address| (used(address), address));
+        let chosen = match self.behaviour.pooling {
+            Pooling::Paired => counted.rev().max_by_key(|one| one.0),
+            Pooling::Arbitrary => counted.min_by_key(|one| one.0),
+        };
+        chosen.map_or(Ipv4Addr::UNSPECIFIED, |one| one.1)
+    }
+}
+
+impl Mapping {
+    fn permit(&mut self, now: Instant, to: Endpoint) {
+        match self.permitted.iter_mut().find(|one| one.0 == to) {
+            Some(permitted) => permitted.1 = now,
+            None => self.permitted.push((to, now)),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What stands at the ends of the wires: our server, relay and client, unmodified, and IPv6 hosts.
+
+mod client;
+mod relay;
+mod server;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use teredo_common::{address::Endpoint, time::Instant};
+
+pub use client::ClientNode;
+pub use relay::RelayNode;
+pub use server::ServerNode;
+
+use super::stack::Stack;
+
+/// What a node puts on the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// A UDP datagram.
+    Datagram {
+        /// The node's own endpoint.
+        from: Endpoint,
+        /// Where to.
+        to: Endpoint,
+        /// What.
+        payload: Vec<u8>,
+    },
+    /// A discovery bubble for all on the link.
+    Multicast {
+        /// The node's own endpoint.
+        from: Endpoint,
+        /// What.
+        payload: Vec<u8>,
+    },
+    /// A packet for native IPv6.
+    Ipv6(Vec<u8>),
+}
+
+/// A machine.
+#[derive(Debug)]
+pub enum Node {
+    /// A Teredo server.
+    Server(Box<ServerNode>),
+    /// A Teredo relay.
+    Relay(Box<RelayNode>),
+    /// A host with a Teredo client.
+    Client(Box<ClientNode>),
+    /// A host with native IPv6.
+    Host(HostNode),
+}
+
+/// A host with native IPv6 and nothing else.
+#[derive(Debug)]
+pub struct HostNode {
+    /// Its address.
+    pub address: Ipv6Addr,
+    /// What came.
+    pub stack: Stack,
+}
+
+impl Node {
+    /// Its IPv4 addresses.
+    pub(super) fn ipv4(&self) -> Vec<Ipv4Addr> {
+        match self {
+            Self::Server(server) => server.addresses().to_vec(),
+            Self::Relay(relay) => vec![relay.endpoint.ip()],
+            Self::Client(client) => vec![client.ipv4],
+            Self::Host(_) => Vec::new(),
+        }
+    }
+
+    /// Its native IPv6 address.
+    pub(super) fn ipv6(&self) -> Option<Ipv6Addr> {
+        match self {
+            Self::Relay(relay) => Some(relay.ipv6),
+            Self::Host(host) => Some(host.address),
+            Self::Server(_) | Self::Client(_) => None,
+        }
+    }
+
+    /// What came to its applications, if it has any.
+    #[must_use]
+    pub fn stack(&self) -> Option<&Stack> {
+        match self {
+            Self::Client(client) => Some(&client.stack),
+            Self::Host(host) => Some(&host.stack),
+            Self::Relay(relay) => relay.stack(),
+            Self::Server(_) => None,
+        }
+    }
+
+    /// A datagram for one of its addresses.
+    pub(super) fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: Endpoint,
+        to: Endpoint,
+        payload: Vec<u8>,
+        output: &mut Vec<Output>,
+    ) {
+        match self {
+            Self::Server(server) => server.handle_datagram(now, from, to, &payload, output),
+            Self::Relay(relay) => relay.handle_datagram(now, from, to, payload, output),
+            Self::Client(client) => client.handle_datagram(now, from, to, payload, output),
+            Self::Host(_) => (),
+        }
+    }
+
+    /// A discovery bubble of somebody on its link.
+    pub(super) fn handle_multicast(
+        &mut self,
+        now: Instant,
+        from: Endpoint,
+        payload: &[u8],
+        output: &mut Vec<Output>,
+    ) {
+        if let Self::Client(client) = self {
+            client.handle_multicast(now, from, payload, output);
+        }
+    }
+
+    /// A packet that native IPv6 routed to it.
+    pub(super) fn handle_ipv6(&mut self, now: Instant, packet: Vec<u8>, output: &mut Vec<Output>) {
+        match self {
+            Self::Relay(relay) => relay.handle_ipv6(now, packet, output),
+            Self::Host(host) => {
+                let answer = host.stack.handle(now, host.address, &packet);
+                output.extend(answer.map(Output::Ipv6));
+            }
+            Self::Server(_) | Self::Client(_) => (),
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant, output: &mut Vec<Output>) {
+        match self {
+            Self::Relay(relay) => relay.handle_timeout(now, output),
+            Self::Client(client) => client.handle_timeout(now, output),
+            Self::Server(_) | Self::Host(_) => (),
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Self::Relay(relay) => relay.relay.poll_timeout().map(|one| one.0),
+            Self::Client(client) => client.poll_timeout(),
+            Self::Server(_) | Self::Host(_) => None,
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The protocol in virtual time, behind every kind of NAT: `teredo_tests::simulation` says how to
+//! replay a history that failed.
+
+mod nat;
