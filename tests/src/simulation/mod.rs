@@ -1,10 +1,50 @@
-//! A network in virtual time: our server, relay and client, unmodified, behind every kind of NAT.
+//! An internet in virtual time: our server, relay and client run on it unmodified, behind every
+//! kind of NAT.
+//!
+//! A [`World`] has machines ([`node`]), networks and NATs between them ([`network`], [`nat`]), and
+//! weather: delay, loss, duplication, reordering. Nothing in it depends on anything but its seed and
+//! what a test does. After everything that a node does it is judged from what is on the wire
+//! whether the rules hold (`observer`); a broken one panics, with the last things that happened.
+//!
+//! # Replay
+//!
+//! A test that fails says with which seed. `TEREDO_SEED=7 cargo test -p teredo-tests --test
+//! simulation NAME` runs it with that seed alone. Random histories are kept by proptest in
+//! `tests/tests/simulation/histories.proptest-regressions`, and come first in the next run.
 
 pub mod nat;
 pub mod network;
 pub mod node;
-pub mod observer;
+mod observer;
 pub mod packet;
-pub mod scenery;
+mod scenery;
 pub mod stack;
 pub mod world;
+
+pub use network::Realm;
+pub use world::{NodeId, ROUND_TRIP, Weather, World};
+
+/// The variable that holds the only seed to be used.
+const SEED: &str = "TEREDO_SEED";
+
+/// Runs a history with so many seeds, or the one that is asked for.
+pub fn for_seeds(count: u64, history: impl Fn(u64)) {
+    let only = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok());
+    let seeds = only.map_or(0..count, |only| only..only + 1);
+    for seed in seeds {
+        let told = Told(seed);
+        history(seed);
+        drop(told);
+    }
+}
+
+/// Tells the seed if a test fails.
+struct Told(u64);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("to replay: {SEED}={}", self.0);
+        }
+    }
+}

@@ -106,7 +106,8 @@ impl Network {
         };
         if self.gateways[gateway.0].nat.behaviour.firewall {
             let outside = self.gateways[gateway.0].outside;
-            self.owners.insert((outside, address), Owner::Gateway(gateway));
+            self.owners
+                .insert((outside, address), Owner::Gateway(gateway));
         }
     }
 
@@ -137,11 +138,6 @@ impl Network {
     /// The way out of a network.
     pub fn gateway(&self, realm: Realm) -> Option<GatewayId> {
         self.realms[realm.0]
-    }
-
-    /// The network outside of a NAT.
-    pub fn outside(&self, gateway: GatewayId) -> Realm {
-        self.gateways[gateway.0].outside
     }
 
     /// Takes a datagram up through NATs to the network where somebody has its destination.

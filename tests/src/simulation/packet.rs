@@ -2,13 +2,13 @@
 
 use std::net::Ipv6Addr;
 
-use teredo_common::{
-    checksum,
-    wire::{ECHO_REPLY, ECHO_REQUEST, ICMPV6, IPV6_HEADER, UDP},
-};
 use teredo::wire::{
     icmpv6::DESTINATION_UNREACHABLE,
     ipv6::{self, Header},
+};
+use teredo_common::{
+    checksum,
+    wire::{ECHO_REPLY, ECHO_REQUEST, ICMPV6, IPV6_HEADER, UDP},
 };
 
 const HOP_LIMIT: u8 = 64;

@@ -3,11 +3,11 @@
 use std::{net::Ipv6Addr, time::Duration};
 
 use rand::RngExt as _;
-use teredo_common::address::Endpoint;
 use teredo::protocol::{
     client::{self, Attached, Client, Network},
     relay, server,
 };
+use teredo_common::address::Endpoint;
 
 use super::{
     nat::{Behaviour, Kind, Nat},

@@ -2,8 +2,8 @@
 
 use std::net::Ipv6Addr;
 
-use teredo_common::time::Instant;
 use teredo::wire::{icmpv6, ipv6::Header};
+use teredo_common::time::Instant;
 
 use super::packet::{self, Message};
 
@@ -78,7 +78,9 @@ impl Stack {
     #[must_use]
     pub fn arrived(&self, message: Message) -> Option<Instant> {
         let mut arrivals = self.arrivals.iter();
-        arrivals.find(|one| one.message == message).map(|one| one.at)
+        arrivals
+            .find(|one| one.message == message)
+            .map(|one| one.at)
     }
 
     /// How often something that says this came.

@@ -8,11 +8,11 @@ use std::{
 };
 
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
+use teredo::wire::ipv6::Header;
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
     time::Instant,
 };
-use teredo::wire::ipv6::Header;
 
 use super::{
     network::{GatewayId, Network, Realm, Transit},
@@ -266,7 +266,8 @@ impl World {
         let machine = &mut self.machines[id.0];
         let returned = act(&mut machine.node, self.now, &mut output);
         machine.deadline = machine.node.poll_timeout();
-        self.observer.acted(self.now, id, &machine.node, depth, &output);
+        self.observer
+            .acted(self.now, id, &machine.node, depth, &output);
         for output in output {
             self.send(id, output, depth);
         }
@@ -413,7 +414,8 @@ impl World {
                     return;
                 }
                 let Transit { from, to, .. } = transit;
-                self.observer.arrived(self.now, id, from, to, &payload);
+                self.observer
+                    .arrived(self.now, id, &self.machines[id.0].node, from, to, &payload);
                 self.act_at_depth(id, depth + 1, |node, now, output| {
                     node.handle_datagram(now, from, to, payload, output);
                 });
@@ -432,6 +434,7 @@ impl World {
                 }
             }
             Arrival::Ipv6(id, packet) if self.is_reachable(id) => {
+                self.observer.arrived_ipv6(self.now, id, &packet);
                 self.act_at_depth(id, depth + 1, |node, now, output| {
                     node.handle_ipv6(now, packet, output);
                 });

@@ -253,7 +253,10 @@ impl Nat {
             let mappings = self.mappings.iter().filter(same_host);
             mappings.filter(|one| one.external.ip() == address).count()
         };
-        let counted = self.addresses.iter().map(|&address| (used(address), address));
+        let counted = self
+            .addresses
+            .iter()
+            .map(|&address| (used(address), address));
         let chosen = match self.behaviour.pooling {
             Pooling::Paired => counted.rev().max_by_key(|one| one.0),
             Pooling::Arbitrary => counted.min_by_key(|one| one.0),

@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use teredo_common::{address::Endpoint, time::Instant};
 use teredo::protocol::client::{Client, Config, Event, Network, State, Transmit};
+use teredo_common::{address::Endpoint, time::Instant};
 
 use super::Output;
 use crate::simulation::stack::Stack;
@@ -177,7 +177,10 @@ impl ClientNode {
     ) {
         match transmit {
             Transmit::Datagram { from, to, payload } => {
-                assert!(self.open_ports.contains(&from), "sent from closed port {from}");
+                assert!(
+                    self.open_ports.contains(&from),
+                    "sent from closed port {from}"
+                );
                 output.push(Output::Datagram {
                     from: Endpoint::new(self.ipv4, from),
                     to,

@@ -2,11 +2,11 @@
 
 use std::net::Ipv6Addr;
 
-use teredo_common::{address::Endpoint, time::Instant};
 use teredo::{
     protocol::relay::{Config, Relay, Transmit},
     wire::ipv6::{self, Header},
 };
+use teredo_common::{address::Endpoint, time::Instant};
 
 use super::Output;
 use crate::simulation::stack::Stack;

@@ -2,8 +2,8 @@
 
 use std::{net::Ipv4Addr, sync::atomic::AtomicU64};
 
-use teredo_common::{address::Endpoint, limiter::BUCKETS, time::Instant};
 use teredo::protocol::server::{self, Buckets, Config, Server, ServerAddress};
+use teredo_common::{address::Endpoint, limiter::BUCKETS, time::Instant};
 
 use super::Output;
 

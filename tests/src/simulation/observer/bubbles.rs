@@ -1,0 +1,111 @@
+//! How often bubbles are sent.
+
+use std::collections::BTreeMap;
+
+use teredo::{
+    protocol::bubble::{GAP, MAX_UNANSWERED, WINDOW},
+    wire::{encapsulation::Encapsulation, ipv6::Header},
+};
+use teredo_common::{
+    address::{Endpoint, ServicePrefix, embedded_mapping, embedded_server},
+    time::Instant,
+    wire::SERVER_PORT,
+};
+
+use super::{Violation, destinations::name};
+use crate::simulation::node::Node;
+
+/// The bubbles of a client or relay. Servers forward what others send, and have limits of their
+/// own.
+#[derive(Debug, Default)]
+pub(super) struct Bubbles {
+    /// Indirect ones, by peer.
+    indirect: BTreeMap<[u8; 16], History>,
+    /// Direct ones, by where they went.
+    direct: BTreeMap<Endpoint, History>,
+}
+
+/// Bubbles to one peer.
+#[derive(Debug, Default)]
+struct History {
+    last: Option<Instant>,
+    unanswered: Vec<Instant>,
+}
+
+impl History {
+    fn sent(&mut self, now: Instant) -> Result<(), String> {
+        match self.last.replace(now) {
+            // Others of the same burst.
+            Some(last) if last == now => return Ok(()),
+            Some(last) if now.saturating_since(last) < GAP => {
+                return Err(format!("only {:?} apart", now.saturating_since(last)));
+            }
+            _ => (),
+        }
+        self.unanswered
+            .retain(|&sent| now.saturating_since(sent) < WINDOW);
+        self.unanswered.push(now);
+        if self.unanswered.len() > MAX_UNANSWERED {
+            return Err(format!("{} without answer", self.unanswered.len()));
+        }
+        Ok(())
+    }
+}
+
+impl Bubbles {
+    /// What comes directly from a peer is an answer.
+    pub fn arrived(&mut self, node: &Node, from: Endpoint, parts: &Encapsulation<'_>) {
+        let Ok(header) = Header::parse(parts.packet) else {
+            return;
+        };
+        let is_server = matches!(node, Node::Client(client)
+            if client.client.server().is_some_and(|server| server.primary() == from));
+        if is_server {
+            return;
+        }
+        if let Some(history) = self.indirect.get_mut(&header.source()) {
+            history.unanswered.clear();
+        }
+        if let Some(history) = self.direct.get_mut(&from) {
+            history.unanswered.clear();
+        }
+    }
+
+    pub fn sent(
+        &mut self,
+        now: Instant,
+        node: &Node,
+        to: Endpoint,
+        parts: &Encapsulation<'_>,
+    ) -> Result<(), Violation> {
+        let Ok(header) = Header::parse(parts.packet) else {
+            return Ok(());
+        };
+        let peer = header.destination();
+        if !header.is_bubble() || matches!(node, Node::Server(_)) || is_own(node, &peer) {
+            return Ok(());
+        }
+        let server = Endpoint::new(embedded_server(&peer).into(), SERVER_PORT);
+        let is_indirect = ServicePrefix::STANDARD.contains(&peer) && to == server;
+        let history = if is_indirect {
+            self.indirect.entry(peer).or_default()
+        } else {
+            self.direct.entry(to).or_default()
+        };
+        let kind = if is_indirect { "indirect" } else { "direct" };
+        history
+            .sent(now)
+            .map_err(|what| format!("{} sends {kind} bubbles to {to}: {what} (P-09)", name(node)))
+    }
+}
+
+/// C-52: the interval between solicitations is measured with bubbles to oneself.
+fn is_own(node: &Node, address: &[u8; 16]) -> bool {
+    let Node::Client(client) = node else {
+        return false;
+    };
+    client.client.identity().is_some_and(|own| {
+        own.mapped.address == embedded_mapping(address).address
+            && own.server.primary.octets() == embedded_server(address)
+    })
+}
