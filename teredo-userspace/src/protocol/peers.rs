@@ -11,9 +11,10 @@ use std::{
 use teredo_common::{address::Endpoint, time::Instant};
 
 use super::{
-    bubble::{History, Procedure},
+    bubble::{History, Procedure, WINDOW},
     keyed::Keyed,
     queue::Queue,
+    timers::Timers,
 };
 
 const NONE: u32 = u32::MAX;
@@ -26,10 +27,10 @@ enum List {
     Trusted,
 }
 
-/// What is known about one Teredo address.
+/// What is known about one IPv6 address. `State` is what only one role has to know.
 #[derive(Debug)]
-pub struct Peer {
-    /// The Teredo address, network byte order.
+pub struct Peer<State = ()> {
+    /// The address, network byte order.
     pub address: [u8; 16],
     /// Where the peer is, or, while it is not trusted, was last or claims to be.
     pub mapped: Endpoint,
@@ -44,13 +45,18 @@ pub struct Peer {
     pub last_sent: Instant,
     /// When the rarer chores of a busy peer are due.
     pub upkeep: Instant,
-    /// The earliest deadline that holds; [`Peer::NO_TIMER`] if none does.
-    pub timer: Instant,
+    /// The earliest deadline that holds; [`NO_TIMER`] if none does.
+    timer: Instant,
     /// Bubbles and waiting packets, while there are any to remember.
     pub pending: Option<Box<Pending>>,
+    /// What the role knows besides.
+    pub state: State,
 }
 
-/// The entry has to stay small: there are hundreds of thousands.
+/// The deadline of a peer without any.
+const NO_TIMER: Instant = Instant::from_nanos(u64::MAX);
+
+/// The relay's entry has to stay small: there are hundreds of thousands.
 const _: () = assert!(size_of::<Peer>() <= 128);
 
 /// What a peer has only until it answers.
@@ -64,10 +70,7 @@ pub struct Pending {
     pub queue: Queue,
 }
 
-impl Peer {
-    /// The value of [`Peer::timer`] without deadline.
-    pub const NO_TIMER: Instant = Instant::from_nanos(u64::MAX);
-
+impl<State: Default> Peer<State> {
     /// A peer that nothing was received from (requirement P-02): never fresh, and never too recent
     /// for a bubble.
     fn new(address: [u8; 16], mapped: Endpoint) -> Self {
@@ -81,8 +84,9 @@ impl Peer {
             last_received: Instant::ZERO,
             last_sent: Instant::ZERO,
             upkeep: Instant::ZERO,
-            timer: Self::NO_TIMER,
+            timer: NO_TIMER,
             pending: None,
+            state: State::default(),
         }
     }
 
@@ -99,6 +103,13 @@ impl Peer {
     /// Bubbles and waiting packets, to be written to.
     pub fn pending_mut(&mut self) -> &mut Pending {
         self.pending.get_or_insert_default()
+    }
+
+    /// When the peer may be removed if it is untrusted and nothing is under way: its bubbles count
+    /// no more.
+    pub fn retirement(&self) -> Instant {
+        let last_burst = (self.pending.as_ref()).map_or(Instant::ZERO, |one| one.history.last());
+        self.last_received.max(last_burst) + WINDOW
     }
 }
 
@@ -118,47 +129,38 @@ impl Chain {
     };
 }
 
-/// The bounded table of peers.
+/// The bounded table of peers, with their deadlines.
 #[derive(Debug)]
-pub struct Peers {
-    slots: Vec<Peer>,
+pub struct Peers<State = ()> {
+    slots: Vec<Peer<State>>,
     free: Vec<u32>,
     indices: HashMap<[u8; 16], u32, Keyed>,
     trusted: Chain,
     untrusted: Chain,
     max_trusted: usize,
     max_untrusted: usize,
+    timers: Timers,
 }
 
 /// A handle to a peer, valid until it is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerIndex(u32);
 
-impl PeerIndex {
-    pub(super) const fn from_number(number: u32) -> Self {
-        Self(number)
-    }
+impl<State> Index<PeerIndex> for Peers<State> {
+    type Output = Peer<State>;
 
-    pub(super) const fn number(self) -> u32 {
-        self.0
-    }
-}
-
-impl Index<PeerIndex> for Peers {
-    type Output = Peer;
-
-    fn index(&self, index: PeerIndex) -> &Peer {
+    fn index(&self, index: PeerIndex) -> &Peer<State> {
         &self.slots[index.0 as usize]
     }
 }
 
-impl IndexMut<PeerIndex> for Peers {
-    fn index_mut(&mut self, index: PeerIndex) -> &mut Peer {
+impl<State> IndexMut<PeerIndex> for Peers<State> {
+    fn index_mut(&mut self, index: PeerIndex) -> &mut Peer<State> {
         &mut self.slots[index.0 as usize]
     }
 }
 
-impl Peers {
+impl<State: Default> Peers<State> {
     /// At most `max` peers, at least two; an eighth of them may be untrusted.
     pub(super) fn new(max: usize, keyed: Keyed) -> Self {
         let max = max.clamp(2, NONE as usize - 1);
@@ -171,6 +173,7 @@ impl Peers {
             untrusted: Chain::EMPTY,
             max_trusted: max - max_untrusted,
             max_untrusted,
+            timers: Timers::default(),
         }
     }
 
@@ -210,14 +213,14 @@ impl Peers {
     }
 
     /// The peer in a slot, if there is one.
-    pub fn at(&self, index: PeerIndex) -> Option<&Peer> {
+    pub fn at(&self, index: PeerIndex) -> Option<&Peer<State>> {
         self.slots
             .get(index.0 as usize)
             .filter(|peer| peer.list != List::Free)
     }
 
     /// All peers.
-    pub fn iter(&self) -> impl Iterator<Item = (PeerIndex, &Peer)> {
+    pub fn iter(&self) -> impl Iterator<Item = (PeerIndex, &Peer<State>)> {
         self.slots
             .iter()
             .enumerate()
@@ -284,8 +287,41 @@ impl Peers {
         let address = self[index].address;
         self.indices.remove(&address);
         self.free.push(index.0);
-        self[index].timer = Peer::NO_TIMER;
+        self[index].timer = NO_TIMER;
         self[index].pending.take()
+    }
+
+    /// Makes sure that [`Peers::take_due`] gives the peer at `deadline` or before.
+    pub fn arm(&mut self, index: PeerIndex, deadline: Instant) {
+        let peer = &mut self.slots[index.0 as usize];
+        if deadline >= peer.timer {
+            return;
+        }
+        peer.timer = deadline;
+        self.timers.push(deadline, index.0);
+        let (slots, count) = (&self.slots, self.trusted.length + self.untrusted.length);
+        self.timers.compact(count, |deadline, number| {
+            let peer = slots.get(number as usize);
+            peer.is_some_and(|peer| peer.timer == deadline)
+        });
+    }
+
+    /// The earliest deadline, and whose it is, or was.
+    pub fn deadline(&self) -> Option<(Instant, PeerIndex)> {
+        let (deadline, number) = self.timers.first()?;
+        Some((deadline, PeerIndex(number)))
+    }
+
+    /// A peer whose deadline has come; it has none any more.
+    pub fn take_due(&mut self, now: Instant) -> Option<PeerIndex> {
+        while let Some((deadline, number)) = self.timers.pop_due(now) {
+            let peer = self.slots.get_mut(number as usize);
+            if let Some(peer) = peer.filter(|peer| peer.timer == deadline) {
+                peer.timer = NO_TIMER;
+                return Some(PeerIndex(number));
+            }
+        }
+        None
     }
 
     fn chain(&mut self, list: List) -> &mut Chain {
@@ -391,7 +427,7 @@ mod tests {
     #[test]
     fn p06_an_eighth_is_for_the_untrusted() {
         for (max, untrusted) in [(0, 1), (2, 1), (16, 2), (65_536, 8_192)] {
-            let peers = Peers::new(max, Keyed::new(&mut StdRng::from_seed([1; 32])));
+            let peers = Peers::<()>::new(max, Keyed::new(&mut StdRng::from_seed([1; 32])));
             assert_eq!(peers.max_untrusted, untrusted);
             assert_eq!(peers.max_untrusted + peers.max_trusted, max.max(2));
         }

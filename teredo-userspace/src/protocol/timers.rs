@@ -4,6 +4,16 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 
 use teredo_common::time::Instant;
 
+/// Deadlines that bear it are put off to a multiple of this (2^28 ns, a quarter of a second), so
+/// that many peers do not wake the daemon one by one.
+const COARSE: u64 = 1 << 28;
+
+/// A deadline that may come late, put off a little.
+pub fn coarse(deadline: Instant) -> Instant {
+    let nanoseconds = deadline.as_nanos();
+    Instant::from_nanos(nanoseconds.saturating_add(COARSE - 1) & !(COARSE - 1))
+}
+
 /// A heap from which nothing is taken out of turn: deadlines that no longer hold are recognised by
 /// the owner when they come up, or swept out when they are many.
 #[derive(Debug, Default)]

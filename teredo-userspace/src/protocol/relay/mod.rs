@@ -40,7 +40,6 @@ use super::{
     peers::{PeerIndex, Peers},
     queue::{Bounds, Budget},
     statistics::Statistics,
-    timers::Timers,
 };
 
 /// What the relay wants to have sent.
@@ -129,7 +128,6 @@ pub struct Relay {
     cookie: Cookie,
     random: StdRng,
     peers: Peers,
-    timers: Timers,
     queues: Budget,
     unreachable_bucket: Bucket,
     new_peer_buckets: Buckets,
@@ -164,7 +162,6 @@ impl Relay {
             cookie: Cookie::new(cookie_key),
             random,
             peers: Peers::new(config.max_peers, keyed),
-            timers: Timers::default(),
             queues: Budget::new(bounds, keyed),
             unreachable_bucket: Bucket::default(),
             new_peer_buckets: Buckets::new(config.new_peer_rate, keyed),
@@ -255,10 +252,10 @@ impl Relay {
 
     /// When to call [`Relay::handle_timeout`], and why. Earlier does no harm.
     pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
-        let (deadline, number) = self.timers.first()?;
+        let (deadline, index) = self.peers.deadline()?;
         let is_bubble = self
             .peers
-            .at(PeerIndex::from_number(number))
+            .at(index)
             .and_then(|peer| peer.pending.as_ref())
             .is_some_and(|pending| pending.procedure.is_some());
         let reason = if is_bubble {

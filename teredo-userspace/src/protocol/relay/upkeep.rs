@@ -12,9 +12,10 @@ use teredo_common::{
 use super::{Event, Relay, Transmit};
 use crate::{
     protocol::{
-        bubble::{ATTEMPTS, GAP, JITTER, Procedure, Refused, WINDOW},
-        peers::{Peer, PeerIndex},
+        bubble::{ATTEMPTS, GAP, JITTER, Procedure, Refused},
+        peers::PeerIndex,
         statistics::{Bubble, DropReason},
+        timers::coarse,
     },
     wire::bubble,
 };
@@ -26,23 +27,12 @@ const STILL_SENDING: Duration = Duration::from_secs(5);
 /// The stamps of the fast path come late: once a second, and rounded to one. A timer alone does not
 /// end trust before they had their chance; a packet does.
 const STAMP_DELAY: Duration = Duration::from_secs(2);
-/// Deadlines that bear it are put off to a multiple of this (2^28 ns, a quarter of a second), so
-/// that many peers do not wake the daemon one by one.
-const COARSE: u64 = 1 << 28;
 
 impl Relay {
     /// Does what is due. Call it at [`Relay::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some((deadline, number)) = self.timers.pop_due(now) {
-            let index = PeerIndex::from_number(number);
-            let holds = self
-                .peers
-                .at(index)
-                .is_some_and(|peer| peer.timer == deadline);
-            if holds {
-                self.peers[index].timer = Peer::NO_TIMER;
-                self.look_after(now, index);
-            }
+        while let Some(index) = self.peers.take_due(now) {
+            self.look_after(now, index);
         }
     }
 
@@ -77,7 +67,7 @@ impl Relay {
         }
         let refresh_at = self.peers[index].last_received + refresh_after;
         if has_sent && last_sent >= refresh_at && self.peers[index].pending.is_none() {
-            self.arm(index, last_sent);
+            self.peers.arm(index, last_sent);
         }
         self.peers.touch(index);
         true
@@ -203,7 +193,7 @@ impl Relay {
                 self.refresh(now, index);
             }
             self.arm_trusted(now, index);
-        } else if now >= retirement(peer) {
+        } else if now >= peer.retirement() {
             self.remove(index);
         } else {
             self.arm_removal(index);
@@ -228,7 +218,7 @@ impl Relay {
             }
         }
         self.peers[index].pending_mut().procedure = Some(procedure);
-        self.arm(index, procedure.next);
+        self.peers.arm(index, procedure.next);
         if self.peers[index].is_trusted() {
             self.arm_trusted(now, index);
         }
@@ -310,7 +300,7 @@ impl Relay {
         let last_received = self.peers[index].last_received;
         let refresh_at = coarse(last_received + self.config.refresh_after);
         let forget_at = coarse(last_received + self.config.peer_lifetime + STAMP_DELAY);
-        self.arm(
+        self.peers.arm(
             index,
             if now < refresh_at {
                 refresh_at
@@ -322,32 +312,7 @@ impl Relay {
 
     /// Looks again when nothing about the peer matters any more.
     pub(super) fn arm_removal(&mut self, index: PeerIndex) {
-        self.arm(index, coarse(retirement(&self.peers[index])));
+        let retirement = self.peers[index].retirement();
+        self.peers.arm(index, coarse(retirement));
     }
-
-    /// Makes sure that the peer is looked after at `deadline` or before.
-    fn arm(&mut self, index: PeerIndex, deadline: Instant) {
-        let peer = &mut self.peers[index];
-        if deadline >= peer.timer {
-            return;
-        }
-        peer.timer = deadline;
-        self.timers.push(deadline, index.number());
-        let peers = &self.peers;
-        self.timers.compact(peers.len(), |deadline, number| {
-            let peer = peers.at(PeerIndex::from_number(number));
-            peer.is_some_and(|peer| peer.timer == deadline)
-        });
-    }
-}
-
-/// When an untrusted peer without procedure may be removed: its bubbles count no more.
-fn retirement(peer: &Peer) -> Instant {
-    let last_burst = (peer.pending.as_ref()).map_or(Instant::ZERO, |one| one.history.last());
-    peer.last_received.max(last_burst) + WINDOW
-}
-
-fn coarse(deadline: Instant) -> Instant {
-    let nanoseconds = deadline.as_nanos();
-    Instant::from_nanos(nanoseconds.saturating_add(COARSE - 1) & !(COARSE - 1))
 }
