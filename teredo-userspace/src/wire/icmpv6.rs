@@ -11,6 +11,8 @@ use super::ipv6::{self, ChainLink};
 pub const DESTINATION_UNREACHABLE: u8 = 1;
 /// Code of Destination Unreachable: address unreachable.
 pub const ADDRESS_UNREACHABLE: u8 = 3;
+/// Code of Destination Unreachable: the source address is not one to send from here.
+pub const SOURCE_POLICY: u8 = 5;
 
 const HEADER: usize = 8;
 const HOP_LIMIT: u8 = 64;
@@ -42,6 +44,11 @@ pub fn may_answer(packet: &[u8]) -> bool {
 /// Destination Unreachable, address unreachable, from `source` to the sender of `packet`, with as
 /// much of it as fits an error of 1280 octets. `None` if [`may_answer`] forbids it.
 pub fn address_unreachable(source: &[u8; 16], packet: &[u8]) -> Option<Vec<u8>> {
+    unreachable(ADDRESS_UNREACHABLE, source, packet)
+}
+
+/// As [`address_unreachable`], with another code.
+pub fn unreachable(code: u8, source: &[u8; 16], packet: &[u8]) -> Option<Vec<u8>> {
     if !may_answer(packet) {
         return None;
     }
@@ -56,16 +63,7 @@ pub fn address_unreachable(source: &[u8; 16], packet: &[u8]) -> Option<Vec<u8>> 
         source,
         &destination,
     ));
-    error.extend([
-        DESTINATION_UNREACHABLE,
-        ADDRESS_UNREACHABLE,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-    ]);
+    error.extend([DESTINATION_UNREACHABLE, code, 0, 0, 0, 0, 0, 0]);
     error.extend(quoted);
     let checksum = checksum::ipv6_transport(source, &destination, ICMPV6, &error[IPV6_HEADER..]);
     error[IPV6_HEADER + 2..IPV6_HEADER + 4].copy_from_slice(&checksum);
@@ -101,6 +99,73 @@ pub fn echo_reply(source: &[u8; 16], request: &[u8], output: &mut Vec<u8>) -> bo
     let checksum = checksum::ipv6_transport(source, &destination, ICMPV6, &output[start..]);
     output[start + 2..start + 4].copy_from_slice(&checksum);
     true
+}
+
+/// What an echo request or reply carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Echo<'a> {
+    /// Tells the requests of one host apart.
+    pub identifier: u16,
+    /// Tells the requests of one identifier apart.
+    pub sequence: u16,
+    /// What comes back as it is.
+    pub data: &'a [u8],
+}
+
+impl<'a> Echo<'a> {
+    /// The body of a message of this type, whose checksum is not looked at.
+    fn parse(kind: u8, message: &'a [u8]) -> Option<Self> {
+        let (&[found, 0, _, _, a, b, c, d], data) = message.split_first_chunk::<HEADER>()? else {
+            return None;
+        };
+        (found == kind).then_some(Self {
+            identifier: u16::from_be_bytes([a, b]),
+            sequence: u16::from_be_bytes([c, d]),
+            data,
+        })
+    }
+}
+
+/// An echo request (RFC 4443 section 4.1). The data is short.
+pub fn echo_request(source: &[u8; 16], destination: &[u8; 16], echo: Echo<'_>) -> Vec<u8> {
+    let length = HEADER + echo.data.len();
+    let header = ipv6::header(length as u16, ICMPV6, HOP_LIMIT, source, destination);
+    let mut request = [&header[..], &[ECHO_REQUEST, 0, 0, 0]].concat();
+    request.extend(echo.identifier.to_be_bytes());
+    request.extend(echo.sequence.to_be_bytes());
+    request.extend(echo.data);
+    let message = &request[IPV6_HEADER..];
+    let checksum = checksum::ipv6_transport(source, destination, ICMPV6, message);
+    request[IPV6_HEADER + 2..IPV6_HEADER + 4].copy_from_slice(&checksum);
+    request
+}
+
+/// The echo in a reply, or in the request that a Destination Unreachable quotes, if its checksum is
+/// right. A quoted request has to be whole, and from the error's destination to its source: only
+/// the host that was asked may say so itself (requirement C-57). `packet` is as long as its header
+/// says.
+pub fn echo_answer(packet: &[u8]) -> Option<Echo<'_>> {
+    let header = ipv6::Header::parse(packet).ok()?;
+    let (source, destination) = (header.source(), header.destination());
+    let message = packet.get(IPV6_HEADER..)?;
+    let is_valid = header.next_header() == ICMPV6
+        && checksum::ipv6_transport(&source, &destination, ICMPV6, message) == [0, 0];
+    if !is_valid {
+        return None;
+    }
+    if let Some(reply) = Echo::parse(ECHO_REPLY, message) {
+        return Some(reply);
+    }
+    let &[DESTINATION_UNREACHABLE, ..] = message else {
+        return None;
+    };
+    let quoted = message.get(HEADER..)?;
+    let asked = ipv6::Header::parse(quoted).ok()?;
+    let is_own = asked.source() == destination && asked.destination() == source;
+    let request = quoted.get(IPV6_HEADER..asked.packet_length())?;
+    (is_own && asked.next_header() == ICMPV6)
+        .then(|| Echo::parse(ECHO_REQUEST, request))
+        .flatten()
 }
 
 #[cfg(test)]
@@ -205,5 +270,49 @@ mod tests {
         );
         assert_eq!(verified, [0, 0]);
         assert!(!echo_reply(&RELAY, &code, &mut Vec::new()));
+    }
+
+    fn connectivity_test() -> (Vec<u8>, Vec<u8>) {
+        let request = octets(
+            "6000000000183a40 20010000010203040000effff6fffffe 2000000000000000000000000000000b \
+             8000862312340001 00112233445566778899aabbccddeeff",
+        );
+        let reply = octets(
+            "6000000000183a40 2000000000000000000000000000000b 20010000010203040000effff6fffffe \
+             8100852312340001 00112233445566778899aabbccddeeff",
+        );
+        (request, reply)
+    }
+
+    #[test]
+    fn v20_connectivity_test() {
+        let (request, reply) = connectivity_test();
+        let header = ipv6::Header::parse(&request).unwrap();
+        let nonce = octets("00112233445566778899aabbccddeeff");
+        let echo = Echo {
+            identifier: 0x1234,
+            sequence: 1,
+            data: &nonce,
+        };
+        let built = echo_request(&header.source(), &header.destination(), echo);
+        assert_eq!(built, request);
+        assert_eq!(echo_answer(&reply), Some(echo));
+        assert_eq!(echo_answer(&request), None);
+        for octet in 40..reply.len() {
+            let mut changed = reply.clone();
+            changed[octet] ^= 1;
+            assert_eq!(echo_answer(&changed), None, "octet {octet}");
+        }
+        assert_eq!(echo_answer(&reply[..47]), None);
+    }
+
+    #[test]
+    fn c57_an_error_counts_only_from_the_host_that_was_asked() {
+        let (request, reply) = connectivity_test();
+        let host = ipv6::Header::parse(&reply).unwrap().source();
+        let error = unreachable(1, &host, &request).unwrap();
+        assert_eq!(echo_answer(&error), echo_answer(&reply));
+        let elsewhere = unreachable(1, &RELAY, &request).unwrap();
+        assert_eq!(echo_answer(&elsewhere), None);
     }
 }

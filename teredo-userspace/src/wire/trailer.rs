@@ -39,6 +39,9 @@ impl<'a> AlternateAddresses<'a> {
 #[error("a trailer forbids the packet")]
 pub struct Discard;
 
+/// Endpoints in an alternate address trailer.
+const MAX_ALTERNATE_ADDRESSES: usize = 4;
+
 const NONCE: u8 = 0x01;
 const ALTERNATE_ADDRESSES: u8 = 0x03;
 const NEIGHBOR_DISCOVERY: u8 = 0x04;
@@ -77,6 +80,37 @@ pub fn parse(trailers: &[u8]) -> impl Iterator<Item = Result<Trailer<'_>, Discar
             return Some(item);
         }
     })
+}
+
+impl Trailer<'_> {
+    /// Appends the trailer.
+    pub fn write(self, output: &mut Vec<u8>) {
+        match self {
+            Self::Nonce([a, b, c, d]) => output.extend([NONCE, 4, a, b, c, d]),
+            Self::AlternateAddresses(AlternateAddresses(list)) => {
+                output.extend([ALTERNATE_ADDRESSES, list.len() as u8 + 2, 0, 0]);
+                output.extend(list);
+            }
+            Self::NeighborSolicitation => output.extend([NEIGHBOR_DISCOVERY, 4, 0, 0, 0, 0]),
+            Self::NeighborAdvertisement => output.extend([NEIGHBOR_DISCOVERY, 4, 1, 0, 0, 0]),
+            Self::RandomPort(port) => {
+                let [high, low] = port.to_be_bytes();
+                output.extend([RANDOM_PORT, 2, high, low]);
+            }
+        }
+    }
+}
+
+/// Appends an alternate address trailer; nothing if there are no endpoints, and the first four if
+/// there are more.
+pub fn write_alternate_addresses(endpoints: &[Endpoint], output: &mut Vec<u8>) {
+    let endpoints = endpoints.iter().take(MAX_ALTERNATE_ADDRESSES);
+    let list: Vec<u8> = endpoints
+        .flat_map(|endpoint| endpoint.address.into_iter().chain(endpoint.port))
+        .collect();
+    if !list.is_empty() {
+        Trailer::AlternateAddresses(AlternateAddresses(&list)).write(output);
+    }
 }
 
 #[cfg(test)]
@@ -134,6 +168,39 @@ mod tests {
             [],
             "a known type of another length ends the list"
         );
+    }
+
+    #[test]
+    fn v19_what_is_written_is_what_is_parsed() {
+        for text in [
+            "0104deadbeef 050204b1",
+            "030e0000 c0a801020ed5 0a00000204d2",
+            "040400000000",
+            "040401000000",
+        ] {
+            let mut written = Vec::new();
+            for trailer in parsed(text) {
+                trailer.unwrap().write(&mut written);
+            }
+            assert_eq!(written, octets(text));
+        }
+    }
+
+    #[test]
+    fn v19_alternate_addresses_are_written() {
+        let endpoint = |address: [u8; 4], port| Endpoint::new(address.into(), port);
+        let list = [
+            endpoint([192, 168, 1, 2], 3797),
+            endpoint([10, 0, 0, 2], 1234),
+        ];
+        let mut written = Vec::new();
+        write_alternate_addresses(&[], &mut written);
+        assert!(written.is_empty());
+        write_alternate_addresses(&list, &mut written);
+        assert_eq!(written, octets("030e0000 c0a801020ed5 0a00000204d2"));
+        written.clear();
+        write_alternate_addresses(&[list[0]; 9], &mut written);
+        assert_eq!(written.len(), 4 + 4 * 6);
     }
 
     #[test]
