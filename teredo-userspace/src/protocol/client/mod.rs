@@ -22,7 +22,7 @@ use rand::{SeedableRng as _, rngs::StdRng};
 use teredo_common::{address::Endpoint, time::Instant};
 
 pub use config::{Attached, Config, Credentials, Extensions, Network, Refresh, Server};
-pub use statistics::{DropReason, Statistics};
+pub use statistics::{Bubble, DropReason, Statistics, Test};
 
 use crate::{
     protocol::own::OwnIpv4,
@@ -39,6 +39,8 @@ use shared::Shared;
 
 /// Explicit congestion notification: congestion experienced (RFC 3168).
 const CONGESTION_EXPERIENCED: u8 = 3;
+/// Explicit congestion notification: the sender does not take part.
+const NOT_CAPABLE: u8 = 0;
 
 /// What the client wants to have done, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,10 +197,12 @@ impl Client {
     /// nonces, ports and flags are as secret as it is (L-16).
     #[must_use]
     pub fn new(config: Config, seed: [u8; 32], _now: Instant) -> Self {
+        let mut random = StdRng::from_seed(seed);
+        let exchange = Exchange::new(&config, &mut random);
         let shared = Shared {
             own_ipv4: OwnIpv4::new(config.ipv4_scope),
             network: Network::default(),
-            random: StdRng::from_seed(seed),
+            random,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             statistics: Statistics::default(),
@@ -207,7 +211,7 @@ impl Client {
         Self {
             shared,
             qualification: Qualification::default(),
-            exchange: Exchange::default(),
+            exchange,
             identity: None,
         }
     }
@@ -233,6 +237,7 @@ impl Client {
         let addresses: Vec<Ipv4Addr> = network.attached.iter().map(|one| one.address).collect();
         self.shared.own_ipv4.set(&addresses, []);
         self.shared.network = network;
+        self.exchange.network_changed(&mut self.shared);
         self.qualification.network_changed(&mut self.shared, now);
         self.settle(now);
     }
@@ -267,14 +272,11 @@ impl Client {
         ecn: u8,
         payload: &'p mut [u8],
     ) -> Option<&'p mut [u8]> {
-        let received = self.receive(now, to, from, payload);
+        let received = mark(ecn, payload).and_then(|()| self.receive(now, to, from, payload));
         self.settle(now);
         match received {
             Ok(range) => {
                 let packet = payload.get_mut(range?)?;
-                if ecn == CONGESTION_EXPERIENCED {
-                    ipv6::set_congestion_experienced(packet);
-                }
                 self.shared.statistics.decapsulated.add(packet.len());
                 Some(packet)
             }
@@ -424,7 +426,9 @@ impl Client {
 
     /// What was counted, and what is there now.
     pub fn statistics(&self) -> Statistics {
-        self.shared.statistics
+        let mut statistics = self.shared.statistics;
+        self.exchange.measure(&mut statistics);
+        statistics
     }
 
     /// Has the other half follow what the server's half found out.
@@ -437,4 +441,23 @@ impl Client {
         self.exchange
             .set_identity(&mut self.shared, now, self.identity);
     }
+}
+
+/// Hands congestion that a datagram met over to the packet in it, before the packet may have to
+/// wait (W-06, RFC 6040). One that cannot take it is dropped, unless it is for the client itself.
+fn mark(ecn: u8, payload: &mut [u8]) -> Result<(), DropReason> {
+    if ecn != CONGESTION_EXPERIENCED {
+        return Ok(());
+    }
+    let parts = encapsulation::parse(payload).map_err(|_| DropReason::Malformed)?;
+    let header = Header::parse(parts.packet).map_err(|_| DropReason::Malformed)?;
+    if header.is_bubble() || router::is_advertisement(header, parts.packet) {
+        return Ok(());
+    }
+    if header.congestion() == NOT_CAPABLE {
+        return Err(DropReason::Congestion);
+    }
+    let start = parts.packet.as_ptr() as usize - payload.as_ptr() as usize;
+    ipv6::set_congestion_experienced(&mut payload[start..]);
+    Ok(())
 }

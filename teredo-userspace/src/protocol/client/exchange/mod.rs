@@ -1,16 +1,64 @@
 //! Between the client and its peers: Teredo clients, and native hosts through their relays
 //! (RFC 4380 sections 5.2.3, 5.2.4, 5.2.6, 5.2.8 and 5.2.9; RFC 6081).
 
-use std::net::Ipv4Addr;
+mod bubbles;
+mod connectivity;
+mod contact;
+mod extensions;
+mod limits;
+mod procedure;
+mod reception;
+mod relays;
+mod transmission;
+mod trust;
 
-use teredo_common::{address::Endpoint, time::Instant};
+#[cfg(test)]
+mod tests;
 
-use super::{Identity, PeerInfo, Reason, shared::Shared, statistics::DropReason};
-use crate::wire::encapsulation::Encapsulation;
+use std::{net::Ipv4Addr, time::Duration};
+
+use rand::Rng;
+use teredo_common::{
+    address::{Endpoint, embedded_mapping},
+    time::Instant,
+};
+
+use super::{
+    Config, Identity, PeerInfo, Reason, Statistics, shared::Shared, statistics::DropReason,
+};
+use crate::{
+    protocol::{
+        keyed::Keyed,
+        peers::{PeerIndex, Peers},
+        queue::{Bounds, Budget},
+    },
+    wire::encapsulation::Encapsulation,
+};
+use contact::Contact;
+use limits::Limits;
+use relays::Relays;
+
+/// A peer that was silent for this long has to prove again where it is (P-03).
+const LIFETIME: Duration = Duration::from_secs(30);
+/// A peer that is sent to but was silent for this long is asked for a sign of life (P-12).
+const REFRESH_AFTER: Duration = Duration::from_secs(25);
+/// Packets from peers that are not proved yet may take this part of the room for waiting packets.
+const HELD_SHARE: usize = 4;
 
 /// The half of the client that talks with peers.
-#[derive(Debug, Default)]
-pub struct Exchange {}
+#[derive(Debug)]
+pub struct Exchange {
+    identity: Option<Identity>,
+    /// The address of the identity; unspecified if there is none.
+    own: [u8; 16],
+    peers: Peers<Contact>,
+    /// Packets of the host that wait for an answer.
+    queues: Budget,
+    /// Packets for the host that wait for the proof of where they come from (C-41).
+    held: Budget,
+    limits: Limits,
+    relays: Relays,
+}
 
 /// Where a packet of the host goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,38 +70,57 @@ pub enum Way {
 }
 
 impl Exchange {
+    /// Without address and peers.
+    pub fn new(config: &Config, random: &mut impl Rng) -> Self {
+        let keyed = Keyed::new(random);
+        let bounds = |octets| Bounds {
+            packets_per_peer: config.queue_per_peer,
+            octets,
+            octets_per_source: octets,
+        };
+        Self {
+            identity: None,
+            own: [0; 16],
+            peers: Peers::new(config.max_peers, keyed),
+            queues: Budget::new(bounds(config.queue_total_bytes), keyed),
+            held: Budget::new(bounds(config.queue_total_bytes / HELD_SHARE), keyed),
+            limits: Limits::new(config, keyed),
+            relays: Relays::default(),
+        }
+    }
+
     /// The client has another address, or none; peers are forgotten if it is another (C-45).
-    pub fn set_identity(
-        &mut self,
-        _shared: &mut Shared,
-        _now: Instant,
-        _identity: Option<Identity>,
-    ) {
+    pub fn set_identity(&mut self, shared: &mut Shared, _now: Instant, identity: Option<Identity>) {
+        let address = identity.map_or([0; 16], |one| one.address.octets());
+        self.identity = identity;
+        if address == self.own {
+            return;
+        }
+        self.own = address;
+        self.relays = Relays::default();
+        self.remove_if(shared, |_, _| true);
     }
 
-    /// Takes a packet of the host.
-    pub fn handle_ipv6(
-        &mut self,
-        _shared: &mut Shared,
-        _now: Instant,
-        _packet: &[u8],
-    ) -> Result<Way, DropReason> {
-        Err(DropReason::NotQualified)
+    /// [`Shared::network`] has changed: nothing is sent to what is this host's own now (L-02).
+    pub fn network_changed(&mut self, shared: &mut Shared) {
+        self.remove_if(shared, |shared, mapped| {
+            shared.own_ipv4.contains(mapped.address)
+        });
     }
 
-    /// Takes a datagram that came to the service port or one of the ports that this half opened,
-    /// and is no advertisement at the service port. The length of the inner packet if the host is
-    /// to have it now.
-    pub fn handle_datagram(
-        &mut self,
-        _shared: &mut Shared,
-        _now: Instant,
-        _to: u16,
-        _from: Endpoint,
-        _parts: &Encapsulation<'_>,
-    ) -> Result<Option<usize>, DropReason> {
-        Err(DropReason::NotQualified)
+    fn remove_if(&mut self, shared: &mut Shared, refused: impl Fn(&Shared, Endpoint) -> bool) {
+        let peers = self.peers.iter();
+        let refused: Vec<PeerIndex> = peers
+            .filter(|(_, peer)| refused(shared, peer.mapped))
+            .map(|(index, _)| index)
+            .collect();
+        for index in refused {
+            self.remove(shared, index);
+        }
     }
+
+    /// A port that was asked for with [`super::Transmit::OpenPort`] could not be opened.
+    pub fn port_failed(&mut self, _shared: &mut Shared, _now: Instant, _port: u16) {}
 
     /// Takes a datagram that came to the discovery address by the interface with this address.
     pub fn handle_discovery(
@@ -67,17 +134,54 @@ impl Exchange {
         Err(DropReason::NotQualified)
     }
 
-    /// A port that was asked for with [`super::Transmit::OpenPort`] could not be opened.
-    pub fn port_failed(&mut self, _shared: &mut Shared, _now: Instant, _port: u16) {}
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) {
+        while let Some(index) = self.peers.take_due(now) {
+            self.look_after(shared, now, index);
+        }
+    }
 
-    pub fn handle_timeout(&mut self, _shared: &mut Shared, _now: Instant) {}
-
+    /// When [`Exchange::handle_timeout`] is due next.
     pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
-        None
+        let (deadline, _) = self.peers.deadline()?;
+        Some((deadline, Reason::Peer))
     }
 
     /// All peers, in no particular order.
     pub fn peers(&self) -> impl Iterator<Item = PeerInfo> {
-        std::iter::empty()
+        self.peers.iter().map(|(_, peer)| PeerInfo {
+            address: peer.address.into(),
+            mapped: peer.mapped,
+            trusted: peer.is_trusted(),
+            local: peer.state.is_at_local(peer.mapped),
+            last_received: peer.last_received,
+            last_sent: peer.last_sent,
+            queued: peer
+                .pending
+                .as_ref()
+                .map_or(0, |pending| pending.queue.len()),
+        })
+    }
+
+    /// Adds what is there now to what was counted.
+    pub fn measure(&self, statistics: &mut Statistics) {
+        statistics.trusted_peers = self.peers.trusted();
+        statistics.untrusted_peers = self.peers.untrusted();
+        statistics.queue_packets = self.queues.packets() + self.held.packets();
+        statistics.queue_octets = self.queues.octets() + self.held.octets();
+    }
+
+    /// Whether something may be sent to an endpoint that was taken from a packet: global unicast,
+    /// and neither this host's nor the client's own mapping (L-02, L-05).
+    fn may_reach(&self, shared: &Shared, endpoint: Endpoint) -> bool {
+        let is_own = self
+            .identity
+            .is_some_and(|identity| identity.mapped == endpoint);
+        !is_own && shared.own_ipv4.may_send_to(endpoint)
+    }
+
+    /// Whether a Teredo address names a client that bubbles may be sent to (L-05, L-06).
+    fn may_be_peer(&self, shared: &Shared, address: &[u8; 16]) -> bool {
+        self.may_reach(shared, embedded_mapping(address))
     }
 }

@@ -1,0 +1,245 @@
+//! Bubbles to peers, and the answers to theirs (RFC 4380 sections 5.2.3 and 5.2.6).
+
+use teredo_common::{
+    address::{Endpoint, embedded_mapping, embedded_server},
+    scope::{is_global_unicast, is_link_local},
+    time::Instant,
+    wire::SERVER_PORT,
+};
+
+use super::{Exchange, LIFETIME, Shared, extensions::Trailers};
+use crate::{
+    protocol::{
+        bubble::Refused,
+        client::statistics::{Bubble, DropReason},
+        peers::PeerIndex,
+    },
+    wire::{bubble, encapsulation::Encapsulation, trailer::Trailer},
+};
+
+impl Exchange {
+    /// Sends the bubbles of one burst that the rates allow (L-12): a direct one and an indirect one.
+    pub(super) fn burst(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
+        let is_direct = self.send_direct(shared, now, index);
+        let is_indirect = self.send_indirect(shared, now, index);
+        if is_direct || is_indirect {
+            self.count_burst(now, index);
+        }
+    }
+
+    fn count_burst(&mut self, now: Instant, index: PeerIndex) {
+        let peer = &mut self.peers[index];
+        peer.state.awaits = true;
+        peer.state.may_answer = true;
+        peer.pending_mut().history.sent(now);
+    }
+
+    /// Sends a direct bubble to where the peer is or claims to be.
+    fn send_direct(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) -> bool {
+        let to = self.whereabouts(now, index);
+        let is_allowed = self.may_reach(shared, to) && self.limits.take_direct(to, now);
+        if is_allowed {
+            self.send_bubble(shared, index, to);
+        } else {
+            shared.statistics.count_bubble(Bubble::LimitedDirect);
+        }
+        is_allowed
+    }
+
+    /// Where direct bubbles to a peer go: to its mapping while it is trusted, else to the endpoint
+    /// in its address.
+    fn whereabouts(&self, now: Instant, index: PeerIndex) -> Endpoint {
+        let peer = &self.peers[index];
+        if peer.is_usable(now, LIFETIME) {
+            peer.mapped
+        } else {
+            embedded_mapping(&peer.address)
+        }
+    }
+
+    /// A direct bubble, with the nonce of the peer's last indirect one.
+    fn send_bubble(&mut self, shared: &mut Shared, index: PeerIndex, to: Endpoint) {
+        let peer = &self.peers[index];
+        let mut payload = bubble::build(&self.own, &peer.address).to_vec();
+        let nonce = peer.state.nonces.received;
+        if nonce != [0; 4] {
+            Trailer::Nonce(nonce).write(&mut payload);
+        }
+        shared.send(peer.state.port, to, payload);
+        shared.statistics.count_bubble(Bubble::SentDirect);
+    }
+
+    /// Sends an indirect bubble to the peer's server (L-06), with a nonce.
+    fn send_indirect(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) -> bool {
+        let peer = &mut self.peers[index];
+        let server = embedded_server(&peer.address);
+        let is_allowed =
+            shared.own_ipv4.is_elsewhere(server) && self.limits.take_indirect(server, now);
+        if !is_allowed {
+            shared.statistics.count_bubble(Bubble::LimitedIndirect);
+            return false;
+        }
+        let mut payload = bubble::build(&self.own, &peer.address).to_vec();
+        if shared.config.extensions.symmetric {
+            let nonce = peer.state.nonces.next(&mut shared.random);
+            Trailer::Nonce(nonce).write(&mut payload);
+        }
+        let to = Endpoint {
+            address: server,
+            port: SERVER_PORT.to_be_bytes(),
+        };
+        let port = shared.config.port;
+        shared.send(port, to, payload);
+        shared.statistics.count_bubble(Bubble::SentIndirect);
+        true
+    }
+
+    /// Takes a bubble that came by the own server (C-34).
+    pub(super) fn receive_indirect(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        source: &[u8; 16],
+        parts: &Encapsulation<'_>,
+    ) -> Result<(), DropReason> {
+        if !shared.config.prefix.contains(source) {
+            return self.answer_relay(shared, now, source, parts.origin);
+        }
+        let trailers = Trailers::parse(parts.trailers)?;
+        if !self.may_be_peer(shared, source) {
+            return Err(DropReason::BubbleTarget);
+        }
+        let index = self.admit(shared, *source)?;
+        shared.statistics.count_bubble(Bubble::ReceivedIndirect);
+        if shared.config.extensions.symmetric {
+            self.peers[index].state.nonces.received = trailers.nonce.unwrap_or_default();
+        }
+        self.answer(shared, now, index);
+        Ok(())
+    }
+
+    /// Answers a bubble that a relay sent by the own server: a direct bubble to where it is.
+    fn answer_relay(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        source: &[u8; 16],
+        origin: Option<Endpoint>,
+    ) -> Result<(), DropReason> {
+        if !is_link_local(source) && !is_global_unicast(source) {
+            return Err(DropReason::Source);
+        }
+        let origin = origin.ok_or(DropReason::NoOrigin)?;
+        if !self.may_reach(shared, origin) {
+            return Err(DropReason::BubbleTarget);
+        }
+        shared.statistics.count_bubble(Bubble::ReceivedRelay);
+        if !self.limits.take_direct(origin, now) {
+            shared.statistics.count_bubble(Bubble::LimitedDirect);
+            return Ok(());
+        }
+        self.relays.note(origin, now);
+        let payload = bubble::build(&self.own, source).to_vec();
+        let port = shared.config.port;
+        shared.send(port, origin, payload);
+        shared.statistics.count_bubble(Bubble::SentDirect);
+        Ok(())
+    }
+
+    /// Answers a peer's indirect bubble: with a direct one, and, if the peer is not trusted yet, an
+    /// indirect one. Within two seconds of a burst of this side's own, one direct bubble ends
+    /// that burst.
+    fn answer(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
+        let peer = &mut self.peers[index];
+        let is_usable = peer.is_usable(now, LIFETIME);
+        match peer.pending_mut().history.check(now) {
+            Ok(()) => {
+                let mut is_sent = self.send_direct(shared, now, index);
+                if shared.config.extensions.symmetric && !is_usable {
+                    is_sent |= self.send_indirect(shared, now, index);
+                }
+                if is_sent {
+                    self.count_burst(now, index);
+                }
+            }
+            Err(Refused::TooSoon(_)) => self.end_burst(shared, now, index),
+            Err(Refused::Exhausted) => shared.statistics.count_bubble(Bubble::LimitedDirect),
+        }
+        if !is_usable {
+            self.arm_removal(index);
+        }
+    }
+
+    /// Sends the one direct bubble that may follow a burst.
+    fn end_burst(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
+        let to = self.whereabouts(now, index);
+        let may_answer = std::mem::take(&mut self.peers[index].state.may_answer);
+        if may_answer && self.may_reach(shared, to) && self.limits.take_answer(to, now) {
+            self.send_bubble(shared, index, to);
+        } else {
+            shared.statistics.count_bubble(Bubble::LimitedDirect);
+        }
+    }
+
+    /// Takes a bubble that did not come by the own server.
+    pub(super) fn receive_direct(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        to: u16,
+        from: Endpoint,
+        source: &[u8; 16],
+        parts: &Encapsulation<'_>,
+    ) -> Result<(), DropReason> {
+        if !shared.config.prefix.contains(source) {
+            return Err(DropReason::RelayBubble);
+        }
+        let trailers = Trailers::parse(parts.trailers)?;
+        let found = self.peers.find(source);
+        let is_mapped = found.is_some_and(|index| {
+            let peer = &self.peers[index];
+            peer.is_trusted() && peer.mapped == from
+        });
+        let index = match found {
+            Some(index) if is_mapped => index,
+            _ => self.prove(shared, now, from, source, trailers.nonce)?,
+        };
+        shared.statistics.count_bubble(Bubble::ReceivedDirect);
+        let was_usable = self.peers[index].is_usable(now, LIFETIME);
+        let was_waiting = self.peers[index]
+            .pending
+            .as_ref()
+            .is_some_and(|one| !one.queue.is_empty());
+        self.trust(shared, now, index, to, from);
+        if !was_usable && !was_waiting && self.peers[index].state.may_answer {
+            self.end_burst(shared, now, index);
+        }
+        Ok(())
+    }
+
+    /// The peer that a packet comes from, if it comes from where the peer's address says, where the
+    /// link knows the peer (C-40), or brings back a nonce.
+    pub(super) fn prove(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        from: Endpoint,
+        source: &[u8; 16],
+        nonce: Option<[u8; 4]>,
+    ) -> Result<PeerIndex, DropReason> {
+        if from == embedded_mapping(source) && self.may_reach(shared, from) {
+            return self.admit(shared, *source);
+        }
+        let index = self.peers.find(source).ok_or(DropReason::Mapping)?;
+        let contact = &mut self.peers[index].state;
+        if contact.local(now) == Some(from) {
+            return Ok(index);
+        }
+        let is_echoed = shared.config.extensions.symmetric
+            && nonce.is_some_and(|nonce| contact.nonces.accept(nonce));
+        if is_echoed && self.may_reach(shared, from) {
+            return Ok(index);
+        }
+        Err(DropReason::Mapping)
+    }
+}

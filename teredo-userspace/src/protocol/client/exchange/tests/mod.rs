@@ -1,0 +1,6 @@
+//! The half of the client that talks with peers, in virtual time.
+
+mod harness;
+mod native;
+mod reception;
+mod transmission;
