@@ -29,6 +29,7 @@ fn peer(number: usize) -> Peer {
         symmetric: false,
         last_received_seconds: Some(1.5),
         last_sent_seconds: None,
+        local: false,
         xdp: true,
     }
 }

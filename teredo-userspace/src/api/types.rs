@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use teredo_common::verdict::Direction;
 
-use crate::metrics::{Attachment, Path, Role, RoleState, Snapshot};
+use crate::metrics::{Attachment, ClientStatus, Path, Role, RoleState, Snapshot};
 
 /// `GET /status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,6 +44,9 @@ pub struct Status {
     /// What the server does, if it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<Server>,
+    /// How the client is, if it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<ClientStatus>,
 }
 
 /// What the server does.
@@ -58,9 +61,9 @@ pub struct Server {
 /// A number for each direction and path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Directions {
-    /// From native IPv6 to Teredo clients.
+    /// From native IPv6, or this host, to Teredo clients.
     pub encap: Paths,
-    /// From Teredo clients to native IPv6.
+    /// From Teredo clients to native IPv6, or this host.
     pub decap: Paths,
 }
 
@@ -141,6 +144,7 @@ impl From<&Snapshot> for Status {
                 .roles
                 .contains_key(&Role::Server)
                 .then(|| server(snapshot)),
+            client: snapshot.client.clone(),
         }
     }
 }
@@ -182,6 +186,9 @@ pub struct Peer {
     pub last_received_seconds: Option<f64>,
     /// Seconds since a packet was sent to the peer; absent before the first.
     pub last_sent_seconds: Option<f64>,
+    /// Whether it is on the same link.
+    #[serde(default)]
+    pub local: bool,
     /// Whether the fast path has the peer.
     pub xdp: bool,
 }

@@ -16,6 +16,7 @@ use crate::{
         types::{Directions, Paths, Peer, Server, Status},
     },
     config::{ApiAddress, Config},
+    metrics::ClientStatus,
 };
 
 /// Prints where the numbers of a daemon stand.
@@ -96,22 +97,14 @@ fn status_text(status: &Status) -> String {
     for (role, date) in &status.sunset {
         let _ = writeln!(text, "the {role} ends on {date}");
     }
-    text += "\nfast path\n";
-    if status.xdp.is_empty() {
-        text += "  off\n";
+    if let Some(client) = &status.client {
+        text += &client_text(client);
+        text += &traffic_text(status);
+    } else {
+        text += &fast_path_text(status);
     }
-    let mut table = Table::default();
-    for attachment in &status.xdp {
-        table.row(&[
-            &attachment.interface,
-            attachment.mode.name(),
-            &attachment.reason,
-        ]);
-    }
-    text += &table.render("  ");
-
     if status.roles.iter().any(|role| role == "relay") {
-        text += &relay_text(status);
+        text += &traffic_text(status);
     }
     if let Some(server) = &status.server {
         text += &server_text(server);
@@ -138,7 +131,47 @@ fn status_text(status: &Status) -> String {
     text
 }
 
-fn relay_text(status: &Status) -> String {
+fn fast_path_text(status: &Status) -> String {
+    let mut text = "\nfast path\n".to_owned();
+    if status.xdp.is_empty() {
+        text += "  off\n";
+    }
+    let mut table = Table::default();
+    for attachment in &status.xdp {
+        table.row(&[
+            &attachment.interface,
+            attachment.mode.name(),
+            &attachment.reason,
+        ]);
+    }
+    text + &table.render("  ")
+}
+
+fn client_text(client: &ClientStatus) -> String {
+    let shown = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let mut table = Table::default();
+    let mut row = |name: &str, value: String| table.row(&[name.to_owned(), value]);
+    row("state", client.state.clone());
+    row("address", shown(client.address.map(|one| one.to_string())));
+    row("mapped", shown(client.mapped.map(|one| one.to_string())));
+    row("port", format!("UDP {}", client.port));
+    let nat = client.nat.clone().map(|nat| match client.port_preserving {
+        true => format!("{nat}, preserves ports"),
+        false => nat,
+    });
+    row("nat", shown(nat));
+    row("server", shown(client.server.map(|one| one.to_string())));
+    row("refresh", format!("{} s", client.refresh_seconds));
+    if let Some(mapping) = client.port_mapping {
+        row("forwarded", mapping.to_string());
+    }
+    if client.tunnel {
+        row("tunnel", "everything goes through the server".to_owned());
+    }
+    format!("\nclient\n{}", table.render("  "))
+}
+
+fn traffic_text(status: &Status) -> String {
     let mut text = "\nforwarded\n".to_owned();
     let mut table = Table::new(&[
         "",
@@ -220,6 +253,7 @@ fn peers_text(peers: &[Peer]) -> String {
     for peer in peers {
         let state = match (peer.state, peer.symmetric) {
             (crate::api::types::PeerState::Untrusted, _) => "untrusted",
+            _ if peer.local => "trusted (local)",
             (_, true) => "trusted (symmetric)",
             (_, false) => "trusted",
         };

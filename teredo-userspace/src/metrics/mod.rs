@@ -1,6 +1,7 @@
 //! Every number that a running daemon tells, in one place: `teredo status`, the API and Prometheus
 //! all show a [`Snapshot`].
 
+mod client;
 mod prometheus;
 mod request;
 mod role;
@@ -19,13 +20,14 @@ use crate::protocol::{
     statistics::{Bubble, DropReason, Statistics, Unreachable},
 };
 
+pub use client::{ClientStatus, STATES};
 pub use prometheus::{CONTENT_TYPE, render};
 pub use request::Request;
 pub use role::{Role, RoleState};
 
-/// Reason of a drop: the relay accepted a client's packet, and the kernel did not take it.
+/// Reason of a drop: a packet from the tunnel was accepted, and the kernel did not take it.
 pub const DECAP_NOT_TAKEN: &str = "decap-not-taken";
-/// Reason of a drop: the relay sent a datagram to a client, and the kernel did not take it.
+/// Reason of a drop: a datagram was sent into the tunnel, and the kernel did not take it.
 pub const ENCAP_NOT_TAKEN: &str = "encap-not-taken";
 /// Reason of a drop: datagrams for the server came faster than the daemon took them.
 pub const OVERRUN: &str = "overrun";
@@ -137,7 +139,8 @@ pub struct Snapshot {
     pub xdp: Vec<Attachment>,
     /// How often the fast path had no room for a peer, which then went through the daemon.
     pub xdp_refused: u64,
-    /// Forwarded packets, by direction and path.
+    /// Packets that the relay forwarded, or the client sent and received, by direction and path:
+    /// the two are never in one daemon.
     pub traffic: BTreeMap<(&'static str, Path), Traffic>,
     /// Packets that were dropped, by role, path and reason.
     pub dropped: BTreeMap<(Role, Path, &'static str), u64>,
@@ -151,7 +154,9 @@ pub struct Snapshot {
     pub requests: BTreeMap<(Request, Path), u64>,
     /// Clients of the tunnel service that were there.
     pub bindings: u64,
-    /// Rare events of the server that nobody took in time, so that the log lacks them.
+    /// How the client is, if one runs.
+    pub client: Option<ClientStatus>,
+    /// Rare events that nobody took in time, so that the log lacks them.
     pub events_lost: u64,
     /// Peers that are known to be where their mapping says.
     pub peers_trusted: u64,
@@ -297,6 +302,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::protocol::client as client_protocol;
 
     #[test]
     fn verdicts_go_where_their_action_says() {
@@ -429,6 +435,8 @@ mod tests {
         let daemon = DropReason::ALL.iter().map(|reason| reason.reason());
         let host = [DECAP_NOT_TAKEN, ENCAP_NOT_TAKEN];
         let server = server::DropReason::ALL.iter().map(|reason| reason.reason());
+        let client = client_protocol::DropReason::ALL.iter();
+        let client = client.map(|reason| reason.reason());
         let of_server = [
             OVERRUN,
             DATAGRAM_NOT_TAKEN,
@@ -441,6 +449,8 @@ mod tests {
                 "## Dropped by the server",
                 server.chain(of_server).collect(),
             ),
+            ("## Dropped by the client", client.chain(host).collect()),
+            ("## State of the client", STATES.into_iter().collect()),
             ("## Dropped by the fast path", verdicts(Action::Drop)),
             ("## Passed by the fast path", verdicts(Action::Pass)),
             (

@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{DIRECTIONS, Path, Role, Snapshot, Traffic, direction_name};
+use super::{ClientStatus, DIRECTIONS, Path, Role, STATES, Snapshot, Traffic, direction_name};
 
 /// The media type of what [`render`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -32,6 +32,10 @@ impl Collector for Snapshot {
     fn encode(&self, mut to: DescriptorEncoder) -> fmt::Result {
         const RELAY: (&str, &str) = Role::Relay.label();
         let relays = self.roles.get(&Role::Relay).into_iter();
+        // A relay or a client, never both, has peers.
+        let talker = [Role::Relay, Role::Client].into_iter();
+        let talker = talker.filter(|role| self.roles.contains_key(role));
+        let talker = talker.map(Role::label);
         let servers = self.roles.get(&Role::Server).into_iter();
         for (name, help, of) in [
             (
@@ -43,11 +47,13 @@ impl Collector for Snapshot {
                 traffic.bytes
             }),
         ] {
-            let values = relays.clone().flat_map(|_| DIRECTIONS);
-            let values = values.flat_map(|direction| {
+            let values = talker
+                .clone()
+                .flat_map(|role| DIRECTIONS.map(|one| (role, one)));
+            let values = values.flat_map(|(role, direction)| {
                 Path::ALL.map(|path| {
                     let labels = [
-                        RELAY,
+                        role,
                         ("direction", direction_name(direction)),
                         ("path", path.name()),
                     ];
@@ -84,9 +90,10 @@ impl Collector for Snapshot {
             &mut to,
             "bubbles",
             "Bubbles by what happened to them",
-            self.bubbles
-                .iter()
-                .map(|(&kind, &count)| ([RELAY, ("kind", kind)], count)),
+            talker.clone().flat_map(|role| {
+                let bubbles = self.bubbles.iter();
+                bubbles.map(move |(&kind, &count)| ([role, ("kind", kind)], count))
+            }),
         )?;
         counters(
             &mut to,
@@ -96,11 +103,12 @@ impl Collector for Snapshot {
                 .iter()
                 .map(|(&(role, kind), &count)| ([role.label(), ("kind", kind)], count)),
         )?;
-        let peers = [
-            ([RELAY, ("state", "trusted")], self.peers_trusted),
-            ([RELAY, ("state", "untrusted")], self.peers_untrusted),
-        ];
-        let peers = relays.clone().flat_map(|_| peers);
+        let peers = talker.clone().flat_map(|role| {
+            [
+                ([role, ("state", "trusted")], self.peers_trusted),
+                ([role, ("state", "untrusted")], self.peers_untrusted),
+            ]
+        });
         gauges(&mut to, "peers", "Peers that the daemon knows", peers)?;
         for (name, help, value) in [
             (
@@ -114,7 +122,7 @@ impl Collector for Snapshot {
                 self.queue_bytes,
             ),
         ] {
-            let values = relays.clone().map(|_| ([RELAY], value));
+            let values = talker.clone().map(|role| ([role], value));
             gauges(&mut to, name, help, values)?;
         }
         let requests = self.requests.iter().map(|(&(request, path), &count)| {
@@ -141,9 +149,12 @@ impl Collector for Snapshot {
             "Clients of the tunnel service that were there",
             servers.map(|_| ([Role::Server.label()], self.bindings)),
         )?;
+        client(&mut to, self.client.as_ref())?;
         let states = self.roles.iter();
+        // A client serves nobody.
         let draining = states
             .clone()
+            .filter(|(role, _)| **role != Role::Client)
             .map(|(role, state)| ([role.label()], u64::from(state.is_draining)));
         let help = "Whether the role takes no new peers or clients any more";
         gauges(&mut to, "draining", help, draining)?;
@@ -174,6 +185,39 @@ impl Collector for Snapshot {
         )?;
         uptime.encode_gauge(&self.uptime.as_secs_f64())
     }
+}
+
+/// The numbers that only a client has.
+fn client(to: &mut DescriptorEncoder, client: Option<&ClientStatus>) -> fmt::Result {
+    const CLIENT: (&str, &str) = Role::Client.label();
+    let client = client.into_iter();
+    let states = client.clone().flat_map(|client| {
+        STATES.map(|state| ([("state", state)], u64::from(client.state == state)))
+    });
+    gauges(
+        to,
+        "client_state",
+        "Whether the client is in the state",
+        states,
+    )?;
+    for (name, help, of) in [
+        (
+            "client_qualified",
+            "Times that the client got an address",
+            (|client| client.qualified) as fn(&ClientStatus) -> u64,
+        ),
+        (
+            "client_solicitations",
+            "Router solicitations sent to servers",
+            |client| client.solicitations,
+        ),
+    ] {
+        let values = client.clone().map(|client| ([CLIENT], of(client)));
+        counters(to, name, help, values)?;
+    }
+    let refresh = client.map(|client| ([CLIENT], client.refresh_seconds as u64));
+    let help = "Seconds between maintenance solicitations at most";
+    gauges(to, "client_refresh_seconds", help, refresh)
 }
 
 fn counters<L: EncodeLabelSet>(
@@ -270,6 +314,35 @@ mod tests {
             assert!(text.lines().any(|there| there == line), "{line} in\n{text}");
         }
         assert!(!text.contains(r#"teredo_sunset_timestamp_seconds{role="relay"}"#));
+    }
+
+    #[test]
+    fn a_clients_numbers_have_its_label() {
+        let mut snapshot = Snapshot {
+            client: Some(ClientStatus {
+                state: "qualified".to_owned(),
+                refresh_seconds: 30.0,
+                qualified: 2,
+                ..ClientStatus::default()
+            }),
+            peers_trusted: 3,
+            ..Snapshot::default()
+        };
+        snapshot.roles.insert(Role::Client, RoleState::default());
+        snapshot.bubbles.insert("sent-direct", 5);
+        let text = render(snapshot).unwrap();
+        for line in [
+            r#"teredo_client_state{state="qualified"} 1"#,
+            r#"teredo_client_state{state="starting"} 0"#,
+            r#"teredo_client_qualified_total{role="client"} 2"#,
+            r#"teredo_client_refresh_seconds{role="client"} 30"#,
+            r#"teredo_peers{role="client",state="trusted"} 3"#,
+            r#"teredo_bubbles_total{role="client",kind="sent-direct"} 5"#,
+            r#"teredo_packets_total{role="client",direction="encap",path="userspace"} 0"#,
+        ] {
+            assert!(text.lines().any(|there| there == line), "{line} in\n{text}");
+        }
+        assert!(!text.contains(r#"role="relay""#) && !text.contains("teredo_draining{"));
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub enum Role {
     Relay,
     /// Between Teredo clients that do not know each other yet.
     Server,
+    /// A host that reaches the IPv6 internet and others of its kind by Teredo.
+    Client,
 }
 
 impl Role {
@@ -18,6 +20,7 @@ impl Role {
         match self {
             Self::Relay => "relay",
             Self::Server => "server",
+            Self::Client => "client",
         }
     }
 

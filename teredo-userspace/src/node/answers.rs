@@ -1,7 +1,10 @@
 //! What the API is told.
 
 use anyhow::Result;
-use teredo_common::time::Instant;
+use teredo_common::{
+    address::{ServicePrefix, TeredoAddress},
+    time::Instant,
+};
 
 use super::{Node, clock};
 use crate::{
@@ -14,7 +17,7 @@ use crate::{
         DATAGRAM_NOT_TAKEN, DECAP_NOT_TAKEN, ENCAP_NOT_TAKEN, NATIVE_NOT_TAKEN, OVERRUN, Role,
         RoleState, Snapshot, TUNNEL_NOT_TAKEN,
     },
-    protocol::relay::PeerInfo,
+    protocol::{client, relay::PeerInfo},
 };
 
 impl Node {
@@ -69,6 +72,15 @@ impl Node {
                 snapshot.add_dropped(Role::Server, reason, packets);
             }
         }
+        if let Some(role) = &self.client {
+            snapshot.add_client(role.status(), &role.client);
+            for (reason, packets) in [
+                (DECAP_NOT_TAKEN, role.losses.decapsulated),
+                (ENCAP_NOT_TAKEN, role.losses.encapsulated),
+            ] {
+                snapshot.add_dropped(Role::Client, reason, packets);
+            }
+        }
         snapshot.add_verdicts(&self.fast_path.counters());
         snapshot
     }
@@ -76,14 +88,18 @@ impl Node {
     fn page(&mut self, cursor: u64) -> Page {
         let now = clock::now();
         let start = usize::try_from(cursor).unwrap_or(usize::MAX);
-        let peers = self.relay.iter().flat_map(|role| role.relay.peers());
-        let mut rest = peers.skip(start);
+        let relay = self.relay.iter().flat_map(|role| role.relay.peers());
+        let relay = relay.map(|peer| describe(&peer, now));
+        let prefix = self.config.prefix;
+        let client = self.client.iter().flat_map(|role| role.client.peers());
+        let client = client.map(|peer| describe_to_client(&peer, prefix, now));
+        let mut rest = relay.chain(client).skip(start);
         let peers: Vec<_> = rest
             .by_ref()
             .take(PAGE)
             .map(|peer| Peer {
                 xdp: self.fast_path.has(&peer.address.octets()),
-                ..describe(&peer, now)
+                ..peer
             })
             .collect();
         let next = rest.next().is_some().then_some(cursor + PAGE as u64);
@@ -92,19 +108,43 @@ impl Node {
 }
 
 fn describe(peer: &PeerInfo, now: Instant) -> Peer {
-    let since =
-        |then: Instant| (then != Instant::ZERO).then(|| now.saturating_since(then).as_secs_f64());
     Peer {
         address: peer.address,
         mapped: peer.mapped.into(),
-        state: if peer.trusted {
-            PeerState::Trusted
-        } else {
-            PeerState::Untrusted
-        },
+        state: state(peer.trusted),
         symmetric: peer.symmetric,
-        last_received_seconds: since(peer.last_received),
-        last_sent_seconds: since(peer.last_sent),
+        last_received_seconds: since(peer.last_received, now),
+        last_sent_seconds: since(peer.last_sent, now),
+        local: false,
         xdp: false,
     }
+}
+
+/// The peer of a client: another client, or a native host behind its relay.
+fn describe_to_client(peer: &client::PeerInfo, prefix: ServicePrefix, now: Instant) -> Peer {
+    let teredo = TeredoAddress::decode(peer.address, prefix);
+    let is_elsewhere = teredo.is_some_and(|teredo| teredo.mapped != peer.mapped);
+    Peer {
+        address: peer.address,
+        mapped: peer.mapped.into(),
+        state: state(peer.trusted),
+        symmetric: is_elsewhere && !peer.local,
+        last_received_seconds: since(peer.last_received, now),
+        last_sent_seconds: since(peer.last_sent, now),
+        local: peer.local,
+        xdp: false,
+    }
+}
+
+const fn state(is_trusted: bool) -> PeerState {
+    if is_trusted {
+        PeerState::Trusted
+    } else {
+        PeerState::Untrusted
+    }
+}
+
+/// Seconds since then, unless it never was.
+fn since(then: Instant, now: Instant) -> Option<f64> {
+    (then != Instant::ZERO).then(|| now.saturating_since(then).as_secs_f64())
 }

@@ -41,6 +41,7 @@ use crate::{
         tun::{PacketBatch, Tun},
         udp::{ReceiveBatch, Sender, UdpSocket},
     },
+    metrics::ClientStatus,
     protocol::client::{
         self, Client, Credentials, Event, Extensions, Identity, Nat, Offline, Refresh, Transmit,
     },
@@ -52,7 +53,9 @@ use ports::Ports;
 use servers::Servers;
 use suspend::SuspendClock;
 
-/// Datagrams that are collected before they are sent together.
+/// The interval between maintenance solicitations until it is measured (RFC 4380 section 2.15).
+const REFRESH: Duration = Duration::from_secs(30);
+/// The destination of no datagram.
 const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
 
 /// The running client.
@@ -76,6 +79,8 @@ pub struct ClientRole {
     packets: PacketBatch,
     timer: Pin<Box<Sleep>>,
     armed: Option<Instant>,
+    /// What the NAT was measured to need.
+    refresh: Option<Duration>,
 }
 
 /// What has come.
@@ -137,6 +142,7 @@ impl ClientRole {
             packets: PacketBatch::new(MTU),
             timer: Box::pin(sleep(clock::NEVER)),
             armed: None,
+            refresh: None,
             config,
         })
     }
@@ -144,6 +150,15 @@ impl ClientRole {
     /// The TUN interface.
     pub fn tun(&self) -> &Tun {
         self.interface.tun.get_ref()
+    }
+
+    /// How the client is.
+    pub fn status(&self) -> ClientStatus {
+        let refresh = match self.config.refresh {
+            RefreshInterval::Auto => self.refresh.unwrap_or(REFRESH),
+            RefreshInterval::Seconds(seconds) => Duration::from_secs(u64::from(seconds)),
+        };
+        ClientStatus::of(&self.client, self.number, refresh)
     }
 
     /// Makes the TUN interface ready, and begins.
@@ -334,6 +349,7 @@ impl ClientRole {
         match event {
             Event::Qualified(identity) => {
                 tracing::info!("the address is {}", describe(&identity));
+                self.refresh = None;
                 if usize::from(identity.mtu) > self.packets.room() {
                     self.packets = PacketBatch::new(identity.mtu);
                 }
@@ -360,6 +376,7 @@ impl ClientRole {
             Event::RefreshFound(interval) => {
                 let seconds = interval.as_secs();
                 tracing::info!("the NAT keeps its mapping for {seconds} s or longer");
+                self.refresh = Some(interval);
             }
         }
         Ok(())

@@ -1,0 +1,158 @@
+//! What a client tells of itself.
+
+use std::{
+    net::{Ipv6Addr, SocketAddrV4},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use teredo_common::verdict::Direction;
+
+use super::{Path, Role, RoleState, Snapshot};
+use crate::protocol::{
+    client::{Client, DropReason, Nat, Offline, State},
+    statistics::{Bubble, Unreachable},
+};
+
+/// Every state of a client, as statistics name it.
+pub const STATES: [&str; 8] = [
+    "stopped",
+    "starting",
+    "second",
+    "qualified",
+    "offline-no-answer",
+    "offline-symmetric",
+    "offline-no-network",
+    "offline-native-ipv6",
+];
+
+/// How a client is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClientStatus {
+    /// Where it stands, one of [`STATES`].
+    pub state: String,
+    /// Its address, while it has one.
+    pub address: Option<Ipv6Addr>,
+    /// Its endpoint as the server sees it.
+    pub mapped: Option<SocketAddrV4>,
+    /// The service port.
+    pub port: u16,
+    /// The primary address of the server that is used or tried.
+    pub server: Option<SocketAddrV4>,
+    /// What the NAT is like: `cone`, `restricted` or `symmetric`.
+    pub nat: Option<String>,
+    /// Whether the NAT gave the mapping the number of the service port.
+    pub port_preserving: bool,
+    /// Where a port mapping protocol made the service port reachable.
+    pub port_mapping: Option<SocketAddrV4>,
+    /// Whether the address is one of the tunnel service.
+    pub tunnel: bool,
+    /// The largest IPv6 packet in the tunnel, in octets.
+    pub mtu: Option<u16>,
+    /// Seconds between maintenance solicitations at most.
+    pub refresh_seconds: f64,
+    /// Times that it got an address.
+    pub qualified: u64,
+    /// Router solicitations sent.
+    pub solicitations: u64,
+}
+
+impl ClientStatus {
+    /// How `client` is.
+    #[must_use]
+    pub fn of(client: &Client, port: u16, refresh: Duration) -> Self {
+        let identity = client.identity();
+        let statistics = client.statistics();
+        Self {
+            state: state_name(client.state()).to_owned(),
+            address: identity.map(|one| one.address),
+            mapped: identity.map(|one| one.mapped.into()),
+            port,
+            server: client.server().map(|server| server.primary().into()),
+            nat: identity.map(|one| nat_name(one.nat).to_owned()),
+            port_preserving: identity.is_some_and(|one| one.port_preserving),
+            port_mapping: None,
+            tunnel: identity.is_some_and(|one| one.tunnel),
+            mtu: identity.map(|one| one.mtu),
+            refresh_seconds: refresh.as_secs_f64(),
+            qualified: statistics.qualified,
+            solicitations: statistics.solicitations,
+        }
+    }
+}
+
+impl Snapshot {
+    /// Adds a client that runs: how it is, what it has counted, and how full it is.
+    pub fn add_client(&mut self, status: ClientStatus, client: &Client) {
+        self.roles.insert(Role::Client, RoleState::default());
+        self.client = Some(status);
+        let statistics = client.statistics();
+        for (direction, traffic) in [
+            (Direction::Encap, statistics.encapsulated),
+            (Direction::Decap, statistics.decapsulated),
+        ] {
+            self.add_traffic(direction, Path::Userspace, traffic.packets, traffic.octets);
+        }
+        for &reason in DropReason::ALL {
+            self.add_dropped(Role::Client, reason.reason(), statistics.dropped(reason));
+        }
+        for &kind in Bubble::ALL {
+            *self.bubbles.entry(kind.reason()).or_default() += statistics.bubbles(kind);
+        }
+        for &outcome in Unreachable::ALL {
+            let count = self.unreachable.entry((Role::Client, outcome.reason()));
+            *count.or_default() += statistics.unreachable(outcome);
+        }
+        self.peers_trusted += statistics.trusted_peers as u64;
+        self.peers_untrusted += statistics.untrusted_peers as u64;
+        self.queue_packets += statistics.queue_packets as u64;
+        self.queue_bytes += statistics.queue_octets as u64;
+        self.events_lost += statistics.events_lost;
+    }
+}
+
+const fn state_name(state: State) -> &'static str {
+    STATES[match state {
+        State::Stopped => 0,
+        State::Starting => 1,
+        State::Second => 2,
+        State::Qualified => 3,
+        State::Offline(Offline::NoAnswer) => 4,
+        State::Offline(Offline::Symmetric) => 5,
+        State::Offline(Offline::NoNetwork) => 6,
+        State::Offline(Offline::NativeIpv6) => 7,
+    }]
+}
+
+const fn nat_name(nat: Nat) -> &'static str {
+    match nat {
+        Nat::Cone => "cone",
+        Nat::Restricted => "restricted",
+        Nat::Symmetric => "symmetric",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use teredo_common::time::Instant;
+
+    use super::*;
+    use crate::protocol::client::{Config, Server};
+
+    #[test]
+    fn the_clients_numbers_are_all_there() {
+        let servers = vec![Server::new([9, 0, 0, 1].into())];
+        let client = Client::new(Config::new(servers, 4096), [0; 32], Instant::ZERO);
+        let status = ClientStatus::of(&client, 4096, Duration::from_secs(30));
+        assert_eq!(status.state, "stopped");
+        assert_eq!(status.server, Some("9.0.0.1:3544".parse().unwrap()));
+        assert_eq!(status.address, None);
+        let mut snapshot = Snapshot::default();
+        snapshot.add_client(status.clone(), &client);
+        assert!(snapshot.roles.contains_key(&Role::Client));
+        assert_eq!(snapshot.client, Some(status));
+        assert_eq!(snapshot.dropped.len(), DropReason::ALL.len());
+        assert_eq!(snapshot.bubbles.len(), Bubble::ALL.len());
+        assert_eq!(snapshot.unreachable.len(), Unreachable::ALL.len());
+    }
+}
