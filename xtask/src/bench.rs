@@ -19,8 +19,8 @@ pub struct Arguments {
     /// Rounds, in each of which every relay has its turn
     #[arg(long)]
     rounds: Option<usize>,
-    /// Words with commas between them: test-run, throughput, solicitations, memory; none, bare, xdp,
-    /// userspace, miredo; encap, decap; 64, 1280; 1, 10000
+    /// Words with commas between them: test-run, throughput, solicitations, client, memory; none,
+    /// bare, xdp, userspace, miredo; encap, decap; 64, 1280; 1, 10000
     #[arg(long, value_name = "WORDS")]
     only: Option<String>,
 }

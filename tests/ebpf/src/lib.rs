@@ -64,7 +64,7 @@ pub const NATIVE_HEADERS: usize = 62;
 pub struct Flow {
     /// The index of the interface it is sent through.
     pub interface: u32,
-    /// [`Flow::ENCAP`] or [`Flow::DECAP`].
+    /// [`Flow::ENCAP`], [`Flow::DECAP`] or [`Flow::FIXED`].
     pub direction: u32,
     /// Number of clients.
     pub clients: u32,
@@ -162,6 +162,17 @@ impl Flow {
     pub const ENCAP: u32 = 0;
     /// From the clients to a native host: IPv6 in UDP in IPv4 frames.
     pub const DECAP: u32 = 1;
+    /// The same frame over and over.
+    pub const FIXED: u32 = 2;
+
+    /// The flow that is nothing but this frame.
+    pub fn fixed(interface: u32, frame: &[u8]) -> Option<Self> {
+        let flow = Self::new(Self::ENCAP, 1, interface, frame)?;
+        Some(Self {
+            direction: Self::FIXED,
+            ..flow
+        })
+    }
 
     /// The flow in which client 0 sends, or gets, this frame, whose checksums are right.
     pub fn new(direction: u32, clients: u32, interface: u32, frame: &[u8]) -> Option<Self> {
@@ -254,6 +265,19 @@ impl Flow {
             ipv6 + INNER_CHECKSUM,
             word(words.inner(self.sum(self.inner)).udp_checksum()),
         );
+    }
+
+    /// Makes the frame of [`Self::FIXED`], as a host may have left it, whole again.
+    ///
+    /// # Safety
+    ///
+    /// `frame` is aligned to 2 and valid for writing [`NATIVE_HEADERS`] octets.
+    #[inline(always)]
+    pub unsafe fn restore(&self, frame: *mut u16) {
+        for at in 0..NATIVE_HEADERS / 2 {
+            // SAFETY: it lies in the headers.
+            unsafe { *frame.add(at) = self.template[at] };
+        }
     }
 
     #[inline(always)]
@@ -391,6 +415,23 @@ mod tests {
                     assert_eq!(octets[..expected.len()], expected, "{direction} {index}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_used_frame_becomes_the_same_again() {
+        for direction in [Flow::ENCAP, Flow::DECAP] {
+            let whole: Vec<u16> = frame(direction, 5, 16)
+                .chunks(2)
+                .map(|pair| u16::from_ne_bytes([pair[0], pair[1]]))
+                .collect();
+            let octets = frame(direction, 5, 16);
+            let flow = Flow::fixed(7, &octets).unwrap();
+            let mut used = whole.clone();
+            used[..NATIVE_HEADERS / 2].fill(0xffff);
+            // SAFETY: the frame is longer than the headers.
+            unsafe { flow.restore(used.as_mut_ptr()) };
+            assert_eq!(used, whole);
         }
     }
 

@@ -227,6 +227,10 @@ fn write_next(flow: &Flow, context: &XdpContext) -> Option<()> {
             if start + NATIVE_HEADERS > end {
                 return None;
             }
+            if flow.direction == Flow::FIXED {
+                flow.restore(start as *mut u16);
+                return Some(());
+            }
             flow.write::<{ Flow::ENCAP }>(*turn, start as *mut u16);
         }
         *turn = flow.next(*turn);

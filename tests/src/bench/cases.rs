@@ -104,6 +104,13 @@ impl Direction {
 pub trait Workload: Copy + fmt::Display + Serialize {
     /// What the ratios to [`Variant::Bare`] are called.
     const OF_BARE: &'static str;
+    /// What a million units a second are called.
+    const RATE: &'static str = "million packets/s";
+    /// What CPU nanoseconds per unit are called.
+    const COST: &'static str = "CPU ns/packet";
+    /// Whether there is always more to do than can be done, so that only what keeps its core busy
+    /// shows how fast it is.
+    const SATURATES: bool = true;
 
     /// What a variant is called that is given this work.
     #[must_use]
@@ -182,6 +189,61 @@ impl Workload for Solicitations {
     }
 }
 
+/// The workload for clients: datagrams between the client's host and one native host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Tunnel {
+    /// Into the tunnel is [`Direction::Encap`].
+    pub direction: Direction,
+    /// Octets of the inner IPv6 packet.
+    pub size: u16,
+}
+
+impl fmt::Display for Tunnel {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = match self.direction {
+            Direction::Encap => "into",
+            Direction::Decap => "out of",
+        };
+        write!(formatter, "client, {way} the tunnel, {} octets", self.size)
+    }
+}
+
+impl Workload for Tunnel {
+    const OF_BARE: &'static str = "";
+
+    fn title(variant: Variant) -> &'static str {
+        variant.title()
+    }
+}
+
+/// The other workload for clients: one TCP connection through a relay in XDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Stream {
+    /// Into the tunnel is [`Direction::Encap`].
+    pub direction: Direction,
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = match self.direction {
+            Direction::Encap => "from",
+            Direction::Decap => "to",
+        };
+        write!(formatter, "TCP {way} the client")
+    }
+}
+
+impl Workload for Stream {
+    const OF_BARE: &'static str = "";
+    const RATE: &'static str = "GB/s";
+    const COST: &'static str = "CPU ns/kB";
+    const SATURATES: bool = false;
+
+    fn title(variant: Variant) -> &'static str {
+        variant.title()
+    }
+}
+
 /// A part of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -191,15 +253,18 @@ pub enum Part {
     Throughput,
     /// Solicitations that servers answer in a second.
     Solicitations,
+    /// Packets a second, and TCP, through clients.
+    Client,
     /// Memory with many clients.
     Memory,
 }
 
 impl Part {
-    const ALL: [(Self, &str); 4] = [
+    const ALL: [(Self, &str); 5] = [
         (Self::TestRun, "test-run"),
         (Self::Throughput, "throughput"),
         (Self::Solicitations, "solicitations"),
+        (Self::Client, "client"),
         (Self::Memory, "memory"),
     ];
 }
@@ -225,6 +290,7 @@ impl Selection {
         let any_case = !self.sizes.is_empty() || !self.clients.is_empty();
         match part {
             Part::Throughput => true,
+            Part::Client => !any_case && self.client_variants().next().is_some(),
             Part::TestRun => self.variants.is_empty() && !any_case,
             Part::Solicitations => !any_case && self.directions.is_empty(),
             Part::Memory => self.variants.is_empty() && !any_case && self.directions.is_empty(),
@@ -234,6 +300,12 @@ impl Selection {
     /// The chosen variants.
     pub fn variants(&self) -> impl Iterator<Item = Variant> {
         chosen(Variant::ALL, &self.variants)
+    }
+
+    /// The chosen variants of clients.
+    pub fn client_variants(&self) -> impl Iterator<Item = Variant> {
+        let clients = [Variant::Userspace, Variant::Miredo];
+        chosen(clients, &self.variants)
     }
 
     /// The chosen directions.

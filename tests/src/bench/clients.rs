@@ -2,29 +2,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     net::Ipv6Addr,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail, ensure};
-use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::socket::{MsgFlags, send},
-};
 use teredo_common::wire::SERVER_PORT;
 use teredo_lab_ebpf::{client, index};
 
 use super::{
     cases::{Case, Direction},
+    ends::Ends,
     frames::{Datagram, HOST, Inner, Stations, data, datagram},
-    site::{FAR, Site},
+    site::Site,
 };
 use crate::lab::{
     Namespace,
-    capture::{listen, receive},
     peers::{bubble, is_bubble},
 };
 
@@ -34,11 +27,9 @@ pub const SIZE: u16 = 65;
 /// How many clients wait for a packet at a time.
 const WINDOW: usize = 256;
 /// After which silence what has not arrived is sent again.
-const SILENCE: Duration = Duration::from_millis(250);
+pub const SILENCE: Duration = Duration::from_millis(250);
 /// How long one window may take: a relay repeats a bubble after two or three seconds.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest frame that matters here, in octets.
-const LONGEST: usize = 2048;
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Everybody at the far end of a relay's two cables.
 ///
@@ -47,8 +38,7 @@ const LONGEST: usize = 2048;
 /// measurements.
 #[derive(Debug)]
 pub struct Clients {
-    /// At the far ends, as in [`FAR`].
-    sockets: [OwnedFd; 2],
+    ends: Ends,
     /// Of frames to the relay by either cable.
     stations: [Stations; 2],
     /// Since when so many clients, the first ones, have all been heard.
@@ -62,9 +52,8 @@ impl Clients {
     ///
     /// When there are no such interfaces.
     pub fn open(namespace: &Namespace, ipv4: Stations, ipv6: Stations) -> Result<Self> {
-        let sockets = namespace.run(|| anyhow::Ok([listen(FAR[0])?, listen(FAR[1])?]))??;
         Ok(Self {
-            sockets,
+            ends: Ends::open(namespace)?,
             stations: [ipv4, ipv6],
             fresh: None,
         })
@@ -82,7 +71,7 @@ impl Clients {
             Some((since, known)) if known >= count && since.elapsed() < age => return Ok(()),
             _ => {}
         }
-        self.drain()?;
+        self.ends.drain()?;
         let since = Instant::now();
         for first in (0..count).step_by(WINDOW) {
             let window: BTreeSet<u32> = (first..count).take(WINDOW).collect();
@@ -104,14 +93,14 @@ impl Clients {
         frames: u32,
         send: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        self.drain()?;
+        self.ends.drain()?;
         send()?;
         let exit = 1 - Site::entry(case.direction);
         let mut arrived = BTreeMap::new();
         let mut count = 0;
-        while count < frames && self.wait(SILENCE)? {
-            while self.next(1 - exit)?.is_some() {}
-            while let Some(frame) = self.next(exit)? {
+        while count < frames && self.ends.wait(SILENCE)? {
+            while self.ends.next(1 - exit)?.is_some() {}
+            while let Some(frame) = self.ends.next(exit)? {
                 let number = match case.direction {
                     Direction::Encap => self.at_ipv4(&frame, case.clients)?,
                     Direction::Decap => at_ipv6(&frame, case.clients)?,
@@ -150,17 +139,17 @@ impl Clients {
             }
             for &number in &missing {
                 let frame = data(self.stations[entry], direction, number, SIZE)?;
-                self.send(entry, &frame)?;
+                self.ends.send(entry, &frame)?;
             }
-            while !missing.is_empty() && self.wait(SILENCE)? {
-                while let Some(frame) = self.next(0)? {
+            while !missing.is_empty() && self.ends.wait(SILENCE)? {
+                while let Some(frame) = self.ends.next(0)? {
                     if let Some(number) = self.at_ipv4(&frame, count)?
                         && direction == Direction::Encap
                     {
                         missing.remove(&number);
                     }
                 }
-                while let Some(frame) = self.next(1)? {
+                while let Some(frame) = self.ends.next(1)? {
                     if let Some(number) = at_ipv6(&frame, count)?
                         && direction == Direction::Decap
                     {
@@ -218,50 +207,7 @@ impl Clients {
         );
         let answer = bubble(asked, relay);
         let frame = datagram(self.stations[0], client.mapped, indirect.source, &answer)?;
-        self.send(0, &frame)
-    }
-
-    /// Forgets what has arrived in measurements, when nobody reads.
-    fn drain(&self) -> Result<()> {
-        for cable in 0..FAR.len() {
-            while self.next(cable)?.is_some() {}
-        }
-        Ok(())
-    }
-
-    fn send(&self, cable: usize, frame: &[u8]) -> Result<()> {
-        loop {
-            match send(self.sockets[cable].as_raw_fd(), frame, MsgFlags::empty()) {
-                Ok(_) => return Ok(()),
-                Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR) => {
-                    let mut ready = [PollFd::new(self.sockets[cable].as_fd(), PollFlags::POLLOUT)];
-                    poll(&mut ready, PollTimeout::from(10_u8))?;
-                }
-                Err(error) => return Err(io::Error::from(error).into()),
-            }
-        }
-    }
-
-    /// Whether something arrives before `timeout`.
-    fn wait(&self, timeout: Duration) -> Result<bool> {
-        let mut ready = self
-            .sockets
-            .each_ref()
-            .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN));
-        Ok(poll(&mut ready, PollTimeout::try_from(timeout)?)? > 0)
-    }
-
-    /// The next frame that has arrived by a cable.
-    fn next(&self, cable: usize) -> Result<Option<Vec<u8>>> {
-        let mut buffer = [0; LONGEST];
-        loop {
-            match receive(&self.sockets[cable], &mut buffer)? {
-                // Ours, on its way out.
-                Some((_, true)) => {}
-                Some((length, false)) => return Ok(Some(buffer[..length].to_vec())),
-                None => return Ok(None),
-            }
-        }
+        self.ends.send(0, &frame)
     }
 }
 

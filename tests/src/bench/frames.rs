@@ -24,12 +24,14 @@ pub const RELAY: Endpoint = Endpoint::new(Ipv4Addr::new(20, 0, 0, 1), 3545);
 pub const HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 6, 0, 0, 0, 0, 0x10);
 /// Number of clients that hosts in the same network talk to; a relay may limit how many new ones.
 const CLIENTS_OF_NETWORK: u32 = 10_000;
-/// UDP ports of the native host and of the clients inside the tunnel.
-const HOST_PORT: u16 = 5001;
-const CLIENT_PORT: u16 = 5002;
-const HOP_LIMIT: u8 = 64;
+/// The native host's UDP port inside the tunnel.
+pub const HOST_PORT: u16 = 5001;
+/// The clients' UDP port inside the tunnel.
+pub const CLIENT_PORT: u16 = 5002;
+/// The hop limit of inner packets, before anybody has forwarded them.
+pub const HOP_LIMIT: u8 = 64;
 /// Octets in front of the payload of an inner packet.
-const INNER_HEADERS: usize = IPV6_HEADER + UDP_HEADER;
+pub const INNER_HEADERS: usize = IPV6_HEADER + UDP_HEADER;
 
 /// Source and destination of Ethernet frames.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +91,9 @@ pub fn datagram(
     Ok(frame)
 }
 
-fn ethernet(stations: Stations, ether_type: u16, packet: &[u8]) -> Vec<u8> {
+/// An Ethernet frame.
+#[must_use]
+pub fn ethernet(stations: Stations, ether_type: u16, packet: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(ETHERNET_HEADER + packet.len());
     frame.extend(stations.destination);
     frame.extend(stations.source);

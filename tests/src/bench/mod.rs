@@ -1,5 +1,5 @@
-//! The benchmarks (`cargo xtask bench`): our relay and server, in XDP and in userspace, against Miredo's and
-//! against the bare XDP redirect of the same machine, in one run.
+//! The benchmarks (`cargo xtask bench`): our relay, server and client, in XDP and in userspace,
+//! against Miredo's and against the bare XDP redirect of the same machine, in one run.
 //!
 //! Each relay stands in a namespace of its own between two veth cables. A generator program, run
 //! by the kernel with live frames, redirects forged packets into one cable; a sink program counts
@@ -10,10 +10,15 @@
 //! Servers are compared in the same way, with router solicitations of many clients and a cable that
 //! the answers come back by. Those of a server process are counted and end where they leave its
 //! host, so that its core has nothing to do with their arrival.
+//!
+//! Clients stand where relay processes do, on a host that forwards into the tunnel and out of it;
+//! then they carry a TCP connection through a relay to a native host.
 
 pub mod cases;
+pub mod client;
 pub mod clients;
 pub mod cpu;
+pub mod ends;
 pub mod frames;
 pub mod memory;
 pub mod programs;
@@ -22,5 +27,6 @@ pub mod report;
 pub mod run;
 pub mod server;
 pub mod site;
+pub mod stream;
 pub mod test_run;
 pub mod throughput;

@@ -224,6 +224,15 @@ impl Generator {
         Self::with_program("generate", direction, clients, interface, frame)
     }
 
+    /// Loads a generator of this frame.
+    ///
+    /// # Errors
+    ///
+    /// When the frame is too short or the kernel refuses the program.
+    pub fn fixed(interface: u32, frame: Vec<u8>) -> Result<Self> {
+        Self::with_flow("generate", Flow::fixed(interface, &frame), frame)
+    }
+
     /// Loads a generator of a flood, which starts with the first of its `kinds` of frames.
     ///
     /// # Errors
@@ -271,8 +280,12 @@ impl Generator {
         interface: u32,
         frame: Vec<u8>,
     ) -> Result<Self> {
-        let flow = Flow::new(direction, clients, interface, &frame)
-            .context("the frame is too short for its headers")?;
+        let flow = Flow::new(direction, clients, interface, &frame);
+        Self::with_flow(name, flow, frame)
+    }
+
+    fn with_flow(name: &'static str, flow: Option<Flow>, frame: Vec<u8>) -> Result<Self> {
+        let flow = flow.context("the frame is too short for its headers")?;
         let mut object = Ebpf::load(OBJECT)?;
         let map = object.map_mut("FLOW").context("the object has no FLOW")?;
         let words: [u32; size_of::<Flow>() / 4] = bytemuck::cast(flow);

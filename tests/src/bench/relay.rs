@@ -19,16 +19,16 @@ use crate::lab::{Namespace, Teredo, links::cable, miredo, teredo::Config};
 
 /// What the names of the kernel threads of our TUN interfaces start with. Those of other daemons
 /// have nothing to do meanwhile.
-const INTERFACE_THREAD: &str = "napi/teredo-";
+pub const INTERFACE_THREAD: &str = "napi/teredo-";
 
 /// How long ago the relay may have heard of a client when a measurement starts. With the longest
 /// measurement it stays under the 30 seconds for which a peer is usable.
-const AGE: Duration = Duration::from_secs(8);
+pub const AGE: Duration = Duration::from_secs(8);
 
 /// Frames that are looked at: so few that no queue overflows.
-const PROOF: u32 = 40;
+pub const PROOF: u32 = 40;
 /// Frames that the generator holds meanwhile: so few that most are used again.
-const PROOF_BATCH: u32 = 8;
+pub const PROOF_BATCH: u32 = 8;
 
 /// What does a relay's work.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use nix::sys::utsname::uname;
 use serde::Serialize;
 
 use super::{
-    cases::{Case, Direction, Solicitations, Variant, Workload},
+    cases::{Case, Direction, Solicitations, Stream, Tunnel, Variant, Workload},
     cpu,
     memory::Memory,
     test_run::Cost,
@@ -103,7 +103,7 @@ impl<W: Workload> CaseReport<W> {
     pub fn new(case: W, series: Vec<Series>) -> Self {
         let results = series
             .iter()
-            .filter_map(|one| result(one, &series))
+            .filter_map(|one| result::<W>(one, &series))
             .collect();
         Self {
             case,
@@ -123,10 +123,10 @@ impl<W: Workload> CaseReport<W> {
             "\n{}\n  {:<18} {:>24} {:>17} {:>21} {:>17} {:>17}\n",
             self.case,
             "",
-            "million packets/s",
+            W::RATE,
             W::OF_BARE,
             "times Miredo",
-            "CPU ns/packet",
+            W::COST,
             "of Miredo's"
         );
         for result in &self.results {
@@ -149,6 +149,7 @@ impl<W: Workload> CaseReport<W> {
         for series in &self.series {
             let idle = series.samples.iter().filter(|one| !one.is_saturated());
             match idle.count() {
+                _ if !W::SATURATES => {}
                 0 => {}
                 idle => {
                     text += &format!(
@@ -172,7 +173,7 @@ impl<W: Workload> CaseReport<W> {
     }
 }
 
-fn result(series: &Series, all: &[Series]) -> Option<CaseResult> {
+fn result<W: Workload>(series: &Series, all: &[Series]) -> Option<CaseResult> {
     let samples = |variant: Variant| {
         let found = all.iter().find(|series| series.variant == variant);
         found.map(|series| series.samples.as_slice())
@@ -198,7 +199,10 @@ fn result(series: &Series, all: &[Series]) -> Option<CaseResult> {
             Some(inline + sample.process_nanoseconds)
         }
     };
-    let rate = |_, sample: &Sample, _| sample.is_saturated().then_some(sample.rate);
+    let rate = |_, sample: &Sample, _| {
+        let counts = sample.is_saturated() || !W::SATURATES;
+        counts.then_some(sample.rate)
+    };
     let rounds = series.samples.iter().enumerate();
     Some(CaseResult {
         variant: series.variant,
@@ -351,6 +355,10 @@ pub struct Report {
     pub cases: Vec<CaseReport<Case>>,
     /// Solicitations a second that servers answer.
     pub solicitations: Vec<CaseReport<Solicitations>>,
+    /// Packets a second through clients.
+    pub tunnels: Vec<CaseReport<Tunnel>>,
+    /// TCP through clients, in kilobytes instead of packets.
+    pub streams: Vec<CaseReport<Stream>>,
     /// Memory with many clients.
     pub memory: Vec<Memory>,
     /// The limits.
@@ -371,6 +379,8 @@ impl Report {
             test_runs: Vec::new(),
             cases: Vec::new(),
             solicitations: Vec::new(),
+            tunnels: Vec::new(),
+            streams: Vec::new(),
             memory: Vec::new(),
             criteria: Vec::new(),
         })
@@ -393,6 +403,12 @@ impl Report {
         }
         for report in &self.solicitations {
             self.criteria.extend(Limits::SERVER.hold_against(report));
+        }
+        for report in &self.tunnels {
+            self.criteria.extend(Limits::CLIENT.hold_against(report));
+        }
+        for report in &self.streams {
+            self.criteria.extend(Limits::CLIENT.hold_against(report));
         }
         for memory in &self.memory {
             if memory.variant == Variant::Xdp {
@@ -456,43 +472,56 @@ fn mebibytes(octets: u64) -> f64 {
 
 /// Limits of speed.
 struct Limits {
-    /// The least that XDP is of the bare program, in packets.
-    xdp_of_bare: f64,
-    /// The least that it is of Miredo.
-    xdp_of_miredo: f64,
-    /// The most CPU time that it takes of Miredo's, if that is limited.
-    xdp_cpu: Option<f64>,
+    /// Those of XDP, for roles that have it.
+    xdp: Option<XdpLimits>,
     /// The least that userspace is of Miredo.
     userspace_of_miredo: f64,
 }
 
+struct XdpLimits {
+    /// The least that XDP is of the bare program, in packets.
+    of_bare: f64,
+    /// The least that it is of Miredo.
+    of_miredo: f64,
+    /// The most CPU time that it takes of Miredo's, if that is limited.
+    cpu: Option<f64>,
+}
+
 impl Limits {
     const RELAY: Self = Self {
-        xdp_of_bare: 0.55,
-        xdp_of_miredo: 6.0,
-        xdp_cpu: Some(0.1),
+        xdp: Some(XdpLimits {
+            of_bare: 0.55,
+            of_miredo: 6.0,
+            cpu: Some(0.1),
+        }),
         userspace_of_miredo: 1.5,
     };
     const SERVER: Self = Self {
-        xdp_of_bare: 0.6,
-        xdp_of_miredo: 10.0,
-        xdp_cpu: None,
+        xdp: Some(XdpLimits {
+            of_bare: 0.6,
+            of_miredo: 10.0,
+            cpu: None,
+        }),
         userspace_of_miredo: 2.0,
+    };
+    const CLIENT: Self = Self {
+        xdp: None,
+        userspace_of_miredo: 1.5,
     };
 
     fn hold_against<W: Workload>(&self, report: &CaseReport<W>) -> Vec<Criterion> {
         let name = |what: &str| format!("{}: {what}", report.case);
         let median = |spread: Option<Spread>| spread.map(|spread| spread.median);
         let mut criteria = Vec::new();
-        if let Some(xdp) = report.result(Variant::Xdp) {
+        if let (Some(limits), Some(xdp)) = (&self.xdp, report.result(Variant::Xdp)) {
             let [of_bare, of_miredo, cpu] =
                 [xdp.of_bare, xdp.of_miredo, xdp.cpu_of_miredo].map(median);
             let what = name(&format!("XDP, {}", W::OF_BARE));
             criteria.extend([
-                Criterion::at_least(what, of_bare, self.xdp_of_bare),
-                Criterion::at_least(name("XDP, times Miredo"), of_miredo, self.xdp_of_miredo),
+                Criterion::at_least(what, of_bare, limits.of_bare),
+                Criterion::at_least(name("XDP, times Miredo"), of_miredo, limits.of_miredo),
             ]);
-            if let Some(limit) = self.xdp_cpu {
+            if let Some(limit) = limits.cpu {
                 let what = name("XDP, CPU time of Miredo's");
                 criteria.push(Criterion::at_most(what, cpu, limit));
             }

@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use teredo_lab_ebpf::SIZES;
 
 use super::{
-    cases::{CLIENTS, Part, Selection, Solicitations, Variant},
+    cases::{CLIENTS, Part, Selection, Solicitations, Stream, Tunnel, Variant, Workload},
+    client::Client,
     memory,
     relay::Relay,
     report::{CaseReport, Report, Series, TestRunReport},
     server::Server,
+    stream::Connection,
     test_run,
     throughput::{Measurement, Subject},
 };
@@ -30,6 +33,10 @@ pub fn run(selection: &Selection, time: Duration, rounds: usize) -> Result<Repor
     }
     if selection.part(Part::Solicitations) {
         solicitations(selection, time, rounds, &mut report)?;
+    }
+    if selection.part(Part::Client) {
+        clients(selection, time, rounds, &mut report)?;
+        streams(selection, time, rounds, &mut report)?;
     }
     if selection.part(Part::Memory) {
         for variant in selection.variants() {
@@ -93,6 +100,50 @@ fn solicitations(
     Ok(())
 }
 
+fn clients(
+    selection: &Selection,
+    time: Duration,
+    rounds: usize,
+    report: &mut Report,
+) -> Result<()> {
+    let mut clients = selection
+        .client_variants()
+        .map(Client::start)
+        .collect::<Result<Vec<_>>>()?;
+    for direction in selection.directions() {
+        let case = Tunnel {
+            direction,
+            size: SIZES[0],
+        };
+        let measured = measure(&mut clients, case, time, rounds)?;
+        report.tunnels.push(measured);
+    }
+    Ok(())
+}
+
+fn streams(
+    selection: &Selection,
+    time: Duration,
+    rounds: usize,
+    report: &mut Report,
+) -> Result<()> {
+    let mut connections = selection
+        .client_variants()
+        .map(Connection::start)
+        .collect::<Result<Vec<_>>>()?;
+    for direction in selection.directions() {
+        let case = Stream { direction };
+        let mut series = no_samples(connections.iter().map(|one| one.variant));
+        for _ in 0..rounds {
+            for (connection, series) in connections.iter_mut().zip(&mut series) {
+                series.samples.push(connection.measure(case, time)?);
+            }
+        }
+        report.streams.push(reported(case, series));
+    }
+    Ok(())
+}
+
 /// Gives every subject its turn in every round.
 fn measure<S: Subject>(
     subjects: &mut [S],
@@ -104,19 +155,25 @@ fn measure<S: Subject>(
         .iter_mut()
         .map(|subject| Measurement::prepare(subject, case))
         .collect::<Result<Vec<_>>>()?;
-    let mut series = measurements
-        .iter()
-        .map(|measurement| Series {
-            variant: measurement.variant(),
-            samples: Vec::with_capacity(rounds),
-        })
-        .collect::<Vec<_>>();
+    let mut series = no_samples(measurements.iter().map(Measurement::variant));
     for _ in 0..rounds {
         for (measurement, series) in measurements.iter_mut().zip(&mut series) {
             series.samples.push(measurement.measure(time)?);
         }
     }
+    Ok(reported(case, series))
+}
+
+fn no_samples(variants: impl Iterator<Item = Variant>) -> Vec<Series> {
+    let series = variants.map(|variant| Series {
+        variant,
+        samples: Vec::new(),
+    });
+    series.collect()
+}
+
+fn reported<W: Workload>(case: W, series: Vec<Series>) -> CaseReport<W> {
     let report = CaseReport::new(case, series);
     print!("{}", report.table());
-    Ok(report)
+    report
 }

@@ -19,8 +19,8 @@ struct Arguments {
     /// Rounds, in each of which every relay has its turn.
     #[arg(long)]
     rounds: Option<usize>,
-    /// What to measure, with commas: test-run, throughput, solicitations, memory; none, bare, xdp,
-    /// userspace, miredo; encap, decap; 64, 1280; 1, 10000.
+    /// What to measure, with commas: test-run, throughput, solicitations, client, memory; none,
+    /// bare, xdp, userspace, miredo; encap, decap; 64, 1280; 1, 10000.
     #[arg(long, default_value = "")]
     only: Selection,
     /// Where the JSON goes.

@@ -175,19 +175,31 @@ impl Scene {
         Ok(Client::Teredo(Box::new(teredo), address))
     }
 
+    /// Starts a client with this service port and waits until it is qualified.
+    ///
+    /// # Errors
+    ///
+    /// When it is not qualified in time.
+    pub fn start_client_in(
+        &self,
+        maker: Maker,
+        namespace: &Namespace,
+        port: u16,
+    ) -> Result<Client> {
+        match maker {
+            Maker::Teredo => self.start_client(namespace, &self.client_config(port)),
+            Maker::Miredo => miredo::Client::start(namespace, SERVER, port).map(Client::Miredo),
+        }
+    }
+
     /// Starts a client at a site and waits until it is qualified.
     ///
     /// # Errors
     ///
     /// When it is not qualified in time.
     pub fn start_client_of(&self, maker: Maker, site: &Site) -> Result<Client> {
-        match maker {
-            Maker::Teredo => self.start_client(&site.client, &self.client_config(site.port)),
-            Maker::Miredo => {
-                miredo::Client::start(&site.client, SERVER, site.port).map(Client::Miredo)
-            }
-        }
-        .with_context(|| format!("the client behind {}", site.nat.address()))
+        self.start_client_in(maker, &site.client, site.port)
+            .with_context(|| format!("the client behind {}", site.nat.address()))
     }
 
     /// Starts Miredo's client at the first site and waits until it is qualified.
