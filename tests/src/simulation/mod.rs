@@ -12,6 +12,7 @@
 //! simulation NAME` runs it with that seed alone. Random histories are kept by proptest in
 //! `tests/tests/simulation/histories.proptest-regressions`, and come first in the next run.
 
+pub mod matrix;
 pub mod nat;
 pub mod network;
 pub mod node;

@@ -77,6 +77,13 @@ impl World {
         id
     }
 
+    /// A relay behind a NAT or firewall that lets in only answers, so that it sends direct bubbles
+    /// or one that everybody's packets come to.
+    pub fn add_relay_behind(&mut self, realm: Realm, kind: Kind) -> NodeId {
+        let is_open = matches!(kind, Kind::Public | Kind::Cone);
+        self.add_relay_with(realm, |config| config.direct_bubbles = !is_open)
+    }
+
     /// A host with native IPv6.
     pub fn add_host(&mut self) -> NodeId {
         let address = self.native_address();

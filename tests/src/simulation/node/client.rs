@@ -72,6 +72,12 @@ impl ClientNode {
         self.client.state() == State::Qualified
     }
 
+    /// Whether the client has an address, or knows why it has none.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        matches!(self.client.state(), State::Qualified | State::Offline(_))
+    }
+
     /// Lets the host's clock stand still for so long, as a suspended one does.
     pub(in crate::simulation) fn fall_behind(&mut self, duration: Duration) {
         self.behind += duration;
