@@ -10,8 +10,8 @@ use teredo_common::verdict::Direction;
 
 use super::{Path, Role, RoleState, Snapshot};
 use crate::protocol::{
-    client::{Client, DropReason, Nat, Offline, State},
-    statistics::{Bubble, Unreachable},
+    client::{Bubble, Client, DropReason, Nat, Offline, State},
+    statistics::Unreachable,
 };
 
 /// Every state of a client, as statistics name it.
