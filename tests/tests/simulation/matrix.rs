@@ -16,14 +16,23 @@ const REFUSAL: Duration = Duration::from_secs(10);
 /// Reads a table: the columns' kinds, and each row's kind with its entries.
 fn rows(columns: &[Kind], rows: &[Kind], table: &str) -> Vec<(Kind, Kind, char)> {
     let lines: Vec<&str> = table.lines().filter(|line| line.contains('|')).collect();
-    assert_eq!(lines.len(), rows.len() + 1, "a header and one line for each row");
+    assert_eq!(
+        lines.len(),
+        rows.len() + 1,
+        "a header and one line for each row"
+    );
     let mut cells = Vec::new();
     for (&row, line) in rows.iter().zip(&lines[1..]) {
         let entries = line.split('|').skip(2).map(str::trim);
         let entries = entries.filter(|entry| !entry.is_empty());
         let entries: Vec<char> = entries.flat_map(str::chars).collect();
         assert_eq!(entries.len(), columns.len(), "{line}");
-        cells.extend(columns.iter().zip(entries).map(|(&column, entry)| (row, column, entry)));
+        cells.extend(
+            columns
+                .iter()
+                .zip(entries)
+                .map(|(&column, entry)| (row, column, entry)),
+        );
     }
     cells
 }
@@ -61,7 +70,13 @@ fn explore() {
         }
         println!("{line}");
     }
-    for relay in [Kind::Public, Kind::Cone, Kind::AddressRestricted, Kind::PortRestricted, Kind::Firewall] {
+    for relay in [
+        Kind::Public,
+        Kind::Cone,
+        Kind::AddressRestricted,
+        Kind::PortRestricted,
+        Kind::Firewall,
+    ] {
         for outbound in [false, true] {
             let mut line = format!("{:26}{outbound:6}", relay.name());
             for client in kinds {

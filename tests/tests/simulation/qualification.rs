@@ -72,7 +72,9 @@ fn c44_udp_blocked() {
     world.run(Duration::from_secs(600));
     let told = |world: &World| {
         let events = world.client(client).events.iter();
-        events.filter(|(_, event)| matches!(event, Event::Offline(_))).count()
+        events
+            .filter(|(_, event)| matches!(event, Event::Offline(_)))
+            .count()
     };
     assert_eq!(told(&world), 1);
     world.set_up(server, true);

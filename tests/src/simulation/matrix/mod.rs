@@ -4,11 +4,7 @@ use std::time::Duration;
 
 use teredo::protocol::client::Extensions;
 
-use super::{
-    NodeId, Realm, World,
-    nat::Kind,
-    packet::Message,
-};
+use super::{NodeId, Realm, World, nat::Kind, packet::Message};
 
 /// How long clients have to qualify.
 const QUALIFICATION: Duration = Duration::from_secs(30);
@@ -167,7 +163,13 @@ pub fn between_clients(from: Kind, to: Kind, means: Means, seed: u64) -> Outcome
 /// A client and a native host, by a relay that stands behind something; the client sends first or
 /// the host.
 #[must_use]
-pub fn with_relay(relay: Kind, client: Kind, is_outbound: bool, means: Means, seed: u64) -> Outcome {
+pub fn with_relay(
+    relay: Kind,
+    client: Kind,
+    is_outbound: bool,
+    means: Means,
+    seed: u64,
+) -> Outcome {
     let mut world = World::new(seed);
     let server = world.add_server();
     let host = world.add_host();
@@ -175,7 +177,11 @@ pub fn with_relay(relay: Kind, client: Kind, is_outbound: bool, means: Means, se
     world.add_relay_behind(realm, relay);
     let client = client_behind(&mut world, server, client, means);
     qualify(&mut world, &[client]);
-    let (from, to) = if is_outbound { (client, host) } else { (host, client) };
+    let (from, to) = if is_outbound {
+        (client, host)
+    } else {
+        (host, client)
+    };
     attempt(&mut world, from, to)
 }
 
