@@ -8,6 +8,9 @@ mod inquiry;
 mod interval;
 mod outcome;
 
+#[cfg(test)]
+mod tests;
+
 use std::{net::Ipv4Addr, time::Duration};
 
 use teredo_common::{address::Endpoint, time::Instant};
