@@ -240,7 +240,8 @@ impl Qualification {
                 }
             }
             Phase::Second(inquiry, _) => {
-                if !inquiry.handle_timeout(shared, now) {
+                let is_alive = inquiry.handle_timeout(shared, now);
+                if !is_alive {
                     self.fail_over(shared, now);
                 }
             }

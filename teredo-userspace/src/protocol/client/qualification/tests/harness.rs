@@ -78,6 +78,8 @@ impl Sent {
     }
 }
 
+type Tamper = Box<dyn FnMut(&mut Endpoint, &mut Vec<u8>) -> bool>;
+
 pub struct World {
     pub client: Client,
     pub servers: Vec<(Server, server::Server)>,
@@ -86,7 +88,7 @@ pub struct World {
     /// Server addresses that do not answer.
     pub silent: HashSet<Ipv4Addr>,
     /// Changes every answer on its way; false: it is lost.
-    pub tamper: Box<dyn FnMut(&mut Endpoint, &mut Vec<u8>) -> bool>,
+    pub tamper: Tamper,
     pub sent: Vec<Sent>,
     pub events: Vec<(Instant, Event)>,
     pub open_ports: BTreeSet<u16>,

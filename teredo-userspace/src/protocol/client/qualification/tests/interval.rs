@@ -50,6 +50,8 @@ fn probes(world: &World) -> Vec<(Duration, usize)> {
     probes
 }
 
+type Probes = &'static [(f64, bool)];
+
 /// The probes in half seconds, and whether the bubble came through: otherwise there are four.
 fn rounded(world: &World) -> Vec<(f64, bool)> {
     let halves = |time: Duration| (time.as_secs_f64() * 2.0).floor() / 2.0;
@@ -65,7 +67,7 @@ fn rounded(world: &World) -> Vec<(f64, bool)> {
 #[test]
 fn v24_c52_dec13_the_interval_for_each_lifetime() {
     #[rustfmt::skip]
-    let cases: &[(u64, f64, &[(f64, bool)])] = &[
+    let cases: &[(u64, f64, Probes)] = &[
         (35, 30.0, &[(60.0, false), (45.0, false), (37.5, false)]),
         (40, 37.5, &[(60.0, false), (45.0, false), (37.5, true)]),
         (50, 45.0, &[(60.0, false), (45.0, true)]),
