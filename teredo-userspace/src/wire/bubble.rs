@@ -12,6 +12,16 @@ pub fn build(source: &[u8; 16], destination: &[u8; 16]) -> [u8; IPV6_HEADER] {
     ipv6::header(0, NO_NEXT_HEADER, HOP_LIMIT, source, destination)
 }
 
+/// All nodes of the link, ff02::1, where discovery bubbles go.
+pub const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+/// Hop limit of discovery bubbles.
+const DISCOVERY_HOP_LIMIT: u8 = 1;
+
+/// The discovery bubble of `source` (RFC 4380 section 5.2.8).
+pub fn build_discovery(source: &[u8; 16]) -> [u8; IPV6_HEADER] {
+    ipv6::header(0, NO_NEXT_HEADER, DISCOVERY_HOP_LIMIT, source, &ALL_NODES)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,6 +42,15 @@ mod tests {
         );
         assert_eq!(bubble[..], expected);
         assert!(ipv6::Header::parse(&bubble).unwrap().is_bubble());
+    }
+
+    #[test]
+    fn v19_discovery_bubble() {
+        let bubble = build_discovery(&address("2001:0:102:304:0:efff:f6ff:fffe"));
+        let expected = octets(
+            "6000000000003b01 20010000010203040000effff6fffffe ff020000000000000000000000000001",
+        );
+        assert_eq!(bubble[..], expected);
     }
 
     #[test]

@@ -42,6 +42,10 @@ named! {
         RelayBubble = "relay-bubble",
         /// C-39, C-40, X-14: the outer source is not where the peer is, and nothing proves it.
         Mapping = "mapping",
+        /// C-31, C-61: no discovery bubble of another client behind the same NAT.
+        Discovery = "discovery",
+        /// C-61: a discovery bubble from elsewhere than the network that it came by.
+        DiscoverySource = "discovery-source",
         /// C-41: a host that nothing was sent to, from elsewhere than a relay that is known.
         Unsolicited = "unsolicited",
         /// C-41: held, and the host proved to be elsewhere.

@@ -7,7 +7,7 @@ use teredo_common::{
     wire::SERVER_PORT,
 };
 
-use super::{Exchange, LIFETIME, Shared, extensions::Trailers};
+use super::{Exchange, LIFETIME, Shared, discovery::is_on_link, extensions::Trailers};
 use crate::{
     protocol::{
         bubble::Refused,
@@ -19,15 +19,15 @@ use crate::{
 
 impl Exchange {
     /// Sends the bubbles of one burst that the rates allow (L-12): a direct one and an indirect one.
-    pub(super) fn burst(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
+    /// Whether there were any.
+    pub(super) fn burst(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) -> bool {
         let is_direct = self.send_direct(shared, now, index);
         let is_indirect = self.send_indirect(shared, now, index);
-        if is_direct || is_indirect {
-            self.count_burst(now, index);
-        }
+        is_direct || is_indirect
     }
 
-    fn count_burst(&mut self, now: Instant, index: PeerIndex) {
+    /// Remembers a burst, whatever it was made of (P-09).
+    pub(super) fn count_burst(&mut self, now: Instant, index: PeerIndex) {
         let peer = &mut self.peers[index];
         peer.state.awaits = true;
         peer.state.may_answer = true;
@@ -36,36 +36,49 @@ impl Exchange {
 
     /// Sends a direct bubble to where the peer is or claims to be.
     fn send_direct(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) -> bool {
-        let to = self.whereabouts(now, index);
-        let is_allowed = self.may_reach(shared, to) && self.limits.take_direct(to, now);
+        let (port, to) = self.whereabouts(shared, now, index);
+        let is_allowed = self.may_reach_peer(shared, index, to) && self.limits.take_direct(to, now);
         if is_allowed {
-            self.send_bubble(shared, index, to);
+            self.send_bubble(shared, port, index, to);
         } else {
             shared.statistics.count_bubble(Bubble::LimitedDirect);
         }
         is_allowed
     }
 
-    /// Where direct bubbles to a peer go: to its mapping while it is trusted, else to the endpoint
-    /// in its address.
-    fn whereabouts(&self, now: Instant, index: PeerIndex) -> Endpoint {
+    /// Where direct bubbles to a peer go, and from which port: to its mapping while it is trusted,
+    /// else to the endpoint in its address.
+    fn whereabouts(&self, shared: &Shared, now: Instant, index: PeerIndex) -> (u16, Endpoint) {
         let peer = &self.peers[index];
         if peer.is_usable(now, LIFETIME) {
-            peer.mapped
+            (peer.state.port, peer.mapped)
         } else {
-            embedded_mapping(&peer.address)
+            (shared.config.port, embedded_mapping(&peer.address))
         }
     }
 
+    /// Whether something may be sent to an endpoint that a peer may be at: as to any, or to a
+    /// neighbor that made itself known.
+    fn may_reach_peer(&self, shared: &Shared, index: PeerIndex, to: Endpoint) -> bool {
+        self.may_reach(shared, to)
+            || self.peers[index].state.is_at_local(to) && is_on_link(shared, to)
+    }
+
     /// A direct bubble, with the nonce of the peer's last indirect one.
-    fn send_bubble(&mut self, shared: &mut Shared, index: PeerIndex, to: Endpoint) {
+    pub(super) fn send_bubble(
+        &mut self,
+        shared: &mut Shared,
+        port: u16,
+        index: PeerIndex,
+        to: Endpoint,
+    ) {
         let peer = &self.peers[index];
         let mut payload = bubble::build(&self.own, &peer.address).to_vec();
         let nonce = peer.state.nonces.received;
         if nonce != [0; 4] {
             Trailer::Nonce(nonce).write(&mut payload);
         }
-        shared.send(peer.state.port, to, payload);
+        shared.send(port, to, payload);
         shared.statistics.count_bubble(Bubble::SentDirect);
     }
 
@@ -154,7 +167,8 @@ impl Exchange {
         let is_usable = peer.is_usable(now, LIFETIME);
         match peer.pending_mut().history.check(now) {
             Ok(()) => {
-                let mut is_sent = self.send_direct(shared, now, index);
+                let mut is_sent = self.greet_local(shared, now, index);
+                is_sent |= self.send_direct(shared, now, index);
                 if shared.config.extensions.symmetric && !is_usable {
                     is_sent |= self.send_indirect(shared, now, index);
                 }
@@ -172,10 +186,11 @@ impl Exchange {
 
     /// Sends the one direct bubble that may follow a burst.
     fn end_burst(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
-        let to = self.whereabouts(now, index);
+        let (port, to) = self.whereabouts(shared, now, index);
         let may_answer = std::mem::take(&mut self.peers[index].state.may_answer);
-        if may_answer && self.may_reach(shared, to) && self.limits.take_answer(to, now) {
-            self.send_bubble(shared, index, to);
+        if may_answer && self.may_reach_peer(shared, index, to) && self.limits.take_answer(to, now)
+        {
+            self.send_bubble(shared, port, index, to);
         } else {
             shared.statistics.count_bubble(Bubble::LimitedDirect);
         }
@@ -232,7 +247,7 @@ impl Exchange {
         }
         let index = self.peers.find(source).ok_or(DropReason::Mapping)?;
         let contact = &mut self.peers[index].state;
-        if contact.local(now) == Some(from) {
+        if contact.local(now) == Some(from) && is_on_link(shared, from) {
             return Ok(index);
         }
         let is_echoed = shared.config.extensions.symmetric

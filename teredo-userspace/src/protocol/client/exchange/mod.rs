@@ -4,6 +4,7 @@
 mod bubbles;
 mod connectivity;
 mod contact;
+mod discovery;
 mod extensions;
 mod limits;
 mod procedure;
@@ -15,7 +16,7 @@ mod trust;
 #[cfg(test)]
 mod tests;
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::time::Duration;
 
 use rand::Rng;
 use teredo_common::{
@@ -23,18 +24,14 @@ use teredo_common::{
     time::Instant,
 };
 
-use super::{
-    Config, Identity, PeerInfo, Reason, Statistics, shared::Shared, statistics::DropReason,
-};
-use crate::{
-    protocol::{
-        keyed::Keyed,
-        peers::{PeerIndex, Peers},
-        queue::{Bounds, Budget},
-    },
-    wire::encapsulation::Encapsulation,
+use super::{Config, Identity, PeerInfo, Reason, Statistics, shared::Shared};
+use crate::protocol::{
+    keyed::Keyed,
+    peers::{PeerIndex, Peers},
+    queue::{Bounds, Budget},
 };
 use contact::Contact;
+use discovery::{Discovery, is_on_link};
 use limits::Limits;
 use relays::Relays;
 
@@ -58,6 +55,7 @@ pub struct Exchange {
     held: Budget,
     limits: Limits,
     relays: Relays,
+    discovery: Discovery,
 }
 
 /// Where a packet of the host goes.
@@ -86,11 +84,12 @@ impl Exchange {
             held: Budget::new(bounds(config.queue_total_bytes / HELD_SHARE), keyed),
             limits: Limits::new(config, keyed),
             relays: Relays::default(),
+            discovery: Discovery::default(),
         }
     }
 
     /// The client has another address, or none; peers are forgotten if it is another (C-45).
-    pub fn set_identity(&mut self, shared: &mut Shared, _now: Instant, identity: Option<Identity>) {
+    pub fn set_identity(&mut self, shared: &mut Shared, now: Instant, identity: Option<Identity>) {
         let address = identity.map_or([0; 16], |one| one.address.octets());
         self.identity = identity;
         if address == self.own {
@@ -98,20 +97,26 @@ impl Exchange {
         }
         self.own = address;
         self.relays = Relays::default();
-        self.remove_if(shared, |_, _| true);
+        self.remove_if(shared, |_, _, _| true);
+        self.restart_discovery(shared, now);
     }
 
-    /// [`Shared::network`] has changed: nothing is sent to what is this host's own now (L-02).
+    /// [`Shared::network`] has changed: nothing is sent to what is this host's own now (L-02), or to
+    /// a link that is gone.
     pub fn network_changed(&mut self, shared: &mut Shared) {
-        self.remove_if(shared, |shared, mapped| {
-            shared.own_ipv4.contains(mapped.address)
+        self.remove_if(shared, |exchange, shared, mapped| {
+            !exchange.may_reach(shared, mapped) && !is_on_link(shared, mapped)
         });
     }
 
-    fn remove_if(&mut self, shared: &mut Shared, refused: impl Fn(&Shared, Endpoint) -> bool) {
+    fn remove_if(
+        &mut self,
+        shared: &mut Shared,
+        is_refused: impl Fn(&Self, &Shared, Endpoint) -> bool,
+    ) {
         let peers = self.peers.iter();
         let refused: Vec<PeerIndex> = peers
-            .filter(|(_, peer)| refused(shared, peer.mapped))
+            .filter(|(_, peer)| is_refused(self, shared, peer.mapped))
             .map(|(index, _)| index)
             .collect();
         for index in refused {
@@ -122,20 +127,9 @@ impl Exchange {
     /// A port that was asked for with [`super::Transmit::OpenPort`] could not be opened.
     pub fn port_failed(&mut self, _shared: &mut Shared, _now: Instant, _port: u16) {}
 
-    /// Takes a datagram that came to the discovery address by the interface with this address.
-    pub fn handle_discovery(
-        &mut self,
-        _shared: &mut Shared,
-        _now: Instant,
-        _interface: Ipv4Addr,
-        _from: Endpoint,
-        _parts: &Encapsulation<'_>,
-    ) -> Result<(), DropReason> {
-        Err(DropReason::NotQualified)
-    }
-
     /// Does what is due.
     pub fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) {
+        self.handle_discovery_timeout(shared, now);
         while let Some(index) = self.peers.take_due(now) {
             self.look_after(shared, now, index);
         }
@@ -143,8 +137,10 @@ impl Exchange {
 
     /// When [`Exchange::handle_timeout`] is due next.
     pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
-        let (deadline, _) = self.peers.deadline()?;
-        Some((deadline, Reason::Peer))
+        let peers = self.peers.deadline().map(|(at, _)| (at, Reason::Peer));
+        let discovery = self.discovery.next.map(|at| (at, Reason::Discovery));
+        let deadlines = [peers, discovery].into_iter().flatten();
+        deadlines.min_by_key(|&(deadline, _)| deadline)
     }
 
     /// All peers, in no particular order.

@@ -58,12 +58,18 @@ impl Exchange {
         }
     }
 
-    /// Asks once, after `attempts` times before.
-    fn ask(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex, _attempts: u8) {
-        if shared.config.prefix.contains(&self.peers[index].address) {
-            self.burst(shared, now, index);
-        } else {
-            self.test(shared, now, index);
+    /// Asks once, after `attempts` times before. A peer on the same link is looked for elsewhere
+    /// only if it does not answer there (C-63).
+    fn ask(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex, attempts: u8) {
+        if !shared.config.prefix.contains(&self.peers[index].address) {
+            return self.test(shared, now, index);
+        }
+        let mut is_sent = self.greet_local(shared, now, index);
+        if !is_sent || attempts > 0 {
+            is_sent |= self.burst(shared, now, index);
+        }
+        if is_sent {
+            self.count_burst(now, index);
         }
     }
 

@@ -7,7 +7,7 @@ use teredo_common::{
     time::Instant,
 };
 
-use super::{Exchange, LIFETIME, REFRESH_AFTER, Shared};
+use super::{Exchange, LIFETIME, REFRESH_AFTER, Shared, contact::LOCAL_MEMORY};
 use crate::protocol::{
     client::{Transmit, statistics::DropReason},
     peers::PeerIndex,
@@ -66,6 +66,10 @@ impl Exchange {
     ) {
         let peer = &mut self.peers[index];
         let was_usable = peer.is_usable(now, LIFETIME);
+        if was_usable && peer.mapped != mapped && peer.state.is_at_local(peer.mapped) {
+            // The way over the link is the better one as long as it works (C-63).
+            return;
+        }
         peer.last_received = now;
         let is_same = was_usable && peer.mapped == mapped && peer.state.port == port;
         if is_same && !peer.state.awaits {
@@ -183,7 +187,7 @@ impl Exchange {
                 self.refresh(shared, now, index);
             }
             self.arm_trusted(now, index);
-        } else if now >= peer.retirement() {
+        } else if now >= self.retirement(index) {
             self.remove(shared, index);
         } else {
             self.arm_removal(index);
@@ -204,9 +208,16 @@ impl Exchange {
         self.peers.arm(index, next);
     }
 
+    /// When an untrusted peer may be removed: nothing about it matters any more.
+    fn retirement(&self, index: PeerIndex) -> Instant {
+        let peer = &self.peers[index];
+        let heard = peer.state.local.map(|local| local.heard + LOCAL_MEMORY);
+        peer.retirement().max(heard.unwrap_or_default())
+    }
+
     /// Looks again when nothing about the peer matters any more.
     pub(super) fn arm_removal(&mut self, index: PeerIndex) {
-        let retirement = self.peers[index].retirement();
+        let retirement = self.retirement(index);
         self.peers.arm(index, coarse(retirement));
     }
 }

@@ -124,12 +124,6 @@ pub struct Sent {
     pub payload: Vec<u8>,
 }
 
-impl Sent {
-    pub fn is_bubble(&self) -> bool {
-        Header::parse(&self.payload).is_ok_and(Header::is_bubble)
-    }
-}
-
 /// The exchange of one client and what is around it.
 pub struct World {
     pub shared: Shared,

@@ -1,5 +1,6 @@
 //! The half of the client that talks with peers, in virtual time.
 
+mod discovery;
 mod harness;
 mod native;
 mod reception;
