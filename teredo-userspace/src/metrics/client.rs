@@ -10,7 +10,7 @@ use teredo_common::verdict::Direction;
 
 use super::{Path, Role, RoleState, Snapshot};
 use crate::protocol::{
-    client::{Bubble, Client, DropReason, Nat, Offline, State},
+    client::{Bubble, Client, DropReason, Nat, Offline, State, Test},
     statistics::Unreachable,
 };
 
@@ -98,6 +98,9 @@ impl Snapshot {
         }
         for &kind in Bubble::ALL {
             *self.bubbles.entry(kind.reason()).or_default() += statistics.bubbles(kind);
+        }
+        for &kind in Test::ALL {
+            *self.tests.entry(kind.reason()).or_default() += statistics.tests(kind);
         }
         for &outcome in Unreachable::ALL {
             let count = self.unreachable.entry((Role::Client, outcome.reason()));

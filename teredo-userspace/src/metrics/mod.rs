@@ -148,6 +148,8 @@ pub struct Snapshot {
     pub passed: BTreeMap<&'static str, u64>,
     /// What happened to bubbles, one for each datagram.
     pub bubbles: BTreeMap<&'static str, u64>,
+    /// What happened to the client's connectivity tests.
+    pub tests: BTreeMap<&'static str, u64>,
     /// What happened to the ICMPv6 errors for destinations that do not answer.
     pub unreachable: BTreeMap<(Role, &'static str), u64>,
     /// What the server did, one for each packet that it served.
@@ -195,18 +197,20 @@ impl Snapshot {
     /// Bubbles sent, of every kind.
     #[must_use]
     pub fn bubbles_sent(&self) -> u64 {
-        self.bubbles_of(&[Bubble::SentDirect, Bubble::SentIndirect])
+        self.bubbles_of("sent-")
     }
 
     /// Bubbles received, of every kind.
     #[must_use]
     pub fn bubbles_received(&self) -> u64 {
-        self.bubbles_of(&[Bubble::ReceivedDirect, Bubble::ReceivedCookie])
+        self.bubbles_of("received-")
     }
 
-    fn bubbles_of(&self, kinds: &[Bubble]) -> u64 {
-        let of = |kind: &Bubble| self.bubbles.get(kind.reason()).copied();
-        kinds.iter().filter_map(of).sum()
+    /// Of all kinds whose names begin so.
+    fn bubbles_of(&self, start: &str) -> u64 {
+        let kinds = self.bubbles.iter();
+        let kinds = kinds.filter(|(kind, _)| kind.starts_with(start));
+        kinds.map(|(_, count)| count).sum()
     }
 
     /// Adds a relay that runs: how it is, what it has counted, and how full it is.
@@ -302,7 +306,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::protocol::client as client_protocol;
+    use crate::protocol::client::{self as client_protocol, Test};
 
     #[test]
     fn verdicts_go_where_their_action_says() {
@@ -391,27 +395,29 @@ mod tests {
 
     #[test]
     fn every_kind_of_bubble_that_travels_counts() {
-        let mut snapshot = Snapshot::default();
-        for (weight, kind) in Bubble::ALL.iter().enumerate() {
-            snapshot
-                .bubbles
-                .insert(kind.reason(), 10_u64.pow(weight as u32));
+        for (kinds, sent, received) in [
+            (Bubble::ALL.iter().map(|kind| kind.reason()).collect(), 2, 2),
+            (
+                client_protocol::Bubble::ALL
+                    .iter()
+                    .map(|kind| kind.reason())
+                    .collect::<Vec<_>>(),
+                3,
+                4,
+            ),
+        ] {
+            let mut snapshot = Snapshot::default();
+            snapshot.bubbles = kinds.into_iter().map(|kind| (kind, 1)).collect();
+            let found = (snapshot.bubbles_sent(), snapshot.bubbles_received());
+            assert_eq!(found, (sent, received));
         }
-        let sum = |prefix: &str| -> u64 {
-            let kinds = snapshot.bubbles.iter();
-            kinds
-                .filter(|(kind, _)| kind.starts_with(prefix))
-                .map(|(_, count)| count)
-                .sum()
-        };
-        assert_eq!(snapshot.bubbles_sent(), sum("sent-"));
-        assert_eq!(snapshot.bubbles_received(), sum("received-"));
     }
 
     /// The documentation, with a table for each of these headings.
     const DOCUMENTATION: &str = include_str!("../../../docs/statistics.md");
 
     fn documented(heading: &str) -> BTreeSet<&'static str> {
+        let heading = &format!("{heading}\n");
         let start = DOCUMENTATION.find(heading).expect(heading) + heading.len();
         let section = &DOCUMENTATION[start..];
         let section = section.split("\n## ").next().unwrap_or_default();
@@ -450,6 +456,17 @@ mod tests {
                 server.chain(of_server).collect(),
             ),
             ("## Dropped by the client", client.chain(host).collect()),
+            (
+                "## Bubbles of the client",
+                client_protocol::Bubble::ALL
+                    .iter()
+                    .map(|kind| kind.reason())
+                    .collect(),
+            ),
+            (
+                "## Connectivity tests",
+                Test::ALL.iter().map(|kind| kind.reason()).collect(),
+            ),
             ("## State of the client", STATES.into_iter().collect()),
             ("## Dropped by the fast path", verdicts(Action::Drop)),
             ("## Passed by the fast path", verdicts(Action::Pass)),

@@ -150,6 +150,10 @@ impl Collector for Snapshot {
             servers.map(|_| ([Role::Server.label()], self.bindings)),
         )?;
         client(&mut to, self.client.as_ref())?;
+        let tests = self.tests.iter();
+        let tests = tests.map(|(&kind, &count)| ([Role::Client.label(), ("kind", kind)], count));
+        let help = "Connectivity tests of native hosts by what happened to them";
+        counters(&mut to, "client_tests", help, tests)?;
         let states = self.roles.iter();
         // A client serves nobody.
         let draining = states
