@@ -54,6 +54,9 @@ pub struct Qualification {
     renewing: bool,
     /// The source address for which the client is qualified or tries to be.
     source: Option<Ipv4Addr>,
+    /// A probe for a cone NAT failed here. Since then the NAT may let the secondary address in
+    /// because it was asked, so that another probe would prove nothing.
+    is_not_cone: bool,
 }
 
 /// What the client waits for.
@@ -235,7 +238,10 @@ impl Qualification {
                 self.last_asked = Some(inquiry.sent());
                 match (is_alive, is_cone) {
                     (true, _) => {}
-                    (false, true) => self.ask(shared, now, Phase::Starting, false),
+                    (false, true) => {
+                        self.is_not_cone = true;
+                        self.ask(shared, now, Phase::Starting, false);
+                    }
                     (false, false) => self.fail_over(shared, now),
                 }
             }

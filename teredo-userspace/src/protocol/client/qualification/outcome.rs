@@ -16,6 +16,7 @@ impl Qualification {
             self.go_offline(shared, now, reason);
             return;
         }
+        self.is_not_cone &= self.source == shared.network.source;
         self.source = shared.network.source;
         self.failed = 0;
         self.back_off = None;
@@ -32,7 +33,7 @@ impl Qualification {
     /// The initial state: asks the primary address of the server in use, or else of the first one.
     pub(super) fn begin(&mut self, shared: &mut Shared, now: Instant) {
         self.server = self.server(shared);
-        let cone = shared.config.cone_probe;
+        let cone = shared.config.cone_probe && !self.is_not_cone;
         self.ask(shared, now, Phase::Starting, cone);
     }
 

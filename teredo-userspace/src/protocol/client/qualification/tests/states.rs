@@ -102,6 +102,22 @@ fn dec3_behind_other_nats_the_probe_ends_after_three() {
 }
 
 #[test]
+fn dec3_a_filter_that_was_opened_is_not_taken_for_a_cone_nat() {
+    let mut world = World::with(Kind::Restricted, |config| config.cone_probe = true);
+    assert_eq!(world.qualified().nat, Nat::Restricted);
+    world.client.stop(world.now);
+    world.run(seconds(3));
+    world.client.start(world.now);
+    world.collect();
+    assert_eq!(world.qualified().nat, Nat::Restricted);
+    // In another network that has to be found out again.
+    world.nat = super::nat::Nat::new(Kind::Cone);
+    world.run(seconds(3));
+    world.set_network(|network| network.source = Some([10, 0, 0, 7].into()));
+    assert_eq!(world.qualified().nat, Nat::Cone);
+}
+
+#[test]
 fn c15_draft_flags_are_the_cone_flag_or_nothing() {
     for (kind, flags) in [(Kind::Cone, 0x8000), (Kind::Restricted, 0)] {
         let mut world = World::with(kind, |config| {
