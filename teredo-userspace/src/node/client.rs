@@ -4,7 +4,9 @@
 mod discovery;
 mod interface;
 mod network;
+mod port_mapping;
 mod ports;
+mod record;
 mod servers;
 mod suspend;
 
@@ -20,6 +22,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
+    scope::Ipv4Scope,
     time::Instant,
     wire::MTU,
 };
@@ -49,12 +52,15 @@ use crate::{
 use discovery::{LocalDiscovery, Multicast};
 use interface::Interface;
 use network::Surroundings;
+use port_mapping::{Link, PortMapping};
 use ports::Ports;
 use servers::Servers;
 use suspend::SuspendClock;
 
 /// The interval between maintenance solicitations until it is measured (RFC 4380 section 2.15).
 const REFRESH: Duration = Duration::from_secs(30);
+/// For how long the gateway is waited for before the protocol starts.
+const PATIENCE: Duration = Duration::from_millis(1_500);
 /// The destination of no datagram.
 const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
 
@@ -73,6 +79,10 @@ pub struct ClientRole {
     discovery: Option<LocalDiscovery>,
     interface: Interface,
     servers: Servers,
+    mapping: PortMapping,
+    /// When the protocol starts even if the gateway has not answered.
+    patience: Pin<Box<Sleep>>,
+    is_started: bool,
     surroundings: Surroundings,
     suspend: SuspendClock,
     datagrams: ReceiveBatch,
@@ -96,16 +106,19 @@ pub enum Input {
     Time,
     /// Other servers are known.
     Servers,
+    /// The gateway has answered, or was waited for long enough.
+    Gateway,
 }
 
 impl ClientRole {
     /// Opens the ports and the TUN interface.
     pub fn new(
         config: config::Client,
-        prefix: ServicePrefix,
+        node: &config::Node,
         credentials: Option<Credentials>,
         seed: [u8; 32],
     ) -> Result<Self> {
+        let prefix = node.prefix;
         let udp = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, config.port))?;
         let number = udp.local.port();
         let servers = Servers::new(&config.servers, config.secondary, config.ipv4_scope);
@@ -136,6 +149,9 @@ impl ClientRole {
             discovery,
             interface: Interface::open(&config.tun, network, config.default_route)?,
             servers,
+            mapping: PortMapping::new(&node.name),
+            patience: Box::pin(sleep(PATIENCE)),
+            is_started: false,
             surroundings: Surroundings::default(),
             suspend: SuspendClock::new(),
             datagrams: ReceiveBatch::new(),
@@ -158,7 +174,10 @@ impl ClientRole {
             RefreshInterval::Auto => self.refresh.unwrap_or(REFRESH),
             RefreshInterval::Seconds(seconds) => Duration::from_secs(u64::from(seconds)),
         };
-        ClientStatus::of(&self.client, self.number, refresh)
+        ClientStatus {
+            port_mapping: self.mapping.external().map(Into::into),
+            ..ClientStatus::of(&self.client, self.number, refresh)
+        }
     }
 
     /// Makes the TUN interface ready, and begins.
@@ -168,9 +187,12 @@ impl ClientRole {
         self.start_when_ready(routes).await
     }
 
-    /// Starts the protocol once a server is known.
+    /// Starts the protocol once a server is known, and the gateway has answered or was waited for
+    /// long enough: what it forwards is to be there before the server sees the mapping.
     async fn start_when_ready(&mut self, routes: &Routes) -> Result<()> {
-        if !self.servers.known().is_empty() {
+        let is_waiting = self.mapping.is_pending() && !self.patience.is_elapsed();
+        if !self.is_started && !is_waiting && !self.servers.known().is_empty() {
+            self.is_started = true;
             self.client.start(clock::now());
         }
         self.settle(routes).await
@@ -205,6 +227,10 @@ impl ClientRole {
                 Ok(Input::Time)
             }
             () = self.servers.changed() => Ok(Input::Servers),
+            () = self.mapping.answered() => Ok(Input::Gateway),
+            () = &mut self.patience, if !self.is_started && !self.patience.is_elapsed() => {
+                Ok(Input::Gateway)
+            }
         }
     }
 
@@ -225,6 +251,10 @@ impl ClientRole {
             Input::Servers => {
                 self.client.set_servers(self.servers.known());
                 self.follow(routes).await?;
+                return self.start_when_ready(routes).await;
+            }
+            Input::Gateway => {
+                self.tell_network();
                 return self.start_when_ready(routes).await;
             }
         }
@@ -395,12 +425,34 @@ impl ClientRole {
         if links != self.surroundings.links {
             self.servers.hurry();
         }
-        let mut network = self.surroundings.network.clone();
-        network.native_ipv6 &= self.config.only_without_ipv6;
-        self.client.set_network(clock::now(), network);
+        self.mapping.follow(self.link_to_gateway());
+        self.tell_network();
         let is_only_way = !self.surroundings.has_default;
         self.interface.hold_default(routes, is_only_way).await?;
         self.settle(routes).await
+    }
+
+    /// Tells the protocol what the network is like.
+    fn tell_network(&mut self) {
+        let mut network = self.surroundings.network.clone();
+        network.native_ipv6 &= self.config.only_without_ipv6;
+        network.port_mapping = self.mapping.external();
+        self.client.set_network(clock::now(), network);
+    }
+
+    /// Where a gateway is to forward the service port: nowhere, if the host has a global address
+    /// itself, or no use for the port (Z-01).
+    fn link_to_gateway(&self) -> Option<Link> {
+        let network = &self.surroundings.network;
+        let is_off = network.native_ipv6 && self.config.only_without_ipv6;
+        let source = network
+            .source
+            .filter(|_| self.config.port_mapping && !is_off)?;
+        let is_translated = !Ipv4Scope::Strict.accepts(source.octets());
+        is_translated.then_some(Link {
+            local: SocketAddrV4::new(source, self.number),
+            gateway: self.surroundings.gateway?,
+        })
     }
 
     /// Looks whether the host was suspended; to be called about once a second.
@@ -416,6 +468,7 @@ impl ClientRole {
     /// Gives the address back.
     pub async fn stop(&mut self, routes: &Routes) {
         self.client.stop(clock::now());
+        self.mapping.stop().await;
         if let Err(error) = self.settle(routes).await {
             tracing::warn!("{error:#}");
         }

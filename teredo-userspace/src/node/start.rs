@@ -102,11 +102,11 @@ pub async fn start(config: Config, secrets: Secrets) -> Result<Node> {
     }
     let client = match &config.client {
         Some(client) => {
-            let prefix = config.node.prefix;
+            let (node, credentials) = (&config.node, secrets.credentials);
             Some(ClientRole::new(
                 client.clone(),
-                prefix,
-                secrets.credentials,
+                node,
+                credentials,
                 random()?,
             )?)
         }

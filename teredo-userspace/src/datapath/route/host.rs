@@ -1,13 +1,13 @@
 //! What a Teredo client wants to know of its host's network, and does to its interface.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rtnetlink::{
     LinkUnspec, RouteMessageBuilder,
     packet_route::{
         AddressFamily,
         address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
-        route::{RouteMessage, RouteType},
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
     },
 };
 
@@ -52,6 +52,24 @@ impl Routes {
                 interfaces.map(|interface| (interface, metric_of(route)))
             })
             .collect())
+    }
+
+    /// The gateway of the best IPv4 default route; none if there is no route, or it leads to
+    /// everybody directly.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not list its routes.
+    pub async fn default_ipv4_gateway(&self) -> Result<Option<Ipv4Addr>, RouteError> {
+        let message = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let routes = self.default_routes(message).await?;
+        let best = routes.iter().min_by_key(|route| metric_of(route));
+        Ok(best.and_then(|best| {
+            best.attributes.iter().find_map(|one| match one {
+                RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => Some(*gateway),
+                _ => None,
+            })
+        }))
     }
 
     /// Takes an address from an interface. One that is gone is no error.

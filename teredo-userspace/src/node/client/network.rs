@@ -23,6 +23,8 @@ pub struct Surroundings {
     pub network: Network,
     /// The IPv4 addresses of each interface, by its index.
     pub links: BTreeMap<u32, Vec<Attached>>,
+    /// The gateway of the IPv4 default route.
+    pub gateway: Option<Ipv4Addr>,
     /// Whether an IPv6 default route leads elsewhere than into the tunnel.
     pub has_default: bool,
 }
@@ -57,6 +59,7 @@ impl Surroundings {
                 port_mapping: None,
             },
             links,
+            gateway: routes.default_ipv4_gateway().await?,
             has_default,
         })
     }
