@@ -1,6 +1,6 @@
 //! The protocol in virtual time, behind every kind of NAT: `teredo_tests::simulation` says how to
 //! replay a history that failed.
 
-mod matrix;
 mod nat;
+mod native;
 mod qualification;

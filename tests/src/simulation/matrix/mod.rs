@@ -3,13 +3,20 @@
 use std::time::Duration;
 
 use teredo::protocol::client::Extensions;
+use teredo_common::time::Instant;
 
 use super::{NodeId, Realm, World, nat::Kind, packet::Message};
 
 /// How long clients have to qualify.
 const QUALIFICATION: Duration = Duration::from_secs(30);
-/// How long a request may take to be answered, or refused.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// When a request is sent again: one second after the first, two after the second, as TCP does.
+const REPEATS: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
+/// How long the last request may take to be answered, or refused.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// What clients may use, in the order of what it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,30 +130,38 @@ pub fn qualify(world: &mut World, clients: &[NodeId]) {
     });
 }
 
-/// Sends a request from one machine to the other, and waits for what becomes of it.
+/// Sends a request from one machine to the other, again as TCP does if nothing comes back, and waits
+/// for what becomes of it.
 pub fn attempt(world: &mut World, from: NodeId, to: NodeId) -> Outcome {
     if world.address(from).is_none() || world.address(to).is_none() {
         return Outcome::NoAddress;
     }
     let start = world.now;
-    let number = world.request(from, to);
-    let (reply, refusal) = (Message::Reply(number), Message::Unreachable(Some(number)));
-    world.run_until(PATIENCE, |world| {
-        let stack = world.stack(from);
-        stack.arrived(reply).is_some() || stack.arrived(refusal).is_some()
-    });
-    let stack = world.stack(from);
-    let after = |message| {
-        let arrived = stack.arrived(message)?;
-        Some(arrived.saturating_since(start))
-    };
-    if let Some(duration) = after(reply) {
-        Outcome::Answered(duration)
-    } else if let Some(duration) = after(refusal) {
-        Outcome::Unreachable(duration)
-    } else {
-        Outcome::Silence
+    let mut requests = Vec::new();
+    for wait in REPEATS.into_iter().chain([PATIENCE]) {
+        requests.push(world.request(from, to));
+        world.run_until(wait, |world| {
+            outcome(world, from, start, &requests).is_some()
+        });
+        if let Some(outcome) = outcome(world, from, start, &requests) {
+            return outcome;
+        }
     }
+    Outcome::Silence
+}
+
+/// What became of requests that began at `start`.
+fn outcome(world: &World, from: NodeId, start: Instant, requests: &[u64]) -> Option<Outcome> {
+    let stack = world.stack(from);
+    let after = |message: &dyn Fn(u64) -> Message| {
+        let arrived = requests
+            .iter()
+            .filter_map(|&one| stack.arrived(message(one)));
+        arrived.map(|at| at.saturating_since(start)).min()
+    };
+    let answered = after(&Message::Reply).map(Outcome::Answered);
+    let refused = || after(&|one| Message::Unreachable(Some(one))).map(Outcome::Unreachable);
+    answered.or_else(refused)
 }
 
 /// A client behind one kind of NAT sends to one behind another.

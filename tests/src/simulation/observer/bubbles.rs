@@ -1,6 +1,9 @@
 //! How often bubbles are sent.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use teredo::{
     protocol::bubble::{GAP, MAX_UNANSWERED, WINDOW},
@@ -30,18 +33,27 @@ pub(super) struct Bubbles {
 struct History {
     last: Option<Instant>,
     unanswered: Vec<Instant>,
+    /// Who was sent the one direct bubble more that ends a burst: the answer to the peer's own
+    /// indirect bubble.
+    ended: BTreeSet<[u8; 16]>,
 }
 
 impl History {
-    fn sent(&mut self, now: Instant) -> Result<(), String> {
-        match self.last.replace(now) {
+    fn sent(&mut self, now: Instant, peer: [u8; 16], is_direct: bool) -> Result<(), String> {
+        let gap = self.last.map(|last| now.saturating_since(last));
+        match gap {
             // Others of the same burst.
-            Some(last) if last == now => return Ok(()),
-            Some(last) if now.saturating_since(last) < GAP => {
-                return Err(format!("only {:?} apart", now.saturating_since(last)));
+            Some(Duration::ZERO) => return Ok(()),
+            Some(gap) if gap < GAP => {
+                if is_direct && self.ended.insert(peer) {
+                    return Ok(());
+                }
+                return Err(format!("only {gap:?} apart"));
             }
             _ => (),
         }
+        self.last = Some(now);
+        self.ended.clear();
         self.unanswered
             .retain(|&sent| now.saturating_since(sent) < WINDOW);
         self.unanswered.push(now);
@@ -94,7 +106,7 @@ impl Bubbles {
         };
         let kind = if is_indirect { "indirect" } else { "direct" };
         history
-            .sent(now)
+            .sent(now, peer, !is_indirect)
             .map_err(|what| format!("{} sends {kind} bubbles to {to}: {what} (P-09)", name(node)))
     }
 }
