@@ -4,4 +4,5 @@ mod discovery;
 mod harness;
 mod native;
 mod reception;
+mod sequential;
 mod transmission;
