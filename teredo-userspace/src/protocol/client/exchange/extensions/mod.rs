@@ -1,6 +1,5 @@
 //! The extensions of RFC 6081, as far as they concern peers.
 
-pub mod sequential;
 pub mod symmetric;
 
 use crate::{

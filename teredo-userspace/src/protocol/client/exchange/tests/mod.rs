@@ -4,5 +4,4 @@ mod discovery;
 mod harness;
 mod native;
 mod reception;
-mod sequential;
 mod transmission;
