@@ -7,6 +7,7 @@ pub mod cookie;
 pub mod dual;
 pub mod limiter;
 pub mod peers;
+pub mod probe;
 pub mod queue;
 pub mod relay;
 pub mod server;
