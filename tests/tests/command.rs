@@ -81,6 +81,14 @@ const REFUSED: &[(&str, i32, &str)] = &[
         "teredo: no daemon answers on unix:/nonexistent/socket",
     ),
     ("address decode nonsense", 2, "invalid"),
+    ("probe", 2, "SERVER"),
+    ("probe 192.0.2.1:0", 2, "no UDP port"),
+    ("probe 192.0.2.1 --secondary here", 2, "--secondary"),
+    (
+        "probe nowhere.invalid",
+        1,
+        "teredo: cannot look up nowhere.invalid",
+    ),
     (
         "address encode --server 1.2.3.4 --mapped 9.0.0.1:1 --flags 1 --cone",
         2,

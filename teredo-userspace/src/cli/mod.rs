@@ -7,6 +7,7 @@ mod address;
 mod ask;
 mod check;
 mod output;
+mod probe;
 mod run;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -37,6 +38,8 @@ enum Command {
     Peers(Asking),
     /// Has a running daemon take no new peers and clients, so that it can be stopped softly
     Drain(Daemon),
+    /// What a client would meet here: whether a server answers, and what the NAT is like
+    Probe(probe::Arguments),
     /// Calculates with Teredo addresses
     #[command(subcommand)]
     Address(address::Command),
@@ -89,16 +92,18 @@ struct Asking {
 /// Runs the command that the process was called with.
 #[must_use]
 pub fn main() -> ExitCode {
+    let done = |()| ExitCode::SUCCESS;
     let result = match Cli::parse().command {
-        Command::Run(arguments) => run::run(&arguments),
-        Command::Check(arguments) => check::run(&arguments),
-        Command::Status(asking) => ask::status(&asking),
-        Command::Peers(asking) => ask::peers(&asking),
-        Command::Drain(daemon) => ask::drain(&daemon),
-        Command::Address(command) => address::run(command),
+        Command::Run(arguments) => run::run(&arguments).map(done),
+        Command::Check(arguments) => check::run(&arguments).map(done),
+        Command::Status(asking) => ask::status(&asking).map(done),
+        Command::Peers(asking) => ask::peers(&asking).map(done),
+        Command::Drain(daemon) => ask::drain(&daemon).map(done),
+        Command::Probe(arguments) => probe::run(&arguments),
+        Command::Address(command) => address::run(command).map(done),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("teredo: {}", output::sentence(&error));

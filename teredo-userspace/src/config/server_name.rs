@@ -47,14 +47,20 @@ impl FromStr for ServerName {
 
 impl fmt::Display for ServerName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.host {
-            ServerHost::Name(name) => formatter.write_str(name)?,
-            ServerHost::Address(address) => address.fmt(formatter)?,
-        }
+        self.host.fmt(formatter)?;
         if self.port != SERVER_PORT {
             write!(formatter, ":{}", self.port)?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for ServerHost {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => formatter.write_str(name),
+            Self::Address(address) => address.fmt(formatter),
+        }
     }
 }
 

@@ -1,0 +1,286 @@
+//! What was found, for people and for programs.
+
+use std::{
+    fmt::Write as _,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4},
+    time::Duration,
+};
+
+use crate::{
+    config::ServerName,
+    protocol::probe::{Filtering, Findings, Kind, Lifetime, Mapping, Ports, Reach},
+};
+use serde::Serialize;
+
+/// What `--json` prints. What could not be found out is null.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Whether a client would work.
+    works: bool,
+    /// That, and why, in one line.
+    verdict: String,
+    /// What can be done about it.
+    hints: Vec<&'static str>,
+    server: Server,
+    nat: Nat,
+    /// The service socket, as this host knows it.
+    local: SocketAddrV4,
+    /// The service socket, as the server sees it.
+    mapped: Option<SocketAddrV4>,
+    /// The address that a client would have.
+    address: Option<Ipv6Addr>,
+    /// The server's MTU, in octets.
+    mtu: Option<u16>,
+    /// With `--interval`.
+    refresh: Option<Refresh>,
+}
+
+#[derive(Debug, Serialize)]
+struct Server {
+    name: String,
+    port: u16,
+    primary: Address,
+    secondary: Address,
+    forwards_bubbles: Option<bool>,
+}
+
+/// One of the server's addresses.
+#[derive(Debug, Serialize)]
+struct Address {
+    address: Ipv4Addr,
+    answers: bool,
+    round_trip_seconds: Option<f64>,
+    /// Why its answers are none, as the statistics of a client call it.
+    rejected: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct Nat {
+    present: Option<bool>,
+    /// In the words of consoles.
+    #[serde(rename = "type")]
+    kind: Option<&'static str>,
+    /// In the words of RFC 4787.
+    mapping: Option<&'static str>,
+    filtering: Option<&'static str>,
+    hairpinning: Option<bool>,
+    ports: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct Refresh {
+    /// The interval that a client would measure.
+    seconds: f64,
+    /// A mapping is kept for so long,
+    kept_seconds: Option<f64>,
+    /// but not for so long.
+    lost_seconds: Option<f64>,
+}
+
+impl Report {
+    pub fn new(name: &ServerName, findings: &Findings, lifetime: Option<Lifetime>) -> Self {
+        let (verdict, hints) = judge(name, findings);
+        let seconds = |time: Option<Duration>| time.as_ref().map(Duration::as_secs_f64);
+        Self {
+            works: findings.works(),
+            verdict,
+            hints,
+            server: Server {
+                name: name.to_string(),
+                port: name.port,
+                primary: Address::new(findings.server.primary, findings.primary),
+                secondary: Address::new(findings.server.secondary, findings.secondary),
+                forwards_bubbles: findings.bubbles,
+            },
+            nat: Nat {
+                present: findings.is_behind_nat(),
+                kind: findings.kind().map(Kind::name),
+                mapping: findings.mapping.map(Mapping::name),
+                filtering: findings.filtering.map(Filtering::name),
+                hairpinning: findings.hairpinning,
+                ports: findings.ports.map(Ports::name),
+            },
+            local: findings.local.into(),
+            mapped: findings.mapped.map(Into::into),
+            address: findings.address,
+            mtu: findings.mtu,
+            refresh: lifetime.map(|lifetime| Refresh {
+                seconds: lifetime.refresh().as_secs_f64(),
+                kept_seconds: seconds(lifetime.kept),
+                lost_seconds: seconds(lifetime.lost),
+            }),
+        }
+    }
+
+    /// The verdict, a line for everything that was found out, and the hints.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("{}\n\n", self.verdict);
+        let mut line = |name: &str, value: Option<String>| {
+            let value = value.as_deref().unwrap_or("not known");
+            // A String takes everything.
+            let _ = writeln!(text, "{name:13} {value}");
+        };
+        let known = |name: Option<&str>| name.map(str::to_owned);
+        let yes_or_no = |is_so: Option<bool>| known(is_so.map(|is| if is { "yes" } else { "no" }));
+        line("server", Some(self.server.primary.to_text()));
+        line("  secondary", Some(self.server.secondary.to_text()));
+        if self.server.primary.answers {
+            line(
+                "  bubbles",
+                known(self.server.forwards_bubbles.map(forwarded)),
+            );
+            line("NAT", yes_or_no(self.nat.present));
+            line("  type", known(self.nat.kind));
+            line("  mapping", known(self.nat.mapping));
+            line("  filtering", known(self.nat.filtering));
+            line("  ports", known(self.nat.ports));
+            if self.nat.present == Some(true) {
+                line("  hairpinning", yes_or_no(self.nat.hairpinning));
+            }
+        }
+        line("local", Some(self.local.to_string()));
+        if let (Some(mapped), Some(address), Some(mtu)) = (self.mapped, self.address, self.mtu) {
+            line("mapped", Some(mapped.to_string()));
+            line("address", Some(address.to_string()));
+            line("MTU", Some(mtu.to_string()));
+        }
+        if let Some(refresh) = &self.refresh {
+            line("refresh", Some(refresh.to_text()));
+        }
+        if !self.hints.is_empty() {
+            text.push('\n');
+        }
+        for hint in &self.hints {
+            text += hint;
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn forwarded(are: bool) -> &'static str {
+    if are { "forwarded" } else { "not forwarded" }
+}
+
+impl Address {
+    fn new(address: Ipv4Addr, reach: Reach) -> Self {
+        let (round_trip, rejected) = match reach {
+            Reach::Answers(round_trip) => (Some(round_trip.as_secs_f64()), None),
+            Reach::Silent => (None, None),
+            Reach::Rejected(reason) => (None, Some(reason.reason())),
+        };
+        Self {
+            address,
+            answers: reach.is_answer(),
+            round_trip_seconds: round_trip,
+            rejected,
+        }
+    }
+
+    fn to_text(&self) -> String {
+        let address = self.address;
+        match (self.round_trip_seconds, self.rejected) {
+            (Some(seconds), _) => format!("{address} answers in {:.1} ms", 1000.0 * seconds),
+            (None, Some(reason)) => format!("{address} answers wrongly ({reason})"),
+            (None, None) => format!("{address} does not answer"),
+        }
+    }
+}
+
+impl Refresh {
+    fn to_text(&self) -> String {
+        let seconds = self.seconds;
+        match (self.kept_seconds, self.lost_seconds) {
+            (None, _) => "the NAT keeps no mapping long enough".to_owned(),
+            (Some(kept), None) => {
+                format!("{seconds} s (mappings are kept for {kept} s and longer)")
+            }
+            (Some(kept), Some(lost)) => {
+                format!("{seconds} s (mappings are kept for {kept} s, not for {lost} s)")
+            }
+        }
+    }
+}
+
+/// What makes a NAT open.
+const OPEN_NAT: &[&str] = &[
+    "For an open type, switch UPnP on in the router, or have it forward a UDP port to this host:",
+    "client.port in the configuration, --port here.",
+];
+/// What a strict one costs.
+const STRICT: &[&str] =
+    &["Some peers cannot be reached: none behind other strict NATs, few behind moderate ones."];
+
+/// Whether Teredo works, and what can be done about it.
+fn judge(name: &ServerName, findings: &Findings) -> (String, Vec<&'static str>) {
+    use Reach::{Answers, Rejected, Silent};
+    let (primary, secondary) = (findings.server.primary, findings.server.secondary);
+    let port = findings.server.port;
+    let (why, hints) = match (findings.primary, findings.secondary) {
+        (Silent, Silent) => (
+            format!("no answer from {} port {port}/udp", name.host),
+            vec![
+                "The server may be down, or serve only clients with keys; or a firewall lets no UDP \
+                 to this port through.",
+                "Try another server, and another network.",
+            ],
+        ),
+        (Silent, _) => (
+            format!("{primary} port {port}/udp does not answer; its neighbour {secondary} does"),
+            vec!["Is the other address the primary one?"],
+        ),
+        (Rejected(_), _) => (
+            format!("{primary} answers, but not as a server with this primary address"),
+            vec!["Is it the server's secondary address?"],
+        ),
+        (Answers(_), Silent | Rejected(_)) => (
+            format!("the server's secondary address {secondary} does not answer"),
+            vec!["If the secondary address is another one: --secondary, and client.secondary."],
+        ),
+        (Answers(_), Answers(_)) => return judge_nat(findings),
+    };
+    (format!("Teredo does not work: {why}"), hints)
+}
+
+/// The same, with a server that answers.
+fn judge_nat(findings: &Findings) -> (String, Vec<&'static str>) {
+    if findings.is_global() != Some(true) {
+        let mapped = findings.mapped.map(|mapped| mapped.ip().to_string());
+        let mapped = mapped.unwrap_or_default();
+        let verdict = format!(
+            "Teredo does not work: the server sees this host at {mapped}, which is no address of \
+             the internet"
+        );
+        let hints = vec!["Use a server on the internet, not one in the same private network."];
+        return (verdict, hints);
+    }
+    match findings.bubbles {
+        Some(true) => {}
+        Some(false) => {
+            let why = "the server answers, but forwards no bubbles, without which nobody is found";
+            return (
+                format!("Teredo does not work: {why}"),
+                vec!["Try another server."],
+            );
+        }
+        None => {
+            let why = "the server answers one port of this host, but not all";
+            return (
+                format!("Teredo does not work: {why}"),
+                vec!["Try again in a minute; the server may have limited its answers."],
+            );
+        }
+    }
+    let (kind, hints) = match (findings.kind(), findings.is_behind_nat()) {
+        (Some(Kind::Open), Some(false)) => ("there is no NAT", vec![]),
+        (_, Some(false)) => (
+            "there is no NAT, but a firewall",
+            vec!["For an open type, have the firewall let in UDP to the client's port."],
+        ),
+        (Some(Kind::Open), _) => ("NAT type open", vec![]),
+        (Some(Kind::Moderate), _) => ("NAT type moderate", OPEN_NAT.to_vec()),
+        (Some(Kind::Strict), _) => ("NAT type strict", [STRICT, OPEN_NAT].concat()),
+        (None, _) => ("NAT type not known", vec![]),
+    };
+    (format!("Teredo works: {kind}"), hints)
+}

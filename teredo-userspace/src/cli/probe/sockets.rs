@@ -1,0 +1,115 @@
+//! The sockets of a measurement, on ports for which nobody needs privileges.
+
+use std::{
+    io::{Error, Result as IoResult},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    os::fd::AsFd as _,
+    time::{self, Duration},
+};
+
+use anyhow::{Context as _, Result};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+use teredo_common::{address::Endpoint, time::Instant};
+
+use crate::protocol::{
+    client::Server,
+    probe::{Measurement, Transmit},
+};
+
+/// Larger than any datagram that a measurement waits for.
+const DATAGRAM: usize = 2048;
+
+/// UDP sockets that have numbers from 0.
+pub struct Sockets(Vec<UdpSocket>);
+
+impl Sockets {
+    /// Opens so many sockets, the first on this port; 0: any.
+    pub fn open(count: usize, port: u16) -> Result<Self> {
+        const ANY_PORT: u16 = 0;
+        let ports = std::iter::once(port).chain(std::iter::repeat(ANY_PORT));
+        let open = |port: u16| {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))
+                .with_context(|| format!("cannot open UDP port {port}"))?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        };
+        Ok(Self(ports.take(count).map(open).collect::<Result<_>>()?))
+    }
+
+    /// Their ports, host byte order.
+    pub fn ports(&self) -> IoResult<Vec<u16>> {
+        let port = |socket: &UdpSocket| Ok(socket.local_addr()?.port());
+        self.0.iter().map(port).collect()
+    }
+
+    /// Runs a measurement to its end. It began at the clock's start; `watch` sees it after each
+    /// step.
+    pub fn run<M: Measurement>(
+        &self,
+        measurement: &mut M,
+        server: Server,
+        watch: impl Fn(&mut M),
+    ) -> Result<()> {
+        let start = time::Instant::now();
+        let now = || Instant::ZERO + start.elapsed();
+        loop {
+            while let Some(transmit) = measurement.poll_transmit() {
+                self.send(&transmit, server)?;
+            }
+            watch(measurement);
+            let Some(due) = measurement.poll_timeout() else {
+                return Ok(());
+            };
+            self.wait(due.saturating_since(now()))?;
+            for (number, socket) in self.0.iter().enumerate() {
+                let mut buffer = [0; DATAGRAM];
+                while let Ok((length, SocketAddr::V4(from))) = socket.recv_from(&mut buffer) {
+                    let payload = &buffer[..length];
+                    measurement.handle_datagram(now(), number, from.into(), payload);
+                }
+            }
+            measurement.handle_timeout(now());
+        }
+    }
+
+    fn send(&self, transmit: &Transmit, server: Server) -> Result<()> {
+        let to = SocketAddrV4::from(transmit.to);
+        match self.0[transmit.socket].send_to(&transmit.payload, to) {
+            // Everything else may well be lost; that is what is measured.
+            Err(error) if transmit.to == server.primary() => {
+                Err(error).with_context(|| format!("cannot send to {to}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits for a datagram, at most this long.
+    fn wait(&self, patience: Duration) -> Result<()> {
+        // Rounded up, so that what is due is due after it.
+        let milliseconds = patience.as_micros().div_ceil(1000);
+        let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
+        let readable = |socket| PollFd::new(socket, PollFlags::POLLIN);
+        let mut fds: Vec<_> = self.0.iter().map(|one| readable(one.as_fd())).collect();
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(Error::from(error)).context("cannot wait for datagrams"),
+        }
+    }
+}
+
+/// The address from which packets to an endpoint leave. Nothing is sent.
+pub fn source_towards(to: Endpoint) -> Result<Ipv4Addr> {
+    let to = SocketAddrV4::from(to);
+    let source = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect(to)?;
+        socket.local_addr()
+    };
+    match source().with_context(|| format!("there is no way to {to}"))? {
+        SocketAddr::V4(source) => Ok(*source.ip()),
+        SocketAddr::V6(source) => anyhow::bail!("{source} is no way to {to}"),
+    }
+}

@@ -1,0 +1,290 @@
+//! `teredo probe`, run by somebody without privileges, tells every kind of NAT for what it is, with
+//! our server and with Miredo's.
+
+use std::{
+    fs::File,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4},
+    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
+    process::Output,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::{
+    libc::{gid_t, uid_t},
+    unistd::{Gid, Uid, setgid, setgroups, setuid},
+};
+use serde_json::{Value, json};
+use teredo_common::address::{ServicePrefix, TeredoAddress};
+use teredo_tests::lab::{
+    Namespace, NatKind, Scene, Topology,
+    scene::{Maker, SECONDARY, SERVER},
+    teredo::binary,
+};
+
+/// Somebody without privileges.
+const NOBODY: (uid_t, gid_t) = (65534, 65534);
+/// A host without a NAT.
+const PUBLIC: Ipv4Addr = Ipv4Addr::new(20, 0, 2, 1);
+
+/// Runs the command as nobody.
+fn teredo(namespace: &Namespace, arguments: &str) -> Result<Output> {
+    // Nobody need not be able to get where the binary is.
+    let binary = File::open(binary()?)?;
+    let mut command = namespace.command(format!("/proc/self/fd/{}", binary.as_raw_fd()))?;
+    command.arg0("teredo").args(arguments.split_whitespace());
+    // SAFETY: between fork and exec only system calls are made.
+    unsafe {
+        command.pre_exec(|| {
+            setgroups(&[])?;
+            setgid(Gid::from_raw(NOBODY.1))?;
+            Ok(setuid(Uid::from_raw(NOBODY.0))?)
+        });
+    }
+    command.output().context("start teredo")
+}
+
+/// What the command says in JSON, and its exit code.
+fn probe(namespace: &Namespace, arguments: &str) -> Result<(Value, Option<i32>)> {
+    let output = teredo(namespace, &format!("probe --json {arguments}"))?;
+    let found = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("{}", String::from_utf8_lossy(&output.stderr)))?;
+    Ok((found, output.status.code()))
+}
+
+fn scene(nat: NatKind, server: Option<Maker>) -> Result<Scene> {
+    Scene::new(Topology {
+        nat,
+        hosts: 0,
+        server,
+        ..Topology::default()
+    })
+}
+
+const INDEPENDENT: &str = "endpoint-independent";
+const DEPENDENT: &str = "address-dependent or address and port-dependent";
+const NO_PATTERN: &str = "no pattern seen";
+
+/// (kind of NAT, what is said of it)
+fn expectations() -> Vec<(NatKind, Value)> {
+    let nat = |kind, mapping, filtering, hairpinning: Option<bool>, ports| {
+        json!({
+            "present": true, "type": kind, "mapping": mapping, "filtering": filtering,
+            "hairpinning": hairpinning, "ports": ports,
+        })
+    };
+    let no = Some(false);
+    vec![
+        (
+            NatKind::PortRestricted,
+            nat("moderate", INDEPENDENT, DEPENDENT, no, "preserved"),
+        ),
+        (
+            NatKind::Symmetric,
+            nat("strict", DEPENDENT, DEPENDENT, None, NO_PATTERN),
+        ),
+        (
+            NatKind::FullCone,
+            nat("open", INDEPENDENT, INDEPENDENT, no, "preserved"),
+        ),
+        (
+            NatKind::AddressRestricted,
+            nat("moderate", INDEPENDENT, DEPENDENT, no, "preserved"),
+        ),
+    ]
+}
+
+fn every_kind_of_nat_is_told(server: Maker) -> Result<()> {
+    for (kind, expected) in expectations() {
+        let scene = scene(kind, Some(server))?;
+        let site = scene.site();
+        let start = Instant::now();
+        let (found, code) = probe(&site.client, &format!("--port {} {SERVER}", site.port))?;
+        let took = start.elapsed();
+        ensure!(code == Some(0), "{kind:?}: {code:?}, {found:#}");
+        ensure!(found["nat"] == expected, "{kind:?}: {found:#}");
+        ensure!(found["works"] == true, "{kind:?}: {found:#}");
+        ensure!(found["server"]["forwards_bubbles"] == true, "{found:#}");
+        ensure!(found["mtu"] == 1280, "{found:#}");
+        // The address is that of the mapping, and the mapping is the NAT's.
+        let mapped: SocketAddrV4 = text(&found["mapped"])?.parse()?;
+        let address: Ipv6Addr = text(&found["address"])?.parse()?;
+        let fields = TeredoAddress::decode(address, ServicePrefix::STANDARD);
+        let fields = fields.context("not a Teredo address")?;
+        ensure!(*mapped.ip() == site.nat.address(), "{found:#}");
+        ensure!((fields.server, fields.mapped) == (SERVER, mapped.into()));
+        ensure!(
+            (mapped.port() == site.port) == (kind != NatKind::Symmetric),
+            "{kind:?}: {found:#}"
+        );
+        // A few seconds, on a machine that does much else.
+        ensure!(took < Duration::from_secs(8), "{kind:?}: {took:?}");
+    }
+    Ok(())
+}
+
+fn text(value: &Value) -> Result<&str> {
+    value
+        .as_str()
+        .with_context(|| format!("{value} is no text"))
+}
+
+#[test]
+fn every_kind_of_nat_is_told_with_our_server() -> Result<()> {
+    every_kind_of_nat_is_told(Maker::Teredo)
+}
+
+#[test]
+fn every_kind_of_nat_is_told_with_miredos_server() -> Result<()> {
+    every_kind_of_nat_is_told(Maker::Miredo)
+}
+
+#[test]
+fn without_a_nat_there_is_none() -> Result<()> {
+    for maker in [Maker::Teredo, Maker::Miredo] {
+        let scene = scene(NatKind::PortRestricted, Some(maker))?;
+        let host = scene.add_ipv4_host("public", PUBLIC)?;
+        let nat = |filtering, kind: &str| {
+            json!({
+                "present": false, "type": kind, "mapping": INDEPENDENT, "filtering": filtering,
+                "hairpinning": null, "ports": "preserved",
+            })
+        };
+        let (found, code) = probe(&host, &SERVER.to_string())?;
+        ensure!(code == Some(0), "{found:#}");
+        ensure!(found["nat"] == nat(INDEPENDENT, "open"), "{found:#}");
+        ensure!(found["mapped"] == found["local"], "{found:#}");
+
+        host.nft(
+            "table ip firewall { chain input {
+                type filter hook input priority filter; policy drop;
+                iifname lo accept; ct state established accept;
+            }; }",
+        )?;
+        let (found, code) = probe(&host, &SERVER.to_string())?;
+        ensure!(code == Some(0), "{found:#}");
+        ensure!(found["nat"] == nat(DEPENDENT, "moderate"), "{found:#}");
+    }
+    Ok(())
+}
+
+/// RFC 4787 section 6, with the one port that this NAT forwards.
+#[test]
+fn hairpinning_is_told() -> Result<()> {
+    let scene = scene(NatKind::FullCone, Some(Maker::Teredo))?;
+    let (site, outside) = (scene.site(), scene.site().nat.address());
+    site.nat.namespace().nft(&format!(
+        "table ip hairpin {{
+          chain to {{
+            type nat hook prerouting priority dstnat - 1;
+            iifname lan ip daddr {outside} udp dport {port} dnat to {inside}:{port};
+          }}
+          chain from {{
+            type nat hook postrouting priority srcnat - 1;
+            oifname lan ip saddr {inside} ip daddr {inside} snat to {outside};
+          }}
+        }}",
+        port = site.port,
+        inside = "192.168.0.2",
+    ))?;
+    let (found, _) = probe(&site.client, &format!("--port {} {SERVER}", site.port))?;
+    ensure!(found["nat"]["hairpinning"] == true, "{found:#}");
+    ensure!(found["nat"]["type"] == "open", "{found:#}");
+    Ok(())
+}
+
+#[test]
+fn a_dead_server_gets_a_sentence() -> Result<()> {
+    let scene = scene(NatKind::PortRestricted, None)?;
+    let client = &scene.site().client;
+    let output = teredo(client, &format!("probe {SERVER}"))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let sentence = format!("Teredo does not work: no answer from {SERVER} port 3544/udp\n");
+    ensure!(output.status.code() == Some(1), "{said}");
+    ensure!(said.starts_with(&sentence), "{said}");
+    ensure!(said.contains("firewall"), "{said}");
+    ensure!(output.stderr.is_empty(), "{output:?}");
+
+    let (found, code) = probe(client, &SERVER.to_string())?;
+    ensure!(code == Some(1) && found["works"] == false, "{found:#}");
+    ensure!(found["server"]["primary"]["answers"] == false, "{found:#}");
+    ensure!(found["mapped"].is_null() && found["nat"]["type"].is_null());
+
+    // Without a way there it is an error of its own.
+    client.ip("route del default")?;
+    let output = teredo(client, &format!("probe {SERVER}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(1), "{said}");
+    ensure!(said.contains("there is no way to 20.0.0.1:3544"), "{said}");
+    ensure!(said.lines().count() == 1, "{said}");
+    Ok(())
+}
+
+#[test]
+fn wrong_addresses_of_a_server_get_a_sentence() -> Result<()> {
+    let scene = scene(NatKind::PortRestricted, Some(Maker::Teredo))?;
+    let client = &scene.site().client;
+    for (arguments, part) in [
+        (
+            format!("{SERVER} --secondary 20.0.0.77"),
+            "the server's secondary address 20.0.0.77 does not answer",
+        ),
+        (
+            format!("{SECONDARY}"),
+            "20.0.0.2 answers, but not as a server with this primary address",
+        ),
+        (
+            format!("{SERVER}:3545"),
+            "no answer from 20.0.0.1 port 3545/udp",
+        ),
+    ] {
+        let (found, code) = probe(client, &arguments)?;
+        ensure!(code == Some(1), "{arguments}: {found:#}");
+        let verdict = text(&found["verdict"])?;
+        ensure!(verdict.contains(part), "{arguments}: {found:#}");
+    }
+    let (found, code) = probe(client, &format!("{SERVER} --secondary {SECONDARY}"))?;
+    ensure!(code == Some(0), "{found:#}");
+    Ok(())
+}
+
+/// C-52: for people who wait a little longer.
+#[test]
+fn the_lifetime_of_mappings_is_measured() -> Result<()> {
+    let scene = scene(NatKind::PortRestricted, Some(Maker::Teredo))?;
+    let site = scene.site();
+    site.nat.set_udp_timeout(Duration::from_secs(13))?;
+    let output = teredo(&site.client, &format!("probe --json --interval {SERVER}"))?;
+    let progress = String::from_utf8_lossy(&output.stderr);
+    ensure!(progress.contains("after 10 s: kept"), "{progress}");
+    ensure!(progress.contains("after 15 s: lost"), "{progress}");
+    let found: Value = serde_json::from_slice(&output.stdout)?;
+    let expected = json!({ "seconds": 30.0, "kept_seconds": 10.0, "lost_seconds": 15.0 });
+    ensure!(found["refresh"] == expected, "{found:#}");
+    Ok(())
+}
+
+#[test]
+fn people_get_a_verdict_and_a_table() -> Result<()> {
+    let scene = scene(NatKind::PortRestricted, Some(Maker::Teredo))?;
+    let site = scene.site();
+    let output = teredo(
+        &site.client,
+        &format!("probe --port {} {SERVER}", site.port),
+    )?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<_> = said.lines().collect();
+    ensure!(lines[0] == "Teredo works: NAT type moderate", "{said}");
+    for line in [
+        "  mapping     endpoint-independent",
+        "  filtering   address-dependent or address and port-dependent",
+        "  ports       preserved",
+        "  hairpinning no",
+        "mapped        20.0.10.1:40001",
+    ] {
+        let is_there = |one: &&str| one.split_whitespace().eq(line.split_whitespace());
+        ensure!(lines.iter().any(|one| is_there(one)), "{line}: {said}");
+    }
+    ensure!(output.stderr.is_empty());
+    Ok(())
+}
