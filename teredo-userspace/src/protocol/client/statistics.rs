@@ -155,7 +155,7 @@ pub struct Statistics {
     pub queue_octets: usize,
     /// Times that the client was qualified with a new address.
     pub qualified: u64,
-    /// Solicitations sent, from whatever port.
+    /// Solicitations sent to qualify, to keep the mapping and to measure the interval.
     pub solicitations: u64,
     /// Events that nobody took in time.
     pub events_lost: u64,
