@@ -130,6 +130,18 @@ fn c45_another_mapping_is_another_address_within_one_interval() {
 }
 
 #[test]
+fn c45_another_mapping_may_be_another_nat() {
+    let mut world = fixed(Kind::Restricted);
+    world.qualified();
+    world.nat = super::nat::Nat::new(Kind::Symmetric);
+    world.nat.address = [8, 0, 0, 1];
+    world.run(seconds(31));
+    let identity = world.qualified();
+    assert_eq!(identity.mapped.address, [8, 0, 0, 1]);
+    assert_eq!(identity.nat, Nat::Symmetric);
+}
+
+#[test]
 fn c45_behind_a_cone_nat_the_other_address_answers() {
     let mut world = World::with(Kind::Cone, |config| {
         config.refresh = Refresh::Fixed(seconds(30));
