@@ -3,11 +3,11 @@
 
 mod discovery;
 mod interface;
-mod network;
+pub mod network;
 mod port_mapping;
 mod ports;
 mod record;
-mod servers;
+pub mod servers;
 mod suspend;
 
 use std::{

@@ -5,7 +5,7 @@
 
 mod answers;
 mod calendar;
-mod client;
+pub(crate) mod client;
 mod clock;
 mod fast_path;
 mod port;

@@ -3,6 +3,7 @@
 //! Each test has a host of its own that could run the role, and spoils one thing. `teredo check` and
 //! `teredo run` must refuse it with the same sentence.
 
+mod client;
 #[path = "../host/mod.rs"]
 mod host;
 mod server;

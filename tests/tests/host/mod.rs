@@ -1,5 +1,8 @@
 //! A host of its own for each test.
 
+// Every program of tests uses a part of it.
+#![allow(dead_code)]
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -13,11 +16,12 @@ use teredo_tests::lab::{Namespace, links, wait_until};
 /// How long the kernel may take to settle.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A host on which a relay and a server could run: addresses, default routes, forwarding.
+/// A host on which any role could run: addresses, default routes, forwarding.
 pub struct Host {
     /// Its network.
     pub namespace: Namespace,
-    _far: Namespace,
+    /// Who is at the other end of its cable: nobody yet.
+    pub far: Namespace,
     /// A directory of its own.
     pub directory: TempDir,
 }
@@ -46,7 +50,7 @@ impl Host {
         })?;
         Ok(Self {
             namespace,
-            _far: far,
+            far,
             directory: tempfile::tempdir()?,
         })
     }
@@ -66,6 +70,15 @@ impl Host {
     pub fn configure_server(&self, node: &str, server: &str) -> Result<PathBuf> {
         let addresses = "[\"20.0.0.1\", \"20.0.0.2\"]";
         self.configure_roles(node, &format!("[server]\nipv4 = {addresses}\n{server}"))
+    }
+
+    /// Writes the configuration of a client; `node` and `client` are lines of these sections, the
+    /// latter also what follows it.
+    pub fn configure_client(&self, node: &str, client: &str) -> Result<PathBuf> {
+        self.configure_roles(
+            node,
+            &format!("[client]\nserver = \"20.0.0.254\"\n{client}"),
+        )
     }
 
     fn configure_roles(&self, node: &str, roles: &str) -> Result<PathBuf> {

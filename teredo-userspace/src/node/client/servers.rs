@@ -2,7 +2,6 @@
 
 use std::{
     future::pending,
-    io,
     net::{IpAddr, Ipv4Addr},
     pin::Pin,
     time::Duration,
@@ -41,7 +40,7 @@ pub struct Servers {
 }
 
 /// What the name with this index was found to mean.
-type Found = (usize, io::Result<Vec<Ipv4Addr>>);
+type Found = (usize, Result<Vec<Ipv4Addr>, String>);
 
 #[derive(Debug)]
 struct Entry {
@@ -106,7 +105,8 @@ impl Servers {
         self.has_failed = false;
         for (index, entry) in self.entries.iter().enumerate() {
             if let ServerHost::Name(name) = &entry.name.host {
-                self.tasks.spawn(look_up(index, name.clone()));
+                let found = find(name.clone(), self.scope);
+                self.tasks.spawn(async move { (index, found.await) });
             }
         }
     }
@@ -136,7 +136,7 @@ impl Servers {
     fn take_in(&mut self, (index, result): Found) -> bool {
         let entry = &mut self.entries[index];
         let name = &entry.name;
-        match usable(result, self.scope) {
+        match result {
             Ok(addresses) => {
                 if entry.is_told {
                     tracing::info!("the server {name} is found");
@@ -179,34 +179,99 @@ impl Servers {
     }
 }
 
-/// What can be used of what was found.
-fn usable(found: io::Result<Vec<Ipv4Addr>>, scope: Ipv4Scope) -> Result<Vec<Ipv4Addr>, String> {
-    let mut found = found.map_err(|error| error.to_string())?;
-    if found.is_empty() {
-        return Err("it has no IPv4 address".to_owned());
-    }
-    let refused = found[0];
-    found.retain(|address| scope.accepts(address.octets()));
-    found.truncate(ADDRESSES_MAX);
-    if found.is_empty() {
-        return Err(format!(
-            "its address {refused} is not acceptable under client.ipv4-scope"
-        ));
-    }
-    Ok(found)
+/// The addresses of the host with this name that can be used, or why there are none.
+pub async fn find(name: String, scope: Ipv4Scope) -> Result<Vec<Ipv4Addr>, String> {
+    let found = lookup_host((name, 0)).await;
+    let found = found.map_err(|error| error.to_string())?;
+    usable(found.map(|address| address.ip()), scope)
 }
 
-async fn look_up(index: usize, name: String) -> Found {
-    let result = lookup_host((name, 0)).await.map(|addresses| {
-        let mut ipv4 = Vec::new();
-        for address in addresses {
-            if let IpAddr::V4(address) = address.ip()
-                && !ipv4.contains(&address)
-            {
-                ipv4.push(address);
-            }
+/// What can be used of what was found.
+fn usable(found: impl Iterator<Item = IpAddr>, scope: Ipv4Scope) -> Result<Vec<Ipv4Addr>, String> {
+    let (mut addresses, mut refused) = (Vec::new(), None);
+    for address in found {
+        let IpAddr::V4(address) = address else {
+            continue;
+        };
+        if !scope.accepts(address.octets()) {
+            refused = Some(address);
+        } else if !addresses.contains(&address) && addresses.len() < ADDRESSES_MAX {
+            addresses.push(address);
         }
-        ipv4
-    });
-    (index, result)
+    }
+    match refused {
+        _ if !addresses.is_empty() => Ok(addresses),
+        Some(refused) => Err(format!(
+            "its address {refused} is not acceptable under client.ipv4-scope"
+        )),
+        None => Err("it has no IPv4 address".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn servers(names: &[&str], secondary: &str) -> Servers {
+        let entries = names.iter().map(|name| Entry {
+            name: name.parse().unwrap(),
+            addresses: Vec::new(),
+            is_told: false,
+        });
+        Servers {
+            entries: entries.collect(),
+            secondary: secondary.parse().unwrap(),
+            scope: Ipv4Scope::Strict,
+            tasks: JoinSet::new(),
+            has_failed: false,
+            retry: None,
+            wait: FIRST_WAIT,
+        }
+    }
+
+    fn known(servers: &Servers) -> String {
+        let known = servers.known().into_iter();
+        let known = known.map(|one| format!("{} {} {}", one.primary, one.secondary, one.port));
+        known.collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn c01_servers_are_tried_in_the_order_of_the_file() {
+        let mut servers = servers(&["a.example", "b.example:9"], "auto");
+        assert!(servers.take_in((1, Ok(vec![[9, 0, 0, 3].into()]))));
+        assert_eq!(known(&servers), "9.0.0.3 9.0.0.4 9");
+        let two = vec![[9, 0, 0, 1].into(), [9, 0, 0, 7].into()];
+        assert!(servers.take_in((0, Ok(two.clone()))));
+        let all = "9.0.0.1 9.0.0.2 3544, 9.0.0.7 9.0.0.8 3544, 9.0.0.3 9.0.0.4 9";
+        assert_eq!(known(&servers), all);
+        // What is known stays, as long as nothing else is.
+        assert!(!servers.take_in((0, Ok(two))));
+        assert!(!servers.take_in((0, Err("no answer".to_owned()))));
+        assert_eq!(known(&servers), all);
+        assert!(servers.entries[0].is_told && servers.has_failed);
+    }
+
+    #[test]
+    fn c01_a_secondary_address_is_that_of_one_server() {
+        let mut servers = servers(&["a.example"], "9.0.0.200");
+        let two = vec![[9, 0, 0, 1].into(), [9, 0, 0, 7].into()];
+        assert!(servers.take_in((0, Ok(two))));
+        assert_eq!(known(&servers), "9.0.0.1 9.0.0.200 3544");
+    }
+
+    #[test]
+    fn c01_servers_are_global_unicast() {
+        let found = |addresses: &[&str]| {
+            let addresses = addresses.iter().map(|address| address.parse().unwrap());
+            usable(addresses, Ipv4Scope::Strict)
+        };
+        let one: Ipv4Addr = [9, 0, 0, 1].into();
+        assert_eq!(
+            found(&["2001:db8::1", "192.168.0.1", "9.0.0.1", "9.0.0.1"]),
+            Ok(vec![one])
+        );
+        assert!(found(&["192.168.0.1"]).unwrap_err().contains("192.168.0.1"));
+        assert!(found(&["2001:db8::1"]).unwrap_err().contains("no IPv4"));
+        assert!(found(&[]).is_err());
+    }
 }
