@@ -1,5 +1,7 @@
 //! Bubbles to peers, and the answers to theirs (RFC 4380 sections 5.2.3 and 5.2.6).
 
+use std::time::Duration;
+
 use teredo_common::{
     address::{Endpoint, embedded_mapping, embedded_server},
     scope::{is_global_unicast, is_link_local},
@@ -11,17 +13,29 @@ use super::{Exchange, LIFETIME, Shared, discovery::is_on_link, extensions::Trail
 use crate::{
     protocol::{
         bubble::Refused,
-        client::statistics::{Bubble, DropReason},
+        client::{
+            Nat,
+            statistics::{Bubble, DropReason},
+        },
         peers::PeerIndex,
     },
     wire::{bubble, encapsulation::Encapsulation, trailer::Trailer},
 };
 
+/// How long a bubble that could not be relied upon yet counts.
+const PROOF_LIFETIME: Duration = Duration::from_secs(8);
+
 impl Exchange {
-    /// Sends the bubbles of one burst that the rates allow (L-12): a direct one and an indirect one.
-    /// Whether there were any.
+    /// Sends the bubbles of one burst that the rates allow (L-12): direct ones and an indirect one,
+    /// or what has to come before that. Whether there were any.
     pub(super) fn burst(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) -> bool {
-        let is_direct = self.send_direct(shared, now, index);
+        if self.needs_echo_test(shared, now, index) {
+            self.send_directs(shared, now, index);
+            self.start_echo_test(shared, now, index, 1);
+            return true;
+        }
+        self.prepare_random_port(shared, now, index);
+        let is_direct = self.send_directs(shared, now, index);
         let is_indirect = self.send_indirect(shared, now, index);
         is_direct || is_indirect
     }
@@ -34,34 +48,44 @@ impl Exchange {
         peer.pending_mut().history.sent(now);
     }
 
-    /// Sends a direct bubble to where the peer is or claims to be.
-    fn send_direct(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) -> bool {
-        let (port, to) = self.whereabouts(shared, now, index);
-        let is_allowed = self.may_reach_peer(shared, index, to) && self.limits.take_direct(to, now);
-        if is_allowed {
-            self.send_bubble(shared, port, index, to);
-        } else {
-            shared.statistics.count_bubble(Bubble::LimitedDirect);
+    /// Sends direct bubbles to where the peer is or may be.
+    fn send_directs(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) -> bool {
+        let mut is_sent = false;
+        for (port, to) in self.targets(shared, now, index) {
+            let is_allowed =
+                self.may_reach_peer(shared, index, to) && self.limits.take_direct(to, now);
+            if is_allowed {
+                self.send_bubble(shared, port, index, to);
+            } else {
+                shared.statistics.count_bubble(Bubble::LimitedDirect);
+            }
+            is_sent |= is_allowed;
         }
-        is_allowed
+        is_sent
     }
 
-    /// Where direct bubbles to a peer go, and from which port: to its mapping while it is trusted,
-    /// else to the endpoint in its address.
-    fn whereabouts(&self, shared: &Shared, now: Instant, index: PeerIndex) -> (u16, Endpoint) {
+    /// Where direct bubbles to a peer go, and from which ports: to where it is while it is trusted,
+    /// else to the endpoint in its address, and wherever else its bubbles said.
+    fn targets(&self, shared: &Shared, now: Instant, index: PeerIndex) -> Vec<(u16, Endpoint)> {
         let peer = &self.peers[index];
         if peer.is_usable(now, LIFETIME) {
-            (peer.state.port, peer.mapped)
-        } else {
-            (shared.config.port, embedded_mapping(&peer.address))
+            return vec![(peer.state.port, peer.state.destination)];
         }
+        let embedded = embedded_mapping(&peer.address);
+        let mut targets = vec![(shared.config.port, embedded)];
+        targets.extend(self.random_target(shared, index, embedded));
+        let alternates = peer.state.alternates.iter();
+        targets.extend(alternates.map(|&alternate| (shared.config.port, alternate)));
+        targets
     }
 
-    /// Whether something may be sent to an endpoint that a peer may be at: as to any, or to a
-    /// neighbor that made itself known.
-    fn may_reach_peer(&self, shared: &Shared, index: PeerIndex, to: Endpoint) -> bool {
+    /// Whether something may be sent to an endpoint that a peer may be at: as to any, to a neighbor
+    /// that made itself known, or to a peer behind the same NAT.
+    pub(super) fn may_reach_peer(&self, shared: &Shared, index: PeerIndex, to: Endpoint) -> bool {
+        let state = &self.peers[index].state;
         self.may_reach(shared, to)
-            || self.peers[index].state.is_at_local(to) && is_on_link(shared, to)
+            || state.is_at_local(to) && is_on_link(shared, to)
+            || self.may_be_alternate(shared, index, to)
     }
 
     /// A direct bubble, with the nonce of the peer's last indirect one.
@@ -78,12 +102,33 @@ impl Exchange {
         if nonce != [0; 4] {
             Trailer::Nonce(nonce).write(&mut payload);
         }
+        let random_port = peer.state.random.predicted;
+        if random_port != 0 && port != shared.config.port {
+            Trailer::RandomPort(random_port).write(&mut payload);
+        }
+        self.send_direct_payload(shared, port, to, payload);
+    }
+
+    /// Sends a direct bubble that is made already.
+    pub(super) fn send_direct_payload(
+        &self,
+        shared: &mut Shared,
+        port: u16,
+        to: Endpoint,
+        payload: Vec<u8>,
+    ) {
         shared.send(port, to, payload);
         shared.statistics.count_bubble(Bubble::SentDirect);
     }
 
-    /// Sends an indirect bubble to the peer's server (L-06), with a nonce.
-    fn send_indirect(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) -> bool {
+    /// Sends an indirect bubble to the peer's server (L-06), with a nonce, and with what
+    /// helps the peer to find this client.
+    pub(super) fn send_indirect(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        index: PeerIndex,
+    ) -> bool {
         let peer = &mut self.peers[index];
         let server = embedded_server(&peer.address);
         let is_allowed =
@@ -97,6 +142,11 @@ impl Exchange {
             let nonce = peer.state.nonces.next(&mut shared.random);
             Trailer::Nonce(nonce).write(&mut payload);
         }
+        let random_port = peer.state.random.predicted;
+        if random_port != 0 {
+            Trailer::RandomPort(random_port).write(&mut payload);
+        }
+        self.write_alternates(shared, now, index, &mut payload);
         let to = Endpoint {
             address: server,
             port: SERVER_PORT.to_be_bytes(),
@@ -127,7 +177,18 @@ impl Exchange {
         if shared.config.extensions.symmetric {
             self.peers[index].state.nonces.received = trailers.nonce.unwrap_or_default();
         }
+        self.take_peer_random_port(shared, now, index, trailers.random_port);
+        self.take_alternates(shared, index, trailers.alternates);
         self.answer(shared, now, index);
+        let proved = self.peers[index].state.proved.take();
+        if let Some((port, from, at)) = proved.filter(|_| trailers.nonce.is_some())
+            && now.saturating_since(at) < PROOF_LIFETIME
+            && !self.peers[index].is_usable(now, LIFETIME)
+        {
+            // Before the packets: the peer could not tell whose they are.
+            self.recognise(shared, now, index, port, from);
+            self.trust(shared, now, index, port, from);
+        }
         Ok(())
     }
 
@@ -167,10 +228,12 @@ impl Exchange {
         let is_usable = peer.is_usable(now, LIFETIME);
         match peer.pending_mut().history.check(now) {
             Ok(()) => {
+                peer.state.nonces.begin();
                 let mut is_sent = self.greet_local(shared, now, index);
-                is_sent |= self.send_direct(shared, now, index);
                 if shared.config.extensions.symmetric && !is_usable {
-                    is_sent |= self.send_indirect(shared, now, index);
+                    is_sent |= self.burst(shared, now, index);
+                } else {
+                    is_sent |= self.send_directs(shared, now, index);
                 }
                 if is_sent {
                     self.count_burst(now, index);
@@ -184,15 +247,34 @@ impl Exchange {
         }
     }
 
-    /// Sends the one direct bubble that may follow a burst.
+    /// Sends the direct bubbles, one to each endpoint, that may follow a burst.
     fn end_burst(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
-        let (port, to) = self.whereabouts(shared, now, index);
-        let may_answer = std::mem::take(&mut self.peers[index].state.may_answer);
-        if may_answer && self.may_reach_peer(shared, index, to) && self.limits.take_answer(to, now)
-        {
-            self.send_bubble(shared, port, index, to);
-        } else {
+        if !std::mem::take(&mut self.peers[index].state.may_answer) {
             shared.statistics.count_bubble(Bubble::LimitedDirect);
+            return;
+        }
+        for (port, to) in self.targets(shared, now, index) {
+            if self.may_reach_peer(shared, index, to) && self.limits.take_answer(to, now) {
+                self.send_bubble(shared, port, index, to);
+            } else {
+                shared.statistics.count_bubble(Bubble::LimitedDirect);
+            }
+        }
+    }
+
+    /// Tells a peer that cannot know this client's mapping where it is, by its nonce.
+    fn recognise(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        index: PeerIndex,
+        port: u16,
+        from: Endpoint,
+    ) {
+        let to = self.destination(shared, index, from);
+        if self.may_reach_peer(shared, index, to) && self.limits.take_answer(to, now) {
+            self.peers[index].state.may_answer = false;
+            self.send_bubble(shared, port, index, to);
         }
     }
 
@@ -213,20 +295,33 @@ impl Exchange {
         let found = self.peers.find(source);
         let is_mapped = found.is_some_and(|index| {
             let peer = &self.peers[index];
-            peer.is_trusted() && peer.mapped == from
+            (peer.is_trusted() || peer.state.is_known) && peer.mapped == from
         });
         let index = match found {
             Some(index) if is_mapped => index,
             _ => self.prove(shared, now, from, source, trailers.nonce)?,
         };
         shared.statistics.count_bubble(Bubble::ReceivedDirect);
-        let was_usable = self.peers[index].is_usable(now, LIFETIME);
-        let was_waiting = self.peers[index]
-            .pending
-            .as_ref()
-            .is_some_and(|one| !one.queue.is_empty());
+        let is_symmetric = shared.config.extensions.symmetric
+            && self.identity.is_some_and(|own| own.nat == Nat::Symmetric);
+        let peer = &self.peers[index];
+        let is_news = !peer.is_usable(now, LIFETIME);
+        let may_answer = peer.state.may_answer;
+        let queue = peer.pending.as_ref().map(|pending| &pending.queue);
+        let is_waiting = queue.is_some_and(|queue| !queue.is_empty());
+        if is_news && is_symmetric && is_waiting && !peer.state.is_known {
+            if peer.state.nonces.received == [0; 4] {
+                self.peers[index].state.proved = Some((to, from, now));
+                return Ok(());
+            }
+            if may_answer {
+                self.recognise(shared, now, index, to, from);
+            }
+        }
         self.trust(shared, now, index, to, from);
-        if !was_usable && !was_waiting && self.peers[index].state.may_answer {
+        if trailers.is_solicitation {
+            self.advertise(shared, now, index);
+        } else if is_news && !is_waiting && may_answer {
             self.end_burst(shared, now, index);
         }
         Ok(())
@@ -252,7 +347,7 @@ impl Exchange {
         }
         let is_echoed = shared.config.extensions.symmetric
             && nonce.is_some_and(|nonce| contact.nonces.accept(nonce));
-        if is_echoed && self.may_reach(shared, from) {
+        if is_echoed && self.may_reach_peer(shared, index, from) {
             return Ok(index);
         }
         Err(DropReason::Mapping)

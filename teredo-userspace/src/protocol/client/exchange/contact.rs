@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use teredo_common::{address::Endpoint, time::Instant};
 
-use super::connectivity::Tests;
-use super::extensions::symmetric::Nonces;
+use super::{
+    connectivity::Tests,
+    extensions::{port_preserving::RandomPorts, sequential::EchoTest, symmetric::Nonces},
+};
 use crate::protocol::queue::Queue;
 
 /// How long a discovery bubble makes a peer a local one (RFC 4380 section 5.2.4).
@@ -16,10 +18,14 @@ pub const LOCAL_MEMORY: Duration = Duration::from_secs(600);
 pub struct Contact {
     /// The local port that the peer is sent to from.
     pub port: u16,
+    /// Where the peer is sent to: its mapping, but for X-23.
+    pub destination: Endpoint,
     /// Bubbles or tests were sent, or packets wait: the next packet of the peer is an answer.
     pub awaits: bool,
     /// A direct bubble may follow the last burst: the answer to the peer's own indirect bubble.
     pub may_answer: bool,
+    /// The mapping was proved once: a hint after that (P-03).
+    pub is_known: bool,
     /// Where the peer is on the same link (C-62).
     pub local: Option<Local>,
     /// Its connectivity tests.
@@ -30,6 +36,15 @@ pub struct Contact {
     pub held_from: Endpoint,
     /// The nonces of bubbles (RFC 6081 section 5.2).
     pub nonces: Nonces,
+    /// Where a bubble of the peer came to and from that this client, behind a symmetric NAT, may
+    /// rely on as soon as it can tell the peer so, and when.
+    pub proved: Option<(u16, Endpoint, Instant)>,
+    /// The ports of the peer (RFC 6081 section 5.4).
+    pub random: RandomPorts,
+    /// The test of which port the NAT gives (RFC 6081 section 5.5).
+    pub echo: Option<Box<EchoTest>>,
+    /// Where else the peer may be (RFC 6081 section 5.6).
+    pub alternates: Vec<Endpoint>,
 }
 
 /// A peer on the same link.

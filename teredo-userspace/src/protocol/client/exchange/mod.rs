@@ -32,6 +32,7 @@ use crate::protocol::{
 };
 use contact::Contact;
 use discovery::{Discovery, is_on_link};
+use extensions::ports::Ports;
 use limits::Limits;
 use relays::Relays;
 
@@ -56,6 +57,7 @@ pub struct Exchange {
     limits: Limits,
     relays: Relays,
     discovery: Discovery,
+    ports: Ports,
 }
 
 /// Where a packet of the host goes.
@@ -71,6 +73,7 @@ impl Exchange {
     /// Without address and peers.
     pub fn new(config: &Config, random: &mut impl Rng) -> Self {
         let keyed = Keyed::new(random);
+        let held = config.queue_total_bytes / HELD_SHARE;
         let bounds = |octets| Bounds {
             packets_per_peer: config.queue_per_peer,
             octets,
@@ -80,11 +83,12 @@ impl Exchange {
             identity: None,
             own: [0; 16],
             peers: Peers::new(config.max_peers, keyed),
-            queues: Budget::new(bounds(config.queue_total_bytes), keyed),
-            held: Budget::new(bounds(config.queue_total_bytes / HELD_SHARE), keyed),
+            queues: Budget::new(bounds(config.queue_total_bytes - held), keyed),
+            held: Budget::new(bounds(held), keyed),
             limits: Limits::new(config, keyed),
             relays: Relays::default(),
             discovery: Discovery::default(),
+            ports: Ports::default(),
         }
     }
 
@@ -125,7 +129,9 @@ impl Exchange {
     }
 
     /// A port that was asked for with [`super::Transmit::OpenPort`] could not be opened.
-    pub fn port_failed(&mut self, _shared: &mut Shared, _now: Instant, _port: u16) {}
+    pub fn port_failed(&mut self, _shared: &mut Shared, _now: Instant, port: u16) {
+        self.random_port_failed(port);
+    }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) {

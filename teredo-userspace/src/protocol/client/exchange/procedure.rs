@@ -20,7 +20,7 @@ impl Exchange {
     /// Asks now, or as soon as that is allowed, and again until there is an answer.
     pub(super) fn start_procedure(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
         let peer = &mut self.peers[index];
-        peer.state.nonces.reset();
+        peer.state.nonces.begin();
         peer.pending_mut().procedure = Some(Procedure {
             attempts: 0,
             next: now,
@@ -65,8 +65,10 @@ impl Exchange {
             return self.test(shared, now, index);
         }
         let mut is_sent = self.greet_local(shared, now, index);
-        if !is_sent || attempts > 0 {
+        if (!is_sent || attempts > 0) && !self.solicit(shared, now, index, attempts) {
             is_sent |= self.burst(shared, now, index);
+        } else {
+            is_sent = true;
         }
         if is_sent {
             self.count_burst(now, index);
@@ -78,6 +80,7 @@ impl Exchange {
     fn give_up(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
         let peer = &mut self.peers[index];
         let mut held = std::mem::take(&mut peer.state.held);
+        peer.state.nonces.end();
         let pending = peer.pending_mut();
         pending.procedure = None;
         let mut queue = std::mem::take(&mut pending.queue);
@@ -95,6 +98,7 @@ impl Exchange {
         if self.peers[index].is_trusted() {
             self.arm_trusted(now, index);
         } else {
+            self.close_random_port(shared, index);
             self.arm_removal(index);
         }
     }

@@ -13,7 +13,7 @@ use crate::{
     wire::{
         encapsulation::Encapsulation,
         ipv6::{self, ChainLink, Header},
-        trailer,
+        router, trailer,
     },
 };
 
@@ -36,10 +36,13 @@ impl Exchange {
             return Err(DropReason::NotQualified);
         };
         let (server, is_tunnel) = (identity.server.primary(), identity.tunnel);
-        if to != shared.config.port {
-            return Err(DropReason::Port);
-        }
         let header = Header::parse(parts.packet).map_err(|_| DropReason::Malformed)?;
+        if to != shared.config.port {
+            if router::is_advertisement(header, parts.packet) {
+                return self.take_echo(shared, now, to, from, parts).map(|()| None);
+            }
+            self.check_port(shared, to, &header.source())?;
+        }
         if header.destination() != self.own {
             return Err(DropReason::Destination);
         }

@@ -63,7 +63,7 @@ impl Exchange {
         };
         let peer = &self.peers[index];
         if peer.is_usable(now, LIFETIME) {
-            let way = Way::Send(peer.state.port, peer.mapped, length);
+            let way = Way::Send(peer.state.port, peer.state.destination, length);
             self.sent(shared, now, index);
             return Ok(way);
         }
@@ -147,6 +147,7 @@ impl Exchange {
     fn sent(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
         let peer = &mut self.peers[index];
         peer.last_sent = now;
+        peer.state.random.refreshes = 0;
         let needs_refresh = now.saturating_since(peer.last_received) >= REFRESH_AFTER;
         let needs_upkeep = now >= peer.upkeep;
         if needs_refresh {

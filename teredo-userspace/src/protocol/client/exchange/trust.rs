@@ -78,11 +78,16 @@ impl Exchange {
             }
             return;
         }
+        let destination = self.destination(shared, index, mapped);
+        let peer = &mut self.peers[index];
         peer.mapped = mapped;
         peer.symmetric = mapped != embedded_mapping(&peer.address);
         peer.state.port = port;
+        peer.state.destination = destination;
+        peer.state.is_known = true;
         peer.state.awaits = false;
-        peer.state.nonces.reset();
+        peer.state.proved = None;
+        peer.state.nonces.end();
         let mut queue = Default::default();
         if let Some(pending) = &mut peer.pending {
             pending.history.answered();
@@ -97,11 +102,15 @@ impl Exchange {
             }
             self.peers.trust(index);
         }
+        if port == shared.config.port {
+            // the first bubble decides.
+            self.close_random_port(shared, index);
+        }
         self.limits.answered(mapped);
         while let Some(packet) = self.queues.pop(&mut queue) {
             self.peers[index].last_sent = now;
             shared.statistics.encapsulated.add(packet.len());
-            shared.send(port, mapped, packet.into());
+            shared.send(port, destination, packet.into());
         }
         while let Some(packet) = self.held.pop(&mut held) {
             if is_proved {
@@ -155,6 +164,7 @@ impl Exchange {
 
     /// Removes a peer, and drops what waits for it.
     pub(super) fn remove(&mut self, shared: &mut Shared, index: PeerIndex) {
+        self.close_random_port(shared, index);
         let held = &mut std::mem::take(&mut self.peers[index].state.held);
         while self.held.pop(held).is_some() {
             shared.statistics.count_drop(DropReason::Evicted);
@@ -168,6 +178,7 @@ impl Exchange {
 
     /// Does what is due for one peer, and sets its next deadline.
     pub(super) fn look_after(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
+        self.handle_echo_timeout(shared, now, index);
         let peer = &self.peers[index];
         let silence = now.saturating_since(peer.last_received);
         if peer.is_trusted() && silence >= LIFETIME {
@@ -183,7 +194,7 @@ impl Exchange {
         } else if peer.is_trusted() {
             let is_sending = now.saturating_since(peer.last_sent) < STILL_SENDING
                 || peer.last_sent >= peer.last_received + REFRESH_AFTER;
-            if silence >= REFRESH_AFTER && is_sending {
+            if silence >= REFRESH_AFTER && (is_sending || self.takes_refresh(shared, index)) {
                 self.refresh(shared, now, index);
             }
             self.arm_trusted(now, index);

@@ -1,5 +1,11 @@
 //! The extensions of RFC 6081, as far as they concern peers.
 
+mod hairpinning;
+mod load_reduction;
+mod port_mapping;
+pub mod port_preserving;
+pub mod ports;
+pub mod sequential;
 pub mod symmetric;
 
 use crate::{

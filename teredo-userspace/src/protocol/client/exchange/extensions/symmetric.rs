@@ -41,8 +41,13 @@ impl Nonces {
         is_sent && self.guesses < MAX_GUESSES
     }
 
-    /// A procedure begins or ended.
-    pub fn reset(&mut self) {
+    /// Another procedure begins: wrong nonces count anew.
+    pub fn begin(&mut self) {
+        self.guesses = 0;
+    }
+
+    /// The procedure ended: nothing brings back a nonce any more.
+    pub fn end(&mut self) {
         self.sent = Default::default();
         self.guesses = 0;
     }
