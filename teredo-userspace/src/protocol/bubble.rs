@@ -59,6 +59,11 @@ impl History {
         self.unanswered = (self.unanswered + 1).min(MAX_UNANSWERED);
     }
 
+    /// The last burst ended only now.
+    pub fn ended(&mut self, now: Instant) {
+        self.bursts[0] = now;
+    }
+
     /// A packet came directly from the peer.
     pub fn answered(&mut self) {
         self.unanswered = 0;

@@ -229,6 +229,7 @@ impl Exchange {
         match peer.pending_mut().history.check(now) {
             Ok(()) => {
                 peer.state.nonces.begin();
+                peer.state.random.is_unpredictable = false;
                 let mut is_sent = self.greet_local(shared, now, index);
                 if shared.config.extensions.symmetric && !is_usable {
                     is_sent |= self.burst(shared, now, index);

@@ -21,6 +21,7 @@ impl Exchange {
     pub(super) fn start_procedure(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
         let peer = &mut self.peers[index];
         peer.state.nonces.begin();
+        peer.state.random.is_unpredictable = false;
         peer.pending_mut().procedure = Some(Procedure {
             attempts: 0,
             next: now,

@@ -24,6 +24,8 @@ pub struct RandomPorts {
     pub own: Option<(u16, Instant)>,
     /// The external port that a NAT is expected to use for it; told to the peer.
     pub predicted: u16,
+    /// No prediction was possible in this procedure.
+    pub is_unpredictable: bool,
     /// The external port that the peer told; 0 if none.
     pub peer: u16,
     /// Bubbles sent to keep the own one open since there were data.

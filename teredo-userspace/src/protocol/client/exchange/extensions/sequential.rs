@@ -8,6 +8,7 @@ use teredo_common::{address::Endpoint, time::Instant};
 use super::super::{Exchange, Identity, LIFETIME, Shared};
 use crate::{
     protocol::{
+        bubble::GAP,
         client::{
             Nat,
             solicitation::{Asked, Solicitation},
@@ -20,6 +21,8 @@ use crate::{
 
 /// Echo tests of one burst.
 const ATTEMPTS: u8 = 2;
+/// How long one may take: the second ends when the next burst may begin.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// An echo test under way.
 #[derive(Debug)]
@@ -31,7 +34,7 @@ pub struct EchoTest {
     /// Which one it is, from 1.
     attempt: u8,
     /// When another one takes its place, or the bubble goes without.
-    pub deadline: Instant,
+    deadline: Instant,
 }
 
 impl Exchange {
@@ -49,6 +52,7 @@ impl Exchange {
             && extensions.sequential
             && self.identity.as_ref().is_some_and(is_symmetric)
             && !self.peers[index].is_usable(now, LIFETIME)
+            && !self.peers[index].state.random.is_unpredictable
     }
 
     /// Sends what an echo test is made of, from a fresh port and back to back: a solicitation to
@@ -78,8 +82,11 @@ impl Exchange {
             self.send_bubble(shared, port, index, to);
         }
         shared.send(port, upper.destination(), second);
-        let deadline = now + Duration::from_secs(attempt.into());
-        self.peers[index].state.echo = Some(Box::new(EchoTest {
+        let deadline = now + PATIENCE;
+        let state = &mut self.peers[index].state;
+        // Its bubble is the one more that a burst may have.
+        state.may_answer &= attempt == 1;
+        state.echo = Some(Box::new(EchoTest {
             lower,
             upper,
             lower_port: None,
@@ -115,8 +122,8 @@ impl Exchange {
     ) -> Result<(), DropReason> {
         let peer = self.ports.peer(to).ok_or(DropReason::Port)?;
         let index = self.peers.find(&peer).ok_or(DropReason::Port)?;
-        let random = &mut self.peers[index].state;
-        let test = random.echo.as_mut().ok_or(DropReason::Port)?;
+        let state = &mut self.peers[index].state;
+        let test = state.echo.as_mut().ok_or(DropReason::Port)?;
         match test.lower.verify(&shared.config, from, parts) {
             Ok(advertised) => test.lower_port = Some(advertised.mapped.port()),
             Err(_) => {
@@ -125,9 +132,9 @@ impl Exchange {
             }
         }
         if let (Some(lower), Some(upper)) = (test.lower_port, test.upper_port) {
-            random.random.predicted = lower.midpoint(upper);
-            random.echo = None;
-            self.send_indirect(shared, now, index);
+            state.random.predicted = lower.midpoint(upper);
+            state.echo = None;
+            self.send_late(shared, now, index);
         }
         Ok(())
     }
@@ -149,7 +156,20 @@ impl Exchange {
             self.start_echo_test(shared, now, index, attempt + 1);
         } else {
             self.close_random_port(shared, index);
-            self.send_indirect(shared, now, index);
+            self.peers[index].state.random.is_unpredictable = true;
+            if !self.is_asked(index) {
+                self.send_late(shared, now, index);
+            }
+        }
+    }
+
+    /// Sends the indirect bubble that the burst had to wait with; the next burst waits for as long.
+    fn send_late(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
+        self.send_indirect(shared, now, index);
+        let pending = self.peers[index].pending_mut();
+        pending.history.ended(now);
+        if let Some(procedure) = &mut pending.procedure {
+            procedure.next = procedure.next.max(now + GAP);
         }
     }
 }

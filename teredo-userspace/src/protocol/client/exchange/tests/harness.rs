@@ -19,7 +19,7 @@ use crate::{
         client::{
             Attached, Bubble, Config, DropReason, Identity, Nat, Network, PeerInfo, Server,
             Statistics, Test, Transmit,
-            exchange::{Exchange, Way},
+            exchange::{Exchange, Way, extensions::Trailers},
             shared::Shared,
         },
         own::OwnIpv4,
@@ -360,4 +360,10 @@ impl World {
         self.take_sent();
         peer
     }
+}
+
+/// What the trailers of a bubble say.
+pub fn trailers(payload: &[u8]) -> Trailers<'_> {
+    let parts = encapsulation::parse(payload).unwrap();
+    Trailers::parse(parts.trailers).unwrap()
 }

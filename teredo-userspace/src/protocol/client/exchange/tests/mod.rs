@@ -1,7 +1,12 @@
 //! The half of the client that talks with peers, in virtual time.
 
 mod discovery;
+mod hairpinning;
 mod harness;
+mod load_reduction;
 mod native;
+mod port_preserving;
 mod reception;
+mod sequential;
+mod symmetric;
 mod transmission;
