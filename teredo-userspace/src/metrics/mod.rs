@@ -406,8 +406,10 @@ mod tests {
                 4,
             ),
         ] {
-            let mut snapshot = Snapshot::default();
-            snapshot.bubbles = kinds.into_iter().map(|kind| (kind, 1)).collect();
+            let snapshot = Snapshot {
+                bubbles: kinds.into_iter().map(|kind| (kind, 1)).collect(),
+                ..Snapshot::default()
+            };
             let found = (snapshot.bubbles_sent(), snapshot.bubbles_received());
             assert_eq!(found, (sent, received));
         }

@@ -100,3 +100,72 @@ impl AsRawFd for Gate {
         self.0.0.as_raw_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, pin::pin, task::Poll};
+
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    /// The number of a port that nobody has.
+    fn free() -> u16 {
+        let any = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        any.local.port()
+    }
+
+    async fn receive(ports: &Ports) -> (u16, Vec<Vec<u8>>) {
+        let mut batch = ReceiveBatch::new();
+        let port = ports.receive(&RefCell::new(&mut batch)).await.unwrap();
+        let payloads = batch.datagrams().map(|one| one.payload.to_vec()).collect();
+        (port, payloads)
+    }
+
+    #[test]
+    fn ports_come_and_go() {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut ports = Ports::new().unwrap();
+            let (first, second) = (free(), free());
+            ports.open(first).unwrap();
+            ports.open(second).unwrap();
+            assert!(matches!(ports.open(first), Err(BindError::InUse { .. })));
+            let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let to = |port: u16| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+            for round in 0..3_u8 {
+                for port in [first, second] {
+                    peer.send_to(&[round], to(port)).unwrap();
+                    assert_eq!(receive(&ports).await, (port, vec![vec![round]]));
+                }
+            }
+            // Both at once: neither is forgotten.
+            peer.send_to(b"1", to(first)).unwrap();
+            peer.send_to(b"2", to(second)).unwrap();
+            let mut got = [receive(&ports).await.0, receive(&ports).await.0];
+            got.sort_unstable();
+            let mut expected = [first, second];
+            expected.sort_unstable();
+            assert_eq!(got, expected);
+
+            let back = peer.local_addr().unwrap();
+            let std::net::SocketAddr::V4(back) = back else {
+                panic!("{back}");
+            };
+            assert_eq!(ports.sender(second).unwrap().send(&[(back, b"x")]), 1);
+            let mut buffer = [0; 9];
+            let (_, from) = peer.recv_from(&mut buffer).unwrap();
+            assert_eq!(from.port(), second);
+
+            ports.close(first);
+            assert!(ports.sender(first).is_none());
+            peer.send_to(b"late", to(first)).unwrap();
+            let mut batch = ReceiveBatch::new();
+            let batch = RefCell::new(&mut batch);
+            let mut waiting = pin!(ports.receive(&batch));
+            let is_idle =
+                poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending()));
+            assert!(is_idle.await);
+        });
+    }
+}

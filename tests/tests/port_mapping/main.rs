@@ -1,0 +1,199 @@
+//! A client and its gateway: who is asked to forward the port, when, and when no longer.
+
+mod gateway;
+#[path = "../host/mod.rs"]
+mod host;
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use teredo_tests::lab::{
+    Daemon, Namespace,
+    process::output,
+    teredo::{Config, Teredo, binary},
+    wait_until,
+};
+
+use gateway::{Gateway, OUTSIDE};
+use host::Host;
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The client's service port.
+const PORT: u16 = 5000;
+
+/// A host with a private address, and beyond its gateway a server.
+struct Site {
+    host: Host,
+    _server: Teredo,
+}
+
+impl Site {
+    fn new() -> Result<Self> {
+        let host = Host::new()?;
+        for (namespace, addresses) in [
+            (&host.namespace, &["192.168.77.2/24"][..]),
+            (
+                &host.far,
+                &["192.168.77.1/24", "20.0.0.254/24", "20.0.0.253/24"],
+            ),
+        ] {
+            namespace.ip("addr flush dev wan scope global")?;
+            for address in addresses {
+                namespace.ip(&format!("addr add {address} dev wan"))?;
+            }
+        }
+        let config = Config::new()
+            .set("node.name", host.far.name())
+            .set("server.ipv4", vec!["20.0.0.254", "20.0.0.253"])
+            .set("server.ipv4-scope", "lab")
+            .set("server.forward-echo", false)
+            .set("server.xdp.mode", "off");
+        let server = Teredo::start(&host.far, &config)?;
+        host.namespace
+            .ip("route add 20.0.0.0/24 via 192.168.77.1")?;
+        Ok(Self {
+            host,
+            _server: server,
+        })
+    }
+
+    fn namespace(&self) -> &Namespace {
+        &self.host.namespace
+    }
+
+    fn route_by(&self, gateway: &str) -> Result<()> {
+        let route = format!("route add default via {gateway}");
+        self.namespace().ip(&route)?;
+        Ok(())
+    }
+
+    /// Starts a client and waits until it has an address.
+    fn start(&self, client: &str) -> Result<Daemon> {
+        let client =
+            format!("secondary = \"20.0.0.253\"\nipv4-scope = \"lab\"\nport = {PORT}\n{client}");
+        let file = self.host.configure_client("log = \"debug\"", &client)?;
+        let mut command = self.namespace().command(binary()?)?;
+        command.args(["run", "--config"]).arg(file);
+        command.env("STATE_DIRECTORY", self.host.directory.path());
+        let mut daemon = Daemon::start("teredo", command, Daemon::directory("daemon")?)?;
+        daemon.wait_for("it has an address", PATIENCE, || {
+            let status = self.status().unwrap_or_default();
+            Ok((status["state"] == "qualified").then_some(()))
+        })?;
+        Ok(daemon)
+    }
+
+    /// What `teredo status` tells about the client.
+    fn status(&self) -> Result<Value> {
+        let mut command = Command::new(binary()?);
+        let file = self.host.directory.path().join("teredo.toml");
+        let text = output(command.args(["status", "--json", "--config"]).arg(file))?;
+        let status: Value = serde_json::from_str(&text)?;
+        Ok(status["client"].clone())
+    }
+}
+
+#[test]
+fn x20_the_port_is_forwarded_before_qualification_and_x22_until_the_end() -> Result<()> {
+    let site = Site::new()?;
+    site.route_by("192.168.77.1")?;
+    let gateway = Gateway::start(&site.host.far, true)?;
+    let mut daemon = site.start("")?;
+    // Whoever is qualified has asked already.
+    let requests = gateway.requests();
+    assert_eq!(
+        gateway.actions(),
+        ["AddPortMapping", "GetExternalIPAddress"]
+    );
+    let (_, arguments) = requests.first().context("no request")?;
+    let port = PORT.to_string();
+    let expected = ["", &port, "UDP", &port, "192.168.77.2", "1", "TEREDO", "0"];
+    assert_eq!(arguments, &expected);
+    let external = format!("{OUTSIDE}:{PORT}");
+    assert_eq!(site.status()?["port_mapping"], Value::from(external));
+    assert_eq!(gateway.ports(), [&*port]);
+
+    assert_eq!(daemon.terminate()?.code(), Some(0), "{}", daemon.log());
+    let last = gateway.requests().pop().context("no request")?;
+    let expected = ["", &port, "UDP"].map(str::to_owned).to_vec();
+    assert_eq!(last, ("DeletePortMapping".to_owned(), expected));
+    assert!(gateway.ports().is_empty());
+    Ok(())
+}
+
+#[test]
+fn x20_without_an_address_outside_it_is_taken_back() -> Result<()> {
+    let site = Site::new()?;
+    site.route_by("192.168.77.1")?;
+    let gateway = Gateway::start(&site.host.far, false)?;
+    let _daemon = site.start("")?;
+    let expected = [
+        "AddPortMapping",
+        "GetExternalIPAddress",
+        "DeletePortMapping",
+    ];
+    assert_eq!(gateway.actions(), expected);
+    assert!(gateway.ports().is_empty());
+    assert_eq!(site.status()?["port_mapping"], Value::Null);
+    Ok(())
+}
+
+#[test]
+fn x22_what_a_crash_has_left_is_deleted_first() -> Result<()> {
+    let site = Site::new()?;
+    site.route_by("192.168.77.1")?;
+    let gateway = Gateway::start(&site.host.far, true)?;
+    let mut daemon = site.start("")?;
+    daemon.signal(Signal::SIGKILL)?;
+    daemon.wait(PATIENCE)?;
+    assert_eq!(gateway.ports(), [PORT.to_string()], "the test is in vain");
+    let mut daemon = site.start("")?;
+    let actions = gateway.actions();
+    assert_eq!(
+        actions[2..],
+        [
+            "DeletePortMapping",
+            "AddPortMapping",
+            "GetExternalIPAddress"
+        ]
+    );
+    assert_eq!(daemon.terminate()?.code(), Some(0), "{}", daemon.log());
+    assert!(gateway.ports().is_empty());
+    Ok(())
+}
+
+#[test]
+fn z01_native_ipv6_ends_it() -> Result<()> {
+    let site = Site::new()?;
+    site.route_by("192.168.77.1")?;
+    let gateway = Gateway::start(&site.host.far, true)?;
+    let _daemon = site.start("")?;
+    assert_eq!(gateway.ports().len(), 1);
+    // The default route is there already.
+    site.namespace()
+        .ip("addr add 2001:db8::1/64 dev wan nodad")?;
+    wait_until("the port is given back", PATIENCE, || {
+        Ok(gateway.ports().is_empty())
+    })
+}
+
+#[test]
+fn x20_nobody_but_the_gateway_is_asked_and_only_if_wanted() -> Result<()> {
+    let site = Site::new()?;
+    let gateway = Gateway::start(&site.host.far, true)?;
+    // Who answers is not the one that the host trusts with its packets.
+    site.route_by("192.168.77.254")?;
+    let mut daemon = site.start("")?;
+    wait_until("it finds who answers", PATIENCE, || {
+        Ok(daemon.log().contains("192.168.77.1 is not the gateway"))
+    })?;
+    assert_eq!(daemon.terminate()?.code(), Some(0), "{}", daemon.log());
+    site.namespace().ip("route del default")?;
+    site.route_by("192.168.77.1")?;
+    let _daemon = site.start("port-mapping = false")?;
+    assert!(gateway.requests().is_empty(), "{:?}", gateway.requests());
+    Ok(())
+}
