@@ -2,7 +2,7 @@
 //!
 //! A client tries one idle time after the other on its secondary port. Here every idle time has a
 //! socket of its own and all run at once, which tells the same in a fraction of the time: a socket
-//! solicits, and after its idle time a bubble is sent to it through the server.
+//! solicits twice, and after its idle time a bubble is sent to it through the server.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -36,6 +36,9 @@ pub const IDLE: [Duration; 9] = [
 const SENDER: usize = 0;
 /// Between the first solicitations of two sockets: servers limit what one address may ask.
 const GAP: Duration = Duration::from_millis(200);
+/// Between the two solicitations of a socket. Linux keeps mappings that were in use for more than
+/// two seconds longer than others; a client's is in use for longer.
+const USE: Duration = Duration::from_millis(2_500);
 /// How long a bubble is waited for.
 const DELAYS: Delays = [Duration::from_secs(2); 3];
 
@@ -81,6 +84,8 @@ struct Trial {
     idle: Duration,
     socket: usize,
     question: Question,
+    /// Whether the question is the second one.
+    is_used: bool,
     /// The bubble to this address, when the question is answered.
     bubble: Option<(Attempt, [u8; 16])>,
     kept: Option<bool>,
@@ -103,6 +108,7 @@ impl LifetimeProbe {
                 idle,
                 socket,
                 question,
+                is_used: false,
                 bubble: None,
                 kept: None,
             }
@@ -175,6 +181,11 @@ impl Measurement for LifetimeProbe {
                 && trial.bubble.is_none()
                 && trial.kept.is_none()
             {
+                if !trial.is_used {
+                    trial.is_used = true;
+                    *question = Question::new(now + USE, socket, Asked::Primary, false);
+                    return;
+                }
                 let address = self.outbox.teredo_address(mapped).octets();
                 trial.bubble = Some((Attempt::new(DELAYS, now + trial.idle), address));
             }

@@ -18,6 +18,7 @@ fn measure(nat: Nat) -> (Lifetime, Duration, Vec<bool>) {
 fn lasting(seconds: f64) -> Nat {
     let mut nat = Nat::new(By::Endpoint, By::Endpoint);
     nat.lifetime = Duration::from_secs_f64(seconds);
+    nat.first_lifetime = nat.lifetime.min(nat.first_lifetime);
     nat
 }
 
@@ -35,7 +36,7 @@ fn v24_c52_the_interval_is_what_a_client_would_find() {
     ] {
         let (found, took, progress) = measure(lasting(lifetime));
         assert_eq!(found.refresh().as_secs_f64(), refresh, "{lifetime}");
-        assert!(took < Duration::from_secs(99), "{took:?}");
+        assert!(took < Duration::from_secs(102), "{took:?}");
         assert!(found.kept.is_none_or(|kept| kept.as_secs_f64() < lifetime));
         assert!(
             found
@@ -52,7 +53,7 @@ fn c53_short_lifetimes_are_told() {
     assert_eq!(found.kept, Some(Duration::from_secs(15)));
     assert_eq!(found.lost, Some(Duration::from_secs(20)));
     assert_eq!(progress, [true, true, false]);
-    assert!(took < Duration::from_secs(30));
+    assert!(took < Duration::from_secs(33));
     let (found, ..) = measure(lasting(5.0));
     assert_eq!(found.kept, None);
 }

@@ -46,6 +46,8 @@ pub struct Nat {
     pub filtering: By,
     pub hairpins: bool,
     pub lifetime: Duration,
+    /// That of mappings that were in use for two seconds or less.
+    pub first_lifetime: Duration,
     /// The external port for an internal one, the number of mappings being the other argument.
     pub port: fn(u16, usize) -> u16,
     /// A firewall that translates nothing.
@@ -61,7 +63,18 @@ struct Mapping {
     remote: Endpoint,
     external: Endpoint,
     sent_to: Vec<Endpoint>,
+    made: Instant,
     used: Instant,
+}
+
+impl Mapping {
+    fn is_alive(&self, now: Instant, nat: &Nat) -> bool {
+        let lifetime = match self.used.saturating_since(self.made) > Duration::from_secs(2) {
+            true => nat.lifetime,
+            false => nat.first_lifetime,
+        };
+        now.saturating_since(self.used) < lifetime
+    }
 }
 
 pub const PRESERVE: fn(u16, usize) -> u16 = |internal, _| internal;
@@ -76,6 +89,7 @@ impl Nat {
             filtering,
             hairpins: false,
             lifetime: Duration::from_secs(120),
+            first_lifetime: Duration::from_secs(30),
             port: PRESERVE,
             is_transparent: false,
             external: EXTERNAL,
@@ -85,9 +99,9 @@ impl Nat {
 
     /// The external endpoint that a packet leaves from.
     fn outbound(&mut self, now: Instant, internal: Endpoint, to: Endpoint) -> Endpoint {
-        let lifetime = self.lifetime;
-        self.mappings
-            .retain(|one| now.saturating_since(one.used) < lifetime);
+        let mut mappings = std::mem::take(&mut self.mappings);
+        mappings.retain(|one| one.is_alive(now, self));
+        self.mappings = mappings;
         let by = self.mapping;
         let is_it = |one: &&mut Mapping| one.internal == internal && by.is_same(one.remote, to);
         if let Some(mapping) = self.mappings.iter_mut().find(is_it) {
@@ -105,6 +119,7 @@ impl Nat {
             remote: to,
             external,
             sent_to: vec![to],
+            made: now,
             used: now,
         });
         external
@@ -113,11 +128,10 @@ impl Nat {
     /// The host's endpoint that a packet comes in to.
     fn inbound(&self, now: Instant, from: Endpoint, to: Endpoint) -> Option<Endpoint> {
         let mapping = self.mappings.iter().find(|one| one.external == to)?;
-        let is_alive = now.saturating_since(mapping.used) < self.lifetime;
         let mut sent_to = mapping.sent_to.iter();
         let passes = self.filtering == By::Nothing
             || sent_to.any(|&remote| self.filtering.is_same(remote, from));
-        (is_alive && passes).then_some(mapping.internal)
+        (mapping.is_alive(now, self) && passes).then_some(mapping.internal)
     }
 }
 
