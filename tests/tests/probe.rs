@@ -286,7 +286,7 @@ fn people_get_a_verdict_and_a_table() -> Result<()> {
         "mapped        20.0.10.1:40001",
     ] {
         let is_there = |one: &&str| one.split_whitespace().eq(line.split_whitespace());
-        ensure!(lines.iter().any(|one| is_there(one)), "{line}: {said}");
+        ensure!(lines.iter().any(is_there), "{line}: {said}");
     }
     ensure!(output.stderr.is_empty());
     Ok(())
