@@ -149,6 +149,13 @@ fn memory(config: &Config, report: &mut Report) {
         );
         report.fine("memory", text);
     }
+    if config.client.is_some() {
+        let text = format!(
+            "up to {} for waiting packets (client.queue-total-bytes)",
+            Octets(queues)
+        );
+        report.fine("memory", text);
+    }
     if config.relay.is_none() && config.fast_path().is_some() {
         report.fine(
             "memory",

@@ -99,7 +99,7 @@ fn status_text(status: &Status) -> String {
     }
     if let Some(client) = &status.client {
         text += &client_text(client);
-        text += &traffic_text(status);
+        text += &userspace_text(status);
     } else {
         text += &fast_path_text(status);
     }
@@ -109,10 +109,11 @@ fn status_text(status: &Status) -> String {
     if let Some(server) = &status.server {
         text += &server_text(server);
     }
-    for (title, reasons) in [
-        ("dropped", &status.dropped),
-        ("passed by the fast path", &status.passed),
-    ] {
+    let dropped = ("dropped", &status.dropped);
+    let passed = ("passed by the fast path", &status.passed);
+    // A client has no fast path.
+    let passed = Some(passed).filter(|_| status.client.is_none());
+    for (title, reasons) in [dropped].into_iter().chain(passed) {
         let mut counted: Vec<_> = reasons
             .iter()
             .filter(|(_, packets)| **packets > 0)
@@ -172,7 +173,7 @@ fn client_text(client: &ClientStatus) -> String {
 }
 
 fn traffic_text(status: &Status) -> String {
-    let mut text = "\nforwarded\n".to_owned();
+    let text = "\nforwarded\n".to_owned();
     let mut table = Table::new(&[
         "",
         "packets xdp",
@@ -195,15 +196,30 @@ fn traffic_text(status: &Status) -> String {
             share(packets),
         ]);
     }
-    text += &table.render("  ");
+    text + &table.render("  ") + &peers_line(status)
+}
 
-    // A String takes everything.
-    let _ = writeln!(
-        text,
-        "\npeers    {} trusted, {} untrusted\nbubbles  {} sent, {} received",
+/// What went through the daemon, where nothing goes another way.
+fn userspace_text(status: &Status) -> String {
+    let mut table = Table::new(&["", "packets", "bytes"]);
+    for (name, packets, bytes) in [
+        ("encap", status.packets.encap, status.bytes.encap),
+        ("decap", status.packets.decap, status.bytes.decap),
+    ] {
+        table.row(&[
+            name.to_owned(),
+            packets.userspace.to_string(),
+            bytes.userspace.to_string(),
+        ]);
+    }
+    "\ntransferred\n".to_owned() + &table.render("  ") + &peers_line(status)
+}
+
+fn peers_line(status: &Status) -> String {
+    format!(
+        "\npeers    {} trusted, {} untrusted\nbubbles  {} sent, {} received\n",
         status.peers.trusted, status.peers.untrusted, status.bubbles.sent, status.bubbles.received,
-    );
-    text
+    )
 }
 
 fn server_text(server: &Server) -> String {

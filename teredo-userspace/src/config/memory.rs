@@ -31,7 +31,7 @@ pub struct Memory {
     pub other_maps: u64,
     /// The daemon's peer table when it is full. `relay.max-peers` sets it.
     pub peer_table: u64,
-    /// Packets that wait for bubbles. `relay.queue-total-bytes` sets it.
+    /// Packets that wait for bubbles. `relay.queue-total-bytes` or `client.queue-total-bytes` sets it.
     pub queues: u64,
     /// The server's limits of sources and networks, however many there are.
     pub limits: u64,
@@ -45,14 +45,18 @@ impl Memory {
     pub fn of(config: &Config, cpus: u64) -> Self {
         let maps_are_there = u64::from(config.fast_path().is_some());
         let relay = config.relay.as_ref();
+        let client = config.client.as_ref();
         let peers = relay.map_or(0, |relay| relay.max_peers);
+        let queues = relay.map(|relay| relay.queue_total_bytes);
+        let queues = queues.or(client.map(|client| client.queue_total_bytes));
+        let queues = queues.unwrap_or(0);
         Self {
             peer_map: maps_are_there * xdp::peer_map_size(peers as u32),
             other_maps: maps_are_there
                 * u64::from(maps::ROUTE_SLOTS)
                 * (POINTER + cpus * size_of::<Route>() as u64),
             peer_table: peers as u64 * PEER_ENTRY,
-            queues: relay.map_or(0, |relay| relay.queue_total_bytes as u64),
+            queues: queues as u64,
             limits: config.server.as_ref().map_or(0, |_| LIMITS),
             mailboxes: config.server.as_ref().map_or(0, |_| MAILBOXES),
         }

@@ -104,11 +104,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn c03_what_is_native_ipv6() {
+    fn z02_what_is_better_than_teredo_is_native_ipv6() {
         for (address, expected) in [
             ("2001:db8::1", true),
             ("2400:cb00::1", true),
-            // 6to4 is better than Teredo (Z-02).
+            // 6to4.
             ("2002:900:1::1", true),
             ("2001:0:900:1::1", false),
             ("3ffe:831f:900:1::1", false),

@@ -22,6 +22,8 @@ use crate::{
 /// The wait before a name is looked up again, at first and at last.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// The wait before names that were found are looked up again: servers move, if seldom.
+const LIFETIME: Duration = Duration::from_secs(3_600);
 /// Addresses that one name may have.
 const ADDRESSES_MAX: usize = 8;
 
@@ -34,7 +36,7 @@ pub struct Servers {
     /// Names that are being looked up, each by itself: one may have to wait long for an answer.
     tasks: JoinSet<Found>,
     has_failed: bool,
-    /// When names are looked up again; armed only after a failure.
+    /// When names are looked up again, if there are any.
     retry: Option<Pin<Box<Sleep>>>,
     wait: Duration,
 }
@@ -160,17 +162,19 @@ impl Servers {
         }
     }
 
-    /// Sets the time of the next look, if there has to be one.
+    /// Sets the time of the next look.
     fn plan(&mut self) {
-        if self.has_failed {
-            self.retry = Some(Box::pin(sleep(self.wait)));
-            self.wait = (self.wait * 2).min(LONGEST_WAIT);
+        let wait = if self.has_failed {
+            let next = (self.wait * 2).min(LONGEST_WAIT);
+            std::mem::replace(&mut self.wait, next)
         } else {
             self.wait = FIRST_WAIT;
-        }
+            LIFETIME
+        };
+        self.retry = Some(Box::pin(sleep(wait)));
     }
 
-    /// The network has changed: what could not be looked up may be now.
+    /// The network has changed: names may mean something else now, or anything at all.
     pub fn hurry(&mut self) {
         self.wait = FIRST_WAIT;
         if let Some(retry) = &mut self.retry {
@@ -210,6 +214,8 @@ fn usable(found: impl Iterator<Item = IpAddr>, scope: Ipv4Scope) -> Result<Vec<I
 
 #[cfg(test)]
 mod tests {
+    use tokio::runtime::Builder;
+
     use super::*;
 
     fn servers(names: &[&str], secondary: &str) -> Servers {
@@ -249,6 +255,34 @@ mod tests {
         assert!(!servers.take_in((0, Err("no answer".to_owned()))));
         assert_eq!(known(&servers), all);
         assert!(servers.entries[0].is_told && servers.has_failed);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_up_is_tried_again_and_less_often() {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut servers = servers(&["a.example"], "auto");
+            let mut waits = Vec::new();
+            servers.has_failed = true;
+            for _ in 0..10 {
+                servers.plan();
+                let retry = servers.retry.as_ref().unwrap();
+                waits.push(
+                    retry
+                        .deadline()
+                        .duration_since(Instant::now())
+                        .as_secs_f64()
+                        .round(),
+                );
+            }
+            assert_eq!(waits[..4], [2.0, 4.0, 8.0, 16.0]);
+            assert_eq!(waits[9], LONGEST_WAIT.as_secs_f64());
+            servers.hurry();
+            assert!(servers.retry.as_ref().unwrap().deadline() <= Instant::now());
+            servers.has_failed = false;
+            servers.plan();
+            assert_eq!(servers.wait, FIRST_WAIT);
+        });
     }
 
     #[test]
