@@ -9,10 +9,12 @@ use teredo_common::{
     wire::SERVER_PORT,
 };
 
-use super::{Exchange, LIFETIME, Shared, discovery::is_on_link, extensions::Trailers};
+use super::{
+    Exchange, LIFETIME, Shared, discovery::is_on_link, extensions::Trailers, procedure::jitter,
+};
 use crate::{
     protocol::{
-        bubble::Refused,
+        bubble::{GAP, Refused},
         client::{
             Nat,
             statistics::{Bubble, DropReason},
@@ -29,13 +31,12 @@ impl Exchange {
     /// Sends the bubbles of one burst that the rates allow (L-12): direct ones and an indirect one,
     /// or what has to come before that. Whether there were any.
     pub(super) fn burst(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) -> bool {
-        if self.needs_echo_test(shared, now, index) {
-            self.send_directs(shared, now, index);
+        self.prepare_random_port(shared, now, index);
+        let is_direct = self.send_directs(shared, now, index);
+        if is_direct && self.needs_echo_test(shared, now, index) {
             self.start_echo_test(shared, now, index, 1);
             return true;
         }
-        self.prepare_random_port(shared, now, index);
-        let is_direct = self.send_directs(shared, now, index);
         let is_indirect = self.send_indirect(shared, now, index);
         is_direct || is_indirect
     }
@@ -50,18 +51,22 @@ impl Exchange {
 
     /// Sends direct bubbles to where the peer is or may be.
     fn send_directs(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) -> bool {
-        let mut is_sent = false;
+        let mut sent = Vec::new();
         for (port, to) in self.targets(shared, now, index) {
-            let is_allowed =
-                self.may_reach_peer(shared, index, to) && self.limits.take_direct(to, now);
+            let is_allowed = self.may_reach_peer(shared, index, to)
+                && match sent.contains(&to) {
+                    // From another port.
+                    true => self.limits.take_answer(to, now),
+                    false => self.limits.take_direct(to, now),
+                };
             if is_allowed {
+                sent.push(to);
                 self.send_bubble(shared, port, index, to);
             } else {
                 shared.statistics.count_bubble(Bubble::LimitedDirect);
             }
-            is_sent |= is_allowed;
         }
-        is_sent
+        !sent.is_empty()
     }
 
     /// Where direct bubbles to a peer go, and from which ports: to where it is while it is trusted,
@@ -179,15 +184,15 @@ impl Exchange {
         }
         self.take_peer_random_port(shared, now, index, trailers.random_port);
         self.take_alternates(shared, index, trailers.alternates);
-        self.answer(shared, now, index);
         let proved = self.peers[index].state.proved.take();
-        if let Some((port, from, at)) = proved.filter(|_| trailers.nonce.is_some())
-            && now.saturating_since(at) < PROOF_LIFETIME
-            && !self.peers[index].is_usable(now, LIFETIME)
-        {
-            // Before the packets: the peer could not tell whose they are.
-            self.recognise(shared, now, index, port, from);
-            self.trust(shared, now, index, port, from);
+        let is_recent = |at| now.saturating_since(at) < PROOF_LIFETIME;
+        match proved {
+            Some((port, from, at)) if trailers.nonce.is_some() && is_recent(at) => {
+                // Before the packets: the peer could not tell whose they are.
+                self.recognise(shared, now, index, port, from);
+                self.trust(shared, now, index, port, from);
+            }
+            _ => self.answer(shared, now, index),
         }
         Ok(())
     }
@@ -248,18 +253,42 @@ impl Exchange {
         }
     }
 
-    /// Sends the direct bubbles, one to each endpoint, that may follow a burst.
+    /// Whether direct bubbles, one to each endpoint, may follow the last burst: once, and soon.
+    fn may_end_burst(&self, now: Instant, index: PeerIndex) -> bool {
+        let peer = &self.peers[index];
+        let last = (peer.pending.as_ref()).map_or(Instant::ZERO, |one| one.history.last());
+        peer.state.may_answer && now.saturating_since(last) < GAP
+    }
+
+    /// Sends the direct bubbles that may follow a burst.
     fn end_burst(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
-        if !std::mem::take(&mut self.peers[index].state.may_answer) {
+        if !self.may_end_burst(now, index) {
             shared.statistics.count_bubble(Bubble::LimitedDirect);
             return;
         }
-        for (port, to) in self.targets(shared, now, index) {
+        self.peers[index].state.may_answer = false;
+        self.prolong_burst(shared, now, index);
+        let mut targets = self.targets(shared, now, index);
+        let embedded = embedded_mapping(&self.peers[index].address);
+        if self.random_target(shared, index, embedded).is_some() && targets.len() > 1 {
+            // What went to the endpoint in the address has not helped.
+            targets.remove(0);
+        }
+        for (port, to) in targets {
             if self.may_reach_peer(shared, index, to) && self.limits.take_answer(to, now) {
                 self.send_bubble(shared, port, index, to);
             } else {
                 shared.statistics.count_bubble(Bubble::LimitedDirect);
             }
+        }
+    }
+
+    /// The last burst ends only now: the next one waits for as long.
+    pub(super) fn prolong_burst(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
+        let pending = self.peers[index].pending_mut();
+        pending.history.ended(now);
+        if let Some(procedure) = &mut pending.procedure {
+            procedure.next = procedure.next.max(now + GAP + jitter(shared));
         }
     }
 
@@ -273,8 +302,14 @@ impl Exchange {
         from: Endpoint,
     ) {
         let to = self.destination(shared, index, from);
-        if self.may_reach_peer(shared, index, to) && self.limits.take_answer(to, now) {
+        let is_allowed = self.may_reach_peer(shared, index, to)
+            && match self.may_end_burst(now, index) {
+                true => self.limits.take_answer(to, now),
+                false => self.limits.take_direct(to, now),
+            };
+        if is_allowed {
             self.peers[index].state.may_answer = false;
+            self.prolong_burst(shared, now, index);
             self.send_bubble(shared, port, index, to);
         }
     }
@@ -307,7 +342,6 @@ impl Exchange {
             && self.identity.is_some_and(|own| own.nat == Nat::Symmetric);
         let peer = &self.peers[index];
         let is_news = !peer.is_usable(now, LIFETIME);
-        let may_answer = peer.state.may_answer;
         let queue = peer.pending.as_ref().map(|pending| &pending.queue);
         let is_waiting = queue.is_some_and(|queue| !queue.is_empty());
         if is_news && is_symmetric && is_waiting && !peer.state.is_known {
@@ -315,14 +349,12 @@ impl Exchange {
                 self.peers[index].state.proved = Some((to, from, now));
                 return Ok(());
             }
-            if may_answer {
-                self.recognise(shared, now, index, to, from);
-            }
+            self.recognise(shared, now, index, to, from);
         }
         self.trust(shared, now, index, to, from);
         if trailers.is_solicitation {
             self.advertise(shared, now, index);
-        } else if is_news && !is_waiting && may_answer {
+        } else if is_news && !is_waiting && self.may_end_burst(now, index) {
             self.end_burst(shared, now, index);
         }
         Ok(())

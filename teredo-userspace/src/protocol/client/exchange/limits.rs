@@ -47,11 +47,13 @@ impl Limits {
     /// Whether a bubble that begins a burst may be sent to this endpoint, whatever IPv6 addresses
     /// are said to be there.
     pub fn take_direct(&mut self, to: Endpoint, now: Instant) -> bool {
-        self.endpoints.take(to, now) && self.take_answer(to, now)
+        self.endpoints.take(to, now) && self.direct.take(to.address, now)
     }
 
-    /// Whether a bubble that ends a burst may be sent.
+    /// Whether a bubble that ends a burst may be sent: it may follow another one to the same
+    /// endpoint.
     pub fn take_answer(&mut self, to: Endpoint, now: Instant) -> bool {
+        self.endpoints.take(to, now);
         self.direct.take(to.address, now)
     }
 

@@ -105,6 +105,7 @@ impl Exchange {
     }
 }
 
-fn jitter(shared: &mut Shared) -> Duration {
+/// See [`JITTER`].
+pub fn jitter(shared: &mut Shared) -> Duration {
     shared.random.random_range(Duration::ZERO..=JITTER)
 }

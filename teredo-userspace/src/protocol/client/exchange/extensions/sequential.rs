@@ -8,7 +8,6 @@ use teredo_common::{address::Endpoint, time::Instant};
 use super::super::{Exchange, Identity, LIFETIME, Shared};
 use crate::{
     protocol::{
-        bubble::GAP,
         client::{
             Nat,
             solicitation::{Asked, Solicitation},
@@ -166,10 +165,6 @@ impl Exchange {
     /// Sends the indirect bubble that the burst had to wait with; the next burst waits for as long.
     fn send_late(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
         self.send_indirect(shared, now, index);
-        let pending = self.peers[index].pending_mut();
-        pending.history.ended(now);
-        if let Some(procedure) = &mut pending.procedure {
-            procedure.next = procedure.next.max(now + GAP);
-        }
+        self.prolong_burst(shared, now, index);
     }
 }
