@@ -11,6 +11,9 @@ mod qualification;
 mod shared;
 mod statistics;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::VecDeque,
     net::{Ipv4Addr, Ipv6Addr},
