@@ -18,7 +18,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{ApiAddress, Config, DEFAULT_PATH};
 
-/// Teredo (RFC 4380) relay and server with their data path in XDP.
+/// Teredo (RFC 4380): relay and server with their data path in XDP, client, and a probe of NATs.
 #[derive(Debug, Parser)]
 #[command(name = "teredo", version, propagate_version = true)]
 struct Cli {
