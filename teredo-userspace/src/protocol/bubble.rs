@@ -123,6 +123,13 @@ impl Histories {
         true
     }
 
+    /// As [`Histories::take`], for a bubble that may also belong to the last burst.
+    pub fn take_again(&mut self, endpoint: Endpoint, now: Instant) -> bool {
+        let last = self.histories.get(&endpoint).map(History::last);
+        let is_same = last.is_some_and(|last| now.saturating_since(last) < GAP);
+        is_same || self.take(endpoint, now)
+    }
+
     /// A packet came directly from `endpoint`.
     pub fn answered(&mut self, endpoint: Endpoint) {
         if let Some(history) = self.histories.get_mut(&endpoint) {

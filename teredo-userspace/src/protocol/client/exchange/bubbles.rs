@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     protocol::{
-        bubble::{GAP, Refused},
+        bubble::GAP,
         client::{
             Nat,
             statistics::{Bubble, DropReason},
@@ -190,7 +190,9 @@ impl Exchange {
             Some((port, from, at)) if trailers.nonce.is_some() && is_recent(at) => {
                 // Before the packets: the peer could not tell whose they are.
                 self.recognise(shared, now, index, port, from);
-                self.trust(shared, now, index, port, from);
+                if !self.is_reached_by_anybody() {
+                    self.trust(shared, now, index, port, from);
+                }
             }
             _ => self.answer(shared, now, index),
         }
@@ -245,8 +247,7 @@ impl Exchange {
                     self.count_burst(now, index);
                 }
             }
-            Err(Refused::TooSoon(_)) => self.end_burst(shared, now, index),
-            Err(Refused::Exhausted) => shared.statistics.count_bubble(Bubble::LimitedDirect),
+            Err(_) => self.end_burst(shared, now, index),
         }
         if !is_usable {
             self.arm_removal(index);
@@ -254,7 +255,7 @@ impl Exchange {
     }
 
     /// Whether direct bubbles, one to each endpoint, may follow the last burst: once, and soon.
-    fn may_end_burst(&self, now: Instant, index: PeerIndex) -> bool {
+    pub(super) fn may_end_burst(&self, now: Instant, index: PeerIndex) -> bool {
         let peer = &self.peers[index];
         let last = (peer.pending.as_ref()).map_or(Instant::ZERO, |one| one.history.last());
         peer.state.may_answer && now.saturating_since(last) < GAP
@@ -292,7 +293,15 @@ impl Exchange {
         }
     }
 
-    /// Tells a peer that cannot know this client's mapping where it is, by its nonce.
+    /// Whether bubbles come in although their sender may not let this client's packets in: the
+    /// mapping that takes packets in is not the one that packets leave by.
+    fn is_reached_by_anybody(&self) -> bool {
+        self.identity
+            .is_some_and(|own| own.nat == Nat::Symmetric && own.upnp)
+    }
+
+    /// Tells a peer that cannot know this client's mapping where it is, by its nonce, and asks for
+    /// a sign that this arrived.
     fn recognise(
         &mut self,
         shared: &mut Shared,
@@ -310,7 +319,13 @@ impl Exchange {
         if is_allowed {
             self.peers[index].state.may_answer = false;
             self.prolong_burst(shared, now, index);
-            self.send_bubble(shared, port, index, to);
+            let peer = &self.peers[index];
+            let mut payload = bubble::build(&self.own, &peer.address).to_vec();
+            Trailer::Nonce(peer.state.nonces.received).write(&mut payload);
+            if self.is_reached_by_anybody() {
+                Trailer::NeighborSolicitation.write(&mut payload);
+            }
+            self.send_direct_payload(shared, port, to, payload);
         }
     }
 
@@ -349,7 +364,12 @@ impl Exchange {
                 self.peers[index].state.proved = Some((to, from, now));
                 return Ok(());
             }
-            self.recognise(shared, now, index, to, from);
+            if !trailers.is_advertisement {
+                self.recognise(shared, now, index, to, from);
+                if self.is_reached_by_anybody() {
+                    return Ok(());
+                }
+            }
         }
         self.trust(shared, now, index, to, from);
         if trailers.is_solicitation {

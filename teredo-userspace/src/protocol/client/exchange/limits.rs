@@ -53,8 +53,7 @@ impl Limits {
     /// Whether a bubble that ends a burst may be sent: it may follow another one to the same
     /// endpoint.
     pub fn take_answer(&mut self, to: Endpoint, now: Instant) -> bool {
-        self.endpoints.take(to, now);
-        self.direct.take(to.address, now)
+        self.endpoints.take_again(to, now) && self.direct.take(to.address, now)
     }
 
     /// Whether an indirect bubble may be sent to this server.

@@ -34,13 +34,8 @@ impl Exchange {
             return false;
         }
         let (port, to) = (state.port, state.destination);
-        self.send_signed(
-            shared,
-            now,
-            index,
-            (port, to),
-            Trailer::NeighborSolicitation,
-        )
+        let trailer = Trailer::NeighborSolicitation;
+        self.send_signed(shared, now, index, (port, to), trailer, false)
     }
 
     /// Answers a solicitation, within the limits of bubbles.
@@ -51,12 +46,19 @@ impl Exchange {
         index: PeerIndex,
     ) {
         let peer = &mut self.peers[index];
-        let is_permitted = peer.pending_mut().history.check(now).is_ok();
-        if !peer.is_usable(now, LIFETIME) || !is_permitted {
+        let is_usable = peer.is_usable(now, LIFETIME);
+        let target = (peer.state.port, peer.state.destination);
+        let is_burst = peer.pending_mut().history.check(now).is_ok();
+        let ends_burst = !is_burst && self.may_end_burst(now, index);
+        if !is_usable || !is_burst && !ends_burst {
             return;
         }
-        let target = (peer.state.port, peer.state.destination);
-        if self.send_signed(shared, now, index, target, Trailer::NeighborAdvertisement) {
+        let trailer = Trailer::NeighborAdvertisement;
+        if ends_burst {
+            self.peers[index].state.may_answer = false;
+            self.prolong_burst(shared, now, index);
+        }
+        if self.send_signed(shared, now, index, target, trailer, ends_burst) && is_burst {
             self.count_burst(now, index);
         }
     }
@@ -69,11 +71,21 @@ impl Exchange {
         index: PeerIndex,
         (port, to): (u16, teredo_common::address::Endpoint),
         trailer: Trailer<'_>,
+        ends_burst: bool,
     ) -> bool {
-        if !self.may_reach_peer(shared, index, to) || !self.limits.take_direct(to, now) {
+        let is_allowed = self.may_reach_peer(shared, index, to)
+            && match ends_burst {
+                true => self.limits.take_answer(to, now),
+                false => self.limits.take_direct(to, now),
+            };
+        if !is_allowed {
             return false;
         }
         let mut payload = bubble::build(&self.own, &self.peers[index].address).to_vec();
+        let nonce = self.peers[index].state.nonces.received;
+        if nonce != [0; 4] {
+            Trailer::Nonce(nonce).write(&mut payload);
+        }
         trailer.write(&mut payload);
         self.send_direct_payload(shared, port, to, payload);
         true

@@ -20,6 +20,7 @@ pub struct Trailers<'a> {
     pub alternates: Option<AlternateAddresses<'a>>,
     pub random_port: Option<u16>,
     pub is_solicitation: bool,
+    pub is_advertisement: bool,
 }
 
 impl<'a> Trailers<'a> {
@@ -36,7 +37,7 @@ impl<'a> Trailers<'a> {
                 Trailer::AlternateAddresses(list) => all.alternates = Some(list),
                 Trailer::RandomPort(port) => all.random_port = Some(port),
                 Trailer::NeighborSolicitation => all.is_solicitation = true,
-                Trailer::NeighborAdvertisement => (),
+                Trailer::NeighborAdvertisement => all.is_advertisement = true,
             }
         }
         Ok(all)

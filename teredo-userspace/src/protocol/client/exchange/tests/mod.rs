@@ -6,6 +6,7 @@ mod harness;
 mod load_reduction;
 mod native;
 mod port_preserving;
+mod properties;
 mod reception;
 mod sequential;
 mod symmetric;

@@ -196,9 +196,10 @@ fn x23_a_symmetric_peer_is_reached_at_its_port_mapping() {
             .arrives(SERVER, &bubble(&peer(), &own(), &with_nonce([7; 4])))
             .unwrap();
         world.take_sent();
-        world
-            .arrives(ELSEWHERE, &bubble(&peer(), &own(), &with_nonce(nonce)))
-            .unwrap();
+        let mut answer = with_nonce(nonce);
+        Trailer::NeighborAdvertisement.write(&mut answer);
+        let answer = bubble(&peer(), &own(), &answer);
+        world.arrives(ELSEWHERE, &answer).unwrap();
         let expected = if upnp { PEER } else { ELSEWHERE };
         let sent = world.take_payloads();
         assert!(
