@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BinaryHeap, HashMap, VecDeque},
     net::{Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
@@ -31,6 +31,9 @@ const LINK_DELAY: Duration = Duration::from_micros(500);
 const BEGINNING: Instant = Instant::from_nanos(1_000_000_000_000);
 /// A node that is woken so often at one moment is not going to do what it has to.
 const WAKES: u32 = 200;
+
+/// How many datagrams somebody remembers who listens in the internet.
+const OVERHEARD: usize = 16;
 
 /// A machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,6 +110,8 @@ pub struct World {
     serial: u64,
     messages: u64,
     pub(super) observer: Observer,
+    /// The last datagrams in the internet: source, destination and payload.
+    overheard: VecDeque<(Endpoint, Endpoint, Vec<u8>)>,
 }
 
 impl World {
@@ -126,6 +131,7 @@ impl World {
             serial: 0,
             messages: 0,
             observer: Observer::default(),
+            overheard: VecDeque::new(),
         }
     }
 
@@ -300,11 +306,32 @@ impl World {
         self.transmit(transit, payload, 0);
     }
 
+    /// The last things that happened, for a reader.
+    #[must_use]
+    pub fn recent(&self) -> String {
+        self.observer.recent()
+    }
+
+    /// The last datagrams in the internet, oldest first: source, destination and payload.
+    pub fn overheard(&self) -> impl ExactSizeIterator<Item = &(Endpoint, Endpoint, Vec<u8>)> {
+        self.overheard.iter()
+    }
+
+    /// Multicasts a discovery bubble as somebody in this network.
+    pub fn inject_multicast(&mut self, realm: Realm, from: Endpoint, payload: Vec<u8>) {
+        self.schedule(LINK_DELAY, Arrival::Multicast(realm, from, payload), 0);
+    }
+
     fn transmit(&mut self, transit: Transit, payload: Vec<u8>, depth: u16) {
         let Some(transit) = self.network.leave(self.now, transit) else {
             return;
         };
         if transit.realm == Realm::INTERNET {
+            if self.overheard.len() == OVERHEARD {
+                self.overheard.pop_front();
+            }
+            let Transit { from, to, .. } = transit;
+            self.overheard.push_back((from, to, payload.clone()));
             for delay in self.fates() {
                 let arrival = Arrival::Datagram(transit, payload.clone());
                 self.schedule(delay, arrival, depth);

@@ -1,6 +1,9 @@
 //! The protocol in virtual time, behind every kind of NAT: `teredo_tests::simulation` says how to
 //! replay a history that failed.
 
+mod histories;
+mod matrix;
 mod nat;
 mod native;
 mod qualification;
+mod recovery;

@@ -83,6 +83,11 @@ impl ClientNode {
         self.behind += duration;
     }
 
+    /// What the host's clock shows.
+    pub(in crate::simulation) fn clock(&self, now: Instant) -> Instant {
+        now - self.behind
+    }
+
     /// Has something done to the client.
     pub(in crate::simulation) fn act(
         &mut self,
@@ -90,7 +95,8 @@ impl ClientNode {
         act: impl FnOnce(&mut Client, Instant),
         output: &mut Vec<Output>,
     ) {
-        act(&mut self.client, now - self.behind);
+        let clock = self.clock(now);
+        act(&mut self.client, clock);
         self.drain(now, VecDeque::new(), output);
     }
 
@@ -132,8 +138,9 @@ impl ClientNode {
         output: &mut Vec<Output>,
     ) {
         if self.config.local_discovery {
+            let clock = self.clock(now);
             self.client
-                .handle_discovery(now - self.behind, self.ipv4, from, payload);
+                .handle_discovery(clock, self.ipv4, from, payload);
             self.drain(now, VecDeque::new(), output);
         }
     }

@@ -29,12 +29,13 @@ impl Addresses {
         Err(format!("a client with {own:?} sends from {source} (C-45)"))
     }
 
-    /// The interface has the address that the client has, and no other.
-    pub fn settled(&mut self, node: &Node) -> Result<(), Violation> {
+    /// The interface has the address that the client has, and no other. Whether that is another
+    /// than before.
+    pub fn settled(&mut self, node: &Node) -> Result<bool, Violation> {
         let Node::Client(client) = node else {
-            return Ok(());
+            return Ok(false);
         };
-        self.before = client.address;
+        let before = std::mem::replace(&mut self.before, client.address);
         let identity = client.client.identity().map(|own| own.address);
         if identity != client.address {
             let has = client.address;
@@ -42,6 +43,6 @@ impl Addresses {
                 "the interface has {has:?}, the client {identity:?} (C-45)"
             ));
         }
-        Ok(())
+        Ok(before != client.address)
     }
 }

@@ -1,9 +1,6 @@
 //! How often bubbles are sent.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use teredo::{
     protocol::bubble::{GAP, MAX_UNANSWERED, WINDOW},
@@ -18,6 +15,9 @@ use teredo_common::{
 use super::{Violation, destinations::name};
 use crate::simulation::node::Node;
 
+/// Bubbles of the two echo tests of one burst, and what answers the peer.
+const MAX_TESTS: usize = 3;
+
 /// The bubbles of a client or relay. Servers forward what others send, and have limits of their
 /// own.
 #[derive(Debug, Default)]
@@ -28,32 +28,59 @@ pub(super) struct Bubbles {
     direct: BTreeMap<Endpoint, History>,
 }
 
+/// A bubble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Indirect,
+    /// From the service port.
+    Direct,
+    /// From another one.
+    Test,
+}
+
 /// Bubbles to one peer.
 #[derive(Debug, Default)]
 struct History {
     last: Option<Instant>,
     unanswered: Vec<Instant>,
-    /// Who was sent the one direct bubble more that ends a burst: the answer to the peer's own
-    /// indirect bubble.
-    ended: BTreeSet<[u8; 16]>,
+    /// Who was sent the one direct bubble more that ends a burst, and when: the answer to the peer's
+    /// own indirect bubble.
+    ended: BTreeMap<[u8; 16], Instant>,
+    /// The last one may have been none that begins a burst, but the late end of the one before, to
+    /// this peer.
+    late: Option<[u8; 16]>,
+    /// Those of the burst from ports other than the service port, which echo tests need.
+    tests: usize,
 }
 
 impl History {
-    fn sent(&mut self, now: Instant, peer: [u8; 16], is_direct: bool) -> Result<(), String> {
+    fn sent(&mut self, now: Instant, peer: [u8; 16], kind: Kind) -> Result<(), String> {
+        let is_direct = kind != Kind::Indirect;
         let gap = self.last.map(|last| now.saturating_since(last));
         match gap {
             // Others of the same burst.
             Some(Duration::ZERO) => return Ok(()),
             Some(gap) if gap < GAP => {
-                if is_direct && self.ended.insert(peer) {
+                if is_direct && *self.ended.entry(peer).or_insert(now) == now {
                     return Ok(());
                 }
-                return Err(format!("only {gap:?} apart"));
+                if kind == Kind::Test && self.tests < MAX_TESTS {
+                    self.tests += 1;
+                    return Ok(());
+                }
+                if self.late != Some(peer) {
+                    return Err(format!("only {gap:?} apart"));
+                }
+                self.unanswered.pop();
             }
             _ => (),
         }
+        let is_open =
+            is_direct && gap.is_some_and(|gap| gap >= GAP) && !self.ended.contains_key(&peer);
+        self.late = is_open.then_some(peer);
         self.last = Some(now);
         self.ended.clear();
+        self.tests = 0;
         self.unanswered
             .retain(|&sent| now.saturating_since(sent) < WINDOW);
         self.unanswered.push(now);
@@ -83,11 +110,16 @@ impl Bubbles {
         }
     }
 
+    /// With its address a client forgets its peers (C-45), and so how often they were asked.
+    pub fn forgotten(&mut self) {
+        self.indirect.clear();
+    }
+
     pub fn sent(
         &mut self,
         now: Instant,
         node: &Node,
-        to: Endpoint,
+        (from, to): (Endpoint, Endpoint),
         parts: &Encapsulation<'_>,
     ) -> Result<(), Violation> {
         let Ok(header) = Header::parse(parts.packet) else {
@@ -104,10 +136,18 @@ impl Bubbles {
         } else {
             self.direct.entry(to).or_default()
         };
-        let kind = if is_indirect { "indirect" } else { "direct" };
-        history
-            .sent(now, peer, !is_indirect)
-            .map_err(|what| format!("{} sends {kind} bubbles to {to}: {what} (P-09)", name(node)))
+        let is_test = matches!(node, Node::Client(client) if client.endpoint() != from);
+        let kind = match (is_indirect, is_test) {
+            (true, _) => Kind::Indirect,
+            (false, false) => Kind::Direct,
+            (false, true) => Kind::Test,
+        };
+        history.sent(now, peer, kind).map_err(|what| {
+            format!(
+                "{} sends {kind:?} bubbles to {to}: {what} (P-09)",
+                name(node)
+            )
+        })
     }
 }
 

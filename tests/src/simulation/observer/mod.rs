@@ -59,6 +59,11 @@ struct Watched {
 }
 
 impl Observer {
+    /// The last things that happened, for a reader.
+    pub fn recent(&self) -> String {
+        self.trace.to_string()
+    }
+
     /// A datagram is about to be handled.
     pub fn arrived(
         &mut self,
@@ -123,6 +128,10 @@ impl Observer {
         node: &Node,
         output: &[Output],
     ) -> Result<(), Violation> {
+        let clock = match node {
+            Node::Client(client) => client.clock(now),
+            _ => now,
+        };
         let watched = self.nodes.entry(id).or_default();
         for one in output {
             match one {
@@ -130,14 +139,16 @@ impl Observer {
                     let Ok(parts) = encapsulation::parse(payload) else {
                         return Err(format!("{node:?} sends what is not Teredo: {payload:?}"));
                     };
-                    watched.sent(now, node, *from, *to, &parts)?;
+                    watched.sent(clock, node, *from, *to, &parts)?;
                     self.packets.sent(id, node, parts.packet)?;
                 }
                 Output::Multicast { .. } => (),
                 Output::Ipv6(packet) => self.packets.sent(id, node, packet)?,
             }
         }
-        watched.addresses.settled(node)?;
+        if watched.addresses.settled(node)? {
+            watched.bubbles.forgotten();
+        }
         watched.trust.settled(node)?;
         bounds::settled(node)
     }
@@ -153,7 +164,7 @@ impl Watched {
         parts: &Encapsulation<'_>,
     ) -> Result<(), Violation> {
         self.destinations.sent(node, to)?;
-        self.bubbles.sent(now, node, to, parts)?;
+        self.bubbles.sent(now, node, (from, to), parts)?;
         self.solicitations.sent(now, node, from, to, parts)?;
         self.addresses.sent(node, parts)?;
         self.trust.sent(parts);

@@ -8,12 +8,13 @@ use teredo_common::{address::Endpoint, time::Instant};
 use super::Violation;
 use crate::simulation::node::Node;
 
-/// The least time between two solicitations from the service port to one address.
+/// The least time between two solicitations from the service port to a primary address. Those to
+/// the secondary one follow the answers, and may be closer to each other.
 const GAP: Duration = Duration::from_secs(2);
 /// See [`MANY`].
 const WINDOW: Duration = Duration::from_secs(60);
 /// The most solicitations in a [`WINDOW`], with those that measure what a NAT does.
-const MANY: usize = 120;
+const MANY: usize = 60;
 
 /// The solicitations of a client.
 #[derive(Debug, Default)]
@@ -42,7 +43,9 @@ impl Solicitations {
         if self.all.len() > MANY {
             return Err(format!("{} solicitations in {WINDOW:?}", self.all.len()));
         }
-        if from != client.endpoint() {
+        let server = client.client.server();
+        let is_primary = server.is_some_and(|server| server.primary() == to);
+        if from != client.endpoint() || !is_primary {
             return Ok(());
         }
         let gap = self
