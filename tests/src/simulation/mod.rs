@@ -9,8 +9,9 @@
 //! # Replay
 //!
 //! A test that fails says with which seed. `TEREDO_SEED=7 cargo test -p teredo-tests --test
-//! simulation NAME` runs it with that seed alone. Random histories are kept by proptest in
-//! `tests/tests/simulation/histories.proptest-regressions`, and come first in the next run.
+//! simulation NAME` runs it with that seed alone. Random histories that fail are told in full, as
+//! small as they can be made, and kept by proptest in `tests/tests/simulation/histories`, to come
+//! first in the next run; `PROPTEST_CASES=100000` makes for a long night.
 
 pub mod matrix;
 pub mod nat;

@@ -2,6 +2,7 @@
 //! replay a history that failed.
 
 mod histories;
+mod local;
 mod matrix;
 mod nat;
 mod native;

@@ -1,5 +1,7 @@
 //! Who reaches whom: one request in a world of its own for every pair of NATs.
 
+pub mod picture;
+
 use std::time::Duration;
 
 use teredo::protocol::client::Extensions;

@@ -27,14 +27,24 @@ impl Destinations {
         self.nearby.insert(from);
     }
 
-    /// alternate addresses count if they are of a peer behind the same NAT.
-    pub fn arrived(&mut self, node: &Node, parts: &Encapsulation<'_>) {
+    /// alternate addresses count if they are of a peer behind the same NAT, and so does where
+    /// its bubbles come from once it proved that.
+    pub fn arrived(
+        &mut self,
+        node: &Node,
+        from: Endpoint,
+        is_proved: bool,
+        parts: &Encapsulation<'_>,
+    ) {
         let (Node::Client(client), Ok(header)) = (node, Header::parse(parts.packet)) else {
             return;
         };
         let own = client.client.identity().map(|own| own.mapped.address);
         if own != Some(embedded_mapping(&header.source()).address) {
             return;
+        }
+        if is_proved {
+            self.nearby.insert(from);
         }
         for trailer in trailer::parse(parts.trailers) {
             if let Ok(Trailer::AlternateAddresses(list)) = trailer {

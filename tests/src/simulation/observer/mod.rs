@@ -80,8 +80,9 @@ impl Observer {
         };
         let watched = self.nodes.entry(id).or_default();
         watched.bubbles.arrived(node, from, &parts);
-        watched.destinations.arrived(node, &parts);
         watched.trust.arrived(node, from, &parts);
+        let is_proved = watched.trust.is_proved(from, &parts);
+        watched.destinations.arrived(node, from, is_proved, &parts);
         self.packets.arrived(id, parts.packet);
     }
 

@@ -88,6 +88,12 @@ impl Trust {
         }
     }
 
+    /// Whether the sender of a packet proved to be where it came from.
+    pub fn is_proved(&self, from: Endpoint, parts: &Encapsulation<'_>) -> bool {
+        Header::parse(parts.packet)
+            .is_ok_and(|header| self.proved.contains(&(header.source(), from)))
+    }
+
     pub fn settled(&self, node: &Node) -> Result<(), Violation> {
         let check = |peer: std::net::Ipv6Addr, mapped: Endpoint| {
             if self.proved.contains(&(peer.octets(), mapped)) {

@@ -163,7 +163,7 @@ fn run(topology: &Topology, steps: Vec<Step>) {
     scene.mend();
 }
 
-/// Replays what failed before first, from `histories.txt`.
+/// Replays what failed before first, from a file beside this one.
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),

@@ -54,10 +54,8 @@ fn rfc4380_alone() {
 /// mapped port lets in everybody's packets, so that such a NAT is a cone NAT, which the figure has
 /// an `S` for.
 ///
-/// `x`: the figure has `-`, and that is right; but the sender does not find out. Its own mapped port
-/// lets in the peer's bubbles, which bring back its nonce: the peer is there, and proved it. The
-/// peer's NAT lets in nothing that comes from the sender, whose packets leave from another port for
-/// each destination. Nothing on the wire differs from a peer that has nothing to say.
+/// A UPnP port-symmetric NAT lets in the bubbles of peers whose own NATs let nothing of this side
+/// in. Such a peer proves that it is there, and yet is not reached: the client has to find that out.
 #[test]
 fn rfc6081() {
     const KINDS: [Kind; 9] = [
@@ -77,7 +75,7 @@ fn rfc6081() {
         Addr-restricted          | Y    | Y      | Y      | Y           | S             | S             | S       | S        | -
         Port-restricted          | Y    | Y      | Y      | Y           | -             | P             | Q       | -        | -
         UPnP port-restricted     | Y    | Y      | Y      | Y           | U             | u             | u       | u        | u
-        UPnP port-symmetric      | S    | S      | x      | U           | U             | x             | x       | x        | x
+        UPnP port-symmetric      | S    | S      | -      | U           | U             | -             | -       | -        | -
         Port-preserving symmetric| S    | S      | P      | u           | -             | P             | Q       | -        | -
         Sequential symmetric     | S    | S      | Q      | u           | -             | -             | -       | -        | -
         Port-symmetric           | S    | S      | -      | u           | -             | -             | -       | -        | -

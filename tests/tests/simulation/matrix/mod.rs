@@ -5,6 +5,7 @@
 //! test says why.
 
 mod clients;
+mod picture;
 mod relays;
 
 use std::time::Duration;
