@@ -105,6 +105,9 @@ impl Exchange {
         if port == shared.config.port {
             // the first bubble decides.
             self.close_random_port(shared, index);
+        } else {
+            // An answer at the port itself: what it will be outside does not matter any more.
+            self.peers[index].state.echo = None;
         }
         self.limits.answered(mapped);
         while let Some(packet) = self.queues.pop(&mut queue) {
