@@ -130,6 +130,10 @@ impl Bubbles {
             return Ok(());
         }
         let server = Endpoint::new(embedded_server(&peer).into(), SERVER_PORT);
+        if embedded_mapping(&peer) == server {
+            // Whether it is direct or indirect cannot be told.
+            return Ok(());
+        }
         let is_indirect = ServicePrefix::STANDARD.contains(&peer) && to == server;
         let history = if is_indirect {
             self.indirect.entry(peer).or_default()

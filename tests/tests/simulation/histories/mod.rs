@@ -212,3 +212,35 @@ mod random {
         }
     }
 }
+
+/// the peer answers at the port that is tested, and the server does not. The client closed the
+/// port that it then sent from.
+#[test]
+fn x41_an_answer_ends_the_echo_test() {
+    let topology = Topology {
+        seed: 10_951_129_482_982_408_967,
+        clients: vec![
+            (None, Means::Symmetric),
+            (Some(Kind::SequentialSymmetric), Means::Sequential),
+        ],
+        relay: Kind::Firewall,
+        lifetime: Duration::from_secs(60),
+        inbound_refresh: false,
+        hairpinning: false,
+    };
+    let steps = vec![
+        Step::Suspend {
+            client: 0,
+            seconds: 80,
+        },
+        Step::Send { from: 0, to: 1 },
+        Step::Send { from: 1, to: 3 },
+        Step::Weather {
+            loss: 0.391_093_435_445_319_3,
+            duplication: 0.257_209_385_191_595_1,
+            jitter: 0,
+        },
+        Step::Wait { milliseconds: 1000 },
+    ];
+    run(&topology, steps);
+}
