@@ -266,7 +266,8 @@ impl Client {
     /// Takes the payload of a UDP datagram that arrived at the local port `to`, whole and with its
     /// checksum verified. `ecn` are the lowest two bits of its type of service.
     ///
-    /// Returns the IPv6 packet that is to be given to the host now.
+    /// Returns the IPv6 packet that is to be given to the host now. `None` while others for the host
+    /// wait in [`Client::poll_transmit`]: the packet then waits behind them.
     pub fn handle_datagram<'p>(
         &mut self,
         now: Instant,
@@ -281,6 +282,12 @@ impl Client {
             Ok(range) => {
                 let packet = payload.get_mut(range?)?;
                 self.shared.statistics.decapsulated.add(packet.len());
+                let mut waiting = self.shared.transmits.iter();
+                if waiting.any(|one| matches!(one, Transmit::Ipv6(_))) {
+                    let packet = Transmit::Ipv6(packet.to_vec());
+                    self.shared.transmits.push_back(packet);
+                    return None;
+                }
                 Some(packet)
             }
             Err(reason) => {

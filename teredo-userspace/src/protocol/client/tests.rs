@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 use super::*;
 use crate::{
     protocol::server::{self, Buckets, Output, ServerAddress},
-    wire::bubble,
+    wire::{bubble, icmpv6},
 };
 use teredo_common::{
     address::{ServicePrefix, TeredoAddress},
@@ -209,6 +209,40 @@ fn x02_the_outer_source_decides_what_is_direct() {
     world.arrives(endpoint("8.0.0.1:1024"), &mut bubble.clone());
     assert_eq!(count(&world, Bubble::ReceivedDirect), 1);
     assert!(world.client.peers().all(|peer| peer.trusted));
+}
+
+/// What was held until a test was answered reaches the host before what comes after the answer.
+#[test]
+fn c41_what_was_held_comes_first() {
+    let mut world = public();
+    let own = world.qualify().address.octets();
+    let relay = endpoint("5.6.7.8:3545");
+    let host = "2000::b".parse::<Ipv6Addr>().unwrap().octets();
+    let packet = |source, destination, mark| {
+        let mut packet = ipv6::header(1, 253, 64, source, destination).to_vec();
+        packet.push(mark);
+        packet
+    };
+    while world.client.poll_transmit().is_some() {}
+    let mut first = packet(&own, &host, 0);
+    assert_eq!(world.client.handle_ipv6(world.now, &mut first), None);
+    let Some(Transmit::Datagram { payload: test, .. }) = world.client.poll_transmit() else {
+        panic!("no test");
+    };
+    assert_eq!(world.arrives(relay, &mut packet(&host, &own, 1)), None);
+    let mut reply = Vec::new();
+    assert!(icmpv6::echo_reply(&host, &test, &mut reply));
+    assert_eq!(world.arrives(relay, &mut reply), None);
+    assert_eq!(world.arrives(relay, &mut packet(&host, &own, 2)), None);
+
+    let transmits = std::iter::from_fn(|| world.client.poll_transmit());
+    let delivered = transmits.filter_map(|one| match one {
+        Transmit::Ipv6(packet) => packet.last().copied(),
+        _ => None,
+    });
+    assert_eq!(delivered.collect::<Vec<u8>>(), [1, 2]);
+    let third = world.arrives(relay, &mut packet(&host, &own, 3));
+    assert_eq!(third, Some(packet(&host, &own, 3)), "nothing waits");
 }
 
 /// There are no servers that everybody knows any more: whoever has one in a network of his own has
