@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use teredo::{
-    protocol::bubble::{GAP, MAX_UNANSWERED, WINDOW},
-    wire::{encapsulation::Encapsulation, ipv6::Header},
-};
+use teredo::wire::{encapsulation::Encapsulation, ipv6::Header};
 use teredo_common::{
     address::{Endpoint, ServicePrefix, embedded_mapping, embedded_server},
     time::Instant,
@@ -15,6 +12,12 @@ use teredo_common::{
 use super::{Violation, destinations::name};
 use crate::simulation::node::Node;
 
+/// The least time between two bursts to a peer.
+const GAP: Duration = Duration::from_secs(2);
+/// Bursts within [`WINDOW`] that may stay without answer.
+const MAX_UNANSWERED: usize = 4;
+/// See [`MAX_UNANSWERED`].
+const WINDOW: Duration = Duration::from_secs(300);
 /// Bubbles of the two echo tests of one burst, and what answers the peer.
 const MAX_TESTS: usize = 3;
 
