@@ -54,6 +54,21 @@ pub fn ping(source: Ipv6Addr, destination: Ipv6Addr, number: u64) -> Vec<u8> {
     finish(source, destination, ICMPV6, 2, body)
 }
 
+/// The answer to an echo request, with the last octet of its data changed: a wrong one, unless
+/// `change` is 0.
+#[must_use]
+pub fn pong(request: &[u8], change: u8) -> Option<Vec<u8>> {
+    let header = Header::parse(request).ok()?;
+    let mut body = request.get(IPV6_HEADER..header.packet_length())?.to_vec();
+    if read(request) != Message::Ping {
+        return None;
+    }
+    body[..4].copy_from_slice(&[ECHO_REPLY, 0, 0, 0]);
+    *body.last_mut()? ^= change;
+    let (from, to) = (header.destination().into(), header.source().into());
+    Some(finish(from, to, ICMPV6, 2, body))
+}
+
 /// Destination Unreachable, administratively prohibited, about `packet`.
 #[must_use]
 pub fn prohibited(source: Ipv6Addr, packet: &[u8]) -> Option<Vec<u8>> {
@@ -127,6 +142,8 @@ mod tests {
         assert_eq!(read(&request), Message::Request(7));
         assert_eq!(read(&numbered(a, b, true, 8)), Message::Reply(8));
         assert_eq!(read(&ping(a, b, 9)), Message::Ping);
+        assert_eq!(read(&pong(&ping(a, b, 9), 1).unwrap()), Message::Pong);
+        assert_eq!(pong(&request, 1), None);
         let error = prohibited(b, &request).unwrap();
         assert_eq!(read(&error), Message::Unreachable(Some(7)));
         let mut damaged = request;

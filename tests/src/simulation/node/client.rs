@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use teredo::protocol::client::{Client, Config, Event, Network, State, Transmit};
+use teredo::{
+    protocol::client::{Client, Config, Event, Network, State, Transmit},
+    wire::ipv6::Header,
+};
 use teredo_common::{address::Endpoint, time::Instant};
 
 use super::Output;
@@ -124,9 +127,12 @@ impl ClientNode {
         let received =
             self.client
                 .handle_datagram(now - self.behind, to.port(), from, 0, &mut payload);
-        let answer = received
-            .map(|packet| packet.to_vec())
-            .and_then(|packet| self.deliver(now, &packet));
+        let answer = received.map(|packet| packet.to_vec()).and_then(|packet| {
+            let destination = Header::parse(&packet).map(|header| header.destination());
+            let own = self.address.map(|address| address.octets());
+            assert_eq!(destination.ok(), own, "a packet for somebody else (L-08)");
+            self.deliver(now, &packet)
+        });
         self.drain(now, answer.into_iter().collect(), output);
     }
 

@@ -71,6 +71,18 @@ pub enum Attack {
         guise: Guise,
         peer: usize,
     },
+    /// A packet in a peer's name for somebody else.
+    Stray {
+        client: usize,
+        guise: Guise,
+        peer: usize,
+    },
+    /// An answer to the last connectivity test that was heard, with wrong data.
+    Pong {
+        client: usize,
+        guise: Guise,
+        change: u8,
+    },
     /// A packet of the host to an address that is a trap.
     Lure {
         client: usize,
@@ -115,6 +127,10 @@ pub fn any_attack() -> impl Strategy<Value = Attack> {
         ),
         2 => (client(), guise(), 0_usize..4)
             .prop_map(|(client, guise, peer)| Attack::Data { client, guise, peer }),
+        1 => (client(), guise(), 0_usize..4)
+            .prop_map(|(client, guise, peer)| Attack::Stray { client, guise, peer }),
+        3 => (client(), guise(), 1_u8..)
+            .prop_map(|(client, guise, change)| Attack::Pong { client, guise, change }),
         3 => (client(), trap(), trap(), port())
             .prop_map(|(client, trap, server, port)| Attack::Lure { client, trap, server, port }),
         1 => (client(), trap(), 0_usize..4)
@@ -197,6 +213,29 @@ impl Attack {
                 if let Some((peer, own)) = addresses {
                     // No number that is anybody's.
                     let payload = packet::numbered(peer, own, false, u64::MAX - 1);
+                    send(scene, client, guise, payload);
+                }
+            }
+            Self::Stray {
+                client,
+                guise,
+                peer,
+            } => {
+                let client = scene.client(client);
+                let peer = address(scene, scene.machine(peer)).into();
+                let elsewhere = teredo(Endpoint::new([9, 9, 9, 9].into(), 9), [9, 9, 9, 8]);
+                let payload = packet::numbered(peer, elsewhere.into(), false, u64::MAX - 1);
+                send(scene, client, guise, payload);
+            }
+            Self::Pong {
+                client,
+                guise,
+                change,
+            } => {
+                let client = scene.client(client);
+                let heard: Vec<_> = scene.world.overheard().cloned().collect();
+                let mut heard = heard.iter().rev();
+                if let Some(payload) = heard.find_map(|(.., one)| packet::pong(one, change)) {
                     send(scene, client, guise, payload);
                 }
             }
