@@ -135,7 +135,6 @@ impl Exchange {
         if !is_awaited && !is_known && !shared.config.accept_unsolicited {
             return Err(DropReason::Unsolicited);
         }
-        self.limits.answered(from);
         let index = self.admit(shared, *source)?;
         let is_asked = self.is_asked(index);
         let contact = &mut self.peers[index].state;
@@ -157,6 +156,7 @@ impl Exchange {
             Full::Peer => DropReason::QueuePeer,
             Full::Source | Full::Total => DropReason::QueueTotal,
         })?;
+        self.limits.answered(from);
         shared.statistics.queued += 1;
         Ok(())
     }

@@ -173,13 +173,22 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Bubbles to one endpoint that count once.
+struct Burst {
+    start: Instant,
+    /// Something came from there since the first bubble.
+    is_answered: bool,
+}
+
 /// What must hold, whatever happens.
 #[derive(Default)]
 struct Watch {
-    /// Bursts by endpoint that bubbles went to: when they began, and bubbles after that.
-    bursts: BTreeMap<Endpoint, Vec<(Instant, usize)>>,
+    /// Bursts by endpoint that bubbles went to.
+    bursts: BTreeMap<Endpoint, Vec<Burst>>,
     /// Endpoints on private networks that told of themselves.
     near: BTreeSet<Endpoint>,
+    /// Where something came from that one bubble may answer, now or when it is known whose it is.
+    arrivals: BTreeSet<Endpoint>,
 }
 
 impl Watch {
@@ -204,22 +213,26 @@ impl Watch {
         let bursts = self.bursts.entry(to).or_default();
         let is_new = bursts
             .last()
-            .is_none_or(|&(start, _)| at.saturating_since(start) >= GAP);
+            .is_none_or(|last| at.saturating_since(last.start) >= GAP);
         if is_new {
-            bursts.push((at, 0));
-        }
-        if let Some((start, more)) = bursts.last_mut().filter(|_| !is_server) {
-            *more += usize::from(*start != at);
+            bursts.push(Burst {
+                start: at,
+                is_answered: self.arrivals.remove(&to),
+            });
         }
         let recent = bursts
             .iter()
-            .filter(|one| at.saturating_since(one.0) < WINDOW);
+            .filter(|one| !one.is_answered && at.saturating_since(one.start) < WINDOW);
         // Several addresses have this server.
         assert!(is_server || recent.count() <= MAX_UNANSWERED, "{to}: P-09");
     }
 
+    /// The last burst may still end with a bubble that answers this.
     fn arrived(&mut self, from: Endpoint) {
-        self.bursts.remove(&from);
+        self.arrivals.insert(from);
+        for burst in self.bursts.entry(from).or_default() {
+            burst.is_answered = true;
+        }
     }
 }
 
