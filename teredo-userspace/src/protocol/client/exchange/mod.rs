@@ -1,6 +1,7 @@
 //! Between the client and its peers: Teredo clients, and native hosts through their relays
 //! (RFC 4380 sections 5.2.3, 5.2.4, 5.2.6, 5.2.8 and 5.2.9; RFC 6081).
 
+mod answers;
 mod bubbles;
 mod connectivity;
 mod contact;
