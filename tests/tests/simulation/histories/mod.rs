@@ -10,7 +10,7 @@ use proptest::{prelude::*, test_runner::FileFailurePersistence};
 use teredo::protocol::client::{Client, Nat};
 use teredo_tests::simulation::{
     NodeId, Realm, Weather, World,
-    matrix::{Means, attempt, client_behind, qualify},
+    matrix::{Means, attempt, qualify},
     nat::Kind,
     stack::Pings,
 };
@@ -79,17 +79,20 @@ impl Scene {
         world.add_relay_behind(realm, topology.relay);
         let mut clients: Vec<NodeId> = Vec::new();
         for &(kind, means) in &topology.clients {
-            let client = match (kind, clients.last()) {
-                (None, Some(&neighbour)) => {
-                    let realm = world.realm(neighbour);
-                    let client = world.add_client_with(realm, server, |config| {
-                        config.extensions = means.extensions();
-                    });
-                    world.start(client);
-                    client
-                }
-                (kind, _) => client_behind(&mut world, server, kind.unwrap_or(Kind::Cone), means),
+            let realm = match (kind, clients.last()) {
+                (None, Some(&neighbour)) => world.realm(neighbour),
+                (kind, _) => world.add_nat(Realm::INTERNET, kind.unwrap_or(Kind::Cone)),
             };
+            let client = world.add_client_with(realm, server, |config| {
+                config.extensions = means.extensions();
+                // Few enough to be exceeded.
+                config.queue_per_peer = 3;
+                config.max_peers = 16;
+            });
+            if means.has_upnp() && kind.is_some_and(Kind::has_upnp) {
+                world.map_port(client);
+            }
+            world.start(client);
             if let Some(gateway) = world.gateway(client) {
                 let behaviour = &mut world.nat(gateway).behaviour;
                 behaviour.lifetime = topology.lifetime;

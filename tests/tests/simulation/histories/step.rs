@@ -116,7 +116,10 @@ impl Step {
             Self::Send { from, to } => {
                 let (from, to) = (scene.machine(from), scene.machine(to));
                 if let Some(to) = scene.world.address(to) {
-                    scene.world.send_to(from, to);
+                    // Sometimes more than may wait.
+                    for _ in 0..if from == scene.host { 1 } else { 5 } {
+                        scene.world.send_to(from, to);
+                    }
                 }
             }
             Self::Ping { from, to } => {
