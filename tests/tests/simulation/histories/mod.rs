@@ -85,9 +85,9 @@ impl Scene {
             };
             let client = world.add_client_with(realm, server, |config| {
                 config.extensions = means.extensions();
-                // Few enough to be exceeded.
+                // Few enough to be exceeded. (With few peers, those that make room for others take
+                // the memory of their bubbles with them.)
                 config.queue_per_peer = 3;
-                config.max_peers = 16;
             });
             if means.has_upnp() && kind.is_some_and(Kind::has_upnp) {
                 world.map_port(client);
