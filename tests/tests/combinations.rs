@@ -1,12 +1,13 @@
 //! Client, server and relay, each ours or Miredo's, in every combination. What fails when all of
 //! them are Miredo's fails because of the laboratory.
 
-use std::{fmt, panic, thread};
+use std::fmt;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use teredo_tests::lab::{
     Scene, Topology,
     scene::{Client, Maker},
+    together,
     traffic::{Ping, Tcp},
 };
 
@@ -89,28 +90,6 @@ impl fmt::Display for Combination {
 
 #[test]
 fn ping_and_tcp_pass_both_ways_in_every_combination() -> Result<()> {
-    let results = thread::scope(|scope| {
-        let plays = Combination::all().map(|one| (one, scope.spawn(move || one.passes())));
-        let plays = plays.collect::<Vec<_>>();
-        let end = |play: thread::ScopedJoinHandle<'_, Result<()>>| {
-            play.join()
-                .unwrap_or_else(|panic| panic::resume_unwind(panic))
-        };
-        let results = plays.into_iter().map(|(one, play)| (one, end(play)));
-        results.collect::<Vec<_>>()
-    });
     println!("{:<8}{:<8}{:<8}", "client", "server", "relay");
-    for (combination, result) in &results {
-        match result {
-            Ok(()) => println!("{combination}passed"),
-            Err(error) => println!("{combination}{error:#}"),
-        }
-    }
-    let failed = results.iter().filter(|(_, result)| result.is_err()).count();
-    ensure!(
-        failed == 0,
-        "{failed} of {} combinations failed",
-        results.len()
-    );
-    Ok(())
+    together(Combination::all(), Combination::passes)
 }

@@ -15,6 +15,7 @@ pub mod process;
 pub mod qualification;
 pub mod scene;
 pub mod teredo;
+pub mod together;
 pub mod traffic;
 pub mod wait;
 
@@ -25,4 +26,5 @@ pub use nat::{Nat, NatKind};
 pub use process::Daemon;
 pub use scene::{Scene, Topology};
 pub use teredo::Teredo;
+pub use together::together;
 pub use wait::{wait_for, wait_until};

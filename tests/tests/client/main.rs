@@ -1,0 +1,74 @@
+//! Our client behind NATs of the kernel, end to end: with both makers' servers, relays and clients.
+
+mod host;
+mod link;
+mod mapping;
+mod nats;
+mod peers;
+mod servers;
+
+use std::{net::Ipv6Addr, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use teredo::metrics::ClientStatus;
+use teredo_tests::lab::{
+    Namespace, NatKind, Scene, Teredo, Topology,
+    scene::Maker,
+    teredo::{Config, client_address},
+    traffic::Ping,
+    wait_for,
+};
+
+/// Seconds between maintenance solicitations, where a test waits for one.
+const REFRESH: i64 = 5;
+/// One such interval, with a lost solicitation and some patience.
+const MAINTENANCE: Duration = Duration::from_secs(15);
+/// What the transmission rules give a peer before they call it unreachable, and a little more.
+const VERDICT: Duration = Duration::from_secs(10);
+
+/// A scene without relay or client, whose clients have NATs of these kinds.
+fn scene(server: Maker, nats: &[NatKind]) -> Result<Scene> {
+    let mut scene = Scene::new(Topology {
+        clients: 0,
+        server: Some(server),
+        ..Topology::default()
+    })?;
+    for nat in nats {
+        scene.add_site(*nat)?;
+    }
+    Ok(scene)
+}
+
+/// How our client is.
+fn status(teredo: &Teredo) -> Result<ClientStatus> {
+    teredo.status()?.client.context("the daemon has a client")
+}
+
+/// Waits until the client's interface has another address than this one, and only that.
+fn another_address(namespace: &Namespace, old: Ipv6Addr, timeout: Duration) -> Result<Ipv6Addr> {
+    let address = wait_for("the interface has another address", timeout, || {
+        Ok(client_address(namespace).filter(|address| *address != old))
+    })?;
+    let addresses = namespace.ip("-6 -o addr show dev teredo")?;
+    ensure!(!addresses.contains(&old.to_string()), "{addresses}");
+    Ok(address)
+}
+
+/// Our client's configuration, with the short interval.
+fn quick_config(scene: &Scene, port: u16) -> Config {
+    scene.client_config(port).set("client.refresh", REFRESH)
+}
+
+/// A ping that must end in a Destination Unreachable, not in silence.
+fn is_unreachable(from: &Namespace, to: Ipv6Addr) -> Result<()> {
+    let start = std::time::Instant::now();
+    let pong = Ping::to(to).wait(2 * VERDICT).from(from)?;
+    ensure!(pong.received == 0, "a reply came:\n{}", pong.text);
+    ensure!(
+        pong.text.contains("unreachable"),
+        "nothing said why:\n{}",
+        pong.text
+    );
+    ensure!(start.elapsed() < VERDICT, "it took {:?}", start.elapsed());
+    Ok(())
+}
