@@ -33,7 +33,7 @@ struct Scene {
     /// How the XDP programs are attached: auto, native, generic or off
     #[arg(long, value_name = "MODE")]
     xdp: Option<String>,
-    /// What the NAT does: port-restricted, address-restricted or full-cone
+    /// What the NAT does: port-restricted, address-restricted, full-cone or symmetric
     #[arg(long, value_name = "KIND")]
     nat: Option<String>,
     /// Whose relay: teredo or miredo
@@ -42,6 +42,9 @@ struct Scene {
     /// Whose server: teredo or miredo
     #[arg(long, value_name = "MAKER")]
     server: Option<String>,
+    /// Whose client: teredo or miredo
+    #[arg(long, value_name = "MAKER")]
+    client: Option<String>,
 }
 
 impl Scene {
@@ -58,6 +61,7 @@ impl Scene {
             ("nat", &self.nat),
             ("relay", &self.relay),
             ("server", &self.server),
+            ("client", &self.client),
         ] {
             arguments.extend(value.as_ref().map(|value| format!("--{name}={value}")));
         }

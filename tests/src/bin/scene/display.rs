@@ -18,10 +18,20 @@ use crate::traffic::{Counts, Traffic};
 /// At most so many peers are shown.
 const PEERS: usize = 5;
 
+/// What of the scene is ours.
+#[derive(Clone, Copy)]
+pub struct Ours<'a> {
+    /// The relay.
+    pub relay: Option<&'a Teredo>,
+    /// The server.
+    pub server: Option<&'a Teredo>,
+    /// The client.
+    pub client: Option<&'a Teredo>,
+}
+
 /// The live display and the summary.
 pub struct Display<'a> {
-    relay: Option<&'a Teredo>,
-    server: Option<&'a Teredo>,
+    ours: Ours<'a>,
     first: Option<Status>,
     last: Option<(Instant, Status)>,
     /// Lines on the screen that the next picture replaces.
@@ -29,12 +39,11 @@ pub struct Display<'a> {
 }
 
 impl<'a> Display<'a> {
-    /// A display of traffic, and of our relay and server if there are any.
-    pub fn new(relay: Option<&'a Teredo>, server: Option<&'a Teredo>) -> Result<Self> {
-        let first = relay.map(Teredo::status).transpose()?;
+    /// A display of traffic, and of what is ours.
+    pub fn new(ours: Ours<'a>) -> Result<Self> {
+        let first = ours.relay.map(Teredo::status).transpose()?;
         Ok(Self {
-            relay,
-            server,
+            ours,
             last: first.clone().map(|status| (Instant::now(), status)),
             first,
             lines: 0,
@@ -52,7 +61,7 @@ impl<'a> Display<'a> {
             connections(traffic),
             octets(traffic) / 1_000_000,
         )?;
-        if let Some(relay) = self.relay {
+        if let Some(relay) = self.ours.relay {
             let (now, status) = (Instant::now(), relay.status()?);
             if let Some((then, last)) = &self.last {
                 write_rates(&mut text, &status, last, (now - *then).as_secs_f64())?;
@@ -60,8 +69,11 @@ impl<'a> Display<'a> {
             write_peers(&mut text, relay, &status)?;
             self.last = Some((now, status));
         }
-        if let Some(server) = self.server {
+        if let Some(server) = self.ours.server {
             writeln!(text, "        {}", served(server)?)?;
+        }
+        if let Some(client) = self.ours.client {
+            writeln!(text, "        {}", qualified(client)?)?;
         }
         let mut out = io::stdout().lock();
         if out.is_terminal() {
@@ -92,7 +104,7 @@ impl<'a> Display<'a> {
         for line in bad.iter().take(3) {
             println!("  {}", line.trim());
         }
-        if let Some(relay) = self.relay {
+        if let Some(relay) = self.ours.relay {
             self.last = Some((Instant::now(), relay.status()?));
         }
         if let Some(total) = self.total() {
@@ -105,8 +117,11 @@ impl<'a> Display<'a> {
                 );
             }
         }
-        if let Some(server) = self.server {
+        if let Some(server) = self.ours.server {
             println!("{}", served(server)?);
+        }
+        if let Some(client) = self.ours.client {
+            println!("{}", qualified(client)?);
         }
         let failures = traffic.failures();
         for failure in failures.iter().take(5) {
@@ -123,7 +138,7 @@ impl<'a> Display<'a> {
 
     /// Whether our server's fast path has answered anything.
     pub fn server_was_fast(&self) -> Result<Option<bool>> {
-        let advertised = self.server.map(Teredo::advertised).transpose()?;
+        let advertised = self.ours.server.map(Teredo::advertised).transpose()?;
         Ok(advertised.map(|paths| paths.xdp > 0))
     }
 
@@ -200,6 +215,27 @@ fn served(server: &Teredo) -> Result<String> {
         part("solicitation", "advertised", "solicitations answered")?,
         part("bubble", "forwarded", "bubbles forwarded")?,
         test.xdp + test.userspace
+    ))
+}
+
+/// How the client is.
+fn qualified(client: &Teredo) -> Result<String> {
+    let status = client.status()?;
+    let packets = status.packets;
+    let Some(client) = status.client else {
+        return Ok(String::new());
+    };
+    let mapped = client.mapped.map(|mapped| format!(" at {mapped}"));
+    Ok(format!(
+        "client  {}{}   solicitations {}   into the tunnel {} packets, out of it {}   bubbles {} \
+         sent, {} received",
+        client.state,
+        mapped.unwrap_or_default(),
+        client.solicitations,
+        packets.encap.userspace,
+        packets.decap.userspace,
+        status.bubbles.sent,
+        status.bubbles.received
     ))
 }
 

@@ -5,6 +5,7 @@ mod display;
 mod traffic;
 
 use std::{
+    net::Ipv6Addr,
     os::fd::{AsFd as _, OwnedFd},
     process::ExitCode,
     sync::{
@@ -17,7 +18,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
-use display::Display;
+use display::{Display, Ours};
 use nix::{
     errno::Errno,
     fcntl::OFlag,
@@ -27,8 +28,7 @@ use nix::{
 };
 use teredo_tests::lab::{
     Capture, NatKind, Scene, Teredo, Topology,
-    miredo::{self, Client},
-    scene::{IPV6_INTERFACE, RELAY, SERVER, Server},
+    scene::{IPV6_INTERFACE, Maker, RELAY, Relay, SERVER, Server},
 };
 use traffic::Traffic;
 
@@ -55,6 +55,9 @@ struct Arguments {
     /// Whose server
     #[arg(long, value_enum, default_value_t)]
     server: Whose,
+    /// Whose client
+    #[arg(long, value_enum, default_value_t)]
+    client: Whose,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
@@ -83,6 +86,7 @@ enum Nat {
     PortRestricted,
     AddressRestricted,
     FullCone,
+    Symmetric,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
@@ -92,12 +96,22 @@ enum Whose {
     Miredo,
 }
 
+impl From<Whose> for Maker {
+    fn from(whose: Whose) -> Self {
+        match whose {
+            Whose::Teredo => Self::Teredo,
+            Whose::Miredo => Self::Miredo,
+        }
+    }
+}
+
 impl From<Nat> for NatKind {
     fn from(nat: Nat) -> Self {
         match nat {
             Nat::PortRestricted => Self::PortRestricted,
             Nat::AddressRestricted => Self::AddressRestricted,
             Nat::FullCone => Self::FullCone,
+            Nat::Symmetric => Self::Symmetric,
         }
     }
 }
@@ -172,7 +186,7 @@ fn play(arguments: &Arguments) -> Result<bool> {
         "Teredo server     {SERVER} ({})",
         description(server.teredo())?
     );
-    let relay = RunningRelay::start(&scene, arguments)?;
+    let relay = start_relay(&scene, arguments)?;
     println!(
         "relay             {RELAY} ({})",
         description(relay.teredo())?
@@ -182,12 +196,23 @@ fn play(arguments: &Arguments) -> Result<bool> {
         scene.site().nat.address(),
         arguments.nat
     );
-    let client = scene.start_miredo_client()?;
-    println!("Teredo client     {} (Miredo)", client.address());
+    let client = scene.start_client_of(arguments.client.into(), scene.site())?;
+    println!(
+        "Teredo client     {} ({})",
+        client.address(),
+        match client.teredo() {
+            Some(client) => client_description(client)?,
+            None => "Miredo".to_owned(),
+        }
+    );
     println!("native IPv6 host  {}", scene.host().address);
     println!();
-    let ours = [relay.teredo(), server.teredo()];
-    watch(&scene, ours, &client, arguments, &signals)
+    let ours = Ours {
+        relay: relay.teredo(),
+        server: server.teredo(),
+        client: client.teredo(),
+    };
+    watch(&scene, ours, client.address(), arguments, &signals)
 }
 
 fn start_server(scene: &Scene, arguments: &Arguments) -> Result<Server> {
@@ -220,36 +245,29 @@ fn description(teredo: Option<&Teredo>) -> Result<String> {
     })
 }
 
-/// The relay of the scene.
-enum RunningRelay {
-    Teredo(Box<Teredo>),
-    Miredo(#[expect(dead_code, reason = "it runs while it is held")] miredo::Relay),
+/// What our client has found out.
+fn client_description(client: &Teredo) -> Result<String> {
+    let status = client.status()?.client.context("the daemon has a client")?;
+    let mapped = status.mapped.context("a qualified client has a mapping")?;
+    let nat = status.nat.context("a qualified client knows its NAT")?;
+    Ok(format!("{nat} NAT, seen as {mapped}"))
 }
 
-impl RunningRelay {
-    fn start(scene: &Scene, arguments: &Arguments) -> Result<Self> {
-        Ok(match arguments.relay {
-            Whose::Miredo => Self::Miredo(scene.start_miredo_relay()?),
-            Whose::Teredo => {
-                let mode = arguments.xdp.name()?;
-                let config = scene.relay_config().set("relay.xdp.mode", mode);
-                Self::Teredo(Box::new(scene.start_relay(&config)?))
-            }
-        })
-    }
-
-    fn teredo(&self) -> Option<&Teredo> {
-        match self {
-            Self::Teredo(teredo) => Some(teredo),
-            Self::Miredo(_) => None,
+fn start_relay(scene: &Scene, arguments: &Arguments) -> Result<Relay> {
+    Ok(match arguments.relay {
+        Whose::Miredo => Relay::Miredo(scene.start_miredo_relay()?),
+        Whose::Teredo => {
+            let mode = arguments.xdp.name()?;
+            let config = scene.relay_config().set("relay.xdp.mode", mode);
+            Relay::Teredo(Box::new(scene.start_relay(&config)?))
         }
-    }
+    })
 }
 
 fn watch(
     scene: &Scene,
-    [relay, server]: [Option<&Teredo>; 2],
-    client: &Client,
+    ours: Ours<'_>,
+    client: Ipv6Addr,
     arguments: &Arguments,
     signals: &Signals,
 ) -> Result<bool> {
@@ -262,9 +280,9 @@ fn watch(
     let end = arguments
         .seconds
         .map(|seconds| start + Duration::from_secs(seconds));
-    let mut display = Display::new(relay, server)?;
+    let mut display = Display::new(ours)?;
     thread::scope(|scope| -> Result<()> {
-        traffic.start(scope, scene, client.address());
+        traffic.start(scope, scene, client);
         let result = (|| {
             let mut next = start;
             while end.is_none_or(|end| Instant::now() < end) {
