@@ -10,8 +10,8 @@ use teredo_common::{
     checksum::Sum,
 };
 
-/// Octets of the inner packets that are measured. The sink counts and drops frames that hold such
-/// a packet, plain or encapsulated, and passes everything else.
+/// Octets of the inner packets that are measured. The sink counts and drops frames that hold a
+/// datagram of that size, plain or encapsulated, and passes everything else.
 pub const SIZES: [u16; 2] = [64, 1280];
 
 /// 20.64.0.1, the mapped address of the first forged client; the others follow.

@@ -10,7 +10,7 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray, ProgramArray},
     programs::{TcContext, XdpContext},
 };
-use teredo_common::wire::{ENCAPSULATION, ETHERNET_HEADER};
+use teredo_common::wire::{ENCAPSULATION, ETHERNET_HEADER, UDP};
 use teredo_lab_ebpf::{
     Count, FORGED_PORTS, Flow, HEADERS, NATIVE_HEADERS, SIZES,
     flood::{FRAME, Flood, Progress},
@@ -166,14 +166,29 @@ fn is_forged(start: usize, end: usize) -> bool {
     FORGED_PORTS.contains(&ports[0]) || FORGED_PORTS.contains(&ports[1])
 }
 
-/// Counts and drops frames with a packet of a measured size.
+/// Counts and drops frames with a datagram of a measured size. Connectivity tests may have it, too.
 #[xdp]
 pub fn sink(context: XdpContext) -> u32 {
-    let length = context.data_end() - context.data();
+    /// Where an IPv6 header has the next one.
+    const NEXT_HEADER: usize = ETHERNET_HEADER + 6;
+    let (start, end) = (context.data(), context.data_end());
+    // First, lest the compiler take it for shown by the length, which the verifier does not.
+    if start + NEXT_HEADER + ENCAPSULATION + 1 > end {
+        return xdp_action::XDP_PASS;
+    }
+    let length = end - start;
     let [small, large] = SIZES.map(|size| size as usize + ETHERNET_HEADER);
     let plain = length == small || length == large;
     let encapsulated = length == small + ENCAPSULATION || length == large + ENCAPSULATION;
     if !plain && !encapsulated {
+        return xdp_action::XDP_PASS;
+    }
+    let at = match plain {
+        true => NEXT_HEADER,
+        false => NEXT_HEADER + ENCAPSULATION,
+    };
+    // SAFETY: both places lie within the frame, as just checked.
+    if unsafe { *((start + at) as *const u8) } != UDP {
         return xdp_action::XDP_PASS;
     }
     count();
