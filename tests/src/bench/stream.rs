@@ -14,7 +14,7 @@ use super::{
 };
 use crate::lab::{
     Namespace, Scene, Teredo, Topology,
-    scene::{Client, Maker},
+    scene::{Client, IPV6_INTERFACE, Maker},
     traffic::{Ping, Tcp},
 };
 
@@ -55,6 +55,16 @@ impl Connection {
         })?;
         let relay = scene.start_relay(&scene.relay_config().set("relay.xdp.mode", "native"))?;
         let near = scene.add_ipv4_host("client", CLIENT)?;
+        // What every kernel has, and what makes no guesses from when the cores happened to be free.
+        for end in [&near, &scene.host().namespace] {
+            end.sysctl("net.ipv4.tcp_congestion_control", "reno")?;
+        }
+        // The native host is another machine: what its kernel does is not to be done on the client's
+        // core, nor on both, which would mix up the order of packets.
+        scene
+            .host()
+            .namespace
+            .steer(IPV6_INTERFACE, cpu::GENERATOR)?;
         let client = cpu::on_core(cpu::RELAY, || scene.start_client_in(maker, &near, PORT))
             .with_context(|| format!("start the client of {}", variant.title()))?;
         Ok(Self {
@@ -107,7 +117,7 @@ impl Connection {
 
     fn transfer(&self, direction: Direction, octets: u64) -> Result<Duration> {
         let host = self.scene.host();
-        let tcp = Tcp::to(host.address);
+        let tcp = Tcp::to(host.address).uncompared();
         let tcp = match direction {
             Direction::Encap => tcp.upload(octets),
             Direction::Decap => tcp.download(octets),

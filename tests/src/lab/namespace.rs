@@ -194,6 +194,21 @@ impl Namespace {
         output(command.args(features.split_whitespace())).map(drop)
     }
 
+    /// Has a core, and no other, take what comes in by an interface through the network stack.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot steer packets.
+    pub fn steer(&self, interface: &str, core: usize) -> Result<()> {
+        // It mounts the sysfs that shows this namespace.
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, "sh", "-c"]);
+        let mask = 1_u32 << core;
+        let file = format!("/sys/class/net/{interface}/queues/rx-0/rps_cpus");
+        command.arg(format!("echo {mask:x} > {file}"));
+        output(&mut command).map(drop)
+    }
+
     /// Writes a sysctl; `key` with dots. Interface names with dots are not supported.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsRawFd as _,
     panic,
     sync::{
         Arc,
@@ -13,6 +14,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    errno::Errno,
+    sys::socket::{MsgFlags, recv},
+};
 
 use super::namespace::Namespace;
 
@@ -143,6 +148,7 @@ pub struct Tcp {
     download: u64,
     idle: Duration,
     pause: Duration,
+    compared: bool,
 }
 
 impl Tcp {
@@ -156,6 +162,16 @@ impl Tcp {
             download: 0,
             idle: IDLE,
             pause: Duration::ZERO,
+            compared: true,
+        }
+    }
+
+    /// Nothing is compared, and no time is spent on what is sent; only how much arrives counts.
+    #[must_use]
+    pub fn uncompared(self) -> Self {
+        Self {
+            compared: false,
+            ..self
         }
     }
 
@@ -184,7 +200,7 @@ impl Tcp {
     }
 
     /// Connects from one namespace to the other and transfers; every octet is compared with what
-    /// was sent.
+    /// was sent, unless that was not wanted.
     ///
     /// # Errors
     ///
@@ -218,8 +234,15 @@ impl Tcp {
         stream.set_read_timeout(Some(self.idle))?;
         stream.set_write_timeout(Some(self.idle))?;
         thread::scope(|scope| {
-            let sender = scope.spawn(|| send_content(stream, send, self.pause));
-            let received = receive_content(stream, receive).context("receive");
+            let sender = scope.spawn(|| match self.compared {
+                true => send_content(stream, send, self.pause),
+                false => send_anything(stream, send),
+            });
+            let received = match self.compared {
+                true => receive_content(stream, receive),
+                false => receive_anything(stream, receive),
+            };
+            let received = received.context("receive");
             let sent = sender
                 .join()
                 .unwrap_or_else(|panic| panic::resume_unwind(panic));
@@ -275,6 +298,35 @@ fn receive_content(mut stream: &TcpStream, length: u64) -> Result<()> {
         stream.read(&mut buffer)? == 0,
         "more than {length} octets came"
     );
+    Ok(())
+}
+
+fn send_anything(mut stream: &TcpStream, length: u64) -> Result<()> {
+    let chunk = vec![0xa5; 4 * CHUNK];
+    let mut left = length;
+    while left > 0 {
+        let size = usize::try_from(left).map_or(chunk.len(), |left| left.min(chunk.len()));
+        stream.write_all(&chunk[..size])?;
+        left -= size as u64;
+    }
+    stream.shutdown(std::net::Shutdown::Write)?;
+    Ok(())
+}
+
+/// Takes what comes without having it copied.
+fn receive_anything(stream: &TcpStream, length: u64) -> Result<()> {
+    let mut buffer = vec![0; 16 * CHUNK];
+    let mut received = 0;
+    loop {
+        // With this flag, TCP counts and forgets.
+        match recv(stream.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC) {
+            Ok(0) => break,
+            Ok(size) => received += size as u64,
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    ensure!(received == length, "{received} of {length} octets came");
     Ok(())
 }
 
