@@ -34,6 +34,7 @@ impl Interface {
     pub fn open(name: &str, prefix: Ipv6Net, wants_default: bool) -> Result<Self> {
         let tun = Tun::open(name)?;
         tun.end_with_the_process()?;
+        tun.collect()?;
         Ok(Self {
             tun: register(tun)?,
             prefix,
