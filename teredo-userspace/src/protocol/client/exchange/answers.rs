@@ -95,7 +95,7 @@ impl Exchange {
     /// Answers a peer's indirect bubble: with a direct one, and, if the peer is not trusted yet, an
     /// indirect one. Within two seconds of a burst of this side's own, one direct bubble ends
     /// that burst.
-    fn answer(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
+    pub(super) fn answer(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
         let peer = &mut self.peers[index];
         let is_usable = peer.is_usable(now, LIFETIME);
         match peer.pending_mut().history.check(now) {
@@ -215,13 +215,21 @@ impl Exchange {
         });
         let index = match found {
             Some(index) if is_mapped => index,
-            _ => self.prove(shared, now, from, source, trailers.nonce)?,
+            _ => {
+                let proved = self.prove(shared, now, from, source, trailers.nonce);
+                proved.inspect_err(|_| self.doubt_mapping(shared, now, to, from, source))?
+            }
         };
         shared.statistics.count_bubble(Bubble::ReceivedDirect);
         let is_symmetric = shared.config.extensions.symmetric
             && self.identity.is_some_and(|own| own.nat == Nat::Symmetric);
         let peer = &self.peers[index];
         let is_news = !peer.is_usable(now, LIFETIME);
+        // the first bubble decides at which port the peer is.
+        let to = match is_mapped && !is_news {
+            true => peer.state.port,
+            false => to,
+        };
         let queue = peer.pending.as_ref().map(|pending| &pending.queue);
         let is_waiting = queue.is_some_and(|queue| !queue.is_empty());
         if is_news && is_symmetric && is_waiting && !peer.state.is_known {

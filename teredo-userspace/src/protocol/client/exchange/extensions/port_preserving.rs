@@ -147,6 +147,37 @@ impl Exchange {
         }
     }
 
+    /// A bubble of a known peer came from elsewhere than before, without proof: where the peer
+    /// was is given up, at once if that was at a port of its own, else after silence only; its
+    /// server is asked to ask it.
+    pub(in super::super) fn doubt_mapping(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        to: u16,
+        from: Endpoint,
+        source: &[u8; 16],
+    ) {
+        let extensions = shared.config.extensions;
+        let is_enabled = extensions.symmetric && extensions.port_preserving;
+        let found = self.peers.find(source);
+        let Some(index) = found.filter(|_| is_enabled && self.may_reach(shared, from)) else {
+            return;
+        };
+        let peer = &self.peers[index];
+        let is_own_port = to == peer.state.port && to != shared.config.port;
+        if !peer.state.is_known || !is_own_port && peer.is_usable(now, LIFETIME) {
+            return;
+        }
+        if is_own_port {
+            self.close_random_port(shared, index);
+        }
+        if self.peers[index].is_trusted() {
+            self.distrust(shared, index);
+        }
+        self.answer(shared, now, index);
+    }
+
     /// Whether a datagram to this port is allowed to be of this peer.
     pub(in super::super) fn check_port(
         &self,

@@ -152,6 +152,88 @@ fn x35_the_first_direct_bubble_decides() {
     );
 }
 
+/// A client that the peer is trusted by at a port of its own.
+fn at_own_port() -> (World, u16) {
+    let mut world = preserving();
+    world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
+    let port = world.ports[0];
+    world.arrives(SERVER, &indirect(None)).unwrap();
+    let greeting = bubble(&peer(), &own(), &[]);
+    world.arrives_at(port, endpoint(PEER), &greeting).unwrap();
+    assert!(world.trusts(&peer()));
+    world.pass_seconds(3);
+    world.take_sent();
+    (world, port)
+}
+
+fn is_asked_by_server(world: &mut World) -> bool {
+    let sent = world.take_sent();
+    sent.iter().any(|one| one.to == endpoint(PEER_SERVER))
+}
+
+#[test]
+fn x35_later_bubbles_at_the_service_port_do_not_move_the_peer() {
+    let (mut world, port) = at_own_port();
+    let data = packet(&own(), &peer(), 1);
+    world.arrives(PEER, &bubble(&peer(), &own(), &[])).unwrap();
+    assert_eq!(world.ports, [port]);
+    assert_eq!(
+        world.host_sends(&data),
+        Ok(Way::Send(port, endpoint(PEER), data.len()))
+    );
+}
+
+#[test]
+fn x35_another_mapping_at_the_random_port_closes_it_at_once() {
+    let (mut world, port) = at_own_port();
+    let bubble = bubble(&peer(), &own(), &[]);
+    let elsewhere = endpoint("8.0.0.1:7777");
+    // Not at the service port, where anybody may send to.
+    assert_eq!(
+        world.arrives_at(PORT, elsewhere, &bubble),
+        Err(DropReason::Mapping)
+    );
+    assert!(world.trusts(&peer()) && world.take_sent().is_empty());
+    assert_eq!(
+        world.arrives_at(port, elsewhere, &bubble),
+        Err(DropReason::Mapping)
+    );
+    assert!(!world.trusts(&peer()));
+    assert!(!world.ports.contains(&port));
+    assert!(is_asked_by_server(&mut world));
+}
+
+#[test]
+fn x35_another_mapping_at_the_service_port_counts_after_silence() {
+    let silent = |seconds| {
+        let mut world = World::new();
+        world.trust_peer();
+        world.pass_seconds(seconds);
+        world
+    };
+    let elsewhere = "8.0.0.1:7777";
+    let bubble = bubble(&peer(), &own(), &[]);
+    for (seconds, is_asked) in [(29, false), (31, true)] {
+        let mut world = silent(seconds);
+        assert_eq!(world.arrives(elsewhere, &bubble), Err(DropReason::Mapping));
+        assert_eq!(world.trusts(&peer()), !is_asked);
+        assert_eq!(is_asked_by_server(&mut world), is_asked);
+        // P-09: a burst of them is one question.
+        assert_eq!(world.arrives(elsewhere, &bubble), Err(DropReason::Mapping));
+        assert!(!is_asked_by_server(&mut world));
+    }
+    // Neither for strangers, nor from where none may be, nor without the extension.
+    let mut world = World::new();
+    assert_eq!(world.arrives(elsewhere, &bubble), Err(DropReason::Mapping));
+    assert!(world.take_sent().is_empty());
+    let mut world = silent(31);
+    assert!(world.arrives("10.0.0.1:7777", &bubble).is_err());
+    assert!(world.take_sent().is_empty());
+    world.shared.config.extensions.port_preserving = false;
+    assert_eq!(world.arrives(elsewhere, &bubble), Err(DropReason::Mapping));
+    assert!(world.take_sent().is_empty());
+}
+
 #[test]
 fn x35_a_port_is_for_one_peer_alone() {
     let mut world = preserving();
