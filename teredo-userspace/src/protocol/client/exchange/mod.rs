@@ -5,6 +5,7 @@ mod answers;
 mod bubbles;
 mod connectivity;
 mod contact;
+mod departed;
 mod discovery;
 mod extensions;
 mod limits;
@@ -32,6 +33,7 @@ use crate::protocol::{
     queue::{Bounds, Budget},
 };
 use contact::Contact;
+use departed::Departed;
 use discovery::{Discovery, is_on_link};
 use extensions::ports::Ports;
 use limits::Limits;
@@ -51,6 +53,7 @@ pub struct Exchange {
     /// The address of the identity; unspecified if there is none.
     own: [u8; 16],
     peers: Peers<Contact>,
+    departed: Departed,
     /// Packets of the host that wait for an answer.
     queues: Budget,
     /// Packets for the host that wait for the proof of where they come from (C-41).
@@ -84,6 +87,7 @@ impl Exchange {
             identity: None,
             own: [0; 16],
             peers: Peers::new(config.max_peers, keyed),
+            departed: Departed::new(config.max_peers, keyed),
             queues: Budget::new(bounds(config.queue_total_bytes - held), keyed),
             held: Budget::new(bounds(held), keyed),
             limits: Limits::new(config, keyed),
@@ -103,6 +107,7 @@ impl Exchange {
         self.own = address;
         self.relays = Relays::default();
         self.remove_if(shared, |_, _, _| true);
+        self.departed.clear();
         self.restart_discovery(shared, now);
     }
 

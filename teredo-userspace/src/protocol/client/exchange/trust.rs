@@ -24,6 +24,9 @@ impl Exchange {
     pub(super) fn insert(&mut self, shared: &Shared, address: [u8; 16]) -> PeerIndex {
         let index = self.peers.insert(address, embedded_mapping(&address));
         self.peers[index].state.port = shared.config.port;
+        if let Some(history) = self.departed.recall(&address) {
+            self.peers[index].pending_mut().history = history;
+        }
         index
     }
 
@@ -172,7 +175,11 @@ impl Exchange {
         while self.held.pop(held).is_some() {
             shared.statistics.count_drop(DropReason::Evicted);
         }
+        let address = self.peers[index].address;
         if let Some(mut pending) = self.peers.remove(index) {
+            if pending.history.last() != Instant::ZERO {
+                self.departed.keep(address, pending.history);
+            }
             while self.queues.pop(&mut pending.queue).is_some() {
                 shared.statistics.count_drop(DropReason::Evicted);
             }

@@ -213,6 +213,21 @@ fn p06_the_table_is_bounded_and_a_scan_leaves_the_trusted_alone() {
 }
 
 #[test]
+fn p09_making_room_does_not_forget_bubbles() {
+    let mut world = World::with(|config| config.max_peers = 16);
+    let data = packet(&own(), &peer(), 1);
+    world.host_sends(&data).unwrap();
+    for host in ["2000::1", "2000::2"] {
+        let _ = world.host_sends(&packet(&own(), &address(host), 0));
+    }
+    assert_eq!(world.statistics().dropped(DropReason::Evicted), 1);
+    world.host_sends(&data).unwrap();
+    assert_eq!(world.bubbles(Bubble::SentIndirect), 1);
+    world.pass_seconds(3);
+    assert_eq!(world.bubbles(Bubble::SentIndirect), 2);
+}
+
+#[test]
 fn p07_queues_are_bounded() {
     let mut world = World::with(|config| {
         config.queue_per_peer = 3;
