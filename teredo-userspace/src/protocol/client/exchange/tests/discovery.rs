@@ -261,3 +261,59 @@ fn no_discovery_in_the_tunnel() {
     assert_eq!(world.discovery, []);
     assert_eq!(world.exchange.poll_timeout(), None);
 }
+
+#[test]
+fn c61_nobody_is_his_own_neighbor() {
+    let mut world = World::new();
+    let cases = [(NEIGHBOR_INSIDE, own()), ("192.168.1.2:40001", neighbor())];
+    for (from, source) in cases {
+        assert!(world.arrives_on_link(from, &discovery_of(&source)).is_err());
+    }
+    // Nor a neighbor without a Teredo address.
+    let mut native = neighbor();
+    native[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
+    let bubble = discovery_of(&native);
+    assert_eq!(
+        world.arrives_on_link(NEIGHBOR_INSIDE, &bubble),
+        Err(DropReason::Discovery)
+    );
+    assert_eq!(world.exchange.peers().count(), 0);
+}
+
+#[test]
+fn p02_and_c62_a_discovery_bubble_is_a_sign_of_life() {
+    let mut world = World::new();
+    let asked = discovery_of(&neighbor());
+    world.arrives_on_link(NEIGHBOR_INSIDE, &asked).unwrap();
+    let peer = world.peer(&neighbor()).unwrap();
+    assert_eq!(peer.last_received, world.now);
+}
+
+#[test]
+fn c62_and_p09_one_answer_wherever_the_neighbor_seems_to_be() {
+    let mut world = World::new();
+    for port in 40_001..40_020 {
+        let from = format!("192.168.1.3:{port}");
+        let asked = discovery_of(&neighbor());
+        world.arrives_on_link(&from, &asked).unwrap();
+    }
+    assert_eq!(world.take_sent().len(), 1);
+}
+
+#[test]
+fn c40_and_c62_a_link_that_is_gone_proves_nothing() {
+    let mut world = World::new();
+    let asked = discovery_of(&neighbor());
+    world.arrives_on_link(NEIGHBOR_INSIDE, &asked).unwrap();
+    world.pass_seconds(3);
+    world.take_sent();
+    world.shared.network.attached.clear();
+    let answer = bubble(&neighbor(), &own(), &[]);
+    assert_eq!(
+        world.arrives(NEIGHBOR_INSIDE, &answer),
+        Err(DropReason::Mapping)
+    );
+    let _ = world.host_sends(&packet(&own(), &neighbor(), 1));
+    let to: Vec<_> = world.take_sent().iter().map(|one| one.to).collect();
+    assert!(!to.contains(&endpoint(NEIGHBOR_INSIDE)), "{to:?}");
+}

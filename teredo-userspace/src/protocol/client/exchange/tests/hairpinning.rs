@@ -113,3 +113,17 @@ fn x53_and_no_neighbor_steers_them_to_where_nobody_is() {
     malformed.extend([3, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(world.arrives(SERVER, &malformed), Err(DropReason::Trailer));
 }
+
+#[test]
+fn x50_not_to_a_peer_that_is_reached() {
+    let mut world = World::new();
+    world.trust_peer();
+    world.pass_seconds(25);
+    world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
+    world.pass(std::time::Duration::from_millis(4900));
+    assert!(world.trusts(&peer()));
+    let sent = world.take_sent();
+    let mut indirect = sent.iter().filter(|one| one.to == endpoint(PEER_SERVER));
+    let one = indirect.next().unwrap();
+    assert!(trailers(&one.payload).alternates.is_none());
+}

@@ -3,11 +3,13 @@
 mod discovery;
 mod hairpinning;
 mod harness;
+mod limits;
 mod load_reduction;
 mod native;
 mod port_preserving;
 mod properties;
 mod reception;
+mod relays;
 mod sequential;
 mod symmetric;
 mod transmission;

@@ -201,6 +201,11 @@ fn x35_another_mapping_at_the_random_port_closes_it_at_once() {
     assert!(!world.trusts(&peer()));
     assert!(!world.ports.contains(&port));
     assert!(is_asked_by_server(&mut world));
+    // no solicitation from a port that is closed.
+    world.pass_seconds(3);
+    world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
+    let sent = world.take_sent();
+    assert!(!sent.is_empty() && sent.iter().all(|one| one.from != port));
 }
 
 #[test]
@@ -247,6 +252,75 @@ fn x35_a_port_is_for_one_peer_alone() {
     );
 }
 
+/// Answers what keeps the peer at a port of its own; how often that came.
+fn answer_refreshes(world: &mut World, port: u16, seconds: u32) -> u32 {
+    let mut answer = Vec::new();
+    Trailer::NeighborAdvertisement.write(&mut answer);
+    let answer = bubble(&peer(), &own(), &answer);
+    let mut kept = 0;
+    for _ in 0..seconds {
+        world.pass_seconds(1);
+        for sent in world.take_sent() {
+            if sent.from == port {
+                assert!(trailers(&sent.payload).is_solicitation);
+                kept += 1;
+                world.arrives_at(port, endpoint(PEER), &answer).unwrap();
+            }
+        }
+    }
+    kept
+}
+
+#[test]
+fn x36_data_begin_the_count_anew() {
+    let (mut world, port) = at_own_port();
+    let first = answer_refreshes(&mut world, port, 10 * 25);
+    assert!((5..=10).contains(&first), "{first}");
+    world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
+    world.take_sent();
+    assert_eq!(answer_refreshes(&mut world, port, 40 * 25), 20);
+}
+
+#[test]
+fn x34_another_port_is_ignored_while_there_is_traffic() {
+    let mut world = World::new();
+    world.arrives(SERVER, &indirect(Some(1201))).unwrap();
+    world.trust_peer();
+    world.pass_seconds(29);
+    world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
+    world.pass_seconds(5);
+    assert!(!world.trusts(&peer()));
+    world.take_sent();
+    world.arrives(SERVER, &indirect(Some(1202))).unwrap();
+    world.pass_seconds(1);
+    let to: Vec<_> = world.take_sent().iter().map(|one| one.to).collect();
+    assert!(to.contains(&endpoint("8.0.0.1:1201")), "{to:?}");
+    assert!(!to.contains(&endpoint("8.0.0.1:1202")), "{to:?}");
+}
+
+#[test]
+fn x34_another_port_of_the_peer_costs_the_own_one() {
+    let mut world = preserving();
+    world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
+    let port = world.ports[0];
+    world.arrives(SERVER, &indirect(Some(1201))).unwrap();
+    world.pass_seconds(3);
+    assert_eq!(world.ports, [port]);
+    world.arrives(SERVER, &indirect(Some(1202))).unwrap();
+    assert!(!world.ports.contains(&port));
+}
+
+#[test]
+fn x32_a_port_that_was_not_answered_is_not_told_again() {
+    let mut world = preserving();
+    world.arrives(SERVER, &indirect(None)).unwrap();
+    let port = world.ports[0];
+    world.pass_seconds(9);
+    world.arrives(SERVER, &indirect(None)).unwrap();
+    assert_eq!(world.ports.len(), 1);
+    assert_ne!(world.ports[0], port);
+}
+
 #[test]
 fn x36_a_peer_at_a_random_port_is_kept_for_twenty_bubbles() {
     let mut world = preserving();
@@ -257,20 +331,7 @@ fn x36_a_peer_at_a_random_port_is_kept_for_twenty_bubbles() {
         .arrives_at(port, endpoint(PEER), &bubble(&peer(), &own(), &[]))
         .unwrap();
     world.take_sent();
-    let mut kept = 0;
-    for _ in 0..40 * 25 {
-        world.pass_seconds(1);
-        for sent in world.take_sent() {
-            if sent.from == port {
-                assert!(trailers(&sent.payload).is_solicitation);
-                kept += 1;
-                let mut answer = Vec::new();
-                Trailer::NeighborAdvertisement.write(&mut answer);
-                let answer = bubble(&peer(), &own(), &answer);
-                world.arrives_at(port, endpoint(PEER), &answer).unwrap();
-            }
-        }
-    }
+    let kept = answer_refreshes(&mut world, port, 40 * 25);
     assert_eq!(kept, 20);
     assert!(world.ports.is_empty(), "and then it is closed");
 }

@@ -7,7 +7,7 @@ use teredo_common::address::{Endpoint, server_link_local};
 use super::harness::*;
 use crate::{
     protocol::client::{DropReason, Nat},
-    wire::{encapsulation, ipv6::Header, router::Advertisement},
+    wire::{encapsulation, ipv6::Header, router::Advertisement, trailer::Trailer},
 };
 
 const SECONDARY: &str = "1.2.3.5:3544";
@@ -122,4 +122,39 @@ fn x40_not_for_other_nats_nor_without_what_it_needs() {
     let mut world = World::behind(Nat::Restricted, |_| ());
     world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
     assert!(world.ports.is_empty());
+}
+
+/// A client that tests which port its NAT gives, because the peer asked; and the port.
+fn asked() -> (World, u16) {
+    let mut world = World::behind(Nat::Symmetric, |_| ());
+    let mut nonce = Vec::new();
+    Trailer::Nonce([1; 4]).write(&mut nonce);
+    world
+        .arrives(SERVER, &bubble(&peer(), &own(), &nonce))
+        .unwrap();
+    let port = world.ports[0];
+    world.take_sent();
+    (world, port)
+}
+
+#[test]
+fn x41_the_plain_bubble_goes_to_a_peer_that_asked_too() {
+    let (mut world, _) = asked();
+    world.pass_seconds(3);
+    let sent = world.take_sent();
+    let plain = sent.iter().find(|one| one.to == endpoint(PEER_SERVER));
+    assert_eq!(trailers(&plain.unwrap().payload).random_port, None);
+}
+
+#[test]
+fn x40_an_answer_at_the_port_ends_the_test() {
+    let (mut world, port) = asked();
+    world
+        .arrives_at(port, endpoint(PEER), &bubble(&peer(), &own(), &[]))
+        .unwrap();
+    assert!(world.trusts(&peer()));
+    world.take_sent();
+    world.pass_seconds(3);
+    assert_eq!(world.take_sent(), []);
+    assert_eq!(world.ports, [port]);
 }

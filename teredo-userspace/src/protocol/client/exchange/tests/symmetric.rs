@@ -1,5 +1,7 @@
 //! Symmetric NAT support (RFC 6081 section 5.2): nonces.
 
+use std::time::Duration;
+
 use super::harness::*;
 use crate::{
     protocol::client::{Bubble, DropReason, Extensions, Identity, Nat, exchange::Way},
@@ -237,4 +239,93 @@ fn a_symmetric_client_sends_packets_only_when_its_peer_knows_whose_they_are() {
         (endpoint(PEER), bubble(&own(), &peer(), &with_nonce([7; 4])))
     );
     assert_eq!(sent.last().unwrap(), &(endpoint(PEER), data));
+}
+
+#[test]
+fn x16_wrong_guesses_count_anew_in_every_procedure() {
+    let mut world = World::new();
+    world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
+    for guess in 1..=8_u8 {
+        let wrong = bubble(&peer(), &own(), &with_nonce([guess, 0, 0, 0]));
+        assert_eq!(world.arrives(ELSEWHERE, &wrong), Err(DropReason::Mapping));
+    }
+    world.pass_seconds(400);
+    world.take_sent();
+    world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
+    let nonce = nonce_sent(&world.take_sent());
+    let right = bubble(&peer(), &own(), &with_nonce(nonce));
+    assert_eq!(world.arrives(ELSEWHERE, &right), Ok(None));
+}
+
+#[test]
+fn x14_the_last_nonce_but_one_may_be_under_way() {
+    let mut world = World::new();
+    world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
+    let nonce = nonce_sent(&world.take_sent());
+    world.pass_seconds(3);
+    assert_ne!(nonce_sent(&world.take_sent()), nonce);
+    let late = bubble(&peer(), &own(), &with_nonce(nonce));
+    assert_eq!(world.arrives(ELSEWHERE, &late), Ok(None));
+    assert!(world.trusts(&peer()));
+}
+
+/// A client behind a symmetric NAT that cannot predict ports, with a packet for the peer.
+fn waiting() -> World {
+    let mut world = World::behind(Nat::Symmetric, |config| {
+        config.extensions.sequential = false;
+    });
+    world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
+    world
+}
+
+#[test]
+fn x14_what_a_bubble_proves_counts_for_eight_seconds() {
+    for (seconds, counts) in [(3, true), (9, false)] {
+        let mut world = waiting();
+        world.arrives(PEER, &bubble(&peer(), &own(), &[])).unwrap();
+        assert!(!world.trusts(&peer()));
+        world.pass_seconds(seconds);
+        let asked = bubble(&peer(), &own(), &with_nonce([1; 4]));
+        world.arrives(SERVER, &asked).unwrap();
+        assert_eq!(world.trusts(&peer()), counts, "after {seconds} s");
+    }
+}
+
+#[test]
+fn x23_packets_wait_until_the_peer_says_that_it_was_reached() {
+    let mut world = waiting();
+    world.set_identity(Some(Identity {
+        upnp: true,
+        ..World::identity(Nat::Symmetric)
+    }));
+    let asked = bubble(&peer(), &own(), &with_nonce([1; 4]));
+    world.arrives(SERVER, &asked).unwrap();
+    world.pass(Duration::from_millis(2500));
+    world.take_sent();
+    world.arrives(PEER, &bubble(&peer(), &own(), &[])).unwrap();
+    assert!(!world.trusts(&peer()));
+    let sent = world.take_sent();
+    assert_eq!(sent.len(), 1);
+    let told = trailers(&sent[0].payload);
+    assert_eq!((told.nonce, told.is_solicitation), (Some([1; 4]), true));
+    let mut answer = Vec::new();
+    Trailer::NeighborAdvertisement.write(&mut answer);
+    let answer = bubble(&peer(), &own(), &answer);
+    world.arrives(PEER, &answer).unwrap();
+    assert!(world.trusts(&peer()));
+    assert_eq!(world.take_sent().len(), 1, "the packet");
+}
+
+#[test]
+fn x15_the_first_direct_bubble_is_answered_once() {
+    let mut world = World::new();
+    let asked = bubble(&peer(), &own(), &with_nonce([1; 4]));
+    world.arrives(SERVER, &asked).unwrap();
+    world.take_sent();
+    let greeting = bubble(&peer(), &own(), &[]);
+    world.arrives(PEER, &greeting).unwrap();
+    let to: Vec<_> = world.take_sent().iter().map(|one| one.to).collect();
+    assert_eq!(to, [endpoint(PEER)]);
+    world.arrives(PEER, &greeting).unwrap();
+    assert_eq!(world.take_sent(), []);
 }
