@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::harness::*;
 use crate::{
     protocol::client::{Attached, Bubble, DropReason, Identity, Nat, exchange::Way},
-    wire::bubble as bubbles,
+    wire::{bubble as bubbles, encapsulation},
 };
 
 /// A client behind the same NAT, and where it is on the link.
@@ -316,4 +316,34 @@ fn c40_and_c62_a_link_that_is_gone_proves_nothing() {
     let _ = world.host_sends(&packet(&own(), &neighbor(), 1));
     let to: Vec<_> = world.take_sent().iter().map(|one| one.to).collect();
     assert!(!to.contains(&endpoint(NEIGHBOR_INSIDE)), "{to:?}");
+}
+
+#[test]
+fn c61_a_neighbor_is_one_of_the_interface_that_it_came_by() {
+    let mut world = World::new();
+    let payload = discovery_of(&neighbor());
+    let parts = encapsulation::parse(&payload).unwrap();
+    let other = "192.168.7.2".parse().unwrap();
+    let from = endpoint(NEIGHBOR_INSIDE);
+    let result = world
+        .exchange
+        .handle_discovery(&mut world.shared, world.now, other, from, &parts);
+    assert_eq!(result, Err(DropReason::DiscoverySource));
+}
+
+#[test]
+fn x23_a_neighbor_is_reached_on_the_link() {
+    let mut world = World::new();
+    world.set_identity(Some(Identity {
+        upnp: true,
+        ..World::identity(Nat::Symmetric)
+    }));
+    world.pass_seconds(3);
+    let asked = discovery_of(&neighbor());
+    world.arrives_on_link(NEIGHBOR_INSIDE, &asked).unwrap();
+    let answer = bubble(&neighbor(), &own(), &[]);
+    world.arrives(NEIGHBOR_INSIDE, &answer).unwrap();
+    let data = packet(&own(), &neighbor(), 1);
+    let way = Way::Send(PORT, endpoint(NEIGHBOR_INSIDE), data.len());
+    assert_eq!(world.host_sends(&data), Ok(way));
 }

@@ -80,3 +80,16 @@ fn p12_a_steady_sender_asks_in_time_and_nothing_waits() {
     }
     assert_eq!(world.bubbles(Bubble::SentDirect), 4);
 }
+
+#[test]
+fn p12_a_sender_that_paused_just_now_asks_in_time() {
+    for (seconds, is_asked) in [(10, false), (22, true)] {
+        let mut world = World::new();
+        world.trust_peer();
+        world.pass_seconds(seconds);
+        world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
+        world.take_sent();
+        world.pass_seconds(26 - seconds);
+        assert_eq!(!world.take_sent().is_empty(), is_asked, "{seconds}");
+    }
+}
