@@ -165,6 +165,24 @@ impl Exchange {
             .is_some_and(|own| own.nat == Nat::Symmetric && own.upnp)
     }
 
+    /// Whether a peer at `from` sees this client elsewhere than where its address says: behind a
+    /// symmetric NAT, or inside of the one that both are behind. Packets that come before a bubble
+    /// would be nobody's there.
+    fn is_elsewhere_for(
+        &self,
+        shared: &Shared,
+        now: Instant,
+        index: PeerIndex,
+        from: Endpoint,
+    ) -> bool {
+        let state = &self.peers[index].state;
+        let is_symmetric = self.identity.is_some_and(|own| own.nat == Nat::Symmetric);
+        let is_inside =
+            state.local(now) != Some(from) && self.may_be_alternate(shared, index, from);
+        let is_embedded = from == embedded_mapping(&self.peers[index].address);
+        shared.config.extensions.symmetric && (is_symmetric || is_inside && !is_embedded)
+    }
+
     /// Tells a peer that cannot know this client's mapping where it is, by its nonce, and asks for
     /// a sign that this arrived.
     fn recognise(
@@ -221,8 +239,7 @@ impl Exchange {
             }
         };
         shared.statistics.count_bubble(Bubble::ReceivedDirect);
-        let is_symmetric = shared.config.extensions.symmetric
-            && self.identity.is_some_and(|own| own.nat == Nat::Symmetric);
+        let is_elsewhere = self.is_elsewhere_for(shared, now, index, from);
         let peer = &self.peers[index];
         let is_news = !peer.is_usable(now, LIFETIME);
         // the first bubble decides at which port the peer is.
@@ -232,7 +249,7 @@ impl Exchange {
         };
         let queue = peer.pending.as_ref().map(|pending| &pending.queue);
         let is_waiting = queue.is_some_and(|queue| !queue.is_empty());
-        if is_news && is_symmetric && is_waiting && !peer.state.is_known {
+        if is_news && is_elsewhere && is_waiting && !peer.state.is_known {
             if peer.state.nonces.received == [0; 4] {
                 self.peers[index].state.proved = Some((to, from, now));
                 return Ok(());
