@@ -31,16 +31,17 @@ const RELAYS: [Kind; 5] = [
     Kind::Firewall,
 ];
 
+/// With a background of its own: a page may be dark where the reader's system is light.
 const STYLE: &str = "
 text { font: 13px system-ui, sans-serif; fill: #1f2328; }
 .title { font-size: 16px; font-weight: 600; }
 .note { fill: #59636e; }
 .cell text, .column { text-anchor: middle; }
-rect { stroke: #ffffff; stroke-width: 2; }
+rect { stroke: #ffffff; stroke-width: 2; } .paper { fill: #ffffff; }
 .basic rect { fill: #b7e4c7; } .extended rect { fill: #cfe3ff; }
 .none rect { fill: #f8d3d3; } .silence rect { fill: #f3b8b8; }
 @media (prefers-color-scheme: dark) {
-text { fill: #e6edf3; } .note { fill: #9198a1; } rect { stroke: #0d1117; }
+text { fill: #e6edf3; } .note { fill: #9198a1; } rect { stroke: #0d1117; } .paper { fill: #0d1117; }
 .basic rect { fill: #1f5c3a; } .extended rect { fill: #1f4a80; }
 .none rect { fill: #6b2630; } .silence rect { fill: #8a2f3b; }
 }
@@ -94,7 +95,8 @@ pub fn draw() -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {top}\" \
          width=\"{width}\" height=\"{top}\" role=\"img\">\n<title>Who reaches whom through which \
-         NATs</title>\n<style>{STYLE}</style>\n{body}</svg>\n"
+         NATs</title>\n<style>{STYLE}</style>\n<rect class=\"paper\" width=\"{width}\" \
+         height=\"{top}\"/>\n{body}</svg>\n"
     )
 }
 
