@@ -305,13 +305,12 @@ impl Client {
         from: Endpoint,
         payload: &[u8],
     ) -> Result<Option<Range<usize>>, DropReason> {
-        let parts = self.parse(from, payload)?;
+        let (parts, header) = self.parse(from, payload)?;
         let (shared, qualification) = (&mut self.shared, &mut self.qualification);
         if qualification.secondary_port() == Some(to) {
             qualification.handle_secondary(shared, now, from, &parts)?;
             return Ok(None);
         }
-        let header = Header::parse(parts.packet).map_err(|_| DropReason::Malformed)?;
         if to == shared.config.port && router::is_advertisement(header, parts.packet) {
             qualification.handle_advertisement(shared, now, from, &parts)?;
             return Ok(None);
@@ -323,12 +322,13 @@ impl Client {
         Ok(length.map(|length| start..start + length))
     }
 
-    /// The parts of a datagram that is well-formed and not this host's own (C-30).
+    /// The parts of a datagram that is well-formed and not this host's own (C-30), and the header of
+    /// its packet.
     fn parse<'p>(
         &self,
         from: Endpoint,
         payload: &'p [u8],
-    ) -> Result<Encapsulation<'p>, DropReason> {
+    ) -> Result<(Encapsulation<'p>, Header<'p>), DropReason> {
         if self.shared.own_ipv4.contains(from.address) {
             return Err(DropReason::OwnSource);
         }
@@ -340,7 +340,7 @@ impl Client {
         if header.source() == header.destination() {
             return Err(DropReason::SameAddresses);
         }
-        Ok(parts)
+        Ok((parts, header))
     }
 
     /// Takes the payload of a datagram that arrived at 224.0.0.253, port 3544, by the interface
@@ -352,7 +352,7 @@ impl Client {
         from: Endpoint,
         payload: &[u8],
     ) {
-        let taken = self.parse(from, payload).and_then(|parts| {
+        let taken = self.parse(from, payload).and_then(|(parts, _)| {
             self.exchange
                 .handle_discovery(&mut self.shared, now, interface, from, &parts)
         });

@@ -10,45 +10,30 @@ use crate::lab::{
     teredo::{Config, Teredo},
 };
 
+/// One of two programs for the same role, running.
+#[derive(Debug)]
+pub enum Either<Theirs> {
+    /// Ours.
+    Teredo(Box<Teredo>),
+    /// Miredo's.
+    Miredo(Theirs),
+}
+
+impl<Theirs> Either<Theirs> {
+    /// Ours, if it is.
+    #[must_use]
+    pub fn teredo(&self) -> Option<&Teredo> {
+        match self {
+            Self::Teredo(teredo) => Some(teredo),
+            Self::Miredo(_) => None,
+        }
+    }
+}
+
 /// A server that runs.
-#[derive(Debug)]
-pub enum Server {
-    /// Ours.
-    Teredo(Box<Teredo>),
-    /// Miredo's.
-    Miredo(miredo::Server),
-}
-
-impl Server {
-    /// Ours, if it is.
-    #[must_use]
-    pub fn teredo(&self) -> Option<&Teredo> {
-        match self {
-            Self::Teredo(teredo) => Some(teredo),
-            Self::Miredo(_) => None,
-        }
-    }
-}
-
+pub type Server = Either<miredo::Server>;
 /// A relay that runs.
-#[derive(Debug)]
-pub enum Relay {
-    /// Ours.
-    Teredo(Box<Teredo>),
-    /// Miredo's.
-    Miredo(miredo::Relay),
-}
-
-impl Relay {
-    /// Ours, if it is.
-    #[must_use]
-    pub fn teredo(&self) -> Option<&Teredo> {
-        match self {
-            Self::Teredo(teredo) => Some(teredo),
-            Self::Miredo(_) => None,
-        }
-    }
-}
+pub type Relay = Either<miredo::Relay>;
 
 /// A client that runs and was qualified.
 #[derive(Debug)]
