@@ -27,7 +27,7 @@ const HEADERS: usize = OUTER + IPV6_HEADER;
 /// being addressed to the relay come first.
 #[inline(always)]
 pub fn decapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
-    let outer = frame.at::<OUTER>(0).ok_or(Verdict::DecapNotOurs)?;
+    let outer = frame.first::<OUTER>().ok_or(Verdict::DecapNotOurs)?;
     let relay = settings::relay();
     if outer.read::<u8, 23>() != UDP || outer.read::<u32, 30>() != settings::relay_address() {
         return Err(Verdict::DecapNotOurs);
@@ -60,12 +60,12 @@ pub fn decapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
         return Err(Verdict::DecapOwnSource);
     }
 
-    let head = frame.at::<HEADERS>(0).ok_or(Verdict::DecapLength)?;
+    let head = frame.first::<HEADERS>().ok_or(Verdict::DecapLength)?;
     if head.read::<u8, 42>() >> 4 != 6 {
         return Err(Verdict::DecapNotIpv6);
     }
-    let payload = u16::from_be(head.read::<u16, 46>());
-    if usize::from(payload) + UDP_HEADER + IPV6_HEADER != datagram {
+    let payload = head.number::<46>();
+    if payload + UDP_HEADER + IPV6_HEADER != datagram {
         return Err(Verdict::DecapTrailers);
     }
     let next_header = head.read::<u8, 48>();
@@ -107,13 +107,13 @@ pub fn decapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
         };
         let proof = encapsulation(client, relay, &[a, b, c, d, e, f, g, h]);
         if u16::from_ne_bytes(proof) != checksum
-            || !transport::covers_payload(frame, HEADERS, next_header, payload)
+            || !transport::covers_payload(frame.skip::<HEADERS>(), next_header, payload)
         {
             return Err(Verdict::DecapChecksum);
         }
     }
     let hop = route::to_ipv6(context, source, destination, now).ok_or(Verdict::DecapNextHop)?;
-    if u32::from(payload) + IPV6_HEADER as u32 > hop.mtu {
+    if (payload + IPV6_HEADER) as u32 > hop.mtu {
         return Err(Verdict::DecapTooBig);
     }
 
@@ -124,7 +124,7 @@ pub fn decapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
         return Err(Verdict::DecapAborted);
     }
     let head = Frame::of(context)
-        .at::<{ ETHERNET_HEADER + IPV6_HEADER }>(0)
+        .first::<{ ETHERNET_HEADER + IPV6_HEADER }>()
         .ok_or(Verdict::DecapAborted)?;
     hop.write_ethernet(head, ETHERTYPE_IPV6);
     head.write::<u8, { ETHERNET_HEADER + 7 }>(hop_limit - 1);
@@ -136,7 +136,7 @@ pub fn decapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
 /// fragment, too.
 #[inline(always)]
 fn is_extended(frame: Frame, next_header: u8) -> bool {
-    let behind = match frame.at::<1>(HEADERS) {
+    let behind = match frame.skip::<HEADERS>().first::<1>() {
         Some(fragment) if next_header == FRAGMENT => fragment.read::<u8, 0>(),
         _ => next_header,
     };

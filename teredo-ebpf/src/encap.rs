@@ -27,12 +27,12 @@ const WRITTEN: usize = ETHERNET_HEADER + ENCAPSULATION + 8;
 /// for being a Teredo client's comes first.
 #[inline(always)]
 pub fn encapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
-    let head = frame.at::<HEADERS>(0).ok_or(Verdict::EncapLength)?;
+    let head = frame.first::<HEADERS>().ok_or(Verdict::EncapLength)?;
     if head.read::<u32, 38>() != settings::prefix() {
         return Err(Verdict::EncapNotOurs);
     }
-    let payload = u16::from_be(head.read::<u16, 18>());
-    let padding = frame.length().wrapping_sub(HEADERS + usize::from(payload));
+    let payload = head.number::<18>();
+    let padding = frame.length().wrapping_sub(HEADERS + payload);
     if head.read::<u8, 14>() >> 4 != 6 || (padding as isize) < 0 {
         return Err(Verdict::EncapLength);
     }
@@ -54,7 +54,7 @@ pub fn encapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
     if hop_limit <= 1 {
         return Err(Verdict::EncapHopLimit);
     }
-    let length = u32::from(payload) + IPV6_HEADER as u32;
+    let length = (payload + IPV6_HEADER) as u32;
     if length > settings::mtu() {
         return Err(Verdict::EncapTooBig);
     }
@@ -65,7 +65,7 @@ pub fn encapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
     let first = [a, b, c, d, e, f, g, hop_limit - 1];
     let checksum = if settings::has(Settings::ALWAYS_ZERO_CHECKSUM) {
         [0, 0]
-    } else if transport::covers_payload(frame, HEADERS, next_header, payload) {
+    } else if transport::covers_payload(frame.skip::<HEADERS>(), next_header, payload) {
         encapsulation(relay, mapped, &first)
     } else if settings::has(Settings::ALLOW_ZERO_CHECKSUM) {
         [0, 0]
@@ -86,7 +86,7 @@ pub fn encapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
         return Err(Verdict::EncapAborted);
     }
     let head = Frame::of(context)
-        .at::<WRITTEN>(0)
+        .first::<WRITTEN>()
         .ok_or(Verdict::EncapAborted)?;
     hop.write_ethernet(head, ETHERTYPE_IPV4);
     let datagram = length as u16 + UDP_HEADER as u16;

@@ -59,7 +59,7 @@ fn teredo(context: XdpContext) -> u32 {
 /// reason why it was not.
 #[inline(always)]
 fn translate(context: &XdpContext, frame: Frame) -> Result<(Verdict, u32), Verdict> {
-    let ethernet = frame.at::<14>(0).ok_or(Verdict::NotIp)?;
+    let ethernet = frame.first::<14>().ok_or(Verdict::NotIp)?;
     let ethertype = ethernet.read::<u16, 12>();
     if ethertype != IPV4 && ethertype != IPV6 {
         return Err(Verdict::NotIp);

@@ -40,8 +40,8 @@ pub fn is_header_valid(outer: Octets<OUTER>) -> bool {
 /// each other.
 #[inline(always)]
 pub fn lengths(frame: Frame, outer: Octets<OUTER>) -> Option<(usize, usize)> {
-    let total = usize::from(u16::from_be(outer.read::<u16, 16>()));
-    let datagram = usize::from(u16::from_be(outer.read::<u16, 38>()));
+    let total = outer.number::<16>();
+    let datagram = outer.number::<38>();
     let padding = frame.length().wrapping_sub(ETHERNET_HEADER + total);
     let fits = (padding as isize) >= 0 && datagram + (ENCAPSULATION - UDP_HEADER) == total;
     fits.then_some((datagram, padding))

@@ -1,8 +1,17 @@
-//! The frame: one bounds check, and one way to touch what it proved to be there.
+//! The frame: one bounds check, and one way to read and write the octets that it covers.
+//!
+//! The verifiers of most kernels in use know nothing about the result of a byte swap, and follow only
+//! comparisons of pointers, not of lengths. So that they can prove every access, whatever the
+//! compiler makes of the code:
+//!
+//! - A position in a frame is a type parameter. No number from a frame is added to a pointer.
+//! - The length of a frame is opaque to the compiler. It cannot turn arithmetic on lengths into
+//!   arithmetic on pointers, and cannot conclude from lengths that a bounds check is not needed.
+//! - A number from a frame is bounded by an instruction of its own.
 
 use aya_ebpf::{EbpfContext as _, helpers, programs::XdpContext};
 
-/// The octets of a frame, from the Ethernet header to its end.
+/// The octets of a frame, from the Ethernet header or a later position to its end.
 #[derive(Clone, Copy)]
 pub struct Frame {
     start: usize,
@@ -10,8 +19,8 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The frame as it is now. Any change of its size makes the value useless, which the verifier
-    /// watches over.
+    /// Returns the frame as it is now. A change of its size invalidates the value, and the verifier
+    /// refuses any later use.
     #[inline(always)]
     pub fn of(context: &XdpContext) -> Self {
         Self {
@@ -20,17 +29,25 @@ impl Frame {
         }
     }
 
-    /// Octets in the frame.
+    /// Returns the number of octets in the frame.
     #[inline(always)]
     pub fn length(self) -> usize {
-        self.end - self.start
+        opaque(self.end - self.start)
     }
 
-    /// `N` octets from `offset` on, if the frame has them.
+    /// Returns the frame without its first `N` octets, which need not exist.
     #[inline(always)]
-    pub fn at<const N: usize>(self, offset: usize) -> Option<Octets<N>> {
-        let start = self.start + offset;
-        (start + N <= self.end).then_some(Octets(start as *mut u8))
+    pub fn skip<const N: usize>(self) -> Self {
+        Self {
+            start: self.start + N,
+            end: self.end,
+        }
+    }
+
+    /// Returns the first `N` octets, if the frame has as many.
+    #[inline(always)]
+    pub fn first<const N: usize>(self) -> Option<Octets<N>> {
+        (self.start + N <= self.end).then_some(Octets(self.start as *mut u8))
     }
 }
 
@@ -39,38 +56,88 @@ impl Frame {
 pub struct Octets<const N: usize>(*mut u8);
 
 impl<const N: usize> Octets<N> {
-    /// The number at offset `AT`, in the order of the octets in the frame: network byte order for
-    /// whoever wants its value.
+    /// Returns the word at offset `AT` as it lies in memory, which is network byte order.
     #[inline(always)]
     pub fn read<T: Word, const AT: usize>(self) -> T {
         const { assert!(AT + size_of::<T>() <= N) }
-        // SAFETY: `Frame::at` compared these octets with the end of the frame, and the verifier
+        // SAFETY: `Frame::first` compared these octets with the end of the frame, and the verifier
         // refuses a pointer from before a change of the frame's size. Every bit pattern is a
         // `Word`. A load of any size is one BPF instruction whatever the address; the verifier
         // checks the alignment on machines that need it.
         unsafe { self.0.add(AT).cast::<T>().read() }
     }
 
-    /// Replaces the number at offset `AT`.
+    /// Returns the value of the 16-bit number at offset `AT`.
+    #[inline(always)]
+    pub fn number<const AT: usize>(self) -> usize {
+        value_of(self.read::<u16, AT>())
+    }
+
+    /// Replaces the word at offset `AT`.
     #[inline(always)]
     pub fn write<T: Word, const AT: usize>(self, value: T) {
         const { assert!(AT + size_of::<T>() <= N) }
-        // SAFETY: as in `read`; this CPU alone has the frame.
+        // SAFETY: as in `read`; no other CPU has this frame.
         unsafe { self.0.add(AT).cast::<T>().write(value) }
     }
 
-    /// The IPv6 address at offset `AT` as four words, for comparisons without a loop over octets.
+    /// Returns the `M` octets from offset `AT` on.
+    #[inline(always)]
+    pub fn part<const AT: usize, const M: usize>(self) -> Octets<M> {
+        const { assert!(AT + M <= N) }
+        Octets(self.0.wrapping_add(AT))
+    }
+
+    /// Returns the IPv6 address at offset `AT` as four words, for comparisons without a loop over
+    /// octets.
     #[inline(always)]
     pub fn words<const AT: usize>(self) -> [u32; 4] {
-        const { assert!(AT + 16 <= N) }
-        let at = Octets::<16>(self.0.wrapping_add(AT));
+        let address = self.part::<AT, 16>();
         [
-            at.read::<u32, 0>(),
-            at.read::<u32, 4>(),
-            at.read::<u32, 8>(),
-            at.read::<u32, 12>(),
+            address.read::<u32, 0>(),
+            address.read::<u32, 4>(),
+            address.read::<u32, 8>(),
+            address.read::<u32, 12>(),
         ]
     }
+}
+
+/// Returns the value without the compiler's knowledge of how it was computed.
+#[inline(always)]
+fn opaque(value: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    let value = {
+        let mut value = value;
+        // SAFETY: no instruction at all.
+        unsafe {
+            core::arch::asm!("/* {0} */", inlateout(reg) value, options(pure, nomem, nostack));
+        }
+        value
+    };
+    value
+}
+
+/// Returns the value of a 16-bit number in network byte order.
+#[inline(always)]
+fn value_of(word: u16) -> usize {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut value = usize::from(word);
+        // SAFETY: arithmetic on a register. The second instruction proves the assertion, and tells
+        // the verifier.
+        unsafe {
+            core::arch::asm!(
+                "{0} = be16 {0}",
+                "{0} &= 65535",
+                inlateout(reg) value,
+                options(pure, nomem, nostack),
+            );
+            core::hint::assert_unchecked(value <= u16::MAX as usize);
+        }
+        value
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    usize::from(u16::from_be(word))
 }
 
 /// Unsigned numbers that one instruction loads or stores.

@@ -4,17 +4,17 @@ use teredo_common::wire::{ICMPV6, TCP, UDP};
 
 use crate::packet::Frame;
 
-/// Whether the transport at `offset` has a checksum over all of the `payload` octets after the IPv6
+/// Whether the transport, which starts at `transport`, has a checksum over all of the `payload` octets after the IPv6
 /// header, which is what the outer checksum in constant time builds on.
 ///
 /// UDP may have none, and covers what its own length says, which options after the data exceed.
 #[inline(always)]
-pub fn covers_payload(frame: Frame, offset: usize, next_header: u8, payload: u16) -> bool {
+pub fn covers_payload(transport: Frame, next_header: u8, payload: usize) -> bool {
     match next_header {
         TCP => payload >= 20,
         ICMPV6 => payload >= 8,
-        UDP => match frame.at::<8>(offset) {
-            Some(udp) => udp.read::<u16, 4>() == payload.to_be() && udp.read::<u16, 6>() != 0,
+        UDP => match transport.first::<8>() {
+            Some(udp) => udp.number::<4>() == payload && udp.read::<u16, 6>() != 0,
             None => false,
         },
         _ => false,

@@ -50,7 +50,8 @@ impl Recipient {
         if AUTHENTICATION != 0 {
             let header = request
                 .frame
-                .at::<NONCE_ONLY_LENGTH>(OUTER)
+                .skip::<OUTER>()
+                .first::<NONCE_ONLY_LENGTH>()
                 .ok_or(Verdict::RespondMalformed)?;
             nonce = header.read::<u64, 4>();
             confirmation = header.read::<u8, 12>();
@@ -108,12 +109,12 @@ pub fn send<const AUTHENTICATION: usize>(
 #[inline(always)]
 fn write<const AUTHENTICATION: usize>(frame: Frame, from: u32, to: Recipient) -> Option<()> {
     const PLAIN: usize = ORIGIN_INDICATION_LENGTH + Advertisement::PLAIN as usize;
-    let start = OUTER + AUTHENTICATION;
     let length = server::advertisement_length();
     let origin = to.mapped.origin_indication();
     let first = server::advertisement_word::<0>();
 
-    let packet = frame.at::<PLAIN>(start)?;
+    let payload = frame.skip::<OUTER>().skip::<AUTHENTICATION>();
+    let packet = payload.first::<PLAIN>()?;
     packet.write::<u64, 0>(u64::from_ne_bytes(origin));
     packet.write::<u64, 8>(first);
     packet.write::<u64, 16>(server::advertisement_word::<1>());
@@ -127,7 +128,7 @@ fn write<const AUTHENTICATION: usize>(frame: Frame, from: u32, to: Recipient) ->
     packet.write::<u64, 80>(server::advertisement_word::<9>());
     packet.write::<u64, 88>(server::advertisement_word::<10>());
     if length == Advertisement::WITH_MTU as usize {
-        let option = frame.at::<8>(start + PLAIN)?;
+        let option = payload.skip::<PLAIN>().first::<8>()?;
         option.write::<u64, 0>(server::advertisement_word::<11>());
     }
     let sum = Sum::ZERO.add_2(server::advertisement_sum());
@@ -135,12 +136,12 @@ fn write<const AUTHENTICATION: usize>(frame: Frame, from: u32, to: Recipient) ->
     packet.write::<u16, 50>(u16::from_ne_bytes(checksum));
 
     if AUTHENTICATION != 0 {
-        let header = frame.at::<NONCE_ONLY_LENGTH>(OUTER)?;
+        let header = frame.skip::<OUTER>().first::<NONCE_ONLY_LENGTH>()?;
         header.write::<u32, 0>(NONCE_ONLY);
         header.write::<u64, 4>(to.nonce);
         header.write::<u8, 12>(VALID);
     }
-    let head = frame.at::<OUTER>(0)?;
+    let head = frame.first::<OUTER>()?;
     to.way.write_ethernet(head, ETHERTYPE_IPV4);
     let rest = packet_sum(first, length - IPV6_HEADER).add_8(origin);
     let payload = to.payload_sum::<AUTHENTICATION>(VALID, rest);

@@ -69,7 +69,7 @@ pub fn forward(
         return Err(Verdict::RespondHeadroom);
     }
     let frame = Frame::of(context)
-        .at::<{ OUTER + PAYLOAD }>(0)
+        .first::<{ OUTER + PAYLOAD }>()
         .ok_or(Verdict::RespondAborted)?;
     let length = (UDP_HEADER + PAYLOAD) as u16;
     let checksum = outer::udp_sum(from, to, length)

@@ -31,7 +31,7 @@ pub fn respond(context: &XdpContext, frame: Frame) -> Option<Result<(Verdict, u3
     if !server::is_there() {
         return None;
     }
-    let outer = frame.at::<OUTER>(0)?;
+    let outer = frame.first::<OUTER>()?;
     if !request::is_for_server(outer) {
         return None;
     }
@@ -44,11 +44,11 @@ pub fn respond(context: &XdpContext, frame: Frame) -> Option<Result<(Verdict, u3
 
 #[inline(always)]
 fn answer(context: &XdpContext, request: Request) -> Result<Option<(Verdict, u32)>, Verdict> {
-    let Some(start) = request.frame.at::<4>(OUTER) else {
+    let Some(start) = request.frame.skip::<OUTER>().first::<4>() else {
         return Err(Verdict::RespondMalformed);
     };
     if start.read::<u32, 0>() == NONCE_ONLY {
-        let head = request.head(NONCE_ONLY_LENGTH)?;
+        let head = request.head::<NONCE_ONLY_LENGTH>()?;
         if head.next_header() != ICMPV6 {
             return Err(Verdict::RespondUnexpectedHeader);
         }
@@ -63,7 +63,7 @@ fn answer(context: &XdpContext, request: Request) -> Result<Option<(Verdict, u32
     if start.read::<u16, 0>() == 0 {
         return Err(Verdict::RespondUnexpectedHeader);
     }
-    let head = request.head(0)?;
+    let head = request.head::<0>()?;
     if head.next_header() == ICMPV6 && head.is_to_all_routers() {
         return solicitation::answer::<0>(context, request, head).map(Some);
     }

@@ -74,15 +74,17 @@ impl Request {
         })
     }
 
-    /// The IPv6 header after `offset` octets of payload.
+    /// The IPv6 header after `OFFSET` octets of payload.
     #[inline(always)]
-    pub fn head(self, offset: usize) -> Result<Head, Verdict> {
+    pub fn head<const OFFSET: usize>(self) -> Result<Head, Verdict> {
         let octets = self
             .frame
-            .at::<IPV6_HEADER>(OUTER + offset)
+            .skip::<OUTER>()
+            .skip::<OFFSET>()
+            .first::<IPV6_HEADER>()
             .ok_or(Verdict::RespondMalformed)?;
         let head = Head { octets };
-        let needed = offset + IPV6_HEADER + head.payload_length();
+        let needed = OFFSET + IPV6_HEADER + head.payload_length();
         if octets.read::<u8, 0>() >> 4 != 6 || needed > self.length {
             return Err(Verdict::RespondMalformed);
         }
@@ -170,7 +172,7 @@ impl Head {
     /// Octets after the header.
     #[inline(always)]
     pub fn payload_length(self) -> usize {
-        usize::from(u16::from_be(self.octets.read::<u16, 4>()))
+        self.octets.number::<4>()
     }
 
     /// What comes after the header.

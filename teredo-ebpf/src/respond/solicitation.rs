@@ -33,9 +33,12 @@ pub fn answer<const AUTHENTICATION: usize>(
     if (length != PLAIN && length != WITH_OPTION) || !request.ends_with(head, AUTHENTICATION) {
         return Err(Verdict::RespondIcmpv6);
     }
-    let start = OUTER + AUTHENTICATION + IPV6_HEADER;
-    let frame = request.frame;
-    let message = frame.at::<PLAIN>(start).ok_or(Verdict::RespondMalformed)?;
+    let icmpv6 = request
+        .frame
+        .skip::<OUTER>()
+        .skip::<AUTHENTICATION>()
+        .skip::<IPV6_HEADER>();
+    let message = icmpv6.first::<PLAIN>().ok_or(Verdict::RespondMalformed)?;
     if message.read::<u8, 0>() != ROUTER_SOLICITATION || !is_link_local(head.source()[0]) {
         return Err(Verdict::RespondIcmpv6);
     }
@@ -51,8 +54,9 @@ pub fn answer<const AUTHENTICATION: usize>(
         if length > server::icmpv6_payload() {
             return Err(Verdict::RespondIcmpv6);
         }
-        let options = frame
-            .at::<{ WITH_OPTION - PLAIN }>(start + PLAIN)
+        let options = icmpv6
+            .skip::<PLAIN>()
+            .first::<{ WITH_OPTION - PLAIN }>()
             .ok_or(Verdict::RespondMalformed)?;
         if !are_valid(options) {
             return Err(Verdict::RespondInvalidSolicitation);
