@@ -15,7 +15,7 @@ use teredo_tests::fixture::{
         IP, address, datagram, echo, endpoint, ethernet, fix_header_checksum, fix_udp_checksum,
         hex, ipv6, tcp, udp,
     },
-    relay,
+    relay, wait_for_stale_stamps,
 };
 
 const CLIENT: &str = "2001:0:102:304:0:efff:f6ff:fffe";
@@ -416,6 +416,7 @@ fn d1_10_and_11_what_always_goes_up() -> Result<()> {
 
 #[test]
 fn d1_12_to_14_who_sent_it() -> Result<()> {
+    wait_for_stale_stamps()?;
     let mut fixture = fixture(&Setup::default())?;
     let insert = |fixture: &mut Fixture, last: u16, peer: Peer| -> Result<Ipv6Addr> {
         let mut octets = address(CLIENT).octets();

@@ -13,7 +13,7 @@ use teredo_common::{
 use teredo_tests::fixture::{
     Fixture, HOST, LAN, Port, ROUTER, ROUTER_V6, SHORTEST, Setup, WAN, now,
     packet::{IP, address, datagram, echo, endpoint, ethernet, ipv6, tcp, udp},
-    relay,
+    relay, wait_for_stale_stamps,
 };
 
 const CLIENT: &str = "2001:0:102:304:0:efff:f6ff:fffe";
@@ -268,6 +268,7 @@ fn d2_04_what_always_goes_up() -> Result<()> {
 
 #[test]
 fn d2_05_who_gets_it() -> Result<()> {
+    wait_for_stale_stamps()?;
     let mut fixture = fixture(&Setup::default())?;
     let peer = |flags: u16| -> Ipv6Addr {
         let mut octets = address(CLIENT).octets();

@@ -34,27 +34,32 @@ fn to_client() -> Vec<u8> {
 
 fn fixture(last_received: Instant, last_sent: Instant) -> Result<Fixture> {
     let mut fixture = Fixture::new(&Setup::default())?;
+    insert(&mut fixture, last_received, last_sent)?;
+    Ok(fixture)
+}
+
+fn insert(fixture: &mut Fixture, last_received: Instant, last_sent: Instant) -> Result<()> {
     let peer = Peer {
         mapped: endpoint("9.0.0.1:4096"),
         flags: Peer::TRUSTED,
         last_received,
         last_sent,
     };
-    fixture.insert(address(CLIENT), peer)?;
-    Ok(fixture)
+    fixture.insert(address(CLIENT), peer)
 }
 
 fn verdict(fixture: &mut Fixture, port: Port, frame: &[u8]) -> Result<Verdict> {
     Ok(fixture.run(port, frame)?.verdict)
 }
 
-/// Does `work` until it takes less than the second for which the program remembers.
-fn at_once<T>(mut work: impl FnMut() -> Result<T>) -> Result<T> {
+/// Does `work` on a new fixture until it takes less than the second for which the program remembers.
+fn at_once<T>(mut work: impl FnMut(&mut Fixture) -> Result<T>) -> Result<(Fixture, T)> {
     loop {
+        let mut fixture = fixture(now(), now())?;
         let start = Clock::now();
-        let result = work()?;
+        let result = work(&mut fixture)?;
         if start.elapsed() < SECOND * 9 / 10 {
-            return Ok(result);
+            return Ok((fixture, result));
         }
     }
 }
@@ -81,16 +86,16 @@ fn stamps_move_when_they_are_a_second_old() -> Result<()> {
 
 #[test]
 fn young_stamps_stay() -> Result<()> {
-    let (given, kept) = at_once(|| {
+    let (_, (given, kept)) = at_once(|fixture| {
         let given = (now(), now());
-        let mut fixture = fixture(given.0, given.1)?;
+        insert(fixture, given.0, given.1)?;
         for _ in 0..3 {
-            let received = verdict(&mut fixture, Port::Wan, &from_client())?;
+            let received = verdict(fixture, Port::Wan, &from_client())?;
             assert_eq!(received, DecapForwarded);
-            let sent = verdict(&mut fixture, Port::Lan, &to_client())?;
+            let sent = verdict(fixture, Port::Lan, &to_client())?;
             assert_eq!(sent, EncapForwarded);
         }
-        Ok((given, stamps(&fixture)?))
+        Ok((given, stamps(fixture)?))
     })?;
     assert_eq!(kept, given);
     Ok(())
@@ -125,24 +130,23 @@ fn follows(
     after: impl Fn(&mut Fixture) -> Result<()>,
 ) -> Result<()> {
     let changed = || {
-        at_once(|| {
-            let mut fixture = fixture(now(), now())?;
+        at_once(|fixture| {
             let first = fixture.run(port, frame)?.frame;
             fixture.namespace.ip(change)?;
             let second = fixture.run(port, frame)?.frame;
-            Ok((fixture, first, second))
+            Ok((first, second))
         })
     };
 
     // The daemon tells.
-    let (mut fixture, first, second) = changed()?;
+    let (mut fixture, (first, second)) = changed()?;
     assert_eq!(first[..6], before);
     assert_eq!(second[..12], first[..12], "is remembered");
     fixture.program.bump_generation()?;
     after(&mut fixture)?;
 
     // There is no daemon.
-    let (mut fixture, _, _) = changed()?;
+    let (mut fixture, _) = changed()?;
     thread::sleep(SECOND + SECOND / 10);
     after(&mut fixture)
 }
