@@ -8,74 +8,76 @@ use teredo_common::{
     verdict::Verdict,
     wire::{
         DESTINATION_OPTIONS, ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV6, FRAGMENT, HOP_BY_HOP,
-        IPV6_HEADER, NO_NEXT_HEADER, ROUTING, UDP, UDP_HEADER,
+        IPV6_HEADER, NO_NEXT_HEADER, ROUTING, UDP_HEADER,
     },
 };
 
 use crate::{
+    frame::{self, Frame},
+    headers::{Ethernet, Ipv6, Ipv6Start, OUTER, Outer, covers_payload},
     maps, native,
-    outer::{self, FRAGMENTED, OUTER},
-    packet::{self, Frame},
-    peer, route, settings, transport,
+    outcome::{Outcome, Sent},
+    peer, route, settings,
 };
 
 /// Octets up to the end of the inner IPv6 header.
 const HEADERS: usize = OUTER + IPV6_HEADER;
+/// Octets of a decapsulated frame that are written: up to the eighth of the IPv6 header.
+const WRITTEN: usize = ETHERNET_HEADER + 8;
 
-/// Turns the frame into a native one and returns the interface to send it through, or leaves it as
-/// it is and says why. Conditions in the order of the decision table, except that the tests for
-/// being addressed to the relay come first.
+/// Decapsulates the frame, or leaves it as it is. Conditions in the order of decision table D1,
+/// except that the tests for the relay's endpoint come first.
 #[inline(always)]
-pub fn decapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
-    let outer = frame.first::<OUTER>().ok_or(Verdict::DecapNotOurs)?;
+pub fn decapsulate(context: &XdpContext, frame: Frame) -> Outcome {
+    let outer = Outer::of(frame).ok_or(Verdict::DecapNotOurs)?;
     let relay = settings::relay();
-    if outer.read::<u8, 23>() != UDP || outer.read::<u32, 30>() != settings::relay_address() {
+    if !outer.is_udp() || outer.destination() != settings::relay_address() {
         return Err(Verdict::DecapNotOurs);
     }
-    if outer.read::<u8, 14>() != 0x45 {
+    if outer.has_options() {
         return Err(Verdict::DecapIpv4Options);
     }
-    if outer.read::<u16, 20>() & FRAGMENTED != 0 {
+    if outer.is_fragment() {
         return Err(Verdict::DecapFragment);
     }
-    let from = outer.read::<u32, 26>();
-    let port = outer.read::<u16, 34>();
-    if outer.read::<u16, 36>() != settings::relay_port() || port == 0 {
+    let from = outer.source();
+    let port = outer.source_port();
+    if outer.destination_port() != settings::relay_port() || port == 0 {
         return Err(Verdict::DecapNotOurs);
     }
-    if outer.read::<u8, 22>() == 0 {
+    if outer.time_to_live() == 0 {
         return Err(Verdict::DecapTimeToLive);
     }
-    if !outer::is_header_valid(outer) {
+    if !outer.is_ipv4_valid() {
         return Err(Verdict::DecapHeaderChecksum);
     }
-    let (datagram, padding) = outer::lengths(frame, outer).ok_or(Verdict::DecapLength)?;
+    let (datagram, padding) = outer.lengths(frame).ok_or(Verdict::DecapLength)?;
     if datagram < UDP_HEADER + IPV6_HEADER {
         return Err(Verdict::DecapLength);
     }
-    if outer.read::<u8, 15>() & 3 != 0 {
+    if outer.has_congestion_notification() {
         return Err(Verdict::DecapCongestion);
     }
     if from == settings::relay_address() {
         return Err(Verdict::DecapOwnSource);
     }
 
-    let head = frame.first::<HEADERS>().ok_or(Verdict::DecapLength)?;
-    if head.read::<u8, 42>() >> 4 != 6 {
+    let ipv6 = Ipv6::of(frame.skip::<OUTER>()).ok_or(Verdict::DecapLength)?;
+    if ipv6.version() != 6 {
         return Err(Verdict::DecapNotIpv6);
     }
-    let payload = head.number::<46>();
+    let payload = ipv6.payload_length();
     if payload + UDP_HEADER + IPV6_HEADER != datagram {
         return Err(Verdict::DecapTrailers);
     }
-    let next_header = head.read::<u8, 48>();
+    let next_header = ipv6.next_header();
     if payload == 0 || next_header == NO_NEXT_HEADER {
         return Err(Verdict::DecapBubble);
     }
     if is_extended(frame, next_header) {
         return Err(Verdict::DecapExtensionHeader);
     }
-    let source = head.words::<50>();
+    let source = ipv6.source_words();
     if source[0] != settings::prefix() {
         return Err(Verdict::DecapSource);
     }
@@ -83,31 +85,29 @@ pub fn decapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
     let slot = maps::peer(source).ok_or(Verdict::DecapUnknownPeer)?;
     let now = maps::now();
     let peer = peer::usable(slot, now).ok_or(Verdict::DecapStalePeer)?;
-    let embedded = !source[3] == from && !head.read::<u16, 60>() == port;
+    let embedded = !source[3] == from && !ipv6.source_obfuscated_port() == port;
     if peer.address != from || peer.port != port || !(embedded || peer.flags & Peer::SYMMETRIC != 0)
     {
         return Err(Verdict::DecapMapping);
     }
 
-    let destination = head.words::<66>();
+    let destination = ipv6.destination_words();
     if !native::is_relayed(destination) {
         return Err(Verdict::DecapDestination);
     }
-    let hop_limit = head.read::<u8, 49>();
+    let hop_limit = ipv6.hop_limit();
     if hop_limit <= 1 {
         return Err(Verdict::DecapHopLimit);
     }
-    let checksum = outer.read::<u16, 40>();
+    let checksum = outer.checksum();
     if checksum != 0 {
-        let [a, b, c, d] = head.read::<u32, 42>().to_ne_bytes();
-        let [e, f, g, h] = head.read::<u32, 46>().to_ne_bytes();
         let client = Endpoint {
             address: from.to_ne_bytes(),
             port: port.to_ne_bytes(),
         };
-        let proof = encapsulation(client, relay, &[a, b, c, d, e, f, g, h]);
+        let proof = encapsulation(client, relay, &ipv6.start());
         if u16::from_ne_bytes(proof) != checksum
-            || !transport::covers_payload(frame.skip::<HEADERS>(), next_header, payload)
+            || !covers_payload(frame.skip::<HEADERS>(), next_header, payload)
         {
             return Err(Verdict::DecapChecksum);
         }
@@ -117,19 +117,23 @@ pub fn decapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
         return Err(Verdict::DecapTooBig);
     }
 
-    if !packet::move_start(context, ENCAPSULATION as i32) {
+    if !frame::move_start(context, ENCAPSULATION as i32) {
         return Err(Verdict::DecapLength);
     }
-    if padding != 0 && !packet::cut_end(context, padding) {
+    if padding != 0 && !frame::cut_end(context, padding) {
         return Err(Verdict::DecapAborted);
     }
-    let head = Frame::of(context)
-        .first::<{ ETHERNET_HEADER + IPV6_HEADER }>()
+    let written = Frame::of(context)
+        .first::<WRITTEN>()
         .ok_or(Verdict::DecapAborted)?;
-    hop.write_ethernet(head, ETHERTYPE_IPV6);
-    head.write::<u8, { ETHERNET_HEADER + 7 }>(hop_limit - 1);
+    let ethernet = Ethernet::new(written.part::<0, ETHERNET_HEADER>());
+    hop.write(ethernet, ETHERTYPE_IPV6);
+    Ipv6Start::new(written.part::<ETHERNET_HEADER, 8>()).set_hop_limit(hop_limit - 1);
     peer::received(slot, peer, now);
-    Ok(hop.interface)
+    Ok(Sent {
+        verdict: Verdict::DecapForwarded,
+        interface: hop.interface,
+    })
 }
 
 /// Whether there may be a routing header that userspace has to see: behind options, or in a

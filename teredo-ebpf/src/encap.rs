@@ -12,34 +12,35 @@ use teredo_common::{
 };
 
 use crate::{
-    maps, native, outer,
-    packet::{self, Frame},
-    peer, route, settings, transport,
+    frame::{self, Frame},
+    headers::{Ipv6, Ipv6Start, OUTER, Outer, covers_payload},
+    maps, native,
+    outcome::{Outcome, Sent},
+    peer, route, settings,
 };
 
 /// Octets up to the end of the IPv6 header.
 const HEADERS: usize = ETHERNET_HEADER + IPV6_HEADER;
-/// Octets up to the end of the first eight of the IPv6 header, once encapsulated.
-const WRITTEN: usize = ETHERNET_HEADER + ENCAPSULATION + 8;
+/// Octets of an encapsulated frame that are written: up to the eighth of the IPv6 header.
+const WRITTEN: usize = OUTER + 8;
 
-/// Turns the frame into an encapsulated one and returns the interface to send it through, or leaves
-/// it as it is and says why. Conditions in the order of the decision table, except that the test
-/// for being a Teredo client's comes first.
+/// Encapsulates the frame, or leaves it as it is. Conditions in the order of decision table D2,
+/// except that the test for the Teredo prefix comes first.
 #[inline(always)]
-pub fn encapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
-    let head = frame.first::<HEADERS>().ok_or(Verdict::EncapLength)?;
-    if head.read::<u32, 38>() != settings::prefix() {
+pub fn encapsulate(context: &XdpContext, frame: Frame) -> Outcome {
+    let ipv6 = Ipv6::of(frame.skip::<ETHERNET_HEADER>()).ok_or(Verdict::EncapLength)?;
+    if ipv6.destination_prefix() != settings::prefix() {
         return Err(Verdict::EncapNotOurs);
     }
-    let payload = head.number::<18>();
+    let payload = ipv6.payload_length();
     let padding = frame.length().wrapping_sub(HEADERS + payload);
-    if head.read::<u8, 14>() >> 4 != 6 || (padding as isize) < 0 {
+    if ipv6.version() != 6 || (padding as isize) < 0 {
         return Err(Verdict::EncapLength);
     }
-    if !native::is_relayed(head.words::<22>()) {
+    if !native::is_relayed(ipv6.source_words()) {
         return Err(Verdict::EncapSource);
     }
-    let next_header = head.read::<u8, 20>();
+    let next_header = ipv6.next_header();
     if payload == 0 || next_header == NO_NEXT_HEADER {
         return Err(Verdict::EncapBubble);
     }
@@ -47,10 +48,10 @@ pub fn encapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
         return Err(Verdict::EncapExtensionHeader);
     }
 
-    let slot = maps::peer(head.words::<38>()).ok_or(Verdict::EncapUnknownPeer)?;
+    let slot = maps::peer(ipv6.destination_words()).ok_or(Verdict::EncapUnknownPeer)?;
     let now = maps::now();
     let peer = peer::usable(slot, now).ok_or(Verdict::EncapStalePeer)?;
-    let hop_limit = head.read::<u8, 21>();
+    let hop_limit = ipv6.hop_limit();
     if hop_limit <= 1 {
         return Err(Verdict::EncapHopLimit);
     }
@@ -60,13 +61,12 @@ pub fn encapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
     }
     let relay = settings::relay();
     let mapped = peer.mapped();
-    let [a, b, c, d] = head.read::<u32, 14>().to_ne_bytes();
-    let [e, f, g, _] = head.read::<u32, 18>().to_ne_bytes();
-    let first = [a, b, c, d, e, f, g, hop_limit - 1];
+    let [a, b, c, d, e, f, g, _] = ipv6.start();
+    let start = [a, b, c, d, e, f, g, hop_limit - 1];
     let checksum = if settings::has(Settings::ALWAYS_ZERO_CHECKSUM) {
         [0, 0]
-    } else if transport::covers_payload(frame.skip::<HEADERS>(), next_header, payload) {
-        encapsulation(relay, mapped, &first)
+    } else if covers_payload(frame.skip::<HEADERS>(), next_header, payload) {
+        encapsulation(relay, mapped, &start)
     } else if settings::has(Settings::ALLOW_ZERO_CHECKSUM) {
         [0, 0]
     } else {
@@ -79,19 +79,23 @@ pub fn encapsulate(context: &XdpContext, frame: Frame) -> Result<u32, Verdict> {
         return Err(Verdict::EncapTooBig);
     }
 
-    if !packet::move_start(context, -(ENCAPSULATION as i32)) {
+    if !frame::move_start(context, -(ENCAPSULATION as i32)) {
         return Err(Verdict::EncapHeadroom);
     }
-    if padding != 0 && !packet::cut_end(context, padding) {
+    if padding != 0 && !frame::cut_end(context, padding) {
         return Err(Verdict::EncapAborted);
     }
-    let head = Frame::of(context)
+    let written = Frame::of(context)
         .first::<WRITTEN>()
         .ok_or(Verdict::EncapAborted)?;
-    hop.write_ethernet(head, ETHERTYPE_IPV4);
+    let outer = Outer::new(written.part::<0, OUTER>());
     let datagram = length as u16 + UDP_HEADER as u16;
-    outer::write(head, relay, mapped, datagram, checksum);
-    head.write::<u8, 49>(hop_limit - 1);
+    hop.write(outer.ethernet(), ETHERTYPE_IPV4);
+    outer.write(relay, mapped, datagram, checksum, maps::identification());
+    Ipv6Start::new(written.part::<OUTER, 8>()).set_hop_limit(hop_limit - 1);
     peer::sent(slot, now);
-    Ok(hop.interface)
+    Ok(Sent {
+        verdict: Verdict::EncapForwarded,
+        interface: hop.interface,
+    })
 }

@@ -10,35 +10,33 @@
 mod atomic;
 mod decap;
 mod encap;
+mod frame;
+mod headers;
 mod maps;
 mod native;
-mod outer;
-mod packet;
+mod outcome;
 mod peer;
 mod respond;
 mod route;
 mod settings;
-mod transport;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
-use teredo_common::{
-    verdict::{Action, Verdict},
-    wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+use teredo_common::verdict::{Action, Verdict};
+
+use crate::{
+    frame::Frame,
+    headers::Ethernet,
+    outcome::{Outcome, Sent},
 };
 
-use crate::packet::Frame;
-
-const IPV4: u16 = ETHERTYPE_IPV4.to_be();
-const IPV6: u16 = ETHERTYPE_IPV6.to_be();
-
-/// Translates or answers a frame or leaves it alone, and counts which.
+/// Translates or answers a frame, or leaves it as it is, and counts the verdict.
 #[xdp]
 fn teredo(context: XdpContext) -> u32 {
     let frame = Frame::of(&context);
     let length = frame.length();
     let (verdict, action) = match translate(&context, frame) {
-        Ok((verdict, interface)) => (verdict, route::send(&context, interface)),
+        Ok(Sent { verdict, interface }) => (verdict, route::send(&context, interface)),
         Err(verdict) => {
             debug!(
                 &context,
@@ -55,34 +53,31 @@ fn teredo(context: XdpContext) -> u32 {
     action
 }
 
-/// The verdict on a frame that was translated or answered, with the interface to send it through, or the
-/// reason why it was not.
+/// Dispatches on the protocol of the frame.
 #[inline(always)]
-fn translate(context: &XdpContext, frame: Frame) -> Result<(Verdict, u32), Verdict> {
-    let ethernet = frame.first::<14>().ok_or(Verdict::NotIp)?;
-    let ethertype = ethernet.read::<u16, 12>();
-    if ethertype != IPV4 && ethertype != IPV6 {
+fn translate(context: &XdpContext, frame: Frame) -> Outcome {
+    let ethernet = Ethernet::of(frame).ok_or(Verdict::NotIp)?;
+    let is_ipv4 = ethernet.is_ipv4();
+    if !is_ipv4 && !ethernet.is_ipv6() {
         return Err(Verdict::NotIp);
     }
-    // An interface in promiscuous mode sees what the switch floods: such a frame is another
+    // An interface in promiscuous mode sees frames that the switch floods. Such a frame is another
     // router's to forward, and forwarding it here too would send it twice. Testing the group bit
     // alone would not catch it. The array look-up takes 2 ns of some 40.
     if !maps::is_own_station(context.ingress_ifindex() as u32, ethernet) {
         return Err(Verdict::OtherStation);
     }
-    if ethertype == IPV4 {
-        if let Some(answer) = respond::respond(context, frame) {
-            return answer;
+    if is_ipv4 {
+        match respond::respond(context, frame) {
+            Err(Verdict::RespondNotOurs) if settings::has_relay() => {
+                decap::decapsulate(context, frame)
+            }
+            outcome => outcome,
         }
-        if !settings::has_relay() {
-            return Err(Verdict::RespondNotOurs);
-        }
-        decap::decapsulate(context, frame).map(|out| (Verdict::DecapForwarded, out))
+    } else if settings::has_relay() {
+        encap::encapsulate(context, frame)
     } else {
-        if !settings::has_relay() {
-            return Err(Verdict::NoRelay);
-        }
-        encap::encapsulate(context, frame).map(|out| (Verdict::EncapForwarded, out))
+        Err(Verdict::NoRelay)
     }
 }
 

@@ -16,7 +16,7 @@ use teredo_common::{
     verdict::Verdict,
 };
 
-use crate::{packet::Octets, settings};
+use crate::{headers::Ethernet, settings};
 
 #[map]
 static PEERS: Array<Slot> = Array::with_max_entries(1 + MAX_REACH as u32, BPF_F_MMAPABLE);
@@ -143,7 +143,7 @@ pub fn is_way_out(index: u32) -> bool {
 
 /// Whether a frame's destination is the address of the interface that it came by.
 #[inline(always)]
-pub fn is_own_station(index: u32, ethernet: Octets<14>) -> bool {
+pub fn is_own_station(index: u32, ethernet: Ethernet) -> bool {
     let Some(interface) = interface(index) else {
         return false;
     };
@@ -155,7 +155,7 @@ pub fn is_own_station(index: u32, ethernet: Octets<14>) -> bool {
             station.cast::<u16>().add(2).read(),
         )
     };
-    ethernet.read::<u32, 0>() == first && ethernet.read::<u16, 4>() == last
+    ethernet.is_to(first, last)
 }
 
 /// The generation that a cached next hop must have.

@@ -15,7 +15,11 @@ use teredo_common::{
     wire::UDP,
 };
 
-use crate::{atomic::compare_exchange, maps, packet::Octets, settings};
+use crate::{
+    atomic::compare_exchange,
+    headers::{Addresses, Ethernet},
+    maps, settings,
+};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -45,33 +49,24 @@ pub struct Hop {
     /// Octets of IP packet that fit.
     pub mtu: u32,
     /// Destination and source address of the frame.
-    stations: [u32; 3],
+    addresses: Addresses,
 }
 
 impl Hop {
     /// Back to the station that has sent the frame.
     #[inline(always)]
-    pub fn back<const N: usize>(context: &XdpContext, head: Octets<N>) -> Self {
-        let [a, b] = head.read::<u16, 10>().to_ne_bytes();
-        let [c, d] = head.read::<u16, 0>().to_ne_bytes();
+    pub fn back(context: &XdpContext, ethernet: Ethernet) -> Self {
         Self {
             interface: context.ingress_ifindex() as u32,
             mtu: u32::MAX,
-            stations: [
-                head.read::<u32, 6>(),
-                u32::from_ne_bytes([a, b, c, d]),
-                head.read::<u32, 2>(),
-            ],
+            addresses: ethernet.reversed(),
         }
     }
 
-    /// Writes the first 14 octets of a frame that goes this way.
+    /// Writes the Ethernet header of a frame that goes this way.
     #[inline(always)]
-    pub fn write_ethernet<const N: usize>(self, head: Octets<N>, ethertype: u16) {
-        head.write::<u32, 0>(self.stations[0]);
-        head.write::<u32, 4>(self.stations[1]);
-        head.write::<u32, 8>(self.stations[2]);
-        head.write::<u16, 12>(ethertype.to_be());
+    pub fn write(self, ethernet: Ethernet, ethertype: u16) {
+        ethernet.write(self.addresses, ethertype);
     }
 }
 
@@ -172,11 +167,11 @@ fn remembered(slot: *mut NextHop, now: Instant, generation: u16) -> Option<Hop> 
         let hop = Hop {
             interface,
             mtu: u32::from(mtu),
-            stations: [
+            addresses: Addresses([
                 stations.read_volatile(),
                 stations.add(1).read_volatile(),
                 stations.add(2).read_volatile(),
-            ],
+            ]),
         };
         let after = word.read_volatile();
         (after == before && ticks(now).wrapping_sub(checked) < LIFETIME).then_some(hop)
@@ -197,9 +192,10 @@ fn remember(slot: *mut NextHop, hop: Hop, now: Instant, generation: u16) {
         // The claim keeps other writers away.
         (&raw mut (*slot).checked).write_volatile(ticks(now));
         let stations = (&raw mut (*slot).destination).cast::<u32>();
-        stations.write_volatile(hop.stations[0]);
-        stations.add(1).write_volatile(hop.stations[1]);
-        stations.add(2).write_volatile(hop.stations[2]);
+        let Addresses([a, b, c]) = hop.addresses;
+        stations.write_volatile(a);
+        stations.add(1).write_volatile(b);
+        stations.add(2).write_volatile(c);
         // A plain store could overtake the others. It fails if the daemon gave the slot to another
         // peer meanwhile.
         let new = tag(generation, hop.mtu as u16, hop.interface);
@@ -259,11 +255,11 @@ fn look_up(context: &XdpContext, query: &mut bpf_fib_lookup) -> Option<Hop> {
         interface: query.ifindex,
         // SAFETY: both members of the union are the same number.
         mtu: u32::from(unsafe { query.__bindgen_anon_1.mtu_result }),
-        stations: [
+        addresses: Addresses([
             u32::from_ne_bytes([a, b, c, d]),
             u32::from_ne_bytes([e, f, g, h]),
             u32::from_ne_bytes([i, j, k, l]),
-        ],
+        ]),
     })
 }
 

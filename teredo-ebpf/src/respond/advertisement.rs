@@ -15,12 +15,14 @@ use teredo_common::{
 
 use super::{
     NONCE_ONLY,
-    request::{Head, Request, add_16},
+    request::{Request, add_16},
     server,
 };
 use crate::{
-    outer::{self, OUTER},
-    packet::{self, Frame},
+    frame::{self, Frame},
+    headers::{Ipv6, OUTER, Outer, udp_sum},
+    maps,
+    outcome::{Outcome, Sent},
     route::Hop,
 };
 
@@ -44,7 +46,7 @@ impl Recipient {
     pub fn of<const AUTHENTICATION: usize>(
         context: &XdpContext,
         request: Request,
-        head: Head,
+        ipv6: Ipv6,
     ) -> Result<Self, Verdict> {
         let (mut nonce, mut confirmation) = (0, 0);
         if AUTHENTICATION != 0 {
@@ -57,9 +59,9 @@ impl Recipient {
             confirmation = header.read::<u8, 12>();
         }
         Ok(Self {
-            way: Hop::back(context, request.outer),
+            way: Hop::back(context, request.outer.ethernet()),
             mapped: request.mapped(),
-            ipv6: head.source(),
+            ipv6: ipv6.source(),
             nonce,
             confirmation,
         })
@@ -95,14 +97,17 @@ pub fn send<const AUTHENTICATION: usize>(
     length: usize,
     from: u32,
     to: Recipient,
-) -> Result<(Verdict, u32), Verdict> {
+) -> Outcome {
     let payload = AUTHENTICATION + ORIGIN_INDICATION_LENGTH + server::advertisement_length();
     // All of the new frame is written, so its start may be anywhere.
-    if !packet::move_start(context, length as i32 - (OUTER + payload) as i32) {
+    if !frame::move_start(context, length as i32 - (OUTER + payload) as i32) {
         return Err(Verdict::RespondHeadroom);
     }
     write::<AUTHENTICATION>(Frame::of(context), from, to).ok_or(Verdict::RespondAborted)?;
-    Ok((Verdict::RespondAdvertised, to.way.interface))
+    Ok(Sent {
+        verdict: Verdict::RespondAdvertised,
+        interface: to.way.interface,
+    })
 }
 
 /// Writes the whole frame. `None`, which the verifier cannot rule out, if it is too short.
@@ -141,15 +146,15 @@ fn write<const AUTHENTICATION: usize>(frame: Frame, from: u32, to: Recipient) ->
         header.write::<u64, 4>(to.nonce);
         header.write::<u8, 12>(VALID);
     }
-    let head = frame.first::<OUTER>()?;
-    to.way.write_ethernet(head, ETHERTYPE_IPV4);
+    let outer = Outer::of(frame)?;
+    to.way.write(outer.ethernet(), ETHERTYPE_IPV4);
     let rest = packet_sum(first, length - IPV6_HEADER).add_8(origin);
     let payload = to.payload_sum::<AUTHENTICATION>(VALID, rest);
     let length = (UDP_HEADER + AUTHENTICATION + ORIGIN_INDICATION_LENGTH + length) as u16;
     let from = server::endpoint(from);
-    let checksum = outer::udp_sum(from, to.mapped, length)
+    let checksum = udp_sum(from, to.mapped, length)
         .add_sum(payload)
         .udp_checksum();
-    outer::write(head, from, to.mapped, length, checksum);
+    outer.write(from, to.mapped, length, checksum, maps::identification());
     Some(())
 }

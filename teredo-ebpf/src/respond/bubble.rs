@@ -12,13 +12,14 @@ use teredo_common::{
 
 use super::{
     limits,
-    request::{Head, Request, add_16, is_own},
+    request::{Request, add_16, is_own},
     server,
 };
 use crate::{
+    frame::{self, Frame},
+    headers::{Ipv6, OUTER, Outer, udp_sum},
     maps,
-    outer::{self, OUTER},
-    packet::{self, Frame},
+    outcome::{Outcome, Sent},
     route,
 };
 
@@ -27,26 +28,22 @@ const PAYLOAD: usize = ORIGIN_INDICATION_LENGTH + IPV6_HEADER;
 
 /// Sends a bubble on with an origin indication.
 #[inline(always)]
-pub fn forward(
-    context: &XdpContext,
-    request: Request,
-    head: Head,
-) -> Result<(Verdict, u32), Verdict> {
+pub fn forward(context: &XdpContext, request: Request, ipv6: Ipv6) -> Outcome {
     if request.is_to_secondary() {
         return Err(Verdict::RespondSecondary);
     }
     request.check_source()?;
-    if !request.ends_with(head, 0) {
+    if !request.ends_with(ipv6, 0) {
         return Err(Verdict::RespondTrailers);
     }
     if server::has(Server::MORE_PREFIXES) {
         return Err(Verdict::RespondDaemon);
     }
-    let to = check(request, head)?;
+    let to = check(request, ipv6)?;
 
-    let (first, source, destination) = (head.first(), head.source(), head.destination());
+    let (start, source, destination) = (ipv6.start_word(), ipv6.source(), ipv6.destination());
     let packet = add_16(
-        add_16(Sum::ZERO.add_8(first.to_ne_bytes()), source),
+        add_16(Sum::ZERO.add_8(start.to_ne_bytes()), source),
         destination,
     );
     if !request.is_intact(packet) {
@@ -65,32 +62,37 @@ pub fn forward(
 
     let origin = request.mapped().origin_indication();
     let longer = (OUTER + PAYLOAD) as i32 - request.frame.length() as i32;
-    if !packet::move_start(context, -longer) {
+    if !frame::move_start(context, -longer) {
         return Err(Verdict::RespondHeadroom);
     }
-    let frame = Frame::of(context)
+    let written = Frame::of(context)
         .first::<{ OUTER + PAYLOAD }>()
         .ok_or(Verdict::RespondAborted)?;
+    let outer = Outer::new(written.part::<0, OUTER>());
     let length = (UDP_HEADER + PAYLOAD) as u16;
-    let checksum = outer::udp_sum(from, to, length)
+    let checksum = udp_sum(from, to, length)
         .add_sum(packet)
         .add_8(origin)
         .udp_checksum();
-    hop.write_ethernet(frame, ETHERTYPE_IPV4);
-    outer::write(frame, from, to, length, checksum);
-    frame.write::<u64, 42>(u64::from_ne_bytes(origin));
-    frame.write::<u64, 50>(first);
-    frame.write::<u64, 58>(source[0]);
-    frame.write::<u64, 66>(source[1]);
-    frame.write::<u64, 74>(destination[0]);
-    frame.write::<u64, 82>(destination[1]);
-    Ok((Verdict::RespondForwarded, hop.interface))
+    hop.write(outer.ethernet(), ETHERTYPE_IPV4);
+    outer.write(from, to, length, checksum, maps::identification());
+    let payload = written.part::<OUTER, PAYLOAD>();
+    payload.write::<u64, 0>(u64::from_ne_bytes(origin));
+    payload.write::<u64, 8>(start);
+    payload.write::<u64, 16>(source[0]);
+    payload.write::<u64, 24>(source[1]);
+    payload.write::<u64, 32>(destination[0]);
+    payload.write::<u64, 40>(destination[1]);
+    Ok(Sent {
+        verdict: Verdict::RespondForwarded,
+        interface: hop.interface,
+    })
 }
 
-/// Where the bubble goes, if the server forwards it.
+/// Returns the endpoint to send the bubble to, if the server forwards it.
 #[inline(always)]
-fn check(request: Request, head: Head) -> Result<Endpoint, Verdict> {
-    let (source, destination) = (head.source_words(), head.destination_words());
+fn check(request: Request, ipv6: Ipv6) -> Result<Endpoint, Verdict> {
+    let (source, destination) = (ipv6.source_words(), ipv6.destination_words());
     if source == destination {
         return Err(Verdict::RespondSameAddress);
     }
@@ -106,7 +108,7 @@ fn check(request: Request, head: Head) -> Result<Endpoint, Verdict> {
             return Err(Verdict::RespondSourceMismatch);
         }
     } else {
-        check_native(head.source())?;
+        check_native(ipv6.source())?;
     }
     if destination[1] != server::primary() {
         return Err(match server::has(Server::FORWARDS_FOREIGN) {

@@ -17,45 +17,47 @@ use teredo_common::{
 };
 
 use self::request::Request;
-use crate::{outer::OUTER, packet::Frame};
+use crate::{
+    frame::Frame,
+    headers::{OUTER, Outer},
+    outcome::Outcome,
+};
 
 /// The first octets of an authentication header without client identifier and value.
 const NONCE_ONLY: u32 = u32::from_ne_bytes([0, 1, 0, 0]);
 /// The first two octets of an authentication header.
 const AUTHENTICATION: u16 = u16::from_ne_bytes([0, 1]);
 
-/// Answers a frame, or leaves it as it is and says why, with the interface to send the answer
-/// through. `None` if the frame is not the server's, or for a relay on the same port.
+/// Answers a frame, or leaves it as it is. The verdict is [`Verdict::RespondNotOurs`] if the frame is
+/// not for the server, or is for a relay at the same endpoint.
 #[inline(always)]
-pub fn respond(context: &XdpContext, frame: Frame) -> Option<Result<(Verdict, u32), Verdict>> {
-    if !server::is_there() {
-        return None;
+pub fn respond(context: &XdpContext, frame: Frame) -> Outcome {
+    if !server::is_enabled() {
+        return Err(Verdict::RespondNotOurs);
     }
-    let outer = frame.first::<OUTER>()?;
+    let outer = Outer::of(frame).ok_or(Verdict::RespondNotOurs)?;
     if !request::is_for_server(outer) {
-        return None;
+        return Err(Verdict::RespondNotOurs);
     }
-    let request = match Request::read(frame, outer) {
-        Ok(request) => request,
-        Err(verdict) => return Some(Err(verdict)),
-    };
-    answer(context, request).transpose()
+    answer(context, Request::read(frame, outer)?)
 }
 
 #[inline(always)]
-fn answer(context: &XdpContext, request: Request) -> Result<Option<(Verdict, u32)>, Verdict> {
-    let Some(start) = request.frame.skip::<OUTER>().first::<4>() else {
-        return Err(Verdict::RespondMalformed);
-    };
+fn answer(context: &XdpContext, request: Request) -> Outcome {
+    let start = request
+        .frame
+        .skip::<OUTER>()
+        .first::<4>()
+        .ok_or(Verdict::RespondMalformed)?;
     if start.read::<u32, 0>() == NONCE_ONLY {
-        let head = request.head::<NONCE_ONLY_LENGTH>()?;
-        if head.next_header() != ICMPV6 {
+        let ipv6 = request.ipv6::<NONCE_ONLY_LENGTH>()?;
+        if ipv6.next_header() != ICMPV6 {
             return Err(Verdict::RespondUnexpectedHeader);
         }
-        if !head.is_to_all_routers() {
+        if !ipv6.is_to_all_routers() {
             return Err(Verdict::RespondIcmpv6);
         }
-        return solicitation::answer::<NONCE_ONLY_LENGTH>(context, request, head).map(Some);
+        return solicitation::answer::<NONCE_ONLY_LENGTH>(context, request, ipv6);
     }
     if start.read::<u16, 0>() == AUTHENTICATION {
         return Err(Verdict::RespondAuthentication);
@@ -63,17 +65,17 @@ fn answer(context: &XdpContext, request: Request) -> Result<Option<(Verdict, u32
     if start.read::<u16, 0>() == 0 {
         return Err(Verdict::RespondUnexpectedHeader);
     }
-    let head = request.head::<0>()?;
-    if head.next_header() == ICMPV6 && head.is_to_all_routers() {
-        return solicitation::answer::<0>(context, request, head).map(Some);
+    let ipv6 = request.ipv6::<0>()?;
+    if ipv6.next_header() == ICMPV6 && ipv6.is_to_all_routers() {
+        return solicitation::answer::<0>(context, request, ipv6);
     }
-    if head.next_header() == NO_NEXT_HEADER && head.payload_length() == 0 {
-        return bubble::forward(context, request, head).map(Some);
+    if ipv6.next_header() == NO_NEXT_HEADER && ipv6.payload_length() == 0 {
+        return bubble::forward(context, request, ipv6);
     }
     if request.is_for_relay() {
-        return Ok(None);
+        return Err(Verdict::RespondNotOurs);
     }
-    if head.next_header() == ICMPV6 {
+    if ipv6.next_header() == ICMPV6 {
         return Err(Verdict::RespondIcmpv6);
     }
     if request.is_to_secondary() {

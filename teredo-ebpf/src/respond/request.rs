@@ -5,15 +5,14 @@ use teredo_common::{
     checksum::Sum,
     respond::Server,
     verdict::Verdict,
-    wire::{IPV6_HEADER, UDP, UDP_HEADER},
+    wire::{IPV6_HEADER, UDP_HEADER},
 };
 
 use super::server;
 use crate::{
-    maps,
-    outer::{self, FRAGMENTED, OUTER},
-    packet::{Frame, Octets},
-    settings,
+    frame::Frame,
+    headers::{Ipv6, OUTER, Outer, udp_sum},
+    maps, settings,
 };
 
 /// A datagram whose outer headers are right.
@@ -22,7 +21,7 @@ pub struct Request {
     /// The frame that it came in.
     pub frame: Frame,
     /// Ethernet, IPv4 and UDP header.
-    pub outer: Octets<OUTER>,
+    pub outer: Outer,
     /// The IPv4 address that it comes from, network byte order.
     pub source: u32,
     /// The UDP port that it comes from, network byte order.
@@ -33,34 +32,34 @@ pub struct Request {
     length: usize,
 }
 
-/// Whether this is UDP to the server that neither options nor fragmentation keep from being read.
+/// Whether this is a UDP datagram to the server, without IPv4 options and not fragmented.
 #[inline(always)]
-pub fn is_for_server(outer: Octets<OUTER>) -> bool {
-    let local = outer.read::<u32, 30>();
-    outer.read::<u8, 23>() == UDP
+pub fn is_for_server(outer: Outer) -> bool {
+    let local = outer.destination();
+    outer.is_udp()
         && (local == server::primary() || local == server::secondary())
-        && outer.read::<u8, 14>() == 0x45
-        && outer.read::<u16, 20>() & FRAGMENTED == 0
-        && outer.read::<u16, 36>() == server::port()
+        && !outer.has_options()
+        && !outer.is_fragment()
+        && outer.destination_port() == server::port()
 }
 
 impl Request {
     /// Checks the outer headers.
     #[inline(always)]
-    pub fn read(frame: Frame, outer: Octets<OUTER>) -> Result<Self, Verdict> {
-        let source_port = outer.read::<u16, 34>();
-        if outer.read::<u8, 22>() == 0 || source_port == 0 {
+    pub fn read(frame: Frame, outer: Outer) -> Result<Self, Verdict> {
+        let source_port = outer.source_port();
+        if outer.time_to_live() == 0 || source_port == 0 {
             return Err(Verdict::RespondHeader);
         }
-        if !outer::is_header_valid(outer) {
+        if !outer.is_ipv4_valid() {
             return Err(Verdict::RespondHeaderChecksum);
         }
-        let (datagram, _) = outer::lengths(frame, outer).ok_or(Verdict::RespondLength)?;
+        let (datagram, _) = outer.lengths(frame).ok_or(Verdict::RespondLength)?;
         let length = datagram.wrapping_sub(UDP_HEADER);
         if (length as isize) < 0 {
             return Err(Verdict::RespondLength);
         }
-        let source = outer.read::<u32, 26>();
+        let source = outer.source();
         if is_own(source) {
             return Err(Verdict::RespondOwnSource);
         }
@@ -69,32 +68,27 @@ impl Request {
             outer,
             source,
             source_port,
-            local: outer.read::<u32, 30>(),
+            local: outer.destination(),
             length,
         })
     }
 
-    /// The IPv6 header after `OFFSET` octets of payload.
+    /// Returns the IPv6 header after `OFFSET` octets of payload, if its packet lies within the datagram.
     #[inline(always)]
-    pub fn head<const OFFSET: usize>(self) -> Result<Head, Verdict> {
-        let octets = self
-            .frame
-            .skip::<OUTER>()
-            .skip::<OFFSET>()
-            .first::<IPV6_HEADER>()
-            .ok_or(Verdict::RespondMalformed)?;
-        let head = Head { octets };
-        let needed = OFFSET + IPV6_HEADER + head.payload_length();
-        if octets.read::<u8, 0>() >> 4 != 6 || needed > self.length {
+    pub fn ipv6<const OFFSET: usize>(self) -> Result<Ipv6, Verdict> {
+        let packet = self.frame.skip::<OUTER>().skip::<OFFSET>();
+        let ipv6 = Ipv6::of(packet).ok_or(Verdict::RespondMalformed)?;
+        let needed = OFFSET + IPV6_HEADER + ipv6.payload_length();
+        if ipv6.version() != 6 || needed > self.length {
             return Err(Verdict::RespondMalformed);
         }
-        Ok(head)
+        Ok(ipv6)
     }
 
     /// Whether nothing follows the IPv6 packet that starts after `offset` octets of payload.
     #[inline(always)]
-    pub fn ends_with(self, head: Head, offset: usize) -> bool {
-        offset + IPV6_HEADER + head.payload_length() == self.length
+    pub fn ends_with(self, ipv6: Ipv6, offset: usize) -> bool {
+        offset + IPV6_HEADER + ipv6.payload_length() == self.length
     }
 
     /// Whether the server serves the source.
@@ -134,9 +128,9 @@ impl Request {
     /// Whether the UDP checksum is right for a payload of this sum, or absent.
     #[inline(always)]
     pub fn is_intact(self, payload: Sum) -> bool {
-        let checksum = self.outer.read::<u16, 40>();
+        let checksum = self.outer.checksum();
         checksum == 0
-            || outer::udp_sum(
+            || udp_sum(
                 self.mapped(),
                 server::endpoint(self.local),
                 (UDP_HEADER + self.length) as u16,
@@ -154,74 +148,6 @@ pub fn is_own(address: u32) -> bool {
         || address == server::secondary()
         || (settings::has_relay() && address == settings::relay_address())
         || maps::is_own_ipv4(address.to_ne_bytes())
-}
-
-/// An IPv6 header whose packet lies within the datagram.
-#[derive(Clone, Copy)]
-pub struct Head {
-    octets: Octets<IPV6_HEADER>,
-}
-
-impl Head {
-    /// ff02::2.
-    const ALL_ROUTERS: [u64; 2] = [
-        u64::from_ne_bytes([0xff, 2, 0, 0, 0, 0, 0, 0]),
-        u64::from_ne_bytes([0, 0, 0, 0, 0, 0, 0, 2]),
-    ];
-
-    /// Octets after the header.
-    #[inline(always)]
-    pub fn payload_length(self) -> usize {
-        self.octets.number::<4>()
-    }
-
-    /// What comes after the header.
-    #[inline(always)]
-    pub fn next_header(self) -> u8 {
-        self.octets.read::<u8, 6>()
-    }
-
-    /// The hop limit.
-    #[inline(always)]
-    pub fn hop_limit(self) -> u8 {
-        self.octets.read::<u8, 7>()
-    }
-
-    /// The first eight octets.
-    #[inline(always)]
-    pub fn first(self) -> u64 {
-        self.octets.read::<u64, 0>()
-    }
-
-    /// The source, as it lies in memory.
-    #[inline(always)]
-    pub fn source(self) -> [u64; 2] {
-        [self.octets.read::<u64, 8>(), self.octets.read::<u64, 16>()]
-    }
-
-    /// The destination, as it lies in memory.
-    #[inline(always)]
-    pub fn destination(self) -> [u64; 2] {
-        [self.octets.read::<u64, 24>(), self.octets.read::<u64, 32>()]
-    }
-
-    /// The source in words of four octets.
-    #[inline(always)]
-    pub fn source_words(self) -> [u32; 4] {
-        self.octets.words::<8>()
-    }
-
-    /// The destination in words of four octets.
-    #[inline(always)]
-    pub fn destination_words(self) -> [u32; 4] {
-        self.octets.words::<24>()
-    }
-
-    /// Whether the destination is ff02::2.
-    #[inline(always)]
-    pub fn is_to_all_routers(self) -> bool {
-        self.destination() == Self::ALL_ROUTERS
-    }
 }
 
 /// Adds eight octets twice.

@@ -60,7 +60,7 @@ macro_rules! word {
 
 /// Whether there is a server.
 #[inline(always)]
-pub fn is_there() -> bool {
+pub fn is_enabled() -> bool {
     port() != 0
 }
 

@@ -1,0 +1,15 @@
+//! Typed views of the headers in a frame. A view exists only where the frame has all of its octets.
+
+mod ethernet;
+mod icmpv6;
+mod ipv6;
+mod outer;
+mod transport;
+
+pub use self::{
+    ethernet::{Addresses, Ethernet},
+    icmpv6::{Options, Solicitation},
+    ipv6::{Ipv6, Ipv6Start},
+    outer::{OUTER, Outer, udp_sum},
+    transport::covers_payload,
+};
