@@ -8,6 +8,4 @@ pub mod datapath;
 pub mod metrics;
 pub mod node;
 pub mod privileges;
-pub mod protocol;
 pub mod sunset;
-pub mod wire;

@@ -7,7 +7,7 @@ use std::{fs, net::Ipv6Addr, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use teredo_tests::lab::{
+use teredo_lab::{
     Daemon, Namespace,
     process::output,
     teredo::{Config, Teredo, binary},

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use anyhow::{Context as _, Result};
-use teredo_tests::lab::{
+use teredo_lab::{
     Scene, Topology,
     scene::{Client, Maker},
     together,

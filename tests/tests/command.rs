@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use teredo_tests::lab::teredo::binary;
+use teredo_lab::teredo::binary;
 
 fn teredo(arguments: &str) -> Result<Output> {
     let mut command = Command::new(binary()?);

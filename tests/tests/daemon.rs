@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use teredo_tests::lab::{Daemon, teredo::binary, wait_until};
+use teredo_lab::{Daemon, teredo::binary, wait_until};
 
 use host::Host;
 

@@ -22,10 +22,7 @@ use teredo::datapath::{
     watch::{StaleNeighbour, Watch},
 };
 use teredo_common::address::ServicePrefix;
-use teredo_tests::{
-    bench::cpu::threads_named,
-    lab::{Capture, Namespace, links, peers::udp_packet},
-};
+use teredo_lab::{Capture, Namespace, cpu::threads_named, links, peers::udp_packet};
 
 const MTU: u16 = 1280;
 const TIMEOUT: Duration = Duration::from_secs(5);

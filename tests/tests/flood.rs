@@ -8,18 +8,16 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
-use teredo_lab_ebpf::flood::KINDS;
-use teredo_tests::{
-    bench::memory::maps,
-    lab::{
-        Capture, Scene, Teredo, Topology,
-        caller::Caller,
-        flood::{Attacker, Forgery, Meter},
-        qualification::{CLIENT, is_solicitation},
-        scene::{IPV4_INTERFACE, SERVER},
-        wait_until,
-    },
+use teredo_lab::{
+    Capture, Scene, Teredo, Topology,
+    caller::Caller,
+    flood::{Attacker, Forgery, Meter},
+    process::maps,
+    qualification::{CLIENT, is_solicitation},
+    scene::{IPV4_INTERFACE, SERVER},
+    wait_until,
 };
+use teredo_lab_ebpf::flood::KINDS;
 
 /// Forged sources.
 const SOURCES: u32 = 100_000;

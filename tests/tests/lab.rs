@@ -3,7 +3,7 @@
 use std::{fs, net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use anyhow::Result;
-use teredo_tests::lab::{Capture, Daemon, Namespace, links, traffic::UdpStream};
+use teredo_lab::{Capture, Daemon, Namespace, links, traffic::UdpStream};
 
 const A: Ipv4Addr = Ipv4Addr::new(20, 1, 0, 1);
 const B: Ipv4Addr = Ipv4Addr::new(20, 1, 0, 2);
@@ -25,7 +25,7 @@ fn a_dropped_namespace_takes_its_processes_along() -> Result<()> {
     // It ignores SIGTERM and has a child.
     command.args(["-c", "trap '' TERM; sleep 1000 & wait; sleep 1000"]);
     let mut child = command.spawn()?;
-    teredo_tests::lab::wait_until("both run", Duration::from_secs(5), || {
+    teredo_lab::wait_until("both run", Duration::from_secs(5), || {
         Ok(namespace.processes()?.len() == 2)
     })?;
     let pids = namespace.processes()?;

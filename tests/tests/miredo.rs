@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
-use teredo_tests::lab::{
+use teredo_lab::{
     NatKind, Scene, Topology,
     peers::{Conversation, Peers},
     scene::{Maker, RELAY, SERVER},

@@ -26,7 +26,7 @@ use teredo_common::{
     maps::{self, Slot},
     verdict::Direction,
 };
-use teredo_tests::lab::{
+use teredo_lab::{
     Namespace, Scene, Topology,
     peers::{Conversation, Peers},
     scene::{Maker, RELAY, SERVER},

@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use anyhow::{Result, ensure};
-use teredo_tests::lab::{
+use teredo_lab::{
     Scene, Teredo, Topology,
     peers::{Conversation, Peers},
     scene::{Maker, RELAY, SERVER},

@@ -16,7 +16,7 @@ use nix::{
 };
 use serde_json::{Value, json};
 use teredo_common::address::{ServicePrefix, TeredoAddress};
-use teredo_tests::lab::{
+use teredo_lab::{
     Namespace, NatKind, Scene, Topology,
     scene::{Maker, SECONDARY, SERVER},
     teredo::binary,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use teredo_tests::lab::{
+use teredo_lab::{
     Capture, NatKind, Scene, Teredo, Topology,
     scene::{IPV6_INTERFACE, Maker, RELAY},
     teredo::{fast_share, is_trusted},

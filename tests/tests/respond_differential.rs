@@ -5,10 +5,6 @@ use std::{collections::BTreeMap, net::Ipv6Addr};
 
 use anyhow::{Result, ensure};
 use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
-use teredo::{
-    protocol::server::{Buckets, Client, Config, Output, Server, ServerAddress},
-    wire::authentication::{Algorithm, Key},
-};
 use teredo_common::{
     address::{Endpoint, ServicePrefix, TeredoAddress, server_link_local},
     checksum::ipv6_transport,
@@ -17,9 +13,13 @@ use teredo_common::{
     verdict::{Action, Verdict},
     wire::{ALL_ROUTERS, ETHERTYPE_IPV4, ICMPV6, NO_NEXT_HEADER, UDP},
 };
-use teredo_tests::fixture::{
-    Fixture, Port, ROUTER, Setup, WAN, now,
+use teredo_lab::{
+    fixture::{Fixture, Port, ROUTER, Setup, WAN, now},
     packet::{IP, datagram, endpoint, ethernet, fix_header_checksum, ipv6},
+};
+use teredo_proto::{
+    server::{Buckets, Client, Config, Output, Server, ServerAddress},
+    wire::authentication::{Algorithm, Key},
 };
 
 /// Datagrams for each kind of server.
@@ -490,7 +490,7 @@ fn draining() -> Result<()> {
     let mut pair = Pair::new(config(), true, 40)?;
     let start = now();
     pair.server.drain(start);
-    let end = start + teredo::protocol::server::DRAIN;
+    let end = start + teredo_proto::server::DRAIN;
     pair.fixture.program.set_draining(Some(end))?;
     pair.compare_many()?;
     ensure!(

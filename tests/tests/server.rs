@@ -12,28 +12,26 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
-use teredo::wire::authentication::{Algorithm, Key};
 use teredo_common::wire::SERVER_PORT;
-use teredo_tests::{
-    bench::programs::Attached,
-    fixture::packet::hex,
-    lab::{
-        Capture, Namespace, Scene, Teredo, Topology,
-        caller::Caller,
-        capture::Frame,
-        links::cable,
-        peers::{bubble, is_bubble, teredo_address, udp_packet},
-        qualification::{
-            CLIENT, CONE_CLIENT, advertisement_of, icmpv6, nonce_only, origin, solicitation,
-        },
-        scene::{
-            Host, IPV6_INTERFACE, Maker, Place, RELAY, RELAY_IPV6, SECONDARY, SERVER, SERVER_IPV6,
-        },
-        teredo::{Config, Paths, binary},
-        traffic::Ping,
-        wait_until,
+use teredo_lab::{
+    Capture, Namespace, Scene, Teredo, Topology,
+    caller::Caller,
+    capture::Frame,
+    links::cable,
+    packet::hex,
+    peers::{bubble, is_bubble, teredo_address, udp_packet},
+    programs::Attached,
+    qualification::{
+        CLIENT, CONE_CLIENT, advertisement_of, icmpv6, nonce_only, origin, solicitation,
     },
+    scene::{
+        Host, IPV6_INTERFACE, Maker, Place, RELAY, RELAY_IPV6, SECONDARY, SERVER, SERVER_IPV6,
+    },
+    teredo::{Config, Paths, binary},
+    traffic::Ping,
+    wait_until,
 };
+use teredo_proto::wire::authentication::{Algorithm, Key};
 
 /// What is not a matter of seconds has failed.
 const SOON: Duration = Duration::from_secs(10);

@@ -19,9 +19,11 @@ use teredo_common::{
     address::ServicePrefix,
     maps::{ABI_VERSION, Peer, Settings},
 };
-use teredo_tests::{
-    fixture::{now, packet::endpoint, relay},
-    lab::{Namespace, wait_until},
+use teredo_lab::{
+    Namespace,
+    fixture::{now, relay},
+    packet::endpoint,
+    wait_until,
 };
 
 /// A namespace with the veth interfaces `wan` and `lan`, and a name for a daemon.

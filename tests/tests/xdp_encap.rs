@@ -10,10 +10,12 @@ use teredo_common::{
     verdict::Verdict::{self, *},
     wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
-use teredo_tests::fixture::{
-    Fixture, HOST, LAN, Port, ROUTER, ROUTER_V6, SHORTEST, Setup, WAN, now,
+use teredo_lab::{
+    fixture::{
+        Fixture, HOST, LAN, Port, ROUTER, ROUTER_V6, SHORTEST, Setup, WAN, now, relay,
+        wait_for_stale_stamps,
+    },
     packet::{IP, address, datagram, echo, endpoint, ethernet, ipv6, tcp, udp},
-    relay, wait_for_stale_stamps,
 };
 
 const CLIENT: &str = "2001:0:102:304:0:efff:f6ff:fffe";

@@ -4,7 +4,6 @@
 use std::net::Ipv6Addr;
 
 use anyhow::Result;
-use teredo::protocol::server::Config;
 use teredo_common::{
     address::ServicePrefix,
     checksum::ipv6_transport,
@@ -13,14 +12,14 @@ use teredo_common::{
     verdict::Verdict::{self, *},
     wire::{ALL_ROUTERS, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ICMPV6, NO_NEXT_HEADER},
 };
-use teredo_tests::fixture::{
-    Fixture, HOST, Outcome, Port, ROUTER, Setup, WAN, now,
+use teredo_lab::{
+    fixture::{Fixture, HOST, Outcome, Port, ROUTER, Setup, WAN, now, relay},
     packet::{
         IP, address, datagram, echo, endpoint, ethernet, fix_header_checksum, fix_udp_checksum,
         hex, ipv6, udp,
     },
-    relay,
 };
+use teredo_proto::server::Config;
 
 const PRIMARY: &str = "1.2.3.4:3544";
 const SECONDARY: &str = "1.2.3.5:3544";

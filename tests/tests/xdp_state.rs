@@ -12,10 +12,9 @@ use teredo_common::{
     verdict::Verdict::{self, *},
     wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
-use teredo_tests::fixture::{
-    Fixture, HOST, LAN, Port, ROUTER, Setup, WAN, now,
+use teredo_lab::{
+    fixture::{Fixture, HOST, LAN, Port, ROUTER, Setup, WAN, now, relay},
     packet::{address, datagram, endpoint, ethernet, udp},
-    relay,
 };
 
 const CLIENT: &str = "2001:0:102:304:0:efff:f6ff:fffe";

@@ -5,8 +5,8 @@ use teredo_common::{
     verdict::Verdict,
     wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
-use teredo_tests::fixture::{
-    Fixture, HOST, LAN, Port, ROUTER, Setup, WAN,
+use teredo_lab::{
+    fixture::{Fixture, HOST, LAN, Port, ROUTER, Setup, WAN},
     packet::{address, endpoint, ethernet, hex},
 };
 

@@ -45,7 +45,7 @@ impl Arguments {
 /// Builds everything with optimisation and measures.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     setup::ensure()?;
-    build::packages(&["teredo-userspace", "teredo-tests"], true)?;
+    build::packages(&["teredo-userspace", "teredo-bench"], true)?;
     let mut command = shell::as_root(build::directory(true).join("bench"));
     shell::become_command(command.args(arguments.forward()))
 }

@@ -79,7 +79,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         return daemon(&arguments.daemon);
     }
     setup::ensure()?;
-    build::packages(&["teredo-userspace", "teredo-tests"], true)?;
+    build::packages(&["teredo-userspace", "teredo-scene"], true)?;
     let directory = build::directory(true);
     let mut command = shell::as_root(directory.join("scene"));
     shell::become_command(command.args(arguments.scene.arguments()))

@@ -15,10 +15,11 @@ use super::{
     types::{Peer, PeerState, Status},
     *,
 };
+use teredo_proto::{relay::statistics::Statistics, server};
+
 use crate::{
     config::ApiAddress,
     metrics::{self, Snapshot},
-    protocol::{server, statistics::Statistics},
 };
 
 fn peer(number: usize) -> Peer {

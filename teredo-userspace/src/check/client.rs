@@ -9,6 +9,8 @@ use std::{
 use tokio::time::timeout;
 
 use super::{Host, Report, ipv4, tun};
+use teredo_proto::client::Server;
+
 use crate::{
     config::{
         self, Client, ServerHost,
@@ -16,7 +18,6 @@ use crate::{
     },
     datapath::{route::Routes, udp::Discovery},
     node::client::{network::Surroundings, servers},
-    protocol::client::Server,
 };
 
 /// Where the kernel has its settings of IPv6, if it has IPv6.

@@ -9,7 +9,7 @@ use super::{
     server_name::ServerName,
     values::{self, ClientId, Ipv4Choice, RefreshInterval},
 };
-use crate::wire::authentication::Algorithm;
+use teredo_proto::wire::authentication::Algorithm;
 
 /// Most `client.server`.
 pub const SERVERS_MAX: usize = 16;

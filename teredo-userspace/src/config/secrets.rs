@@ -16,8 +16,9 @@ use nix::{
 use thiserror::Error;
 
 use super::{ClientId, Config, values::from_hexadecimal};
-use crate::{
-    protocol::{client::Credentials, server::Client},
+use teredo_proto::{
+    client::Credentials,
+    server::Client,
     wire::authentication::{Algorithm, Key, MIN_SECRET},
 };
 
@@ -198,7 +199,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::wire::encapsulation::Authentication;
+    use teredo_proto::wire::encapsulation::Authentication;
 
     const DIGITS: &str = "00112233445566778899aabbccddeeff";
 

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use teredo_common::{address::ServicePrefix, scope::Ipv4Scope, wire};
 
 use super::values::{self, ClientId, XdpMode};
-use crate::{sunset::Date, wire::authentication::Algorithm};
+use teredo_proto::wire::authentication::Algorithm;
+
+use crate::sunset::Date;
 
 /// Permitted `server.rate`, `server.network-rate` and `server.total-rate`, per second.
 pub const RATE: RangeInclusive<u64> = 1..=100_000_000;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use teredo_common::scope::Ipv4Scope;
 
 use super::*;
-use crate::wire::authentication::Algorithm;
+use teredo_proto::wire::authentication::Algorithm;
 
 /// The operator's guide.
 const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");

@@ -377,8 +377,7 @@ pub mod scope {
 pub mod algorithm {
     use super::Deserializer;
     use serde::{Deserialize, Serialize, Serializer};
-
-    use crate::wire::authentication::Algorithm;
+    use teredo_proto::wire::authentication::Algorithm;
 
     #[derive(Serialize, Deserialize)]
     #[serde(rename_all = "kebab-case")]

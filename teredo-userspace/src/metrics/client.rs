@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use teredo_common::verdict::Direction;
 
 use super::{Path, Role, RoleState, Snapshot};
-use crate::protocol::{
+use teredo_proto::{
     client::{Bubble, Client, DropReason, Nat, Offline, State, Test},
-    statistics::Unreachable,
+    shared::statistics::Unreachable,
 };
 
 /// Every state of a client, as statistics name it.
@@ -140,7 +140,7 @@ mod tests {
     use teredo_common::time::Instant;
 
     use super::*;
-    use crate::protocol::client::{Config, Server};
+    use teredo_proto::client::{Config, Server};
 
     #[test]
     fn the_clients_numbers_are_all_there() {

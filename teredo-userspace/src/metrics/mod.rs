@@ -14,10 +14,10 @@ use teredo_common::{
     verdict::{Action, Direction, Verdict},
     wire::{ENCAPSULATION, ETHERNET_HEADER},
 };
-
-use crate::protocol::{
+use teredo_proto::{
+    relay::statistics::{Bubble, DropReason, Statistics},
     server,
-    statistics::{Bubble, DropReason, Statistics, Unreachable},
+    shared::statistics::Unreachable,
 };
 
 pub use client::{ClientStatus, STATES};
@@ -306,7 +306,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::protocol::client::{self as client_protocol, Test};
+    use teredo_proto::client::{self as client_protocol, Test};
 
     #[test]
     fn verdicts_go_where_their_action_says() {

@@ -259,12 +259,12 @@ mod tests {
     use teredo_common::verdict::Direction;
 
     use super::*;
-    use crate::{
-        metrics::{Attachment, Mode, RoleState},
-        protocol::{
-            server::Service, server::Statistics as ServerStatistics, statistics::Statistics,
-        },
+    use teredo_proto::{
+        relay::statistics::Statistics,
+        server::{Service, Statistics as ServerStatistics},
     };
+
+    use crate::metrics::{Attachment, Mode, RoleState};
 
     #[test]
     fn names_and_labels_are_those_of_the_documentation() {

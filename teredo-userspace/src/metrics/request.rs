@@ -1,8 +1,7 @@
 //! What the server is asked for, as statistics name it.
 
 use teredo_common::verdict::Verdict;
-
-use crate::protocol::server::Service;
+use teredo_proto::server::Service;
 
 /// A request and how it was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,6 +7,8 @@ use teredo_common::{
 };
 
 use super::{Node, clock};
+use teredo_proto::{client, relay::PeerInfo};
+
 use crate::{
     api::{
         Page, Request,
@@ -17,7 +19,6 @@ use crate::{
         DATAGRAM_NOT_TAKEN, DECAP_NOT_TAKEN, ENCAP_NOT_TAKEN, NATIVE_NOT_TAKEN, OVERRUN, Role,
         RoleState, Snapshot, TUNNEL_NOT_TAKEN,
     },
-    protocol::{client, relay::PeerInfo},
 };
 
 impl Node {

@@ -36,6 +36,10 @@ use super::{
     port::Port,
     relay::{Losses, arm, tun_failure},
 };
+use teredo_proto::client::{
+    self, Client, Credentials, Event, Extensions, Identity, Nat, Offline, Refresh, Transmit,
+};
+
 use crate::{
     config::{self, RefreshInterval},
     datapath::{
@@ -45,9 +49,6 @@ use crate::{
         udp::{ReceiveBatch, Sender, UdpSocket},
     },
     metrics::ClientStatus,
-    protocol::client::{
-        self, Client, Credentials, Event, Extensions, Identity, Nat, Offline, Refresh, Transmit,
-    },
 };
 use discovery::{LocalDiscovery, Multicast};
 use interface::Interface;

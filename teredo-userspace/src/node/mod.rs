@@ -29,6 +29,7 @@ use client::ClientRole;
 use fast_path::FastPath;
 use relay::RelayRole;
 use server::ServerRole;
+use teredo_proto::server::DRAIN;
 
 use crate::{
     api::{Handle, Request},
@@ -38,7 +39,6 @@ use crate::{
         watch::{Changes, StaleNeighbour, Watch},
     },
     metrics::Role,
-    protocol::server::DRAIN,
 };
 
 /// How often the fast path's peers are compared with the relay's.

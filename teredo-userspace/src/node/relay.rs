@@ -24,6 +24,12 @@ use super::{
     port::{Port, register},
     server::ServerRole,
 };
+use teredo_proto::{
+    dual::{Entry, Role},
+    relay::{self, Relay, Transmit},
+    wire::ipv6::Header,
+};
+
 use crate::{
     config,
     datapath::{
@@ -32,11 +38,6 @@ use crate::{
         tun::{PacketBatch, Tun},
         udp::{ReceiveBatch, Sender, UdpSocket},
     },
-    protocol::{
-        dual::{Entry, Role},
-        relay::{self, Relay, Transmit},
-    },
-    wire::ipv6::Header,
 };
 
 /// The running relay.

@@ -24,6 +24,8 @@ use super::{
     port::{Port, register},
     relay::tun_failure,
 };
+use teredo_proto::server::{Event, Server, ServerAddress};
+
 use crate::{
     config,
     datapath::{
@@ -32,7 +34,6 @@ use crate::{
         tun::{PacketBatch, Tun},
         udp::{ReceiveBatch, Sender, UdpSocket},
     },
-    protocol::server::{Event, Server, ServerAddress},
 };
 use answers::Answers;
 pub use answers::Losses;

@@ -22,6 +22,12 @@ use super::{
     relay::RelayRole,
     server::{ServerRole, Socket},
 };
+use teredo_proto::{
+    dual::Entry,
+    relay,
+    server::{self, Client, Server},
+};
+
 use crate::{
     api::Handle,
     config::{self, Config, Ipv4Choice, secrets::Secrets},
@@ -29,11 +35,6 @@ use crate::{
         route::{Addresses, Routes},
         udp::UdpSocket,
         watch::Watch,
-    },
-    protocol::{
-        dual::Entry,
-        relay,
-        server::{self, Client, Server},
     },
 };
 

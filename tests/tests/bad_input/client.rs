@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Result;
-use teredo_tests::lab::{Daemon, teredo::binary};
+use teredo_lab::{Daemon, teredo::binary};
 
 use crate::{assert_refused, host::Host, to_the_end};
 

@@ -18,10 +18,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use teredo_tests::{
-    bench::programs::Attached,
-    lab::{teredo::binary, wait_for},
-};
+use teredo_lab::{programs::Attached, teredo::binary, wait_for};
 
 use host::Host;
 

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
-use teredo_tests::lab::teredo::binary;
+use teredo_lab::teredo::binary;
 
 use crate::{COMMANDS, assert_command_refused, assert_refused, host::Host, to_the_end};
 

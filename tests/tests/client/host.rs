@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use teredo_tests::lab::{
+use teredo_lab::{
     NatKind,
     scene::{IPV6_INTERFACE, Maker, RELAY_IPV6},
     teredo::client_address,
@@ -22,8 +22,7 @@ fn nothing_is_left_behind() -> Result<()> {
     let site = scene.site();
     let before = scene.state_of(&site.client)?;
     for crash in [false, true] {
-        let mut teredo =
-            teredo_tests::lab::Teredo::start(&site.client, &scene.client_config(site.port))?;
+        let mut teredo = teredo_lab::Teredo::start(&site.client, &scene.client_config(site.port))?;
         teredo.qualified(&site.client)?;
         ensure!(
             scene.state_of(&site.client)? != before,

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, ensure};
-use teredo_tests::lab::{
+use teredo_lab::{
     Namespace, NatKind,
     scene::{Maker, Scene},
     teredo::{Config, is_trusted},

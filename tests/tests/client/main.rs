@@ -11,7 +11,7 @@ use std::{net::Ipv6Addr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use teredo::metrics::ClientStatus;
-use teredo_tests::lab::{
+use teredo_lab::{
     Namespace, NatKind, Scene, Teredo, Topology,
     scene::Maker,
     teredo::{Config, client_address},

@@ -1,7 +1,7 @@
 //! NATs that forget.
 
 use anyhow::{Context as _, Result, ensure};
-use teredo_tests::lab::{NatKind, scene::Maker, traffic::Ping, wait_until};
+use teredo_lab::{NatKind, scene::Maker, traffic::Ping, wait_until};
 
 use super::{MAINTENANCE, another_address, quick_config, scene, status};
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use anyhow::{Result, ensure};
-use teredo_tests::lab::{
+use teredo_lab::{
     NatKind,
     scene::Maker,
     together,

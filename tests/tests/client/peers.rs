@@ -3,9 +3,8 @@
 use std::fmt;
 
 use anyhow::Result;
-use teredo_tests::lab::{
-    NatKind,
-    NatKind::{AddressRestricted, FullCone, PortRestricted, Symmetric},
+use teredo_lab::{
+    NatKind::{self, AddressRestricted, FullCone, PortRestricted, Symmetric},
     scene::Maker,
     together,
     traffic::{Ping, Tcp},

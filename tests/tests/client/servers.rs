@@ -3,7 +3,7 @@
 use std::{fs, net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use teredo_tests::lab::{
+use teredo_lab::{
     NatKind, Teredo,
     scene::{IPV4_INTERFACE, IPV6_INTERFACE, Maker, RELAY_IPV6, SERVER},
     teredo::Config,

@@ -11,13 +11,12 @@ use teredo_common::{
         ICMPV6, NO_NEXT_HEADER, ROUTING, TCP, UDP,
     },
 };
-use teredo_tests::fixture::{
-    HOST, LAN, Port, ROUTER, WAN,
+use teredo_lab::{
+    fixture::{HOST, LAN, Port, ROUTER, WAN, relay},
     packet::{
         address, datagram, echo, endpoint, ethernet, fix_header_checksum, fix_udp_checksum, hex,
         ipv6, tcp, udp,
     },
-    relay,
 };
 
 /// An entry of the map of peers.

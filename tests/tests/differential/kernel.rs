@@ -9,7 +9,7 @@ use teredo_common::{
         OUTER_TTL, TCP, UDP, UDP_HEADER,
     },
 };
-use teredo_tests::fixture;
+use teredo_lab::fixture;
 
 /// A datagram as the relay's socket gets it.
 pub struct Datagram {

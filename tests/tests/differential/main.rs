@@ -8,16 +8,13 @@ use std::{collections::HashMap, net::Ipv6Addr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use rand::{SeedableRng as _, rngs::StdRng};
-use teredo::protocol::{
-    relay::{Config, Event, Relay},
-    statistics::DropReason,
-};
 use teredo_common::{
     address::Endpoint,
     maps::Peer,
     verdict::{Action, Direction, Verdict},
 };
-use teredo_tests::fixture::{self, Fixture, Outcome, Port, Setup};
+use teredo_lab::fixture::{self, Fixture, Outcome, Port, Setup};
+use teredo_proto::relay::{Config, Event, Relay, statistics::DropReason};
 
 use frames::{Frames, Known};
 

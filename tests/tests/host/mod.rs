@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Result;
 use tempfile::TempDir;
-use teredo_tests::lab::{Namespace, links, wait_until};
+use teredo_lab::{Namespace, links, wait_until};
 
 /// How long the kernel may take to settle.
 const PATIENCE: Duration = Duration::from_secs(30);

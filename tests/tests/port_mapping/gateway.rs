@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use teredo_tests::lab::Namespace;
+use teredo_lab::Namespace;
 
 /// The gateway's address on its link.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);

@@ -9,7 +9,7 @@ use std::{process::Command, time::Duration};
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use teredo_tests::lab::{
+use teredo_lab::{
     Daemon, Namespace,
     process::output,
     teredo::{Config, Teredo, binary},

@@ -14,13 +14,12 @@ use rand::{TryRng as _, rngs::SysRng};
 use teredo_common::{address::Endpoint, time::Instant};
 
 use super::output::{print, print_json};
-use crate::{
-    config::{ServerHost, ServerName},
-    protocol::{
-        client::Server,
-        probe::{Findings, Lifetime, LifetimeProbe, NatProbe},
-    },
+use teredo_proto::{
+    client::Server,
+    probe::{Findings, Lifetime, LifetimeProbe, NatProbe},
 };
+
+use crate::config::{ServerHost, ServerName};
 use report::Report;
 use sockets::Sockets;
 

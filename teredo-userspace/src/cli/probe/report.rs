@@ -5,11 +5,9 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddrV4},
     time::Duration,
 };
+use teredo_proto::probe::{Filtering, Findings, Kind, Lifetime, Mapping, Ports, Reach};
 
-use crate::{
-    config::ServerName,
-    protocol::probe::{Filtering, Findings, Kind, Lifetime, Mapping, Ports, Reach},
-};
+use crate::config::ServerName;
 use serde::Serialize;
 
 /// What `--json` prints. What could not be found out is null.

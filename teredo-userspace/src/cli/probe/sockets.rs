@@ -13,8 +13,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 use teredo_common::{address::Endpoint, time::Instant};
-
-use crate::protocol::{
+use teredo_proto::{
     client::Server,
     probe::{Measurement, Transmit},
 };

@@ -7,9 +7,10 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
+use teredo_proto::client::Attached;
 use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::{datapath::udp::Discovery, node::port::register, protocol::client::Attached};
+use crate::{datapath::udp::Discovery, node::port::register};
 
 /// Octets of the longest discovery bubble with all that may be around it; what is longer is none.
 const ROOM: usize = 2_048;

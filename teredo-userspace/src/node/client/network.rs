@@ -7,13 +7,11 @@ use std::{
 
 use anyhow::Result;
 use teredo_common::{address::ServicePrefix, scope::is_global_unicast};
+use teredo_proto::client::{Attached, Network, Server};
 
-use crate::{
-    datapath::{
-        route::{HostAddress, Routes},
-        udp::source_towards,
-    },
-    protocol::client::{Attached, Network, Server},
+use crate::datapath::{
+    route::{HostAddress, Routes},
+    udp::source_towards,
 };
 
 /// The host's network at one moment.

@@ -8,16 +8,14 @@ use std::{
 };
 
 use teredo_common::scope::Ipv4Scope;
+use teredo_proto::client::Server;
 use tokio::{
     net::lookup_host,
     task::JoinSet,
     time::{Instant, Sleep, sleep},
 };
 
-use crate::{
-    config::{Ipv4Choice, ServerHost, ServerName},
-    protocol::client::Server,
-};
+use crate::config::{Ipv4Choice, ServerHost, ServerName};
 
 /// The wait before a name is looked up again, at first and at last.
 const FIRST_WAIT: Duration = Duration::from_secs(2);

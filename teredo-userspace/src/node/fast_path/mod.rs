@@ -14,6 +14,10 @@ use teredo_common::{
     time::Instant,
     verdict::Verdict,
 };
+use teredo_proto::{
+    relay::{Event, Relay},
+    server::Buckets,
+};
 
 use crate::{
     config::{Config, XdpMode},
@@ -22,10 +26,6 @@ use crate::{
         xdp::{self, Attached, Error, Mode, Options},
     },
     metrics::{self, Attachment},
-    protocol::{
-        relay::{Event, Relay},
-        server::Buckets,
-    },
 };
 use loopback::Loopback;
 use plan::Plan;

@@ -4,11 +4,11 @@ use anyhow::Result;
 use bytemuck::Zeroable as _;
 use nix::net::if_::if_indextoname;
 use teredo_common::{address::Endpoint, maps::Settings};
+use teredo_proto::server;
 
 use crate::{
     config::{self, FastPath, OuterChecksum},
     datapath::{route::Routes, xdp},
-    protocol::server,
 };
 
 /// Entries of the map of peers when there are none: as few as a relay may have.

@@ -7,12 +7,10 @@ use std::{
 
 use anyhow::Result;
 use teredo_common::{address::Endpoint, time::Instant};
+use teredo_proto::server::{Output, Server, ServerAddress};
 use tokio::io::unix::AsyncFd;
 
-use crate::{
-    datapath::{BATCH, native::Native, tun::Tun, udp::Sender},
-    protocol::server::{Output, Server, ServerAddress},
-};
+use crate::datapath::{BATCH, native::Native, tun::Tun, udp::Sender};
 
 /// The protocol, and the ways out for what it says.
 #[derive(Debug)]

@@ -1,0 +1,160 @@
+//! Bubbles to peers (RFC 4380 section 5.2.6).
+
+use teredo_common::{
+    address::{Endpoint, embedded_mapping, embedded_server},
+    time::Instant,
+    wire::SERVER_PORT,
+};
+
+use super::{Exchange, LIFETIME, Shared, discovery::is_on_link};
+use crate::{
+    client::statistics::Bubble,
+    shared::peers::PeerIndex,
+    wire::{bubble, trailer::Trailer},
+};
+
+impl Exchange {
+    /// Sends the bubbles of one burst that the rates allow (L-12): direct ones and an indirect one,
+    /// or what has to come before that. Whether there were any.
+    pub(super) fn burst(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) -> bool {
+        self.prepare_random_port(shared, now, index);
+        let is_direct = self.send_directs(shared, now, index);
+        if is_direct && self.needs_echo_test(shared, now, index) {
+            self.start_echo_test(shared, now, index, 1);
+            return true;
+        }
+        let is_indirect = self.send_indirect(shared, now, index);
+        is_direct || is_indirect
+    }
+
+    /// Remembers a burst, whatever it was made of (P-09).
+    pub(super) fn count_burst(&mut self, now: Instant, index: PeerIndex) {
+        let peer = &mut self.peers[index];
+        peer.state.awaits = true;
+        peer.state.may_answer = true;
+        peer.pending_mut().history.sent(now);
+    }
+
+    /// Sends direct bubbles to where the peer is or may be.
+    pub(super) fn send_directs(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        index: PeerIndex,
+    ) -> bool {
+        let mut sent = Vec::new();
+        for (port, to) in self.targets(shared, now, index) {
+            let is_allowed = self.may_reach_peer(shared, index, to)
+                && match sent.contains(&to) {
+                    // From another port.
+                    true => self.limits.take_answer(to, now),
+                    false => self.limits.take_direct(to, now),
+                };
+            if is_allowed {
+                sent.push(to);
+                self.send_bubble(shared, port, index, to);
+            } else {
+                shared.statistics.count_bubble(Bubble::LimitedDirect);
+            }
+        }
+        !sent.is_empty()
+    }
+
+    /// Where direct bubbles to a peer go, and from which ports: to where it is while it is trusted,
+    /// else to the endpoint in its address, and wherever else its bubbles said.
+    pub(super) fn targets(
+        &self,
+        shared: &Shared,
+        now: Instant,
+        index: PeerIndex,
+    ) -> Vec<(u16, Endpoint)> {
+        let peer = &self.peers[index];
+        if peer.is_usable(now, LIFETIME) {
+            return vec![(peer.state.port, peer.state.destination)];
+        }
+        let embedded = embedded_mapping(&peer.address);
+        let mut targets = vec![(shared.config.port, embedded)];
+        targets.extend(self.random_target(shared, index, embedded));
+        let alternates = peer.state.alternates.iter();
+        targets.extend(alternates.map(|&alternate| (shared.config.port, alternate)));
+        targets
+    }
+
+    /// Whether something may be sent to an endpoint that a peer may be at: as to any, to a neighbor
+    /// that made itself known, or to a peer behind the same NAT.
+    pub(super) fn may_reach_peer(&self, shared: &Shared, index: PeerIndex, to: Endpoint) -> bool {
+        let state = &self.peers[index].state;
+        self.may_reach(shared, to)
+            || state.is_at_local(to) && is_on_link(shared, to)
+            || self.may_be_alternate(shared, index, to)
+    }
+
+    /// A direct bubble, with the nonce of the peer's last indirect one.
+    pub(super) fn send_bubble(
+        &mut self,
+        shared: &mut Shared,
+        port: u16,
+        index: PeerIndex,
+        to: Endpoint,
+    ) {
+        let peer = &self.peers[index];
+        let mut payload = bubble::build(&self.own, &peer.address).to_vec();
+        let nonce = peer.state.nonces.received;
+        if nonce != [0; 4] {
+            Trailer::Nonce(nonce).write(&mut payload);
+        }
+        let random_port = peer.state.random.predicted;
+        if random_port != 0 && port != shared.config.port {
+            Trailer::RandomPort(random_port).write(&mut payload);
+        }
+        self.send_direct_payload(shared, port, to, payload);
+    }
+
+    /// Sends a direct bubble that is made already.
+    pub(super) fn send_direct_payload(
+        &self,
+        shared: &mut Shared,
+        port: u16,
+        to: Endpoint,
+        payload: Vec<u8>,
+    ) {
+        shared.send(port, to, payload);
+        shared.statistics.count_bubble(Bubble::SentDirect);
+    }
+
+    /// Sends an indirect bubble to the peer's server (L-06), with a nonce, and with what
+    /// helps the peer to find this client.
+    pub(super) fn send_indirect(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        index: PeerIndex,
+    ) -> bool {
+        let peer = &mut self.peers[index];
+        let server = embedded_server(&peer.address);
+        let is_allowed =
+            shared.own_ipv4.is_elsewhere(server) && self.limits.take_indirect(server, now);
+        if !is_allowed {
+            shared.statistics.count_bubble(Bubble::LimitedIndirect);
+            return false;
+        }
+        let mut payload = bubble::build(&self.own, &peer.address).to_vec();
+        if shared.config.extensions.symmetric {
+            let nonce = peer.state.nonces.next(&mut shared.random);
+            Trailer::Nonce(nonce).write(&mut payload);
+        }
+        let random_port = peer.state.random.predicted;
+        if random_port != 0 {
+            Trailer::RandomPort(random_port).write(&mut payload);
+        }
+        self.write_alternates(shared, now, index, &mut payload);
+        let to = Endpoint {
+            address: server,
+            port: SERVER_PORT.to_be_bytes(),
+        };
+        let port = shared.config.port;
+        shared.send(port, to, payload);
+        shared.statistics.count_bubble(Bubble::SentIndirect);
+        true
+    }
+}

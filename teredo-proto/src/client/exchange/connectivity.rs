@@ -1,0 +1,112 @@
+//! The direct IPv6 connectivity test (RFC 4380 section 5.2.9): an echo request through the own
+//! server, whose reply comes from the relay next to the host.
+
+use std::time::Duration;
+
+use rand::{Rng, RngExt as _};
+use teredo_common::{address::Endpoint, time::Instant};
+
+use super::{Exchange, Shared};
+use crate::{
+    client::statistics::{DropReason, Test as Outcome},
+    shared::peers::PeerIndex,
+    wire::icmpv6::{self, Echo},
+};
+
+/// Tests of one peer that may still be answered.
+const REMEMBERED: usize = 4;
+/// For how long.
+const VALIDITY: Duration = Duration::from_secs(30);
+
+/// The latest tests of one peer.
+#[derive(Debug, Default)]
+pub struct Tests([Option<Test>; REMEMBERED]);
+
+#[derive(Clone, Copy, Debug)]
+struct Test {
+    nonce: [u8; 16],
+    identifier: u16,
+    sequence: u16,
+    sent: Instant,
+}
+
+impl Tests {
+    /// Another test, in place of the oldest.
+    fn next(&mut self, random: &mut impl Rng, now: Instant) -> &Test {
+        let sequence = self.0[0].map_or(0, |newest| newest.sequence);
+        self.0.rotate_right(1);
+        self.0[0].insert(Test {
+            nonce: random.random(),
+            identifier: random.random(),
+            sequence: sequence.wrapping_add(1),
+            sent: now,
+        })
+    }
+
+    /// Whether one of them is answered by this.
+    fn is_answer(&self, now: Instant, echo: Echo<'_>) -> bool {
+        self.0.iter().flatten().any(|test| {
+            now.saturating_since(test.sent) < VALIDITY
+                && (test.identifier, test.sequence) == (echo.identifier, echo.sequence)
+                && test.nonce[..] == *echo.data
+        })
+    }
+
+    /// When the last one was sent.
+    pub fn last(&self) -> Instant {
+        self.0[0].map_or(Instant::ZERO, |test| test.sent)
+    }
+}
+
+impl Exchange {
+    /// Sends a test to a native peer if the rate allows it (C-55, C-58).
+    pub(super) fn test(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
+        let Some(identity) = &self.identity else {
+            return;
+        };
+        if !self.limits.take_test(now) {
+            shared.statistics.count_test(Outcome::Limited);
+            return;
+        }
+        let peer = &mut self.peers[index];
+        let tests = peer.state.tests.get_or_insert_default();
+        let test = tests.next(&mut shared.random, now);
+        let echo = Echo {
+            identifier: test.identifier,
+            sequence: test.sequence,
+            data: &test.nonce,
+        };
+        let request = icmpv6::echo_request(&self.own, &peer.address, echo);
+        peer.state.awaits = true;
+        let port = shared.config.port;
+        shared.send(port, identity.server.primary(), request);
+        shared.statistics.count_test(Outcome::Sent);
+    }
+
+    /// Takes the answer to a test: the peer is behind what the answer came from (C-36, C-38). False
+    /// if it is none.
+    pub(super) fn take_answer(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        index: PeerIndex,
+        from: Endpoint,
+        packet: &[u8],
+    ) -> Result<bool, DropReason> {
+        let tests = self.peers[index].state.tests.as_ref();
+        let is_answer = tests.is_some_and(|tests| {
+            icmpv6::echo_answer(packet).is_some_and(|echo| tests.is_answer(now, echo))
+        });
+        if !is_answer {
+            return Ok(false);
+        }
+        if !self.may_reach(shared, from) {
+            return Err(DropReason::SourceScope);
+        }
+        shared.statistics.count_test(Outcome::Answered);
+        self.relays.note(from, now);
+        let port = shared.config.port;
+        self.trust(shared, now, index, port, from);
+        Ok(true)
+    }
+}

@@ -1,0 +1,49 @@
+//! What is remembered of peers whose entries made room for others.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::shared::{bubble::History, keyed::Keyed};
+
+/// The bubbles sent to peers that are not in the table any more: whoever comes back finds the limits
+/// where they were (P-09, P-11). Bounded; the oldest goes first.
+#[derive(Debug)]
+pub struct Departed {
+    capacity: usize,
+    histories: HashMap<[u8; 16], History, Keyed>,
+    order: VecDeque<[u8; 16]>,
+}
+
+impl Departed {
+    /// Room for `capacity` peers, at least one.
+    pub fn new(capacity: usize, keyed: Keyed) -> Self {
+        Self {
+            capacity: capacity.max(1),
+            histories: HashMap::with_hasher(keyed),
+            order: VecDeque::new(),
+        }
+    }
+
+    /// Remembers the bubbles sent to a peer that goes.
+    pub fn keep(&mut self, address: [u8; 16], history: History) {
+        if self.order.len() >= self.capacity
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.histories.remove(&oldest);
+        }
+        self.histories.insert(address, history);
+        self.order.push_back(address);
+    }
+
+    /// What was remembered of a peer that comes back, if anything was.
+    pub fn recall(&mut self, address: &[u8; 16]) -> Option<History> {
+        let history = self.histories.remove(address)?;
+        self.order.retain(|one| one != address);
+        Some(history)
+    }
+
+    /// Forgets everybody.
+    pub fn clear(&mut self) {
+        self.histories.clear();
+        self.order.clear();
+    }
+}

@@ -1,0 +1,93 @@
+//! Server load reduction (RFC 6081 section 5.7): a peer that was silent is asked directly first.
+
+use teredo_common::time::Instant;
+
+use super::super::{Exchange, LIFETIME, Shared};
+use crate::{
+    shared::peers::PeerIndex,
+    wire::{bubble, trailer::Trailer},
+};
+
+/// Solicitations before the server is asked again, within the attempts of one procedure.
+const MAX_SOLICITATIONS: u8 = 2;
+
+impl Exchange {
+    /// Asks a peer that was trusted for a sign of life, at where it was. False if the peer
+    /// has to be asked by its server.
+    pub(in super::super) fn solicit(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        index: PeerIndex,
+        attempts: u8,
+    ) -> bool {
+        let extensions = shared.config.extensions;
+        let peer = &self.peers[index];
+        let state = &peer.state;
+        let has_port = self.check_port(shared, state.port, &peer.address).is_ok();
+        if !extensions.symmetric
+            || !extensions.load_reduction
+            || attempts >= MAX_SOLICITATIONS
+            || !state.is_known
+            || !has_port
+        {
+            return false;
+        }
+        let (port, to) = (state.port, state.destination);
+        let trailer = Trailer::NeighborSolicitation;
+        self.send_signed(shared, now, index, (port, to), trailer, false)
+    }
+
+    /// Answers a solicitation, within the limits of bubbles.
+    pub(in super::super) fn advertise(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        index: PeerIndex,
+    ) {
+        let peer = &mut self.peers[index];
+        let is_usable = peer.is_usable(now, LIFETIME);
+        let target = (peer.state.port, peer.state.destination);
+        let is_burst = peer.pending_mut().history.check(now).is_ok();
+        let ends_burst = !is_burst && self.may_end_burst(now, index);
+        if !is_usable || !is_burst && !ends_burst {
+            return;
+        }
+        let trailer = Trailer::NeighborAdvertisement;
+        if ends_burst {
+            self.peers[index].state.may_answer = false;
+            self.prolong_burst(shared, now, index);
+        }
+        if self.send_signed(shared, now, index, target, trailer, ends_burst) && is_burst {
+            self.count_burst(now, index);
+        }
+    }
+
+    /// Sends a direct bubble with a trailer of neighbor discovery.
+    pub(super) fn send_signed(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        index: PeerIndex,
+        (port, to): (u16, teredo_common::address::Endpoint),
+        trailer: Trailer<'_>,
+        ends_burst: bool,
+    ) -> bool {
+        let is_allowed = self.may_reach_peer(shared, index, to)
+            && match ends_burst {
+                true => self.limits.take_answer(to, now),
+                false => self.limits.take_direct(to, now),
+            };
+        if !is_allowed {
+            return false;
+        }
+        let mut payload = bubble::build(&self.own, &self.peers[index].address).to_vec();
+        let nonce = self.peers[index].state.nonces.received;
+        if nonce != [0; 4] {
+            Trailer::Nonce(nonce).write(&mut payload);
+        }
+        trailer.write(&mut payload);
+        self.send_direct_payload(shared, port, to, payload);
+        true
+    }
+}

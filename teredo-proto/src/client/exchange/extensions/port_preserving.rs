@@ -1,0 +1,201 @@
+//! Support for symmetric NATs that preserve ports (RFC 6081 section 5.4): a port for each peer,
+//! which the NAT has not used yet and will most likely preserve, is told to the peer beforehand.
+
+use std::time::Duration;
+
+use teredo_common::{address::Endpoint, time::Instant};
+
+use super::super::{Exchange, LIFETIME, Shared};
+use crate::{
+    client::{Nat, statistics::DropReason},
+    shared::peers::PeerIndex,
+};
+
+/// A port that was told to a peer for this long, and not answered, is not used in another
+/// procedure: the NAT may have preserved it for where the peer was before.
+const STALE: Duration = Duration::from_secs(8);
+/// Bubbles that keep a peer's port open while there are no data.
+pub const MAX_REFRESHES: u8 = 20;
+
+/// The ports of one peer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RandomPorts {
+    /// The own one, and when it was opened.
+    pub own: Option<(u16, Instant)>,
+    /// The external port that a NAT is expected to use for it; told to the peer.
+    pub predicted: u16,
+    /// No prediction was possible in this procedure.
+    pub is_unpredictable: bool,
+    /// The external port that the peer told; 0 if none.
+    pub peer: u16,
+    /// Bubbles sent to keep the own one open since there were data.
+    pub refreshes: u8,
+}
+
+impl Exchange {
+    /// Whether the client is behind a symmetric NAT that preserves ports.
+    pub(super) fn preserves_ports(&self, shared: &Shared) -> bool {
+        let extensions = shared.config.extensions;
+        let is_preserving = |identity: &super::super::Identity| {
+            identity.nat == Nat::Symmetric && identity.port_preserving
+        };
+        extensions.symmetric
+            && extensions.port_preserving
+            && self.identity.as_ref().is_some_and(is_preserving)
+    }
+
+    /// Makes sure that a peer that is not trusted has a port of its own.
+    pub(in super::super) fn prepare_random_port(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        index: PeerIndex,
+    ) {
+        let peer = &self.peers[index];
+        if !self.preserves_ports(shared) || peer.is_usable(now, LIFETIME) {
+            return;
+        }
+        let is_fresh = |at: Instant| now.saturating_since(at) < STALE;
+        if peer.state.random.own.is_none_or(|(_, at)| !is_fresh(at)) {
+            self.renew_random_port(shared, now, index);
+        }
+    }
+
+    /// Gives a peer a new port of its own.
+    pub(super) fn renew_random_port(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        index: PeerIndex,
+    ) {
+        self.close_random_port(shared, index);
+        let port = self.ports.open(shared, self.peers[index].address);
+        let random = &mut self.peers[index].state.random;
+        random.own = port.map(|port| (port, now));
+        random.predicted = port.unwrap_or_default();
+    }
+
+    /// Closes a peer's own port.
+    pub(in super::super) fn close_random_port(&mut self, shared: &mut Shared, index: PeerIndex) {
+        let state = &mut self.peers[index].state;
+        if let Some((port, _)) = state.random.own.take() {
+            state.random.predicted = 0;
+            state.echo = None;
+            self.ports.close(shared, port);
+        }
+    }
+
+    /// A port could not be opened: the next burst tells of another one.
+    pub(in super::super) fn random_port_failed(&mut self, port: u16) {
+        let address = self.ports.forget(port);
+        if let Some(index) = address.and_then(|address| self.peers.find(&address)) {
+            let state = &mut self.peers[index].state;
+            state.random.own = None;
+            state.random.predicted = 0;
+            state.echo = None;
+        }
+    }
+
+    /// Takes the port that a peer tells in a bubble.
+    pub(in super::super) fn take_peer_random_port(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        index: PeerIndex,
+        port: Option<u16>,
+    ) {
+        let extensions = shared.config.extensions;
+        let Some(port) = port.filter(|&port| port != 0) else {
+            return;
+        };
+        let peer = &mut self.peers[index];
+        let known = peer.state.random.peer;
+        if !extensions.symmetric || !extensions.port_preserving || known == port {
+            return;
+        }
+        let last = peer.last_sent.max(peer.last_received);
+        let is_busy = last != Instant::ZERO && now.saturating_since(last) < LIFETIME;
+        if known != 0 && is_busy {
+            return;
+        }
+        peer.state.random.peer = port;
+        if known != 0 && !peer.is_usable(now, LIFETIME) {
+            self.close_random_port(shared, index);
+        }
+    }
+
+    /// Where a direct bubble goes besides the endpoint in the peer's address, and from which port
+    /// . The own port is used only after the peer's indirect bubble told whether the peer has
+    /// one: the NAT preserves it but for the first destination.
+    pub(in super::super) fn random_target(
+        &self,
+        shared: &Shared,
+        index: PeerIndex,
+        embedded: Endpoint,
+    ) -> Option<(u16, Endpoint)> {
+        let state = &self.peers[index].state;
+        let is_heard = state.nonces.received != [0; 4];
+        let own = state.random.own.filter(|_| is_heard).map(|(port, _)| port);
+        let to = Endpoint {
+            port: state.random.peer.to_be_bytes(),
+            ..embedded
+        };
+        match (state.random.peer, own) {
+            (0, None) => None,
+            (0, Some(own)) => Some((own, embedded)),
+            (_, own) => Some((own.unwrap_or(shared.config.port), to)),
+        }
+    }
+
+    /// A bubble of a known peer came from elsewhere than before, without proof: where the peer
+    /// was is given up, at once if that was at a port of its own, else after silence only; its
+    /// server is asked to ask it.
+    pub(in super::super) fn doubt_mapping(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        to: u16,
+        from: Endpoint,
+        source: &[u8; 16],
+    ) {
+        let extensions = shared.config.extensions;
+        let is_enabled = extensions.symmetric && extensions.port_preserving;
+        let found = self.peers.find(source);
+        let Some(index) = found.filter(|_| is_enabled && self.may_reach(shared, from)) else {
+            return;
+        };
+        let peer = &self.peers[index];
+        let is_own_port = to == peer.state.port && to != shared.config.port;
+        if !peer.state.is_known || !is_own_port && peer.is_usable(now, LIFETIME) {
+            return;
+        }
+        if is_own_port {
+            self.close_random_port(shared, index);
+        }
+        if self.peers[index].is_trusted() {
+            self.distrust(shared, index);
+        }
+        self.answer(shared, now, index);
+    }
+
+    /// Whether a datagram to this port is allowed to be of this peer.
+    pub(in super::super) fn check_port(
+        &self,
+        shared: &Shared,
+        to: u16,
+        source: &[u8; 16],
+    ) -> Result<(), DropReason> {
+        if to == shared.config.port || self.ports.peer(to) == Some(*source) {
+            return Ok(());
+        }
+        Err(DropReason::Port)
+    }
+
+    /// Whether a peer at a port of its own needs a bubble to keep it open; counts it.
+    pub(in super::super) fn takes_refresh(&mut self, shared: &Shared, index: PeerIndex) -> bool {
+        let state = &mut self.peers[index].state;
+        let needs = state.port != shared.config.port && state.random.refreshes < MAX_REFRESHES;
+        state.random.refreshes += u8::from(needs);
+        needs
+    }
+}

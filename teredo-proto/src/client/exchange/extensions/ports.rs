@@ -1,0 +1,52 @@
+//! The ports that are open besides the service port, each for one peer.
+
+use std::collections::BTreeMap;
+
+use rand::RngExt as _;
+
+use crate::client::{Transmit, shared::Shared};
+
+/// Ports open at once; peers beyond that do without.
+const MAX: usize = 64;
+/// Where ports are chosen from (RFC 6335 section 6: dynamic ports), by a generator that nobody can
+/// foresee (L-16).
+const RANGE: std::ops::RangeInclusive<u16> = 49_152..=u16::MAX;
+
+/// The open ports, and the peers that they are for.
+#[derive(Debug, Default)]
+pub struct Ports(BTreeMap<u16, [u8; 16]>);
+
+impl Ports {
+    /// Opens a port for a peer, unless too many are open.
+    pub fn open(&mut self, shared: &mut Shared, peer: [u8; 16]) -> Option<u16> {
+        if self.0.len() >= MAX {
+            return None;
+        }
+        let port = loop {
+            let port = shared.random.random_range(RANGE);
+            if port != shared.config.port && !self.0.contains_key(&port) {
+                break port;
+            }
+        };
+        self.0.insert(port, peer);
+        shared.transmits.push_back(Transmit::OpenPort(port));
+        Some(port)
+    }
+
+    /// Closes a port, if it is open.
+    pub fn close(&mut self, shared: &mut Shared, port: u16) {
+        if self.forget(port).is_some() {
+            shared.transmits.push_back(Transmit::ClosePort(port));
+        }
+    }
+
+    /// A port that could not be opened; the peer that it was for.
+    pub fn forget(&mut self, port: u16) -> Option<[u8; 16]> {
+        self.0.remove(&port)
+    }
+
+    /// The peer that a port is for.
+    pub fn peer(&self, port: u16) -> Option<[u8; 16]> {
+        self.0.get(&port).copied()
+    }
+}

@@ -1,0 +1,68 @@
+//! How much the client sends without being sure that somebody wants it (C-58, L-12, R-16).
+
+use teredo_common::{address::Endpoint, time::Instant};
+
+use super::super::Config;
+use crate::shared::{
+    bubble::Histories,
+    keyed::Keyed,
+    limiter::{Bucket, Buckets, Rate},
+};
+
+/// The token buckets, and the memory of bubbles by endpoint.
+#[derive(Debug)]
+pub struct Limits {
+    test_rate: Rate,
+    tests: Bucket,
+    unreachable_rate: Rate,
+    unreachable: Bucket,
+    direct: Buckets,
+    indirect: Buckets,
+    endpoints: Histories,
+}
+
+impl Limits {
+    pub fn new(config: &Config, keyed: Keyed) -> Self {
+        Self {
+            test_rate: config.test_rate,
+            tests: Bucket::default(),
+            unreachable_rate: config.unreachable_rate,
+            unreachable: Bucket::default(),
+            direct: Buckets::new(config.direct_bubble_rate, keyed),
+            indirect: Buckets::new(config.indirect_bubble_rate, keyed),
+            endpoints: Histories::new(config.max_peers.max(16), keyed),
+        }
+    }
+
+    /// Whether a connectivity test may be sent.
+    pub fn take_test(&mut self, now: Instant) -> bool {
+        self.tests.take(self.test_rate, now)
+    }
+
+    /// Whether the host may be told that a destination is unreachable.
+    pub fn take_unreachable(&mut self, now: Instant) -> bool {
+        self.unreachable.take(self.unreachable_rate, now)
+    }
+
+    /// Whether a bubble that begins a burst may be sent to this endpoint, whatever IPv6 addresses
+    /// are said to be there.
+    pub fn take_direct(&mut self, to: Endpoint, now: Instant) -> bool {
+        self.endpoints.take(to, now) && self.direct.take(to.address, now)
+    }
+
+    /// Whether a bubble that ends a burst may be sent: it may follow another one to the same
+    /// endpoint.
+    pub fn take_answer(&mut self, to: Endpoint, now: Instant) -> bool {
+        self.endpoints.take_again(to, now) && self.direct.take(to.address, now)
+    }
+
+    /// Whether an indirect bubble may be sent to this server.
+    pub fn take_indirect(&mut self, server: [u8; 4], now: Instant) -> bool {
+        self.indirect.take(server, now)
+    }
+
+    /// A packet came directly from `endpoint`.
+    pub fn answered(&mut self, endpoint: Endpoint) {
+        self.endpoints.answered(endpoint);
+    }
+}

@@ -1,0 +1,195 @@
+//! Between the client and its peers: Teredo clients, and native hosts through their relays
+//! (RFC 4380 sections 5.2.3, 5.2.4, 5.2.6, 5.2.8 and 5.2.9; RFC 6081).
+
+mod answers;
+mod bubbles;
+mod connectivity;
+mod contact;
+mod departed;
+mod discovery;
+mod extensions;
+mod limits;
+mod procedure;
+mod reception;
+mod relays;
+mod transmission;
+mod trust;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use rand::Rng;
+use teredo_common::{
+    address::{Endpoint, embedded_mapping},
+    time::Instant,
+};
+
+use super::{Config, Identity, PeerInfo, Reason, Statistics, shared::Shared};
+use crate::shared::{
+    keyed::Keyed,
+    peers::{PeerIndex, Peers},
+    queue::{Bounds, Budget},
+};
+use contact::Contact;
+use departed::Departed;
+use discovery::{Discovery, is_on_link};
+use extensions::ports::Ports;
+use limits::Limits;
+use relays::Relays;
+
+/// A peer that was silent for this long has to prove again where it is (P-03).
+const LIFETIME: Duration = Duration::from_secs(30);
+/// A peer that is sent to but was silent for this long is asked for a sign of life (P-12).
+const REFRESH_AFTER: Duration = Duration::from_secs(25);
+/// Packets from peers that are not proved yet may take this part of the room for waiting packets.
+const HELD_SHARE: usize = 4;
+
+/// The half of the client that talks with peers.
+#[derive(Debug)]
+pub struct Exchange {
+    identity: Option<Identity>,
+    /// The address of the identity; unspecified if there is none.
+    own: [u8; 16],
+    peers: Peers<Contact>,
+    departed: Departed,
+    /// Packets of the host that wait for an answer.
+    queues: Budget,
+    /// Packets for the host that wait for the proof of where they come from (C-41).
+    held: Budget,
+    limits: Limits,
+    relays: Relays,
+    discovery: Discovery,
+    ports: Ports,
+}
+
+/// Where a packet of the host goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Now, from this local port to this endpoint, as many octets.
+    Send(u16, Endpoint, usize),
+    /// The packet waits for an answer.
+    Queued,
+}
+
+impl Exchange {
+    /// Without address and peers.
+    pub fn new(config: &Config, random: &mut impl Rng) -> Self {
+        let keyed = Keyed::new(random);
+        let held = config.queue_total_bytes / HELD_SHARE;
+        let bounds = |octets| Bounds {
+            packets_per_peer: config.queue_per_peer,
+            octets,
+            octets_per_source: octets,
+        };
+        Self {
+            identity: None,
+            own: [0; 16],
+            peers: Peers::new(config.max_peers, keyed),
+            departed: Departed::new(config.max_peers, keyed),
+            queues: Budget::new(bounds(config.queue_total_bytes - held), keyed),
+            held: Budget::new(bounds(held), keyed),
+            limits: Limits::new(config, keyed),
+            relays: Relays::default(),
+            discovery: Discovery::default(),
+            ports: Ports::default(),
+        }
+    }
+
+    /// The client has another address, or none; peers are forgotten if it is another (C-45).
+    pub fn set_identity(&mut self, shared: &mut Shared, now: Instant, identity: Option<Identity>) {
+        let address = identity.map_or([0; 16], |one| one.address.octets());
+        self.identity = identity;
+        if address == self.own {
+            return;
+        }
+        self.own = address;
+        self.relays = Relays::default();
+        self.remove_if(shared, |_, _, _| true);
+        self.departed.clear();
+        self.restart_discovery(shared, now);
+    }
+
+    /// [`Shared::network`] has changed: nothing is sent to what is this host's own now (L-02), or to
+    /// a link that is gone.
+    pub fn network_changed(&mut self, shared: &mut Shared) {
+        self.remove_if(shared, |exchange, shared, mapped| {
+            !exchange.may_reach(shared, mapped) && !is_on_link(shared, mapped)
+        });
+    }
+
+    fn remove_if(
+        &mut self,
+        shared: &mut Shared,
+        is_refused: impl Fn(&Self, &Shared, Endpoint) -> bool,
+    ) {
+        let peers = self.peers.iter();
+        let refused: Vec<PeerIndex> = peers
+            .filter(|(_, peer)| is_refused(self, shared, peer.mapped))
+            .map(|(index, _)| index)
+            .collect();
+        for index in refused {
+            self.remove(shared, index);
+        }
+    }
+
+    /// A port that was asked for with [`super::Transmit::OpenPort`] could not be opened.
+    pub fn port_failed(&mut self, _shared: &mut Shared, _now: Instant, port: u16) {
+        self.random_port_failed(port);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) {
+        self.handle_discovery_timeout(shared, now);
+        while let Some(index) = self.peers.take_due(now) {
+            self.look_after(shared, now, index);
+        }
+    }
+
+    /// When [`Exchange::handle_timeout`] is due next.
+    pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
+        let peers = self.peers.deadline().map(|(at, _)| (at, Reason::Peer));
+        let discovery = self.discovery.next.map(|at| (at, Reason::Discovery));
+        let deadlines = [peers, discovery].into_iter().flatten();
+        deadlines.min_by_key(|&(deadline, _)| deadline)
+    }
+
+    /// All peers, in no particular order.
+    pub fn peers(&self) -> impl Iterator<Item = PeerInfo> {
+        self.peers.iter().map(|(_, peer)| PeerInfo {
+            address: peer.address.into(),
+            mapped: peer.mapped,
+            trusted: peer.is_trusted(),
+            local: peer.state.is_at_local(peer.mapped),
+            last_received: peer.last_received,
+            last_sent: peer.last_sent,
+            queued: peer
+                .pending
+                .as_ref()
+                .map_or(0, |pending| pending.queue.len()),
+        })
+    }
+
+    /// Adds what is there now to what was counted.
+    pub fn measure(&self, statistics: &mut Statistics) {
+        statistics.trusted_peers = self.peers.trusted();
+        statistics.untrusted_peers = self.peers.untrusted();
+        statistics.queue_packets = self.queues.packets() + self.held.packets();
+        statistics.queue_octets = self.queues.octets() + self.held.octets();
+    }
+
+    /// Whether something may be sent to an endpoint that was taken from a packet: global unicast,
+    /// and neither this host's nor the client's own mapping (L-02, L-05).
+    fn may_reach(&self, shared: &Shared, endpoint: Endpoint) -> bool {
+        let is_own = self
+            .identity
+            .is_some_and(|identity| identity.mapped == endpoint);
+        !is_own && shared.own_ipv4.may_send_to(endpoint)
+    }
+
+    /// Whether a Teredo address names a client that bubbles may be sent to (L-05, L-06).
+    fn may_be_peer(&self, shared: &Shared, address: &[u8; 16]) -> bool {
+        self.may_reach(shared, embedded_mapping(address))
+    }
+}

@@ -1,0 +1,187 @@
+//! From peers: UDP payloads in, IPv6 packets out (RFC 4380 section 5.2.3).
+
+use teredo_common::{
+    address::Endpoint,
+    scope::is_global_unicast,
+    time::Instant,
+    wire::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ICMPV6, ROUTING},
+};
+
+use super::{Exchange, Shared};
+use crate::{
+    client::statistics::DropReason,
+    shared::{bubble::GAP, peers::PeerIndex, queue::Full},
+    wire::{
+        encapsulation::Encapsulation,
+        ipv6::{self, ChainLink, Header},
+        router, trailer,
+    },
+};
+
+/// The routing header of Mobile IPv6 (RFC 6275), the one that is let through (L-11).
+const MOBILE_IPV6: u8 = 2;
+
+impl Exchange {
+    /// Takes a datagram that came to the service port or one of the ports that this half opened,
+    /// and is no advertisement at the service port. The length of the inner packet if the host is
+    /// to have it now.
+    pub fn handle_datagram(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        to: u16,
+        from: Endpoint,
+        parts: &Encapsulation<'_>,
+    ) -> Result<Option<usize>, DropReason> {
+        let Some(identity) = &self.identity else {
+            return Err(DropReason::NotQualified);
+        };
+        let (server, is_tunnel) = (identity.server.primary(), identity.tunnel);
+        let header = Header::parse(parts.packet).map_err(|_| DropReason::Malformed)?;
+        if to != shared.config.port {
+            if router::is_advertisement(header, parts.packet) {
+                return self.take_echo(shared, now, to, from, parts).map(|()| None);
+            }
+            self.check_port(shared, to, &header.source())?;
+        }
+        if header.destination() != self.own {
+            return Err(DropReason::Destination);
+        }
+        if !parts.trailers.is_empty() && trailer::parse(parts.trailers).any(|one| one.is_err()) {
+            return Err(DropReason::Trailer);
+        }
+        let is_from_server = from == server;
+        if is_tunnel {
+            return match is_from_server {
+                true => deliver(header, parts.packet).map(Some),
+                false => Err(DropReason::Tunnel),
+            };
+        }
+        if !is_from_server && (parts.origin.is_some() || parts.authentication.is_some()) {
+            return Err(DropReason::ServerElement);
+        }
+        let source = header.source();
+        if header.is_bubble() {
+            if is_from_server {
+                self.receive_indirect(shared, now, &source, parts)?;
+            } else {
+                self.receive_direct(shared, now, to, from, &source, parts)?;
+            }
+            return Ok(None);
+        }
+        let length = deliver(header, parts.packet)?;
+        let origin = parts.origin.filter(|_| is_from_server);
+        let is_now = self.accept(shared, now, to, from, origin, header, parts.packet)?;
+        Ok(is_now.then_some(length))
+    }
+
+    /// The rules for packets in their order. Whether the host is to have it now; `false` if it was
+    /// taken otherwise.
+    #[expect(clippy::too_many_arguments, reason = "all that is known of a datagram")]
+    fn accept(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        to: u16,
+        from: Endpoint,
+        origin: Option<Endpoint>,
+        header: Header<'_>,
+        packet: &[u8],
+    ) -> Result<bool, DropReason> {
+        let source = header.source();
+        let found = self.peers.find(&source);
+        if let Some(index) = found {
+            // Rules 1 and 2, and the server's way of giving an answer (C-36 to C-38).
+            let relay = origin.unwrap_or(from);
+            if header.next_header() == ICMPV6
+                && self.take_answer(shared, now, index, relay, packet)?
+            {
+                return Ok(false);
+            }
+            let peer = &self.peers[index];
+            if peer.is_trusted() && peer.mapped == from {
+                let port = peer.state.port;
+                self.trust(shared, now, index, port, from);
+                return Ok(true);
+            }
+        }
+        if shared.config.prefix.contains(&source) {
+            // Rules 3 and 5 (C-39, C-40).
+            let index = self.prove(shared, now, from, &source, None)?;
+            self.trust(shared, now, index, to, from);
+            return Ok(true);
+        }
+        self.hold(shared, now, found, from, &source, packet)?;
+        Ok(false)
+    }
+
+    /// Rule 6 (C-41): a packet of a native host is held, and the host tested, if the host was sent
+    /// something, or the packet comes from a relay that is known.
+    fn hold(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        found: Option<PeerIndex>,
+        from: Endpoint,
+        source: &[u8; 16],
+        packet: &[u8],
+    ) -> Result<(), DropReason> {
+        if !self.may_reach(shared, from) {
+            return Err(DropReason::SourceScope);
+        }
+        let is_awaited = found.is_some_and(|index| {
+            self.is_asked(index) || self.peers[index].last_sent != Instant::ZERO
+        });
+        let is_known = self.relays.knows(from, now);
+        if !is_awaited && !is_known && !shared.config.accept_unsolicited {
+            return Err(DropReason::Unsolicited);
+        }
+        let index = self.admit(shared, *source)?;
+        let is_asked = self.is_asked(index);
+        let contact = &mut self.peers[index].state;
+        if contact.held.is_empty() {
+            contact.held_from = from;
+        } else if contact.held_from != from {
+            return Err(DropReason::HeldElsewhere);
+        }
+        let is_tested =
+            (contact.tests.as_ref()).is_some_and(|tests| now.saturating_since(tests.last()) < GAP);
+        if !is_asked && is_tested {
+            return Err(DropReason::Unsolicited);
+        }
+        let pushed = self.held.push(&mut contact.held, packet);
+        if !is_asked {
+            self.start_procedure(shared, now, index);
+        }
+        pushed.map_err(|full| match full {
+            Full::Peer => DropReason::QueuePeer,
+            Full::Source | Full::Total => DropReason::QueueTotal,
+        })?;
+        self.limits.answered(from);
+        shared.statistics.queued += 1;
+        Ok(())
+    }
+}
+
+/// The length of a packet that the host may have: from a global unicast address (C-18), without a
+/// routing header that leads it elsewhere (L-11).
+fn deliver(header: Header<'_>, packet: &[u8]) -> Result<usize, DropReason> {
+    if !is_global_unicast(&header.source()) {
+        return Err(DropReason::Source);
+    }
+    if may_be_routed(header.next_header()) && ipv6::chain(packet).any(is_forbidden_routing) {
+        return Err(DropReason::RoutingHeader);
+    }
+    Ok(header.packet_length())
+}
+
+const fn may_be_routed(next_header: u8) -> bool {
+    matches!(
+        next_header,
+        HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
+    )
+}
+
+fn is_forbidden_routing(link: ChainLink<'_>) -> bool {
+    matches!(link, ChainLink::Routing(kind) if kind != MOBILE_IPV6)
+}

@@ -1,0 +1,366 @@
+//! One client's exchange in virtual time, with hand-made datagrams around it.
+
+use std::{
+    collections::VecDeque,
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
+
+use rand::{SeedableRng as _, rngs::StdRng};
+use teredo_common::{
+    address::{Endpoint, ServicePrefix, TeredoAddress},
+    scope::Ipv4Scope,
+    time::Instant,
+    wire::UDP,
+};
+
+use crate::{
+    client::{
+        Attached, Bubble, Config, DropReason, Identity, Nat, Network, PeerInfo, Server, Statistics,
+        Test, Transmit,
+        exchange::{Exchange, Way, extensions::Trailers},
+        shared::Shared,
+    },
+    shared::{own::OwnIpv4, statistics::Unreachable},
+    wire::{
+        bubble, encapsulation,
+        ipv6::{self, Header},
+    },
+};
+
+/// The client's server.
+pub const SERVER: &str = "1.2.3.4:3544";
+/// The client's mapped endpoint.
+pub const MAPPED: &str = "9.0.0.1:4096";
+/// The client's address on its own network.
+pub const INSIDE: &str = "192.168.1.2";
+/// The client's service port.
+pub const PORT: u16 = 40_000;
+/// The server of the peer.
+pub const PEER_SERVER: &str = "9.10.11.12:3544";
+/// The peer's mapped endpoint.
+pub const PEER: &str = "8.0.0.1:1024";
+/// A native host.
+pub const HOST: &str = "2000::b";
+/// The relay next to the native host.
+pub const RELAY: &str = "5.6.7.8:3545";
+
+pub fn endpoint(text: &str) -> Endpoint {
+    text.parse::<SocketAddrV4>().unwrap().into()
+}
+
+pub fn address(text: &str) -> [u8; 16] {
+    text.parse::<std::net::Ipv6Addr>().unwrap().octets()
+}
+
+/// The Teredo address of a client at `mapped`, of `server`.
+pub fn teredo(mapped: &str, server: &str) -> [u8; 16] {
+    let fields = TeredoAddress {
+        prefix: ServicePrefix::STANDARD,
+        server: endpoint(server).ip(),
+        flags: 0,
+        mapped: endpoint(mapped),
+    };
+    fields.encode().octets()
+}
+
+/// The client's own address.
+pub fn own() -> [u8; 16] {
+    teredo(MAPPED, SERVER)
+}
+
+/// The peer's address.
+pub fn peer() -> [u8; 16] {
+    teredo(PEER, PEER_SERVER)
+}
+
+pub fn packet_of(
+    next_header: u8,
+    payload: &[u8],
+    source: &[u8; 16],
+    destination: &[u8; 16],
+) -> Vec<u8> {
+    let length = payload.len() as u16;
+    let header = ipv6::header(length, next_header, 64, source, destination);
+    [&header[..], payload].concat()
+}
+
+/// An IPv6 packet with a payload that can be told from others.
+pub fn packet(source: &[u8; 16], destination: &[u8; 16], mark: u8) -> Vec<u8> {
+    packet_of(UDP, &[mark; 20], source, destination)
+}
+
+/// A bubble with trailers, as a datagram's payload.
+pub fn bubble(source: &[u8; 16], destination: &[u8; 16], trailers: &[u8]) -> Vec<u8> {
+    [&bubble::build(source, destination)[..], trailers].concat()
+}
+
+/// What a server puts in front of what it forwards.
+pub fn with_origin(origin: &str, payload: &[u8]) -> Vec<u8> {
+    [&endpoint(origin).origin_indication()[..], payload].concat()
+}
+
+/// The reply to a connectivity test.
+pub fn reply_to(test: &[u8]) -> Vec<u8> {
+    let header = Header::parse(test).unwrap();
+    let mut reply = Vec::new();
+    assert!(crate::wire::icmpv6::echo_reply(
+        &header.destination(),
+        test,
+        &mut reply
+    ));
+    reply
+}
+
+/// A datagram that was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    pub at: Instant,
+    pub from: u16,
+    pub to: Endpoint,
+    pub payload: Vec<u8>,
+}
+
+/// The exchange of one client and what is around it.
+pub struct World {
+    pub shared: Shared,
+    pub exchange: Exchange,
+    pub now: Instant,
+    /// All datagrams, oldest first.
+    pub sent: Vec<Sent>,
+    /// Discovery bubbles, with the interface that they left by.
+    pub discovery: Vec<(Ipv4Addr, Vec<u8>)>,
+    /// IPv6 packets for the host, at once or later.
+    pub delivered: Vec<Vec<u8>>,
+    /// Ports that are open besides the service port.
+    pub ports: Vec<u16>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    pub fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::behind(Nat::Restricted, change)
+    }
+
+    /// A qualified client behind a NAT of this kind.
+    pub fn behind(nat: Nat, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::new(vec![Server::new(endpoint(SERVER).ip())], PORT);
+        config.ipv4_scope = Ipv4Scope::Strict;
+        change(&mut config);
+        let mut random = StdRng::from_seed([42; 32]);
+        let mut own_ipv4 = OwnIpv4::new(config.ipv4_scope);
+        let inside: Ipv4Addr = INSIDE.parse().unwrap();
+        own_ipv4.set(&[inside], []);
+        let exchange = Exchange::new(&config, &mut random);
+        let shared = Shared {
+            config,
+            network: Network {
+                source: Some(inside),
+                attached: vec![Attached {
+                    address: inside,
+                    prefix_length: 24,
+                }],
+                ..Network::default()
+            },
+            own_ipv4,
+            random,
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            statistics: Statistics::default(),
+        };
+        let mut world = Self {
+            shared,
+            exchange,
+            now: Instant::from_nanos(1_000_000_000_000),
+            sent: Vec::new(),
+            discovery: Vec::new(),
+            delivered: Vec::new(),
+            ports: Vec::new(),
+        };
+        world.set_identity(Some(Self::identity(nat)));
+        world.discovery.clear();
+        world
+    }
+
+    pub fn identity(nat: Nat) -> Identity {
+        Identity {
+            address: own().into(),
+            mapped: endpoint(MAPPED),
+            server: Server::new(endpoint(SERVER).ip()),
+            nat,
+            port_preserving: false,
+            port_mapping: None,
+            upnp: false,
+            mtu: 1280,
+            tunnel: false,
+        }
+    }
+
+    pub fn set_identity(&mut self, identity: Option<Identity>) {
+        self.exchange
+            .set_identity(&mut self.shared, self.now, identity);
+        self.drain();
+    }
+
+    /// The host sends.
+    pub fn host_sends(&mut self, packet: &[u8]) -> Result<Way, DropReason> {
+        let way = self
+            .exchange
+            .handle_ipv6(&mut self.shared, self.now, packet);
+        self.drain();
+        if let Ok(Way::Send(from, to, length)) = way {
+            let payload = packet[..length].to_vec();
+            self.sent.push(Sent {
+                at: self.now,
+                from,
+                to,
+                payload,
+            });
+        }
+        way
+    }
+
+    /// A datagram arrives at the service port.
+    pub fn arrives(&mut self, from: &str, payload: &[u8]) -> Result<Option<usize>, DropReason> {
+        self.arrives_at(PORT, endpoint(from), payload)
+    }
+
+    pub fn arrives_at(
+        &mut self,
+        to: u16,
+        from: Endpoint,
+        payload: &[u8],
+    ) -> Result<Option<usize>, DropReason> {
+        let parts = encapsulation::parse(payload).unwrap();
+        let result = self
+            .exchange
+            .handle_datagram(&mut self.shared, self.now, to, from, &parts);
+        self.drain();
+        if let Ok(Some(length)) = result {
+            self.delivered.push(parts.packet[..length].to_vec());
+        }
+        result
+    }
+
+    /// A datagram arrives at the discovery address.
+    pub fn arrives_on_link(&mut self, from: &str, payload: &[u8]) -> Result<(), DropReason> {
+        let parts = encapsulation::parse(payload).unwrap();
+        let interface = INSIDE.parse().unwrap();
+        let result = self.exchange.handle_discovery(
+            &mut self.shared,
+            self.now,
+            interface,
+            endpoint(from),
+            &parts,
+        );
+        self.drain();
+        result
+    }
+
+    /// Lets time pass, waking the exchange whenever it wants to.
+    pub fn pass(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while let Some((deadline, _)) = self.exchange.poll_timeout().filter(|one| one.0 <= end) {
+            self.now = self.now.max(deadline);
+            self.exchange.handle_timeout(&mut self.shared, self.now);
+            self.drain();
+        }
+        self.now = end;
+    }
+
+    pub fn pass_seconds(&mut self, seconds: u64) {
+        self.pass(Duration::from_secs(seconds));
+    }
+
+    fn drain(&mut self) {
+        let at = self.now;
+        for transmit in std::mem::take(&mut self.shared.transmits) {
+            match transmit {
+                Transmit::Datagram { from, to, payload } => self.sent.push(Sent {
+                    at,
+                    from,
+                    to,
+                    payload,
+                }),
+                Transmit::Discovery { interface, payload } => {
+                    self.discovery.push((interface, payload));
+                }
+                Transmit::Ipv6(packet) => self.delivered.push(packet),
+                Transmit::OpenPort(port) => self.ports.push(port),
+                Transmit::ClosePort(port) => self.ports.retain(|&one| one != port),
+            }
+        }
+    }
+
+    /// What was sent since the last look.
+    pub fn take_sent(&mut self) -> Vec<Sent> {
+        std::mem::take(&mut self.sent)
+    }
+
+    /// What was sent since the last look: where to, and what.
+    pub fn take_payloads(&mut self) -> Vec<(Endpoint, Vec<u8>)> {
+        let sent = self.take_sent().into_iter();
+        sent.map(|sent| (sent.to, sent.payload)).collect()
+    }
+
+    pub fn take_delivered(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.delivered)
+    }
+
+    /// What is known about a peer.
+    pub fn peer(&self, address: &[u8; 16]) -> Option<PeerInfo> {
+        let mut peers = self.exchange.peers();
+        peers.find(|peer| peer.address.octets() == *address)
+    }
+
+    pub fn trusts(&self, address: &[u8; 16]) -> bool {
+        self.peer(address).is_some_and(|peer| peer.trusted)
+    }
+
+    pub fn statistics(&self) -> Statistics {
+        let mut statistics = self.shared.statistics;
+        self.exchange.measure(&mut statistics);
+        statistics
+    }
+
+    pub fn bubbles(&self, kind: Bubble) -> u64 {
+        self.statistics().bubbles(kind)
+    }
+
+    pub fn tests(&self, outcome: Test) -> u64 {
+        self.statistics().tests(outcome)
+    }
+
+    pub fn unreachable(&self, outcome: Unreachable) -> u64 {
+        self.statistics().unreachable(outcome)
+    }
+
+    /// Makes the native host a trusted peer, and forgets what it took.
+    pub fn trust_host(&mut self) -> [u8; 16] {
+        let host = address(HOST);
+        self.host_sends(&packet(&own(), &host, 0)).unwrap();
+        let test = self.sent.pop().unwrap().payload;
+        assert_eq!(self.arrives(RELAY, &reply_to(&test)), Ok(None));
+        assert!(self.trusts(&host));
+        self.take_sent();
+        host
+    }
+
+    /// Makes the peer a trusted one, and forgets what it took.
+    pub fn trust_peer(&mut self) -> [u8; 16] {
+        let peer = peer();
+        assert_eq!(self.arrives(PEER, &bubble(&peer, &own(), &[])), Ok(None));
+        assert!(self.trusts(&peer));
+        self.take_sent();
+        peer
+    }
+}
+
+/// What the trailers of a bubble say.
+pub fn trailers(payload: &[u8]) -> Trailers<'_> {
+    let parts = encapsulation::parse(payload).unwrap();
+    Trailers::parse(parts.trailers).unwrap()
+}

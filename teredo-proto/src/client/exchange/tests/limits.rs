@@ -1,0 +1,123 @@
+//! How much is sent without being sure that somebody wants it (P-09, L-12, R-16).
+
+use std::time::Duration;
+
+use super::harness::*;
+use crate::{
+    client::{Bubble, DropReason},
+    shared::limiter::Rate,
+};
+
+/// A peer at one of many ports of one address.
+fn peer_at(port: u16, server: &str) -> [u8; 16] {
+    teredo(&format!("8.0.0.1:{port}"), server)
+}
+
+#[test]
+fn l12_direct_bubbles_by_ipv4_address_and_answers_too() {
+    let mut world = World::with(|config| config.direct_bubble_rate = Rate::new(5, 5));
+    for port in 1..=20 {
+        let asked = bubble(&peer_at(port, PEER_SERVER), &own(), &[]);
+        world.arrives(SERVER, &asked).unwrap();
+        world.arrives(SERVER, &asked).unwrap();
+    }
+    assert_eq!(world.bubbles(Bubble::SentDirect), 5);
+}
+
+#[test]
+fn l12_indirect_bubbles_by_server() {
+    let mut world = World::with(|config| config.indirect_bubble_rate = Rate::new(5, 5));
+    let ask = |world: &mut World, server| {
+        for port in 1..=10 {
+            let asked = bubble(&peer_at(port, server), &own(), &[]);
+            world.arrives(SERVER, &asked).unwrap();
+        }
+    };
+    ask(&mut world, PEER_SERVER);
+    assert_eq!(world.bubbles(Bubble::SentIndirect), 5);
+    assert_eq!(world.bubbles(Bubble::LimitedIndirect), 5);
+    ask(&mut world, "9.10.11.13:3544");
+    assert_eq!(world.bubbles(Bubble::SentIndirect), 10, "another server");
+}
+
+#[test]
+fn l06_no_indirect_bubble_to_a_forbidden_server() {
+    for server in ["10.0.0.1:3544", "127.0.0.1:3544", "192.168.1.2:3544"] {
+        let mut world = World::new();
+        let asked = bubble(&teredo(PEER, server), &own(), &[]);
+        world.arrives(SERVER, &asked).unwrap();
+        let sent: Vec<_> = world.take_sent().iter().map(|one| one.to).collect();
+        assert_eq!(sent, [endpoint(PEER)], "{server}");
+    }
+}
+
+#[test]
+fn p09_a_relay_that_packets_come_from_has_answered() {
+    let asked = with_origin(RELAY, &bubble(&address("fe80::1"), &own(), &[]));
+    let unanswered = || {
+        let mut world = World::new();
+        for _ in 0..4 {
+            world.arrives(SERVER, &asked).unwrap();
+            world.pass_seconds(3);
+        }
+        assert_eq!(world.take_sent().len(), 4);
+        world
+    };
+    let mut world = unanswered();
+    let data = packet(&address(HOST), &own(), 1);
+    assert_eq!(world.arrives(RELAY, &data), Ok(None));
+    world.take_sent();
+    world.arrives(SERVER, &asked).unwrap();
+    assert!(
+        world
+            .take_sent()
+            .iter()
+            .any(|one| one.to == endpoint(RELAY))
+    );
+    // A packet that is dropped is no answer.
+    let mut world = unanswered();
+    for number in 0..130 {
+        let other = teredo(&format!("8.0.2.{number}:1"), PEER_SERVER);
+        world.host_sends(&packet(&own(), &other, 1)).unwrap();
+    }
+    world.take_sent();
+    assert_eq!(world.arrives(RELAY, &data), Err(DropReason::TooManyPeers));
+    world.arrives(SERVER, &asked).unwrap();
+    assert!(
+        world
+            .take_sent()
+            .iter()
+            .all(|one| one.to != endpoint(RELAY))
+    );
+}
+
+#[test]
+fn p10_repetitions_are_a_little_later_than_two_seconds() {
+    let mut world = World::new();
+    world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
+    world.pass_seconds(10);
+    let sent = world.take_sent();
+    let to_peer: Vec<_> = sent
+        .iter()
+        .filter(|one| one.to == endpoint(PEER))
+        .map(|one| one.at)
+        .collect();
+    let gaps: Vec<_> = to_peer
+        .windows(2)
+        .map(|two| two[1].saturating_since(two[0]))
+        .collect();
+    assert_eq!(gaps.len(), 3);
+    let allowed = Duration::from_millis(2000)..=Duration::from_millis(2250);
+    assert!(gaps.iter().all(|gap| allowed.contains(gap)), "{gaps:?}");
+    assert!(gaps.iter().any(|gap| *gap > Duration::from_secs(2)));
+}
+
+#[test]
+fn p11_the_entry_goes_when_its_bubbles_are_forgotten() {
+    let mut world = World::new();
+    world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
+    world.pass_seconds(290);
+    assert!(world.peer(&peer()).is_some());
+    world.pass_seconds(30);
+    assert!(world.peer(&peer()).is_none());
+}

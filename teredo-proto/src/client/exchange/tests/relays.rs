@@ -1,0 +1,81 @@
+//! Native hosts by their relays: what is held, and what is believed (RFC 4380 section 5.2.3).
+
+use super::harness::*;
+use crate::client::{DropReason, Identity, Nat};
+
+const ELSEWHERE: &str = "5.6.7.9:3545";
+
+/// A client whose host sent something to the native host, and the test of it.
+fn tested() -> (World, [u8; 16], Vec<u8>) {
+    let mut world = World::new();
+    let host = address(HOST);
+    world.host_sends(&packet(&own(), &host, 0)).unwrap();
+    let test = world.sent.pop().unwrap().payload;
+    (world, host, test)
+}
+
+#[test]
+fn c38_a_test_can_be_answered_for_thirty_seconds() {
+    for (seconds, counts) in [(29, true), (31, false)] {
+        let (mut world, host, test) = tested();
+        world.arrives(RELAY, &reply_to(&test)).unwrap();
+        world.pass_seconds(20);
+        world.arrives(RELAY, &packet(&host, &own(), 1)).unwrap();
+        world.pass_seconds(seconds - 20);
+        let _ = world.arrives(ELSEWHERE, &reply_to(&test));
+        let mapped = world.peer(&host).unwrap().mapped;
+        assert_eq!(mapped == endpoint(ELSEWHERE), counts, "after {seconds} s");
+    }
+}
+
+#[test]
+fn c41_and_l05_nothing_is_held_from_where_no_relay_is() {
+    let (mut world, host, _) = tested();
+    for from in ["10.0.0.1:80", "192.168.1.3:80", "127.0.0.1:80", MAPPED] {
+        assert_eq!(
+            world.arrives(from, &packet(&host, &own(), 1)),
+            Err(DropReason::SourceScope)
+        );
+    }
+}
+
+#[test]
+fn c41_what_is_held_comes_from_one_relay() {
+    let (mut world, host, test) = tested();
+    let [first, second] = [1, 2].map(|mark| packet(&host, &own(), mark));
+    assert_eq!(world.arrives(RELAY, &first), Ok(None));
+    assert_eq!(
+        world.arrives(ELSEWHERE, &second),
+        Err(DropReason::HeldElsewhere)
+    );
+    world.arrives(RELAY, &reply_to(&test)).unwrap();
+    assert_eq!(world.take_delivered(), [first]);
+}
+
+#[test]
+fn c45_another_address_forgets_relays() {
+    let mut world = World::new();
+    let asked = |own: &[u8; 16]| with_origin(RELAY, &bubble(&address("fe80::1"), own, &[]));
+    world.arrives(SERVER, &asked(&own())).unwrap();
+    let moved = teredo("9.0.0.1:4099", SERVER);
+    world.set_identity(Some(Identity {
+        address: moved.into(),
+        mapped: endpoint("9.0.0.1:4099"),
+        ..World::identity(Nat::Restricted)
+    }));
+    let data = packet(&address(HOST), &moved, 1);
+    assert_eq!(world.arrives(RELAY, &data), Err(DropReason::Unsolicited));
+}
+
+#[test]
+fn c34_bubbles_that_nobody_may_send() {
+    let mut world = World::new();
+    for source in ["::1", "ff02::1", "::"] {
+        let asked = with_origin(RELAY, &bubble(&address(source), &own(), &[]));
+        assert_eq!(world.arrives(SERVER, &asked), Err(DropReason::Source));
+    }
+    // C-42: a native host's bubble comes by the server.
+    let direct = bubble(&address(HOST), &own(), &[]);
+    assert_eq!(world.arrives(RELAY, &direct), Err(DropReason::RelayBubble));
+    assert_eq!(world.take_sent(), []);
+}

@@ -1,0 +1,180 @@
+//! From the host: IPv6 packets in, UDP payloads out (RFC 4380 section 5.2.4).
+
+use teredo_common::{
+    address::{CONE_FLAG, embedded_mapping, embedded_server, server_link_local},
+    scope::{is_global_unicast, is_link_local},
+    time::Instant,
+    wire::SERVER_PORT,
+};
+
+use super::{Exchange, LIFETIME, REFRESH_AFTER, Shared, Way};
+use crate::{
+    client::{Transmit, statistics::DropReason},
+    shared::{bubble::Refused, peers::PeerIndex, queue::Full, statistics::Unreachable},
+    wire::{
+        icmpv6::{self, ADDRESS_UNREACHABLE, SOURCE_POLICY},
+        ipv6::Header,
+    },
+};
+
+const MULTICAST: u8 = 0xff;
+
+impl Exchange {
+    /// Takes a packet of the host.
+    pub fn handle_ipv6(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        packet: &[u8],
+    ) -> Result<Way, DropReason> {
+        let header = Header::parse(packet).map_err(|_| DropReason::HostMalformed)?;
+        let (source, destination) = (header.source(), header.destination());
+        let length = header.packet_length();
+        let packet = &packet[..length];
+        let Some(identity) = &self.identity else {
+            self.refuse(shared, now, ADDRESS_UNREACHABLE, packet);
+            return Err(DropReason::HostNotQualified);
+        };
+        if source != self.own {
+            self.refuse(shared, now, SOURCE_POLICY, packet);
+            return Err(DropReason::HostSource);
+        }
+        if length > usize::from(identity.mtu) {
+            return Err(DropReason::HostTooBig);
+        }
+        if destination[0] == MULTICAST {
+            return Err(DropReason::HostMulticast);
+        }
+        if identity.tunnel {
+            let (port, server) = (shared.config.port, identity.server.primary());
+            return Ok(Way::Send(port, server, length));
+        }
+        if header.is_bubble() {
+            return Err(DropReason::HostBubble);
+        }
+        let index = match self.peers.find(&destination) {
+            Some(index) => index,
+            None => self.meet(shared, now, packet, &destination)?,
+        };
+        let peer = &self.peers[index];
+        if peer.is_usable(now, LIFETIME) {
+            let way = Way::Send(peer.state.port, peer.state.destination, length);
+            self.sent(shared, now, index);
+            return Ok(way);
+        }
+        if peer.is_trusted() {
+            self.distrust(shared, index);
+        }
+        if shared.config.honor_cone && self.is_cone(shared, &destination) {
+            let (port, mapped) = (shared.config.port, embedded_mapping(&destination));
+            self.trust(shared, now, index, port, mapped);
+            self.sent(shared, now, index);
+            return Ok(Way::Send(port, mapped, length));
+        }
+        self.wait(shared, now, index, packet)?;
+        Ok(Way::Queued)
+    }
+
+    /// Whether an address has the cone flag and names an endpoint that may be sent to.
+    fn is_cone(&self, shared: &Shared, address: &[u8; 16]) -> bool {
+        let flags = u16::from_be_bytes([address[8], address[9]]);
+        flags & CONE_FLAG != 0
+            && shared.config.prefix.contains(address)
+            && self.may_be_peer(shared, address)
+    }
+
+    /// Creates the entry of a new peer of the host's choice (C-51).
+    fn meet(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        packet: &[u8],
+        destination: &[u8; 16],
+    ) -> Result<PeerIndex, DropReason> {
+        if !is_global_unicast(destination) || *destination == self.own {
+            return Err(DropReason::HostDestination);
+        }
+        let is_teredo = shared.config.prefix.contains(destination);
+        if is_teredo {
+            let server = embedded_server(destination);
+            if !self.may_be_peer(shared, destination) || !shared.own_ipv4.is_elsewhere(server) {
+                self.refuse(shared, now, ADDRESS_UNREACHABLE, packet);
+                return Err(DropReason::HostDestination);
+            }
+        }
+        if let Some(oldest) = self.peers.make_room() {
+            self.remove(shared, oldest);
+        }
+        Ok(self.insert(shared, *destination))
+    }
+
+    /// Queues a packet for a peer that is not usable, and asks the peer for an answer.
+    fn wait(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        index: PeerIndex,
+        packet: &[u8],
+    ) -> Result<(), DropReason> {
+        let is_teredo = shared.config.prefix.contains(&self.peers[index].address);
+        let pending = self.peers[index].pending_mut();
+        let is_asked = pending.procedure.is_some();
+        let is_exhausted = pending.history.check(now) == Err(Refused::Exhausted);
+        if !is_asked && is_teredo && is_exhausted {
+            self.refuse(shared, now, ADDRESS_UNREACHABLE, packet);
+            self.arm_removal(index);
+            return Err(DropReason::HostBubbleLimit);
+        }
+        let pushed = self.queues.push(&mut pending.queue, packet);
+        self.peers.touch(index);
+        if !is_asked {
+            self.start_procedure(shared, now, index);
+        }
+        pushed.map_err(|full| match full {
+            Full::Peer => DropReason::HostQueuePeer,
+            Full::Source | Full::Total => DropReason::HostQueueTotal,
+        })?;
+        shared.statistics.queued += 1;
+        Ok(())
+    }
+
+    /// Notes that a packet goes to a usable peer.
+    fn sent(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
+        let peer = &mut self.peers[index];
+        peer.last_sent = now;
+        peer.state.random.refreshes = 0;
+        let needs_refresh = now.saturating_since(peer.last_received) >= REFRESH_AFTER;
+        let needs_upkeep = now >= peer.upkeep;
+        if needs_refresh {
+            self.refresh(shared, now, index);
+        }
+        if needs_upkeep {
+            self.upkeep(now, index);
+        }
+    }
+
+    /// Tells the host that a packet cannot be sent, if that is allowed. The error comes from
+    /// the router of the link, which is the server.
+    pub(super) fn refuse(&mut self, shared: &mut Shared, now: Instant, code: u8, packet: &[u8]) {
+        let server = self.identity.map(|identity| identity.server);
+        let server = server.or_else(|| shared.config.servers.first().copied());
+        let is_link_local =
+            Header::parse(packet).is_ok_and(|header| is_link_local(&header.source()));
+        let outcome = match server {
+            _ if is_link_local || !icmpv6::may_answer(packet) => Unreachable::Forbidden,
+            None => Unreachable::NoSource,
+            Some(_) if !self.limits.take_unreachable(now) => Unreachable::RateLimited,
+            Some(server) => {
+                let source = server_link_local(server.primary, SERVER_PORT).octets();
+                match icmpv6::unreachable(code, &source, packet) {
+                    Some(error) => {
+                        shared.transmits.push_back(Transmit::Ipv6(error));
+                        Unreachable::Sent
+                    }
+                    None => Unreachable::Forbidden,
+                }
+            }
+        };
+        shared.statistics.count_unreachable(outcome);
+    }
+}

@@ -1,0 +1,473 @@
+//! The Teredo client (RFC 4380 section 5.2, with RFC 5991 and RFC 6081): finds its address with the
+//! help of a server, and exchanges packets with other clients and, through relays, native hosts.
+//!
+//! It is stopped until [`Client::start`], which is of use only after [`Client::set_network`]. After
+//! every call of a function that takes the time, first do what [`Client::poll_transmit`] gives, then
+//! follow what [`Client::poll_event`] tells, and come back at [`Client::poll_timeout`].
+
+mod config;
+mod exchange;
+mod qualification;
+mod shared;
+mod statistics;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::VecDeque,
+    net::{Ipv4Addr, Ipv6Addr},
+    ops::Range,
+    time::Duration,
+};
+
+use rand::{SeedableRng as _, rngs::StdRng};
+use teredo_common::{address::Endpoint, time::Instant};
+
+pub use config::{Attached, Config, Credentials, Extensions, Network, Refresh, Server};
+pub use statistics::{Bubble, DropReason, Statistics, Test};
+
+use crate::{
+    shared::own::OwnIpv4,
+    wire::{
+        encapsulation::{self, Encapsulation},
+        ipv6::{self, Header},
+        router,
+    },
+};
+use exchange::{Exchange, Way};
+use qualification::Qualification;
+pub(crate) use qualification::solicitation;
+use shared::Shared;
+
+/// Explicit congestion notification: congestion experienced (RFC 3168).
+const CONGESTION_EXPERIENCED: u8 = 3;
+/// Explicit congestion notification: the sender does not take part.
+const NOT_CAPABLE: u8 = 0;
+
+/// What the client wants to have done, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transmit {
+    /// A UDP payload, with outer DF and ECN clear (W-06).
+    Datagram {
+        /// The local port, which is open.
+        from: u16,
+        /// Where to.
+        to: Endpoint,
+        /// What.
+        payload: Vec<u8>,
+    },
+    /// A discovery bubble: from the service port to 224.0.0.253, port 3544, with a TTL of 1, by the
+    /// interface that has this address.
+    Discovery {
+        /// The interface's address.
+        interface: Ipv4Addr,
+        /// What.
+        payload: Vec<u8>,
+    },
+    /// An IPv6 packet for the host.
+    Ipv6(Vec<u8>),
+    /// A local UDP port is to be opened. If it cannot be, [`Client::port_failed`] is to be called.
+    OpenPort(u16),
+    /// A port that was opened is to be closed.
+    ClosePort(u16),
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The client is qualified with an address or an MTU that it did not have: its interface is to
+    /// have them, and no other.
+    Qualified(Identity),
+    /// The client has no address any more: the interface is to lose it.
+    Unqualified,
+    /// No server answers, or the NAT is one that the client cannot work behind; it tries again by
+    /// itself. Told once for each spell.
+    Offline(Offline),
+    /// The server wants the client to use a new key.
+    RenewKey,
+    /// The interval between maintenance solicitations was measured (C-52).
+    RefreshFound(Duration),
+}
+
+/// Why a client is off-line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offline {
+    /// No server answered.
+    NoAnswer,
+    /// The NAT is symmetric, and the support for that is switched off.
+    Symmetric,
+    /// The host has no way to the IPv4 internet.
+    NoNetwork,
+    /// The host has other IPv6 connectivity (Z-01).
+    NativeIpv6,
+}
+
+/// Where a client stands (the states of RFC 4380 section 5.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It was not started, or was stopped.
+    Stopped,
+    /// It asks the server's primary address.
+    Starting,
+    /// It asks the server's secondary address.
+    Second,
+    /// It has an address.
+    Qualified,
+    /// It waits before it tries again.
+    Offline(Offline),
+}
+
+/// How the NAT before a client looked at qualification (RFC 4380 section 5.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nat {
+    /// Endpoint-independent mapping and filtering, or no NAT at all; found only with
+    /// [`Config::cone_probe`].
+    Cone,
+    /// Endpoint-independent mapping.
+    Restricted,
+    /// Address-dependent, or address- and port-dependent mapping.
+    Symmetric,
+}
+
+/// Who a qualified client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its address: a Teredo address, or one of the tunnel service's.
+    pub address: Ipv6Addr,
+    /// Its endpoint as the server's primary address sees it.
+    pub mapped: Endpoint,
+    /// The server.
+    pub server: Server,
+    /// What the NAT is like. Not looked at for the tunnel service, to which it does not matter.
+    pub nat: Nat,
+    /// The mapped port is the service port.
+    pub port_preserving: bool,
+    /// Where a port mapping protocol made the service port reachable from outside, if that is not
+    /// the endpoint that the server sees: there are nested NATs.
+    pub port_mapping: Option<Endpoint>,
+    /// The outermost NAT has a port mapping for the service port: that of the port mapping
+    /// protocol is the endpoint that the server sees.
+    pub upnp: bool,
+    /// The largest IPv6 packet in the tunnel, in octets.
+    pub mtu: u16,
+    /// The address is one of the tunnel service's: every packet goes to the server (T-11).
+    pub tunnel: bool,
+}
+
+/// Why the client wants to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// To ask the server.
+    Server,
+    /// To repeat a bubble or a test, or to give up on a peer.
+    Peer,
+    /// To tell the link of this client.
+    Discovery,
+}
+
+/// What is known about one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// Its address.
+    pub address: Ipv6Addr,
+    /// Where it is, was last, or claims to be; for a native host, its relay.
+    pub mapped: Endpoint,
+    /// Whether packets are sent there.
+    pub trusted: bool,
+    /// It is on the same link (C-62).
+    pub local: bool,
+    /// When a packet of the peer last arrived; [`Instant::ZERO`] if never.
+    pub last_received: Instant,
+    /// When a packet was last sent to the peer; [`Instant::ZERO`] if never.
+    pub last_sent: Instant,
+    /// Packets that wait for it.
+    pub queued: usize,
+}
+
+/// A Teredo client.
+#[derive(Debug)]
+pub struct Client {
+    shared: Shared,
+    qualification: Qualification,
+    exchange: Exchange,
+    /// What [`Exchange`] was told last.
+    identity: Option<Identity>,
+}
+
+impl Client {
+    /// A client that is stopped. `seed` comes from the operating system's random number generator:
+    /// nonces, ports and flags are as secret as it is (L-16).
+    #[must_use]
+    pub fn new(config: Config, seed: [u8; 32], _now: Instant) -> Self {
+        let mut random = StdRng::from_seed(seed);
+        let exchange = Exchange::new(&config, &mut random);
+        let shared = Shared {
+            own_ipv4: OwnIpv4::new(config.ipv4_scope),
+            network: Network::default(),
+            random,
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            statistics: Statistics::default(),
+            config,
+        };
+        Self {
+            shared,
+            qualification: Qualification::default(),
+            exchange,
+            identity: None,
+        }
+    }
+
+    /// Starts to qualify; nothing if that was done already.
+    pub fn start(&mut self, now: Instant) {
+        self.qualification.start(&mut self.shared, now);
+        self.settle(now);
+    }
+
+    /// Gives the address back and closes all ports but the service port (Z-01).
+    pub fn stop(&mut self, now: Instant) {
+        self.qualification.stop(&mut self.shared);
+        self.settle(now);
+    }
+
+    /// Tells what the host's network is like. A change that matters starts qualification anew
+    /// (C-46).
+    pub fn set_network(&mut self, now: Instant, network: Network) {
+        if network == self.shared.network {
+            return;
+        }
+        let addresses: Vec<Ipv4Addr> = network.attached.iter().map(|one| one.address).collect();
+        self.shared.own_ipv4.set(&addresses, []);
+        self.shared.network = network;
+        self.exchange.network_changed(&mut self.shared);
+        self.qualification.network_changed(&mut self.shared, now);
+        self.settle(now);
+    }
+
+    /// Replaces the servers, for instance after their names were looked up again. Those in use stay
+    /// in use until they fail.
+    pub fn set_servers(&mut self, servers: Vec<Server>) {
+        self.shared.config.servers = servers;
+    }
+
+    /// The mapping may be lost: the host was suspended, for instance (C-46).
+    pub fn doubt(&mut self, now: Instant) {
+        self.qualification.doubt(&mut self.shared, now);
+        self.settle(now);
+    }
+
+    /// A port that was asked for with [`Transmit::OpenPort`] could not be opened.
+    pub fn port_failed(&mut self, now: Instant, port: u16) {
+        self.qualification.port_failed(&mut self.shared, now, port);
+        self.exchange.port_failed(&mut self.shared, now, port);
+    }
+
+    /// Takes the payload of a UDP datagram that arrived at the local port `to`, whole and with its
+    /// checksum verified. `ecn` are the lowest two bits of its type of service.
+    ///
+    /// Returns the IPv6 packet that is to be given to the host now. `None` while others for the host
+    /// wait in [`Client::poll_transmit`]: the packet then waits behind them.
+    pub fn handle_datagram<'p>(
+        &mut self,
+        now: Instant,
+        to: u16,
+        from: Endpoint,
+        ecn: u8,
+        payload: &'p mut [u8],
+    ) -> Option<&'p mut [u8]> {
+        let received = mark(ecn, payload).and_then(|()| self.receive(now, to, from, payload));
+        self.settle(now);
+        match received {
+            Ok(range) => {
+                let packet = payload.get_mut(range?)?;
+                self.shared.statistics.decapsulated.add(packet.len());
+                let mut waiting = self.shared.transmits.iter();
+                if waiting.any(|one| matches!(one, Transmit::Ipv6(_))) {
+                    let packet = Transmit::Ipv6(packet.to_vec());
+                    self.shared.transmits.push_back(packet);
+                    return None;
+                }
+                Some(packet)
+            }
+            Err(reason) => {
+                self.shared.statistics.count_drop(reason);
+                None
+            }
+        }
+    }
+
+    /// Where in `payload` the packet is that the host is to have.
+    fn receive(
+        &mut self,
+        now: Instant,
+        to: u16,
+        from: Endpoint,
+        payload: &[u8],
+    ) -> Result<Option<Range<usize>>, DropReason> {
+        let (parts, header) = self.parse(from, payload)?;
+        let (shared, qualification) = (&mut self.shared, &mut self.qualification);
+        if qualification.secondary_port() == Some(to) {
+            qualification.handle_secondary(shared, now, from, &parts)?;
+            return Ok(None);
+        }
+        if to == shared.config.port && router::is_advertisement(header, parts.packet) {
+            qualification.handle_advertisement(shared, now, from, &parts)?;
+            return Ok(None);
+        }
+        let length = self
+            .exchange
+            .handle_datagram(shared, now, to, from, &parts)?;
+        let start = parts.packet.as_ptr() as usize - payload.as_ptr() as usize;
+        Ok(length.map(|length| start..start + length))
+    }
+
+    /// The parts of a datagram that is well-formed and not this host's own (C-30), and the header of
+    /// its packet.
+    fn parse<'p>(
+        &self,
+        from: Endpoint,
+        payload: &'p [u8],
+    ) -> Result<(Encapsulation<'p>, Header<'p>), DropReason> {
+        if self.shared.own_ipv4.contains(from.address) {
+            return Err(DropReason::OwnSource);
+        }
+        if from.port() == 0 {
+            return Err(DropReason::SourceScope);
+        }
+        let parts = encapsulation::parse(payload).map_err(|_| DropReason::Malformed)?;
+        let header = Header::parse(parts.packet).map_err(|_| DropReason::Malformed)?;
+        if header.source() == header.destination() {
+            return Err(DropReason::SameAddresses);
+        }
+        Ok((parts, header))
+    }
+
+    /// Takes the payload of a datagram that arrived at 224.0.0.253, port 3544, by the interface
+    /// with this address (C-31).
+    pub fn handle_discovery(
+        &mut self,
+        now: Instant,
+        interface: Ipv4Addr,
+        from: Endpoint,
+        payload: &[u8],
+    ) {
+        let taken = self.parse(from, payload).and_then(|(parts, _)| {
+            self.exchange
+                .handle_discovery(&mut self.shared, now, interface, from, &parts)
+        });
+        if let Err(reason) = taken {
+            self.shared.statistics.count_drop(reason);
+        }
+    }
+
+    /// Takes an IPv6 packet of the host.
+    ///
+    /// Returns the UDP payload that is to be sent now, the local port that it leaves from, and where
+    /// to. `None` while things wait in [`Client::poll_transmit`]: the packet then waits behind them.
+    pub fn handle_ipv6<'p>(
+        &mut self,
+        now: Instant,
+        packet: &'p mut [u8],
+    ) -> Option<(u16, Endpoint, &'p [u8])> {
+        let is_first = self.shared.transmits.is_empty();
+        match self.exchange.handle_ipv6(&mut self.shared, now, packet) {
+            Ok(Way::Send(from, to, length)) => {
+                let payload = packet.get(..length)?;
+                self.shared.statistics.encapsulated.add(length);
+                if is_first {
+                    return Some((from, to, payload));
+                }
+                self.shared.send(from, to, payload.to_vec());
+                None
+            }
+            Ok(Way::Queued) => None,
+            Err(reason) => {
+                self.shared.statistics.count_drop(reason);
+                None
+            }
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.qualification.handle_timeout(&mut self.shared, now);
+        self.settle(now);
+        self.exchange.handle_timeout(&mut self.shared, now);
+    }
+
+    /// When to call [`Client::handle_timeout`], and why. Earlier does no harm.
+    pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
+        let server = self.qualification.poll_timeout();
+        let exchange = self.exchange.poll_timeout();
+        let deadlines = [server, exchange].into_iter().flatten();
+        deadlines.min_by_key(|&(deadline, _)| deadline)
+    }
+
+    /// The next thing to do.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.shared.transmits.pop_front()
+    }
+
+    /// The next thing that happened.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.shared.events.pop_front()
+    }
+
+    /// Where the client stands.
+    pub fn state(&self) -> State {
+        self.qualification.state()
+    }
+
+    /// Who the client is, while it has an address.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.qualification.identity()
+    }
+
+    /// The server that is used or tried.
+    pub fn server(&self) -> Option<Server> {
+        self.qualification.server(&self.shared)
+    }
+
+    /// All peers, in no particular order.
+    pub fn peers(&self) -> impl Iterator<Item = PeerInfo> {
+        self.exchange.peers()
+    }
+
+    /// What was counted, and what is there now.
+    pub fn statistics(&self) -> Statistics {
+        let mut statistics = self.shared.statistics;
+        self.exchange.measure(&mut statistics);
+        statistics
+    }
+
+    /// Has the other half follow what the server's half found out.
+    fn settle(&mut self, now: Instant) {
+        let identity = self.qualification.identity();
+        if identity == self.identity.as_ref() {
+            return;
+        }
+        self.identity = identity.copied();
+        self.exchange
+            .set_identity(&mut self.shared, now, self.identity);
+    }
+}
+
+/// Hands congestion that a datagram met over to the packet in it, before the packet may have to
+/// wait (W-06, RFC 6040). One that cannot take it is dropped, unless it is for the client itself.
+fn mark(ecn: u8, payload: &mut [u8]) -> Result<(), DropReason> {
+    if ecn != CONGESTION_EXPERIENCED {
+        return Ok(());
+    }
+    let parts = encapsulation::parse(payload).map_err(|_| DropReason::Malformed)?;
+    let header = Header::parse(parts.packet).map_err(|_| DropReason::Malformed)?;
+    if header.is_bubble() || router::is_advertisement(header, parts.packet) {
+        return Ok(());
+    }
+    if header.congestion() == NOT_CAPABLE {
+        return Err(DropReason::Congestion);
+    }
+    let start = parts.packet.as_ptr() as usize - payload.as_ptr() as usize;
+    ipv6::set_congestion_experienced(&mut payload[start..]);
+    Ok(())
+}

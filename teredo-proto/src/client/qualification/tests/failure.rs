@@ -1,0 +1,276 @@
+//! Servers that do not answer, and hosts without or with too much of a network.
+
+use std::time::Duration;
+
+use super::{
+    harness::{OTHER, PRIMARY, ROUND_TRIP, SECONDARY, World, endpoint, seconds},
+    nat::Kind,
+};
+use crate::client::{Event, Offline, Refresh, Server, State};
+
+/// Refresh intervals that end no measurement in between.
+fn two_servers() -> World {
+    World::with(Kind::Restricted, |config| {
+        config.servers.push(Server::new(OTHER));
+        config.refresh = Refresh::Fixed(seconds(30));
+    })
+}
+
+#[test]
+fn c01_the_secondary_address_is_the_next_one() {
+    assert_eq!(Server::new(PRIMARY).secondary, SECONDARY);
+}
+
+#[test]
+fn c01_three_solicitations_and_then_off_line() {
+    let mut world = World::new(Kind::Restricted);
+    let start = world.now;
+    world.silent.insert(PRIMARY);
+    world.offline(Offline::NoAnswer);
+    assert_eq!(world.now, start + seconds(12));
+    assert_eq!(
+        world.asked(PRIMARY),
+        [0, 4, 8].map(|after| start + seconds(after))
+    );
+    assert!(world.asked(SECONDARY).is_empty());
+    assert_eq!(world.all_events(), [Event::Offline(Offline::NoAnswer)]);
+}
+
+#[test]
+fn a_secondary_address_that_does_not_answer_is_as_bad() {
+    let mut world = World::new(Kind::Restricted);
+    let start = world.now;
+    world.silent.insert(SECONDARY);
+    world.offline(Offline::NoAnswer);
+    assert_eq!(world.now, start + ROUND_TRIP + seconds(12));
+    assert_eq!(world.asked(SECONDARY).len(), 3);
+}
+
+#[test]
+fn off_line_for_100_seconds_doubling_to_900() {
+    let mut world = World::new(Kind::Restricted);
+    world.silent.insert(PRIMARY);
+    let mut waits = vec![];
+    for _ in 0..6 {
+        world.offline(Offline::NoAnswer);
+        let from = world.now;
+        assert_eq!(world.client.poll_timeout().unwrap().0, {
+            world.run_until(State::Starting);
+            world.now
+        });
+        waits.push(world.now.saturating_since(from).as_secs());
+    }
+    assert_eq!(waits, [100, 200, 400, 800, 900, 900]);
+    assert_eq!(
+        world.all_events(),
+        [Event::Offline(Offline::NoAnswer)],
+        "told once"
+    );
+    // The server is back: the next spell begins with 100 seconds again.
+    world.silent.clear();
+    world.qualified();
+    world.silent.insert(PRIMARY);
+    world.offline(Offline::NoAnswer);
+    let from = world.now;
+    world.run_until(State::Starting);
+    assert_eq!(world.now, from + seconds(100));
+    let told = world.all_events();
+    let offline = |event: &&Event| matches!(event, Event::Offline(_));
+    assert_eq!(told.iter().filter(offline).count(), 2);
+}
+
+#[test]
+fn a_new_network_ends_the_wait() {
+    let mut world = World::new(Kind::Restricted);
+    world.silent.insert(PRIMARY);
+    world.offline(Offline::NoAnswer);
+    world.run(seconds(50));
+    world.silent.clear();
+    world.set_network(|network| network.source = Some([10, 0, 0, 7].into()));
+    let start = world.now;
+    world.qualified();
+    assert_eq!(world.now, start + ROUND_TRIP * 2);
+}
+
+#[test]
+fn doubt_ends_the_wait() {
+    let mut world = World::new(Kind::Restricted);
+    world.silent.insert(PRIMARY);
+    world.offline(Offline::NoAnswer);
+    world.run(seconds(50));
+    world.silent.clear();
+    let start = world.now;
+    world.client.doubt(world.now);
+    world.collect();
+    world.qualified();
+    assert_eq!(world.now, start + ROUND_TRIP * 2);
+}
+
+#[test]
+fn c01_the_next_server_when_the_first_does_not_answer() {
+    let mut world = two_servers();
+    let start = world.now;
+    world.silent.insert(PRIMARY);
+    let identity = world.qualified();
+    assert_eq!(identity.server, Server::new(OTHER));
+    assert_eq!(world.client.server(), Some(Server::new(OTHER)));
+    assert_eq!(world.now, start + seconds(12) + ROUND_TRIP * 2);
+    assert_eq!(world.all_events(), [Event::Qualified(identity)]);
+}
+
+#[test]
+fn c01_a_server_that_fails_later_is_replaced() {
+    let mut world = two_servers();
+    let first = world.qualified();
+    world.silent.extend([PRIMARY, SECONDARY]);
+    world.run(seconds(60));
+    let second = world.qualified();
+    assert_eq!(second.server, Server::new(OTHER));
+    // Then that one fails: back to the first.
+    world.silent.clear();
+    world.silent.insert(OTHER);
+    world.run(seconds(60));
+    let third = world.qualified();
+    assert_eq!(third.server, Server::new(PRIMARY));
+    assert_ne!(third.address, second.address);
+    let expected = [
+        Event::Qualified(first),
+        Event::Unqualified,
+        Event::Qualified(second),
+        Event::Unqualified,
+        Event::Qualified(third),
+    ];
+    assert_eq!(world.all_events(), expected);
+}
+
+#[test]
+fn c01_off_line_when_all_servers_failed() {
+    let mut world = two_servers();
+    let start = world.now;
+    world.silent.extend([PRIMARY, OTHER]);
+    world.offline(Offline::NoAnswer);
+    assert_eq!(world.now, start + seconds(24));
+    assert_eq!(world.asked(PRIMARY).len(), 3);
+    assert_eq!(world.asked(OTHER).len(), 3);
+    // The next round begins with the first.
+    world.silent.remove(&PRIMARY);
+    assert_eq!(world.qualified().server, Server::new(PRIMARY));
+    assert_eq!(world.now, start + seconds(124) + ROUND_TRIP * 2);
+}
+
+#[test]
+fn servers_in_use_stay_until_they_fail() {
+    let mut world = World::with(Kind::Restricted, |config| {
+        config.refresh = Refresh::Fixed(seconds(30))
+    });
+    let first = world.qualified();
+    world.client.set_servers(vec![Server::new(OTHER)]);
+    world.run(seconds(100));
+    assert_eq!(world.client.identity(), Some(&first));
+    world.silent.insert(PRIMARY);
+    world.offline(Offline::NoAnswer);
+    assert_eq!(world.qualified().server, Server::new(OTHER));
+    // No server at all is no reason to panic.
+    world.client.set_servers(vec![]);
+    world.silent.insert(OTHER);
+    world.offline(Offline::NoAnswer);
+    world.run(seconds(2000));
+    assert_eq!(world.client.state(), State::Offline(Offline::NoAnswer));
+}
+
+#[test]
+fn no_network_is_waited_for_without_a_word() {
+    let mut world = World::new(Kind::Restricted);
+    let first = world.qualified();
+    world.run(seconds(10));
+    let sent = world.sent.len();
+    world.set_network(|network| network.source = None);
+    assert_eq!(world.client.state(), State::Offline(Offline::NoNetwork));
+    assert_eq!(world.client.poll_timeout(), None);
+    world.run(seconds(10_000));
+    assert_eq!(world.sent.len(), sent);
+    world.set_network(|_| ());
+    assert_eq!(world.asked(PRIMARY).last(), Some(&world.now), "at once");
+    let second = world.qualified();
+    let expected = [
+        Event::Qualified(first),
+        Event::Unqualified,
+        Event::Offline(Offline::NoNetwork),
+        Event::Qualified(second),
+    ];
+    assert_eq!(world.all_events(), expected);
+}
+
+#[test]
+fn c03_z01_z02_other_ipv6_connectivity_ends_it_gracefully() {
+    let mut world = World::new(Kind::Restricted);
+    let identity = world.qualified();
+    // Into the measurement, so that the secondary port is open.
+    world.run(seconds(10));
+    assert_eq!(world.open_ports.len(), 2);
+    world.set_network(|network| network.native_ipv6 = true);
+    assert_eq!(world.client.state(), State::Offline(Offline::NativeIpv6));
+    assert_eq!(world.client.identity(), None);
+    assert_eq!(world.open_ports.len(), 1, "the service port alone");
+    let sent = world.sent.len();
+    world.client.doubt(world.now);
+    world.run(seconds(1000));
+    assert_eq!(world.sent.len(), sent);
+    // Gone again.
+    world.set_network(|_| ());
+    world.run(ROUND_TRIP * 2);
+    let expected = [
+        Event::Qualified(identity),
+        Event::Unqualified,
+        Event::Offline(Offline::NativeIpv6),
+    ];
+    assert_eq!(world.all_events()[..3], expected);
+    assert_eq!(world.client.state(), State::Qualified);
+}
+
+#[test]
+fn c03_z01_never_begins_with_other_ipv6_connectivity() {
+    let mut world = World::stopped(Kind::Restricted, |_| (), &mut |_| ());
+    world.set_network(|network| network.native_ipv6 = true);
+    world.client.start(world.now);
+    world.collect();
+    world.run(seconds(1000));
+    assert!(world.sent.is_empty());
+    assert_eq!(world.all_events(), [Event::Offline(Offline::NativeIpv6)]);
+}
+
+#[test]
+fn z01_stopping_gives_everything_back() {
+    let mut world = World::new(Kind::Restricted);
+    world.qualified();
+    world.run(seconds(10));
+    world.client.stop(world.now);
+    world.collect();
+    assert_eq!(world.client.state(), State::Stopped);
+    assert_eq!(world.client.identity(), None);
+    assert_eq!(world.client.poll_timeout(), None);
+    assert_eq!(world.open_ports.len(), 1);
+    assert_eq!(world.all_events().last(), Some(&Event::Unqualified));
+    // Once more does nothing, and neither does a network.
+    world.client.stop(world.now);
+    world.set_network(|network| network.port_mapping = Some(endpoint("8.8.8.8:1")));
+    world.run(seconds(100));
+    assert_eq!(world.all_events().len(), 2);
+}
+
+#[test]
+fn no_change_that_matters_starts_nothing() {
+    let mut world = World::with(Kind::Restricted, |config| {
+        config.refresh = Refresh::Fixed(seconds(30))
+    });
+    world.qualified();
+    let sent = world.sent.len();
+    world.set_network(|network| {
+        network.attached.push(crate::client::Attached {
+            address: [192, 168, 1, 2].into(),
+            prefix_length: 24,
+        });
+    });
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.sent.len(), sent);
+}

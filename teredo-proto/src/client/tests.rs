@@ -1,0 +1,257 @@
+//! Both halves together, with a server.
+
+use std::net::SocketAddrV4;
+
+use super::*;
+use crate::{
+    server::{self, Buckets, Output, ServerAddress},
+    wire::{bubble, icmpv6},
+};
+use teredo_common::{
+    address::{ServicePrefix, TeredoAddress},
+    scope::Ipv4Scope,
+};
+
+const PORT: u16 = 40_000;
+
+fn endpoint(text: &str) -> Endpoint {
+    text.parse::<SocketAddrV4>().unwrap().into()
+}
+
+/// A client, its server, and where that sees the client.
+struct World {
+    client: Client,
+    server: server::Server,
+    addresses: Server,
+    mapped: Endpoint,
+    now: Instant,
+}
+
+impl World {
+    fn new(primary: &str, own: &str, mapped: &str, scope: Ipv4Scope) -> Self {
+        let addresses = Server::new(primary.parse().unwrap());
+        let mut config = server::Config::new(addresses.primary, addresses.secondary);
+        config.ipv4_scope = scope;
+        let now = Instant::ZERO + Duration::from_secs(1000);
+        let server = server::Server::new(config, Buckets::new(), now);
+        let mut config = Config::new(vec![addresses], PORT);
+        config.ipv4_scope = scope;
+        let mut client = Client::new(config, [5; 32], now);
+        let address = own.parse().unwrap();
+        let network = Network {
+            source: Some(address),
+            attached: vec![Attached {
+                address,
+                prefix_length: 24,
+            }],
+            ..Network::default()
+        };
+        client.set_network(now, network);
+        Self {
+            client,
+            server,
+            addresses,
+            mapped: endpoint(mapped),
+            now,
+        }
+    }
+
+    /// Starts the client, and has the server answer it.
+    fn qualify(&mut self) -> Identity {
+        self.client.start(self.now);
+        while let Some(transmit) = self.client.poll_transmit() {
+            if let Some((from, mut answer)) = self.answer(&transmit) {
+                assert_eq!(self.arrives(from, &mut answer), None, "C-18");
+            }
+        }
+        *self.client.identity().unwrap()
+    }
+
+    /// What the server says to a datagram, and from where.
+    fn answer(&mut self, transmit: &Transmit) -> Option<(Endpoint, Vec<u8>)> {
+        let Transmit::Datagram { to, payload, .. } = transmit else {
+            return None;
+        };
+        let asked = match *to == self.addresses.primary() {
+            true => ServerAddress::Primary,
+            false => ServerAddress::Secondary,
+        };
+        let mut answer = Vec::new();
+        let (now, mapped) = (self.now, self.mapped);
+        let sent = self
+            .server
+            .handle_datagram(now, asked, mapped, payload, &mut answer);
+        match sent {
+            Some(Output::Datagram { from, .. }) if from == asked => Some((*to, answer)),
+            _ => None,
+        }
+    }
+
+    /// A datagram arrives at the service port. The packet that the host gets.
+    fn arrives(&mut self, from: Endpoint, payload: &mut [u8]) -> Option<Vec<u8>> {
+        let packet = self
+            .client
+            .handle_datagram(self.now, PORT, from, 0, payload);
+        packet.map(|packet| packet.to_vec())
+    }
+
+    /// The maintenance solicitation that comes next.
+    fn server_half_asks(&mut self) -> Transmit {
+        while self.client.poll_transmit().is_some() {}
+        self.client.doubt(self.now + Duration::from_secs(3));
+        let mut transmits = std::iter::from_fn(|| self.client.poll_transmit());
+        let is_it = |one: &Transmit| matches!(one, Transmit::Datagram { from: PORT, .. });
+        transmits.find(is_it).unwrap()
+    }
+
+    fn dropped(&self, reason: DropReason) -> u64 {
+        self.client.statistics().dropped(reason)
+    }
+}
+
+fn public() -> World {
+    World::new(
+        "1.2.3.4",
+        "192.168.1.2",
+        "9.0.0.1:4096",
+        Ipv4Scope::default(),
+    )
+}
+
+/// What is malformed or this host's own is dropped before anything else looks at it,
+/// advertisements are the server's half's, and discovery bubbles are looked at before the rules for
+/// peers, which a trusted neighbor's would match.
+#[test]
+fn c30_the_order_of_reception() {
+    const NEIGHBOR: &str = "192.168.1.3:40001";
+    let mut world = public();
+    let own = world.qualify().address.octets();
+    let neighbor = TeredoAddress {
+        prefix: ServicePrefix::STANDARD,
+        server: world.addresses.primary,
+        flags: 0,
+        mapped: endpoint("9.0.0.1:4097"),
+    };
+    let neighbor = neighbor.encode().octets();
+
+    // Cut short, and from this host's own address: the latter would be trusted otherwise.
+    let mut bubble = bubble::build(&neighbor, &own);
+    world.arrives(endpoint("9.0.0.1:4097"), &mut bubble[..39]);
+    assert_eq!(world.dropped(DropReason::Malformed), 1);
+    world.arrives(endpoint("192.168.1.2:4097"), &mut bubble);
+    assert_eq!(world.dropped(DropReason::OwnSource), 1);
+    let mut looped = bubble::build(&own, &own);
+    world.arrives(endpoint("9.0.0.1:4097"), &mut looped);
+    assert_eq!(world.dropped(DropReason::SameAddresses), 1);
+    assert_eq!(world.client.peers().count(), 0);
+
+    // An advertisement that nobody asked for, from anywhere.
+    let question = world.server_half_asks();
+    let (from, mut late) = world.answer(&question).unwrap();
+    late[4] ^= 1;
+    world.arrives(from, &mut late);
+    assert_eq!(world.dropped(DropReason::AdvertisementNonce), 1);
+
+    // A neighbor that is trusted at its place on the link says again that it is there.
+    let interface = "192.168.1.2".parse().unwrap();
+    let discovery = bubble::build_discovery(&neighbor);
+    let (client, now) = (&mut world.client, world.now);
+    client.handle_discovery(now, interface, endpoint(NEIGHBOR), &discovery);
+    world.arrives(endpoint(NEIGHBOR), &mut bubble);
+    let is_trusted = |world: &World| {
+        let mut peers = world.client.peers();
+        peers.any(|peer| peer.trusted && peer.local && peer.mapped == endpoint(NEIGHBOR))
+    };
+    assert!(is_trusted(&world));
+    world.now += Duration::from_secs(20);
+    let (client, now) = (&mut world.client, world.now);
+    client.handle_discovery(now, interface, endpoint(NEIGHBOR), &discovery);
+    world.now += Duration::from_secs(11);
+    world.client.handle_timeout(world.now);
+    assert!(!is_trusted(&world), "it proves nothing");
+    let arrived = world.arrives(endpoint(NEIGHBOR), &mut discovery.clone());
+    assert_eq!((arrived, world.dropped(DropReason::Destination)), (None, 1));
+}
+
+/// A bubble that the own server brought is indirect, whatever it says; any other is direct, and has
+/// no origin.
+#[test]
+fn x02_the_outer_source_decides_what_is_direct() {
+    let mut world = public();
+    let own = world.qualify().address.octets();
+    while world.client.poll_transmit().is_some() {}
+    let peer = TeredoAddress {
+        prefix: ServicePrefix::STANDARD,
+        server: "9.10.11.12".parse().unwrap(),
+        flags: 0,
+        mapped: endpoint("8.0.0.1:1024"),
+    };
+    let peer = peer.encode().octets();
+    let server = world.addresses.primary();
+    let bubble = bubble::build(&peer, &own).to_vec();
+    let origin = endpoint("8.0.0.1:1024").origin_indication();
+    let with_origin = [&origin[..], &bubble].concat();
+    let count = |world: &World, kind| world.client.statistics().bubbles(kind);
+
+    for (number, indirect) in (1..).zip([&bubble, &with_origin]) {
+        world.arrives(server, &mut indirect.clone());
+        assert_eq!(count(&world, Bubble::ReceivedIndirect), number);
+        assert!(world.client.peers().all(|peer| !peer.trusted));
+    }
+    // The other address and another port of the server are not the server.
+    for from in ["1.2.3.5:3544", "1.2.3.4:3545"] {
+        world.arrives(endpoint(from), &mut bubble.clone());
+    }
+    assert_eq!(world.dropped(DropReason::Mapping), 2);
+    world.arrives(endpoint("8.0.0.1:1024"), &mut with_origin.clone());
+    assert_eq!(world.dropped(DropReason::ServerElement), 1);
+    assert_eq!(count(&world, Bubble::ReceivedDirect), 0);
+    world.arrives(endpoint("8.0.0.1:1024"), &mut bubble.clone());
+    assert_eq!(count(&world, Bubble::ReceivedDirect), 1);
+    assert!(world.client.peers().all(|peer| peer.trusted));
+}
+
+/// What was held until a test was answered reaches the host before what comes after the answer.
+#[test]
+fn c41_what_was_held_comes_first() {
+    let mut world = public();
+    let own = world.qualify().address.octets();
+    let relay = endpoint("5.6.7.8:3545");
+    let host = "2000::b".parse::<Ipv6Addr>().unwrap().octets();
+    let packet = |source, destination, mark| {
+        let mut packet = ipv6::header(1, 253, 64, source, destination).to_vec();
+        packet.push(mark);
+        packet
+    };
+    while world.client.poll_transmit().is_some() {}
+    let mut first = packet(&own, &host, 0);
+    assert_eq!(world.client.handle_ipv6(world.now, &mut first), None);
+    let Some(Transmit::Datagram { payload: test, .. }) = world.client.poll_transmit() else {
+        panic!("no test");
+    };
+    assert_eq!(world.arrives(relay, &mut packet(&host, &own, 1)), None);
+    let mut reply = Vec::new();
+    assert!(icmpv6::echo_reply(&host, &test, &mut reply));
+    assert_eq!(world.arrives(relay, &mut reply), None);
+    assert_eq!(world.arrives(relay, &mut packet(&host, &own, 2)), None);
+
+    let transmits = std::iter::from_fn(|| world.client.poll_transmit());
+    let delivered = transmits.filter_map(|one| match one {
+        Transmit::Ipv6(packet) => packet.last().copied(),
+        _ => None,
+    });
+    assert_eq!(delivered.collect::<Vec<u8>>(), [1, 2]);
+    let third = world.arrives(relay, &mut packet(&host, &own, 3));
+    assert_eq!(third, Some(packet(&host, &own, 3)), "nothing waits");
+}
+
+/// There are no servers that everybody knows any more: whoever has one in a network of his own has
+/// all that a client needs.
+#[test]
+fn z04_a_private_deployment_is_enough() {
+    let mut world = World::new("10.0.0.1", "10.7.0.2", "10.7.0.2:40000", Ipv4Scope::Lab);
+    let identity = world.qualify();
+    assert_eq!(identity.server, world.addresses);
+    assert_eq!(identity.mapped, world.mapped);
+    assert!(identity.port_preserving);
+}

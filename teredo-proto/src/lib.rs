@@ -1,0 +1,13 @@
+//! The protocol of Teredo (RFC 4380): the formats on the wire, and the state machines of relay,
+//! server, client and probe. No sockets and no clocks: packets, time and randomness come in as
+//! arguments, and what is to be sent, to be told and to be woken for is polled.
+
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod dual;
+pub mod probe;
+pub mod relay;
+pub mod server;
+pub mod shared;
+pub mod wire;

@@ -1,0 +1,268 @@
+//! What the NAT is like, and whether the server does what clients need.
+//!
+//! Socket 0 is the service socket. It asks the server's primary address twice: once for an answer
+//! from that address, and once for one from the other, which a NAT lets in only if its filter is
+//! endpoint-independent. Nothing goes to the secondary address before that is decided: some NATs
+//! filter for the whole host. The other sockets show how ports are chosen, and a bubble from the
+//! first to the second goes through the server, others by way of the NAT.
+
+use std::{net::Ipv6Addr, time::Duration};
+
+use teredo_common::{address::Endpoint, time::Instant};
+
+use super::{
+    Measurement, Transmit,
+    attempt::{Attempt, Delays, Step},
+    findings::{Filtering, Findings, Mapping, Ports, Reach},
+    hairpinning::{Hairpinning, Opened, Party},
+    outbox::Outbox,
+    question::Question,
+};
+use crate::{
+    client::{Server, solicitation::Asked},
+    wire::{encapsulation, ipv6::Header, router},
+};
+
+/// The service socket, and the question whether the primary address answers it.
+const SERVICE: usize = 0;
+/// The socket that bubbles go to, and its question.
+const PEER: usize = 1;
+/// A third one.
+const OTHER: usize = 2;
+/// The question of the service socket to the primary address, for an answer from the other one.
+const CONE: usize = 3;
+/// The question of the service socket to the secondary address, once the former is decided.
+const SECONDARY: usize = 4;
+/// How long an indirect bubble is waited for.
+const DELAYS: Delays = [
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(1),
+];
+
+/// The measurement. Takes one to five seconds.
+#[derive(Debug)]
+pub struct NatProbe {
+    outbox: Outbox,
+    local: [Endpoint; Self::SOCKETS],
+    questions: Vec<Question>,
+    is_hurried: bool,
+    /// That of a client on the service socket.
+    address: Option<Ipv6Addr>,
+    indirect: Option<Indirect>,
+    hairpinning: Option<Hairpinning>,
+}
+
+/// A bubble through the server.
+#[derive(Debug)]
+struct Indirect {
+    attempt: Attempt,
+    source: [u8; 16],
+    destination: [u8; 16],
+    arrived: bool,
+}
+
+impl NatProbe {
+    /// How many sockets it needs. The first is the service socket.
+    pub const SOCKETS: usize = 3;
+
+    /// A measurement with this server. `local` tells the sockets' addresses and ports, `seed` comes
+    /// from the operating system's random number generator.
+    #[must_use]
+    pub fn new(
+        server: Server,
+        local: [Endpoint; Self::SOCKETS],
+        seed: [u8; 32],
+        now: Instant,
+    ) -> Self {
+        let ask = |socket, cone| Question::new(now, socket, Asked::Primary, cone);
+        Self {
+            outbox: Outbox::new(server, seed),
+            local,
+            questions: vec![
+                ask(SERVICE, false),
+                ask(PEER, false),
+                ask(OTHER, false),
+                ask(SERVICE, true),
+            ],
+            is_hurried: false,
+            address: None,
+            indirect: None,
+            hairpinning: None,
+        }
+    }
+
+    /// What is known so far; everything when [`Measurement::poll_timeout`] has nothing more.
+    #[must_use]
+    pub fn findings(&self) -> Findings {
+        let service = &self.questions[SERVICE];
+        let pairs: Vec<_> = self.questions[..Self::SOCKETS]
+            .iter()
+            .zip(self.local)
+            .filter_map(|(question, local)| Some((local.port(), question.mapped()?.port())))
+            .collect();
+        let mapping = self.mapping();
+        let secondary = self.questions.get(SECONDARY);
+        Findings {
+            server: self.outbox.server,
+            primary: service.reach(),
+            secondary: secondary.map_or(Reach::Silent, Question::reach),
+            local: self.local[SERVICE],
+            mapped: service.mapped(),
+            address: self.address,
+            mtu: service.answer().map(|answer| answer.advertised.mtu),
+            mapping,
+            filtering: self.filtering(),
+            ports: Ports::of(&pairs),
+            hairpinning: self.has_hairpinning(mapping),
+            bubbles: self.indirect.as_ref().map(|indirect| indirect.arrived),
+        }
+    }
+
+    fn mapping(&self) -> Option<Mapping> {
+        let by_primary = self.questions[SERVICE].mapped()?;
+        let by_secondary = self.questions.get(SECONDARY)?.mapped()?;
+        Some(if by_primary == by_secondary {
+            Mapping::EndpointIndependent
+        } else {
+            Mapping::Dependent
+        })
+    }
+
+    fn filtering(&self) -> Option<Filtering> {
+        if self.questions[CONE].answer().is_some() {
+            return Some(Filtering::EndpointIndependent);
+        }
+        // Where one of the server's addresses is silent anyway, silence proves nothing.
+        self.questions[SERVICE].answer()?;
+        self.questions.get(SECONDARY)?.answer()?;
+        Some(
+            match self.hairpinning.as_ref().and_then(Hairpinning::told) {
+                Some(Opened::Address) => Filtering::AddressDependent,
+                Some(Opened::Endpoint) => Filtering::AddressAndPortDependent,
+                Some(Opened::Nothing) | None => Filtering::Dependent,
+            },
+        )
+    }
+
+    /// A bubble that does not arrive proves something only where the mapped endpoint that the server
+    /// told is also the one for other destinations.
+    fn has_hairpinning(&self, mapping: Option<Mapping>) -> Option<bool> {
+        let arrived = self.hairpinning.as_ref()?.has_arrived();
+        (arrived || mapping == Some(Mapping::EndpointIndependent)).then_some(arrived)
+    }
+
+    /// Begins what has become possible.
+    fn advance(&mut self, now: Instant) {
+        let is_decided = |question: usize| self.questions[question].due().is_none();
+        let mapped = |question: usize| self.questions[question].mapped();
+        let is_time_for_secondary = is_decided(SERVICE) && is_decided(CONE);
+        let are_asked = (0..Self::SOCKETS).all(is_decided);
+        let (service, peer, other) = (mapped(SERVICE), mapped(PEER), mapped(OTHER));
+
+        if let Some(answer) = self.questions[SERVICE].answer().copied()
+            && !self.is_hurried
+        {
+            self.is_hurried = true;
+            self.address = Some(self.outbox.teredo_address(answer.advertised.mapped));
+            self.questions[CONE].hurry(now, answer.round_trip);
+        }
+        if is_time_for_secondary && self.questions.len() == SECONDARY {
+            let question = Question::new(now, SERVICE, Asked::Secondary, false);
+            self.questions.push(question);
+        }
+        if let (Some(from), Some(to)) = (service, peer)
+            && are_asked
+            && self.indirect.is_none()
+        {
+            self.exchange_bubbles(now, [from, to], other);
+        }
+    }
+
+    fn exchange_bubbles(
+        &mut self,
+        now: Instant,
+        [from, to]: [Endpoint; 2],
+        other: Option<Endpoint>,
+    ) {
+        let outbox = &mut self.outbox;
+        self.indirect = Some(Indirect {
+            attempt: Attempt::new(DELAYS, now),
+            source: outbox.teredo_address(from).octets(),
+            destination: outbox.teredo_address(to).octets(),
+            arrived: false,
+        });
+        // Without a NAT there is nothing that could bring them back.
+        if from.address != self.local[SERVICE].address {
+            let parties = [(SERVICE, from), (PEER, to)];
+            let parties = parties.map(|(socket, mapped)| Party { socket, mapped });
+            self.hairpinning = Some(Hairpinning::new(now, parties, other, outbox));
+        }
+    }
+}
+
+impl Measurement for NatProbe {
+    fn handle_datagram(&mut self, now: Instant, socket: usize, from: Endpoint, payload: &[u8]) {
+        let Ok(parts) = encapsulation::parse(payload) else {
+            return;
+        };
+        let Ok(header) = Header::parse(parts.packet) else {
+            return;
+        };
+        if router::is_advertisement(header, parts.packet) {
+            for question in &mut self.questions {
+                question.handle_advertisement(now, &self.outbox, socket, from, &parts);
+            }
+        } else if header.is_bubble() && from == self.outbox.server.primary() {
+            if let Some(indirect) = &mut self.indirect
+                && socket == PEER
+                && (header.source(), header.destination())
+                    == (indirect.source, indirect.destination)
+            {
+                indirect.arrived = true;
+                indirect.attempt.end();
+            }
+        } else if header.is_bubble()
+            && let Some(test) = &mut self.hairpinning
+        {
+            test.handle_bubble(socket, header);
+        }
+        self.advance(now);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        // What is begun by what has ended is done at once.
+        for _ in 0..2 {
+            let Self {
+                questions, outbox, ..
+            } = self;
+            for question in questions {
+                question.handle_timeout(now, outbox);
+            }
+            if let Some(indirect) = &mut self.indirect
+                && indirect.attempt.step(now) == Step::Send
+            {
+                let to = outbox.server.primary();
+                outbox.bubble(SERVICE, to, &indirect.source, &indirect.destination);
+            }
+            if let Some(test) = &mut self.hairpinning {
+                test.handle_timeout(now, outbox);
+            }
+            self.advance(now);
+        }
+    }
+
+    fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.outbox.poll()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let indirect = self.indirect.as_ref();
+        let others = [
+            indirect.and_then(|indirect| indirect.attempt.due()),
+            self.hairpinning.as_ref().and_then(Hairpinning::due),
+        ];
+        let questions = self.questions.iter().filter_map(Question::due);
+        questions.chain(others.into_iter().flatten()).min()
+    }
+}

@@ -1,0 +1,355 @@
+//! The Teredo relay (RFC 4380 section 5.4) between clients and native IPv6 hosts, or, as a
+//! host-specific relay, one native host.
+//!
+//! After every call of a `handle_` function, first send what [`Relay::poll_transmit`] gives, then
+//! follow what [`Relay::poll_event`] tells, and come back at [`Relay::poll_timeout`]. The order
+//! keeps packets in order, and the relay insists on it: a packet returned by [`Relay::handle_ipv6`]
+//! never overtakes one that waits in [`Relay::poll_transmit`], and events wait until all of those
+//! are taken.
+
+mod config;
+mod cookie;
+mod reception;
+pub mod statistics;
+mod transmission;
+mod upkeep;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::VecDeque,
+    net::{Ipv4Addr, Ipv6Addr},
+};
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use teredo_common::{
+    address::{Endpoint, embedded_mapping, embedded_server},
+    maps,
+    scope::is_global_unicast,
+    time::Instant,
+    wire::IPV6_HEADER,
+};
+
+pub use config::Config;
+
+use crate::{
+    relay::{cookie::Cookie, statistics::Statistics},
+    shared::{
+        bubble::Histories,
+        keyed::Keyed,
+        limiter::{Bucket, Buckets},
+        own::OwnIpv4,
+        peers::{PeerIndex, Peers},
+        queue::{Bounds, Budget},
+    },
+};
+
+/// What the relay wants to have sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transmit {
+    /// A UDP payload, from the relay's endpoint, with outer DF and ECN clear (W-06).
+    Datagram {
+        /// Where to.
+        to: Endpoint,
+        /// What.
+        payload: Vec<u8>,
+    },
+    /// An indirect bubble for the server in the same process ([`Config::own_server`]) to forward.
+    OwnServer {
+        /// The bubble.
+        bubble: [u8; IPV6_HEADER],
+    },
+    /// An IPv6 packet of this host's own, for the kernel to route.
+    Ipv6(Vec<u8>),
+}
+
+/// What changed about the peers that the fast path may serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The peer is trusted, or its mapping changed, or its packets come by userspace although they
+    /// need not (at most once a second).
+    PeerTrusted {
+        /// The peer's Teredo address.
+        address: Ipv6Addr,
+        /// Where it is.
+        mapped: Endpoint,
+        /// [`maps::Peer::SYMMETRIC`].
+        symmetric: bool,
+        /// When a packet of the peer last arrived.
+        last_received: Instant,
+        /// When a packet was last sent to the peer.
+        last_sent: Instant,
+    },
+    /// The peer is not trusted any more.
+    PeerForgotten {
+        /// The peer's Teredo address.
+        address: Ipv6Addr,
+    },
+}
+
+/// Why the relay wants to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// To repeat a bubble or to give up on a peer.
+    Bubble,
+    /// To look whether a peer is still there.
+    Peer,
+}
+
+/// What is known about one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// Its Teredo address.
+    pub address: Ipv6Addr,
+    /// Where it is, was last, or claims to be.
+    pub mapped: Endpoint,
+    /// Whether packets are sent there.
+    pub trusted: bool,
+    /// Whether [`PeerInfo::mapped`] differs from the endpoint in the address.
+    pub symmetric: bool,
+    /// When a packet of the peer last arrived; [`Instant::ZERO`] if never.
+    pub last_received: Instant,
+    /// When a packet was last sent to the peer; [`Instant::ZERO`] if never.
+    pub last_sent: Instant,
+    /// Packets that wait for it.
+    pub queued: usize,
+}
+
+/// Events that wait for somebody to take them. What goes beyond is made good within a second: by
+/// the next packet of a trusted peer, and by the sweep that finds strangers in the map.
+const MAX_EVENTS: usize = 65_536;
+
+/// A Teredo relay.
+#[derive(Debug)]
+pub struct Relay {
+    config: Config,
+    own_ipv4: OwnIpv4,
+    own_ipv6: Vec<[u8; 16]>,
+    serves_all: bool,
+    draining: bool,
+    cookie: Cookie,
+    random: StdRng,
+    peers: Peers,
+    queues: Budget,
+    unreachable_bucket: Bucket,
+    new_peer_buckets: Buckets,
+    direct_bubble_buckets: Buckets,
+    indirect_bubble_buckets: Buckets,
+    direct_bubble_histories: Histories,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+    statistics: Statistics,
+}
+
+impl Relay {
+    /// A relay without peers. `seed` comes from the operating system's random number generator:
+    /// the cookies and hash tables are as secret as it is (L-16).
+    pub fn new(mut config: Config, seed: [u8; 32], _now: Instant) -> Self {
+        let mut random = StdRng::from_seed(seed);
+        let mut cookie_key = [0; 16];
+        random.fill_bytes(&mut cookie_key);
+        let keyed = Keyed::new(&mut random);
+        config.direct_bubbles |= config.host_specific;
+        let (own_ipv4, own_ipv6) = (config.own_ipv4.clone(), config.own_ipv6.clone());
+        let bounds = Bounds {
+            packets_per_peer: config.queue_per_peer,
+            octets: config.queue_total_bytes,
+            octets_per_source: config.queue_source_bytes,
+        };
+        let mut relay = Self {
+            own_ipv4: OwnIpv4::new(config.ipv4_scope),
+            own_ipv6: Vec::new(),
+            serves_all: config.served.iter().any(|served| served.prefix_len() == 0),
+            draining: false,
+            cookie: Cookie::new(cookie_key),
+            random,
+            peers: Peers::new(config.max_peers, keyed),
+            queues: Budget::new(bounds, keyed),
+            unreachable_bucket: Bucket::default(),
+            new_peer_buckets: Buckets::new(config.new_peer_rate, keyed),
+            direct_bubble_buckets: Buckets::new(config.direct_bubble_rate, keyed),
+            indirect_bubble_buckets: Buckets::new(config.indirect_bubble_rate, keyed),
+            direct_bubble_histories: Histories::new(config.max_peers / 8, keyed),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            statistics: Statistics::default(),
+            config,
+        };
+        relay.set_own_addresses(&own_ipv4, &own_ipv6);
+        relay
+    }
+
+    /// The addresses of this host. `ipv4` may hold the directed broadcast addresses of attached
+    /// networks, too (L-05): nothing is sent to any of them, nothing accepted from them. The
+    /// relay's endpoint always belongs to them. From the first global one of `ipv6` errors are
+    /// sent; a host-specific relay serves all of them.
+    pub fn set_own_addresses(&mut self, ipv4: &[Ipv4Addr], ipv6: &[Ipv6Addr]) {
+        self.own_ipv4.set(ipv4, [self.config.endpoint.address]);
+        self.own_ipv6 = ipv6.iter().map(Ipv6Addr::octets).collect();
+        let refused: Vec<PeerIndex> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| {
+                self.own_ipv4.contains(peer.mapped.address) || !self.may_be_peer(&peer.address)
+            })
+            .map(|(index, _)| index)
+            .collect();
+        for index in refused {
+            self.remove(index);
+        }
+    }
+
+    /// Takes a peer over that another run of this relay left in the fast path's map, if it is still
+    /// trusted, fresh and allowed, and there is room. Says whether it may stay there.
+    pub fn adopt_peer(&mut self, now: Instant, address: Ipv6Addr, peer: &maps::Peer) -> bool {
+        let octets = address.octets();
+        let symmetric = peer.flags & maps::Peer::SYMMETRIC != 0;
+        let last_received = peer.last_received.min(now);
+        let fresh = now.saturating_since(last_received) < self.config.peer_lifetime;
+        let acceptable = peer.flags & maps::Peer::TRUSTED != 0
+            && fresh
+            && self.config.prefix.contains(&octets)
+            && self.may_be_peer(&octets)
+            && self.own_ipv4.may_send_to(peer.mapped)
+            && (symmetric || peer.mapped == embedded_mapping(&octets));
+        if !acceptable || self.peers.is_trusted_full() || self.peers.find(&octets).is_some() {
+            return false;
+        }
+        self.make_room();
+        let index = self.peers.insert(octets, peer.mapped);
+        self.peers.trust(index);
+        let entry = &mut self.peers[index];
+        entry.symmetric = symmetric;
+        entry.last_received = last_received;
+        entry.last_sent = peer.last_sent.min(now);
+        entry.upkeep = now + upkeep::UPKEEP;
+        self.statistics.trusted += 1;
+        self.arm_trusted(now, index);
+        true
+    }
+
+    /// Takes no new peers from now on; those that are there go on.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Whether [`Relay::drain`] was called.
+    pub const fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// The next thing to send. Call it until there is none, before [`Relay::poll_event`].
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next thing that happened, once everything is sent: the fast path must not overtake
+    /// packets that waited.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if !self.transmits.is_empty() {
+            return None;
+        }
+        self.events.pop_front()
+    }
+
+    /// When to call [`Relay::handle_timeout`], and why. Earlier does no harm.
+    pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
+        let (deadline, index) = self.peers.deadline()?;
+        let is_bubble = self
+            .peers
+            .at(index)
+            .and_then(|peer| peer.pending.as_ref())
+            .is_some_and(|pending| pending.procedure.is_some());
+        let reason = if is_bubble {
+            Reason::Bubble
+        } else {
+            Reason::Peer
+        };
+        Some((deadline, reason))
+    }
+
+    /// All peers, in no particular order.
+    pub fn peers(&self) -> impl Iterator<Item = PeerInfo> {
+        self.peers.iter().map(|(_, peer)| PeerInfo {
+            address: peer.address.into(),
+            mapped: peer.mapped,
+            trusted: peer.is_trusted(),
+            symmetric: peer.symmetric,
+            last_received: peer.last_received,
+            last_sent: peer.last_sent,
+            queued: peer
+                .pending
+                .as_ref()
+                .map_or(0, |pending| pending.queue.len()),
+        })
+    }
+
+    /// Brings what is known of a peer into the CPU's cache. To do so for a whole batch of packets
+    /// before the first is handled lets the memory accesses overlap.
+    pub fn anticipate(&self, address: &[u8; 16]) {
+        if let Some(index) = self.peers.find(address) {
+            std::hint::black_box(self.peers[index].last_received);
+        }
+    }
+
+    /// Whether packets of this peer are accepted from the endpoint it is known at (S-30).
+    pub fn is_usable(&self, now: Instant, address: &[u8; 16]) -> bool {
+        let peer = self.peers.find(address).map(|index| &self.peers[index]);
+        peer.is_some_and(|peer| peer.is_usable(now, self.config.peer_lifetime))
+    }
+
+    /// What was counted, and what is there now.
+    pub fn statistics(&self) -> Statistics {
+        let mut statistics = self.statistics;
+        statistics.trusted_peers = self.peers.trusted();
+        statistics.untrusted_peers = self.peers.untrusted();
+        statistics.queue_packets = self.queues.packets();
+        statistics.queue_octets = self.queues.octets();
+        statistics
+    }
+
+    /// Whether a Teredo address is one that the relay would create an entry for (R-01, L-06).
+    fn may_be_peer(&self, address: &[u8; 16]) -> bool {
+        self.own_ipv4.may_send_to(embedded_mapping(address))
+            && self.may_ask(embedded_server(address))
+    }
+
+    /// Whether indirect bubbles may be sent to this server (L-06).
+    fn may_ask(&self, server: [u8; 4]) -> bool {
+        self.is_own_server(server) || self.own_ipv4.is_elsewhere(server)
+    }
+
+    /// Whether this is the server in the same process.
+    fn is_own_server(&self, server: [u8; 4]) -> bool {
+        let own = self.config.own_server;
+        own.is_some_and(|own| own.octets() == server)
+    }
+
+    /// Whether the relay serves this native address.
+    fn serves(&self, address: &[u8; 16]) -> bool {
+        if self.config.host_specific {
+            return self.own_ipv6.contains(address);
+        }
+        self.serves_all || {
+            let address = Ipv6Addr::from(*address);
+            let mut served = self.config.served.iter();
+            served.any(|served| served.contains(&address))
+        }
+    }
+
+    /// The address that errors are sent from.
+    fn error_source(&self) -> Option<[u8; 16]> {
+        let mut candidates = self.own_ipv6.iter().copied();
+        candidates
+            .find(|address| is_global_unicast(address) && !self.config.prefix.contains(address))
+    }
+
+    fn emit(&mut self, event: Event) {
+        if self.events.len() < MAX_EVENTS {
+            self.events.push_back(event);
+        } else {
+            self.statistics.events_lost += 1;
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! From clients: UDP payloads in, IPv6 packets out (RFC 4380 section 5.4.2).
+
+use teredo_common::{
+    address::{Endpoint, embedded_mapping},
+    scope::{is_global_unicast, is_link_local},
+    time::Instant,
+    wire::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING},
+};
+
+use super::Relay;
+use crate::{
+    relay::statistics::{Bubble, DropReason},
+    shared::peers::PeerIndex,
+    wire::{
+        encapsulation,
+        ipv6::{self, ChainLink, Header},
+        trailer,
+    },
+};
+
+/// Explicit congestion notification: congestion experienced (RFC 3168).
+const CONGESTION_EXPERIENCED: u8 = 3;
+/// Explicit congestion notification: the sender does not take part.
+const NOT_CAPABLE: u8 = 0;
+/// The routing header of Mobile IPv6 (RFC 6275), the one that may cross the relay (L-11).
+const MOBILE_IPV6: u8 = 2;
+
+impl Relay {
+    /// Takes the payload of a UDP datagram that arrived at the relay's endpoint, whole and with its
+    /// checksum verified. `ecn` are the lowest two bits of its type of service.
+    ///
+    /// Returns the IPv6 packet that is to be given to the kernel now: its hop limit is still as the
+    /// sender set it.
+    pub fn handle_datagram<'p>(
+        &mut self,
+        now: Instant,
+        from: Endpoint,
+        ecn: u8,
+        payload: &'p mut [u8],
+    ) -> Option<&'p mut [u8]> {
+        match self.receive(now, from, ecn, payload) {
+            Ok(Some(length)) => {
+                let packet = payload.get_mut(..length)?;
+                if ecn == CONGESTION_EXPERIENCED {
+                    ipv6::set_congestion_experienced(packet);
+                }
+                self.statistics.decapsulated.add(length);
+                Some(packet)
+            }
+            Ok(None) => None,
+            Err(reason) => {
+                self.statistics.count_drop(reason);
+                None
+            }
+        }
+    }
+
+    /// The length of the packet at the start of `payload` that is to be forwarded; `None` for a
+    /// bubble that was accepted.
+    fn receive(
+        &mut self,
+        now: Instant,
+        from: Endpoint,
+        ecn: u8,
+        payload: &[u8],
+    ) -> Result<Option<usize>, DropReason> {
+        if self.own_ipv4.contains(from.address) {
+            return Err(DropReason::DecapOwnSource);
+        }
+        if !self.own_ipv4.may_send_to(from) {
+            return Err(DropReason::DecapSourceScope);
+        }
+        let parts = encapsulation::parse(payload).map_err(|_| DropReason::DecapMalformed)?;
+        if parts.authentication.is_some() || parts.origin.is_some() {
+            return Err(DropReason::DecapServerElement);
+        }
+        if trailer::parse(parts.trailers).any(|trailer| trailer.is_err()) {
+            return Err(DropReason::DecapTrailer);
+        }
+        let header = Header::parse(parts.packet).map_err(|_| DropReason::DecapMalformed)?;
+        let (source, destination) = (header.source(), header.destination());
+        if source == destination {
+            return Err(DropReason::DecapSameAddresses);
+        }
+        if !self.config.prefix.contains(&source) {
+            return Err(DropReason::DecapSource);
+        }
+        self.authenticate(now, from, header.is_bubble(), &source, &destination)?;
+        if header.is_bubble() {
+            return Ok(None);
+        }
+        if may_be_routed(header.next_header())
+            && ipv6::chain(parts.packet).any(is_forbidden_routing)
+        {
+            return Err(DropReason::DecapRoutingHeader);
+        }
+        self.check_destination(&destination)?;
+        if ecn == CONGESTION_EXPERIENCED && header.congestion() == NOT_CAPABLE {
+            return Err(DropReason::DecapCongestion);
+        }
+        Ok(Some(header.packet_length()))
+    }
+
+    /// Finds the peer and proves that the packet is its own, and then trusts it.
+    fn authenticate(
+        &mut self,
+        now: Instant,
+        from: Endpoint,
+        is_bubble: bool,
+        source: &[u8; 16],
+        destination: &[u8; 16],
+    ) -> Result<(), DropReason> {
+        let found = self.peers.find(source);
+        let is_embedded = from == embedded_mapping(source);
+        let is_known = found.is_some_and(|index| self.is_known_at(index, from, now));
+        let has_cookie = || {
+            is_bubble
+                && found.is_some()
+                && is_link_local(destination)
+                && self.cookie.proves(now, source, destination)
+        };
+        let is_proved = match (is_embedded, self.config.strict_trust) {
+            _ if has_cookie() => true,
+            _ if is_known => false,
+            (true, false) => false,
+            (true, true) if found.is_some() => return Err(DropReason::DecapStrictTrust),
+            (true, true) => false,
+            (false, _) => return Err(DropReason::DecapMapping),
+        };
+        let index = found.ok_or(DropReason::DecapUnknownPeer)?;
+        if is_bubble {
+            self.statistics.count_bubble(if is_proved {
+                Bubble::ReceivedCookie
+            } else {
+                Bubble::ReceivedDirect
+            });
+        }
+        self.trust(now, index, from);
+        Ok(())
+    }
+
+    /// Whether a usable entry says that the peer is at this endpoint. For one that is not symmetric
+    /// that is the endpoint in its address.
+    fn is_known_at(&self, index: PeerIndex, from: Endpoint, now: Instant) -> bool {
+        let peer = &self.peers[index];
+        peer.mapped == from && peer.is_usable(now, self.config.peer_lifetime)
+    }
+
+    /// only native destinations that the relay serves.
+    fn check_destination(&self, destination: &[u8; 16]) -> Result<(), DropReason> {
+        if self.config.prefix.contains(destination) {
+            return Err(DropReason::DecapDestinationTeredo);
+        }
+        if !is_global_unicast(destination) {
+            return Err(DropReason::DecapDestinationScope);
+        }
+        if self.own_ipv4.leads_back(destination) {
+            return Err(DropReason::DecapDestinationLoop);
+        }
+        if !self.serves(destination) {
+            return Err(DropReason::DecapDestination);
+        }
+        Ok(())
+    }
+}
+
+const fn may_be_routed(next_header: u8) -> bool {
+    matches!(
+        next_header,
+        HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
+    )
+}
+
+fn is_forbidden_routing(link: ChainLink<'_>) -> bool {
+    matches!(link, ChainLink::Routing(kind) if kind != MOBILE_IPV6)
+}

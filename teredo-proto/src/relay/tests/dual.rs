@@ -1,0 +1,125 @@
+//! The relay beside a server in the same process.
+
+use std::time::Duration;
+
+use super::harness::*;
+use crate::{
+    dual::{Entry, Role},
+    relay::statistics::{Bubble, DropReason},
+};
+use teredo_common::{
+    address::ServicePrefix,
+    wire::{ICMPV6, UDP},
+};
+
+fn own_server() -> std::net::Ipv4Addr {
+    endpoint(SERVER).ip()
+}
+
+/// A relay whose host has the server's address too.
+fn world(knows_server: bool) -> World {
+    World::with(|config| {
+        config.own_ipv4 = vec![own_server()];
+        config.own_server = knows_server.then(own_server);
+    })
+}
+
+#[test]
+fn l06_bubbles_for_the_own_server_are_handed_over_and_never_sent() {
+    let mut world = world(true);
+    let client = teredo(CLIENT);
+    assert!(!world.native_sends(&packet(&address(HOST), &client, 1)));
+    assert!(world.sent.is_empty());
+    let [bubble] = &world.own_server[..] else {
+        panic!("one bubble, not {:?}", world.own_server);
+    };
+    let answer = super::harness::bubble(&client, bubble[8..24].try_into().unwrap());
+    assert_eq!(world.counted(Bubble::SentIndirect), 1);
+
+    // The client answers from wherever its NAT maps it: the cookie proves it.
+    assert_eq!(world.client_sends("9.0.0.1:5000", &answer), None);
+    let sent = world.take_sent();
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].0, endpoint("9.0.0.1:5000"));
+}
+
+#[test]
+fn l06_without_a_server_of_its_own_the_address_is_refused() {
+    let mut world = world(false);
+    assert!(!world.native_sends(&packet(&address(HOST), &teredo(CLIENT), 1)));
+    assert!(world.sent.is_empty() && world.own_server.is_empty());
+    assert_eq!(world.dropped(DropReason::EncapServer), 1);
+}
+
+#[test]
+fn other_servers_are_asked_as_ever() {
+    let mut world = world(true);
+    let client = teredo_of(CLIENT, "8.8.8.8:3544", 0);
+    assert!(!world.native_sends(&packet(&address(HOST), &client, 1)));
+    assert!(world.own_server.is_empty());
+    assert_eq!(world.take_sent()[0].0, endpoint("8.8.8.8:3544"));
+}
+
+#[test]
+fn s30_the_common_entry() {
+    let prefixes = vec![ServicePrefix::STANDARD, ServicePrefix::DRAFT];
+    let entry = Entry::new(own_server(), 3544, prefixes);
+    let mut world = world(true);
+    let peer = {
+        let client = teredo(CLIENT);
+        world.native_sends(&packet(&address(HOST), &client, 0));
+        assert_eq!(
+            world.client_sends(CLIENT, &bubble(&client, &address(HOST))),
+            None
+        );
+        client
+    };
+    let stranger = teredo("9.0.0.2:4096");
+    let host = address(HOST);
+    let cookie = address("fe80::1234:5678:9abc:def0");
+    let own = address("fe80::8000:f227:fefd:fcfb");
+    let role = |world: &World, payload: &[u8]| entry.role(&world.relay, world.now, payload);
+    let echo = |source: &[u8; 16]| packet_of(ICMPV6, &[128, 0, 0, 0, 0, 1, 0, 1], source, &host);
+    let relayed = [
+        packet(&peer, &host, 1),
+        echo(&peer),
+        bubble(&peer, &cookie),
+        bubble(&stranger, &cookie),
+        bubble(&peer, &host),
+    ];
+    for payload in &relayed {
+        assert_eq!(role(&world, payload), Role::Relay, "{payload:x?}");
+    }
+    let all_routers = address("ff02::2");
+    let served = [
+        // Connectivity tests and what nobody knows.
+        echo(&stranger),
+        packet(&stranger, &host, 1),
+        bubble(&stranger, &host),
+        // To the server itself.
+        packet_of(ICMPV6, &[133, 0, 0, 0, 0, 0, 0, 0], &cookie, &all_routers),
+        packet_of(ICMPV6, &[128, 0, 0, 0, 0, 1, 0, 1], &peer, &own),
+        bubble(&peer, &own),
+        // Between clients, and from relays.
+        bubble(&peer, &stranger),
+        packet(&peer, &stranger, 1),
+        bubble(&peer, &address("3ffe:831f:102:304:0:efff:f6ff:fffe")),
+        bubble(&cookie, &peer),
+        packet_of(UDP, &[0; 8], &host, &peer),
+        // With elements that only servers get or send.
+        [
+            &[0, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0][..],
+            &packet(&peer, &host, 1),
+        ]
+        .concat(),
+        [&[0, 0, 1, 2, 3, 4, 5, 6][..], &packet(&peer, &host, 1)].concat(),
+        vec![],
+        vec![0xff; 100],
+    ];
+    for payload in &served {
+        assert_eq!(role(&world, payload), Role::Server, "{payload:x?}");
+    }
+    // Silence ends it.
+    world.now += Duration::from_secs(31);
+    assert_eq!(role(&world, &packet(&peer, &host, 1)), Role::Server);
+}

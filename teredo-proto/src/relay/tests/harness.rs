@@ -1,0 +1,226 @@
+//! A relay in virtual time with a client, a server and a native host around it.
+
+use std::{net::SocketAddrV4, time::Duration};
+
+use teredo_common::{
+    address::{Endpoint, ServicePrefix, TeredoAddress},
+    scope::Ipv4Scope,
+    time::Instant,
+    wire::{NO_NEXT_HEADER, UDP},
+};
+
+use crate::{
+    relay::{
+        Config, Event, Relay, Transmit,
+        statistics::{Bubble, DropReason, Statistics},
+    },
+    shared::statistics::Unreachable,
+    wire::{bubble, ipv6},
+};
+
+/// The relay of the test vectors.
+pub const RELAY: &str = "5.6.7.8:3545";
+/// The server in the clients' addresses.
+pub const SERVER: &str = "1.2.3.4:3544";
+/// Where the client is, if nothing else is said.
+pub const CLIENT: &str = "9.0.0.1:4096";
+/// The native host.
+pub const HOST: &str = "2000::b";
+/// The relay's own IPv6 address.
+pub const OWN: &str = "2001:db8::1";
+
+pub fn endpoint(text: &str) -> Endpoint {
+    text.parse::<SocketAddrV4>().unwrap().into()
+}
+
+pub fn address(text: &str) -> [u8; 16] {
+    text.parse::<std::net::Ipv6Addr>().unwrap().octets()
+}
+
+/// The Teredo address of a client at `mapped`, of `server`.
+pub fn teredo_of(mapped: &str, server: &str, flags: u16) -> [u8; 16] {
+    let fields = TeredoAddress {
+        prefix: ServicePrefix::STANDARD,
+        server: endpoint(server).ip(),
+        flags,
+        mapped: endpoint(mapped),
+    };
+    fields.encode().octets()
+}
+
+/// The Teredo address of a client at `mapped`.
+pub fn teredo(mapped: &str) -> [u8; 16] {
+    teredo_of(mapped, SERVER, 0)
+}
+
+/// An IPv6 packet with a payload that can be told from others.
+pub fn packet(source: &[u8; 16], destination: &[u8; 16], mark: u8) -> Vec<u8> {
+    packet_of(UDP, &[mark; 20], source, destination)
+}
+
+pub fn packet_of(
+    next_header: u8,
+    payload: &[u8],
+    source: &[u8; 16],
+    destination: &[u8; 16],
+) -> Vec<u8> {
+    let length = payload.len() as u16;
+    let header = ipv6::header(length, next_header, 64, source, destination);
+    [&header[..], payload].concat()
+}
+
+/// A bubble, as a datagram's payload.
+pub fn bubble(source: &[u8; 16], destination: &[u8; 16]) -> Vec<u8> {
+    bubble::build(source, destination).into()
+}
+
+/// The relay and what is around it.
+pub struct World {
+    pub relay: Relay,
+    pub now: Instant,
+    /// All datagrams that were sent, oldest first, with their time.
+    pub sent: Vec<(Instant, Endpoint, Vec<u8>)>,
+    /// All IPv6 packets of the relay's own.
+    pub own_packets: Vec<Vec<u8>>,
+    /// All bubbles for the server in the same process.
+    pub own_server: Vec<Vec<u8>>,
+    pub events: Vec<Event>,
+}
+
+impl World {
+    /// A relay with default settings.
+    pub fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    pub fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::new(endpoint(RELAY));
+        config.ipv4_scope = Ipv4Scope::Strict;
+        config.own_ipv6 = vec!["fe80::1".parse().unwrap(), OWN.parse().unwrap()];
+        change(&mut config);
+        let now = Instant::from_nanos(1_000_000_000_000);
+        Self {
+            relay: Relay::new(config, [42; 32], now),
+            now,
+            sent: Vec::new(),
+            own_packets: Vec::new(),
+            own_server: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// The native host sends; the packet is either sent on at once or not.
+    pub fn native_sends(&mut self, packet: &[u8]) -> bool {
+        let mut buffer = packet.to_vec();
+        let sent = self.relay.handle_ipv6(self.now, &mut buffer);
+        let sent = sent.map(|(to, payload)| (self.now, to, payload.to_vec()));
+        let is_sent = sent.is_some();
+        self.sent.extend(sent);
+        self.drain();
+        is_sent
+    }
+
+    /// A datagram arrives; gives what the kernel would get.
+    pub fn client_sends(&mut self, from: &str, payload: &[u8]) -> Option<Vec<u8>> {
+        self.client_sends_marked(from, 0, payload)
+    }
+
+    pub fn client_sends_marked(&mut self, from: &str, ecn: u8, payload: &[u8]) -> Option<Vec<u8>> {
+        let mut buffer = payload.to_vec();
+        let packet = self
+            .relay
+            .handle_datagram(self.now, endpoint(from), ecn, &mut buffer);
+        let packet = packet.map(|packet| packet.to_vec());
+        self.drain();
+        packet
+    }
+
+    /// Lets time pass, waking the relay whenever it wants to.
+    pub fn pass(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while let Some((deadline, _)) = self.relay.poll_timeout().filter(|one| one.0 <= end) {
+            self.now = self.now.max(deadline);
+            self.relay.handle_timeout(self.now);
+            self.drain();
+        }
+        self.now = end;
+    }
+
+    fn drain(&mut self) {
+        while let Some(transmit) = self.relay.poll_transmit() {
+            match transmit {
+                Transmit::Datagram { to, payload } => self.sent.push((self.now, to, payload)),
+                Transmit::OwnServer { bubble } => self.own_server.push(bubble.into()),
+                Transmit::Ipv6(packet) => self.own_packets.push(packet),
+            }
+        }
+        self.events
+            .extend(std::iter::from_fn(|| self.relay.poll_event()));
+    }
+
+    /// What was sent since the last look, without times.
+    pub fn take_sent(&mut self) -> Vec<(Endpoint, Vec<u8>)> {
+        let sent = std::mem::take(&mut self.sent);
+        sent.into_iter()
+            .map(|(_, to, payload)| (to, payload))
+            .collect()
+    }
+
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// The bubbles among what was sent: when and where to.
+    pub fn bubbles(&self) -> Vec<(Instant, Endpoint)> {
+        let bubbles = self
+            .sent
+            .iter()
+            .filter(|(_, _, payload)| is_bubble(payload));
+        bubbles.map(|&(at, to, _)| (at, to)).collect()
+    }
+
+    /// The source of the last bubble: the cookie.
+    pub fn cookie(&self) -> [u8; 16] {
+        let mut bubbles = self.sent.iter().rev();
+        let bubble = bubbles.find(|(_, _, payload)| is_bubble(payload));
+        ipv6::Header::parse(&bubble.unwrap().2).unwrap().source()
+    }
+
+    pub fn statistics(&self) -> Statistics {
+        self.relay.statistics()
+    }
+
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.statistics().dropped(reason)
+    }
+
+    pub fn counted(&self, kind: Bubble) -> u64 {
+        self.statistics().bubbles(kind)
+    }
+
+    pub fn unreachable(&self, outcome: Unreachable) -> u64 {
+        self.statistics().unreachable(outcome)
+    }
+
+    /// Makes the client at `mapped` a trusted peer, and forgets what it took.
+    pub fn trust(&mut self, mapped: &str) -> [u8; 16] {
+        let client = teredo(mapped);
+        self.native_sends(&packet(&address(HOST), &client, 0));
+        assert_eq!(
+            self.client_sends(mapped, &bubble(&client, &address(HOST))),
+            None
+        );
+        assert!(
+            self.relay
+                .peers()
+                .any(|peer| peer.trusted && peer.address.octets() == client)
+        );
+        self.take_sent();
+        self.take_events();
+        client
+    }
+}
+
+pub fn is_bubble(payload: &[u8]) -> bool {
+    payload.len() == 40 && payload[6] == NO_NEXT_HEADER
+}

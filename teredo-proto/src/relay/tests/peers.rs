@@ -1,0 +1,233 @@
+//! P-03 to P-06: what becomes of entries.
+
+use std::time::Duration;
+
+use super::harness::*;
+use crate::relay::{Event, Transmit, statistics::DropReason};
+use teredo_common::time::Instant;
+
+#[test]
+fn p03_silence_ends_trust_for_packets_and_for_the_fast_path() {
+    let mut world = World::new();
+    let client = world.trust(CLIENT);
+    let start = world.now;
+    world.now = start + Duration::from_millis(29_999);
+    assert!(world.native_sends(&packet(&address(HOST), &client, 1)));
+    world.now = start + Duration::from_secs(30);
+    assert!(
+        !world.native_sends(&packet(&address(HOST), &client, 2)),
+        "whatever the timers did"
+    );
+    let forgotten = Event::PeerForgotten {
+        address: client.into(),
+    };
+    assert_eq!(world.take_events().last(), Some(&forgotten));
+    assert_eq!(
+        world.relay.peers().next().unwrap().mapped,
+        endpoint(CLIENT),
+        "a hint"
+    );
+}
+
+#[test]
+fn p03_an_idle_peer_is_forgotten_and_at_last_removed() {
+    let mut world = World::new();
+    let client = world.trust(CLIENT);
+    world.pass(Duration::from_secs(30));
+    assert_eq!(world.take_events(), []);
+    world.pass(Duration::from_secs(3));
+    let forgotten = Event::PeerForgotten {
+        address: client.into(),
+    };
+    assert_eq!(world.take_events(), [forgotten]);
+    assert_eq!(world.relay.peers().count(), 1);
+    world.pass(Duration::from_secs(270));
+    assert_eq!(world.relay.peers().count(), 0);
+    assert_eq!(world.relay.poll_timeout(), None);
+    assert_eq!(world.take_events(), []);
+    assert_eq!(world.statistics().forgotten, 1);
+}
+
+#[test]
+fn p03_packets_keep_a_peer() {
+    let mut world = World::new();
+    let client = world.trust(CLIENT);
+    for _ in 0..20 {
+        world.pass(Duration::from_secs(20));
+        assert!(
+            world
+                .client_sends(CLIENT, &packet(&client, &address(HOST), 1))
+                .is_some()
+        );
+    }
+    assert!(world.bubbles().is_empty());
+    assert_eq!(world.statistics().forgotten, 0);
+}
+
+#[test]
+fn p04_time_that_stands_still_or_steps_back_makes_nothing_fresh() {
+    let mut world = World::new();
+    let client = world.trust(CLIENT);
+    world.pass(Duration::from_secs(40));
+    assert_eq!(world.statistics().trusted_peers, 0);
+    world.now = world.now - Duration::from_secs(35);
+    assert!(!world.native_sends(&packet(&address(HOST), &client, 1)));
+    world.relay.handle_timeout(Instant::ZERO);
+    assert_eq!(world.statistics().trusted_peers, 0);
+}
+
+#[test]
+fn p05_what_waited_is_never_overtaken() {
+    let mut world = World::new();
+    let client = teredo(CLIENT);
+    let packets: Vec<_> = (0..8)
+        .map(|mark| packet(&address(HOST), &client, mark))
+        .collect();
+    for packet in &packets[..5] {
+        world.native_sends(packet);
+    }
+    world.take_sent();
+    let relay = &mut world.relay;
+    relay.handle_datagram(
+        world.now,
+        endpoint(CLIENT),
+        0,
+        &mut bubble(&client, &address(HOST)),
+    );
+    // A caller that has not yet sent what waited.
+    assert_eq!(relay.handle_ipv6(world.now, &mut packets[5].clone()), None);
+    assert_eq!(
+        relay.poll_event(),
+        None,
+        "the fast path hears of the peer last"
+    );
+    for expected in &packets[..6] {
+        let Some(Transmit::Datagram { to, payload }) = relay.poll_transmit() else {
+            panic!()
+        };
+        assert_eq!((to, &payload), (endpoint(CLIENT), expected));
+    }
+    assert!(
+        relay
+            .handle_ipv6(world.now, &mut packets[6].clone())
+            .is_some()
+    );
+    assert_eq!(relay.poll_transmit(), None);
+    assert!(matches!(
+        relay.poll_event(),
+        Some(Event::PeerTrusted { .. })
+    ));
+    assert_eq!(relay.poll_event(), None);
+    assert_eq!(world.statistics().encapsulated.packets, 7);
+}
+
+#[test]
+fn p06_a_scan_does_not_push_out_trusted_peers() {
+    let mut world = World::with(|config| config.max_peers = 16);
+    let trusted: Vec<_> = (1..=10)
+        .map(|one| world.trust(&format!("9.0.0.{one}:1")))
+        .collect();
+    for port in 1..=500 {
+        let client = teredo(&format!("9.1.0.1:{port}"));
+        world.native_sends(&packet(&address(HOST), &client, 1));
+    }
+    let statistics = world.statistics();
+    assert_eq!(
+        (statistics.trusted_peers, statistics.untrusted_peers),
+        (10, 2)
+    );
+    assert_eq!(world.dropped(DropReason::EncapEvicted), 498);
+    assert_eq!(statistics.queue_packets, 2);
+    for client in trusted {
+        assert!(world.native_sends(&packet(&address(HOST), &client, 1)));
+    }
+    assert_eq!(world.statistics().forgotten, 0);
+}
+
+#[test]
+fn p06_peers_that_fall_silent_keep_to_the_quota() {
+    let mut world = World::with(|config| config.max_peers = 16);
+    let trusted: Vec<_> = (1..=10)
+        .map(|one| world.trust(&format!("9.0.0.{one}:1")))
+        .collect();
+    world.now += Duration::from_secs(31);
+    for client in trusted {
+        world.native_sends(&packet(&address(HOST), &client, 1));
+        assert!(world.statistics().untrusted_peers <= 2);
+    }
+    assert_eq!(world.statistics().trusted_peers, 0);
+    assert_eq!(world.statistics().forgotten, 10);
+}
+
+#[test]
+fn p06_the_least_recently_used_trusted_peer_goes_first() {
+    let mut world = World::with(|config| config.max_peers = 16);
+    let trusted: Vec<_> = (1..=14)
+        .map(|one| {
+            world.pass(Duration::from_millis(100));
+            world.trust(&format!("9.0.0.{one}:1"))
+        })
+        .collect();
+    world.pass(Duration::from_secs(2));
+    world.native_sends(&packet(&address(HOST), &trusted[0], 1));
+    world.take_events();
+    let newest = teredo("9.0.0.15:1");
+    world.native_sends(&packet(&address(HOST), &newest, 1));
+    world.client_sends("9.0.0.15:1", &bubble(&newest, &address(HOST)));
+    let events = world.take_events();
+    assert_eq!(
+        events[0],
+        Event::PeerForgotten {
+            address: trusted[1].into()
+        }
+    );
+    assert_eq!(events.len(), 2);
+    assert_eq!(world.statistics().trusted_peers, 14);
+}
+
+#[test]
+fn p06_a_place_given_back_is_used_again() {
+    let mut world = World::with(|config| config.max_peers = 16);
+    for round in 0..20_u16 {
+        for one in 1..=10 {
+            world.trust(&format!("9.{round}.0.{one}:1"));
+        }
+        world.pass(Duration::from_secs(400));
+        assert_eq!(world.relay.peers().count(), 0);
+    }
+}
+
+#[test]
+fn l02_peers_that_become_own_are_forgotten() {
+    let mut world = World::new();
+    let client = world.trust(CLIENT);
+    world.trust("9.0.0.2:1");
+    world
+        .relay
+        .set_own_addresses(&["9.0.0.1".parse().unwrap()], &[]);
+    let forgotten = Event::PeerForgotten {
+        address: client.into(),
+    };
+    assert_eq!(world.relay.poll_event(), Some(forgotten));
+    assert_eq!(world.relay.poll_event(), None);
+    assert_eq!(world.relay.peers().count(), 1);
+}
+
+#[test]
+fn what_is_due_together_wakes_the_daemon_once() {
+    let mut world = World::new();
+    for client in 1..=200 {
+        world.now += Duration::from_micros(500);
+        world.trust(&format!("9.0.0.{client}:1"));
+    }
+    world.pass(Duration::from_secs(3));
+    let mut wakes = 0;
+    while let Some((deadline, _)) = world.relay.poll_timeout() {
+        assert!(deadline > world.now);
+        world.now = deadline;
+        world.relay.handle_timeout(deadline);
+        wakes += 1;
+    }
+    assert!(wakes <= 6, "{wakes}");
+    assert_eq!(world.relay.peers().count(), 0);
+}

@@ -1,0 +1,280 @@
+//! The Teredo server (RFC 4380 section 5.3): answers solicitations, forwards bubbles to its
+//! clients and connectivity tests to native IPv6, and carries the packets of the clients of its
+//! tunnel service.
+//!
+//! No answer depends on earlier packets, but for the limits and the places of the clients of the
+//! tunnel service (requirement S-02). What the server remembers never grows with what arrives.
+
+mod authentication;
+mod config;
+mod fast_path;
+mod forward;
+mod limits;
+mod reception;
+mod solicitation;
+mod statistics;
+mod tunnel;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
+
+use ipnet::Ipv4Net;
+use teredo_common::{
+    address::{Endpoint, ServicePrefix, embedded_server, server_link_local},
+    limiter::Limits,
+    time::Instant,
+};
+
+pub use config::{Client, Config};
+pub use limits::{Buckets, TooFew};
+pub use statistics::{DropReason, Service, Statistics};
+pub use tunnel::Binding;
+
+use crate::{shared::own::OwnIpv4, wire::router::Advertisement};
+use authentication::Clients;
+use tunnel::Tunnel;
+
+/// How long a server that is being stopped goes on for the clients that it has: two refresh
+/// intervals (S-27).
+pub const DRAIN: Duration = Duration::from_secs(60);
+/// Events that wait for somebody to take them.
+const MAX_EVENTS: usize = 64;
+
+/// One of the server's two addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerAddress {
+    /// The one that clients' addresses name.
+    Primary,
+    /// The other one.
+    Secondary,
+}
+
+impl ServerAddress {
+    /// The other one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Primary => Self::Secondary,
+            Self::Secondary => Self::Primary,
+        }
+    }
+}
+
+/// Where what the server wrote is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// A UDP payload, with outer DF and ECN clear (W-06).
+    Datagram {
+        /// The address that it leaves from, at the server's port.
+        from: ServerAddress,
+        /// Where to.
+        to: Endpoint,
+    },
+    /// An IPv6 packet of a client, for native IPv6. Its hop limit is decremented already.
+    Native,
+    /// An IPv6 packet of the tunnel service, for the kernel to route.
+    Tunnel,
+}
+
+/// What the operator should know. At most one of a kind in a while for each client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A client used a key that is retired.
+    RetiredKey {
+        /// Client identification.
+        client: Vec<u8>,
+        /// Where it is.
+        mapped: Endpoint,
+    },
+    /// A client of the tunnel service is there.
+    TunnelBound {
+        /// Client identification.
+        client: Vec<u8>,
+        /// Where it is.
+        mapped: Endpoint,
+    },
+    /// A client of the tunnel service is at another place (T-03).
+    TunnelMoved {
+        /// Client identification.
+        client: Vec<u8>,
+        /// Where it was.
+        from: Endpoint,
+        /// Where it is.
+        to: Endpoint,
+    },
+    /// A client of the tunnel service moves again and again: two hosts may have the same key (T-03).
+    TunnelFlapping {
+        /// Client identification.
+        client: Vec<u8>,
+        /// Where it is now.
+        mapped: Endpoint,
+    },
+}
+
+/// A Teredo server.
+#[derive(Debug)]
+pub struct Server {
+    primary: [u8; 4],
+    prefixes: Vec<ServicePrefix>,
+    link_local: [u8; 16],
+    config: Config,
+    own_ipv4: OwnIpv4,
+    /// First and last of the addresses that are served, sorted and without overlap.
+    allowed: Vec<([u8; 4], [u8; 4])>,
+    advertisement: Advertisement,
+    clients: Clients,
+    tunnel: Tunnel,
+    limits: Limits,
+    buckets: Buckets,
+    may_send_native: bool,
+    draining: Option<Instant>,
+    events: VecDeque<Event>,
+    statistics: Statistics,
+}
+
+impl Server {
+    /// A server that knows of nobody.
+    pub fn new(mut config: Config, buckets: Buckets, _now: Instant) -> Self {
+        let link_local = server_link_local(config.primary, config.port).octets();
+        let advertisement = advertisement(&config);
+        let clients = std::mem::take(&mut config.clients);
+        let clients = Clients::new(clients, config.require_authentication);
+        let own_ipv4 = config.own_ipv4.clone();
+        let mut server = Self {
+            primary: config.primary.octets(),
+            prefixes: config.prefixes.clone(),
+            link_local,
+            own_ipv4: OwnIpv4::new(config.ipv4_scope),
+            allowed: ranges(&config.allow),
+            advertisement,
+            tunnel: Tunnel::new(&clients, &link_local, config.mtu),
+            clients,
+            limits: config.limits,
+            buckets,
+            may_send_native: false,
+            draining: None,
+            events: VecDeque::new(),
+            statistics: Statistics::default(),
+            config,
+        };
+        server.set_own_addresses(&own_ipv4);
+        server
+    }
+
+    /// The IPv4 addresses of this host, with the directed broadcast addresses of attached networks
+    /// (L-05): nothing is sent to any of them, nothing accepted from them. The server's two and
+    /// the relay's always belong to them.
+    pub fn set_own_addresses(&mut self, ipv4: &[Ipv4Addr]) {
+        let addresses = [self.config.primary, self.config.secondary].map(|one| one.octets());
+        let relay = self.config.relay.map(|relay| relay.address);
+        self.own_ipv4.set(ipv4, addresses.into_iter().chain(relay));
+    }
+
+    /// Whether packets of clients may leave for native IPv6: this host advertises the service
+    /// prefix or has a route for it (S-25). Until told, the server takes it that they may not.
+    pub fn may_send_native(&mut self, may: bool) {
+        self.may_send_native = may;
+    }
+
+    /// Answers no more solicitations from now on, and after [`DRAIN`] does nothing any more (S-27).
+    pub fn drain(&mut self, now: Instant) {
+        self.draining.get_or_insert(now);
+    }
+
+    /// Whether [`Server::drain`] was called.
+    pub const fn is_draining(&self) -> bool {
+        self.draining.is_some()
+    }
+
+    /// The next thing that the operator should know.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The clients of the tunnel service that were there, ordered by identification.
+    pub fn bindings(&self) -> impl Iterator<Item = Binding> {
+        self.tunnel.bindings(&self.clients)
+    }
+
+    /// What was counted.
+    pub const fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// S-24.
+    fn is_allowed(&self, address: [u8; 4]) -> bool {
+        let after = self.allowed.partition_point(|&(first, _)| first <= address);
+        let range = after
+            .checked_sub(1)
+            .and_then(|index| self.allowed.get(index));
+        self.config.allow.is_empty() || range.is_some_and(|&(_, last)| address <= last)
+    }
+
+    /// Whether an IPv6 address belongs to a Teredo client of a service that is served.
+    fn is_teredo(&self, address: &[u8; 16]) -> bool {
+        self.prefixes.iter().any(|prefix| prefix.contains(address))
+    }
+
+    /// Whether a Teredo address names this server.
+    fn is_own_client(&self, address: &[u8; 16]) -> bool {
+        embedded_server(address) == self.primary
+    }
+
+    /// Whether even what is only forwarded ends here (S-27).
+    fn is_stopped(&self, now: Instant) -> bool {
+        let since = self.draining;
+        since.is_some_and(|since| now.saturating_since(since) >= DRAIN)
+    }
+
+    /// The last check before something is sent because of a packet from `source` (S-23, S-27).
+    fn admit(&self, now: Instant, source: Endpoint) -> Result<(), DropReason> {
+        if self.is_stopped(now) {
+            return Err(DropReason::Draining);
+        }
+        self.buckets.take(self.limits, source.address, now)
+    }
+
+    /// Counts how a packet ended.
+    fn count(
+        &mut self,
+        outcome: Result<(Service, Output), DropReason>,
+        octets: usize,
+    ) -> Option<Output> {
+        match outcome {
+            Ok((service, output)) => {
+                self.statistics.count_service(service, octets);
+                Some(output)
+            }
+            Err(reason) => {
+                self.statistics.count_drop(reason);
+                None
+            }
+        }
+    }
+
+    fn emit(&mut self, event: Event) {
+        if self.events.len() < MAX_EVENTS {
+            self.events.push_back(event);
+        } else {
+            self.statistics.events_lost += 1;
+        }
+    }
+}
+
+/// What a server advertises to clients without a prefix of their own (S-17).
+fn advertisement(config: &Config) -> Advertisement {
+    let link_local = server_link_local(config.primary, config.port).octets();
+    let [a, b, c, d] = config.prefixes.first().copied().unwrap_or_default().0;
+    let [e, f, g, h] = config.primary.octets();
+    Advertisement::new(&link_local, [a, b, c, d, e, f, g, h], config.mtu)
+}
+
+/// The addresses in networks, as sorted ranges without overlap.
+fn ranges(networks: &[Ipv4Net]) -> Vec<([u8; 4], [u8; 4])> {
+    let mut networks = Ipv4Net::aggregate(&networks.to_vec());
+    networks.sort_unstable_by_key(Ipv4Net::network);
+    let range = |one: &Ipv4Net| (one.network().octets(), one.broadcast().octets());
+    networks.iter().map(range).collect()
+}

@@ -1,0 +1,13 @@
+//! The data structures that the machines share: peers and the packets and bubbles that wait for
+//! them, deadlines, token buckets, counters.
+
+pub mod bubble;
+pub mod limiter;
+pub mod peers;
+pub mod queue;
+pub mod statistics;
+
+pub(crate) mod keyed;
+pub(crate) mod named;
+pub(crate) mod own;
+pub(crate) mod timers;

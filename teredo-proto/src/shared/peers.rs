@@ -1,0 +1,516 @@
+//! The list of recent peers (RFC 4380 section 5.2): bounded, with the least recently used going
+//! first, and with a quota for peers that are not trusted, so that a scan cannot push out those
+//! that are (requirements P-01, P-06).
+
+use std::{
+    collections::HashMap,
+    ops::{Index, IndexMut},
+    time::Duration,
+};
+
+use teredo_common::{address::Endpoint, time::Instant};
+
+use crate::shared::{
+    bubble::{History, Procedure, WINDOW},
+    keyed::Keyed,
+    queue::Queue,
+    timers::Timers,
+};
+
+const NONE: u32 = u32::MAX;
+
+/// Where a peer stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum List {
+    Free,
+    Untrusted,
+    Trusted,
+}
+
+/// What is known about one IPv6 address. `State` is what only one role has to know.
+#[derive(Debug)]
+pub struct Peer<State = ()> {
+    /// The address, network byte order.
+    pub address: [u8; 16],
+    /// Where the peer is, or, while it is not trusted, was last or claims to be.
+    pub mapped: Endpoint,
+    /// [`Peer::mapped`] was proved by a cookie and is not the endpoint in the address.
+    pub symmetric: bool,
+    list: List,
+    next: u32,
+    previous: u32,
+    /// When a packet last arrived.
+    pub last_received: Instant,
+    /// When a packet, not a bubble, was last sent.
+    pub last_sent: Instant,
+    /// When the rarer chores of a busy peer are due.
+    pub upkeep: Instant,
+    /// The earliest deadline that holds; [`NO_TIMER`] if none does.
+    timer: Instant,
+    /// Bubbles and waiting packets, while there are any to remember.
+    pub pending: Option<Box<Pending>>,
+    /// What the role knows besides.
+    pub state: State,
+}
+
+/// The deadline of a peer without any.
+const NO_TIMER: Instant = Instant::from_nanos(u64::MAX);
+
+/// The relay's entry has to stay small: there are hundreds of thousands.
+const _: () = assert!(size_of::<Peer>() <= 128);
+
+/// What a peer has only until it answers.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// The bursts sent to it.
+    pub history: History,
+    /// The repetition under way.
+    pub procedure: Option<Procedure>,
+    /// The packets that wait.
+    pub queue: Queue,
+}
+
+impl<State: Default> Peer<State> {
+    /// A peer that nothing was received from (requirement P-02): never fresh, and never too recent
+    /// for a bubble.
+    fn new(address: [u8; 16], mapped: Endpoint) -> Self {
+        Self {
+            address,
+            mapped,
+            symmetric: false,
+            list: List::Free,
+            next: NONE,
+            previous: NONE,
+            last_received: Instant::ZERO,
+            last_sent: Instant::ZERO,
+            upkeep: Instant::ZERO,
+            timer: NO_TIMER,
+            pending: None,
+            state: State::default(),
+        }
+    }
+
+    /// Whether the mapping is proved. Packets go there only if the peer [`Peer::is_usable`].
+    pub fn is_trusted(&self) -> bool {
+        self.list == List::Trusted
+    }
+
+    /// Whether packets may be sent to the mapping (requirement P-03).
+    pub fn is_usable(&self, now: Instant, lifetime: Duration) -> bool {
+        self.is_trusted() && now.saturating_since(self.last_received) < lifetime
+    }
+
+    /// Bubbles and waiting packets, to be written to.
+    pub fn pending_mut(&mut self) -> &mut Pending {
+        self.pending.get_or_insert_default()
+    }
+
+    /// When the peer may be removed if it is untrusted and nothing is under way: its bubbles count
+    /// no more.
+    pub fn retirement(&self) -> Instant {
+        let last_burst = (self.pending.as_ref()).map_or(Instant::ZERO, |one| one.history.last());
+        self.last_received.max(last_burst) + WINDOW
+    }
+}
+
+/// A doubly linked list through the slots: most recently used first.
+#[derive(Clone, Copy, Debug)]
+struct Chain {
+    first: u32,
+    last: u32,
+    length: usize,
+}
+
+impl Chain {
+    const EMPTY: Self = Self {
+        first: NONE,
+        last: NONE,
+        length: 0,
+    };
+}
+
+/// The bounded table of peers, with their deadlines.
+#[derive(Debug)]
+pub struct Peers<State = ()> {
+    slots: Vec<Peer<State>>,
+    free: Vec<u32>,
+    indices: HashMap<[u8; 16], u32, Keyed>,
+    trusted: Chain,
+    untrusted: Chain,
+    max_trusted: usize,
+    max_untrusted: usize,
+    timers: Timers,
+}
+
+/// A handle to a peer, valid until it is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerIndex(u32);
+
+impl<State> Index<PeerIndex> for Peers<State> {
+    type Output = Peer<State>;
+
+    fn index(&self, index: PeerIndex) -> &Peer<State> {
+        &self.slots[index.0 as usize]
+    }
+}
+
+impl<State> IndexMut<PeerIndex> for Peers<State> {
+    fn index_mut(&mut self, index: PeerIndex) -> &mut Peer<State> {
+        &mut self.slots[index.0 as usize]
+    }
+}
+
+impl<State: Default> Peers<State> {
+    /// At most `max` peers, at least two; an eighth of them may be untrusted.
+    pub(crate) fn new(max: usize, keyed: Keyed) -> Self {
+        let max = max.clamp(2, NONE as usize - 1);
+        let max_untrusted = (max / 8).max(1);
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            indices: HashMap::with_hasher(keyed),
+            trusted: Chain::EMPTY,
+            untrusted: Chain::EMPTY,
+            max_trusted: max - max_untrusted,
+            max_untrusted,
+            timers: Timers::default(),
+        }
+    }
+
+    /// Number of peers.
+    pub fn len(&self) -> usize {
+        self.trusted.length + self.untrusted.length
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of trusted peers.
+    pub fn trusted(&self) -> usize {
+        self.trusted.length
+    }
+
+    /// Number of untrusted peers.
+    pub fn untrusted(&self) -> usize {
+        self.untrusted.length
+    }
+
+    /// Whether another trusted peer costs an older one.
+    pub fn is_trusted_full(&self) -> bool {
+        self.trusted.length >= self.max_trusted
+    }
+
+    /// Whether another untrusted peer costs an older one.
+    pub fn is_untrusted_full(&self) -> bool {
+        self.untrusted.length >= self.max_untrusted
+    }
+
+    /// The peer with this address.
+    pub fn find(&self, address: &[u8; 16]) -> Option<PeerIndex> {
+        self.indices.get(address).copied().map(PeerIndex)
+    }
+
+    /// The peer in a slot, if there is one.
+    pub fn at(&self, index: PeerIndex) -> Option<&Peer<State>> {
+        self.slots
+            .get(index.0 as usize)
+            .filter(|peer| peer.list != List::Free)
+    }
+
+    /// All peers.
+    pub fn iter(&self) -> impl Iterator<Item = (PeerIndex, &Peer<State>)> {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter(|(_, peer)| peer.list != List::Free)
+            .map(|(index, peer)| (PeerIndex(index as u32), peer))
+    }
+
+    /// Adds an untrusted peer that is not there yet. Call [`Peers::make_room`] first.
+    pub fn insert(&mut self, address: [u8; 16], mapped: Endpoint) -> PeerIndex {
+        debug_assert!(!self.indices.contains_key(&address) && !self.is_untrusted_full());
+        let peer = Peer::new(address, mapped);
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.slots[index as usize] = peer;
+                index
+            }
+            None => {
+                self.slots.push(peer);
+                (self.slots.len() - 1) as u32
+            }
+        };
+        self.indices.insert(address, index);
+        self.link_first(index, List::Untrusted);
+        PeerIndex(index)
+    }
+
+    /// The least recently used untrusted peer, if another one needs its place.
+    pub fn make_room(&self) -> Option<PeerIndex> {
+        (self.is_untrusted_full() && self.untrusted.last != NONE)
+            .then_some(PeerIndex(self.untrusted.last))
+    }
+
+    /// The least recently used trusted peer, if another one needs its place.
+    pub fn make_trusted_room(&self) -> Option<PeerIndex> {
+        (self.is_trusted_full() && self.trusted.last != NONE)
+            .then_some(PeerIndex(self.trusted.last))
+    }
+
+    /// Marks a peer as trusted. Call [`Peers::make_trusted_room`] first.
+    pub fn trust(&mut self, index: PeerIndex) {
+        self.unlink(index.0);
+        self.link_first(index.0, List::Trusted);
+    }
+
+    /// Takes trust away. The peer is the next untrusted one to go, unless it is used again. Call
+    /// [`Peers::make_room`] first.
+    pub fn distrust(&mut self, index: PeerIndex) {
+        self.unlink(index.0);
+        self.link_last(index.0, List::Untrusted);
+    }
+
+    /// Makes a peer the most recently used of its kind.
+    pub fn touch(&mut self, index: PeerIndex) {
+        let list = self[index].list;
+        if self.chain(list).first != index.0 {
+            self.unlink(index.0);
+            self.link_first(index.0, list);
+        }
+    }
+
+    /// Removes a peer, and gives back what has to be settled elsewhere.
+    pub fn remove(&mut self, index: PeerIndex) -> Option<Box<Pending>> {
+        self.unlink(index.0);
+        let address = self[index].address;
+        self.indices.remove(&address);
+        self.free.push(index.0);
+        self[index].timer = NO_TIMER;
+        self[index].pending.take()
+    }
+
+    /// Makes sure that [`Peers::take_due`] gives the peer at `deadline` or before.
+    pub fn arm(&mut self, index: PeerIndex, deadline: Instant) {
+        let peer = &mut self.slots[index.0 as usize];
+        if deadline >= peer.timer {
+            return;
+        }
+        peer.timer = deadline;
+        self.timers.push(deadline, index.0);
+        let (slots, count) = (&self.slots, self.trusted.length + self.untrusted.length);
+        self.timers.compact(count, |deadline, number| {
+            let peer = slots.get(number as usize);
+            peer.is_some_and(|peer| peer.timer == deadline)
+        });
+    }
+
+    /// The earliest deadline, and whose it is, or was.
+    pub fn deadline(&self) -> Option<(Instant, PeerIndex)> {
+        let (deadline, number) = self.timers.first()?;
+        Some((deadline, PeerIndex(number)))
+    }
+
+    /// A peer whose deadline has come; it has none any more.
+    pub fn take_due(&mut self, now: Instant) -> Option<PeerIndex> {
+        while let Some((deadline, number)) = self.timers.pop_due(now) {
+            let peer = self.slots.get_mut(number as usize);
+            if let Some(peer) = peer.filter(|peer| peer.timer == deadline) {
+                peer.timer = NO_TIMER;
+                return Some(PeerIndex(number));
+            }
+        }
+        None
+    }
+
+    fn chain(&mut self, list: List) -> &mut Chain {
+        match list {
+            List::Trusted => &mut self.trusted,
+            List::Untrusted | List::Free => &mut self.untrusted,
+        }
+    }
+
+    fn link_first(&mut self, index: u32, list: List) {
+        let chain = self.chain(list);
+        let second = std::mem::replace(&mut chain.first, index);
+        if second == NONE {
+            chain.last = index;
+        }
+        chain.length += 1;
+        if let Some(peer) = self.slots.get_mut(second as usize) {
+            peer.previous = index;
+        }
+        let peer = &mut self.slots[index as usize];
+        peer.list = list;
+        peer.previous = NONE;
+        peer.next = second;
+    }
+
+    fn link_last(&mut self, index: u32, list: List) {
+        let chain = self.chain(list);
+        let second = std::mem::replace(&mut chain.last, index);
+        if second == NONE {
+            chain.first = index;
+        }
+        chain.length += 1;
+        if let Some(peer) = self.slots.get_mut(second as usize) {
+            peer.next = index;
+        }
+        let peer = &mut self.slots[index as usize];
+        peer.list = list;
+        peer.previous = second;
+        peer.next = NONE;
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let peer = &mut self.slots[index as usize];
+        let list = std::mem::replace(&mut peer.list, List::Free);
+        let (previous, next) = (peer.previous, peer.next);
+        if let Some(peer) = self.slots.get_mut(previous as usize) {
+            peer.next = next;
+        }
+        if let Some(peer) = self.slots.get_mut(next as usize) {
+            peer.previous = previous;
+        }
+        let chain = self.chain(list);
+        if chain.first == index {
+            chain.first = next;
+        }
+        if chain.last == index {
+            chain.last = previous;
+        }
+        chain.length -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rand::{SeedableRng as _, rngs::StdRng};
+
+    const MAX: usize = 24;
+
+    fn table() -> Peers {
+        Peers::new(MAX, Keyed::new(&mut StdRng::from_seed([1; 32])))
+    }
+
+    fn address(number: u8) -> [u8; 16] {
+        [number; 16]
+    }
+
+    #[test]
+    fn p02_a_new_peer_is_neither_trusted_nor_fresh() {
+        let mut peers = table();
+        let index = peers.insert(address(1), Endpoint::default());
+        let peer = &peers[index];
+        assert!(!peer.is_trusted());
+        assert!(!peer.is_usable(Instant::ZERO, Duration::from_secs(30)));
+        assert!(peer.pending.is_none());
+        assert_eq!(peers.find(&address(1)), Some(index));
+        assert_eq!(peers.find(&address(2)), None);
+    }
+
+    #[test]
+    fn p03_usable_is_trusted_and_fresh() {
+        let mut peers = table();
+        let index = peers.insert(address(1), Endpoint::default());
+        peers.trust(index);
+        let now = Instant::from_nanos(100_000_000_000);
+        peers[index].last_received = now;
+        let lifetime = Duration::from_secs(30);
+        assert!(peers[index].is_usable(now + lifetime - Duration::from_nanos(1), lifetime));
+        assert!(!peers[index].is_usable(now + lifetime, lifetime));
+    }
+
+    #[test]
+    fn p06_an_eighth_is_for_the_untrusted() {
+        for (max, untrusted) in [(0, 1), (2, 1), (16, 2), (65_536, 8_192)] {
+            let peers = Peers::<()>::new(max, Keyed::new(&mut StdRng::from_seed([1; 32])));
+            assert_eq!(peers.max_untrusted, untrusted);
+            assert_eq!(peers.max_untrusted + peers.max_trusted, max.max(2));
+        }
+    }
+
+    /// What the table should hold: most recently used first.
+    #[derive(Default)]
+    struct Model {
+        trusted: Vec<u8>,
+        untrusted: Vec<u8>,
+    }
+
+    impl Model {
+        fn forget(&mut self, number: u8) -> bool {
+            let is_trusted = self.trusted.contains(&number);
+            self.trusted.retain(|&one| one != number);
+            self.untrusted.retain(|&one| one != number);
+            is_trusted
+        }
+
+        fn knows(&self, number: u8) -> bool {
+            self.trusted.contains(&number) || self.untrusted.contains(&number)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn p06_the_table_behaves_like_two_lists(
+            steps in prop::collection::vec((0_u8..5, 0_u8..60), 1..400)
+        ) {
+            let (mut peers, mut model) = (table(), Model::default());
+            let (max_trusted, max_untrusted) = (MAX - MAX / 8, MAX / 8);
+            for (action, number) in steps {
+                let found = peers.find(&address(number));
+                prop_assert_eq!(found.is_some(), model.knows(number));
+                match (action, found) {
+                    (0 | 1, None) => {
+                        if let Some(oldest) = peers.make_room() {
+                            prop_assert_eq!(&peers[oldest].address, &address(model.untrusted.pop().unwrap()));
+                            peers.remove(oldest);
+                        }
+                        peers.insert(address(number), Endpoint::default());
+                        model.untrusted.insert(0, number);
+                    }
+                    (0 | 1, Some(index)) if !peers[index].is_trusted() => {
+                        if let Some(oldest) = peers.make_trusted_room() {
+                            prop_assert_eq!(&peers[oldest].address, &address(model.trusted.pop().unwrap()));
+                            peers.remove(oldest);
+                        }
+                        peers.trust(index);
+                        model.forget(number);
+                        model.trusted.insert(0, number);
+                    }
+                    (2, Some(index)) => {
+                        peers.touch(index);
+                        if model.forget(number) {
+                            model.trusted.insert(0, number);
+                        } else {
+                            model.untrusted.insert(0, number);
+                        }
+                    }
+                    (3, Some(index)) if peers[index].is_trusted() && !peers.is_untrusted_full() => {
+                        peers.distrust(index);
+                        model.forget(number);
+                        model.untrusted.push(number);
+                    }
+                    (4, Some(index)) => {
+                        peers.remove(index);
+                        model.forget(number);
+                        prop_assert!(peers.at(index).is_none());
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(peers.trusted(), model.trusted.len());
+                prop_assert_eq!(peers.untrusted(), model.untrusted.len());
+                prop_assert!(peers.trusted() <= max_trusted && peers.untrusted() <= max_untrusted);
+                prop_assert!(peers.slots.len() <= MAX);
+                prop_assert_eq!(peers.iter().count(), peers.len());
+                for (index, peer) in peers.iter() {
+                    prop_assert_eq!(peers.find(&peer.address), Some(index));
+                    prop_assert_eq!(peer.is_trusted(), model.trusted.contains(&peer.address[0]));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What more than one machine counts.
+
+use super::named::named;
+
+named! {
+    /// What happened when a sender was to be told that its destination is unreachable.
+    Unreachable {
+        /// Sent.
+        Sent = "sent",
+        /// RFC 4443 forbids an error about this packet.
+        Forbidden = "forbidden",
+        /// This host has no global IPv6 address to send it from.
+        NoSource = "no-source",
+        /// Too many were sent.
+        RateLimited = "rate-limited",
+    }
+}
+
+/// Packets and their octets, as IPv6 packets: without encapsulation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Number of packets.
+    pub packets: u64,
+    /// Number of octets.
+    pub octets: u64,
+}
+
+impl Traffic {
+    pub(crate) fn add(&mut self, octets: usize) {
+        self.packets += 1;
+        self.octets += octets as u64;
+    }
+}

@@ -1,0 +1,172 @@
+//! What the server remembers does not grow with what arrives (requirement S-02): the program's
+//! allocations are counted.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    sync::atomic::{AtomicIsize, AtomicUsize, Ordering},
+};
+
+use teredo_common::{
+    address::{Endpoint, ServicePrefix, TeredoAddress},
+    checksum,
+    time::Instant,
+    wire::{ALL_ROUTERS, ICMPV6, ROUTER_SOLICITATION},
+};
+use teredo_proto::{
+    server::{Buckets, Client, Config, DropReason, Output, Server, ServerAddress, Service},
+    wire::{
+        authentication::{Algorithm, Key},
+        bubble,
+        encapsulation::write_authentication,
+        ipv6,
+    },
+};
+
+/// The system's allocator, with a count.
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+static OCTETS: AtomicIsize = AtomicIsize::new(0);
+
+// SAFETY: everything is left to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        OCTETS.fetch_add(layout.size() as isize, Ordering::Relaxed);
+        // SAFETY: the caller keeps the promises of this trait, which are those of the callee.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        OCTETS.fetch_sub(layout.size() as isize, Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const SOLICITATIONS: u32 = 1_000_000;
+const SOURCES: u32 = 100_000;
+/// Between two solicitations: 200,000 come in a second.
+const GAP: u64 = 5_000;
+/// What the server may hold altogether.
+const BOUND: isize = 4 << 20;
+
+const PRIMARY: [u8; 4] = [1, 2, 3, 4];
+const SECONDARY: [u8; 4] = [1, 2, 3, 5];
+const CLIENT: Endpoint = Endpoint {
+    address: [9, 0, 0, 1],
+    port: [16, 0],
+};
+
+fn solicitation() -> Vec<u8> {
+    let source = [
+        0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+    ];
+    let mut message = [ROUTER_SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
+    let sum = checksum::ipv6_transport(&source, &ALL_ROUTERS, ICMPV6, &message);
+    message[2..4].copy_from_slice(&sum);
+    let header = ipv6::header(8, ICMPV6, 255, &source, &ALL_ROUTERS);
+    [&header[..], &message].concat()
+}
+
+/// A solicitation with an authentication header whose value, if there is one, is wrong.
+fn with_header(client: &[u8], value: usize) -> Vec<u8> {
+    let mut payload = Vec::new();
+    write_authentication(client, value, [7; 8], 0, &mut payload);
+    payload.extend(solicitation());
+    payload
+}
+
+/// The address of a client of this server.
+fn teredo(mapped: Endpoint) -> [u8; 16] {
+    let fields = TeredoAddress {
+        prefix: ServicePrefix::STANDARD,
+        server: PRIMARY.into(),
+        flags: 0,
+        mapped,
+    };
+    fields.encode().octets()
+}
+
+/// One of the forged sources, in as many networks; not the client's.
+fn source(number: u32) -> Endpoint {
+    let [_, b, c, d] = (number % SOURCES).wrapping_mul(2_654_435).to_be_bytes();
+    Endpoint {
+        address: [20 + (number % 80) as u8, b, c, d],
+        port: [d, 1],
+    }
+}
+
+fn server() -> Server {
+    let mut config = Config::new(PRIMARY.into(), SECONDARY.into());
+    config.limits.seed = 0x0123_4567_89ab_cdef;
+    config.clients = vec![Client {
+        id: b"alice".to_vec(),
+        key: Key::new(Algorithm::HmacMd5, &[1; 16]).expect("long enough"),
+        retired: vec![],
+        prefix: "2001:db8:1:2::/64".parse().ok(),
+    }];
+    Server::new(config, Buckets::new(), Instant::ZERO)
+}
+
+#[test]
+fn s02_a_million_solicitations_from_a_hundred_thousand_sources() {
+    let before = OCTETS.load(Ordering::Relaxed);
+    let mut server = server();
+    let mut output = Vec::with_capacity(1500);
+    let held = OCTETS.load(Ordering::Relaxed) - before;
+    assert!(held < BOUND, "a server holds {held} octets");
+
+    let payloads = [
+        solicitation(),
+        with_header(&[], 0),
+        with_header(b"alice", 16),
+        with_header(b"bob", 20),
+        bubble::build(&teredo(CLIENT), &teredo(CLIENT)).to_vec(),
+        bubble::build(&[0xfe; 16], &teredo(CLIENT)).to_vec(),
+        vec![0; 60],
+    ];
+    let (allocations, octets) = (&ALLOCATIONS, &OCTETS);
+    let counted = (
+        allocations.load(Ordering::Relaxed),
+        octets.load(Ordering::Relaxed),
+    );
+    let start = 1_000_000_000_000;
+    for number in 0..SOLICITATIONS {
+        let now = Instant::from_nanos(start + u64::from(number) * GAP);
+        // Every eighth is something else.
+        let payload = match number % 8 {
+            0 => &payloads[number as usize / 8 % payloads.len()],
+            _ => &payloads[0],
+        };
+        let (to, from) = (ServerAddress::Primary, source(number));
+        server.handle_datagram(now, to, from, payload, &mut output);
+    }
+    let after = (
+        allocations.load(Ordering::Relaxed),
+        octets.load(Ordering::Relaxed),
+    );
+    assert_eq!(after, counted, "allocations, and octets that are held");
+
+    let statistics = server.statistics();
+    let advertised = statistics.served(Service::Advertised).packets;
+    assert!(
+        advertised > u64::from(SOLICITATIONS) / 2,
+        "{advertised} were answered"
+    );
+    assert!(statistics.dropped(DropReason::AuthenticationFailed) > 0);
+
+    // A client that has not been there before is answered at its first attempt.
+    let now = Instant::from_nanos(start + u64::from(SOLICITATIONS) * GAP);
+    let to = ServerAddress::Primary;
+    let sent = server.handle_datagram(now, to, CLIENT, &with_header(&[], 0), &mut output);
+    let answer = Output::Datagram {
+        from: to,
+        to: CLIENT,
+    };
+    assert_eq!(sent, Some(answer));
+    assert_eq!(server.bindings().count(), 0);
+}

@@ -1,0 +1,236 @@
+//! Forged Teredo clients, their servers and the native host that they talk to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv6Addr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail, ensure};
+use teredo_common::wire::SERVER_PORT;
+use teredo_lab::{
+    Namespace,
+    frames::{Stations, datagram},
+    peers::{bubble, is_bubble},
+};
+use teredo_lab_ebpf::{client, index};
+
+use super::{
+    cases::{Case, Direction},
+    ends::Ends,
+    frames::{Datagram, HOST, Inner, data},
+    site::Site,
+};
+
+/// Octets of the packets sent here: not a measured size, so that the sink passes them; odd, for the
+/// checksums' sake.
+pub const SIZE: u16 = 65;
+/// How many clients wait for a packet at a time.
+const WINDOW: usize = 256;
+/// After which silence what has not arrived is sent again.
+pub const SILENCE: Duration = Duration::from_millis(250);
+/// How long one window may take: a relay repeats a bubble after two or three seconds.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Everybody at the far end of a relay's two cables.
+///
+/// The clients have no NAT: they answer a bubble that the relay sends through their server from
+/// their mapped address. Nothing is read in the background, so this is for the time between
+/// measurements.
+#[derive(Debug)]
+pub struct Clients {
+    ends: Ends,
+    /// Of frames to the relay by either cable.
+    stations: [Stations; 2],
+    /// Since when so many clients, the first ones, have all been heard.
+    fresh: Option<(Instant, u32)>,
+}
+
+impl Clients {
+    /// Opens packet sockets at the far ends of the cables.
+    ///
+    /// # Errors
+    ///
+    /// When there are no such interfaces.
+    pub fn open(namespace: &Namespace, ipv4: Stations, ipv6: Stations) -> Result<Self> {
+        Ok(Self {
+            ends: Ends::open(namespace)?,
+            stations: [ipv4, ipv6],
+            fresh: None,
+        })
+    }
+
+    /// Makes the relay know the first `count` clients, and hear of each within the last
+    /// `age` before now: a packet from the native host goes to each and a packet of each goes to
+    /// the native host. Every one has to arrive, with the right addresses and checksums.
+    ///
+    /// # Errors
+    ///
+    /// When something does not arrive, or is damaged.
+    pub fn acquaint(&mut self, count: u32, age: Duration) -> Result<()> {
+        match self.fresh {
+            Some((since, known)) if known >= count && since.elapsed() < age => return Ok(()),
+            _ => {}
+        }
+        self.ends.drain()?;
+        let since = Instant::now();
+        for first in (0..count).step_by(WINDOW) {
+            let window: BTreeSet<u32> = (first..count).take(WINDOW).collect();
+            self.deliver(Direction::Encap, count, window.clone())?;
+            self.deliver(Direction::Decap, count, window)?;
+        }
+        self.fresh = Some((since, count));
+        Ok(())
+    }
+
+    /// Looks at `frames` packets of [`SIZE`] that `send` sends through the relay by a generator.
+    ///
+    /// # Errors
+    ///
+    /// When one does not arrive or is damaged.
+    pub fn prove(
+        &mut self,
+        case: Case,
+        frames: u32,
+        send: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        self.ends.drain()?;
+        send()?;
+        let exit = 1 - Site::entry(case.direction);
+        let mut arrived = BTreeMap::new();
+        let mut count = 0;
+        while count < frames && self.ends.wait(SILENCE)? {
+            while self.ends.next(1 - exit)?.is_some() {}
+            while let Some(frame) = self.ends.next(exit)? {
+                let number = match case.direction {
+                    Direction::Encap => self.at_ipv4(&frame, case.clients)?,
+                    Direction::Decap => at_ipv6(&frame, case.clients)?,
+                };
+                if let Some(number) = number {
+                    *arrived.entry(number).or_insert(0) += 1;
+                    count += 1;
+                }
+            }
+        }
+        let clients = frames.min(case.clients);
+        ensure!(
+            count == frames && arrived.len() == clients as usize,
+            "of {frames} generated packets of {clients} clients {count} of {} arrived",
+            arrived.len()
+        );
+        Ok(())
+    }
+
+    /// Sends a packet between the native host and each of some clients until all have arrived.
+    fn deliver(
+        &mut self,
+        direction: Direction,
+        count: u32,
+        mut missing: BTreeSet<u32>,
+    ) -> Result<()> {
+        let entry = Site::entry(direction);
+        let start = Instant::now();
+        while !missing.is_empty() {
+            if start.elapsed() > PATIENCE {
+                bail!(
+                    "{}: packets of {} clients do not arrive within {PATIENCE:?}",
+                    direction.word(),
+                    missing.len()
+                );
+            }
+            for &number in &missing {
+                let frame = data(self.stations[entry], direction, number, SIZE)?;
+                self.ends.send(entry, &frame)?;
+            }
+            while !missing.is_empty() && self.ends.wait(SILENCE)? {
+                while let Some(frame) = self.ends.next(0)? {
+                    if let Some(number) = self.at_ipv4(&frame, count)?
+                        && direction == Direction::Encap
+                    {
+                        missing.remove(&number);
+                    }
+                }
+                while let Some(frame) = self.ends.next(1)? {
+                    if let Some(number) = at_ipv6(&frame, count)?
+                        && direction == Direction::Decap
+                    {
+                        missing.remove(&number);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What servers and clients make of a frame. Answers a bubble; tells which client has got a
+    /// packet.
+    fn at_ipv4(&self, frame: &[u8], count: u32) -> Result<Option<u32>> {
+        let Some(datagram) = Datagram::parse(frame)? else {
+            return Ok(None);
+        };
+        if is_bubble(datagram.payload) {
+            if datagram.destination.port() == SERVER_PORT {
+                self.answer(&datagram, count)?;
+            }
+            return Ok(None);
+        }
+        let Some(inner) = Inner::parse(datagram.payload)? else {
+            return Ok(None);
+        };
+        let number = index(datagram.destination, count);
+        if let Some(number) = number {
+            let expected = client(number).encode();
+            ensure!(
+                inner.destination == expected.octets(),
+                "a packet for {} came to {expected}",
+                Ipv6Addr::from(inner.destination)
+            );
+        }
+        Ok(number)
+    }
+
+    /// The client answers a bubble that has come by its server.
+    fn answer(&self, indirect: &Datagram<'_>, count: u32) -> Result<()> {
+        let mut addresses = [[0; 16]; 2];
+        for (address, octets) in addresses.iter_mut().zip(indirect.payload[8..40].chunks(16)) {
+            address.copy_from_slice(octets);
+        }
+        let [relay, asked] = addresses.map(Ipv6Addr::from);
+        let mapped = teredo_common::address::embedded_mapping(&asked.octets());
+        let Some(number) = index(mapped, count) else {
+            return Ok(());
+        };
+        let client = client(number);
+        ensure!(
+            client.encode() == asked && client.server == indirect.destination.ip(),
+            "a bubble for {asked} went to the server {}",
+            indirect.destination
+        );
+        let answer = bubble(asked, relay);
+        let frame = datagram(self.stations[0], client.mapped, indirect.source, &answer)?;
+        self.ends.send(0, &frame)
+    }
+}
+
+/// Whose packet has reached the native host.
+fn at_ipv6(frame: &[u8], count: u32) -> Result<Option<u32>> {
+    let Some(inner) = Inner::parse_frame(frame)? else {
+        return Ok(None);
+    };
+    if inner.destination != HOST.octets() {
+        return Ok(None);
+    }
+    let number = index(
+        teredo_common::address::embedded_mapping(&inner.source),
+        count,
+    );
+    if let Some(number) = number {
+        let expected = client(number).encode();
+        ensure!(
+            inner.source == expected.octets(),
+            "a packet of {expected} came from {}",
+            Ipv6Addr::from(inner.source)
+        );
+    }
+    Ok(number)
+}

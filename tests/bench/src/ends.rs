@@ -1,0 +1,101 @@
+//! The far ends of a place's two cables, as packet sockets.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    time::Duration,
+};
+
+use anyhow::Result;
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{MsgFlags, send},
+};
+use teredo_lab::{
+    Namespace,
+    capture::{listen, receive},
+};
+
+use super::site::FAR;
+
+/// The longest frame that matters here, in octets.
+const LONGEST: usize = 2048;
+
+/// Both ends, as in [`FAR`]. Nothing is read in the background, so this is for the time between
+/// measurements.
+#[derive(Debug)]
+pub struct Ends([OwnedFd; 2]);
+
+impl Ends {
+    /// Opens packet sockets.
+    ///
+    /// # Errors
+    ///
+    /// When there are no such interfaces.
+    pub fn open(namespace: &Namespace) -> Result<Self> {
+        namespace
+            .run(|| anyhow::Ok([listen(FAR[0])?, listen(FAR[1])?]))?
+            .map(Self)
+    }
+
+    /// Forgets what has arrived in measurements, when nobody reads.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::next`].
+    pub fn drain(&self) -> Result<()> {
+        for cable in 0..FAR.len() {
+            while self.next(cable)?.is_some() {}
+        }
+        Ok(())
+    }
+
+    /// Sends a frame.
+    ///
+    /// # Errors
+    ///
+    /// When the interface refuses it.
+    pub fn send(&self, cable: usize, frame: &[u8]) -> Result<()> {
+        loop {
+            match send(self.0[cable].as_raw_fd(), frame, MsgFlags::empty()) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR) => {
+                    let mut ready = [PollFd::new(self.0[cable].as_fd(), PollFlags::POLLOUT)];
+                    poll(&mut ready, PollTimeout::from(10_u8))?;
+                }
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+        }
+    }
+
+    /// Whether something arrives before `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to wait.
+    pub fn wait(&self, timeout: Duration) -> Result<bool> {
+        let mut ready = self
+            .0
+            .each_ref()
+            .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN));
+        Ok(poll(&mut ready, PollTimeout::try_from(timeout)?)? > 0)
+    }
+
+    /// The next frame that has arrived by a cable.
+    ///
+    /// # Errors
+    ///
+    /// When the socket has failed.
+    pub fn next(&self, cable: usize) -> Result<Option<Vec<u8>>> {
+        let mut buffer = [0; LONGEST];
+        loop {
+            match receive(&self.0[cable], &mut buffer)? {
+                // Ours, on its way out.
+                Some((_, true)) => {}
+                Some((length, false)) => return Ok(Some(buffer[..length].to_vec())),
+                None => return Ok(None),
+            }
+        }
+    }
+}

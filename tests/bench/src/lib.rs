@@ -1,0 +1,30 @@
+//! The benchmarks (`cargo xtask bench`): our relay, server and client, in XDP and in userspace,
+//! against Miredo's and against the bare XDP redirect of the same machine, in one run.
+//!
+//! Each relay stands in a namespace of its own between two veth cables. A generator program, run
+//! by the kernel with live frames, redirects forged packets into one cable; a sink program counts
+//! them at the far end of the other. A relay in XDP has generator, relay and sink on one core, so
+//! nothing is lost and the costs add up; a relay process has a core for itself (and the sink) and
+//! gets more than it can forward from the other core.
+//!
+//! Servers are compared in the same way, with router solicitations of many clients and a cable that
+//! the answers come back by. Those of a server process are counted and end where they leave its
+//! host, so that its core has nothing to do with their arrival.
+//!
+//! Clients stand where relay processes do, on a host that forwards into the tunnel and out of it;
+//! then they carry a TCP connection through a relay to a native host.
+
+pub mod cases;
+pub mod client;
+pub mod clients;
+pub mod ends;
+pub mod frames;
+pub mod memory;
+pub mod relay;
+pub mod report;
+pub mod run;
+pub mod server;
+pub mod site;
+pub mod stream;
+pub mod test_run;
+pub mod throughput;

@@ -1,0 +1,44 @@
+//! Memory with many clients.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::Serialize;
+use teredo_lab::process::{maps, resident};
+
+use super::{cases::Variant, relay::Relay, throughput::Subject as _};
+
+/// Number of clients that the relay knows.
+pub const CLIENTS: u32 = 100_000;
+
+/// What a relay occupies.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Memory {
+    /// Which relay.
+    pub variant: Variant,
+    /// Resident memory of its processes, in octets.
+    pub resident: u64,
+    /// Kernel memory of the BPF maps that its processes hold, in octets.
+    pub maps: u64,
+}
+
+/// Starts a relay, makes it know [`CLIENTS`] clients and looks what it occupies.
+///
+/// # Errors
+///
+/// When the relay does not work.
+pub fn measure(variant: Variant) -> Result<Memory> {
+    let mut relay = Relay::start(variant)?;
+    relay.acquaint(CLIENTS, Duration::MAX)?;
+    let processes = relay.processes()?;
+    let mut memory = Memory {
+        variant,
+        resident: 0,
+        maps: 0,
+    };
+    for pid in processes {
+        memory.resident += resident(pid)?;
+        memory.maps += maps(pid)?;
+    }
+    Ok(memory)
+}

@@ -1,0 +1,226 @@
+//! The relays that are compared, each in its place.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use nix::unistd::Pid;
+use teredo::metrics::Mode;
+use teredo_lab::{
+    Namespace, Teredo, cpu,
+    links::{Interface, cable},
+    miredo,
+    programs::{Attached, Generator},
+    teredo::Config,
+};
+
+use super::{
+    cases::{Case, Direction, Variant},
+    clients::{self, Clients},
+    frames::{RELAY, data},
+    site::{FAR, NEAR, STRAIGHT, Site},
+    throughput::Subject,
+};
+
+/// What the names of the kernel threads of our TUN interfaces start with. Those of other daemons
+/// have nothing to do meanwhile.
+pub const INTERFACE_THREAD: &str = "napi/teredo-";
+
+/// How long ago the relay may have heard of a client when a measurement starts. With the longest
+/// measurement it stays under the 30 seconds for which a peer is usable.
+pub const AGE: Duration = Duration::from_secs(8);
+
+/// Frames that are looked at: so few that no queue overflows.
+pub const PROOF: u32 = 40;
+/// Frames that the generator holds meanwhile: so few that most are used again.
+pub const PROOF_BATCH: u32 = 8;
+
+/// What does a relay's work.
+#[derive(Debug)]
+enum Work {
+    Nobody,
+    /// One program for each direction.
+    Bare {
+        _programs: [Attached; 2],
+    },
+    Teredo(Teredo),
+    Miredo {
+        _relay: miredo::Relay,
+    },
+}
+
+/// A relay, with generator and sink around it.
+#[derive(Debug)]
+pub struct Relay {
+    /// Which one.
+    pub variant: Variant,
+    /// What the packets' far end counts.
+    pub sink: Attached,
+    clients: Clients,
+    // Ended before the place goes.
+    work: Work,
+    /// Where it is.
+    pub site: Site,
+}
+
+impl Relay {
+    /// Builds its place and starts it.
+    ///
+    /// # Errors
+    ///
+    /// Without root, or when it does not start.
+    pub fn start(variant: Variant) -> Result<Self> {
+        let site = Site::new(variant.word())?;
+        let sink = match variant {
+            Variant::None => {
+                cable((&site.far, STRAIGHT[0]), (&site.far, STRAIGHT[1]))?;
+                Attached::sink(&site.far, &STRAIGHT[1..])
+            }
+            _ => Attached::sink(&site.far, &FAR),
+        }
+        .context("attach the sink")?;
+        let work = cpu::on_core(cpu::RELAY, || work(variant, &site))
+            .with_context(|| format!("start {}", variant.title()))?;
+        Ok(Self {
+            variant,
+            sink,
+            clients: site.clients()?,
+            work,
+            site,
+        })
+    }
+
+    /// The first client's frame.
+    ///
+    /// # Errors
+    ///
+    /// When the size is not possible.
+    pub fn frame(&self, direction: Direction, size: u16) -> Result<Vec<u8>> {
+        let stations = self.site.stations(direction);
+        data(stations, direction, 0, size)
+    }
+
+    /// Makes the relay know the clients, and hear of them within the last `age`.
+    ///
+    /// # Errors
+    ///
+    /// When a packet does not arrive, or is damaged.
+    pub fn acquaint(&mut self, clients: u32, age: Duration) -> Result<()> {
+        match self.work {
+            Work::Nobody | Work::Bare { .. } => Ok(()),
+            Work::Teredo(_) | Work::Miredo { .. } => self
+                .clients
+                .acquaint(clients, age)
+                .with_context(|| format!("{} and its clients", self.variant.title())),
+        }
+    }
+}
+
+impl Subject for Relay {
+    type Case = Case;
+
+    fn variant(&self) -> Variant {
+        self.variant
+    }
+
+    fn generator(&self, case: Case) -> Result<Generator> {
+        let frame = self.frame(case.direction, case.size)?;
+        let interface = match self.variant {
+            Variant::None => Interface::named(&self.site.far, STRAIGHT[0])?.index,
+            _ => self.site.far_interfaces[Site::entry(case.direction)].index,
+        };
+        Generator::load(case.direction.flow(), case.clients, interface, frame)
+    }
+
+    fn get_ready(&mut self, case: Case) -> Result<()> {
+        self.acquaint(case.clients, AGE)
+    }
+
+    fn prove(&mut self, case: Case) -> Result<()> {
+        if matches!(self.work, Work::Nobody | Work::Bare { .. }) {
+            return Ok(());
+        }
+        let case = Case {
+            size: clients::SIZE,
+            ..case
+        };
+        let generator = self.generator(case)?;
+        self.clients.prove(case, PROOF, || {
+            generator.send(&self.site.far, PROOF, PROOF_BATCH).map(drop)
+        })
+    }
+
+    fn far(&self) -> &Namespace {
+        &self.site.far
+    }
+
+    fn sink(&mut self) -> &mut Attached {
+        &mut self.sink
+    }
+
+    fn processes(&self) -> Result<Vec<Pid>> {
+        let mut processes = self.site.near.processes()?;
+        if let Work::Teredo(_) = self.work {
+            processes.extend(cpu::threads_named(|name| {
+                name.starts_with(INTERFACE_THREAD)
+            })?);
+        }
+        Ok(processes)
+    }
+
+    fn fast_packets(&self, case: Case) -> Result<Option<u64>> {
+        match (&self.work, self.variant) {
+            (Work::Teredo(teredo), Variant::Xdp) => {
+                let packets = teredo.status()?.packets;
+                Ok(Some(match case.direction {
+                    Direction::Encap => packets.encap.xdp,
+                    Direction::Decap => packets.decap.xdp,
+                }))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn work(variant: Variant, site: &Site) -> Result<Work> {
+    let config = Config::new()
+        .set("relay.ipv4", RELAY.ip().to_string())
+        .set("relay.port", i64::from(RELAY.port()));
+    match variant {
+        Variant::None => Ok(Work::Nobody),
+        Variant::Bare => {
+            let [v4, v6] = site.near_interfaces;
+            Ok(Work::Bare {
+                _programs: [
+                    Attached::forward(&site.near, NEAR[0], v6.index)?,
+                    Attached::forward(&site.near, NEAR[1], v4.index)?,
+                ],
+            })
+        }
+        Variant::Xdp => {
+            let config = config
+                .set("relay.xdp.mode", "native")
+                .set("relay.xdp.interfaces", NEAR.map(str::to_owned).to_vec());
+            let teredo = Teredo::start(&site.near, &config)?;
+            let attached = teredo.status()?.xdp;
+            ensure!(
+                attached.len() == NEAR.len() && attached.iter().all(|one| one.mode == Mode::Native),
+                "its XDP program is not attached in native mode: {attached:?}"
+            );
+            Ok(Work::Teredo(teredo))
+        }
+        Variant::Userspace => {
+            let config = config.set("relay.xdp.mode", "off");
+            Ok(Work::Teredo(Teredo::start(&site.near, &config)?))
+        }
+        Variant::Miredo => {
+            let relay = miredo::Relay::start(&site.near, RELAY.ip(), RELAY.port())?;
+            // Its own route gives every client a neighbour entry, which thrashes the kernel's
+            // table with more than a thousand. One gateway is kinder to it.
+            let interface = miredo::INTERFACE;
+            site.near.ip(&format!(
+                "-6 route replace 2001::/32 via fe80::1 dev {interface} onlink"
+            ))?;
+            Ok(Work::Miredo { _relay: relay })
+        }
+    }
+}

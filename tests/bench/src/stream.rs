@@ -1,0 +1,173 @@
+//! TCP through the clients that are compared: a host on the IPv4 internet with a client, our relay in
+//! XDP, and a native host. The client has a core for itself; both ends of the connection share the
+//! other one. That core is the narrow place for a fast client, so the relay has a cable of its own to
+//! either end: bridges on the way would cost it more than the ends do.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use teredo_lab::{
+    Namespace, Scene, Teredo, Topology,
+    cpu::{self, Threads},
+    links::cable,
+    scene::{Client, Maker, RELAY, RELAY_IPV6},
+    traffic::{Ping, Tcp},
+};
+
+use super::{
+    cases::{Direction, Stream, Variant},
+    relay::INTERFACE_THREAD,
+    throughput::Sample,
+};
+
+/// Where the client is. It has no NAT.
+const CLIENT: Ipv4Addr = Ipv4Addr::new(20, 0, 20, 1);
+/// Its service port.
+const PORT: u16 = 40_001;
+/// The cables between the relay and the client's host, and between the relay and the native host: the
+/// relay's interface first.
+const CABLES: [[&str; 2]; 2] = [["near4", "direct"], ["near6", "direct"]];
+/// The native host's address on its cable.
+const HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 2);
+/// Octets of the first connection, which shows how fast the client is.
+const WARM_UP: u64 = 8 << 20;
+
+/// A client with a way to a native host.
+#[derive(Debug)]
+pub struct Connection {
+    /// Whose client it is.
+    pub variant: Variant,
+    // Ended before their places go.
+    client: Client,
+    _relay: Teredo,
+    near: Namespace,
+    scene: Scene,
+}
+
+impl Connection {
+    /// Builds the scene and makes the client and the native host acquainted.
+    ///
+    /// # Errors
+    ///
+    /// Without root, or when a part does not start.
+    pub fn start(variant: Variant) -> Result<Self> {
+        let maker = match variant {
+            Variant::Userspace => Maker::Teredo,
+            Variant::Miredo => Maker::Miredo,
+            _ => bail!("{} is no client", variant.word()),
+        };
+        let scene = Scene::new(Topology {
+            clients: 0,
+            ..Topology::default()
+        })?;
+        let near = scene.add_ipv4_host("client", CLIENT)?;
+        lay_cables(&scene, &near)?;
+        let cables = CABLES.map(|[relay, _]| relay);
+        let interfaces: Vec<String> = (scene.relay_interfaces().into_iter())
+            .chain(cables)
+            .map(str::to_owned)
+            .collect();
+        let config = scene
+            .relay_config()
+            .set("relay.xdp.mode", "native")
+            .set("relay.xdp.interfaces", interfaces);
+        let relay = scene.start_relay(&config)?;
+        // What every kernel has, and what makes no guesses from when the cores happened to be free.
+        for end in [&near, &scene.host().namespace] {
+            end.sysctl("net.ipv4.tcp_congestion_control", "reno")?;
+        }
+        // The native host is another machine: what its kernel does is not to be done on the client's
+        // core, nor on both, which would mix up the order of packets.
+        let [_, [_, direct]] = CABLES;
+        scene.host().namespace.steer(direct, cpu::GENERATOR)?;
+        let client = cpu::on_core(cpu::RELAY, || scene.start_client_in(maker, &near, PORT))
+            .with_context(|| format!("start the client of {}", variant.title()))?;
+        Ok(Self {
+            variant,
+            client,
+            _relay: relay,
+            near,
+            scene,
+        })
+    }
+
+    /// Measures for about this time.
+    ///
+    /// # Errors
+    ///
+    /// When something does not arrive.
+    pub fn measure(&mut self, case: Stream, time: Duration) -> Result<Sample> {
+        self.sample(case, time)
+            .with_context(|| format!("{}: {case}", self.variant.title()))
+    }
+
+    fn sample(&self, case: Stream, time: Duration) -> Result<Sample> {
+        Ping::to(HOST).all_from(&self.near)?;
+        let warm_up = self.transfer(case.direction, WARM_UP)?;
+        let pace = WARM_UP as f64 / warm_up.as_secs_f64();
+        let octets = (pace * time.as_secs_f64()) as u64;
+
+        let mut processes = self.near.processes()?;
+        if self.client.teredo().is_some() {
+            processes.extend(cpu::threads_named(|name| {
+                name.starts_with(INTERFACE_THREAD)
+            })?);
+        }
+        let before = Threads::of(&processes)?;
+        let elapsed = self.transfer(case.direction, octets)?;
+        let used = Threads::of(&processes)?.since(&before);
+        let kilobytes = octets as f64 / 1e3;
+        Ok(Sample {
+            offered: octets / 1000,
+            delivered: octets / 1000,
+            rate: kilobytes / elapsed.as_secs_f64(),
+            share: 1.0,
+            busy: used.as_secs_f64() / elapsed.as_secs_f64(),
+            inline_nanoseconds: None,
+            process_nanoseconds: used.as_nanos() as f64 / kilobytes,
+            fast_share: None,
+        })
+    }
+
+    fn transfer(&self, direction: Direction, octets: u64) -> Result<Duration> {
+        let host = self.scene.host();
+        let tcp = Tcp::to(HOST).uncompared();
+        let tcp = match direction {
+            Direction::Encap => tcp.upload(octets),
+            Direction::Decap => tcp.download(octets),
+        };
+        cpu::on_core(cpu::GENERATOR, || tcp.between(&self.near, &host.namespace))
+    }
+}
+
+/// Connects the relay with both ends, and has packets take these cables.
+fn lay_cables(scene: &Scene, near: &Namespace) -> Result<()> {
+    let [[near4, near_direct], [near6, host_direct]] = CABLES;
+    let (relay, host) = (&scene.relay, &scene.host().namespace);
+    for ((own, far), end) in [((near4, near_direct), near), ((near6, host_direct), host)] {
+        cable((relay, own), (end, far))?;
+        // What an XDP program redirects into the cable arrives where no other program is.
+        end.offload(far, "gro on")?;
+    }
+    relay.ip_batch(&format!(
+        "addr add 20.1.0.1/30 dev {near4}
+        route add {CLIENT}/32 via 20.1.0.2
+        addr add 2001:db8:7::1/64 dev {near6} nodad"
+    ))?;
+    near.ip_batch(&format!(
+        "addr add 20.1.0.2/30 dev {near_direct}
+        route add {}/32 via 20.1.0.1 src {CLIENT}",
+        RELAY.ip()
+    ))?;
+    host.ip_batch(&format!(
+        "addr add {HOST}/64 dev {host_direct} nodad
+        route replace 2001::/32 via 2001:db8:7::1"
+    ))?;
+    scene
+        .server_namespace()
+        .ip(&format!("route add 2001:db8:7::/64 via {RELAY_IPV6}"))?;
+    Ok(())
+}

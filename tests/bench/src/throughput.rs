@@ -1,0 +1,204 @@
+//! Packets a second, and what each costs.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use nix::unistd::Pid;
+use serde::Serialize;
+use teredo_lab::{
+    Namespace,
+    cpu::{self, Threads},
+    programs::{Attached, BATCH, Generator, Run},
+};
+
+use super::cases::{Variant, Workload};
+
+/// Frames of the first run, which warms everything up and shows how fast the generator is.
+const WARM_UP: u32 = 100_000;
+/// The longest measurement.
+pub const LONGEST: Duration = Duration::from_secs(15);
+
+/// Below this share of its core's time a process was not saturated.
+const SATURATED: f64 = 0.85;
+
+/// What is measured: a relay or a server, with a generator and a sink around it.
+pub trait Subject {
+    /// Its workloads.
+    type Case: Workload;
+
+    /// Which one it is.
+    fn variant(&self) -> Variant;
+
+    /// A generator of what it gets in this case.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    fn generator(&self, case: Self::Case) -> Result<Generator>;
+
+    /// Makes it ready for a measurement that starts now.
+    ///
+    /// # Errors
+    ///
+    /// When it does not work.
+    fn get_ready(&mut self, case: Self::Case) -> Result<()>;
+
+    /// Looks at some of what comes out of it.
+    ///
+    /// # Errors
+    ///
+    /// When nothing comes out, or it is damaged.
+    fn prove(&mut self, case: Self::Case) -> Result<()>;
+
+    /// Where generator and sink are.
+    fn far(&self) -> &Namespace;
+
+    /// What counts its packets.
+    fn sink(&mut self) -> &mut Attached;
+
+    /// Its processes.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be listed.
+    fn processes(&self) -> Result<Vec<Pid>>;
+
+    /// Packets that our daemon counts as dealt with by XDP, if it does.
+    ///
+    /// # Errors
+    ///
+    /// When the daemon does not answer.
+    fn fast_packets(&self, case: Self::Case) -> Result<Option<u64>>;
+}
+
+/// One measurement.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Sample {
+    /// Packets that the generator sent.
+    pub offered: u64,
+    /// Packets that reached the sink.
+    pub delivered: u64,
+    /// Packets a second of time that the core was to be had: without what other processes and the
+    /// hypervisor took of it.
+    pub rate: f64,
+    /// Share of the time that the core was to be had.
+    pub share: f64,
+    /// Share of that time in which the core was busy. Well below 1, the packets did not come fast
+    /// enough, and it is faster than it looks.
+    pub busy: f64,
+    /// CPU nanoseconds per packet of everything on the generator's core, for what runs there.
+    pub inline_nanoseconds: Option<f64>,
+    /// CPU nanoseconds per packet of its processes, user and system time, with what
+    /// interrupts have left to their core's kernel thread.
+    pub process_nanoseconds: f64,
+    /// Share of the delivered packets that came by way of XDP, for ours.
+    pub fast_share: Option<f64>,
+}
+
+impl Sample {
+    /// Whether the packets came as fast as it could take them; inline with the generator
+    /// they always do.
+    #[must_use]
+    pub fn is_saturated(&self) -> bool {
+        self.inline_nanoseconds.is_some() || self.busy >= SATURATED
+    }
+}
+
+/// A subject and a workload for it.
+#[derive(Debug)]
+pub struct Measurement<'a, S: Subject> {
+    subject: &'a mut S,
+    case: S::Case,
+    generator: Generator,
+    /// Frames that the generator sends in a second.
+    pace: f64,
+}
+
+impl<'a, S: Subject> Measurement<'a, S> {
+    /// Loads the generator and runs it once.
+    ///
+    /// # Errors
+    ///
+    /// When the subject does not work.
+    pub fn prepare(subject: &'a mut S, case: S::Case) -> Result<Self> {
+        let generator = subject.generator(case)?;
+        subject.get_ready(case)?;
+        subject.prove(case)?;
+        let run = generator.send(subject.far(), WARM_UP, BATCH)?;
+        subject.sink().settle()?;
+        Ok(Self {
+            subject,
+            case,
+            generator,
+            pace: pace(WARM_UP, run),
+        })
+    }
+
+    /// Which subject this is.
+    #[must_use]
+    pub fn variant(&self) -> Variant {
+        self.subject.variant()
+    }
+
+    /// Measures for about this time.
+    ///
+    /// # Errors
+    ///
+    /// When the subject does not work.
+    pub fn measure(&mut self, time: Duration) -> Result<Sample> {
+        self.sample(time)
+            .with_context(|| format!("{}: {}", S::Case::title(self.variant()), self.case))
+    }
+
+    fn sample(&mut self, time: Duration) -> Result<Sample> {
+        let subject = &mut *self.subject;
+        let is_inline = subject.variant().is_inline();
+        subject.get_ready(self.case)?;
+        subject.sink().settle()?;
+        subject.sink().reset()?;
+        let fast = subject.fast_packets(self.case)?;
+        let count = (self.pace * time.as_secs_f64()) as u32;
+
+        let processes = subject.processes()?;
+        let (core, before) = (cpu::of_core(cpu::RELAY)?, Threads::of(&processes)?);
+        let run = self.generator.send(subject.far(), count, BATCH)?;
+        let sent = (cpu::of_core(cpu::RELAY)? - core, Threads::of(&processes)?);
+        let counted = subject.sink().settle()?;
+        let process = Threads::of(&processes)?.since(&before);
+
+        self.pace = pace(count, run);
+        ensure!(counted.stamped > 0, "nothing reached the sink");
+        let fast_share = match (fast, subject.fast_packets(self.case)?) {
+            (Some(before), Some(after)) => Some((after - before) as f64 / counted.packets as f64),
+            _ => None,
+        };
+        let (used, core) = match is_inline {
+            true => (run.thread, run.core),
+            false => (sent.1.since(&before), sent.0),
+        };
+        // What interrupts left to the core's kernel thread was for the process, too.
+        let used = used + core.softirq;
+        let had = used + core.idle;
+        let share = (had.as_secs_f64() / run.elapsed.as_secs_f64()).min(1.0);
+        let process = match is_inline {
+            true => process,
+            false => process + core.softirq,
+        };
+        let span = Duration::from_nanos(counted.last - counted.first).as_secs_f64() * share;
+        let rate = counted.stamped as f64 / span;
+        Ok(Sample {
+            offered: count.into(),
+            delivered: counted.packets,
+            rate,
+            share,
+            busy: used.as_secs_f64() / had.as_secs_f64(),
+            inline_nanoseconds: is_inline.then_some(1e9 / rate),
+            process_nanoseconds: process.as_nanos() as f64 / counted.packets as f64,
+            fast_share,
+        })
+    }
+}
+
+fn pace(count: u32, run: Run) -> f64 {
+    f64::from(count) / run.elapsed.as_secs_f64()
+}

@@ -1,0 +1,356 @@
+//! The XDP program by itself: a packet in, a verdict, a packet and counters out.
+//!
+//! Nothing is sent. The program runs on frames that `BPF_PROG_TEST_RUN` feeds to it, in a namespace
+//! whose routes and neighbours it asks for.
+
+use std::{net::Ipv6Addr, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::programs::{TestRun as _, TestRunOptions, XdpMode};
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
+use teredo_proto::server;
+
+use teredo::datapath::xdp::{self, Interface, Parameters, Program};
+use teredo_common::{
+    address::{Endpoint, ServicePrefix},
+    maps::{Counter, Peer, Settings, Slot},
+    time::Instant,
+    verdict::{Action, Verdict},
+};
+
+use crate::{Namespace, packet, wait_until};
+
+/// Ethernet address of the interface towards the IPv4 internet.
+pub const WAN: [u8; 6] = [2, 0, 0, 0, 0, 0x0a];
+/// Ethernet address of the interface towards native IPv6 hosts.
+pub const LAN: [u8; 6] = [2, 0, 0, 0, 0, 0x0b];
+/// Ethernet address of the IPv4 router, 5.6.7.1 on the WAN.
+pub const ROUTER: [u8; 6] = [2, 0, 0, 0, 4, 1];
+/// Ethernet address of the native host 2000::b on the LAN.
+pub const HOST: [u8; 6] = [2, 0, 0, 0, 6, 0x0b];
+/// Ethernet address of the IPv6 router on the WAN.
+pub const ROUTER_V6: [u8; 6] = [2, 0, 0, 0, 6, 1];
+
+/// `BPF_PROG_TEST_RUN` takes frames from this length on.
+pub const SHORTEST: usize = 14;
+
+/// Where a frame comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// The interface towards the IPv4 internet; some native hosts are there too.
+    Wan,
+    /// The interface towards native IPv6 hosts.
+    Lan,
+    /// An interface that the program is attached to but does not know.
+    Other,
+}
+
+/// What the program made of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The only verdict whose counter moved.
+    pub verdict: Verdict,
+    /// Whether the frame leaves by the interface that it came by, if it does.
+    pub same_interface: bool,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+}
+
+/// What a [`Fixture`] is made with.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Flags of the settings.
+    pub flags: u32,
+    /// MTU of the tunnel.
+    pub mtu: u16,
+    /// Nanoseconds.
+    pub peer_lifetime: u64,
+    /// Native prefixes served.
+    pub served: Vec<ipnet::Ipv6Net>,
+    /// Entries of the map of peers.
+    pub max_peers: u32,
+    /// Whether the program logs.
+    pub log: bool,
+    /// Whether there is a relay.
+    pub relay: bool,
+    /// The server, if there is one.
+    pub server: Option<server::Config>,
+    /// Whether both of its addresses are on one interface.
+    pub one_interface: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            flags: Settings::ALLOW_ZERO_CHECKSUM,
+            mtu: 1280,
+            peer_lifetime: 30_000_000_000,
+            served: vec![ipnet::Ipv6Net::default()],
+            max_peers: 1024,
+            log: false,
+            relay: true,
+            server: None,
+            one_interface: true,
+        }
+    }
+}
+
+/// The relay of the vectors, 5.6.7.8:3545, on a LAN with 2000::b.
+pub struct Fixture {
+    /// The namespace with the interfaces `wan`, `lan`, `other` and `tunnel`.
+    pub namespace: Namespace,
+    /// The loaded program.
+    pub program: Program,
+    ports: [Interface; 3],
+}
+
+/// The relay's endpoint.
+#[must_use]
+pub fn relay() -> Endpoint {
+    packet::endpoint("5.6.7.8:3545")
+}
+
+/// Time on the clock of stamps.
+///
+/// # Panics
+///
+/// When there is no such clock.
+#[must_use]
+pub fn now() -> Instant {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .expect("Linux has this clock");
+    Instant::from_nanos(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
+}
+
+/// Waits until the machine has been up for longer than a peer's default lifetime: the clock of stamps
+/// starts at boot, and before that there is no moment at which a peer can have become stale.
+///
+/// # Errors
+///
+/// When the clock stands still.
+pub fn wait_for_stale_stamps() -> Result<()> {
+    let lifetime = Duration::from_nanos(Setup::default().peer_lifetime);
+    wait_until("a clock older than a peer's lifetime", 2 * lifetime, || {
+        Ok(now() > Instant::ZERO + lifetime + Duration::from_secs(1))
+    })
+}
+
+impl Fixture {
+    /// A program with no peers.
+    ///
+    /// # Errors
+    ///
+    /// Without root, or when something of it is refused.
+    pub fn new(setup: &Setup) -> Result<Self> {
+        let namespace = Namespace::new("fixture")?;
+        namespace.ip_batch(
+            "link add wan address 02:00:00:00:00:0a type veth peer name wan-end
+             link add lan address 02:00:00:00:00:0b type veth peer name lan-end
+             link add other address 02:00:00:00:00:0c type veth peer name other-end
+             tuntap add dev tunnel mode tun",
+        )?;
+        // The far ends say nothing of their own, which the program would count.
+        for end in ["wan-end", "lan-end", "other-end"] {
+            namespace.sysctl(&format!("net.ipv6.conf.{end}.disable_ipv6"), 1)?;
+        }
+        namespace.ip_batch(
+            "link set wan-end up
+             link set lan-end up
+             link set other-end up
+             link set wan up
+             link set lan up
+             link set other up
+             link set tunnel up
+             addr add 5.6.7.8/24 dev wan
+             addr add 2000:3::1/64 dev wan nodad
+             addr add 2000::1/64 dev lan nodad
+             addr add 2000:99::1/64 dev other nodad
+             neigh add 5.6.7.1 lladdr 02:00:00:00:04:01 dev wan nud permanent
+             neigh add 2000::b lladdr 02:00:00:00:06:0b dev lan nud permanent
+             neigh add 2000:3::b lladdr 02:00:00:00:06:01 dev wan nud permanent
+             neigh add 2000:99::b lladdr 02:00:00:00:06:0b dev other nud permanent
+             route add default via 5.6.7.1 dev wan
+             route add 9.9.0.0/16 via 5.6.7.1 dev wan mtu lock 1000
+             route add blackhole 9.8.0.0/16
+             route add ::/0 via 2000::b dev lan
+             route add 2000:1000::/32 via 2000::b dev lan mtu lock 1280
+             route add unreachable 2000:8::/32",
+        )?;
+        namespace.sysctl("net.ipv4.conf.tunnel.forwarding", 1)?;
+        // Where look-ups start without a relay.
+        namespace.sysctl("net.ipv4.conf.lo.forwarding", 1)?;
+        namespace.sysctl("net.ipv6.conf.tunnel.forwarding", 1)?;
+        let setup = setup.clone();
+        let (program, ports) = namespace.run(|| Self::load(&setup))??;
+        Ok(Self {
+            namespace,
+            program,
+            ports,
+        })
+    }
+
+    fn load(setup: &Setup) -> Result<(Program, [Interface; 3])> {
+        let wan = Interface::named("wan")?;
+        let lan = Interface::named("lan")?;
+        let other = Interface::named("other")?;
+        let (relay, tunnel) = match setup.relay {
+            true => (relay(), nix::net::if_::if_nametoindex("tunnel")?),
+            false => (Endpoint::default(), 0),
+        };
+        let server = setup.server.as_ref().map(|config| xdp::Server {
+            constants: config.fast_path(setup.one_interface),
+            allowed: config.allow.clone(),
+        });
+        let mut program = Program::load(
+            &Parameters {
+                settings: Settings {
+                    peer_lifetime: setup.peer_lifetime,
+                    relay,
+                    mtu: setup.mtu,
+                    prefix: ServicePrefix::STANDARD,
+                    tunnel,
+                    flags: setup.flags,
+                    interface_mask: 0,
+                },
+                server: server.as_ref(),
+                max_peers: setup.max_peers,
+                served: &setup.served,
+                own_ipv4: &[[5, 6, 7, 8].into(), [5, 6, 7, 9].into()],
+                interfaces: &[wan.clone(), lan.clone()],
+                log: setup.log,
+            },
+            None,
+        )?;
+        // A frame in a test run can come from an interface with a native program only.
+        for interface in [&wan, &lan, &other] {
+            program
+                .xdp()?
+                .attach_to_if_index(interface.index, XdpMode::Driver)?;
+        }
+        Ok((program, [wan, lan, other]))
+    }
+
+    /// Inserts a trusted peer that was heard just now.
+    ///
+    /// # Errors
+    ///
+    /// When the map refuses.
+    pub fn trust(&mut self, address: Ipv6Addr, mapped: Endpoint) -> Result<()> {
+        self.insert(
+            address,
+            Peer {
+                mapped,
+                flags: Peer::TRUSTED,
+                last_received: now(),
+                last_sent: now(),
+            },
+        )
+    }
+
+    /// Inserts a peer.
+    ///
+    /// # Errors
+    ///
+    /// When the map refuses.
+    pub fn insert(&mut self, address: Ipv6Addr, peer: Peer) -> Result<()> {
+        Ok(self.program.insert(&address.octets(), &peer)?)
+    }
+
+    /// The entry of a peer.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn peer(&self, address: Ipv6Addr) -> Result<Slot> {
+        self.program
+            .peer(&address.octets())?
+            .with_context(|| format!("no entry for {address}"))
+    }
+
+    /// Shows a frame to the program.
+    ///
+    /// # Errors
+    ///
+    /// When the run fails, the counters moved other than once, or the action is not the verdict's.
+    pub fn run(&mut self, port: Port, frame: &[u8]) -> Result<Outcome> {
+        let before = self.program.counters()?;
+        let (action, out) = self.run_uncounted(port, frame, 1)?;
+        let after = self.program.counters()?;
+        let mut moved = before.iter().zip(&after).filter(|(old, new)| old != new);
+        let (&(verdict, old), &(_, new)) = moved.next().context("no counter moved")?;
+        ensure!(moved.next().is_none(), "more than one counter moved");
+        let expected = Counter {
+            packets: old.packets + 1,
+            bytes: old.bytes + frame.len() as u64,
+        };
+        ensure!(
+            new == expected,
+            "{verdict:?} counts {new:?}, not {expected:?}"
+        );
+        let permitted: &[u32] = match verdict.action() {
+            Action::Drop => &[XDP_DROP],
+            Action::Pass => &[XDP_PASS],
+            Action::Forward => &[XDP_TX, XDP_REDIRECT],
+        };
+        ensure!(
+            permitted.contains(&action),
+            "{verdict:?} gives action {action}"
+        );
+        Ok(Outcome {
+            verdict,
+            same_interface: action == XDP_TX,
+            frame: out,
+        })
+    }
+
+    /// Shows a frame to the program `repeat` times, each time as the last left it, and returns the
+    /// last action and frame.
+    ///
+    /// # Errors
+    ///
+    /// When the run fails.
+    pub fn run_uncounted(
+        &mut self,
+        port: Port,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<(u32, Vec<u8>)> {
+        let index = match port {
+            Port::Wan => self.ports[0].index,
+            Port::Lan => self.ports[1].index,
+            Port::Other => self.ports[2].index,
+        };
+        // The kernel's `xdp_md`: data, end, metadata, ingress interface, queue, egress interface.
+        let context: Vec<u8> = [0, frame.len() as u32, 0, index, 0, 0]
+            .into_iter()
+            .flat_map(u32::to_ne_bytes)
+            .collect();
+        let mut out = vec![0; frame.len() + 96];
+        let program = &mut self.program;
+        // Always the same one, as the program remembers per CPU.
+        let permitted = sched_getaffinity(Pid::from_raw(0))?;
+        let first = (0..CpuSet::count()).find(|&cpu| permitted.is_set(cpu) == Ok(true));
+        let mut cpu = CpuSet::new();
+        cpu.set(first.context("some CPU is permitted")?)?;
+        let result = self.namespace.run(|| {
+            sched_setaffinity(Pid::from_raw(0), &cpu)?;
+            anyhow::Ok(program.xdp()?.test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut out),
+                ctx_in: Some(&context),
+                repeat,
+                ..TestRunOptions::default()
+            })?)
+        })??;
+        out.truncate(result.data_size_out as usize);
+        Ok((result.return_value, out))
+    }
+}
+
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+const XDP_REDIRECT: u32 = 4;

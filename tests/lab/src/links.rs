@@ -1,0 +1,164 @@
+//! Cables and the internet.
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use super::namespace::Namespace;
+use crate::programs::Attached;
+
+/// An interface.
+#[derive(Clone, Copy, Debug)]
+pub struct Interface {
+    /// Its index.
+    pub index: u32,
+    /// Its Ethernet address.
+    pub station: [u8; 6],
+}
+
+impl Interface {
+    /// The interface of this name.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn named(namespace: &Namespace, name: &str) -> Result<Self> {
+        let text = namespace.ip(&format!("-json link show dev {name}"))?;
+        let links: Value = serde_json::from_str(&text)?;
+        let link = &links[0];
+        let octets = link["address"]
+            .as_str()
+            .into_iter()
+            .flat_map(|text| text.split(':'))
+            .map(|octet| u8::from_str_radix(octet, 16))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            index: u32::try_from(link["ifindex"].as_u64().context("a link has an index")?)?,
+            station: octets
+                .try_into()
+                .ok()
+                .context("an Ethernet address has six octets")?,
+        })
+    }
+}
+
+/// Lays a cable between two namespaces and takes both ends up. Checksums are complete on it (no
+/// offload), because XDP carries an unfinished one on as it is.
+///
+/// # Errors
+///
+/// When an interface of that name exists.
+pub fn cable(a: (&Namespace, &str), b: (&Namespace, &str)) -> Result<()> {
+    a.0.ip(&format!(
+        "link add {} type veth peer name {} netns {}",
+        a.1,
+        b.1,
+        b.0.name()
+    ))
+    .context("lay a cable")?;
+    for (namespace, interface) in [a, b] {
+        namespace.offload(interface, "tx off")?;
+        namespace.ip(&format!("link set {interface} up"))?;
+    }
+    Ok(())
+}
+
+/// Makes a bridge that carries everything at once, past the namespace's firewall.
+///
+/// # Errors
+///
+/// When an interface of that name exists.
+pub fn bridge(namespace: &Namespace, name: &str) -> Result<()> {
+    namespace.ip(&format!(
+        "link add {name} type bridge forward_delay 0 mcast_snooping 0"
+    ))?;
+    namespace.ip(&format!("link set {name} up"))?;
+    for table in ["iptables", "ip6tables", "arptables"] {
+        let key = format!("net.bridge.bridge-nf-call-{table}");
+        // Only there while the module br_netfilter is loaded.
+        if namespace.read_sysctl(&key).is_ok() {
+            namespace.sysctl(&key, 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// An internet that is one Ethernet segment: a bridge in a namespace of its own.
+#[derive(Debug)]
+pub struct Internet {
+    /// Programs on the bridge's ports.
+    programs: Vec<Attached>,
+    namespace: Namespace,
+}
+
+/// The bridge's name.
+const BRIDGE: &str = "bridge";
+
+impl Internet {
+    /// An internet with nobody on it.
+    ///
+    /// # Errors
+    ///
+    /// When the bridge cannot be made.
+    pub fn new(name: &str) -> Result<Self> {
+        let namespace = Namespace::new(name)?;
+        bridge(&namespace, BRIDGE)?;
+        Ok(Self {
+            programs: Vec::new(),
+            namespace,
+        })
+    }
+
+    /// Connects `host` with an interface of the given name.
+    ///
+    /// # Errors
+    ///
+    /// When the interface exists.
+    pub fn plug(&self, host: &Namespace, interface: &str) -> Result<()> {
+        self.connect(host, interface).map(drop)
+    }
+
+    /// As [`Self::plug`], for a host whose XDP program sends frames out of the interface. They
+    /// arrive only where the other end has an XDP program as well, so it gets one that passes
+    /// everything. (With generic receive offload alone, redirected frames arrive too, but those
+    /// of `XDP_TX` wait until the next other frame.)
+    ///
+    /// # Errors
+    ///
+    /// When the interface exists or the program cannot be attached.
+    pub fn plug_xdp(&mut self, host: &Namespace, interface: &str) -> Result<()> {
+        let port = self.connect(host, interface)?;
+        let program = Attached::nothing(&self.namespace, &[&port])?;
+        self.programs.push(program);
+        Ok(())
+    }
+
+    /// Returns the bridge's port.
+    fn connect(&self, host: &Namespace, interface: &str) -> Result<String> {
+        // Only unique among this bridge's ports, and no longer than an interface name may be.
+        let number = self.ports()?.len();
+        let port = format!("port{number}");
+        cable((host, interface), (&self.namespace, &port))?;
+        self.namespace
+            .ip(&format!("link set {port} master {BRIDGE}"))?;
+        Ok(port)
+    }
+
+    fn ports(&self) -> Result<Vec<String>> {
+        let text = self
+            .namespace
+            .ip(&format!("-o link show master {BRIDGE}"))?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// The namespace of the bridge, to capture on.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The bridge's interface, on which a capture sees everything that is flooded to all.
+    #[must_use]
+    pub fn interface(&self) -> &'static str {
+        BRIDGE
+    }
+}

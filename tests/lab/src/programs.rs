@@ -1,0 +1,422 @@
+//! The benchmark's XDP programs, loaded.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, PerCpuArray, PerCpuValues, ProgramArray},
+    programs::{
+        ProgramFd, SchedClassifier, TcAttachType, TestRun as _, TestRunAttrs, TestRunOptions, Xdp,
+        XdpMode,
+        tc::{self, NlOptions, TcAttachOptions},
+    },
+    util::nr_cpus,
+};
+use teredo_lab_ebpf::{
+    Count, Flow,
+    flood::{FRAME, Flood, KINDS, Progress},
+};
+
+use super::cpu;
+use crate::{Namespace, wait_for};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench"));
+
+/// Frames that a generator holds, and sends before it lets the network work: the kernel's default.
+pub const BATCH: u32 = 64;
+/// The answer of an XDP program that has chosen another interface.
+const XDP_REDIRECT: u32 = 4;
+/// How long a sink must have seen nothing to be taken for done.
+const QUIET: Duration = Duration::from_millis(30);
+
+fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+    let program: &mut Xdp = object
+        .program_mut(name)
+        .with_context(|| format!("the object has no program {name}"))?
+        .try_into()?;
+    program.load()?;
+    Ok(program)
+}
+
+/// The programs attached to interfaces of one namespace.
+#[derive(Debug)]
+pub struct Attached {
+    object: Ebpf,
+}
+
+impl Attached {
+    /// Attaches the sink to these interfaces.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn sink(namespace: &Namespace, interfaces: &[&str]) -> Result<Self> {
+        Self::everywhere(namespace, interfaces, "sink")
+    }
+
+    /// Attaches the sink for what goes to forged clients, and for what comes from them.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn answers(namespace: &Namespace, interfaces: &[&str]) -> Result<Self> {
+        Self::everywhere(namespace, interfaces, "answers")
+    }
+
+    /// Attaches the sink for what a process sends to forged clients, where it leaves its host.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn departures(namespace: &Namespace, interface: &str) -> Result<Self> {
+        namespace.run(|| {
+            let mut object = Ebpf::load(OBJECT)?;
+            let program = object.program_mut("departures");
+            let program: &mut SchedClassifier = program
+                .context("the object has no departures")?
+                .try_into()?;
+            program.load()?;
+            // The newer way of attaching knows no packets that are gone without being dropped.
+            tc::qdisc_add_clsact(interface)?;
+            let options = TcAttachOptions::Netlink(NlOptions::default());
+            program.attach_with_options(interface, TcAttachType::Egress, options)?;
+            Ok(Self { object })
+        })?
+    }
+
+    /// Attaches a program that sends everything back as it is.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn reflect(namespace: &Namespace, interfaces: &[&str]) -> Result<Self> {
+        Self::everywhere(namespace, interfaces, "reflect")
+    }
+
+    fn everywhere(namespace: &Namespace, interfaces: &[&str], name: &str) -> Result<Self> {
+        namespace.run(|| {
+            let mut object = Ebpf::load(OBJECT)?;
+            let program = program(&mut object, name)?;
+            for interface in interfaces {
+                program.attach(interface, XdpMode::Driver)?;
+            }
+            Ok(Self { object })
+        })?
+    }
+
+    /// Attaches a program that passes everything.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn nothing(namespace: &Namespace, interfaces: &[&str]) -> Result<Self> {
+        Self::everywhere(namespace, interfaces, "nothing")
+    }
+
+    /// Attaches the bare redirect: what comes by `interface` leaves through that of index `target`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn forward(namespace: &Namespace, interface: &str, target: u32) -> Result<Self> {
+        namespace.run(|| {
+            let mut object = EbpfLoader::new()
+                .override_global("TARGET", &target, true)
+                .load(OBJECT)?;
+            program(&mut object, "forward")?.attach(interface, XdpMode::Driver)?;
+            Ok(Self { object })
+        })?
+    }
+
+    /// What the sink has counted, all CPUs together.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn count(&self) -> Result<Count> {
+        let map = self
+            .object
+            .map("COUNT")
+            .context("the object has no COUNT")?;
+        let counts = PerCpuArray::<_, [u64; 4]>::try_from(map)?.get(&0, 0)?;
+        let mut sum = Count::default();
+        for count in counts.iter().map(bytemuck::cast_ref::<_, Count>) {
+            if count.packets == 0 {
+                continue;
+            }
+            sum.first = match sum.packets {
+                0 => count.first,
+                _ => sum.first.min(count.first),
+            };
+            sum.last = sum.last.max(count.last);
+            sum.packets += count.packets;
+            sum.stamped += count.stamped;
+        }
+        Ok(sum)
+    }
+
+    /// Starts to count anew.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be written.
+    pub fn reset(&mut self) -> Result<()> {
+        let map = self
+            .object
+            .map_mut("COUNT")
+            .context("the object has no COUNT")?;
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        let zero = PerCpuValues::try_from(vec![[0_u64; 4]; cpus])?;
+        PerCpuArray::try_from(map)?.set(0, zero, 0)?;
+        Ok(())
+    }
+
+    /// What the sink has counted once nothing comes any more.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end within ten seconds.
+    pub fn settle(&self) -> Result<Count> {
+        let mut before = None;
+        wait_for("the last packet arrives", Duration::from_secs(10), || {
+            let count = self.count()?;
+            if before == Some(count) {
+                return Ok(Some(count));
+            }
+            before = Some(count);
+            thread::sleep(QUIET);
+            Ok(None)
+        })
+    }
+}
+
+/// What a generator has cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// From the start of the call to its end.
+    pub elapsed: Duration,
+    /// CPU time of the generator's thread, in which all that is inline with it runs too.
+    pub thread: Duration,
+    /// What else the generator's core did.
+    pub core: cpu::Core,
+}
+
+/// A generator of forged frames.
+#[derive(Debug)]
+pub struct Generator {
+    object: Ebpf,
+    /// The program.
+    name: &'static str,
+    frame: Vec<u8>,
+}
+
+impl Generator {
+    /// Loads a generator for this flow, whose first frame is `frame`.
+    ///
+    /// # Errors
+    ///
+    /// When the frame is too short or the kernel refuses the program.
+    pub fn load(direction: u32, clients: u32, interface: u32, frame: Vec<u8>) -> Result<Self> {
+        Self::with_program("generate", direction, clients, interface, frame)
+    }
+
+    /// Loads a generator of this frame.
+    ///
+    /// # Errors
+    ///
+    /// When the frame is too short or the kernel refuses the program.
+    pub fn fixed(interface: u32, frame: Vec<u8>) -> Result<Self> {
+        Self::with_flow("generate", Flow::fixed(interface, &frame), frame)
+    }
+
+    /// Loads a generator of a flood, which starts with the first of its `kinds` of frames.
+    ///
+    /// # Errors
+    ///
+    /// When a frame is none of the first forged client, or the kernel refuses the program.
+    pub fn flood(
+        interface: u32,
+        interval: Duration,
+        sources: u32,
+        kinds: [&[u8; FRAME]; KINDS],
+    ) -> Result<Self> {
+        const SIZE: usize = size_of::<Flood>();
+        let interval = u32::try_from(interval.as_nanos())?;
+        let flood = Flood::new(interface, interval, sources, kinds)
+            .context("a frame is not the first client's")?;
+        let mut object = Ebpf::load(OBJECT)?;
+        let map = object.map_mut("FLOOD").context("the object has no FLOOD")?;
+        let octets = <[u8; SIZE]>::try_from(bytemuck::bytes_of(&flood))?;
+        Array::<_, [u8; SIZE]>::try_from(map)?.set(0, octets, 0)?;
+        program(&mut object, "flood")?;
+        Ok(Self {
+            object,
+            name: "flood",
+            frame: kinds[0].to_vec(),
+        })
+    }
+
+    /// How many frames a flood has sent, also while it is being sent.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn sent(&self) -> Result<u64> {
+        const WORDS: usize = size_of::<Progress>() / 8;
+        let map = self.object.map("PROGRESS");
+        let map = map.context("the object has no PROGRESS")?;
+        let words = Array::<_, [u64; WORDS]>::try_from(map)?.get(&0, 0)?;
+        Ok(bytemuck::cast::<_, Progress>(words).sent)
+    }
+
+    fn with_program(
+        name: &'static str,
+        direction: u32,
+        clients: u32,
+        interface: u32,
+        frame: Vec<u8>,
+    ) -> Result<Self> {
+        let flow = Flow::new(direction, clients, interface, &frame);
+        Self::with_flow(name, flow, frame)
+    }
+
+    fn with_flow(name: &'static str, flow: Option<Flow>, frame: Vec<u8>) -> Result<Self> {
+        let flow = flow.context("the frame is too short for its headers")?;
+        let mut object = Ebpf::load(OBJECT)?;
+        let map = object.map_mut("FLOW").context("the object has no FLOW")?;
+        let words: [u32; size_of::<Flow>() / 4] = bytemuck::cast(flow);
+        Array::<_, [u32; size_of::<Flow>() / 4]>::try_from(map)?.set(0, words, 0)?;
+        program(&mut object, name)?;
+        Ok(Self {
+            object,
+            name,
+            frame,
+        })
+    }
+
+    fn program(&self, name: &str) -> Result<&Xdp> {
+        let program = self.object.program(name).context("it was loaded")?;
+        Ok(program.try_into()?)
+    }
+
+    /// Sends `count` frames from `namespace`, on the generator's core, in batches of `batch`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn send(&self, namespace: &Namespace, count: u32, batch: u32) -> Result<Run> {
+        namespace.run(|| self.send_here(count, batch))?
+    }
+
+    /// As [`Self::send`], from the namespace of the calling thread, which stays on the generator's
+    /// core.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn send_here(&self, count: u32, batch: u32) -> Result<Run> {
+        let program = self.program(self.name)?;
+        cpu::pin(cpu::GENERATOR)?;
+        let options = TestRunOptions {
+            data_in: Some(&self.frame),
+            repeat: count,
+            attrs: TestRunAttrs::new().xdp_live_frames(batch),
+            ..TestRunOptions::default()
+        };
+        let core = cpu::of_core(cpu::GENERATOR)?;
+        let thread = cpu::of_this_thread()?;
+        let start = Instant::now();
+        program.test_run(options)?;
+        Ok(Run {
+            elapsed: start.elapsed(),
+            thread: cpu::of_this_thread()? - thread,
+            core: cpu::of_core(cpu::GENERATOR)? - core,
+        })
+    }
+}
+
+/// A program run by itself on forged frames.
+#[derive(Debug)]
+pub struct Bench {
+    generator: Generator,
+}
+
+impl Bench {
+    /// Prepares to run programs on this flow.
+    ///
+    /// # Errors
+    ///
+    /// As [`Generator::load`].
+    pub fn load(direction: u32, clients: u32, frame: Vec<u8>) -> Result<Self> {
+        let mut generator = Generator::with_program("rewind", direction, clients, 0, frame)?;
+        program(&mut generator.object, "nothing")?;
+        Ok(Self { generator })
+    }
+
+    /// Nanoseconds that a packet takes with the frame's preparation and a program that does
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn nothing(&mut self, namespace: &Namespace, interface: u32, count: u32) -> Result<u64> {
+        let nothing = self.generator.program("nothing")?.fd()?.try_clone()?;
+        let (nanoseconds, _) = self.run(namespace, interface, &nothing, count)?;
+        Ok(nanoseconds)
+    }
+
+    /// Nanoseconds that a packet takes with the frame's preparation and this program, if every
+    /// packet ends in a redirect.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it, or the last packet does not end so.
+    pub fn relay(
+        &mut self,
+        namespace: &Namespace,
+        interface: u32,
+        program: &ProgramFd,
+        count: u32,
+    ) -> Result<u64> {
+        let (nanoseconds, action) = self.run(namespace, interface, program, count)?;
+        ensure!(
+            action == XDP_REDIRECT,
+            "the program's answer to the last packet was {action}, not a redirect"
+        );
+        Ok(nanoseconds)
+    }
+
+    fn run(
+        &mut self,
+        namespace: &Namespace,
+        interface: u32,
+        program: &ProgramFd,
+        count: u32,
+    ) -> Result<(u64, u32)> {
+        let map = self.generator.object.map_mut("MEASURED");
+        ProgramArray::try_from(map.context("the object has no MEASURED")?)?.set(0, program, 0)?;
+        let rewind = self.generator.program("rewind")?;
+        let frame = &self.generator.frame;
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index,
+        // egress_ifindex.
+        let context = [0, frame.len() as u32, 0, interface, 0, 0];
+        namespace.run(|| {
+            cpu::pin(cpu::GENERATOR)?;
+            let options = TestRunOptions {
+                data_in: Some(frame),
+                ctx_in: Some(bytemuck::bytes_of(&context)),
+                repeat: count,
+                ..TestRunOptions::default()
+            };
+            let result = rewind.test_run(options)?;
+            Ok((
+                u64::try_from(result.duration.as_nanos())?,
+                result.return_value,
+            ))
+        })?
+    }
+}

@@ -1,0 +1,170 @@
+//! How often bubbles are sent.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use teredo_common::{
+    address::{Endpoint, ServicePrefix, embedded_mapping, embedded_server},
+    time::Instant,
+    wire::SERVER_PORT,
+};
+use teredo_proto::wire::{encapsulation::Encapsulation, ipv6::Header};
+
+use super::{Violation, destinations::name};
+use crate::node::Node;
+
+/// The least time between two bursts to a peer.
+const GAP: Duration = Duration::from_secs(2);
+/// Bursts within [`WINDOW`] that may stay without answer.
+const MAX_UNANSWERED: usize = 4;
+/// See [`MAX_UNANSWERED`].
+const WINDOW: Duration = Duration::from_secs(300);
+/// Bubbles of the two echo tests of one burst, and what answers the peer.
+const MAX_TESTS: usize = 3;
+
+/// The bubbles of a client or relay. Servers forward what others send, and have limits of their
+/// own.
+#[derive(Debug, Default)]
+pub(super) struct Bubbles {
+    /// Indirect ones, by peer.
+    indirect: BTreeMap<[u8; 16], History>,
+    /// Direct ones, by where they went.
+    direct: BTreeMap<Endpoint, History>,
+}
+
+/// A bubble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Indirect,
+    /// From the service port.
+    Direct,
+    /// From another one.
+    Test,
+}
+
+/// Bubbles to one peer.
+#[derive(Debug, Default)]
+struct History {
+    last: Option<Instant>,
+    unanswered: Vec<Instant>,
+    /// Who was sent the one direct bubble more that ends a burst, and when: the answer to the peer's
+    /// own indirect bubble.
+    ended: BTreeMap<[u8; 16], Instant>,
+    /// The last one may have been none that begins a burst, but the late end of the one before, to
+    /// this peer.
+    late: Option<[u8; 16]>,
+    /// Those of the burst from ports other than the service port, which echo tests need.
+    tests: usize,
+}
+
+impl History {
+    fn sent(&mut self, now: Instant, peer: [u8; 16], kind: Kind) -> Result<(), String> {
+        let is_direct = kind != Kind::Indirect;
+        let gap = self.last.map(|last| now.saturating_since(last));
+        match gap {
+            // Others of the same burst.
+            Some(Duration::ZERO) => return Ok(()),
+            Some(gap) if gap < GAP => {
+                if is_direct && *self.ended.entry(peer).or_insert(now) == now {
+                    return Ok(());
+                }
+                if kind == Kind::Test && self.tests < MAX_TESTS {
+                    self.tests += 1;
+                    return Ok(());
+                }
+                if self.late != Some(peer) {
+                    return Err(format!("only {gap:?} apart"));
+                }
+                self.unanswered.pop();
+            }
+            _ => (),
+        }
+        let is_open =
+            is_direct && gap.is_some_and(|gap| gap >= GAP) && !self.ended.contains_key(&peer);
+        self.late = is_open.then_some(peer);
+        self.last = Some(now);
+        self.ended.clear();
+        self.tests = 0;
+        self.unanswered
+            .retain(|&sent| now.saturating_since(sent) < WINDOW);
+        self.unanswered.push(now);
+        if self.unanswered.len() > MAX_UNANSWERED {
+            return Err(format!("{} without answer", self.unanswered.len()));
+        }
+        Ok(())
+    }
+}
+
+impl Bubbles {
+    /// What comes directly from a peer is an answer.
+    pub fn arrived(&mut self, node: &Node, from: Endpoint, parts: &Encapsulation<'_>) {
+        let Ok(header) = Header::parse(parts.packet) else {
+            return;
+        };
+        let is_server = matches!(node, Node::Client(client)
+            if client.client.server().is_some_and(|server| server.primary() == from));
+        if is_server {
+            return;
+        }
+        if let Some(history) = self.indirect.get_mut(&header.source()) {
+            history.unanswered.clear();
+        }
+        if let Some(history) = self.direct.get_mut(&from) {
+            history.unanswered.clear();
+        }
+    }
+
+    /// With its address a client forgets its peers (C-45), and so how often they were asked.
+    pub fn forgotten(&mut self) {
+        self.indirect.clear();
+    }
+
+    pub fn sent(
+        &mut self,
+        now: Instant,
+        node: &Node,
+        (from, to): (Endpoint, Endpoint),
+        parts: &Encapsulation<'_>,
+    ) -> Result<(), Violation> {
+        let Ok(header) = Header::parse(parts.packet) else {
+            return Ok(());
+        };
+        let peer = header.destination();
+        if !header.is_bubble() || matches!(node, Node::Server(_)) || is_own(node, &peer) {
+            return Ok(());
+        }
+        let server = Endpoint::new(embedded_server(&peer).into(), SERVER_PORT);
+        if embedded_mapping(&peer) == server {
+            // Whether it is direct or indirect cannot be told.
+            return Ok(());
+        }
+        let is_indirect = ServicePrefix::STANDARD.contains(&peer) && to == server;
+        let history = if is_indirect {
+            self.indirect.entry(peer).or_default()
+        } else {
+            self.direct.entry(to).or_default()
+        };
+        let is_test = matches!(node, Node::Client(client) if client.endpoint() != from);
+        let kind = match (is_indirect, is_test) {
+            (true, _) => Kind::Indirect,
+            (false, false) => Kind::Direct,
+            (false, true) => Kind::Test,
+        };
+        history.sent(now, peer, kind).map_err(|what| {
+            format!(
+                "{} sends {kind:?} bubbles to {to}: {what} (P-09)",
+                name(node)
+            )
+        })
+    }
+}
+
+/// C-52: the interval between solicitations is measured with bubbles to oneself.
+fn is_own(node: &Node, address: &[u8; 16]) -> bool {
+    let Node::Client(client) = node else {
+        return false;
+    };
+    client.client.identity().is_some_and(|own| {
+        own.mapped.address == embedded_mapping(address).address
+            && own.server.primary.octets() == embedded_server(address)
+    })
+}

@@ -1,0 +1,141 @@
+//! Clients and clients.
+
+use teredo_simulation::{
+    for_seeds,
+    matrix::{Means, Outcome, between_clients, least},
+    nat::Kind,
+};
+
+use super::{SEEDS, assert_refused, cells};
+
+/// Section 5.2: RFC 4380 alone. Symmetric NATs give no address, so that there is nothing to send
+/// from or to.
+#[test]
+fn rfc4380_alone() {
+    const KINDS: [Kind; 4] = [
+        Kind::Cone,
+        Kind::AddressRestricted,
+        Kind::PortRestricted,
+        Kind::PortSymmetric,
+    ];
+    const TABLE: &str = "
+        from \\ to       | Cone | Addr-r | Port-r | any symmetric
+        Cone            | yes  | yes    | yes    | no
+        Addr-restricted | yes  | yes    | yes    | no
+        Port-restricted | yes  | yes    | yes    | no
+        any symmetric   | no   | no     | no     | no
+    ";
+    let symmetric = Kind::ALL.into_iter().filter(|kind| kind.is_symmetric());
+    let symmetric: Vec<Kind> = symmetric.collect();
+    let all = |kind: Kind| match kind {
+        Kind::PortSymmetric => symmetric.clone(),
+        Kind::PortRestricted => vec![kind, Kind::UpnpPortRestricted, Kind::Firewall],
+        Kind::Cone => vec![kind, Kind::Public],
+        _ => vec![kind],
+    };
+    for_seeds(SEEDS, |seed| {
+        for (from, to, entry) in cells(&KINDS, &KINDS, TABLE) {
+            for from in all(from) {
+                for &to in &all(to) {
+                    let outcome = between_clients(from, to, Means::Basic, seed);
+                    match entry {
+                        'y' => assert!(outcome.is_answered(), "{from:?} to {to:?}: {outcome:?}"),
+                        _ => assert_eq!(outcome, Outcome::NoAddress, "{from:?} to {to:?}"),
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Section 5.3, Figure 1 of RFC 6081, with what each pair needs.
+///
+/// `u`: the figure has `-` for pairs of a UPnP port-restricted NAT with most symmetric ones. But a
+/// mapped port lets in everybody's packets, so that such a NAT is a cone NAT, which the figure has
+/// an `S` for.
+///
+/// A UPnP port-symmetric NAT lets in the bubbles of peers whose own NATs let nothing of this side
+/// in. Such a peer proves that it is there, and yet is not reached: the client has to find that out.
+#[test]
+fn rfc6081() {
+    const KINDS: [Kind; 9] = [
+        Kind::Cone,
+        Kind::AddressRestricted,
+        Kind::PortRestricted,
+        Kind::UpnpPortRestricted,
+        Kind::UpnpPortSymmetric,
+        Kind::PortPreservingSymmetric,
+        Kind::SequentialSymmetric,
+        Kind::PortSymmetric,
+        Kind::AddressSymmetric,
+    ];
+    const TABLE: &str = "
+        from \\ to                | Cone | Addr-r | Port-r | UPnP port-r | UPnP port-sym | Port-pres sym | Seq sym | Port-sym | Addr-sym
+        Cone                     | Y    | Y      | Y      | Y           | S             | S             | S       | S        | S
+        Addr-restricted          | Y    | Y      | Y      | Y           | S             | S             | S       | S        | -
+        Port-restricted          | Y    | Y      | Y      | Y           | -             | P             | Q       | -        | -
+        UPnP port-restricted     | Y    | Y      | Y      | Y           | U             | u             | u       | u        | u
+        UPnP port-symmetric      | S    | S      | -      | U           | U             | -             | -       | -        | -
+        Port-preserving symmetric| S    | S      | P      | u           | -             | P             | Q       | -        | -
+        Sequential symmetric     | S    | S      | Q      | u           | -             | -             | -       | -        | -
+        Port-symmetric           | S    | S      | -      | u           | -             | -             | -       | -        | -
+        Address-symmetric        | S    | -      | -      | u           | -             | -             | -       | -        | -
+    ";
+    for_seeds(SEEDS, |seed| {
+        for (from, to, entry) in cells(&KINDS, &KINDS, TABLE) {
+            let what = format!("{from:?} to {to:?}");
+            let least = least(|means| between_clients(from, to, means, seed));
+            let letter = least.map_or('-', Means::letter);
+            let with_all = between_clients(from, to, Means::All, seed);
+            if letter == '-' {
+                assert!(
+                    matches!(entry, '-' | 'x'),
+                    "{what} does not work, but {entry}"
+                );
+                match entry {
+                    '-' => assert_refused(with_all, &what),
+                    _ => assert_eq!(with_all, Outcome::Silence, "{what}"),
+                }
+            } else {
+                assert_eq!(letter, entry.to_ascii_uppercase(), "{what}");
+                assert!(
+                    with_all.is_answered(),
+                    "{what} with everything: {with_all:?}"
+                );
+            }
+        }
+    });
+}
+
+/// The same pairs once more, after both sides have known each other and were silent for so long that
+/// nothing of it is left.
+#[test]
+fn the_second_time_is_as_good() {
+    use std::time::Duration;
+    use teredo_simulation::{
+        World,
+        matrix::{attempt, client_behind, qualify},
+    };
+    for (from, to) in [
+        (Kind::PortRestricted, Kind::PortRestricted),
+        (Kind::Cone, Kind::PortSymmetric),
+        (Kind::PortRestricted, Kind::PortPreservingSymmetric),
+        (Kind::PortPreservingSymmetric, Kind::PortPreservingSymmetric),
+        (Kind::SequentialSymmetric, Kind::PortRestricted),
+    ] {
+        for silence in [10, 40, 130, 1000] {
+            let mut world = World::new(silence);
+            let server = world.add_server();
+            let [from, to] =
+                [from, to].map(|kind| client_behind(&mut world, server, kind, Means::All));
+            qualify(&mut world, &[from, to]);
+            for _ in 0..3 {
+                let outcome = attempt(&mut world, from, to);
+                assert!(outcome.is_answered(), "{silence} s: {outcome:?}");
+                let outcome = attempt(&mut world, to, from);
+                assert!(outcome.is_answered(), "{silence} s: {outcome:?}");
+                world.run(Duration::from_secs(silence));
+            }
+        }
+    }
+}

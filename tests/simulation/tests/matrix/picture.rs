@@ -1,0 +1,13 @@
+//! The picture in the documentation.
+
+use teredo_simulation::matrix::picture;
+
+#[test]
+fn the_picture_shows_what_is_measured() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/nat-matrix.svg");
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        committed == picture::draw(),
+        "draw docs/nat-matrix.svg again: cargo run -p teredo-simulation --bin nat_matrix"
+    );
+}

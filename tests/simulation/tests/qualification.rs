@@ -1,0 +1,87 @@
+//! What clients find out about their NATs, and how long that takes.
+
+use std::time::Duration;
+
+use teredo_common::address::embedded_mapping;
+use teredo_proto::client::{Client, Event, Nat, Offline, State};
+use teredo_simulation::{
+    ROUND_TRIP, World, for_seeds,
+    matrix::{Means, client_behind, qualify},
+    nat::Kind,
+};
+
+/// The table of PROTOCOL.md section 5.1, without cone probing (C-10, C-14, C-15, X-10).
+#[test]
+fn every_nat_is_recognised() {
+    for_seeds(5, |seed| {
+        for kind in Kind::ALL {
+            let mut world = World::new(seed);
+            let server = world.add_server();
+            let client = client_behind(&mut world, server, kind, Means::All);
+            let start = world.now;
+            qualify(&mut world, &[client]);
+            let identity = world.client(client).client.identity().copied().unwrap();
+            let nat = if kind.is_symmetric() {
+                Nat::Symmetric
+            } else {
+                Nat::Restricted
+            };
+            assert_eq!(identity.nat, nat, "{kind:?}");
+            assert_eq!(
+                world.now.saturating_since(start),
+                2 * ROUND_TRIP,
+                "one round trip to each address of the server"
+            );
+            assert_eq!(world.address(client), Some(identity.address));
+            let mapped = embedded_mapping(&identity.address.octets());
+            assert_eq!(mapped, identity.mapped);
+            if let Some(gateway) = world.gateway(client).filter(|_| kind != Kind::Firewall) {
+                let addresses = world.nat(gateway).addresses();
+                assert!(addresses.contains(&mapped.ip()), "{kind:?}");
+            } else {
+                assert_eq!(mapped, world.client(client).endpoint(), "{kind:?}");
+            }
+            if kind == Kind::PortPreservingSymmetric {
+                assert!(identity.port_preserving, "X-31");
+            }
+        }
+    });
+}
+
+/// RFC 4380 alone does not qualify behind a symmetric NAT.
+#[test]
+fn symmetric_nats_need_their_extension() {
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.is_symmetric()) {
+        let mut world = World::new(1);
+        let server = world.add_server();
+        let client = client_behind(&mut world, server, kind, Means::Basic);
+        qualify(&mut world, &[client]);
+        let client = world.client(client);
+        assert_eq!(client.client.state(), State::Offline(Offline::Symmetric));
+        assert_eq!(client.address, None);
+    }
+}
+
+/// No answer at all: off-line after three solicitations, once, and back when UDP passes again.
+#[test]
+fn c44_udp_blocked() {
+    let mut world = World::new(1);
+    let server = world.add_server();
+    world.set_up(server, false);
+    let client = client_behind(&mut world, server, Kind::PortRestricted, Means::All);
+    world.run(Duration::from_secs(600));
+    let told = |world: &World| {
+        let events = world.client(client).events.iter();
+        events
+            .filter(|(_, event)| matches!(event, Event::Offline(_)))
+            .count()
+    };
+    assert_eq!(told(&world), 1);
+    world.set_up(server, true);
+    let back = world.run_until(Duration::from_secs(900), |world| {
+        world.client(client).is_qualified()
+    });
+    assert!(back, "within the longest wait");
+    world.with_client(client, Client::stop);
+    assert_eq!(world.address(client), None);
+}
