@@ -318,6 +318,7 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever the flags are (W-10); port 0 alone is refused (W-11).
         #[test]
         fn every_address_in_the_prefix_survives_a_round_trip(tail: [u8; 12]) {
             let mut octets = [0; 16];

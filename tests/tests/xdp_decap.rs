@@ -684,6 +684,7 @@ fn d1_16_hop_limit() -> Result<()> {
     Ok(())
 }
 
+/// Zero is accepted; a wrong checksum is left to the kernel, which drops the datagram (W-08).
 #[test]
 fn d1_17_checksum() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;

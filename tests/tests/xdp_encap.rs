@@ -373,6 +373,7 @@ fn sized(destination: &str, length: usize) -> Vec<u8> {
     udp(address(HOST_ADDRESS), address(destination), &data)
 }
 
+/// A packet larger than the MTU is not encapsulated, so that no fragments leave (W-09).
 #[test]
 fn d2_07_packets_of_the_tunnel_mtu() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
@@ -390,6 +391,7 @@ fn d2_07_packets_of_the_tunnel_mtu() -> Result<()> {
     )
 }
 
+/// Nor is one that would have to be fragmented on its way out (W-09).
 #[test]
 fn d2_07_packets_of_the_mtu_of_the_way_out() -> Result<()> {
     let setup = Setup {
@@ -507,7 +509,7 @@ fn d2_09_always_zero() -> Result<()> {
     Ok(())
 }
 
-/// A packet whose outer checksum is computed as zero is sent with all ones.
+/// A packet whose outer checksum is computed as zero is sent with all ones (W-08).
 #[test]
 fn d2_09_a_computed_zero() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;

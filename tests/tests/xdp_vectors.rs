@@ -19,6 +19,7 @@ fn fixture() -> Result<Fixture> {
     Ok(fixture)
 }
 
+/// Outer TTL and identification included (W-07).
 #[test]
 fn v21_encapsulation() -> Result<()> {
     let packet = hex("6000000000183a40 2000000000000000000000000000000b

@@ -2,11 +2,14 @@
 
 use anyhow::Result;
 
-use crate::shell;
+use crate::{shell, specification};
 
-/// Checks the format of everything and lets clippy look at everything.
+/// Checks the format of everything, holds specification, code and tests against each other, and
+/// lets clippy look at everything.
 pub fn run() -> Result<()> {
     shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
+    // Reads sources that are formatted.
+    specification::check()?;
     // The default members are all but the eBPF programs.
     shell::run(shell::cargo().args(["clippy", "--all-targets", "--", "--deny=warnings"]))?;
     ebpf()

@@ -7,6 +7,7 @@ mod lint;
 mod run;
 mod setup;
 mod shell;
+mod specification;
 mod test;
 
 use std::process::ExitCode;
@@ -35,8 +36,10 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
-    /// Format and clippy, of the eBPF program too
+    /// Format and clippy, of the eBPF program too; specification, code and tests agree
     Lint,
+    /// Writes docs/conformance.md, and says where specification, code and tests do not agree
+    Conformance(specification::Arguments),
     /// Every test, unit tests to end-to-end
     Test {
         /// Only tests whose name holds this
@@ -70,6 +73,7 @@ fn execute(command: Command) -> Result<ExitCode> {
             setup::ensure_build()?;
             lint::run().map(|()| ExitCode::SUCCESS)
         }
+        Command::Conformance(arguments) => specification::run(&arguments),
         Command::Test { filter } => {
             setup::ensure()?;
             test::run(filter.as_deref()).map(|()| ExitCode::SUCCESS)

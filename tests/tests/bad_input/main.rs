@@ -307,6 +307,7 @@ fn socket_path_is_a_file() -> Result<()> {
     Ok(())
 }
 
+/// A host-specific relay serves native addresses, and does not start without one.
 #[test]
 fn host_specific_without_ipv6() -> Result<()> {
     let host = Host::new()?;
