@@ -1,6 +1,8 @@
 //! Where the fast path would run, and how.
 
-use std::{collections::HashSet, io};
+use std::{collections::HashSet, io, net::SocketAddrV4};
+
+use teredo_proto::server::Client;
 
 use super::{
     Host, Report,
@@ -10,8 +12,9 @@ use super::{
 };
 use crate::{
     config::{FastPath, XdpMode},
-    datapath::route::Routes,
+    datapath::{route::Routes, xdp},
     metrics::{Attachment, Mode},
+    node::fast_path,
 };
 
 /// Name of our program in the kernel.
@@ -19,8 +22,14 @@ const OUR_PROGRAM: &str = "teredo";
 /// Up to this MTU a frame fits into one page, which native programs need.
 const NATIVE_MTU: u32 = 3_498;
 
-/// Looks at every interface that the program would be attached to.
-pub async fn examine(host: &Host<'_>, report: &mut Report) {
+/// Looks at every interface that the program would be attached to, and loads the program for a moment.
+/// `relay_endpoint` and `clients` are parameters of the program.
+pub async fn examine(
+    host: &Host<'_>,
+    relay_endpoint: Option<SocketAddrV4>,
+    clients: Vec<Client>,
+    report: &mut Report,
+) {
     let relay = host.config.relay.as_ref().map(|relay| relay.xdp.mode);
     let server = host.config.server.as_ref().map(|server| server.xdp.mode);
     for (role, mode) in [("relay", relay), ("server", server)] {
@@ -82,6 +91,9 @@ pub async fn examine(host: &Host<'_>, report: &mut Report) {
         return;
     }
     predict(wanted, &links, report);
+    if !is_loaded(host, wanted.mode, relay_endpoint, clients, report).await {
+        return;
+    }
     for attachment in report.xdp.clone() {
         let text = match &*attachment.reason {
             "" => format!("{}: {}", attachment.interface, attachment.mode),
@@ -159,6 +171,48 @@ fn is_usable(host: &Host<'_>, wanted: FastPath<'_>, link: &Link, report: &mut Re
             wanted.mode_keys()
         ),
     );
+    false
+}
+
+/// Whether the kernel takes the program; reports why not.
+async fn is_loaded(
+    host: &Host<'_>,
+    mode: XdpMode,
+    relay_endpoint: Option<SocketAddrV4>,
+    clients: Vec<Client>,
+    report: &mut Report,
+) -> bool {
+    // Without the relay's address, which is reported already, the program is not the right one.
+    let is_complete = host.config.relay.is_none() || relay_endpoint.is_some();
+    if !host.loads_program || !is_complete {
+        return true;
+    }
+    let Err(error) = fast_path::try_to_load(host.config, relay_endpoint, clients).await else {
+        return true;
+    };
+    let error = match error.downcast::<xdp::Error>() {
+        Ok(xdp::Error::Permission { .. }) => {
+            let text =
+                "not tried: this process may not load BPF programs; run `teredo check` as root";
+            report.note("fast path", text);
+            return true;
+        }
+        Ok(error) => {
+            if let xdp::Error::Refused(refusal) = &error {
+                refusal.log().clone_into(&mut report.verifier_log);
+            }
+            error.to_string()
+        }
+        Err(error) => format!("{error:#}"),
+    };
+    for attachment in &mut report.xdp {
+        attachment.mode = Mode::Off;
+        attachment.reason.clone_from(&error);
+    }
+    match mode {
+        XdpMode::Auto => report.degraded("fast path", format!("there is none: {error}")),
+        _ => report.trouble("fast path", error),
+    }
     false
 }
 

@@ -10,6 +10,7 @@ pub mod error;
 pub mod interface;
 mod pins;
 pub mod program;
+mod refusal;
 mod sys;
 mod table;
 
@@ -35,6 +36,7 @@ pub use interface::{Interface, Mode};
 use pins::Pins;
 pub use pins::remove_leftovers;
 pub use program::{Parameters, Program, Server};
+pub use refusal::Refusal;
 pub use table::size as peer_map_size;
 
 /// What the fast path is started with.
@@ -305,8 +307,9 @@ impl FastPath {
             return Ok(Held::Loose(link));
         };
         let path = pins.link(interface.index);
-        let link = FdLink::try_from(link).map_err(|error| Error::Kernel {
-            reason: format!("a link to `{}`: {error}", interface.name),
+        let link = FdLink::try_from(link).map_err(|error| Error::Unsupported {
+            action: format!("a link to `{}`", interface.name),
+            reason: error.to_string(),
         })?;
         match link.pin(&path) {
             Ok(link) => Ok(Held::Pinned(link.into())),
