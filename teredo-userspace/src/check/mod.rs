@@ -14,6 +14,7 @@ mod server;
 mod sunset;
 mod tun;
 mod user;
+mod vrf;
 mod xdp_features;
 
 use std::time::SystemTime;

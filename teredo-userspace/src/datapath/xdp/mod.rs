@@ -5,6 +5,7 @@
 //! stamps and the counters, and announces changes of routes and neighbours. Everything the program
 //! does not forward arrives through the kernel as if it were not there.
 
+mod bond;
 mod buckets;
 pub mod error;
 pub mod interface;
