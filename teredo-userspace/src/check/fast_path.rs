@@ -307,10 +307,11 @@ fn attachments(links: &[&Link], mode: Mode, reason: &str) -> Vec<Attachment> {
 fn native_obstacle(link: &Link, features: io::Result<XdpFeatures>) -> Option<String> {
     let name = &link.name;
     match features {
+        // Kernels before Linux 6.3 do not report features.
+        _ if link.kind == Some(InfoKind::Vlan) => Some(format!(
+            "{name} is a VLAN interface, and the kernel has no native XDP for those"
+        )),
         Ok(features) if !features.is_native() => Some(match link.kind {
-            Some(InfoKind::Vlan) => {
-                format!("{name} is a VLAN interface, and the kernel has no native XDP for those")
-            }
             Some(InfoKind::Veth) => format!(
                 "{name} has no native XDP now: a veth needs at least as many receive queues as its \
                  peer has transmit queues"
