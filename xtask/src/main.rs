@@ -8,6 +8,7 @@ mod run;
 mod setup;
 mod shell;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,8 @@ enum Command {
     Run(run::Arguments),
     /// Measures relay and server against Miredo's and what bare XDP does on this machine
     Bench(bench::Arguments),
+    /// Runs a command in a virtual machine with a kernel of Debian's
+    Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -76,5 +79,6 @@ fn execute(command: Command) -> Result<ExitCode> {
         }
         Command::Run(arguments) => run::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Vm(arguments) => vm::run(&arguments),
     }
 }
