@@ -9,6 +9,7 @@ mod setup;
 mod shell;
 mod specification;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -49,6 +50,8 @@ enum Command {
     Run(run::Arguments),
     /// Measures relay and server against Miredo's and what bare XDP does on this machine
     Bench(bench::Arguments),
+    /// Runs a command in a virtual machine with a kernel of Debian's
+    Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -80,5 +83,6 @@ fn execute(command: Command) -> Result<ExitCode> {
         }
         Command::Run(arguments) => run::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Vm(arguments) => vm::run(&arguments),
     }
 }

@@ -21,6 +21,21 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command to its end. What it prints is of interest only if it fails, as the error.
+pub fn run_quietly(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("{}: cannot be started", line(command)))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "{}: {}: {}",
+        command.get_program().to_string_lossy(),
+        output.status,
+        text.trim()
+    );
+    Ok(())
+}
+
 /// Becomes the command, so that Ctrl-C and the exit status are its own.
 pub fn become_command(command: &mut Command) -> Result<ExitCode> {
     let error = command.exec();
@@ -79,7 +94,8 @@ pub fn rustup_home() -> Result<PathBuf> {
     home("RUSTUP_HOME", ".rustup")
 }
 
-fn home(variable: &str, default: &str) -> Result<PathBuf> {
+/// A directory that a variable names, or else one below the home directory.
+pub fn home(variable: &str, default: &str) -> Result<PathBuf> {
     if let Some(path) = env::var_os(variable) {
         return Ok(path.into());
     }

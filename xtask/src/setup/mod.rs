@@ -6,6 +6,7 @@ mod toolchain;
 use std::process::ExitCode;
 
 use anyhow::Result;
+pub use packages::is_installed;
 
 /// Gets everything that is missing.
 pub fn ensure() -> Result<()> {
