@@ -15,7 +15,7 @@ pub fn run() -> Result<()> {
     ebpf()
 }
 
-/// The eBPF programs, compiled for this host: the compiler for its own target has no clippy.
+/// Checks the eBPF programs, compiled for this host: the compiler for the BPF target has no clippy.
 fn ebpf() -> Result<()> {
     let mut command = shell::cargo();
     command
@@ -29,7 +29,7 @@ fn ebpf() -> Result<()> {
         // Cargo would build everything again after each change of these settings.
         .arg("--target-dir")
         .arg(shell::target().join("ebpf-lint"))
-        // Without a standard library nobody can unwind.
+        // Without a standard library there is no unwinding.
         .args(["--config", "profile.dev.panic=\"abort\""])
         .args(["--", "--deny=warnings"]);
     shell::run(&mut command)
