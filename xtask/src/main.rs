@@ -49,7 +49,7 @@ enum Command {
     Run(run::Arguments),
     /// Measure relay, server and client against Miredo and the bare XDP redirect of this machine
     Bench(bench::Arguments),
-    /// Runs a command in a virtual machine with a kernel of Debian's
+    /// Run a command in a virtual machine with one of Debian's kernels, or try the daemon on each
     Vm(vm::Arguments),
 }
 
@@ -82,6 +82,9 @@ fn execute(command: Command) -> Result<ExitCode> {
         }
         Command::Run(arguments) => run::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
-        Command::Vm(arguments) => vm::run(&arguments),
+        Command::Vm(arguments) => {
+            setup::ensure_build()?;
+            vm::run(&arguments)
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! A virtual machine from its start to its end.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
@@ -255,7 +256,9 @@ fn pack(job: &Job<'_>, run: &Run) -> Result<()> {
         let (Some(parent), Some(name)) = (file.parent(), file.file_name()) else {
             bail!("vm: --with {}: not the whole file system", file.display());
         };
-        command.arg("--directory").arg(parent).arg("--").arg(name);
+        let mut added = OsString::from("--add-file=");
+        added.push(name);
+        command.arg("--directory").arg(parent).arg(added);
     }
     shell::run_quietly(&mut command)?;
     // A disk has whole sectors.

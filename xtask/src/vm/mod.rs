@@ -7,10 +7,12 @@ mod debian;
 mod initrd;
 mod kernel;
 mod machine;
+mod matrix;
 mod root;
 mod sources;
 mod stanza;
 mod supply;
+mod table;
 mod tools;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -28,6 +30,15 @@ pub struct Arguments {
     /// List the kernels
     #[arg(long, conflicts_with = "command")]
     list: bool,
+    /// Try the daemon on these kernels, or on all, and print a table
+    #[arg(long, value_name = "NAMES", num_args = 0.., value_delimiter = ',', conflicts_with = "command")]
+    kernels: Option<Vec<String>>,
+    /// With --kernels: put the table into docs/kernels.md
+    #[arg(long, requires = "kernels")]
+    write: bool,
+    /// End well, with a line that says so, where no kernels can be had
+    #[arg(long)]
+    if_available: bool,
     /// The kernel, by its suite
     #[arg(long, value_name = "NAME", default_value = "bookworm")]
     kernel: String,
@@ -54,10 +65,19 @@ pub struct Arguments {
     command: Vec<String>,
 }
 
-/// Runs a command in a machine, or lists the kernels.
+/// Runs a command in a machine, tries kernels, or lists them.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.if_available
+        && let Err(error) = Supply::new().and_then(|mut supply| supply.packages(&KERNELS[0]))
+    {
+        println!("vm: no kernels can be had here, so none is tried: {error:#}");
+        return Ok(ExitCode::SUCCESS);
+    }
     if arguments.list {
         return list();
+    }
+    if let Some(names) = &arguments.kernels {
+        return matrix::run(names, arguments.write);
     }
     let script = machine::script(&arguments.command)?;
     let kernel = Kernel::named(&arguments.kernel)?;
