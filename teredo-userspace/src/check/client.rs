@@ -6,11 +6,10 @@ use std::{
     time::Duration,
 };
 
+use teredo_proto::client::Server;
 use tokio::time::timeout;
 
 use super::{Host, Report, ipv4, tun};
-use teredo_proto::client::Server;
-
 use crate::{
     config::{
         self, Client, ServerHost,

@@ -13,14 +13,14 @@ use nix::{
     libc::O_NONBLOCK,
     unistd::{Uid, User},
 };
-use thiserror::Error;
-
-use super::{ClientId, Config, values::from_hexadecimal};
 use teredo_proto::{
     client::Credentials,
     server::Client,
     wire::authentication::{Algorithm, Key, MIN_SECRET},
 };
+use thiserror::Error;
+
+use super::{ClientId, Config, values::from_hexadecimal};
 
 /// The most octets of a secret.
 const MAX_SECRET: usize = 1_024;

@@ -7,12 +7,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use teredo_common::verdict::Direction;
-
-use super::{Path, Role, RoleState, Snapshot};
 use teredo_proto::{
     client::{Bubble, Client, DropReason, Nat, Offline, State, Test},
     shared::statistics::Unreachable,
 };
+
+use super::{Path, Role, RoleState, Snapshot};
 
 /// Every state of a client, as statistics name it.
 pub const STATES: [&str; 8] = [

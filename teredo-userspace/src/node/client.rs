@@ -26,6 +26,9 @@ use teredo_common::{
     time::Instant,
     wire::MTU,
 };
+use teredo_proto::client::{
+    self, Client, Credentials, Event, Extensions, Identity, Nat, Offline, Refresh, Transmit,
+};
 use tokio::{
     io::Interest,
     time::{Sleep, sleep},
@@ -36,10 +39,6 @@ use super::{
     port::Port,
     relay::{Losses, arm, tun_failure},
 };
-use teredo_proto::client::{
-    self, Client, Credentials, Event, Extensions, Identity, Nat, Offline, Refresh, Transmit,
-};
-
 use crate::{
     config::{self, RefreshInterval},
     datapath::{

@@ -13,6 +13,11 @@ use teredo_common::{
     time::Instant,
     wire::IPV6_HEADER,
 };
+use teredo_proto::{
+    dual::{Entry, Role},
+    relay::{self, Relay, Transmit},
+    wire::ipv6::Header,
+};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     time::{Sleep, sleep},
@@ -24,12 +29,6 @@ use super::{
     port::{Port, register},
     server::ServerRole,
 };
-use teredo_proto::{
-    dual::{Entry, Role},
-    relay::{self, Relay, Transmit},
-    wire::ipv6::Header,
-};
-
 use crate::{
     config,
     datapath::{

@@ -17,6 +17,7 @@ use teredo_common::{
     time::Instant,
     wire::MTU,
 };
+use teredo_proto::server::{Event, Server, ServerAddress};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
@@ -24,8 +25,6 @@ use super::{
     port::{Port, register},
     relay::tun_failure,
 };
-use teredo_proto::server::{Event, Server, ServerAddress};
-
 use crate::{
     config,
     datapath::{

@@ -12,6 +12,11 @@ use teredo_common::{
     limiter::{Limits, Rate},
     maps::Settings,
 };
+use teredo_proto::{
+    dual::Entry,
+    relay,
+    server::{self, Client, Server},
+};
 
 use super::{
     Node,
@@ -22,12 +27,6 @@ use super::{
     relay::RelayRole,
     server::{ServerRole, Socket},
 };
-use teredo_proto::{
-    dual::Entry,
-    relay,
-    server::{self, Client, Server},
-};
-
 use crate::{
     api::Handle,
     config::{self, Config, Ipv4Choice, secrets::Secrets},

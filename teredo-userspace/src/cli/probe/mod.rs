@@ -12,13 +12,12 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use rand::{TryRng as _, rngs::SysRng};
 use teredo_common::{address::Endpoint, time::Instant};
-
-use super::output::{print, print_json};
 use teredo_proto::{
     client::Server,
     probe::{Findings, Lifetime, LifetimeProbe, NatProbe},
 };
 
+use super::output::{print, print_json};
 use crate::config::{ServerHost, ServerName};
 use report::Report;
 use sockets::Sockets;
