@@ -109,7 +109,7 @@ fn server() -> Server {
         retired: vec![],
         prefix: "2001:db8:1:2::/64".parse().ok(),
     }];
-    Server::new(config, Buckets::new(), Instant::ZERO)
+    Server::new(config, Buckets::new())
 }
 
 #[test]

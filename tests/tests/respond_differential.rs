@@ -60,7 +60,7 @@ impl Pair {
         })?;
         Ok(Self {
             fixture,
-            server: Server::new(config, Buckets::new(), now()),
+            server: Server::new(config, Buckets::new()),
             random: StdRng::seed_from_u64(seed),
             verdicts: BTreeMap::new(),
         })

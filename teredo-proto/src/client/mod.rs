@@ -155,17 +155,6 @@ pub struct Identity {
     pub tunnel: bool,
 }
 
-/// Why the client wants to be woken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// To ask the server.
-    Server,
-    /// To repeat a bubble or a test, or to give up on a peer.
-    Peer,
-    /// To tell the link of this client.
-    Discovery,
-}
-
 /// What is known about one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerInfo {
@@ -199,7 +188,7 @@ impl Client {
     /// A client that is stopped. `seed` comes from the operating system's random number generator:
     /// nonces, ports and flags are as secret as it is (L-16).
     #[must_use]
-    pub fn new(config: Config, seed: [u8; 32], _now: Instant) -> Self {
+    pub fn new(config: Config, seed: [u8; 32]) -> Self {
         let mut random = StdRng::from_seed(seed);
         let exchange = Exchange::new(&config, &mut random);
         let shared = Shared {
@@ -260,7 +249,7 @@ impl Client {
     /// A port that was asked for with [`Transmit::OpenPort`] could not be opened.
     pub fn port_failed(&mut self, now: Instant, port: u16) {
         self.qualification.port_failed(&mut self.shared, now, port);
-        self.exchange.port_failed(&mut self.shared, now, port);
+        self.exchange.port_failed(port);
     }
 
     /// Takes the payload of a UDP datagram that arrived at the local port `to`, whole and with its
@@ -396,12 +385,11 @@ impl Client {
         self.exchange.handle_timeout(&mut self.shared, now);
     }
 
-    /// When to call [`Client::handle_timeout`], and why. Earlier does no harm.
-    pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
+    /// When to call [`Client::handle_timeout`], or `None` if nothing is due. Earlier does no harm.
+    pub fn poll_timeout(&self) -> Option<Instant> {
         let server = self.qualification.poll_timeout();
         let exchange = self.exchange.poll_timeout();
-        let deadlines = [server, exchange].into_iter().flatten();
-        deadlines.min_by_key(|&(deadline, _)| deadline)
+        [server, exchange].into_iter().flatten().min()
     }
 
     /// The next thing to do.

@@ -33,10 +33,10 @@ impl World {
         let mut config = server::Config::new(addresses.primary, addresses.secondary);
         config.ipv4_scope = scope;
         let now = Instant::ZERO + Duration::from_secs(1000);
-        let server = server::Server::new(config, Buckets::new(), now);
+        let server = server::Server::new(config, Buckets::new());
         let mut config = Config::new(vec![addresses], PORT);
         config.ipv4_scope = scope;
-        let mut client = Client::new(config, [5; 32], now);
+        let mut client = Client::new(config, [5; 32]);
         let address = own.parse().unwrap();
         let network = Network {
             source: Some(address),

@@ -88,15 +88,6 @@ pub enum Event {
     },
 }
 
-/// Why the relay wants to be woken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// To repeat a bubble or to give up on a peer.
-    Bubble,
-    /// To look whether a peer is still there.
-    Peer,
-}
-
 /// What is known about one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerInfo {
@@ -145,7 +136,7 @@ pub struct Relay {
 impl Relay {
     /// A relay without peers. `seed` comes from the operating system's random number generator:
     /// the cookies and hash tables are as secret as it is (L-16).
-    pub fn new(mut config: Config, seed: [u8; 32], _now: Instant) -> Self {
+    pub fn new(mut config: Config, seed: [u8; 32]) -> Self {
         let mut random = StdRng::from_seed(seed);
         let mut cookie_key = [0; 16];
         random.fill_bytes(&mut cookie_key);
@@ -253,20 +244,9 @@ impl Relay {
         self.events.pop_front()
     }
 
-    /// When to call [`Relay::handle_timeout`], and why. Earlier does no harm.
-    pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
-        let (deadline, index) = self.peers.deadline()?;
-        let is_bubble = self
-            .peers
-            .at(index)
-            .and_then(|peer| peer.pending.as_ref())
-            .is_some_and(|pending| pending.procedure.is_some());
-        let reason = if is_bubble {
-            Reason::Bubble
-        } else {
-            Reason::Peer
-        };
-        Some((deadline, reason))
+    /// When to call [`Relay::handle_timeout`], or `None` if nothing is due. Earlier does no harm.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.peers.deadline().map(|(deadline, _)| deadline)
     }
 
     /// All peers, in no particular order.

@@ -136,7 +136,7 @@ pub struct Server {
 
 impl Server {
     /// A server that knows of nobody.
-    pub fn new(mut config: Config, buckets: Buckets, _now: Instant) -> Self {
+    pub fn new(mut config: Config, buckets: Buckets) -> Self {
         let link_local = server_link_local(config.primary, config.port).octets();
         let advertisement = advertisement(&config);
         let clients = std::mem::take(&mut config.clients);

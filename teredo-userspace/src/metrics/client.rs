@@ -137,7 +137,6 @@ const fn nat_name(nat: Nat) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use teredo_common::time::Instant;
 
     use super::*;
     use teredo_proto::client::{Config, Server};
@@ -145,7 +144,7 @@ mod tests {
     #[test]
     fn the_clients_numbers_are_all_there() {
         let servers = vec![Server::new([9, 0, 0, 1].into())];
-        let client = Client::new(Config::new(servers, 4096), [0; 32], Instant::ZERO);
+        let client = Client::new(Config::new(servers, 4096), [0; 32]);
         let status = ClientStatus::of(&client, 4096, Duration::from_secs(30));
         assert_eq!(status.state, "stopped");
         assert_eq!(status.server, Some("9.0.0.1:3544".parse().unwrap()));

@@ -139,7 +139,7 @@ impl ClientRole {
         };
         let network = config::network(prefix);
         Ok(Self {
-            client: Client::new(protocol, seed, clock::now()),
+            client: Client::new(protocol, seed),
             losses: Losses::default(),
             prefix,
             number,
@@ -200,7 +200,7 @@ impl ClientRole {
 
     /// Waits for something to do. Cancelling loses nothing.
     pub async fn input(&mut self) -> Result<Input> {
-        let deadline = self.client.poll_timeout().map(|(deadline, _)| deadline);
+        let deadline = self.client.poll_timeout();
         if deadline != self.armed {
             self.armed = deadline;
             arm(self.timer.as_mut(), deadline);

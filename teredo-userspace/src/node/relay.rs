@@ -90,7 +90,7 @@ impl RelayRole {
         entry: Option<Entry>,
     ) -> Result<Self> {
         let prefix = protocol.prefix;
-        let relay = Relay::new(protocol, seed, clock::now());
+        let relay = Relay::new(protocol, seed);
         let tun = Tun::open(&config.tun)?;
         Ok(Self {
             relay,
@@ -135,7 +135,7 @@ impl RelayRole {
 
     /// Waits for something to do. Cancelling loses nothing.
     pub async fn input(&mut self) -> Result<Input> {
-        let deadline = self.relay.poll_timeout().map(|(deadline, _)| deadline);
+        let deadline = self.relay.poll_timeout();
         if deadline != self.armed {
             self.armed = deadline;
             arm(self.timer.as_mut(), deadline);

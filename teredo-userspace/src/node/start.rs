@@ -165,7 +165,7 @@ impl Node {
                 .iter()
                 .filter_map(|client| client.prefix)
                 .collect();
-            let server = Server::new(protocol, self.fast_path.buckets()?, clock::now());
+            let server = Server::new(protocol, self.fast_path.buckets()?);
             let prefix = config.node.prefix;
             let role = ServerRole::new(section, prefix, server, sockets, routed)?;
             self.server.insert(role).bring_up(&self.routes).await?;

@@ -40,7 +40,7 @@ impl Paths {
         config.own_ipv4 = vec!["5.6.7.9".parse()?];
         config.peer_lifetime = Duration::from_nanos(setup.peer_lifetime);
         let mut paths = Self {
-            relay: Relay::new(config, [7; 32], fixture::now()),
+            relay: Relay::new(config, [7; 32]),
             fixture,
             known: frames::known(),
             seen: HashMap::new(),

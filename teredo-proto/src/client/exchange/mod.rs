@@ -26,7 +26,7 @@ use teredo_common::{
     time::Instant,
 };
 
-use super::{Config, Identity, PeerInfo, Reason, Statistics, shared::Shared};
+use super::{Config, Identity, PeerInfo, Statistics, shared::Shared};
 use crate::shared::{
     keyed::Keyed,
     peers::{PeerIndex, Peers},
@@ -135,7 +135,7 @@ impl Exchange {
     }
 
     /// A port that was asked for with [`super::Transmit::OpenPort`] could not be opened.
-    pub fn port_failed(&mut self, _shared: &mut Shared, _now: Instant, port: u16) {
+    pub fn port_failed(&mut self, port: u16) {
         self.random_port_failed(port);
     }
 
@@ -148,11 +148,9 @@ impl Exchange {
     }
 
     /// When [`Exchange::handle_timeout`] is due next.
-    pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
-        let peers = self.peers.deadline().map(|(at, _)| (at, Reason::Peer));
-        let discovery = self.discovery.next.map(|at| (at, Reason::Discovery));
-        let deadlines = [peers, discovery].into_iter().flatten();
-        deadlines.min_by_key(|&(deadline, _)| deadline)
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let peers = self.peers.deadline().map(|(deadline, _)| deadline);
+        [peers, self.discovery.next].into_iter().flatten().min()
     }
 
     /// All peers, in no particular order.

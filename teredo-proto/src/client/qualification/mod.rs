@@ -15,9 +15,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use teredo_common::{address::Endpoint, time::Instant};
 
-use super::{
-    Identity, Nat, Offline, Reason, Server, State, shared::Shared, statistics::DropReason,
-};
+use super::{Identity, Nat, Offline, Server, State, shared::Shared, statistics::DropReason};
 use crate::wire::encapsulation::Encapsulation;
 use address::Addresses;
 use inquiry::Inquiry;
@@ -266,7 +264,7 @@ impl Qualification {
         }
     }
 
-    pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
+    pub fn poll_timeout(&self) -> Option<Instant> {
         let own = match &self.phase {
             Phase::Due(at) | Phase::Idle(at) => Some(*at),
             Phase::Starting(inquiry) | Phase::Second(inquiry, _) | Phase::Maintenance(inquiry) => {
@@ -275,7 +273,6 @@ impl Qualification {
             Phase::Offline(_, at) => *at,
             Phase::Stopped => None,
         };
-        let deadlines = [own, self.interval.deadline()].into_iter().flatten();
-        deadlines.min().map(|deadline| (deadline, Reason::Server))
+        [own, self.interval.deadline()].into_iter().flatten().min()
     }
 }

@@ -184,7 +184,7 @@ impl World {
             nat,
             now,
             sockets: ports.map(|port| endpoint(address, port)).collect(),
-            server: server::Server::new(config, Buckets::new(), now),
+            server: server::Server::new(config, Buckets::new()),
             is_lost: |_, _| false,
             is_up: |_| true,
             sent: Vec::new(),

@@ -100,7 +100,7 @@ impl World {
         change(&mut config);
         let now = Instant::from_nanos(1_000_000_000_000);
         Self {
-            relay: Relay::new(config, [42; 32], now),
+            relay: Relay::new(config, [42; 32]),
             now,
             sent: Vec::new(),
             own_packets: Vec::new(),
@@ -138,7 +138,7 @@ impl World {
     /// Lets time pass, waking the relay whenever it wants to.
     pub fn pass(&mut self, duration: Duration) {
         let end = self.now + duration;
-        while let Some((deadline, _)) = self.relay.poll_timeout().filter(|one| one.0 <= end) {
+        while let Some(deadline) = self.relay.poll_timeout().filter(|&at| at <= end) {
             self.now = self.now.max(deadline);
             self.relay.handle_timeout(self.now);
             self.drain();

@@ -37,7 +37,7 @@ impl Dual {
         config.own_ipv4 = vec![own().ip()];
         let prefixes = vec![config.prefix];
         Self {
-            relay: Relay::new(config, [42; 32], world.now),
+            relay: Relay::new(config, [42; 32]),
             entry: Entry::new(own().ip(), PORT, prefixes),
             world,
         }

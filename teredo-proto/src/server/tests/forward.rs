@@ -309,7 +309,7 @@ fn s25_only_with_a_way_to_native_ipv6() {
 fn s25_not_until_the_node_says_so() {
     let config = Config::new(PRIMARY.parse().unwrap(), SECONDARY.parse().unwrap());
     let now = Instant::from_nanos(1);
-    let mut server = Server::new(config, Buckets::new(), now);
+    let mut server = Server::new(config, Buckets::new());
     let test = echo(&teredo(CLIENT), &address(HOST));
     let mut output = Vec::new();
     let sent = server.handle_datagram(now, Primary, endpoint(CLIENT), &test, &mut output);

@@ -168,7 +168,7 @@ impl World {
         config.limits.total = unlimited;
         change(&mut config);
         let now = Instant::from_nanos(1_000_000_000_000);
-        let mut server = Server::new(config, Buckets::new(), now);
+        let mut server = Server::new(config, Buckets::new());
         server.may_send_native(true);
         Self {
             server,

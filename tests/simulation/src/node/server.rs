@@ -20,9 +20,9 @@ pub struct ServerNode {
 impl ServerNode {
     /// A server that has a route for the service prefix.
     #[must_use]
-    pub fn new(config: Config, now: Instant) -> Self {
+    pub fn new(config: Config) -> Self {
         let (addresses, port) = ([config.primary, config.secondary], config.port);
-        let mut server = Server::new(config, buckets(), now);
+        let mut server = Server::new(config, buckets());
         server.may_send_native(true);
         Self {
             server,

@@ -263,7 +263,7 @@ impl World {
     /// Lets time pass, waking the exchange whenever it wants to.
     pub fn pass(&mut self, duration: Duration) {
         let end = self.now + duration;
-        while let Some((deadline, _)) = self.exchange.poll_timeout().filter(|one| one.0 <= end) {
+        while let Some(deadline) = self.exchange.poll_timeout().filter(|&at| at <= end) {
             self.now = self.now.max(deadline);
             self.exchange.handle_timeout(&mut self.shared, self.now);
             self.drain();

@@ -54,7 +54,7 @@ fn off_line_for_100_seconds_doubling_to_900() {
     for _ in 0..6 {
         world.offline(Offline::NoAnswer);
         let from = world.now;
-        assert_eq!(world.client.poll_timeout().unwrap().0, {
+        assert_eq!(world.client.poll_timeout().unwrap(), {
             world.run_until(State::Starting);
             world.now
         });

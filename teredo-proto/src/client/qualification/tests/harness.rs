@@ -135,10 +135,10 @@ impl World {
             config.limits.total = unlimited;
             change_server(&mut config);
             let buckets = server::Buckets::new();
-            servers.push((one, server::Server::new(config, buckets, now)));
+            servers.push((one, server::Server::new(config, buckets)));
         }
         Self {
-            client: Client::new(config, [7; 32], now),
+            client: Client::new(config, [7; 32]),
             servers,
             nat: Nat::new(kind),
             now,
@@ -190,7 +190,7 @@ impl World {
 
     /// Lets the next thing happen that is due until `end`.
     fn step(&mut self, end: Instant) -> bool {
-        let timeout = self.client.poll_timeout().map(|(at, _)| at.max(self.now));
+        let timeout = self.client.poll_timeout().map(|at| at.max(self.now));
         let hop = self.hops.iter().map(|(at, _)| *at).min();
         let Some(next) = [timeout, hop].into_iter().flatten().min() else {
             return false;

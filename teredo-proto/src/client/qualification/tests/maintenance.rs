@@ -163,7 +163,7 @@ fn c45_behind_a_cone_nat_the_other_address_answers() {
 fn dec14_only_a_valid_advertisement_puts_maintenance_off() {
     let mut world = fixed(Kind::Restricted);
     world.qualified();
-    let due = world.client.poll_timeout().unwrap().0;
+    let due = world.client.poll_timeout().unwrap();
     let server = Server::new(PRIMARY).primary();
     let forged = advertisement(&world.sent[0].payload, MAPPED);
     let bubble = crate::wire::bubble::build(&[0x20; 16], &[0x21; 16]).to_vec();
@@ -173,7 +173,7 @@ fn dec14_only_a_valid_advertisement_puts_maintenance_off() {
         world
             .client
             .handle_datagram(world.now, PORT, server, 0, &mut payload);
-        assert_eq!(world.client.poll_timeout().unwrap().0, due);
+        assert_eq!(world.client.poll_timeout().unwrap(), due);
     }
     assert_eq!(world.dropped(DropReason::AdvertisementNonce), 1);
 }
