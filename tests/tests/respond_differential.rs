@@ -18,7 +18,7 @@ use teredo_lab::{
     packet::{IP, datagram, endpoint, ethernet, fix_header_checksum, ipv6},
 };
 use teredo_proto::{
-    server::{Buckets, Client, Config, Output, Server, ServerAddress},
+    server::{Buckets, Client, Config, Server, ServerAddress, Transmit},
     wire::authentication::{Algorithm, Key},
 };
 
@@ -87,10 +87,7 @@ impl Pair {
             frame.extend([0xee; 9]);
         }
         let outcome = self.fixture.run(Port::Wan, &frame)?;
-        let mut expected = Vec::new();
-        let output = self
-            .server
-            .handle_datagram(now(), to, from, payload, &mut expected);
+        let output = self.server.handle_datagram(now(), to, from, payload);
         let verdict = outcome.verdict;
         *self.verdicts.entry(verdict.reason()).or_default() += 1;
         let case =
@@ -99,7 +96,7 @@ impl Pair {
             Action::Pass => ensure!(outcome.frame == frame, "touched: {}", case()),
             Action::Drop => ensure!(output.is_none(), "{}", case()),
             Action::Forward => {
-                let Some(Output::Datagram { from, to }) = output else {
+                let Some(Transmit::Datagram { from, to, payload }) = output else {
                     anyhow::bail!("{}", case());
                 };
                 let from = match from {
@@ -109,7 +106,7 @@ impl Pair {
                 let from = Endpoint::new(from.into(), PORT);
                 let identification = [outcome.frame[IP + 4], outcome.frame[IP + 5]];
                 let identification = u16::from_be_bytes(identification);
-                let expected = datagram(from, to, identification, &expected);
+                let expected = datagram(from, to, identification, payload);
                 ensure!(outcome.frame[IP..] == expected, "{}", case());
             }
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 
 use super::*;
 use crate::{
-    server::{self, Buckets, Output, ServerAddress},
+    server::{self, Buckets, ServerAddress},
     wire::{bubble, icmpv6},
 };
 use teredo_common::{
@@ -76,13 +76,11 @@ impl World {
             true => ServerAddress::Primary,
             false => ServerAddress::Secondary,
         };
-        let mut answer = Vec::new();
         let (now, mapped) = (self.now, self.mapped);
-        let sent = self
-            .server
-            .handle_datagram(now, asked, mapped, payload, &mut answer);
-        match sent {
-            Some(Output::Datagram { from, .. }) if from == asked => Some((*to, answer)),
+        match self.server.handle_datagram(now, asked, mapped, payload) {
+            Some(server::Transmit::Datagram { from, payload, .. }) if from == asked => {
+                Some((*to, payload.to_vec()))
+            }
             _ => None,
         }
     }

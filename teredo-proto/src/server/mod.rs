@@ -18,7 +18,7 @@ mod tunnel;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
+use std::{collections::VecDeque, mem, net::Ipv4Addr, time::Duration};
 
 use ipnet::Ipv4Net;
 use teredo_common::{
@@ -41,6 +41,8 @@ use tunnel::Tunnel;
 pub const DRAIN: Duration = Duration::from_secs(60);
 /// Events that wait for somebody to take them.
 const MAX_EVENTS: usize = 64;
+/// Octets that nearly every packet finds room in.
+const ROOM: usize = 1500;
 
 /// One of the server's two addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,19 +64,30 @@ impl ServerAddress {
     }
 }
 
-/// Where what the server wrote is to go.
+/// The packet that leaves because of one that was handled. It lives in the server's buffer until
+/// the next is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// A UDP payload, with outer DF and ECN clear (W-06).
+pub enum Transmit<'s> {
+    /// A UDP payload, to be sent with outer DF and ECN clear (W-06).
     Datagram {
         /// The address that it leaves from, at the server's port.
         from: ServerAddress,
-        /// Where to.
+        /// Destination endpoint.
         to: Endpoint,
+        /// UDP payload.
+        payload: &'s [u8],
     },
     /// An IPv6 packet of a client, for native IPv6. Its hop limit is decremented already.
-    Native,
+    Native(&'s [u8]),
     /// An IPv6 packet of the tunnel service, for the kernel to route.
+    Tunnel(&'s [u8]),
+}
+
+/// How a packet leaves.
+#[derive(Clone, Copy, Debug)]
+enum Route {
+    Datagram { from: ServerAddress, to: Endpoint },
+    Native,
     Tunnel,
 }
 
@@ -128,10 +141,12 @@ pub struct Server {
     tunnel: Tunnel,
     limits: Limits,
     buckets: Buckets,
-    may_send_native: bool,
+    native_reachable: bool,
     draining: Option<Instant>,
     events: VecDeque<Event>,
     statistics: Statistics,
+    /// The packet that leaves; kept for the room that it has.
+    output: Vec<u8>,
 }
 
 impl Server {
@@ -139,7 +154,7 @@ impl Server {
     pub fn new(mut config: Config, buckets: Buckets) -> Self {
         let link_local = server_link_local(config.primary, config.port).octets();
         let advertisement = advertisement(&config);
-        let clients = std::mem::take(&mut config.clients);
+        let clients = mem::take(&mut config.clients);
         let clients = Clients::new(clients, config.require_authentication);
         let own_ipv4 = config.own_ipv4.clone();
         let mut server = Self {
@@ -153,10 +168,11 @@ impl Server {
             clients,
             limits: config.limits,
             buckets,
-            may_send_native: false,
+            native_reachable: false,
             draining: None,
             events: VecDeque::new(),
             statistics: Statistics::default(),
+            output: Vec::with_capacity(ROOM),
             config,
         };
         server.set_own_addresses(&own_ipv4);
@@ -172,10 +188,10 @@ impl Server {
         self.own_ipv4.set(ipv4, addresses.into_iter().chain(relay));
     }
 
-    /// Whether packets of clients may leave for native IPv6: this host advertises the service
-    /// prefix or has a route for it (S-25). Until told, the server takes it that they may not.
-    pub fn may_send_native(&mut self, may: bool) {
-        self.may_send_native = may;
+    /// Sets whether packets of clients may leave for native IPv6: whether this host advertises the
+    /// service prefix or has a route for it (S-25). They may not until this is called.
+    pub fn set_native_reachable(&mut self, reachable: bool) {
+        self.native_reachable = reachable;
     }
 
     /// Answers no more solicitations from now on, and after [`DRAIN`] does nothing any more (S-27).
@@ -236,16 +252,30 @@ impl Server {
         self.buckets.take(self.limits, source.address, now)
     }
 
-    /// Counts how a packet ended.
-    fn count(
+    /// Returns the buffer, empty, for [`Server::finish`] to take back.
+    fn room(&mut self) -> Vec<u8> {
+        let mut output = mem::take(&mut self.output);
+        output.clear();
+        output
+    }
+
+    /// Counts what became of a packet and returns the one that leaves because of it, which `output`
+    /// holds.
+    fn finish(
         &mut self,
-        outcome: Result<(Service, Output), DropReason>,
-        octets: usize,
-    ) -> Option<Output> {
+        output: Vec<u8>,
+        outcome: Result<(Service, Route), DropReason>,
+    ) -> Option<Transmit<'_>> {
+        self.output = output;
         match outcome {
-            Ok((service, output)) => {
-                self.statistics.count_service(service, octets);
-                Some(output)
+            Ok((service, route)) => {
+                self.statistics.count_service(service, self.output.len());
+                let payload = &self.output[..];
+                Some(match route {
+                    Route::Datagram { from, to } => Transmit::Datagram { from, to, payload },
+                    Route::Native => Transmit::Native(payload),
+                    Route::Tunnel => Transmit::Tunnel(payload),
+                })
             }
             Err(reason) => {
                 self.statistics.count_drop(reason);

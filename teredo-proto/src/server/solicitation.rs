@@ -3,7 +3,7 @@
 use teredo_common::{address::CONE_FLAG, scope::is_link_local, time::Instant, wire::ALL_ROUTERS};
 
 use super::{
-    Output, Server, ServerAddress,
+    Route, Server, ServerAddress,
     authentication::{self, Identity},
     reception::Packet,
     statistics::{DropReason, Service},
@@ -27,7 +27,7 @@ impl Server {
         packet: &Packet<'_>,
         header: Option<Authentication<'_>>,
         output: &mut Vec<u8>,
-    ) -> Result<(Service, Output), DropReason> {
+    ) -> Result<(Service, Route), DropReason> {
         if !is_link_local(&packet.source) || packet.destination != ALL_ROUTERS {
             return Err(DropReason::SolicitationAddress);
         }
@@ -49,7 +49,7 @@ impl Server {
             to
         };
         let to = packet.from;
-        Ok((service, Output::Datagram { from, to }))
+        Ok((service, Route::Datagram { from, to }))
     }
 
     /// Authentication header if there was one (S-19, A-03), origin indication, advertisement.

@@ -137,9 +137,9 @@ const fn nat_name(nat: Nat) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use teredo_proto::client::{Config, Server};
 
     use super::*;
-    use teredo_proto::client::{Config, Server};
 
     #[test]
     fn the_clients_numbers_are_all_there() {

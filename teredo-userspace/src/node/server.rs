@@ -110,7 +110,7 @@ impl ServerRole {
             answers.open_native()?;
         }
         if !routed.is_empty() {
-            answers.tun = Some(register(Tun::open(&config.tun)?)?);
+            answers.exits.tun = Some(register(Tun::open(&config.tun)?)?);
         }
         Ok(Self {
             prefix,
@@ -136,7 +136,7 @@ impl ServerRole {
 
     /// What the kernel did not take.
     pub fn losses(&self) -> Losses {
-        self.answers.losses
+        self.answers.exits.losses
     }
 
     /// Datagrams that came faster than they were taken.
@@ -146,7 +146,7 @@ impl ServerRole {
 
     /// The TUN interface of the tunnel service.
     pub fn tun(&self) -> Option<&Tun> {
-        self.answers.tun.as_ref().map(AsyncFd::get_ref)
+        self.answers.exits.tun.as_ref().map(AsyncFd::get_ref)
     }
 
     /// Makes the TUN interface ready, and has the kernel route the clients' prefixes into it.
@@ -174,7 +174,7 @@ impl ServerRole {
                 received.with_context(|| failure(self.addresses[1]))?;
                 Ok(Input::Datagrams(ServerAddress::Secondary))
             }
-            read = read(self.answers.tun.as_ref(), &mut self.packets) => {
+            read = read(self.answers.exits.tun.as_ref(), &mut self.packets) => {
                 read?;
                 Ok(Input::Packets)
             }
@@ -197,7 +197,7 @@ impl ServerRole {
                 }
             }
         }
-        self.answers.flush();
+        self.answers.exits.flush();
         self.tell();
     }
 
@@ -215,7 +215,7 @@ impl ServerRole {
 
     /// Sends what waits to be sent together.
     pub fn flush(&mut self) {
-        self.answers.flush();
+        self.answers.exits.flush();
         self.tell();
     }
 
@@ -250,7 +250,7 @@ impl ServerRole {
     /// S-25: connectivity tests leave only if there is a way back for their answers.
     fn look_for_routes(&mut self) -> Result<()> {
         let has_route = native::has_route(self.prefix).context("cannot look for routes")?;
-        if self.answers.may_send_native(has_route) {
+        if self.answers.set_native_reachable(has_route) {
             let prefix = self.prefix;
             if has_route {
                 tracing::info!("there is a route for {prefix}: connectivity tests are forwarded");

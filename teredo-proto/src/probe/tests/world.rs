@@ -7,7 +7,7 @@ use teredo_common::{address::Endpoint, time::Instant};
 use crate::{
     client,
     probe::{Findings, Measurement, NatProbe, Transmit},
-    server::{self, Buckets, Output, ServerAddress},
+    server::{self, Buckets, ServerAddress},
 };
 
 pub const PRIMARY: &str = "1.2.3.4";
@@ -270,18 +270,16 @@ impl World {
     }
 
     fn ask_server(&mut self, to: ServerAddress, from: Endpoint, payload: &[u8]) {
-        let mut output = Vec::new();
-        let sent = self
-            .server
-            .handle_datagram(self.now, to, from, payload, &mut output);
-        if let Some(Output::Datagram { from, to }) = sent
+        let sent = self.server.handle_datagram(self.now, to, from, payload);
+        if let Some(server::Transmit::Datagram { from, to, payload }) = sent
             && (self.is_up)(from)
         {
             let from = match from {
                 ServerAddress::Primary => PRIMARY,
                 ServerAddress::Secondary => SECONDARY,
             };
-            self.fly(DELAY, endpoint(from, 3544), to, output);
+            let payload = payload.to_vec();
+            self.fly(DELAY, endpoint(from, 3544), to, payload);
         }
     }
 }

@@ -11,7 +11,9 @@ use teredo_common::{
 };
 
 use crate::{
-    server::{Buckets, Client, Config, DropReason, Event, Output, Server, ServerAddress, Service},
+    server::{
+        Buckets, Client, Config, DropReason, Event, Server, ServerAddress, Service, Transmit,
+    },
     wire::{
         authentication::{Algorithm, Key},
         bubble, ipv6,
@@ -140,8 +142,24 @@ pub fn client(id: &str, key: Key) -> Client {
     }
 }
 
+/// How a packet left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    Datagram { from: ServerAddress, to: Endpoint },
+    Native,
+    Tunnel,
+}
+
 /// What left because of a packet.
 pub type Sent = Option<(Output, Vec<u8>)>;
+
+fn sent(transmit: Option<Transmit<'_>>) -> Sent {
+    transmit.map(|transmit| match transmit {
+        Transmit::Datagram { from, to, payload } => (Output::Datagram { from, to }, payload.into()),
+        Transmit::Native(packet) => (Output::Native, packet.into()),
+        Transmit::Tunnel(packet) => (Output::Tunnel, packet.into()),
+    })
+}
 
 pub fn datagram(from: ServerAddress, to: &str, payload: impl Into<Vec<u8>>) -> Sent {
     let to = endpoint(to);
@@ -151,7 +169,6 @@ pub fn datagram(from: ServerAddress, to: &str, payload: impl Into<Vec<u8>>) -> S
 pub struct World {
     pub server: Server,
     pub now: Instant,
-    output: Vec<u8>,
 }
 
 impl World {
@@ -169,13 +186,8 @@ impl World {
         change(&mut config);
         let now = Instant::from_nanos(1_000_000_000_000);
         let mut server = Server::new(config, Buckets::new());
-        server.may_send_native(true);
-        Self {
-            server,
-            now,
-            // What an earlier packet left there does not matter.
-            output: vec![0xee; 300],
-        }
+        server.set_native_reachable(true);
+        Self { server, now }
     }
 
     /// A datagram arrives at one of the addresses.
@@ -184,12 +196,7 @@ impl World {
     }
 
     pub fn arrives_from(&mut self, to: ServerAddress, from: Endpoint, payload: &[u8]) -> Sent {
-        let output = &mut self.output;
-        let sent = self
-            .server
-            .handle_datagram(self.now, to, from, payload, output);
-        assert!(sent.is_some() || self.output.is_empty());
-        sent.map(|output| (output, self.output.clone()))
+        sent(self.server.handle_datagram(self.now, to, from, payload))
     }
 
     /// A datagram arrives at the primary address.
@@ -199,20 +206,13 @@ impl World {
 
     /// A packet comes from the kernel for the tunnel service.
     pub fn routed(&mut self, packet: &[u8]) -> Sent {
-        let sent = self.server.handle_ipv6(self.now, packet, &mut self.output);
-        assert!(sent.is_some() || self.output.is_empty());
-        sent.map(|output| (output, self.output.clone()))
+        sent(self.server.handle_ipv6(self.now, packet))
     }
 
     /// The relay in the same process hands a bubble over.
     pub fn relay_sends(&mut self, bubble: &[u8]) -> Sent {
         let relay = endpoint(RELAY);
-        let output = &mut self.output;
-        let sent = self
-            .server
-            .forward_for_relay(self.now, relay, bubble, output);
-        assert!(sent.is_some() || self.output.is_empty());
-        sent.map(|output| (output, self.output.clone()))
+        sent(self.server.handle_relay_bubble(self.now, relay, bubble))
     }
 
     /// A datagram arrives at the primary address, and is dropped for this reason alone; the server

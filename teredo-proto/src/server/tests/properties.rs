@@ -9,7 +9,7 @@ use teredo_common::{
 
 use super::harness::*;
 use crate::{
-    server::{Client, DropReason, Output, Server, ServerAddress, Service},
+    server::{Client, DropReason, Server, ServerAddress, Service},
     wire::{authentication::Algorithm, encapsulation, ipv6::Header},
 };
 

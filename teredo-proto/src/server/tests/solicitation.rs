@@ -4,7 +4,7 @@ use teredo_common::address::{ServicePrefix, server_link_local};
 
 use super::harness::*;
 use crate::{
-    server::{DropReason, Output, ServerAddress, Service},
+    server::{DropReason, ServerAddress, Service},
     wire::{encapsulation, octets},
 };
 

@@ -9,7 +9,7 @@ use teredo_common::{
 
 use super::harness::*;
 use crate::{
-    server::{Binding, Client, Config, DRAIN, DropReason, Event, Output, Service},
+    server::{Binding, Client, Config, DRAIN, DropReason, Event, Service},
     wire::{
         authentication::{Algorithm, Key},
         encapsulation, octets,

@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, sync::atomic::AtomicU64};
 
 use teredo_common::{address::Endpoint, limiter::BUCKETS, time::Instant};
-use teredo_proto::server::{self, Buckets, Config, Server, ServerAddress};
+use teredo_proto::server::{Buckets, Config, Server, ServerAddress, Transmit};
 
 use super::Output;
 
@@ -14,7 +14,6 @@ pub struct ServerNode {
     pub server: Server,
     addresses: [Ipv4Addr; 2],
     port: u16,
-    buffer: Vec<u8>,
 }
 
 impl ServerNode {
@@ -23,12 +22,11 @@ impl ServerNode {
     pub fn new(config: Config) -> Self {
         let (addresses, port) = ([config.primary, config.secondary], config.port);
         let mut server = Server::new(config, buckets());
-        server.may_send_native(true);
+        server.set_native_reachable(true);
         Self {
             server,
             addresses,
             port,
-            buffer: Vec::new(),
         }
     }
 
@@ -52,20 +50,18 @@ impl ServerNode {
         } else {
             ServerAddress::Secondary
         };
-        let sent = self
-            .server
-            .handle_datagram(now, at, from, payload, &mut self.buffer);
+        let sent = self.server.handle_datagram(now, at, from, payload);
         output.extend(match sent {
-            Some(server::Output::Datagram { from, to }) => {
+            Some(Transmit::Datagram { from, to, payload }) => {
                 let address = self.addresses[usize::from(from == ServerAddress::Secondary)];
                 Some(Output::Datagram {
                     from: Endpoint::new(address, self.port),
                     to,
-                    payload: self.buffer.clone(),
+                    payload: payload.to_vec(),
                 })
             }
-            Some(server::Output::Native) => Some(Output::Ipv6(self.buffer.clone())),
-            Some(server::Output::Tunnel) | None => None,
+            Some(Transmit::Native(packet)) => Some(Output::Ipv6(packet.to_vec())),
+            Some(Transmit::Tunnel(_)) | None => None,
         });
     }
 }

@@ -220,9 +220,14 @@ impl World {
                 to if to == addresses.secondary() => server::ServerAddress::Secondary,
                 _ => continue,
             };
-            let mut output = Vec::new();
-            let sent = server.handle_datagram(self.now, at, from, payload, &mut output);
-            if let Some(server::Output::Datagram { from: leaves, to }) = sent {
+            let sent = server.handle_datagram(self.now, at, from, payload);
+            if let Some(server::Transmit::Datagram {
+                from: leaves,
+                to,
+                payload,
+            }) = sent
+            {
+                let mut output = payload.to_vec();
                 let mut from = match leaves {
                     server::ServerAddress::Primary => addresses.primary(),
                     server::ServerAddress::Secondary => addresses.secondary(),
