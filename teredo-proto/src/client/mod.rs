@@ -67,7 +67,7 @@ pub enum Transmit {
     },
     /// An IPv6 packet for the host.
     Ipv6(Vec<u8>),
-    /// A local UDP port is to be opened. If it cannot be, [`Client::port_failed`] is to be called.
+    /// A local UDP port is to be opened. If it cannot be, [`Client::handle_port_failure`] is to be called.
     OpenPort(u16),
     /// A port that was opened is to be closed.
     ClosePort(u16),
@@ -241,15 +241,16 @@ impl Client {
     }
 
     /// The mapping may be lost: the host was suspended, for instance (C-46).
-    pub fn doubt(&mut self, now: Instant) {
-        self.qualification.doubt(&mut self.shared, now);
+    pub fn recheck_mapping(&mut self, now: Instant) {
+        self.qualification.recheck_mapping(&mut self.shared, now);
         self.settle(now);
     }
 
     /// A port that was asked for with [`Transmit::OpenPort`] could not be opened.
-    pub fn port_failed(&mut self, now: Instant, port: u16) {
-        self.qualification.port_failed(&mut self.shared, now, port);
-        self.exchange.port_failed(port);
+    pub fn handle_port_failure(&mut self, now: Instant, port: u16) {
+        self.qualification
+            .handle_port_failure(&mut self.shared, now, port);
+        self.exchange.handle_port_failure(port);
     }
 
     /// Takes the payload of a UDP datagram that arrived at the local port `to`, whole and with its

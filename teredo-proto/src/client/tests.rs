@@ -96,7 +96,8 @@ impl World {
     /// The maintenance solicitation that comes next.
     fn server_half_asks(&mut self) -> Transmit {
         while self.client.poll_transmit().is_some() {}
-        self.client.doubt(self.now + Duration::from_secs(3));
+        self.client
+            .recheck_mapping(self.now + Duration::from_secs(3));
         let mut transmits = std::iter::from_fn(|| self.client.poll_transmit());
         let is_it = |one: &Transmit| matches!(one, Transmit::Datagram { from: PORT, .. });
         transmits.find(is_it).unwrap()

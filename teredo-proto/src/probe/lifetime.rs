@@ -122,7 +122,7 @@ impl LifetimeProbe {
     }
 
     /// The next idle time about which something is known.
-    pub fn poll_progress(&mut self) -> Option<Progress> {
+    pub fn poll_event(&mut self) -> Option<Progress> {
         self.progress.pop_front()
     }
 

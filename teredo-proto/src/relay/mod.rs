@@ -267,7 +267,7 @@ impl Relay {
 
     /// Brings what is known of a peer into the CPU's cache. To do so for a whole batch of packets
     /// before the first is handled lets the memory accesses overlap.
-    pub fn anticipate(&self, address: &[u8; 16]) {
+    pub fn prefetch(&self, address: &[u8; 16]) {
         if let Some(index) = self.peers.find(address) {
             std::hint::black_box(self.peers[index].last_received);
         }

@@ -334,7 +334,7 @@ impl ClientRole {
                 Transmit::OpenPort(number) => {
                     if let Err(error) = self.ports.open(number) {
                         tracing::debug!("{error}");
-                        self.client.port_failed(clock::now(), number);
+                        self.client.handle_port_failure(clock::now(), number);
                     }
                 }
                 Transmit::ClosePort(number) => {
@@ -459,7 +459,7 @@ impl ClientRole {
     pub async fn look_at_the_clocks(&mut self, routes: &Routes) -> Result<()> {
         if self.suspend.was_suspended() {
             tracing::info!("the host was suspended: the server is asked for the address again");
-            self.client.doubt(clock::now());
+            self.client.recheck_mapping(clock::now());
             self.settle(routes).await?;
         }
         Ok(())

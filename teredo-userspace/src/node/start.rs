@@ -13,7 +13,7 @@ use teredo_common::{
     maps::Settings,
 };
 use teredo_proto::{
-    dual::Entry,
+    dual::SharedPort,
     relay,
     server::{self, Client, Server},
 };
@@ -85,8 +85,8 @@ pub async fn start(config: Config, secrets: Secrets) -> Result<Node> {
         let protocol = relay_config(&config, section, udp.local, &prepared.own);
         prepared.relay_lifetime = protocol.peer_lifetime;
         let shared = config.server.as_ref().filter(|_| shared);
-        let entry = shared.map(|server| {
-            Entry::new(
+        let shared_port = shared.map(|server| {
+            SharedPort::new(
                 server.primary(),
                 server.port,
                 config.service_prefixes().collect(),
@@ -97,7 +97,7 @@ pub async fn start(config: Config, secrets: Secrets) -> Result<Node> {
             protocol,
             random()?,
             udp,
-            entry,
+            shared_port,
         )?);
     }
     let client = match &config.client {

@@ -203,7 +203,7 @@ impl World {
         self.run(duration);
         self.client_mut(id).fall_behind(duration);
         self.set_up(id, true);
-        self.with_client(id, Client::doubt);
+        self.with_client(id, Client::recheck_mapping);
     }
 
     /// What a host does when it is pinged.

@@ -135,7 +135,7 @@ impl Exchange {
     }
 
     /// A port that was asked for with [`super::Transmit::OpenPort`] could not be opened.
-    pub fn port_failed(&mut self, port: u16) {
+    pub fn handle_port_failure(&mut self, port: u16) {
         self.random_port_failed(port);
     }
 

@@ -148,7 +148,7 @@ impl Interval {
     }
 
     /// A port could not be opened.
-    pub fn port_failed(&mut self, shared: &mut Shared, now: Instant, port: u16) {
+    pub fn handle_port_failure(&mut self, shared: &mut Shared, now: Instant, port: u16) {
         if self.port() != Some(port) {
             return;
         }

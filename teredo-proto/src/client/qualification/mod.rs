@@ -136,7 +136,7 @@ impl Qualification {
     }
 
     /// The host was suspended, or there is another reason to doubt the mapping (C-46).
-    pub fn doubt(&mut self, shared: &mut Shared, now: Instant) {
+    pub fn recheck_mapping(&mut self, shared: &mut Shared, now: Instant) {
         match self.phase {
             Phase::Idle(_) => {
                 self.phase = Phase::Idle(self.allowed_from(now));
@@ -149,8 +149,8 @@ impl Qualification {
     }
 
     /// A port that was asked for with [`super::Transmit::OpenPort`] could not be opened.
-    pub fn port_failed(&mut self, shared: &mut Shared, now: Instant, port: u16) {
-        self.interval.port_failed(shared, now, port);
+    pub fn handle_port_failure(&mut self, shared: &mut Shared, now: Instant, port: u16) {
+        self.interval.handle_port_failure(shared, now, port);
     }
 
     /// Takes what came to the service port as an advertisement.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::harness::*;
 use crate::{
-    dual::{Entry, Role},
+    dual::{Recipient, SharedPort},
     relay::statistics::{Bubble, DropReason},
 };
 use teredo_common::{
@@ -63,7 +63,7 @@ fn other_servers_are_asked_as_ever() {
 #[test]
 fn s30_the_common_entry() {
     let prefixes = vec![ServicePrefix::STANDARD, ServicePrefix::DRAFT];
-    let entry = Entry::new(own_server(), 3544, prefixes);
+    let port = SharedPort::new(own_server(), 3544, prefixes);
     let mut world = world(true);
     let peer = {
         let client = teredo(CLIENT);
@@ -78,7 +78,8 @@ fn s30_the_common_entry() {
     let host = address(HOST);
     let cookie = address("fe80::1234:5678:9abc:def0");
     let own = address("fe80::8000:f227:fefd:fcfb");
-    let role = |world: &World, payload: &[u8]| entry.role(&world.relay, world.now, payload);
+    let recipient =
+        |world: &World, payload: &[u8]| port.recipient(&world.relay, world.now, payload);
     let echo = |source: &[u8; 16]| packet_of(ICMPV6, &[128, 0, 0, 0, 0, 1, 0, 1], source, &host);
     let relayed = [
         packet(&peer, &host, 1),
@@ -88,7 +89,7 @@ fn s30_the_common_entry() {
         bubble(&peer, &host),
     ];
     for payload in &relayed {
-        assert_eq!(role(&world, payload), Role::Relay, "{payload:x?}");
+        assert_eq!(recipient(&world, payload), Recipient::Relay, "{payload:x?}");
     }
     let all_routers = address("ff02::2");
     let served = [
@@ -117,9 +118,16 @@ fn s30_the_common_entry() {
         vec![0xff; 100],
     ];
     for payload in &served {
-        assert_eq!(role(&world, payload), Role::Server, "{payload:x?}");
+        assert_eq!(
+            recipient(&world, payload),
+            Recipient::Server,
+            "{payload:x?}"
+        );
     }
     // Silence ends it.
     world.now += Duration::from_secs(31);
-    assert_eq!(role(&world, &packet(&peer, &host, 1)), Role::Server);
+    assert_eq!(
+        recipient(&world, &packet(&peer, &host, 1)),
+        Recipient::Server
+    );
 }

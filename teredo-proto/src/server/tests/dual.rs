@@ -4,7 +4,7 @@ use teredo_common::{address::Endpoint, wire::UDP};
 
 use super::harness::*;
 use crate::{
-    dual::{Entry, Role},
+    dual::{Recipient, SharedPort},
     relay::{self, Relay, Transmit, statistics},
     server::DropReason,
 };
@@ -15,7 +15,7 @@ const PORT: u16 = 3544;
 struct Dual {
     world: World,
     relay: Relay,
-    entry: Entry,
+    port: SharedPort,
 }
 
 /// What became of a datagram.
@@ -38,16 +38,16 @@ impl Dual {
         let prefixes = vec![config.prefix];
         Self {
             relay: Relay::new(config, [42; 32]),
-            entry: Entry::new(own().ip(), PORT, prefixes),
+            port: SharedPort::new(own().ip(), PORT, prefixes),
             world,
         }
     }
 
     fn arrives(&mut self, from: &str, payload: &[u8]) -> Outcome {
         let now = self.world.now;
-        match self.entry.role(&self.relay, now, payload) {
-            Role::Server => Outcome::Server(self.world.receives(from, payload)),
-            Role::Relay => {
+        match self.port.recipient(&self.relay, now, payload) {
+            Recipient::Server => Outcome::Server(self.world.receives(from, payload)),
+            Recipient::Relay => {
                 let mut payload = payload.to_vec();
                 let packet = (self.relay).handle_datagram(now, endpoint(from), 0, &mut payload);
                 Outcome::Relay(packet.map(|packet| packet.to_vec()))

@@ -109,7 +109,7 @@ fn measure_lifetime(server: Server) -> Result<Lifetime> {
     let mut probe = LifetimeProbe::new(server, seed()?, Instant::ZERO);
     eprintln!("measuring how long the NAT keeps a mapping that is not used");
     sockets.run(&mut probe, server, |probe| {
-        while let Some(progress) = probe.poll_progress() {
+        while let Some(progress) = probe.poll_event() {
             let kept = if progress.kept { "kept" } else { "lost" };
             eprintln!("after {} s: {kept}", progress.idle.as_secs_f64());
         }

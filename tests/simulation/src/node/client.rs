@@ -211,7 +211,7 @@ impl ClientNode {
             Transmit::OpenPort(port) => {
                 let open = !self.taken_ports.contains(&port) && self.open_ports.insert(port);
                 if !open {
-                    self.client.port_failed(now - self.behind, port);
+                    self.client.handle_port_failure(now - self.behind, port);
                 }
             }
             Transmit::ClosePort(port) => {

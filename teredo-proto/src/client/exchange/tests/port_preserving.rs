@@ -358,7 +358,7 @@ fn x32_a_port_that_is_taken_is_replaced() {
     let mut world = preserving();
     world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
     let taken = world.ports.pop().unwrap();
-    world.exchange.port_failed(taken);
+    world.exchange.handle_port_failure(taken);
     world.pass_seconds(3);
     assert_eq!(world.ports.len(), 1);
     assert_ne!(world.ports[0], taken);

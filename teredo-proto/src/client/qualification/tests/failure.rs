@@ -100,7 +100,7 @@ fn doubt_ends_the_wait() {
     world.run(seconds(50));
     world.silent.clear();
     let start = world.now;
-    world.client.doubt(world.now);
+    world.client.recheck_mapping(world.now);
     world.collect();
     world.qualified();
     assert_eq!(world.now, start + ROUND_TRIP * 2);
@@ -213,7 +213,7 @@ fn c03_z01_z02_other_ipv6_connectivity_ends_it_gracefully() {
     assert_eq!(world.client.identity(), None);
     assert_eq!(world.open_ports.len(), 1, "the service port alone");
     let sent = world.sent.len();
-    world.client.doubt(world.now);
+    world.client.recheck_mapping(world.now);
     world.run(seconds(1000));
     assert_eq!(world.sent.len(), sent);
     // Gone again.

@@ -176,7 +176,7 @@ impl World {
                     while let Some(Transmit::Datagram { from, .. }) = self.client.poll_transmit() {
                         assert_eq!(from, port);
                     }
-                    self.client.port_failed(now, port);
+                    self.client.handle_port_failure(now, port);
                 }
                 Transmit::OpenPort(port) => assert!(self.open_ports.insert(port)),
                 Transmit::ClosePort(port) => assert!(self.open_ports.remove(&port)),

@@ -184,7 +184,7 @@ fn c46_at_once_when_the_mapping_is_in_doubt() {
     world.qualified();
     world.run(seconds(10));
     world.nat.reboot();
-    world.client.doubt(world.now);
+    world.client.recheck_mapping(world.now);
     world.collect();
     assert_eq!(world.asked(PRIMARY).last(), Some(&world.now));
     world.run(ROUND_TRIP * 2);
@@ -218,7 +218,7 @@ fn c46_never_more_than_one_in_two_seconds() {
             0 => world.set_network(|network| network.source = None),
             1 | 3 => world.set_network(|network| network.source = Some([10, 0, 0, host].into())),
             2 => world.client.stop(world.now),
-            _ => world.client.doubt(world.now),
+            _ => world.client.recheck_mapping(world.now),
         }
         world.client.start(world.now);
         world.collect();

@@ -92,7 +92,7 @@ proptest! {
                 1 => { world.silent.insert(SECONDARY); }
                 2 => world.silent.clear(),
                 3 => world.nat.reboot(),
-                4 => world.client.doubt(world.now),
+                4 => world.client.recheck_mapping(world.now),
                 5 => world.set_network(|network| network.source = None),
                 6 => world.set_network(|network| network.source = Some([10, 0, 0, wait as u8].into())),
                 _ => world.set_network(|network| network.native_ipv6 = wait % 2 == 0),

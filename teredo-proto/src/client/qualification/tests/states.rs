@@ -49,7 +49,7 @@ fn c04_everything_leaves_from_the_service_port() {
 fn c02_nothing_happens_before_the_start() {
     let mut world = World::stopped(Kind::Restricted, |_| (), &mut |_| ());
     world.client.set_network(world.now, network());
-    world.client.doubt(world.now);
+    world.client.recheck_mapping(world.now);
     world.run(seconds(100));
     assert_eq!(world.client.state(), State::Stopped);
     assert!(world.sent.is_empty() && world.events.is_empty());
