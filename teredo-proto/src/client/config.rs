@@ -8,7 +8,10 @@ use teredo_common::{
     wire::SERVER_PORT,
 };
 
-use crate::{shared::limiter::Rate, wire::authentication::Key};
+use crate::{
+    shared::{limiter::Rate, server_address::ServerAddress},
+    wire::authentication::Key,
+};
 
 /// What a client is told when it starts.
 #[derive(Clone, Debug)]
@@ -113,6 +116,15 @@ impl Server {
             primary,
             secondary: Ipv4Addr::from_bits(primary.to_bits().wrapping_add(1)),
             port: SERVER_PORT,
+        }
+    }
+
+    /// Returns the endpoint with this address.
+    #[must_use]
+    pub const fn endpoint(self, address: ServerAddress) -> Endpoint {
+        match address {
+            ServerAddress::Primary => self.primary(),
+            ServerAddress::Secondary => self.secondary(),
         }
     }
 

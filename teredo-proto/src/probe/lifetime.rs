@@ -15,7 +15,8 @@ use super::{
     question::Question,
 };
 use crate::{
-    client::{Server, solicitation::Asked},
+    client::Server,
+    shared::server_address::ServerAddress,
     wire::{encapsulation, ipv6::Header, router},
 };
 
@@ -102,7 +103,7 @@ impl LifetimeProbe {
         let mut outbox = Outbox::new(server, seed);
         let mut start = now;
         let trials = IDLE.iter().zip(SENDER + 1..).map(|(&idle, socket)| {
-            let question = Question::new(start, socket, Asked::Primary, false);
+            let question = Question::new(start, socket, ServerAddress::Primary, false);
             start += GAP;
             Trial {
                 idle,
@@ -183,7 +184,7 @@ impl Measurement for LifetimeProbe {
             {
                 if !trial.is_used {
                     trial.is_used = true;
-                    *question = Question::new(now + USE, socket, Asked::Primary, false);
+                    *question = Question::new(now + USE, socket, ServerAddress::Primary, false);
                     return;
                 }
                 let address = self.outbox.teredo_address(mapped).octets();

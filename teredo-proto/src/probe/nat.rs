@@ -19,7 +19,8 @@ use super::{
     question::Question,
 };
 use crate::{
-    client::{Server, solicitation::Asked},
+    client::Server,
+    shared::server_address::ServerAddress,
     wire::{encapsulation, ipv6::Header, router},
 };
 
@@ -75,7 +76,7 @@ impl NatProbe {
         seed: [u8; 32],
         now: Instant,
     ) -> Self {
-        let ask = |socket, cone| Question::new(now, socket, Asked::Primary, cone);
+        let ask = |socket, cone| Question::new(now, socket, ServerAddress::Primary, cone);
         Self {
             outbox: Outbox::new(server, seed),
             local,
@@ -168,7 +169,7 @@ impl NatProbe {
             self.questions[CONE].hurry(now, answer.round_trip);
         }
         if is_time_for_secondary && self.questions.len() == SECONDARY {
-            let question = Question::new(now, SERVICE, Asked::Secondary, false);
+            let question = Question::new(now, SERVICE, ServerAddress::Secondary, false);
             self.questions.push(question);
         }
         if let (Some(from), Some(to)) = (service, peer)

@@ -10,10 +10,8 @@ use teredo_common::{
 
 use super::Transmit;
 use crate::{
-    client::{
-        Config, Server,
-        solicitation::{Asked, Solicitation},
-    },
+    client::{Config, Server, solicitation::Solicitation},
+    shared::server_address::ServerAddress,
     wire::bubble,
 };
 
@@ -41,7 +39,7 @@ impl Outbox {
     }
 
     /// Sends a solicitation to one of the server's addresses.
-    pub fn solicit(&mut self, socket: usize, asked: Asked, cone: bool) -> Solicitation {
+    pub fn solicit(&mut self, socket: usize, asked: ServerAddress, cone: bool) -> Solicitation {
         let (solicitation, payload) =
             Solicitation::new(&self.config, &mut self.random, self.server, asked, cone);
         self.transmits.push_back(Transmit {

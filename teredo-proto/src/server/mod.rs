@@ -32,6 +32,7 @@ pub use limits::{Buckets, TooFew};
 pub use statistics::{DropReason, Service, Statistics};
 pub use tunnel::Binding;
 
+pub use crate::shared::server_address::ServerAddress;
 use crate::{shared::own::OwnIpv4, wire::router::Advertisement};
 use authentication::Clients;
 use tunnel::Tunnel;
@@ -43,26 +44,6 @@ pub const DRAIN: Duration = Duration::from_secs(60);
 const MAX_EVENTS: usize = 64;
 /// Octets that nearly every packet finds room in.
 const ROOM: usize = 1500;
-
-/// One of the server's two addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerAddress {
-    /// The one that clients' addresses name.
-    Primary,
-    /// The other one.
-    Secondary,
-}
-
-impl ServerAddress {
-    /// The other one.
-    #[must_use]
-    pub const fn other(self) -> Self {
-        match self {
-            Self::Primary => Self::Secondary,
-            Self::Secondary => Self::Primary,
-        }
-    }
-}
 
 /// The packet that leaves because of one that was handled. It lives in the server's buffer until
 /// the next is handled.

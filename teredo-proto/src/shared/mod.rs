@@ -5,6 +5,7 @@ pub mod bubble;
 pub mod limiter;
 pub mod peers;
 pub mod queue;
+pub mod server_address;
 pub mod statistics;
 
 pub(crate) mod keyed;

@@ -6,9 +6,9 @@ use teredo_common::{address::Endpoint, time::Instant};
 
 use super::{
     super::{Config, Server, shared::Shared, statistics::DropReason},
-    solicitation::{Advertised, Asked, Solicitation},
+    solicitation::{Advertised, Solicitation},
 };
-use crate::wire::encapsulation::Encapsulation;
+use crate::{shared::server_address::ServerAddress, wire::encapsulation::Encapsulation};
 
 /// How long a solicitation may remain unanswered: T of RFC 4380 section 5.2.1.
 const TIMEOUT: Duration = Duration::from_secs(4);
@@ -21,7 +21,7 @@ pub struct Inquiry {
     /// The local port.
     port: u16,
     server: Server,
-    asked: Asked,
+    asked: ServerAddress,
     cone: bool,
     /// An answer to any of them is good.
     outstanding: Vec<Solicitation>,
@@ -36,7 +36,7 @@ impl Inquiry {
         now: Instant,
         port: u16,
         server: Server,
-        asked: Asked,
+        asked: ServerAddress,
         cone: bool,
     ) -> Self {
         let mut inquiry = Self {

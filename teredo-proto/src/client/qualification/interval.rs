@@ -13,9 +13,12 @@ use teredo_common::{
 use super::{
     super::{Event, Identity, Nat, Refresh, Transmit, shared::Shared, statistics::DropReason},
     inquiry::Inquiry,
-    solicitation::{Advertised, Asked},
+    solicitation::Advertised,
 };
-use crate::wire::{bubble, encapsulation::Encapsulation, ipv6::Header, router};
+use crate::{
+    shared::server_address::ServerAddress,
+    wire::{bubble, encapsulation::Encapsulation, ipv6::Header, router},
+};
 
 /// The interval until another is found.
 const DEFAULT: Duration = Duration::from_secs(30);
@@ -219,10 +222,10 @@ impl Measurement {
     /// Opens the port and qualifies it as the service port was.
     fn open(&mut self, shared: &mut Shared, now: Instant) {
         shared.transmits.push_back(Transmit::OpenPort(self.port));
-        self.step = Step::Primary(self.ask(shared, now, Asked::Primary));
+        self.step = Step::Primary(self.ask(shared, now, ServerAddress::Primary));
     }
 
-    fn ask(&self, shared: &mut Shared, now: Instant, asked: Asked) -> Inquiry {
+    fn ask(&self, shared: &mut Shared, now: Instant, asked: ServerAddress) -> Inquiry {
         let cone = self.identity.nat == Nat::Cone;
         Inquiry::start(shared, now, self.port, self.identity.server, asked, cone)
     }
@@ -270,7 +273,7 @@ impl Measurement {
             // A NAT that is symmetric keeps the primary address's mapping by itself: the silence
             // begins with that address in any case.
             Step::Primary(_) if self.identity.nat != Nat::Cone => {
-                Step::Secondary(self.ask(shared, now, Asked::Secondary))
+                Step::Secondary(self.ask(shared, now, ServerAddress::Secondary))
             }
             Step::Primary(_) | Step::Secondary(_) => Step::Rest(now + GAP),
             _ => {
@@ -310,7 +313,9 @@ impl Measurement {
         }
         match &mut self.step {
             Step::Closed(_) => self.open(shared, now),
-            Step::Rest(_) => self.step = Step::Maintenance(self.ask(shared, now, Asked::Primary)),
+            Step::Rest(_) => {
+                self.step = Step::Maintenance(self.ask(shared, now, ServerAddress::Primary))
+            }
             Step::Primary(inquiry) | Step::Secondary(inquiry) | Step::Maintenance(inquiry) => {
                 if !inquiry.handle_timeout(shared, now) {
                     return Progress::GivenUp;
@@ -349,7 +354,7 @@ impl Measurement {
         } else {
             middle
         };
-        self.step = Step::Maintenance(self.ask(shared, now, Asked::Primary));
+        self.step = Step::Maintenance(self.ask(shared, now, ServerAddress::Primary));
         Progress::Continues
     }
 }

@@ -16,12 +16,14 @@ use std::{net::Ipv4Addr, time::Duration};
 use teredo_common::{address::Endpoint, time::Instant};
 
 use super::{Identity, Nat, Offline, Server, State, shared::Shared, statistics::DropReason};
-use crate::wire::encapsulation::Encapsulation;
+
+use crate::{shared::server_address::ServerAddress, wire::encapsulation::Encapsulation};
 use address::Addresses;
 use inquiry::Inquiry;
 use interval::Interval;
 use outcome::{obstacle, port_mapping};
-use solicitation::{Advertised, Asked};
+
+use solicitation::Advertised;
 
 /// The least time between two starts of qualification, however often there is a reason (C-46).
 const START_GAP: Duration = Duration::from_secs(2);
@@ -208,7 +210,7 @@ impl Qualification {
         if let Some(nat) = nat {
             self.qualify(shared, now, nat, &first);
         } else if let Some(server) = self.server {
-            let (port, asked) = (shared.config.port, Asked::Secondary);
+            let (port, asked) = (shared.config.port, ServerAddress::Secondary);
             let inquiry = Inquiry::start(shared, now, port, server, asked, false);
             self.phase = Phase::Second(inquiry, first);
         }

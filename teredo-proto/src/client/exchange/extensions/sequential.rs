@@ -7,12 +7,8 @@ use teredo_common::{address::Endpoint, time::Instant};
 
 use super::super::{Exchange, Identity, LIFETIME, Shared};
 use crate::{
-    client::{
-        Nat,
-        solicitation::{Asked, Solicitation},
-        statistics::DropReason,
-    },
-    shared::peers::PeerIndex,
+    client::{Nat, solicitation::Solicitation, statistics::DropReason},
+    shared::{peers::PeerIndex, server_address::ServerAddress},
     wire::encapsulation::Encapsulation,
 };
 
@@ -71,8 +67,8 @@ impl Exchange {
         let config = &shared.config;
         let mut solicit =
             |asked| Solicitation::new(config, &mut shared.random, identity.server, asked, false);
-        let (lower, first) = solicit(Asked::Primary);
-        let (upper, second) = solicit(Asked::Secondary);
+        let (lower, first) = solicit(ServerAddress::Primary);
+        let (upper, second) = solicit(ServerAddress::Secondary);
         shared.send(port, lower.destination(), first);
         let to = self.probed(index);
         if self.may_reach(shared, to) && self.limits.take_answer(to, now) {

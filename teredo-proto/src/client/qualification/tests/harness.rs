@@ -228,10 +228,7 @@ impl World {
             }) = sent
             {
                 let mut output = payload.to_vec();
-                let mut from = match leaves {
-                    server::ServerAddress::Primary => addresses.primary(),
-                    server::ServerAddress::Secondary => addresses.secondary(),
-                };
+                let mut from = addresses.endpoint(leaves);
                 if (self.tamper)(&mut from, &mut output) {
                     let hop = Hop::ToClient(from, to, output);
                     self.hops.push((self.now + DELAY, hop));

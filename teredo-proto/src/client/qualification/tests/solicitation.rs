@@ -4,11 +4,12 @@ use rand::{SeedableRng as _, rngs::StdRng};
 use teredo_common::{address::Endpoint, checksum, wire::ICMPV6};
 
 use super::{
-    super::solicitation::{Advertised, Asked, Solicitation},
+    super::solicitation::{Advertised, Solicitation},
     harness::{MAPPED, PORT, PRIMARY, advertisement, credentials, endpoint, link_local},
 };
 use crate::{
     client::{Config, DropReason, Server},
+    shared::server_address::ServerAddress,
     wire::{encapsulation, octets, router::Advertisement},
 };
 
@@ -30,7 +31,7 @@ impl Case {
         change(&mut config);
         let mut random = StdRng::from_seed([3; 32]);
         let (solicitation, payload) =
-            Solicitation::new(&config, &mut random, SERVER, Asked::Primary, false);
+            Solicitation::new(&config, &mut random, SERVER, ServerAddress::Primary, false);
         let answer = advertisement(&payload, MAPPED);
         Self {
             config,
@@ -129,7 +130,7 @@ fn a02_nonces_are_new_each_time() {
     let nonces: std::collections::HashSet<Vec<u8>> = (0..1000)
         .map(|_| {
             let (_, payload) =
-                Solicitation::new(&config, &mut random, SERVER, Asked::Secondary, true);
+                Solicitation::new(&config, &mut random, SERVER, ServerAddress::Secondary, true);
             payload[4..12].to_vec()
         })
         .collect();
