@@ -9,5 +9,22 @@ pub mod dual;
 pub mod probe;
 pub mod relay;
 pub mod server;
-pub mod shared;
 pub mod wire;
+
+mod shared;
+
+pub use client::Client;
+pub use relay::Relay;
+pub use server::Server;
+pub use shared::{
+    counts::{Count, Counts, Named},
+    queue::OVERHEAD as QUEUE_OVERHEAD,
+    server_address::ServerAddress,
+    statistics::{Traffic, Unreachable},
+};
+pub use teredo_common::{
+    address::{Endpoint, ServicePrefix, TeredoAddress},
+    limiter::{Limits, Rate},
+    scope::Ipv4Scope,
+    time::Instant,
+};

@@ -13,7 +13,8 @@ use teredo_common::{
     wire::{ALL_ROUTERS, ICMPV6, ROUTER_SOLICITATION},
 };
 use teredo_proto::{
-    server::{Buckets, Client, Config, DropReason, Server, ServerAddress, Service, Transmit},
+    ServerAddress,
+    server::{Buckets, Client, Config, DropReason, Server, Service, Transmit},
     wire::{
         authentication::{Algorithm, Key},
         bubble,
@@ -151,12 +152,12 @@ fn s02_a_million_solicitations_from_a_hundred_thousand_sources() {
     assert_eq!(after, counted, "allocations, and octets that are held");
 
     let statistics = server.statistics();
-    let advertised = statistics.served(Service::Advertised).packets;
+    let advertised = statistics.served[Service::Advertised].packets;
     assert!(
         advertised > u64::from(SOLICITATIONS) / 2,
         "{advertised} were answered"
     );
-    assert!(statistics.dropped(DropReason::AuthenticationFailed) > 0);
+    assert!(statistics.dropped[DropReason::AuthenticationFailed] > 0);
 
     // A client that has not been there before is answered at its first attempt.
     let now = Instant::from_nanos(start + u64::from(SOLICITATIONS) * GAP);

@@ -18,7 +18,8 @@ use teredo_lab::{
     packet::{IP, datagram, endpoint, ethernet, fix_header_checksum, ipv6},
 };
 use teredo_proto::{
-    server::{Buckets, Client, Config, Server, ServerAddress, Transmit},
+    ServerAddress,
+    server::{Buckets, Client, Config, Server, Transmit},
     wire::authentication::{Algorithm, Key},
 };
 

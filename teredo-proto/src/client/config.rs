@@ -8,10 +8,7 @@ use teredo_common::{
     wire::SERVER_PORT,
 };
 
-use crate::{
-    shared::{limiter::Rate, server_address::ServerAddress},
-    wire::authentication::Key,
-};
+use crate::{ServerAddress, shared::limiter::Rate, wire::authentication::Key};
 
 /// What a client is told when it starts.
 #[derive(Clone, Debug)]
@@ -52,7 +49,7 @@ pub struct Config {
     pub max_peers: usize,
     /// Packets that may wait for one peer (P-07).
     pub queue_per_peer: usize,
-    /// Octets that may wait in total (P-07), with [`crate::shared::queue::OVERHEAD`] for each
+    /// Octets that may wait in total (P-07), with [`crate::QUEUE_OVERHEAD`] for each
     /// packet.
     pub queue_total_bytes: usize,
     /// Connectivity tests (C-58).

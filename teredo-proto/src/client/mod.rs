@@ -281,7 +281,7 @@ impl Client {
                 Some(packet)
             }
             Err(reason) => {
-                self.shared.statistics.count_drop(reason);
+                self.shared.statistics.dropped[reason] += 1;
                 None
             }
         }
@@ -347,7 +347,7 @@ impl Client {
                 .handle_discovery(&mut self.shared, now, interface, from, &parts)
         });
         if let Err(reason) = taken {
-            self.shared.statistics.count_drop(reason);
+            self.shared.statistics.dropped[reason] += 1;
         }
     }
 
@@ -373,7 +373,7 @@ impl Client {
             }
             Ok(Way::Queued) => None,
             Err(reason) => {
-                self.shared.statistics.count_drop(reason);
+                self.shared.statistics.dropped[reason] += 1;
                 None
             }
         }

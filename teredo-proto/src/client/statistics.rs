@@ -1,7 +1,7 @@
 //! What the client counts: every packet that comes is taken or has a reason.
 
 use crate::shared::{
-    named::named,
+    counts::{Counts, named},
     statistics::{Traffic, Unreachable},
 };
 
@@ -137,7 +137,7 @@ named! {
 }
 
 /// What the client counted since it started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Taken from the tunnel and given to the host.
     pub decapsulated: Traffic,
@@ -159,68 +159,19 @@ pub struct Statistics {
     pub solicitations: u64,
     /// Events that nobody took in time.
     pub events_lost: u64,
-    dropped: [u64; DropReason::COUNT],
-    bubbles: [u64; Bubble::COUNT],
-    tests: [u64; Test::COUNT],
-    unreachable: [u64; Unreachable::COUNT],
-}
-
-impl Default for Statistics {
-    fn default() -> Self {
-        Self {
-            decapsulated: Traffic::default(),
-            encapsulated: Traffic::default(),
-            queued: 0,
-            trusted_peers: 0,
-            untrusted_peers: 0,
-            queue_packets: 0,
-            queue_octets: 0,
-            qualified: 0,
-            solicitations: 0,
-            events_lost: 0,
-            dropped: [0; DropReason::COUNT],
-            bubbles: [0; Bubble::COUNT],
-            tests: [0; Test::COUNT],
-            unreachable: [0; Unreachable::COUNT],
-        }
-    }
+    /// Packets dropped, by reason.
+    pub dropped: Counts<DropReason>,
+    /// Bubbles, by kind.
+    pub bubbles: Counts<Bubble>,
+    /// Connectivity tests, by outcome.
+    pub tests: Counts<Test>,
+    /// Destination Unreachable messages, by outcome.
+    pub unreachable: Counts<Unreachable>,
 }
 
 impl Statistics {
-    /// Packets dropped for this reason.
-    pub const fn dropped(&self, reason: DropReason) -> u64 {
-        self.dropped[reason as usize]
-    }
-
-    /// Bubbles of this kind.
-    pub const fn bubbles(&self, kind: Bubble) -> u64 {
-        self.bubbles[kind as usize]
-    }
-
-    /// Connectivity tests with this outcome.
-    pub const fn tests(&self, outcome: Test) -> u64 {
-        self.tests[outcome as usize]
-    }
-
-    /// Destination Unreachable messages with this outcome.
-    pub const fn unreachable(&self, outcome: Unreachable) -> u64 {
-        self.unreachable[outcome as usize]
-    }
-
     pub(super) fn count_drop(&mut self, reason: DropReason) {
-        self.dropped[reason as usize] += 1;
-    }
-
-    pub(super) fn count_bubble(&mut self, kind: Bubble) {
-        self.bubbles[kind as usize] += 1;
-    }
-
-    pub(super) fn count_test(&mut self, outcome: Test) {
-        self.tests[outcome as usize] += 1;
-    }
-
-    pub(super) fn count_unreachable(&mut self, outcome: Unreachable) {
-        self.unreachable[outcome as usize] += 1;
+        self.dropped[reason] += 1;
     }
 }
 

@@ -4,7 +4,8 @@ use std::net::SocketAddrV4;
 
 use super::*;
 use crate::{
-    server::{self, Buckets, ServerAddress},
+    ServerAddress,
+    server::{self, Buckets},
     wire::{bubble, icmpv6},
 };
 use teredo_common::{
@@ -104,7 +105,7 @@ impl World {
     }
 
     fn dropped(&self, reason: DropReason) -> u64 {
-        self.client.statistics().dropped(reason)
+        self.client.statistics().dropped[reason]
     }
 }
 
@@ -190,7 +191,7 @@ fn x02_the_outer_source_decides_what_is_direct() {
     let bubble = bubble::build(&peer, &own).to_vec();
     let origin = endpoint("8.0.0.1:1024").origin_indication();
     let with_origin = [&origin[..], &bubble].concat();
-    let count = |world: &World, kind| world.client.statistics().bubbles(kind);
+    let count = |world: &World, kind| world.client.statistics().bubbles[kind];
 
     for (number, indirect) in (1..).zip([&bubble, &with_origin]) {
         world.arrives(server, &mut indirect.clone());

@@ -19,8 +19,8 @@ use super::{
     question::Question,
 };
 use crate::{
+    ServerAddress,
     client::Server,
-    shared::server_address::ServerAddress,
     wire::{encapsulation, ipv6::Header, router},
 };
 

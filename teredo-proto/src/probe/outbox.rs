@@ -10,8 +10,8 @@ use teredo_common::{
 
 use super::Transmit;
 use crate::{
+    ServerAddress,
     client::{Config, Server, solicitation::Solicitation},
-    shared::server_address::ServerAddress,
     wire::bubble,
 };
 

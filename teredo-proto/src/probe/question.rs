@@ -10,11 +10,11 @@ use super::{
     outbox::Outbox,
 };
 use crate::{
+    ServerAddress,
     client::{
         DropReason,
         solicitation::{Advertised, Solicitation},
     },
-    shared::server_address::ServerAddress,
     wire::encapsulation::Encapsulation,
 };
 

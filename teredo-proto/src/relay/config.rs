@@ -41,7 +41,7 @@ pub struct Config {
     pub max_peers: usize,
     /// Packets that may wait for one peer (P-07).
     pub queue_per_peer: usize,
-    /// Octets that may wait in total (P-07), with [`crate::shared::queue::OVERHEAD`] for each
+    /// Octets that may wait in total (P-07), with [`crate::QUEUE_OVERHEAD`] for each
     /// packet.
     pub queue_total_bytes: usize,
     /// Octets of [`Config::queue_total_bytes`] that packets from one /64 may take (L-12).

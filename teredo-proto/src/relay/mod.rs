@@ -10,7 +10,7 @@
 mod config;
 mod cookie;
 mod reception;
-pub mod statistics;
+mod statistics;
 mod transmission;
 mod upkeep;
 
@@ -32,18 +32,17 @@ use teredo_common::{
 };
 
 pub use config::Config;
+pub use statistics::{Bubble, DropReason, Statistics};
 
-use crate::{
-    relay::{cookie::Cookie, statistics::Statistics},
-    shared::{
-        bubble::Histories,
-        keyed::Keyed,
-        limiter::{Bucket, Buckets},
-        own::OwnIpv4,
-        peers::{PeerIndex, Peers},
-        queue::{Bounds, Budget},
-    },
+use crate::shared::{
+    bubble::Histories,
+    keyed::Keyed,
+    limiter::{Bucket, Buckets},
+    own::OwnIpv4,
+    peers::{PeerIndex, Peers},
+    queue::{Bounds, Budget},
 };
+use cookie::Cookie;
 
 /// What the relay wants to have sent.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -49,7 +49,7 @@ impl Relay {
             }
             Ok(None) => None,
             Err(reason) => {
-                self.statistics.count_drop(reason);
+                self.statistics.dropped[reason] += 1;
                 None
             }
         }
@@ -129,11 +129,11 @@ impl Relay {
         };
         let index = found.ok_or(DropReason::DecapUnknownPeer)?;
         if is_bubble {
-            self.statistics.count_bubble(if is_proved {
+            self.statistics.bubbles[if is_proved {
                 Bubble::ReceivedCookie
             } else {
                 Bubble::ReceivedDirect
-            });
+            }] += 1;
         }
         self.trust(now, index, from);
         Ok(())

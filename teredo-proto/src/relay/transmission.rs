@@ -43,7 +43,7 @@ impl Relay {
                     return Some((to, payload));
                 }
                 if self.transmits.len() >= MAX_TRANSMITS {
-                    self.statistics.count_drop(DropReason::EncapBacklog);
+                    self.statistics.dropped[DropReason::EncapBacklog] += 1;
                     return None;
                 }
                 self.transmit(to, payload.to_vec());
@@ -51,7 +51,7 @@ impl Relay {
             }
             Ok(Way::Queued) => None,
             Err(reason) => {
-                self.statistics.count_drop(reason);
+                self.statistics.dropped[reason] += 1;
                 None
             }
         }
@@ -196,7 +196,7 @@ impl Relay {
                 None => Unreachable::Forbidden,
             },
         };
-        self.statistics.count_unreachable(outcome);
+        self.statistics.unreachable[outcome] += 1;
     }
 
     /// Tells the fast path of a trusted peer.

@@ -32,8 +32,7 @@ pub use limits::{Buckets, TooFew};
 pub use statistics::{DropReason, Service, Statistics};
 pub use tunnel::Binding;
 
-pub use crate::shared::server_address::ServerAddress;
-use crate::{shared::own::OwnIpv4, wire::router::Advertisement};
+use crate::{ServerAddress, shared::own::OwnIpv4, wire::router::Advertisement};
 use authentication::Clients;
 use tunnel::Tunnel;
 
@@ -250,7 +249,7 @@ impl Server {
         self.output = output;
         match outcome {
             Ok((service, route)) => {
-                self.statistics.count_service(service, self.output.len());
+                self.statistics.served[service].add(self.output.len());
                 let payload = &self.output[..];
                 Some(match route {
                     Route::Datagram { from, to } => Transmit::Datagram { from, to, payload },
@@ -259,7 +258,7 @@ impl Server {
                 })
             }
             Err(reason) => {
-                self.statistics.count_drop(reason);
+                self.statistics.dropped[reason] += 1;
                 None
             }
         }

@@ -1,6 +1,9 @@
 //! What the server counts: every packet that comes is served or has a reason.
 
-use crate::shared::{named::named, statistics::Traffic};
+use crate::shared::{
+    counts::{Counts, named},
+    statistics::Traffic,
+};
 
 named! {
     /// What the server did for a packet.
@@ -111,46 +114,17 @@ named! {
 }
 
 /// What the server counted since it started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Destination Unreachable messages sent about clients of the tunnel service.
     pub unreachable_sent: u64,
     /// Events that nobody took in time.
     pub events_lost: u64,
-    served: [Traffic; Service::COUNT],
-    dropped: [u64; DropReason::COUNT],
-}
-
-impl Default for Statistics {
-    fn default() -> Self {
-        Self {
-            unreachable_sent: 0,
-            events_lost: 0,
-            served: [Traffic::default(); Service::COUNT],
-            dropped: [0; DropReason::COUNT],
-        }
-    }
-}
-
-impl Statistics {
-    /// Packets that this was done for, and the octets sent because of them: as UDP payload or, for
-    /// what leaves as IPv6, as IPv6 packet.
-    pub const fn served(&self, service: Service) -> Traffic {
-        self.served[service as usize]
-    }
-
-    /// Packets dropped for this reason.
-    pub const fn dropped(&self, reason: DropReason) -> u64 {
-        self.dropped[reason as usize]
-    }
-
-    pub(super) fn count_service(&mut self, service: Service, octets: usize) {
-        self.served[service as usize].add(octets);
-    }
-
-    pub(super) fn count_drop(&mut self, reason: DropReason) {
-        self.dropped[reason as usize] += 1;
-    }
+    /// Packets that the server did something for, and the octets sent because of them: as UDP
+    /// payload or, for what leaves as IPv6, as IPv6 packet.
+    pub served: Counts<Service, Traffic>,
+    /// Packets dropped, by reason.
+    pub dropped: Counts<DropReason>,
 }
 
 #[cfg(test)]
@@ -179,19 +153,19 @@ mod tests {
         let mut statistics = Statistics::default();
         for (index, &reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(reason as usize, index);
-            (0..=index).for_each(|_| statistics.count_drop(reason));
+            (0..=index).for_each(|_| statistics.dropped[reason] += 1);
         }
         for (index, &service) in Service::ALL.iter().enumerate() {
             assert_eq!(service as usize, index);
-            (0..=index).for_each(|_| statistics.count_service(service, 10));
+            (0..=index).for_each(|_| statistics.served[service].add(10));
         }
         for (index, &reason) in DropReason::ALL.iter().enumerate() {
-            assert_eq!(statistics.dropped(reason), index as u64 + 1);
+            assert_eq!(statistics.dropped[reason], index as u64 + 1);
         }
         for (index, &service) in Service::ALL.iter().enumerate() {
             let count = index as u64 + 1;
-            assert_eq!(statistics.served(service).packets, count);
-            assert_eq!(statistics.served(service).octets, 10 * count);
+            assert_eq!(statistics.served[service].packets, count);
+            assert_eq!(statistics.served[service].octets, 10 * count);
         }
     }
 }

@@ -222,7 +222,7 @@ impl Server {
         if let Err(DropReason::TunnelUnreachable) = outcome
             && self.write_unreachable(now, packet, &mut output)
         {
-            self.statistics.count_drop(DropReason::TunnelUnreachable);
+            self.statistics.dropped[DropReason::TunnelUnreachable] += 1;
             self.statistics.unreachable_sent += 1;
             self.output = output;
             return Some(Transmit::Tunnel(&self.output));

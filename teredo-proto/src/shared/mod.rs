@@ -2,6 +2,7 @@
 //! them, deadlines, token buckets, counters.
 
 pub mod bubble;
+pub mod counts;
 pub mod limiter;
 pub mod peers;
 pub mod queue;
@@ -9,6 +10,5 @@ pub mod server_address;
 pub mod statistics;
 
 pub(crate) mod keyed;
-pub(crate) mod named;
 pub(crate) mod own;
 pub(crate) mod timers;

@@ -177,16 +177,6 @@ impl<State: Default> Peers<State> {
         }
     }
 
-    /// Number of peers.
-    pub fn len(&self) -> usize {
-        self.trusted.length + self.untrusted.length
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Number of trusted peers.
     pub fn trusted(&self) -> usize {
         self.trusted.length
@@ -210,13 +200,6 @@ impl<State: Default> Peers<State> {
     /// The peer with this address.
     pub fn find(&self, address: &[u8; 16]) -> Option<PeerIndex> {
         self.indices.get(address).copied().map(PeerIndex)
-    }
-
-    /// The peer in a slot, if there is one.
-    pub fn at(&self, index: PeerIndex) -> Option<&Peer<State>> {
-        self.slots
-            .get(index.0 as usize)
-            .filter(|peer| peer.list != List::Free)
     }
 
     /// All peers.
@@ -497,7 +480,7 @@ mod tests {
                     (4, Some(index)) => {
                         peers.remove(index);
                         model.forget(number);
-                        prop_assert!(peers.at(index).is_none());
+                        prop_assert!(!peers.iter().any(|(one, _)| one == index));
                     }
                     _ => {}
                 }
@@ -505,7 +488,7 @@ mod tests {
                 prop_assert_eq!(peers.untrusted(), model.untrusted.len());
                 prop_assert!(peers.trusted() <= max_trusted && peers.untrusted() <= max_untrusted);
                 prop_assert!(peers.slots.len() <= MAX);
-                prop_assert_eq!(peers.iter().count(), peers.len());
+                prop_assert_eq!(peers.iter().count(), peers.trusted() + peers.untrusted());
                 for (index, peer) in peers.iter() {
                     prop_assert_eq!(peers.find(&peer.address), Some(index));
                     prop_assert_eq!(peer.is_trusted(), model.trusted.contains(&peer.address[0]));

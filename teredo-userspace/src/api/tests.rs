@@ -7,7 +7,7 @@ use std::{
 };
 
 use teredo_common::verdict::Direction;
-use teredo_proto::{relay::statistics::Statistics, server};
+use teredo_proto::{relay::Statistics, server};
 use tokio::sync::mpsc;
 
 use super::{

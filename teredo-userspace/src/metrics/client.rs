@@ -7,10 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use teredo_common::verdict::Direction;
-use teredo_proto::{
-    client::{Bubble, Client, DropReason, Nat, Offline, State, Test},
-    shared::statistics::Unreachable,
-};
+use teredo_proto::client::{Client, Nat, Offline, State};
 
 use super::{Path, Role, RoleState, Snapshot};
 
@@ -93,18 +90,18 @@ impl Snapshot {
         ] {
             self.add_traffic(direction, Path::Userspace, traffic.packets, traffic.octets);
         }
-        for &reason in DropReason::ALL {
-            self.add_dropped(Role::Client, reason.reason(), statistics.dropped(reason));
+        for (reason, packets) in statistics.dropped.iter() {
+            self.add_dropped(Role::Client, reason.reason(), packets);
         }
-        for &kind in Bubble::ALL {
-            *self.bubbles.entry(kind.reason()).or_default() += statistics.bubbles(kind);
+        for (kind, count) in statistics.bubbles.iter() {
+            *self.bubbles.entry(kind.reason()).or_default() += count;
         }
-        for &kind in Test::ALL {
-            *self.tests.entry(kind.reason()).or_default() += statistics.tests(kind);
+        for (kind, count) in statistics.tests.iter() {
+            *self.tests.entry(kind.reason()).or_default() += count;
         }
-        for &outcome in Unreachable::ALL {
-            let count = self.unreachable.entry((Role::Client, outcome.reason()));
-            *count.or_default() += statistics.unreachable(outcome);
+        for (outcome, count) in statistics.unreachable.iter() {
+            let total = self.unreachable.entry((Role::Client, outcome.reason()));
+            *total.or_default() += count;
         }
         self.peers_trusted += statistics.trusted_peers as u64;
         self.peers_untrusted += statistics.untrusted_peers as u64;
@@ -137,7 +134,10 @@ const fn nat_name(nat: Nat) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use teredo_proto::client::{Config, Server};
+    use teredo_proto::{
+        Unreachable,
+        client::{Bubble, Config, DropReason, Server},
+    };
 
     use super::*;
 

@@ -17,7 +17,10 @@ use teredo_common::{
     time::Instant,
     wire::MTU,
 };
-use teredo_proto::server::{Event, Server, ServerAddress};
+use teredo_proto::{
+    ServerAddress,
+    server::{Event, Server},
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{

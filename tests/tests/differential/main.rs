@@ -14,7 +14,7 @@ use teredo_common::{
     verdict::{Action, Direction, Verdict},
 };
 use teredo_lab::fixture::{self, Fixture, Outcome, Port, Setup};
-use teredo_proto::relay::{Config, Event, Relay, statistics::DropReason};
+use teredo_proto::relay::{Config, DropReason, Event, Relay};
 
 use frames::{Frames, Known};
 
@@ -192,7 +192,7 @@ impl Paths {
         let statistics = self.relay.statistics();
         let reasons = DropReason::ALL.iter();
         reasons
-            .map(|&reason| (reason.reason(), statistics.dropped(reason)))
+            .map(|&reason| (reason.reason(), statistics.dropped[reason]))
             .collect()
     }
 

@@ -40,7 +40,7 @@ impl Exchange {
             return Err(DropReason::BubbleTarget);
         }
         let index = self.admit(shared, *source)?;
-        shared.statistics.count_bubble(Bubble::ReceivedIndirect);
+        shared.statistics.bubbles[Bubble::ReceivedIndirect] += 1;
         if shared.config.extensions.symmetric {
             self.peers[index].state.nonces.received = trailers.nonce.unwrap_or_default();
         }
@@ -76,16 +76,16 @@ impl Exchange {
         if !self.may_reach(shared, origin) {
             return Err(DropReason::BubbleTarget);
         }
-        shared.statistics.count_bubble(Bubble::ReceivedRelay);
+        shared.statistics.bubbles[Bubble::ReceivedRelay] += 1;
         if !self.limits.take_direct(origin, now) {
-            shared.statistics.count_bubble(Bubble::LimitedDirect);
+            shared.statistics.bubbles[Bubble::LimitedDirect] += 1;
             return Ok(());
         }
         self.relays.note(origin, now);
         let payload = bubble::build(&self.own, source).to_vec();
         let port = shared.config.port;
         shared.send(port, origin, payload);
-        shared.statistics.count_bubble(Bubble::SentDirect);
+        shared.statistics.bubbles[Bubble::SentDirect] += 1;
         Ok(())
     }
 
@@ -126,7 +126,7 @@ impl Exchange {
     /// Sends the direct bubbles that may follow a burst.
     fn end_burst(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
         if !self.may_end_burst(now, index) {
-            shared.statistics.count_bubble(Bubble::LimitedDirect);
+            shared.statistics.bubbles[Bubble::LimitedDirect] += 1;
             return;
         }
         self.peers[index].state.may_answer = false;
@@ -141,7 +141,7 @@ impl Exchange {
             if self.may_reach_peer(shared, index, to) && self.limits.take_answer(to, now) {
                 self.send_bubble(shared, port, index, to);
             } else {
-                shared.statistics.count_bubble(Bubble::LimitedDirect);
+                shared.statistics.bubbles[Bubble::LimitedDirect] += 1;
             }
         }
     }
@@ -235,7 +235,7 @@ impl Exchange {
                 proved.inspect_err(|_| self.doubt_mapping(shared, now, to, from, source))?
             }
         };
-        shared.statistics.count_bubble(Bubble::ReceivedDirect);
+        shared.statistics.bubbles[Bubble::ReceivedDirect] += 1;
         let is_elsewhere = self.is_elsewhere_for(shared, now, index, from);
         let peer = &self.peers[index];
         let is_news = !peer.is_usable(now, LIFETIME);

@@ -54,7 +54,7 @@ impl Exchange {
                 sent.push(to);
                 self.send_bubble(shared, port, index, to);
             } else {
-                shared.statistics.count_bubble(Bubble::LimitedDirect);
+                shared.statistics.bubbles[Bubble::LimitedDirect] += 1;
             }
         }
         !sent.is_empty()
@@ -119,7 +119,7 @@ impl Exchange {
         payload: Vec<u8>,
     ) {
         shared.send(port, to, payload);
-        shared.statistics.count_bubble(Bubble::SentDirect);
+        shared.statistics.bubbles[Bubble::SentDirect] += 1;
     }
 
     /// Sends an indirect bubble to the peer's server (L-06), with a nonce, and with what
@@ -135,7 +135,7 @@ impl Exchange {
         let is_allowed =
             shared.own_ipv4.is_elsewhere(server) && self.limits.take_indirect(server, now);
         if !is_allowed {
-            shared.statistics.count_bubble(Bubble::LimitedIndirect);
+            shared.statistics.bubbles[Bubble::LimitedIndirect] += 1;
             return false;
         }
         let mut payload = bubble::build(&self.own, &peer.address).to_vec();
@@ -154,7 +154,7 @@ impl Exchange {
         };
         let port = shared.config.port;
         shared.send(port, to, payload);
-        shared.statistics.count_bubble(Bubble::SentIndirect);
+        shared.statistics.bubbles[Bubble::SentIndirect] += 1;
         true
     }
 }

@@ -67,7 +67,7 @@ impl Exchange {
                 interface: attached.address,
                 payload: bubble::build_discovery(&self.own).to_vec(),
             });
-            shared.statistics.count_bubble(Bubble::SentDiscovery);
+            shared.statistics.bubbles[Bubble::SentDiscovery] += 1;
         }
     }
 
@@ -105,7 +105,7 @@ impl Exchange {
             return Err(DropReason::DiscoverySource);
         }
         let index = self.admit(shared, source)?;
-        shared.statistics.count_bubble(Bubble::ReceivedDiscovery);
+        shared.statistics.bubbles[Bubble::ReceivedDiscovery] += 1;
         let peer = &mut self.peers[index];
         let is_new = peer.state.local(now) != Some(from);
         peer.state.local = Some(Local {

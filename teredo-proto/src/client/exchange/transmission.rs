@@ -175,6 +175,6 @@ impl Exchange {
                 }
             }
         };
-        shared.statistics.count_unreachable(outcome);
+        shared.statistics.unreachable[outcome] += 1;
     }
 }

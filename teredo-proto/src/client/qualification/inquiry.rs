@@ -8,7 +8,7 @@ use super::{
     super::{Config, Server, shared::Shared, statistics::DropReason},
     solicitation::{Advertised, Solicitation},
 };
-use crate::{shared::server_address::ServerAddress, wire::encapsulation::Encapsulation};
+use crate::{ServerAddress, wire::encapsulation::Encapsulation};
 
 /// How long a solicitation may remain unanswered: T of RFC 4380 section 5.2.1.
 const TIMEOUT: Duration = Duration::from_secs(4);

@@ -16,7 +16,7 @@ use super::{
     solicitation::Advertised,
 };
 use crate::{
-    shared::server_address::ServerAddress,
+    ServerAddress,
     wire::{bubble, encapsulation::Encapsulation, ipv6::Header, router},
 };
 

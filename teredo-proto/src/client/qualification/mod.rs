@@ -17,7 +17,7 @@ use teredo_common::{address::Endpoint, time::Instant};
 
 use super::{Identity, Nat, Offline, Server, State, shared::Shared, statistics::DropReason};
 
-use crate::{shared::server_address::ServerAddress, wire::encapsulation::Encapsulation};
+use crate::{ServerAddress, wire::encapsulation::Encapsulation};
 use address::Addresses;
 use inquiry::Inquiry;
 use interval::Interval;

@@ -10,7 +10,7 @@ use teredo_common::{
 use super::super::{Config, Server, statistics::DropReason};
 
 use crate::{
-    shared::server_address::ServerAddress,
+    ServerAddress,
     wire::{
         encapsulation::{Encapsulation, NONCE_LENGTH, write_authentication},
         ipv6::Header,

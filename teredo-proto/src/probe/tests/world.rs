@@ -5,9 +5,9 @@ use std::{collections::VecDeque, time::Duration};
 use teredo_common::{address::Endpoint, time::Instant};
 
 use crate::{
-    client,
+    ServerAddress, client,
     probe::{Findings, Measurement, NatProbe, Transmit},
-    server::{self, Buckets, ServerAddress},
+    server::{self, Buckets},
 };
 
 pub const PRIMARY: &str = "1.2.3.4";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::harness::*;
 use crate::{
     dual::{Recipient, SharedPort},
-    relay::statistics::{Bubble, DropReason},
+    relay::{Bubble, DropReason},
 };
 use teredo_common::{
     address::ServicePrefix,

@@ -10,10 +10,7 @@ use teredo_common::{
 };
 
 use crate::{
-    relay::{
-        Config, Event, Relay, Transmit,
-        statistics::{Bubble, DropReason, Statistics},
-    },
+    relay::{Bubble, Config, DropReason, Event, Relay, Statistics, Transmit},
     shared::statistics::Unreachable,
     wire::{bubble, ipv6},
 };
@@ -191,15 +188,15 @@ impl World {
     }
 
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.statistics().dropped(reason)
+        self.statistics().dropped[reason]
     }
 
     pub fn counted(&self, kind: Bubble) -> u64 {
-        self.statistics().bubbles(kind)
+        self.statistics().bubbles[kind]
     }
 
     pub fn unreachable(&self, outcome: Unreachable) -> u64 {
-        self.statistics().unreachable(outcome)
+        self.statistics().unreachable[outcome]
     }
 
     /// Makes the client at `mapped` a trusted peer, and forgets what it took.

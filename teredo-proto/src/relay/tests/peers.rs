@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::harness::*;
-use crate::relay::{Event, Transmit, statistics::DropReason};
+use crate::relay::{DropReason, Event, Transmit};
 use teredo_common::time::Instant;
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::harness::*;
 use crate::{
-    relay::statistics::{Bubble, DropReason},
+    relay::{Bubble, DropReason},
     wire::octets,
 };
 use teredo_common::wire::{DESTINATION_OPTIONS, HOP_BY_HOP, ROUTING, UDP};

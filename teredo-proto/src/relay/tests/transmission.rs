@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::harness::*;
 use crate::{
-    relay::statistics::{Bubble, DropReason},
+    relay::{Bubble, DropReason},
     shared::{limiter::Rate, statistics::Unreachable},
     wire::octets,
 };

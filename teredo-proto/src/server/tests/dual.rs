@@ -5,7 +5,7 @@ use teredo_common::{address::Endpoint, wire::UDP};
 use super::harness::*;
 use crate::{
     dual::{Recipient, SharedPort},
-    relay::{self, Relay, Transmit, statistics},
+    relay::{self, Relay, Transmit},
     server::DropReason,
 };
 
@@ -102,8 +102,8 @@ fn s31_the_server_path_makes_no_peers() {
         Outcome::Relay(Some(data.clone()))
     );
     assert_eq!(dual.arrives(OTHER, &data), Outcome::Relay(None));
-    let dropped = statistics::DropReason::DecapMapping;
-    assert_eq!(dual.relay.statistics().dropped(dropped), 1);
+    let dropped = relay::DropReason::DecapMapping;
+    assert_eq!(dual.relay.statistics().dropped[dropped], 1);
     for payload in &served[..4] {
         let outcome = dual.arrives(CLIENT, payload);
         assert!(matches!(outcome, Outcome::Server(Some(_))), "{outcome:?}");

@@ -313,7 +313,7 @@ fn s25_not_until_the_node_says_so() {
     let test = echo(&teredo(CLIENT), &address(HOST));
     let sent = server.handle_datagram(now, Primary, endpoint(CLIENT), &test);
     assert_eq!(sent, None);
-    assert_eq!(server.statistics().dropped(DropReason::NoRoute), 1);
+    assert_eq!(server.statistics().dropped[DropReason::NoRoute], 1);
 }
 
 #[test]

@@ -11,9 +11,8 @@ use teredo_common::{
 };
 
 use crate::{
-    server::{
-        Buckets, Client, Config, DropReason, Event, Server, ServerAddress, Service, Transmit,
-    },
+    ServerAddress,
+    server::{Buckets, Client, Config, DropReason, Event, Server, Service, Transmit},
     wire::{
         authentication::{Algorithm, Key},
         bubble, ipv6,
@@ -227,10 +226,9 @@ impl World {
         assert_eq!(self.arrives(to, from, payload), None, "{reason:?}");
         let after = *self.server.statistics();
         for &one in DropReason::ALL {
-            let expected = before.dropped(one) + u64::from(one == reason);
+            let expected = before.dropped[one] + u64::from(one == reason);
             assert_eq!(
-                after.dropped(one),
-                expected,
+                after.dropped[one], expected,
                 "{one:?} instead of {reason:?}"
             );
         }
@@ -251,11 +249,11 @@ impl World {
     }
 
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.server.statistics().dropped(reason)
+        self.server.statistics().dropped[reason]
     }
 
     pub fn served(&self, service: Service) -> u64 {
-        self.server.statistics().served(service).packets
+        self.server.statistics().served[service].packets
     }
 
     pub fn events(&mut self) -> Vec<Event> {

@@ -9,7 +9,8 @@ use teredo_common::{
 
 use super::harness::*;
 use crate::{
-    server::{Client, DropReason, Server, ServerAddress, Service},
+    ServerAddress,
+    server::{Client, DropReason, Server, Service},
     wire::{authentication::Algorithm, encapsulation, ipv6::Header},
 };
 
@@ -119,8 +120,8 @@ fn total(server: &Server) -> u64 {
     let statistics = server.statistics();
     let served = Service::ALL
         .iter()
-        .map(|&one| statistics.served(one).packets);
-    let dropped = DropReason::ALL.iter().map(|&one| statistics.dropped(one));
+        .map(|&one| statistics.served[one].packets);
+    let dropped = DropReason::ALL.iter().map(|&one| statistics.dropped[one]);
     served.chain(dropped).sum()
 }
 

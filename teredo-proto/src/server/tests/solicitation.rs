@@ -4,7 +4,8 @@ use teredo_common::address::{ServicePrefix, server_link_local};
 
 use super::harness::*;
 use crate::{
-    server::{DropReason, ServerAddress, Service},
+    ServerAddress,
+    server::{DropReason, Service},
     wire::{encapsulation, octets},
 };
 

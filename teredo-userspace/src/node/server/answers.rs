@@ -4,7 +4,10 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::Result;
 use teredo_common::{address::Endpoint, time::Instant};
-use teredo_proto::server::{Server, ServerAddress, Transmit};
+use teredo_proto::{
+    ServerAddress,
+    server::{Server, Transmit},
+};
 use tokio::io::unix::AsyncFd;
 
 use crate::datapath::{BATCH, native::Native, tun::Tun, udp::Sender};

@@ -3,7 +3,10 @@
 use std::{net::Ipv4Addr, sync::atomic::AtomicU64};
 
 use teredo_common::{address::Endpoint, limiter::BUCKETS, time::Instant};
-use teredo_proto::server::{Buckets, Config, Server, ServerAddress, Transmit};
+use teredo_proto::{
+    ServerAddress,
+    server::{Buckets, Config, Server, Transmit},
+};
 
 use super::Output;
 

@@ -7,8 +7,9 @@ use teredo_common::{address::Endpoint, time::Instant};
 
 use super::super::{Exchange, Identity, LIFETIME, Shared};
 use crate::{
+    ServerAddress,
     client::{Nat, solicitation::Solicitation, statistics::DropReason},
-    shared::{peers::PeerIndex, server_address::ServerAddress},
+    shared::peers::PeerIndex,
     wire::encapsulation::Encapsulation,
 };
 

@@ -327,15 +327,15 @@ impl World {
     }
 
     pub fn bubbles(&self, kind: Bubble) -> u64 {
-        self.statistics().bubbles(kind)
+        self.statistics().bubbles[kind]
     }
 
     pub fn tests(&self, outcome: Test) -> u64 {
-        self.statistics().tests(outcome)
+        self.statistics().tests[outcome]
     }
 
     pub fn unreachable(&self, outcome: Unreachable) -> u64 {
-        self.statistics().unreachable(outcome)
+        self.statistics().unreachable[outcome]
     }
 
     /// Makes the native host a trusted peer, and forgets what it took.

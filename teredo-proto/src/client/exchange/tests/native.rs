@@ -62,7 +62,7 @@ fn c51_case_2_four_tests_and_then_an_error() {
     assert_eq!(error[40..42], [1, 3]);
     assert_eq!(error[24..40], own());
     assert_eq!(error[48..], newest);
-    assert_eq!(world.statistics().dropped(DropReason::HostNoAnswer), 2);
+    assert_eq!(world.statistics().dropped[DropReason::HostNoAnswer], 2);
     assert_eq!(world.statistics().queue_packets, 0);
     // The next packet begins again.
     assert_eq!(world.host_sends(&newest), Ok(Way::Queued));
@@ -280,7 +280,7 @@ fn c41_what_is_held_goes_with_the_test() {
         .unwrap();
     world.pass_seconds(10);
     assert_eq!(world.delivered.len(), 0, "nobody is told");
-    assert_eq!(world.statistics().dropped(DropReason::NoAnswer), 1);
+    assert_eq!(world.statistics().dropped[DropReason::NoAnswer], 1);
     assert_eq!(world.statistics().queue_packets, 0);
     assert_eq!(world.unreachable(Unreachable::Sent), 0);
 }
@@ -297,7 +297,7 @@ fn c41_held_packets_from_elsewhere_are_not_delivered() {
     );
     assert_eq!(world.arrives(RELAY, &reply_to(&test)), Ok(None));
     assert_eq!(world.take_delivered(), [] as [Vec<u8>; 0]);
-    assert_eq!(world.statistics().dropped(DropReason::HeldElsewhere), 1);
+    assert_eq!(world.statistics().dropped[DropReason::HeldElsewhere], 1);
 }
 
 #[test]

@@ -207,7 +207,7 @@ fn p06_the_table_is_bounded_and_a_scan_leaves_the_trusted_alone() {
         assert!(world.exchange.peers().count() <= 32);
     }
     assert!(world.trusts(&peer));
-    assert!(world.statistics().dropped(DropReason::Evicted) > 900);
+    assert!(world.statistics().dropped[DropReason::Evicted] > 900);
     assert!(world.statistics().queue_packets <= 4);
 }
 
@@ -219,7 +219,7 @@ fn p09_making_room_does_not_forget_bubbles() {
     for host in ["2000::1", "2000::2"] {
         let _ = world.host_sends(&packet(&own(), &address(host), 0));
     }
-    assert_eq!(world.statistics().dropped(DropReason::Evicted), 1);
+    assert_eq!(world.statistics().dropped[DropReason::Evicted], 1);
     world.host_sends(&data).unwrap();
     assert_eq!(world.bubbles(Bubble::SentIndirect), 1);
     world.pass_seconds(3);

@@ -10,6 +10,7 @@ use teredo_common::{address::Endpoint, limiter::Rate, time::Instant};
 
 use super::nat::{Kind, Nat};
 use crate::{
+    ServerAddress,
     client::{
         Client, Config, Credentials, DropReason, Event, Identity, Network, Offline, Server, State,
         Transmit,
@@ -216,8 +217,8 @@ impl World {
         }
         for (addresses, server) in &mut self.servers {
             let at = match to {
-                to if to == addresses.primary() => server::ServerAddress::Primary,
-                to if to == addresses.secondary() => server::ServerAddress::Secondary,
+                to if to == addresses.primary() => ServerAddress::Primary,
+                to if to == addresses.secondary() => ServerAddress::Secondary,
                 _ => continue,
             };
             let sent = server.handle_datagram(self.now, at, from, payload);
@@ -303,7 +304,7 @@ impl World {
     }
 
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.client.statistics().dropped(reason)
+        self.client.statistics().dropped[reason]
     }
 }
 

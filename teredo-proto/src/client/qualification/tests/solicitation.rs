@@ -8,8 +8,8 @@ use super::{
     harness::{MAPPED, PORT, PRIMARY, advertisement, credentials, endpoint, link_local},
 };
 use crate::{
+    ServerAddress,
     client::{Config, DropReason, Server},
-    shared::server_address::ServerAddress,
     wire::{encapsulation, octets, router::Advertisement},
 };
 
