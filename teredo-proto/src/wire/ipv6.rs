@@ -166,7 +166,7 @@ pub fn chain(packet: &[u8]) -> impl Iterator<Item = ChainLink<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::octets;
+    use crate::testing::octets;
     use proptest::prelude::*;
     use teredo_common::wire::{ICMPV6, UDP};
 
