@@ -26,11 +26,11 @@ const NOT_CAPABLE: u8 = 0;
 const MOBILE_IPV6: u8 = 2;
 
 impl Relay {
-    /// Takes the payload of a UDP datagram that arrived at the relay's endpoint, whole and with its
-    /// checksum verified. `ecn` are the lowest two bits of its type of service.
+    /// Handles the payload of a UDP datagram that arrived at the relay's endpoint, whole and with its
+    /// checksum verified. `ecn` is the ECN field of its IPv4 header, 0 to 3.
     ///
-    /// Returns the IPv6 packet that is to be given to the kernel now: its hop limit is still as the
-    /// sender set it.
+    /// Returns the IPv6 packet to forward, if any: a part of `payload`, whose hop limit is still as
+    /// the client set it.
     pub fn handle_datagram<'p>(
         &mut self,
         now: Instant,
