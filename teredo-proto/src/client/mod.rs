@@ -30,6 +30,7 @@ pub use statistics::{Bubble, DropReason, Statistics, Test};
 use crate::{
     shared::own::OwnIpv4,
     wire::{
+        ecn,
         encapsulation::{self, Encapsulation},
         ipv6::{self, Header},
         router,
@@ -39,11 +40,6 @@ use exchange::{Exchange, Way};
 use qualification::Qualification;
 pub(crate) use qualification::solicitation;
 use shared::Shared;
-
-/// Explicit congestion notification: congestion experienced (RFC 3168).
-const CONGESTION_EXPERIENCED: u8 = 3;
-/// Explicit congestion notification: the sender does not take part.
-const NOT_CAPABLE: u8 = 0;
 
 /// What the client wants to have done, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -445,7 +441,7 @@ impl Client {
 /// Hands congestion that a datagram met over to the packet in it, before the packet may have to
 /// wait (W-06, RFC 6040). One that cannot take it is dropped, unless it is for the client itself.
 fn mark(ecn: u8, payload: &mut [u8]) -> Result<(), DropReason> {
-    if ecn != CONGESTION_EXPERIENCED {
+    if ecn != ecn::CONGESTION_EXPERIENCED {
         return Ok(());
     }
     let parts = encapsulation::parse(payload).map_err(|_| DropReason::Malformed)?;
@@ -453,7 +449,7 @@ fn mark(ecn: u8, payload: &mut [u8]) -> Result<(), DropReason> {
     if header.is_bubble() || router::is_advertisement(header, parts.packet) {
         return Ok(());
     }
-    if header.congestion() == NOT_CAPABLE {
+    if ecn::must_drop(ecn, header.congestion()) {
         return Err(DropReason::Congestion);
     }
     let start = parts.packet.as_ptr() as usize - payload.as_ptr() as usize;

@@ -4,7 +4,6 @@ use teredo_common::{
     address::{Endpoint, embedded_mapping},
     scope::{is_global_unicast, is_link_local},
     time::Instant,
-    wire::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING},
 };
 
 use super::Relay;
@@ -12,18 +11,11 @@ use crate::{
     relay::statistics::{Bubble, DropReason},
     shared::peers::PeerIndex,
     wire::{
-        encapsulation,
-        ipv6::{self, ChainLink, Header},
+        ecn, encapsulation,
+        ipv6::{self, Header},
         trailer,
     },
 };
-
-/// Explicit congestion notification: congestion experienced (RFC 3168).
-const CONGESTION_EXPERIENCED: u8 = 3;
-/// Explicit congestion notification: the sender does not take part.
-const NOT_CAPABLE: u8 = 0;
-/// The routing header of Mobile IPv6 (RFC 6275), the one that may cross the relay (L-11).
-const MOBILE_IPV6: u8 = 2;
 
 impl Relay {
     /// Takes the payload of a UDP datagram that arrived at the relay's endpoint, whole and with its
@@ -41,7 +33,7 @@ impl Relay {
         match self.receive(now, from, ecn, payload) {
             Ok(Some(length)) => {
                 let packet = payload.get_mut(..length)?;
-                if ecn == CONGESTION_EXPERIENCED {
+                if ecn == ecn::CONGESTION_EXPERIENCED {
                     ipv6::set_congestion_experienced(packet);
                 }
                 self.statistics.decapsulated.add(length);
@@ -89,13 +81,11 @@ impl Relay {
         if header.is_bubble() {
             return Ok(None);
         }
-        if may_be_routed(header.next_header())
-            && ipv6::chain(parts.packet).any(is_forbidden_routing)
-        {
+        if ipv6::has_forbidden_routing(parts.packet) {
             return Err(DropReason::DecapRoutingHeader);
         }
         self.check_destination(&destination)?;
-        if ecn == CONGESTION_EXPERIENCED && header.congestion() == NOT_CAPABLE {
+        if ecn::must_drop(ecn, header.congestion()) {
             return Err(DropReason::DecapCongestion);
         }
         Ok(Some(header.packet_length()))
@@ -162,15 +152,4 @@ impl Relay {
         }
         Ok(())
     }
-}
-
-const fn may_be_routed(next_header: u8) -> bool {
-    matches!(
-        next_header,
-        HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
-    )
-}
-
-fn is_forbidden_routing(link: ChainLink<'_>) -> bool {
-    matches!(link, ChainLink::Routing(kind) if kind != MOBILE_IPV6)
 }

@@ -1,7 +1,7 @@
 //! From native hosts: IPv6 packets in, UDP payloads out (RFC 4380 section 5.4.1).
 
 use teredo_common::{
-    address::{CONE_FLAG, Endpoint, embedded_mapping, embedded_server},
+    address::{Endpoint, embedded_mapping, embedded_server, has_cone_flag},
     scope::is_global_unicast,
     time::Instant,
 };
@@ -86,7 +86,7 @@ impl Relay {
         if peer.is_trusted() {
             self.distrust(index);
         }
-        if self.config.honor_cone && is_cone(&destination) {
+        if self.config.honor_cone && has_cone_flag(&destination) {
             let mapped = embedded_mapping(&destination);
             self.trust(now, index, mapped);
             self.sent(now, index);
@@ -211,8 +211,4 @@ impl Relay {
         };
         self.emit(event);
     }
-}
-
-const fn is_cone(address: &[u8; 16]) -> bool {
-    u16::from_be_bytes([address[8], address[9]]) & CONE_FLAG != 0
 }

@@ -1,11 +1,6 @@
 //! From peers: UDP payloads in, IPv6 packets out (RFC 4380 section 5.2.3).
 
-use teredo_common::{
-    address::Endpoint,
-    scope::is_global_unicast,
-    time::Instant,
-    wire::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ICMPV6, ROUTING},
-};
+use teredo_common::{address::Endpoint, scope::is_global_unicast, time::Instant, wire::ICMPV6};
 
 use super::{Exchange, Shared};
 use crate::{
@@ -13,13 +8,10 @@ use crate::{
     shared::{bubble::GAP, peers::PeerIndex, queue::Full},
     wire::{
         encapsulation::Encapsulation,
-        ipv6::{self, ChainLink, Header},
+        ipv6::{self, Header},
         router, trailer,
     },
 };
-
-/// The routing header of Mobile IPv6 (RFC 6275), the one that is let through (L-11).
-const MOBILE_IPV6: u8 = 2;
 
 impl Exchange {
     /// Takes a datagram that came to the service port or one of the ports that this half opened,
@@ -169,19 +161,8 @@ fn deliver(header: Header<'_>, packet: &[u8]) -> Result<usize, DropReason> {
     if !is_global_unicast(&header.source()) {
         return Err(DropReason::Source);
     }
-    if may_be_routed(header.next_header()) && ipv6::chain(packet).any(is_forbidden_routing) {
+    if ipv6::has_forbidden_routing(packet) {
         return Err(DropReason::RoutingHeader);
     }
     Ok(header.packet_length())
-}
-
-const fn may_be_routed(next_header: u8) -> bool {
-    matches!(
-        next_header,
-        HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
-    )
-}
-
-fn is_forbidden_routing(link: ChainLink<'_>) -> bool {
-    matches!(link, ChainLink::Routing(kind) if kind != MOBILE_IPV6)
 }

@@ -1,7 +1,7 @@
 //! From the host: IPv6 packets in, UDP payloads out (RFC 4380 section 5.2.4).
 
 use teredo_common::{
-    address::{CONE_FLAG, embedded_mapping, embedded_server, server_link_local},
+    address::{embedded_mapping, embedded_server, has_cone_flag, server_link_local},
     scope::{is_global_unicast, is_link_local},
     time::Instant,
     wire::SERVER_PORT,
@@ -77,8 +77,7 @@ impl Exchange {
 
     /// Whether an address has the cone flag and names an endpoint that may be sent to.
     fn is_cone(&self, shared: &Shared, address: &[u8; 16]) -> bool {
-        let flags = u16::from_be_bytes([address[8], address[9]]);
-        flags & CONE_FLAG != 0
+        has_cone_flag(address)
             && shared.config.prefix.contains(address)
             && self.may_be_peer(shared, address)
     }
