@@ -36,7 +36,7 @@ use crate::{
         router,
     },
 };
-use exchange::{Exchange, Way};
+use exchange::{Exchange, Forward};
 use qualification::Qualification;
 pub(crate) use qualification::solicitation;
 use shared::Shared;
@@ -358,7 +358,7 @@ impl Client {
     ) -> Option<(u16, Endpoint, &'p [u8])> {
         let is_first = self.shared.transmits.is_empty();
         match self.exchange.handle_ipv6(&mut self.shared, now, packet) {
-            Ok(Way::Send(from, to, length)) => {
+            Ok(Forward::Send(from, to, length)) => {
                 let payload = packet.get(..length)?;
                 self.shared.statistics.encapsulated.add(length);
                 if is_first {
@@ -367,7 +367,7 @@ impl Client {
                 self.shared.send(from, to, payload.to_vec());
                 None
             }
-            Ok(Way::Queued) => None,
+            Ok(Forward::Queued) => None,
             Err(reason) => {
                 self.shared.statistics.dropped[reason] += 1;
                 None

@@ -103,27 +103,25 @@ impl Relay {
         let found = self.peers.find(source);
         let is_embedded = from == embedded_mapping(source);
         let is_known = found.is_some_and(|index| self.is_known_at(index, from, now));
-        let has_cookie = || {
-            is_bubble
-                && found.is_some()
-                && is_link_local(destination)
-                && self.cookie.proves(now, source, destination)
-        };
-        let is_proved = match (is_embedded, self.config.strict_trust) {
-            _ if has_cookie() => true,
-            _ if is_known => false,
-            (true, false) => false,
-            (true, true) if found.is_some() => return Err(DropReason::DecapStrictTrust),
-            (true, true) => false,
-            (false, _) => return Err(DropReason::DecapMapping),
-        };
+        let has_cookie = is_bubble
+            && found.is_some()
+            && is_link_local(destination)
+            && self.cookie.proves(now, source, destination);
+        if !has_cookie && !is_known {
+            if !is_embedded {
+                return Err(DropReason::DecapMapping);
+            }
+            if self.config.strict_trust && found.is_some() {
+                return Err(DropReason::DecapStrictTrust);
+            }
+        }
         let index = found.ok_or(DropReason::DecapUnknownPeer)?;
         if is_bubble {
-            self.statistics.bubbles[if is_proved {
-                Bubble::ReceivedCookie
-            } else {
-                Bubble::ReceivedDirect
-            }] += 1;
+            let kind = match has_cookie {
+                true => Bubble::ReceivedCookie,
+                false => Bubble::ReceivedDirect,
+            };
+            self.statistics.bubbles[kind] += 1;
         }
         self.trust(now, index, from);
         Ok(())
@@ -132,8 +130,7 @@ impl Relay {
     /// Whether a usable entry says that the peer is at this endpoint. For one that is not symmetric
     /// that is the endpoint in its address.
     fn is_known_at(&self, index: PeerIndex, from: Endpoint, now: Instant) -> bool {
-        let peer = &self.peers[index];
-        peer.mapped == from && peer.is_usable(now, self.config.peer_lifetime)
+        self.peers[index].mapped == from && self.peers.is_usable(now, index)
     }
 
     /// only native destinations that the relay serves.

@@ -5,7 +5,7 @@ use teredo_common::{address::Endpoint, scope::is_global_unicast, time::Instant, 
 use super::{Exchange, Shared};
 use crate::{
     client::statistics::DropReason,
-    shared::{bubble::GAP, peers::PeerIndex, queue::Full},
+    shared::peers::{Full, GAP, PeerIndex},
     wire::{
         encapsulation::Encapsulation,
         ipv6::{self, Header},
@@ -122,14 +122,15 @@ impl Exchange {
             return Err(DropReason::SourceScope);
         }
         let is_awaited = found.is_some_and(|index| {
-            self.is_asked(index) || self.peers[index].last_sent != Instant::ZERO
+            let peer = &self.peers[index];
+            peer.is_asked() || peer.last_sent != Instant::ZERO
         });
         let is_known = self.relays.knows(from, now);
         if !is_awaited && !is_known && !shared.config.accept_unsolicited {
             return Err(DropReason::Unsolicited);
         }
         let index = self.admit(shared, *source)?;
-        let is_asked = self.is_asked(index);
+        let is_asked = self.peers[index].is_asked();
         let contact = &mut self.peers[index].state;
         if contact.held.is_empty() {
             contact.held_from = from;
