@@ -149,6 +149,17 @@ pub struct TeredoAddress {
 }
 
 impl TeredoAddress {
+    /// The fields of the address that a client of `server`, which sees it at `mapped`, has in the
+    /// standard service, with no flag set.
+    pub const fn new(server: Ipv4Addr, mapped: Endpoint) -> Self {
+        Self {
+            prefix: ServicePrefix::STANDARD,
+            server,
+            flags: 0,
+            mapped,
+        }
+    }
+
     /// The fields of `address` if it lies in `prefix` and its port is not 0.
     pub fn decode(address: Ipv6Addr, prefix: ServicePrefix) -> Option<Self> {
         let octets = address.octets();

@@ -12,6 +12,8 @@ pub mod server;
 pub mod wire;
 
 mod shared;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use client::Client;
 pub use relay::Relay;

@@ -7,10 +7,8 @@ use std::{
 };
 
 use teredo_common::{
-    address::{Endpoint, ServicePrefix, TeredoAddress},
-    checksum,
+    address::{Endpoint, TeredoAddress},
     time::Instant,
-    wire::{ALL_ROUTERS, ICMPV6, ROUTER_SOLICITATION},
 };
 use teredo_proto::{
     ServerAddress,
@@ -19,7 +17,7 @@ use teredo_proto::{
         authentication::{Algorithm, Key},
         bubble,
         encapsulation::write_authentication,
-        ipv6,
+        router,
     },
 };
 
@@ -55,6 +53,10 @@ const GAP: u64 = 5_000;
 /// What the server may hold altogether.
 const BOUND: isize = 4 << 20;
 
+/// Where solicitations come from.
+const SOLICITOR: [u8; 16] = [
+    0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+];
 const PRIMARY: [u8; 4] = [1, 2, 3, 4];
 const SECONDARY: [u8; 4] = [1, 2, 3, 5];
 const CLIENT: Endpoint = Endpoint {
@@ -63,14 +65,7 @@ const CLIENT: Endpoint = Endpoint {
 };
 
 fn solicitation() -> Vec<u8> {
-    let source = [
-        0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
-    ];
-    let mut message = [ROUTER_SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
-    let sum = checksum::ipv6_transport(&source, &ALL_ROUTERS, ICMPV6, &message);
-    message[2..4].copy_from_slice(&sum);
-    let header = ipv6::header(8, ICMPV6, 255, &source, &ALL_ROUTERS);
-    [&header[..], &message].concat()
+    router::solicitation(&SOLICITOR).to_vec()
 }
 
 /// A solicitation with an authentication header whose value, if there is one, is wrong.
@@ -83,13 +78,7 @@ fn with_header(client: &[u8], value: usize) -> Vec<u8> {
 
 /// The address of a client of this server.
 fn teredo(mapped: Endpoint) -> [u8; 16] {
-    let fields = TeredoAddress {
-        prefix: ServicePrefix::STANDARD,
-        server: PRIMARY.into(),
-        flags: 0,
-        mapped,
-    };
-    fields.encode().octets()
+    TeredoAddress::new(PRIMARY.into(), mapped).encode().octets()
 }
 
 /// One of the forged sources, in as many networks; not the client's.

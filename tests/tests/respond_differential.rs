@@ -7,7 +7,6 @@ use anyhow::{Result, ensure};
 use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use teredo_common::{
     address::{Endpoint, ServicePrefix, TeredoAddress, server_link_local},
-    checksum::ipv6_transport,
     limiter::Rate,
     scope::Ipv4Scope,
     verdict::{Action, Verdict},
@@ -20,6 +19,7 @@ use teredo_lab::{
 use teredo_proto::{
     ServerAddress,
     server::{Buckets, Client, Config, Server, Transmit},
+    testing::transport,
     wire::authentication::{Algorithm, Key},
 };
 
@@ -236,11 +236,7 @@ fn packet(random: &mut impl Rng, from: Endpoint) -> Vec<u8> {
             return solicitation(random, source, to);
         }
         5..=8 => ipv6(source, destination, NO_NEXT_HEADER, &[]),
-        9 => icmpv6(
-            source,
-            destination,
-            vec![random.random(), 0, 0, 0, 0, 1, 0, 1],
-        ),
+        9 => icmpv6(source, destination, &[random.random(), 0, 0, 0, 0, 1, 0, 1]),
         10 => ipv6(source, destination, NO_NEXT_HEADER, &[0; 8]),
         _ => ipv6(source, destination, UDP, &[0; 20]),
     };
@@ -271,7 +267,7 @@ fn solicitation(random: &mut impl Rng, source: Ipv6Addr, destination: Ipv6Addr) 
         message[4..8].fill(random.random());
     }
     message.extend(*options.choose(random).expect("there are some"));
-    let mut packet = icmpv6(source, destination, message);
+    let mut packet = icmpv6(source, destination, &message);
     packet[7] = if random.random_ratio(1, 20) {
         random.random()
     } else {
@@ -280,10 +276,8 @@ fn solicitation(random: &mut impl Rng, source: Ipv6Addr, destination: Ipv6Addr) 
     packet
 }
 
-fn icmpv6(source: Ipv6Addr, destination: Ipv6Addr, mut message: Vec<u8>) -> Vec<u8> {
-    let sum = ipv6_transport(&source.octets(), &destination.octets(), ICMPV6, &message);
-    message[2..4].copy_from_slice(&sum);
-    ipv6(source, destination, ICMPV6, &message)
+fn icmpv6(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> Vec<u8> {
+    transport(ICMPV6, 64, &source.octets(), &destination.octets(), message)
 }
 
 fn link_local(random: &mut impl Rng) -> Ipv6Addr {
@@ -390,7 +384,7 @@ fn what_clients_and_relays_usually_send_is_left_to_nobody() -> Result<()> {
         let from = endpoint(&format!("9.{}.0.1:4096", pair.random.random_range(10..99)));
         let all_routers = Ipv6Addr::from(ALL_ROUTERS);
         let source = link_local(&mut pair.random);
-        let mut solicitation = icmpv6(source, all_routers, vec![133, 0, 0, 0, 0, 0, 0, 0]);
+        let mut solicitation = icmpv6(source, all_routers, &[133, 0, 0, 0, 0, 0, 0, 0]);
         solicitation[7] = 255;
         let nonce = [&[0, 1, 0, 0][..], &pair.random.random::<[u8; 9]>()].concat();
         let to = match pair.random.random() {

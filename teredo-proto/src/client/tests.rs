@@ -1,23 +1,15 @@
 //! Both halves together, with a server.
 
-use std::net::SocketAddrV4;
-
 use super::*;
 use crate::{
     ServerAddress,
     server::{self, Buckets},
+    testing::{address, endpoint, packet},
     wire::{bubble, icmpv6},
 };
-use teredo_common::{
-    address::{ServicePrefix, TeredoAddress},
-    scope::Ipv4Scope,
-};
+use teredo_common::{address::TeredoAddress, scope::Ipv4Scope};
 
 const PORT: u16 = 40_000;
-
-fn endpoint(text: &str) -> Endpoint {
-    text.parse::<SocketAddrV4>().unwrap().into()
-}
 
 /// A client, its server, and where that sees the client.
 struct World {
@@ -126,12 +118,7 @@ fn c30_the_order_of_reception() {
     const NEIGHBOR: &str = "192.168.1.3:40001";
     let mut world = public();
     let own = world.qualify().address.octets();
-    let neighbor = TeredoAddress {
-        prefix: ServicePrefix::STANDARD,
-        server: world.addresses.primary,
-        flags: 0,
-        mapped: endpoint("9.0.0.1:4097"),
-    };
+    let neighbor = TeredoAddress::new(world.addresses.primary, endpoint("9.0.0.1:4097"));
     let neighbor = neighbor.encode().octets();
 
     // Cut short, and from this host's own address: the latter would be trusted otherwise.
@@ -180,12 +167,8 @@ fn x02_the_outer_source_decides_what_is_direct() {
     let mut world = public();
     let own = world.qualify().address.octets();
     while world.client.poll_transmit().is_some() {}
-    let peer = TeredoAddress {
-        prefix: ServicePrefix::STANDARD,
-        server: "9.10.11.12".parse().unwrap(),
-        flags: 0,
-        mapped: endpoint("8.0.0.1:1024"),
-    };
+    let server = "9.10.11.12".parse().unwrap();
+    let peer = TeredoAddress::new(server, endpoint("8.0.0.1:1024"));
     let peer = peer.encode().octets();
     let server = world.addresses.primary();
     let bubble = bubble::build(&peer, &own).to_vec();
@@ -217,12 +200,7 @@ fn c41_what_was_held_comes_first() {
     let mut world = public();
     let own = world.qualify().address.octets();
     let relay = endpoint("5.6.7.8:3545");
-    let host = "2000::b".parse::<Ipv6Addr>().unwrap().octets();
-    let packet = |source, destination, mark| {
-        let mut packet = ipv6::header(1, 253, 64, source, destination).to_vec();
-        packet.push(mark);
-        packet
-    };
+    let host = address("2000::b");
     while world.client.poll_transmit().is_some() {}
     let mut first = packet(&own, &host, 0);
     assert_eq!(world.client.handle_ipv6(world.now, &mut first), None);

@@ -143,7 +143,7 @@ fn fill(value: &mut [u8], hash: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{encapsulation, octets};
+    use crate::{testing::octets, wire::encapsulation};
 
     const SOLICITATION: &str = "6000000000083aff fe800000000000000000ffffffffffff \
         ff020000000000000000000000000002 85007d3700000000";

@@ -25,11 +25,7 @@ pub fn build_discovery(source: &[u8; 16]) -> [u8; IPV6_HEADER] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::octets;
-
-    fn address(text: &str) -> [u8; 16] {
-        text.parse::<std::net::Ipv6Addr>().unwrap().octets()
-    }
+    use crate::testing::{address, octets};
 
     #[test]
     fn v19_bubble() {

@@ -134,17 +134,13 @@ pub fn write_authentication(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::octets;
+    use crate::testing::{endpoint, octets};
     use proptest::prelude::*;
 
     const BUBBLE: &str =
         "6000000000003bff 20010000010203040000effff6fffffe 20010000090a0b0c0000fbfff7fffffe";
     const ORIGIN: &str = "0000effff6fffffe";
     const AUTHENTICATION: &str = "00010000 0123456789abcdef 00";
-
-    fn endpoint(text: &str) -> Endpoint {
-        text.parse::<std::net::SocketAddrV4>().unwrap().into()
-    }
 
     #[test]
     fn v03_and_v07_origin_indications() {

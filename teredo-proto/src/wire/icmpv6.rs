@@ -171,7 +171,7 @@ pub fn echo_answer(packet: &[u8]) -> Option<Echo<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::octets;
+    use crate::testing::octets;
     use teredo_common::wire::{DESTINATION_OPTIONS, FRAGMENT, UDP};
 
     const RELAY: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];

@@ -180,7 +180,7 @@ const fn is_extension(next_header: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::octets;
+    use crate::testing::octets;
     use proptest::prelude::*;
     use teredo_common::wire::{ICMPV6, UDP};
 

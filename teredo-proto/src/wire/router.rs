@@ -207,13 +207,9 @@ impl Advertisement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::octets;
+    use crate::testing::{address, octets};
     use proptest::prelude::*;
     use teredo_common::address::server_link_local;
-
-    fn address(text: &str) -> [u8; 16] {
-        text.parse::<std::net::Ipv6Addr>().unwrap().octets()
-    }
 
     fn advertisement(server: [u8; 4], mtu: Option<u16>, to: &[u8; 16]) -> Vec<u8> {
         let source = server_link_local(server.into(), 3544).octets();

@@ -116,7 +116,7 @@ pub fn write_alternate_addresses(endpoints: &[Endpoint], output: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::octets;
+    use crate::testing::octets;
     use proptest::prelude::*;
 
     fn parsed(text: &str) -> Vec<Result<Trailer<'static>, Discard>> {

@@ -80,7 +80,7 @@ fn s30_the_common_entry() {
     let own = address("fe80::8000:f227:fefd:fcfb");
     let recipient =
         |world: &World, payload: &[u8]| port.recipient(&world.relay, world.now, payload);
-    let echo = |source: &[u8; 16]| packet_of(ICMPV6, &[128, 0, 0, 0, 0, 1, 0, 1], source, &host);
+    let echo = |source: &[u8; 16]| ipv6(ICMPV6, 64, source, &host, &[128, 0, 0, 0, 0, 1, 0, 1]);
     let relayed = [
         packet(&peer, &host, 1),
         echo(&peer),
@@ -98,15 +98,21 @@ fn s30_the_common_entry() {
         packet(&stranger, &host, 1),
         bubble(&stranger, &host),
         // To the server itself.
-        packet_of(ICMPV6, &[133, 0, 0, 0, 0, 0, 0, 0], &cookie, &all_routers),
-        packet_of(ICMPV6, &[128, 0, 0, 0, 0, 1, 0, 1], &peer, &own),
+        ipv6(
+            ICMPV6,
+            64,
+            &cookie,
+            &all_routers,
+            &[133, 0, 0, 0, 0, 0, 0, 0],
+        ),
+        ipv6(ICMPV6, 64, &peer, &own, &[128, 0, 0, 0, 0, 1, 0, 1]),
         bubble(&peer, &own),
         // Between clients, and from relays.
         bubble(&peer, &stranger),
         packet(&peer, &stranger, 1),
         bubble(&peer, &address("3ffe:831f:102:304:0:efff:f6ff:fffe")),
         bubble(&cookie, &peer),
-        packet_of(UDP, &[0; 8], &host, &peer),
+        ipv6(UDP, 64, &host, &peer, &[0; 8]),
         // With elements that only servers get or send.
         [
             &[0, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0][..],

@@ -406,7 +406,7 @@ proptest! {
     ) {
         let mut world = World::new();
         let client = world.trust(CLIENT);
-        let original = packet_of(17, &payload, &client, &address(HOST));
+        let original = ipv6(17, 64, &client, &address(HOST), &payload);
         let datagram = mutated(original, &changes, length);
         if let Some(packet) = world.client_sends_marked(CLIENT, ecn, &datagram) {
             let header = Header::parse(&packet).unwrap();
@@ -430,7 +430,7 @@ proptest! {
     ) {
         let mut world = World::new();
         let client = world.trust(CLIENT);
-        let original = packet_of(17, &payload, &address(HOST), &client);
+        let original = ipv6(17, 64, &address(HOST), &client, &payload);
         let packet = mutated(original, &changes, length);
         world.native_sends(&packet);
         for (to, payload) in world.take_sent() {

@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::harness::*;
 use crate::{
     server::{Client, Config, DropReason, Event, Service},
+    testing::octets,
     wire::{
         authentication::{Algorithm, Key},
-        encapsulation, octets,
+        encapsulation,
     },
 };
 

@@ -62,7 +62,7 @@ impl Dual {
 fn s31_the_server_path_makes_no_peers() {
     let mut dual = Dual::new();
     let (client, host) = (teredo(CLIENT), address(HOST));
-    let data = packet(UDP, 64, &client, &host, &[0xab; 20]);
+    let data = ipv6(UDP, 64, &client, &host, &[0xab; 20]);
     let served = [
         solicitation(SOLICITOR),
         with_nonce(&solicitation(CONE_SOLICITOR)),
@@ -82,7 +82,7 @@ fn s31_the_server_path_makes_no_peers() {
 
     // The native host sends to the client: the relay's bubble goes out through the server, and its
     // answer makes the client a peer.
-    let mut answer = packet(UDP, 63, &host, &client, &[0xcd; 20]);
+    let mut answer = ipv6(UDP, 63, &host, &client, &[0xcd; 20]);
     assert_eq!(dual.relay.handle_ipv6(dual.world.now, &mut answer), None);
     let Some(Transmit::OwnServer { bubble: indirect }) = dual.relay.poll_transmit() else {
         panic!("no bubble")

@@ -9,7 +9,7 @@ use teredo_common::{
 use super::harness::*;
 use crate::{
     server::{Buckets, Config, DropReason, Server, Service},
-    wire::octets,
+    testing::octets,
 };
 
 fn own_link_local() -> [u8; 16] {
@@ -270,7 +270,7 @@ fn s13_nothing_but_tests_leaves_for_native_ipv6() {
     world.drops(
         DropReason::Protocol,
         CLIENT,
-        &packet(UDP, 64, &client, &host, &[0; 20]),
+        &ipv6(UDP, 64, &client, &host, &[0; 20]),
     );
 
     let mut world = World::with(|config| {

@@ -1,22 +1,19 @@
 //! A server in virtual time, and what others send it.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::time::Duration;
 
 use teredo_common::{
     address::{Endpoint, ServicePrefix, TeredoAddress},
-    checksum,
     limiter::Rate,
     time::Instant,
-    wire::{ALL_ROUTERS, ECHO_REQUEST, ICMPV6, IPV6_HEADER},
+    wire::{ALL_ROUTERS, ECHO_REQUEST, ICMPV6},
 };
 
+pub use crate::testing::{address, bubble, endpoint, ipv6, transport};
 use crate::{
     ServerAddress,
     server::{Buckets, Client, Config, DropReason, Event, Server, Service, Transmit},
-    wire::{
-        authentication::{Algorithm, Key},
-        bubble, ipv6,
-    },
+    wire::authentication::{Algorithm, Key},
 };
 
 /// The server of the test vectors.
@@ -38,45 +35,15 @@ pub const NONCE: [u8; 8] = [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef];
 
 pub use ServerAddress::{Primary, Secondary};
 
-pub fn endpoint(text: &str) -> Endpoint {
-    text.parse::<SocketAddrV4>().unwrap().into()
-}
-
-pub fn address(text: &str) -> [u8; 16] {
-    text.parse::<std::net::Ipv6Addr>().unwrap().octets()
-}
-
 /// The Teredo address of a client at `mapped`, of `server`.
 pub fn teredo_of(prefix: ServicePrefix, server: &str, mapped: &str) -> [u8; 16] {
-    let fields = TeredoAddress {
-        prefix,
-        server: server.parse().unwrap(),
-        flags: 0,
-        mapped: endpoint(mapped),
-    };
-    fields.encode().octets()
+    let fields = TeredoAddress::new(server.parse().unwrap(), endpoint(mapped));
+    TeredoAddress { prefix, ..fields }.encode().octets()
 }
 
 /// The Teredo address of a client of this server.
 pub fn teredo(mapped: &str) -> [u8; 16] {
     teredo_of(ServicePrefix::STANDARD, PRIMARY, mapped)
-}
-
-pub fn bubble(source: &[u8; 16], destination: &[u8; 16]) -> Vec<u8> {
-    bubble::build(source, destination).into()
-}
-
-/// An IPv6 packet.
-pub fn packet(
-    next_header: u8,
-    hop_limit: u8,
-    source: &[u8; 16],
-    destination: &[u8; 16],
-    payload: &[u8],
-) -> Vec<u8> {
-    let length = payload.len() as u16;
-    let header = ipv6::header(length, next_header, hop_limit, source, destination);
-    [&header[..], payload].concat()
 }
 
 /// An ICMPv6 packet with a right checksum.
@@ -88,10 +55,7 @@ pub fn icmpv6(
     body: &[u8],
 ) -> Vec<u8> {
     let message = [&[kind, 0, 0, 0][..], body].concat();
-    let mut packet = packet(ICMPV6, hop_limit, source, destination, &message);
-    let sum = checksum::ipv6_transport(source, destination, ICMPV6, &packet[IPV6_HEADER..]);
-    packet[IPV6_HEADER + 2..IPV6_HEADER + 4].copy_from_slice(&sum);
-    packet
+    transport(ICMPV6, hop_limit, source, destination, &message)
 }
 
 /// An echo request with eight octets of data.

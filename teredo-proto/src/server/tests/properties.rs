@@ -88,7 +88,7 @@ fn payload() -> BoxedStrategy<Vec<u8>> {
             prop::collection::vec(any::<u8>(), 0..60)
         )
             .prop_map(|(next, source, destination, body)| {
-                packet(next, 64, &source, &destination, &body)
+                ipv6(next, 64, &source, &destination, &body)
             }),
         Just(solicitation(SOLICITOR)),
         Just(solicitation(CONE_SOLICITOR)),
@@ -230,7 +230,7 @@ proptest! {
         prop_assert_eq!(bindings, [endpoint(CLIENT)]);
 
         let source = if is_inside { inside } else { others.0 };
-        let outgoing = packet(next_header, 9, &source, &others.1, &body);
+        let outgoing = ipv6(next_header, 9, &source, &others.1, &body);
         let sent = world.receives(&from, &outgoing);
         let is_tunnelled = matches!(sent, Some((Output::Tunnel, _)));
         let is_well_formed = next_header != 0 || !body.is_empty();
@@ -242,7 +242,7 @@ proptest! {
             && others.1 != inside;
         prop_assert_eq!(is_tunnelled, expected);
 
-        let incoming = packet(next_header, 9, &address(HOST), &inside, &body);
+        let incoming = ipv6(next_header, 9, &address(HOST), &inside, &body);
         let expected = datagram(Primary, CLIENT, incoming.clone());
         prop_assert_eq!(world.routed(&incoming), expected.filter(|_| is_well_formed));
     }

@@ -6,7 +6,8 @@ use super::harness::*;
 use crate::{
     ServerAddress,
     server::{DropReason, Service},
-    wire::{encapsulation, octets},
+    testing::octets,
+    wire::encapsulation,
 };
 
 const V11: &str = "00010000cd5669400b22df8800 6000000000183aff fe800000000000008000fffffffffffd \

@@ -10,9 +10,10 @@ use teredo_common::{
 use super::harness::*;
 use crate::{
     server::{Binding, Client, Config, DRAIN, DropReason, Event, Service},
+    testing::octets,
     wire::{
         authentication::{Algorithm, Key},
-        encapsulation, octets,
+        encapsulation,
     },
 };
 
@@ -60,7 +61,7 @@ fn bound() -> World {
 }
 
 fn udp(source: &str, destination: &str) -> Vec<u8> {
-    packet(
+    ipv6(
         UDP,
         64,
         &address(source),
@@ -211,7 +212,7 @@ fn t04_packets_to_the_prefix_go_to_the_client_unchanged() {
         udp(HOST, INSIDE),
         udp("fd00::1", INSIDE),
         echo(&address(HOST), &address(INSIDE)),
-        packet(59, 1, &address(HOST), &address(INSIDE), &[]),
+        ipv6(59, 1, &address(HOST), &address(INSIDE), &[]),
     ] {
         assert_eq!(
             world.routed(&packet),
@@ -244,8 +245,8 @@ fn t04_what_is_not_for_a_client_of_the_tunnel_service() {
     refused(DropReason::TunnelDestination, &udp(HOST, "2001:db8:1::1"));
     refused(DropReason::SourceLoop, &udp("2002:102:304::1", INSIDE));
     let (host, inside) = (address(HOST), address(INSIDE));
-    let largest = packet(UDP, 9, &host, &inside, &[0; 1240]);
-    let larger = packet(UDP, 9, &host, &inside, &[0; 1241]);
+    let largest = ipv6(UDP, 9, &host, &inside, &[0; 1240]);
+    let larger = ipv6(UDP, 9, &host, &inside, &[0; 1241]);
     refused(DropReason::TunnelTooBig, &larger);
     assert!(world.routed(&largest).is_some());
 }
@@ -256,7 +257,7 @@ fn t04_s05_from_the_client_anything_may_come() {
     for packet in [
         udp(INSIDE, HOST),
         udp(INSIDE, "2001:db8:1:1::1"),
-        packet(
+        ipv6(
             0,
             1,
             &address(INSIDE),

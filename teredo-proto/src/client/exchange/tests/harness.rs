@@ -1,19 +1,15 @@
 //! One client's exchange in virtual time, with hand-made datagrams around it.
 
-use std::{
-    collections::VecDeque,
-    net::{Ipv4Addr, SocketAddrV4},
-    time::Duration,
-};
+use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
 
 use rand::{SeedableRng as _, rngs::StdRng};
 use teredo_common::{
-    address::{Endpoint, ServicePrefix, TeredoAddress},
+    address::{Endpoint, TeredoAddress},
     scope::Ipv4Scope,
     time::Instant,
-    wire::UDP,
 };
 
+pub use crate::testing::{address, endpoint, ipv6, packet, transport};
 use crate::{
     client::{
         Attached, Bubble, Config, DropReason, Identity, Nat, Network, PeerInfo, Server, Statistics,
@@ -22,10 +18,7 @@ use crate::{
         shared::Shared,
     },
     shared::{own::OwnIpv4, statistics::Unreachable},
-    wire::{
-        bubble, encapsulation,
-        ipv6::{self, Header},
-    },
+    wire::{bubble, encapsulation, ipv6::Header},
 };
 
 /// The client's server.
@@ -45,22 +38,9 @@ pub const HOST: &str = "2000::b";
 /// The relay next to the native host.
 pub const RELAY: &str = "5.6.7.8:3545";
 
-pub fn endpoint(text: &str) -> Endpoint {
-    text.parse::<SocketAddrV4>().unwrap().into()
-}
-
-pub fn address(text: &str) -> [u8; 16] {
-    text.parse::<std::net::Ipv6Addr>().unwrap().octets()
-}
-
 /// The Teredo address of a client at `mapped`, of `server`.
 pub fn teredo(mapped: &str, server: &str) -> [u8; 16] {
-    let fields = TeredoAddress {
-        prefix: ServicePrefix::STANDARD,
-        server: endpoint(server).ip(),
-        flags: 0,
-        mapped: endpoint(mapped),
-    };
+    let fields = TeredoAddress::new(endpoint(server).ip(), endpoint(mapped));
     fields.encode().octets()
 }
 
@@ -72,22 +52,6 @@ pub fn own() -> [u8; 16] {
 /// The peer's address.
 pub fn peer() -> [u8; 16] {
     teredo(PEER, PEER_SERVER)
-}
-
-pub fn packet_of(
-    next_header: u8,
-    payload: &[u8],
-    source: &[u8; 16],
-    destination: &[u8; 16],
-) -> Vec<u8> {
-    let length = payload.len() as u16;
-    let header = ipv6::header(length, next_header, 64, source, destination);
-    [&header[..], payload].concat()
-}
-
-/// An IPv6 packet with a payload that can be told from others.
-pub fn packet(source: &[u8; 16], destination: &[u8; 16], mark: u8) -> Vec<u8> {
-    packet_of(UDP, &[mark; 20], source, destination)
 }
 
 /// A bubble with trailers, as a datagram's payload.

@@ -120,11 +120,7 @@ fn c38_an_answer_has_to_be_exact_and_in_time() {
 
 /// An ICMPv6 message from the host with a right checksum.
 fn with_checksum(host: &[u8; 16], message: &[u8]) -> Vec<u8> {
-    let mut message = message.to_vec();
-    message[2..4].fill(0);
-    let sum = teredo_common::checksum::ipv6_transport(host, &own(), ICMPV6, &message);
-    message[2..4].copy_from_slice(&sum);
-    packet_of(ICMPV6, &message, host, &own())
+    transport(ICMPV6, 64, host, &own(), message)
 }
 
 #[test]
@@ -390,7 +386,7 @@ fn p09_bubbles_to_one_relay_are_rare() {
 #[test]
 fn packets_of_the_largest_size_are_held_too() {
     let mut world = World::with(|config| config.accept_unsolicited = true);
-    let data = packet_of(17, &[7; MTU as usize - 40], &address(HOST), &own());
+    let data = ipv6(17, 64, &address(HOST), &own(), &[7; MTU as usize - 40]);
     assert_eq!(world.arrives(RELAY, &data), Ok(None));
     assert_eq!(world.statistics().queue_packets, 1);
 }

@@ -32,7 +32,7 @@ fn c50_what_cannot_be_sent_is_refused() {
         (packet(&own(), &own(), 0), DropReason::HostDestination, None),
         (bubble(&own(), &peer(), &[]), DropReason::HostBubble, None),
         (
-            packet_of(17, &[0; 1241], &own(), &host),
+            ipv6(17, 64, &own(), &host, &[0; 1241]),
             DropReason::HostTooBig,
             None,
         ),

@@ -2,13 +2,14 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4},
+    net::{Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
 use teredo_common::{address::Endpoint, limiter::Rate, time::Instant};
 
 use super::nat::{Kind, Nat};
+pub use crate::testing::endpoint;
 use crate::{
     ServerAddress,
     client::{
@@ -33,10 +34,6 @@ pub const MAPPED: &str = "9.0.0.1:4096";
 /// One way.
 const DELAY: Duration = Duration::from_millis(20);
 pub const ROUND_TRIP: Duration = Duration::from_millis(40);
-
-pub fn endpoint(text: &str) -> Endpoint {
-    text.parse::<SocketAddrV4>().unwrap().into()
-}
 
 pub fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)

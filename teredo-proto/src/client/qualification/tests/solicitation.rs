@@ -10,7 +10,8 @@ use super::{
 use crate::{
     ServerAddress,
     client::{Config, DropReason, Server},
-    wire::{encapsulation, octets, router::Advertisement},
+    testing::octets,
+    wire::{encapsulation, router::Advertisement},
 };
 
 const SERVER: Server = Server::new(PRIMARY);
