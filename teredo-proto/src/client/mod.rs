@@ -176,7 +176,7 @@ pub struct Client {
     shared: Shared,
     qualification: Qualification,
     exchange: Exchange,
-    /// What [`Exchange`] was told last.
+    /// The identity that [`Exchange`] knows.
     identity: Option<Identity>,
 }
 
@@ -206,14 +206,14 @@ impl Client {
 
     /// Starts to qualify; nothing if that was done already.
     pub fn start(&mut self, now: Instant) {
-        self.qualification.start(&mut self.shared, now);
-        self.settle(now);
+        self.qualification.start_if_stopped(&mut self.shared, now);
+        self.propagate_identity(now);
     }
 
     /// Gives the address back and closes all ports but the service port (Z-01).
     pub fn stop(&mut self, now: Instant) {
         self.qualification.stop(&mut self.shared);
-        self.settle(now);
+        self.propagate_identity(now);
     }
 
     /// Tells what the host's network is like. A change that matters starts qualification anew
@@ -227,7 +227,7 @@ impl Client {
         self.shared.network = network;
         self.exchange.network_changed(&mut self.shared);
         self.qualification.network_changed(&mut self.shared, now);
-        self.settle(now);
+        self.propagate_identity(now);
     }
 
     /// Replaces the servers, for instance after their names were looked up again. Those in use stay
@@ -239,7 +239,7 @@ impl Client {
     /// The mapping may be lost: the host was suspended, for instance (C-46).
     pub fn recheck_mapping(&mut self, now: Instant) {
         self.qualification.recheck_mapping(&mut self.shared, now);
-        self.settle(now);
+        self.propagate_identity(now);
     }
 
     /// A port that was asked for with [`Transmit::OpenPort`] could not be opened.
@@ -262,8 +262,9 @@ impl Client {
         ecn: u8,
         payload: &'p mut [u8],
     ) -> Option<&'p mut [u8]> {
-        let received = mark(ecn, payload).and_then(|()| self.receive(now, to, from, payload));
-        self.settle(now);
+        let received =
+            propagate_congestion(ecn, payload).and_then(|()| self.receive(now, to, from, payload));
+        self.propagate_identity(now);
         match received {
             Ok(range) => {
                 let packet = payload.get_mut(range?)?;
@@ -378,7 +379,7 @@ impl Client {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.qualification.handle_timeout(&mut self.shared, now);
-        self.settle(now);
+        self.propagate_identity(now);
         self.exchange.handle_timeout(&mut self.shared, now);
     }
 
@@ -426,8 +427,8 @@ impl Client {
         statistics
     }
 
-    /// Has the other half follow what the server's half found out.
-    fn settle(&mut self, now: Instant) {
+    /// Brings a change of the identity from the server's half to the other one.
+    fn propagate_identity(&mut self, now: Instant) {
         let identity = self.qualification.identity();
         if identity == self.identity.as_ref() {
             return;
@@ -438,9 +439,9 @@ impl Client {
     }
 }
 
-/// Hands congestion that a datagram met over to the packet in it, before the packet may have to
+/// Copies the mark of congestion from a datagram to the packet in it, before the packet may have to
 /// wait (W-06, RFC 6040). One that cannot take it is dropped, unless it is for the client itself.
-fn mark(ecn: u8, payload: &mut [u8]) -> Result<(), DropReason> {
+fn propagate_congestion(ecn: u8, payload: &mut [u8]) -> Result<(), DropReason> {
     if ecn != ecn::CONGESTION_EXPERIENCED {
         return Ok(());
     }
