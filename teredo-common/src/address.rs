@@ -125,6 +125,13 @@ pub const fn embedded_server(address: &[u8; 16]) -> [u8; 4] {
     [address[4], address[5], address[6], address[7]]
 }
 
+/// Whether an address with the layout of a Teredo address has the cone flag set. Says nothing about
+/// the prefix: a server reads it from link-local addresses, too (RFC 4380 section 5.2.1).
+#[inline(always)]
+pub const fn has_cone_flag(address: &[u8; 16]) -> bool {
+    u16::from_be_bytes([address[8], address[9]]) & CONE_FLAG != 0
+}
+
 /// The fields of a Teredo address.
 ///
 /// Two addresses that differ in the flags alone are different peers: compare the 16 octets, never

@@ -194,7 +194,7 @@ pub use relay::Relay;
 pub use server::Server;
 pub use shared::{
     counts::{Count, Counts, Named},
-    queue::OVERHEAD as QUEUE_OVERHEAD,
+    peers::OVERHEAD as QUEUE_OVERHEAD,
     server_address::ServerAddress,
     statistics::{Traffic, Unreachable},
 };

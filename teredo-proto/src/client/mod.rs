@@ -30,20 +30,16 @@ pub use statistics::{Bubble, DropReason, Statistics, Test};
 use crate::{
     shared::own::OwnIpv4,
     wire::{
+        ecn,
         encapsulation::{self, Encapsulation},
         ipv6::{self, Header},
         router,
     },
 };
-use exchange::{Exchange, Way};
+use exchange::{Exchange, Forward};
 use qualification::Qualification;
 pub(crate) use qualification::solicitation;
 use shared::Shared;
-
-/// Explicit congestion notification: congestion experienced (RFC 3168).
-const CONGESTION_EXPERIENCED: u8 = 3;
-/// Explicit congestion notification: the sender does not take part.
-const NOT_CAPABLE: u8 = 0;
 
 /// Something for the caller to do, in the order in which [`Client::poll_transmit`] returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,7 +175,7 @@ pub struct Client {
     shared: Shared,
     qualification: Qualification,
     exchange: Exchange,
-    /// What [`Exchange`] was told last.
+    /// The identity that [`Exchange`] knows.
     identity: Option<Identity>,
 }
 
@@ -209,14 +205,14 @@ impl Client {
 
     /// Starts to qualify; does nothing if the client was started already.
     pub fn start(&mut self, now: Instant) {
-        self.qualification.start(&mut self.shared, now);
-        self.settle(now);
+        self.qualification.start_if_stopped(&mut self.shared, now);
+        self.propagate_identity(now);
     }
 
     /// Gives the address up, and closes all ports but the service port (Z-01).
     pub fn stop(&mut self, now: Instant) {
         self.qualification.stop(&mut self.shared);
-        self.settle(now);
+        self.propagate_identity(now);
     }
 
     /// Sets the state of the host's network. A change that matters restarts qualification (C-46).
@@ -229,7 +225,7 @@ impl Client {
         self.shared.network = network;
         self.exchange.network_changed(&mut self.shared);
         self.qualification.network_changed(&mut self.shared, now);
-        self.settle(now);
+        self.propagate_identity(now);
     }
 
     /// Sets the servers, for instance after their names were looked up again. The one in use stays
@@ -242,7 +238,7 @@ impl Client {
     /// suspended, for instance (C-46).
     pub fn recheck_mapping(&mut self, now: Instant) {
         self.qualification.recheck_mapping(&mut self.shared, now);
-        self.settle(now);
+        self.propagate_identity(now);
     }
 
     /// Handles that a port of [`Transmit::OpenPort`] could not be opened.
@@ -265,8 +261,9 @@ impl Client {
         ecn: u8,
         payload: &'p mut [u8],
     ) -> Option<&'p mut [u8]> {
-        let received = mark(ecn, payload).and_then(|()| self.receive(now, to, from, payload));
-        self.settle(now);
+        let received =
+            propagate_congestion(ecn, payload).and_then(|()| self.receive(now, to, from, payload));
+        self.propagate_identity(now);
         match received {
             Ok(range) => {
                 let packet = payload.get_mut(range?)?;
@@ -362,7 +359,7 @@ impl Client {
     ) -> Option<(u16, Endpoint, &'p [u8])> {
         let is_first = self.shared.transmits.is_empty();
         match self.exchange.handle_ipv6(&mut self.shared, now, packet) {
-            Ok(Way::Send(from, to, length)) => {
+            Ok(Forward::Send(from, to, length)) => {
                 let payload = packet.get(..length)?;
                 self.shared.statistics.encapsulated.add(length);
                 if is_first {
@@ -371,7 +368,7 @@ impl Client {
                 self.shared.send(from, to, payload.to_vec());
                 None
             }
-            Ok(Way::Queued) => None,
+            Ok(Forward::Queued) => None,
             Err(reason) => {
                 self.shared.statistics.dropped[reason] += 1;
                 None
@@ -382,7 +379,7 @@ impl Client {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.qualification.handle_timeout(&mut self.shared, now);
-        self.settle(now);
+        self.propagate_identity(now);
         self.exchange.handle_timeout(&mut self.shared, now);
     }
 
@@ -431,8 +428,8 @@ impl Client {
         statistics
     }
 
-    /// Has the other half follow what the server's half found out.
-    fn settle(&mut self, now: Instant) {
+    /// Brings a change of the identity from the server's half to the other one.
+    fn propagate_identity(&mut self, now: Instant) {
         let identity = self.qualification.identity();
         if identity == self.identity.as_ref() {
             return;
@@ -443,10 +440,10 @@ impl Client {
     }
 }
 
-/// Hands congestion that a datagram met over to the packet in it, before the packet may have to
+/// Copies the mark of congestion from a datagram to the packet in it, before the packet may have to
 /// wait (W-06, RFC 6040). One that cannot take it is dropped, unless it is for the client itself.
-fn mark(ecn: u8, payload: &mut [u8]) -> Result<(), DropReason> {
-    if ecn != CONGESTION_EXPERIENCED {
+fn propagate_congestion(ecn: u8, payload: &mut [u8]) -> Result<(), DropReason> {
+    if ecn != ecn::CONGESTION_EXPERIENCED {
         return Ok(());
     }
     let parts = encapsulation::parse(payload).map_err(|_| DropReason::Malformed)?;
@@ -454,7 +451,7 @@ fn mark(ecn: u8, payload: &mut [u8]) -> Result<(), DropReason> {
     if header.is_bubble() || router::is_advertisement(header, parts.packet) {
         return Ok(());
     }
-    if header.congestion() == NOT_CAPABLE {
+    if ecn::must_drop(ecn, header.congestion()) {
         return Err(DropReason::Congestion);
     }
     let start = parts.packet.as_ptr() as usize - payload.as_ptr() as usize;

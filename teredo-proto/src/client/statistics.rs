@@ -169,12 +169,6 @@ pub struct Statistics {
     pub unreachable: Counts<Unreachable>,
 }
 
-impl Statistics {
-    pub(super) fn count_drop(&mut self, reason: DropReason) {
-        self.dropped[reason] += 1;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,12 +5,13 @@
 //! [`Relay::handle_ipv6`] returns no packet while others wait in [`Relay::poll_transmit`], and
 //! [`Relay::poll_event`] returns no event until all of those are taken.
 
+mod bubbles;
 mod config;
 mod cookie;
 mod reception;
 mod statistics;
 mod transmission;
-mod upkeep;
+mod trust;
 
 #[cfg(test)]
 mod tests;
@@ -33,14 +34,13 @@ pub use config::Config;
 pub use statistics::{Bubble, DropReason, Statistics};
 
 use crate::shared::{
-    bubble::Histories,
     keyed::Keyed,
     limiter::{Bucket, Buckets},
     own::OwnIpv4,
-    peers::{PeerIndex, Peers},
-    queue::{Bounds, Budget},
+    peers::{Bounds, Budget, Histories, PeerIndex, Peers, Timing},
 };
 use cookie::Cookie;
+use trust::STAMP_DELAY;
 
 /// A packet for the caller to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,6 +146,11 @@ impl Relay {
             octets: config.queue_total_bytes,
             octets_per_source: config.queue_source_bytes,
         };
+        let timing = Timing {
+            lifetime: config.peer_lifetime,
+            refresh_after: config.refresh_after,
+            grace: STAMP_DELAY,
+        };
         let mut relay = Self {
             own_ipv4: OwnIpv4::new(config.ipv4_scope),
             own_ipv6: Vec::new(),
@@ -153,7 +158,7 @@ impl Relay {
             draining: false,
             cookie: Cookie::new(cookie_key),
             random,
-            peers: Peers::new(config.max_peers, keyed),
+            peers: Peers::new(config.max_peers, timing, keyed),
             queues: Budget::new(bounds, keyed),
             unreachable_bucket: Bucket::default(),
             new_peer_buckets: Buckets::new(config.new_peer_rate, keyed),
@@ -214,9 +219,9 @@ impl Relay {
         entry.symmetric = symmetric;
         entry.last_received = last_received;
         entry.last_sent = peer.last_sent.min(now);
-        entry.upkeep = now + upkeep::UPKEEP;
         self.statistics.trusted += 1;
-        self.arm_trusted(now, index);
+        self.peers.put_off_touch(now, index);
+        self.peers.arm_trusted(now, index);
         true
     }
 
@@ -259,10 +264,7 @@ impl Relay {
             symmetric: peer.symmetric,
             last_received: peer.last_received,
             last_sent: peer.last_sent,
-            queued: peer
-                .pending
-                .as_ref()
-                .map_or(0, |pending| pending.queue.len()),
+            queued: peer.queued(),
         })
     }
 
@@ -277,8 +279,8 @@ impl Relay {
     /// Returns `true` if packets of this peer are accepted from the endpoint that the relay knows
     /// (S-30).
     pub fn is_usable(&self, now: Instant, address: &[u8; 16]) -> bool {
-        let peer = self.peers.find(address).map(|index| &self.peers[index]);
-        peer.is_some_and(|peer| peer.is_usable(now, self.config.peer_lifetime))
+        let found = self.peers.find(address);
+        found.is_some_and(|index| self.peers.is_usable(now, index))
     }
 
     /// Returns the counters since the start, and the current number of peers and waiting packets.
@@ -325,6 +327,12 @@ impl Relay {
         let mut candidates = self.own_ipv6.iter().copied();
         candidates
             .find(|address| is_global_unicast(address) && !self.config.prefix.contains(address))
+    }
+
+    /// Sends a packet of a native host after everything that waits already.
+    fn transmit(&mut self, to: Endpoint, payload: Vec<u8>) {
+        self.statistics.encapsulated.add(payload.len());
+        self.transmits.push_back(Transmit::Datagram { to, payload });
     }
 
     fn emit(&mut self, event: Event) {

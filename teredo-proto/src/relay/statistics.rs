@@ -127,16 +127,6 @@ pub struct Statistics {
     pub unreachable: Counts<Unreachable>,
 }
 
-impl Statistics {
-    pub(super) fn count_drop(&mut self, reason: DropReason) {
-        self.dropped[reason] += 1;
-    }
-
-    pub(super) fn count_bubble(&mut self, kind: Bubble) {
-        self.bubbles[kind] += 1;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,8 @@
 //! Router solicitations and their answers (RFC 4380 section 5.3.2).
 
-use teredo_common::{address::CONE_FLAG, scope::is_link_local, time::Instant, wire::ALL_ROUTERS};
+use teredo_common::{
+    address::has_cone_flag, scope::is_link_local, time::Instant, wire::ALL_ROUTERS,
+};
 
 use super::{
     Route, Server, ServerAddress,
@@ -43,7 +45,7 @@ impl Server {
         }
         self.admit(now, packet.from)?;
         let service = self.write_advertisement(now, packet, identity, output);
-        let from = if is_cone(&packet.source) {
+        let from = if has_cone_flag(&packet.source) {
             to.other()
         } else {
             to
@@ -96,9 +98,4 @@ impl Server {
         }
         Service::AdvertisedSecure
     }
-}
-
-/// Whether the client asks for an answer from the other address (S-18).
-const fn is_cone(source: &[u8; 16]) -> bool {
-    u16::from_be_bytes([source[8], source[9]]) & CONE_FLAG != 0
 }

@@ -4,6 +4,9 @@ use teredo_common::wire::{
     DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, IPV6_HEADER, NO_NEXT_HEADER, ROUTING,
 };
 
+/// The routing header of Mobile IPv6 (RFC 6275), the one that may cross the tunnel (L-11).
+const MOBILE_IPV6: u8 = 2;
+
 /// The reason why octets are not an IPv6 packet that Teredo carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
@@ -142,10 +145,7 @@ pub fn chain(packet: &[u8]) -> impl Iterator<Item = ChainLink<'_>> {
     let mut rest = packet.get(IPV6_HEADER..).unwrap_or_default();
     std::iter::from_fn(move || {
         let current = next.take()?;
-        if !matches!(
-            current,
-            HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
-        ) {
+        if !is_extension(current) {
             return Some(ChainLink::Transport(current, rest));
         }
         let fixed: &[u8; 8] = rest.first_chunk()?;
@@ -166,6 +166,20 @@ pub fn chain(packet: &[u8]) -> impl Iterator<Item = ChainLink<'_>> {
             _ => ChainLink::Other,
         })
     })
+}
+
+/// Whether a routing header other than that of Mobile IPv6 would lead the packet elsewhere (L-11).
+pub fn has_forbidden_routing(packet: &[u8]) -> bool {
+    let is_forbidden = |link| matches!(link, ChainLink::Routing(kind) if kind != MOBILE_IPV6);
+    packet.get(6).is_some_and(|&next| is_extension(next)) && chain(packet).any(is_forbidden)
+}
+
+/// Whether another header follows one with this protocol number.
+const fn is_extension(next_header: u8) -> bool {
+    matches!(
+        next_header,
+        HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
+    )
 }
 
 #[cfg(test)]
@@ -265,6 +279,21 @@ mod tests {
                 ChainLink::Transport(UDP, &[0xaa; 9])
             ]
         );
+    }
+
+    #[test]
+    fn l11_only_the_routing_header_of_mobile_ipv6_passes() {
+        for kind in 0..=u8::MAX {
+            let routing = [UDP, 0, kind, 0, 0, 0, 0, 0];
+            let first = with_payload(ROUTING, &routing);
+            assert_eq!(has_forbidden_routing(&first), kind != 2, "{kind}");
+            let later = with_payload(
+                HOP_BY_HOP,
+                &[&[ROUTING, 0, 0, 0, 0, 0, 0, 0], &routing[..]].concat(),
+            );
+            assert_eq!(has_forbidden_routing(&later), kind != 2, "{kind}");
+        }
+        assert!(!has_forbidden_routing(&octets(V14)));
     }
 
     #[test]

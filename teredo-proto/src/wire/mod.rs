@@ -6,6 +6,7 @@
 
 pub mod authentication;
 pub mod bubble;
+pub mod ecn;
 pub mod encapsulation;
 pub mod icmpv6;
 pub mod ipv6;

@@ -71,7 +71,7 @@ impl Paths {
         let now = fixture::now();
         let trusted: Vec<_> = self.relay.peers().filter(|peer| peer.trusted).collect();
         for peer in trusted {
-            self.relay.peer_stamps(&peer.address.octets(), now, now);
+            self.relay.record_stamps(&peer.address.octets(), now, now);
             self.tell(peer.address, peer.mapped, peer.symmetric)?;
         }
         Ok(())

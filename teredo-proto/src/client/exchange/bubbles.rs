@@ -6,7 +6,7 @@ use teredo_common::{
     wire::SERVER_PORT,
 };
 
-use super::{Exchange, LIFETIME, Shared, discovery::is_on_link};
+use super::{Exchange, Shared, discovery::is_on_link};
 use crate::{
     client::statistics::Bubble,
     shared::peers::PeerIndex,
@@ -16,7 +16,12 @@ use crate::{
 impl Exchange {
     /// Sends the bubbles of one burst that the rates allow (L-12): direct ones and an indirect one,
     /// or what has to come before that. Whether there were any.
-    pub(super) fn burst(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) -> bool {
+    pub(super) fn send_burst(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        index: PeerIndex,
+    ) -> bool {
         self.prepare_random_port(shared, now, index);
         let is_direct = self.send_directs(shared, now, index);
         if is_direct && self.needs_echo_test(shared, now, index) {
@@ -69,7 +74,7 @@ impl Exchange {
         index: PeerIndex,
     ) -> Vec<(u16, Endpoint)> {
         let peer = &self.peers[index];
-        if peer.is_usable(now, LIFETIME) {
+        if self.peers.is_usable(now, index) {
             return vec![(peer.state.port, peer.state.destination)];
         }
         let embedded = embedded_mapping(&peer.address);

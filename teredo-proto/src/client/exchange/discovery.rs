@@ -15,7 +15,7 @@ use crate::{
         Attached, Transmit,
         statistics::{Bubble, DropReason},
     },
-    shared::{bubble::GAP, peers::PeerIndex},
+    shared::peers::{GAP, PeerIndex},
     wire::{bubble, encapsulation::Encapsulation, ipv6::Header},
 };
 
@@ -114,7 +114,7 @@ impl Exchange {
         });
         if !peer.is_trusted() {
             peer.last_received = now;
-            self.arm_removal(index);
+            self.peers.arm_removal(index);
         }
         if is_new {
             // The newcomer would not know for minutes whom the answer is from.

@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 /// Solicitations until the server is given up: N of RFC 4380 section 5.2.1.
 const ATTEMPTS: usize = 3;
 
-/// Solicitations to one address of the server that nobody answered yet.
+/// Solicitations to one address of the server that are not answered yet.
 #[derive(Debug)]
 pub struct Inquiry {
     /// The local port.
@@ -31,7 +31,7 @@ pub struct Inquiry {
 
 impl Inquiry {
     /// Sends the first solicitation, from a local port.
-    pub fn start(
+    pub fn send(
         shared: &mut Shared,
         now: Instant,
         port: u16,
@@ -80,7 +80,7 @@ impl Inquiry {
         self.sent
     }
 
-    /// Asks again when it is time to. False if there was no answer in the end.
+    /// Asks again when it is time to. Returns `false` if there was no answer in the end.
     pub fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) -> bool {
         if now < self.deadline() {
             return true;
@@ -92,7 +92,11 @@ impl Inquiry {
         true
     }
 
-    /// What an advertisement says that answers one of the solicitations.
+    /// Returns the contents of an advertisement that answers one of the solicitations.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the advertisement has to be dropped.
     pub fn verify(
         &self,
         config: &Config,

@@ -18,9 +18,6 @@ use crate::{
     },
 };
 
-/// The address of the server that a solicitation goes to.
-pub(super) type Asked = ServerAddress;
-
 /// Where solicitations come from, but for the cone flag.
 const LINK_LOCAL: [u8; 16] = [
     0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,

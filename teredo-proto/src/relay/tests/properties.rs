@@ -14,8 +14,8 @@ use super::harness::*;
 use crate::{
     relay::{Bubble, DropReason},
     shared::{
-        bubble::{GAP, MAX_UNANSWERED, WINDOW},
         limiter::Rate,
+        peers::{GAP, MAX_UNANSWERED, WINDOW},
     },
     wire::ipv6::Header,
 };
@@ -329,7 +329,7 @@ fn run(steps: Vec<Step>, max_peers: usize, strict: bool) -> Result<(), TestCaseE
                     .peers()
                     .find(|peer| peer.address.octets() == client);
                 let stamp = if received { world.now } else { Instant::ZERO };
-                let trusted = world.relay.peer_stamps(&client, stamp, world.now);
+                let trusted = world.relay.record_stamps(&client, stamp, world.now);
                 prop_assert_eq!(trusted, known.is_some_and(|peer| peer.trusted));
                 if let Some(peer) = known
                     && received

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use teredo_common::{address::Endpoint, time::Instant};
 
-use super::super::{Exchange, Identity, LIFETIME, Shared};
+use super::super::{Exchange, Identity, Shared};
 use crate::{
     ServerAddress,
     client::{Nat, solicitation::Solicitation, statistics::DropReason},
@@ -45,7 +45,7 @@ impl Exchange {
             && extensions.port_preserving
             && extensions.sequential
             && self.identity.as_ref().is_some_and(is_symmetric)
-            && !self.peers[index].is_usable(now, LIFETIME)
+            && !self.peers.is_usable(now, index)
             && !self.peers[index].state.random.is_unpredictable
     }
 
@@ -151,7 +151,7 @@ impl Exchange {
         } else {
             self.close_random_port(shared, index);
             self.peers[index].state.random.is_unpredictable = true;
-            if !self.is_asked(index) {
+            if !self.peers[index].is_asked() {
                 self.send_late(shared, now, index);
             }
         }
@@ -160,6 +160,6 @@ impl Exchange {
     /// Sends the indirect bubble that the burst had to wait with; the next burst waits for as long.
     fn send_late(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
         self.send_indirect(shared, now, index);
-        self.prolong_burst(shared, now, index);
+        self.peers.prolong_burst(now, index, &mut shared.random);
     }
 }

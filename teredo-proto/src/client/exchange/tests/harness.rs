@@ -14,7 +14,7 @@ use crate::{
     client::{
         Attached, Bubble, Config, DropReason, Identity, Nat, Network, PeerInfo, Server, Statistics,
         Test, Transmit,
-        exchange::{Exchange, Way, extensions::Trailers},
+        exchange::{Exchange, Forward, extensions::Trailers},
         shared::Shared,
     },
     shared::{own::OwnIpv4, statistics::Unreachable},
@@ -170,12 +170,12 @@ impl World {
     }
 
     /// The host sends.
-    pub fn host_sends(&mut self, packet: &[u8]) -> Result<Way, DropReason> {
+    pub fn host_sends(&mut self, packet: &[u8]) -> Result<Forward, DropReason> {
         let way = self
             .exchange
             .handle_ipv6(&mut self.shared, self.now, packet);
         self.drain();
-        if let Ok(Way::Send(from, to, length)) = way {
+        if let Ok(Forward::Send(from, to, length)) = way {
             let payload = packet[..length].to_vec();
             self.sent.push(Sent {
                 at: self.now,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::harness::*;
 use crate::{
-    client::{Bubble, DropReason, Test, exchange::Way},
+    client::{Bubble, DropReason, Test, exchange::Forward},
     shared::{limiter::Rate, statistics::Unreachable},
     wire::icmpv6,
 };
@@ -16,7 +16,7 @@ fn c51_case_2_a_native_host_is_tested_and_the_queue_follows_the_answer_at_once()
     let host = address(HOST);
     let packets = [packet(&own(), &host, 1), packet(&own(), &host, 2)];
     for packet in &packets {
-        assert_eq!(world.host_sends(packet), Ok(Way::Queued));
+        assert_eq!(world.host_sends(packet), Ok(Forward::Queued));
     }
     let [test] = &world.take_payloads()[..] else {
         panic!("one test for two packets")
@@ -33,7 +33,7 @@ fn c51_case_2_a_native_host_is_tested_and_the_queue_follows_the_answer_at_once()
     let next = packet(&own(), &host, 3);
     assert_eq!(
         world.host_sends(&next),
-        Ok(Way::Send(PORT, endpoint(RELAY), next.len()))
+        Ok(Forward::Send(PORT, endpoint(RELAY), next.len()))
     );
 }
 
@@ -65,7 +65,7 @@ fn c51_case_2_four_tests_and_then_an_error() {
     assert_eq!(world.statistics().dropped[DropReason::HostNoAnswer], 2);
     assert_eq!(world.statistics().queue_packets, 0);
     // The next packet begins again.
-    assert_eq!(world.host_sends(&newest), Ok(Way::Queued));
+    assert_eq!(world.host_sends(&newest), Ok(Forward::Queued));
     assert_eq!(world.take_sent().len(), 1);
 }
 
@@ -337,7 +337,7 @@ fn p12_a_host_that_is_only_sent_to_is_tested_before_it_is_forgotten() {
     for _ in 0..120 {
         world.pass_seconds(1);
         let data = packet(&own(), &host, 1);
-        waited += u32::from(world.host_sends(&data) == Ok(Way::Queued));
+        waited += u32::from(world.host_sends(&data) == Ok(Forward::Queued));
         for sent in world.take_sent() {
             if sent.to == endpoint(SERVER) {
                 world.arrives(RELAY, &reply_to(&sent.payload)).unwrap();

@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use crate::{
-    client::{DropReason, Identity, Nat, exchange::Way},
+    client::{DropReason, Identity, Nat, exchange::Forward},
     wire::trailer::Trailer,
 };
 
@@ -128,7 +128,7 @@ fn x35_the_first_direct_bubble_decides() {
     assert!(world.ports.is_empty());
     assert_eq!(
         world.host_sends(&data),
-        Ok(Way::Send(PORT, endpoint(PEER), data.len()))
+        Ok(Forward::Send(PORT, endpoint(PEER), data.len()))
     );
     // At the other one: it is kept, and used.
     let mut world = preserving();
@@ -141,7 +141,7 @@ fn x35_the_first_direct_bubble_decides() {
     assert_eq!(world.ports, [port]);
     assert_eq!(
         world.host_sends(&data),
-        Ok(Way::Send(port, endpoint(PEER), data.len()))
+        Ok(Forward::Send(port, endpoint(PEER), data.len()))
     );
     let answer = packet(&peer(), &own(), 2);
     assert!(
@@ -179,7 +179,7 @@ fn x35_later_bubbles_at_the_service_port_do_not_move_the_peer() {
     assert_eq!(world.ports, [port]);
     assert_eq!(
         world.host_sends(&data),
-        Ok(Way::Send(port, endpoint(PEER), data.len()))
+        Ok(Forward::Send(port, endpoint(PEER), data.len()))
     );
 }
 
