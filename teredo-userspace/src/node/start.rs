@@ -15,7 +15,7 @@ use teredo_common::{
 use teredo_proto::{
     dual::SharedPort,
     relay,
-    server::{self, Client, Server},
+    server::{self, RegisteredClient, Server},
 };
 
 use super::{
@@ -236,7 +236,7 @@ fn server_config(
     section: &config::Server,
     relay: Option<SocketAddrV4>,
     own: &Addresses,
-    clients: Vec<Client>,
+    clients: Vec<RegisteredClient>,
 ) -> Result<server::Config> {
     let [primary, secondary] = section.ipv4;
     Ok(server::Config {
