@@ -125,6 +125,13 @@ pub const fn embedded_server(address: &[u8; 16]) -> [u8; 4] {
     [address[4], address[5], address[6], address[7]]
 }
 
+/// Whether an address with the layout of a Teredo address has the cone flag set. Says nothing about
+/// the prefix: a server reads it from link-local addresses, too (RFC 4380 section 5.2.1).
+#[inline(always)]
+pub const fn has_cone_flag(address: &[u8; 16]) -> bool {
+    u16::from_be_bytes([address[8], address[9]]) & CONE_FLAG != 0
+}
+
 /// The fields of a Teredo address.
 ///
 /// Two addresses that differ in the flags alone are different peers: compare the 16 octets, never
@@ -142,6 +149,17 @@ pub struct TeredoAddress {
 }
 
 impl TeredoAddress {
+    /// The fields of the address that a client of `server`, which sees it at `mapped`, has in the
+    /// standard service, with no flag set.
+    pub const fn new(server: Ipv4Addr, mapped: Endpoint) -> Self {
+        Self {
+            prefix: ServicePrefix::STANDARD,
+            server,
+            flags: 0,
+            mapped,
+        }
+    }
+
     /// The fields of `address` if it lies in `prefix` and its port is not 0.
     pub fn decode(address: Ipv6Addr, prefix: ServicePrefix) -> Option<Self> {
         let octets = address.octets();

@@ -1,42 +1,35 @@
 //! Both halves together, with a server.
 
-use std::net::SocketAddrV4;
-
 use super::*;
 use crate::{
-    server::{self, Buckets, Output, ServerAddress},
+    ServerAddress,
+    server::{self, Buckets},
+    testing::{address, endpoint, packet},
     wire::{bubble, icmpv6},
 };
-use teredo_common::{
-    address::{ServicePrefix, TeredoAddress},
-    scope::Ipv4Scope,
-};
+use teredo_common::{address::TeredoAddress, scope::Ipv4Scope};
 
 const PORT: u16 = 40_000;
-
-fn endpoint(text: &str) -> Endpoint {
-    text.parse::<SocketAddrV4>().unwrap().into()
-}
 
 /// A client, its server, and where that sees the client.
 struct World {
     client: Client,
     server: server::Server,
-    addresses: Server,
+    addresses: ServerEndpoints,
     mapped: Endpoint,
     now: Instant,
 }
 
 impl World {
     fn new(primary: &str, own: &str, mapped: &str, scope: Ipv4Scope) -> Self {
-        let addresses = Server::new(primary.parse().unwrap());
+        let addresses = ServerEndpoints::new(primary.parse().unwrap());
         let mut config = server::Config::new(addresses.primary, addresses.secondary);
         config.ipv4_scope = scope;
         let now = Instant::ZERO + Duration::from_secs(1000);
-        let server = server::Server::new(config, Buckets::new(), now);
+        let server = server::Server::new(config, Buckets::new());
         let mut config = Config::new(vec![addresses], PORT);
         config.ipv4_scope = scope;
-        let mut client = Client::new(config, [5; 32], now);
+        let mut client = Client::new(config, [5; 32]);
         let address = own.parse().unwrap();
         let network = Network {
             source: Some(address),
@@ -76,13 +69,11 @@ impl World {
             true => ServerAddress::Primary,
             false => ServerAddress::Secondary,
         };
-        let mut answer = Vec::new();
         let (now, mapped) = (self.now, self.mapped);
-        let sent = self
-            .server
-            .handle_datagram(now, asked, mapped, payload, &mut answer);
-        match sent {
-            Some(Output::Datagram { from, .. }) if from == asked => Some((*to, answer)),
+        match self.server.handle_datagram(now, asked, mapped, payload) {
+            Some(server::Transmit::Datagram { from, payload, .. }) if from == asked => {
+                Some((*to, payload.to_vec()))
+            }
             _ => None,
         }
     }
@@ -98,14 +89,15 @@ impl World {
     /// The maintenance solicitation that comes next.
     fn server_half_asks(&mut self) -> Transmit {
         while self.client.poll_transmit().is_some() {}
-        self.client.doubt(self.now + Duration::from_secs(3));
+        self.client
+            .recheck_mapping(self.now + Duration::from_secs(3));
         let mut transmits = std::iter::from_fn(|| self.client.poll_transmit());
         let is_it = |one: &Transmit| matches!(one, Transmit::Datagram { from: PORT, .. });
         transmits.find(is_it).unwrap()
     }
 
     fn dropped(&self, reason: DropReason) -> u64 {
-        self.client.statistics().dropped(reason)
+        self.client.statistics().dropped[reason]
     }
 }
 
@@ -126,12 +118,7 @@ fn c30_the_order_of_reception() {
     const NEIGHBOR: &str = "192.168.1.3:40001";
     let mut world = public();
     let own = world.qualify().address.octets();
-    let neighbor = TeredoAddress {
-        prefix: ServicePrefix::STANDARD,
-        server: world.addresses.primary,
-        flags: 0,
-        mapped: endpoint("9.0.0.1:4097"),
-    };
+    let neighbor = TeredoAddress::new(world.addresses.primary, endpoint("9.0.0.1:4097"));
     let neighbor = neighbor.encode().octets();
 
     // Cut short, and from this host's own address: the latter would be trusted otherwise.
@@ -180,18 +167,14 @@ fn x02_the_outer_source_decides_what_is_direct() {
     let mut world = public();
     let own = world.qualify().address.octets();
     while world.client.poll_transmit().is_some() {}
-    let peer = TeredoAddress {
-        prefix: ServicePrefix::STANDARD,
-        server: "9.10.11.12".parse().unwrap(),
-        flags: 0,
-        mapped: endpoint("8.0.0.1:1024"),
-    };
+    let server = "9.10.11.12".parse().unwrap();
+    let peer = TeredoAddress::new(server, endpoint("8.0.0.1:1024"));
     let peer = peer.encode().octets();
     let server = world.addresses.primary();
     let bubble = bubble::build(&peer, &own).to_vec();
     let origin = endpoint("8.0.0.1:1024").origin_indication();
     let with_origin = [&origin[..], &bubble].concat();
-    let count = |world: &World, kind| world.client.statistics().bubbles(kind);
+    let count = |world: &World, kind| world.client.statistics().bubbles[kind];
 
     for (number, indirect) in (1..).zip([&bubble, &with_origin]) {
         world.arrives(server, &mut indirect.clone());
@@ -217,12 +200,7 @@ fn c41_what_was_held_comes_first() {
     let mut world = public();
     let own = world.qualify().address.octets();
     let relay = endpoint("5.6.7.8:3545");
-    let host = "2000::b".parse::<Ipv6Addr>().unwrap().octets();
-    let packet = |source, destination, mark| {
-        let mut packet = ipv6::header(1, 253, 64, source, destination).to_vec();
-        packet.push(mark);
-        packet
-    };
+    let host = address("2000::b");
     while world.client.poll_transmit().is_some() {}
     let mut first = packet(&own, &host, 0);
     assert_eq!(world.client.handle_ipv6(world.now, &mut first), None);

@@ -1,13 +1,11 @@
 //! The data structures that the machines share: peers and the packets and bubbles that wait for
 //! them, deadlines, token buckets, counters.
 
-pub mod bubble;
+pub mod counts;
 pub mod limiter;
 pub mod peers;
-pub mod queue;
+pub mod server_address;
 pub mod statistics;
 
 pub(crate) mod keyed;
-pub(crate) mod named;
 pub(crate) mod own;
-pub(crate) mod timers;

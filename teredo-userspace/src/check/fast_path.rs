@@ -3,7 +3,7 @@
 use std::{collections::HashSet, io, net::SocketAddrV4};
 
 use rtnetlink::packet_route::link::InfoKind;
-use teredo_proto::server::Client;
+use teredo_proto::server::RegisteredClient;
 
 use super::{
     Host, Report,
@@ -28,7 +28,7 @@ const NATIVE_MTU: u32 = 3_498;
 pub async fn examine(
     host: &Host<'_>,
     relay_endpoint: Option<SocketAddrV4>,
-    clients: Vec<Client>,
+    clients: Vec<RegisteredClient>,
     report: &mut Report,
 ) {
     let relay = host.config.relay.as_ref().map(|relay| relay.xdp.mode);
@@ -182,7 +182,7 @@ async fn is_loaded(
     host: &Host<'_>,
     mode: XdpMode,
     relay_endpoint: Option<SocketAddrV4>,
-    clients: Vec<Client>,
+    clients: Vec<RegisteredClient>,
     report: &mut Report,
 ) -> bool {
     // Without the relay's address, which is reported already, the program is not the right one.

@@ -26,6 +26,9 @@ use teredo_common::{
     time::Instant,
     wire::MTU,
 };
+use teredo_proto::client::{
+    self, Client, Credentials, Event, Extensions, Identity, Nat, Offline, Refresh, Transmit,
+};
 use tokio::{
     io::Interest,
     time::{Sleep, sleep},
@@ -36,10 +39,6 @@ use super::{
     port::Port,
     relay::{Losses, arm, tun_failure},
 };
-use teredo_proto::client::{
-    self, Client, Credentials, Event, Extensions, Identity, Nat, Offline, Refresh, Transmit,
-};
-
 use crate::{
     config::{self, RefreshInterval},
     datapath::{
@@ -140,7 +139,7 @@ impl ClientRole {
         };
         let network = config::network(prefix);
         Ok(Self {
-            client: Client::new(protocol, seed, clock::now()),
+            client: Client::new(protocol, seed),
             losses: Losses::default(),
             prefix,
             number,
@@ -201,7 +200,7 @@ impl ClientRole {
 
     /// Waits for something to do. Cancelling loses nothing.
     pub async fn input(&mut self) -> Result<Input> {
-        let deadline = self.client.poll_timeout().map(|(deadline, _)| deadline);
+        let deadline = self.client.poll_timeout();
         if deadline != self.armed {
             self.armed = deadline;
             arm(self.timer.as_mut(), deadline);
@@ -335,7 +334,7 @@ impl ClientRole {
                 Transmit::OpenPort(number) => {
                     if let Err(error) = self.ports.open(number) {
                         tracing::debug!("{error}");
-                        self.client.port_failed(clock::now(), number);
+                        self.client.handle_port_failure(clock::now(), number);
                     }
                 }
                 Transmit::ClosePort(number) => {
@@ -460,7 +459,7 @@ impl ClientRole {
     pub async fn look_at_the_clocks(&mut self, routes: &Routes) -> Result<()> {
         if self.suspend.was_suspended() {
             tracing::info!("the host was suspended: the server is asked for the address again");
-            self.client.doubt(clock::now());
+            self.client.recheck_mapping(clock::now());
             self.settle(routes).await?;
         }
         Ok(())
@@ -487,7 +486,7 @@ async fn discovered(discovery: Option<&mut LocalDiscovery>) -> io::Result<Multic
 fn protocol_config(
     config: &config::Client,
     prefix: ServicePrefix,
-    servers: Vec<client::Server>,
+    servers: Vec<client::ServerEndpoints>,
     port: u16,
 ) -> client::Config {
     client::Config {

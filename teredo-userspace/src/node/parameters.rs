@@ -10,7 +10,7 @@ use teredo_common::{
 };
 use teredo_proto::{
     relay,
-    server::{self, Client},
+    server::{self, RegisteredClient},
 };
 
 use super::fast_path;
@@ -55,7 +55,7 @@ pub fn server_config(
     section: &config::Server,
     relay: Option<SocketAddrV4>,
     own: &Addresses,
-    clients: Vec<Client>,
+    clients: Vec<RegisteredClient>,
 ) -> Result<server::Config> {
     let [primary, secondary] = section.ipv4;
     Ok(server::Config {

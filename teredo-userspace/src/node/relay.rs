@@ -13,6 +13,11 @@ use teredo_common::{
     time::Instant,
     wire::IPV6_HEADER,
 };
+use teredo_proto::{
+    dual::{Recipient, SharedPort},
+    relay::{self, Relay, Transmit},
+    wire::ipv6::Header,
+};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     time::{Sleep, sleep},
@@ -24,12 +29,6 @@ use super::{
     port::{Port, register},
     server::ServerRole,
 };
-use teredo_proto::{
-    dual::{Entry, Role},
-    relay::{self, Relay, Transmit},
-    wire::ipv6::Header,
-};
-
 use crate::{
     config,
     datapath::{
@@ -52,7 +51,7 @@ pub struct RelayRole {
     port: Port,
     tun: AsyncFd<Tun>,
     /// Tells what is for the server, if the port is the server's too.
-    entry: Option<Entry>,
+    shared_port: Option<SharedPort>,
     datagrams: ReceiveBatch,
     packets: PacketBatch,
     transmits: Vec<Transmit>,
@@ -88,10 +87,10 @@ impl RelayRole {
         protocol: relay::Config,
         seed: [u8; 32],
         udp: UdpSocket,
-        entry: Option<Entry>,
+        shared_port: Option<SharedPort>,
     ) -> Result<Self> {
         let prefix = protocol.prefix;
-        let relay = Relay::new(protocol, seed, clock::now());
+        let relay = Relay::new(protocol, seed);
         let tun = Tun::open(&config.tun)?;
         Ok(Self {
             relay,
@@ -101,7 +100,7 @@ impl RelayRole {
             sender: udp.sender,
             port: Port::new(udp.receiver, udp.marked)?,
             tun: register(tun)?,
-            entry,
+            shared_port,
             datagrams: ReceiveBatch::new(),
             packets: PacketBatch::new(config.mtu),
             transmits: Vec::new(),
@@ -136,7 +135,7 @@ impl RelayRole {
 
     /// Waits for something to do. Cancelling loses nothing.
     pub async fn input(&mut self) -> Result<Input> {
-        let deadline = self.relay.poll_timeout().map(|(deadline, _)| deadline);
+        let deadline = self.relay.poll_timeout();
         if deadline != self.armed {
             self.armed = deadline;
             arm(self.timer.as_mut(), deadline);
@@ -161,7 +160,7 @@ impl RelayRole {
     /// Does what there is to do. Afterwards, [`Self::settle`].
     pub fn handle(&mut self, input: Input, server: Option<&mut ServerRole>) {
         match (input, server) {
-            (Input::Datagrams, Some(server)) if self.entry.is_some() => self.share(server),
+            (Input::Datagrams, Some(server)) if self.shared_port.is_some() => self.share(server),
             (Input::Datagrams, _) => self.decapsulate(),
             (Input::Packets, _) => self.encapsulate(),
             (Input::Time, _) => self.relay.handle_timeout(clock::now()),
@@ -173,7 +172,7 @@ impl RelayRole {
         let now = clock::now();
         for datagram in self.datagrams.datagrams() {
             if let Ok(header) = Header::parse(datagram.payload) {
-                self.relay.anticipate(&header.source());
+                self.relay.prefetch(&header.source());
             }
         }
         let (tun, losses) = (self.tun.get_ref(), &mut self.losses.decapsulated);
@@ -200,13 +199,13 @@ impl RelayRole {
 
     /// From clients to the server or the kernel.
     fn share(&mut self, server: &mut ServerRole) {
-        let Some(entry) = &self.entry else {
+        let Some(shared_port) = &self.shared_port else {
             return;
         };
         let now = clock::now();
         for datagram in self.datagrams.datagrams() {
             let from = datagram.source.into();
-            if entry.role(&self.relay, now, datagram.payload) == Role::Server {
+            if shared_port.recipient(&self.relay, now, datagram.payload) == Recipient::Server {
                 server.take_shared(now, from, datagram.payload);
                 continue;
             }
@@ -227,7 +226,7 @@ impl RelayRole {
         let now = clock::now();
         for packet in self.packets.packets() {
             if let Ok(header) = Header::parse(packet) {
-                self.relay.anticipate(&header.destination());
+                self.relay.prefetch(&header.destination());
             }
         }
         let mut datagrams: [(SocketAddrV4, &[u8]); BATCH] = [(NOWHERE, &[]); BATCH];

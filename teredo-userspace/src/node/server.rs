@@ -17,6 +17,10 @@ use teredo_common::{
     time::Instant,
     wire::MTU,
 };
+use teredo_proto::{
+    ServerAddress,
+    server::{Event, Server},
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
@@ -24,8 +28,6 @@ use super::{
     port::{Port, register},
     relay::tun_failure,
 };
-use teredo_proto::server::{Event, Server, ServerAddress};
-
 use crate::{
     config,
     datapath::{
@@ -111,7 +113,7 @@ impl ServerRole {
             answers.open_native()?;
         }
         if !routed.is_empty() {
-            answers.tun = Some(register(Tun::open(&config.tun)?)?);
+            answers.exits.tun = Some(register(Tun::open(&config.tun)?)?);
         }
         Ok(Self {
             prefix,
@@ -137,7 +139,7 @@ impl ServerRole {
 
     /// What the kernel did not take.
     pub fn losses(&self) -> Losses {
-        self.answers.losses
+        self.answers.exits.losses
     }
 
     /// Datagrams that came faster than they were taken.
@@ -147,7 +149,7 @@ impl ServerRole {
 
     /// The TUN interface of the tunnel service.
     pub fn tun(&self) -> Option<&Tun> {
-        self.answers.tun.as_ref().map(AsyncFd::get_ref)
+        self.answers.exits.tun.as_ref().map(AsyncFd::get_ref)
     }
 
     /// Makes the TUN interface ready, and has the kernel route the clients' prefixes into it.
@@ -175,7 +177,7 @@ impl ServerRole {
                 received.with_context(|| failure(self.addresses[1]))?;
                 Ok(Input::Datagrams(ServerAddress::Secondary))
             }
-            read = read(self.answers.tun.as_ref(), &mut self.packets) => {
+            read = read(self.answers.exits.tun.as_ref(), &mut self.packets) => {
                 read?;
                 Ok(Input::Packets)
             }
@@ -198,7 +200,7 @@ impl ServerRole {
                 }
             }
         }
-        self.answers.flush();
+        self.answers.exits.flush();
         self.tell();
     }
 
@@ -216,7 +218,7 @@ impl ServerRole {
 
     /// Sends what waits to be sent together.
     pub fn flush(&mut self) {
-        self.answers.flush();
+        self.answers.exits.flush();
         self.tell();
     }
 
@@ -251,7 +253,7 @@ impl ServerRole {
     /// S-25: connectivity tests leave only if there is a way back for their answers.
     fn look_for_routes(&mut self) -> Result<()> {
         let has_route = native::has_route(self.prefix).context("cannot look for routes")?;
-        if self.answers.may_send_native(has_route) {
+        if self.answers.set_native_reachable(has_route) {
             let prefix = self.prefix;
             if has_route {
                 tracing::info!("there is a route for {prefix}: connectivity tests are forwarded");

@@ -8,15 +8,13 @@ use teredo_common::{
     time::Instant,
 };
 
-use super::{
-    Exchange, LIFETIME, Shared, discovery::is_on_link, extensions::Trailers, procedure::jitter,
-};
+use super::{Exchange, Shared, discovery::is_on_link, extensions::Trailers};
 use crate::{
     client::{
         Nat,
         statistics::{Bubble, DropReason},
     },
-    shared::{bubble::GAP, peers::PeerIndex},
+    shared::peers::{GAP, PeerIndex},
     wire::{bubble, encapsulation::Encapsulation, trailer::Trailer},
 };
 
@@ -40,7 +38,7 @@ impl Exchange {
             return Err(DropReason::BubbleTarget);
         }
         let index = self.admit(shared, *source)?;
-        shared.statistics.count_bubble(Bubble::ReceivedIndirect);
+        shared.statistics.bubbles[Bubble::ReceivedIndirect] += 1;
         if shared.config.extensions.symmetric {
             self.peers[index].state.nonces.received = trailers.nonce.unwrap_or_default();
         }
@@ -76,16 +74,16 @@ impl Exchange {
         if !self.may_reach(shared, origin) {
             return Err(DropReason::BubbleTarget);
         }
-        shared.statistics.count_bubble(Bubble::ReceivedRelay);
+        shared.statistics.bubbles[Bubble::ReceivedRelay] += 1;
         if !self.limits.take_direct(origin, now) {
-            shared.statistics.count_bubble(Bubble::LimitedDirect);
+            shared.statistics.bubbles[Bubble::LimitedDirect] += 1;
             return Ok(());
         }
         self.relays.note(origin, now);
         let payload = bubble::build(&self.own, source).to_vec();
         let port = shared.config.port;
         shared.send(port, origin, payload);
-        shared.statistics.count_bubble(Bubble::SentDirect);
+        shared.statistics.bubbles[Bubble::SentDirect] += 1;
         Ok(())
     }
 
@@ -93,15 +91,15 @@ impl Exchange {
     /// indirect one. Within two seconds of a burst of this side's own, one direct bubble ends
     /// that burst.
     pub(super) fn answer(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
+        let is_usable = self.peers.is_usable(now, index);
         let peer = &mut self.peers[index];
-        let is_usable = peer.is_usable(now, LIFETIME);
         match peer.pending_mut().history.check(now) {
             Ok(()) => {
                 peer.state.nonces.begin();
                 peer.state.random.is_unpredictable = false;
                 let mut is_sent = self.greet_local(shared, now, index);
                 if shared.config.extensions.symmetric && !is_usable {
-                    is_sent |= self.burst(shared, now, index);
+                    is_sent |= self.send_burst(shared, now, index);
                 } else {
                     is_sent |= self.send_directs(shared, now, index);
                 }
@@ -112,25 +110,24 @@ impl Exchange {
             Err(_) => self.end_burst(shared, now, index),
         }
         if !is_usable {
-            self.arm_removal(index);
+            self.peers.arm_removal(index);
         }
     }
 
     /// Whether direct bubbles, one to each endpoint, may follow the last burst: once, and soon.
     pub(super) fn may_end_burst(&self, now: Instant, index: PeerIndex) -> bool {
         let peer = &self.peers[index];
-        let last = (peer.pending.as_ref()).map_or(Instant::ZERO, |one| one.history.last());
-        peer.state.may_answer && now.saturating_since(last) < GAP
+        peer.state.may_answer && now.saturating_since(peer.last_burst()) < GAP
     }
 
     /// Sends the direct bubbles that may follow a burst.
     fn end_burst(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
         if !self.may_end_burst(now, index) {
-            shared.statistics.count_bubble(Bubble::LimitedDirect);
+            shared.statistics.bubbles[Bubble::LimitedDirect] += 1;
             return;
         }
         self.peers[index].state.may_answer = false;
-        self.prolong_burst(shared, now, index);
+        self.peers.prolong_burst(now, index, &mut shared.random);
         let mut targets = self.targets(shared, now, index);
         let embedded = embedded_mapping(&self.peers[index].address);
         if self.random_target(shared, index, embedded).is_some() && targets.len() > 1 {
@@ -141,17 +138,8 @@ impl Exchange {
             if self.may_reach_peer(shared, index, to) && self.limits.take_answer(to, now) {
                 self.send_bubble(shared, port, index, to);
             } else {
-                shared.statistics.count_bubble(Bubble::LimitedDirect);
+                shared.statistics.bubbles[Bubble::LimitedDirect] += 1;
             }
-        }
-    }
-
-    /// The last burst ends only now: the next one waits for as long.
-    pub(super) fn prolong_burst(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
-        let pending = self.peers[index].pending_mut();
-        pending.history.ended(now);
-        if let Some(procedure) = &mut pending.procedure {
-            procedure.next = procedure.next.max(now + GAP + jitter(shared));
         }
     }
 
@@ -198,7 +186,7 @@ impl Exchange {
             };
         if is_allowed {
             self.peers[index].state.may_answer = false;
-            self.prolong_burst(shared, now, index);
+            self.peers.prolong_burst(now, index, &mut shared.random);
             let peer = &self.peers[index];
             let mut payload = bubble::build(&self.own, &peer.address).to_vec();
             Trailer::Nonce(peer.state.nonces.received).write(&mut payload);
@@ -235,17 +223,16 @@ impl Exchange {
                 proved.inspect_err(|_| self.doubt_mapping(shared, now, to, from, source))?
             }
         };
-        shared.statistics.count_bubble(Bubble::ReceivedDirect);
+        shared.statistics.bubbles[Bubble::ReceivedDirect] += 1;
         let is_elsewhere = self.is_elsewhere_for(shared, now, index, from);
+        let is_news = !self.peers.is_usable(now, index);
         let peer = &self.peers[index];
-        let is_news = !peer.is_usable(now, LIFETIME);
         // the first bubble decides at which port the peer is.
         let to = match is_mapped && !is_news {
             true => peer.state.port,
             false => to,
         };
-        let queue = peer.pending.as_ref().map(|pending| &pending.queue);
-        let is_waiting = queue.is_some_and(|queue| !queue.is_empty());
+        let is_waiting = peer.queued() > 0;
         if is_news && is_elsewhere && is_waiting && !peer.state.is_known {
             if peer.state.nonces.received == [0; 4] {
                 self.peers[index].state.proved = Some((to, from, now));

@@ -6,7 +6,7 @@ use teredo_common::{
     wire::SERVER_PORT,
 };
 
-use super::{Exchange, LIFETIME, Shared, discovery::is_on_link};
+use super::{Exchange, Shared, discovery::is_on_link};
 use crate::{
     client::statistics::Bubble,
     shared::peers::PeerIndex,
@@ -16,7 +16,12 @@ use crate::{
 impl Exchange {
     /// Sends the bubbles of one burst that the rates allow (L-12): direct ones and an indirect one,
     /// or what has to come before that. Whether there were any.
-    pub(super) fn burst(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) -> bool {
+    pub(super) fn send_burst(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        index: PeerIndex,
+    ) -> bool {
         self.prepare_random_port(shared, now, index);
         let is_direct = self.send_directs(shared, now, index);
         if is_direct && self.needs_echo_test(shared, now, index) {
@@ -54,7 +59,7 @@ impl Exchange {
                 sent.push(to);
                 self.send_bubble(shared, port, index, to);
             } else {
-                shared.statistics.count_bubble(Bubble::LimitedDirect);
+                shared.statistics.bubbles[Bubble::LimitedDirect] += 1;
             }
         }
         !sent.is_empty()
@@ -69,7 +74,7 @@ impl Exchange {
         index: PeerIndex,
     ) -> Vec<(u16, Endpoint)> {
         let peer = &self.peers[index];
-        if peer.is_usable(now, LIFETIME) {
+        if self.peers.is_usable(now, index) {
             return vec![(peer.state.port, peer.state.destination)];
         }
         let embedded = embedded_mapping(&peer.address);
@@ -119,7 +124,7 @@ impl Exchange {
         payload: Vec<u8>,
     ) {
         shared.send(port, to, payload);
-        shared.statistics.count_bubble(Bubble::SentDirect);
+        shared.statistics.bubbles[Bubble::SentDirect] += 1;
     }
 
     /// Sends an indirect bubble to the peer's server (L-06), with a nonce, and with what
@@ -135,7 +140,7 @@ impl Exchange {
         let is_allowed =
             shared.own_ipv4.is_elsewhere(server) && self.limits.take_indirect(server, now);
         if !is_allowed {
-            shared.statistics.count_bubble(Bubble::LimitedIndirect);
+            shared.statistics.bubbles[Bubble::LimitedIndirect] += 1;
             return false;
         }
         let mut payload = bubble::build(&self.own, &peer.address).to_vec();
@@ -154,7 +159,7 @@ impl Exchange {
         };
         let port = shared.config.port;
         shared.send(port, to, payload);
-        shared.statistics.count_bubble(Bubble::SentIndirect);
+        shared.statistics.bubbles[Bubble::SentIndirect] += 1;
         true
     }
 }

@@ -65,7 +65,7 @@ impl Exchange {
             return;
         };
         if !self.limits.take_test(now) {
-            shared.statistics.count_test(Outcome::Limited);
+            shared.statistics.tests[Outcome::Limited] += 1;
             return;
         }
         let peer = &mut self.peers[index];
@@ -80,7 +80,7 @@ impl Exchange {
         peer.state.awaits = true;
         let port = shared.config.port;
         shared.send(port, identity.server.primary(), request);
-        shared.statistics.count_test(Outcome::Sent);
+        shared.statistics.tests[Outcome::Sent] += 1;
     }
 
     /// Takes the answer to a test: the peer is behind what the answer came from (C-36, C-38). False
@@ -103,7 +103,7 @@ impl Exchange {
         if !self.may_reach(shared, from) {
             return Err(DropReason::SourceScope);
         }
-        shared.statistics.count_test(Outcome::Answered);
+        shared.statistics.tests[Outcome::Answered] += 1;
         self.relays.note(from, now);
         let port = shared.config.port;
         self.trust(shared, now, index, port, from);

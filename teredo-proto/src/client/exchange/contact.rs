@@ -8,7 +8,7 @@ use super::{
     connectivity::Tests,
     extensions::{port_preserving::RandomPorts, sequential::EchoTest, symmetric::Nonces},
 };
-use crate::shared::queue::Queue;
+use crate::shared::peers::{Peer, Queue, RoleState};
 
 /// How long a discovery bubble makes a peer a local one (RFC 4380 section 5.2.4).
 pub const LOCAL_MEMORY: Duration = Duration::from_secs(600);
@@ -54,6 +54,27 @@ pub struct Local {
     pub endpoint: Endpoint,
     /// When the last one came.
     pub heard: Instant,
+}
+
+impl RoleState for Contact {
+    /// A peer on the same link is remembered as such.
+    fn needed_until(&self) -> Instant {
+        self.local
+            .map_or(Instant::ZERO, |local| local.heard + LOCAL_MEMORY)
+    }
+
+    /// Whether the last procedure was answered, or is too long ago to matter.
+    fn may_refresh(peer: &Peer<Self>, now: Instant, lifetime: Duration) -> bool {
+        let last_test = peer.state.tests.as_ref().map(|tests| tests.last());
+        let last_asked = peer.last_burst().max(last_test.unwrap_or_default());
+        let is_over = !peer.state.awaits || now.saturating_since(last_asked) >= lifetime;
+        is_over && !peer.is_asked()
+    }
+
+    /// Packets may wait for the answer.
+    fn displaces_untrusted(peer: &Peer<Self>) -> bool {
+        peer.is_asked()
+    }
 }
 
 impl Contact {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::shared::{bubble::History, keyed::Keyed};
+use crate::shared::{keyed::Keyed, peers::History};
 
 /// The bubbles sent to peers that are not in the table any more: whoever comes back finds the limits
 /// where they were (P-09, P-11). Bounded; the oldest goes first.
@@ -37,7 +37,7 @@ impl Departed {
     /// What was remembered of a peer that comes back, if anything was.
     pub fn recall(&mut self, address: &[u8; 16]) -> Option<History> {
         let history = self.histories.remove(address)?;
-        self.order.retain(|one| one != address);
+        self.order.retain(|departed| departed != address);
         Some(history)
     }
 

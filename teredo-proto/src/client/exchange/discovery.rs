@@ -15,7 +15,7 @@ use crate::{
         Attached, Transmit,
         statistics::{Bubble, DropReason},
     },
-    shared::{bubble::GAP, peers::PeerIndex},
+    shared::peers::{GAP, PeerIndex},
     wire::{bubble, encapsulation::Encapsulation, ipv6::Header},
 };
 
@@ -67,7 +67,7 @@ impl Exchange {
                 interface: attached.address,
                 payload: bubble::build_discovery(&self.own).to_vec(),
             });
-            shared.statistics.count_bubble(Bubble::SentDiscovery);
+            shared.statistics.bubbles[Bubble::SentDiscovery] += 1;
         }
     }
 
@@ -105,7 +105,7 @@ impl Exchange {
             return Err(DropReason::DiscoverySource);
         }
         let index = self.admit(shared, source)?;
-        shared.statistics.count_bubble(Bubble::ReceivedDiscovery);
+        shared.statistics.bubbles[Bubble::ReceivedDiscovery] += 1;
         let peer = &mut self.peers[index];
         let is_new = peer.state.local(now) != Some(from);
         peer.state.local = Some(Local {
@@ -114,7 +114,7 @@ impl Exchange {
         });
         if !peer.is_trusted() {
             peer.last_received = now;
-            self.arm_removal(index);
+            self.peers.arm_removal(index);
         }
         if is_new {
             // The newcomer would not know for minutes whom the answer is from.

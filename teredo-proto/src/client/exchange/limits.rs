@@ -4,9 +4,9 @@ use teredo_common::{address::Endpoint, time::Instant};
 
 use super::super::Config;
 use crate::shared::{
-    bubble::Histories,
     keyed::Keyed,
     limiter::{Bucket, Buckets, Rate},
+    peers::Histories,
 };
 
 /// The token buckets, and the memory of bubbles by endpoint.

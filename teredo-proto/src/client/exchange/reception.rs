@@ -1,25 +1,17 @@
 //! From peers: UDP payloads in, IPv6 packets out (RFC 4380 section 5.2.3).
 
-use teredo_common::{
-    address::Endpoint,
-    scope::is_global_unicast,
-    time::Instant,
-    wire::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ICMPV6, ROUTING},
-};
+use teredo_common::{address::Endpoint, scope::is_global_unicast, time::Instant, wire::ICMPV6};
 
 use super::{Exchange, Shared};
 use crate::{
     client::statistics::DropReason,
-    shared::{bubble::GAP, peers::PeerIndex, queue::Full},
+    shared::peers::{Full, GAP, PeerIndex},
     wire::{
         encapsulation::Encapsulation,
-        ipv6::{self, ChainLink, Header},
+        ipv6::{self, Header},
         router, trailer,
     },
 };
-
-/// The routing header of Mobile IPv6 (RFC 6275), the one that is let through (L-11).
-const MOBILE_IPV6: u8 = 2;
 
 impl Exchange {
     /// Takes a datagram that came to the service port or one of the ports that this half opened,
@@ -130,14 +122,15 @@ impl Exchange {
             return Err(DropReason::SourceScope);
         }
         let is_awaited = found.is_some_and(|index| {
-            self.is_asked(index) || self.peers[index].last_sent != Instant::ZERO
+            let peer = &self.peers[index];
+            peer.is_asked() || peer.last_sent != Instant::ZERO
         });
         let is_known = self.relays.knows(from, now);
         if !is_awaited && !is_known && !shared.config.accept_unsolicited {
             return Err(DropReason::Unsolicited);
         }
         let index = self.admit(shared, *source)?;
-        let is_asked = self.is_asked(index);
+        let is_asked = self.peers[index].is_asked();
         let contact = &mut self.peers[index].state;
         if contact.held.is_empty() {
             contact.held_from = from;
@@ -169,19 +162,8 @@ fn deliver(header: Header<'_>, packet: &[u8]) -> Result<usize, DropReason> {
     if !is_global_unicast(&header.source()) {
         return Err(DropReason::Source);
     }
-    if may_be_routed(header.next_header()) && ipv6::chain(packet).any(is_forbidden_routing) {
+    if ipv6::has_forbidden_routing(packet) {
         return Err(DropReason::RoutingHeader);
     }
     Ok(header.packet_length())
-}
-
-const fn may_be_routed(next_header: u8) -> bool {
-    matches!(
-        next_header,
-        HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
-    )
-}
-
-fn is_forbidden_routing(link: ChainLink<'_>) -> bool {
-    matches!(link, ChainLink::Routing(kind) if kind != MOBILE_IPV6)
 }

@@ -7,11 +7,15 @@ use teredo_common::{
     wire::MTU,
 };
 
-use super::super::{Config, Server, statistics::DropReason};
-use crate::wire::{
-    encapsulation::{Encapsulation, NONCE_LENGTH, write_authentication},
-    ipv6::Header,
-    router::{self, Contents},
+use super::super::{Config, ServerEndpoints, statistics::DropReason};
+
+use crate::{
+    ServerAddress,
+    wire::{
+        encapsulation::{Encapsulation, NONCE_LENGTH, write_authentication},
+        ipv6::Header,
+        router::{self, Contents},
+    },
 };
 
 /// Where solicitations come from, but for the cone flag.
@@ -23,20 +27,11 @@ const UNIVERSAL_AND_GROUP: u8 = 0x03;
 /// The largest IPv6 packet that fits into a UDP payload, in octets.
 const MAX_MTU: u32 = 65507;
 
-/// One of the two addresses of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// The one that clients' addresses name.
-    Primary,
-    /// The other one.
-    Secondary,
-}
-
 /// A solicitation that was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Solicitation {
-    server: Server,
-    asked: Asked,
+    server: ServerEndpoints,
+    asked: ServerAddress,
     /// The answer is to come from the server's other address (S-18).
     cone: bool,
     source: [u8; 16],
@@ -62,8 +57,8 @@ impl Solicitation {
     pub fn new(
         config: &Config,
         random: &mut impl Rng,
-        server: Server,
-        asked: Asked,
+        server: ServerEndpoints,
+        asked: ServerAddress,
         cone: bool,
     ) -> (Self, Vec<u8>) {
         let solicitation = Self {
@@ -78,10 +73,7 @@ impl Solicitation {
 
     /// Where it goes.
     pub const fn destination(&self) -> Endpoint {
-        match self.asked {
-            Asked::Primary => self.server.primary(),
-            Asked::Secondary => self.server.secondary(),
-        }
+        self.server.endpoint(self.asked)
     }
 
     /// The authentication header, with identification and value if the client has credentials
@@ -136,10 +128,11 @@ impl Solicitation {
 
     /// The one address that a valid answer comes from (C-12).
     const fn answers_from(&self) -> Endpoint {
-        match (self.asked, self.cone) {
-            (Asked::Primary, false) | (Asked::Secondary, true) => self.server.primary(),
-            (Asked::Secondary, false) | (Asked::Primary, true) => self.server.secondary(),
-        }
+        let from = match self.cone {
+            true => self.asked.other(),
+            false => self.asked,
+        };
+        self.server.endpoint(from)
     }
 
     /// The confirmation octet, 0 if the advertisement is not proven to come from the server.

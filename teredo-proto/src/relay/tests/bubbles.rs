@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::harness::*;
 use crate::relay::Event;
 use crate::{
-    relay::statistics::{Bubble, DropReason},
+    relay::{Bubble, DropReason},
     shared::limiter::Rate,
 };
 use teredo_common::scope::is_link_local;

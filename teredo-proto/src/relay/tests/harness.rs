@@ -1,21 +1,18 @@
 //! A relay in virtual time with a client, a server and a native host around it.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::time::Duration;
 
 use teredo_common::{
-    address::{Endpoint, ServicePrefix, TeredoAddress},
+    address::{Endpoint, TeredoAddress},
     scope::Ipv4Scope,
     time::Instant,
-    wire::{NO_NEXT_HEADER, UDP},
 };
 
+pub use crate::testing::{address, bubble, endpoint, ipv6, is_bubble, packet};
 use crate::{
-    relay::{
-        Config, Event, Relay, Transmit,
-        statistics::{Bubble, DropReason, Statistics},
-    },
+    relay::{Bubble, Config, DropReason, Event, Relay, Statistics, Transmit},
     shared::statistics::Unreachable,
-    wire::{bubble, ipv6},
+    wire::ipv6,
 };
 
 /// The relay of the test vectors.
@@ -29,49 +26,15 @@ pub const HOST: &str = "2000::b";
 /// The relay's own IPv6 address.
 pub const OWN: &str = "2001:db8::1";
 
-pub fn endpoint(text: &str) -> Endpoint {
-    text.parse::<SocketAddrV4>().unwrap().into()
-}
-
-pub fn address(text: &str) -> [u8; 16] {
-    text.parse::<std::net::Ipv6Addr>().unwrap().octets()
-}
-
 /// The Teredo address of a client at `mapped`, of `server`.
 pub fn teredo_of(mapped: &str, server: &str, flags: u16) -> [u8; 16] {
-    let fields = TeredoAddress {
-        prefix: ServicePrefix::STANDARD,
-        server: endpoint(server).ip(),
-        flags,
-        mapped: endpoint(mapped),
-    };
-    fields.encode().octets()
+    let fields = TeredoAddress::new(endpoint(server).ip(), endpoint(mapped));
+    TeredoAddress { flags, ..fields }.encode().octets()
 }
 
 /// The Teredo address of a client at `mapped`.
 pub fn teredo(mapped: &str) -> [u8; 16] {
     teredo_of(mapped, SERVER, 0)
-}
-
-/// An IPv6 packet with a payload that can be told from others.
-pub fn packet(source: &[u8; 16], destination: &[u8; 16], mark: u8) -> Vec<u8> {
-    packet_of(UDP, &[mark; 20], source, destination)
-}
-
-pub fn packet_of(
-    next_header: u8,
-    payload: &[u8],
-    source: &[u8; 16],
-    destination: &[u8; 16],
-) -> Vec<u8> {
-    let length = payload.len() as u16;
-    let header = ipv6::header(length, next_header, 64, source, destination);
-    [&header[..], payload].concat()
-}
-
-/// A bubble, as a datagram's payload.
-pub fn bubble(source: &[u8; 16], destination: &[u8; 16]) -> Vec<u8> {
-    bubble::build(source, destination).into()
 }
 
 /// The relay and what is around it.
@@ -100,7 +63,7 @@ impl World {
         change(&mut config);
         let now = Instant::from_nanos(1_000_000_000_000);
         Self {
-            relay: Relay::new(config, [42; 32], now),
+            relay: Relay::new(config, [42; 32]),
             now,
             sent: Vec::new(),
             own_packets: Vec::new(),
@@ -138,7 +101,7 @@ impl World {
     /// Lets time pass, waking the relay whenever it wants to.
     pub fn pass(&mut self, duration: Duration) {
         let end = self.now + duration;
-        while let Some((deadline, _)) = self.relay.poll_timeout().filter(|one| one.0 <= end) {
+        while let Some(deadline) = self.relay.poll_timeout().filter(|&at| at <= end) {
             self.now = self.now.max(deadline);
             self.relay.handle_timeout(self.now);
             self.drain();
@@ -191,15 +154,15 @@ impl World {
     }
 
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.statistics().dropped(reason)
+        self.statistics().dropped[reason]
     }
 
     pub fn counted(&self, kind: Bubble) -> u64 {
-        self.statistics().bubbles(kind)
+        self.statistics().bubbles[kind]
     }
 
     pub fn unreachable(&self, outcome: Unreachable) -> u64 {
-        self.statistics().unreachable(outcome)
+        self.statistics().unreachable[outcome]
     }
 
     /// Makes the client at `mapped` a trusted peer, and forgets what it took.
@@ -219,8 +182,4 @@ impl World {
         self.take_events();
         client
     }
-}
-
-pub fn is_bubble(payload: &[u8]) -> bool {
-    payload.len() == 40 && payload[6] == NO_NEXT_HEADER
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::harness::*;
-use crate::relay::{Event, Transmit, statistics::DropReason};
+use crate::relay::{DropReason, Event, Transmit};
 use teredo_common::time::Instant;
 
 #[test]
@@ -222,7 +222,7 @@ fn what_is_due_together_wakes_the_daemon_once() {
     }
     world.pass(Duration::from_secs(3));
     let mut wakes = 0;
-    while let Some((deadline, _)) = world.relay.poll_timeout() {
+    while let Some(deadline) = world.relay.poll_timeout() {
         assert!(deadline > world.now);
         world.now = deadline;
         world.relay.handle_timeout(deadline);

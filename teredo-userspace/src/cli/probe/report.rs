@@ -5,10 +5,10 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddrV4},
     time::Duration,
 };
-use teredo_proto::probe::{Filtering, Findings, Kind, Lifetime, Mapping, Ports, Reach};
 
 use crate::config::ServerName;
 use serde::Serialize;
+use teredo_proto::probe::{Filtering, Findings, Kind, Lifetime, Mapping, Ports, Reach};
 
 /// What `--json` prints. What could not be found out is null.
 #[derive(Debug, Serialize)]

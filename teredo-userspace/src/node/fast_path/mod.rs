@@ -235,7 +235,7 @@ impl FastPath {
         };
         let (mut trusted, mut strangers) = (0, Vec::new());
         xdp.sweep(|address, peer| {
-            if relay.peer_stamps(address, peer.last_received, peer.last_sent) {
+            if relay.record_stamps(address, peer.last_received, peer.last_sent) {
                 trusted += 1;
             } else {
                 strangers.push(*address);

@@ -1,13 +1,13 @@
 //! What the server sends, and where.
 
-use std::{
-    mem,
-    net::{Ipv4Addr, SocketAddrV4},
-};
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::Result;
 use teredo_common::{address::Endpoint, time::Instant};
-use teredo_proto::server::{Output, Server, ServerAddress};
+use teredo_proto::{
+    ServerAddress,
+    server::{Server, Transmit},
+};
 use tokio::io::unix::AsyncFd;
 
 use crate::datapath::{BATCH, native::Native, tun::Tun, udp::Sender};
@@ -16,14 +16,18 @@ use crate::datapath::{BATCH, native::Native, tun::Tun, udp::Sender};
 #[derive(Debug)]
 pub struct Answers {
     pub server: Server,
+    pub exits: Exits,
+    has_route: Option<bool>,
+}
+
+/// The ways out.
+#[derive(Debug)]
+pub struct Exits {
     pub losses: Losses,
     /// The tunnel service's way.
     pub tun: Option<AsyncFd<Tun>>,
     outlets: [Outlet; 2],
     native: Option<Native>,
-    has_route: Option<bool>,
-    /// Room for what the protocol says next.
-    output: Vec<u8>,
 }
 
 /// What the server sent and the kernel did not take.
@@ -51,72 +55,72 @@ impl Answers {
     pub fn new(server: Server, senders: [Sender; 2]) -> Self {
         Self {
             server,
-            losses: Losses::default(),
-            tun: None,
-            outlets: senders.map(|sender| Outlet {
-                sender,
-                to: Vec::with_capacity(BATCH),
-                payloads: Vec::new(),
-            }),
-            native: None,
+            exits: Exits {
+                losses: Losses::default(),
+                tun: None,
+                outlets: senders.map(|sender| Outlet {
+                    sender,
+                    to: Vec::with_capacity(BATCH),
+                    payloads: Vec::new(),
+                }),
+                native: None,
+            },
             has_route: None,
-            output: Vec::new(),
         }
     }
 
     /// Opens the way for connectivity tests.
     pub fn open_native(&mut self) -> Result<()> {
-        self.native = Some(Native::open()?);
+        self.exits.native = Some(Native::open()?);
         Ok(())
     }
 
-    /// Whether answers to connectivity tests find their way (S-25). Returns whether that is news.
-    pub fn may_send_native(&mut self, has_route: bool) -> bool {
-        self.server.may_send_native(has_route);
-        self.native.is_some() && self.has_route.replace(has_route).unwrap_or(true) != has_route
+    /// Tells the protocol whether answers to connectivity tests find their way (S-25). Returns
+    /// whether that is news.
+    pub fn set_native_reachable(&mut self, has_route: bool) -> bool {
+        self.server.set_native_reachable(has_route);
+        let is_changed = self.has_route.replace(has_route).unwrap_or(true) != has_route;
+        self.exits.native.is_some() && is_changed
     }
 
     /// Takes a datagram.
     pub fn take(&mut self, now: Instant, to: ServerAddress, from: Endpoint, payload: &[u8]) {
-        let output = self
-            .server
-            .handle_datagram(now, to, from, payload, &mut self.output);
-        self.send(output);
+        let answer = self.server.handle_datagram(now, to, from, payload);
+        self.exits.send(answer);
     }
 
     /// Takes a packet that the kernel routed to a client of the tunnel service.
     pub fn take_packet(&mut self, now: Instant, packet: &[u8]) {
-        let output = self.server.handle_ipv6(now, packet, &mut self.output);
-        self.send(output);
+        let answer = self.server.handle_ipv6(now, packet);
+        self.exits.send(answer);
     }
 
     /// Takes an indirect bubble of the relay in this process.
     pub fn forward_for_relay(&mut self, now: Instant, relay: Endpoint, bubble: &[u8]) {
-        let output = self
-            .server
-            .forward_for_relay(now, relay, bubble, &mut self.output);
-        self.send(output);
+        let answer = self.server.handle_relay_bubble(now, relay, bubble);
+        self.exits.send(answer);
     }
+}
 
-    fn send(&mut self, output: Option<Output>) {
-        match output {
+impl Exits {
+    /// Sends an answer, or keeps it to be sent with others.
+    fn send(&mut self, answer: Option<Transmit<'_>>) {
+        match answer {
             None => {}
-            Some(Output::Datagram { from, to }) => {
+            Some(Transmit::Datagram { from, to, payload }) => {
                 let outlet = &mut self.outlets[from as usize];
-                if outlet.push(to, &mut self.output) {
+                if outlet.push(to, payload) {
                     self.losses.datagrams += outlet.flush();
                 }
             }
-            Some(Output::Native) => {
+            Some(Transmit::Native(packet)) => {
                 let native = self.native.as_ref();
-                let is_sent = native.is_some_and(|native| native.send(&self.output));
+                let is_sent = native.is_some_and(|native| native.send(packet));
                 self.losses.native += u64::from(!is_sent);
             }
-            Some(Output::Tunnel) => {
-                let written = self.tun.as_ref().map_or(0, |tun| {
-                    let packets: [&[u8]; 1] = [&self.output];
-                    tun.get_ref().write(&packets)
-                });
+            Some(Transmit::Tunnel(packet)) => {
+                let tun = self.tun.as_ref();
+                let written = tun.map_or(0, |tun| tun.get_ref().write(&[packet]));
                 self.losses.tunnel += 1 - written as u64;
             }
         }
@@ -131,14 +135,16 @@ impl Answers {
 }
 
 impl Outlet {
-    /// Adds a datagram, in exchange for the room of one that was sent, and tells whether there is
-    /// no place for another.
-    fn push(&mut self, to: Endpoint, payload: &mut Vec<u8>) -> bool {
+    /// Adds a datagram, in the room of one that was sent, and tells whether there is no place for
+    /// another.
+    fn push(&mut self, to: Endpoint, payload: &[u8]) -> bool {
         let place = self.to.len();
         if place == self.payloads.len() {
             self.payloads.push(Vec::new());
         }
-        mem::swap(&mut self.payloads[place], payload);
+        let room = &mut self.payloads[place];
+        room.clear();
+        room.extend_from_slice(payload);
         self.to.push(to.into());
         place + 1 == BATCH
     }

@@ -7,7 +7,7 @@ use teredo_common::{
     time::Instant,
 };
 
-use super::super::{Exchange, LIFETIME, Shared};
+use super::super::{Exchange, Shared};
 use crate::{
     shared::peers::PeerIndex,
     wire::trailer::{AlternateAddresses, write_alternate_addresses},
@@ -27,7 +27,7 @@ impl Exchange {
         payload: &mut Vec<u8>,
     ) {
         let extensions = shared.config.extensions;
-        let is_usable = self.peers[index].is_usable(now, LIFETIME);
+        let is_usable = self.peers.is_usable(now, index);
         if !extensions.symmetric || !extensions.hairpinning || is_usable {
             return;
         }
@@ -64,9 +64,11 @@ impl Exchange {
         let extensions = shared.config.extensions;
         let embedded = embedded_mapping(&self.peers[index].address);
         let is_same_nat = |own: Endpoint| own.address == embedded.address && own != endpoint;
-        let is_broadcast = shared.network.attached.iter().any(|one| {
-            let host = u32::MAX.checked_shr(one.prefix_length.into()).unwrap_or(0);
-            host > 1 && one.address.to_bits() | host == endpoint.ip().to_bits()
+        let is_broadcast = shared.network.attached.iter().any(|attached| {
+            let host = u32::MAX
+                .checked_shr(attached.prefix_length.into())
+                .unwrap_or(0);
+            host > 1 && attached.address.to_bits() | host == endpoint.ip().to_bits()
         });
         extensions.symmetric
             && extensions.hairpinning

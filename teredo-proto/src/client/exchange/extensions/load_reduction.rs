@@ -2,7 +2,7 @@
 
 use teredo_common::time::Instant;
 
-use super::super::{Exchange, LIFETIME, Shared};
+use super::super::{Exchange, Shared};
 use crate::{
     shared::peers::PeerIndex,
     wire::{bubble, trailer::Trailer},
@@ -45,8 +45,8 @@ impl Exchange {
         now: Instant,
         index: PeerIndex,
     ) {
+        let is_usable = self.peers.is_usable(now, index);
         let peer = &mut self.peers[index];
-        let is_usable = peer.is_usable(now, LIFETIME);
         let target = (peer.state.port, peer.state.destination);
         let is_burst = peer.pending_mut().history.check(now).is_ok();
         let ends_burst = !is_burst && self.may_end_burst(now, index);
@@ -56,7 +56,7 @@ impl Exchange {
         let trailer = Trailer::NeighborAdvertisement;
         if ends_burst {
             self.peers[index].state.may_answer = false;
-            self.prolong_burst(shared, now, index);
+            self.peers.prolong_burst(now, index, &mut shared.random);
         }
         if self.send_signed(shared, now, index, target, trailer, ends_burst) && is_burst {
             self.count_burst(now, index);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use teredo_common::{address::Endpoint, time::Instant};
 
-use super::super::{Exchange, LIFETIME, Shared};
+use super::super::{Exchange, Shared, TIMING, contact::Contact};
 use crate::{
     client::{Nat, statistics::DropReason},
     shared::peers::PeerIndex,
@@ -32,6 +32,15 @@ pub struct RandomPorts {
     pub refreshes: u8,
 }
 
+impl Contact {
+    /// Whether a peer at a port of its own needs a bubble to keep it open; counts it.
+    pub fn needs_refresh(&mut self, service_port: u16) -> bool {
+        let needs = self.port != service_port && self.random.refreshes < MAX_REFRESHES;
+        self.random.refreshes += u8::from(needs);
+        needs
+    }
+}
+
 impl Exchange {
     /// Whether the client is behind a symmetric NAT that preserves ports.
     pub(super) fn preserves_ports(&self, shared: &Shared) -> bool {
@@ -51,12 +60,12 @@ impl Exchange {
         now: Instant,
         index: PeerIndex,
     ) {
-        let peer = &self.peers[index];
-        if !self.preserves_ports(shared) || peer.is_usable(now, LIFETIME) {
+        if !self.preserves_ports(shared) || self.peers.is_usable(now, index) {
             return;
         }
         let is_fresh = |at: Instant| now.saturating_since(at) < STALE;
-        if peer.state.random.own.is_none_or(|(_, at)| !is_fresh(at)) {
+        let own = self.peers[index].state.random.own;
+        if own.is_none_or(|(_, at)| !is_fresh(at)) {
             self.renew_random_port(shared, now, index);
         }
     }
@@ -114,12 +123,12 @@ impl Exchange {
             return;
         }
         let last = peer.last_sent.max(peer.last_received);
-        let is_busy = last != Instant::ZERO && now.saturating_since(last) < LIFETIME;
+        let is_busy = last != Instant::ZERO && now.saturating_since(last) < TIMING.lifetime;
         if known != 0 && is_busy {
             return;
         }
         peer.state.random.peer = port;
-        if known != 0 && !peer.is_usable(now, LIFETIME) {
+        if known != 0 && !self.peers.is_usable(now, index) {
             self.close_random_port(shared, index);
         }
     }
@@ -166,7 +175,7 @@ impl Exchange {
         };
         let peer = &self.peers[index];
         let is_own_port = to == peer.state.port && to != shared.config.port;
-        if !peer.state.is_known || !is_own_port && peer.is_usable(now, LIFETIME) {
+        if !peer.state.is_known || !is_own_port && self.peers.is_usable(now, index) {
             return;
         }
         if is_own_port {
@@ -189,13 +198,5 @@ impl Exchange {
             return Ok(());
         }
         Err(DropReason::Port)
-    }
-
-    /// Whether a peer at a port of its own needs a bubble to keep it open; counts it.
-    pub(in super::super) fn takes_refresh(&mut self, shared: &Shared, index: PeerIndex) -> bool {
-        let state = &mut self.peers[index].state;
-        let needs = state.port != shared.config.port && state.random.refreshes < MAX_REFRESHES;
-        state.random.refreshes += u8::from(needs);
-        needs
     }
 }

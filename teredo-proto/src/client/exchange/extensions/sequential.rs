@@ -5,13 +5,10 @@ use std::time::Duration;
 
 use teredo_common::{address::Endpoint, time::Instant};
 
-use super::super::{Exchange, Identity, LIFETIME, Shared};
+use super::super::{Exchange, Identity, Shared};
 use crate::{
-    client::{
-        Nat,
-        solicitation::{Asked, Solicitation},
-        statistics::DropReason,
-    },
+    ServerAddress,
+    client::{Nat, solicitation::Solicitation, statistics::DropReason},
     shared::peers::PeerIndex,
     wire::encapsulation::Encapsulation,
 };
@@ -48,7 +45,7 @@ impl Exchange {
             && extensions.port_preserving
             && extensions.sequential
             && self.identity.as_ref().is_some_and(is_symmetric)
-            && !self.peers[index].is_usable(now, LIFETIME)
+            && !self.peers.is_usable(now, index)
             && !self.peers[index].state.random.is_unpredictable
     }
 
@@ -71,8 +68,8 @@ impl Exchange {
         let config = &shared.config;
         let mut solicit =
             |asked| Solicitation::new(config, &mut shared.random, identity.server, asked, false);
-        let (lower, first) = solicit(Asked::Primary);
-        let (upper, second) = solicit(Asked::Secondary);
+        let (lower, first) = solicit(ServerAddress::Primary);
+        let (upper, second) = solicit(ServerAddress::Secondary);
         shared.send(port, lower.destination(), first);
         let to = self.probed(index);
         if self.may_reach(shared, to) && self.limits.take_answer(to, now) {
@@ -154,7 +151,7 @@ impl Exchange {
         } else {
             self.close_random_port(shared, index);
             self.peers[index].state.random.is_unpredictable = true;
-            if !self.is_asked(index) {
+            if !self.peers[index].is_asked() {
                 self.send_late(shared, now, index);
             }
         }
@@ -163,6 +160,6 @@ impl Exchange {
     /// Sends the indirect bubble that the burst had to wait with; the next burst waits for as long.
     fn send_late(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
         self.send_indirect(shared, now, index);
-        self.prolong_burst(shared, now, index);
+        self.peers.prolong_burst(now, index, &mut shared.random);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::harness::*;
 use crate::{
-    client::{Attached, Bubble, DropReason, Identity, Nat, exchange::Way},
+    client::{Attached, Bubble, DropReason, Identity, Nat, exchange::Forward},
     wire::{bubble as bubbles, encapsulation},
 };
 
@@ -120,7 +120,7 @@ fn c51_case_3_a_local_peer_is_asked_on_the_link_first() {
     world.take_sent();
     world.discovery.clear();
     let data = packet(&own(), &neighbor(), 1);
-    assert_eq!(world.host_sends(&data), Ok(Way::Queued));
+    assert_eq!(world.host_sends(&data), Ok(Forward::Queued));
     assert_eq!(
         world.take_payloads(),
         [(endpoint(NEIGHBOR_INSIDE), bubble(&own(), &neighbor(), &[]))],
@@ -136,7 +136,7 @@ fn c51_case_3_a_local_peer_is_asked_on_the_link_first() {
     assert!(world.peer(&neighbor()).unwrap().local);
     assert_eq!(
         world.host_sends(&data),
-        Ok(Way::Send(PORT, endpoint(NEIGHBOR_INSIDE), data.len()))
+        Ok(Forward::Send(PORT, endpoint(NEIGHBOR_INSIDE), data.len()))
     );
 }
 
@@ -344,6 +344,6 @@ fn x23_a_neighbor_is_reached_on_the_link() {
     let answer = bubble(&neighbor(), &own(), &[]);
     world.arrives(NEIGHBOR_INSIDE, &answer).unwrap();
     let data = packet(&own(), &neighbor(), 1);
-    let way = Way::Send(PORT, endpoint(NEIGHBOR_INSIDE), data.len());
+    let way = Forward::Send(PORT, endpoint(NEIGHBOR_INSIDE), data.len());
     assert_eq!(world.host_sends(&data), Ok(way));
 }

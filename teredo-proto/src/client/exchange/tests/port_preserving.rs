@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use crate::{
-    client::{DropReason, Identity, Nat, exchange::Way},
+    client::{DropReason, Identity, Nat, exchange::Forward},
     wire::trailer::Trailer,
 };
 
@@ -128,7 +128,7 @@ fn x35_the_first_direct_bubble_decides() {
     assert!(world.ports.is_empty());
     assert_eq!(
         world.host_sends(&data),
-        Ok(Way::Send(PORT, endpoint(PEER), data.len()))
+        Ok(Forward::Send(PORT, endpoint(PEER), data.len()))
     );
     // At the other one: it is kept, and used.
     let mut world = preserving();
@@ -141,7 +141,7 @@ fn x35_the_first_direct_bubble_decides() {
     assert_eq!(world.ports, [port]);
     assert_eq!(
         world.host_sends(&data),
-        Ok(Way::Send(port, endpoint(PEER), data.len()))
+        Ok(Forward::Send(port, endpoint(PEER), data.len()))
     );
     let answer = packet(&peer(), &own(), 2);
     assert!(
@@ -179,7 +179,7 @@ fn x35_later_bubbles_at_the_service_port_do_not_move_the_peer() {
     assert_eq!(world.ports, [port]);
     assert_eq!(
         world.host_sends(&data),
-        Ok(Way::Send(port, endpoint(PEER), data.len()))
+        Ok(Forward::Send(port, endpoint(PEER), data.len()))
     );
 }
 
@@ -358,9 +358,7 @@ fn x32_a_port_that_is_taken_is_replaced() {
     let mut world = preserving();
     world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
     let taken = world.ports.pop().unwrap();
-    world
-        .exchange
-        .port_failed(&mut world.shared, world.now, taken);
+    world.exchange.handle_port_failure(taken);
     world.pass_seconds(3);
     assert_eq!(world.ports.len(), 1);
     assert_ne!(world.ports[0], taken);

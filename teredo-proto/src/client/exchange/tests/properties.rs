@@ -17,7 +17,7 @@ use teredo_common::{
 use super::harness::*;
 use crate::{
     client::{Config, Identity, Nat},
-    shared::bubble::{GAP, MAX_UNANSWERED, WINDOW},
+    shared::peers::{GAP, MAX_UNANSWERED, WINDOW},
     wire::{
         bubble as bubbles, encapsulation,
         ipv6::Header,

@@ -107,7 +107,7 @@ fn c18_link_local_sources_never_reach_the_host() {
 fn l11_routing_headers_are_dropped() {
     let mut world = World::new();
     let peer = world.trust_peer();
-    let routed = |kind: u8| packet_of(43, &[59, 0, kind, 0, 0, 0, 0, 0], &peer, &own());
+    let routed = |kind: u8| ipv6(43, 64, &peer, &own(), &[59, 0, kind, 0, 0, 0, 0, 0]);
     assert_eq!(
         world.arrives(PEER, &routed(0)),
         Err(DropReason::RoutingHeader)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::harness::*;
 use crate::{
-    client::{Bubble, DropReason, Extensions, Identity, Nat, exchange::Way},
+    client::{Bubble, DropReason, Extensions, Identity, Nat, exchange::Forward},
     wire::trailer::Trailer,
 };
 
@@ -31,7 +31,7 @@ fn x10_a_symmetric_client_exchanges_packets() {
     let mut world = World::behind(Nat::Symmetric, |_| ());
     let host = world.trust_host();
     let data = packet(&own(), &host, 1);
-    assert!(matches!(world.host_sends(&data), Ok(Way::Send(..))));
+    assert!(matches!(world.host_sends(&data), Ok(Forward::Send(..))));
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn x23_a_symmetric_peer_is_reached_at_its_port_mapping() {
         let data = packet(&own(), &host, 1);
         assert_eq!(
             world.host_sends(&data),
-            Ok(Way::Send(PORT, endpoint(RELAY), data.len()))
+            Ok(Forward::Send(PORT, endpoint(RELAY), data.len()))
         );
     }
 }

@@ -9,7 +9,7 @@ use super::{
     },
     nat::Kind,
 };
-use crate::client::{DropReason, Event, Nat, Offline, Refresh, Server, State};
+use crate::client::{DropReason, Event, Nat, Offline, Refresh, ServerEndpoints, State};
 
 fn fixed(kind: Kind) -> World {
     World::with(kind, |config| config.refresh = Refresh::Fixed(seconds(30)))
@@ -163,8 +163,8 @@ fn c45_behind_a_cone_nat_the_other_address_answers() {
 fn dec14_only_a_valid_advertisement_puts_maintenance_off() {
     let mut world = fixed(Kind::Restricted);
     world.qualified();
-    let due = world.client.poll_timeout().unwrap().0;
-    let server = Server::new(PRIMARY).primary();
+    let due = world.client.poll_timeout().unwrap();
+    let server = ServerEndpoints::new(PRIMARY).primary();
     let forged = advertisement(&world.sent[0].payload, MAPPED);
     let bubble = crate::wire::bubble::build(&[0x20; 16], &[0x21; 16]).to_vec();
     for payload in [forged, bubble] {
@@ -173,7 +173,7 @@ fn dec14_only_a_valid_advertisement_puts_maintenance_off() {
         world
             .client
             .handle_datagram(world.now, PORT, server, 0, &mut payload);
-        assert_eq!(world.client.poll_timeout().unwrap().0, due);
+        assert_eq!(world.client.poll_timeout().unwrap(), due);
     }
     assert_eq!(world.dropped(DropReason::AdvertisementNonce), 1);
 }
@@ -184,7 +184,7 @@ fn c46_at_once_when_the_mapping_is_in_doubt() {
     world.qualified();
     world.run(seconds(10));
     world.nat.reboot();
-    world.client.doubt(world.now);
+    world.client.recheck_mapping(world.now);
     world.collect();
     assert_eq!(world.asked(PRIMARY).last(), Some(&world.now));
     world.run(ROUND_TRIP * 2);
@@ -218,7 +218,7 @@ fn c46_never_more_than_one_in_two_seconds() {
             0 => world.set_network(|network| network.source = None),
             1 | 3 => world.set_network(|network| network.source = Some([10, 0, 0, host].into())),
             2 => world.client.stop(world.now),
-            _ => world.client.doubt(world.now),
+            _ => world.client.recheck_mapping(world.now),
         }
         world.client.start(world.now);
         world.collect();

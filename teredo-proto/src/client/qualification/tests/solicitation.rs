@@ -4,15 +4,17 @@ use rand::{SeedableRng as _, rngs::StdRng};
 use teredo_common::{address::Endpoint, checksum, wire::ICMPV6};
 
 use super::{
-    super::solicitation::{Advertised, Asked, Solicitation},
+    super::solicitation::{Advertised, Solicitation},
     harness::{MAPPED, PORT, PRIMARY, advertisement, credentials, endpoint, link_local},
 };
 use crate::{
-    client::{Config, DropReason, Server},
-    wire::{encapsulation, octets, router::Advertisement},
+    ServerAddress,
+    client::{Config, DropReason, ServerEndpoints},
+    testing::octets,
+    wire::{encapsulation, router::Advertisement},
 };
 
-const SERVER: Server = Server::new(PRIMARY);
+const SERVER: ServerEndpoints = ServerEndpoints::new(PRIMARY);
 /// Octets of authentication header and origin indication before the packet.
 const NONCE_AND_ORIGIN: usize = 13 + 8;
 
@@ -30,7 +32,7 @@ impl Case {
         change(&mut config);
         let mut random = StdRng::from_seed([3; 32]);
         let (solicitation, payload) =
-            Solicitation::new(&config, &mut random, SERVER, Asked::Primary, false);
+            Solicitation::new(&config, &mut random, SERVER, ServerAddress::Primary, false);
         let answer = advertisement(&payload, MAPPED);
         Self {
             config,
@@ -129,7 +131,7 @@ fn a02_nonces_are_new_each_time() {
     let nonces: std::collections::HashSet<Vec<u8>> = (0..1000)
         .map(|_| {
             let (_, payload) =
-                Solicitation::new(&config, &mut random, SERVER, Asked::Secondary, true);
+                Solicitation::new(&config, &mut random, SERVER, ServerAddress::Secondary, true);
             payload[4..12].to_vec()
         })
         .collect();

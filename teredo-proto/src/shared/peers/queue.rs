@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
 use crate::shared::keyed::Keyed;
 
-/// What a waiting packet costs besides its octets: the allocation and its place in the queue.
+/// The cost of a waiting packet besides its octets: the allocation and its place in the queue.
 pub const OVERHEAD: usize = 64;
 
 /// The bounds of all queues.
@@ -26,7 +26,7 @@ pub enum Full {
     Peer,
     /// The share of the packet's source.
     Source,
-    /// Everything.
+    /// The bound on all queues together.
     Total,
 }
 
@@ -40,7 +40,7 @@ impl Queue {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether no packet waits.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -75,7 +75,11 @@ impl Budget {
         self.octets
     }
 
-    /// Appends an IPv6 packet, or says which bound forbids it.
+    /// Appends an IPv6 packet.
+    ///
+    /// # Errors
+    ///
+    /// The bound that the packet would exceed.
     pub fn push(&mut self, queue: &mut Queue, packet: &[u8]) -> Result<(), Full> {
         let cost = packet.len() + OVERHEAD;
         if queue.len() >= self.bounds.packets_per_peer {
@@ -109,6 +113,11 @@ impl Budget {
             }
         }
         Some(packet)
+    }
+
+    /// Takes all packets out, oldest first, as the iterator advances.
+    pub fn drain(&mut self, mut queue: Queue) -> impl Iterator<Item = Box<[u8]>> {
+        std::iter::from_fn(move || self.pop(&mut queue))
     }
 }
 

@@ -1,4 +1,5 @@
-//! When bubbles may be sent, and when they are sent again (requirements P-09 to P-11).
+//! The memory of the bubbles sent to a peer or an endpoint, and the limits on sending more (P-09,
+//! L-12).
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,12 +16,6 @@ pub const GAP: Duration = Duration::from_secs(2);
 pub const MAX_UNANSWERED: usize = 4;
 /// See [`MAX_UNANSWERED`].
 pub const WINDOW: Duration = Duration::from_secs(300);
-/// Bursts of one procedure: the first and three repetitions.
-pub const ATTEMPTS: u8 = 4;
-/// A burst is repeated after [`GAP`] and up to this: at exactly two seconds, a receiver that counts
-/// them too might refuse its answer.
-pub const JITTER: Duration = Duration::from_millis(250);
-
 /// Why a burst must not be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -73,15 +68,6 @@ impl History {
     pub fn last(&self) -> Instant {
         self.bursts[0]
     }
-}
-
-/// Repeats bursts until an answer comes.
-#[derive(Clone, Copy, Debug)]
-pub struct Procedure {
-    /// Bursts so far.
-    pub attempts: u8,
-    /// When to repeat or give up.
-    pub next: Instant,
 }
 
 /// [`History`] for endpoints, so that many IPv6 addresses that embed one endpoint do not multiply
