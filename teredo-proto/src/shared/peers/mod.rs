@@ -22,6 +22,9 @@ mod table;
 mod timers;
 mod trust;
 
+#[cfg(test)]
+mod tests;
+
 pub use history::{GAP, Histories, History};
 #[cfg(test)]
 pub use history::{MAX_UNANSWERED, WINDOW};
