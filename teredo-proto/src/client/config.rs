@@ -1,4 +1,4 @@
-//! What a client is told when it starts, and what it is told of the host it runs on.
+//! The settings of a client, and the state of the host's network.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -10,7 +10,7 @@ use teredo_common::{
 
 use crate::{ServerAddress, shared::limiter::Rate, wire::authentication::Key};
 
-/// What a client is told when it starts.
+/// The settings of a client.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Prefix of the Teredo service.
@@ -21,21 +21,21 @@ pub struct Config {
     pub port: u16,
     /// The key of secure qualification.
     pub credentials: Option<Credentials>,
-    /// Which IPv4 addresses are global unicast (requirement L-05).
+    /// The IPv4 addresses that count as global unicast (L-05).
     pub ipv4_scope: Ipv4Scope,
-    /// How the interval between maintenance solicitations is found (C-44, C-52).
+    /// The source of the interval between maintenance solicitations (C-44, C-52).
     pub refresh: Refresh,
     /// Probes for a cone NAT first, as RFC 4380 does and RFC 5991 does not (DEC-3).
     pub cone_probe: bool,
-    /// Flags of the address are 0 or the cone flag, as before RFC 5991 (C-15).
+    /// Sets the flags of the address to 0 or the cone flag, as before RFC 5991 (C-15).
     pub draft_flags: bool,
-    /// Solicitations come from a new link-local address each (DEC-4).
+    /// Sends each solicitation from a new link-local address (DEC-4).
     pub random_link_local: bool,
     /// Sends directly to peers whose address has the cone flag (C-51).
     pub honor_cone: bool,
     /// Accepts advertisements without authentication header.
     pub legacy_server: bool,
-    /// Takes an advertised draft prefix for the standard one (section 6).
+    /// Accepts an advertised 3ffe:831f::/32, the prefix of the 2002 draft, for the standard prefix.
     pub legacy_prefix: bool,
     /// Accepts a prefix of the tunnel service (T-11). Needs [`Config::credentials`].
     pub allow_tunnel: bool,
@@ -45,25 +45,25 @@ pub struct Config {
     pub local_discovery: bool,
     /// The extensions of RFC 6081.
     pub extensions: Extensions,
-    /// Peers remembered, trusted or not; at least two. An eighth may be untrusted (P-06).
+    /// Maximum number of peers, trusted or not; at least two. An eighth may be untrusted (P-06).
     pub max_peers: usize,
-    /// Packets that may wait for one peer (P-07).
+    /// Maximum number of packets that wait for one peer (P-07).
     pub queue_per_peer: usize,
-    /// Octets that may wait in total (P-07), with [`crate::QUEUE_OVERHEAD`] for each
+    /// Maximum number of octets that wait in total (P-07), with [`crate::QUEUE_OVERHEAD`] for each
     /// packet.
     pub queue_total_bytes: usize,
-    /// Connectivity tests (C-58).
+    /// Rate of connectivity tests (C-58).
     pub test_rate: Rate,
-    /// Destination Unreachable messages.
+    /// Rate of Destination Unreachable messages.
     pub unreachable_rate: Rate,
-    /// Direct bubbles to one IPv4 address (L-12).
+    /// Rate of direct bubbles to one IPv4 address (L-12).
     pub direct_bubble_rate: Rate,
-    /// Indirect bubbles to one server (L-12).
+    /// Rate of indirect bubbles to one server (L-12).
     pub indirect_bubble_rate: Rate,
 }
 
 impl Config {
-    /// The defaults for a client of these servers with this service port.
+    /// Returns the defaults for a client of these servers with this service port.
     #[must_use]
     pub fn new(servers: Vec<Server>, port: u16) -> Self {
         Self {
@@ -97,16 +97,16 @@ impl Config {
 /// The addresses of one Teredo server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// The one that clients' addresses name.
+    /// The address that clients' addresses name.
     pub primary: Ipv4Addr,
-    /// The other one, for detecting symmetric NATs.
+    /// The other address, for detecting symmetric NATs.
     pub secondary: Ipv4Addr,
-    /// UDP port of both, host byte order.
+    /// UDP port of both addresses, host byte order.
     pub port: u16,
 }
 
 impl Server {
-    /// A server at `primary`, with the next address and the usual port (C-01).
+    /// Returns the server at `primary`, with the next address and the usual port (C-01).
     #[must_use]
     pub const fn new(primary: Ipv4Addr) -> Self {
         Self {
@@ -125,20 +125,20 @@ impl Server {
         }
     }
 
-    /// Where solicitations to the primary address go.
+    /// Returns the endpoint with the primary address.
     #[must_use]
     pub const fn primary(self) -> Endpoint {
         Endpoint::new(self.primary, self.port)
     }
 
-    /// Where solicitations to the secondary address go.
+    /// Returns the endpoint with the secondary address.
     #[must_use]
     pub const fn secondary(self) -> Endpoint {
         Endpoint::new(self.secondary, self.port)
     }
 }
 
-/// What a client authenticates itself with.
+/// The means by which a client authenticates itself.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     /// Client identification, at most 255 octets.
@@ -147,12 +147,12 @@ pub struct Credentials {
     pub key: Key,
 }
 
-/// How the interval between maintenance solicitations is found.
+/// The source of the interval between maintenance solicitations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refresh {
     /// Measured with the secondary port; 30 seconds until that is done (C-52).
     Auto,
-    /// Given, 5 seconds at least (C-53).
+    /// A fixed interval of at least 5 seconds (C-53).
     Fixed(Duration),
 }
 
@@ -194,18 +194,19 @@ impl Extensions {
 /// The host's network, as far as it matters for a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
-    /// The address from which packets to the IPv4 internet leave; none: there is no way to it.
+    /// The source address of packets to the IPv4 internet; `None` if there is no route to it.
     pub source: Option<Ipv4Addr>,
     /// The addresses of the host with their networks, loopback left out.
     pub attached: Vec<Attached>,
-    /// Whether the host has other IPv6 connectivity than the client's (C-03, Z-01). A client that
-    /// is to run nevertheless is not told.
+    /// Whether the host has other IPv6 connectivity than the client's (C-03, Z-01). `false` for a
+    /// client that is to run nevertheless.
     pub native_ipv6: bool,
-    /// Where a port mapping protocol (UPnP) made the service port reachable from outside.
+    /// The endpoint at which a port mapping protocol (UPnP) made the service port reachable from
+    /// outside.
     pub port_mapping: Option<Endpoint>,
 }
 
-/// An IPv4 address of the host, and the network that it is in.
+/// An IPv4 address of the host, with its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attached {
     /// The address.

@@ -2,8 +2,9 @@
 //! help of a server, and exchanges packets with other clients and, through relays, native hosts.
 //!
 //! It is stopped until [`Client::start`], which is of use only after [`Client::set_network`]. After
-//! every call of a function that takes the time, first do what [`Client::poll_transmit`] gives, then
-//! follow what [`Client::poll_event`] tells, and come back at [`Client::poll_timeout`].
+//! every call of a function that takes the time, first perform everything that
+//! [`Client::poll_transmit`] returns, then apply the events of [`Client::poll_event`], and call
+//! [`Client::handle_timeout`] at [`Client::poll_timeout`].
 
 mod config;
 mod exchange;
@@ -41,16 +42,16 @@ use qualification::Qualification;
 pub(crate) use qualification::solicitation;
 use shared::Shared;
 
-/// What the client wants to have done, in this order.
+/// An action that the client wants performed. The order counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transmit {
     /// A UDP payload, with outer DF and ECN clear (W-06).
     Datagram {
         /// The local port, which is open.
         from: u16,
-        /// Where to.
+        /// Destination endpoint.
         to: Endpoint,
-        /// What.
+        /// UDP payload.
         payload: Vec<u8>,
     },
     /// A discovery bubble: from the service port to 224.0.0.253, port 3544, with a TTL of 1, by the
@@ -58,27 +59,26 @@ pub enum Transmit {
     Discovery {
         /// The interface's address.
         interface: Ipv4Addr,
-        /// What.
+        /// UDP payload.
         payload: Vec<u8>,
     },
     /// An IPv6 packet for the host.
     Ipv6(Vec<u8>),
-    /// A local UDP port is to be opened. If it cannot be, [`Client::handle_port_failure`] is to be called.
+    /// Open a local UDP port. If that fails, call [`Client::handle_port_failure`].
     OpenPort(u16),
-    /// A port that was opened is to be closed.
+    /// Close a port that was opened.
     ClosePort(u16),
 }
 
-/// What happened.
+/// A change that concerns the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The client is qualified with an address or an MTU that it did not have: its interface is to
-    /// have them, and no other.
+    /// The client is qualified with another address or MTU: its interface is to have these alone.
     Qualified(Identity),
-    /// The client has no address any more: the interface is to lose it.
+    /// The Teredo address is withdrawn: the interface is to lose it.
     Unqualified,
     /// No server answers, or the NAT is one that the client cannot work behind; it tries again by
-    /// itself. Told once for each spell.
+    /// itself. Emitted once per off-line period.
     Offline(Offline),
     /// The server wants the client to use a new key.
     RenewKey,
@@ -86,20 +86,20 @@ pub enum Event {
     RefreshFound(Duration),
 }
 
-/// Why a client is off-line.
+/// The reason why a client is off-line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offline {
     /// No server answered.
     NoAnswer,
     /// The NAT is symmetric, and the support for that is switched off.
     Symmetric,
-    /// The host has no way to the IPv4 internet.
+    /// The host has no route to the IPv4 internet.
     NoNetwork,
     /// The host has other IPv6 connectivity (Z-01).
     NativeIpv6,
 }
 
-/// Where a client stands (the states of RFC 4380 section 5.2.1).
+/// The state of a client (RFC 4380 section 5.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// It was not started, or was stopped.
@@ -114,7 +114,7 @@ pub enum State {
     Offline(Offline),
 }
 
-/// How the NAT before a client looked at qualification (RFC 4380 section 5.2.1).
+/// The kind of the NAT in front of a client, as seen at qualification (RFC 4380 section 5.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nat {
     /// Endpoint-independent mapping and filtering, or no NAT at all; found only with
@@ -126,7 +126,7 @@ pub enum Nat {
     Symmetric,
 }
 
-/// Who a qualified client is.
+/// The identity of a qualified client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Its address: a Teredo address, or one of the tunnel service's.
@@ -135,12 +135,12 @@ pub struct Identity {
     pub mapped: Endpoint,
     /// The server.
     pub server: Server,
-    /// What the NAT is like. Not looked at for the tunnel service, to which it does not matter.
+    /// The kind of the NAT. Of no meaning for the tunnel service.
     pub nat: Nat,
     /// The mapped port is the service port.
     pub port_preserving: bool,
-    /// Where a port mapping protocol made the service port reachable from outside, if that is not
-    /// the endpoint that the server sees: there are nested NATs.
+    /// The endpoint at which a port mapping protocol made the service port reachable from outside,
+    /// if that is not the endpoint that the server sees: there are nested NATs.
     pub port_mapping: Option<Endpoint>,
     /// The outermost NAT has a port mapping for the service port: that of the port mapping
     /// protocol is the endpoint that the server sees.
@@ -151,12 +151,13 @@ pub struct Identity {
     pub tunnel: bool,
 }
 
-/// What is known about one peer.
+/// A snapshot of one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerInfo {
     /// Its address.
     pub address: Ipv6Addr,
-    /// Where it is, was last, or claims to be; for a native host, its relay.
+    /// Its endpoint, or, while it is not trusted, its last or claimed one; for a native host, that
+    /// of its relay.
     pub mapped: Endpoint,
     /// Whether packets are sent there.
     pub trusted: bool,
@@ -166,7 +167,7 @@ pub struct PeerInfo {
     pub last_received: Instant,
     /// When a packet was last sent to the peer; [`Instant::ZERO`] if never.
     pub last_sent: Instant,
-    /// Packets that wait for it.
+    /// Number of packets that wait for it.
     pub queued: usize,
 }
 
@@ -181,8 +182,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that is stopped. `seed` comes from the operating system's random number generator:
-    /// nonces, ports and flags are as secret as it is (L-16).
+    /// Creates a client that is stopped. `seed` comes from the operating system's random number
+    /// generator: nonces, ports and flags are as secret as it is (L-16).
     #[must_use]
     pub fn new(config: Config, seed: [u8; 32]) -> Self {
         let mut random = StdRng::from_seed(seed);
@@ -204,25 +205,29 @@ impl Client {
         }
     }
 
-    /// Starts to qualify; nothing if that was done already.
+    /// Starts to qualify. Does nothing if that was done already.
     pub fn start(&mut self, now: Instant) {
         self.qualification.start_if_stopped(&mut self.shared, now);
         self.propagate_identity(now);
     }
 
-    /// Gives the address back and closes all ports but the service port (Z-01).
+    /// Withdraws the address and closes all ports but the service port (Z-01).
     pub fn stop(&mut self, now: Instant) {
         self.qualification.stop(&mut self.shared);
         self.propagate_identity(now);
     }
 
-    /// Tells what the host's network is like. A change that matters starts qualification anew
+    /// Sets the state of the host's network. A change that matters starts qualification anew
     /// (C-46).
     pub fn set_network(&mut self, now: Instant, network: Network) {
         if network == self.shared.network {
             return;
         }
-        let addresses: Vec<Ipv4Addr> = network.attached.iter().map(|one| one.address).collect();
+        let addresses: Vec<Ipv4Addr> = network
+            .attached
+            .iter()
+            .map(|network| network.address)
+            .collect();
         self.shared.own_ipv4.set(&addresses, []);
         self.shared.network = network;
         self.exchange.network_changed(&mut self.shared);
@@ -236,24 +241,25 @@ impl Client {
         self.shared.config.servers = servers;
     }
 
-    /// The mapping may be lost: the host was suspended, for instance (C-46).
+    /// Asks the server soon whether the mapping still holds: the host was suspended, for instance
+    /// (C-46).
     pub fn recheck_mapping(&mut self, now: Instant) {
         self.qualification.recheck_mapping(&mut self.shared, now);
         self.propagate_identity(now);
     }
 
-    /// A port that was asked for with [`Transmit::OpenPort`] could not be opened.
+    /// Handles the failure to open a port that [`Transmit::OpenPort`] asked for.
     pub fn handle_port_failure(&mut self, now: Instant, port: u16) {
         self.qualification
             .handle_port_failure(&mut self.shared, now, port);
         self.exchange.handle_port_failure(port);
     }
 
-    /// Takes the payload of a UDP datagram that arrived at the local port `to`, whole and with its
-    /// checksum verified. `ecn` are the lowest two bits of its type of service.
+    /// Handles the payload of a UDP datagram that arrived at the local port `to`, whole and with
+    /// its checksum verified. `ecn` is the lowest two bits of its type of service.
     ///
-    /// Returns the IPv6 packet that is to be given to the host now. `None` while others for the host
-    /// wait in [`Client::poll_transmit`]: the packet then waits behind them.
+    /// Returns the IPv6 packet to hand to the host now; `None` while others for the host wait in
+    /// [`Client::poll_transmit`]: this one then waits behind them.
     pub fn handle_datagram<'p>(
         &mut self,
         now: Instant,
@@ -270,7 +276,7 @@ impl Client {
                 let packet = payload.get_mut(range?)?;
                 self.shared.statistics.decapsulated.add(packet.len());
                 let mut waiting = self.shared.transmits.iter();
-                if waiting.any(|one| matches!(one, Transmit::Ipv6(_))) {
+                if waiting.any(|transmit| matches!(transmit, Transmit::Ipv6(_))) {
                     let packet = Transmit::Ipv6(packet.to_vec());
                     self.shared.transmits.push_back(packet);
                     return None;
@@ -284,7 +290,7 @@ impl Client {
         }
     }
 
-    /// Where in `payload` the packet is that the host is to have.
+    /// Returns the range of `payload` with the packet that the host is to have, if there is one.
     fn receive(
         &mut self,
         now: Instant,
@@ -309,8 +315,8 @@ impl Client {
         Ok(length.map(|length| start..start + length))
     }
 
-    /// The parts of a datagram that is well-formed and not this host's own (C-30), and the header of
-    /// its packet.
+    /// Returns the parts of a datagram that is well-formed and not this host's own (C-30), and the
+    /// header of its packet.
     fn parse<'p>(
         &self,
         from: Endpoint,
@@ -330,7 +336,7 @@ impl Client {
         Ok((parts, header))
     }
 
-    /// Takes the payload of a datagram that arrived at 224.0.0.253, port 3544, by the interface
+    /// Handles the payload of a datagram that arrived at 224.0.0.253, port 3544, on the interface
     /// with this address (C-31).
     pub fn handle_discovery(
         &mut self,
@@ -348,10 +354,10 @@ impl Client {
         }
     }
 
-    /// Takes an IPv6 packet of the host.
+    /// Handles an IPv6 packet of the host.
     ///
-    /// Returns the UDP payload that is to be sent now, the local port that it leaves from, and where
-    /// to. `None` while things wait in [`Client::poll_transmit`]: the packet then waits behind them.
+    /// Returns the local port to send from, the destination, and the UDP payload to send now;
+    /// `None` while actions wait in [`Client::poll_transmit`]: the packet then waits behind them.
     pub fn handle_ipv6<'p>(
         &mut self,
         now: Instant,
@@ -376,51 +382,52 @@ impl Client {
         }
     }
 
-    /// Does what is due.
+    /// Does everything that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.qualification.handle_timeout(&mut self.shared, now);
         self.propagate_identity(now);
         self.exchange.handle_timeout(&mut self.shared, now);
     }
 
-    /// When to call [`Client::handle_timeout`], or `None` if nothing is due. Earlier does no harm.
+    /// Returns the time at which to call [`Client::handle_timeout`], or `None` if nothing is due.
+    /// To call it earlier does no harm.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let server = self.qualification.poll_timeout();
         let exchange = self.exchange.poll_timeout();
         [server, exchange].into_iter().flatten().min()
     }
 
-    /// The next thing to do.
+    /// Returns the next action to perform.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.shared.transmits.pop_front()
     }
 
-    /// The next thing that happened.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.shared.events.pop_front()
     }
 
-    /// Where the client stands.
+    /// Returns the state of the client.
     pub fn state(&self) -> State {
         self.qualification.state()
     }
 
-    /// Who the client is, while it has an address.
+    /// Returns the identity of the client, while it has an address.
     pub fn identity(&self) -> Option<&Identity> {
         self.qualification.identity()
     }
 
-    /// The server that is used or tried.
+    /// Returns the server that is used or tried.
     pub fn server(&self) -> Option<Server> {
         self.qualification.server(&self.shared)
     }
 
-    /// All peers, in no particular order.
+    /// Returns all peers, in no particular order.
     pub fn peers(&self) -> impl Iterator<Item = PeerInfo> {
         self.exchange.peers()
     }
 
-    /// What was counted, and what is there now.
+    /// Returns the counters, and the current numbers of peers and waiting packets.
     pub fn statistics(&self) -> Statistics {
         let mut statistics = self.shared.statistics;
         self.exchange.measure(&mut statistics);

@@ -92,7 +92,7 @@ impl World {
         self.client
             .recheck_mapping(self.now + Duration::from_secs(3));
         let mut transmits = std::iter::from_fn(|| self.client.poll_transmit());
-        let is_it = |one: &Transmit| matches!(one, Transmit::Datagram { from: PORT, .. });
+        let is_it = |transmit: &Transmit| matches!(transmit, Transmit::Datagram { from: PORT, .. });
         transmits.find(is_it).unwrap()
     }
 
@@ -214,7 +214,7 @@ fn c41_what_was_held_comes_first() {
     assert_eq!(world.arrives(relay, &mut packet(&host, &own, 2)), None);
 
     let transmits = std::iter::from_fn(|| world.client.poll_transmit());
-    let delivered = transmits.filter_map(|one| match one {
+    let delivered = transmits.filter_map(|transmit| match transmit {
         Transmit::Ipv6(packet) => packet.last().copied(),
         _ => None,
     });

@@ -1,4 +1,4 @@
-//! What a relay is told when it starts.
+//! The settings of a relay.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -14,12 +14,12 @@ use teredo_common::{
 
 use crate::shared::limiter::Rate;
 
-/// What a relay is told when it starts.
+/// The settings of a relay.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The relay's own endpoint: its IPv4 address and service port.
     pub endpoint: Endpoint,
-    /// Prefix of the Teredo addresses that it relays to and from.
+    /// The prefix of the Teredo addresses that it relays to and from.
     pub prefix: ServicePrefix,
     /// Native addresses that it relays to and from. Never link-local, multicast or Teredo ones.
     pub served: Vec<Ipv6Net>,
@@ -33,44 +33,44 @@ pub struct Config {
     /// Primary address of the server in the same process (dual role): its clients are reached by
     /// [`super::Transmit::OwnServer`], though the address is this host's.
     pub own_server: Option<Ipv4Addr>,
-    /// Which IPv4 addresses are global unicast (requirement L-05).
+    /// The IPv4 addresses that count as global unicast (L-05).
     pub ipv4_scope: Ipv4Scope,
     /// The largest IPv6 packet in the tunnel, in octets.
     pub mtu: u16,
-    /// Peers remembered, trusted or not; at least two. An eighth may be untrusted (P-06).
+    /// Maximum number of peers, trusted or not; at least two. An eighth may be untrusted (P-06).
     pub max_peers: usize,
-    /// Packets that may wait for one peer (P-07).
+    /// Maximum number of packets that wait for one peer (P-07).
     pub queue_per_peer: usize,
-    /// Octets that may wait in total (P-07), with [`crate::QUEUE_OVERHEAD`] for each
+    /// Maximum number of octets that wait in total (P-07), with [`crate::QUEUE_OVERHEAD`] for each
     /// packet.
     pub queue_total_bytes: usize,
-    /// Octets of [`Config::queue_total_bytes`] that packets from one /64 may take (L-12).
+    /// Share of [`Config::queue_total_bytes`] for packets from one /64 (L-12).
     pub queue_source_bytes: usize,
     /// Silence after which a trusted peer has to prove itself again (P-03).
     pub peer_lifetime: Duration,
     /// Silence after which a peer that is still sent to is asked for a sign of life (P-12). Less
     /// than [`Config::peer_lifetime`], and at least the two seconds between bubbles.
     pub refresh_after: Duration,
-    /// Bubbles go to the peer's mapped endpoint, too, not to its server alone: for a relay
-    /// behind a NAT or a firewall that lets in only answers.
+    /// Sends bubbles to the peer's mapped endpoint, too, not to its server alone: for a
+    /// relay behind a NAT or a firewall that lets in only answers.
     pub direct_bubbles: bool,
-    /// A peer is trusted only after it returned a cookie.
+    /// Trusts a peer only after it returned a cookie.
     pub strict_trust: bool,
-    /// A peer whose address has the cone flag is trusted at once. Lets others aim the
-    /// relay's packets at anyone.
+    /// Trusts a peer whose address has the cone flag at once. Lets others aim the relay's
+    /// packets at any endpoint.
     pub honor_cone: bool,
-    /// Destination Unreachable messages.
+    /// Rate of Destination Unreachable messages.
     pub unreachable_rate: Rate,
-    /// New peers for the packets of one native /64 (L-12).
+    /// Rate of new peers for the packets of one native /64 (L-12).
     pub new_peer_rate: Rate,
-    /// Direct bubbles to one IPv4 address (L-12).
+    /// Rate of direct bubbles to one IPv4 address (L-12).
     pub direct_bubble_rate: Rate,
-    /// Indirect bubbles to one server (L-12).
+    /// Rate of indirect bubbles to one server (L-12).
     pub indirect_bubble_rate: Rate,
 }
 
 impl Config {
-    /// The defaults for a relay at `endpoint`.
+    /// Returns the defaults for a relay at `endpoint`.
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
             endpoint,

@@ -1,11 +1,11 @@
 //! The Teredo relay (RFC 4380 section 5.4) between clients and native IPv6 hosts, or, as a
 //! host-specific relay, one native host.
 //!
-//! After every call of a `handle_` function, first send what [`Relay::poll_transmit`] gives, then
-//! follow what [`Relay::poll_event`] tells, and come back at [`Relay::poll_timeout`]. The order
-//! keeps packets in order, and the relay insists on it: a packet returned by [`Relay::handle_ipv6`]
-//! never overtakes one that waits in [`Relay::poll_transmit`], and events wait until all of those
-//! are taken.
+//! After every call of a `handle_` function, first send everything that [`Relay::poll_transmit`]
+//! returns, then apply the events of [`Relay::poll_event`], and call [`Relay::handle_timeout`] at
+//! [`Relay::poll_timeout`]. This keeps packets in order, and the relay enforces it: a packet
+//! returned by [`Relay::handle_ipv6`] never overtakes one that waits in [`Relay::poll_transmit`],
+//! and events wait until all of those are taken.
 
 mod bubbles;
 mod config;
@@ -44,14 +44,14 @@ use crate::shared::{
 use cookie::Cookie;
 use trust::STAMP_DELAY;
 
-/// What the relay wants to have sent.
+/// A packet that the relay wants sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transmit {
     /// A UDP payload, from the relay's endpoint, with outer DF and ECN clear (W-06).
     Datagram {
-        /// Where to.
+        /// Destination endpoint.
         to: Endpoint,
-        /// What.
+        /// UDP payload.
         payload: Vec<u8>,
     },
     /// An indirect bubble for the server in the same process ([`Config::own_server`]) to forward.
@@ -63,7 +63,7 @@ pub enum Transmit {
     Ipv6(Vec<u8>),
 }
 
-/// What changed about the peers that the fast path may serve.
+/// A change to the peers that the fast path may serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The peer is trusted, or its mapping changed, or its packets come by userspace although they
@@ -71,7 +71,7 @@ pub enum Event {
     PeerTrusted {
         /// The peer's Teredo address.
         address: Ipv6Addr,
-        /// Where it is.
+        /// The peer's endpoint.
         mapped: Endpoint,
         /// [`maps::Peer::SYMMETRIC`].
         symmetric: bool,
@@ -87,12 +87,12 @@ pub enum Event {
     },
 }
 
-/// What is known about one peer.
+/// A snapshot of one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerInfo {
     /// Its Teredo address.
     pub address: Ipv6Addr,
-    /// Where it is, was last, or claims to be.
+    /// Its endpoint, or, while it is not trusted, its last or claimed one.
     pub mapped: Endpoint,
     /// Whether packets are sent there.
     pub trusted: bool,
@@ -102,12 +102,12 @@ pub struct PeerInfo {
     pub last_received: Instant,
     /// When a packet was last sent to the peer; [`Instant::ZERO`] if never.
     pub last_sent: Instant,
-    /// Packets that wait for it.
+    /// Number of packets that wait for it.
     pub queued: usize,
 }
 
-/// Events that wait for somebody to take them. What goes beyond is made good within a second: by
-/// the next packet of a trusted peer, and by the sweep that finds strangers in the map.
+/// Upper bound on queued events. Excess events are dropped; the next packet of a trusted peer and
+/// the sweep over the map repair the map within a second.
 const MAX_EVENTS: usize = 65_536;
 
 /// A Teredo relay.
@@ -175,10 +175,10 @@ impl Relay {
         relay
     }
 
-    /// The addresses of this host. `ipv4` may hold the directed broadcast addresses of attached
-    /// networks, too (L-05): nothing is sent to any of them, nothing accepted from them. The
-    /// relay's endpoint always belongs to them. From the first global one of `ipv6` errors are
-    /// sent; a host-specific relay serves all of them.
+    /// Sets the addresses of this host. `ipv4` may hold the directed broadcast addresses of
+    /// attached networks, too (L-05): nothing is sent to any of them, nothing accepted from them.
+    /// The relay's endpoint always belongs to them. Errors are sent from the first global one of
+    /// `ipv6`; a host-specific relay serves all of them.
     pub fn set_own_addresses(&mut self, ipv4: &[Ipv4Addr], ipv6: &[Ipv6Addr]) {
         self.own_ipv4.set(ipv4, [self.config.endpoint.address]);
         self.own_ipv6 = ipv6.iter().map(Ipv6Addr::octets).collect();
@@ -195,8 +195,8 @@ impl Relay {
         }
     }
 
-    /// Takes a peer over that another run of this relay left in the fast path's map, if it is still
-    /// trusted, fresh and allowed, and there is room. Says whether it may stay there.
+    /// Adopts a peer that another run of this relay left in the fast path's map, if it is still
+    /// trusted, fresh and allowed, and there is room. Returns whether it may stay in the map.
     pub fn adopt_peer(&mut self, now: Instant, address: Ipv6Addr, peer: &maps::Peer) -> bool {
         let octets = address.octets();
         let symmetric = peer.flags & maps::Peer::SYMMETRIC != 0;
@@ -224,7 +224,7 @@ impl Relay {
         true
     }
 
-    /// Takes no new peers from now on; those that are there go on.
+    /// Refuses new peers from now on; known ones are still served.
     pub fn drain(&mut self) {
         self.draining = true;
     }
@@ -234,13 +234,13 @@ impl Relay {
         self.draining
     }
 
-    /// The next thing to send. Call it until there is none, before [`Relay::poll_event`].
+    /// Returns the next packet to send. Call it until there is none, before [`Relay::poll_event`].
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
     }
 
-    /// The next thing that happened, once everything is sent: the fast path must not overtake
-    /// packets that waited.
+    /// Returns the next event, once everything is sent: the fast path must not overtake packets
+    /// that waited.
     pub fn poll_event(&mut self) -> Option<Event> {
         if !self.transmits.is_empty() {
             return None;
@@ -248,12 +248,13 @@ impl Relay {
         self.events.pop_front()
     }
 
-    /// When to call [`Relay::handle_timeout`], or `None` if nothing is due. Earlier does no harm.
+    /// Returns the time at which to call [`Relay::handle_timeout`], or `None` if nothing is due. To
+    /// call it earlier does no harm.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.peers.deadline().map(|(deadline, _)| deadline)
     }
 
-    /// All peers, in no particular order.
+    /// Returns all peers, in no particular order.
     pub fn peers(&self) -> impl Iterator<Item = PeerInfo> {
         self.peers.iter().map(|(_, peer)| PeerInfo {
             address: peer.address.into(),
@@ -266,7 +267,7 @@ impl Relay {
         })
     }
 
-    /// Brings what is known of a peer into the CPU's cache. To do so for a whole batch of packets
+    /// Brings the entry of a peer into the CPU's cache. Doing so for a whole batch of packets
     /// before the first is handled lets the memory accesses overlap.
     pub fn prefetch(&self, address: &[u8; 16]) {
         if let Some(index) = self.peers.find(address) {
@@ -280,7 +281,7 @@ impl Relay {
         found.is_some_and(|index| self.peers.is_usable(now, index))
     }
 
-    /// What was counted, and what is there now.
+    /// Returns the counters, and the current numbers of peers and waiting packets.
     pub fn statistics(&self) -> Statistics {
         let mut statistics = self.statistics;
         statistics.trusted_peers = self.peers.trusted();

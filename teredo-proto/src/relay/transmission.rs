@@ -28,11 +28,11 @@ enum Forward {
 }
 
 impl Relay {
-    /// Takes an IPv6 packet that the kernel routed to the Teredo service, with its hop limit
+    /// Handles an IPv6 packet that the kernel routed to the Teredo service, with its hop limit
     /// decremented unless it is this host's own.
     ///
-    /// Returns the UDP payload that is to be sent now, and where to. `None` while things wait in
-    /// [`Relay::poll_transmit`]: the packet then waits behind them.
+    /// Returns the UDP payload to send now, and its destination; `None` while packets wait in
+    /// [`Relay::poll_transmit`]: this one then waits behind them.
     pub fn handle_ipv6<'p>(
         &mut self,
         now: Instant,

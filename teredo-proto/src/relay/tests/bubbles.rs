@@ -296,7 +296,7 @@ fn l12_many_addresses_do_not_multiply_the_bubbles_to_one_endpoint() {
     let direct: Vec<_> = world
         .bubbles()
         .into_iter()
-        .filter(|one| one.1 == endpoint(CLIENT))
+        .filter(|bubble| bubble.1 == endpoint(CLIENT))
         .collect();
     assert_eq!(direct.len(), 4);
     assert!(world.counted(Bubble::LimitedDirect) > 100);

@@ -125,7 +125,7 @@ fn p05_what_waited_is_never_overtaken() {
 fn p06_a_scan_does_not_push_out_trusted_peers() {
     let mut world = World::with(|config| config.max_peers = 16);
     let trusted: Vec<_> = (1..=10)
-        .map(|one| world.trust(&format!("9.0.0.{one}:1")))
+        .map(|number| world.trust(&format!("9.0.0.{number}:1")))
         .collect();
     for port in 1..=500 {
         let client = teredo(&format!("9.1.0.1:{port}"));
@@ -148,7 +148,7 @@ fn p06_a_scan_does_not_push_out_trusted_peers() {
 fn p06_peers_that_fall_silent_keep_to_the_quota() {
     let mut world = World::with(|config| config.max_peers = 16);
     let trusted: Vec<_> = (1..=10)
-        .map(|one| world.trust(&format!("9.0.0.{one}:1")))
+        .map(|number| world.trust(&format!("9.0.0.{number}:1")))
         .collect();
     world.now += Duration::from_secs(31);
     for client in trusted {
@@ -163,9 +163,9 @@ fn p06_peers_that_fall_silent_keep_to_the_quota() {
 fn p06_the_least_recently_used_trusted_peer_goes_first() {
     let mut world = World::with(|config| config.max_peers = 16);
     let trusted: Vec<_> = (1..=14)
-        .map(|one| {
+        .map(|number| {
             world.pass(Duration::from_millis(100));
-            world.trust(&format!("9.0.0.{one}:1"))
+            world.trust(&format!("9.0.0.{number}:1"))
         })
         .collect();
     world.pass(Duration::from_secs(2));

@@ -254,7 +254,7 @@ impl World {
                 }
                 Transmit::Ipv6(packet) => self.delivered.push(packet),
                 Transmit::OpenPort(port) => self.ports.push(port),
-                Transmit::ClosePort(port) => self.ports.retain(|&one| one != port),
+                Transmit::ClosePort(port) => self.ports.retain(|&open| open != port),
             }
         }
     }

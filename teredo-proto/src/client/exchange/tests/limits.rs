@@ -46,7 +46,11 @@ fn l06_no_indirect_bubble_to_a_forbidden_server() {
         let mut world = World::new();
         let asked = bubble(&teredo(PEER, server), &own(), &[]);
         world.arrives(SERVER, &asked).unwrap();
-        let sent: Vec<_> = world.take_sent().iter().map(|one| one.to).collect();
+        let sent: Vec<_> = world
+            .take_sent()
+            .iter()
+            .map(|datagram| datagram.to)
+            .collect();
         assert_eq!(sent, [endpoint(PEER)], "{server}");
     }
 }
@@ -72,7 +76,7 @@ fn p09_a_relay_that_packets_come_from_has_answered() {
         world
             .take_sent()
             .iter()
-            .any(|one| one.to == endpoint(RELAY))
+            .any(|datagram| datagram.to == endpoint(RELAY))
     );
     // A packet that is dropped is no answer.
     let mut world = unanswered();
@@ -87,7 +91,7 @@ fn p09_a_relay_that_packets_come_from_has_answered() {
         world
             .take_sent()
             .iter()
-            .all(|one| one.to != endpoint(RELAY))
+            .all(|datagram| datagram.to != endpoint(RELAY))
     );
 }
 
@@ -99,8 +103,8 @@ fn p10_repetitions_are_a_little_later_than_two_seconds() {
     let sent = world.take_sent();
     let to_peer: Vec<_> = sent
         .iter()
-        .filter(|one| one.to == endpoint(PEER))
-        .map(|one| one.at)
+        .filter(|datagram| datagram.to == endpoint(PEER))
+        .map(|datagram| datagram.at)
         .collect();
     let gaps: Vec<_> = to_peer
         .windows(2)

@@ -291,8 +291,10 @@ impl World {
     pub fn asked(&self, address: Ipv4Addr) -> Vec<Instant> {
         self.sent
             .iter()
-            .filter(|one| one.from == PORT && one.to.ip() == address && one.is_solicitation())
-            .map(|one| one.at)
+            .filter(|datagram| {
+                datagram.from == PORT && datagram.to.ip() == address && datagram.is_solicitation()
+            })
+            .map(|datagram| datagram.at)
             .collect()
     }
 

@@ -59,10 +59,9 @@ impl Nat {
     pub fn leaves(&mut self, now: Instant, local_port: u16, to: Endpoint) -> Endpoint {
         self.forget(now);
         let destination = (self.kind == Kind::Symmetric).then_some(to);
-        let known = self
-            .mappings
-            .iter()
-            .position(|one| one.local_port == local_port && one.destination == destination);
+        let known = self.mappings.iter().position(|mapping| {
+            mapping.local_port == local_port && mapping.destination == destination
+        });
         let index = known.unwrap_or_else(|| {
             let port = match self.kind {
                 Kind::Absent => local_port,
@@ -88,7 +87,7 @@ impl Nat {
     /// The local port for a datagram that comes to this endpoint.
     pub fn arrives(&mut self, now: Instant, from: Endpoint, to: Endpoint) -> Option<u16> {
         self.forget(now);
-        let mapping = self.mappings.iter().find(|one| one.outside == to)?;
+        let mapping = self.mappings.iter().find(|mapping| mapping.outside == to)?;
         let is_let_in = self.kind == Kind::Cone || mapping.asked.contains(&from);
         is_let_in.then_some(mapping.local_port)
     }
@@ -96,6 +95,6 @@ impl Nat {
     fn forget(&mut self, now: Instant) {
         let lifetime = self.lifetime;
         self.mappings
-            .retain(|one| now.saturating_since(one.used) <= lifetime);
+            .retain(|mapping| now.saturating_since(mapping.used) <= lifetime);
     }
 }

@@ -328,7 +328,7 @@ fn t11_a_prefix_of_the_tunnel_service() {
         if case.config.credentials.is_some() {
             case.sign(0x0b, 0);
         }
-        case.verify().map(|one| one.tunnel)
+        case.verify().map(|advertised| advertised.tunnel)
     };
     assert_eq!(verify(TEREDO, &|_| ()), Ok(None));
     assert_eq!(verify(PREFIX, &|_| ()), Ok(Some(PREFIX)));

@@ -42,7 +42,7 @@ fn c04_everything_leaves_from_the_service_port() {
         config.refresh = crate::client::Refresh::Fixed(seconds(30));
     });
     world.run(seconds(300));
-    assert!(world.sent.iter().all(|one| one.from == PORT));
+    assert!(world.sent.iter().all(|datagram| datagram.from == PORT));
 }
 
 #[test]
@@ -323,15 +323,15 @@ fn dec4_random_link_local_addresses() {
     let mut sources: Vec<_> = world
         .sent
         .iter()
-        .filter(|one| one.is_solicitation())
-        .map(|one| encapsulation::parse(&one.payload).unwrap().packet[8..24].to_vec())
+        .filter(|datagram| datagram.is_solicitation())
+        .map(|datagram| encapsulation::parse(&datagram.payload).unwrap().packet[8..24].to_vec())
         .collect();
     assert!(
         sources
             .iter()
-            .all(|one| one.starts_with(&[0xfe, 0x80, 0, 0, 0, 0, 0, 0]))
+            .all(|source| source.starts_with(&[0xfe, 0x80, 0, 0, 0, 0, 0, 0]))
     );
-    assert!(sources.iter().all(|one| one[8] & 0x83 == 0));
+    assert!(sources.iter().all(|source| source[8] & 0x83 == 0));
     let count = sources.len();
     sources.sort();
     sources.dedup();
