@@ -1,10 +1,9 @@
 //! The Teredo client (RFC 4380 section 5.2, with RFC 5991 and RFC 6081): finds its address with the
 //! help of a server, and exchanges packets with other clients and, through relays, native hosts.
 //!
-//! It is stopped until [`Client::start`], which is of use only after [`Client::set_network`]. After
-//! every call of a function that takes the time, first perform everything that
-//! [`Client::poll_transmit`] returns, then apply the events of [`Client::poll_event`], and call
-//! [`Client::handle_timeout`] at [`Client::poll_timeout`].
+//! A client is stopped until [`Client::start`], which needs a network: call [`Client::set_network`]
+//! first. Then the [order of calls](crate#the-order-of-calls) is that of every machine; each function
+//! that takes the time may have something to poll.
 
 mod config;
 mod exchange;
@@ -42,47 +41,46 @@ use qualification::Qualification;
 pub(crate) use qualification::solicitation;
 use shared::Shared;
 
-/// An action that the client wants performed. The order counts.
+/// Something for the caller to do, in the order in which [`Client::poll_transmit`] returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transmit {
-    /// A UDP payload, with outer DF and ECN clear (W-06).
+    /// Send a UDP datagram, with outer DF and ECN clear (W-06).
     Datagram {
-        /// The local port, which is open.
+        /// Local UDP port, which is open; host byte order.
         from: u16,
         /// Destination endpoint.
         to: Endpoint,
         /// UDP payload.
         payload: Vec<u8>,
     },
-    /// A discovery bubble: from the service port to 224.0.0.253, port 3544, with a TTL of 1, by the
-    /// interface that has this address.
+    /// Send a discovery bubble from the service port to 224.0.0.253, port 3544, with a TTL of 1.
     Discovery {
-        /// The interface's address.
+        /// Address of the interface that the datagram leaves by.
         interface: Ipv4Addr,
         /// UDP payload.
         payload: Vec<u8>,
     },
-    /// An IPv6 packet for the host.
+    /// Give an IPv6 packet to the host.
     Ipv6(Vec<u8>),
-    /// Open a local UDP port. If that fails, call [`Client::handle_port_failure`].
+    /// Open a local UDP port, host byte order. If that fails, call
+    /// [`Client::handle_port_failure`].
     OpenPort(u16),
     /// Close a port that was opened.
     ClosePort(u16),
 }
 
-/// A change that concerns the host.
+/// A change that the host or its user has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The client is qualified with another address or MTU: its interface is to have these alone.
+    /// The client has a new address or MTU: its interface is to have these, and no other address.
     Qualified(Identity),
-    /// The Teredo address is withdrawn: the interface is to lose it.
+    /// The client lost its address: the interface is to lose it as well.
     Unqualified,
-    /// No server answers, or the NAT is one that the client cannot work behind; it tries again by
-    /// itself. Emitted once per off-line period.
+    /// The client cannot work, and will try again by itself. Emitted once per off-line period.
     Offline(Offline),
-    /// The server wants the client to use a new key.
+    /// The server asks the client to use a new key.
     RenewKey,
-    /// The interval between maintenance solicitations was measured (C-52).
+    /// The client measured the interval between maintenance solicitations (C-52).
     RefreshFound(Duration),
 }
 
@@ -91,7 +89,7 @@ pub enum Event {
 pub enum Offline {
     /// No server answered.
     NoAnswer,
-    /// The NAT is symmetric, and the support for that is switched off.
+    /// The NAT is symmetric, and [`Extensions::symmetric`] is off.
     Symmetric,
     /// The host has no route to the IPv4 internet.
     NoNetwork,
@@ -102,19 +100,19 @@ pub enum Offline {
 /// The state of a client (RFC 4380 section 5.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It was not started, or was stopped.
+    /// The client was not started, or was stopped.
     Stopped,
-    /// It asks the server's primary address.
+    /// The client asks the server's primary address.
     Starting,
-    /// It asks the server's secondary address.
+    /// The client asks the server's secondary address.
     Second,
-    /// It has an address.
+    /// The client has an address.
     Qualified,
-    /// It waits before it tries again.
+    /// The client waits before it tries again.
     Offline(Offline),
 }
 
-/// The kind of the NAT in front of a client, as seen at qualification (RFC 4380 section 5.2.1).
+/// The kind of the NAT in front of a client, as qualification found it (RFC 4380 section 5.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nat {
     /// Endpoint-independent mapping and filtering, or no NAT at all; found only with
@@ -126,52 +124,52 @@ pub enum Nat {
     Symmetric,
 }
 
-/// The identity of a qualified client.
+/// The address of a qualified client, and what it depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Its address: a Teredo address, or one of the tunnel service's.
+    /// IPv6 address: a Teredo address, or one of the tunnel service.
     pub address: Ipv6Addr,
-    /// Its endpoint as the server's primary address sees it.
+    /// Endpoint of the client as the server's primary address sees it.
     pub mapped: Endpoint,
-    /// The server.
+    /// The server that the client qualified with.
     pub server: Server,
-    /// The kind of the NAT. Of no meaning for the tunnel service.
+    /// Kind of the NAT. Not measured for the tunnel service, to which it does not matter.
     pub nat: Nat,
-    /// The mapped port is the service port.
+    /// Whether the mapped port is the service port.
     pub port_preserving: bool,
-    /// The endpoint at which a port mapping protocol made the service port reachable from outside,
-    /// if that is not the endpoint that the server sees: there are nested NATs.
+    /// Endpoint at which a port mapping protocol made the service port reachable from outside, if
+    /// that is not the endpoint that the server sees: there are nested NATs.
     pub port_mapping: Option<Endpoint>,
-    /// The outermost NAT has a port mapping for the service port: that of the port mapping
+    /// Whether the outermost NAT has a port mapping for the service port: that of the port mapping
     /// protocol is the endpoint that the server sees.
     pub upnp: bool,
-    /// The largest IPv6 packet in the tunnel, in octets.
+    /// Largest IPv6 packet in the tunnel, in octets.
     pub mtu: u16,
-    /// The address is one of the tunnel service's: every packet goes to the server (T-11).
+    /// Whether the address is one of the tunnel service: every packet goes to the server (T-11).
     pub tunnel: bool,
 }
 
-/// A snapshot of one peer.
+/// The state of one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerInfo {
-    /// Its address.
+    /// Address of the peer, a Teredo client or native host.
     pub address: Ipv6Addr,
-    /// Its endpoint, or, while it is not trusted, its last or claimed one; for a native host, that
-    /// of its relay.
+    /// Endpoint that reaches the peer or, for a native host, its relay; if it is not trusted, the
+    /// last or claimed one.
     pub mapped: Endpoint,
-    /// Whether packets are sent there.
+    /// Whether packets are sent to [`PeerInfo::mapped`].
     pub trusted: bool,
-    /// It is on the same link (C-62).
+    /// Whether the peer is on the same link (C-62).
     pub local: bool,
     /// When a packet of the peer last arrived; [`Instant::ZERO`] if never.
     pub last_received: Instant,
     /// When a packet was last sent to the peer; [`Instant::ZERO`] if never.
     pub last_sent: Instant,
-    /// Number of packets that wait for it.
+    /// Number of packets that wait for the peer to answer.
     pub queued: usize,
 }
 
-/// A Teredo client.
+/// A Teredo client; the [module](self) tells how to use it.
 #[derive(Debug)]
 pub struct Client {
     shared: Shared,
@@ -205,20 +203,19 @@ impl Client {
         }
     }
 
-    /// Starts to qualify. Does nothing if that was done already.
+    /// Starts to qualify; does nothing if the client was started already.
     pub fn start(&mut self, now: Instant) {
         self.qualification.start_if_stopped(&mut self.shared, now);
         self.propagate_identity(now);
     }
 
-    /// Withdraws the address and closes all ports but the service port (Z-01).
+    /// Gives the address up, and closes all ports but the service port (Z-01).
     pub fn stop(&mut self, now: Instant) {
         self.qualification.stop(&mut self.shared);
         self.propagate_identity(now);
     }
 
-    /// Sets the state of the host's network. A change that matters starts qualification anew
-    /// (C-46).
+    /// Sets the state of the host's network. A change that matters restarts qualification (C-46).
     pub fn set_network(&mut self, now: Instant, network: Network) {
         if network == self.shared.network {
             return;
@@ -235,31 +232,31 @@ impl Client {
         self.propagate_identity(now);
     }
 
-    /// Replaces the servers, for instance after their names were looked up again. Those in use stay
-    /// in use until they fail.
+    /// Sets the servers, for instance after their names were looked up again. The one in use stays
+    /// in use until it fails.
     pub fn set_servers(&mut self, servers: Vec<Server>) {
         self.shared.config.servers = servers;
     }
 
-    /// Asks the server soon whether the mapping still holds: the host was suspended, for instance
-    /// (C-46).
+    /// Asks the server whether the mapping is still there, because it may be lost: the host was
+    /// suspended, for instance (C-46).
     pub fn recheck_mapping(&mut self, now: Instant) {
         self.qualification.recheck_mapping(&mut self.shared, now);
         self.propagate_identity(now);
     }
 
-    /// Handles the failure to open a port that [`Transmit::OpenPort`] asked for.
+    /// Handles that a port of [`Transmit::OpenPort`] could not be opened.
     pub fn handle_port_failure(&mut self, now: Instant, port: u16) {
         self.qualification
             .handle_port_failure(&mut self.shared, now, port);
         self.exchange.handle_port_failure(port);
     }
 
-    /// Handles the payload of a UDP datagram that arrived at the local port `to`, whole and with
-    /// its checksum verified. `ecn` is the lowest two bits of its type of service.
+    /// Handles the payload of a UDP datagram that arrived at the local port `to` (host byte order),
+    /// whole and with its checksum verified. `ecn` is the ECN field of its IPv4 header, 0 to 3.
     ///
-    /// Returns the IPv6 packet to hand to the host now; `None` while others for the host wait in
-    /// [`Client::poll_transmit`]: this one then waits behind them.
+    /// Returns the IPv6 packet to give to the host, if any: a part of `payload`. While others for the
+    /// host wait in [`Client::poll_transmit`], the packet waits behind them instead.
     pub fn handle_datagram<'p>(
         &mut self,
         now: Instant,
@@ -336,7 +333,7 @@ impl Client {
         Ok((parts, header))
     }
 
-    /// Handles the payload of a datagram that arrived at 224.0.0.253, port 3544, on the interface
+    /// Handles the payload of a datagram that arrived at 224.0.0.253, port 3544, by the interface
     /// with this address (C-31).
     pub fn handle_discovery(
         &mut self,
@@ -354,10 +351,11 @@ impl Client {
         }
     }
 
-    /// Handles an IPv6 packet of the host.
+    /// Handles an IPv6 packet that the host sends.
     ///
-    /// Returns the local port to send from, the destination, and the UDP payload to send now;
-    /// `None` while actions wait in [`Client::poll_transmit`]: the packet then waits behind them.
+    /// Returns the local port (host byte order), the destination and the UDP payload of the datagram
+    /// to send, if any; the payload is a part of `packet`. While something waits in
+    /// [`Client::poll_transmit`], the packet waits behind it instead.
     pub fn handle_ipv6<'p>(
         &mut self,
         now: Instant,
@@ -389,15 +387,15 @@ impl Client {
         self.exchange.handle_timeout(&mut self.shared, now);
     }
 
-    /// Returns the time at which to call [`Client::handle_timeout`], or `None` if nothing is due.
-    /// To call it earlier does no harm.
+    /// Returns the time at which to call [`Client::handle_timeout`], or `None` if nothing will be
+    /// due. An earlier call does no harm.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let server = self.qualification.poll_timeout();
         let exchange = self.exchange.poll_timeout();
         [server, exchange].into_iter().flatten().min()
     }
 
-    /// Returns the next action to perform.
+    /// Returns the next thing to do.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.shared.transmits.pop_front()
     }
@@ -407,17 +405,17 @@ impl Client {
         self.shared.events.pop_front()
     }
 
-    /// Returns the state of the client.
+    /// Returns the state.
     pub fn state(&self) -> State {
         self.qualification.state()
     }
 
-    /// Returns the identity of the client, while it has an address.
+    /// Returns the address and what it depends on, while the client has one.
     pub fn identity(&self) -> Option<&Identity> {
         self.qualification.identity()
     }
 
-    /// Returns the server that is used or tried.
+    /// Returns the server that the client uses or tries.
     pub fn server(&self) -> Option<Server> {
         self.qualification.server(&self.shared)
     }
@@ -427,7 +425,7 @@ impl Client {
         self.exchange.peers()
     }
 
-    /// Returns the counters, and the current numbers of peers and waiting packets.
+    /// Returns the counters since the start, and the current number of peers and waiting packets.
     pub fn statistics(&self) -> Statistics {
         let mut statistics = self.shared.statistics;
         self.exchange.measure(&mut statistics);

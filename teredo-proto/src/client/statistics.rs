@@ -8,94 +8,94 @@ use crate::shared::{
 named! {
     /// Why the client dropped a packet.
     DropReason {
-        /// L-01: the outer source is this host.
+        /// The outer source is this host (L-01).
         OwnSource = "own-source",
-        /// L-05: the outer source has port 0 or is no address of a host.
+        /// The outer source has port 0 or is no address of a host (L-05).
         SourceScope = "source-scope",
-        /// W-06: congestion was experienced, and the inner packet cannot say so.
+        /// Congestion was experienced, and the inner packet cannot say so (W-06).
         Congestion = "congestion",
-        /// W-01, W-03, W-05: no Teredo encapsulation of an IPv6 packet.
+        /// No Teredo encapsulation of an IPv6 packet (W-01, W-03, W-05).
         Malformed = "malformed",
-        /// L-04: inner source and destination are the same.
+        /// Inner source and destination are the same (L-04).
         SameAddresses = "same-addresses",
         /// The client is not qualified.
         NotQualified = "not-qualified",
         /// The port is not open, or not for such a packet.
         Port = "port",
-        /// C-32, L-08: the inner destination is not the client's address.
+        /// The inner destination is not the client's address (C-32, L-08).
         Destination = "destination",
         /// A trailer forbids the packet (RFC 6081 section 4.1).
         Trailer = "trailer",
-        /// T-11: not from the server, whose tunnel is used.
+        /// Not from the server, whose tunnel is used (T-11).
         Tunnel = "tunnel",
         /// An authentication header or origin indication that is not from the server.
         ServerElement = "server-element",
-        /// C-18: the inner source is no address of another host.
+        /// The inner source is no address of another host (C-18).
         Source = "source",
-        /// L-11: a routing header other than that of Mobile IPv6.
+        /// A routing header other than that of Mobile IPv6 (L-11).
         RoutingHeader = "routing-header",
-        /// C-34: a bubble of a relay without origin indication.
+        /// A bubble of a relay without origin indication (C-34).
         NoOrigin = "no-origin",
-        /// C-34, L-02, L-05: the answer to a bubble would go where nothing may be sent.
+        /// The answer to a bubble would go where nothing may be sent (C-34, L-02, L-05).
         BubbleTarget = "bubble-target",
         /// A relay's direct bubble, which has no use.
         RelayBubble = "relay-bubble",
-        /// C-39, C-40, X-14: the outer source is not where the peer is, and nothing proves it.
+        /// The outer source is not where the peer is, and nothing proves it (C-39, C-40, X-14).
         Mapping = "mapping",
-        /// C-31, C-61: no discovery bubble of another client behind the same NAT.
+        /// No discovery bubble of another client behind the same NAT (C-31, C-61).
         Discovery = "discovery",
-        /// C-61: a discovery bubble from elsewhere than the network that it came by.
+        /// A discovery bubble from elsewhere than the network that it came by (C-61).
         DiscoverySource = "discovery-source",
-        /// C-41: a host that nothing was sent to, from elsewhere than a relay that is known.
+        /// A host that nothing was sent to, from elsewhere than a relay that is known (C-41).
         Unsolicited = "unsolicited",
-        /// C-41: held, and the host proved to be elsewhere.
+        /// Held, and the host proved to be elsewhere (C-41).
         HeldElsewhere = "held-elsewhere",
-        /// C-41: held, and the host did not answer the test.
+        /// Held, and the host did not answer the test (C-41).
         NoAnswer = "no-answer",
-        /// P-06: packets wait for all untrusted peers that there is room for.
+        /// Packets wait for all untrusted peers that there is room for (P-06).
         TooManyPeers = "too-many-peers",
-        /// P-07: too many packets of the host are held.
+        /// Too many packets of the host are held (P-07).
         QueuePeer = "queue-peer",
-        /// P-07: too many octets are held.
+        /// Too many octets are held (P-07).
         QueueTotal = "queue-total",
-        /// P-06, C-45: the peer that the packet waited for is no peer any more.
+        /// The peer that the packet waited for is no peer any more (P-06, C-45).
         Evicted = "evicted",
 
-        /// W-03, W-05: what the host sent is no IPv6 packet.
+        /// What the host sent is no IPv6 packet (W-03, W-05).
         HostMalformed = "host-malformed",
-        /// C-50: the client is not qualified.
+        /// The client is not qualified (C-50).
         HostNotQualified = "host-not-qualified",
-        /// C-50: the source is not the client's address.
+        /// The source is not the client's address (C-50).
         HostSource = "host-source",
         /// Larger than the tunnel's MTU.
         HostTooBig = "host-too-big",
-        /// C-50: the destination is a multicast address.
+        /// The destination is a multicast address (C-50).
         HostMulticast = "host-multicast",
         /// A bubble: those are for the client to send.
         HostBubble = "host-bubble",
-        /// C-51, L-02, L-06: the destination is no address of another host, or names an endpoint or
-        /// server that nothing may be sent to.
+        /// The destination is no address of another host, or names an endpoint or server that
+        /// nothing may be sent to (C-51, L-02, L-06).
         HostDestination = "host-destination",
-        /// P-09: the peer left too many bubbles unanswered.
+        /// The peer left too many bubbles unanswered (P-09).
         HostBubbleLimit = "host-bubble-limit",
-        /// P-07: too many packets wait for the peer.
+        /// Too many packets wait for the peer (P-07).
         HostQueuePeer = "host-queue-peer",
-        /// P-07: too many octets wait.
+        /// Too many octets wait (P-07).
         HostQueueTotal = "host-queue-total",
-        /// P-11: the peer did not answer; one for each packet that waited.
+        /// The peer did not answer; one for each packet that waited (P-11).
         HostNoAnswer = "host-no-answer",
 
-        /// C-11, C-12: an advertisement that is not from the expected address of the server.
+        /// An advertisement that is not from the expected address of the server (C-11, C-12).
         AdvertisementSource = "advertisement-source",
-        /// an advertisement that answers no solicitation that is outstanding.
+        /// An advertisement that answers no solicitation that is outstanding.
         AdvertisementNonce = "advertisement-nonce",
-        /// an advertisement without the proof that its sender has the key.
+        /// An advertisement without the proof that its sender has the key.
         AdvertisementAuthentication = "advertisement-authentication",
-        /// C-11: an advertisement that neighbor discovery does not allow, or for another address.
+        /// An advertisement that neighbor discovery does not allow, or for another address (C-11).
         AdvertisementInvalid = "advertisement-invalid",
-        /// C-11, C-13: an advertisement whose origin indication is missing or not global unicast.
+        /// An advertisement whose origin indication is missing or not global unicast (C-11, C-13).
         AdvertisementOrigin = "advertisement-origin",
-        /// C-11, T-11: an advertisement without the one prefix that the client may use.
+        /// An advertisement without the one prefix that the client may use (C-11, T-11).
         AdvertisementPrefix = "advertisement-prefix",
     }
 }
@@ -109,9 +109,9 @@ named! {
         SentIndirect = "sent-indirect",
         /// Sent to the link.
         SentDiscovery = "sent-discovery",
-        /// P-09, L-12: not sent directly.
+        /// Not sent directly (P-09, L-12).
         LimitedDirect = "limited-direct",
-        /// L-06, L-12: not sent to a peer's server.
+        /// Not sent to a peer's server (L-06, L-12).
         LimitedIndirect = "limited-indirect",
         /// Accepted from a peer.
         ReceivedDirect = "received-direct",
@@ -129,7 +129,7 @@ named! {
     Test {
         /// Sent.
         Sent = "sent",
-        /// C-58: not sent, because of the rate.
+        /// Not sent, because of the rate (C-58).
         Limited = "limited",
         /// Answered.
         Answered = "answered",

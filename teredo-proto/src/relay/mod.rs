@@ -1,11 +1,9 @@
 //! The Teredo relay (RFC 4380 section 5.4) between clients and native IPv6 hosts, or, as a
 //! host-specific relay, one native host.
 //!
-//! After every call of a `handle_` function, first send everything that [`Relay::poll_transmit`]
-//! returns, then apply the events of [`Relay::poll_event`], and call [`Relay::handle_timeout`] at
-//! [`Relay::poll_timeout`]. This keeps packets in order, and the relay enforces it: a packet
-//! returned by [`Relay::handle_ipv6`] never overtakes one that waits in [`Relay::poll_transmit`],
-//! and events wait until all of those are taken.
+//! The [order of calls](crate#the-order-of-calls) keeps packets in order, and the relay enforces it:
+//! [`Relay::handle_ipv6`] returns no packet while others wait in [`Relay::poll_transmit`], and
+//! [`Relay::poll_event`] returns no event until all of those are taken.
 
 mod bubbles;
 mod config;
@@ -44,36 +42,37 @@ use crate::shared::{
 use cookie::Cookie;
 use trust::STAMP_DELAY;
 
-/// A packet that the relay wants sent.
+/// A packet for the caller to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transmit {
-    /// A UDP payload, from the relay's endpoint, with outer DF and ECN clear (W-06).
+    /// A UDP datagram from the relay's endpoint, whose outer DF and ECN are to be clear (W-06).
     Datagram {
         /// Destination endpoint.
         to: Endpoint,
         /// UDP payload.
         payload: Vec<u8>,
     },
-    /// An indirect bubble for the server in the same process ([`Config::own_server`]) to forward.
+    /// An indirect bubble, for the server in the same process ([`Config::own_server`]) to forward:
+    /// see [`Server::handle_relay_bubble`](crate::Server::handle_relay_bubble).
     OwnServer {
-        /// The bubble.
+        /// The bubble, an IPv6 packet.
         bubble: [u8; IPV6_HEADER],
     },
-    /// An IPv6 packet of this host's own, for the kernel to route.
+    /// An ICMPv6 error of this host, for the kernel to route.
     Ipv6(Vec<u8>),
 }
 
-/// A change to the peers that the fast path may serve.
+/// A change of the peers that the fast path may serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The peer is trusted, or its mapping changed, or its packets come by userspace although they
-    /// need not (at most once a second).
+    /// The peer became trusted, or its mapping changed, or its packets pass through the relay
+    /// although the fast path could serve them (at most once a second).
     PeerTrusted {
         /// The peer's Teredo address.
         address: Ipv6Addr,
-        /// The peer's endpoint.
+        /// Endpoint that reaches the peer.
         mapped: Endpoint,
-        /// [`maps::Peer::SYMMETRIC`].
+        /// Whether `mapped` differs from the endpoint in the address; [`maps::Peer::SYMMETRIC`].
         symmetric: bool,
         /// When a packet of the peer last arrived.
         last_received: Instant,
@@ -87,14 +86,14 @@ pub enum Event {
     },
 }
 
-/// A snapshot of one peer.
+/// The state of one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerInfo {
-    /// Its Teredo address.
+    /// Teredo address of the peer.
     pub address: Ipv6Addr,
-    /// Its endpoint, or, while it is not trusted, its last or claimed one.
+    /// Endpoint that reaches the peer; if it is not trusted, its last or claimed one.
     pub mapped: Endpoint,
-    /// Whether packets are sent there.
+    /// Whether packets are sent to [`PeerInfo::mapped`].
     pub trusted: bool,
     /// Whether [`PeerInfo::mapped`] differs from the endpoint in the address.
     pub symmetric: bool,
@@ -102,15 +101,15 @@ pub struct PeerInfo {
     pub last_received: Instant,
     /// When a packet was last sent to the peer; [`Instant::ZERO`] if never.
     pub last_sent: Instant,
-    /// Number of packets that wait for it.
+    /// Number of packets that wait for the peer to answer.
     pub queued: usize,
 }
 
-/// Upper bound on queued events. Excess events are dropped; the next packet of a trusted peer and
-/// the sweep over the map repair the map within a second.
+/// Upper bound on queued events. Excess events are dropped; within a second the next packet of a
+/// trusted peer, or the sweep that finds strangers in the map, makes up for them.
 const MAX_EVENTS: usize = 65_536;
 
-/// A Teredo relay.
+/// A Teredo relay; the [module](self) tells how to use it.
 #[derive(Debug)]
 pub struct Relay {
     config: Config,
@@ -133,8 +132,8 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay without peers. `seed` comes from the operating system's random number generator:
-    /// the cookies and hash tables are as secret as it is (L-16).
+    /// Creates a relay without peers. `seed` comes from the operating system's random number
+    /// generator: the cookies and hash tables are as secret as it is (L-16).
     pub fn new(mut config: Config, seed: [u8; 32]) -> Self {
         let mut random = StdRng::from_seed(seed);
         let mut cookie_key = [0; 16];
@@ -175,10 +174,12 @@ impl Relay {
         relay
     }
 
-    /// Sets the addresses of this host. `ipv4` may hold the directed broadcast addresses of
-    /// attached networks, too (L-05): nothing is sent to any of them, nothing accepted from them.
-    /// The relay's endpoint always belongs to them. Errors are sent from the first global one of
-    /// `ipv6`; a host-specific relay serves all of them.
+    /// Sets the addresses of this host, and forgets the peers that they exclude.
+    ///
+    /// The relay sends nothing to `ipv4` and accepts nothing from it; the directed broadcast
+    /// addresses of attached networks belong in it as well (L-05), the relay's own address need
+    /// not. Errors are sent from the first global address of `ipv6` that is no Teredo address; a
+    /// host-specific relay serves all of `ipv6`.
     pub fn set_own_addresses(&mut self, ipv4: &[Ipv4Addr], ipv6: &[Ipv6Addr]) {
         self.own_ipv4.set(ipv4, [self.config.endpoint.address]);
         self.own_ipv6 = ipv6.iter().map(Ipv6Addr::octets).collect();
@@ -195,7 +196,7 @@ impl Relay {
         }
     }
 
-    /// Adopts a peer that another run of this relay left in the fast path's map, if it is still
+    /// Adopts a peer that an earlier run of this relay left in the fast path's map, if it is still
     /// trusted, fresh and allowed, and there is room. Returns whether it may stay in the map.
     pub fn adopt_peer(&mut self, now: Instant, address: Ipv6Addr, peer: &maps::Peer) -> bool {
         let octets = address.octets();
@@ -224,23 +225,23 @@ impl Relay {
         true
     }
 
-    /// Refuses new peers from now on; known ones are still served.
+    /// Stops taking new peers; those that the relay has already go on.
     pub fn drain(&mut self) {
         self.draining = true;
     }
 
-    /// Whether [`Relay::drain`] was called.
+    /// Returns `true` once [`Relay::drain`] was called.
     pub const fn is_draining(&self) -> bool {
         self.draining
     }
 
-    /// Returns the next packet to send. Call it until there is none, before [`Relay::poll_event`].
+    /// Returns the next packet to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
     }
 
-    /// Returns the next event, once everything is sent: the fast path must not overtake packets
-    /// that waited.
+    /// Returns the next event, once all packets are taken from [`Relay::poll_transmit`]: the fast
+    /// path must not overtake packets that waited.
     pub fn poll_event(&mut self) -> Option<Event> {
         if !self.transmits.is_empty() {
             return None;
@@ -248,8 +249,8 @@ impl Relay {
         self.events.pop_front()
     }
 
-    /// Returns the time at which to call [`Relay::handle_timeout`], or `None` if nothing is due. To
-    /// call it earlier does no harm.
+    /// Returns the time at which to call [`Relay::handle_timeout`], or `None` if nothing will be due.
+    /// An earlier call does no harm.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.peers.deadline().map(|(deadline, _)| deadline)
     }
@@ -267,21 +268,22 @@ impl Relay {
         })
     }
 
-    /// Brings the entry of a peer into the CPU's cache. Doing so for a whole batch of packets
-    /// before the first is handled lets the memory accesses overlap.
+    /// Loads the state of a peer into the CPU's cache. Doing so for a whole batch of packets before
+    /// the first is handled lets the memory accesses overlap.
     pub fn prefetch(&self, address: &[u8; 16]) {
         if let Some(index) = self.peers.find(address) {
             std::hint::black_box(self.peers[index].last_received);
         }
     }
 
-    /// Whether packets of this peer are accepted from the endpoint it is known at (S-30).
+    /// Returns `true` if packets of this peer are accepted from the endpoint that the relay knows
+    /// (S-30).
     pub fn is_usable(&self, now: Instant, address: &[u8; 16]) -> bool {
         let found = self.peers.find(address);
         found.is_some_and(|index| self.peers.is_usable(now, index))
     }
 
-    /// Returns the counters, and the current numbers of peers and waiting packets.
+    /// Returns the counters since the start, and the current number of peers and waiting packets.
     pub fn statistics(&self) -> Statistics {
         let mut statistics = self.statistics;
         statistics.trusted_peers = self.peers.trusted();

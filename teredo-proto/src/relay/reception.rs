@@ -18,10 +18,11 @@ use crate::{
 };
 
 impl Relay {
-    /// Handles the payload of a UDP datagram that arrived at the relay's endpoint, whole and with
-    /// its checksum verified. `ecn` is the lowest two bits of its type of service.
+    /// Handles the payload of a UDP datagram that arrived at the relay's endpoint, whole and with its
+    /// checksum verified. `ecn` is the ECN field of its IPv4 header, 0 to 3.
     ///
-    /// Returns the IPv6 packet to hand to the kernel now, with the hop limit that the sender set.
+    /// Returns the IPv6 packet to forward, if any: a part of `payload`, whose hop limit is still as
+    /// the client set it.
     pub fn handle_datagram<'p>(
         &mut self,
         now: Instant,

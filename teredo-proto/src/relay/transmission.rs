@@ -31,8 +31,8 @@ impl Relay {
     /// Handles an IPv6 packet that the kernel routed to the Teredo service, with its hop limit
     /// decremented unless it is this host's own.
     ///
-    /// Returns the UDP payload to send now, and its destination; `None` while packets wait in
-    /// [`Relay::poll_transmit`]: this one then waits behind them.
+    /// Returns the UDP payload to send, which is a part of `packet`, and its destination. While other
+    /// packets wait in [`Relay::poll_transmit`], the packet waits behind them instead.
     pub fn handle_ipv6<'p>(
         &mut self,
         now: Instant,

@@ -22,9 +22,11 @@ use crate::wire::{
 const LAST_HOP: u8 = 1;
 
 impl Server {
-    /// Takes a bubble of the relay in the same process, at `relay`, to a client of this server
-    /// (S-30): what would be an indirect bubble if the two were not one host. The relay has limits
-    /// of its own.
+    /// Handles a bubble of the relay in the same process, at the endpoint `relay`, to a client of this
+    /// server (S-30). It would arrive as an indirect bubble if the two were not one host. The relay
+    /// has limits of its own.
+    ///
+    /// Returns the packet to send because of it, if any.
     pub fn handle_relay_bubble(
         &mut self,
         now: Instant,

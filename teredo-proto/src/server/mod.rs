@@ -2,8 +2,9 @@
 //! clients and connectivity tests to native IPv6, and carries the packets of the clients of its
 //! tunnel service.
 //!
-//! No answer depends on earlier packets, but for the limits and the places of the clients of the
-//! tunnel service (requirement S-02). What the server remembers never grows with what arrives.
+//! No answer depends on earlier packets, except for the limits and for the endpoints of the tunnel
+//! service's clients (S-02). The memory of the server never grows with what arrives: at most one
+//! packet leaves for each that comes, so there is nothing to poll but events.
 
 mod authentication;
 mod config;
@@ -36,28 +37,27 @@ use crate::{ServerAddress, shared::own::OwnIpv4, wire::router::Advertisement};
 use authentication::Clients;
 use tunnel::Tunnel;
 
-/// How long a server that is being stopped goes on for the clients that it has: two refresh
+/// Time for which a server that is being stopped goes on for the clients that it has: two refresh
 /// intervals (S-27).
 pub const DRAIN: Duration = Duration::from_secs(60);
-/// Events that wait for somebody to take them.
+/// Upper bound on queued events; excess events are dropped.
 const MAX_EVENTS: usize = 64;
 /// Octets that nearly every packet finds room in.
 const ROOM: usize = 1500;
 
-/// The packet that leaves because of one that was handled. It lives in the server's buffer until
-/// the next is handled.
+/// The packet that leaves because of one that was handled, in the server's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transmit<'s> {
-    /// A UDP payload, to be sent with outer DF and ECN clear (W-06).
+    /// A UDP datagram, whose outer DF and ECN are to be clear (W-06).
     Datagram {
-        /// The address that it leaves from, at the server's port.
+        /// Source address, with the server's port.
         from: ServerAddress,
         /// Destination endpoint.
         to: Endpoint,
         /// UDP payload.
         payload: &'s [u8],
     },
-    /// An IPv6 packet of a client, for native IPv6. Its hop limit is decremented already.
+    /// An IPv6 packet of a client, for native IPv6, with its hop limit decremented.
     Native(&'s [u8]),
     /// An IPv6 packet of the tunnel service, for the kernel to route.
     Tunnel(&'s [u8]),
@@ -71,42 +71,42 @@ enum Route {
     Tunnel,
 }
 
-/// What the operator should know. At most one of a kind in a while for each client.
+/// An occasion to tell the operator something. Events about one client are rate limited.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A client used a key that is retired.
+    /// A client used a retired key.
     RetiredKey {
         /// Client identification.
         client: Vec<u8>,
-        /// Where it is.
+        /// Mapped endpoint of the client.
         mapped: Endpoint,
     },
-    /// A client of the tunnel service is there.
+    /// A client of the tunnel service arrived.
     TunnelBound {
         /// Client identification.
         client: Vec<u8>,
-        /// Where it is.
+        /// Mapped endpoint of the client.
         mapped: Endpoint,
     },
-    /// A client of the tunnel service is at another place (T-03).
+    /// A client of the tunnel service moved to another endpoint (T-03).
     TunnelMoved {
         /// Client identification.
         client: Vec<u8>,
-        /// Where it was.
+        /// Mapped endpoint before.
         from: Endpoint,
-        /// Where it is.
+        /// Mapped endpoint now.
         to: Endpoint,
     },
-    /// A client of the tunnel service moves again and again: two hosts may have the same key (T-03).
+    /// A client of the tunnel service keeps moving: two hosts may have the same key (T-03).
     TunnelFlapping {
         /// Client identification.
         client: Vec<u8>,
-        /// Where it is now.
+        /// Mapped endpoint now.
         mapped: Endpoint,
     },
 }
 
-/// A Teredo server.
+/// A Teredo server; the [module](self) tells how to use it.
 #[derive(Debug)]
 pub struct Server {
     primary: [u8; 4],
@@ -130,7 +130,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server that knows of nobody.
+    /// Creates a server that has heard of no client. `buckets` hold its limits, and may be shared
+    /// with a fast path.
     pub fn new(mut config: Config, buckets: Buckets) -> Self {
         let link_local = server_link_local(config.primary, config.port).octets();
         let advertisement = advertisement(&config);
@@ -159,9 +160,9 @@ impl Server {
         server
     }
 
-    /// The IPv4 addresses of this host, with the directed broadcast addresses of attached networks
-    /// (L-05): nothing is sent to any of them, nothing accepted from them. The server's two and
-    /// the relay's always belong to them.
+    /// Sets the IPv4 addresses of this host, with the directed broadcast addresses of attached
+    /// networks (L-05). The server sends nothing to any of them and accepts nothing from them. Its
+    /// own two and the relay's need not be among them.
     pub fn set_own_addresses(&mut self, ipv4: &[Ipv4Addr]) {
         let addresses = [self.config.primary, self.config.secondary].map(|one| one.octets());
         let relay = self.config.relay.map(|relay| relay.address);
@@ -174,32 +175,33 @@ impl Server {
         self.native_reachable = reachable;
     }
 
-    /// Answers no more solicitations from now on, and after [`DRAIN`] does nothing any more (S-27).
+    /// Stops answering solicitations, and [`DRAIN`] later everything else (S-27).
     pub fn drain(&mut self, now: Instant) {
         self.draining.get_or_insert(now);
     }
 
-    /// Whether [`Server::drain`] was called.
+    /// Returns `true` once [`Server::drain`] was called.
     pub const fn is_draining(&self) -> bool {
         self.draining.is_some()
     }
 
-    /// The next thing that the operator should know.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// The clients of the tunnel service that were there, ordered by identification.
+    /// Returns the clients of the tunnel service that the server has heard of, ordered by
+    /// identification.
     pub fn bindings(&self) -> impl Iterator<Item = Binding> {
         self.tunnel.bindings(&self.clients)
     }
 
-    /// What was counted.
+    /// Returns the counters since the start.
     pub const fn statistics(&self) -> &Statistics {
         &self.statistics
     }
 
-    /// S-24.
+    /// Returns `true` if the access list admits this outer source (S-24).
     fn is_allowed(&self, address: [u8; 4]) -> bool {
         let after = self.allowed.partition_point(|&(first, _)| first <= address);
         let range = after

@@ -39,11 +39,11 @@ pub(super) struct Packet<'p> {
 }
 
 impl Server {
-    /// Takes the payload of a UDP datagram that arrived at one of the server's addresses, whole and
-    /// with its checksum verified.
+    /// Handles the payload of a UDP datagram that arrived at the address `to` of the server, whole
+    /// and with its checksum verified.
     ///
-    /// Returns the one packet that is to leave because of it, if any. Rates are the last thing to be
-    /// looked at: a packet that is refused for any other reason takes no token.
+    /// Returns the packet to send because of it, if any. Limits come last: a packet that is refused
+    /// for any other reason takes no token.
     pub fn handle_datagram(
         &mut self,
         now: Instant,

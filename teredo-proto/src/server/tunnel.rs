@@ -34,16 +34,16 @@ const UNREACHABLE: Rate = Rate::new(10, 10);
 
 type Nonce = [u8; NONCE_LENGTH];
 
-/// Where a client of the tunnel service is.
+/// The endpoint of a client of the tunnel service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     /// Client identification.
     pub client: Vec<u8>,
-    /// Its /64.
+    /// The client's /64.
     pub prefix: Ipv6Net,
-    /// Where it is or was last.
+    /// Mapped endpoint at the last solicitation.
     pub mapped: Endpoint,
-    /// When it last solicited.
+    /// Time of the last solicitation.
     pub last_seen: Instant,
 }
 
@@ -211,11 +211,11 @@ impl Lease {
 }
 
 impl Server {
-    /// Takes an IPv6 packet that the kernel routed to the tunnel service, with its hop limit
+    /// Handles an IPv6 packet that the kernel routed to the tunnel service, with its hop limit
     /// decremented.
     ///
-    /// Returns the one packet that is to leave because of it, if any: that packet for the client, or
-    /// an error for its sender.
+    /// Returns the packet to send because of it, if any: itself, for the client, or an ICMPv6 error
+    /// for its sender.
     pub fn handle_ipv6(&mut self, now: Instant, packet: &[u8]) -> Option<Transmit<'_>> {
         let mut output = self.room();
         let outcome = self.send_into_tunnel(now, packet, &mut output);

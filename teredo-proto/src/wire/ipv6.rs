@@ -7,7 +7,7 @@ use teredo_common::wire::{
 /// The routing header of Mobile IPv6 (RFC 6275), the one that may cross the tunnel (L-11).
 const MOBILE_IPV6: u8 = 2;
 
-/// Why octets are not an IPv6 packet that Teredo carries.
+/// The reason why octets are not an IPv6 packet that Teredo carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// Fewer octets than the fixed header.
@@ -19,17 +19,21 @@ pub enum Malformed {
     /// The payload length reaches beyond the octets present.
     #[error("cut short")]
     Truncated,
-    /// Payload length zero with hop-by-hop options: a jumbogram (requirement W-05).
+    /// Payload length zero with hop-by-hop options: a jumbogram (W-05).
     #[error("jumbogram")]
     Jumbogram,
 }
 
-/// A view of the fixed header of a packet that is all there.
+/// A view of the fixed header of a complete packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Header<'a>(&'a [u8; IPV6_HEADER]);
 
 impl<'a> Header<'a> {
-    /// Checks version and lengths (requirements W-03, W-05). Octets after the packet are allowed.
+    /// Checks version and lengths (W-03, W-05). Octets after the packet are allowed.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason if the octets do not begin with a packet that Teredo carries.
     pub fn parse(octets: &'a [u8]) -> Result<Self, Malformed> {
         let header = Self(octets.first_chunk().ok_or(Malformed::Short)?);
         if header.0[0] >> 4 != 6 {
@@ -44,53 +48,53 @@ impl<'a> Header<'a> {
         Ok(header)
     }
 
-    /// Octets after the fixed header.
+    /// Returns the number of octets after the fixed header.
     pub const fn payload_length(self) -> u16 {
         u16::from_be_bytes([self.0[4], self.0[5]])
     }
 
-    /// Octets of the packet, the fixed header included.
+    /// Returns the length of the packet in octets, with the fixed header.
     pub const fn packet_length(self) -> usize {
         IPV6_HEADER + self.payload_length() as usize
     }
 
-    /// Protocol number of what follows the fixed header.
+    /// Returns the protocol number of the header that follows.
     pub const fn next_header(self) -> u8 {
         self.0[6]
     }
 
-    /// Routers that the packet may still pass.
+    /// Returns the hop limit: the number of routers that the packet may still pass.
     pub const fn hop_limit(self) -> u8 {
         self.0[7]
     }
 
-    /// The two bits of explicit congestion notification in the traffic class (RFC 3168).
+    /// Returns the ECN field of the traffic class, 0 to 3 (RFC 3168).
     pub const fn congestion(self) -> u8 {
         self.0[1] >> 4 & 3
     }
 
-    /// Source address, network byte order.
+    /// Returns the source address.
     pub fn source(self) -> [u8; 16] {
         let mut address = [0; 16];
         address.copy_from_slice(&self.0[8..24]);
         address
     }
 
-    /// Destination address, network byte order.
+    /// Returns the destination address.
     pub fn destination(self) -> [u8; 16] {
         let mut address = [0; 16];
         address.copy_from_slice(&self.0[24..]);
         address
     }
 
-    /// Whether the packet is a bubble: nothing follows the header, and it says so (requirement
-    /// W-04). Its hop limit may be anything (W-13).
+    /// Returns `true` if the packet is a bubble: nothing follows the header, and it says so (W-04).
+    /// Its hop limit may be anything (W-13).
     pub const fn is_bubble(self) -> bool {
         self.next_header() == NO_NEXT_HEADER && self.payload_length() == 0
     }
 }
 
-/// The fixed header in front of `payload_length` octets; hop limit as given.
+/// Builds the fixed header in front of `payload_length` octets.
 pub fn header(
     payload_length: u16,
     next_header: u8,
@@ -115,7 +119,7 @@ pub fn set_congestion_experienced(packet: &mut [u8]) {
     }
 }
 
-/// Takes a packet over one hop. Its hop limit is not zero.
+/// Decrements the hop limit of a packet, which is not zero.
 pub fn decrement_hop_limit(packet: &mut [u8]) {
     if let Some(octet) = packet.get_mut(7) {
         *octet = octet.saturating_sub(1);
@@ -129,7 +133,8 @@ pub enum ChainLink<'a> {
     Routing(u8),
     /// An extension header that Teredo has no opinion on.
     Other,
-    /// What is not an extension header: its protocol number and its octets. The last of a chain.
+    /// The header that is no extension header and ends the chain: its protocol number, and the octets
+    /// from it on.
     Transport(u8, &'a [u8]),
 }
 

@@ -1,7 +1,8 @@
-//! Parsing and building of what is on the wire. No sockets, no clocks, no allocation to parse.
+//! The formats on the wire: parsing, which never allocates, and building.
 //!
-//! Nothing here assumes alignment: an element of any length may stand before the IPv6 packet
-//! (requirement W-02).
+//! [`encapsulation`] takes the payload of a UDP datagram apart; [`ipv6`] reads the packet in it. Like
+//! on the wire, addresses are octets in network byte order. Nothing here assumes alignment: an
+//! element of any length may precede the IPv6 packet (W-02).
 
 pub mod authentication;
 pub mod bubble;
