@@ -12,7 +12,7 @@ use teredo_common::scope::is_link_local;
 
 const ELSEWHERE: &str = "9.0.0.1:7777";
 
-/// A client that was sent a bubble; gives its address and the cookie.
+/// Creates a client that was sent a bubble. Returns its address and the cookie.
 fn asked(world: &mut World) -> ([u8; 16], [u8; 16]) {
     let client = teredo(CLIENT);
     world.native_sends(&packet(&address(HOST), &client, 1));

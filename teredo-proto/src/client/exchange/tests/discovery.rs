@@ -8,7 +8,7 @@ use crate::{
     wire::{bubble as bubbles, encapsulation},
 };
 
-/// A client behind the same NAT, and where it is on the link.
+/// A client behind the same NAT, and its endpoint on the link.
 const NEIGHBOR: &str = "9.0.0.1:4097";
 const NEIGHBOR_INSIDE: &str = "192.168.1.3:40001";
 

@@ -1,4 +1,4 @@
-//! Native hosts: the connectivity test, and what is held for it.
+//! Native hosts: the connectivity test, and the packets held for it.
 
 use std::time::Duration;
 
@@ -214,7 +214,7 @@ fn c33_the_server_may_be_the_relay_and_origins_are_no_identity() {
     assert_eq!(world.take_payloads(), [(endpoint(SERVER), first)]);
     let data = packet(&host, &own(), 2);
     assert_eq!(world.arrives(SERVER, &data), Ok(Some(data.len())));
-    // The server passes on what somebody sends to it: where that is does not count.
+    // The server forwards any sender's packets: its endpoint proves nothing.
     let victim = packet(&address("2000::c"), &own(), 2);
     assert_eq!(
         world.arrives(SERVER, &with_origin(RELAY, &victim)),
@@ -317,7 +317,7 @@ fn p08_data_from_elsewhere_does_not_move_a_native_host() {
     );
     world.host_sends(&packet(&own(), &host, 2)).unwrap();
     assert_eq!(world.take_payloads()[0].0, endpoint(RELAY));
-    // It may have moved: the test tells.
+    // It may have moved: the test finds out.
     world.pass_seconds(3);
     assert_eq!(world.arrives("5.6.6.7:777", &data), Ok(None), "held");
     let test = world.take_payloads().remove(0).1;

@@ -196,7 +196,7 @@ fn x35_another_mapping_at_the_random_port_closes_it_at_once() {
     let (mut world, port) = at_own_port();
     let bubble = bubble(&peer(), &own(), &[]);
     let elsewhere = endpoint("8.0.0.1:7777");
-    // Not at the service port, where anybody may send to.
+    // Not at the service port, which is open to all.
     assert_eq!(
         world.arrives_at(PORT, elsewhere, &bubble),
         Err(DropReason::Mapping)
@@ -235,7 +235,7 @@ fn x35_another_mapping_at_the_service_port_counts_after_silence() {
         assert_eq!(world.arrives(elsewhere, &bubble), Err(DropReason::Mapping));
         assert!(!is_asked_by_server(&mut world));
     }
-    // Neither for strangers, nor from where none may be, nor without the extension.
+    // Neither for unknown peers, nor from impossible endpoints, nor without the extension.
     let mut world = World::new();
     assert_eq!(world.arrives(elsewhere, &bubble), Err(DropReason::Mapping));
     assert!(world.take_sent().is_empty());
@@ -260,7 +260,7 @@ fn x35_a_port_is_for_one_peer_alone() {
     );
 }
 
-/// Answers what keeps the peer at a port of its own; how often that came.
+/// Answers the bubbles that keep the peer at a port of its own. Returns their number.
 fn answer_refreshes(world: &mut World, port: u16, seconds: u32) -> u32 {
     let mut answer = Vec::new();
     Trailer::NeighborAdvertisement.write(&mut answer);

@@ -1,5 +1,5 @@
-//! Whatever happens: no panic, no datagram to where none may go, no more bubbles than are allowed,
-//! and no more memory than is given.
+//! In every history: no panic, no datagram to a forbidden endpoint, no more bubbles than are
+//! allowed, and no more memory than is given.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -178,14 +178,14 @@ struct Burst {
     is_answered: bool,
 }
 
-/// What must hold, whatever happens.
+/// The rules that hold in every history.
 #[derive(Default)]
 struct Watch {
     /// Bursts by endpoint that bubbles went to.
     bursts: BTreeMap<Endpoint, Vec<Burst>>,
-    /// Endpoints on private networks that told of themselves.
+    /// Endpoints on private networks that announced themselves.
     near: BTreeSet<Endpoint>,
-    /// Where something came from that one bubble may answer, now or when it is known whose it is.
+    /// Sources of packets that one bubble may answer, now or when their peer is known.
     arrivals: BTreeSet<Endpoint>,
 }
 

@@ -12,7 +12,7 @@ use crate::{
 
 const SECONDARY: &str = "1.2.3.5:3544";
 
-/// What a server answers to a solicitation that it sees coming from `mapped`.
+/// Returns a server's answer to a solicitation from `mapped`.
 fn advertisement(solicitation: &[u8], mapped: &str) -> Vec<u8> {
     let parts = encapsulation::parse(solicitation).unwrap();
     let nonce = parts.authentication.unwrap().nonce;
@@ -31,7 +31,7 @@ fn advertisement(solicitation: &[u8], mapped: &str) -> Vec<u8> {
     payload
 }
 
-/// Sends to the peer; the test's port, and what it sent.
+/// Sends to the peer. Returns the test's port, and the datagrams from it.
 fn start(world: &mut World) -> (u16, Vec<Sent>) {
     world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
     let port = world.ports[0];
@@ -130,7 +130,7 @@ fn x40_not_for_other_nats_nor_without_what_it_needs() {
     assert!(world.ports.is_empty());
 }
 
-/// A client that tests which port its NAT gives, because the peer asked; and the port.
+/// Creates a client that tests its NAT's next port, because the peer asked. Returns the port, too.
 fn asked() -> (World, u16) {
     let mut world = World::behind(Nat::Symmetric, |_| ());
     let mut nonce = Vec::new();

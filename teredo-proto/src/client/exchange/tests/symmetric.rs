@@ -8,7 +8,7 @@ use crate::{
     wire::trailer::Trailer,
 };
 
-/// Where packets of the peer come from that is behind a symmetric NAT.
+/// The source of packets of the peer behind a symmetric NAT.
 const ELSEWHERE: &str = "8.0.0.1:7777";
 
 fn with_nonce(nonce: [u8; 4]) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! Packets of the host: where they go, and what it is told.
+//! Packets of the host: their destinations, and errors to the host.
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use crate::{
     wire::{bubble, encapsulation, ipv6::Header},
 };
 
-/// A client behind a NAT whose mappings live as long.
+/// Creates a client behind a NAT with mappings of this lifetime.
 fn world(kind: Kind, lifetime: Duration) -> World {
     let mut world = World::new(kind);
     world.nat.lifetime = lifetime;
@@ -87,7 +87,7 @@ fn v24_c52_dec13_the_interval_for_each_lifetime() {
             assert_eq!(world.open_ports.len(), 1, "closed when done");
             // The service port never lost its mapping for it.
             assert_eq!(world.client.identity(), Some(&identity));
-            // And it is what maintenance follows.
+            // And maintenance uses it.
             let before = world.asked(PRIMARY).len();
             world.run(interval * 100);
             let count = world.asked(PRIMARY).len() - before;

@@ -1,4 +1,4 @@
-//! Keeping the mapping, and what happens when it is lost.
+//! Keeping the mapping, and its loss.
 
 use std::time::Duration;
 

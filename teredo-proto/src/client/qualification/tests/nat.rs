@@ -7,11 +7,11 @@ use teredo_common::{address::Endpoint, time::Instant};
 /// How local ports are mapped.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// There is no NAT, but what comes in is what was asked for.
+    /// No NAT, but a firewall that admits only answers.
     Absent,
-    /// One mapping for all destinations; everybody may answer.
+    /// One mapping for all destinations; every endpoint may answer.
     Cone,
-    /// One mapping for all destinations; who was asked may answer.
+    /// One mapping for all destinations; only endpoints that were asked may answer.
     Restricted,
     /// A mapping for each destination.
     Symmetric,
@@ -55,7 +55,7 @@ impl Nat {
         self.mappings.clear();
     }
 
-    /// Where a datagram comes from that leaves this local port.
+    /// Returns the outside endpoint of a datagram from this local port.
     pub fn leaves(&mut self, now: Instant, local_port: u16, to: Endpoint) -> Endpoint {
         self.forget(now);
         let destination = (self.kind == Kind::Symmetric).then_some(to);

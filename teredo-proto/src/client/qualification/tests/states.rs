@@ -288,7 +288,7 @@ fn a02_a_late_answer_to_an_earlier_solicitation_is_good() {
     world.arrives(PORT, Server::new(PRIMARY).secondary(), late.clone());
     assert_eq!(world.client.state(), State::Qualified);
     let identity = *world.client.identity().unwrap();
-    // Nobody is asked now: no advertisement does anything.
+    // No server is asked now: no advertisement does anything.
     world.arrives(PORT, Server::new(PRIMARY).secondary(), late);
     assert_eq!(world.dropped(DropReason::AdvertisementNonce), 2);
     assert_eq!(world.client.identity(), Some(&identity));
@@ -296,7 +296,7 @@ fn a02_a_late_answer_to_an_earlier_solicitation_is_good() {
 
 #[test]
 fn c18_no_advertisement_reaches_the_host() {
-    // The harness checks every datagram; here is one that nobody waits for.
+    // The harness checks every datagram; this one is unsolicited.
     let mut world = World::new(Kind::Restricted);
     world.qualified();
     let server = Server::new(PRIMARY).primary();
