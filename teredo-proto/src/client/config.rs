@@ -105,7 +105,7 @@ pub struct ServerEndpoints {
     pub primary: Ipv4Addr,
     /// Secondary address, which tells clients whether their NAT is symmetric.
     pub secondary: Ipv4Addr,
-    /// UDP port of both, host byte order.
+    /// UDP port of both addresses, host byte order.
     pub port: u16,
 }
 
@@ -211,7 +211,7 @@ pub struct Network {
     pub port_mapping: Option<Endpoint>,
 }
 
-/// An IPv4 address of the host, and the network that it is in.
+/// An IPv4 address of the host, with its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attached {
     /// Address of the host.

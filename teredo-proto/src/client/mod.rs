@@ -220,7 +220,11 @@ impl Client {
         if network == self.shared.network {
             return;
         }
-        let addresses: Vec<Ipv4Addr> = network.attached.iter().map(|one| one.address).collect();
+        let addresses: Vec<Ipv4Addr> = network
+            .attached
+            .iter()
+            .map(|network| network.address)
+            .collect();
         self.shared.own_ipv4.set(&addresses, []);
         self.shared.network = network;
         self.exchange.network_changed(&mut self.shared);
@@ -269,7 +273,7 @@ impl Client {
                 let packet = payload.get_mut(range?)?;
                 self.shared.statistics.decapsulated.add(packet.len());
                 let mut waiting = self.shared.transmits.iter();
-                if waiting.any(|one| matches!(one, Transmit::Ipv6(_))) {
+                if waiting.any(|transmit| matches!(transmit, Transmit::Ipv6(_))) {
                     let packet = Transmit::Ipv6(packet.to_vec());
                     self.shared.transmits.push_back(packet);
                     return None;
@@ -283,7 +287,7 @@ impl Client {
         }
     }
 
-    /// Where in `payload` the packet is that the host is to have.
+    /// Returns the range of `payload` with the packet that the host is to have, if there is one.
     fn receive(
         &mut self,
         now: Instant,
@@ -308,8 +312,8 @@ impl Client {
         Ok(length.map(|length| start..start + length))
     }
 
-    /// The parts of a datagram that is well-formed and not this host's own (C-30), and the header of
-    /// its packet.
+    /// Returns the parts of a datagram that is well-formed and not this host's own (C-30), and the
+    /// header of its packet.
     fn parse<'p>(
         &self,
         from: Endpoint,
@@ -376,7 +380,7 @@ impl Client {
         }
     }
 
-    /// Does what is due.
+    /// Does everything that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.qualification.handle_timeout(&mut self.shared, now);
         self.propagate_identity(now);

@@ -11,7 +11,7 @@ use teredo_common::{address::TeredoAddress, scope::Ipv4Scope};
 
 const PORT: u16 = 40_000;
 
-/// A client, its server, and where that sees the client.
+/// A client, its server, and the client's endpoint as the server sees it.
 struct World {
     client: Client,
     server: server::Server,
@@ -60,7 +60,7 @@ impl World {
         *self.client.identity().unwrap()
     }
 
-    /// What the server says to a datagram, and from where.
+    /// Returns the server's answer to a datagram, and its source.
     fn answer(&mut self, transmit: &Transmit) -> Option<(Endpoint, Vec<u8>)> {
         let Transmit::Datagram { to, payload, .. } = transmit else {
             return None;
@@ -92,7 +92,7 @@ impl World {
         self.client
             .recheck_mapping(self.now + Duration::from_secs(3));
         let mut transmits = std::iter::from_fn(|| self.client.poll_transmit());
-        let is_it = |one: &Transmit| matches!(one, Transmit::Datagram { from: PORT, .. });
+        let is_it = |transmit: &Transmit| matches!(transmit, Transmit::Datagram { from: PORT, .. });
         transmits.find(is_it).unwrap()
     }
 
@@ -110,9 +110,9 @@ fn public() -> World {
     )
 }
 
-/// What is malformed or this host's own is dropped before anything else looks at it,
-/// advertisements are the server's half's, and discovery bubbles are looked at before the rules for
-/// peers, which a trusted neighbor's would match.
+/// Malformed datagrams and this host's own are dropped first, advertisements are the server's
+/// half's, and discovery bubbles are looked at before the rules for peers, which a trusted
+/// neighbor's would match.
 #[test]
 fn c30_the_order_of_reception() {
     const NEIGHBOR: &str = "192.168.1.3:40001";
@@ -132,14 +132,14 @@ fn c30_the_order_of_reception() {
     assert_eq!(world.dropped(DropReason::SameAddresses), 1);
     assert_eq!(world.client.peers().count(), 0);
 
-    // An advertisement that nobody asked for, from anywhere.
+    // An unsolicited advertisement, from anywhere.
     let question = world.server_half_asks();
     let (from, mut late) = world.answer(&question).unwrap();
     late[4] ^= 1;
     world.arrives(from, &mut late);
     assert_eq!(world.dropped(DropReason::AdvertisementNonce), 1);
 
-    // A neighbor that is trusted at its place on the link says again that it is there.
+    // A neighbor that is trusted at its endpoint on the link announces itself again.
     let interface = "192.168.1.2".parse().unwrap();
     let discovery = bubble::build_discovery(&neighbor);
     let (client, now) = (&mut world.client, world.now);
@@ -160,8 +160,8 @@ fn c30_the_order_of_reception() {
     assert_eq!((arrived, world.dropped(DropReason::Destination)), (None, 1));
 }
 
-/// A bubble that the own server brought is indirect, whatever it says; any other is direct, and has
-/// no origin.
+/// A bubble that the own server forwarded is indirect, regardless of its contents; any other is
+/// direct, and has no origin.
 #[test]
 fn x02_the_outer_source_decides_what_is_direct() {
     let mut world = public();
@@ -194,7 +194,7 @@ fn x02_the_outer_source_decides_what_is_direct() {
     assert!(world.client.peers().all(|peer| peer.trusted));
 }
 
-/// What was held until a test was answered reaches the host before what comes after the answer.
+/// Packets held until a test was answered reach the host before those that come after the answer.
 #[test]
 fn c41_what_was_held_comes_first() {
     let mut world = public();
@@ -214,7 +214,7 @@ fn c41_what_was_held_comes_first() {
     assert_eq!(world.arrives(relay, &mut packet(&host, &own, 2)), None);
 
     let transmits = std::iter::from_fn(|| world.client.poll_transmit());
-    let delivered = transmits.filter_map(|one| match one {
+    let delivered = transmits.filter_map(|transmit| match transmit {
         Transmit::Ipv6(packet) => packet.last().copied(),
         _ => None,
     });
@@ -223,8 +223,8 @@ fn c41_what_was_held_comes_first() {
     assert_eq!(third, Some(packet(&host, &own, 3)), "nothing waits");
 }
 
-/// There are no servers that everybody knows any more: whoever has one in a network of his own has
-/// all that a client needs.
+/// There are no well-known servers any more: an operator of one in a private network has all that a
+/// client needs.
 #[test]
 fn z04_a_private_deployment_is_enough() {
     let mut world = World::new("10.0.0.1", "10.7.0.2", "10.7.0.2:40000", Ipv4Scope::Lab);

@@ -47,8 +47,8 @@ impl Relay {
         }
     }
 
-    /// The length of the packet at the start of `payload` that is to be forwarded; `None` for a
-    /// bubble that was accepted.
+    /// Returns the length of the packet at the start of `payload` that is to be forwarded; `None`
+    /// for a bubble that was accepted.
     fn receive(
         &mut self,
         now: Instant,
@@ -91,7 +91,7 @@ impl Relay {
         Ok(Some(header.packet_length()))
     }
 
-    /// Finds the peer and proves that the packet is its own, and then trusts it.
+    /// Finds the peer, checks that the packet is its own, and trusts it.
     fn authenticate(
         &mut self,
         now: Instant,
@@ -127,13 +127,13 @@ impl Relay {
         Ok(())
     }
 
-    /// Whether a usable entry says that the peer is at this endpoint. For one that is not symmetric
-    /// that is the endpoint in its address.
+    /// Whether a usable entry has this endpoint. For a peer that is not symmetric, that is the
+    /// endpoint in its address.
     fn is_known_at(&self, index: PeerIndex, from: Endpoint, now: Instant) -> bool {
         self.peers[index].mapped == from && self.peers.is_usable(now, index)
     }
 
-    /// only native destinations that the relay serves.
+    /// Checks that the destination is native and served by the relay.
     fn check_destination(&self, destination: &[u8; 16]) -> Result<(), DropReason> {
         if self.config.prefix.contains(destination) {
             return Err(DropReason::DecapDestinationTeredo);

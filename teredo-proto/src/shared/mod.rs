@@ -1,5 +1,4 @@
-//! The data structures that the machines share: peers and the packets and bubbles that wait for
-//! them, deadlines, token buckets, counters.
+//! The toolbox of the machines: the engine for peers, token buckets, counters.
 
 pub mod counts;
 pub mod limiter;

@@ -18,11 +18,11 @@ use crate::{
     wire::{bubble, encapsulation::Encapsulation, trailer::Trailer},
 };
 
-/// How long a bubble that could not be relied upon yet counts.
+/// The time for which a bubble counts that could not be relied upon yet.
 const PROOF_LIFETIME: Duration = Duration::from_secs(8);
 
 impl Exchange {
-    /// Takes a bubble that came by the own server (C-34).
+    /// Handles a bubble that came through the own server (C-34).
     pub(super) fn receive_indirect(
         &mut self,
         shared: &mut Shared,
@@ -42,13 +42,13 @@ impl Exchange {
         if shared.config.extensions.symmetric {
             self.peers[index].state.nonces.received = trailers.nonce.unwrap_or_default();
         }
-        self.take_peer_random_port(shared, now, index, trailers.random_port);
-        self.take_alternates(shared, index, trailers.alternates);
+        self.record_peer_port(shared, now, index, trailers.random_port);
+        self.record_alternates(shared, index, trailers.alternates);
         let proved = self.peers[index].state.proved.take();
         let is_recent = |at| now.saturating_since(at) < PROOF_LIFETIME;
         match proved {
             Some((port, from, at)) if trailers.nonce.is_some() && is_recent(at) => {
-                // Before the packets: the peer could not tell whose they are.
+                // Before the packets: the peer could not identify them otherwise.
                 self.recognise(shared, now, index, port, from);
                 if !self.is_reached_by_anybody() {
                     self.trust(shared, now, index, port, from);
@@ -59,7 +59,8 @@ impl Exchange {
         Ok(())
     }
 
-    /// Answers a bubble that a relay sent by the own server: a direct bubble to where it is.
+    /// Answers a relay's bubble that came through the own server: with a direct bubble to the
+    /// relay.
     fn answer_relay(
         &mut self,
         shared: &mut Shared,
@@ -131,7 +132,7 @@ impl Exchange {
         let mut targets = self.targets(shared, now, index);
         let embedded = embedded_mapping(&self.peers[index].address);
         if self.random_target(shared, index, embedded).is_some() && targets.len() > 1 {
-            // What went to the endpoint in the address has not helped.
+            // The bubble to the endpoint in the address did not help.
             targets.remove(0);
         }
         for (port, to) in targets {
@@ -143,16 +144,16 @@ impl Exchange {
         }
     }
 
-    /// Whether bubbles come in although their sender may not let this client's packets in: the
-    /// mapping that takes packets in is not the one that packets leave by.
+    /// Whether bubbles arrive although their sender may not accept this client's packets: the
+    /// mapping for incoming packets is not the one for outgoing packets.
     fn is_reached_by_anybody(&self) -> bool {
         self.identity
             .is_some_and(|own| own.nat == Nat::Symmetric && own.upnp)
     }
 
-    /// Whether a peer at `from` sees this client elsewhere than where its address says: behind a
-    /// symmetric NAT, or inside of the one that both are behind. Packets that come before a bubble
-    /// would be nobody's there.
+    /// Whether a peer at `from` sees this client at another endpoint than the one in its address:
+    /// behind a symmetric NAT, or inside of the NAT that both are behind. The peer could not
+    /// attribute packets that come before a bubble.
     fn is_elsewhere_for(
         &self,
         shared: &Shared,
@@ -168,8 +169,8 @@ impl Exchange {
         shared.config.extensions.symmetric && (is_symmetric || is_inside && !is_embedded)
     }
 
-    /// Tells a peer that cannot know this client's mapping where it is, by its nonce, and asks for
-    /// a sign that this arrived.
+    /// Proves this client's mapping to a peer that cannot know it, by the peer's nonce, and asks
+    /// for a sign that this arrived.
     fn recognise(
         &mut self,
         shared: &mut Shared,
@@ -197,7 +198,7 @@ impl Exchange {
         }
     }
 
-    /// Takes a bubble that did not come by the own server.
+    /// Handles a bubble that did not come through the own server.
     pub(super) fn receive_direct(
         &mut self,
         shared: &mut Shared,
@@ -220,7 +221,7 @@ impl Exchange {
             Some(index) if is_mapped => index,
             _ => {
                 let proved = self.prove(shared, now, from, source, trailers.nonce);
-                proved.inspect_err(|_| self.doubt_mapping(shared, now, to, from, source))?
+                proved.inspect_err(|_| self.recheck_peer(shared, now, to, from, source))?
             }
         };
         shared.statistics.bubbles[Bubble::ReceivedDirect] += 1;
@@ -254,8 +255,8 @@ impl Exchange {
         Ok(())
     }
 
-    /// The peer that a packet comes from, if it comes from where the peer's address says, where the
-    /// link knows the peer (C-40), or brings back a nonce.
+    /// Returns the sender of a packet, if the packet comes from the endpoint in the sender's
+    /// address or on the link (C-40), or brings back a nonce.
     pub(super) fn prove(
         &mut self,
         shared: &mut Shared,

@@ -15,7 +15,7 @@ use crate::{
 
 impl Exchange {
     /// Sends the bubbles of one burst that the rates allow (L-12): direct ones and an indirect one,
-    /// or what has to come before that. Whether there were any.
+    /// or an echo test that has to come before that. Returns whether any were sent.
     pub(super) fn send_burst(
         &mut self,
         shared: &mut Shared,
@@ -32,7 +32,7 @@ impl Exchange {
         is_direct || is_indirect
     }
 
-    /// Remembers a burst, whatever it was made of (P-09).
+    /// Records a burst of any kind (P-09).
     pub(super) fn count_burst(&mut self, now: Instant, index: PeerIndex) {
         let peer = &mut self.peers[index];
         peer.state.awaits = true;
@@ -40,7 +40,7 @@ impl Exchange {
         peer.pending_mut().history.sent(now);
     }
 
-    /// Sends direct bubbles to where the peer is or may be.
+    /// Sends direct bubbles to all endpoints at which the peer is or may be.
     pub(super) fn send_directs(
         &mut self,
         shared: &mut Shared,
@@ -65,8 +65,8 @@ impl Exchange {
         !sent.is_empty()
     }
 
-    /// Where direct bubbles to a peer go, and from which ports: to where it is while it is trusted,
-    /// else to the endpoint in its address, and wherever else its bubbles said.
+    /// Returns the source ports and destinations of direct bubbles to a peer: its endpoint while it
+    /// is usable, else the endpoint in its address and those that its bubbles announced.
     pub(super) fn targets(
         &self,
         shared: &Shared,
@@ -85,8 +85,8 @@ impl Exchange {
         targets
     }
 
-    /// Whether something may be sent to an endpoint that a peer may be at: as to any, to a neighbor
-    /// that made itself known, or to a peer behind the same NAT.
+    /// Whether a datagram for a peer may be sent to an endpoint: a global one, that of a neighbor
+    /// that made itself known, or that of a peer behind the same NAT.
     pub(super) fn may_reach_peer(&self, shared: &Shared, index: PeerIndex, to: Endpoint) -> bool {
         let state = &self.peers[index].state;
         self.may_reach(shared, to)
@@ -115,7 +115,7 @@ impl Exchange {
         self.send_direct_payload(shared, port, to, payload);
     }
 
-    /// Sends a direct bubble that is made already.
+    /// Sends the payload of a direct bubble.
     pub(super) fn send_direct_payload(
         &self,
         shared: &mut Shared,
@@ -127,8 +127,8 @@ impl Exchange {
         shared.statistics.bubbles[Bubble::SentDirect] += 1;
     }
 
-    /// Sends an indirect bubble to the peer's server (L-06), with a nonce, and with what
-    /// helps the peer to find this client.
+    /// Sends an indirect bubble to the peer's server (L-06), with a nonce, and with the port
+    /// and the endpoints at which the peer finds this client.
     pub(super) fn send_indirect(
         &mut self,
         shared: &mut Shared,

@@ -44,7 +44,7 @@ const TIMING: Timing = Timing {
     refresh_after: Duration::from_secs(25),
     grace: Duration::ZERO,
 };
-/// Packets from peers that are not proved yet may take this part of the room for waiting packets.
+/// Divisor of the room for waiting packets that yields the share of packets from unproved peers.
 const HELD_SHARE: usize = 4;
 
 /// The half of the client that talks with peers.
@@ -57,7 +57,7 @@ pub struct Exchange {
     departed: Departed,
     /// Packets of the host that wait for an answer.
     queues: Budget,
-    /// Packets for the host that wait for the proof of where they come from (C-41).
+    /// Packets for the host that wait for the proof of their source (C-41).
     held: Budget,
     limits: Limits,
     relays: Relays,
@@ -75,7 +75,7 @@ pub enum Forward {
 }
 
 impl Exchange {
-    /// Without address and peers.
+    /// Creates an exchange without address and peers.
     pub fn new(config: &Config, random: &mut impl Rng) -> Self {
         let keyed = Keyed::new(random);
         let held = config.queue_total_bytes / HELD_SHARE;
@@ -98,7 +98,7 @@ impl Exchange {
         }
     }
 
-    /// The client has another address, or none; peers are forgotten if it is another (C-45).
+    /// Sets the client's identity; forgets all peers if the address is another (C-45).
     pub fn set_identity(&mut self, shared: &mut Shared, now: Instant, identity: Option<Identity>) {
         let address = identity.map_or([0; 16], |identity| identity.address.octets());
         self.identity = identity;
@@ -112,8 +112,8 @@ impl Exchange {
         self.restart_discovery(shared, now);
     }
 
-    /// [`Shared::network`] has changed: nothing is sent to what is this host's own now (L-02), or to
-    /// a link that is gone.
+    /// Handles a change of [`Shared::network`]: forgets peers at endpoints that are this host's own
+    /// now (L-02), or on a link that is gone.
     pub fn network_changed(&mut self, shared: &mut Shared) {
         self.remove_if(shared, |exchange, shared, mapped| {
             !exchange.may_reach(shared, mapped) && !is_on_link(shared, mapped)
@@ -140,7 +140,7 @@ impl Exchange {
         self.random_port_failed(port);
     }
 
-    /// Does what is due.
+    /// Does everything that is due.
     pub fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) {
         self.handle_discovery_timeout(shared, now);
         while let Some(index) = self.peers.take_due(now) {
@@ -155,7 +155,7 @@ impl Exchange {
         [peers, self.discovery.next].into_iter().flatten().min()
     }
 
-    /// All peers, in no particular order.
+    /// Returns all peers, in no particular order.
     pub fn peers(&self) -> impl Iterator<Item = PeerInfo> {
         self.peers.iter().map(|(_, peer)| PeerInfo {
             address: peer.address.into(),
@@ -168,7 +168,7 @@ impl Exchange {
         })
     }
 
-    /// Adds what is there now to what was counted.
+    /// Sets the current numbers of peers and waiting packets.
     pub fn measure(&self, statistics: &mut Statistics) {
         statistics.trusted_peers = self.peers.trusted();
         statistics.untrusted_peers = self.peers.untrusted();
@@ -176,7 +176,7 @@ impl Exchange {
         statistics.queue_octets = self.queues.octets() + self.held.octets();
     }
 
-    /// Whether something may be sent to an endpoint that was taken from a packet: global unicast,
+    /// Whether a datagram may be sent to an endpoint that was taken from a packet: global unicast,
     /// and neither this host's nor the client's own mapping (L-02, L-05).
     fn may_reach(&self, shared: &Shared, endpoint: Endpoint) -> bool {
         let is_own = self

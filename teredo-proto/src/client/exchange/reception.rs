@@ -14,9 +14,9 @@ use crate::{
 };
 
 impl Exchange {
-    /// Takes a datagram that came to the service port or one of the ports that this half opened,
-    /// and is no advertisement at the service port. The length of the inner packet if the host is
-    /// to have it now.
+    /// Handles a datagram that arrived at the service port or one of the ports that this half
+    /// opened, and is not an advertisement at the service port. Returns the length of the inner
+    /// packet if the host is to have it now.
     pub fn handle_datagram(
         &mut self,
         shared: &mut Shared,
@@ -32,14 +32,18 @@ impl Exchange {
         let header = Header::parse(parts.packet).map_err(|_| DropReason::Malformed)?;
         if to != shared.config.port {
             if router::is_advertisement(header, parts.packet) {
-                return self.take_echo(shared, now, to, from, parts).map(|()| None);
+                return self
+                    .handle_echo(shared, now, to, from, parts)
+                    .map(|()| None);
             }
             self.check_port(shared, to, &header.source())?;
         }
         if header.destination() != self.own {
             return Err(DropReason::Destination);
         }
-        if !parts.trailers.is_empty() && trailer::parse(parts.trailers).any(|one| one.is_err()) {
+        if !parts.trailers.is_empty()
+            && trailer::parse(parts.trailers).any(|trailer| trailer.is_err())
+        {
             return Err(DropReason::Trailer);
         }
         let is_from_server = from == server;
@@ -67,8 +71,8 @@ impl Exchange {
         Ok(is_now.then_some(length))
     }
 
-    /// The rules for packets in their order. Whether the host is to have it now; `false` if it was
-    /// taken otherwise.
+    /// Applies the rules for packets in their order. Returns whether the host is to have the packet
+    /// now; `false` if it was consumed or held.
     #[expect(clippy::too_many_arguments, reason = "all that is known of a datagram")]
     fn accept(
         &mut self,
@@ -83,10 +87,10 @@ impl Exchange {
         let source = header.source();
         let found = self.peers.find(&source);
         if let Some(index) = found {
-            // Rules 1 and 2, and the server's way of giving an answer (C-36 to C-38).
+            // Rules 1 and 2, and answers that the server forwards (C-36 to C-38).
             let relay = origin.unwrap_or(from);
             if header.next_header() == ICMPV6
-                && self.take_answer(shared, now, index, relay, packet)?
+                && self.handle_answer(shared, now, index, relay, packet)?
             {
                 return Ok(false);
             }
@@ -107,8 +111,8 @@ impl Exchange {
         Ok(false)
     }
 
-    /// Rule 6 (C-41): a packet of a native host is held, and the host tested, if the host was sent
-    /// something, or the packet comes from a relay that is known.
+    /// Holds a packet of a native host, and tests the host, if the host was sent something, or the
+    /// packet comes from a known relay: rule 6 (C-41).
     fn hold(
         &mut self,
         shared: &mut Shared,
@@ -156,8 +160,8 @@ impl Exchange {
     }
 }
 
-/// The length of a packet that the host may have: from a global unicast address (C-18), without a
-/// routing header that leads it elsewhere (L-11).
+/// Returns the length of a packet that the host may have: from a global unicast address (C-18),
+/// without a routing header that leads it elsewhere (L-11).
 fn deliver(header: Header<'_>, packet: &[u8]) -> Result<usize, DropReason> {
     if !is_global_unicast(&header.source()) {
         return Err(DropReason::Source);

@@ -23,7 +23,7 @@ use crate::{
 const MULTICAST: u8 = 0xff;
 
 impl Exchange {
-    /// Takes a packet of the host.
+    /// Handles a packet of the host.
     pub fn handle_ipv6(
         &mut self,
         shared: &mut Shared,
@@ -85,7 +85,7 @@ impl Exchange {
             && self.may_be_peer(shared, address)
     }
 
-    /// Creates the entry of a new peer of the host's choice (C-51).
+    /// Creates the entry of a new peer that the host sends to (C-51).
     fn create_peer(
         &mut self,
         shared: &mut Shared,

@@ -12,7 +12,8 @@ use crate::{
 };
 
 impl Exchange {
-    /// Adds a peer of which nothing is known but its address (P-02). There is room.
+    /// Inserts a peer of which only the address is known (P-02). Call
+    /// [`crate::shared::peers::Peers::make_room`] before.
     pub(super) fn insert(&mut self, shared: &Shared, address: [u8; 16]) -> PeerIndex {
         let index = self.peers.insert(address, embedded_mapping(&address));
         self.peers[index].state.port = shared.config.port;
@@ -56,7 +57,7 @@ impl Exchange {
         let was_usable = self.peers.is_usable(now, index);
         let peer = &mut self.peers[index];
         if was_usable && peer.mapped != mapped && peer.state.is_at_local(peer.mapped) {
-            // The way over the link is the better one as long as it works (C-63).
+            // The link is the better path as long as it works (C-63).
             return;
         }
         peer.last_received = now;
@@ -94,7 +95,7 @@ impl Exchange {
             // the first bubble decides.
             self.close_random_port(shared, index);
         } else {
-            // An answer at the port itself: what it will be outside does not matter any more.
+            // An answer at the port itself: its prediction does not matter any more.
             self.peers[index].state.echo = None;
         }
         self.limits.answered(mapped);

@@ -27,7 +27,7 @@ const SHORTEST: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(120);
 /// The interval that is tried first.
 const FIRST_CANDIDATE: Duration = Duration::from_secs(60);
-/// How long a bubble may take through the server to the secondary port.
+/// The time that a bubble may take through the server to the secondary port.
 const BUBBLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bubbles until the mapping of the secondary port is taken for lost.
 const BUBBLES: u8 = 4;
@@ -85,7 +85,7 @@ enum Step {
     Bubble(u8, Instant),
 }
 
-/// Whether a measurement goes on.
+/// The progress of a measurement.
 enum Progress {
     Continues,
     /// It found [`Measurement::refresh`].

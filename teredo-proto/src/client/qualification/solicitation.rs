@@ -1,4 +1,5 @@
-//! Solicitations, and whether an advertisement answers one (RFC 4380 sections 5.2.1 and 5.2.2).
+//! Solicitations, and the check that an advertisement answers one (RFC 4380 sections 5.2.1 and
+//! 5.2.2).
 
 use rand::{Rng, RngExt as _};
 use teredo_common::{
@@ -18,7 +19,7 @@ use crate::{
     },
 };
 
-/// Where solicitations come from, but for the cone flag.
+/// The source address of solicitations, but for the cone flag.
 const LINK_LOCAL: [u8; 16] = [
     0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
 ];
@@ -38,7 +39,7 @@ pub struct Solicitation {
     nonce: [u8; NONCE_LENGTH],
 }
 
-/// What an advertisement says that answers a solicitation.
+/// The contents of an advertisement that answers a solicitation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Advertised {
     /// The client's endpoint as the server sees it.
@@ -52,8 +53,8 @@ pub struct Advertised {
 }
 
 impl Solicitation {
-    /// A solicitation to one of the server's addresses, with or without the cone flag (C-10), and
-    /// its UDP payload. Its nonce is new.
+    /// Creates a solicitation to one of the server's addresses, with or without the cone flag
+    /// (C-10), and its UDP payload. Its nonce is new.
     pub fn new(
         config: &Config,
         random: &mut impl Rng,
@@ -71,19 +72,25 @@ impl Solicitation {
         (solicitation, solicitation.payload(config))
     }
 
-    /// Where it goes.
+    /// Returns the destination.
     pub const fn destination(&self) -> Endpoint {
         self.server.endpoint(self.asked)
     }
 
-    /// The authentication header, with identification and value if the client has credentials
-    /// and the packet.
+    /// Returns the UDP payload: the authentication header, with identification and value if the
+    /// client has credentials, and the packet.
     fn payload(&self, config: &Config) -> Vec<u8> {
         const CONFIRMATION: u8 = 0;
         let packet = router::solicitation(&self.source);
-        let (client, length) = config.credentials.as_ref().map_or((&[][..], 0), |one| {
-            (&one.id[..], one.key.algorithm().value_length())
-        });
+        let (client, length) = config
+            .credentials
+            .as_ref()
+            .map_or((&[][..], 0), |credentials| {
+                (
+                    &credentials.id[..],
+                    credentials.key.algorithm().value_length(),
+                )
+            });
         let mut payload = Vec::new();
         let value = write_authentication(client, length, self.nonce, CONFIRMATION, &mut payload);
         if let Some(credentials) = &config.credentials {
@@ -94,11 +101,12 @@ impl Solicitation {
         payload
     }
 
-    /// What an advertisement says that came from `from`, if it answers this solicitation.
+    /// Returns the contents of an advertisement that came from `from`, if it answers this
+    /// solicitation.
     ///
     /// # Errors
     ///
-    /// With the reason why it is to be dropped.
+    /// The reason why the advertisement has to be dropped.
     pub fn verify(
         &self,
         config: &Config,
@@ -194,7 +202,7 @@ fn link_local(is_random: bool, random: &mut impl Rng, cone: bool) -> [u8; 16] {
     address
 }
 
-/// What the authentication value covers after nonce and confirmation.
+/// Returns the octets that the authentication value covers after nonce and confirmation.
 fn covered(parts: &Encapsulation<'_>) -> Vec<u8> {
     let origin = parts.origin.map(Endpoint::origin_indication);
     [

@@ -27,7 +27,7 @@ impl Qualification {
         }
     }
 
-    /// Gives the address back, and does nothing until the next start.
+    /// Withdraws the address, and does nothing until the next start.
     pub fn stop(&mut self, shared: &mut Shared) {
         self.withdraw(shared);
         self.phase = Phase::Stopped;
@@ -237,7 +237,7 @@ impl Qualification {
         self.begin(shared, now);
     }
 
-    /// Gives the address back, and waits: for another network if that is the reason, or else for
+    /// Withdraws the address, and waits: for another network if that is the reason, or else for
     /// twice as long as the last time.
     fn go_offline(&mut self, shared: &mut Shared, now: Instant, reason: Offline) {
         self.withdraw(shared);
@@ -291,7 +291,7 @@ impl Qualification {
         self.phase = Phase::Idle(now + self.interval.draw(shared));
     }
 
-    /// Takes the client's address away, if it has one.
+    /// Withdraws the client's address, if it has one.
     fn withdraw(&mut self, shared: &mut Shared) {
         self.interval.reset(shared);
         if self.identity.take().is_some() {

@@ -93,7 +93,7 @@ fn s30_the_common_entry() {
     }
     let all_routers = address("ff02::2");
     let served = [
-        // Connectivity tests and what nobody knows.
+        // Connectivity tests and unknown packets.
         echo(&stranger),
         packet(&stranger, &host, 1),
         bubble(&stranger, &host),

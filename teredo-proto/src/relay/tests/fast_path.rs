@@ -1,4 +1,4 @@
-//! What the protocol and the fast path's map tell each other.
+//! The exchange between the protocol and the fast path's map.
 
 use std::time::Duration;
 

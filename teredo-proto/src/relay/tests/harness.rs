@@ -19,7 +19,7 @@ use crate::{
 pub const RELAY: &str = "5.6.7.8:3545";
 /// The server in the clients' addresses.
 pub const SERVER: &str = "1.2.3.4:3544";
-/// Where the client is, if nothing else is said.
+/// The client's endpoint by default.
 pub const CLIENT: &str = "9.0.0.1:4096";
 /// The native host.
 pub const HOST: &str = "2000::b";
@@ -37,7 +37,7 @@ pub fn teredo(mapped: &str) -> [u8; 16] {
     teredo_of(mapped, SERVER, 0)
 }
 
-/// The relay and what is around it.
+/// The relay and its surroundings.
 pub struct World {
     pub relay: Relay,
     pub now: Instant,
@@ -83,7 +83,7 @@ impl World {
         is_sent
     }
 
-    /// A datagram arrives; gives what the kernel would get.
+    /// A datagram arrives. Returns the packet for the kernel.
     pub fn client_sends(&mut self, from: &str, payload: &[u8]) -> Option<Vec<u8>> {
         self.client_sends_marked(from, 0, payload)
     }
@@ -121,7 +121,7 @@ impl World {
             .extend(std::iter::from_fn(|| self.relay.poll_event()));
     }
 
-    /// What was sent since the last look, without times.
+    /// Returns and clears the datagrams sent so far, without times.
     pub fn take_sent(&mut self) -> Vec<(Endpoint, Vec<u8>)> {
         let sent = std::mem::take(&mut self.sent);
         sent.into_iter()
@@ -133,7 +133,7 @@ impl World {
         std::mem::take(&mut self.events)
     }
 
-    /// The bubbles among what was sent: when and where to.
+    /// Returns the times and destinations of the bubbles sent.
     pub fn bubbles(&self) -> Vec<(Instant, Endpoint)> {
         let bubbles = self
             .sent
@@ -165,7 +165,7 @@ impl World {
         self.statistics().unreachable[outcome]
     }
 
-    /// Makes the client at `mapped` a trusted peer, and forgets what it took.
+    /// Makes the client at `mapped` a trusted peer, and clears the datagrams of that.
     pub fn trust(&mut self, mapped: &str) -> [u8; 16] {
         let client = teredo(mapped);
         self.native_sends(&packet(&address(HOST), &client, 0));

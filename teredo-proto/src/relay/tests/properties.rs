@@ -35,7 +35,7 @@ enum Step {
     Native {
         client: usize,
     },
-    /// A client sends, from where its address says or not, to the host or not.
+    /// A client sends, from the endpoint in its address or not, to the host or not.
     Data {
         client: usize,
         elsewhere: bool,
@@ -102,7 +102,7 @@ const DESTINATIONS: [&str; 6] = [
     "2002:506:708::1",
 ];
 
-/// What an observer of the relay's wire knows.
+/// The knowledge of an observer of the relay's wire.
 #[derive(Default)]
 struct Observer {
     max_peers: usize,
@@ -143,13 +143,13 @@ impl Observer {
         }
     }
 
-    /// Looks at what was sent since the last time.
+    /// Checks everything that was sent since the last time.
     fn look(
         &mut self,
         world: &World,
         elsewhere: &HashMap<[u8; 16], String>,
     ) -> Result<(), TestCaseError> {
-        // A peer that has to make room takes the memory of its bubbles along.
+        // The memory of an evicted peer's bubbles goes with it.
         let check = match self.max_peers {
             MANY_PEERS => check_limits,
             _ => |_: &[Instant], _| Ok(()),

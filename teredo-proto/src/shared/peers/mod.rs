@@ -2,9 +2,9 @@
 //! section 5.2) with their deadlines, the bubbles sent to them, the packets that wait for them, and
 //! the rules by which they gain trust, are asked for a sign of life, and are forgotten.
 //!
-//! The engine decides; the machine acts. [`Peers`] says which [`Chore`] or which [`Step`] of a
-//! procedure is due, and the machine sends the bubbles, drops the packets and reports the events.
-//! [`Timing`] and [`RoleState`] hold all that differs between relay and client.
+//! The engine decides; the machine acts. [`Peers`] returns the [`Chore`] or the [`Step`] of a
+//! procedure that is due, and the machine sends the bubbles, drops the packets and reports the
+//! events. [`Timing`] and [`RoleState`] hold all that differs between relay and client.
 //!
 //! ```text
 //!                      trust                         silence >= lifetime + grace
@@ -21,6 +21,9 @@ mod queue;
 mod table;
 mod timers;
 mod trust;
+
+#[cfg(test)]
+mod tests;
 
 pub use history::{GAP, Histories, History};
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::{
     table::{List, NONE},
 };
 
-/// What is known about one IPv6 address. `State` is the part that only one role needs.
+/// The entry of one IPv6 address. `State` is the part that only one role needs.
 #[derive(Debug)]
 pub struct Peer<State = ()> {
     /// The address, network byte order.

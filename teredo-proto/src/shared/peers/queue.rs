@@ -1,5 +1,5 @@
 //! Packets that wait for a bubble's answer: first in, first out, bounded for each peer, for each
-//! source and in total (requirements P-07, L-12).
+//! source and in total (P-07, L-12).
 
 use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
@@ -19,7 +19,7 @@ pub struct Bounds {
     pub octets_per_source: usize,
 }
 
-/// The bound that a packet met.
+/// The bound that a packet would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
     /// The peer's queue.
@@ -100,7 +100,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Takes the oldest packet.
+    /// Removes and returns the oldest packet.
     pub fn pop(&mut self, queue: &mut Queue) -> Option<Box<[u8]>> {
         let packet = queue.0.pop_front()?;
         let cost = packet.len() + OVERHEAD;
@@ -115,7 +115,7 @@ impl Budget {
         Some(packet)
     }
 
-    /// Takes all packets out, oldest first, as the iterator advances.
+    /// Removes all packets, oldest first, as the iterator advances.
     pub fn drain(&mut self, mut queue: Queue) -> impl Iterator<Item = Box<[u8]>> {
         std::iter::from_fn(move || self.pop(&mut queue))
     }

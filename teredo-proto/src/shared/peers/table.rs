@@ -1,6 +1,6 @@
 //! The list of recent peers (RFC 4380 section 5.2): bounded, with the least recently used going
 //! first, and with a quota for peers that are not trusted, so that a scan cannot push out those
-//! that are (requirements P-01, P-06).
+//! that are (P-01, P-06).
 
 use std::{
     collections::HashMap,
@@ -76,7 +76,7 @@ impl<State> IndexMut<PeerIndex> for Peers<State> {
 }
 
 impl<State: RoleState> Peers<State> {
-    /// At most `max` peers, at least two; an eighth of them may be untrusted.
+    /// Creates a table for at most `max` peers, at least two; an eighth of them may be untrusted.
     pub(crate) fn new(max: usize, timing: Timing, keyed: Keyed) -> Self {
         let max = max.clamp(2, NONE as usize - 1);
         let max_untrusted = (max / 8).max(1);
@@ -127,7 +127,7 @@ impl<State: RoleState> Peers<State> {
             .map(|(index, peer)| (PeerIndex(index as u32), peer))
     }
 
-    /// Adds an untrusted peer that is not there yet. Call [`Peers::make_room`] first.
+    /// Inserts an untrusted peer that is not in the table. Call [`Peers::make_room`] first.
     pub fn insert(&mut self, address: [u8; 16], mapped: Endpoint) -> PeerIndex {
         debug_assert!(!self.indices.contains_key(&address) && !self.is_untrusted_full());
         let peer = Peer::new(address, mapped);
@@ -146,13 +146,13 @@ impl<State: RoleState> Peers<State> {
         PeerIndex(index)
     }
 
-    /// The least recently used untrusted peer, if another one needs its place.
+    /// Returns the least recently used untrusted peer, if another one needs its place.
     pub fn make_room(&self) -> Option<PeerIndex> {
         (self.is_untrusted_full() && self.untrusted.last != NONE)
             .then_some(PeerIndex(self.untrusted.last))
     }
 
-    /// The least recently used trusted peer, if another one needs its place.
+    /// Returns the least recently used trusted peer, if another one needs its place.
     pub fn make_trusted_room(&self) -> Option<PeerIndex> {
         (self.is_trusted_full() && self.trusted.last != NONE)
             .then_some(PeerIndex(self.trusted.last))
@@ -190,7 +190,7 @@ impl<State: RoleState> Peers<State> {
         self[index].pending.take()
     }
 
-    /// Makes sure that [`Peers::take_due`] gives the peer at `deadline` or before.
+    /// Makes sure that [`Peers::take_due`] returns the peer at `deadline` or before.
     pub fn arm(&mut self, index: PeerIndex, deadline: Instant) {
         let peer = &mut self.slots[index.0 as usize];
         if deadline >= peer.timer {
@@ -205,13 +205,13 @@ impl<State: RoleState> Peers<State> {
         });
     }
 
-    /// The earliest deadline, and whose it is, or was.
+    /// Returns the earliest deadline, and the peer that has or had it.
     pub fn deadline(&self) -> Option<(Instant, PeerIndex)> {
         let (deadline, number) = self.timers.first()?;
         Some((deadline, PeerIndex(number)))
     }
 
-    /// A peer whose deadline has come; it has none any more.
+    /// Clears a deadline that has come, and returns its peer.
     pub fn take_due(&mut self, now: Instant) -> Option<PeerIndex> {
         while let Some((deadline, number)) = self.timers.pop_due(now) {
             let peer = self.slots.get_mut(number as usize);

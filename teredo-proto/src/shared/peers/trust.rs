@@ -88,8 +88,8 @@ impl<State: RoleState> Peers<State> {
     }
 
     /// Decides what is due for a peer whose deadline has come, and sets the next deadline if
-    /// nothing is. `needs_refresh` tells whether a peer that is not sent to is to be asked for a
-    /// sign of life all the same.
+    /// nothing is. `needs_refresh` is called for a silent peer that is not sent to, and returns
+    /// whether to ask it for a sign of life all the same.
     pub fn next_chore(
         &mut self,
         now: Instant,

@@ -1,5 +1,5 @@
-//! Support for peers behind the same NAT (RFC 6081 section 5.6): bubbles tell where else the client
-//! may be reached.
+//! Support for peers behind the same NAT (RFC 6081 section 5.6): bubbles carry the other endpoints
+//! at which the client may be reached.
 
 use teredo_common::{
     address::{Endpoint, embedded_mapping},
@@ -13,12 +13,12 @@ use crate::{
     wire::trailer::{AlternateAddresses, write_alternate_addresses},
 };
 
-/// Alternate addresses of one peer that are tried.
+/// Maximum number of alternate addresses that are tried for one peer.
 const MAX: usize = 4;
 
 impl Exchange {
-    /// Appends where else this client may be reached: at its own endpoint first, then at that of a
-    /// port mapping inside of nested NATs.
+    /// Appends the other endpoints of this client: its own first, then that of a port mapping
+    /// inside of nested NATs.
     pub(in super::super) fn write_alternates(
         &self,
         shared: &Shared,
@@ -38,8 +38,8 @@ impl Exchange {
         write_alternate_addresses(&endpoints, payload);
     }
 
-    /// Remembers where else a peer behind the same NAT may be.
-    pub(in super::super) fn take_alternates(
+    /// Records the other endpoints of a peer behind the same NAT.
+    pub(in super::super) fn record_alternates(
         &mut self,
         shared: &Shared,
         index: PeerIndex,
@@ -54,7 +54,7 @@ impl Exchange {
     }
 
     /// Whether a peer may be reached at an endpoint that is not global: only one that is behind the
-    /// same NAT, so that nobody else steers bubbles into private networks.
+    /// same NAT, so that no other sender steers bubbles into private networks.
     pub(in super::super) fn may_be_alternate(
         &self,
         shared: &Shared,

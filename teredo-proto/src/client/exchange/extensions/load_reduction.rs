@@ -1,4 +1,4 @@
-//! Server load reduction (RFC 6081 section 5.7): a peer that was silent is asked directly first.
+//! Server load reduction (RFC 6081 section 5.7): a silent peer is asked directly first.
 
 use teredo_common::time::Instant;
 
@@ -12,8 +12,8 @@ use crate::{
 const MAX_SOLICITATIONS: u8 = 2;
 
 impl Exchange {
-    /// Asks a peer that was trusted for a sign of life, at where it was. False if the peer
-    /// has to be asked by its server.
+    /// Asks a peer that was trusted for a sign of life at its last endpoint. Returns `false`
+    /// if the peer has to be asked through its server.
     pub(in super::super) fn solicit(
         &mut self,
         shared: &mut Shared,
@@ -63,7 +63,8 @@ impl Exchange {
         }
     }
 
-    /// Sends a direct bubble with a trailer of neighbor discovery.
+    /// Sends a direct bubble with a neighbor discovery trailer. Returns whether the limits allowed
+    /// it.
     pub(super) fn send_signed(
         &mut self,
         shared: &mut Shared,

@@ -8,7 +8,7 @@ use crate::{
     wire::{bubble as bubbles, encapsulation},
 };
 
-/// A client behind the same NAT, and where it is on the link.
+/// A client behind the same NAT, and its endpoint on the link.
 const NEIGHBOR: &str = "9.0.0.1:4097";
 const NEIGHBOR_INSIDE: &str = "192.168.1.3:40001";
 
@@ -150,7 +150,11 @@ fn c63_without_an_answer_on_the_link_the_usual_way_is_tried() {
     world.take_sent();
     world.host_sends(&packet(&own(), &neighbor(), 1)).unwrap();
     world.pass_seconds(3);
-    let destinations: Vec<_> = world.take_sent().iter().map(|one| one.to).collect();
+    let destinations: Vec<_> = world
+        .take_sent()
+        .iter()
+        .map(|datagram| datagram.to)
+        .collect();
     assert!(destinations.contains(&endpoint(NEIGHBOR)));
     assert!(destinations.contains(&endpoint(SERVER)));
     world
@@ -314,7 +318,11 @@ fn c40_and_c62_a_link_that_is_gone_proves_nothing() {
         Err(DropReason::Mapping)
     );
     let _ = world.host_sends(&packet(&own(), &neighbor(), 1));
-    let to: Vec<_> = world.take_sent().iter().map(|one| one.to).collect();
+    let to: Vec<_> = world
+        .take_sent()
+        .iter()
+        .map(|datagram| datagram.to)
+        .collect();
     assert!(!to.contains(&endpoint(NEIGHBOR_INSIDE)), "{to:?}");
 }
 

@@ -59,7 +59,7 @@ pub fn bubble(source: &[u8; 16], destination: &[u8; 16], trailers: &[u8]) -> Vec
     [&bubble::build(source, destination)[..], trailers].concat()
 }
 
-/// What a server puts in front of what it forwards.
+/// Returns a payload as a server forwards it, after an origin indication.
 pub fn with_origin(origin: &str, payload: &[u8]) -> Vec<u8> {
     [&endpoint(origin).origin_indication()[..], payload].concat()
 }
@@ -85,7 +85,7 @@ pub struct Sent {
     pub payload: Vec<u8>,
 }
 
-/// The exchange of one client and what is around it.
+/// The exchange of one client and its surroundings.
 pub struct World {
     pub shared: Shared,
     pub exchange: Exchange,
@@ -254,17 +254,17 @@ impl World {
                 }
                 Transmit::Ipv6(packet) => self.delivered.push(packet),
                 Transmit::OpenPort(port) => self.ports.push(port),
-                Transmit::ClosePort(port) => self.ports.retain(|&one| one != port),
+                Transmit::ClosePort(port) => self.ports.retain(|&open| open != port),
             }
         }
     }
 
-    /// What was sent since the last look.
+    /// Returns and clears the datagrams sent so far.
     pub fn take_sent(&mut self) -> Vec<Sent> {
         std::mem::take(&mut self.sent)
     }
 
-    /// What was sent since the last look: where to, and what.
+    /// Returns and clears the destinations and payloads of the datagrams sent so far.
     pub fn take_payloads(&mut self) -> Vec<(Endpoint, Vec<u8>)> {
         let sent = self.take_sent().into_iter();
         sent.map(|sent| (sent.to, sent.payload)).collect()
@@ -274,7 +274,7 @@ impl World {
         std::mem::take(&mut self.delivered)
     }
 
-    /// What is known about a peer.
+    /// Returns the state of a peer.
     pub fn peer(&self, address: &[u8; 16]) -> Option<PeerInfo> {
         let mut peers = self.exchange.peers();
         peers.find(|peer| peer.address.octets() == *address)
@@ -302,7 +302,7 @@ impl World {
         self.statistics().unreachable[outcome]
     }
 
-    /// Makes the native host a trusted peer, and forgets what it took.
+    /// Makes the native host a trusted peer, and clears the datagrams of that.
     pub fn trust_host(&mut self) -> [u8; 16] {
         let host = address(HOST);
         self.host_sends(&packet(&own(), &host, 0)).unwrap();
@@ -313,7 +313,7 @@ impl World {
         host
     }
 
-    /// Makes the peer a trusted one, and forgets what it took.
+    /// Makes the peer a trusted one, and clears the datagrams of that.
     pub fn trust_peer(&mut self) -> [u8; 16] {
         let peer = peer();
         assert_eq!(self.arrives(PEER, &bubble(&peer, &own(), &[])), Ok(None));
@@ -323,7 +323,7 @@ impl World {
     }
 }
 
-/// What the trailers of a bubble say.
+/// Returns the contents of a bubble's trailers.
 pub fn trailers(payload: &[u8]) -> Trailers<'_> {
     let parts = encapsulation::parse(payload).unwrap();
     Trailers::parse(parts.trailers).unwrap()

@@ -35,7 +35,11 @@ fn x60_the_third_time_by_the_server() {
     world.pass_seconds(40);
     world.host_sends(&packet(&own(), &peer, 1)).unwrap();
     world.pass_seconds(10);
-    let to: Vec<_> = world.take_sent().iter().map(|one| one.to).collect();
+    let to: Vec<_> = world
+        .take_sent()
+        .iter()
+        .map(|datagram| datagram.to)
+        .collect();
     let (direct, server) = (endpoint(PEER), endpoint(PEER_SERVER));
     assert_eq!(to, [direct, direct, direct, server, direct, server]);
     assert_eq!(world.delivered.len(), 1, "and the host is told in time");

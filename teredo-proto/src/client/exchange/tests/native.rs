@@ -1,4 +1,4 @@
-//! Native hosts: the connectivity test, and what is held for it.
+//! Native hosts: the connectivity test, and the packets held for it.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn c51_case_2_a_native_host_is_tested_and_the_queue_follows_the_answer_at_once()
     assert_eq!(world.arrives(RELAY, &reply_to(&test.1)), Ok(None));
     let expected: Vec<_> = packets
         .iter()
-        .map(|one| (endpoint(RELAY), one.clone()))
+        .map(|test| (endpoint(RELAY), test.clone()))
         .collect();
     assert_eq!(world.take_payloads(), expected);
     assert!(world.trusts(&host));
@@ -46,7 +46,7 @@ fn c51_case_2_four_tests_and_then_an_error() {
     world.host_sends(&packet(&own(), &host, 1)).unwrap();
     world.host_sends(&newest).unwrap();
     world.pass_seconds(10);
-    let times: Vec<_> = world.take_sent().iter().map(|one| one.at).collect();
+    let times: Vec<_> = world.take_sent().iter().map(|mapping| mapping.at).collect();
     assert_eq!(times.len(), 4);
     for pair in times.windows(2) {
         let gap = pair[1].saturating_since(pair[0]);
@@ -79,8 +79,8 @@ fn c55_every_test_has_a_new_nonce_and_any_of_the_last_four_is_accepted() {
         let tests = world.take_payloads();
         let data: Vec<_> = tests.iter().map(|(_, test)| &test[48..]).collect();
         assert_eq!(data.len(), 4);
-        assert!(data.iter().all(|one| one.len() == 16));
-        assert!((1..4).all(|one| !data[..one].contains(&data[one])));
+        assert!(data.iter().all(|data| data.len() == 16));
+        assert!((1..4).all(|newer| !data[..newer].contains(&data[newer])));
         assert_eq!(
             world.arrives(RELAY, &reply_to(&tests[answered].1)),
             Ok(None)
@@ -214,7 +214,7 @@ fn c33_the_server_may_be_the_relay_and_origins_are_no_identity() {
     assert_eq!(world.take_payloads(), [(endpoint(SERVER), first)]);
     let data = packet(&host, &own(), 2);
     assert_eq!(world.arrives(SERVER, &data), Ok(Some(data.len())));
-    // The server passes on what somebody sends to it: where that is does not count.
+    // The server forwards any sender's packets: its endpoint proves nothing.
     let victim = packet(&address("2000::c"), &own(), 2);
     assert_eq!(
         world.arrives(SERVER, &with_origin(RELAY, &victim)),
@@ -317,7 +317,7 @@ fn p08_data_from_elsewhere_does_not_move_a_native_host() {
     );
     world.host_sends(&packet(&own(), &host, 2)).unwrap();
     assert_eq!(world.take_payloads()[0].0, endpoint(RELAY));
-    // It may have moved: the test tells.
+    // It may have moved: the test finds out.
     world.pass_seconds(3);
     assert_eq!(world.arrives("5.6.6.7:777", &data), Ok(None), "held");
     let test = world.take_payloads().remove(0).1;

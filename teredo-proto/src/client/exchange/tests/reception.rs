@@ -232,7 +232,7 @@ fn l12_many_addresses_of_one_victim_do_not_multiply() {
 fn p06_strangers_do_not_push_out_those_whom_the_host_waits_for() {
     let mut world = World::with(|config| config.max_peers = 16);
     let hosts: Vec<_> = (0..2)
-        .map(|one| address(&format!("2000::{one:x}")))
+        .map(|number| address(&format!("2000::{number:x}")))
         .collect();
     for host in &hosts {
         world.host_sends(&packet(&own(), host, 1)).unwrap();

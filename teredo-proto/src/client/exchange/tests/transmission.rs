@@ -1,4 +1,4 @@
-//! Packets of the host: where they go, and what it is told.
+//! Packets of the host: their destinations, and errors to the host.
 
 use std::time::Duration;
 
@@ -190,7 +190,7 @@ fn p05_order_is_kept() {
     let marks: Vec<u8> = world
         .take_sent()
         .iter()
-        .map(|one| one.payload[40])
+        .map(|datagram| datagram.payload[40])
         .collect();
     assert_eq!(marks, [1, 2, 3, 4, 5]);
     assert_eq!(world.statistics().encapsulated.packets, 5);

@@ -29,7 +29,7 @@ pub const SECONDARY: Ipv4Addr = Ipv4Addr::new(1, 2, 3, 5);
 pub const OTHER: Ipv4Addr = Ipv4Addr::new(5, 6, 7, 8);
 /// The service port.
 pub const PORT: u16 = 50000;
-/// Where the client's first mapping is.
+/// The client's first mapping.
 pub const MAPPED: &str = "9.0.0.1:4096";
 /// One way.
 const DELAY: Duration = Duration::from_millis(20);
@@ -88,7 +88,7 @@ pub struct World {
     pub sent: Vec<Sent>,
     pub events: Vec<(Instant, Event)>,
     pub open_ports: BTreeSet<u16>,
-    /// Ports that are taken by somebody else, counted down.
+    /// Ports in use by other programs, counted down.
     pub ports_taken: usize,
     hops: Vec<(Instant, Hop)>,
 }
@@ -150,7 +150,7 @@ impl World {
         }
     }
 
-    /// Does what the client wants to have done.
+    /// Performs the client's actions.
     pub fn collect(&mut self) {
         let now = self.now;
         while let Some(transmit) = self.client.poll_transmit() {
@@ -170,7 +170,7 @@ impl World {
                 }
                 Transmit::OpenPort(port) if self.ports_taken > 0 => {
                     self.ports_taken -= 1;
-                    // What was to leave from it does not.
+                    // Datagrams from that port are lost.
                     while let Some(Transmit::Datagram { from, .. }) = self.client.poll_transmit() {
                         assert_eq!(from, port);
                     }
@@ -270,7 +270,7 @@ impl World {
         }
     }
 
-    /// Until the client is qualified, with what it is then.
+    /// Runs until the client is qualified. Returns its identity.
     pub fn qualified(&mut self) -> Identity {
         self.run_until(State::Qualified);
         *self.client.identity().unwrap()
@@ -291,8 +291,10 @@ impl World {
     pub fn asked(&self, address: Ipv4Addr) -> Vec<Instant> {
         self.sent
             .iter()
-            .filter(|one| one.from == PORT && one.to.ip() == address && one.is_solicitation())
-            .map(|one| one.at)
+            .filter(|datagram| {
+                datagram.from == PORT && datagram.to.ip() == address && datagram.is_solicitation()
+            })
+            .map(|datagram| datagram.at)
             .collect()
     }
 
@@ -317,7 +319,7 @@ pub fn advertisement(payload: &[u8], mapped: &str) -> Vec<u8> {
     output
 }
 
-/// Where the server's advertisements come from.
+/// The source of the server's advertisements.
 pub fn link_local() -> [u8; 16] {
     teredo_common::address::server_link_local(PRIMARY, 3544).octets()
 }
@@ -326,7 +328,7 @@ pub fn teredo_prefix() -> [u8; 8] {
     [0x20, 1, 0, 0, 1, 2, 3, 4]
 }
 
-/// What an address says of its client.
+/// Returns the fields of an address.
 pub fn fields(address: Ipv6Addr) -> teredo_common::address::TeredoAddress {
     let prefix = teredo_common::address::ServicePrefix::STANDARD;
     teredo_common::address::TeredoAddress::decode(address, prefix).unwrap()

@@ -1,4 +1,4 @@
-//! Keeping the mapping, and what happens when it is lost.
+//! Keeping the mapping, and its loss.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn gaps(world: &World) -> Vec<Duration> {
     let asked = world.asked(PRIMARY);
     let pairs = asked.iter().zip(&asked[1..]);
     pairs
-        .map(|(one, next)| next.saturating_since(*one))
+        .map(|(last, next)| next.saturating_since(*last))
         .collect()
 }
 
@@ -31,11 +31,11 @@ fn c44_maintenance_after_75_to_100_percent_of_the_interval() {
     let gaps = gaps(&world);
     assert!(gaps.len() > 330);
     let slack = ROUND_TRIP * 2;
-    assert!(gaps.iter().all(|&one| one >= Duration::from_millis(22_500)));
-    assert!(gaps.iter().all(|&one| one <= seconds(30) + slack));
+    assert!(gaps.iter().all(|&gap| gap >= Duration::from_millis(22_500)));
+    assert!(gaps.iter().all(|&gap| gap <= seconds(30) + slack));
     // Drawn anew each time.
-    assert!(gaps.iter().any(|&one| one < Duration::from_millis(23_500)));
-    assert!(gaps.iter().any(|&one| one > Duration::from_millis(29_000)));
+    assert!(gaps.iter().any(|&gap| gap < Duration::from_millis(23_500)));
+    assert!(gaps.iter().any(|&gap| gap > Duration::from_millis(29_000)));
     assert_eq!(world.all_events(), [Event::Qualified(identity)]);
     assert_eq!(world.client.identity(), Some(&identity));
 }
@@ -48,8 +48,8 @@ fn c53_five_seconds_are_the_shortest_interval() {
         });
         world.run(seconds(100));
         let gaps = gaps(&world);
-        assert!(gaps.iter().all(|&one| one >= Duration::from_millis(3750)));
-        assert!(gaps.iter().all(|&one| one <= seconds(5) + ROUND_TRIP * 2));
+        assert!(gaps.iter().all(|&gap| gap >= Duration::from_millis(3750)));
+        assert!(gaps.iter().all(|&gap| gap <= seconds(5) + ROUND_TRIP * 2));
     }
 }
 
@@ -226,7 +226,7 @@ fn c46_never_more_than_one_in_two_seconds() {
     }
     let gaps = gaps(&world);
     assert!(gaps.len() > 10);
-    assert!(gaps.iter().all(|&one| one >= seconds(2)), "{gaps:?}");
+    assert!(gaps.iter().all(|&gap| gap >= seconds(2)), "{gaps:?}");
     // And it recovers.
     world.set_network(|_| ());
     let before = world.now;

@@ -1,4 +1,4 @@
-//! What is sent, and which advertisements answer it.
+//! Solicitations, and the advertisements that answer them.
 
 use rand::{SeedableRng as _, rngs::StdRng};
 use teredo_common::{address::Endpoint, checksum, wire::ICMPV6};
@@ -296,7 +296,7 @@ fn a04_every_bit_is_covered() {
     let mut case = Case::new(|config| config.credentials = Some(credentials(0x0b)));
     case.sign(0x0b, 0);
     let whole = case.answer.clone();
-    // From the value on; what stands before is not covered.
+    // From the value on; the octets before are not covered.
     for bit in 9 * 8..whole.len() * 8 {
         case.answer = whole.clone();
         case.answer[bit / 8] ^= 1 << (bit % 8);
@@ -328,7 +328,7 @@ fn t11_a_prefix_of_the_tunnel_service() {
         if case.config.credentials.is_some() {
             case.sign(0x0b, 0);
         }
-        case.verify().map(|one| one.tunnel)
+        case.verify().map(|advertised| advertised.tunnel)
     };
     assert_eq!(verify(TEREDO, &|_| ()), Ok(None));
     assert_eq!(verify(PREFIX, &|_| ()), Ok(Some(PREFIX)));

@@ -42,7 +42,7 @@ fn c04_everything_leaves_from_the_service_port() {
         config.refresh = crate::client::Refresh::Fixed(seconds(30));
     });
     world.run(seconds(300));
-    assert!(world.sent.iter().all(|one| one.from == PORT));
+    assert!(world.sent.iter().all(|datagram| datagram.from == PORT));
 }
 
 #[test]
@@ -296,7 +296,7 @@ fn a02_a_late_answer_to_an_earlier_solicitation_is_good() {
     );
     assert_eq!(world.client.state(), State::Qualified);
     let identity = *world.client.identity().unwrap();
-    // Nobody is asked now: no advertisement does anything.
+    // No server is asked now: no advertisement does anything.
     world.arrives(PORT, ServerEndpoints::new(PRIMARY).secondary(), late);
     assert_eq!(world.dropped(DropReason::AdvertisementNonce), 2);
     assert_eq!(world.client.identity(), Some(&identity));
@@ -304,7 +304,7 @@ fn a02_a_late_answer_to_an_earlier_solicitation_is_good() {
 
 #[test]
 fn c18_no_advertisement_reaches_the_host() {
-    // The harness checks every datagram; here is one that nobody waits for.
+    // The harness checks every datagram; this one is unsolicited.
     let mut world = World::new(Kind::Restricted);
     world.qualified();
     let server = ServerEndpoints::new(PRIMARY).primary();
@@ -331,15 +331,15 @@ fn dec4_random_link_local_addresses() {
     let mut sources: Vec<_> = world
         .sent
         .iter()
-        .filter(|one| one.is_solicitation())
-        .map(|one| encapsulation::parse(&one.payload).unwrap().packet[8..24].to_vec())
+        .filter(|datagram| datagram.is_solicitation())
+        .map(|datagram| encapsulation::parse(&datagram.payload).unwrap().packet[8..24].to_vec())
         .collect();
     assert!(
         sources
             .iter()
-            .all(|one| one.starts_with(&[0xfe, 0x80, 0, 0, 0, 0, 0, 0]))
+            .all(|source| source.starts_with(&[0xfe, 0x80, 0, 0, 0, 0, 0, 0]))
     );
-    assert!(sources.iter().all(|one| one[8] & 0x83 == 0));
+    assert!(sources.iter().all(|source| source[8] & 0x83 == 0));
     let count = sources.len();
     sources.sort();
     sources.dedup();
