@@ -2,14 +2,15 @@
 
 use anyhow::Result;
 
-use crate::{shell, specification};
+use crate::{guide, shell, specification};
 
-/// Checks the format of everything, the specification against code and tests, and the dependencies
-/// against `deny.toml`; then runs clippy on everything.
+/// Checks the format of everything, the specification and the guide against code and tests, and the
+/// dependencies against `deny.toml`; then runs clippy on everything.
 pub fn run() -> Result<()> {
     shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
     // Reads sources that are formatted.
     specification::check()?;
+    guide::check()?;
     dependencies()?;
     // The default members are all but the eBPF programs.
     shell::run(shell::cargo().args(["clippy", "--all-targets", "--", "--deny=warnings"]))?;
