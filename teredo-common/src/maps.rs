@@ -10,7 +10,7 @@
 //! kernel's hash map has three for each look-up (bucket, key, value); [`PEERS`] has one. It is an
 //! array of [`Slot`]s of one cache line each, which the daemon maps into its memory and keeps as a
 //! hash table with linear probing. A peer is in one of the [`MAX_REACH`] + 1 slots from
-//! [`home`] on. The slot at `home` says, in [`Slot::reach`], how far the peers of that home are
+//! [`PeerTable::home`] on. The slot there says, in [`Slot::reach`], how far the peers of that home are
 //! spread, so that an unknown address costs one cache miss too. The daemon alone adds, moves and
 //! removes; the program writes stamps and next hops.
 

@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod guide;
 mod lint;
 mod run;
 mod setup;
