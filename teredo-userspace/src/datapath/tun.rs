@@ -166,6 +166,15 @@ impl Tun {
         self.threaded
     }
 
+    /// Explains why reading fails for good, for the user.
+    #[must_use]
+    pub fn read_failure(&self) -> String {
+        format!(
+            "the TUN interface {} was taken down or removed by somebody else",
+            self.name
+        )
+    }
+
     /// Reads the packets that the kernel has routed into the interface, up to [`BATCH`], and
     /// returns how many.
     ///

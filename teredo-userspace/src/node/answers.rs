@@ -50,8 +50,8 @@ impl Node {
             };
             snapshot.add_relay(state, &role.relay.statistics());
             for (reason, packets) in [
-                (DECAP_NOT_TAKEN, role.losses.decapsulated),
-                (ENCAP_NOT_TAKEN, role.losses.encapsulated),
+                (DECAP_NOT_TAKEN, role.failures.decapsulated),
+                (ENCAP_NOT_TAKEN, role.failures.encapsulated),
             ] {
                 snapshot.add_dropped(Role::Relay, reason, packets);
             }
@@ -63,12 +63,12 @@ impl Node {
                 sunset: self.calendar.date(Role::Server),
             };
             snapshot.add_server(state, server.statistics(), server.bindings().count());
-            let losses = role.losses();
+            let failures = role.failures();
             for (reason, packets) in [
                 (OVERRUN, role.overrun()),
-                (DATAGRAM_NOT_TAKEN, losses.datagrams),
-                (NATIVE_NOT_TAKEN, losses.native),
-                (TUNNEL_NOT_TAKEN, losses.tunnel),
+                (DATAGRAM_NOT_TAKEN, failures.datagrams),
+                (NATIVE_NOT_TAKEN, failures.native),
+                (TUNNEL_NOT_TAKEN, failures.tunnel),
             ] {
                 snapshot.add_dropped(Role::Server, reason, packets);
             }
@@ -76,8 +76,8 @@ impl Node {
         if let Some(role) = &self.client {
             snapshot.add_client(role.status(), &role.client);
             for (reason, packets) in [
-                (DECAP_NOT_TAKEN, role.losses.decapsulated),
-                (ENCAP_NOT_TAKEN, role.losses.encapsulated),
+                (DECAP_NOT_TAKEN, role.failures.decapsulated),
+                (ENCAP_NOT_TAKEN, role.failures.encapsulated),
             ] {
                 snapshot.add_dropped(Role::Client, reason, packets);
             }

@@ -23,7 +23,6 @@ use anyhow::{Context as _, Result};
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
     scope::Ipv4Scope,
-    time::Instant,
     wire::MTU,
 };
 use tokio::{
@@ -31,11 +30,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{
-    clock,
-    port::Port,
-    relay::{Losses, arm, tun_failure},
-};
+use super::{clock, port::Port, send_failures::SendFailures, timer::Timer};
 use teredo_proto::client::{
     self, Client, Credentials, Event, Extensions, Identity, Nat, Offline, Refresh, Transmit,
 };
@@ -69,7 +64,7 @@ const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
 #[derive(Debug)]
 pub struct ClientRole {
     pub client: Client,
-    pub losses: Losses,
+    pub failures: SendFailures,
     config: config::Client,
     prefix: ServicePrefix,
     /// The service port.
@@ -88,8 +83,7 @@ pub struct ClientRole {
     suspend: SuspendClock,
     datagrams: ReceiveBatch,
     packets: PacketBatch,
-    timer: Pin<Box<Sleep>>,
-    armed: Option<Instant>,
+    timer: Timer,
     /// What the NAT was measured to need.
     refresh: Option<Duration>,
 }
@@ -141,7 +135,7 @@ impl ClientRole {
         let network = config::network(prefix);
         Ok(Self {
             client: Client::new(protocol, seed, clock::now()),
-            losses: Losses::default(),
+            failures: SendFailures::default(),
             prefix,
             number,
             port: Port::new(udp.receiver, udp.marked)?,
@@ -157,8 +151,7 @@ impl ClientRole {
             suspend: SuspendClock::new(),
             datagrams: ReceiveBatch::new(),
             packets: PacketBatch::new(MTU),
-            timer: Box::pin(sleep(clock::NEVER)),
-            armed: None,
+            timer: Timer::new(),
             refresh: None,
             config,
         })
@@ -201,11 +194,8 @@ impl ClientRole {
 
     /// Waits for something to do. Cancelling loses nothing.
     pub async fn input(&mut self) -> Result<Input> {
-        let deadline = self.client.poll_timeout().map(|(deadline, _)| deadline);
-        if deadline != self.armed {
-            self.armed = deadline;
-            arm(self.timer.as_mut(), deadline);
-        }
+        self.timer
+            .set(self.client.poll_timeout().map(|(deadline, _)| deadline));
         let datagrams = RefCell::new(&mut self.datagrams);
         let (tun, packets) = (&self.interface.tun, &mut self.packets);
         tokio::select! {
@@ -217,16 +207,13 @@ impl ClientRole {
                 Ok(Input::Datagrams(port.context("the UDP sockets failed")?))
             }
             read = tun.async_io(Interest::READABLE, |tun| tun.read(packets)) => {
-                read.with_context(|| tun_failure(tun.get_ref()))?;
+                read.with_context(|| tun.get_ref().read_failure())?;
                 Ok(Input::Packets)
             }
             multicast = discovered(self.discovery.as_mut()) => {
                 Ok(Input::Discovery(multicast.context("the port of local discovery failed")?))
             }
-            () = &mut self.timer => {
-                self.armed = None;
-                Ok(Input::Time)
-            }
+            () = self.timer.expired() => Ok(Input::Time),
             () = self.servers.changed() => Ok(Input::Servers),
             () = self.mapping.answered() => Ok(Input::Gateway),
             () = &mut self.patience, if !self.is_started && !self.patience.is_elapsed() => {
@@ -265,7 +252,10 @@ impl ClientRole {
     /// From the tunnel to the kernel.
     fn decapsulate(&mut self, to: u16) {
         let now = clock::now();
-        let (tun, losses) = (self.interface.tun.get_ref(), &mut self.losses.decapsulated);
+        let (tun, failures) = (
+            self.interface.tun.get_ref(),
+            &mut self.failures.decapsulated,
+        );
         let mut packets: [&[u8]; BATCH] = [&[]; BATCH];
         let mut count = 0;
         for datagram in self.datagrams.datagrams() {
@@ -278,11 +268,11 @@ impl ClientRole {
                 count += 1;
             }
             if count == BATCH {
-                *losses += (count - tun.write(&packets)) as u64;
+                *failures += (count - tun.write(&packets)) as u64;
                 count = 0;
             }
         }
-        *losses += (count - tun.write(&packets[..count])) as u64;
+        *failures += (count - tun.write(&packets[..count])) as u64;
     }
 
     /// From the kernel into the tunnel. Nearly everything leaves from the service port.
@@ -300,11 +290,11 @@ impl ClientRole {
             } else {
                 let sender = self.ports.sender(from);
                 let sent = sender.map_or(0, |sender| sender.send(&[(to.into(), payload)]));
-                self.losses.encapsulated += 1 - sent as u64;
+                self.failures.encapsulated += 1 - sent as u64;
             }
         }
         let sent = self.sender.send(&datagrams[..count]);
-        self.losses.encapsulated += (count - sent) as u64;
+        self.failures.encapsulated += (count - sent) as u64;
     }
 
     /// Does what the protocol wants to have done, then follows what it tells.
@@ -347,7 +337,7 @@ impl ClientRole {
         self.send(port, &mut datagrams);
         let packets: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
         let taken = self.interface.tun.get_ref().write(&packets);
-        self.losses.decapsulated += (packets.len() - taken) as u64;
+        self.failures.decapsulated += (packets.len() - taken) as u64;
     }
 
     /// Sends datagrams from one port, together.
@@ -362,7 +352,7 @@ impl ClientRole {
             .map(|(to, payload)| ((*to).into(), payload.as_slice()))
             .collect();
         let sent = sender.map_or(0, |sender| sender.send(&borrowed));
-        self.losses.encapsulated += (borrowed.len() - sent) as u64;
+        self.failures.encapsulated += (borrowed.len() - sent) as u64;
         datagrams.clear();
     }
 

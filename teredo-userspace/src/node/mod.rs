@@ -11,8 +11,10 @@ pub mod fast_path;
 mod parameters;
 mod port;
 mod relay;
+mod send_failures;
 mod server;
 mod start;
+mod timer;
 
 use std::{
     future::{Future, pending},

@@ -4,25 +4,22 @@ use std::{
     cell::RefCell,
     mem,
     net::{Ipv4Addr, SocketAddrV4},
-    pin::Pin,
 };
 
 use anyhow::{Context as _, Result};
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
-    time::Instant,
     wire::IPV6_HEADER,
 };
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    time::{Sleep, sleep},
-};
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     clock,
     fast_path::FastPath,
     port::{Port, register},
+    send_failures::SendFailures,
     server::ServerRole,
+    timer::Timer,
 };
 use teredo_proto::{
     dual::{Entry, Role},
@@ -45,7 +42,7 @@ use crate::{
 pub struct RelayRole {
     pub config: config::Relay,
     pub relay: Relay,
-    pub losses: Losses,
+    pub failures: SendFailures,
     prefix: ServicePrefix,
     endpoint: SocketAddrV4,
     sender: Sender,
@@ -56,18 +53,8 @@ pub struct RelayRole {
     datagrams: ReceiveBatch,
     packets: PacketBatch,
     transmits: Vec<Transmit>,
-    timer: Pin<Box<Sleep>>,
-    armed: Option<Instant>,
+    timer: Timer,
     is_at_home: bool,
-}
-
-/// Packets that a role let pass and the kernel did not take.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Losses {
-    /// IPv6 packets.
-    pub decapsulated: u64,
-    /// Datagrams.
-    pub encapsulated: u64,
 }
 
 /// What has come.
@@ -95,7 +82,7 @@ impl RelayRole {
         let tun = Tun::open(&config.tun)?;
         Ok(Self {
             relay,
-            losses: Losses::default(),
+            failures: SendFailures::default(),
             prefix,
             endpoint: udp.local,
             sender: udp.sender,
@@ -105,8 +92,7 @@ impl RelayRole {
             datagrams: ReceiveBatch::new(),
             packets: PacketBatch::new(config.mtu),
             transmits: Vec::new(),
-            timer: Box::pin(sleep(clock::NEVER)),
-            armed: None,
+            timer: Timer::new(),
             is_at_home: true,
             config,
         })
@@ -136,11 +122,8 @@ impl RelayRole {
 
     /// Waits for something to do. Cancelling loses nothing.
     pub async fn input(&mut self) -> Result<Input> {
-        let deadline = self.relay.poll_timeout().map(|(deadline, _)| deadline);
-        if deadline != self.armed {
-            self.armed = deadline;
-            arm(self.timer.as_mut(), deadline);
-        }
+        self.timer
+            .set(self.relay.poll_timeout().map(|(deadline, _)| deadline));
         let datagrams = RefCell::new(&mut self.datagrams);
         tokio::select! {
             received = self.port.receive(&datagrams) => {
@@ -148,13 +131,10 @@ impl RelayRole {
                 Ok(Input::Datagrams)
             }
             read = self.tun.async_io(Interest::READABLE, |tun| tun.read(&mut self.packets)) => {
-                read.with_context(|| tun_failure(self.tun.get_ref()))?;
+                read.with_context(|| self.tun.get_ref().read_failure())?;
                 Ok(Input::Packets)
             }
-            () = &mut self.timer => {
-                self.armed = None;
-                Ok(Input::Time)
-            }
+            () = self.timer.expired() => Ok(Input::Time),
         }
     }
 
@@ -176,7 +156,7 @@ impl RelayRole {
                 self.relay.anticipate(&header.source());
             }
         }
-        let (tun, losses) = (self.tun.get_ref(), &mut self.losses.decapsulated);
+        let (tun, failures) = (self.tun.get_ref(), &mut self.failures.decapsulated);
         let mut packets: [&[u8]; BATCH] = [&[]; BATCH];
         let mut count = 0;
         for datagram in self.datagrams.datagrams() {
@@ -191,11 +171,11 @@ impl RelayRole {
                 count += 1;
             }
             if count == BATCH {
-                *losses += (count - tun.write(&packets)) as u64;
+                *failures += (count - tun.write(&packets)) as u64;
                 count = 0;
             }
         }
-        *losses += (count - tun.write(&packets[..count])) as u64;
+        *failures += (count - tun.write(&packets[..count])) as u64;
     }
 
     /// From clients to the server or the kernel.
@@ -215,7 +195,7 @@ impl RelayRole {
                 .handle_datagram(now, from, datagram.ecn, datagram.payload);
             if let Some(packet) = packet {
                 let packet: &[u8] = packet;
-                self.losses.decapsulated += (1 - self.tun.get_ref().write(&[packet])) as u64;
+                self.failures.decapsulated += (1 - self.tun.get_ref().write(&[packet])) as u64;
             }
         }
         server.flush();
@@ -239,7 +219,7 @@ impl RelayRole {
             }
         }
         let sent = self.sender.send(&datagrams[..count]);
-        self.losses.encapsulated += (count - sent) as u64;
+        self.failures.encapsulated += (count - sent) as u64;
     }
 
     /// Sends what the relay wants to send, then follows what it tells.
@@ -277,9 +257,9 @@ impl RelayRole {
             }
         }
         let sent = self.sender.send(&datagrams);
-        self.losses.encapsulated += (datagrams.len() - sent) as u64;
+        self.failures.encapsulated += (datagrams.len() - sent) as u64;
         let taken = self.tun.get_ref().write(&packets);
-        self.losses.decapsulated += (packets.len() - taken) as u64;
+        self.failures.decapsulated += (packets.len() - taken) as u64;
         if let Some(server) = server {
             let relay = Endpoint::from(self.endpoint);
             for bubble in bubbles {
@@ -327,20 +307,4 @@ impl RelayRole {
         }
         Ok(())
     }
-}
-
-/// Sets the timer for a deadline of the protocol.
-pub fn arm(timer: Pin<&mut Sleep>, deadline: Option<Instant>) {
-    let wait = deadline.map_or(clock::NEVER, |deadline| {
-        deadline.saturating_since(clock::now())
-    });
-    timer.reset(tokio::time::Instant::now() + wait);
-}
-
-/// Why a TUN interface cannot be read.
-pub fn tun_failure(tun: &Tun) -> String {
-    format!(
-        "the TUN interface {} was taken down or removed by somebody else",
-        tun.name()
-    )
 }

@@ -22,7 +22,6 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{
     clock,
     port::{Port, register},
-    relay::tun_failure,
 };
 use teredo_proto::server::{Event, Server, ServerAddress};
 
@@ -35,8 +34,8 @@ use crate::{
         udp::{ReceiveBatch, Sender, UdpSocket},
     },
 };
+pub use answers::AnswerFailures;
 use answers::Answers;
-pub use answers::Losses;
 
 /// The running server.
 #[derive(Debug)]
@@ -135,9 +134,9 @@ impl ServerRole {
         &self.answers.server
     }
 
-    /// What the kernel did not take.
-    pub fn losses(&self) -> Losses {
-        self.answers.losses
+    /// Answers that the kernel did not accept.
+    pub fn failures(&self) -> AnswerFailures {
+        self.answers.failures
     }
 
     /// Datagrams that came faster than they were taken.
@@ -281,7 +280,7 @@ async fn read(tun: Option<&AsyncFd<Tun>>, packets: &mut PacketBatch) -> Result<u
     };
     tun.async_io(Interest::READABLE, |tun| tun.read(packets))
         .await
-        .with_context(|| tun_failure(tun.get_ref()))
+        .with_context(|| tun.get_ref().read_failure())
 }
 
 fn failure(address: Ipv4Addr) -> String {

@@ -16,7 +16,7 @@ use crate::datapath::{BATCH, native::Native, tun::Tun, udp::Sender};
 #[derive(Debug)]
 pub struct Answers {
     pub server: Server,
-    pub losses: Losses,
+    pub failures: AnswerFailures,
     /// The tunnel service's way.
     pub tun: Option<AsyncFd<Tun>>,
     outlets: [Outlet; 2],
@@ -26,9 +26,9 @@ pub struct Answers {
     output: Vec<u8>,
 }
 
-/// What the server sent and the kernel did not take.
+/// Answers of the server that the kernel did not accept.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Losses {
+pub struct AnswerFailures {
     /// Datagrams.
     pub datagrams: u64,
     /// Connectivity tests.
@@ -51,7 +51,7 @@ impl Answers {
     pub fn new(server: Server, senders: [Sender; 2]) -> Self {
         Self {
             server,
-            losses: Losses::default(),
+            failures: AnswerFailures::default(),
             tun: None,
             outlets: senders.map(|sender| Outlet {
                 sender,
@@ -104,20 +104,20 @@ impl Answers {
             Some(Output::Datagram { from, to }) => {
                 let outlet = &mut self.outlets[from as usize];
                 if outlet.push(to, &mut self.output) {
-                    self.losses.datagrams += outlet.flush();
+                    self.failures.datagrams += outlet.flush();
                 }
             }
             Some(Output::Native) => {
                 let native = self.native.as_ref();
                 let is_sent = native.is_some_and(|native| native.send(&self.output));
-                self.losses.native += u64::from(!is_sent);
+                self.failures.native += u64::from(!is_sent);
             }
             Some(Output::Tunnel) => {
                 let written = self.tun.as_ref().map_or(0, |tun| {
                     let packets: [&[u8]; 1] = [&self.output];
                     tun.get_ref().write(&packets)
                 });
-                self.losses.tunnel += 1 - written as u64;
+                self.failures.tunnel += 1 - written as u64;
             }
         }
     }
@@ -125,7 +125,7 @@ impl Answers {
     /// Sends what waits.
     pub fn flush(&mut self) {
         for outlet in &mut self.outlets {
-            self.losses.datagrams += outlet.flush();
+            self.failures.datagrams += outlet.flush();
         }
     }
 }
