@@ -17,7 +17,7 @@ use crate::{
         secrets::{self, Secrets},
     },
     datapath::{route::Routes, udp::Discovery},
-    node::client::{network::Surroundings, servers},
+    host::{HostNetwork, lookup_ipv4},
 };
 
 /// Where the kernel has its settings of IPv6, if it has IPv6.
@@ -74,7 +74,7 @@ async fn servers(client: &Client, report: &mut Report) -> Vec<Server> {
         let found = match &server.host {
             ServerHost::Address(address) => Ok(vec![*address]),
             ServerHost::Name(name) => {
-                let found = servers::find(name.clone(), client.ipv4_scope);
+                let found = lookup_ipv4(name.clone(), client.ipv4_scope);
                 let found = timeout(PATIENCE, found).await;
                 found.unwrap_or_else(|_| Err("there is no answer".to_owned()))
             }
@@ -105,7 +105,7 @@ async fn network(host: &Host<'_>, client: &Client, servers: &[Server], report: &
     let tunnel = host.network.link(&client.tun).map_or(0, |link| link.index);
     let prefix = host.config.node.prefix;
     let found = match Routes::open() {
-        Ok(routes) => Surroundings::read(&routes, tunnel, prefix, servers).await,
+        Ok(routes) => HostNetwork::read(&routes, tunnel, prefix, servers).await,
         Err(error) => Err(error.into()),
     };
     let network = match found {

@@ -11,8 +11,11 @@ use super::{
     xdp_features::{XdpFeatures, xdp_features},
 };
 use crate::{
-    config::{FastPath, XdpMode},
-    datapath::{route::Routes, xdp},
+    config::FastPath,
+    datapath::{
+        route::Routes,
+        xdp::{self, AttachPolicy},
+    },
     metrics::{Attachment, Mode},
     node::fast_path,
 };
@@ -33,7 +36,7 @@ pub async fn examine(
     let relay = host.config.relay.as_ref().map(|relay| relay.xdp.mode);
     let server = host.config.server.as_ref().map(|server| server.xdp.mode);
     for (role, mode) in [("relay", relay), ("server", server)] {
-        if mode == Some(XdpMode::Off) {
+        if mode == Some(AttachPolicy::Off) {
             let text = format!("{role}.xdp.mode is \"off\": everything goes through userspace");
             report.note("fast path", text);
         }
@@ -74,7 +77,7 @@ pub async fn examine(
     };
     if let Some(obstacle) = obstacle {
         // What the operator has named was meant.
-        let is_bearable = wanted.mode == XdpMode::Auto && !other.is_some_and(is_named);
+        let is_bearable = wanted.mode == AttachPolicy::Auto && !other.is_some_and(is_named);
         if !is_bearable {
             return report.trouble("fast path", obstacle);
         }
@@ -177,7 +180,7 @@ fn is_usable(host: &Host<'_>, wanted: FastPath<'_>, link: &Link, report: &mut Re
 /// Whether the kernel takes the program; reports why not.
 async fn is_loaded(
     host: &Host<'_>,
-    mode: XdpMode,
+    mode: AttachPolicy,
     relay_endpoint: Option<SocketAddrV4>,
     clients: Vec<Client>,
     report: &mut Report,
@@ -210,7 +213,7 @@ async fn is_loaded(
         attachment.reason.clone_from(&error);
     }
     match mode {
-        XdpMode::Auto => report.degraded("fast path", format!("there is none: {error}")),
+        AttachPolicy::Auto => report.degraded("fast path", format!("there is none: {error}")),
         _ => report.trouble("fast path", error),
     }
     false
@@ -219,14 +222,14 @@ async fn is_loaded(
 /// Native and generic programs do not send to each other's interfaces, so all get the same mode.
 fn predict(wanted: FastPath<'_>, links: &[&Link], report: &mut Report) {
     let obstacle = match wanted.mode {
-        XdpMode::Generic => None,
+        AttachPolicy::Generic => None,
         _ => links.iter().find_map(|link| {
             native_obstacle(link, xdp_features(link.index)).map(|why| (link, why))
         }),
     };
     let (mode, reason) = match (wanted.mode, obstacle) {
-        (XdpMode::Generic, _) => (Mode::Generic, String::new()),
-        (XdpMode::Native, Some((_, why))) => {
+        (AttachPolicy::Generic, _) => (Mode::Generic, String::new()),
+        (AttachPolicy::Native, Some((_, why))) => {
             let keys = wanted.mode_keys();
             let text = format!("{why}; set {keys} to \"auto\" or \"generic\"");
             return report.trouble("fast path", text);

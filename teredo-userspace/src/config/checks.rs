@@ -6,9 +6,8 @@ use std::collections::{HashMap, HashSet};
 
 use teredo_common::scope::is_global_unicast;
 
-use super::{
-    Config, Ipv4Choice, Relay, Server, XdpMode, document::Document, error::Error, network, values,
-};
+use super::{Config, Ipv4Choice, Relay, Server, document::Document, error::Error, network, values};
+use crate::datapath::xdp::AttachPolicy;
 
 /// Refuses what the roles cannot do.
 pub fn check(config: &Config, document: &Document<'_>) -> Result<(), Error> {
@@ -135,7 +134,7 @@ fn both(relay: &Relay, server: &Server, document: &Document<'_>) -> Result<(), E
             ),
         );
     }
-    if relay.xdp.mode == XdpMode::Off || server.xdp.mode == XdpMode::Off {
+    if relay.xdp.mode == AttachPolicy::Off || server.xdp.mode == AttachPolicy::Off {
         return Ok(());
     }
     if relay.xdp.mode != server.xdp.mode {

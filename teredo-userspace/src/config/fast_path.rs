@@ -1,12 +1,13 @@
 //! What the roles want of the fast path: one program serves them all.
 
-use super::{Config, XdpMode};
+use super::Config;
+use crate::datapath::xdp::AttachPolicy;
 
 /// The fast path of all roles that have one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FastPath<'a> {
-    /// How the program is attached; never [`XdpMode::Off`].
-    pub mode: XdpMode,
+    /// How the program is attached; never [`AttachPolicy::Off`].
+    pub mode: AttachPolicy,
     /// Whether maps and links are pinned.
     pub pin: bool,
     /// The relay's interfaces, if it has a fast path; empty: those of the default routes.
@@ -60,9 +61,9 @@ impl Config {
     #[must_use]
     pub fn fast_path(&self) -> Option<FastPath<'_>> {
         let relay = self.relay.as_ref().map(|relay| &relay.xdp);
-        let relay = relay.filter(|xdp| xdp.mode != XdpMode::Off);
+        let relay = relay.filter(|xdp| xdp.mode != AttachPolicy::Off);
         let server = self.server.as_ref().map(|server| &server.xdp);
-        let server = server.filter(|xdp| xdp.mode != XdpMode::Off);
+        let server = server.filter(|xdp| xdp.mode != AttachPolicy::Off);
         let (mode, pin) = relay
             .map(|xdp| (xdp.mode, xdp.pin))
             .or_else(|| server.map(|xdp| (xdp.mode, xdp.pin)))?;

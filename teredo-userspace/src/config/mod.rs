@@ -10,7 +10,6 @@ mod document;
 mod error;
 mod fast_path;
 pub mod keys;
-pub mod memory;
 mod relay;
 pub mod secrets;
 mod server;
@@ -37,7 +36,7 @@ pub use server::{
     ServerClient, ServerXdp,
 };
 pub use server_name::{ServerHost, ServerName};
-pub use values::{ApiAddress, ClientId, Ipv4Choice, OuterChecksum, RefreshInterval, XdpMode};
+pub use values::{ApiAddress, ClientId, Ipv4Choice, OuterChecksum, RefreshInterval};
 
 /// Where the configuration is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/teredo/teredo.toml";

@@ -6,8 +6,8 @@ use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 use teredo_common::{maps, scope::Ipv4Scope};
 
-use super::values::{self, Ipv4Choice, OuterChecksum, XdpMode};
-use crate::sunset::Date;
+use super::values::{self, Ipv4Choice, OuterChecksum};
+use crate::{datapath::xdp::AttachPolicy, sunset::Date};
 
 /// Permitted `relay.mtu`: the smallest MTU of IPv6 to the largest payload of UDP over IPv4, octets.
 pub const MTU: RangeInclusive<u64> = 1280..=65_507;
@@ -66,7 +66,7 @@ pub struct Relay {
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Xdp {
     /// How the program is attached.
-    pub mode: XdpMode,
+    pub mode: AttachPolicy,
     /// Names of the interfaces to attach to; empty: those of the IPv4 and IPv6 default routes.
     #[serde(deserialize_with = "values::interfaces")]
     pub interfaces: Vec<String>,
@@ -99,7 +99,7 @@ impl Default for Relay {
 impl Default for Xdp {
     fn default() -> Self {
         Self {
-            mode: XdpMode::Auto,
+            mode: AttachPolicy::Auto,
             interfaces: Vec::new(),
             outer_checksum: OuterChecksum::Auto,
             pin: true,

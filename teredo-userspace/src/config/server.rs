@@ -6,10 +6,10 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use teredo_common::{address::ServicePrefix, scope::Ipv4Scope, wire};
 
-use super::values::{self, ClientId, XdpMode};
+use super::values::{self, ClientId};
 use teredo_proto::wire::authentication::Algorithm;
 
-use crate::sunset::Date;
+use crate::{datapath::xdp::AttachPolicy, sunset::Date};
 
 /// Permitted `server.rate`, `server.network-rate` and `server.total-rate`, per second.
 pub const RATE: RangeInclusive<u64> = 1..=100_000_000;
@@ -92,7 +92,7 @@ pub struct Server {
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ServerXdp {
     /// How the program is attached.
-    pub mode: XdpMode,
+    pub mode: AttachPolicy,
     /// Names of the interfaces to attach to; empty: those that have the server's addresses.
     #[serde(deserialize_with = "values::interfaces")]
     pub interfaces: Vec<String>,
@@ -171,7 +171,7 @@ impl Default for Server {
 impl Default for ServerXdp {
     fn default() -> Self {
         Self {
-            mode: XdpMode::Auto,
+            mode: AttachPolicy::Auto,
             interfaces: Vec::new(),
             pin: true,
         }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use teredo_common::scope::Ipv4Scope;
 
 use super::*;
+use crate::datapath::xdp::AttachPolicy;
 use teredo_proto::wire::authentication::Algorithm;
 
 /// The operator's guide.
@@ -111,7 +112,7 @@ fn the_roles_agree_about_the_fast_path() {
         "[relay.xdp]\ninterfaces = [\"a\"]\n{server}interfaces = [\"b\"]"
     ));
     let expected = FastPath {
-        mode: XdpMode::Auto,
+        mode: AttachPolicy::Auto,
         pin: true,
         relay: Some(&["a".to_owned()]),
         server: Some(&["b".to_owned()]),
@@ -121,7 +122,7 @@ fn the_roles_agree_about_the_fast_path() {
         "[relay.xdp]\nmode = \"off\"\n{server}mode = \"native\"\npin = false"
     ));
     let expected = FastPath {
-        mode: XdpMode::Native,
+        mode: AttachPolicy::Native,
         pin: false,
         relay: None,
         server: Some(&[]),
@@ -730,52 +731,6 @@ fn a_file_that_is_not_there_says_what_to_do() {
     );
 }
 
-#[test]
-fn maps_cost_what_the_kernel_says() {
-    // `bpftool map show` says 33562624 for the peers, 360760 for the routes of two CPUs: this and
-    // the map itself, which for the peers begins and ends with a page.
-    let memory = memory::Memory::of(&relay_alone(), 2);
-    assert_eq!(memory.peer_map, 33_562_624 - 6_208);
-    assert_eq!(memory.other_maps, 360_760 - 312);
-    assert!(memory.peer_map + memory.other_maps < 64 << 20);
-    assert_eq!(memory::Octets(memory.peer_map).to_string(), "32.0 MiB");
-
-    let per_peer = memory.peer_map / Relay::default().max_peers as u64;
-    for documented in [
-        format!("{per_peer} octets a peer at the start"),
-        format!(
-            "({:.0} MiB with the default",
-            memory.peer_map as f64 / 1_048_576.0
-        ),
-        format!(
-            "(up to {:.0} MiB with the default)",
-            memory.peer_table as f64 / 1_048_576.0
-        ),
-    ] {
-        assert!(DOCUMENTATION.contains(&documented), "{documented}");
-    }
-
-    let limits = memory::Octets(memory::Memory::of(&everything(), 2).limits);
-    let documented = format!("all limits together take {limits}");
-    assert!(DOCUMENTATION.contains(&documented), "{documented}");
-    assert_eq!(memory.limits, 0);
-
-    let peer_map = |relay: Relay| {
-        let config = Config {
-            relay: Some(relay),
-            ..Config::default()
-        };
-        memory::Memory::of(&config, 2).peer_map
-    };
-    let mut relay = Relay {
-        max_peers: 1_000,
-        ..Relay::default()
-    };
-    assert_eq!(peer_map(relay.clone()), 135_168 - 5_184);
-    relay.xdp.mode = XdpMode::Off;
-    assert_eq!(peer_map(relay), 0);
-}
-
 fn addresses() -> impl Strategy<Value = ApiAddress> {
     prop_oneof![
         "/[a-z/]{1,100}".prop_map(|path| ApiAddress::Unix(path.into())),
@@ -972,10 +927,10 @@ fn clients() -> impl Strategy<Value = Vec<ServerClient>> {
 
 fn xdps() -> impl Strategy<Value = Xdp> {
     let mode = prop_oneof![
-        Just(XdpMode::Auto),
-        Just(XdpMode::Native),
-        Just(XdpMode::Generic),
-        Just(XdpMode::Off)
+        Just(AttachPolicy::Auto),
+        Just(AttachPolicy::Native),
+        Just(AttachPolicy::Generic),
+        Just(AttachPolicy::Off)
     ];
     let outer_checksum = prop_oneof![Just(OuterChecksum::Auto), Just(OuterChecksum::Zero)];
     let interfaces = prop::collection::btree_set("[a-z]{1,8}[0-9]{0,4}", 0..4);

@@ -168,31 +168,6 @@ impl fmt::Display for ApiAddress {
     }
 }
 
-/// How the XDP program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum XdpMode {
-    /// Native where the driver can, else generic, else not at all.
-    Auto,
-    /// In the driver, or it is an error.
-    Native,
-    /// In the kernel's generic hook, or it is an error.
-    Generic,
-    /// Not at all: everything goes through userspace.
-    Off,
-}
-
-impl fmt::Display for XdpMode {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Auto => "auto",
-            Self::Native => "native",
-            Self::Generic => "generic",
-            Self::Off => "off",
-        })
-    }
-}
-
 /// The UDP checksum of what the fast path sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -3,11 +3,10 @@
 
 mod discovery;
 mod interface;
-pub mod network;
 mod port_mapping;
 mod ports;
 mod record;
-pub mod servers;
+mod servers;
 mod suspend;
 
 use std::{
@@ -43,11 +42,11 @@ use crate::{
         tun::{PacketBatch, Tun},
         udp::{ReceiveBatch, Sender, UdpSocket},
     },
+    host::HostNetwork,
     metrics::ClientStatus,
 };
 use discovery::{LocalDiscovery, Multicast};
 use interface::Interface;
-use network::Surroundings;
 use port_mapping::{Link, PortMapping};
 use ports::Ports;
 use servers::Servers;
@@ -79,7 +78,7 @@ pub struct ClientRole {
     /// When the protocol starts even if the gateway has not answered.
     patience: Pin<Box<Sleep>>,
     is_started: bool,
-    surroundings: Surroundings,
+    host: HostNetwork,
     suspend: SuspendClock,
     datagrams: ReceiveBatch,
     packets: PacketBatch,
@@ -147,7 +146,7 @@ impl ClientRole {
             mapping: PortMapping::new(&node.name),
             patience: Box::pin(sleep(PATIENCE)),
             is_started: false,
-            surroundings: Surroundings::default(),
+            host: HostNetwork::default(),
             suspend: SuspendClock::new(),
             datagrams: ReceiveBatch::new(),
             packets: PacketBatch::new(MTU),
@@ -358,7 +357,7 @@ impl ClientRole {
 
     fn discover(&mut self, source: Ipv4Addr, payload: &[u8]) {
         // Who has the address no longer need not tell anybody.
-        let Some(interface) = self.surroundings.interface_with(source) else {
+        let Some(interface) = self.host.interface_with(source) else {
             return;
         };
         if let Err(error) = self.sender.discover(interface, source, payload) {
@@ -374,7 +373,7 @@ impl ClientRole {
                 if usize::from(identity.mtu) > self.packets.room() {
                     self.packets = PacketBatch::new(identity.mtu);
                 }
-                let is_only_way = !self.surroundings.has_default;
+                let is_only_way = !self.host.has_ipv6_default;
                 self.interface
                     .set_address(routes, identity.address, identity.mtu, is_only_way)
                     .await?;
@@ -408,24 +407,24 @@ impl ClientRole {
         let tunnel = self.tun().index();
         let mut servers: Vec<_> = self.client.server().into_iter().collect();
         servers.extend(self.servers.known());
-        let found = Surroundings::read(routes, tunnel, self.prefix, &servers).await?;
-        let links = std::mem::replace(&mut self.surroundings, found).links;
+        let found = HostNetwork::read(routes, tunnel, self.prefix, &servers).await?;
+        let links = std::mem::replace(&mut self.host, found).links;
         if let Some(discovery) = &mut self.discovery {
-            discovery.follow(&self.surroundings.links);
+            discovery.follow(&self.host.links);
         }
-        if links != self.surroundings.links {
+        if links != self.host.links {
             self.servers.hurry();
         }
         self.mapping.follow(self.link_to_gateway());
         self.tell_network();
-        let is_only_way = !self.surroundings.has_default;
+        let is_only_way = !self.host.has_ipv6_default;
         self.interface.hold_default(routes, is_only_way).await?;
         self.settle(routes).await
     }
 
     /// Tells the protocol what the network is like.
     fn tell_network(&mut self) {
-        let mut network = self.surroundings.network.clone();
+        let mut network = self.host.network.clone();
         network.native_ipv6 &= self.config.only_without_ipv6;
         network.port_mapping = self.mapping.external();
         self.client.set_network(clock::now(), network);
@@ -434,7 +433,7 @@ impl ClientRole {
     /// Where a gateway is to forward the service port: nowhere, if the host has a global address
     /// itself, or no use for the port (Z-01).
     fn link_to_gateway(&self) -> Option<Link> {
-        let network = &self.surroundings.network;
+        let network = &self.host.network;
         let is_off = network.native_ipv6 && self.config.only_without_ipv6;
         let source = network
             .source
@@ -442,7 +441,7 @@ impl ClientRole {
         let is_translated = !Ipv4Scope::Strict.accepts(source.octets());
         is_translated.then_some(Link {
             local: SocketAddrV4::new(source, self.number),
-            gateway: self.surroundings.gateway?,
+            gateway: self.host.gateway?,
         })
     }
 

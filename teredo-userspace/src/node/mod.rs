@@ -5,7 +5,7 @@
 
 mod answers;
 mod calendar;
-pub(crate) mod client;
+mod client;
 mod clock;
 pub mod fast_path;
 mod parameters;

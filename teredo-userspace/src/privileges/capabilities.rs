@@ -71,7 +71,7 @@ pub fn list(capabilities: &[Capability]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Relay, XdpMode};
+    use crate::{config::Relay, datapath::xdp::AttachPolicy};
 
     #[test]
     fn only_what_the_configuration_needs() {
@@ -86,7 +86,7 @@ mod tests {
             list(&needed(&relay)),
             "CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON"
         );
-        relay.xdp.mode = XdpMode::Off;
+        relay.xdp.mode = AttachPolicy::Off;
         assert_eq!(list(&needed(&relay)), "CAP_NET_ADMIN");
         relay.port = 1023;
         assert_eq!(

@@ -9,6 +9,7 @@ mod buckets;
 pub mod error;
 pub mod interface;
 mod pins;
+mod policy;
 pub mod program;
 mod refusal;
 mod sys;
@@ -29,12 +30,12 @@ use teredo_common::{
 };
 use tracing::{info, warn};
 
-use crate::config::XdpMode;
 pub use buckets::SharedBuckets;
 pub use error::Error;
 pub use interface::{Interface, Mode};
 use pins::Pins;
 pub use pins::remove_leftovers;
+pub use policy::AttachPolicy;
 pub use program::{Parameters, Program, Server};
 pub use refusal::Refusal;
 pub use table::size as peer_map_size;
@@ -54,8 +55,8 @@ pub struct Options {
     pub server: Option<Server>,
     /// Names of the interfaces to attach to.
     pub interfaces: Vec<String>,
-    /// `relay.xdp.mode`; not [`XdpMode::Off`], which is to not start at all.
-    pub mode: XdpMode,
+    /// `relay.xdp.mode`; not [`AttachPolicy::Off`], which is to not start at all.
+    pub mode: AttachPolicy,
     /// Entries of the map of peers.
     pub max_peers: u32,
     /// Whether maps and links outlive the daemon.
@@ -176,16 +177,16 @@ impl FastPath {
         }
     }
 
-    fn attach(&mut self, mode: XdpMode) -> Result<(), Error> {
+    fn attach(&mut self, mode: AttachPolicy) -> Result<(), Error> {
         let indices: Vec<u32> = self.interfaces.iter().map(|each| each.index).collect();
         if let Some(pins) = &self.pins {
             pins.retain_links(&indices)?;
         }
         match mode {
-            XdpMode::Native => self.attach_all(Mode::Native),
-            XdpMode::Generic => self.attach_all(Mode::Generic),
-            XdpMode::Auto => self.attach_best(),
-            XdpMode::Off => Ok(()),
+            AttachPolicy::Native => self.attach_all(Mode::Native),
+            AttachPolicy::Generic => self.attach_all(Mode::Generic),
+            AttachPolicy::Auto => self.attach_best(),
+            AttachPolicy::Off => Ok(()),
         }
     }
 

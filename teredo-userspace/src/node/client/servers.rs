@@ -1,29 +1,24 @@
 //! The addresses of the servers, of which the configuration may have only names.
 
-use std::{
-    future::pending,
-    net::{IpAddr, Ipv4Addr},
-    pin::Pin,
-    time::Duration,
-};
+use std::{future::pending, net::Ipv4Addr, pin::Pin, time::Duration};
 
 use teredo_common::scope::Ipv4Scope;
 use teredo_proto::client::Server;
 use tokio::{
-    net::lookup_host,
     task::JoinSet,
     time::{Instant, Sleep, sleep},
 };
 
-use crate::config::{Ipv4Choice, ServerHost, ServerName};
+use crate::{
+    config::{Ipv4Choice, ServerHost, ServerName},
+    host::lookup_ipv4,
+};
 
 /// The wait before a name is looked up again, at first and at last.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// The wait before names that were found are looked up again: servers move, if seldom.
 const LIFETIME: Duration = Duration::from_secs(3_600);
-/// Addresses that one name may have.
-const ADDRESSES_MAX: usize = 8;
 
 /// The servers of the configuration, as far as they are known.
 #[derive(Debug)]
@@ -105,7 +100,7 @@ impl Servers {
         self.has_failed = false;
         for (index, entry) in self.entries.iter().enumerate() {
             if let ServerHost::Name(name) = &entry.name.host {
-                let found = find(name.clone(), self.scope);
+                let found = lookup_ipv4(name.clone(), self.scope);
                 self.tasks.spawn(async move { (index, found.await) });
             }
         }
@@ -178,35 +173,6 @@ impl Servers {
         if let Some(retry) = &mut self.retry {
             retry.as_mut().reset(Instant::now());
         }
-    }
-}
-
-/// The addresses of the host with this name that can be used, or why there are none.
-pub async fn find(name: String, scope: Ipv4Scope) -> Result<Vec<Ipv4Addr>, String> {
-    let found = lookup_host((name, 0)).await;
-    let found = found.map_err(|error| error.to_string())?;
-    usable(found.map(|address| address.ip()), scope)
-}
-
-/// What can be used of what was found.
-fn usable(found: impl Iterator<Item = IpAddr>, scope: Ipv4Scope) -> Result<Vec<Ipv4Addr>, String> {
-    let (mut addresses, mut refused) = (Vec::new(), None);
-    for address in found {
-        let IpAddr::V4(address) = address else {
-            continue;
-        };
-        if !scope.accepts(address.octets()) {
-            refused = Some(address);
-        } else if !addresses.contains(&address) && addresses.len() < ADDRESSES_MAX {
-            addresses.push(address);
-        }
-    }
-    match refused {
-        _ if !addresses.is_empty() => Ok(addresses),
-        Some(refused) => Err(format!(
-            "its address {refused} is not acceptable under client.ipv4-scope"
-        )),
-        None => Err("it has no IPv4 address".to_owned()),
     }
 }
 
@@ -289,21 +255,5 @@ mod tests {
         let two = vec![[9, 0, 0, 1].into(), [9, 0, 0, 7].into()];
         assert!(servers.take_in((0, Ok(two))));
         assert_eq!(known(&servers), "9.0.0.1 9.0.0.200 3544");
-    }
-
-    #[test]
-    fn c01_servers_are_global_unicast() {
-        let found = |addresses: &[&str]| {
-            let addresses = addresses.iter().map(|address| address.parse().unwrap());
-            usable(addresses, Ipv4Scope::Strict)
-        };
-        let one: Ipv4Addr = [9, 0, 0, 1].into();
-        assert_eq!(
-            found(&["2001:db8::1", "192.168.0.1", "9.0.0.1", "9.0.0.1"]),
-            Ok(vec![one])
-        );
-        assert!(found(&["192.168.0.1"]).unwrap_err().contains("192.168.0.1"));
-        assert!(found(&["2001:db8::1"]).unwrap_err().contains("no IPv4"));
-        assert!(found(&[]).is_err());
     }
 }

@@ -21,10 +21,10 @@ use teredo_proto::{
 };
 
 use crate::{
-    config::{Config, XdpMode},
+    config::Config,
     datapath::{
         route::Routes,
-        xdp::{self, Attached, Error, Mode, Options},
+        xdp::{self, AttachPolicy, Attached, Error, Mode, Options},
     },
     metrics::{self, Attachment},
 };
@@ -76,7 +76,7 @@ impl FastPath {
         };
         let plan = Plan::make(&wanted, &roles, routes).await?;
         if let Some(refusal) = plan.refusal {
-            if wanted.mode != XdpMode::Auto {
+            if wanted.mode != AttachPolicy::Auto {
                 anyhow::bail!("there is no fast path, since {refusal}");
             }
             if plan.server.is_none() {
@@ -107,7 +107,7 @@ impl FastPath {
                 max_peers: plan.max_peers as usize,
                 refused: 0,
             }),
-            Err(error) if wanted.mode == XdpMode::Auto && is_bearable(&error) => {
+            Err(error) if wanted.mode == AttachPolicy::Auto && is_bearable(&error) => {
                 Ok(Self::off(options.interfaces, &error.to_string()))
             }
             Err(error) => Err(error.into()),
