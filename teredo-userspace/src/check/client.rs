@@ -13,7 +13,7 @@ use teredo_proto::client::Server;
 
 use crate::{
     config::{
-        self, Client, ServerHost,
+        self, ClientSection, ServerHost,
         secrets::{self, Secrets},
     },
     datapath::{route::Routes, udp::Discovery},
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Looks whether the client can run.
 pub async fn examine(
     host: &Host<'_>,
-    client: &Client,
+    client: &ClientSection,
     secrets: Result<&Secrets, &secrets::Error>,
     report: &mut Report,
 ) {
@@ -47,7 +47,7 @@ pub async fn examine(
     route(host, client, report);
 }
 
-fn ports(host: &Host<'_>, client: &Client, report: &mut Report) {
+fn ports(host: &Host<'_>, client: &ClientSection, report: &mut Report) {
     if client.port == 0 {
         report.fine("port", "any UDP port");
     } else {
@@ -68,7 +68,7 @@ fn ports(host: &Host<'_>, client: &Client, report: &mut Report) {
 }
 
 /// Looks the servers up.
-async fn servers(client: &Client, report: &mut Report) -> Vec<Server> {
+async fn servers(client: &ClientSection, report: &mut Report) -> Vec<Server> {
     let mut known = Vec::new();
     for server in &client.servers {
         let found = match &server.host {
@@ -101,7 +101,7 @@ async fn servers(client: &Client, report: &mut Report) -> Vec<Server> {
 }
 
 /// Looks whether there is a way to the servers, and whether there is a better one than Teredo.
-async fn network(host: &Host<'_>, client: &Client, servers: &[Server], report: &mut Report) {
+async fn network(host: &Host<'_>, client: &ClientSection, servers: &[Server], report: &mut Report) {
     let tunnel = host.network.link(&client.tun).map_or(0, |link| link.index);
     let prefix = host.config.node.prefix;
     let found = match Routes::open() {
@@ -140,7 +140,7 @@ async fn network(host: &Host<'_>, client: &Client, servers: &[Server], report: &
 }
 
 /// Looks whether somebody else does Teredo here.
-fn route(host: &Host<'_>, client: &Client, report: &mut Report) {
+fn route(host: &Host<'_>, client: &ClientSection, report: &mut Report) {
     let prefix = host.config.node.prefix;
     let network = config::network(prefix);
     if let Some(foreign) = host.network.foreign_route(network, &client.tun) {

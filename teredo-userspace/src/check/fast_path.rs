@@ -11,7 +11,7 @@ use super::{
     xdp_features::{XdpFeatures, xdp_features},
 };
 use crate::{
-    config::FastPath,
+    config::FastPathRequest,
     datapath::{
         route::Routes,
         xdp::{self, AttachPolicy},
@@ -109,7 +109,7 @@ pub async fn examine(
 /// The interfaces that the configuration means, each once.
 async fn links<'a>(
     host: &'a Host<'_>,
-    wanted: FastPath<'_>,
+    wanted: FastPathRequest<'_>,
     report: &mut Report,
 ) -> Option<Vec<&'a Link>> {
     let mut links = Vec::new();
@@ -152,7 +152,12 @@ async fn links<'a>(
 }
 
 /// Whether a program can be attached to the interface at all; says why not.
-fn is_usable(host: &Host<'_>, wanted: FastPath<'_>, link: &Link, report: &mut Report) -> bool {
+fn is_usable(
+    host: &Host<'_>,
+    wanted: FastPathRequest<'_>,
+    link: &Link,
+    report: &mut Report,
+) -> bool {
     let name = &link.name;
     if !link.is_up {
         let text = format!("interface {name} is down: `ip link set {name} up`");
@@ -220,7 +225,7 @@ async fn is_loaded(
 }
 
 /// Native and generic programs do not send to each other's interfaces, so all get the same mode.
-fn predict(wanted: FastPath<'_>, links: &[&Link], report: &mut Report) {
+fn predict(wanted: FastPathRequest<'_>, links: &[&Link], report: &mut Report) {
     let obstacle = match wanted.mode {
         AttachPolicy::Generic => None,
         _ => links.iter().find_map(|link| {

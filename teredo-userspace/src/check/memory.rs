@@ -80,13 +80,13 @@ impl fmt::Display for Octets {
 mod tests {
     use super::*;
     use crate::{
-        config::{Relay, Server},
+        config::{RelaySection, ServerSection},
         datapath::xdp::AttachPolicy,
     };
 
     const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");
 
-    fn with(relay: Relay) -> Config {
+    fn with(relay: RelaySection) -> Config {
         Config {
             relay: Some(relay),
             ..Config::default()
@@ -97,13 +97,13 @@ mod tests {
     fn maps_cost_what_the_kernel_says() {
         // `bpftool map show` says 33562624 for the peers, 360760 for the routes of two CPUs: this and
         // the map itself, which for the peers begins and ends with a page.
-        let memory = Memory::of(&with(Relay::default()), 2);
+        let memory = Memory::of(&with(RelaySection::default()), 2);
         assert_eq!(memory.peer_map, 33_562_624 - 6_208);
         assert_eq!(memory.other_maps, 360_760 - 312);
         assert!(memory.peer_map + memory.other_maps < 64 << 20);
         assert_eq!(Octets(memory.peer_map).to_string(), "32.0 MiB");
 
-        let per_peer = memory.peer_map / Relay::default().max_peers as u64;
+        let per_peer = memory.peer_map / RelaySection::default().max_peers as u64;
         for documented in [
             format!("{per_peer} octets a peer at the start"),
             format!(
@@ -119,7 +119,7 @@ mod tests {
         }
 
         let server = Config {
-            server: Some(Server::default()),
+            server: Some(ServerSection::default()),
             ..Config::default()
         };
         let limits = Octets(Memory::of(&server, 2).limits);
@@ -127,10 +127,10 @@ mod tests {
         assert!(DOCUMENTATION.contains(&documented), "{documented}");
         assert_eq!(memory.limits, 0);
 
-        let peer_map = |relay: Relay| Memory::of(&with(relay), 2).peer_map;
-        let mut relay = Relay {
+        let peer_map = |relay: RelaySection| Memory::of(&with(relay), 2).peer_map;
+        let mut relay = RelaySection {
             max_peers: 1_000,
-            ..Relay::default()
+            ..RelaySection::default()
         };
         assert_eq!(peer_map(relay.clone()), 135_168 - 5_184);
         relay.xdp.mode = AttachPolicy::Off;

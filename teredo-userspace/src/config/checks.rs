@@ -6,7 +6,10 @@ use std::collections::{HashMap, HashSet};
 
 use teredo_common::scope::is_global_unicast;
 
-use super::{Config, Ipv4Choice, Relay, Server, document::Document, error::Error, network, values};
+use super::{
+    Config, Ipv4Choice, RelaySection, ServerSection, document::Document, error::Error, network,
+    values,
+};
 use crate::datapath::xdp::AttachPolicy;
 
 /// Refuses what the roles cannot do.
@@ -43,7 +46,11 @@ fn client_alone(config: &Config, document: &Document<'_>) -> Result<(), Error> {
 }
 
 /// A served network of which every address is refused anyway.
-fn served_in_vain(config: &Config, relay: &Relay, document: &Document<'_>) -> Result<(), Error> {
+fn served_in_vain(
+    config: &Config,
+    relay: &RelaySection,
+    document: &Document<'_>,
+) -> Result<(), Error> {
     let teredo = network(config.node.prefix);
     let never = values::never_served();
     let in_vain = relay.serve.iter().find(|network| {
@@ -61,7 +68,7 @@ fn served_in_vain(config: &Config, relay: &Relay, document: &Document<'_>) -> Re
     }
 }
 
-fn prefixes(config: &Config, server: &Server, document: &Document<'_>) -> Result<(), Error> {
+fn prefixes(config: &Config, server: &ServerSection, document: &Document<'_>) -> Result<(), Error> {
     if server.extra_prefixes.contains(&config.node.prefix) {
         let reason = format!(
             "{} is node.prefix, which is served anyway",
@@ -72,7 +79,7 @@ fn prefixes(config: &Config, server: &Server, document: &Document<'_>) -> Result
     Ok(())
 }
 
-fn clients(config: &Config, server: &Server, document: &Document<'_>) -> Result<(), Error> {
+fn clients(config: &Config, server: &ServerSection, document: &Document<'_>) -> Result<(), Error> {
     if server.require_auth && server.clients.is_empty() {
         let reason = "nobody would be served without a section [[server.client]]";
         return Err(document.refuse("server", "require-auth", reason));
@@ -105,7 +112,11 @@ fn clients(config: &Config, server: &Server, document: &Document<'_>) -> Result<
 }
 
 /// What two roles in one process share.
-fn both(relay: &Relay, server: &Server, document: &Document<'_>) -> Result<(), Error> {
+fn both(
+    relay: &RelaySection,
+    server: &ServerSection,
+    document: &Document<'_>,
+) -> Result<(), Error> {
     let conflict = |[first, second]: [(&str, &str); 2], why: &str| {
         // At a key that is there: one of them may be at its default.
         let (section, key) = if document.has(second.0, second.1) {

@@ -21,7 +21,7 @@ pub const CLIENT_MAX_PEERS: RangeInclusive<u64> = 16..=65_536;
 /// `[client]`: the client role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Client {
+pub struct ClientSection {
     /// The servers in the order in which they are tried, at most [`SERVERS_MAX`]. A file must set
     /// them: the default, none, cannot be used.
     #[serde(rename = "server", with = "values::servers")]
@@ -94,7 +94,7 @@ pub struct Client {
     pub queue_total_bytes: usize,
 }
 
-impl Default for Client {
+impl Default for ClientSection {
     fn default() -> Self {
         Self {
             servers: Vec::new(),

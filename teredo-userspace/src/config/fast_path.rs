@@ -5,7 +5,7 @@ use crate::datapath::xdp::AttachPolicy;
 
 /// The fast path of all roles that have one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FastPath<'a> {
+pub struct FastPathRequest<'a> {
     /// How the program is attached; never [`AttachPolicy::Off`].
     pub mode: AttachPolicy,
     /// Whether maps and links are pinned.
@@ -16,7 +16,7 @@ pub struct FastPath<'a> {
     pub server: Option<&'a [String]>,
 }
 
-impl FastPath<'_> {
+impl FastPathRequest<'_> {
     /// The keys of [`Self::mode`], for messages.
     #[must_use]
     pub fn mode_keys(&self) -> &'static str {
@@ -59,7 +59,7 @@ impl Config {
     ///
     /// Roles that both have one agree about mode and pins in every file that was accepted.
     #[must_use]
-    pub fn fast_path(&self) -> Option<FastPath<'_>> {
+    pub fn fast_path(&self) -> Option<FastPathRequest<'_>> {
         let relay = self.relay.as_ref().map(|relay| &relay.xdp);
         let relay = relay.filter(|xdp| xdp.mode != AttachPolicy::Off);
         let server = self.server.as_ref().map(|server| &server.xdp);
@@ -67,7 +67,7 @@ impl Config {
         let (mode, pin) = relay
             .map(|xdp| (xdp.mode, xdp.pin))
             .or_else(|| server.map(|xdp| (xdp.mode, xdp.pin)))?;
-        Some(FastPath {
+        Some(FastPathRequest {
             mode,
             pin,
             relay: relay.map(|xdp| &*xdp.interfaces),

@@ -26,14 +26,14 @@ use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 use teredo_common::address::ServicePrefix;
 
-pub use client::{CLIENT_MAX_PEERS, Client, REFRESH, SERVERS_MAX};
+pub use client::{CLIENT_MAX_PEERS, ClientSection, REFRESH, SERVERS_MAX};
 use document::Document;
 pub use error::Error;
-pub use fast_path::FastPath;
-pub use relay::{MAX_PEERS, MTU, QUEUE_PER_PEER, QUEUE_TOTAL_BYTES, Relay, Xdp};
+pub use fast_path::FastPathRequest;
+pub use relay::{MAX_PEERS, MTU, QUEUE_PER_PEER, QUEUE_TOTAL_BYTES, RelaySection, RelayXdpSection};
 pub use server::{
-    ALLOW_MAX, BURST, EXTRA_PREFIXES_MAX, ICMPV6_PAYLOAD, RATE, RETIRED_SECRETS_MAX, Server,
-    ServerClient, ServerXdp,
+    ALLOW_MAX, BURST, EXTRA_PREFIXES_MAX, ICMPV6_PAYLOAD, RATE, RETIRED_SECRETS_MAX,
+    ServerClientSection, ServerSection, ServerXdpSection,
 };
 pub use server_name::{ServerHost, ServerName};
 pub use values::{ApiAddress, ClientId, Ipv4Choice, OuterChecksum, RefreshInterval};
@@ -47,19 +47,19 @@ pub const DEFAULT_PATH: &str = "/etc/teredo/teredo.toml";
 #[derive(Default)]
 pub struct Config {
     /// What all roles share.
-    pub node: Node,
+    pub node: NodeSection,
     /// The relay role, if it runs.
-    pub relay: Option<Relay>,
+    pub relay: Option<RelaySection>,
     /// The server role, if it runs.
-    pub server: Option<Server>,
+    pub server: Option<ServerSection>,
     /// The client role, if it runs.
-    pub client: Option<Client>,
+    pub client: Option<ClientSection>,
 }
 
 /// `[node]`: what all roles share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Node {
+pub struct NodeSection {
     /// Name of this instance: part of the default socket's path and of the pin directory's.
     #[serde(deserialize_with = "values::instance_name")]
     pub name: String,
@@ -77,7 +77,7 @@ pub struct Node {
     pub user: String,
 }
 
-impl Default for Node {
+impl Default for NodeSection {
     fn default() -> Self {
         let name = "teredo".to_owned();
         Self {

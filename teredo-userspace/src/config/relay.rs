@@ -21,7 +21,7 @@ pub const QUEUE_TOTAL_BYTES: RangeInclusive<u64> = 65_536..=1_073_741_824;
 /// `[relay]`: the relay role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Relay {
+pub struct RelaySection {
     /// Outer source address.
     #[serde(with = "values::text")]
     pub ipv4: Ipv4Choice,
@@ -58,13 +58,13 @@ pub struct Relay {
     #[serde(with = "values::text_or_empty")]
     pub sunset: Option<Date>,
     /// The fast path.
-    pub xdp: Xdp,
+    pub xdp: RelayXdpSection,
 }
 
 /// `[relay.xdp]`: the fast path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Xdp {
+pub struct RelayXdpSection {
     /// How the program is attached.
     pub mode: AttachPolicy,
     /// Names of the interfaces to attach to; empty: those of the IPv4 and IPv6 default routes.
@@ -76,7 +76,7 @@ pub struct Xdp {
     pub pin: bool,
 }
 
-impl Default for Relay {
+impl Default for RelaySection {
     fn default() -> Self {
         Self {
             ipv4: Ipv4Choice::Auto,
@@ -91,12 +91,12 @@ impl Default for Relay {
             queue_total_bytes: 16 << 20,
             route: true,
             sunset: None,
-            xdp: Xdp::default(),
+            xdp: RelayXdpSection::default(),
         }
     }
 }
 
-impl Default for Xdp {
+impl Default for RelayXdpSection {
     fn default() -> Self {
         Self {
             mode: AttachPolicy::Auto,

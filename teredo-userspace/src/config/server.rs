@@ -27,7 +27,7 @@ pub const RETIRED_SECRETS_MAX: usize = 8;
 /// `[server]`: the server role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Server {
+pub struct ServerSection {
     /// The primary and the secondary address, different. A file must set them: the default, both
     /// unspecified, is none that can be used.
     #[serde(deserialize_with = "values::server_addresses")]
@@ -81,16 +81,16 @@ pub struct Server {
     #[serde(deserialize_with = "values::interface_name")]
     pub tun: String,
     /// The fast path.
-    pub xdp: ServerXdp,
+    pub xdp: ServerXdpSection,
     /// Clients with a key, in the order of the file.
     #[serde(rename = "client")]
-    pub clients: Vec<ServerClient>,
+    pub clients: Vec<ServerClientSection>,
 }
 
 /// `[server.xdp]`: the fast path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct ServerXdp {
+pub struct ServerXdpSection {
     /// How the program is attached.
     pub mode: AttachPolicy,
     /// Names of the interfaces to attach to; empty: those that have the server's addresses.
@@ -103,7 +103,7 @@ pub struct ServerXdp {
 /// `[[server.client]]`: a client with a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct ServerClient {
+pub struct ServerClientSection {
     /// What it calls itself in the authentication encapsulation.
     #[serde(with = "values::text")]
     pub id: ClientId,
@@ -121,7 +121,7 @@ pub struct ServerClient {
     pub prefix: Option<Ipv6Net>,
 }
 
-impl Server {
+impl ServerSection {
     /// The primary address: the one that Teredo addresses of clients hold.
     #[must_use]
     pub fn primary(&self) -> Ipv4Addr {
@@ -141,7 +141,7 @@ impl Server {
     }
 }
 
-impl Default for Server {
+impl Default for ServerSection {
     fn default() -> Self {
         Self {
             ipv4: [Ipv4Addr::UNSPECIFIED; 2],
@@ -162,13 +162,13 @@ impl Default for Server {
             total_rate: 1_000_000,
             sunset: None,
             tun: "teredo-server".to_owned(),
-            xdp: ServerXdp::default(),
+            xdp: ServerXdpSection::default(),
             clients: Vec::new(),
         }
     }
 }
 
-impl Default for ServerXdp {
+impl Default for ServerXdpSection {
     fn default() -> Self {
         Self {
             mode: AttachPolicy::Auto,

@@ -19,7 +19,7 @@ fn parse(text: &str) -> Result<Config, Error> {
 /// A relay with default settings.
 fn relay_alone() -> Config {
     Config {
-        relay: Some(Relay::default()),
+        relay: Some(RelaySection::default()),
         ..Config::default()
     }
 }
@@ -27,17 +27,17 @@ fn relay_alone() -> Config {
 /// Every role and section with default settings, and what has no default as the documentation has
 /// it.
 fn everything() -> Config {
-    let alice = ServerClient {
+    let alice = ServerClientSection {
         id: "alice".parse().unwrap(),
         algorithm: Algorithm::HmacMd5,
         secret_file: "/etc/teredo/alice.key".into(),
         retired_secret_files: Vec::new(),
         prefix: None,
     };
-    let server = Server {
+    let server = ServerSection {
         ipv4: [[198, 51, 100, 1].into(), [198, 51, 100, 2].into()],
         clients: vec![alice],
-        ..Server::default()
+        ..ServerSection::default()
     };
     Config {
         server: Some(server),
@@ -47,10 +47,10 @@ fn everything() -> Config {
 }
 
 /// A client with default settings.
-fn client_alone() -> Client {
-    Client {
+fn client_alone() -> ClientSection {
+    ClientSection {
         servers: vec!["teredo.example.net".parse().unwrap()],
-        ..Client::default()
+        ..ClientSection::default()
     }
 }
 
@@ -111,7 +111,7 @@ fn the_roles_agree_about_the_fast_path() {
     let both = parse(&format!(
         "[relay.xdp]\ninterfaces = [\"a\"]\n{server}interfaces = [\"b\"]"
     ));
-    let expected = FastPath {
+    let expected = FastPathRequest {
         mode: AttachPolicy::Auto,
         pin: true,
         relay: Some(&["a".to_owned()]),
@@ -121,7 +121,7 @@ fn the_roles_agree_about_the_fast_path() {
     let server_alone = parse(&format!(
         "[relay.xdp]\nmode = \"off\"\n{server}mode = \"native\"\npin = false"
     ));
-    let expected = FastPath {
+    let expected = FastPathRequest {
         mode: AttachPolicy::Native,
         pin: false,
         relay: None,
@@ -739,7 +739,7 @@ fn addresses() -> impl Strategy<Value = ApiAddress> {
     ]
 }
 
-fn nodes() -> impl Strategy<Value = Node> {
+fn nodes() -> impl Strategy<Value = NodeSection> {
     (
         "[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}",
         prop_oneof![
@@ -751,7 +751,7 @@ fn nodes() -> impl Strategy<Value = Node> {
         prop::collection::vec(addresses(), 0..4),
         "[a-z]{0,20}",
     )
-        .prop_map(|(name, prefix, log, api, user)| Node {
+        .prop_map(|(name, prefix, log, api, user)| NodeSection {
             name,
             prefix,
             log,
@@ -760,7 +760,7 @@ fn nodes() -> impl Strategy<Value = Node> {
         })
 }
 
-fn relays() -> impl Strategy<Value = Relay> {
+fn relays() -> impl Strategy<Value = RelaySection> {
     let ipv4 = prop_oneof![
         Just(Ipv4Choice::Auto),
         (1..=126_u8, any::<[u8; 3]>())
@@ -795,7 +795,7 @@ fn relays() -> impl Strategy<Value = Relay> {
                 bounds,
                 (xdp, sunset),
             )| {
-                Relay {
+                RelaySection {
                     ipv4,
                     port,
                     tun,
@@ -830,7 +830,7 @@ fn dates() -> impl Strategy<Value = Option<crate::sunset::Date>> {
 
 /// Servers that go together with every relay of [`relays`] but for the fast path, which is that of
 /// the relay.
-fn servers() -> impl Strategy<Value = Server> {
+fn servers() -> impl Strategy<Value = ServerSection> {
     let addresses = (1..=125_u8, any::<[u8; 3]>()).prop_map(|(a, [b, c, d])| {
         let primary = Ipv4Addr::new(a, b, c, d);
         [primary, Ipv4Addr::from(primary.to_bits() + 0x0100_0000)]
@@ -867,7 +867,7 @@ fn servers() -> impl Strategy<Value = Server> {
                     forward_foreign,
                 ] = switches;
                 let (icmpv6_payload, rate, burst, network_rate, network_burst, total_rate) = limits;
-                Server {
+                ServerSection {
                     ipv4,
                     port,
                     extra_prefixes,
@@ -886,9 +886,9 @@ fn servers() -> impl Strategy<Value = Server> {
                     total_rate,
                     sunset,
                     tun: "of-the-server".to_owned(),
-                    xdp: ServerXdp {
+                    xdp: ServerXdpSection {
                         interfaces: interfaces.into_iter().collect(),
-                        ..ServerXdp::default()
+                        ..ServerXdpSection::default()
                     },
                     clients,
                 }
@@ -896,7 +896,7 @@ fn servers() -> impl Strategy<Value = Server> {
         )
 }
 
-fn clients() -> impl Strategy<Value = Vec<ServerClient>> {
+fn clients() -> impl Strategy<Value = Vec<ServerClientSection>> {
     let id = prop::collection::vec(any::<u8>(), 1..=255);
     let algorithm = prop_oneof![Just(Algorithm::HmacMd5), Just(Algorithm::HmacSha1)];
     let path = || "/[a-zé \"'#/]{1,20}".prop_map(PathBuf::from);
@@ -912,7 +912,7 @@ fn clients() -> impl Strategy<Value = Vec<ServerClient>> {
                         ((0x2c00 << 112) + ((number as u128) << 64)).into(),
                         64,
                     );
-                    ServerClient {
+                    ServerClientSection {
                         id: format!("hex:{digits}").parse().unwrap(),
                         algorithm,
                         secret_file,
@@ -925,7 +925,7 @@ fn clients() -> impl Strategy<Value = Vec<ServerClient>> {
     })
 }
 
-fn xdps() -> impl Strategy<Value = Xdp> {
+fn xdps() -> impl Strategy<Value = RelayXdpSection> {
     let mode = prop_oneof![
         Just(AttachPolicy::Auto),
         Just(AttachPolicy::Native),
@@ -935,7 +935,7 @@ fn xdps() -> impl Strategy<Value = Xdp> {
     let outer_checksum = prop_oneof![Just(OuterChecksum::Auto), Just(OuterChecksum::Zero)];
     let interfaces = prop::collection::btree_set("[a-z]{1,8}[0-9]{0,4}", 0..4);
     (mode, interfaces, outer_checksum, any::<bool>()).prop_map(
-        |(mode, interfaces, outer_checksum, pin)| Xdp {
+        |(mode, interfaces, outer_checksum, pin)| RelayXdpSection {
             mode,
             interfaces: interfaces.into_iter().collect(),
             outer_checksum,

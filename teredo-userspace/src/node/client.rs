@@ -64,7 +64,7 @@ const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
 pub struct ClientRole {
     pub client: Client,
     pub failures: SendFailures,
-    config: config::Client,
+    config: config::ClientSection,
     prefix: ServicePrefix,
     /// The service port.
     number: u16,
@@ -107,8 +107,8 @@ pub enum Input {
 impl ClientRole {
     /// Opens the ports and the TUN interface.
     pub fn new(
-        config: config::Client,
-        node: &config::Node,
+        config: config::ClientSection,
+        node: &config::NodeSection,
         credentials: Option<Credentials>,
         seed: [u8; 32],
     ) -> Result<Self> {
@@ -474,7 +474,7 @@ async fn discovered(discovery: Option<&mut LocalDiscovery>) -> io::Result<Multic
 }
 
 fn protocol_config(
-    config: &config::Client,
+    config: &config::ClientSection,
     prefix: ServicePrefix,
     servers: Vec<client::Server>,
     port: u16,

@@ -52,7 +52,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// Dropped without [`Node::run`] it leaves TUN interfaces to the next start, as a crash does.
 #[derive(Debug)]
 pub struct Node {
-    config: config::Node,
+    config: config::NodeSection,
     started: StartTime,
     relay: Option<RelayRole>,
     server: Option<ServerRole>,

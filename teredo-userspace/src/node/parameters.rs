@@ -25,7 +25,7 @@ const TOTAL_BURST: u32 = 10;
 /// Returns the configuration of the relay's protocol.
 pub fn relay_config(
     config: &Config,
-    relay: &config::Relay,
+    relay: &config::RelaySection,
     endpoint: SocketAddrV4,
     own: &Addresses,
 ) -> relay::Config {
@@ -35,7 +35,7 @@ pub fn relay_config(
         host_specific: relay.host_specific,
         own_ipv4: own.ipv4.clone(),
         own_ipv6: own.ipv6.clone(),
-        own_server: config.server.as_ref().map(config::Server::primary),
+        own_server: config.server.as_ref().map(config::ServerSection::primary),
         ipv4_scope: relay.ipv4_scope,
         mtu: relay.mtu,
         max_peers: relay.max_peers,
@@ -52,7 +52,7 @@ pub fn relay_config(
 /// When the system has no random numbers.
 pub fn server_config(
     config: &Config,
-    section: &config::Server,
+    section: &config::ServerSection,
     relay: Option<SocketAddrV4>,
     own: &Addresses,
     clients: Vec<Client>,
@@ -86,7 +86,7 @@ pub fn server_config(
 /// there is none.
 pub fn settings(
     config: &Config,
-    relay: &config::Relay,
+    relay: &config::RelaySection,
     endpoint: SocketAddrV4,
     peer_lifetime: Duration,
     tunnel: u32,

@@ -40,7 +40,7 @@ use crate::{
 /// The running relay.
 #[derive(Debug)]
 pub struct RelayRole {
-    pub config: config::Relay,
+    pub config: config::RelaySection,
     pub relay: Relay,
     pub failures: SendFailures,
     prefix: ServicePrefix,
@@ -71,7 +71,7 @@ pub enum Input {
 impl RelayRole {
     /// Opens the socket and the TUN interface.
     pub fn new(
-        config: config::Relay,
+        config: config::RelaySection,
         protocol: relay::Config,
         seed: [u8; 32],
         udp: UdpSocket,

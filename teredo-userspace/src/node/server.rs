@@ -96,7 +96,7 @@ impl ServerRole {
     /// Opens the ways into the native internet. `sockets` are those of the primary and the
     /// secondary address; `routed` are the prefixes of the tunnel service's clients.
     pub fn new(
-        config: &config::Server,
+        config: &config::ServerSection,
         prefix: ServicePrefix,
         server: Server,
         sockets: [Socket; 2],

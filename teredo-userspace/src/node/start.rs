@@ -177,7 +177,7 @@ impl Node {
 }
 
 /// The relay's own IPv4 address.
-async fn outer_address(relay: &config::Relay, routes: &Routes) -> Result<Ipv4Addr> {
+async fn outer_address(relay: &config::RelaySection, routes: &Routes) -> Result<Ipv4Addr> {
     match relay.ipv4 {
         Ipv4Choice::Address(address) => Ok(address),
         Ipv4Choice::Auto => routes.default_ipv4_address().await?.context(

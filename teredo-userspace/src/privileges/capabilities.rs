@@ -2,7 +2,7 @@
 
 use caps::{CapSet, Capability};
 
-use crate::config::{Config, Server};
+use crate::config::{Config, ServerSection};
 
 /// The first port that everybody may use, unless the host says otherwise.
 const UNPRIVILEGED_PORT: u16 = 1024;
@@ -16,7 +16,7 @@ pub fn needed(config: &Config) -> Vec<Capability> {
     let is_admin = config.relay.is_some()
         || config.client.is_some()
         || config.fast_path().is_some()
-        || server.is_some_and(Server::has_tunnel_service);
+        || server.is_some_and(ServerSection::has_tunnel_service);
     if is_admin {
         needed.push(Capability::CAP_NET_ADMIN);
     }
@@ -71,12 +71,12 @@ pub fn list(capabilities: &[Capability]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Relay, datapath::xdp::AttachPolicy};
+    use crate::{config::RelaySection, datapath::xdp::AttachPolicy};
 
     #[test]
     fn only_what_the_configuration_needs() {
-        let mut relay = Relay::default();
-        let needed = |relay: &Relay| {
+        let mut relay = RelaySection::default();
+        let needed = |relay: &RelaySection| {
             needed(&Config {
                 relay: Some(relay.clone()),
                 ..Config::default()

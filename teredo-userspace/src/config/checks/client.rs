@@ -1,9 +1,9 @@
 //! `[client]`.
 
-use crate::config::{Client, Ipv4Choice, ServerHost, document::Document, error::Error};
+use crate::config::{ClientSection, Ipv4Choice, ServerHost, document::Document, error::Error};
 
 /// Refuses what a client cannot do.
-pub fn check(client: &Client, document: &Document<'_>) -> Result<(), Error> {
+pub fn check(client: &ClientSection, document: &Document<'_>) -> Result<(), Error> {
     for server in &client.servers {
         if let ServerHost::Address(address) = server.host
             && !client.ipv4_scope.accepts(address.octets())
@@ -29,7 +29,7 @@ pub fn check(client: &Client, document: &Document<'_>) -> Result<(), Error> {
     credentials(client, document)
 }
 
-fn credentials(client: &Client, document: &Document<'_>) -> Result<(), Error> {
+fn credentials(client: &ClientSection, document: &Document<'_>) -> Result<(), Error> {
     let conflict = |key, why: &str| Err(document.conflict("client", key, why.to_owned()));
     match (&client.id, &client.secret_file) {
         (Some(_), None) => conflict(

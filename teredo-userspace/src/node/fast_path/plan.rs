@@ -7,7 +7,7 @@ use teredo_common::{address::Endpoint, maps::Settings};
 use teredo_proto::server;
 
 use crate::{
-    config::{self, FastPath, OuterChecksum},
+    config::{self, FastPathRequest, OuterChecksum},
     datapath::{route::Routes, xdp},
 };
 
@@ -18,7 +18,7 @@ const NO_PEERS: u32 = *config::MAX_PEERS.start() as u32;
 #[derive(Debug)]
 pub struct Roles<'a> {
     /// The relay, with the program's constants.
-    pub relay: Option<(&'a config::Relay, Settings)>,
+    pub relay: Option<(&'a config::RelaySection, Settings)>,
     /// The server.
     pub server: Option<&'a server::Config>,
 }
@@ -42,7 +42,11 @@ pub struct Plan {
 
 impl Plan {
     /// Looks what the roles want and what this host has.
-    pub async fn make(wanted: &FastPath<'_>, roles: &Roles<'_>, routes: &Routes) -> Result<Self> {
+    pub async fn make(
+        wanted: &FastPathRequest<'_>,
+        roles: &Roles<'_>,
+        routes: &Routes,
+    ) -> Result<Self> {
         let mut plan = Self {
             interfaces: Vec::new(),
             settings: Settings::zeroed(),
@@ -69,7 +73,7 @@ impl Plan {
     async fn add_relay(
         &mut self,
         names: &[String],
-        relay: &config::Relay,
+        relay: &config::RelaySection,
         settings: Settings,
         routes: &Routes,
     ) -> Result<()> {
