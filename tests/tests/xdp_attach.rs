@@ -12,7 +12,7 @@ use aya::{
     programs::links::{FdLink, PinnedLink},
 };
 use teredo::datapath::xdp::{
-    AttachPolicy, Error, FastPath, Interface, Mode, Options, remove_leftovers,
+    AttachPolicy, AttachedProgram, Error, Interface, Mode, Options, remove_leftovers,
 };
 use teredo_common::{
     address::ServicePrefix,
@@ -71,8 +71,8 @@ impl Host {
         }
     }
 
-    fn start(&self, options: &Options) -> Result<Result<FastPath, Error>> {
-        self.namespace.run(|| FastPath::start(options))
+    fn start(&self, options: &Options) -> Result<Result<AttachedProgram, Error>> {
+        self.namespace.run(|| AttachedProgram::start(options))
     }
 
     /// The sentence with which a start is refused.
@@ -206,7 +206,7 @@ fn a_restart_after_a_crash_takes_links_and_peers_over() -> Result<()> {
         let host = Host::new()?;
         let mut path = host.start(&host.options(mode))??;
         let known = peer();
-        path.insert(&PEER, &known)?;
+        path.program.insert(&PEER, &known)?;
         let modes = host.modes()?;
         let (wan, lan) = (host.link("wan")?, host.link("lan")?);
         let program = host.interface("wan")?.program;
@@ -219,7 +219,8 @@ fn a_restart_after_a_crash_takes_links_and_peers_over() -> Result<()> {
         assert_eq!(host.modes()?, modes);
         assert_ne!(host.interface("wan")?.program, program, "a new program");
         let mut peers = Vec::new();
-        path.sweep(|address, peer| peers.push((*address, *peer)))?;
+        path.program
+            .for_each_peer(|address, peer| peers.push((*address, *peer)))?;
         assert_eq!(peers, [(PEER, known)]);
         path.stop()?;
         host.assert_nothing_left()?;
@@ -232,7 +233,7 @@ fn peers_move_to_a_table_of_another_size() -> Result<()> {
     let host = Host::new()?;
     let mut path = host.start(&host.options(AttachPolicy::Native))??;
     for number in 0..100 {
-        path.insert(
+        path.program.insert(
             &[PEER[..15].to_vec(), vec![number]]
                 .concat()
                 .try_into()
@@ -250,7 +251,7 @@ fn peers_move_to_a_table_of_another_size() -> Result<()> {
         assert!(path.adopted());
         assert_eq!(host.modes()?, NATIVE);
         let mut peers = 0;
-        path.sweep(|_, _| peers += 1)?;
+        path.program.for_each_peer(|_, _| peers += 1)?;
         assert_eq!(peers, expected, "in a table for {max_peers}");
     }
     remove_leftovers(&host.name)?;
@@ -267,8 +268,8 @@ fn maps_of_another_shape_are_replaced() -> Result<()> {
     }
     let mut path = host.start(&host.options(AttachPolicy::Native))??;
     assert!(!path.adopted());
-    path.insert(&PEER, &peer())?;
-    path.counters()?;
+    path.program.insert(&PEER, &peer())?;
+    path.program.counters()?;
     path.stop()?;
     host.assert_nothing_left()
 }
@@ -463,7 +464,7 @@ fn a_user_without_capabilities_is_told_which() -> Result<()> {
             // SAFETY: numbers only.
             let result = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
             assert_eq!(result, 0);
-            FastPath::start(&options)
+            AttachedProgram::start(&options)
         })?;
         let Err(error) = result else {
             anyhow::bail!("it started");
@@ -497,8 +498,8 @@ fn a_changed_station_is_followed() -> Result<()> {
     let mut path = host.start(&host.options(AttachPolicy::Native))??;
     host.namespace
         .ip("link set lan address 02:00:00:00:77:77")?;
-    host.namespace.run(|| path.bump_generation())??;
-    let stations = path.program().stations()?;
+    host.namespace.run(|| path.invalidate_routes())??;
+    let stations = path.program.stations()?;
     let lan = host.interface("lan")?;
     assert_eq!(lan.station, [2, 0, 0, 0, 0x77, 0x77]);
     assert!(stations.contains(&(lan.index, lan.station)));
@@ -517,7 +518,7 @@ fn the_log_costs_nothing_when_off() -> Result<()> {
             ..host.options(AttachPolicy::Native)
         };
         let mut path = host.start(&options)??;
-        let info = path.program().xdp()?.info()?;
+        let info = path.program.xdp()?.info()?;
         info.size_translated().context("the kernel tells the size")
     };
     let (off, on) = (size(false)?, size(true)?);

@@ -167,7 +167,7 @@ impl Node {
 
     /// Follows a change of the kernel's routing.
     async fn follow(&mut self, changes: Changes) -> Result<()> {
-        self.fast_path.forget_routes()?;
+        self.fast_path.invalidate_routes()?;
         let addresses = if changes.addresses {
             Some(self.routes.addresses().await?)
         } else {

@@ -238,7 +238,7 @@ impl RelayRole {
             self.transmit(server.as_deref_mut());
         }
         while let Some(event) = self.relay.poll_event() {
-            fast_path.follow(event)?;
+            fast_path.apply(event)?;
         }
         Ok(())
     }
