@@ -16,7 +16,7 @@ use crate::{
         self, ClientSection, ServerHost,
         secrets::{self, Secrets},
     },
-    datapath::{route::Routes, udp::Discovery},
+    datapath::{route::Routes, udp::DiscoverySocket},
     host::{HostNetwork, lookup_ipv4},
 };
 
@@ -55,7 +55,7 @@ fn ports(host: &Host<'_>, client: &ClientSection, report: &mut Report) {
         ipv4::port(host, endpoint, "client.port", report);
     }
     if client.local_discovery
-        && let Err(error) = Discovery::open()
+        && let Err(error) = DiscoverySocket::open()
     {
         report.note(
             "discovery",

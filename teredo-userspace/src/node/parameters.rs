@@ -16,7 +16,7 @@ use teredo_proto::{
 use super::fast_path;
 use crate::{
     config::{self, Config},
-    datapath::route::Addresses,
+    datapath::route::OwnAddresses,
 };
 
 /// Of the packets that may leave in a second, the part that may leave at once.
@@ -27,7 +27,7 @@ pub fn relay_config(
     config: &Config,
     relay: &config::RelaySection,
     endpoint: SocketAddrV4,
-    own: &Addresses,
+    own: &OwnAddresses,
 ) -> relay::Config {
     relay::Config {
         prefix: config.node.prefix,
@@ -54,7 +54,7 @@ pub fn server_config(
     config: &Config,
     section: &config::ServerSection,
     relay: Option<SocketAddrV4>,
-    own: &Addresses,
+    own: &OwnAddresses,
     clients: Vec<Client>,
 ) -> Result<server::Config> {
     let [primary, secondary] = section.ipv4;

@@ -31,7 +31,7 @@ use crate::{
     config,
     datapath::{
         BATCH,
-        route::{self, Addresses, Family, Routes},
+        route::{self, Family, OwnAddresses, Routes},
         tun::{PacketBatch, Tun},
         udp::{ReceiveBatch, Sender, UdpSocket},
     },
@@ -274,7 +274,7 @@ impl RelayRole {
 
     /// Learns this host's addresses. Without ours among them no packet comes back, so nobody shall
     /// send any: the route is held only while it is.
-    pub async fn learn(&mut self, addresses: &Addresses, routes: &Routes) -> Result<()> {
+    pub async fn learn(&mut self, addresses: &OwnAddresses, routes: &Routes) -> Result<()> {
         self.relay
             .set_own_addresses(&addresses.ipv4, &addresses.ipv6);
         let address = *self.endpoint.ip();

@@ -29,7 +29,7 @@ use crate::{
     config,
     datapath::{
         native,
-        route::{self, Addresses, Family, Routes},
+        route::{self, Family, OwnAddresses, Routes},
         tun::{PacketBatch, Tun},
         udp::{ReceiveBatch, Sender, UdpSocket},
     },
@@ -227,7 +227,7 @@ impl ServerRole {
     }
 
     /// Follows changes of the kernel's routing.
-    pub fn follow(&mut self, addresses: Option<&Addresses>) -> Result<()> {
+    pub fn follow(&mut self, addresses: Option<&OwnAddresses>) -> Result<()> {
         if let Some(addresses) = addresses {
             self.answers.server.set_own_addresses(&addresses.ipv4);
             let missing = self

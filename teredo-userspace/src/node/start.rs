@@ -26,7 +26,7 @@ use crate::{
     api::Handle,
     config::{self, Config, Ipv4Choice, secrets::Secrets},
     datapath::{
-        route::{Addresses, Routes},
+        route::{OwnAddresses, Routes},
         udp::UdpSocket,
         watch::Watch,
     },
@@ -34,7 +34,7 @@ use crate::{
 
 /// What is there before anything of the host is changed.
 struct Prepared {
-    own: Addresses,
+    own: OwnAddresses,
     relay_lifetime: Duration,
     server: Option<(server::Config, [Socket; 2])>,
 }

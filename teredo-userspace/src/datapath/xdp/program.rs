@@ -29,7 +29,7 @@ use super::{
     buckets::SharedBuckets,
     error::Error,
     interface::Interface,
-    table::{self, Table},
+    table::{self, PeerMap},
 };
 
 /// Name of the program in the object.
@@ -69,7 +69,7 @@ pub struct ServerParameters {
 /// The loaded program with its maps filled, ready to be attached.
 pub struct Program {
     ebpf: Ebpf,
-    peers: Table,
+    peers: PeerMap,
     peer_map: MapData,
     own_ipv4: HashMap<MapData, [u8; 4], u8>,
     own_filter: Array<MapData, u32>,
@@ -125,7 +125,7 @@ impl Program {
 
         let peer_map = array(&mut ebpf, PEERS)?;
         let limits = array(&mut ebpf, LIMITS)?;
-        let peers = Table::new(peer_map.fd(), peer_table, parameters.max_peers);
+        let peers = PeerMap::new(peer_map.fd(), peer_table, parameters.max_peers);
         let mut program = Self {
             peers: peers.map_err(peers_error)?,
             peer_map,

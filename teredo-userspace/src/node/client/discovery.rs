@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use teredo_proto::client::Attached;
 use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::{datapath::udp::Discovery, node::port::register};
+use crate::{datapath::udp::DiscoverySocket, node::port::register};
 
 /// Octets of the longest discovery bubble with all that may be around it; what is longer is none.
 const ROOM: usize = 2_048;
@@ -18,7 +18,7 @@ const ROOM: usize = 2_048;
 /// The port of discovery, and the links that it listens to.
 #[derive(Debug)]
 pub struct LocalDiscovery {
-    socket: AsyncFd<Discovery>,
+    socket: AsyncFd<DiscoverySocket>,
     /// The addresses of each joined interface.
     joined: BTreeMap<u32, Vec<Attached>>,
     buffer: Box<[u8]>,
@@ -38,7 +38,7 @@ pub struct Multicast {
 impl LocalDiscovery {
     pub fn open() -> io::Result<Self> {
         Ok(Self {
-            socket: register(Discovery::open()?)?,
+            socket: register(DiscoverySocket::open()?)?,
             joined: BTreeMap::new(),
             buffer: vec![0; ROOM].into(),
         })

@@ -33,8 +33,8 @@ pub struct Interface {
 impl Interface {
     pub fn open(name: &str, prefix: Ipv6Net, wants_default: bool) -> Result<Self> {
         let tun = Tun::open(name)?;
-        tun.end_with_the_process()?;
-        tun.collect()?;
+        tun.end_with_process()?;
+        tun.coalesce()?;
         Ok(Self {
             tun: register(tun)?,
             prefix,
