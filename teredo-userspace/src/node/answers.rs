@@ -25,7 +25,7 @@ impl Node {
     pub(super) fn answer(&mut self, request: Request) -> Result<()> {
         // Who does not wait any more needs no answer.
         match request {
-            Request::Numbers(reply) => drop(reply.send(self.snapshot())),
+            Request::Snapshot(reply) => drop(reply.send(self.snapshot())),
             Request::Peers { cursor, reply } => drop(reply.send(self.page(cursor))),
             Request::Drain(reply) => {
                 self.drain()?;
