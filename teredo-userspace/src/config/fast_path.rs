@@ -1,12 +1,12 @@
-//! What the roles want of the fast path: one program serves them all.
+//! The fast path that the roles ask for. One program serves all roles.
 
 use super::Config;
 use crate::datapath::xdp::AttachPolicy;
 
-/// The fast path of all roles that have one.
+/// The combined request of all roles that have a fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FastPathRequest<'a> {
-    /// How the program is attached; never [`AttachPolicy::Off`].
+    /// The attach policy; never [`AttachPolicy::Off`].
     pub mode: AttachPolicy,
     /// Whether maps and links are pinned.
     pub pin: bool,
@@ -17,7 +17,7 @@ pub struct FastPathRequest<'a> {
 }
 
 impl FastPathRequest<'_> {
-    /// The keys of [`Self::mode`], for messages.
+    /// Returns the keys of [`Self::mode`], for messages.
     #[must_use]
     pub fn mode_keys(&self) -> &'static str {
         match (self.relay, self.server) {
@@ -27,7 +27,7 @@ impl FastPathRequest<'_> {
         }
     }
 
-    /// The keys of [`Self::pin`], for messages.
+    /// Returns the keys of [`Self::pin`], for messages.
     #[must_use]
     pub fn pin_keys(&self) -> &'static str {
         match (self.relay, self.server) {
@@ -37,7 +37,7 @@ impl FastPathRequest<'_> {
         }
     }
 
-    /// The keys of the interfaces, for messages.
+    /// Returns the keys of the interfaces, for messages.
     #[must_use]
     pub fn interfaces_keys(&self) -> &'static str {
         match (self.relay, self.server) {
@@ -47,7 +47,7 @@ impl FastPathRequest<'_> {
         }
     }
 
-    /// The interfaces that some role names.
+    /// Iterates over the interfaces that the roles name.
     pub fn named(&self) -> impl Iterator<Item = &str> {
         let lists = [self.relay, self.server].into_iter().flatten();
         lists.flatten().map(String::as_str)
@@ -55,9 +55,9 @@ impl FastPathRequest<'_> {
 }
 
 impl Config {
-    /// What the roles want of the fast path; `None` if no role has one.
+    /// Returns the fast path that the roles ask for; `None` if no role has one.
     ///
-    /// Roles that both have one agree about mode and pins in every file that was accepted.
+    /// In an accepted file all roles with a fast path agree on mode and pins.
     #[must_use]
     pub fn fast_path(&self) -> Option<FastPathRequest<'_>> {
         let relay = self.relay.as_ref().map(|relay| &relay.xdp);
