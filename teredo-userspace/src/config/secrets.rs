@@ -277,22 +277,28 @@ mod tests {
     #[test]
     fn a09_what_is_not_a_key_is_refused() {
         for (text, rule) in [
-            ("", "holds 0 octets, but a key has 16 or more"),
-            (&DIGITS[..30], "holds 15 octets, but a key has 16 or more"),
+            ("", "contains 0 octets, but a key has 16 or more"),
+            (
+                &DIGITS[..30],
+                "contains 15 octets, but a key has 16 or more",
+            ),
             (
                 &DIGITS[..31],
-                "does not hold one line of hexadecimal digits",
+                "does not contain one line of hexadecimal digits",
             ),
             (
                 "correct horse battery staple",
-                "does not hold one line of hexadecimal digits",
+                "does not contain one line of hexadecimal digits",
             ),
-            (&format!("{DIGITS}\n{DIGITS}\n"), "does not hold one line"),
-            (&format!(" {DIGITS}"), "does not hold one line"),
-            (&format!("{DIGITS}\n\n"), "does not hold one line"),
-            (&format!("0x{DIGITS}"), "does not hold one line"),
-            (&"0".repeat(2_050), "holds more than the 1024 octets"),
-            (&"0".repeat(100_000), "holds more than the 1024 octets"),
+            (
+                &format!("{DIGITS}\n{DIGITS}\n"),
+                "does not contain one line",
+            ),
+            (&format!(" {DIGITS}"), "does not contain one line"),
+            (&format!("{DIGITS}\n\n"), "does not contain one line"),
+            (&format!("0x{DIGITS}"), "does not contain one line"),
+            (&"0".repeat(2_050), "contains more than the 1024 octets"),
+            (&"0".repeat(100_000), "contains more than the 1024 octets"),
         ] {
             let sentence = refusal(text, 0o600);
             assert!(sentence.contains(rule), "{text}: {sentence}");
@@ -306,7 +312,7 @@ mod tests {
             0o640, 0o604, 0o620, 0o602, 0o610, 0o601, 0o644, 0o666, 0o777,
         ] {
             let sentence = refusal(DIGITS, mode);
-            let expected = format!("has mode {mode:04o}, but nobody except its owner");
+            let expected = format!("has mode {mode:04o}, but only its owner");
             assert!(sentence.contains(&expected), "{sentence}");
         }
         let directory = TempDir::new().unwrap();

@@ -359,7 +359,7 @@ const WRONG_SERVERS: &[(&str, &str)] = &[
     ),
     (
         "require-auth = true",
-        " line 3: server.require-auth = true is not valid, nobody would be served without a section [[server.client]]: it must be",
+        " line 3: server.require-auth = true is not valid, no client would be served without a section [[server.client]]: it must be",
     ),
     (
         "ipv4-scope = \"all\"",
@@ -461,7 +461,7 @@ const WRONG_SERVERS: &[(&str, &str)] = &[
     // Both roles.
     (
         "[relay]\nipv4 = \"198.51.100.2\"\nport = 3544",
-        " line 4: relay.ipv4 = \"198.51.100.2\" is the server's secondary address on the same port: a relay may share only the port of the primary address, set another relay.port",
+        " line 4: relay.ipv4 = \"198.51.100.2\" is the server's secondary address on the same port: a relay may share only the port of the primary address; set another relay.port",
     ),
     (
         "[relay]\ntun = \"teredo-server\"\n[[server.client]]\nid = \"x\"\nsecret-file = \"/x\"\nprefix = \"2001:db8::/64\"",
@@ -469,7 +469,7 @@ const WRONG_SERVERS: &[(&str, &str)] = &[
     ),
     (
         "[relay.xdp]\nmode = \"native\"",
-        " line 4: relay.xdp.mode is \"native\" and server.xdp.mode is \"auto\", but one program serves both roles: set both alike, or one to \"off\"",
+        " line 4: relay.xdp.mode is \"native\" and server.xdp.mode is \"auto\", but one program serves both roles: set both to the same, or one to \"off\"",
     ),
     (
         "[server.xdp]\nmode = \"native\"\n[relay]",
@@ -477,7 +477,7 @@ const WRONG_SERVERS: &[(&str, &str)] = &[
     ),
     (
         "[relay.xdp]\npin = false",
-        " line 4: relay.xdp.pin is false and server.xdp.pin is true, but one program serves both roles: set both alike",
+        " line 4: relay.xdp.pin is false and server.xdp.pin is true, but one program serves both roles: set both to the same",
     ),
 ];
 
@@ -645,15 +645,15 @@ const WRONG: &[(&str, &str)] = &[
     (
         "[relay]\nserve = [\n  \"2001:db8::/32\",\n  \"fe80::/10\",\n]",
         " line 2: relay.serve = [ \"2001:db8::/32\", \"fe80::/10\", ] is not valid, fe80::/10 \
-         holds nothing that a relay may relay to: it must be",
+         contains no address that a relay may relay to: it must be",
     ),
     (
         "[relay]\nserve = [\"ff0e::/16\"]",
-        " line 2: relay.serve = [\"ff0e::/16\"] is not valid, ff0e::/16 holds nothing",
+        " line 2: relay.serve = [\"ff0e::/16\"] is not valid, ff0e::/16 contains no address",
     ),
     (
         "[relay]\nserve = [\"2001:0:1::/48\"]",
-        " line 2: relay.serve = [\"2001:0:1::/48\"] is not valid, 2001:0:1::/48 holds nothing",
+        " line 2: relay.serve = [\"2001:0:1::/48\"] is not valid, 2001:0:1::/48 contains no address",
     ),
     (
         "[relay.xdp]\nmode = \"fast\"",

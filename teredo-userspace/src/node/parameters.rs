@@ -1,4 +1,5 @@
-//! The parameters of protocol and XDP program, from the configuration and the host's addresses.
+//! The parameters of the protocol and the XDP program, from the configuration and the host's
+//! addresses.
 
 use std::{net::SocketAddrV4, time::Duration};
 
@@ -19,7 +20,7 @@ use crate::{
     datapath::route::OwnAddresses,
 };
 
-/// Of the packets that may leave in a second, the part that may leave at once.
+/// Divides the total rate per second to get the total burst.
 const TOTAL_BURST: u32 = 10;
 
 /// Returns the configuration of the relay's protocol.

@@ -1,4 +1,4 @@
-//! The relay role: its socket, its TUN interface and the protocol between them.
+//! The relay role: its socket, its TUN interface, and the protocol between them.
 
 use std::{
     cell::RefCell,
@@ -48,23 +48,23 @@ pub struct RelayRole {
     sender: Sender,
     port: Port,
     tun: AsyncFd<Tun>,
-    /// Tells what is for the server, if the port is the server's too.
+    /// Separates the datagrams for the server, if the server shares the port.
     entry: Option<Entry>,
     datagrams: ReceiveBatch,
     packets: PacketBatch,
     transmits: Vec<Transmit>,
     timer: Timer,
-    is_at_home: bool,
+    has_address: bool,
 }
 
-/// What has come.
+/// An input that is ready.
 #[derive(Clone, Copy, Debug)]
 pub enum Input {
     /// Datagrams from clients.
     Datagrams,
     /// Packets from the kernel.
     Packets,
-    /// The time that the protocol waits for.
+    /// The deadline of the protocol has passed.
     Time,
 }
 
@@ -93,22 +93,22 @@ impl RelayRole {
             packets: PacketBatch::new(config.mtu),
             transmits: Vec::new(),
             timer: Timer::new(),
-            is_at_home: true,
+            has_address: true,
             config,
         })
     }
 
-    /// Where the relay is.
+    /// Returns the local endpoint.
     pub fn endpoint(&self) -> SocketAddrV4 {
         self.endpoint
     }
 
-    /// The TUN interface.
+    /// Returns the TUN interface.
     pub fn tun(&self) -> &Tun {
         self.tun.get_ref()
     }
 
-    /// Makes the TUN interface ready.
+    /// Brings up the TUN interface.
     pub async fn bring_up(&self, routes: &Routes) -> Result<()> {
         let tun = self.tun();
         routes.bring_up(tun.index(), self.config.mtu).await?;
@@ -120,7 +120,7 @@ impl RelayRole {
         Ok(())
     }
 
-    /// Waits for something to do. Cancelling loses nothing.
+    /// Waits for input. Cancelling loses nothing.
     pub async fn input(&mut self) -> Result<Input> {
         self.timer
             .set(self.relay.poll_timeout().map(|(deadline, _)| deadline));
@@ -138,17 +138,19 @@ impl RelayRole {
         }
     }
 
-    /// Does what there is to do. Afterwards, [`Self::settle`].
+    /// Handles an input. Call [`Self::flush`] afterwards.
     pub fn handle(&mut self, input: Input, server: Option<&mut ServerRole>) {
         match (input, server) {
-            (Input::Datagrams, Some(server)) if self.entry.is_some() => self.share(server),
+            (Input::Datagrams, Some(server)) if self.entry.is_some() => {
+                self.decapsulate_shared(server)
+            }
             (Input::Datagrams, _) => self.decapsulate(),
             (Input::Packets, _) => self.encapsulate(),
             (Input::Time, _) => self.relay.handle_timeout(clock::now()),
         }
     }
 
-    /// From clients to the kernel.
+    /// Moves packets from clients to the kernel.
     fn decapsulate(&mut self) {
         let now = clock::now();
         for datagram in self.datagrams.datagrams() {
@@ -178,8 +180,8 @@ impl RelayRole {
         *failures += (count - tun.write(&packets[..count])) as u64;
     }
 
-    /// From clients to the server or the kernel.
-    fn share(&mut self, server: &mut ServerRole) {
+    /// Moves packets from clients to the server or the kernel, on a shared port.
+    fn decapsulate_shared(&mut self, server: &mut ServerRole) {
         let Some(entry) = &self.entry else {
             return;
         };
@@ -187,7 +189,7 @@ impl RelayRole {
         for datagram in self.datagrams.datagrams() {
             let from = datagram.source.into();
             if entry.role(&self.relay, now, datagram.payload) == Role::Server {
-                server.take_shared(now, from, datagram.payload);
+                server.handle_shared(now, from, datagram.payload);
                 continue;
             }
             let packet = self
@@ -201,16 +203,17 @@ impl RelayRole {
         server.flush();
     }
 
-    /// From the kernel to clients.
+    /// Moves packets from the kernel to clients.
     fn encapsulate(&mut self) {
-        const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+        /// Placeholder of unused batch slots.
+        const UNUSED: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
         let now = clock::now();
         for packet in self.packets.packets() {
             if let Ok(header) = Header::parse(packet) {
                 self.relay.anticipate(&header.destination());
             }
         }
-        let mut datagrams: [(SocketAddrV4, &[u8]); BATCH] = [(NOWHERE, &[]); BATCH];
+        let mut datagrams: [(SocketAddrV4, &[u8]); BATCH] = [(UNUSED, &[]); BATCH];
         let mut count = 0;
         for packet in self.packets.packets() {
             if let Some((to, payload)) = self.relay.handle_ipv6(now, packet) {
@@ -222,8 +225,8 @@ impl RelayRole {
         self.failures.encapsulated += (count - sent) as u64;
     }
 
-    /// Sends what the relay wants to send, then follows what it tells.
-    pub fn settle(
+    /// Sends the packets of the protocol, then applies its events to the fast path.
+    pub fn flush(
         &mut self,
         fast_path: &mut FastPath,
         mut server: Option<&mut ServerRole>,
@@ -258,8 +261,8 @@ impl RelayRole {
         }
         let sent = self.sender.send(&datagrams);
         self.failures.encapsulated += (datagrams.len() - sent) as u64;
-        let taken = self.tun.get_ref().write(&packets);
-        self.failures.decapsulated += (packets.len() - taken) as u64;
+        let written = self.tun.get_ref().write(&packets);
+        self.failures.decapsulated += (packets.len() - written) as u64;
         if let Some(server) = server {
             let relay = Endpoint::from(self.endpoint);
             for bubble in bubbles {
@@ -267,40 +270,44 @@ impl RelayRole {
             }
             server.flush();
         }
-        // Emptied, with the room that it has.
+        // Keep the allocation.
         self.transmits = transmits;
         self.transmits.clear();
     }
 
-    /// Learns this host's addresses. Without ours among them no packet comes back, so nobody shall
-    /// send any: the route is held only while it is.
-    pub async fn learn(&mut self, addresses: &OwnAddresses, routes: &Routes) -> Result<()> {
+    /// Sets this host's addresses. If the relay's own is missing, replies cannot arrive, so the route
+    /// is withdrawn.
+    pub async fn set_own_addresses(
+        &mut self,
+        addresses: &OwnAddresses,
+        routes: &Routes,
+    ) -> Result<()> {
         self.relay
             .set_own_addresses(&addresses.ipv4, &addresses.ipv6);
         let address = *self.endpoint.ip();
-        let is_at_home = addresses.ipv4.contains(&address);
-        if is_at_home == self.is_at_home {
+        let has_address = addresses.ipv4.contains(&address);
+        if has_address == self.has_address {
             return Ok(());
         }
-        self.is_at_home = is_at_home;
-        if is_at_home {
-            tracing::info!("{address} is back");
+        self.has_address = has_address;
+        if has_address {
+            tracing::info!("{address} is an address of this host again");
         } else {
             tracing::warn!(
-                "{address} is no address of this host any more: nothing is relayed until it is \
-                 back, or the daemon started again with another"
+                "{address} is no longer an address of this host: no packets are relayed until it is \
+                 back, or the daemon is restarted with another"
             );
         }
-        self.hold_route(routes).await
+        self.update_route(routes).await
     }
 
-    /// Has the kernel route the service prefix to the relay, or no longer.
-    pub async fn hold_route(&self, routes: &Routes) -> Result<()> {
+    /// Adds the route of the service prefix, or removes it if the relay has lost its address.
+    pub async fn update_route(&self, routes: &Routes) -> Result<()> {
         if !self.config.route {
             return Ok(());
         }
         let prefix = config::network(self.prefix);
-        if self.is_at_home {
+        if self.has_address {
             routes.add_route(prefix, self.tun().index()).await?;
         } else {
             routes.remove_route(prefix, self.tun().index()).await?;

@@ -131,7 +131,7 @@ fn wrong_clients_get_one_sentence() {
             "[\"9.0.0.1\", \"9.0.0.3\"]",
             "9.0.0.2",
             " line 3: client.secondary = \"9.0.0.2\" is not valid, client.server has several \
-             servers, so it must follow from each: it must be",
+             servers, and each has its own: it must be",
         ),
     ] {
         let text = format!("[client]\nserver = {server}\nsecondary = \"{secondary}\"");

@@ -1,4 +1,4 @@
-//! What the server sends, and where.
+//! The sending side of the server.
 
 use std::{
     mem,
@@ -12,24 +12,24 @@ use tokio::io::unix::AsyncFd;
 
 use crate::datapath::{BATCH, native::Native, tun::Tun, udp::Sender};
 
-/// The protocol, and the ways out for what it says.
+/// The protocol, and the sockets for its answers.
 #[derive(Debug)]
 pub struct Answers {
     pub server: Server,
     pub failures: AnswerFailures,
-    /// The tunnel service's way.
+    /// The interface of the tunnel service.
     pub tun: Option<AsyncFd<Tun>>,
-    outlets: [Outlet; 2],
+    batches: [SendBatch; 2],
     native: Option<Native>,
     has_route: Option<bool>,
-    /// Room for what the protocol says next.
+    /// Buffer for the next answer of the protocol.
     output: Vec<u8>,
 }
 
 /// Answers of the server that the kernel did not accept.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AnswerFailures {
-    /// Datagrams.
+    /// Datagrams to clients.
     pub datagrams: u64,
     /// Connectivity tests.
     pub native: u64,
@@ -37,23 +37,24 @@ pub struct AnswerFailures {
     pub tunnel: u64,
 }
 
-/// Datagrams that wait to be sent together from one address.
+/// Datagrams that are sent together from one address.
 #[derive(Debug)]
-struct Outlet {
+struct SendBatch {
     sender: Sender,
     to: Vec<SocketAddrV4>,
-    /// At least as many as destinations.
+    /// At least as many buffers as destinations.
     payloads: Vec<Vec<u8>>,
 }
 
 impl Answers {
-    /// `senders` are those of the primary and the secondary address.
+    /// Returns the sending side without a native socket and a tunnel service. `senders` are those of
+    /// the primary and the secondary address.
     pub fn new(server: Server, senders: [Sender; 2]) -> Self {
         Self {
             server,
             failures: AnswerFailures::default(),
             tun: None,
-            outlets: senders.map(|sender| Outlet {
+            batches: senders.map(|sender| SendBatch {
                 sender,
                 to: Vec::with_capacity(BATCH),
                 payloads: Vec::new(),
@@ -64,33 +65,39 @@ impl Answers {
         }
     }
 
-    /// Opens the way for connectivity tests.
+    /// Opens the native socket for connectivity tests.
     pub fn open_native(&mut self) -> Result<()> {
         self.native = Some(Native::open()?);
         Ok(())
     }
 
-    /// Whether answers to connectivity tests find their way (S-25). Returns whether that is news.
-    pub fn may_send_native(&mut self, has_route: bool) -> bool {
+    /// Sets whether the answers to connectivity tests can return (S-25). Returns whether that changed.
+    pub fn set_native_reachable(&mut self, has_route: bool) -> bool {
         self.server.may_send_native(has_route);
         self.native.is_some() && self.has_route.replace(has_route).unwrap_or(true) != has_route
     }
 
-    /// Takes a datagram.
-    pub fn take(&mut self, now: Instant, to: ServerAddress, from: Endpoint, payload: &[u8]) {
+    /// Handles a datagram.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        to: ServerAddress,
+        from: Endpoint,
+        payload: &[u8],
+    ) {
         let output = self
             .server
             .handle_datagram(now, to, from, payload, &mut self.output);
         self.send(output);
     }
 
-    /// Takes a packet that the kernel routed to a client of the tunnel service.
-    pub fn take_packet(&mut self, now: Instant, packet: &[u8]) {
+    /// Handles a packet that the kernel routed to a client of the tunnel service.
+    pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
         let output = self.server.handle_ipv6(now, packet, &mut self.output);
         self.send(output);
     }
 
-    /// Takes an indirect bubble of the relay in this process.
+    /// Forwards an indirect bubble of the relay in this process.
     pub fn forward_for_relay(&mut self, now: Instant, relay: Endpoint, bubble: &[u8]) {
         let output = self
             .server
@@ -102,9 +109,9 @@ impl Answers {
         match output {
             None => {}
             Some(Output::Datagram { from, to }) => {
-                let outlet = &mut self.outlets[from as usize];
-                if outlet.push(to, &mut self.output) {
-                    self.failures.datagrams += outlet.flush();
+                let batch = &mut self.batches[from as usize];
+                if batch.push(to, &mut self.output) {
+                    self.failures.datagrams += batch.flush();
                 }
             }
             Some(Output::Native) => {
@@ -122,17 +129,17 @@ impl Answers {
         }
     }
 
-    /// Sends what waits.
+    /// Sends the collected datagrams.
     pub fn flush(&mut self) {
-        for outlet in &mut self.outlets {
-            self.failures.datagrams += outlet.flush();
+        for batch in &mut self.batches {
+            self.failures.datagrams += batch.flush();
         }
     }
 }
 
-impl Outlet {
-    /// Adds a datagram, in exchange for the room of one that was sent, and tells whether there is
-    /// no place for another.
+impl SendBatch {
+    /// Adds a datagram, in exchange for the buffer of one that was sent, and returns whether the batch
+    /// is full.
     fn push(&mut self, to: Endpoint, payload: &mut Vec<u8>) -> bool {
         let place = self.to.len();
         if place == self.payloads.len() {
@@ -143,13 +150,14 @@ impl Outlet {
         place + 1 == BATCH
     }
 
-    /// Sends what waits and returns how many datagrams the kernel did not take.
+    /// Sends the datagrams and returns how many the kernel did not accept.
     fn flush(&mut self) -> u64 {
-        const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+        /// Placeholder of unused slots.
+        const UNUSED: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
         if self.to.is_empty() {
             return 0;
         }
-        let mut datagrams: [(SocketAddrV4, &[u8]); BATCH] = [(NOWHERE, &[]); BATCH];
+        let mut datagrams: [(SocketAddrV4, &[u8]); BATCH] = [(UNUSED, &[]); BATCH];
         for (datagram, (to, payload)) in
             datagrams.iter_mut().zip(self.to.iter().zip(&self.payloads))
         {

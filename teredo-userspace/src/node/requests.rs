@@ -1,4 +1,4 @@
-//! What the API is told.
+//! The answers to requests of the API.
 
 use anyhow::Result;
 use teredo_common::{
@@ -22,8 +22,8 @@ use crate::{
 };
 
 impl Node {
-    pub(super) fn answer(&mut self, request: Request) -> Result<()> {
-        // Who does not wait any more needs no answer.
+    pub(super) fn handle_request(&mut self, request: Request) -> Result<()> {
+        // The requester may be gone; a failed send is fine.
         match request {
             Request::Snapshot(reply) => drop(reply.send(self.snapshot())),
             Request::Peers { cursor, reply } => drop(reply.send(self.page(cursor))),
@@ -90,10 +90,10 @@ impl Node {
         let now = clock::now();
         let start = usize::try_from(cursor).unwrap_or(usize::MAX);
         let relay = self.relay.iter().flat_map(|role| role.relay.peers());
-        let relay = relay.map(|peer| describe(&peer, now));
+        let relay = relay.map(|peer| relay_peer(&peer, now));
         let prefix = self.config.prefix;
         let client = self.client.iter().flat_map(|role| role.client.peers());
-        let client = client.map(|peer| describe_to_client(&peer, prefix, now));
+        let client = client.map(|peer| client_peer(&peer, prefix, now));
         let mut rest = relay.chain(client).skip(start);
         let peers: Vec<_> = rest
             .by_ref()
@@ -108,7 +108,8 @@ impl Node {
     }
 }
 
-fn describe(peer: &PeerInfo, now: Instant) -> Peer {
+/// Describes the peer of a relay.
+fn relay_peer(peer: &PeerInfo, now: Instant) -> Peer {
     Peer {
         address: peer.address,
         mapped: peer.mapped.into(),
@@ -121,8 +122,8 @@ fn describe(peer: &PeerInfo, now: Instant) -> Peer {
     }
 }
 
-/// The peer of a client: another client, or a native host behind its relay.
-fn describe_to_client(peer: &client::PeerInfo, prefix: ServicePrefix, now: Instant) -> Peer {
+/// Describes the peer of a client: another client, or a native host behind its relay.
+fn client_peer(peer: &client::PeerInfo, prefix: ServicePrefix, now: Instant) -> Peer {
     let teredo = TeredoAddress::decode(peer.address, prefix);
     let is_elsewhere = teredo.is_some_and(|teredo| teredo.mapped != peer.mapped);
     Peer {
@@ -145,7 +146,7 @@ const fn state(is_trusted: bool) -> PeerState {
     }
 }
 
-/// Seconds since then, unless it never was.
+/// Returns the seconds since `then`; `None` if that is zero, which stands for never.
 fn since(then: Instant, now: Instant) -> Option<f64> {
     (then != Instant::ZERO).then(|| now.saturating_since(then).as_secs_f64())
 }
