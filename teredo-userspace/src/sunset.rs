@@ -1,5 +1,5 @@
-//! The date at which a role ends: Teredo is there until everybody has IPv6 of their own (RFC 4380
-//! section 5.5).
+//! The date on which a role ends: Teredo is meant to end when native IPv6 is available everywhere
+//! (RFC 4380 section 5.5).
 
 use std::{
     fmt,
@@ -7,10 +7,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// How long before the date warnings begin, in days.
+/// Days before the date on which warnings begin.
 pub const NOTICE_DAYS: u32 = 90;
 const SECONDS_PER_DAY: u64 = 86_400;
-/// Days of the months before each, in a common year.
+/// Days of a common year before each month.
 const DAYS_BEFORE: [u32; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
 
 /// A day of the Gregorian calendar, from 1970 to 9999.
@@ -23,21 +23,21 @@ pub struct Date {
     day: u32,
 }
 
-/// Where a moment is relative to the date.
+/// The position of a moment relative to the date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// More than [`NOTICE_DAYS`] before.
+    /// More than [`NOTICE_DAYS`] remain.
     Far,
-    /// So many days are left, today included: 1 to [`NOTICE_DAYS`].
+    /// At most [`NOTICE_DAYS`] remain.
     Near {
-        /// The days.
+        /// Days that remain, including today: 1 to [`NOTICE_DAYS`].
         days: u32,
     },
-    /// The day has come: a running role drains, and none starts.
+    /// The date has come: a running role drains, and none starts.
     Over,
 }
 
-/// Where `now` is relative to the date, which begins at midnight UTC.
+/// Returns the phase of `now` relative to the date, which begins at midnight UTC.
 #[must_use]
 pub fn phase(date: Date, now: SystemTime) -> Phase {
     // A clock before 1970 is before every date.
@@ -54,7 +54,7 @@ pub fn phase(date: Date, now: SystemTime) -> Phase {
 }
 
 impl Date {
-    /// Seconds from the Unix epoch to the day's midnight, UTC.
+    /// Returns the seconds from the Unix epoch to the beginning of the day, UTC.
     #[must_use]
     pub fn timestamp(self) -> u64 {
         let past = self.year - 1;
@@ -82,7 +82,7 @@ const fn days_of(year: u32, month: u32) -> u32 {
     }
 }
 
-/// "YYYY-MM-DD", nothing else.
+/// Parses the form "YYYY-MM-DD".
 impl FromStr for Date {
     type Err = &'static str;
 
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_when_the_calendar_says() {
+    fn timestamps_agree_with_the_calendar() {
         // `date -ud DATE +%s`
         for (text, timestamp) in [
             ("1970-01-01", 0),
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_date_is_refused() {
+    fn other_texts_are_refused() {
         for text in [
             "2027-02-29",
             "2100-02-29",

@@ -18,7 +18,7 @@ use nix::{
 use teredo::datapath::{
     native::{self, Native},
     route::{self, Family, Routes},
-    tun::{OpenError, PacketBatch, Tun},
+    tun::{PacketBatch, Tun, TunError},
     watch::{StaleNeighbour, Watch},
 };
 use teredo_common::address::ServicePrefix;
@@ -220,7 +220,7 @@ fn an_interface_is_taken_over_after_a_crash_but_not_from_the_living() -> Result<
             "this kernel has threads for interfaces"
         );
         let error = Tun::open("teredo").unwrap_err();
-        ensure!(matches!(error, OpenError::Busy(_)), "{error}");
+        ensure!(matches!(error, TunError::Busy(_)), "{error}");
         // As when the process dies: nothing is removed.
         drop(first);
         let (second, _) = open().await?;
@@ -240,10 +240,10 @@ fn an_interface_is_taken_over_after_a_crash_but_not_from_the_living() -> Result<
             "..",
         ] {
             let error = Tun::open(name).unwrap_err();
-            ensure!(matches!(error, OpenError::Name(_)), "{name}: {error}");
+            ensure!(matches!(error, TunError::Name(_)), "{name}: {error}");
         }
         let error = Tun::open("other").unwrap_err();
-        ensure!(matches!(error, OpenError::Foreign(_)), "{error}");
+        ensure!(matches!(error, TunError::Foreign(_)), "{error}");
         Ok(())
     })
 }

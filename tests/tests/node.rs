@@ -95,7 +95,7 @@ impl Running {
     }
 
     fn numbers(&self) -> Result<Snapshot> {
-        Ok(self.runtime.block_on(self.handle.numbers())?)
+        Ok(self.runtime.block_on(self.handle.snapshot())?)
     }
 
     fn stop(self) -> Result<()> {

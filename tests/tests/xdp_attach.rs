@@ -11,9 +11,8 @@ use aya::{
     maps::HashMap,
     programs::links::{FdLink, PinnedLink},
 };
-use teredo::{
-    config::XdpMode,
-    datapath::xdp::{Error, FastPath, Interface, Mode, Options, remove_leftovers},
+use teredo::datapath::xdp::{
+    AttachPolicy, AttachedProgram, Error, Interface, Mode, Options, remove_leftovers,
 };
 use teredo_common::{
     address::ServicePrefix,
@@ -49,7 +48,7 @@ impl Host {
         Ok(Self { namespace, name })
     }
 
-    fn options(&self, mode: XdpMode) -> Options {
+    fn options(&self, mode: AttachPolicy) -> Options {
         Options {
             name: self.name.clone(),
             settings: Settings {
@@ -72,8 +71,8 @@ impl Host {
         }
     }
 
-    fn start(&self, options: &Options) -> Result<Result<FastPath, Error>> {
-        self.namespace.run(|| FastPath::start(options))
+    fn start(&self, options: &Options) -> Result<Result<AttachedProgram, Error>> {
+        self.namespace.run(|| AttachedProgram::start(options))
     }
 
     /// The sentence with which a start is refused.
@@ -157,9 +156,9 @@ fn peer() -> Peer {
 fn every_mode_attaches_and_leaves_nothing() -> Result<()> {
     for pin in [true, false] {
         for (mode, modes) in [
-            (XdpMode::Native, NATIVE),
-            (XdpMode::Generic, GENERIC),
-            (XdpMode::Auto, NATIVE),
+            (AttachPolicy::Native, NATIVE),
+            (AttachPolicy::Generic, GENERIC),
+            (AttachPolicy::Auto, NATIVE),
         ] {
             let host = Host::new()?;
             let options = Options {
@@ -191,7 +190,7 @@ fn without_pins_it_ends_with_the_daemon() -> Result<()> {
     let host = Host::new()?;
     let options = Options {
         pin: false,
-        ..host.options(XdpMode::Native)
+        ..host.options(AttachPolicy::Native)
     };
     drop(host.start(&options)??);
     host.assert_ends()
@@ -199,11 +198,15 @@ fn without_pins_it_ends_with_the_daemon() -> Result<()> {
 
 #[test]
 fn a_restart_after_a_crash_takes_links_and_peers_over() -> Result<()> {
-    for mode in [XdpMode::Native, XdpMode::Generic, XdpMode::Auto] {
+    for mode in [
+        AttachPolicy::Native,
+        AttachPolicy::Generic,
+        AttachPolicy::Auto,
+    ] {
         let host = Host::new()?;
         let mut path = host.start(&host.options(mode))??;
         let known = peer();
-        path.insert(&PEER, &known)?;
+        path.program.insert(&PEER, &known)?;
         let modes = host.modes()?;
         let (wan, lan) = (host.link("wan")?, host.link("lan")?);
         let program = host.interface("wan")?.program;
@@ -216,7 +219,8 @@ fn a_restart_after_a_crash_takes_links_and_peers_over() -> Result<()> {
         assert_eq!(host.modes()?, modes);
         assert_ne!(host.interface("wan")?.program, program, "a new program");
         let mut peers = Vec::new();
-        path.sweep(|address, peer| peers.push((*address, *peer)))?;
+        path.program
+            .for_each_peer(|address, peer| peers.push((*address, *peer)))?;
         assert_eq!(peers, [(PEER, known)]);
         path.stop()?;
         host.assert_nothing_left()?;
@@ -227,9 +231,9 @@ fn a_restart_after_a_crash_takes_links_and_peers_over() -> Result<()> {
 #[test]
 fn peers_move_to_a_table_of_another_size() -> Result<()> {
     let host = Host::new()?;
-    let mut path = host.start(&host.options(XdpMode::Native))??;
+    let mut path = host.start(&host.options(AttachPolicy::Native))??;
     for number in 0..100 {
-        path.insert(
+        path.program.insert(
             &[PEER[..15].to_vec(), vec![number]]
                 .concat()
                 .try_into()
@@ -241,13 +245,13 @@ fn peers_move_to_a_table_of_another_size() -> Result<()> {
     for (max_peers, expected) in [(2048, 100), (40, 40), (1024, 40)] {
         let options = Options {
             max_peers,
-            ..host.options(XdpMode::Native)
+            ..host.options(AttachPolicy::Native)
         };
         let mut path = host.start(&options)??;
         assert!(path.adopted());
         assert_eq!(host.modes()?, NATIVE);
         let mut peers = 0;
-        path.sweep(|_, _| peers += 1)?;
+        path.program.for_each_peer(|_, _| peers += 1)?;
         assert_eq!(peers, expected, "in a table for {max_peers}");
     }
     remove_leftovers(&host.name)?;
@@ -257,15 +261,15 @@ fn peers_move_to_a_table_of_another_size() -> Result<()> {
 #[test]
 fn maps_of_another_shape_are_replaced() -> Result<()> {
     let host = Host::new()?;
-    host.start(&host.options(XdpMode::Native))??.stop()?;
+    host.start(&host.options(AttachPolicy::Native))??.stop()?;
     std::fs::create_dir_all(host.directory())?;
     for name in ["PEERS", "COUNTERS", "PEERS-new"] {
         HashMap::<_, u32, u32>::create(1, 0)?.pin(host.directory().join(name))?;
     }
-    let mut path = host.start(&host.options(XdpMode::Native))??;
+    let mut path = host.start(&host.options(AttachPolicy::Native))??;
     assert!(!path.adopted());
-    path.insert(&PEER, &peer())?;
-    path.counters()?;
+    path.program.insert(&PEER, &peer())?;
+    path.program.counters()?;
     path.stop()?;
     host.assert_nothing_left()
 }
@@ -273,15 +277,15 @@ fn maps_of_another_shape_are_replaced() -> Result<()> {
 #[test]
 fn an_interface_that_is_no_longer_configured_is_left() -> Result<()> {
     let host = Host::new()?;
-    drop(host.start(&host.options(XdpMode::Native))??);
+    drop(host.start(&host.options(AttachPolicy::Native))??);
     let options = Options {
         interfaces: vec!["wan".to_owned()],
-        ..host.options(XdpMode::Native)
+        ..host.options(AttachPolicy::Native)
     };
     let path = host.start(&options)??;
     assert_eq!(host.modes()?, [Some(Mode::Native), None]);
     drop(path);
-    let path = host.start(&host.options(XdpMode::Native))??;
+    let path = host.start(&host.options(AttachPolicy::Native))??;
     assert_eq!(host.modes()?, NATIVE);
     path.stop()?;
     host.assert_nothing_left()
@@ -290,10 +294,10 @@ fn an_interface_that_is_no_longer_configured_is_left() -> Result<()> {
 #[test]
 fn a_restart_may_change_the_mode() -> Result<()> {
     let host = Host::new()?;
-    drop(host.start(&host.options(XdpMode::Native))??);
-    drop(host.start(&host.options(XdpMode::Generic))??);
+    drop(host.start(&host.options(AttachPolicy::Native))??);
+    drop(host.start(&host.options(AttachPolicy::Generic))??);
     assert_eq!(host.modes()?, GENERIC);
-    let path = host.start(&host.options(XdpMode::Native))??;
+    let path = host.start(&host.options(AttachPolicy::Native))??;
     assert_eq!(host.modes()?, NATIVE);
     path.stop()?;
     host.assert_nothing_left()
@@ -302,14 +306,14 @@ fn a_restart_may_change_the_mode() -> Result<()> {
 #[test]
 fn an_interface_that_was_made_anew_is_attached_anew() -> Result<()> {
     let host = Host::new()?;
-    drop(host.start(&host.options(XdpMode::Native))??);
+    drop(host.start(&host.options(AttachPolicy::Native))??);
     let index = host.interface("lan")?.index;
     host.namespace.ip("link del lan")?;
     host.namespace.ip(&format!(
         "link add lan index {index} type veth peer name lan-end"
     ))?;
     host.namespace.ip("link set lan up")?;
-    let path = host.start(&host.options(XdpMode::Native))??;
+    let path = host.start(&host.options(AttachPolicy::Native))??;
     assert_eq!(host.modes()?, NATIVE);
     path.stop()?;
     host.assert_nothing_left()
@@ -318,12 +322,12 @@ fn an_interface_that_was_made_anew_is_attached_anew() -> Result<()> {
 #[test]
 fn what_other_versions_left_is_removed() -> Result<()> {
     let host = Host::new()?;
-    host.start(&host.options(XdpMode::Native))??.stop()?;
+    host.start(&host.options(AttachPolicy::Native))??.stop()?;
     let old = host.instance().join("v0");
     std::fs::create_dir_all(&old)?;
     let map = HashMap::<_, u32, u32>::create(1, 0)?;
     map.pin(old.join("PEERS"))?;
-    let path = host.start(&host.options(XdpMode::Native))??;
+    let path = host.start(&host.options(AttachPolicy::Native))??;
     assert!(!path.adopted());
     assert!(!old.exists());
     path.stop()?;
@@ -333,7 +337,7 @@ fn what_other_versions_left_is_removed() -> Result<()> {
 #[test]
 fn leftovers_can_be_removed_alone() -> Result<()> {
     let host = Host::new()?;
-    drop(host.start(&host.options(XdpMode::Native))??);
+    drop(host.start(&host.options(AttachPolicy::Native))??);
     remove_leftovers(&host.name)?;
     host.assert_nothing_left()
 }
@@ -341,8 +345,8 @@ fn leftovers_can_be_removed_alone() -> Result<()> {
 #[test]
 fn two_daemons_of_one_name_are_one_too_many() -> Result<()> {
     let host = Host::new()?;
-    let path = host.start(&host.options(XdpMode::Native))??;
-    let text = host.refusal(&host.options(XdpMode::Native))?;
+    let path = host.start(&host.options(AttachPolicy::Native))??;
+    let text = host.refusal(&host.options(AttachPolicy::Native))?;
     assert!(text.contains("another teredo daemon"), "{text}");
     assert!(text.contains("node.name"), "{text}");
     assert!(matches!(
@@ -360,11 +364,11 @@ fn another_program_is_named_with_its_owner() -> Result<()> {
     let holder = Options {
         pin: false,
         interfaces: vec!["lan".to_owned()],
-        ..host.options(XdpMode::Native)
+        ..host.options(AttachPolicy::Native)
     };
     let path = host.start(&holder)??;
     let id = host.interface("lan")?.program.context("attached")?.program;
-    for mode in [XdpMode::Native, XdpMode::Generic] {
+    for mode in [AttachPolicy::Native, AttachPolicy::Generic] {
         let text = host.refusal(&host.options(mode))?;
         assert!(text.contains("`lan`"), "{text}");
         assert!(text.contains(&format!("program {id} `teredo`")), "{text}");
@@ -376,7 +380,7 @@ fn another_program_is_named_with_its_owner() -> Result<()> {
         assert!(!host.instance().exists());
     }
     // Auto does without that interface, and says why.
-    let auto = host.start(&host.options(XdpMode::Auto))??;
+    let auto = host.start(&host.options(AttachPolicy::Auto))??;
     let [wan, lan] = auto.interfaces() else {
         anyhow::bail!("{:?}", auto.interfaces());
     };
@@ -393,10 +397,10 @@ fn another_program_is_named_with_its_owner() -> Result<()> {
 fn a_large_mtu_is_named() -> Result<()> {
     let host = Host::new()?;
     host.namespace.ip("link set lan-end mtu 9000")?;
-    let text = host.refusal(&host.options(XdpMode::Native))?;
+    let text = host.refusal(&host.options(AttachPolicy::Native))?;
     assert!(text.contains("`lan`") && text.contains("MTU"), "{text}");
     host.assert_nothing_left()?;
-    let path = host.start(&host.options(XdpMode::Auto))??;
+    let path = host.start(&host.options(AttachPolicy::Auto))??;
     assert_eq!(host.modes()?, GENERIC);
     for attached in path.interfaces() {
         let reason = attached.reason.as_deref().unwrap_or_default();
@@ -416,7 +420,7 @@ fn too_few_queues_are_named() -> Result<()> {
     let mut queues = host.namespace.command("ethtool")?;
     queues.args(["-L", "lan-end", "tx", "4"]);
     assert!(queues.status()?.success());
-    let text = host.refusal(&host.options(XdpMode::Native))?;
+    let text = host.refusal(&host.options(AttachPolicy::Native))?;
     assert!(
         text.contains("queues") && text.contains("ethtool -L"),
         "{text}"
@@ -437,7 +441,7 @@ fn interfaces_that_cannot_be_attached_to_are_named() -> Result<()> {
     ] {
         let options = Options {
             interfaces: vec!["wan".to_owned(), name.to_owned()],
-            ..host.options(XdpMode::Auto)
+            ..host.options(AttachPolicy::Auto)
         };
         let text = host.refusal(&options)?;
         assert!(text.contains(part), "{text}");
@@ -453,14 +457,14 @@ fn a_user_without_capabilities_is_told_which() -> Result<()> {
     for pin in [true, false] {
         let options = Options {
             pin,
-            ..host.options(XdpMode::Auto)
+            ..host.options(AttachPolicy::Auto)
         };
         let result = host.namespace.run(|| {
             // Of this thread alone: the library's function would change the whole process.
             // SAFETY: numbers only.
             let result = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
             assert_eq!(result, 0);
-            FastPath::start(&options)
+            AttachedProgram::start(&options)
         })?;
         let Err(error) = result else {
             anyhow::bail!("it started");
@@ -481,7 +485,7 @@ fn a_map_too_large_for_the_kernel_is_named() -> Result<()> {
     let host = Host::new()?;
     let options = Options {
         max_peers: u32::MAX,
-        ..host.options(XdpMode::Native)
+        ..host.options(AttachPolicy::Native)
     };
     let text = host.refusal(&options)?;
     assert!(text.contains("relay.max-peers"), "{text}");
@@ -491,11 +495,11 @@ fn a_map_too_large_for_the_kernel_is_named() -> Result<()> {
 #[test]
 fn a_changed_station_is_followed() -> Result<()> {
     let host = Host::new()?;
-    let mut path = host.start(&host.options(XdpMode::Native))??;
+    let mut path = host.start(&host.options(AttachPolicy::Native))??;
     host.namespace
         .ip("link set lan address 02:00:00:00:77:77")?;
-    host.namespace.run(|| path.bump_generation())??;
-    let stations = path.program().stations()?;
+    host.namespace.run(|| path.invalidate_routes())??;
+    let stations = path.program.stations()?;
     let lan = host.interface("lan")?;
     assert_eq!(lan.station, [2, 0, 0, 0, 0x77, 0x77]);
     assert!(stations.contains(&(lan.index, lan.station)));
@@ -511,10 +515,10 @@ fn the_log_costs_nothing_when_off() -> Result<()> {
         let options = Options {
             log,
             pin: false,
-            ..host.options(XdpMode::Native)
+            ..host.options(AttachPolicy::Native)
         };
         let mut path = host.start(&options)??;
-        let info = path.program().xdp()?.info()?;
+        let info = path.program.xdp()?.info()?;
         info.size_translated().context("the kernel tells the size")
     };
     let (off, on) = (size(false)?, size(true)?);

@@ -387,7 +387,7 @@ fn a_sweep_sees_every_peer_once() -> Result<()> {
         there[number as usize] = u32::from(fixture.program.insert(&address, &peer).is_ok());
     }
     let mut seen = vec![0; count as usize];
-    fixture.program.sweep(|address, peer| {
+    fixture.program.for_each_peer(|address, peer| {
         let number = u32::from_be_bytes([address[12], address[13], address[14], address[15]]);
         assert_eq!(peer.last_received, Instant::from_nanos(u64::from(number)));
         seen[number as usize] += 1;

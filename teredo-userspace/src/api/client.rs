@@ -1,4 +1,4 @@
-//! Asking a running daemon.
+//! The client side of the API: requests to a running daemon.
 
 use std::{io, time::Duration};
 
@@ -15,82 +15,89 @@ use tokio::{
 
 use crate::config::ApiAddress;
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The most time that an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why there is no answer, in one sentence with the mend.
+/// The reason why a request failed. Each is a sentence for the user, with the remedy.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// Nobody listens.
+    /// No daemon listens.
     #[error("no daemon answers on {address}: {source}; start it with `teredo run`")]
     NotRunning {
-        /// Where.
+        /// Address of the API.
         address: String,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The socket is not for this user.
-    #[error("{address} is not for this user; run this as root or as a user of the socket's group")]
+    /// This user has no access to the socket.
+    #[error(
+        "this user has no access to {address}; run this as root or as a user of the socket's group"
+    )]
     NotAllowed {
-        /// Where.
+        /// Address of the API.
         address: String,
     },
-    /// It does not do this here.
+    /// The daemon refuses the request on this address.
     #[error("the daemon on {address} refuses: {reason}")]
     Refused {
-        /// Where.
+        /// Address of the API.
         address: String,
-        /// What it says.
+        /// The reason that the daemon gives.
         reason: String,
     },
-    /// It answers, but not as it should.
-    #[error("the daemon on {address} gives no answer: {reason}; its log may tell more")]
+    /// The daemon does not answer as it should.
+    #[error("the daemon on {address} gives no answer: {reason}; its log may say more")]
     NoAnswer {
-        /// Where.
+        /// Address of the API.
         address: String,
-        /// What happened.
+        /// The failure.
         reason: String,
     },
 }
 
-/// The body of the answer to `GET path`.
+/// Sends `GET path` and returns the body of the answer.
 ///
 /// # Errors
 ///
 /// When no daemon answers in time.
 pub async fn get(address: &ApiAddress, path: &str) -> Result<Bytes, Error> {
-    ask(address, Method::GET, path).await
+    request(address, Method::GET, path).await
 }
 
-/// Has the daemon do something: `POST path`.
+/// Sends `POST path`.
 ///
 /// # Errors
 ///
 /// When no daemon answers in time, or it refuses.
 pub async fn post(address: &ApiAddress, path: &str) -> Result<(), Error> {
-    ask(address, Method::POST, path).await.map(drop)
+    request(address, Method::POST, path).await.map(drop)
 }
 
-async fn ask(address: &ApiAddress, method: Method, path: &str) -> Result<Bytes, Error> {
+async fn request(address: &ApiAddress, method: Method, path: &str) -> Result<Bytes, Error> {
     let answer = async {
         match address {
             ApiAddress::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await;
                 let stream = stream.map_err(|error| refused(address, error))?;
-                request(stream, address, method, path).await
+                exchange(stream, address, method, path).await
             }
             ApiAddress::Tcp(socket) => {
                 let stream = TcpStream::connect(socket).await;
                 let stream = stream.map_err(|error| refused(address, error))?;
-                request(stream, address, method, path).await
+                exchange(stream, address, method, path).await
             }
         }
     };
-    let too_late = |_| no_answer(address, format!("none within {} s", PATIENCE.as_secs()));
-    timeout(PATIENCE, answer).await.map_err(too_late)?
+    let too_late = |_| {
+        no_answer(
+            address,
+            format!("none within {} s", ANSWER_TIMEOUT.as_secs()),
+        )
+    };
+    timeout(ANSWER_TIMEOUT, answer).await.map_err(too_late)?
 }
 
-async fn request<S>(
+async fn exchange<S>(
     stream: S,
     address: &ApiAddress,
     method: Method,

@@ -1,38 +1,38 @@
-//! How the API asks the node: messages, so that no request touches the node's state itself.
+//! The channel between API and node. Requests are messages, so that only the node touches its state.
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::types::Peer;
 use crate::metrics::Snapshot;
 
-/// How many peers the node lists at once: few enough that packets hardly wait for it.
+/// Peers in one page: few enough that listing them hardly delays packets.
 pub const PAGE: usize = 1024;
 
 /// Requests that may wait for the node.
-const WAITING: usize = 16;
+const CAPACITY: usize = 16;
 
-/// A question to the node. A dropped reply means that nobody waits for the answer any more.
+/// A request to the node. If its receiver is dropped, the requester no longer waits.
 #[derive(Debug)]
 pub enum Request {
-    /// Where every number stands.
-    Numbers(oneshot::Sender<Snapshot>),
-    /// At most [`PAGE`] peers.
+    /// Asks for a snapshot of the statistics.
+    Snapshot(oneshot::Sender<Snapshot>),
+    /// Asks for at most [`PAGE`] peers.
     Peers {
-        /// 0, or [`Page::next`] of the page before.
+        /// 0, or [`Page::next`] of the previous page.
         cursor: u64,
-        /// For the answer.
+        /// Receives the answer.
         reply: oneshot::Sender<Page>,
     },
-    /// No new clients and peers from now on; answered when it is so.
+    /// Makes the node drain, and is answered afterwards.
     Drain(oneshot::Sender<()>),
 }
 
-/// Some of the peers. Peers that come or go between two pages may be missed.
+/// A page of the list of peers. Peers that come or go between two pages may be missed.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// The peers, in no order.
+    /// The peers, in no particular order.
     pub peers: Vec<Peer>,
-    /// Where the next page begins, in terms of the node; `None` after the last.
+    /// The opaque cursor of the next page; `None` after the last.
     pub next: Option<u64>,
 }
 
@@ -46,23 +46,23 @@ pub struct Handle(mpsc::Sender<Request>);
 pub struct Stopped;
 
 impl Handle {
-    /// A handle, and the requests for the node to answer.
+    /// Returns a handle and the receiver of its requests.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Request>) {
-        let (sender, receiver) = mpsc::channel(WAITING);
+        let (sender, receiver) = mpsc::channel(CAPACITY);
         (Self(sender), receiver)
     }
 
-    /// Where every number stands.
+    /// Requests a snapshot of the statistics.
     ///
     /// # Errors
     ///
     /// When the node has ended.
-    pub async fn numbers(&self) -> Result<Snapshot, Stopped> {
-        self.ask(Request::Numbers).await
+    pub async fn snapshot(&self) -> Result<Snapshot, Stopped> {
+        self.ask(Request::Snapshot).await
     }
 
-    /// A page of peers.
+    /// Requests the page of peers at `cursor`.
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl Handle {
         self.ask(|reply| Request::Peers { cursor, reply }).await
     }
 
-    /// Has the node take no new clients and peers from now on (S-27, R-26).
+    /// Makes the node accept no new clients and peers from now on (S-27, R-26).
     ///
     /// # Errors
     ///
@@ -82,10 +82,10 @@ impl Handle {
 
     async fn ask<T>(
         &self,
-        question: impl FnOnce(oneshot::Sender<T>) -> Request,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, Stopped> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(question(reply)).await.map_err(|_| Stopped)?;
+        self.0.send(request(reply)).await.map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
     }
 }

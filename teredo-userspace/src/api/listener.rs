@@ -1,4 +1,4 @@
-//! Where the API listens.
+//! The listening sockets of the API.
 
 use std::{
     fs, io,
@@ -18,29 +18,29 @@ use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::ApiAddress;
 
-/// Who may use the unix socket: its user and group.
+/// The mode of the unix socket: its user and group may use it.
 const SOCKET_MODE: u32 = 0o660;
-/// The directory made for it, if there is none.
+/// The mode of the directory that is made for the socket.
 const DIRECTORY_MODE: u32 = 0o755;
 
-/// Why the API does not listen, in one sentence with the mend.
+/// The reason why the API cannot listen. Each is a sentence for the user, with the remedy.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// A daemon answers there.
+    /// Another daemon listens on the path.
     #[error(
         "already running: another daemon answers on unix:{}; stop it, or give this instance \
          another node.name or node.api", .0.display()
     )]
     AlreadyRunning(PathBuf),
-    /// There is a file that is no socket.
-    #[error("{} is there and is not a socket; remove it, or set another node.api", .0.display())]
+    /// The path is a file that is not a socket.
+    #[error("{} exists and is not a socket; remove it, or set another node.api", .0.display())]
     NotASocket(PathBuf),
     /// The operating system refuses.
     #[error("the API cannot listen on {address}: {source}; set another node.api")]
     Refused {
-        /// Where.
+        /// Address of the API.
         address: String,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
@@ -48,13 +48,13 @@ pub enum Error {
 /// A listening socket.
 #[derive(Debug)]
 pub enum Listener {
-    /// On a path.
+    /// A unix socket.
     Unix(UnixListener),
-    /// On a port.
+    /// A TCP socket.
     Tcp(TcpListener),
 }
 
-/// Listening sockets, with their files.
+/// Listening sockets with their files.
 #[derive(Debug, Default)]
 pub struct Listeners {
     sockets: Vec<Listener>,
@@ -62,16 +62,16 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// The sockets, and their files, which are removed when they are dropped.
+    /// Returns the sockets, and their files, which are removed when dropped.
     #[must_use]
     pub fn into_parts(self) -> (Vec<Listener>, Vec<SocketFile>) {
         (self.sockets, self.files)
     }
 }
 
-/// Listens on every address, or on none. Needs a tokio runtime.
+/// Listens on all addresses, or fails and listens on none. Needs a tokio runtime.
 ///
-/// The socket that a dead daemon has left is replaced.
+/// Sockets that a dead daemon left are replaced.
 ///
 /// # Errors
 ///
@@ -99,16 +99,16 @@ pub fn listen(addresses: &[ApiAddress]) -> Result<Listeners, Error> {
     Ok(listeners)
 }
 
-/// What is on the path of a unix socket that may be listened on.
+/// The state of a path that a unix socket may be bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftover {
-    /// Nothing.
+    /// The path is free.
     Nothing,
-    /// The socket of a dead daemon.
+    /// The path is the socket of a dead daemon.
     DeadSocket,
 }
 
-/// Looks whether `path` is free to listen on, and changes nothing.
+/// Examines whether a unix socket may be bound to `path`. Changes nothing.
 ///
 /// # Errors
 ///
@@ -122,7 +122,7 @@ pub fn examine(path: &Path) -> Result<Leftover, Error> {
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Leftover::DeadSocket),
-        // Its queue may be full, or it may be another user's: it lives.
+        // A full queue or another user's socket: the daemon is alive.
         _ => Err(Error::AlreadyRunning(path.to_owned())),
     }
 }
@@ -150,7 +150,7 @@ fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     let bound = bind_raw(&socket, path);
     let metadata = bound.and_then(|()| {
-        // Nobody connects before the mode is right: it does not listen yet.
+        // The socket does not listen yet, so no client connects before the mode is right.
         fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
         fs::symlink_metadata(path)
     });
@@ -162,7 +162,7 @@ fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
         },
         Err(error) => {
             if let Some(directory) = directory {
-                // Empty, as it was made a moment ago.
+                // It is empty, since it was made a moment ago.
                 let _ = fs::remove_dir(directory);
             }
             return Err(error);
@@ -182,8 +182,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket)
 }
 
-/// The file of a unix socket. Dropping it removes the file, and the directory made for it, unless
-/// somebody has replaced it.
+/// The file of a unix socket. Dropping it removes the file, unless that was replaced, and the
+/// directory made for it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -200,7 +200,7 @@ impl Drop for SocketFile {
             let _ = fs::remove_file(&self.path);
         }
         if let Some(directory) = &self.directory {
-            // It stays if others use it.
+            // The directory stays if it has other files.
             let _ = fs::remove_dir(directory);
         }
     }

@@ -1,7 +1,7 @@
 //! The API of a running daemon: HTTP on a unix socket, on TCP, or both.
 //!
-//! Whoever reaches it may read: `GET /status`, `GET /peers`, `GET /metrics`. Whoever may use the
-//! unix socket may also have the daemon drain: `POST /drain`.
+//! On all sockets: `GET /status`, `GET /peers` and `GET /metrics`. On the unix socket also
+//! `POST /drain`, which makes the daemon drain.
 
 pub mod client;
 pub mod handle;

@@ -1,4 +1,4 @@
-//! The answers to requests.
+//! The HTTP server of the API.
 
 use std::{
     future::{IntoFuture as _, pending},
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::metrics;
 
-/// Answers requests until it is dropped. The sockets' files go with it.
+/// Answers requests until the future is dropped, which also removes the sockets' files.
 ///
 /// # Errors
 ///
@@ -61,28 +61,29 @@ impl IntoResponse for Stopped {
 }
 
 async fn status(State(handle): State<Handle>) -> Result<Json<Status>, Stopped> {
-    Ok(Json(Status::from(&handle.numbers().await?)))
+    Ok(Json(Status::from(&handle.snapshot().await?)))
 }
 
 async fn drain(State(handle): State<Handle>) -> Result<(), Stopped> {
     handle.drain().await
 }
 
-/// Anybody may be at the other end.
+/// Refuses to drain on TCP, since any user may connect there.
 async fn refuse() -> (StatusCode, &'static str) {
-    let why = "who asks on TCP is not known, ask on a unix socket of node.api";
+    let why = "clients on TCP are not authenticated, use a unix socket of node.api";
     (StatusCode::FORBIDDEN, why)
 }
 
 async fn prometheus(State(handle): State<Handle>) -> Result<Response, Stopped> {
-    let text = metrics::render(handle.numbers().await?);
+    let text = metrics::render(handle.snapshot().await?);
     Ok(match text {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     })
 }
 
-/// One JSON array, page by page as the reader takes it: the node never lists all peers at once.
+/// Sends one JSON array, page by page as the client reads, so that the node never lists all peers at
+/// once.
 async fn peers(State(handle): State<Handle>) -> Result<Response, Stopped> {
     let start = Array {
         page: handle.peers(0).await?,
@@ -111,7 +112,7 @@ async fn peers(State(handle): State<Handle>) -> Result<Response, Stopped> {
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-/// An array of peers that is being written.
+/// A JSON array of peers that is being written.
 struct Array {
     page: Page,
     is_open: bool,
@@ -119,7 +120,7 @@ struct Array {
 }
 
 impl Array {
-    /// The part of the text that the current page makes.
+    /// Returns the part of the text for the current page.
     fn text(&mut self) -> serde_json::Result<Bytes> {
         let mut text = Vec::new();
         if !self.is_open {

@@ -62,7 +62,7 @@ fn snapshot() -> Snapshot {
 async fn node(mut requests: mpsc::Receiver<Request>, peers: usize) {
     while let Some(request) = requests.recv().await {
         match request {
-            Request::Numbers(reply) => drop(reply.send(snapshot())),
+            Request::Snapshot(reply) => drop(reply.send(snapshot())),
             Request::Peers { cursor, reply } => {
                 let start = usize::try_from(cursor).unwrap();
                 let end = peers.min(start + PAGE);

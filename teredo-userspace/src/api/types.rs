@@ -1,4 +1,4 @@
-//! What the API answers, as JSON. Both the daemon and the command use these types.
+//! The JSON of the API's answers. Both the daemon and the command use these types.
 
 use std::{
     collections::BTreeMap,
@@ -19,42 +19,42 @@ pub struct Status {
     pub version: String,
     /// Seconds since the daemon started.
     pub uptime_seconds: f64,
-    /// Roles that run.
+    /// Running roles.
     pub roles: Vec<String>,
-    /// Those of them that take no new peers or clients any more.
+    /// Roles that no longer accept new peers or clients.
     #[serde(default)]
     pub draining: Vec<String>,
-    /// The days on which they end, by role.
+    /// Dates on which roles end, by role.
     #[serde(default)]
     pub sunset: BTreeMap<String, String>,
-    /// Where and how the fast path is attached.
+    /// How the fast path is attached to each interface.
     pub xdp: Vec<Attachment>,
-    /// Packets that were forwarded.
+    /// Forwarded packets.
     pub packets: Directions,
-    /// Octets of IPv6 packets that were forwarded.
+    /// Octets of forwarded IPv6 packets.
     pub bytes: Directions,
-    /// Packets that were dropped, by reason.
+    /// Dropped packets, by reason.
     pub dropped: BTreeMap<String, u64>,
-    /// Frames that the fast path left to the kernel and the daemon, by reason.
+    /// Frames that the fast path passed to the kernel and the daemon, by reason.
     pub passed: BTreeMap<String, u64>,
-    /// Bubbles.
+    /// Numbers of bubbles.
     pub bubbles: Bubbles,
-    /// How many peers the daemon knows.
+    /// Numbers of peers.
     pub peers: PeerCounts,
-    /// What the server does, if it runs.
+    /// The status of the server, if it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub server: Option<Server>,
-    /// How the client is, if it runs.
+    pub server: Option<ServerStatus>,
+    /// The status of the client, if it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<ClientStatus>,
 }
 
-/// What the server does.
+/// The status of the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Server {
-    /// Packets that it served, by kind and result.
+pub struct ServerStatus {
+    /// Packets that it handled, by kind and result.
     pub requests: BTreeMap<String, BTreeMap<String, Paths>>,
-    /// Clients of the tunnel service that were there.
+    /// Clients that the tunnel service has bindings for.
     pub bindings: u64,
 }
 
@@ -79,18 +79,18 @@ pub struct Paths {
 /// Numbers of bubbles.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bubbles {
-    /// Sent.
+    /// Bubbles sent.
     pub sent: u64,
-    /// Received.
+    /// Bubbles received.
     pub received: u64,
 }
 
 /// Numbers of peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerCounts {
-    /// Known to be where their mapping says.
+    /// Peers whose mapping is confirmed.
     pub trusted: u64,
-    /// Proof is awaited.
+    /// Peers whose mapping is not confirmed yet.
     pub untrusted: u64,
 }
 
@@ -149,13 +149,13 @@ impl From<&Snapshot> for Status {
     }
 }
 
-/// The names of the roles that are like this.
-fn roles(snapshot: &Snapshot, is_so: impl Fn(&RoleState) -> bool) -> Vec<String> {
-    let roles = snapshot.roles.iter().filter(|(_, state)| is_so(state));
+/// Returns the names of the roles whose state satisfies the condition.
+fn roles(snapshot: &Snapshot, condition: impl Fn(&RoleState) -> bool) -> Vec<String> {
+    let roles = snapshot.roles.iter().filter(|(_, state)| condition(state));
     roles.map(|(role, _)| role.name().to_owned()).collect()
 }
 
-fn server(snapshot: &Snapshot) -> Server {
+fn server(snapshot: &Snapshot) -> ServerStatus {
     let mut requests: BTreeMap<String, BTreeMap<String, Paths>> = BTreeMap::new();
     for (&(request, path), &packets) in &snapshot.requests {
         let kind = requests.entry(request.kind.to_owned()).or_default();
@@ -165,7 +165,7 @@ fn server(snapshot: &Snapshot) -> Server {
             Path::Userspace => paths.userspace += packets,
         }
     }
-    Server {
+    ServerStatus {
         requests,
         bindings: snapshot.bindings,
     }
@@ -176,9 +176,9 @@ fn server(snapshot: &Snapshot) -> Server {
 pub struct Peer {
     /// Its Teredo address.
     pub address: Ipv6Addr,
-    /// Where its datagrams come from and go to.
+    /// Source and destination of its datagrams.
     pub mapped: SocketAddrV4,
-    /// Whether the mapping is proved.
+    /// Whether the mapping is confirmed.
     pub state: PeerState,
     /// Whether the mapping differs from the one in the address.
     pub symmetric: bool,
@@ -193,12 +193,12 @@ pub struct Peer {
     pub xdp: bool,
 }
 
-/// What the daemon knows of a peer's mapping.
+/// The state of a peer's mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PeerState {
-    /// Proved.
+    /// The mapping is confirmed.
     Trusted,
-    /// Proof is awaited.
+    /// The mapping is not confirmed yet.
     Untrusted,
 }

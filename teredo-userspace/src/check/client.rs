@@ -12,11 +12,11 @@ use tokio::time::timeout;
 use super::{Host, Report, ipv4, tun};
 use crate::{
     config::{
-        self, Client, ServerHost,
+        self, ClientSection, ServerHost,
         secrets::{self, Secrets},
     },
-    datapath::{route::Routes, udp::Discovery},
-    node::client::{network::Surroundings, servers},
+    datapath::{route::Routes, udp::DiscoverySocket},
+    host::{HostNetwork, lookup_ipv4},
 };
 
 /// Where the kernel has its settings of IPv6, if it has IPv6.
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Looks whether the client can run.
 pub async fn examine(
     host: &Host<'_>,
-    client: &Client,
+    client: &ClientSection,
     secrets: Result<&Secrets, &secrets::Error>,
     report: &mut Report,
 ) {
@@ -46,7 +46,7 @@ pub async fn examine(
     route(host, client, report);
 }
 
-fn ports(host: &Host<'_>, client: &Client, report: &mut Report) {
+fn ports(host: &Host<'_>, client: &ClientSection, report: &mut Report) {
     if client.port == 0 {
         report.fine("port", "any UDP port");
     } else {
@@ -54,7 +54,7 @@ fn ports(host: &Host<'_>, client: &Client, report: &mut Report) {
         ipv4::port(host, endpoint, "client.port", report);
     }
     if client.local_discovery
-        && let Err(error) = Discovery::open()
+        && let Err(error) = DiscoverySocket::open()
     {
         report.note(
             "discovery",
@@ -67,13 +67,13 @@ fn ports(host: &Host<'_>, client: &Client, report: &mut Report) {
 }
 
 /// Looks the servers up.
-async fn servers(client: &Client, report: &mut Report) -> Vec<ServerEndpoints> {
+async fn servers(client: &ClientSection, report: &mut Report) -> Vec<ServerEndpoints> {
     let mut known = Vec::new();
     for server in &client.servers {
         let found = match &server.host {
             ServerHost::Address(address) => Ok(vec![*address]),
             ServerHost::Name(name) => {
-                let found = servers::find(name.clone(), client.ipv4_scope);
+                let found = lookup_ipv4(name.clone(), client.ipv4_scope);
                 let found = timeout(PATIENCE, found).await;
                 found.unwrap_or_else(|_| Err("there is no answer".to_owned()))
             }
@@ -102,14 +102,14 @@ async fn servers(client: &Client, report: &mut Report) -> Vec<ServerEndpoints> {
 /// Looks whether there is a way to the servers, and whether there is a better one than Teredo.
 async fn network(
     host: &Host<'_>,
-    client: &Client,
+    client: &ClientSection,
     servers: &[ServerEndpoints],
     report: &mut Report,
 ) {
     let tunnel = host.network.link(&client.tun).map_or(0, |link| link.index);
     let prefix = host.config.node.prefix;
     let found = match Routes::open() {
-        Ok(routes) => Surroundings::read(&routes, tunnel, prefix, servers).await,
+        Ok(routes) => HostNetwork::read(&routes, tunnel, prefix, servers).await,
         Err(error) => Err(error.into()),
     };
     let network = match found {
@@ -144,7 +144,7 @@ async fn network(
 }
 
 /// Looks whether somebody else does Teredo here.
-fn route(host: &Host<'_>, client: &Client, report: &mut Report) {
+fn route(host: &Host<'_>, client: &ClientSection, report: &mut Report) {
     let prefix = host.config.node.prefix;
     let network = config::network(prefix);
     if let Some(foreign) = host.network.foreign_route(network, &client.tun) {

@@ -12,8 +12,11 @@ use super::{
     xdp_features::{XdpFeatures, xdp_features},
 };
 use crate::{
-    config::{FastPath, XdpMode},
-    datapath::{route::Routes, xdp},
+    config::FastPathRequest,
+    datapath::{
+        route::Routes,
+        xdp::{self, AttachPolicy},
+    },
     metrics::{Attachment, Mode},
     node::fast_path,
 };
@@ -34,7 +37,7 @@ pub async fn examine(
     let relay = host.config.relay.as_ref().map(|relay| relay.xdp.mode);
     let server = host.config.server.as_ref().map(|server| server.xdp.mode);
     for (role, mode) in [("relay", relay), ("server", server)] {
-        if mode == Some(XdpMode::Off) {
+        if mode == Some(AttachPolicy::Off) {
             let text = format!("{role}.xdp.mode is \"off\": everything goes through userspace");
             report.note("fast path", text);
         }
@@ -75,7 +78,7 @@ pub async fn examine(
     };
     if let Some(obstacle) = obstacle {
         // What the operator has named was meant.
-        let is_bearable = wanted.mode == XdpMode::Auto && !other.is_some_and(is_named);
+        let is_bearable = wanted.mode == AttachPolicy::Auto && !other.is_some_and(is_named);
         if !is_bearable {
             return report.trouble("fast path", obstacle);
         }
@@ -109,7 +112,7 @@ pub async fn examine(
 /// The interfaces that the configuration means, each once.
 async fn links<'a>(
     host: &'a Host<'_>,
-    wanted: FastPath<'_>,
+    wanted: FastPathRequest<'_>,
     report: &mut Report,
 ) -> Option<Vec<&'a Link>> {
     let mut links = Vec::new();
@@ -152,7 +155,12 @@ async fn links<'a>(
 }
 
 /// Whether a program can be attached to the interface at all; says why not.
-fn is_usable(host: &Host<'_>, wanted: FastPath<'_>, link: &Link, report: &mut Report) -> bool {
+fn is_usable(
+    host: &Host<'_>,
+    wanted: FastPathRequest<'_>,
+    link: &Link,
+    report: &mut Report,
+) -> bool {
     let name = &link.name;
     if !link.is_up {
         let text = format!("interface {name} is down: `ip link set {name} up`");
@@ -180,7 +188,7 @@ fn is_usable(host: &Host<'_>, wanted: FastPath<'_>, link: &Link, report: &mut Re
 /// Whether the kernel takes the program; reports why not.
 async fn is_loaded(
     host: &Host<'_>,
-    mode: XdpMode,
+    mode: AttachPolicy,
     relay_endpoint: Option<SocketAddrV4>,
     clients: Vec<RegisteredClient>,
     report: &mut Report,
@@ -213,14 +221,14 @@ async fn is_loaded(
         attachment.reason.clone_from(&error);
     }
     match mode {
-        XdpMode::Auto => report.degraded("fast path", format!("there is none: {error}")),
+        AttachPolicy::Auto => report.degraded("fast path", format!("there is none: {error}")),
         _ => report.trouble("fast path", error),
     }
     false
 }
 
 /// Reports named interfaces that are ports of another one, which routes lead through.
-fn controllers(host: &Host<'_>, wanted: FastPath<'_>, links: &[&Link], report: &mut Report) {
+fn controllers(host: &Host<'_>, wanted: FastPathRequest<'_>, links: &[&Link], report: &mut Report) {
     for link in links {
         let Some(controller) = host.network.controller_of(link) else {
             continue;
@@ -244,7 +252,7 @@ fn controllers(host: &Host<'_>, wanted: FastPath<'_>, links: &[&Link], report: &
 /// Reports default routes that lead through interfaces which are not named.
 async fn default_routes(
     host: &Host<'_>,
-    wanted: FastPath<'_>,
+    wanted: FastPathRequest<'_>,
     links: &[&Link],
     report: &mut Report,
 ) {
@@ -272,16 +280,16 @@ async fn default_routes(
 }
 
 /// Native and generic programs do not send to each other's interfaces, so all get the same mode.
-fn predict(wanted: FastPath<'_>, links: &[&Link], report: &mut Report) {
+fn predict(wanted: FastPathRequest<'_>, links: &[&Link], report: &mut Report) {
     let obstacle = match wanted.mode {
-        XdpMode::Generic => None,
+        AttachPolicy::Generic => None,
         _ => links.iter().find_map(|link| {
             native_obstacle(link, xdp_features(link.index)).map(|why| (link, why))
         }),
     };
     let (mode, reason) = match (wanted.mode, obstacle) {
-        (XdpMode::Generic, _) => (Mode::Generic, String::new()),
-        (XdpMode::Native, Some((_, why))) => {
+        (AttachPolicy::Generic, _) => (Mode::Generic, String::new()),
+        (AttachPolicy::Native, Some((_, why))) => {
             let keys = wanted.mode_keys();
             let text = format!("{why}; set {keys} to \"auto\" or \"generic\"");
             return report.trouble("fast path", text);

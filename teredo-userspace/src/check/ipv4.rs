@@ -6,7 +6,7 @@ use teredo_common::scope::Ipv4Scope;
 
 use super::{Host, Report, owner, vrf};
 use crate::{
-    config::{Ipv4Choice, Relay},
+    config::{Ipv4Choice, RelaySection},
     datapath::{
         route::Routes,
         udp::{BindError, UdpSocket},
@@ -14,7 +14,11 @@ use crate::{
 };
 
 /// Looks whether the relay's port can be opened, and tells where it is.
-pub async fn examine(host: &Host<'_>, relay: &Relay, report: &mut Report) -> Option<SocketAddrV4> {
+pub async fn examine(
+    host: &Host<'_>,
+    relay: &RelaySection,
+    report: &mut Report,
+) -> Option<SocketAddrV4> {
     let address = match relay.ipv4 {
         Ipv4Choice::Address(address) => Some(address),
         Ipv4Choice::Auto => automatic().await,
@@ -84,7 +88,7 @@ async fn automatic() -> Option<Ipv4Addr> {
     Routes::open().ok()?.default_ipv4_address().await.ok()?
 }
 
-fn scope(relay: &Relay, report: &mut Report, address: Ipv4Addr) {
+fn scope(relay: &RelaySection, report: &mut Report, address: Ipv4Addr) {
     if relay.ipv4_scope.accepts(address.octets()) {
         report.fine("ipv4", format!("the relay is {address}"));
     } else if Ipv4Scope::Lab.accepts(address.octets()) {

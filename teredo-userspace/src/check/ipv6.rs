@@ -5,12 +5,12 @@ use teredo_common::scope::is_global_unicast;
 
 use super::{Host, Report};
 use crate::{
-    config::{self, Relay},
+    config::{self, RelaySection},
     datapath::route::{Family, forwarding},
 };
 
 /// Looks whether packets can be routed between the tunnel and the IPv6 internet.
-pub fn examine(host: &Host<'_>, relay: &Relay, report: &mut Report) {
+pub fn examine(host: &Host<'_>, relay: &RelaySection, report: &mut Report) {
     if relay.host_specific {
         native_address(host, report);
     } else {
@@ -71,7 +71,7 @@ fn default_route(host: &Host<'_>, report: &mut Report) {
     }
 }
 
-fn prefix_route(host: &Host<'_>, relay: &Relay, report: &mut Report) {
+fn prefix_route(host: &Host<'_>, relay: &RelaySection, report: &mut Report) {
     let prefix = host.config.node.prefix;
     if !relay.route {
         return report.note(

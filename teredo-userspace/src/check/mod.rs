@@ -7,6 +7,7 @@ mod client;
 mod fast_path;
 mod ipv4;
 mod ipv6;
+mod memory;
 mod network;
 mod owner;
 mod report;
@@ -25,11 +26,11 @@ use crate::{
     api::{self as daemon, types::Status},
     config::{
         Config,
-        memory::{Memory, Octets},
         secrets::{self, Secrets},
     },
     privileges::capabilities,
 };
+use memory::{Memory, Octets};
 use network::Network;
 pub use report::{Finding, Report, Verdict};
 

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::{config::memory::Memory, metrics::Attachment};
+use super::memory::Memory;
+use crate::metrics::Attachment;
 
 /// How a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -7,12 +7,17 @@ use teredo_common::{scope::Ipv4Scope, wire::SERVER_PORT};
 
 use super::{Host, Report, ipv4, ipv6, tun, vrf};
 use crate::{
-    config::{self, Ipv4Choice, Relay, Server},
+    config::{self, Ipv4Choice, RelaySection, ServerSection},
     datapath::native::Native,
 };
 
 /// Looks whether the server can run. `relay` is where the relay beside it is.
-pub fn examine(host: &Host<'_>, server: &Server, relay: Option<SocketAddrV4>, report: &mut Report) {
+pub fn examine(
+    host: &Host<'_>,
+    server: &ServerSection,
+    relay: Option<SocketAddrV4>,
+    report: &mut Report,
+) {
     for address in server.ipv4 {
         self::address(host, server, address, report);
     }
@@ -33,7 +38,7 @@ pub fn examine(host: &Host<'_>, server: &Server, relay: Option<SocketAddrV4>, re
     }
 }
 
-fn address(host: &Host<'_>, server: &Server, address: Ipv4Addr, report: &mut Report) {
+fn address(host: &Host<'_>, server: &ServerSection, address: Ipv4Addr, report: &mut Report) {
     if !ipv4::is_own(host, address) {
         let text = format!(
             "server.ipv4 has {address}, which is not an address of this host: `ip address add \
@@ -64,7 +69,7 @@ fn address(host: &Host<'_>, server: &Server, address: Ipv4Addr, report: &mut Rep
 }
 
 /// Clients of Microsoft and Miredo are told one address, and take the next for the other.
-fn neighbours(server: &Server, report: &mut Report) {
+fn neighbours(server: &ServerSection, report: &mut Report) {
     let [primary, secondary] = server.ipv4.map(Ipv4Addr::to_bits);
     if primary.checked_add(1) != Some(secondary) {
         report.note(
@@ -80,7 +85,12 @@ fn neighbours(server: &Server, report: &mut Report) {
 }
 
 /// What the file alone does not tell, since the relay's address may be automatic.
-fn beside(relay: Option<&Relay>, server: &Server, at: SocketAddrV4, report: &mut Report) {
+fn beside(
+    relay: Option<&RelaySection>,
+    server: &ServerSection,
+    at: SocketAddrV4,
+    report: &mut Report,
+) {
     let is_automatic = relay.is_some_and(|relay| relay.ipv4 == Ipv4Choice::Auto);
     if at.port() != server.port {
         return;
@@ -100,7 +110,7 @@ fn beside(relay: Option<&Relay>, server: &Server, at: SocketAddrV4, report: &mut
 }
 
 /// S-25: whether connectivity tests of clients can leave for native IPv6.
-fn native(host: &Host<'_>, server: &Server, report: &mut Report) {
+fn native(host: &Host<'_>, server: &ServerSection, report: &mut Report) {
     if !server.forward_echo && !server.forward_echo_replies {
         return report.note(
             "native",
@@ -149,7 +159,7 @@ fn native(host: &Host<'_>, server: &Server, report: &mut Report) {
     }
 }
 
-fn tunnel_service(host: &Host<'_>, server: &Server, report: &mut Report) {
+fn tunnel_service(host: &Host<'_>, server: &ServerSection, report: &mut Report) {
     tun::examine(host, &server.tun, report);
     ipv6::forwards("remove the prefix of every [[server.client]]", report);
     for prefix in server.clients.iter().filter_map(|client| client.prefix) {

@@ -46,7 +46,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::{check::Verdict, config::memory::Memory, sunset::Date};
+    use crate::{
+        check::{Verdict, memory::Memory},
+        sunset::Date,
+    };
 
     #[test]
     fn z03_nobody_starts_after_the_day_unless_told() {

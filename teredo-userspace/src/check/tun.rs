@@ -3,7 +3,7 @@
 use std::{fs::OpenOptions, io};
 
 use super::{Host, Report};
-use crate::datapath::tun::OpenError;
+use crate::datapath::tun::TunError;
 
 const CONTROL_FILE: &str = "/dev/net/tun";
 
@@ -11,8 +11,8 @@ const CONTROL_FILE: &str = "/dev/net/tun";
 pub fn examine(host: &Host<'_>, name: &str, report: &mut Report) {
     if let Err(error) = OpenOptions::new().read(true).write(true).open(CONTROL_FILE) {
         let error = match error.kind() {
-            io::ErrorKind::PermissionDenied => OpenError::Permission(name.to_owned()),
-            _ => OpenError::NoDriver,
+            io::ErrorKind::PermissionDenied => TunError::Permission(name.to_owned()),
+            _ => TunError::NoDriver,
         };
         return report.trouble("tun", error.to_string());
     }
@@ -20,10 +20,10 @@ pub fn examine(host: &Host<'_>, name: &str, report: &mut Report) {
         None => report.fine("tun", format!("{name} will be made")),
         Some(_) if host.is_running => report.fine("tun", format!("{name} is there")),
         Some(link) if !link.is_tun() => {
-            report.trouble("tun", OpenError::Foreign(name.to_owned()).to_string());
+            report.trouble("tun", TunError::Foreign(name.to_owned()).to_string());
         }
         Some(link) if link.has_carrier => {
-            report.trouble("tun", OpenError::Busy(name.to_owned()).to_string());
+            report.trouble("tun", TunError::Busy(name.to_owned()).to_string());
         }
         Some(_) => report.fine(
             "tun",

@@ -8,7 +8,7 @@ pub fn examine(host: &Host<'_>, report: &mut Report) {
     if host.config.node.user.is_empty() {
         return;
     }
-    match privileges::plan(host.config) {
+    match privileges::plan_user_change(host.config) {
         Ok(_) => report.fine("user", format!("will be {}", host.config.node.user)),
         Err(error) => report.trouble("user", error.to_string()),
     }

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, os::fd::AsFd as _};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket, sockopt};
 
 use super::{Host, Report};
-use crate::config::Relay;
+use crate::config::RelaySection;
 
 /// Where an address and this process are.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +31,7 @@ struct Tunnel<'a> {
 pub fn examine(
     host: &Host<'_>,
     address: Ipv4Addr,
-    relay: Option<&Relay>,
+    relay: Option<&RelaySection>,
     report: &mut Report,
 ) -> bool {
     let network = &host.network;

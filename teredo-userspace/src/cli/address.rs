@@ -18,9 +18,9 @@ use super::output::{print, print_json};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Makes a Teredo address of its fields
+    /// Encodes the fields of a Teredo address
     Encode(Encode),
-    /// Takes a Teredo address apart
+    /// Decodes a Teredo address
     Decode(Decode),
 }
 
@@ -36,7 +36,7 @@ pub struct Encode {
     /// The flags field, such as 0x1027
     #[arg(long, value_name = "NUMBER", value_parser = parse_flags)]
     flags: Option<u16>,
-    /// Sets the cone flag alone
+    /// Set only the cone flag
     #[arg(long)]
     cone: bool,
     /// The service prefix
@@ -51,7 +51,7 @@ pub struct Encode {
 pub struct Decode {
     /// The address
     address: Ipv6Addr,
-    /// The service prefix; otherwise 2001::/32, and 3ffe:831f::/32 of the draft
+    /// The service prefix [default: 2001::/32, or 3ffe:831f::/32 of the draft]
     #[arg(long, value_name = "PREFIX/32", value_parser = parse_prefix)]
     prefix: Option<ServicePrefix>,
     /// Print JSON
@@ -84,7 +84,7 @@ pub fn run(command: Command) -> Result<()> {
 fn encode(arguments: &Encode) -> Result<TeredoAddress> {
     ensure!(
         arguments.mapped.port() != 0,
-        "--mapped {} has port 0, which no client has; give its port",
+        "--mapped {} has port 0, which no client uses; give the client's port",
         arguments.mapped
     );
     let flags = match arguments.flags {
@@ -121,7 +121,7 @@ fn decode(arguments: &Decode) -> Result<TeredoAddress> {
     }
 }
 
-/// What an address says.
+/// The fields of an address.
 #[derive(Debug, Serialize)]
 struct Fields {
     address: Ipv6Addr,
@@ -134,16 +134,16 @@ struct Fields {
 
 #[derive(Debug, Serialize)]
 struct Flags {
-    /// As hexadecimal number.
+    /// The whole field, hexadecimal.
     value: String,
     cone: bool,
     /// The twelve bits of RFC 5991, in place.
     random: String,
-    /// Bits that no specification has a use for, in place.
+    /// Bits that no specification defines, in place.
     reserved: String,
 }
 
-/// Whether a relay uses the address, for each `ipv4-scope`.
+/// Whether a relay accepts the address, for each `ipv4-scope`.
 #[derive(Debug, Serialize)]
 struct Accepted {
     server: Scopes,
@@ -205,7 +205,7 @@ impl Fields {
         let cone = if self.flags.cone { "set" } else { "clear" };
         let mut text = String::new();
         let mut line = |name: &str, value: &dyn std::fmt::Display| {
-            // A String takes everything.
+            // Writing to a String cannot fail.
             let _ = writeln!(text, "{name:8} {value}");
         };
         line("address", &self.address);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn decoding_tells_every_field() {
+    fn decoding_shows_every_field() {
         let address = arguments("2001:0:4136:e378:8000:63bf:3fff:fdd2");
         let text = Fields::new(decode(&address).unwrap()).to_text();
         assert_eq!(
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn other_addresses_get_a_sentence() {
+    fn other_addresses_are_refused_with_a_sentence() {
         for (address, part) in [
             ("2001:db8::1", "not in 2001::/32 nor in 3ffe:831f::/32"),
             ("2001:0:102:304:0:ffff:f6ff:fffe", "its mapped port is 0"),

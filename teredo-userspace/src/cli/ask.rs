@@ -1,4 +1,4 @@
-//! `teredo status`, `teredo peers` and `teredo drain`: what a running daemon tells and does.
+//! `teredo status`, `teredo peers` and `teredo drain`: requests to a running daemon.
 
 use std::fmt::Write as _;
 
@@ -6,23 +6,23 @@ use anyhow::{Context as _, Result, bail};
 use serde::de::DeserializeOwned;
 
 use super::{
-    Asking, Daemon,
+    Daemon, Query,
     output::{Table, print, print_json},
     start_runtime,
 };
 use crate::{
     api::{
         client,
-        types::{Directions, Paths, Peer, Server, Status},
+        types::{Directions, Paths, Peer, ServerStatus, Status},
     },
     config::{ApiAddress, Config},
     metrics::ClientStatus,
 };
 
-/// Prints where the numbers of a daemon stand.
-pub fn status(asking: &Asking) -> Result<()> {
-    let status: Status = ask(asking, "/status")?;
-    if asking.json {
+/// Prints the status of a daemon.
+pub fn status(query: &Query) -> Result<()> {
+    let status: Status = ask(query, "/status")?;
+    if query.json {
         print_json(&status)
     } else {
         print(&status_text(&status))
@@ -30,9 +30,9 @@ pub fn status(asking: &Asking) -> Result<()> {
 }
 
 /// Prints the peers of a daemon.
-pub fn peers(asking: &Asking) -> Result<()> {
-    let mut peers: Vec<Peer> = ask(asking, "/peers")?;
-    if asking.json {
+pub fn peers(query: &Query) -> Result<()> {
+    let mut peers: Vec<Peer> = ask(query, "/peers")?;
+    if query.json {
         print_json(&peers)
     } else {
         peers.sort_by_key(|peer| peer.address);
@@ -40,28 +40,30 @@ pub fn peers(asking: &Asking) -> Result<()> {
     }
 }
 
-/// Has a daemon drain.
+/// Makes a daemon drain.
 pub fn drain(daemon: &Daemon) -> Result<()> {
     let addresses = addresses(daemon)?;
     let mut unix = addresses
         .iter()
-        .filter(|one| matches!(one, ApiAddress::Unix(_)));
-    // A daemon that has no unix socket says what is to be done.
+        .filter(|address| matches!(address, ApiAddress::Unix(_)));
+    // Without a unix socket the daemon refuses with an explanation.
     let address = unix.next().unwrap_or(&addresses[0]);
     start_runtime()?.block_on(client::post(address, "/drain"))?;
-    print("the daemon takes no new peers and clients any more; stop it when the old have gone\n")
+    print(
+        "the daemon accepts no new peers and clients any more; stop it when the old ones have gone\n",
+    )
 }
 
-fn ask<T: DeserializeOwned>(asking: &Asking, path: &str) -> Result<T> {
-    let address = &addresses(&asking.daemon)?[0];
+fn ask<T: DeserializeOwned>(query: &Query, path: &str) -> Result<T> {
+    let address = &addresses(&query.daemon)?[0];
     let body = start_runtime()?.block_on(client::get(address, path))?;
     serde_json::from_slice(&body).with_context(|| {
-        format!("the daemon on {address} answers in another form; is it of another version?")
+        format!("the daemon on {address} answers in an unknown format; is it of another version?")
     })
 }
 
-/// Where to ask, at least one: as the command line says, else as the configuration says, else the
-/// default.
+/// Returns the addresses of the API, at least one: those of the command line, else of the
+/// configuration, else the default.
 fn addresses(daemon: &Daemon) -> Result<Vec<ApiAddress>> {
     if let Some(address) = &daemon.api {
         return Ok(vec![address.clone()]);
@@ -74,7 +76,7 @@ fn addresses(daemon: &Daemon) -> Result<Vec<ApiAddress>> {
     };
     if config.node.api.is_empty() {
         bail!(
-            "node.api in {} is empty: the daemon cannot be asked; set it, or name an address with \
+            "node.api in {} is empty: the daemon cannot be queried; set it, or name an address with \
              --api",
             daemon.file.config.display()
         );
@@ -91,7 +93,7 @@ fn status_text(status: &Status) -> String {
         duration(status.uptime_seconds),
     );
     if !status.draining.is_empty() {
-        // A String takes everything.
+        // Writing to a String cannot fail.
         let _ = writeln!(text, "draining: {}", status.draining.join(", "));
     }
     for (role, date) in &status.sunset {
@@ -153,15 +155,24 @@ fn client_text(client: &ClientStatus) -> String {
     let mut table = Table::default();
     let mut row = |name: &str, value: String| table.row(&[name.to_owned(), value]);
     row("state", client.state.clone());
-    row("address", shown(client.address.map(|one| one.to_string())));
-    row("mapped", shown(client.mapped.map(|one| one.to_string())));
+    row(
+        "address",
+        shown(client.address.map(|address| address.to_string())),
+    );
+    row(
+        "mapped",
+        shown(client.mapped.map(|mapped| mapped.to_string())),
+    );
     row("port", format!("UDP {}", client.port));
     let nat = client.nat.clone().map(|nat| match client.port_preserving {
         true => format!("{nat}, preserves ports"),
         false => nat,
     });
     row("nat", shown(nat));
-    row("server", shown(client.server.map(|one| one.to_string())));
+    row(
+        "server",
+        shown(client.server.map(|server| server.to_string())),
+    );
     row("refresh", format!("{} s", client.refresh_seconds));
     if let Some(mapping) = client.port_mapping {
         row("forwarded", mapping.to_string());
@@ -199,7 +210,7 @@ fn traffic_text(status: &Status) -> String {
     text + &table.render("  ") + &peers_line(status)
 }
 
-/// What went through the daemon, where nothing goes another way.
+/// Returns the traffic of a client, all of which goes through the daemon.
 fn userspace_text(status: &Status) -> String {
     let mut table = Table::new(&["", "packets", "bytes"]);
     for (name, packets, bytes) in [
@@ -222,7 +233,7 @@ fn peers_line(status: &Status) -> String {
     )
 }
 
-fn server_text(server: &Server) -> String {
+fn server_text(server: &ServerStatus) -> String {
     let mut text = "\nserved\n".to_owned();
     let mut table = Table::new(&["", "", "xdp", "userspace", "in xdp"]);
     let mut is_idle = true;
@@ -247,13 +258,13 @@ fn server_text(server: &Server) -> String {
         table.render("  ")
     };
     if server.bindings > 0 {
-        // A String takes everything.
+        // Writing to a String cannot fail.
         let _ = writeln!(text, "\ntunnels  {}", server.bindings);
     }
     text
 }
 
-/// How much of the traffic the fast path carried.
+/// Returns the share of the packets that the fast path forwarded.
 fn share(packets: Paths) -> String {
     match packets.xdp + packets.userspace {
         0 => "-".to_owned(),

@@ -1,4 +1,4 @@
-//! `teredo check`: what would run, and what is in the way.
+//! `teredo check`: whether the configuration would run on this host.
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -35,7 +35,7 @@ struct Summary<'a> {
     report: &'a Report,
 }
 
-/// Prints the findings. A finding that is not as the configuration asks for is an error.
+/// Prints the findings. A finding that contradicts the configuration is an error.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let Start { file, after_sunset } = &arguments.start;
     let config = file.load()?;
@@ -67,7 +67,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
-/// The first trouble as an error.
+/// Returns the first trouble as an error.
 pub fn first_trouble(report: &Report) -> Result<()> {
     match report.troubles().next() {
         Some(first) => bail!("{}", first.text),

@@ -1,7 +1,7 @@
 //! The `teredo` command.
 //!
-//! Trouble is one sentence on standard error and exit code 1; a command line that makes no sense is
-//! clap's message and exit code 2.
+//! A failure is one sentence on standard error and exit code 1; an invalid command line is clap's
+//! message and exit code 2.
 
 mod address;
 mod ask;
@@ -18,7 +18,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{ApiAddress, Config, DEFAULT_PATH};
 
-/// Teredo (RFC 4380): relay and server with their data path in XDP, client, and a probe of NATs.
+/// Teredo (RFC 4380) relay and server with an XDP fast path, client, and a probe of NATs.
 #[derive(Debug, Parser)]
 #[command(name = "teredo", version, propagate_version = true)]
 struct Cli {
@@ -28,24 +28,24 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The daemon, in the foreground
+    /// Runs the daemon in the foreground
     Run(run::Arguments),
-    /// Whether the configuration can run on this host: what would run, and what is in the way
+    /// Checks whether the configuration can run on this host
     Check(check::Arguments),
-    /// What a running daemon does: the fast path, traffic, drops, peers
-    Status(Asking),
-    /// The peers that a running daemon knows
-    Peers(Asking),
-    /// Has a running daemon take no new peers and clients, so that it can be stopped softly
+    /// Shows the status of a running daemon: fast path, traffic, drops, peers
+    Status(Query),
+    /// Lists the peers of a running daemon
+    Peers(Query),
+    /// Makes a running daemon accept no new peers and clients, so that it can be stopped gracefully
     Drain(Daemon),
-    /// What a client would meet here: whether a server answers, and what the NAT is like
+    /// Probes the network as a client would see it: whether a server answers, and the type of NAT
     Probe(probe::Arguments),
-    /// Calculates with Teredo addresses
+    /// Encodes and decodes Teredo addresses
     #[command(subcommand)]
     Address(address::Command),
 }
 
-/// Where the configuration is.
+/// The option that names the configuration.
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// Configuration file
@@ -59,29 +59,29 @@ impl ConfigFile {
     }
 }
 
-/// What a daemon is started with.
+/// The options of a start.
 #[derive(Debug, Args)]
 struct Start {
     #[command(flatten)]
     file: ConfigFile,
-    /// Start although the day has come that `sunset` in the configuration names
+    /// Start even if the date of `sunset` in the configuration has come
     #[arg(long)]
     after_sunset: bool,
 }
 
-/// Which daemon is meant.
+/// The options that select a daemon.
 #[derive(Debug, Args)]
 struct Daemon {
     #[command(flatten)]
     file: ConfigFile,
-    /// Where the daemon's API is, as in node.api; otherwise the configuration tells
+    /// Address of the daemon's API, as in node.api [default: that in the configuration]
     #[arg(long, value_name = "ADDRESS")]
     api: Option<ApiAddress>,
 }
 
-/// Which daemon to ask, and how to show the answer.
+/// The options of a query: the daemon, and the format of the answer.
 #[derive(Debug, Args)]
-struct Asking {
+struct Query {
     #[command(flatten)]
     daemon: Daemon,
     /// Print JSON
@@ -96,8 +96,8 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(arguments) => run::run(&arguments).map(done),
         Command::Check(arguments) => check::run(&arguments).map(done),
-        Command::Status(asking) => ask::status(&asking).map(done),
-        Command::Peers(asking) => ask::peers(&asking).map(done),
+        Command::Status(query) => ask::status(&query).map(done),
+        Command::Peers(query) => ask::peers(&query).map(done),
         Command::Drain(daemon) => ask::drain(&daemon).map(done),
         Command::Probe(arguments) => probe::run(&arguments),
         Command::Address(command) => address::run(command).map(done),

@@ -1,31 +1,31 @@
-//! Printing.
+//! Printing text, JSON, errors and tables.
 
 use std::io::{self, ErrorKind, Write as _};
 
 use anyhow::Result;
 use serde::Serialize;
 
-/// Prints text as it is.
+/// Prints text unchanged.
 pub fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }
 
-/// Prints a value as JSON for people and programs.
+/// Prints a value as indented JSON.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
     print(&(serde_json::to_string_pretty(value)? + "\n"))
 }
 
-/// Whether the reader of our output has gone, as `head` does: no trouble of ours.
+/// Returns whether the reader of the output has closed it, as `head` does. That is no failure.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<io::Error>()
         .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
-/// An error with its causes, as one sentence on one line. A cause that the sentence has told already
-/// is not told again.
+/// Formats an error with its causes as one sentence on one line. Causes that the sentence already
+/// contains are left out.
 pub fn sentence(error: &anyhow::Error) -> String {
     let mut sentence = String::new();
     for cause in error.chain() {
@@ -39,14 +39,14 @@ pub fn sentence(error: &anyhow::Error) -> String {
     sentence.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Rows of text in columns that are as wide as they must be; numbers go to the right.
+/// A table whose columns are as wide as necessary. Numbers are aligned to the right.
 #[derive(Debug, Default)]
 pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// A table with these column titles.
+    /// Returns a table with these column titles.
     pub fn new(titles: &[&str]) -> Self {
         let mut table = Self::default();
         table.row(titles);
@@ -59,7 +59,7 @@ impl Table {
             .push(cells.iter().map(ToString::to_string).collect());
     }
 
-    /// The table as lines, each after `indent`.
+    /// Returns the table as lines, each indented by `indent`.
     pub fn render(&self, indent: &str) -> String {
         let mut widths = Vec::new();
         for row in &self.rows {
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causes_are_told_once() {
+    fn causes_appear_once() {
         let cause = || io::Error::other("no such\n thing");
         let error = anyhow::Error::new(cause()).context("cannot go on");
         assert_eq!(sentence(&error), "cannot go on: no such thing");

@@ -25,7 +25,7 @@ use crate::{
     privileges,
 };
 
-/// The exit code of a process that a signal ended, as shells tell it, less the signal's number.
+/// The exit code that shells report for a process ended by a signal, less the signal's number.
 const SIGNALLED: i32 = 128;
 
 #[derive(Debug, Args)]
@@ -34,19 +34,19 @@ pub struct Arguments {
     start: Start,
 }
 
-/// Runs until a signal comes. Trouble before the start leaves nothing behind.
+/// Runs the daemon until a signal arrives. A failed start leaves nothing behind.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let config = arguments.start.file.load()?;
     start_log(&config.node.log)?;
-    // Before somebody else runs this who may not read them.
+    // Read the keys before dropping privileges.
     let secrets = secrets::load(&config);
-    // Before there is a second thread, see `Plan::carry_out`.
-    if let Some(plan) = privileges::plan(&config)? {
-        plan.carry_out(&config)?;
+    // Before there is a second thread, see `UserChange::carry_out`.
+    if let Some(change) = privileges::plan_user_change(&config)? {
+        change.carry_out(&config)?;
     }
     let runtime = start_runtime()?;
     let result = runtime.block_on(daemon(config, secrets, arguments.start.after_sunset));
-    // Nothing that still waits for a slow reader of the API holds up the end.
+    // A slow client of the API must not delay the end.
     runtime.shutdown_background();
     result
 }
@@ -71,7 +71,7 @@ async fn daemon(
     secrets: Result<Secrets, secrets::Error>,
     after_sunset: bool,
 ) -> Result<()> {
-    // From here on no signal ends the process halfway.
+    // From here on no signal ends the process before it has cleaned up.
     let mut signals = Signals::new()?;
     let purpose = Purpose {
         after_sunset,
@@ -92,12 +92,12 @@ async fn daemon(
             signals.next().await;
             info!("{name} is stopping");
             notify(&[NotifyState::Stopping]);
-            tokio::spawn(end_at_once(signals));
+            tokio::spawn(exit_at_second_signal(signals));
         })
         .await;
     watchdog.abort();
     server.abort();
-    // Aborted or failed: its sockets' files are gone when it has ended.
+    // The sockets' files are removed when the task has ended.
     match server.await {
         Ok(Err(error)) => error!("the API has failed: {error}"),
         Ok(Ok(())) | Err(_) => debug!("the API has ended"),
@@ -121,7 +121,7 @@ impl Signals {
         ]))
     }
 
-    /// The number of the next one.
+    /// Waits for a signal and returns its number.
     async fn next(&mut self) -> i32 {
         let [terminate, interrupt, hangup] = &mut self.0;
         tokio::select! {
@@ -132,31 +132,30 @@ impl Signals {
     }
 }
 
-/// Who signals a second time does not want to wait.
-async fn end_at_once(mut signals: Signals) {
+/// Exits immediately at a second signal.
+async fn exit_at_second_signal(mut signals: Signals) {
     let number = signals.next().await;
     process::exit(SIGNALLED + number);
 }
 
-/// Tells systemd that the node is alive, if it asked to be told. Says nothing once the node does
-/// not answer any more.
+/// Notifies systemd's watchdog, if there is one, as long as the node answers.
 async fn feed_watchdog(handle: Handle) {
-    let Some(patience) = sd_notify::watchdog_enabled() else {
+    let Some(limit) = sd_notify::watchdog_enabled() else {
         return pending().await;
     };
-    let period = (patience / 2).max(Duration::from_millis(1));
+    let period = (limit / 2).max(Duration::from_millis(1));
     let mut ticks = interval(period);
     loop {
         ticks.tick().await;
-        if matches!(timeout(period, handle.numbers()).await, Ok(Ok(_))) {
+        if matches!(timeout(period, handle.snapshot()).await, Ok(Ok(_))) {
             notify(&[NotifyState::Watchdog]);
         }
     }
 }
 
 fn notify(state: &[NotifyState<'_>]) {
-    // Without systemd there is nobody to tell, which is no error.
+    // Running without systemd is no error.
     if let Err(error) = sd_notify::notify(state) {
-        debug!("systemd does not listen: {error}");
+        debug!("cannot notify systemd: {error}");
     }
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a file although each of its values is right.
+//! Checks of values against each other, when each of them alone is valid.
 
 mod client;
 
@@ -7,30 +7,32 @@ use std::collections::{HashMap, HashSet};
 use teredo_common::scope::is_global_unicast;
 
 use super::{
-    Config, Ipv4Choice, Relay, Server, XdpMode, document::Document, error::Error, network, values,
+    Config, Ipv4Choice, RelaySection, ServerSection, document::Document, error::Error, network,
+    values,
 };
+use crate::datapath::xdp::AttachPolicy;
 
-/// Refuses what the roles cannot do.
+/// Refuses combinations of values that the roles cannot serve.
 pub fn check(config: &Config, document: &Document<'_>) -> Result<(), Error> {
     if let Some(relay) = &config.relay {
-        served_in_vain(config, relay, document)?;
+        check_served(config, relay, document)?;
     }
     if let Some(server) = &config.server {
-        prefixes(config, server, document)?;
-        clients(config, server, document)?;
+        check_prefixes(config, server, document)?;
+        check_clients(config, server, document)?;
     }
     if let (Some(relay), Some(server)) = (&config.relay, &config.server) {
-        both(relay, server, document)?;
+        check_both(relay, server, document)?;
     }
     if let Some(section) = &config.client {
-        client_alone(config, document)?;
+        check_client_is_alone(config, document)?;
         client::check(section, document)?;
     }
     Ok(())
 }
 
-/// A client is where native IPv6 is not, the others are where it is.
-fn client_alone(config: &Config, document: &Document<'_>) -> Result<(), Error> {
+/// Refuses a client beside another role: a client runs without native IPv6, the others need it.
+fn check_client_is_alone(config: &Config, document: &Document<'_>) -> Result<(), Error> {
     let other = match (&config.relay, &config.server) {
         (Some(_), _) => "relay",
         (_, Some(_)) => "server",
@@ -43,26 +45,34 @@ fn client_alone(config: &Config, document: &Document<'_>) -> Result<(), Error> {
     Err(document.conflict("client", "server", conflict))
 }
 
-/// A served network of which every address is refused anyway.
-fn served_in_vain(config: &Config, relay: &Relay, document: &Document<'_>) -> Result<(), Error> {
+/// Refuses a served network whose addresses are never relayed to.
+fn check_served(
+    config: &Config,
+    relay: &RelaySection,
+    document: &Document<'_>,
+) -> Result<(), Error> {
     let teredo = network(config.node.prefix);
     let never = values::never_served();
     let in_vain = relay.serve.iter().find(|network| {
         never
             .iter()
             .chain([&teredo])
-            .any(|no| no.contains(*network))
+            .any(|range| range.contains(*network))
     });
     match in_vain {
         Some(network) => {
-            let reason = format!("{network} holds nothing that a relay may relay to");
+            let reason = format!("{network} contains no address that a relay may relay to");
             Err(document.refuse("relay", "serve", &reason))
         }
         None => Ok(()),
     }
 }
 
-fn prefixes(config: &Config, server: &Server, document: &Document<'_>) -> Result<(), Error> {
+fn check_prefixes(
+    config: &Config,
+    server: &ServerSection,
+    document: &Document<'_>,
+) -> Result<(), Error> {
     if server.extra_prefixes.contains(&config.node.prefix) {
         let reason = format!(
             "{} is node.prefix, which is served anyway",
@@ -73,9 +83,13 @@ fn prefixes(config: &Config, server: &Server, document: &Document<'_>) -> Result
     Ok(())
 }
 
-fn clients(config: &Config, server: &Server, document: &Document<'_>) -> Result<(), Error> {
+fn check_clients(
+    config: &Config,
+    server: &ServerSection,
+    document: &Document<'_>,
+) -> Result<(), Error> {
     if server.require_auth && server.clients.is_empty() {
-        let reason = "nobody would be served without a section [[server.client]]";
+        let reason = "no client would be served without a section [[server.client]]";
         return Err(document.refuse("server", "require-auth", reason));
     }
     let (mut ids, mut owners) = (HashSet::new(), HashMap::new());
@@ -105,10 +119,14 @@ fn clients(config: &Config, server: &Server, document: &Document<'_>) -> Result<
     Ok(())
 }
 
-/// What two roles in one process share.
-fn both(relay: &Relay, server: &Server, document: &Document<'_>) -> Result<(), Error> {
+/// Refuses conflicts between a relay and a server in one process.
+fn check_both(
+    relay: &RelaySection,
+    server: &ServerSection,
+    document: &Document<'_>,
+) -> Result<(), Error> {
     let conflict = |[first, second]: [(&str, &str); 2], why: &str| {
-        // At a key that is there: one of them may be at its default.
+        // At a key that is present, since one of them may have its default.
         let (section, key) = if document.has(second.0, second.1) {
             second
         } else {
@@ -121,7 +139,7 @@ fn both(relay: &Relay, server: &Server, document: &Document<'_>) -> Result<(), E
             [("server", "ipv4"), ("relay", "ipv4")],
             &format!(
                 "relay.ipv4 = \"{}\" is the server's secondary address on the same port: a relay may \
-                 share only the port of the primary address, set another relay.port",
+                 share only the port of the primary address; set another relay.port",
                 server.secondary()
             ),
         );
@@ -135,7 +153,7 @@ fn both(relay: &Relay, server: &Server, document: &Document<'_>) -> Result<(), E
             ),
         );
     }
-    if relay.xdp.mode == XdpMode::Off || server.xdp.mode == XdpMode::Off {
+    if relay.xdp.mode == AttachPolicy::Off || server.xdp.mode == AttachPolicy::Off {
         return Ok(());
     }
     if relay.xdp.mode != server.xdp.mode {
@@ -143,7 +161,7 @@ fn both(relay: &Relay, server: &Server, document: &Document<'_>) -> Result<(), E
             [("relay.xdp", "mode"), ("server.xdp", "mode")],
             &format!(
                 "relay.xdp.mode is \"{}\" and server.xdp.mode is \"{}\", but one program serves both \
-                 roles: set both alike, or one to \"off\"",
+                 roles: set both to the same, or one to \"off\"",
                 relay.xdp.mode, server.xdp.mode
             ),
         );
@@ -153,7 +171,7 @@ fn both(relay: &Relay, server: &Server, document: &Document<'_>) -> Result<(), E
             [("relay.xdp", "pin"), ("server.xdp", "pin")],
             &format!(
                 "relay.xdp.pin is {} and server.xdp.pin is {}, but one program serves both roles: \
-                 set both alike",
+                 set both to the same",
                 relay.xdp.pin, server.xdp.pin
             ),
         );

@@ -1,4 +1,4 @@
-//! `[client]`.
+//! The section `[client]`.
 
 use std::{ops::RangeInclusive, path::PathBuf};
 
@@ -11,9 +11,9 @@ use super::{
     values::{self, ClientId, Ipv4Choice, RefreshInterval},
 };
 
-/// Most `client.server`.
+/// Most servers in `client.server`.
 pub const SERVERS_MAX: usize = 16;
-/// Permitted `client.refresh`, seconds: what unusual NATs need, to what is of no use any more.
+/// Permitted `client.refresh`, seconds: from the needs of unusual NATs to the largest useful value.
 pub const REFRESH: RangeInclusive<u64> = 5..=900;
 /// Permitted `client.max-peers`.
 pub const CLIENT_MAX_PEERS: RangeInclusive<u64> = 16..=65_536;
@@ -21,12 +21,13 @@ pub const CLIENT_MAX_PEERS: RangeInclusive<u64> = 16..=65_536;
 /// `[client]`: the client role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Client {
+pub struct ClientSection {
     /// The servers in the order in which they are tried, at most [`SERVERS_MAX`]. A file must set
-    /// them: the default, none, cannot be used.
+    /// them; the empty default is not valid.
     #[serde(rename = "server", with = "values::servers")]
     pub servers: Vec<ServerName>,
-    /// The server's other address; automatic: the next one. With several servers automatic.
+    /// The server's secondary address; automatic: the one after the primary address. With several
+    /// servers it must be automatic.
     #[serde(with = "values::text")]
     pub secondary: Ipv4Choice,
     /// Service port, host byte order; 0: any.
@@ -37,18 +38,18 @@ pub struct Client {
     pub tun: String,
     /// Whether to stay off while the host has native IPv6.
     pub only_without_ipv6: bool,
-    /// Whether the tunnel gets an IPv6 default route while nobody else has one.
+    /// Whether the tunnel gets an IPv6 default route while there is no other.
     pub default_route: bool,
-    /// How the interval between maintenance solicitations is found.
+    /// The interval between maintenance solicitations.
     pub refresh: RefreshInterval,
     /// Whether to ask the gateway to forward the service port (UPnP).
     pub port_mapping: bool,
     /// Whether to find other clients on the same link.
     pub local_discovery: bool,
-    /// Which IPv4 endpoints are acceptable.
+    /// The scope of acceptable IPv4 endpoints.
     #[serde(with = "values::scope")]
     pub ipv4_scope: Ipv4Scope,
-    /// What the client calls itself in secure qualification.
+    /// The client identifier in secure qualification.
     #[serde(with = "values::text_or_empty")]
     pub id: Option<ClientId>,
     /// The algorithm of its key.
@@ -59,42 +60,42 @@ pub struct Client {
     pub secret_file: Option<PathBuf>,
     /// Whether an address of the tunnel service is accepted.
     pub allow_tunnel: bool,
-    /// RFC 6081 section 5.2.
+    /// The symmetric NAT support extension (RFC 6081 section 5.2).
     pub symmetric: bool,
-    /// RFC 6081 section 5.4.
+    /// The port-preserving symmetric NAT extension (RFC 6081 section 5.4).
     pub port_preserving: bool,
-    /// RFC 6081 section 5.5.
+    /// The sequential port-symmetric NAT extension (RFC 6081 section 5.5).
     pub sequential: bool,
-    /// RFC 6081 section 5.6.
+    /// The hairpinning extension (RFC 6081 section 5.6).
     pub hairpinning: bool,
-    /// RFC 6081 section 5.7.
+    /// The server load reduction extension (RFC 6081 section 5.7).
     pub load_reduction: bool,
     /// Whether to probe for a cone NAT first, as RFC 4380 does and RFC 5991 does not.
     pub cone_probe: bool,
-    /// Whether the address has the flags of RFC 4380, not the random ones of RFC 5991.
+    /// Whether the address has the flags of RFC 4380 instead of the random flags of RFC 5991.
     pub draft_flags: bool,
-    /// Whether solicitations come from a new link-local address each.
+    /// Whether each solicitation comes from a new link-local address.
     pub random_link_local: bool,
     /// Whether to send directly to peers whose address has the cone flag.
     pub honor_cone: bool,
-    /// Whether advertisements without authentication header are accepted.
+    /// Whether advertisements without an authentication header are accepted.
     pub legacy_server: bool,
-    /// Whether an advertised prefix of the experiments is taken for the standard one.
+    /// Whether the prefix of the early experiments is accepted instead of the standard one.
     pub legacy_prefix: bool,
-    /// Whether hosts that nothing was sent to may send, after a connectivity test.
+    /// Whether native hosts may send first, after a connectivity test.
     pub accept_unsolicited: bool,
-    /// Peers that are remembered; see [`CLIENT_MAX_PEERS`].
+    /// Most peers that are remembered; see [`CLIENT_MAX_PEERS`].
     #[serde(deserialize_with = "values::client_max_peers")]
     pub max_peers: usize,
-    /// Packets that wait for one peer; see [`super::QUEUE_PER_PEER`].
+    /// Most packets that wait for one peer; see [`super::QUEUE_PER_PEER`].
     #[serde(deserialize_with = "values::queue_per_peer")]
     pub queue_per_peer: usize,
-    /// Octets that wait for all peers; see [`super::QUEUE_TOTAL_BYTES`].
+    /// Most octets that wait for all peers; see [`super::QUEUE_TOTAL_BYTES`].
     #[serde(deserialize_with = "values::queue_total_bytes")]
     pub queue_total_bytes: usize,
 }
 
-impl Default for Client {
+impl Default for ClientSection {
     fn default() -> Self {
         Self {
             servers: Vec::new(),

@@ -1,4 +1,4 @@
-//! The file as a tree in which everything knows its line, to explain what is wrong with it.
+//! The file as a tree of values with their lines, to locate and explain errors.
 
 use std::{ops::Range, path::Path, slice};
 
@@ -12,7 +12,7 @@ use super::{
     keys::{KEYS, REPEATED, REQUIRED, ROLES, SECTIONS},
 };
 
-/// The longest piece of a wrong value that a message repeats, in characters.
+/// Characters of a wrong value that a message shows at most.
 const VALUE_SHOWN: usize = 60;
 
 /// A parsed file with its text.
@@ -23,7 +23,7 @@ pub struct Document<'a> {
 }
 
 impl<'a> Document<'a> {
-    /// Parses `text`; `file` is for messages.
+    /// Parses `text`. `file` is used in messages only.
     pub fn parse(text: &'a str, file: &'a Path) -> Result<Self, Error> {
         match DeTable::parse(text) {
             Ok(root) => Ok(Self {
@@ -38,12 +38,12 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Whether the file has the key.
+    /// Returns whether the file has the key.
     pub fn has(&self, section: &str, key: &str) -> bool {
         self.find(section, 0, key).is_some()
     }
 
-    /// Refuses files without any role.
+    /// Refuses a file without any role.
     pub fn check_roles(&self) -> Result<(), Error> {
         if self
             .root
@@ -58,7 +58,7 @@ impl<'a> Document<'a> {
         Ok(())
     }
 
-    /// Refuses keys and sections that do not exist, and sections without the keys they need.
+    /// Refuses unknown keys and sections, and sections without their required keys.
     pub fn check_keys(&self) -> Result<(), Error> {
         self.check_table("", &self.root)?;
         self.check_required()
@@ -104,7 +104,7 @@ impl<'a> Document<'a> {
         Ok(())
     }
 
-    /// The sentence for an error that serde has found.
+    /// Returns the error for one that serde has found.
     pub fn explain(&self, error: &toml::de::Error) -> Error {
         let offset = error.span().map_or(0, |span| span.start);
         match self.locate("", &self.root, offset) {
@@ -116,18 +116,18 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// The sentence for a value that is wrong for `reason`, found after parsing.
+    /// Returns the error for a value that is wrong for `reason`, found after parsing.
     pub fn refuse(&self, section: &str, key: &str, reason: &str) -> Error {
         self.refuse_entry(section, 0, key, reason)
     }
 
-    /// As [`Self::refuse`], in the section of this name that comes after `index` others.
+    /// Returns the same as [`Self::refuse`] for the section of this name with this index.
     pub fn refuse_entry(&self, section: &str, index: usize, key: &str, reason: &str) -> Error {
         let span = self.find(section, index, key).map_or(0..0, Spanned::span);
         self.value_error(section, key, span, reason)
     }
 
-    /// The sentence for two keys that contradict each other, at the line of this one.
+    /// Returns the error for two keys that contradict each other, at the line of this one.
     pub fn conflict(&self, section: &str, key: &str, conflict: String) -> Error {
         let span = self.find(section, 0, key).map_or(0..0, Spanned::span);
         Error::Conflict {
@@ -146,7 +146,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// The deepest key, with its section, whose value holds the octet at `offset`.
+    /// Finds the deepest key, with its section, whose value contains the octet at `offset`.
     fn locate(
         &self,
         section: &str,
@@ -174,7 +174,7 @@ impl<'a> Document<'a> {
         table.get(key)
     }
 
-    /// The sections of this name, each with the place where it begins.
+    /// Returns the sections of this name with their ranges in the text.
     fn tables(&self, section: &str) -> Vec<(&DeTable<'a>, Range<usize>)> {
         let mut found = vec![(&self.root, 0..0)];
         for name in section.split('.') {
@@ -197,7 +197,7 @@ fn place(text: &str, file: &Path, offset: usize) -> Place {
     }
 }
 
-/// The table that this value is, or the tables that it lists.
+/// Iterates over the table that the value is, or the tables in the list that it is.
 fn tables<'v, 'a>(
     value: &'v Spanned<DeValue<'a>>,
 ) -> impl Iterator<Item = (&'v DeTable<'a>, Range<usize>)> {
@@ -210,7 +210,7 @@ fn tables<'v, 'a>(
         .filter_map(|element| Some((element.get_ref().as_table()?, element.span())))
 }
 
-/// Whether the value is what a section of this name must be.
+/// Returns whether the value has the form of a section of this name.
 fn has_form_of(section: &str, value: &DeValue<'_>) -> bool {
     match value {
         DeValue::Array(array) => {
@@ -220,7 +220,7 @@ fn has_form_of(section: &str, value: &DeValue<'_>) -> bool {
     }
 }
 
-/// Whether this is written as a section, or as several of one name.
+/// Returns whether the value is written as a section, or as several of one name.
 fn is_section_like(value: &DeValue<'_>) -> bool {
     match value {
         DeValue::Array(array) => {
@@ -230,7 +230,7 @@ fn is_section_like(value: &DeValue<'_>) -> bool {
     }
 }
 
-/// What a section or key of this name may be.
+/// Returns the permitted values of a key, or the form of a section.
 fn permitted(section: &str, name: &str) -> &'static str {
     let is_repeated = REPEATED.contains(&&*join(section, name));
     let key = KEYS
@@ -243,7 +243,7 @@ fn permitted(section: &str, name: &str) -> &'static str {
     }
 }
 
-/// A section as it is written.
+/// Returns the heading of a section.
 fn heading(section: &str) -> String {
     if REPEATED.contains(&section) {
         format!("[[{section}]]")
@@ -265,7 +265,7 @@ fn is_key(section: &str, name: &str) -> bool {
         .any(|key| key.section == section && key.name == name)
 }
 
-/// How a message calls a key or section.
+/// Describes a key or section in a message.
 fn describe(section: &str, name: &str, is_section: bool) -> String {
     match (is_section, section) {
         (true, _) => format!("section {}", heading(&join(section, name))),
@@ -274,8 +274,8 @@ fn describe(section: &str, name: &str, is_section: bool) -> String {
     }
 }
 
-/// What exists and looks most like the name: first of its own section, unless another section has
-/// exactly this key.
+/// Returns the existing key or section that is most similar to the name. A key of exactly this name
+/// in another section comes before similar keys of its own section.
 fn nearest(section: &str, name: &str, is_section: bool) -> String {
     if is_section {
         let path = join(section, name);

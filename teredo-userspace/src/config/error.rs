@@ -1,18 +1,18 @@
-//! What is wrong with a configuration file, in one sentence each.
+//! The errors of a configuration file, one sentence each.
 
 use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
-/// Why a configuration was refused.
+/// The reason why a configuration was refused.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("cannot read the configuration {}: {source}; {}", .file.display(), mend(.source))]
+    #[error("cannot read the configuration {}: {source}; {}", .file.display(), remedy(.source))]
     Read {
         /// The file.
         file: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The text is not TOML.
@@ -20,7 +20,7 @@ pub enum Error {
     Syntax {
         /// File and line.
         place: Place,
-        /// What the parser says.
+        /// The message of the parser.
         message: String,
     },
     /// A key or section that does not exist.
@@ -42,12 +42,12 @@ pub enum Error {
         key: String,
         /// The value as it is written in the file.
         value: String,
-        /// Why, where the permitted values alone do not tell; or empty.
+        /// The reason, if the permitted values alone do not explain it; or empty.
         reason: String,
-        /// What the value may be.
+        /// The permitted values.
         permitted: &'static str,
     },
-    /// A key without default is not there.
+    /// A key without a default is missing.
     #[error("{place}: {section} needs the key {key}: it must be {permitted}")]
     Missing {
         /// File and line of the section.
@@ -56,7 +56,7 @@ pub enum Error {
         section: String,
         /// The key.
         key: &'static str,
-        /// What the value may be.
+        /// The permitted values.
         permitted: &'static str,
     },
     /// Two keys contradict each other.
@@ -64,10 +64,10 @@ pub enum Error {
     Conflict {
         /// File and line of one of them.
         place: Place,
-        /// Both, and the mend.
+        /// The conflict and the remedy.
         conflict: String,
     },
-    /// No role at all.
+    /// The file has no role.
     #[error(
         "{}: no section [relay], [server] or [client], so there is nothing to run; the line \"[relay]\" \
          alone makes a relay with default settings", .file.display()
@@ -78,7 +78,7 @@ pub enum Error {
     },
 }
 
-fn mend(error: &io::Error) -> &'static str {
+fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "write one, or name another with --config FILE",
         io::ErrorKind::PermissionDenied => "run as a user who may read it",

@@ -1,12 +1,13 @@
-//! What the roles want of the fast path: one program serves them all.
+//! The fast path that the roles ask for. One program serves all roles.
 
-use super::{Config, XdpMode};
+use super::Config;
+use crate::datapath::xdp::AttachPolicy;
 
-/// The fast path of all roles that have one.
+/// The combined request of all roles that have a fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FastPath<'a> {
-    /// How the program is attached; never [`XdpMode::Off`].
-    pub mode: XdpMode,
+pub struct FastPathRequest<'a> {
+    /// The attach policy; never [`AttachPolicy::Off`].
+    pub mode: AttachPolicy,
     /// Whether maps and links are pinned.
     pub pin: bool,
     /// The relay's interfaces, if it has a fast path; empty: those of the default routes.
@@ -15,8 +16,8 @@ pub struct FastPath<'a> {
     pub server: Option<&'a [String]>,
 }
 
-impl FastPath<'_> {
-    /// The keys of [`Self::mode`], for messages.
+impl FastPathRequest<'_> {
+    /// Returns the keys of [`Self::mode`], for messages.
     #[must_use]
     pub fn mode_keys(&self) -> &'static str {
         match (self.relay, self.server) {
@@ -26,7 +27,7 @@ impl FastPath<'_> {
         }
     }
 
-    /// The keys of [`Self::pin`], for messages.
+    /// Returns the keys of [`Self::pin`], for messages.
     #[must_use]
     pub fn pin_keys(&self) -> &'static str {
         match (self.relay, self.server) {
@@ -36,7 +37,7 @@ impl FastPath<'_> {
         }
     }
 
-    /// The keys of the interfaces, for messages.
+    /// Returns the keys of the interfaces, for messages.
     #[must_use]
     pub fn interfaces_keys(&self) -> &'static str {
         match (self.relay, self.server) {
@@ -46,7 +47,7 @@ impl FastPath<'_> {
         }
     }
 
-    /// The interfaces that some role names.
+    /// Iterates over the interfaces that the roles name.
     pub fn named(&self) -> impl Iterator<Item = &str> {
         let lists = [self.relay, self.server].into_iter().flatten();
         lists.flatten().map(String::as_str)
@@ -54,19 +55,19 @@ impl FastPath<'_> {
 }
 
 impl Config {
-    /// What the roles want of the fast path; `None` if no role has one.
+    /// Returns the fast path that the roles ask for; `None` if no role has one.
     ///
-    /// Roles that both have one agree about mode and pins in every file that was accepted.
+    /// In an accepted file all roles with a fast path agree on mode and pins.
     #[must_use]
-    pub fn fast_path(&self) -> Option<FastPath<'_>> {
+    pub fn fast_path(&self) -> Option<FastPathRequest<'_>> {
         let relay = self.relay.as_ref().map(|relay| &relay.xdp);
-        let relay = relay.filter(|xdp| xdp.mode != XdpMode::Off);
+        let relay = relay.filter(|xdp| xdp.mode != AttachPolicy::Off);
         let server = self.server.as_ref().map(|server| &server.xdp);
-        let server = server.filter(|xdp| xdp.mode != XdpMode::Off);
+        let server = server.filter(|xdp| xdp.mode != AttachPolicy::Off);
         let (mode, pin) = relay
             .map(|xdp| (xdp.mode, xdp.pin))
             .or_else(|| server.map(|xdp| (xdp.mode, xdp.pin)))?;
-        Some(FastPath {
+        Some(FastPathRequest {
             mode,
             pin,
             relay: relay.map(|xdp| &*xdp.interfaces),

@@ -1,13 +1,14 @@
-//! Every key there is and what it may be. Messages and the documentation's test go by this table.
+//! The table of all keys and their permitted values, which messages and the test of the documentation
+//! use.
 
 /// A key of the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
-    /// Its section, with dots.
+    /// The section, with dots.
     pub section: &'static str,
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// What its value may be, to follow "it must be".
+    /// The permitted values, to follow "it must be".
     pub permitted: &'static str,
 }
 
@@ -191,7 +192,7 @@ pub const KEYS: &[Key] = &[
     key("client", "queue-total-bytes", QUEUE_TOTAL_BYTES),
 ];
 
-/// Keys without default.
+/// Keys without a default.
 pub const REQUIRED: &[(&str, &str)] = &[
     ("server", "ipv4"),
     ("server.client", "id"),
@@ -199,7 +200,7 @@ pub const REQUIRED: &[(&str, &str)] = &[
     ("client", "server"),
 ];
 
-/// The sections that there are.
+/// All sections.
 pub const SECTIONS: &[&str] = &[
     "node",
     "relay",
@@ -210,7 +211,7 @@ pub const SECTIONS: &[&str] = &[
     "client",
 ];
 
-/// The sections that may be there several times, written with two brackets.
+/// The sections that may occur several times, written with two brackets.
 pub const REPEATED: &[&str] = &["server.client"];
 
 /// The sections that make a role run.

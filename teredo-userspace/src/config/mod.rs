@@ -1,8 +1,8 @@
 //! The configuration file.
 //!
-//! Sections that are present are roles that run. Nearly every key has a default; an unknown key, a
-//! wrong type and a value out of range are errors of one sentence that names the line, the key and
-//! what is permitted.
+//! A role runs if its section is present. Nearly every key has a default. An unknown key, a wrong
+//! type and a value out of range are errors of one sentence that names the line, the key and the
+//! permitted values.
 
 mod checks;
 mod client;
@@ -10,7 +10,6 @@ mod document;
 mod error;
 mod fast_path;
 pub mod keys;
-pub mod memory;
 mod relay;
 pub mod secrets;
 mod server;
@@ -27,19 +26,19 @@ use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 use teredo_common::address::ServicePrefix;
 
-pub use client::{CLIENT_MAX_PEERS, Client, REFRESH, SERVERS_MAX};
+pub use client::{CLIENT_MAX_PEERS, ClientSection, REFRESH, SERVERS_MAX};
 use document::Document;
 pub use error::Error;
-pub use fast_path::FastPath;
-pub use relay::{MAX_PEERS, MTU, QUEUE_PER_PEER, QUEUE_TOTAL_BYTES, Relay, Xdp};
+pub use fast_path::FastPathRequest;
+pub use relay::{MAX_PEERS, MTU, QUEUE_PER_PEER, QUEUE_TOTAL_BYTES, RelaySection, RelayXdpSection};
 pub use server::{
-    ALLOW_MAX, BURST, EXTRA_PREFIXES_MAX, ICMPV6_PAYLOAD, RATE, RETIRED_SECRETS_MAX, Server,
-    ServerClient, ServerXdp,
+    ALLOW_MAX, BURST, EXTRA_PREFIXES_MAX, ICMPV6_PAYLOAD, RATE, RETIRED_SECRETS_MAX,
+    ServerClientSection, ServerSection, ServerXdpSection,
 };
 pub use server_name::{ServerHost, ServerName};
-pub use values::{ApiAddress, ClientId, Ipv4Choice, OuterChecksum, RefreshInterval, XdpMode};
+pub use values::{ApiAddress, ClientId, Ipv4Choice, OuterChecksum, RefreshInterval};
 
-/// Where the configuration is unless the command line says otherwise.
+/// The default path of the configuration.
 pub const DEFAULT_PATH: &str = "/etc/teredo/teredo.toml";
 
 /// The whole file.
@@ -47,38 +46,38 @@ pub const DEFAULT_PATH: &str = "/etc/teredo/teredo.toml";
 #[serde(default, deny_unknown_fields)]
 #[derive(Default)]
 pub struct Config {
-    /// What all roles share.
-    pub node: Node,
+    /// Settings that all roles share.
+    pub node: NodeSection,
     /// The relay role, if it runs.
-    pub relay: Option<Relay>,
+    pub relay: Option<RelaySection>,
     /// The server role, if it runs.
-    pub server: Option<Server>,
+    pub server: Option<ServerSection>,
     /// The client role, if it runs.
-    pub client: Option<Client>,
+    pub client: Option<ClientSection>,
 }
 
-/// `[node]`: what all roles share.
+/// `[node]`: settings that all roles share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Node {
-    /// Name of this instance: part of the default socket's path and of the pin directory's.
+pub struct NodeSection {
+    /// Name of this instance, part of the paths of the default socket and the pin directory.
     #[serde(deserialize_with = "values::instance_name")]
     pub name: String,
     /// The Teredo service prefix.
     #[serde(with = "values::service_prefix")]
     pub prefix: ServicePrefix,
-    /// Filter of the log, as `tracing_subscriber::EnvFilter` reads it.
+    /// Filter of the log, in the syntax of `tracing_subscriber::EnvFilter`.
     #[serde(deserialize_with = "values::log_filter")]
     pub log: String,
-    /// Where the API listens; empty: nowhere.
+    /// Addresses of the API; empty: no API.
     #[serde(with = "values::one_or_many")]
     pub api: Vec<ApiAddress>,
-    /// The user to run as after the start; empty: stay who started it.
+    /// The user to run as after the start; empty: the one that started the daemon.
     #[serde(deserialize_with = "values::user_name")]
     pub user: String,
 }
 
-impl Default for Node {
+impl Default for NodeSection {
     fn default() -> Self {
         let name = "teredo".to_owned();
         Self {
@@ -91,7 +90,7 @@ impl Default for Node {
     }
 }
 
-/// The API's socket of the instance called `name`.
+/// Returns the default address of the API for the instance called `name`.
 fn default_api(name: &str) -> ApiAddress {
     ApiAddress::Unix(PathBuf::from(format!("/run/teredo/{name}.sock")))
 }
@@ -101,7 +100,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// When it cannot be read or is wrong; the message is the whole sentence for the user.
+    /// When the file cannot be read or is invalid; the message is a whole sentence for the user.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let text = fs::read_to_string(path).map_err(|source| Error::Read {
             file: path.to_owned(),
@@ -110,11 +109,11 @@ impl Config {
         Self::parse(&text, path)
     }
 
-    /// Validates the text of a file; `path` is for messages only.
+    /// Parses and validates the text of a file. `path` is used in messages only.
     ///
     /// # Errors
     ///
-    /// When it is wrong; the message is the whole sentence for the user.
+    /// When the text is invalid; the message is a whole sentence for the user.
     pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
         let document = Document::parse(text, path)?;
         document.check_roles()?;
@@ -127,24 +126,24 @@ impl Config {
         Ok(config)
     }
 
-    /// The service prefixes whose clients are served: the one that is advertised first.
+    /// Returns the service prefixes whose clients are served. The first one is advertised.
     pub fn service_prefixes(&self) -> impl Iterator<Item = ServicePrefix> {
         let extra = self.server.iter().flat_map(|server| &server.extra_prefixes);
         [self.node.prefix].into_iter().chain(extra.copied())
     }
 
-    /// The file with every key, as [`Self::parse`] reads it.
+    /// Returns a file with every key, as [`Self::parse`] reads it.
     ///
     /// # Panics
     ///
-    /// Never: every value has a form in TOML.
+    /// Never, since every value can be written in TOML.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("every value of the configuration has a form in TOML")
+        toml::to_string(self).expect("every value of the configuration can be written in TOML")
     }
 }
 
-/// A service prefix as a network.
+/// Returns a service prefix as a network.
 #[must_use]
 pub fn network(prefix: ServicePrefix) -> Ipv6Net {
     let [a, b, c, d] = prefix.0;
@@ -152,7 +151,7 @@ pub fn network(prefix: ServicePrefix) -> Ipv6Net {
     Ipv6Net::new_assert(address.into(), 32)
 }
 
-/// A role may have this address.
+/// Returns whether a host may have this address.
 fn is_host_address(address: Ipv4Addr) -> bool {
     !(address.is_unspecified()
         || address.is_loopback()

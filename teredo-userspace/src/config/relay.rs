@@ -1,4 +1,4 @@
-//! `[relay]`.
+//! The section `[relay]`.
 
 use std::ops::RangeInclusive;
 
@@ -6,10 +6,10 @@ use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 use teredo_common::{maps, scope::Ipv4Scope};
 
-use super::values::{self, Ipv4Choice, OuterChecksum, XdpMode};
-use crate::sunset::Date;
+use super::values::{self, Ipv4Choice, OuterChecksum};
+use crate::{datapath::xdp::AttachPolicy, sunset::Date};
 
-/// Permitted `relay.mtu`: the smallest MTU of IPv6 to the largest payload of UDP over IPv4, octets.
+/// Permitted `relay.mtu`, octets: the minimum MTU of IPv6 to the largest payload of UDP over IPv4.
 pub const MTU: RangeInclusive<u64> = 1280..=65_507;
 /// Permitted `relay.max-peers`.
 pub const MAX_PEERS: RangeInclusive<u64> = 16..=4_194_304;
@@ -21,7 +21,7 @@ pub const QUEUE_TOTAL_BYTES: RangeInclusive<u64> = 65_536..=1_073_741_824;
 /// `[relay]`: the relay role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Relay {
+pub struct RelaySection {
     /// Outer source address.
     #[serde(with = "values::text")]
     pub ipv4: Ipv4Choice,
@@ -34,49 +34,49 @@ pub struct Relay {
     /// Largest IPv6 packet in the tunnel, in octets; see [`MTU`].
     #[serde(deserialize_with = "values::mtu")]
     pub mtu: u16,
-    /// Native destinations relayed to, at least one. What is not global unicast and Teredo itself
-    /// are never relayed to, whatever is listed.
+    /// Native destinations relayed to, at least one. Addresses that are not global unicast, and
+    /// Teredo addresses, are never relayed to, even if listed.
     #[serde(deserialize_with = "values::serve")]
     pub serve: Vec<Ipv6Net>,
-    /// Serve this host alone.
+    /// Whether to serve only this host.
     pub host_specific: bool,
-    /// Which IPv4 endpoints are acceptable.
+    /// The scope of acceptable IPv4 endpoints.
     #[serde(with = "values::scope")]
     pub ipv4_scope: Ipv4Scope,
-    /// Bound of the peer table and of the BPF map; see [`MAX_PEERS`].
+    /// Most peers in the peer table and in the BPF map; see [`MAX_PEERS`].
     #[serde(deserialize_with = "values::max_peers")]
     pub max_peers: usize,
-    /// Packets that wait for a peer's bubble; see [`QUEUE_PER_PEER`].
+    /// Most packets that wait for a peer's bubble; see [`QUEUE_PER_PEER`].
     #[serde(deserialize_with = "values::queue_per_peer")]
     pub queue_per_peer: usize,
-    /// Octets that wait for the bubbles of all peers; see [`QUEUE_TOTAL_BYTES`].
+    /// Most octets that wait for the bubbles of all peers; see [`QUEUE_TOTAL_BYTES`].
     #[serde(deserialize_with = "values::queue_total_bytes")]
     pub queue_total_bytes: usize,
-    /// Whether to hold the route of the service prefix while healthy.
+    /// Whether to keep a route for the service prefix while the relay can serve.
     pub route: bool,
-    /// The day on which the relay ends.
+    /// The date on which the relay ends.
     #[serde(with = "values::text_or_empty")]
     pub sunset: Option<Date>,
     /// The fast path.
-    pub xdp: Xdp,
+    pub xdp: RelayXdpSection,
 }
 
 /// `[relay.xdp]`: the fast path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Xdp {
-    /// How the program is attached.
-    pub mode: XdpMode,
+pub struct RelayXdpSection {
+    /// The attach policy.
+    pub mode: AttachPolicy,
     /// Names of the interfaces to attach to; empty: those of the IPv4 and IPv6 default routes.
     #[serde(deserialize_with = "values::interfaces")]
     pub interfaces: Vec<String>,
-    /// The checksum of the UDP datagrams that the fast path makes.
+    /// The UDP checksum of datagrams that the fast path sends.
     pub outer_checksum: OuterChecksum,
     /// Whether maps and links are pinned, so that they survive a crash of the daemon.
     pub pin: bool,
 }
 
-impl Default for Relay {
+impl Default for RelaySection {
     fn default() -> Self {
         Self {
             ipv4: Ipv4Choice::Auto,
@@ -91,15 +91,15 @@ impl Default for Relay {
             queue_total_bytes: 16 << 20,
             route: true,
             sunset: None,
-            xdp: Xdp::default(),
+            xdp: RelayXdpSection::default(),
         }
     }
 }
 
-impl Default for Xdp {
+impl Default for RelayXdpSection {
     fn default() -> Self {
         Self {
-            mode: XdpMode::Auto,
+            mode: AttachPolicy::Auto,
             interfaces: Vec::new(),
             outer_checksum: OuterChecksum::Auto,
             pin: true,

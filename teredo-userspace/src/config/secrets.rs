@@ -1,6 +1,6 @@
 //! The keys of clients, which are in files of their own and never in the configuration.
 //!
-//! A key goes from its file into [`Key`], which shows it to nobody.
+//! A key goes from its file into [`Key`], which never shows it.
 
 use std::{
     fs::{File, OpenOptions},
@@ -22,77 +22,77 @@ use thiserror::Error;
 
 use super::{ClientId, Config, values::from_hexadecimal};
 
-/// The most octets of a secret.
+/// Most octets of a secret.
 const MAX_SECRET: usize = 1_024;
-/// The most octets of a file: digits and the end of the line.
+/// Most octets of a file: the digits and the end of the line.
 const MAX_FILE: u64 = 2 * MAX_SECRET as u64 + 2;
-/// What a file's mode permits others than its owner.
+/// The bits of a file mode that give access to others than the owner.
 const OTHERS: u32 = 0o077;
 const PERMISSIONS: u32 = 0o7777;
 
-/// Why a key was refused, in one sentence with the mend. Nothing of the key is in it.
+/// The reason why a key was refused, in one sentence with the remedy, without any part of the key.
 #[derive(Debug, Error)]
 #[error("the key of client {client}, {}, {refusal}", file.display())]
 pub struct Error {
-    /// What the client calls itself.
+    /// The client identifier.
     pub client: String,
     /// The file.
     pub file: PathBuf,
-    /// What is wrong with it.
+    /// The reason.
     pub refusal: Refusal,
 }
 
-/// What is wrong with a file.
+/// The reason why a file was refused.
 #[derive(Debug, Error)]
 pub enum Refusal {
-    /// There is none.
+    /// The file does not exist.
     #[error("does not exist: make it with `(umask 077; openssl rand -hex 16 > FILE)`")]
     Missing,
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot be read: {0}; start as a user who may read it")]
     Unreadable(io::Error),
-    /// It is a directory or a device.
-    #[error("is not a regular file: name a file that holds one line of hexadecimal digits")]
+    /// The file is a directory or a device.
+    #[error("is not a regular file: name a file that contains one line of hexadecimal digits")]
     NotRegular,
-    /// Others than the owner may do something with it.
-    #[error("has mode {mode:04o}, but nobody except its owner may have access: `chmod 600` it")]
+    /// Others than the owner have access.
+    #[error("has mode {mode:04o}, but only its owner may have access: `chmod 600` it")]
     Exposed {
         /// The permissions.
         mode: u32,
     },
-    /// Somebody owns it who could change it.
+    /// The file belongs to an unexpected user, who could change it.
     #[error("belongs to user {owner}, not to root or the daemon's user: `chown root` it")]
     Owner {
-        /// The number of the user.
+        /// The user ID.
         owner: u32,
     },
-    /// Not the digits of octets.
-    #[error("does not hold one line of hexadecimal digits, two for each octet")]
+    /// The file does not contain the hexadecimal digits of octets.
+    #[error("does not contain one line of hexadecimal digits, two for each octet")]
     NotHexadecimal,
-    /// Could be found by trying.
+    /// The key is so short that it could be guessed.
     #[error(
-        "holds {octets} octets, but a key has {MIN_SECRET} or more, from a source of random numbers \
-         such as `openssl rand -hex 16`"
+        "contains {octets} octets, but a key has {MIN_SECRET} or more, from a source of random \
+         numbers such as `openssl rand -hex 16`"
     )]
     Short {
-        /// How many.
+        /// The length.
         octets: usize,
     },
-    /// More than anybody needs.
-    #[error("holds more than the {MAX_SECRET} octets that a key may have")]
+    /// The key is longer than necessary.
+    #[error("contains more than the {MAX_SECRET} octets that a key may have")]
     Long,
 }
 
 /// The keys of all roles.
 #[derive(Debug, Default)]
 pub struct Secrets {
-    /// Those of the server's clients.
+    /// The keys of the server's clients.
     pub clients: Vec<RegisteredClient>,
-    /// What the client role proves itself with.
+    /// The identifier and the key of the client role.
     pub credentials: Option<Credentials>,
 }
 
-/// Reads the keys that a configuration names. Call it while the process still is who started it.
+/// Reads the keys that a configuration names. Call it before the process changes its user.
 ///
 /// # Errors
 ///
@@ -135,7 +135,8 @@ pub fn load(config: &Config) -> Result<Secrets, Error> {
     })
 }
 
-/// Who may own files with keys: root, who runs this, and who the daemon will become.
+/// Returns the permitted owners of files with keys: root, the current user, and the future user of
+/// the daemon.
 fn owners(user: &str) -> Vec<Uid> {
     let mut owners = vec![Uid::from_raw(0), Uid::effective()];
     if let Ok(Some(user)) = User::from_name(user) {
@@ -146,7 +147,7 @@ fn owners(user: &str) -> Vec<Uid> {
 
 fn read(algorithm: Algorithm, file: &Path, owners: &[Uid]) -> Result<Key, Refusal> {
     let mut opened = open(file)?;
-    // Of the opened file, so that nobody changes it in between.
+    // From the opened file, so that it cannot be exchanged in between.
     let metadata = opened.metadata().map_err(Refusal::Unreadable)?;
     if !metadata.is_file() {
         return Err(Refusal::NotRegular);
@@ -174,7 +175,7 @@ fn read(algorithm: Algorithm, file: &Path, owners: &[Uid]) -> Result<Key, Refusa
 }
 
 fn open(file: &Path) -> Result<File, Refusal> {
-    // A pipe without anybody at the other end is not waited for.
+    // Do not wait for the other end of a pipe.
     let opened = OpenOptions::new()
         .read(true)
         .custom_flags(O_NONBLOCK)
@@ -185,7 +186,7 @@ fn open(file: &Path) -> Result<File, Refusal> {
     })
 }
 
-/// The octets whose digits make the only line of the text.
+/// Decodes the only line of the text.
 fn one_line(text: &str) -> Option<Vec<u8>> {
     let line = text.strip_suffix('\n').unwrap_or(text);
     from_hexadecimal(line.strip_suffix('\r').unwrap_or(line))
@@ -276,22 +277,28 @@ mod tests {
     #[test]
     fn a09_what_is_not_a_key_is_refused() {
         for (text, rule) in [
-            ("", "holds 0 octets, but a key has 16 or more"),
-            (&DIGITS[..30], "holds 15 octets, but a key has 16 or more"),
+            ("", "contains 0 octets, but a key has 16 or more"),
+            (
+                &DIGITS[..30],
+                "contains 15 octets, but a key has 16 or more",
+            ),
             (
                 &DIGITS[..31],
-                "does not hold one line of hexadecimal digits",
+                "does not contain one line of hexadecimal digits",
             ),
             (
                 "correct horse battery staple",
-                "does not hold one line of hexadecimal digits",
+                "does not contain one line of hexadecimal digits",
             ),
-            (&format!("{DIGITS}\n{DIGITS}\n"), "does not hold one line"),
-            (&format!(" {DIGITS}"), "does not hold one line"),
-            (&format!("{DIGITS}\n\n"), "does not hold one line"),
-            (&format!("0x{DIGITS}"), "does not hold one line"),
-            (&"0".repeat(2_050), "holds more than the 1024 octets"),
-            (&"0".repeat(100_000), "holds more than the 1024 octets"),
+            (
+                &format!("{DIGITS}\n{DIGITS}\n"),
+                "does not contain one line",
+            ),
+            (&format!(" {DIGITS}"), "does not contain one line"),
+            (&format!("{DIGITS}\n\n"), "does not contain one line"),
+            (&format!("0x{DIGITS}"), "does not contain one line"),
+            (&"0".repeat(2_050), "contains more than the 1024 octets"),
+            (&"0".repeat(100_000), "contains more than the 1024 octets"),
         ] {
             let sentence = refusal(text, 0o600);
             assert!(sentence.contains(rule), "{text}: {sentence}");
@@ -305,7 +312,7 @@ mod tests {
             0o640, 0o604, 0o620, 0o602, 0o610, 0o601, 0o644, 0o666, 0o777,
         ] {
             let sentence = refusal(DIGITS, mode);
-            let expected = format!("has mode {mode:04o}, but nobody except its owner");
+            let expected = format!("has mode {mode:04o}, but only its owner");
             assert!(sentence.contains(&expected), "{sentence}");
         }
         let directory = TempDir::new().unwrap();

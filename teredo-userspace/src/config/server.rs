@@ -1,4 +1,4 @@
-//! `[server]`.
+//! The section `[server]`.
 
 use std::{net::Ipv4Addr, ops::RangeInclusive, path::PathBuf};
 
@@ -7,28 +7,29 @@ use serde::{Deserialize, Serialize};
 use teredo_common::{address::ServicePrefix, scope::Ipv4Scope, wire};
 use teredo_proto::wire::authentication::Algorithm;
 
-use super::values::{self, ClientId, XdpMode};
-use crate::sunset::Date;
+use super::values::{self, ClientId};
+use crate::{datapath::xdp::AttachPolicy, sunset::Date};
 
 /// Permitted `server.rate`, `server.network-rate` and `server.total-rate`, per second.
 pub const RATE: RangeInclusive<u64> = 1..=100_000_000;
 /// Permitted `server.burst` and `server.network-burst`.
 pub const BURST: RangeInclusive<u64> = 1..=1_000_000;
-/// Permitted `server.icmpv6-payload`: an ICMPv6 header to what fits into 1280 octets, octets.
+/// Permitted `server.icmpv6-payload`, octets: an ICMPv6 header to the largest message in a packet of
+/// 1280 octets.
 pub const ICMPV6_PAYLOAD: RangeInclusive<u64> = 8..=1_240;
-/// Most `server.extra-prefixes`.
+/// Most prefixes in `server.extra-prefixes`.
 pub const EXTRA_PREFIXES_MAX: usize = 7;
-/// Most `server.allow`.
+/// Most networks in `server.allow`.
 pub const ALLOW_MAX: usize = 1_024;
-/// Most `server.client.retired-secret-files`.
+/// Most files in `server.client.retired-secret-files`.
 pub const RETIRED_SECRETS_MAX: usize = 8;
 
 /// `[server]`: the server role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Server {
-    /// The primary and the secondary address, different. A file must set them: the default, both
-    /// unspecified, is none that can be used.
+pub struct ServerSection {
+    /// The primary and the secondary address, which differ. A file must set them; the unspecified
+    /// default is not valid.
     #[serde(deserialize_with = "values::server_addresses")]
     pub ipv4: [Ipv4Addr; 2],
     /// The port of both addresses, host byte order, never 0.
@@ -38,20 +39,20 @@ pub struct Server {
     /// [`EXTRA_PREFIXES_MAX`].
     #[serde(with = "values::service_prefixes")]
     pub extra_prefixes: Vec<ServicePrefix>,
-    /// The MTU that advertisements carry, in octets; 0: none.
+    /// The MTU in advertisements, in octets; 0: none.
     #[serde(deserialize_with = "values::advertised_mtu")]
     pub mtu: u16,
     /// Whether router solicitations without valid authentication are dropped.
     pub require_auth: bool,
-    /// Which IPv4 endpoints are acceptable.
+    /// The scope of acceptable IPv4 endpoints.
     #[serde(with = "values::scope")]
     pub ipv4_scope: Ipv4Scope,
-    /// The networks that are served, at most [`ALLOW_MAX`]; empty: everybody.
+    /// The networks that are served, at most [`ALLOW_MAX`]; empty: all.
     #[serde(deserialize_with = "values::allow")]
     pub allow: Vec<Ipv4Net>,
-    /// Whether echo requests of clients are sent into native IPv6.
+    /// Whether echo requests of clients are forwarded to native IPv6.
     pub forward_echo: bool,
-    /// Whether echo replies of clients are, too.
+    /// Whether echo replies of clients are forwarded to native IPv6.
     pub forward_echo_replies: bool,
     /// Whether packets are forwarded to clients of other servers.
     pub forward_foreign: bool,
@@ -61,37 +62,37 @@ pub struct Server {
     /// Packets per second that one source address may cause; see [`RATE`].
     #[serde(deserialize_with = "values::rate")]
     pub rate: u32,
-    /// Packets that it may cause at once after a pause; see [`BURST`].
+    /// Packets that one source address may cause at once after a pause; see [`BURST`].
     #[serde(deserialize_with = "values::burst")]
     pub burst: u32,
     /// Packets per second that the sources of a /24 may cause together; see [`RATE`].
     #[serde(deserialize_with = "values::rate")]
     pub network_rate: u32,
-    /// Packets that they may cause at once after a pause; see [`BURST`].
+    /// Packets that the sources of a /24 may cause at once after a pause; see [`BURST`].
     #[serde(deserialize_with = "values::burst")]
     pub network_burst: u32,
-    /// Packets per second that everybody may cause together; see [`RATE`].
+    /// Packets per second that all sources may cause together; see [`RATE`].
     #[serde(deserialize_with = "values::rate")]
     pub total_rate: u32,
-    /// The day on which the server ends.
+    /// The date on which the server ends.
     #[serde(with = "values::text_or_empty")]
     pub sunset: Option<Date>,
     /// Name of the tunnel service's interface.
     #[serde(deserialize_with = "values::interface_name")]
     pub tun: String,
     /// The fast path.
-    pub xdp: ServerXdp,
+    pub xdp: ServerXdpSection,
     /// Clients with a key, in the order of the file.
     #[serde(rename = "client")]
-    pub clients: Vec<ServerClient>,
+    pub clients: Vec<ServerClientSection>,
 }
 
 /// `[server.xdp]`: the fast path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct ServerXdp {
-    /// How the program is attached.
-    pub mode: XdpMode,
+pub struct ServerXdpSection {
+    /// The attach policy.
+    pub mode: AttachPolicy,
     /// Names of the interfaces to attach to; empty: those that have the server's addresses.
     #[serde(deserialize_with = "values::interfaces")]
     pub interfaces: Vec<String>,
@@ -102,8 +103,8 @@ pub struct ServerXdp {
 /// `[[server.client]]`: a client with a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct ServerClient {
-    /// What it calls itself in the authentication encapsulation.
+pub struct ServerClientSection {
+    /// The client identifier in the authentication encapsulation.
     #[serde(with = "values::text")]
     pub id: ClientId,
     /// The algorithm of its keys.
@@ -112,35 +113,35 @@ pub struct ServerClient {
     /// The file with its key.
     #[serde(deserialize_with = "values::absolute_path")]
     pub secret_file: PathBuf,
-    /// Files with keys that it should no longer use, at most [`RETIRED_SECRETS_MAX`].
+    /// Files with keys that the client should no longer use, at most [`RETIRED_SECRETS_MAX`].
     #[serde(default, deserialize_with = "values::retired_secret_files")]
     pub retired_secret_files: Vec<PathBuf>,
-    /// The stable /64 that the tunnel service gives it.
+    /// The stable /64 that the tunnel service assigns to the client.
     #[serde(default, with = "values::client_prefix")]
     pub prefix: Option<Ipv6Net>,
 }
 
-impl Server {
-    /// The primary address: the one that Teredo addresses of clients hold.
+impl ServerSection {
+    /// Returns the primary address, the one in the Teredo addresses of clients.
     #[must_use]
     pub fn primary(&self) -> Ipv4Addr {
         self.ipv4[0]
     }
 
-    /// The secondary address.
+    /// Returns the secondary address.
     #[must_use]
     pub fn secondary(&self) -> Ipv4Addr {
         self.ipv4[1]
     }
 
-    /// Whether some client gets a stable prefix.
+    /// Returns whether any client has a stable prefix.
     #[must_use]
     pub fn has_tunnel_service(&self) -> bool {
         self.clients.iter().any(|client| client.prefix.is_some())
     }
 }
 
-impl Default for Server {
+impl Default for ServerSection {
     fn default() -> Self {
         Self {
             ipv4: [Ipv4Addr::UNSPECIFIED; 2],
@@ -161,16 +162,16 @@ impl Default for Server {
             total_rate: 1_000_000,
             sunset: None,
             tun: "teredo-server".to_owned(),
-            xdp: ServerXdp::default(),
+            xdp: ServerXdpSection::default(),
             clients: Vec::new(),
         }
     }
 }
 
-impl Default for ServerXdp {
+impl Default for ServerXdpSection {
     fn default() -> Self {
         Self {
-            mode: XdpMode::Auto,
+            mode: AttachPolicy::Auto,
             interfaces: Vec::new(),
             pin: true,
         }

@@ -1,27 +1,27 @@
-//! How people name a Teredo server.
+//! The name of a Teredo server as people write it.
 
 use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 use teredo_common::wire::SERVER_PORT;
 
-/// Octets of a host's name (RFC 1035 section 2.3.4).
+/// Most octets of a host name (RFC 1035 section 2.3.4).
 const NAME_MAX: usize = 253;
-/// Octets between two dots of it.
+/// Most octets of a label of a host name.
 const LABEL_MAX: usize = 63;
 
-/// A server as it is written: a name or an IPv4 address, and a port unless it is the usual one.
+/// A server: a host name or an IPv4 address, and a port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServerName {
-    /// Who.
+    /// The host.
     pub host: ServerHost,
     /// UDP port, host byte order, never 0.
     pub port: u16,
 }
 
-/// Who a server is.
+/// The host of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ServerHost {
-    /// A name that is to be looked up.
+    /// A host name, which has to be looked up.
     Name(String),
     /// The primary address.
     Address(Ipv4Addr),
@@ -64,7 +64,7 @@ impl fmt::Display for ServerHost {
     }
 }
 
-/// Whether this can be a host's name. One whose end is a number is an address with an error in it.
+/// Returns whether this can be a host name. One that ends with a number is a mistyped address.
 fn is_name(text: &str) -> bool {
     let name = text.strip_suffix('.').unwrap_or(text);
     let is_number = |label: &str| label.bytes().all(|octet| octet.is_ascii_digit());
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_server_is_refused() {
+    fn other_texts_are_refused() {
         let long = "x".repeat(64);
         for text in [
             "",

@@ -7,6 +7,7 @@ use teredo_proto::wire::authentication::Algorithm;
 use teredo_common::scope::Ipv4Scope;
 
 use super::*;
+use crate::datapath::xdp::AttachPolicy;
 
 /// The operator's guide.
 const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");
@@ -18,7 +19,7 @@ fn parse(text: &str) -> Result<Config, Error> {
 /// A relay with default settings.
 fn relay_alone() -> Config {
     Config {
-        relay: Some(Relay::default()),
+        relay: Some(RelaySection::default()),
         ..Config::default()
     }
 }
@@ -26,17 +27,17 @@ fn relay_alone() -> Config {
 /// Every role and section with default settings, and what has no default as the documentation has
 /// it.
 fn everything() -> Config {
-    let alice = ServerClient {
+    let alice = ServerClientSection {
         id: "alice".parse().unwrap(),
         algorithm: Algorithm::HmacMd5,
         secret_file: "/etc/teredo/alice.key".into(),
         retired_secret_files: Vec::new(),
         prefix: None,
     };
-    let server = Server {
+    let server = ServerSection {
         ipv4: [[198, 51, 100, 1].into(), [198, 51, 100, 2].into()],
         clients: vec![alice],
-        ..Server::default()
+        ..ServerSection::default()
     };
     Config {
         server: Some(server),
@@ -46,10 +47,10 @@ fn everything() -> Config {
 }
 
 /// A client with default settings.
-fn client_alone() -> Client {
-    Client {
+fn client_alone() -> ClientSection {
+    ClientSection {
         servers: vec!["teredo.example.net".parse().unwrap()],
-        ..Client::default()
+        ..ClientSection::default()
     }
 }
 
@@ -110,8 +111,8 @@ fn the_roles_agree_about_the_fast_path() {
     let both = parse(&format!(
         "[relay.xdp]\ninterfaces = [\"a\"]\n{server}interfaces = [\"b\"]"
     ));
-    let expected = FastPath {
-        mode: XdpMode::Auto,
+    let expected = FastPathRequest {
+        mode: AttachPolicy::Auto,
         pin: true,
         relay: Some(&["a".to_owned()]),
         server: Some(&["b".to_owned()]),
@@ -120,8 +121,8 @@ fn the_roles_agree_about_the_fast_path() {
     let server_alone = parse(&format!(
         "[relay.xdp]\nmode = \"off\"\n{server}mode = \"native\"\npin = false"
     ));
-    let expected = FastPath {
-        mode: XdpMode::Native,
+    let expected = FastPathRequest {
+        mode: AttachPolicy::Native,
         pin: false,
         relay: None,
         server: Some(&[]),
@@ -358,7 +359,7 @@ const WRONG_SERVERS: &[(&str, &str)] = &[
     ),
     (
         "require-auth = true",
-        " line 3: server.require-auth = true is not valid, nobody would be served without a section [[server.client]]: it must be",
+        " line 3: server.require-auth = true is not valid, no client would be served without a section [[server.client]]: it must be",
     ),
     (
         "ipv4-scope = \"all\"",
@@ -460,7 +461,7 @@ const WRONG_SERVERS: &[(&str, &str)] = &[
     // Both roles.
     (
         "[relay]\nipv4 = \"198.51.100.2\"\nport = 3544",
-        " line 4: relay.ipv4 = \"198.51.100.2\" is the server's secondary address on the same port: a relay may share only the port of the primary address, set another relay.port",
+        " line 4: relay.ipv4 = \"198.51.100.2\" is the server's secondary address on the same port: a relay may share only the port of the primary address; set another relay.port",
     ),
     (
         "[relay]\ntun = \"teredo-server\"\n[[server.client]]\nid = \"x\"\nsecret-file = \"/x\"\nprefix = \"2001:db8::/64\"",
@@ -468,7 +469,7 @@ const WRONG_SERVERS: &[(&str, &str)] = &[
     ),
     (
         "[relay.xdp]\nmode = \"native\"",
-        " line 4: relay.xdp.mode is \"native\" and server.xdp.mode is \"auto\", but one program serves both roles: set both alike, or one to \"off\"",
+        " line 4: relay.xdp.mode is \"native\" and server.xdp.mode is \"auto\", but one program serves both roles: set both to the same, or one to \"off\"",
     ),
     (
         "[server.xdp]\nmode = \"native\"\n[relay]",
@@ -476,7 +477,7 @@ const WRONG_SERVERS: &[(&str, &str)] = &[
     ),
     (
         "[relay.xdp]\npin = false",
-        " line 4: relay.xdp.pin is false and server.xdp.pin is true, but one program serves both roles: set both alike",
+        " line 4: relay.xdp.pin is false and server.xdp.pin is true, but one program serves both roles: set both to the same",
     ),
 ];
 
@@ -644,15 +645,15 @@ const WRONG: &[(&str, &str)] = &[
     (
         "[relay]\nserve = [\n  \"2001:db8::/32\",\n  \"fe80::/10\",\n]",
         " line 2: relay.serve = [ \"2001:db8::/32\", \"fe80::/10\", ] is not valid, fe80::/10 \
-         holds nothing that a relay may relay to: it must be",
+         contains no address that a relay may relay to: it must be",
     ),
     (
         "[relay]\nserve = [\"ff0e::/16\"]",
-        " line 2: relay.serve = [\"ff0e::/16\"] is not valid, ff0e::/16 holds nothing",
+        " line 2: relay.serve = [\"ff0e::/16\"] is not valid, ff0e::/16 contains no address",
     ),
     (
         "[relay]\nserve = [\"2001:0:1::/48\"]",
-        " line 2: relay.serve = [\"2001:0:1::/48\"] is not valid, 2001:0:1::/48 holds nothing",
+        " line 2: relay.serve = [\"2001:0:1::/48\"] is not valid, 2001:0:1::/48 contains no address",
     ),
     (
         "[relay.xdp]\nmode = \"fast\"",
@@ -730,52 +731,6 @@ fn a_file_that_is_not_there_says_what_to_do() {
     );
 }
 
-#[test]
-fn maps_cost_what_the_kernel_says() {
-    // `bpftool map show` says 33562624 for the peers, 360760 for the routes of two CPUs: this and
-    // the map itself, which for the peers begins and ends with a page.
-    let memory = memory::Memory::of(&relay_alone(), 2);
-    assert_eq!(memory.peer_map, 33_562_624 - 6_208);
-    assert_eq!(memory.other_maps, 360_760 - 312);
-    assert!(memory.peer_map + memory.other_maps < 64 << 20);
-    assert_eq!(memory::Octets(memory.peer_map).to_string(), "32.0 MiB");
-
-    let per_peer = memory.peer_map / Relay::default().max_peers as u64;
-    for documented in [
-        format!("{per_peer} octets a peer at the start"),
-        format!(
-            "({:.0} MiB with the default",
-            memory.peer_map as f64 / 1_048_576.0
-        ),
-        format!(
-            "(up to {:.0} MiB with the default)",
-            memory.peer_table as f64 / 1_048_576.0
-        ),
-    ] {
-        assert!(DOCUMENTATION.contains(&documented), "{documented}");
-    }
-
-    let limits = memory::Octets(memory::Memory::of(&everything(), 2).limits);
-    let documented = format!("all limits together take {limits}");
-    assert!(DOCUMENTATION.contains(&documented), "{documented}");
-    assert_eq!(memory.limits, 0);
-
-    let peer_map = |relay: Relay| {
-        let config = Config {
-            relay: Some(relay),
-            ..Config::default()
-        };
-        memory::Memory::of(&config, 2).peer_map
-    };
-    let mut relay = Relay {
-        max_peers: 1_000,
-        ..Relay::default()
-    };
-    assert_eq!(peer_map(relay.clone()), 135_168 - 5_184);
-    relay.xdp.mode = XdpMode::Off;
-    assert_eq!(peer_map(relay), 0);
-}
-
 fn addresses() -> impl Strategy<Value = ApiAddress> {
     prop_oneof![
         "/[a-z/]{1,100}".prop_map(|path| ApiAddress::Unix(path.into())),
@@ -784,7 +739,7 @@ fn addresses() -> impl Strategy<Value = ApiAddress> {
     ]
 }
 
-fn nodes() -> impl Strategy<Value = Node> {
+fn nodes() -> impl Strategy<Value = NodeSection> {
     (
         "[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}",
         prop_oneof![
@@ -796,7 +751,7 @@ fn nodes() -> impl Strategy<Value = Node> {
         prop::collection::vec(addresses(), 0..4),
         "[a-z]{0,20}",
     )
-        .prop_map(|(name, prefix, log, api, user)| Node {
+        .prop_map(|(name, prefix, log, api, user)| NodeSection {
             name,
             prefix,
             log,
@@ -805,7 +760,7 @@ fn nodes() -> impl Strategy<Value = Node> {
         })
 }
 
-fn relays() -> impl Strategy<Value = Relay> {
+fn relays() -> impl Strategy<Value = RelaySection> {
     let ipv4 = prop_oneof![
         Just(Ipv4Choice::Auto),
         (1..=126_u8, any::<[u8; 3]>())
@@ -840,7 +795,7 @@ fn relays() -> impl Strategy<Value = Relay> {
                 bounds,
                 (xdp, sunset),
             )| {
-                Relay {
+                RelaySection {
                     ipv4,
                     port,
                     tun,
@@ -875,7 +830,7 @@ fn dates() -> impl Strategy<Value = Option<crate::sunset::Date>> {
 
 /// Servers that go together with every relay of [`relays`] but for the fast path, which is that of
 /// the relay.
-fn servers() -> impl Strategy<Value = Server> {
+fn servers() -> impl Strategy<Value = ServerSection> {
     let addresses = (1..=125_u8, any::<[u8; 3]>()).prop_map(|(a, [b, c, d])| {
         let primary = Ipv4Addr::new(a, b, c, d);
         [primary, Ipv4Addr::from(primary.to_bits() + 0x0100_0000)]
@@ -912,7 +867,7 @@ fn servers() -> impl Strategy<Value = Server> {
                     forward_foreign,
                 ] = switches;
                 let (icmpv6_payload, rate, burst, network_rate, network_burst, total_rate) = limits;
-                Server {
+                ServerSection {
                     ipv4,
                     port,
                     extra_prefixes,
@@ -931,9 +886,9 @@ fn servers() -> impl Strategy<Value = Server> {
                     total_rate,
                     sunset,
                     tun: "of-the-server".to_owned(),
-                    xdp: ServerXdp {
+                    xdp: ServerXdpSection {
                         interfaces: interfaces.into_iter().collect(),
-                        ..ServerXdp::default()
+                        ..ServerXdpSection::default()
                     },
                     clients,
                 }
@@ -941,7 +896,7 @@ fn servers() -> impl Strategy<Value = Server> {
         )
 }
 
-fn clients() -> impl Strategy<Value = Vec<ServerClient>> {
+fn clients() -> impl Strategy<Value = Vec<ServerClientSection>> {
     let id = prop::collection::vec(any::<u8>(), 1..=255);
     let algorithm = prop_oneof![Just(Algorithm::HmacMd5), Just(Algorithm::HmacSha1)];
     let path = || "/[a-zé \"'#/]{1,20}".prop_map(PathBuf::from);
@@ -957,7 +912,7 @@ fn clients() -> impl Strategy<Value = Vec<ServerClient>> {
                         ((0x2c00 << 112) + ((number as u128) << 64)).into(),
                         64,
                     );
-                    ServerClient {
+                    ServerClientSection {
                         id: format!("hex:{digits}").parse().unwrap(),
                         algorithm,
                         secret_file,
@@ -970,17 +925,17 @@ fn clients() -> impl Strategy<Value = Vec<ServerClient>> {
     })
 }
 
-fn xdps() -> impl Strategy<Value = Xdp> {
+fn xdps() -> impl Strategy<Value = RelayXdpSection> {
     let mode = prop_oneof![
-        Just(XdpMode::Auto),
-        Just(XdpMode::Native),
-        Just(XdpMode::Generic),
-        Just(XdpMode::Off)
+        Just(AttachPolicy::Auto),
+        Just(AttachPolicy::Native),
+        Just(AttachPolicy::Generic),
+        Just(AttachPolicy::Off)
     ];
     let outer_checksum = prop_oneof![Just(OuterChecksum::Auto), Just(OuterChecksum::Zero)];
     let interfaces = prop::collection::btree_set("[a-z]{1,8}[0-9]{0,4}", 0..4);
     (mode, interfaces, outer_checksum, any::<bool>()).prop_map(
-        |(mode, interfaces, outer_checksum, pin)| Xdp {
+        |(mode, interfaces, outer_checksum, pin)| RelayXdpSection {
             mode,
             interfaces: interfaces.into_iter().collect(),
             outer_checksum,

@@ -1,5 +1,5 @@
-//! The types of values and how they are read. The sentences about wrong ones are in
-//! [`super::keys`]; messages here are for programs that deserialise without a file.
+//! The types of values and their (de)serialisation. The sentences about wrong values are in
+//! [`super::keys`]; the messages here are for programs that deserialise without a file.
 
 use std::{
     collections::HashSet,
@@ -17,23 +17,23 @@ use serde::{
 };
 use teredo_common::maps::{INTERFACES_MAX, SERVED_MAX};
 
-/// Octets of a unix socket's path, without the terminating zero.
+/// Most octets of a unix socket's path, without the terminating zero.
 const UNIX_PATH_MAX: usize = 107;
-/// Octets of an interface's name, without the terminating zero.
+/// Most octets of an interface's name, without the terminating zero.
 const INTERFACE_NAME_MAX: usize = 15;
-/// Octets of what a client calls itself.
+/// Most octets of a client identifier.
 const CLIENT_ID_MAX: usize = 255;
-/// How a client's name in hexadecimal begins.
+/// The prefix of a client identifier in hexadecimal.
 const HEXADECIMAL: &str = "hex:";
-/// Characters of an instance's name.
+/// Most characters of an instance's name.
 const INSTANCE_NAME_MAX: usize = 64;
 
-/// An IPv4 address that need not be told.
+/// An IPv4 address that may be determined automatically.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ipv4Choice {
-    /// The one that follows from other things, such as the IPv4 default route.
+    /// The address is derived, for example from the IPv4 default route.
     Auto,
-    /// This one.
+    /// The address is configured.
     Address(Ipv4Addr),
 }
 
@@ -63,20 +63,20 @@ impl fmt::Display for Ipv4Choice {
 /// The interval between maintenance solicitations of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefreshInterval {
-    /// What the NAT is measured to need.
+    /// The interval is measured.
     Auto,
-    /// This many seconds.
+    /// The interval in seconds.
     Seconds(u16),
 }
 
-/// What a client calls itself: 1 to 255 octets.
+/// A client identifier: 1 to 255 octets.
 ///
-/// Written as it is, or as "hex:" and hexadecimal digits where that does not do.
+/// It is written as text or, if it is not printable, as "hex:" and hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ClientId(Vec<u8>);
 
 impl ClientId {
-    /// The octets.
+    /// Returns the octets.
     #[must_use]
     pub fn octets(&self) -> &[u8] {
         &self.0
@@ -120,7 +120,7 @@ impl fmt::Debug for ClientId {
     }
 }
 
-/// The octets that pairs of hexadecimal digits stand for.
+/// Decodes pairs of hexadecimal digits.
 pub fn from_hexadecimal(digits: &str) -> Option<Vec<u8>> {
     let nibble = |digit: u8| char::from(digit).to_digit(16);
     digits
@@ -133,7 +133,7 @@ pub fn from_hexadecimal(digits: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-/// Where the API listens.
+/// An address of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiAddress {
     /// A unix socket with this absolute path.
@@ -155,7 +155,7 @@ impl FromStr for ApiAddress {
         {
             return Ok(Self::Tcp(address));
         }
-        Err("neither unix: and an absolute path nor tcp: and an address with port")
+        Err("neither unix: and an absolute path nor tcp: and an address with a port")
     }
 }
 
@@ -168,42 +168,17 @@ impl fmt::Display for ApiAddress {
     }
 }
 
-/// How the XDP program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum XdpMode {
-    /// Native where the driver can, else generic, else not at all.
-    Auto,
-    /// In the driver, or it is an error.
-    Native,
-    /// In the kernel's generic hook, or it is an error.
-    Generic,
-    /// Not at all: everything goes through userspace.
-    Off,
-}
-
-impl fmt::Display for XdpMode {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Auto => "auto",
-            Self::Native => "native",
-            Self::Generic => "generic",
-            Self::Off => "off",
-        })
-    }
-}
-
-/// The UDP checksum of what the fast path sends.
+/// The UDP checksum of datagrams that the fast path sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OuterChecksum {
-    /// Computed where that takes constant time, else zero.
+    /// Computed if that takes constant time, else zero.
     Auto,
-    /// Always zero: none.
+    /// Always zero, which means none.
     Zero,
 }
 
-/// Ranges of which no address is of global unicast scope.
+/// Returns the ranges without any global unicast address.
 pub fn never_served() -> [Ipv6Net; 6] {
     [
         // IPv4-compatible, with loopback and the unspecified address.
@@ -286,7 +261,7 @@ pub mod service_prefix {
             .ok_or_else(|| D::Error::custom("not a prefix of 32 bits of global scope"))
     }
 
-    /// The prefix that is written as this network.
+    /// Returns the service prefix that the network stands for.
     pub fn from_network(network: Ipv6Net) -> Option<ServicePrefix> {
         let octets = network.network().octets();
         let fits = network.prefix_len() == 32 && network.addr() == network.network();
@@ -555,7 +530,7 @@ pub fn serve<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Ipv6Net>, D::Erro
 }
 
 pub fn server_addresses<'de, D: Deserializer<'de>>(from: D) -> Result<[Ipv4Addr; 2], D::Error> {
-    // An array would take the first two of more.
+    // Deserialised as an array, a longer list would be accepted.
     match *Vec::<Ipv4Addr>::deserialize(from)? {
         [primary, secondary]
             if primary != secondary

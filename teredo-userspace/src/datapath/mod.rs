@@ -1,8 +1,8 @@
-//! What moves packets between the network and the daemon: the UDP socket towards the IPv4
-//! internet, the TUN interface towards the kernel's IPv6 routing, and the routes and settings of
-//! the kernel that both rely on; and the XDP program that spares trusted peers all of it.
+//! The parts that move packets between the network and the daemon: the UDP socket towards the IPv4
+//! internet, the TUN interface towards the kernel's IPv6 routing, the kernel's routes and settings
+//! that both rely on, and the XDP program that forwards for trusted peers without the daemon.
 //!
-//! Everything works in batches, since the system call is what a packet costs most.
+//! Everything works in batches, since system calls dominate the cost of a packet.
 
 mod napi;
 pub mod native;
@@ -12,5 +12,5 @@ pub mod udp;
 pub mod watch;
 pub mod xdp;
 
-/// Packets that one call receives or sends at most.
+/// The most packets that one call receives or sends.
 pub const BATCH: usize = 64;

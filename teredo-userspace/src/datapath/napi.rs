@@ -1,8 +1,8 @@
-//! Letting a kernel thread route what the daemon writes to its TUN interface.
+//! The kernel thread that routes the packets which the daemon writes to its TUN interface.
 //!
-//! Without it, each write takes its packet all the way out of the other interface. With it, writes
-//! only queue, and a kernel thread takes whole batches through the stack: about a seventh less CPU
-//! time for a decapsulated packet.
+//! Without it, each write carries its packet all the way out of the other interface. With it, writes
+//! only queue, and the thread carries whole batches through the stack, which saves about a seventh
+//! of the CPU time of a decapsulated packet.
 
 use std::{collections::HashSet, fs, io, path::Path, thread};
 
@@ -15,17 +15,17 @@ use nix::{
 /// Characters of a kernel thread's name that every kernel shows.
 const NAME_LENGTH: usize = 15;
 
-/// Turns the kernel thread of an interface on.
+/// Enables the kernel thread of an interface.
 ///
 /// # Errors
 ///
-/// When the kernel is older than 5.12, or sysfs is not to be had.
+/// When the kernel is older than 5.12, or sysfs cannot be mounted.
 pub(super) fn use_thread(interface: &str, index: u32) -> io::Result<()> {
     if is_ours(interface, index) {
         return write_threaded(interface);
     }
-    // This sysfs shows another network namespace. A thread of its own mounts ours, which ends
-    // with it.
+    // This sysfs shows another network namespace. A separate thread mounts that of ours, and the
+    // mount ends with the thread.
     thread::scope(|scope| {
         scope
             .spawn(|| {
@@ -44,7 +44,7 @@ pub(super) fn use_thread(interface: &str, index: u32) -> io::Result<()> {
     })
 }
 
-/// Whether sysfs means the same interface by this name.
+/// Returns whether the interface of this name in sysfs has this index.
 fn is_ours(interface: &str, index: u32) -> bool {
     let file = Path::new("/sys/class/net").join(interface).join("ifindex");
     fs::read_to_string(file).is_ok_and(|text| text.trim() == index.to_string())
@@ -55,8 +55,8 @@ fn write_threaded(interface: &str) -> io::Result<()> {
     fs::write(file, "1")
 }
 
-/// The kernel threads of interfaces of this name, in every network namespace. None are seen from
-/// within most containers.
+/// Returns the kernel threads of interfaces of this name, in every network namespace. Most
+/// containers cannot see any.
 pub(super) fn threads(interface: &str) -> HashSet<Pid> {
     let mut name = format!("napi/{interface}-");
     name.truncate(NAME_LENGTH);
@@ -67,7 +67,7 @@ pub(super) fn threads(interface: &str) -> HashSet<Pid> {
         .flatten()
         .filter_map(|process| process.file_name().to_str()?.parse().ok())
         .filter(|number: &i32| {
-            // Who has just ended has no name.
+            // A process that has just ended has no name.
             fs::read_to_string(format!("/proc/{number}/comm"))
                 .is_ok_and(|found| found.starts_with(&name))
         })
@@ -75,16 +75,16 @@ pub(super) fn threads(interface: &str) -> HashSet<Pid> {
         .collect()
 }
 
-/// Keeps kernel threads on the CPUs that the daemon may use, like its own threads, and has them
-/// wait until the daemon pauses or its time slice ends. Otherwise each packet would wake them at
-/// once, and every few packets cost two changes of context.
-pub(super) fn tame<'a>(threads: impl IntoIterator<Item = &'a Pid>) {
+/// Restricts kernel threads to the CPUs that the daemon may use, and schedules them in batches, so
+/// that they wait until the daemon pauses or its time slice ends. Otherwise each packet would wake
+/// them at once, at the cost of two context switches every few packets.
+pub(super) fn restrain<'a>(threads: impl IntoIterator<Item = &'a Pid>) {
     for &thread in threads {
         let result = sched_getaffinity(Pid::from_raw(0))
             .and_then(|cpus| sched_setaffinity(thread, &cpus))
             .and_then(|()| set_batch(thread));
         if let Err(error) = result {
-            tracing::debug!(%error, "the kernel thread of the TUN interface runs as it likes");
+            tracing::debug!(%error, "cannot set the scheduling of the kernel thread of the TUN interface");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The way of a server's connectivity tests into the native IPv6 internet (RFC 4380 section
+//! The raw socket for a server's connectivity tests into the native IPv6 internet (RFC 4380 section
 //! 5.3.1): whole IPv6 packets whose source is a client's Teredo address.
 
 use std::{
@@ -13,15 +13,15 @@ use nix::sys::socket::{
 use teredo_common::address::ServicePrefix;
 use thiserror::Error;
 
-/// Port of the discard service; nothing is sent there.
+/// The port of the discard service; no packet is sent there.
 const DISCARD: u16 = 9;
 
-/// Why there is no socket. Each is a sentence for the user.
+/// An error of [`Native::open`]. Each is a sentence for the user.
 #[derive(Debug, Error)]
-pub enum OpenError {
-    /// Not root, or a container without rights.
+pub enum NativeError {
+    /// The process is not root, or its container lacks the capability.
     #[error(
-        "no permission to send connectivity tests: they take CAP_NET_RAW, or server.forward-echo = \
+        "no permission to send connectivity tests: grant CAP_NET_RAW, or set server.forward-echo = \
          false"
     )]
     Permission,
@@ -30,19 +30,19 @@ pub enum OpenError {
     Other(#[from] io::Error),
 }
 
-/// Sends IPv6 packets as they are. The kernel routes them; no interface of ours is needed, nor a
-/// relay on this host.
+/// A raw socket that sends IPv6 packets unchanged. The kernel routes them; neither a TUN interface
+/// nor a relay on this host is needed.
 #[derive(Debug)]
 pub struct Native(OwnedFd);
 
 impl Native {
-    /// Opens the way.
+    /// Opens the socket.
     ///
     /// # Errors
     ///
-    /// A sentence for the user, see [`OpenError`].
-    pub fn open() -> Result<Self, OpenError> {
-        // This protocol number says that packets come with their headers. Nothing is received.
+    /// A sentence for the user, see [`NativeError`].
+    pub fn open() -> Result<Self, NativeError> {
+        // With this protocol number packets include their headers. The socket never receives.
         let opened = socket(
             AddressFamily::Inet6,
             SockType::Raw,
@@ -51,13 +51,13 @@ impl Native {
         );
         match opened {
             Ok(socket) => Ok(Self(socket)),
-            Err(nix::Error::EPERM | nix::Error::EACCES) => Err(OpenError::Permission),
-            Err(error) => Err(OpenError::Other(error.into())),
+            Err(nix::Error::EPERM | nix::Error::EACCES) => Err(NativeError::Permission),
+            Err(error) => Err(NativeError::Other(error.into())),
         }
     }
 
-    /// Sends a packet with its header and tells whether the kernel took it. Its hop limit leaves
-    /// as it is.
+    /// Sends a packet, including its header, and returns whether the kernel accepted it. The hop
+    /// limit is left unchanged.
     #[must_use]
     pub fn send(&self, packet: &[u8]) -> bool {
         let Some(destination) = packet.get(24..40) else {
@@ -69,12 +69,12 @@ impl Native {
     }
 }
 
-/// Whether this host has a route, of whatever length, for the Teredo service: only then answers to
-/// packets with Teredo sources can find their way (requirement S-25).
+/// Returns whether this host has a route, of any prefix length, for the Teredo prefix. Only then can
+/// it receive the answers to packets with Teredo sources (S-25).
 ///
 /// # Errors
 ///
-/// When the kernel gives no socket.
+/// When the kernel provides no socket.
 pub fn has_route(prefix: ServicePrefix) -> io::Result<bool> {
     let [a, b, c, d] = prefix.0;
     let client = Ipv6Addr::from([a, b, c, d, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1]);
@@ -84,7 +84,7 @@ pub fn has_route(prefix: ServicePrefix) -> io::Result<bool> {
         SockFlag::SOCK_CLOEXEC,
         None,
     )?;
-    // Connecting sends nothing; it makes the kernel look for a route.
+    // Connecting sends no packet; it makes the kernel look up a route.
     let to = SockaddrIn6::from(SocketAddrV6::new(client, DISCARD, 0, 0));
     Ok(connect(socket.as_raw_fd(), &to).is_ok())
 }

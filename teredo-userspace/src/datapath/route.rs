@@ -25,13 +25,13 @@ use tokio::task::JoinHandle;
 
 pub use host::HostAddress;
 
-/// The next hop of the prefix route, an address that nobody has.
+/// The next hop of routes into a TUN interface, an address that no host has.
 ///
 /// With a next hop the kernel keeps one neighbour entry for the interface; without, one for every
-/// peer, and beyond 1,024 of them it spends its time collecting entries.
+/// peer, and beyond 1,024 entries it spends its time on garbage collection.
 const GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
-/// What the kernel refused.
+/// An operation that the kernel refused.
 #[derive(Debug, Error)]
 #[error("cannot {action}")]
 pub struct RouteError {
@@ -51,7 +51,7 @@ impl Routes {
     ///
     /// # Errors
     ///
-    /// When the kernel gives no netlink socket.
+    /// When the kernel provides no netlink socket.
     pub fn open() -> Result<Self, RouteError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(|source| RouteError {
             action: "open a netlink socket".to_owned(),
@@ -77,7 +77,7 @@ impl Routes {
         check(result, || format!("bring {} up", name_of(interface)))
     }
 
-    /// Removes an interface, with its addresses and routes. One that is gone is no error.
+    /// Removes an interface, with its addresses and routes. An interface that is gone is no error.
     ///
     /// # Errors
     ///
@@ -89,7 +89,7 @@ impl Routes {
         })
     }
 
-    /// Gives an interface an address. One that it already has is no error.
+    /// Adds an address to an interface. An address that it already has is no error.
     ///
     /// # Errors
     ///
@@ -106,11 +106,11 @@ impl Routes {
         })
     }
 
-    /// Routes a prefix into an interface; repeating it changes nothing.
+    /// Routes a prefix into an interface. Repeating that changes nothing.
     ///
     /// # Errors
     ///
-    /// When the interface is down, or somebody else routes the prefix with the same metric.
+    /// When the interface is down, or another route for the prefix has the same metric.
     pub async fn add_route(&self, prefix: Ipv6Net, interface: u32) -> Result<(), RouteError> {
         let request = self.handle.route().add(route(prefix, interface)).replace();
         check(request.execute().await, || {
@@ -118,7 +118,7 @@ impl Routes {
         })
     }
 
-    /// Takes back [`Self::add_route`]. A route that is gone is no error.
+    /// Undoes [`Self::add_route`]. A route that is gone is no error.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ impl Routes {
         )
     }
 
-    /// Indexes of the interfaces of the default routes of both families, each once.
+    /// Returns the indices of the interfaces of the default routes of both families, each once.
     ///
     /// # Errors
     ///
@@ -153,8 +153,8 @@ impl Routes {
         Ok(interfaces)
     }
 
-    /// The address that this host uses towards the IPv4 internet: the preferred source of the
-    /// default route, or else the first address of its interface. None without a default route.
+    /// Returns the address that this host uses towards the IPv4 internet: the preferred source of the
+    /// default route, or else the first address of its interface. `None` without a default route.
     ///
     /// # Errors
     ///
@@ -190,13 +190,13 @@ impl Routes {
             }))
     }
 
-    /// The addresses of this host, and its broadcast addresses, in the order of the interfaces.
+    /// Returns the addresses of this host and its broadcast addresses, in the order of the interfaces.
     ///
     /// # Errors
     ///
     /// When the kernel does not list its addresses.
-    pub async fn addresses(&self) -> Result<Addresses, RouteError> {
-        let mut addresses = Addresses::default();
+    pub async fn addresses(&self) -> Result<OwnAddresses, RouteError> {
+        let mut addresses = OwnAddresses::default();
         for message in self.list_addresses().await? {
             for attribute in &message.attributes {
                 match attribute {
@@ -214,7 +214,7 @@ impl Routes {
         Ok(addresses)
     }
 
-    /// The index of the interface that has an IPv4 address.
+    /// Returns the index of the interface that has the IPv4 address.
     ///
     /// # Errors
     ///
@@ -249,8 +249,7 @@ impl Routes {
             .collect())
     }
 
-    /// Has the kernel find out whether a neighbour is still there, as if a packet had been sent to
-    /// it.
+    /// Makes the kernel confirm the reachability of a neighbour, as if a packet had been sent to it.
     ///
     /// # Errors
     ///
@@ -277,14 +276,14 @@ impl Drop for Routes {
 
 /// The addresses of this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
+pub struct OwnAddresses {
     /// IPv4 addresses, and the broadcast addresses of attached networks.
     pub ipv4: Vec<Ipv4Addr>,
     /// IPv6 addresses.
     pub ipv6: Vec<Ipv6Addr>,
 }
 
-/// A family of settings of an interface.
+/// The address family of a setting of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// `net.ipv4`
@@ -293,7 +292,7 @@ pub enum Family {
     Ipv6,
 }
 
-/// Whether an interface, or `all` or `default`, forwards packets of the family.
+/// Returns whether an interface, or `all` or `default`, forwards packets of the family.
 ///
 /// # Errors
 ///
@@ -308,7 +307,7 @@ pub fn forwarding(family: Family, interface: &str) -> Result<bool, RouteError> {
         })
 }
 
-/// Lets an interface forward packets of the family.
+/// Sets whether an interface forwards packets of the family.
 ///
 /// # Errors
 ///
@@ -321,7 +320,7 @@ pub fn set_forwarding(family: Family, interface: &str, on: bool) -> Result<(), R
     })
 }
 
-/// Where the kernel keeps the setting, for the network namespace of who asks.
+/// Returns the kernel's file of the setting, in the network namespace of the calling thread.
 fn forwarding_path(family: Family, interface: &str) -> PathBuf {
     let family = match family {
         Family::Ipv4 => "ipv4",
@@ -332,7 +331,7 @@ fn forwarding_path(family: Family, interface: &str) -> PathBuf {
         .collect()
 }
 
-/// The prefix route, as it is added and removed.
+/// Returns the message that adds or removes the route of a prefix.
 fn route(prefix: Ipv6Net, interface: u32) -> RouteMessage {
     RouteMessageBuilder::<Ipv6Addr>::new()
         .destination_prefix(prefix.network(), prefix.prefix_len())
@@ -341,13 +340,14 @@ fn route(prefix: Ipv6Net, interface: u32) -> RouteMessage {
         .build()
 }
 
-/// The broadcast address of the network, which the kernel knows whether it is configured or not.
+/// Returns the broadcast address of the network, which the kernel accepts even if it is not
+/// configured.
 fn broadcast(address: Ipv4Addr, prefix_length: u8) -> Option<Ipv4Addr> {
     let network = Ipv4Net::new(address, prefix_length).ok()?;
     (prefix_length < 31).then(|| network.broadcast())
 }
 
-/// The interfaces that a route leads to, several when it has several next hops.
+/// Returns the interfaces of a route, several if it has several next hops.
 fn interfaces_of(route: &RouteMessage) -> Vec<u32> {
     let mut interfaces = Vec::new();
     for attribute in &route.attributes {
@@ -380,7 +380,7 @@ fn name_of(interface: u32) -> String {
         .unwrap_or_else(|| format!("interface {interface}"))
 }
 
-/// Takes these answers of the kernel for success.
+/// Treats these error codes of the kernel as success.
 fn unless(result: Result<(), rtnetlink::Error>, codes: &[i32]) -> Result<(), rtnetlink::Error> {
     match result {
         Err(rtnetlink::Error::NetlinkError(message))

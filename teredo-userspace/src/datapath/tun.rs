@@ -19,25 +19,25 @@ use thiserror::Error;
 use super::{BATCH, napi};
 
 const CONTROL_FILE: &str = "/dev/net/tun";
-/// Octets of kernel memory that written packets may hold until they are routed: few enough that
-/// they are still in the CPU's cache then, and more than one batch makes.
+/// Octets of kernel memory that written packets may occupy until they are routed: more than one
+/// batch, but few enough to be still in the CPU's cache then.
 const QUEUE: i32 = 256 << 10;
-/// For how long to wait for the kernel to let go of an interface whose owner has just died.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Milliseconds to wait for room in the queue.
+/// The wait for the kernel to release an interface whose owner has just died.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Milliseconds to wait for room in a full queue.
 const FULL: u8 = 10;
 
-/// Why there is no interface. Each is a sentence for the user.
+/// An error of [`Tun::open`]. Each is a sentence for the user.
 #[derive(Debug, Error)]
-pub enum OpenError {
-    /// The kernel's TUN driver is not there.
+pub enum TunError {
+    /// The kernel's TUN driver is missing.
     #[error(
         "there is no {CONTROL_FILE}: load the module with `modprobe tun`, or give the container \
          that device"
     )]
     NoDriver,
-    /// Not root, or a container without rights.
-    #[error("no permission to make the TUN interface {0}: it takes root or CAP_NET_ADMIN")]
+    /// The process is not root, or its container lacks the capability.
+    #[error("no permission to make the TUN interface {0}: run as root, or grant CAP_NET_ADMIN")]
     Permission(String),
     /// Another process uses the interface.
     #[error(
@@ -46,25 +46,25 @@ pub enum OpenError {
     )]
     Busy(String),
     /// The name belongs to an interface of another kind.
-    #[error("the interface {0} exists and is no TUN interface; choose another `tun` name")]
+    #[error("the interface {0} exists and is not a TUN interface; choose another `tun` name")]
     Foreign(String),
-    /// A name that the kernel does not take.
-    #[error("{0:?} is no name for an interface: 1 to 15 characters, no slash, no space")]
+    /// The kernel does not accept the name.
+    #[error("{0:?} is not a name for an interface: use 1 to 15 characters, no slash, no space")]
     Name(String),
     /// Anything else.
     #[error("cannot set up the TUN interface {name}")]
     Other {
-        /// Its name.
+        /// The name of the interface.
         name: String,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
 }
 
 /// A TUN interface. Reading and writing do not block.
 ///
-/// The interface outlives the process if that dies, and [`Tun::open`] then takes it over, so that
-/// routes through it remain. [`super::route::Routes::remove_link`] removes it.
+/// The interface outlives the process, and the next [`Tun::open`] takes it over, so that routes
+/// through it survive a crash. [`super::route::Routes::remove_link`] removes it.
 pub struct Tun {
     device: tun::Device,
     name: String,
@@ -74,14 +74,14 @@ pub struct Tun {
 }
 
 impl Tun {
-    /// Makes the interface, or takes over the one that an earlier run has left.
+    /// Makes the interface, or takes over the one that an earlier run left.
     ///
     /// # Errors
     ///
-    /// A sentence for the user, see [`OpenError`].
-    pub fn open(name: &str) -> Result<Self, OpenError> {
+    /// A sentence for the user, see [`TunError`].
+    pub fn open(name: &str) -> Result<Self, TunError> {
         if !is_name(name) {
-            return Err(OpenError::Name(name.to_owned()));
+            return Err(TunError::Name(name.to_owned()));
         }
         let taken_over = if_nametoindex(name).is_ok();
         let others = napi::threads(name);
@@ -89,7 +89,7 @@ impl Tun {
         let index = if_nametoindex(name).map_err(|error| other(name, error.into()))?;
         let (device, threaded) = match napi::use_thread(name, index) {
             Ok(()) => {
-                napi::tame(napi::threads(name).difference(&others));
+                napi::restrain(napi::threads(name).difference(&others));
                 (device, true)
             }
             Err(error) => {
@@ -98,7 +98,7 @@ impl Tun {
                 (attach(name, false)?, false)
             }
         };
-        // Without a kernel thread the interface may have been made anew.
+        // Without a kernel thread the interface may have been made again.
         let index = if_nametoindex(name).map_err(|error| other(name, error.into()))?;
         let mut tun = Self {
             device,
@@ -111,12 +111,12 @@ impl Tun {
         Ok(tun)
     }
 
-    /// Has the interface end with the process, whatever ends that.
+    /// Makes the interface disappear with the process, however that ends.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn end_with_the_process(&self) -> io::Result<()> {
+    pub fn end_with_process(&self) -> io::Result<()> {
         // SAFETY: the request takes its argument by value.
         unsafe { set_persistence(self.as_raw_fd(), 0) }?;
         Ok(())
@@ -128,42 +128,51 @@ impl Tun {
         fcntl(&*self, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
         // SAFETY: the request reads an integer.
         unsafe { set_queue(self.as_raw_fd(), &QUEUE) }?;
-        // Collecting the packets of a flow costs more than it saves among many peers.
+        // With many peers, coalescing the packets of a flow costs more than it saves.
         set_receive_offload(&self.name, false)
     }
 
-    /// Has the kernel collect the packets of a flow that are written together. That pays off where
-    /// they end on this host: TCP takes them as one, and acknowledges them so.
+    /// Lets the kernel coalesce the packets of a flow that are written together (generic receive
+    /// offload). That pays off when they end on this host: TCP handles and acknowledges them as one.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn collect(&self) -> io::Result<()> {
+    pub fn coalesce(&self) -> io::Result<()> {
         set_receive_offload(&self.name, true)
     }
 
-    /// The interface's name.
+    /// Returns the interface's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The interface's index.
+    /// Returns the interface's index.
     #[must_use]
     pub fn index(&self) -> u32 {
         self.index
     }
 
-    /// Whether an earlier run has left the interface.
+    /// Returns whether an earlier run left the interface.
     #[must_use]
     pub fn is_taken_over(&self) -> bool {
         self.taken_over
     }
 
-    /// Whether a kernel thread routes what is written.
+    /// Returns whether a kernel thread routes the written packets.
     #[must_use]
     pub fn is_threaded(&self) -> bool {
         self.threaded
+    }
+
+    /// Explains why reading fails for good, for the user.
+    #[must_use]
+    pub fn read_failure(&self) -> String {
+        format!(
+            "the TUN interface {} was taken down or removed by somebody else",
+            self.name
+        )
     }
 
     /// Reads the packets that the kernel has routed into the interface, up to [`BATCH`], and
@@ -171,8 +180,8 @@ impl Tun {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::WouldBlock`] if there is none: the file descriptor's readiness says when to
-    /// call again. Otherwise the interface is gone or down.
+    /// [`io::ErrorKind::WouldBlock`] if there are none: the file descriptor's readiness says when to
+    /// call again. After any other error the interface is gone or down.
     pub fn read(&self, batch: &mut PacketBatch) -> io::Result<usize> {
         batch.filled = 0;
         while batch.filled < BATCH {
@@ -191,8 +200,8 @@ impl Tun {
         Ok(batch.filled)
     }
 
-    /// Hands packets to the kernel, which routes them on, and returns how many it took. What it
-    /// does not take (no IPv6 packet, interface down, no memory) is lost.
+    /// Hands packets to the kernel, which routes them on, and returns how many it accepted. The
+    /// others (not IPv6, interface down, no memory) are lost.
     pub fn write(&self, packets: &[&[u8]]) -> usize {
         packets
             .iter()
@@ -206,7 +215,7 @@ impl Tun {
             match write(self, packet) {
                 Ok(_) => return true,
                 Err(nix::Error::EINTR) => {}
-                // The kernel thread is behind, perhaps for want of our CPU: let it run.
+                // The kernel thread is behind, perhaps because it needs this CPU: let it run.
                 Err(nix::Error::EAGAIN) if !waited => {
                     waited = true;
                     let mut writable = [PollFd::new(self.as_fd(), PollFlags::POLLOUT)];
@@ -226,7 +235,7 @@ impl AsRawFd for Tun {
 
 impl AsFd for Tun {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the device keeps its file descriptor open as long as it lives.
+        // SAFETY: the device keeps its file descriptor open during its lifetime.
         unsafe { BorrowedFd::borrow_raw(self.as_raw_fd()) }
     }
 }
@@ -241,7 +250,7 @@ impl std::fmt::Debug for Tun {
     }
 }
 
-/// Room for what one [`Tun::read`] delivers.
+/// The packets of one [`Tun::read`].
 #[derive(Debug)]
 pub struct PacketBatch {
     buffers: Box<[u8]>,
@@ -251,7 +260,7 @@ pub struct PacketBatch {
 }
 
 impl PacketBatch {
-    /// Room for packets of an interface with this MTU.
+    /// Returns an empty batch for packets of an interface with this MTU, in octets.
     #[must_use]
     pub fn new(mtu: u16) -> Self {
         let buffer_size = usize::from(mtu).next_multiple_of(64);
@@ -263,13 +272,13 @@ impl PacketBatch {
         }
     }
 
-    /// The size of the largest packet that fits, in octets.
+    /// Returns the size of the largest packet that fits, in octets.
     #[must_use]
     pub fn room(&self) -> usize {
         self.buffer_size
     }
 
-    /// The packets of the last read, in order.
+    /// Iterates over the packets of the last read, in order.
     pub fn packets(&mut self) -> impl Iterator<Item = &mut [u8]> {
         self.buffers
             .chunks_exact_mut(self.buffer_size)
@@ -280,7 +289,7 @@ impl PacketBatch {
 }
 
 /// Opens the interface, new or left by an earlier run.
-fn attach(name: &str, napi: bool) -> Result<tun::Device, OpenError> {
+fn attach(name: &str, napi: bool) -> Result<tun::Device, TunError> {
     let mut configuration = tun::Configuration::default();
     configuration.tun_name(name).platform_config(|platform| {
         // Addresses, MTU and state are set through rtnetlink.
@@ -293,23 +302,23 @@ fn attach(name: &str, napi: bool) -> Result<tun::Device, OpenError> {
             Err(error) => io::Error::from(error),
         };
         return Err(match error.raw_os_error() {
-            // The owner's death and the release of the interface are not one moment.
-            Some(libc::EBUSY) if start.elapsed() < PATIENCE => {
+            // The kernel releases the interface some time after its owner has died.
+            Some(libc::EBUSY) if start.elapsed() < RELEASE_TIMEOUT => {
                 thread::sleep(Duration::from_millis(20));
                 continue;
             }
-            Some(libc::EBUSY) => OpenError::Busy(name.to_owned()),
-            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => OpenError::NoDriver,
-            Some(libc::EPERM | libc::EACCES) => OpenError::Permission(name.to_owned()),
+            Some(libc::EBUSY) => TunError::Busy(name.to_owned()),
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::NoDriver,
+            Some(libc::EPERM | libc::EACCES) => TunError::Permission(name.to_owned()),
             Some(libc::EINVAL) if if_nametoindex(name).is_ok() => {
-                OpenError::Foreign(name.to_owned())
+                TunError::Foreign(name.to_owned())
             }
             _ => other(name, error),
         });
     }
 }
 
-/// Has the interface deliver packets as they come, or collected into larger ones.
+/// Sets generic receive offload: whether the kernel coalesces the packets of a flow.
 fn set_receive_offload(name: &str, on: bool) -> io::Result<()> {
     /// `struct ethtool_value` of <linux/ethtool.h>.
     #[repr(C)]
@@ -336,15 +345,15 @@ fn set_receive_offload(name: &str, on: bool) -> io::Result<()> {
         *to = from as libc::c_char;
     }
     request.ifr_ifru.ifru_data = ptr::from_mut(&mut value).cast();
-    // SAFETY: the request names an interface, with a terminating zero since names are shorter
-    // than the field, and points to the command's structure.
+    // SAFETY: the request contains the interface's name, zero-terminated because names are shorter
+    // than the field, and points to the structure of the command.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &request) };
     nix::Error::result(result)?;
     Ok(())
 }
 
 nix::ioctl_write_ptr!(
-    /// `TUNSETSNDBUF`: octets that written packets may hold.
+    /// `TUNSETSNDBUF`: octets that written packets may occupy.
     set_queue,
     b'T',
     212,
@@ -358,15 +367,15 @@ nix::ioctl_write_int!(
     203
 );
 
-fn other(name: &str, source: io::Error) -> OpenError {
-    OpenError::Other {
+fn other(name: &str, source: io::Error) -> TunError {
+    TunError::Other {
         name: name.to_owned(),
         source,
     }
 }
 
-/// What the kernel takes for an interface's name, without the patterns that the TUN driver fills
-/// in itself.
+/// Returns whether the kernel accepts the name of an interface. The patterns that the TUN driver
+/// expands itself are excluded.
 fn is_name(name: &str) -> bool {
     (1..libc::IFNAMSIZ).contains(&name.len())
         && name != "."

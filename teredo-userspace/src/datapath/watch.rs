@@ -1,4 +1,4 @@
-//! Notice of changes in the kernel's routing.
+//! Notifications of changes in the kernel's routing.
 
 use std::{
     collections::HashSet,
@@ -20,7 +20,7 @@ use rtnetlink::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Groups of rtnetlink whose messages can mean another next hop.
+/// The groups of rtnetlink whose messages may imply another next hop.
 const GROUPS: u32 = (1 << (libc::RTNLGRP_LINK - 1))
     | (1 << (libc::RTNLGRP_NEIGH - 1))
     | (1 << (libc::RTNLGRP_IPV4_IFADDR - 1))
@@ -30,30 +30,31 @@ const GROUPS: u32 = (1 << (libc::RTNLGRP_LINK - 1))
     | (1 << (libc::RTNLGRP_IPV6_ROUTE - 1))
     | (1 << (libc::RTNLGRP_IPV6_RULE - 1));
 
-/// Octets of the buffer for one datagram of messages; what the kernel itself uses.
+/// Octets of the buffer for one datagram of messages, the size that the kernel itself uses.
 const BUFFER: usize = 32 << 10;
 
-/// A neighbour that the kernel is no longer sure of, though it still uses it.
+/// A neighbour whose reachability the kernel has not confirmed lately, though it still uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StaleNeighbour {
-    /// Index of the interface it is on.
+    /// Index of its interface.
     pub interface: u32,
     /// Its address.
     pub address: IpAddr,
 }
 
-/// What has changed.
+/// Changes of the kernel's routing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Whether interfaces or their addresses are among it.
+    /// Whether interfaces or their addresses changed.
     pub addresses: bool,
-    /// Whether routes or rules are among it.
+    /// Whether routes or rules changed.
     pub routes: bool,
-    /// The neighbours that have become stale.
+    /// Neighbours that became stale.
     pub stale: HashSet<StaleNeighbour>,
 }
 
-/// Tells when links, addresses, routes, rules or neighbours have changed. Needs a tokio runtime.
+/// A subscription to changes of links, addresses, routes, rules and neighbours. Needs a tokio
+/// runtime.
 #[derive(Debug)]
 pub struct Watch {
     socket: AsyncFd<OwnedFd>,
@@ -61,11 +62,11 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins to watch: every later change will be told.
+    /// Subscribes to every later change.
     ///
     /// # Errors
     ///
-    /// When the kernel gives no netlink socket.
+    /// When the kernel provides no netlink socket.
     pub fn open() -> io::Result<Self> {
         let socket = socket(
             AddressFamily::Netlink,
@@ -73,10 +74,10 @@ impl Watch {
             SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC,
             SockProtocol::NetlinkRoute,
         )?;
-        // Losing messages does no harm, since loss is told; having less of it saves work.
+        // Lost messages do no harm, since loss is reported; fewer losses save work.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &(1 << 20));
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
-        // SAFETY: the descriptor is owned, so it stays open and the same until the end.
+        // SAFETY: the descriptor is owned, so it stays open and the same as long as it is registered.
         let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }
             .map_err(io::Error::from)?;
         Ok(Self {
@@ -85,11 +86,11 @@ impl Watch {
         })
     }
 
-    /// Waits for a change and takes in all that are there. Cancelling loses nothing.
+    /// Waits for changes and returns all that are pending. Cancelling loses nothing.
     ///
     /// # Errors
     ///
-    /// Only what is wrong with the socket itself.
+    /// Errors of the socket itself.
     pub async fn changed(&mut self) -> io::Result<Changes> {
         loop {
             let mut guard = self.socket.readable().await?;
@@ -100,9 +101,9 @@ impl Watch {
                 match recv(socket, &mut self.buffer, MsgFlags::empty()) {
                     Ok(length) => {
                         changed = true;
-                        take_in(&self.buffer[..length], &mut changes);
+                        add_changes(&self.buffer[..length], &mut changes);
                     }
-                    // The kernel had more to say than fitted into the queue.
+                    // The queue overflowed, so anything may have changed.
                     Err(nix::Error::ENOBUFS) => {
                         changed = true;
                         changes.addresses = true;
@@ -123,8 +124,8 @@ impl Watch {
     }
 }
 
-/// Takes in a datagram of messages.
-fn take_in(mut messages: &[u8], changes: &mut Changes) {
+/// Adds the changes that a datagram of messages reports.
+fn add_changes(mut messages: &[u8], changes: &mut Changes) {
     while let Ok(header) = NetlinkBuffer::new_checked(&messages) {
         let length = header.length() as usize;
         match header.message_type() {

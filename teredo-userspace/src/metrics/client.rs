@@ -1,4 +1,4 @@
-//! What a client tells of itself.
+//! The status and the counters of a client.
 
 use std::{
     net::{Ipv6Addr, SocketAddrV4},
@@ -11,7 +11,7 @@ use teredo_proto::client::{Client, Nat, Offline, State};
 
 use super::{Path, Role, RoleState, Snapshot};
 
-/// Every state of a client, as statistics name it.
+/// Every state of a client, as statistics name them.
 pub const STATES: [&str; 8] = [
     "stopped",
     "starting",
@@ -23,54 +23,55 @@ pub const STATES: [&str; 8] = [
     "offline-native-ipv6",
 ];
 
-/// How a client is.
+/// The status of a client.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClientStatus {
-    /// Where it stands, one of [`STATES`].
+    /// Its state, one of [`STATES`].
     pub state: String,
-    /// Its address, while it has one.
+    /// Its address, while it has identity.
     pub address: Option<Ipv6Addr>,
     /// Its endpoint as the server sees it.
     pub mapped: Option<SocketAddrV4>,
     /// The service port.
     pub port: u16,
-    /// The primary address of the server that is used or tried.
+    /// The primary endpoint of the server that is used or tried.
     pub server: Option<SocketAddrV4>,
-    /// What the NAT is like: `cone`, `restricted` or `symmetric`.
+    /// The type of the NAT: `cone`, `restricted` or `symmetric`.
     pub nat: Option<String>,
-    /// Whether the NAT gave the mapping the number of the service port.
+    /// Whether the mapped port equals the service port.
     pub port_preserving: bool,
-    /// Where a port mapping protocol made the service port reachable.
+    /// The endpoint that the gateway forwards to the service port.
     pub port_mapping: Option<SocketAddrV4>,
-    /// Whether the address is one of the tunnel service.
+    /// Whether the address is from the tunnel service.
     pub tunnel: bool,
     /// The largest IPv6 packet in the tunnel, in octets.
     pub mtu: Option<u16>,
-    /// Seconds between maintenance solicitations at most.
+    /// Longest interval between maintenance solicitations, in seconds.
     pub refresh_seconds: f64,
-    /// Times that it got an address.
+    /// Number of qualifications.
     pub qualified: u64,
-    /// Router solicitations sent.
+    /// Number of router solicitations sent.
     pub solicitations: u64,
 }
 
 impl ClientStatus {
-    /// How `client` is.
+    /// Returns the status of `client`, whose service port is `port`. `refresh` is the interval between
+    /// maintenance solicitations.
     #[must_use]
     pub fn of(client: &Client, port: u16, refresh: Duration) -> Self {
         let identity = client.identity();
         let statistics = client.statistics();
         Self {
             state: state_name(client.state()).to_owned(),
-            address: identity.map(|one| one.address),
-            mapped: identity.map(|one| one.mapped.into()),
+            address: identity.map(|identity| identity.address),
+            mapped: identity.map(|identity| identity.mapped.into()),
             port,
             server: client.server().map(|server| server.primary().into()),
-            nat: identity.map(|one| nat_name(one.nat).to_owned()),
-            port_preserving: identity.is_some_and(|one| one.port_preserving),
+            nat: identity.map(|identity| nat_name(identity.nat).to_owned()),
+            port_preserving: identity.is_some_and(|identity| identity.port_preserving),
             port_mapping: None,
-            tunnel: identity.is_some_and(|one| one.tunnel),
-            mtu: identity.map(|one| one.mtu),
+            tunnel: identity.is_some_and(|identity| identity.tunnel),
+            mtu: identity.map(|identity| identity.mtu),
             refresh_seconds: refresh.as_secs_f64(),
             qualified: statistics.qualified,
             solicitations: statistics.solicitations,
@@ -79,7 +80,7 @@ impl ClientStatus {
 }
 
 impl Snapshot {
-    /// Adds a client that runs: how it is, what it has counted, and how full it is.
+    /// Adds a running client with its status and counters.
     pub fn add_client(&mut self, status: ClientStatus, client: &Client) {
         self.roles.insert(Role::Client, RoleState::default());
         self.client = Some(status);
@@ -142,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_clients_numbers_are_all_there() {
+    fn all_counters_of_the_client_are_shown() {
         let servers = vec![ServerEndpoints::new([9, 0, 0, 1].into())];
         let client = Client::new(Config::new(servers, 4096), [0; 32]);
         let status = ClientStatus::of(&client, 4096, Duration::from_secs(30));

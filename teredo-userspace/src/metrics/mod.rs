@@ -1,5 +1,5 @@
-//! Every number that a running daemon tells, in one place: `teredo status`, the API and Prometheus
-//! all show a [`Snapshot`].
+//! All statistics of a running daemon in one place: `teredo status`, the API and Prometheus show a
+//! [`Snapshot`].
 
 mod client;
 mod prometheus;
@@ -18,24 +18,23 @@ use teredo_proto::{Unreachable, relay::Statistics, server};
 
 pub use client::{ClientStatus, STATES};
 pub use prometheus::{CONTENT_TYPE, render};
-pub use request::Request;
+pub use request::ServedRequest;
 pub use role::{Role, RoleState};
 
-/// Reason of a drop: a packet from the tunnel was accepted, and the kernel did not take it.
+/// Drop reason: the kernel did not accept a packet from the tunnel.
 pub const DECAP_NOT_TAKEN: &str = "decap-not-taken";
-/// Reason of a drop: a datagram was sent into the tunnel, and the kernel did not take it.
+/// Drop reason: the kernel did not accept a datagram into the tunnel.
 pub const ENCAP_NOT_TAKEN: &str = "encap-not-taken";
-/// Reason of a drop: datagrams for the server came faster than the daemon took them.
+/// Drop reason: datagrams to the server arrived faster than the daemon received them.
 pub const OVERRUN: &str = "overrun";
-/// Reason of a drop: the server sent a datagram, and the kernel did not take it.
+/// Drop reason: the kernel did not accept a datagram of the server.
 pub const DATAGRAM_NOT_TAKEN: &str = "datagram-not-taken";
-/// Reason of a drop: the server sent a connectivity test, and the kernel did not take it.
+/// Drop reason: the kernel did not accept a connectivity test of the server.
 pub const NATIVE_NOT_TAKEN: &str = "native-not-taken";
-/// Reason of a drop: the server accepted a packet of its tunnel service, and the kernel did not take
-/// it.
+/// Drop reason: the kernel did not accept a packet of the server's tunnel service.
 pub const TUNNEL_NOT_TAKEN: &str = "tunnel-not-taken";
 
-/// Which of the two paths handled a packet.
+/// The path that handled a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Path {
     /// The XDP program.
@@ -45,7 +44,7 @@ pub enum Path {
 }
 
 impl Path {
-    /// Both.
+    /// Both paths.
     pub const ALL: [Self; 2] = [Self::Xdp, Self::Userspace];
 
     /// The name in statistics.
@@ -58,10 +57,10 @@ impl Path {
     }
 }
 
-/// Both directions.
+/// Both directions of forwarding.
 pub const DIRECTIONS: [Direction; 2] = [Direction::Encap, Direction::Decap];
 
-/// The name of a direction in statistics.
+/// Returns the name of a direction in statistics.
 #[must_use]
 pub const fn direction_name(direction: Direction) -> &'static str {
     match direction {
@@ -76,7 +75,7 @@ pub const fn direction_name(direction: Direction) -> &'static str {
 pub struct Traffic {
     /// Number of packets.
     pub packets: u64,
-    /// Octets of IPv6 packet, without anything around it.
+    /// Octets of the IPv6 packets, without encapsulation.
     pub bytes: u64,
 }
 
@@ -117,64 +116,64 @@ pub struct Attachment {
     pub interface: String,
     /// How the program is attached.
     pub mode: Mode,
-    /// Why it is not attached in a better way; empty when there is none.
+    /// Why the program is not attached in a better mode; empty without a reason.
     pub reason: String,
 }
 
-/// Where every number stood at one moment. Counters start with the daemon (the fast path's: with
-/// its maps, which survive a crash) and never fall.
+/// All statistics at one moment. Counters start at zero with the daemon (those of the fast path with
+/// its maps, which survive a crash) and never decrease.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// Name of the instance.
+    /// Name of the instance, `node.name`.
     pub name: String,
-    /// Since the daemon started.
+    /// Time since the daemon started.
     pub uptime: Duration,
-    /// The roles that run.
+    /// The running roles.
     pub roles: BTreeMap<Role, RoleState>,
-    /// Where and how the fast path is attached.
+    /// How the fast path is attached to each interface.
     pub xdp: Vec<Attachment>,
-    /// How often the fast path had no room for a peer, which then went through the daemon.
+    /// How often the fast path had no room for a peer, whose packets then went through the daemon.
     pub xdp_refused: u64,
-    /// Packets that the relay forwarded, or the client sent and received, by direction and path:
-    /// the two are never in one daemon.
+    /// Packets that the relay forwarded, or the client sent and received, by direction and path.
+    /// Relay and client never run in one daemon.
     pub traffic: BTreeMap<(&'static str, Path), Traffic>,
-    /// Packets that were dropped, by role, path and reason.
+    /// Dropped packets, by role, path and reason.
     pub dropped: BTreeMap<(Role, Path, &'static str), u64>,
-    /// Frames that the fast path left to the kernel or the daemon as they were, by reason.
+    /// Frames that the fast path passed unchanged to the kernel or the daemon, by reason.
     pub passed: BTreeMap<&'static str, u64>,
-    /// What happened to bubbles, one for each datagram.
+    /// Bubbles by kind and outcome, one for each datagram.
     pub bubbles: BTreeMap<&'static str, u64>,
-    /// What happened to the client's connectivity tests.
+    /// The client's connectivity tests by outcome.
     pub tests: BTreeMap<&'static str, u64>,
-    /// What happened to the ICMPv6 errors for destinations that do not answer.
+    /// ICMPv6 errors for destinations that do not answer, by role and outcome.
     pub unreachable: BTreeMap<(Role, &'static str), u64>,
-    /// What the server did, one for each packet that it served.
-    pub requests: BTreeMap<(Request, Path), u64>,
-    /// Clients of the tunnel service that were there.
+    /// Packets that the server handled, by request and path.
+    pub requests: BTreeMap<(ServedRequest, Path), u64>,
+    /// Clients that the tunnel service has bindings for.
     pub bindings: u64,
-    /// How the client is, if one runs.
+    /// The status of the client, if one runs.
     pub client: Option<ClientStatus>,
-    /// Rare events that nobody took in time, so that the log lacks them.
+    /// Rare events that were lost from the log because too many came at once.
     pub events_lost: u64,
-    /// Peers that are known to be where their mapping says.
+    /// Peers whose mapping is confirmed.
     pub peers_trusted: u64,
-    /// Peers of which proof is awaited.
+    /// Peers whose mapping is not confirmed yet.
     pub peers_untrusted: u64,
-    /// Packets that wait for an answer of their destination.
+    /// Packets that wait for an answer of their peer.
     pub queue_packets: u64,
-    /// Octets that they take, with what it costs to keep them.
+    /// Octets that they occupy, including the overhead of the queue.
     pub queue_bytes: u64,
 }
 
 impl Snapshot {
-    /// Forwarded packets of a direction on a path.
+    /// Returns the forwarded packets of a direction on a path.
     #[must_use]
     pub fn traffic(&self, direction: Direction, path: Path) -> Traffic {
         let key = (direction_name(direction), path);
         self.traffic.get(&key).copied().unwrap_or_default()
     }
 
-    /// Adds forwarded packets; `bytes` are octets of IPv6 packet.
+    /// Adds forwarded packets; `bytes` counts octets of the IPv6 packets.
     pub fn add_traffic(&mut self, direction: Direction, path: Path, packets: u64, bytes: u64) {
         let traffic = self
             .traffic
@@ -190,26 +189,26 @@ impl Snapshot {
         *dropped.or_default() += packets;
     }
 
-    /// Bubbles sent, of every kind.
+    /// Returns the number of bubbles sent, of every kind.
     #[must_use]
     pub fn bubbles_sent(&self) -> u64 {
         self.bubbles_of("sent-")
     }
 
-    /// Bubbles received, of every kind.
+    /// Returns the number of bubbles received, of every kind.
     #[must_use]
     pub fn bubbles_received(&self) -> u64 {
         self.bubbles_of("received-")
     }
 
-    /// Of all kinds whose names begin so.
+    /// Sums the kinds whose names begin with `start`.
     fn bubbles_of(&self, start: &str) -> u64 {
         let kinds = self.bubbles.iter();
         let kinds = kinds.filter(|(kind, _)| kind.starts_with(start));
         kinds.map(|(_, count)| count).sum()
     }
 
-    /// Adds a relay that runs: how it is, what it has counted, and how full it is.
+    /// Adds a running relay with its counters.
     pub fn add_relay(&mut self, state: RoleState, relay: &Statistics) {
         self.roles.insert(Role::Relay, state);
         for (direction, traffic) in [
@@ -234,8 +233,8 @@ impl Snapshot {
         self.queue_bytes += relay.queue_octets as u64;
     }
 
-    /// Adds a server that runs: how it is, what it has counted, and how many clients its tunnel
-    /// service has.
+    /// Adds a running server with its counters. `bindings` is the number of clients of its tunnel
+    /// service.
     pub fn add_server(&mut self, state: RoleState, server: &server::Statistics, bindings: usize) {
         self.roles.insert(Role::Server, state);
         for (service, traffic) in server.served.iter() {
@@ -253,12 +252,12 @@ impl Snapshot {
         self.events_lost += server.events_lost;
     }
 
-    /// Adds what the fast path has counted, summed over the CPUs.
+    /// Adds the counters of the fast path, summed over the CPUs.
     pub fn add_verdicts(&mut self, counters: &[(Verdict, maps::Counter)]) {
         for &(verdict, counter) in counters {
             match (verdict.action(), verdict.direction()) {
                 (Action::Forward, Some(Direction::Respond)) => {
-                    if let Some(request) = Request::answered(verdict) {
+                    if let Some(request) = ServedRequest::answered(verdict) {
                         let count = self.requests.entry((request, Path::Xdp));
                         *count.or_default() += counter.packets;
                     }
@@ -286,11 +285,11 @@ impl Snapshot {
     }
 }
 
-/// The program counts frames as they arrive: takes off what is around the IPv6 packets.
+/// Returns the octets of the IPv6 packets. The program counts whole frames as they arrive.
 fn ipv6_octets(direction: Direction, counter: maps::Counter) -> u64 {
     let around = match direction {
         Direction::Encap => ETHERNET_HEADER,
-        // Authentication headers of solicitations count as what is in the datagram.
+        // The authentication headers of solicitations are counted as part of the packet.
         Direction::Decap | Direction::Respond => ETHERNET_HEADER + ENCAPSULATION,
     };
     let around = (around as u64).saturating_mul(counter.packets);
@@ -309,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn verdicts_go_where_their_action_says() {
+    fn verdicts_are_counted_by_their_action() {
         let mut snapshot = Snapshot::default();
         let counters: Vec<_> = Verdict::ALL
             .iter()
@@ -358,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn the_relays_numbers_are_all_there() {
+    fn all_counters_of_the_relay_are_shown() {
         let mut snapshot = Snapshot::default();
         let mut relay = Statistics::default();
         relay.encapsulated.packets = 2;
@@ -376,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_numbers_are_all_there() {
+    fn all_counters_of_the_server_are_shown() {
         let mut snapshot = Snapshot::default();
         let server = server::Statistics {
             unreachable_sent: 3,
@@ -489,7 +488,10 @@ mod tests {
 
     #[test]
     fn every_request_is_documented_and_no_other() {
-        let requests: Vec<Request> = server::Service::ALL.iter().map(|&one| one.into()).collect();
+        let requests: Vec<ServedRequest> = server::Service::ALL
+            .iter()
+            .map(|&service| service.into())
+            .collect();
         let start = DOCUMENTATION.find("## Requests").unwrap();
         let section = DOCUMENTATION[start + 1..].split("\n## ").next().unwrap();
         let documented: Vec<_> = section
@@ -497,7 +499,10 @@ mod tests {
             .filter_map(|line| line.strip_prefix("| `")?.split_once("` | `"))
             .filter_map(|(kind, rest)| Some((kind, rest.split_once('`')?.0)))
             .collect();
-        let named: Vec<_> = requests.iter().map(|one| (one.kind, one.result)).collect();
+        let named: Vec<_> = requests
+            .iter()
+            .map(|request| (request.kind, request.result))
+            .collect();
         assert_eq!(documented, named);
         assert_eq!(named.iter().collect::<BTreeSet<_>>().len(), named.len());
     }

@@ -11,10 +11,10 @@ use prometheus_client::{
 
 use super::{ClientStatus, DIRECTIONS, Path, Role, STATES, Snapshot, Traffic, direction_name};
 
-/// The media type of what [`render`] returns.
+/// The media type of the text that [`render`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The snapshot as text.
+/// Renders the snapshot in the text format of OpenMetrics.
 ///
 /// # Errors
 ///
@@ -27,15 +27,15 @@ pub fn render(snapshot: Snapshot) -> Result<String, fmt::Error> {
     Ok(text)
 }
 
-/// Names here are without the prefix `teredo_` and the suffix `_total`.
+/// Encodes the metrics. The encoder adds the prefix `teredo_` and the suffix `_total` to the names.
 impl Collector for Snapshot {
     fn encode(&self, mut to: DescriptorEncoder) -> fmt::Result {
         const RELAY: (&str, &str) = Role::Relay.label();
         let relays = self.roles.get(&Role::Relay).into_iter();
-        // A relay or a client, never both, has peers.
-        let talker = [Role::Relay, Role::Client].into_iter();
-        let talker = talker.filter(|role| self.roles.contains_key(role));
-        let talker = talker.map(Role::label);
+        // Either a relay or a client has peers; they never run in one daemon.
+        let has_peers = [Role::Relay, Role::Client].into_iter();
+        let has_peers = has_peers.filter(|role| self.roles.contains_key(role));
+        let has_peers = has_peers.map(Role::label);
         let servers = self.roles.get(&Role::Server).into_iter();
         for (name, help, of) in [
             (
@@ -47,9 +47,9 @@ impl Collector for Snapshot {
                 traffic.bytes
             }),
         ] {
-            let values = talker
+            let values = has_peers
                 .clone()
-                .flat_map(|role| DIRECTIONS.map(|one| (role, one)));
+                .flat_map(|role| DIRECTIONS.map(|direction| (role, direction)));
             let values = values.flat_map(|(role, direction)| {
                 Path::ALL.map(|path| {
                     let labels = [
@@ -77,7 +77,7 @@ impl Collector for Snapshot {
         counters(
             &mut to,
             "passed",
-            "Frames that the fast path left to the kernel and the daemon",
+            "Frames that the fast path passed to the kernel and the daemon",
             passed,
         )?;
         counters(
@@ -89,8 +89,8 @@ impl Collector for Snapshot {
         counters(
             &mut to,
             "bubbles",
-            "Bubbles by what happened to them",
-            talker.clone().flat_map(|role| {
+            "Bubbles by kind and outcome",
+            has_peers.clone().flat_map(|role| {
                 let bubbles = self.bubbles.iter();
                 bubbles.map(move |(&kind, &count)| ([role, ("kind", kind)], count))
             }),
@@ -98,12 +98,12 @@ impl Collector for Snapshot {
         counters(
             &mut to,
             "unreachable",
-            "ICMPv6 errors for destinations that do not answer, by what happened to them",
+            "ICMPv6 errors for destinations that do not answer, by outcome",
             self.unreachable
                 .iter()
                 .map(|(&(role, kind), &count)| ([role.label(), ("kind", kind)], count)),
         )?;
-        let peers = talker.clone().flat_map(|role| {
+        let peers = has_peers.clone().flat_map(|role| {
             [
                 ([role, ("state", "trusted")], self.peers_trusted),
                 ([role, ("state", "untrusted")], self.peers_untrusted),
@@ -113,16 +113,16 @@ impl Collector for Snapshot {
         for (name, help, value) in [
             (
                 "queue_packets",
-                "Packets that wait for an answer of their destination",
+                "Packets that wait for an answer of their peer",
                 self.queue_packets,
             ),
             (
                 "queue_bytes",
-                "Octets that waiting packets take",
+                "Octets that waiting packets occupy",
                 self.queue_bytes,
             ),
         ] {
-            let values = talker.clone().map(|role| ([role], value));
+            let values = has_peers.clone().map(|role| ([role], value));
             gauges(&mut to, name, help, values)?;
         }
         let requests = self.requests.iter().map(|(&(request, path), &count)| {
@@ -133,12 +133,12 @@ impl Collector for Snapshot {
             ];
             (labels, count)
         });
-        let help = "Packets that the server served, by what they asked for";
+        let help = "Packets that the server handled, by request";
         counters(&mut to, "server_requests", help, requests)?;
         counters(
             &mut to,
             "server_events_lost",
-            "Rare events that the log lacks",
+            "Rare events that were lost from the log",
             servers
                 .clone()
                 .map(|_| ([Role::Server.label()], self.events_lost)),
@@ -146,21 +146,21 @@ impl Collector for Snapshot {
         gauges(
             &mut to,
             "tunnel_bindings",
-            "Clients of the tunnel service that were there",
+            "Clients that the tunnel service has bindings for",
             servers.map(|_| ([Role::Server.label()], self.bindings)),
         )?;
         client(&mut to, self.client.as_ref())?;
         let tests = self.tests.iter();
         let tests = tests.map(|(&kind, &count)| ([Role::Client.label(), ("kind", kind)], count));
-        let help = "Connectivity tests of native hosts by what happened to them";
+        let help = "Connectivity tests of native hosts by outcome";
         counters(&mut to, "client_tests", help, tests)?;
         let states = self.roles.iter();
-        // A client serves nobody.
+        // A client does not drain.
         let draining = states
             .clone()
             .filter(|(role, _)| **role != Role::Client)
             .map(|(role, state)| ([role.label()], u64::from(state.is_draining)));
-        let help = "Whether the role takes no new peers or clients any more";
+        let help = "Whether the role no longer accepts new peers or clients";
         gauges(&mut to, "draining", help, draining)?;
         let sunsets = states.filter_map(|(role, state)| {
             let date = state.sunset?;
@@ -191,7 +191,7 @@ impl Collector for Snapshot {
     }
 }
 
-/// The numbers that only a client has.
+/// Encodes the metrics that only a client has.
 fn client(to: &mut DescriptorEncoder, client: Option<&ClientStatus>) -> fmt::Result {
     const CLIENT: (&str, &str) = Role::Client.label();
     let client = client.into_iter();
@@ -207,7 +207,7 @@ fn client(to: &mut DescriptorEncoder, client: Option<&ClientStatus>) -> fmt::Res
     for (name, help, of) in [
         (
             "client_qualified",
-            "Times that the client got an address",
+            "Qualifications of the client",
             (|client| client.qualified) as fn(&ClientStatus) -> u64,
         ),
         (
@@ -220,7 +220,7 @@ fn client(to: &mut DescriptorEncoder, client: Option<&ClientStatus>) -> fmt::Res
         counters(to, name, help, values)?;
     }
     let refresh = client.map(|client| ([CLIENT], client.refresh_seconds as u64));
-    let help = "Seconds between maintenance solicitations at most";
+    let help = "Longest interval between maintenance solicitations, in seconds";
     gauges(to, "client_refresh_seconds", help, refresh)
 }
 

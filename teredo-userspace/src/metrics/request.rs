@@ -1,19 +1,19 @@
-//! What the server is asked for, as statistics name it.
+//! The server's requests, as statistics name them.
 
 use teredo_common::verdict::Verdict;
 use teredo_proto::server::Service;
 
-/// A request and how it was served.
+/// A kind of request and its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Request {
-    /// What came.
+pub struct ServedRequest {
+    /// The request.
     pub kind: &'static str,
-    /// What was done for it.
+    /// The outcome.
     pub result: &'static str,
 }
 
-impl Request {
-    /// What the fast path did by itself; `None` for verdicts that answer nobody.
+impl ServedRequest {
+    /// Returns the request that a verdict of the fast path answered; `None` for other verdicts.
     #[must_use]
     pub fn answered(verdict: Verdict) -> Option<Self> {
         let service = match verdict {
@@ -25,7 +25,7 @@ impl Request {
     }
 }
 
-impl From<Service> for Request {
+impl From<Service> for ServedRequest {
     fn from(service: Service) -> Self {
         let (kind, result) = match service {
             Service::Advertised => ("solicitation", "advertised"),

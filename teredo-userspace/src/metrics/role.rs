@@ -1,15 +1,15 @@
-//! The roles that a daemon runs, as statistics tell them apart.
+//! The roles of a daemon, as statistics name them.
 
 use crate::sunset::Date;
 
-/// What a daemon is for others.
+/// A role of a daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Between Teredo clients and native IPv6.
+    /// Forwards between Teredo clients and native IPv6.
     Relay,
-    /// Between Teredo clients that do not know each other yet.
+    /// Gives Teredo clients their addresses and introduces them to each other.
     Server,
-    /// A host that reaches the IPv6 internet and others of its kind by Teredo.
+    /// Connects this host to the IPv6 internet through Teredo.
     Client,
 }
 
@@ -31,11 +31,11 @@ impl Role {
     }
 }
 
-/// How a role that runs is.
+/// The state of a running role.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RoleState {
-    /// Whether it takes no new peers or clients any more.
+    /// Whether it no longer accepts new peers or clients.
     pub is_draining: bool,
-    /// The day on which it ends.
+    /// The date on which it ends.
     pub sunset: Option<Date>,
 }

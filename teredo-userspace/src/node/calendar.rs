@@ -1,4 +1,4 @@
-//! The days on which roles end (requirement Z-03).
+//! The dates on which roles end (Z-03).
 
 use std::time::SystemTime;
 
@@ -8,7 +8,7 @@ use crate::{
     sunset::{Date, Phase, phase},
 };
 
-/// The day of every role that has one.
+/// The sunset dates of the roles.
 #[derive(Debug)]
 pub struct Calendar(Vec<Entry>);
 
@@ -16,8 +16,8 @@ pub struct Calendar(Vec<Entry>);
 struct Entry {
     role: Role,
     date: Date,
-    /// What the operator was told last.
-    told: Option<Phase>,
+    /// The phase that was logged last.
+    logged: Option<Phase>,
 }
 
 impl Calendar {
@@ -28,14 +28,14 @@ impl Calendar {
             Some(Entry {
                 role,
                 date: date?,
-                told: None,
+                logged: None,
             })
         };
         let days = [(Role::Relay, relay), (Role::Server, server)];
         Self(days.into_iter().filter_map(entry).collect())
     }
 
-    /// The role's day.
+    /// Returns the date on which the role ends.
     pub fn date(&self, role: Role) -> Option<Date> {
         let mut entries = self.0.iter();
         entries
@@ -43,14 +43,14 @@ impl Calendar {
             .map(|entry| entry.date)
     }
 
-    /// Tells the operator once a day what comes, and returns the roles whose day has come. Whoever
-    /// was started in spite of its date goes on.
-    pub fn turn(&mut self, now: SystemTime) -> Vec<Role> {
+    /// Logs once a day how much time remains, and returns the roles whose date has just come. A role
+    /// that was started after its date is never returned.
+    pub fn roles_over(&mut self, now: SystemTime) -> Vec<Role> {
         let mut over = Vec::new();
         for entry in &mut self.0 {
-            let Entry { role, date, told } = entry;
+            let Entry { role, date, logged } = entry;
             let phase = phase(*date, now);
-            if *told == Some(phase) {
+            if *logged == Some(phase) {
                 continue;
             }
             let name = role.name();
@@ -58,15 +58,17 @@ impl Calendar {
                 Phase::Far => {}
                 Phase::Near { days } => tracing::warn!(
                     "the {name} ends on {date}, in {days} days: set {name}.sunset to a later date, \
-                     or find another for those who use it"
+                     or find another for its users"
                 ),
-                Phase::Over if told.is_some() => {
+                Phase::Over if logged.is_some() => {
                     tracing::warn!("the {name} ends today, {date}, and is draining");
                     over.push(*role);
                 }
-                Phase::Over => tracing::warn!("the {name} was to end on {date}, and runs still"),
+                Phase::Over => {
+                    tracing::warn!("the {name} was to end on {date}, but is still running")
+                }
             }
-            *told = Some(phase);
+            *logged = Some(phase);
         }
         over
     }
@@ -98,16 +100,16 @@ mod tests {
             midnight - 10 * DAY,
             midnight - DAY / 86_400,
         ] {
-            assert_eq!(calendar.turn(now), []);
+            assert_eq!(calendar.roles_over(now), []);
         }
-        assert_eq!(calendar.turn(midnight), [Role::Relay]);
-        assert_eq!(calendar.turn(midnight + DAY), []);
+        assert_eq!(calendar.roles_over(midnight), [Role::Relay]);
+        assert_eq!(calendar.roles_over(midnight + DAY), []);
     }
 
     #[test]
-    fn z03_who_was_started_after_its_day_goes_on() {
+    fn z03_a_role_started_after_its_day_goes_on() {
         let (mut calendar, midnight) = calendar();
-        assert_eq!(calendar.turn(midnight), []);
-        assert_eq!(calendar.turn(midnight + DAY), []);
+        assert_eq!(calendar.roles_over(midnight), []);
+        assert_eq!(calendar.roles_over(midnight + DAY), []);
     }
 }

@@ -1,13 +1,12 @@
-//! The client role: its ports, its TUN interface, what it knows of its host, and the protocol
+//! The client role: its ports, its TUN interface, its view of the host's network, and the protocol
 //! between them.
 
 mod discovery;
 mod interface;
-pub mod network;
 mod port_mapping;
 mod ports;
 mod record;
-pub mod servers;
+mod servers;
 mod suspend;
 
 use std::{
@@ -23,7 +22,6 @@ use anyhow::{Context as _, Result};
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
     scope::Ipv4Scope,
-    time::Instant,
     wire::MTU,
 };
 use teredo_proto::client::{
@@ -34,11 +32,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{
-    clock,
-    port::Port,
-    relay::{Losses, arm, tun_failure},
-};
+use super::{clock, port::Port, send_failures::SendFailures, timer::Timer};
 use crate::{
     config::{self, RefreshInterval},
     datapath::{
@@ -47,53 +41,52 @@ use crate::{
         tun::{PacketBatch, Tun},
         udp::{ReceiveBatch, Sender, UdpSocket},
     },
+    host::HostNetwork,
     metrics::ClientStatus,
 };
 use discovery::{LocalDiscovery, Multicast};
-use interface::Interface;
-use network::Surroundings;
-use port_mapping::{Link, PortMapping};
-use ports::Ports;
+use interface::TunnelInterface;
+use port_mapping::{GatewayLink, PortMapping};
+use ports::ExtraPorts;
 use servers::Servers;
 use suspend::SuspendClock;
 
 /// The interval between maintenance solicitations until it is measured (RFC 4380 section 2.15).
 const REFRESH: Duration = Duration::from_secs(30);
-/// For how long the gateway is waited for before the protocol starts.
-const PATIENCE: Duration = Duration::from_millis(1_500);
-/// The destination of no datagram.
-const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+/// The longest wait for the gateway before the protocol starts.
+const GATEWAY_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Placeholder of unused batch slots.
+const UNUSED: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
 
 /// The running client.
 #[derive(Debug)]
 pub struct ClientRole {
     pub client: Client,
-    pub losses: Losses,
-    config: config::Client,
+    pub failures: SendFailures,
+    config: config::ClientSection,
     prefix: ServicePrefix,
-    /// The service port.
-    number: u16,
+    /// The service port, host byte order.
+    service_port: u16,
     port: Port,
     sender: Sender,
-    ports: Ports,
+    ports: ExtraPorts,
     discovery: Option<LocalDiscovery>,
-    interface: Interface,
+    interface: TunnelInterface,
     servers: Servers,
     mapping: PortMapping,
-    /// When the protocol starts even if the gateway has not answered.
-    patience: Pin<Box<Sleep>>,
+    /// Ends the wait for the gateway.
+    gateway_timeout: Pin<Box<Sleep>>,
     is_started: bool,
-    surroundings: Surroundings,
+    host: HostNetwork,
     suspend: SuspendClock,
     datagrams: ReceiveBatch,
     packets: PacketBatch,
-    timer: Pin<Box<Sleep>>,
-    armed: Option<Instant>,
-    /// What the NAT was measured to need.
+    timer: Timer,
+    /// The interval that was measured.
     refresh: Option<Duration>,
 }
 
-/// What has come.
+/// An input that is ready.
 #[derive(Clone, Copy, Debug)]
 pub enum Input {
     /// Datagrams to this local port.
@@ -102,29 +95,29 @@ pub enum Input {
     Discovery(Multicast),
     /// Packets from the kernel.
     Packets,
-    /// The time that the protocol waits for.
+    /// The deadline of the protocol has passed.
     Time,
-    /// Other servers are known.
+    /// The known servers have changed.
     Servers,
-    /// The gateway has answered, or was waited for long enough.
+    /// The gateway has answered, or the wait for it has ended.
     Gateway,
 }
 
 impl ClientRole {
     /// Opens the ports and the TUN interface.
     pub fn new(
-        config: config::Client,
-        node: &config::Node,
+        config: config::ClientSection,
+        node: &config::NodeSection,
         credentials: Option<Credentials>,
         seed: [u8; 32],
     ) -> Result<Self> {
         let prefix = node.prefix;
         let udp = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, config.port))?;
-        let number = udp.local.port();
+        let service_port = udp.local.port();
         let servers = Servers::new(&config.servers, config.secondary, config.ipv4_scope);
         let protocol = client::Config {
             credentials,
-            ..protocol_config(&config, prefix, servers.known(), number)
+            ..protocol_config(&config, prefix, servers.known(), service_port)
         };
         let discovery = match config.local_discovery.then(LocalDiscovery::open) {
             Some(Ok(discovery)) => Some(discovery),
@@ -140,35 +133,34 @@ impl ClientRole {
         let network = config::network(prefix);
         Ok(Self {
             client: Client::new(protocol, seed),
-            losses: Losses::default(),
+            failures: SendFailures::default(),
             prefix,
-            number,
+            service_port,
             port: Port::new(udp.receiver, udp.marked)?,
             sender: udp.sender,
-            ports: Ports::new()?,
+            ports: ExtraPorts::new()?,
             discovery,
-            interface: Interface::open(&config.tun, network, config.default_route)?,
+            interface: TunnelInterface::open(&config.tun, network, config.default_route)?,
             servers,
             mapping: PortMapping::new(&node.name),
-            patience: Box::pin(sleep(PATIENCE)),
+            gateway_timeout: Box::pin(sleep(GATEWAY_TIMEOUT)),
             is_started: false,
-            surroundings: Surroundings::default(),
+            host: HostNetwork::default(),
             suspend: SuspendClock::new(),
             datagrams: ReceiveBatch::new(),
             packets: PacketBatch::new(MTU),
-            timer: Box::pin(sleep(clock::NEVER)),
-            armed: None,
+            timer: Timer::new(),
             refresh: None,
             config,
         })
     }
 
-    /// The TUN interface.
+    /// Returns the TUN interface.
     pub fn tun(&self) -> &Tun {
         self.interface.tun.get_ref()
     }
 
-    /// How the client is.
+    /// Returns the status of the client.
     pub fn status(&self) -> ClientStatus {
         let refresh = match self.config.refresh {
             RefreshInterval::Auto => self.refresh.unwrap_or(REFRESH),
@@ -176,65 +168,60 @@ impl ClientRole {
         };
         ClientStatus {
             port_mapping: self.mapping.external().map(Into::into),
-            ..ClientStatus::of(&self.client, self.number, refresh)
+            ..ClientStatus::of(&self.client, self.service_port, refresh)
         }
     }
 
-    /// Makes the TUN interface ready, and begins.
+    /// Brings up the TUN interface, and starts the protocol when possible.
     pub async fn bring_up(&mut self, routes: &Routes) -> Result<()> {
         self.interface.bring_up(routes).await?;
-        self.follow(routes).await?;
+        self.handle_changes(routes).await?;
         self.start_when_ready(routes).await
     }
 
-    /// Starts the protocol once a server is known, and the gateway has answered or was waited for
-    /// long enough: what it forwards is to be there before the server sees the mapping (X-20).
+    /// Starts the protocol once a server is known and the wait for the gateway has ended: a port
+    /// mapping must exist before the server sees the mapped endpoint (X-20).
     async fn start_when_ready(&mut self, routes: &Routes) -> Result<()> {
-        let is_waiting = self.mapping.is_pending() && !self.patience.is_elapsed();
+        let is_waiting = self.mapping.is_pending() && !self.gateway_timeout.is_elapsed();
         if !self.is_started && !is_waiting && !self.servers.known().is_empty() {
             self.is_started = true;
             self.client.start(clock::now());
         }
-        self.settle(routes).await
+        self.flush(routes).await
     }
 
-    /// Waits for something to do. Cancelling loses nothing.
+    /// Waits for input. Cancelling loses nothing.
     pub async fn input(&mut self) -> Result<Input> {
-        let deadline = self.client.poll_timeout();
-        if deadline != self.armed {
-            self.armed = deadline;
-            arm(self.timer.as_mut(), deadline);
-        }
+        self.timer.set(self.client.poll_timeout());
         let datagrams = RefCell::new(&mut self.datagrams);
         let (tun, packets) = (&self.interface.tun, &mut self.packets);
         tokio::select! {
             received = self.port.receive(&datagrams) => {
                 received.context("the UDP socket failed")?;
-                Ok(Input::Datagrams(self.number))
+                Ok(Input::Datagrams(self.service_port))
             }
             port = self.ports.receive(&datagrams) => {
                 Ok(Input::Datagrams(port.context("the UDP sockets failed")?))
             }
             read = tun.async_io(Interest::READABLE, |tun| tun.read(packets)) => {
-                read.with_context(|| tun_failure(tun.get_ref()))?;
+                read.with_context(|| tun.get_ref().read_failure())?;
                 Ok(Input::Packets)
             }
             multicast = discovered(self.discovery.as_mut()) => {
                 Ok(Input::Discovery(multicast.context("the port of local discovery failed")?))
             }
-            () = &mut self.timer => {
-                self.armed = None;
-                Ok(Input::Time)
-            }
+            () = self.timer.expired() => Ok(Input::Time),
             () = self.servers.changed() => Ok(Input::Servers),
             () = self.mapping.answered() => Ok(Input::Gateway),
-            () = &mut self.patience, if !self.is_started && !self.patience.is_elapsed() => {
+            () = &mut self.gateway_timeout,
+                if !self.is_started && !self.gateway_timeout.is_elapsed() =>
+            {
                 Ok(Input::Gateway)
             }
         }
     }
 
-    /// Does what there is to do.
+    /// Handles an input.
     pub async fn handle(&mut self, input: Input, routes: &Routes) -> Result<()> {
         match input {
             Input::Datagrams(port) => self.decapsulate(port),
@@ -250,21 +237,24 @@ impl ClientRole {
             }
             Input::Servers => {
                 self.client.set_servers(self.servers.known());
-                self.follow(routes).await?;
+                self.handle_changes(routes).await?;
                 return self.start_when_ready(routes).await;
             }
             Input::Gateway => {
-                self.tell_network();
+                self.update_network();
                 return self.start_when_ready(routes).await;
             }
         }
-        self.settle(routes).await
+        self.flush(routes).await
     }
 
-    /// From the tunnel to the kernel.
+    /// Moves packets from the tunnel to the kernel.
     fn decapsulate(&mut self, to: u16) {
         let now = clock::now();
-        let (tun, losses) = (self.interface.tun.get_ref(), &mut self.losses.decapsulated);
+        let (tun, failures) = (
+            self.interface.tun.get_ref(),
+            &mut self.failures.decapsulated,
+        );
         let mut packets: [&[u8]; BATCH] = [&[]; BATCH];
         let mut count = 0;
         for datagram in self.datagrams.datagrams() {
@@ -277,49 +267,49 @@ impl ClientRole {
                 count += 1;
             }
             if count == BATCH {
-                *losses += (count - tun.write(&packets)) as u64;
+                *failures += (count - tun.write(&packets)) as u64;
                 count = 0;
             }
         }
-        *losses += (count - tun.write(&packets[..count])) as u64;
+        *failures += (count - tun.write(&packets[..count])) as u64;
     }
 
-    /// From the kernel into the tunnel. Nearly everything leaves from the service port.
+    /// Moves packets from the kernel into the tunnel. Almost all leave from the service port.
     fn encapsulate(&mut self) {
         let now = clock::now();
-        let mut datagrams: [(SocketAddrV4, &[u8]); BATCH] = [(NOWHERE, &[]); BATCH];
+        let mut datagrams: [(SocketAddrV4, &[u8]); BATCH] = [(UNUSED, &[]); BATCH];
         let mut count = 0;
         for packet in self.packets.packets() {
             let Some((from, to, payload)) = self.client.handle_ipv6(now, packet) else {
                 continue;
             };
-            if from == self.number {
+            if from == self.service_port {
                 datagrams[count] = (to.into(), payload);
                 count += 1;
             } else {
                 let sender = self.ports.sender(from);
                 let sent = sender.map_or(0, |sender| sender.send(&[(to.into(), payload)]));
-                self.losses.encapsulated += 1 - sent as u64;
+                self.failures.encapsulated += 1 - sent as u64;
             }
         }
         let sent = self.sender.send(&datagrams[..count]);
-        self.losses.encapsulated += (count - sent) as u64;
+        self.failures.encapsulated += (count - sent) as u64;
     }
 
-    /// Does what the protocol wants to have done, then follows what it tells.
-    async fn settle(&mut self, routes: &Routes) -> Result<()> {
+    /// Sends the packets of the protocol and handles its events.
+    async fn flush(&mut self, routes: &Routes) -> Result<()> {
         loop {
             self.transmit();
             let Some(event) = self.client.poll_event() else {
                 return Ok(());
             };
-            self.take(event, routes).await?;
+            self.handle_event(event, routes).await?;
         }
     }
 
     fn transmit(&mut self) {
         let (mut packets, mut datagrams) = (Vec::new(), Vec::new());
-        let mut port = self.number;
+        let mut port = self.service_port;
         while let Some(transmit) = self.client.poll_transmit() {
             match transmit {
                 Transmit::Datagram { from, to, payload } => {
@@ -345,13 +335,13 @@ impl ClientRole {
         }
         self.send(port, &mut datagrams);
         let packets: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
-        let taken = self.interface.tun.get_ref().write(&packets);
-        self.losses.decapsulated += (packets.len() - taken) as u64;
+        let written = self.interface.tun.get_ref().write(&packets);
+        self.failures.decapsulated += (packets.len() - written) as u64;
     }
 
     /// Sends datagrams from one port, together.
     fn send(&mut self, from: u16, datagrams: &mut Vec<(Endpoint, Vec<u8>)>) {
-        let sender = if from == self.number {
+        let sender = if from == self.service_port {
             Some(&mut self.sender)
         } else {
             self.ports.sender(from)
@@ -361,13 +351,13 @@ impl ClientRole {
             .map(|(to, payload)| ((*to).into(), payload.as_slice()))
             .collect();
         let sent = sender.map_or(0, |sender| sender.send(&borrowed));
-        self.losses.encapsulated += (borrowed.len() - sent) as u64;
+        self.failures.encapsulated += (borrowed.len() - sent) as u64;
         datagrams.clear();
     }
 
     fn discover(&mut self, source: Ipv4Addr, payload: &[u8]) {
-        // Who has the address no longer need not tell anybody.
-        let Some(interface) = self.surroundings.interface_with(source) else {
+        // Without the address there is no link to announce the client on.
+        let Some(interface) = self.host.interface_with(source) else {
             return;
         };
         if let Err(error) = self.sender.discover(interface, source, payload) {
@@ -375,107 +365,109 @@ impl ClientRole {
         }
     }
 
-    async fn take(&mut self, event: Event, routes: &Routes) -> Result<()> {
+    async fn handle_event(&mut self, event: Event, routes: &Routes) -> Result<()> {
         match event {
             Event::Qualified(identity) => {
-                tracing::info!("the address is {}", describe(&identity));
+                tracing::info!("Teredo address {}", describe(&identity));
                 self.refresh = None;
                 if usize::from(identity.mtu) > self.packets.room() {
                     self.packets = PacketBatch::new(identity.mtu);
                 }
-                let is_only_way = !self.surroundings.has_default;
+                let is_needed = !self.host.has_ipv6_default;
                 self.interface
-                    .set_address(routes, identity.address, identity.mtu, is_only_way)
+                    .set_address(routes, identity.address, identity.mtu, is_needed)
                     .await?;
             }
             Event::Unqualified => {
-                tracing::info!("there is no address any more");
+                tracing::info!("Teredo address withdrawn");
                 self.interface.clear(routes).await?;
             }
             Event::Offline(reason) => {
                 tracing::warn!("off-line: {}", explain(reason));
                 if reason == Offline::NoAnswer {
-                    // It may have moved.
+                    // The server may have another address now.
                     self.servers.look_up();
                 }
             }
             Event::RenewKey => tracing::warn!(
-                "the server wants another key to be used: get the new one and replace the file of \
+                "the server asks for a new key: get it from the operator and replace the file of \
                  client.secret-file"
             ),
             Event::RefreshFound(interval) => {
                 let seconds = interval.as_secs();
-                tracing::info!("the NAT keeps its mapping for {seconds} s or longer");
+                tracing::info!("the NAT keeps its mapping for at least {seconds} s");
                 self.refresh = Some(interval);
             }
         }
         Ok(())
     }
 
-    /// Follows changes of the host's network.
-    pub async fn follow(&mut self, routes: &Routes) -> Result<()> {
+    /// Applies changes of the host's network.
+    pub async fn handle_changes(&mut self, routes: &Routes) -> Result<()> {
         let tunnel = self.tun().index();
         let mut servers: Vec<_> = self.client.server().into_iter().collect();
         servers.extend(self.servers.known());
-        let found = Surroundings::read(routes, tunnel, self.prefix, &servers).await?;
-        let links = std::mem::replace(&mut self.surroundings, found).links;
+        let found = HostNetwork::read(routes, tunnel, self.prefix, &servers).await?;
+        let links = std::mem::replace(&mut self.host, found).links;
         if let Some(discovery) = &mut self.discovery {
-            discovery.follow(&self.surroundings.links);
+            discovery.set_links(&self.host.links);
         }
-        if links != self.surroundings.links {
-            self.servers.hurry();
+        if links != self.host.links {
+            self.servers.retry_now();
         }
-        self.mapping.follow(self.link_to_gateway());
-        self.tell_network();
-        let is_only_way = !self.surroundings.has_default;
-        self.interface.hold_default(routes, is_only_way).await?;
-        self.settle(routes).await
+        self.mapping.set_link(self.gateway_link());
+        self.update_network();
+        let is_needed = !self.host.has_ipv6_default;
+        self.interface
+            .update_default_route(routes, is_needed)
+            .await?;
+        self.flush(routes).await
     }
 
-    /// Tells the protocol what the network is like.
-    fn tell_network(&mut self) {
-        let mut network = self.surroundings.network.clone();
+    /// Passes the state of the network to the protocol.
+    fn update_network(&mut self) {
+        let mut network = self.host.network.clone();
         network.native_ipv6 &= self.config.only_without_ipv6;
         network.port_mapping = self.mapping.external();
         self.client.set_network(clock::now(), network);
     }
 
-    /// Where a gateway is to forward the service port: nowhere, if the host has a global address
-    /// itself, or no use for the port (Z-01).
-    fn link_to_gateway(&self) -> Option<Link> {
-        let network = &self.surroundings.network;
+    /// Returns the link to the gateway that should forward the service port: none if the host itself
+    /// has a global address, or the client is off (Z-01).
+    fn gateway_link(&self) -> Option<GatewayLink> {
+        let network = &self.host.network;
         let is_off = network.native_ipv6 && self.config.only_without_ipv6;
         let source = network
             .source
             .filter(|_| self.config.port_mapping && !is_off)?;
         let is_translated = !Ipv4Scope::Strict.accepts(source.octets());
-        is_translated.then_some(Link {
-            local: SocketAddrV4::new(source, self.number),
-            gateway: self.surroundings.gateway?,
+        is_translated.then_some(GatewayLink {
+            local: SocketAddrV4::new(source, self.service_port),
+            gateway: self.host.gateway?,
         })
     }
 
-    /// Looks whether the host was suspended; to be called about once a second.
-    pub async fn look_at_the_clocks(&mut self, routes: &Routes) -> Result<()> {
+    /// Checks whether the host was suspended. To be called about once a second.
+    pub async fn check_for_suspend(&mut self, routes: &Routes) -> Result<()> {
         if self.suspend.was_suspended() {
-            tracing::info!("the host was suspended: the server is asked for the address again");
+            tracing::info!("the host was suspended: asking the server for the mapping again");
             self.client.recheck_mapping(clock::now());
-            self.settle(routes).await?;
+            self.flush(routes).await?;
         }
         Ok(())
     }
 
-    /// Gives the address back.
+    /// Stops the protocol and removes port mapping, address and routes.
     pub async fn stop(&mut self, routes: &Routes) {
         self.client.stop(clock::now());
         self.mapping.stop().await;
-        if let Err(error) = self.settle(routes).await {
+        if let Err(error) = self.flush(routes).await {
             tracing::warn!("{error:#}");
         }
     }
 }
 
-/// Waits for a datagram to the discovery address; forever, if nobody listens.
+/// Waits for a datagram to the discovery address; forever without its socket.
 async fn discovered(discovery: Option<&mut LocalDiscovery>) -> io::Result<Multicast> {
     match discovery {
         Some(discovery) => discovery.receive().await,
@@ -484,7 +476,7 @@ async fn discovered(discovery: Option<&mut LocalDiscovery>) -> io::Result<Multic
 }
 
 fn protocol_config(
-    config: &config::Client,
+    config: &config::ClientSection,
     prefix: ServicePrefix,
     servers: Vec<client::ServerEndpoints>,
     port: u16,
@@ -542,18 +534,18 @@ fn describe(identity: &Identity) -> String {
     }
 }
 
-/// Why a client is off-line, and what helps.
+/// Explains why a client is off-line, with the remedy.
 fn explain(reason: Offline) -> &'static str {
     match reason {
         Offline::NoAnswer => {
-            "no server answers; is UDP to port 3544 blocked, or client.server wrong? It is tried \
-             again"
+            "no server answers; is UDP to port 3544 blocked, or client.server wrong? The client \
+             tries again"
         }
         Offline::Symmetric => {
             "the NAT is symmetric: set client.symmetric = true, or forward a port to this host and \
              set client.port to it"
         }
-        Offline::NoNetwork => "this host has no way to the IPv4 internet",
+        Offline::NoNetwork => "this host has no route to the IPv4 internet",
         Offline::NativeIpv6 => {
             "this host has other IPv6 connectivity, which is better; set client.only-without-ipv6 = \
              false to run nevertheless"

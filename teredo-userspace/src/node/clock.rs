@@ -1,4 +1,4 @@
-//! The clock that the relay is told the time from.
+//! The clock of the protocol.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use teredo_common::time::Instant;
 /// Longer than any deadline.
 pub const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The time on `CLOCK_MONOTONIC`, which is the fast path's too.
+/// Returns the time on `CLOCK_MONOTONIC`, which the fast path uses, too.
 pub fn now() -> Instant {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC)
         .expect("Linux has a monotonic clock")

@@ -1,18 +1,20 @@
-//! The event loop that joins the datapath and the protocol.
+//! The event loop that connects the datapath with the protocol.
 //!
-//! One thread does everything. Packets move in batches: what one system call delivered goes
-//! through the protocol, and leaves with the next one.
+//! One thread does everything. Packets move in batches: those that one system call delivers go
+//! through the protocol together, and leave with the next system call.
 
-mod answers;
 mod calendar;
-pub(crate) mod client;
+mod client;
 mod clock;
 pub mod fast_path;
 mod parameters;
 mod port;
 mod relay;
+mod requests;
+mod send_failures;
 mod server;
 mod start;
+mod timer;
 
 use std::{
     future::{Future, pending},
@@ -42,15 +44,15 @@ use crate::{
     metrics::Role,
 };
 
-/// How often the fast path's peers are compared with the relay's.
+/// The interval at which the map of the fast path is reconciled with the relay.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// The roles that run, with what they need of the host.
+/// The running roles and their parts of the host.
 ///
-/// Dropped without [`Node::run`] it leaves TUN interfaces to the next start, as a crash does.
+/// Dropping it without [`Node::run`] leaves TUN interfaces to the next start, as a crash does.
 #[derive(Debug)]
 pub struct Node {
-    config: config::Node,
+    config: config::NodeSection,
     started: StartTime,
     relay: Option<RelayRole>,
     server: Option<ServerRole>,
@@ -64,28 +66,28 @@ pub struct Node {
 }
 
 impl Node {
-    /// Sets everything up: sockets, TUN interfaces, the fast path, and at last routes. Must be
-    /// called in a tokio runtime of one thread.
+    /// Sets everything up: sockets, TUN interfaces, the fast path, and finally routes. Must be called
+    /// in a tokio runtime of one thread.
     ///
     /// # Errors
     ///
-    /// When something that the configuration asks for cannot be had, with the reason and the mend.
+    /// When a part of the configuration cannot be set up: a sentence with the reason and the remedy.
     /// Nothing new is left behind then.
     pub async fn start(config: config::Config, secrets: Secrets) -> Result<Self> {
         start::start(config, secrets).await
     }
 
-    /// For asking the node while it runs.
+    /// Returns a handle for requests to the running node.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Serves until `shutdown` is ready, then takes everything back.
+    /// Serves until `shutdown` is ready, then undoes everything that [`Node::start`] set up.
     ///
     /// # Errors
     ///
-    /// When a socket or a TUN interface fails for good, or something cannot be taken back.
+    /// When a socket or a TUN interface fails for good, or cleaning up fails.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<()> {
         let result = tokio::select! {
             result = self.serve() => result,
@@ -103,7 +105,7 @@ impl Node {
                     let input = input?;
                     if let Some(relay) = &mut self.relay {
                         relay.handle(input, self.server.as_mut());
-                        relay.settle(&mut self.fast_path, self.server.as_mut())?;
+                        relay.flush(&mut self.fast_path, self.server.as_mut())?;
                     }
                 }
                 input = server_input(self.server.as_mut()) => {
@@ -119,10 +121,10 @@ impl Node {
                     }
                 }
                 _ = sweep.tick() => self.sweep().await?,
-                Some(request) = self.requests.recv() => self.answer(request)?,
+                Some(request) = self.requests.recv() => self.handle_request(request)?,
                 changes = self.watch.changed() => {
                     let changes = changes.context("cannot watch the kernel's routing")?;
-                    self.follow(changes).await?;
+                    self.handle_changes(changes).await?;
                 }
             }
         }
@@ -130,21 +132,21 @@ impl Node {
 
     async fn sweep(&mut self) -> Result<()> {
         if let Some(client) = &mut self.client {
-            client.look_at_the_clocks(&self.routes).await?;
+            client.check_for_suspend(&self.routes).await?;
         }
-        for role in self.calendar.turn(SystemTime::now()) {
+        for role in self.calendar.roles_over(SystemTime::now()) {
             self.drain_role(role)?;
         }
         if let Some(relay) = &mut self.relay {
             self.fast_path.sweep(&mut relay.relay)?;
-            relay.settle(&mut self.fast_path, self.server.as_mut())?;
+            relay.flush(&mut self.fast_path, self.server.as_mut())?;
         } else {
             self.fast_path.flush_log();
         }
         Ok(())
     }
 
-    /// Has every role take no new clients and peers from now on (S-27, R-26).
+    /// Makes every role accept no new clients and peers from now on (S-27, R-26).
     fn drain(&mut self) -> Result<()> {
         self.drain_role(Role::Relay)?;
         self.drain_role(Role::Server)
@@ -155,7 +157,7 @@ impl Node {
             (Role::Relay, Some(relay), _) => relay.relay.drain(),
             (Role::Server, _, Some(server)) if !server.protocol().is_draining() => {
                 let now = clock::now();
-                server.server().drain(now);
+                server.protocol_mut().drain(now);
                 self.fast_path.drain(now + DRAIN)?;
             }
             _ => {}
@@ -163,9 +165,9 @@ impl Node {
         Ok(())
     }
 
-    /// Follows a change of the kernel's routing.
-    async fn follow(&mut self, changes: Changes) -> Result<()> {
-        self.fast_path.forget_routes()?;
+    /// Applies changes of the kernel's routing.
+    async fn handle_changes(&mut self, changes: Changes) -> Result<()> {
+        self.fast_path.invalidate_routes()?;
         let addresses = if changes.addresses {
             Some(self.routes.addresses().await?)
         } else {
@@ -174,19 +176,19 @@ impl Node {
         if let Some(addresses) = &addresses {
             self.fast_path.set_own_ipv4(&addresses.ipv4)?;
             if let Some(relay) = &mut self.relay {
-                relay.learn(addresses, &self.routes).await?;
-                relay.settle(&mut self.fast_path, self.server.as_mut())?;
+                relay.set_own_addresses(addresses, &self.routes).await?;
+                relay.flush(&mut self.fast_path, self.server.as_mut())?;
             }
         }
         if let Some(server) = &mut self.server {
-            server.follow(addresses.as_ref())?;
+            server.handle_changes(addresses.as_ref())?;
         }
         if let Some(client) = &mut self.client
             && (changes.addresses || changes.routes)
         {
-            client.follow(&self.routes).await?;
+            client.handle_changes(&self.routes).await?;
         }
-        // Nobody but the kernel knows that the fast path still uses them.
+        // The kernel does not know that the fast path still uses them.
         for stale in changes.stale {
             if self.fast_path.uses(stale.interface) {
                 self.probe(stale).await;
@@ -202,7 +204,7 @@ impl Node {
         }
     }
 
-    /// The TUN interfaces of all roles, and whether an earlier run has left them.
+    /// Iterates over the TUN interfaces of all roles, and whether an earlier run left them.
     fn interfaces(&self) -> impl Iterator<Item = (u32, bool)> {
         let relay = self.relay.as_ref().map(RelayRole::tun);
         let server = self.server.as_ref().and_then(ServerRole::tun);
@@ -211,7 +213,7 @@ impl Node {
         tuns.map(|tun| (tun.index(), tun.is_taken_over()))
     }
 
-    /// Takes everything back.
+    /// Undoes everything that [`Self::start`] set up.
     async fn stop(mut self) -> Result<()> {
         let stopped = std::mem::take(&mut self.fast_path).stop();
         if let Some(client) = &mut self.client {
@@ -224,7 +226,7 @@ impl Node {
     }
 }
 
-/// Waits for something that the relay has to do; forever, if there is none.
+/// Waits for input of the relay; forever without a relay.
 async fn relay_input(relay: Option<&mut RelayRole>) -> Result<relay::Input> {
     match relay {
         Some(relay) => relay.input().await,
@@ -232,7 +234,7 @@ async fn relay_input(relay: Option<&mut RelayRole>) -> Result<relay::Input> {
     }
 }
 
-/// Waits for something that the server has to do; forever, if there is none.
+/// Waits for input of the server; forever without a server.
 async fn server_input(server: Option<&mut ServerRole>) -> Result<server::Input> {
     match server {
         Some(server) => server.input().await,
@@ -240,7 +242,7 @@ async fn server_input(server: Option<&mut ServerRole>) -> Result<server::Input> 
     }
 }
 
-/// Waits for something that the client has to do; forever, if there is none.
+/// Waits for input of the client; forever without a client.
 async fn client_input(client: Option<&mut ClientRole>) -> Result<client::Input> {
     match client {
         Some(client) => client.input().await,

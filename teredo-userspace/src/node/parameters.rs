@@ -1,4 +1,5 @@
-//! The parameters of protocol and XDP program, from the configuration and the host's addresses.
+//! The parameters of the protocol and the XDP program, from the configuration and the host's
+//! addresses.
 
 use std::{net::SocketAddrV4, time::Duration};
 
@@ -16,18 +17,18 @@ use teredo_proto::{
 use super::fast_path;
 use crate::{
     config::{self, Config},
-    datapath::route::Addresses,
+    datapath::route::OwnAddresses,
 };
 
-/// Of the packets that may leave in a second, the part that may leave at once.
+/// Divides the total rate per second to get the total burst.
 const TOTAL_BURST: u32 = 10;
 
 /// Returns the configuration of the relay's protocol.
 pub fn relay_config(
     config: &Config,
-    relay: &config::Relay,
+    relay: &config::RelaySection,
     endpoint: SocketAddrV4,
-    own: &Addresses,
+    own: &OwnAddresses,
 ) -> relay::Config {
     relay::Config {
         prefix: config.node.prefix,
@@ -35,7 +36,7 @@ pub fn relay_config(
         host_specific: relay.host_specific,
         own_ipv4: own.ipv4.clone(),
         own_ipv6: own.ipv6.clone(),
-        own_server: config.server.as_ref().map(config::Server::primary),
+        own_server: config.server.as_ref().map(config::ServerSection::primary),
         ipv4_scope: relay.ipv4_scope,
         mtu: relay.mtu,
         max_peers: relay.max_peers,
@@ -52,9 +53,9 @@ pub fn relay_config(
 /// When the system has no random numbers.
 pub fn server_config(
     config: &Config,
-    section: &config::Server,
+    section: &config::ServerSection,
     relay: Option<SocketAddrV4>,
-    own: &Addresses,
+    own: &OwnAddresses,
     clients: Vec<RegisteredClient>,
 ) -> Result<server::Config> {
     let [primary, secondary] = section.ipv4;
@@ -86,7 +87,7 @@ pub fn server_config(
 /// there is none.
 pub fn settings(
     config: &Config,
-    relay: &config::Relay,
+    relay: &config::RelaySection,
     endpoint: SocketAddrV4,
     peer_lifetime: Duration,
     tunnel: u32,

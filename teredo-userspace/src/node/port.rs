@@ -20,7 +20,7 @@ pub struct Port {
 }
 
 impl Port {
-    /// Needs a tokio runtime.
+    /// Registers the sockets. Needs a tokio runtime.
     pub fn new(receiver: Receiver, marked: Receiver) -> io::Result<Self> {
         Ok(Self {
             receiver: register(receiver)?,
@@ -29,7 +29,7 @@ impl Port {
         })
     }
 
-    /// With a mailbox before the receiver.
+    /// Adds a mailbox before the receiver.
     pub fn with_mailbox(self, mailbox: Mailbox) -> io::Result<Self> {
         Ok(Self {
             mailbox: Some(register(mailbox)?),
@@ -37,26 +37,26 @@ impl Port {
         })
     }
 
-    /// Datagrams that came while the mailbox was full.
+    /// Returns the number of datagrams that were lost because the mailbox was full.
     pub fn lost(&self) -> u64 {
         let mailbox = self.mailbox.as_ref();
         mailbox.map_or(0, |mailbox| mailbox.get_ref().lost())
     }
 
-    /// Receives from whichever of the sockets, or the mailbox, has something. Cancelling loses
-    /// nothing. The batch may be lent to several ports of which one will use it.
+    /// Receives from the first of the sockets and the mailbox that has datagrams. Cancelling loses
+    /// nothing. The batch may be lent to several ports, of which one will use it.
     pub async fn receive(&self, batch: &RefCell<&mut ReceiveBatch>) -> io::Result<usize> {
         let read = |receiver: &Receiver| receiver.receive(&mut batch.borrow_mut());
         tokio::select! {
             received = self.receiver.async_io(Interest::READABLE, read) => received,
             received = self.marked.async_io(Interest::READABLE, read) => received,
-            received = empty(self.mailbox.as_ref(), batch) => received,
+            received = receive_mail(self.mailbox.as_ref(), batch) => received,
         }
     }
 }
 
-/// Takes what is in the mailbox; waits forever, if there is none.
-async fn empty(
+/// Receives from the mailbox; waits forever without one.
+async fn receive_mail(
     mailbox: Option<&AsyncFd<Mailbox>>,
     batch: &RefCell<&mut ReceiveBatch>,
 ) -> io::Result<usize> {
@@ -70,8 +70,8 @@ async fn empty(
         .await
 }
 
-/// Lets tokio tell when something can be read.
+/// Registers a descriptor for readability with tokio.
 pub fn register<T: AsFd + AsRawFd>(readable: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: `Receiver`, `Mailbox` and `Tun` own one descriptor each, which stays open and the same.
+    // SAFETY: every type used here owns one descriptor, which stays open and the same.
     unsafe { AsyncFd::register_with_interest(readable, Interest::READABLE) }.map_err(Into::into)
 }

@@ -1,16 +1,14 @@
-//! The relay role: its socket, its TUN interface and the protocol between them.
+//! The relay role: its socket, its TUN interface, and the protocol between them.
 
 use std::{
     cell::RefCell,
     mem,
     net::{Ipv4Addr, SocketAddrV4},
-    pin::Pin,
 };
 
 use anyhow::{Context as _, Result};
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
-    time::Instant,
     wire::IPV6_HEADER,
 };
 use teredo_proto::{
@@ -18,22 +16,21 @@ use teredo_proto::{
     relay::{self, Relay, Transmit},
     wire::ipv6::Header,
 };
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    time::{Sleep, sleep},
-};
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     clock,
     fast_path::FastPath,
     port::{Port, register},
+    send_failures::SendFailures,
     server::ServerRole,
+    timer::Timer,
 };
 use crate::{
     config,
     datapath::{
         BATCH,
-        route::{self, Addresses, Family, Routes},
+        route::{self, Family, OwnAddresses, Routes},
         tun::{PacketBatch, Tun},
         udp::{ReceiveBatch, Sender, UdpSocket},
     },
@@ -42,48 +39,38 @@ use crate::{
 /// The running relay.
 #[derive(Debug)]
 pub struct RelayRole {
-    pub config: config::Relay,
+    pub config: config::RelaySection,
     pub relay: Relay,
-    pub losses: Losses,
+    pub failures: SendFailures,
     prefix: ServicePrefix,
     endpoint: SocketAddrV4,
     sender: Sender,
     port: Port,
     tun: AsyncFd<Tun>,
-    /// Tells what is for the server, if the port is the server's too.
+    /// Separates the datagrams for the server, if the server shares the port.
     shared_port: Option<SharedPort>,
     datagrams: ReceiveBatch,
     packets: PacketBatch,
     transmits: Vec<Transmit>,
-    timer: Pin<Box<Sleep>>,
-    armed: Option<Instant>,
-    is_at_home: bool,
+    timer: Timer,
+    has_address: bool,
 }
 
-/// Packets that a role let pass and the kernel did not take.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Losses {
-    /// IPv6 packets.
-    pub decapsulated: u64,
-    /// Datagrams.
-    pub encapsulated: u64,
-}
-
-/// What has come.
+/// An input that is ready.
 #[derive(Clone, Copy, Debug)]
 pub enum Input {
     /// Datagrams from clients.
     Datagrams,
     /// Packets from the kernel.
     Packets,
-    /// The time that the protocol waits for.
+    /// The deadline of the protocol has passed.
     Time,
 }
 
 impl RelayRole {
     /// Opens the socket and the TUN interface.
     pub fn new(
-        config: config::Relay,
+        config: config::RelaySection,
         protocol: relay::Config,
         seed: [u8; 32],
         udp: UdpSocket,
@@ -94,7 +81,7 @@ impl RelayRole {
         let tun = Tun::open(&config.tun)?;
         Ok(Self {
             relay,
-            losses: Losses::default(),
+            failures: SendFailures::default(),
             prefix,
             endpoint: udp.local,
             sender: udp.sender,
@@ -104,24 +91,23 @@ impl RelayRole {
             datagrams: ReceiveBatch::new(),
             packets: PacketBatch::new(config.mtu),
             transmits: Vec::new(),
-            timer: Box::pin(sleep(clock::NEVER)),
-            armed: None,
-            is_at_home: true,
+            timer: Timer::new(),
+            has_address: true,
             config,
         })
     }
 
-    /// Where the relay is.
+    /// Returns the local endpoint.
     pub fn endpoint(&self) -> SocketAddrV4 {
         self.endpoint
     }
 
-    /// The TUN interface.
+    /// Returns the TUN interface.
     pub fn tun(&self) -> &Tun {
         self.tun.get_ref()
     }
 
-    /// Makes the TUN interface ready.
+    /// Brings up the TUN interface.
     pub async fn bring_up(&self, routes: &Routes) -> Result<()> {
         let tun = self.tun();
         routes.bring_up(tun.index(), self.config.mtu).await?;
@@ -133,13 +119,9 @@ impl RelayRole {
         Ok(())
     }
 
-    /// Waits for something to do. Cancelling loses nothing.
+    /// Waits for input. Cancelling loses nothing.
     pub async fn input(&mut self) -> Result<Input> {
-        let deadline = self.relay.poll_timeout();
-        if deadline != self.armed {
-            self.armed = deadline;
-            arm(self.timer.as_mut(), deadline);
-        }
+        self.timer.set(self.relay.poll_timeout());
         let datagrams = RefCell::new(&mut self.datagrams);
         tokio::select! {
             received = self.port.receive(&datagrams) => {
@@ -147,27 +129,26 @@ impl RelayRole {
                 Ok(Input::Datagrams)
             }
             read = self.tun.async_io(Interest::READABLE, |tun| tun.read(&mut self.packets)) => {
-                read.with_context(|| tun_failure(self.tun.get_ref()))?;
+                read.with_context(|| self.tun.get_ref().read_failure())?;
                 Ok(Input::Packets)
             }
-            () = &mut self.timer => {
-                self.armed = None;
-                Ok(Input::Time)
-            }
+            () = self.timer.expired() => Ok(Input::Time),
         }
     }
 
-    /// Does what there is to do. Afterwards, [`Self::settle`].
+    /// Handles an input. Call [`Self::flush`] afterwards.
     pub fn handle(&mut self, input: Input, server: Option<&mut ServerRole>) {
         match (input, server) {
-            (Input::Datagrams, Some(server)) if self.shared_port.is_some() => self.share(server),
+            (Input::Datagrams, Some(server)) if self.shared_port.is_some() => {
+                self.decapsulate_shared(server)
+            }
             (Input::Datagrams, _) => self.decapsulate(),
             (Input::Packets, _) => self.encapsulate(),
             (Input::Time, _) => self.relay.handle_timeout(clock::now()),
         }
     }
 
-    /// From clients to the kernel.
+    /// Moves packets from clients to the kernel.
     fn decapsulate(&mut self) {
         let now = clock::now();
         for datagram in self.datagrams.datagrams() {
@@ -175,7 +156,7 @@ impl RelayRole {
                 self.relay.prefetch(&header.source());
             }
         }
-        let (tun, losses) = (self.tun.get_ref(), &mut self.losses.decapsulated);
+        let (tun, failures) = (self.tun.get_ref(), &mut self.failures.decapsulated);
         let mut packets: [&[u8]; BATCH] = [&[]; BATCH];
         let mut count = 0;
         for datagram in self.datagrams.datagrams() {
@@ -190,15 +171,15 @@ impl RelayRole {
                 count += 1;
             }
             if count == BATCH {
-                *losses += (count - tun.write(&packets)) as u64;
+                *failures += (count - tun.write(&packets)) as u64;
                 count = 0;
             }
         }
-        *losses += (count - tun.write(&packets[..count])) as u64;
+        *failures += (count - tun.write(&packets[..count])) as u64;
     }
 
-    /// From clients to the server or the kernel.
-    fn share(&mut self, server: &mut ServerRole) {
+    /// Moves packets from clients to the server or the kernel, on a shared port.
+    fn decapsulate_shared(&mut self, server: &mut ServerRole) {
         let Some(shared_port) = &self.shared_port else {
             return;
         };
@@ -206,7 +187,7 @@ impl RelayRole {
         for datagram in self.datagrams.datagrams() {
             let from = datagram.source.into();
             if shared_port.recipient(&self.relay, now, datagram.payload) == Recipient::Server {
-                server.take_shared(now, from, datagram.payload);
+                server.handle_shared(now, from, datagram.payload);
                 continue;
             }
             let packet = self
@@ -214,22 +195,23 @@ impl RelayRole {
                 .handle_datagram(now, from, datagram.ecn, datagram.payload);
             if let Some(packet) = packet {
                 let packet: &[u8] = packet;
-                self.losses.decapsulated += (1 - self.tun.get_ref().write(&[packet])) as u64;
+                self.failures.decapsulated += (1 - self.tun.get_ref().write(&[packet])) as u64;
             }
         }
         server.flush();
     }
 
-    /// From the kernel to clients.
+    /// Moves packets from the kernel to clients.
     fn encapsulate(&mut self) {
-        const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+        /// Placeholder of unused batch slots.
+        const UNUSED: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
         let now = clock::now();
         for packet in self.packets.packets() {
             if let Ok(header) = Header::parse(packet) {
                 self.relay.prefetch(&header.destination());
             }
         }
-        let mut datagrams: [(SocketAddrV4, &[u8]); BATCH] = [(NOWHERE, &[]); BATCH];
+        let mut datagrams: [(SocketAddrV4, &[u8]); BATCH] = [(UNUSED, &[]); BATCH];
         let mut count = 0;
         for packet in self.packets.packets() {
             if let Some((to, payload)) = self.relay.handle_ipv6(now, packet) {
@@ -238,11 +220,11 @@ impl RelayRole {
             }
         }
         let sent = self.sender.send(&datagrams[..count]);
-        self.losses.encapsulated += (count - sent) as u64;
+        self.failures.encapsulated += (count - sent) as u64;
     }
 
-    /// Sends what the relay wants to send, then follows what it tells.
-    pub fn settle(
+    /// Sends the packets of the protocol, then applies its events to the fast path.
+    pub fn flush(
         &mut self,
         fast_path: &mut FastPath,
         mut server: Option<&mut ServerRole>,
@@ -257,7 +239,7 @@ impl RelayRole {
             self.transmit(server.as_deref_mut());
         }
         while let Some(event) = self.relay.poll_event() {
-            fast_path.follow(event)?;
+            fast_path.apply(event)?;
         }
         Ok(())
     }
@@ -276,9 +258,9 @@ impl RelayRole {
             }
         }
         let sent = self.sender.send(&datagrams);
-        self.losses.encapsulated += (datagrams.len() - sent) as u64;
-        let taken = self.tun.get_ref().write(&packets);
-        self.losses.decapsulated += (packets.len() - taken) as u64;
+        self.failures.encapsulated += (datagrams.len() - sent) as u64;
+        let written = self.tun.get_ref().write(&packets);
+        self.failures.decapsulated += (packets.len() - written) as u64;
         if let Some(server) = server {
             let relay = Endpoint::from(self.endpoint);
             for bubble in bubbles {
@@ -286,60 +268,48 @@ impl RelayRole {
             }
             server.flush();
         }
-        // Emptied, with the room that it has.
+        // Keep the allocation.
         self.transmits = transmits;
         self.transmits.clear();
     }
 
-    /// Learns this host's addresses. Without ours among them no packet comes back, so nobody shall
-    /// send any: the route is held only while it is.
-    pub async fn learn(&mut self, addresses: &Addresses, routes: &Routes) -> Result<()> {
+    /// Sets this host's addresses. If the relay's own is missing, replies cannot arrive, so the route
+    /// is withdrawn.
+    pub async fn set_own_addresses(
+        &mut self,
+        addresses: &OwnAddresses,
+        routes: &Routes,
+    ) -> Result<()> {
         self.relay
             .set_own_addresses(&addresses.ipv4, &addresses.ipv6);
         let address = *self.endpoint.ip();
-        let is_at_home = addresses.ipv4.contains(&address);
-        if is_at_home == self.is_at_home {
+        let has_address = addresses.ipv4.contains(&address);
+        if has_address == self.has_address {
             return Ok(());
         }
-        self.is_at_home = is_at_home;
-        if is_at_home {
-            tracing::info!("{address} is back");
+        self.has_address = has_address;
+        if has_address {
+            tracing::info!("{address} is an address of this host again");
         } else {
             tracing::warn!(
-                "{address} is no address of this host any more: nothing is relayed until it is \
-                 back, or the daemon started again with another"
+                "{address} is no longer an address of this host: no packets are relayed until it is \
+                 back, or the daemon is restarted with another"
             );
         }
-        self.hold_route(routes).await
+        self.update_route(routes).await
     }
 
-    /// Has the kernel route the service prefix to the relay, or no longer.
-    pub async fn hold_route(&self, routes: &Routes) -> Result<()> {
+    /// Adds the route of the service prefix, or removes it if the relay has lost its address.
+    pub async fn update_route(&self, routes: &Routes) -> Result<()> {
         if !self.config.route {
             return Ok(());
         }
         let prefix = config::network(self.prefix);
-        if self.is_at_home {
+        if self.has_address {
             routes.add_route(prefix, self.tun().index()).await?;
         } else {
             routes.remove_route(prefix, self.tun().index()).await?;
         }
         Ok(())
     }
-}
-
-/// Sets the timer for a deadline of the protocol.
-pub fn arm(timer: Pin<&mut Sleep>, deadline: Option<Instant>) {
-    let wait = deadline.map_or(clock::NEVER, |deadline| {
-        deadline.saturating_since(clock::now())
-    });
-    timer.reset(tokio::time::Instant::now() + wait);
-}
-
-/// Why a TUN interface cannot be read.
-pub fn tun_failure(tun: &Tun) -> String {
-    format!(
-        "the TUN interface {} was taken down or removed by somebody else",
-        tun.name()
-    )
 }

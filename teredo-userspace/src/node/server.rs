@@ -1,5 +1,5 @@
-//! The server role: its two addresses, its way into the native internet, its tunnel service, and
-//! the protocol between them.
+//! The server role: the sockets of its two addresses, its native socket, its tunnel service, and the
+//! protocol between them.
 
 mod answers;
 
@@ -26,19 +26,18 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{
     clock,
     port::{Port, register},
-    relay::tun_failure,
 };
 use crate::{
     config,
     datapath::{
         native,
-        route::{self, Addresses, Family, Routes},
+        route::{self, Family, OwnAddresses, Routes},
         tun::{PacketBatch, Tun},
         udp::{ReceiveBatch, Sender, UdpSocket},
     },
 };
+pub use answers::AnswerFailures;
 use answers::Answers;
-pub use answers::Losses;
 
 /// The running server.
 #[derive(Debug)]
@@ -46,17 +45,17 @@ pub struct ServerRole {
     prefix: ServicePrefix,
     /// The primary and the secondary address.
     addresses: [Ipv4Addr; 2],
-    /// None where the relay listens.
+    /// `None` for an address at which the relay listens.
     ports: [Option<Port>; 2],
     /// The prefixes of the tunnel service's clients.
     routed: Vec<Ipv6Net>,
     answers: Answers,
     datagrams: ReceiveBatch,
     packets: PacketBatch,
-    is_at_home: bool,
+    has_addresses: bool,
 }
 
-/// What has come.
+/// An input that is ready.
 #[derive(Clone, Copy, Debug)]
 pub enum Input {
     /// Datagrams to one of the addresses.
@@ -65,12 +64,12 @@ pub enum Input {
     Packets,
 }
 
-/// Where one of the server's addresses listens.
+/// The socket of one of the server's addresses.
 #[derive(Debug)]
 pub enum Socket {
-    /// By itself.
+    /// The server has a socket of its own.
     Own(UdpSocket),
-    /// At the relay's port.
+    /// The server shares the relay's port.
     Shared(SocketAddrV4, Sender),
 }
 
@@ -78,14 +77,14 @@ impl Socket {
     fn open(self) -> io::Result<(Ipv4Addr, Option<Port>, Sender)> {
         Ok(match self {
             Self::Own(udp) => {
-                // Clients' datagrams are independent of each other, so their order is nothing.
+                // Clients' datagrams are independent of each other, so reordering is harmless.
                 let mailbox = udp.mailbox();
                 let mut port = Port::new(udp.receiver, udp.marked)?;
                 match mailbox {
                     Ok(mailbox) => port = port.with_mailbox(mailbox)?,
                     Err(error) => {
                         let error = anyhow::Error::new(error);
-                        tracing::debug!("receiving takes longer: {error:#}");
+                        tracing::debug!("mailbox unavailable, using recvmmsg: {error:#}");
                     }
                 }
                 (*udp.local.ip(), Some(port), udp.sender)
@@ -96,10 +95,11 @@ impl Socket {
 }
 
 impl ServerRole {
-    /// Opens the ways into the native internet. `sockets` are those of the primary and the
-    /// secondary address; `routed` are the prefixes of the tunnel service's clients.
+    /// Opens the native socket and the tunnel service's interface, if they are needed. `sockets` are
+    /// those of the primary and the secondary address; `routed` are the prefixes of the tunnel
+    /// service's clients.
     pub fn new(
-        config: &config::Server,
+        config: &config::ServerSection,
         prefix: ServicePrefix,
         server: Server,
         sockets: [Socket; 2],
@@ -123,36 +123,36 @@ impl ServerRole {
             answers,
             datagrams: ReceiveBatch::new(),
             packets: PacketBatch::new(MTU),
-            is_at_home: true,
+            has_addresses: true,
         })
     }
 
-    /// The protocol.
-    pub fn server(&mut self) -> &mut Server {
+    /// Returns the protocol, to change its state.
+    pub fn protocol_mut(&mut self) -> &mut Server {
         &mut self.answers.server
     }
 
-    /// The protocol, to look at.
+    /// Returns the protocol.
     pub fn protocol(&self) -> &Server {
         &self.answers.server
     }
 
-    /// What the kernel did not take.
-    pub fn losses(&self) -> Losses {
-        self.answers.exits.losses
+    /// Returns the answers that the kernel did not accept.
+    pub fn failures(&self) -> AnswerFailures {
+        self.answers.exits.failures
     }
 
-    /// Datagrams that came faster than they were taken.
+    /// Returns the number of datagrams that arrived faster than they were received.
     pub fn overrun(&self) -> u64 {
         self.ports.iter().flatten().map(Port::lost).sum()
     }
 
-    /// The TUN interface of the tunnel service.
+    /// Returns the TUN interface of the tunnel service.
     pub fn tun(&self) -> Option<&Tun> {
         self.answers.exits.tun.as_ref().map(AsyncFd::get_ref)
     }
 
-    /// Makes the TUN interface ready, and has the kernel route the clients' prefixes into it.
+    /// Brings up the TUN interface, and routes the clients' prefixes into it.
     pub async fn bring_up(&mut self, routes: &Routes) -> Result<()> {
         if let Some(tun) = self.tun() {
             routes.bring_up(tun.index(), MTU).await?;
@@ -161,10 +161,10 @@ impl ServerRole {
                 routes.add_route(*prefix, tun.index()).await?;
             }
         }
-        self.look_for_routes()
+        self.check_native_route()
     }
 
-    /// Waits for something to do. Cancelling loses nothing.
+    /// Waits for input. Cancelling loses nothing.
     pub async fn input(&mut self) -> Result<Input> {
         let [primary, secondary] = &self.ports;
         let datagrams = RefCell::new(&mut self.datagrams);
@@ -184,53 +184,48 @@ impl ServerRole {
         }
     }
 
-    /// Does what there is to do.
+    /// Handles an input.
     pub fn handle(&mut self, input: Input) {
         let now = clock::now();
         match input {
             Input::Datagrams(address) => {
                 for datagram in self.datagrams.datagrams() {
                     let from = datagram.source.into();
-                    self.answers.take(now, address, from, datagram.payload);
+                    self.answers
+                        .handle_datagram(now, address, from, datagram.payload);
                 }
             }
             Input::Packets => {
                 for packet in self.packets.packets() {
-                    self.answers.take_packet(now, packet);
+                    self.answers.handle_packet(now, packet);
                 }
             }
         }
-        self.answers.exits.flush();
-        self.tell();
+        self.flush();
     }
 
-    /// Takes a datagram that came to the primary address, where the relay listens. Afterwards,
-    /// [`Self::flush`].
-    pub fn take_shared(&mut self, now: Instant, from: Endpoint, payload: &[u8]) {
+    /// Handles a datagram to the primary address, whose port the relay shares. Call [`Self::flush`]
+    /// afterwards.
+    pub fn handle_shared(&mut self, now: Instant, from: Endpoint, payload: &[u8]) {
         self.answers
-            .take(now, ServerAddress::Primary, from, payload);
+            .handle_datagram(now, ServerAddress::Primary, from, payload);
     }
 
-    /// Forwards an indirect bubble of the relay in this process. Afterwards, [`Self::flush`].
+    /// Forwards an indirect bubble of the relay in this process. Call [`Self::flush`] afterwards.
     pub fn forward_for_relay(&mut self, relay: Endpoint, bubble: &[u8]) {
         self.answers.forward_for_relay(clock::now(), relay, bubble);
     }
 
-    /// Sends what waits to be sent together.
+    /// Sends the collected answers, and logs the events of the protocol.
     pub fn flush(&mut self) {
         self.answers.exits.flush();
-        self.tell();
-    }
-
-    /// Tells the operator what is rare enough to be told.
-    fn tell(&mut self) {
         while let Some(event) = self.answers.server.poll_event() {
-            tell(&event);
+            log_event(&event);
         }
     }
 
-    /// Follows changes of the kernel's routing.
-    pub fn follow(&mut self, addresses: Option<&Addresses>) -> Result<()> {
+    /// Applies changes of the kernel's routing; `addresses` are this host's, if they changed.
+    pub fn handle_changes(&mut self, addresses: Option<&OwnAddresses>) -> Result<()> {
         if let Some(addresses) = addresses {
             self.answers.server.set_own_addresses(&addresses.ipv4);
             let missing = self
@@ -238,25 +233,28 @@ impl ServerRole {
                 .iter()
                 .find(|address| !addresses.ipv4.contains(address));
             match missing {
-                Some(address) if self.is_at_home => tracing::warn!(
-                    "{address} is no address of this host any more: nobody is served there until \
+                Some(address) if self.has_addresses => tracing::warn!(
+                    "{address} is no longer an address of this host: no client is served there until \
                      it is back"
                 ),
-                None if !self.is_at_home => tracing::info!("the server's addresses are back"),
+                None if !self.has_addresses => tracing::info!("the server's addresses are back"),
                 _ => {}
             }
-            self.is_at_home = missing.is_none();
+            self.has_addresses = missing.is_none();
         }
-        self.look_for_routes()
+        self.check_native_route()
     }
 
-    /// S-25: connectivity tests leave only if there is a way back for their answers.
-    fn look_for_routes(&mut self) -> Result<()> {
+    /// Checks for a route for the service prefix. Without one the answers to connectivity tests could
+    /// not return, so the tests are not sent (S-25).
+    fn check_native_route(&mut self) -> Result<()> {
         let has_route = native::has_route(self.prefix).context("cannot look for routes")?;
         if self.answers.set_native_reachable(has_route) {
             let prefix = self.prefix;
             if has_route {
-                tracing::info!("there is a route for {prefix}: connectivity tests are forwarded");
+                tracing::info!(
+                    "this host has a route for {prefix}: connectivity tests are forwarded"
+                );
             } else {
                 tracing::warn!(
                     "this host has no route for {prefix}: connectivity tests are not forwarded, so \
@@ -268,7 +266,7 @@ impl ServerRole {
     }
 }
 
-/// Waits for datagrams; forever, if others get them.
+/// Waits for datagrams; forever without a port.
 async fn receive(port: Option<&Port>, batch: &RefCell<&mut ReceiveBatch>) -> io::Result<usize> {
     match port {
         Some(port) => port.receive(batch).await,
@@ -276,21 +274,22 @@ async fn receive(port: Option<&Port>, batch: &RefCell<&mut ReceiveBatch>) -> io:
     }
 }
 
-/// Waits for packets; forever, if there is no tunnel service.
+/// Waits for packets; forever without a tunnel service.
 async fn read(tun: Option<&AsyncFd<Tun>>, packets: &mut PacketBatch) -> Result<usize> {
     let Some(tun) = tun else {
         return pending().await;
     };
     tun.async_io(Interest::READABLE, |tun| tun.read(packets))
         .await
-        .with_context(|| tun_failure(tun.get_ref()))
+        .with_context(|| tun.get_ref().read_failure())
 }
 
 fn failure(address: Ipv4Addr) -> String {
     format!("the UDP socket of {address} failed")
 }
 
-fn tell(event: &Event) {
+/// Logs a rare event of the protocol.
+fn log_event(event: &Event) {
     match event {
         Event::RetiredKey { client, mapped } => tracing::warn!(
             "client \"{}\" at {mapped} has a retired key: give it the new one",
@@ -304,7 +303,7 @@ fn tell(event: &Event) {
             client.escape_ascii()
         ),
         Event::TunnelFlapping { client, mapped } => tracing::warn!(
-            "client \"{}\" moves again and again, now to {mapped}: two hosts may have its key",
+            "client \"{}\" keeps moving, now to {mapped}: two hosts may have its key",
             client.escape_ascii()
         ),
     }

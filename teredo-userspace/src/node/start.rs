@@ -1,4 +1,4 @@
-//! Setting everything up.
+//! The start of a node.
 
 use std::{
     mem,
@@ -26,15 +26,15 @@ use crate::{
     api::Handle,
     config::{self, Config, Ipv4Choice, secrets::Secrets},
     datapath::{
-        route::{Addresses, Routes},
+        route::{OwnAddresses, Routes},
         udp::UdpSocket,
         watch::Watch,
     },
 };
 
-/// What is there before anything of the host is changed.
+/// The parts that are prepared before anything on the host is changed.
 struct Prepared {
-    own: Addresses,
+    own: OwnAddresses,
     relay_lifetime: Duration,
     server: Option<(server::Config, [Socket; 2])>,
 }
@@ -128,7 +128,7 @@ pub async fn start(config: Config, secrets: Secrets) -> Result<Node> {
 }
 
 impl Node {
-    /// Makes the TUN interfaces ready, starts the fast path, and at last has packets come.
+    /// Brings up the TUN interfaces, starts the fast path, and finally adds the routes.
     async fn set_up(&mut self, config: &Config, prepared: Prepared) -> Result<()> {
         let mut relay = None;
         if let Some(role) = &self.relay {
@@ -143,7 +143,7 @@ impl Node {
         self.fast_path = FastPath::start(config, roles, &self.routes, own).await?;
         if let Some(relay) = &mut self.relay {
             self.fast_path.hand_over(&mut relay.relay, clock::now())?;
-            relay.hold_route(&self.routes).await?;
+            relay.update_route(&self.routes).await?;
         }
         if let (Some(section), Some((protocol, sockets))) = (&config.server, prepared.server) {
             let routed = protocol
@@ -162,8 +162,8 @@ impl Node {
         Ok(())
     }
 
-    /// Takes back what [`Self::set_up`] did before it failed. What was there before it stays: it
-    /// may be of use to the next start.
+    /// Undoes the changes that [`Self::set_up`] made before it failed. Interfaces and pins of an
+    /// earlier run stay for the next start.
     async fn abandon(&mut self) {
         if let Err(error) = mem::take(&mut self.fast_path).abandon() {
             tracing::warn!("{error}");
@@ -176,18 +176,18 @@ impl Node {
     }
 }
 
-/// The relay's own IPv4 address.
-async fn outer_address(relay: &config::Relay, routes: &Routes) -> Result<Ipv4Addr> {
+/// Returns the relay's own IPv4 address.
+async fn outer_address(relay: &config::RelaySection, routes: &Routes) -> Result<Ipv4Addr> {
     match relay.ipv4 {
         Ipv4Choice::Address(address) => Ok(address),
         Ipv4Choice::Auto => routes.default_ipv4_address().await?.context(
-            "relay.ipv4 is \"auto\" but there is no IPv4 default route to tell the address: add the \
-             route, or set relay.ipv4 to an address of this host",
+            "relay.ipv4 is \"auto\" but there is no IPv4 default route to derive the address from: add \
+             the route, or set relay.ipv4 to an address of this host",
         ),
     }
 }
 
-/// Whether the relay and the server have one port together (S-30).
+/// Returns whether the relay and the server share one port (S-30).
 fn is_shared(config: &Config, relay_address: Option<Ipv4Addr>) -> bool {
     let (Some(relay), Some(server)) = (&config.relay, &config.server) else {
         return false;

@@ -1,22 +1,22 @@
-//! What this process may do.
+//! The capabilities of this process.
 
 use caps::{CapSet, Capability};
 
-use crate::config::{Config, Server};
+use crate::config::{Config, ServerSection};
 
-/// The first port that everybody may use, unless the host says otherwise.
+/// The first port that needs no capability by default.
 const UNPRIVILEGED_PORT: u16 = 1024;
 
-/// The capabilities that the daemon needs as long as it runs.
+/// Returns the capabilities that the daemon needs while it runs.
 #[must_use]
 pub fn needed(config: &Config) -> Vec<Capability> {
     let mut needed = Vec::new();
     let server = config.server.as_ref();
-    // For TUN interfaces, addresses and routes, which a client's follow its network, and XDP.
+    // For TUN interfaces, addresses, routes and XDP. A client changes them whenever the network does.
     let is_admin = config.relay.is_some()
         || config.client.is_some()
         || config.fast_path().is_some()
-        || server.is_some_and(Server::has_tunnel_service);
+        || server.is_some_and(ServerSection::has_tunnel_service);
     if is_admin {
         needed.push(Capability::CAP_NET_ADMIN);
     }
@@ -29,7 +29,7 @@ pub fn needed(config: &Config) -> Vec<Capability> {
     }
     let relay = config.relay.iter().map(|relay| relay.port);
     let client = config.client.iter().map(|client| client.port);
-    // 0 is any port, none of the privileged.
+    // 0 lets the kernel choose a port, never a privileged one.
     if relay
         .chain(server.map(|server| server.port))
         .chain(client)
@@ -40,10 +40,10 @@ pub fn needed(config: &Config) -> Vec<Capability> {
     needed
 }
 
-/// The needed ones that this process does not have.
+/// Returns the needed capabilities that this process lacks.
 #[must_use]
 pub fn missing(config: &Config) -> Vec<Capability> {
-    // CAP_SYS_ADMIN is what CAP_BPF and CAP_PERFMON were before Linux 5.8.
+    // CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON, which Linux 5.8 split from it.
     let is_admin = has(Capability::CAP_SYS_ADMIN);
     let has_equivalent = |capability: Capability| {
         is_admin && matches!(capability, Capability::CAP_BPF | Capability::CAP_PERFMON)
@@ -58,7 +58,7 @@ fn has(capability: Capability) -> bool {
     caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
 }
 
-/// Capabilities as a sentence lists them.
+/// Lists capabilities as in a sentence.
 #[must_use]
 pub fn list(capabilities: &[Capability]) -> String {
     let names: Vec<_> = capabilities.iter().map(ToString::to_string).collect();
@@ -71,12 +71,12 @@ pub fn list(capabilities: &[Capability]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Relay, XdpMode};
+    use crate::{config::RelaySection, datapath::xdp::AttachPolicy};
 
     #[test]
-    fn only_what_the_configuration_needs() {
-        let mut relay = Relay::default();
-        let needed = |relay: &Relay| {
+    fn a_relay_needs_only_the_capabilities_of_its_settings() {
+        let mut relay = RelaySection::default();
+        let needed = |relay: &RelaySection| {
             needed(&Config {
                 relay: Some(relay.clone()),
                 ..Config::default()
@@ -86,7 +86,7 @@ mod tests {
             list(&needed(&relay)),
             "CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON"
         );
-        relay.xdp.mode = XdpMode::Off;
+        relay.xdp.mode = AttachPolicy::Off;
         assert_eq!(list(&needed(&relay)), "CAP_NET_ADMIN");
         relay.port = 1023;
         assert_eq!(

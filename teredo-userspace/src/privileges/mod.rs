@@ -1,4 +1,4 @@
-//! What the process may do, and becoming the user of `node.user`.
+//! The privileges of the process, and the change to the user of `node.user`.
 
 pub mod capabilities;
 
@@ -14,21 +14,21 @@ use thiserror::Error;
 
 use crate::config::{ApiAddress, Config};
 
-/// The mode of directories made for the user.
+/// The mode of directories that are made for the user.
 const DIRECTORY_MODE: u32 = 0o755;
 
-/// Why the daemon cannot become the user, in one sentence with the mend.
+/// The reason why the daemon cannot change to the user. Each is a sentence with the remedy.
 #[derive(Debug, Error)]
 pub enum Refusal {
-    /// There is no such user.
+    /// The user does not exist.
     #[error(
         "node.user = \"{0}\" is not a user of this host: `useradd --system {0}`, or set another"
     )]
     Unknown(String),
-    /// Only root becomes somebody else.
+    /// Only root may change the user.
     #[error("only root can become node.user = \"{0}\": start as root, or set node.user = \"\"")]
     NotRoot(String),
-    /// Nobody but root may go through the BPF file system.
+    /// Only root may access the BPF file system.
     #[error(
         "node.user = \"{user}\" needs {keys} = false: pins are root's, and {user} could not remove \
          them at the end; set either"
@@ -41,15 +41,19 @@ pub enum Refusal {
     },
 }
 
-/// Whom to become, and what to keep.
+/// A change of user: the user to become and the capabilities to keep.
 #[derive(Debug)]
-pub struct Plan {
+pub struct UserChange {
     user: User,
     keep: HashSet<Capability>,
 }
 
-/// Looks whether the daemon can become the configured user; `None` if it stays who it is.
-pub fn plan(config: &Config) -> Result<Option<Plan>, Refusal> {
+/// Returns the change to the configured user, or `None` if the daemon keeps its user.
+///
+/// # Errors
+///
+/// When the change is impossible.
+pub fn plan_user_change(config: &Config) -> Result<Option<UserChange>, Refusal> {
     let name = &config.node.user;
     if name.is_empty() {
         return Ok(None);
@@ -74,18 +78,18 @@ pub fn plan(config: &Config) -> Result<Option<Plan>, Refusal> {
         });
     }
     let keep = capabilities::needed(config).into_iter().collect();
-    Ok(Some(Plan { user, keep }))
+    Ok(Some(UserChange { user, keep }))
 }
 
-impl Plan {
-    /// Becomes the user, for good, with the needed capabilities alone. The directories of the API's
-    /// sockets are made for the user first.
+impl UserChange {
+    /// Makes the directories of the API's sockets, then becomes the user for good, with only the
+    /// needed capabilities.
     ///
     /// Capabilities belong to threads: call this before there is a second one.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses; the process should end then, it may be somewhere between.
+    /// When the kernel refuses. The change may be incomplete then, so the process should end.
     pub fn carry_out(self, config: &Config) -> Result<()> {
         self.make_directories(config)?;
         let name = self.user.name.clone();

@@ -200,7 +200,7 @@ impl Fixture {
             true => (relay(), nix::net::if_::if_nametoindex("tunnel")?),
             false => (Endpoint::default(), 0),
         };
-        let server = setup.server.as_ref().map(|config| xdp::Server {
+        let server = setup.server.as_ref().map(|config| xdp::ServerParameters {
             constants: config.fast_path(setup.one_interface),
             allowed: config.allow.clone(),
         });

@@ -133,7 +133,10 @@ fn tun_of_another_kind_or_owner() -> Result<()> {
     assert_client_refused(
         &host,
         "tun = \"wan\"",
-        &["the interface wan exists and is no TUN interface", "`tun`"],
+        &[
+            "the interface wan exists and is not a TUN interface",
+            "`tun`",
+        ],
     )?;
     // Another client has it.
     let directory = tempfile::tempdir()?;

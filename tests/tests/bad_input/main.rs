@@ -281,7 +281,7 @@ fn no_tun_device() -> Result<()> {
 fn tunnel_name_of_another_interface() -> Result<()> {
     let host = Host::new()?;
     let file = host.configure("", "tun = \"wan\"")?;
-    assert_refused(&host, &file, &["wan exists and is no TUN interface"])
+    assert_refused(&host, &file, &["wan exists and is not a TUN interface"])
 }
 
 #[test]

@@ -298,7 +298,7 @@ fn tunnel_service_that_cannot_be() -> Result<()> {
     assert_server_refused(
         &host,
         &format!("tun = \"wan\"\n{tunnel}"),
-        &["wan exists and is no TUN interface"],
+        &["wan exists and is not a TUN interface"],
     )?;
     host.namespace
         .ip("-6 route add 2001:db8:1:2::/64 via 2001:db8::2")?;

@@ -1,4 +1,4 @@
-//! `teredo probe`: what a client would meet here.
+//! `teredo probe`: the network as a client would see it.
 
 mod report;
 mod sockets;
@@ -24,13 +24,13 @@ use sockets::Sockets;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The server: its name or primary address, and its port unless that is 3544
+    /// The server: its name or primary address, and its port if that is not 3544
     #[arg(value_name = "SERVER[:PORT]")]
     server: ServerName,
-    /// The server's other address; otherwise the one after its primary address
+    /// The server's secondary address [default: the one after its primary address]
     #[arg(long, value_name = "IPV4")]
     secondary: Option<Ipv4Addr>,
-    /// The local UDP port, as client.port of the client; otherwise any
+    /// The local UDP port, as client.port of the client [default: any]
     #[arg(
         long,
         value_name = "PORT",
@@ -38,7 +38,7 @@ pub struct Arguments {
         hide_default_value = true
     )]
     port: u16,
-    /// Measure how long the NAT keeps a mapping, too; takes a minute and a half
+    /// Also measure how long the NAT keeps a mapping, which takes a minute and a half
     #[arg(long)]
     interval: bool,
     /// Print JSON
@@ -46,7 +46,7 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Prints what was found; that Teredo would not work is exit code 1.
+/// Prints the findings. The exit code is 1 if Teredo would not work.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let server = look_up(arguments)?;
     let findings = find(server, arguments.port)?;
@@ -88,7 +88,7 @@ fn ipv4_of(name: &str) -> Result<Ipv4Addr> {
             SocketAddr::V4(address) => Some(*address.ip()),
             SocketAddr::V6(_) => None,
         })
-        .with_context(|| format!("{name} has no IPv4 address, which every Teredo server has"))
+        .with_context(|| format!("{name} has no IPv4 address, but every Teredo server has one"))
 }
 
 fn find(server: ServerEndpoints, port: u16) -> Result<Findings> {
@@ -107,7 +107,7 @@ fn measure_lifetime(server: ServerEndpoints) -> Result<Lifetime> {
     const ANY_PORT: u16 = 0;
     let sockets = Sockets::open(LifetimeProbe::SOCKETS, ANY_PORT)?;
     let mut probe = LifetimeProbe::new(server, seed()?, Instant::ZERO);
-    eprintln!("measuring how long the NAT keeps a mapping that is not used");
+    eprintln!("measuring how long the NAT keeps an unused mapping");
     sockets.run(&mut probe, server, |probe| {
         while let Some(progress) = probe.poll_event() {
             let kept = if progress.kept { "kept" } else { "lost" };

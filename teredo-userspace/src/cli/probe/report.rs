@@ -1,4 +1,4 @@
-//! What was found, for people and for programs.
+//! The report of a probe, as text and JSON.
 
 use std::{
     fmt::Write as _,
@@ -10,14 +10,14 @@ use crate::config::ServerName;
 use serde::Serialize;
 use teredo_proto::probe::{Filtering, Findings, Kind, Lifetime, Mapping, Ports, Reach};
 
-/// What `--json` prints. What could not be found out is null.
+/// The findings as `--json` prints them. Unknown findings are null.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Whether a client would work.
     works: bool,
-    /// That, and why, in one line.
+    /// The same, with the reason, in one line.
     verdict: String,
-    /// What can be done about it.
+    /// Suggestions for the user.
     hints: Vec<&'static str>,
     server: Server,
     nat: Nat,
@@ -48,17 +48,17 @@ struct Address {
     address: Ipv4Addr,
     answers: bool,
     round_trip_seconds: Option<f64>,
-    /// Why its answers are none, as the statistics of a client call it.
+    /// Why its answers are not accepted, as the statistics of a client name it.
     rejected: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
 struct Nat {
     present: Option<bool>,
-    /// In the words of consoles.
+    /// In the terms of game consoles.
     #[serde(rename = "type")]
     kind: Option<&'static str>,
-    /// In the words of RFC 4787.
+    /// In the terms of RFC 4787.
     mapping: Option<&'static str>,
     filtering: Option<&'static str>,
     hairpinning: Option<bool>,
@@ -69,9 +69,9 @@ struct Nat {
 struct Refresh {
     /// The interval that a client would measure.
     seconds: f64,
-    /// A mapping is kept for so long,
+    /// The longest time without traffic after which the mapping was kept,
     kept_seconds: Option<f64>,
-    /// but not for so long.
+    /// and the shortest after which it was lost.
     lost_seconds: Option<f64>,
 }
 
@@ -110,12 +110,12 @@ impl Report {
         }
     }
 
-    /// The verdict, a line for everything that was found out, and the hints.
+    /// Returns the verdict, a line for each finding, and the hints.
     pub fn to_text(&self) -> String {
         let mut text = format!("{}\n\n", self.verdict);
         let mut line = |name: &str, value: Option<String>| {
             let value = value.as_deref().unwrap_or("not known");
-            // A String takes everything.
+            // Writing to a String cannot fail.
             let _ = writeln!(text, "{name:13} {value}");
         };
         let known = |name: Option<&str>| name.map(str::to_owned);
@@ -200,16 +200,16 @@ impl Refresh {
     }
 }
 
-/// What makes a NAT open.
+/// The way to an open NAT.
 const OPEN_NAT: &[&str] = &[
-    "For an open type, switch UPnP on in the router, or have it forward a UDP port to this host:",
+    "For an open type, enable UPnP in the router, or let it forward a UDP port to this host:",
     "client.port in the configuration, --port here.",
 ];
-/// What a strict one costs.
+/// The drawback of a strict NAT.
 const STRICT: &[&str] =
     &["Some peers cannot be reached: none behind other strict NATs, few behind moderate ones."];
 
-/// Whether Teredo works, and what can be done about it.
+/// Returns whether Teredo works, and suggestions.
 fn judge(name: &ServerName, findings: &Findings) -> (String, Vec<&'static str>) {
     use Reach::{Answers, Rejected, Silent};
     let (primary, secondary) = (findings.server.primary, findings.server.secondary);
@@ -218,8 +218,8 @@ fn judge(name: &ServerName, findings: &Findings) -> (String, Vec<&'static str>) 
         (Silent, Silent) => (
             format!("no answer from {} port {port}/udp", name.host),
             vec![
-                "The server may be down, or serve only clients with keys; or a firewall lets no UDP \
-                 to this port through.",
+                "The server may be down, or serve only clients with keys, or a firewall may block UDP \
+                 to this port.",
                 "Try another server, and another network.",
             ],
         ),
@@ -240,13 +240,13 @@ fn judge(name: &ServerName, findings: &Findings) -> (String, Vec<&'static str>) 
     (format!("Teredo does not work: {why}"), hints)
 }
 
-/// The same, with a server that answers.
+/// Returns the same for a server that answers.
 fn judge_nat(findings: &Findings) -> (String, Vec<&'static str>) {
     if findings.is_global() != Some(true) {
         let mapped = findings.mapped.map(|mapped| mapped.ip().to_string());
         let mapped = mapped.unwrap_or_default();
         let verdict = format!(
-            "Teredo does not work: the server sees this host at {mapped}, which is no address of \
+            "Teredo does not work: the server sees this host at {mapped}, which is not an address of \
              the internet"
         );
         let hints = vec!["Use a server on the internet, not one in the same private network."];
@@ -255,7 +255,8 @@ fn judge_nat(findings: &Findings) -> (String, Vec<&'static str>) {
     match findings.bubbles {
         Some(true) => {}
         Some(false) => {
-            let why = "the server answers, but forwards no bubbles, without which nobody is found";
+            let why =
+                "the server answers, but forwards no bubbles, without which no peer can be reached";
             return (
                 format!("Teredo does not work: {why}"),
                 vec!["Try another server."],
@@ -273,7 +274,7 @@ fn judge_nat(findings: &Findings) -> (String, Vec<&'static str>) {
         (Some(Kind::Open), Some(false)) => ("there is no NAT", vec![]),
         (_, Some(false)) => (
             "there is no NAT, but a firewall",
-            vec!["For an open type, have the firewall let in UDP to the client's port."],
+            vec!["For an open type, let the firewall accept UDP to the client's port."],
         ),
         (Some(Kind::Open), _) => ("NAT type open", vec![]),
         (Some(Kind::Moderate), _) => ("NAT type moderate", OPEN_NAT.to_vec()),

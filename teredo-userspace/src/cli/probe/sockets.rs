@@ -1,4 +1,4 @@
-//! The sockets of a measurement, on ports for which nobody needs privileges.
+//! The sockets of a measurement, which need no privileges.
 
 use std::{
     io::{Error, Result as IoResult},
@@ -21,11 +21,11 @@ use teredo_proto::{
 /// Larger than any datagram that a measurement waits for.
 const DATAGRAM: usize = 2048;
 
-/// UDP sockets that have numbers from 0.
+/// UDP sockets, numbered from 0.
 pub struct Sockets(Vec<UdpSocket>);
 
 impl Sockets {
-    /// Opens so many sockets, the first on this port; 0: any.
+    /// Opens `count` sockets, the first on `port`; 0: any.
     pub fn open(count: usize, port: u16) -> Result<Self> {
         const ANY_PORT: u16 = 0;
         let ports = std::iter::once(port).chain(std::iter::repeat(ANY_PORT));
@@ -38,14 +38,14 @@ impl Sockets {
         Ok(Self(ports.take(count).map(open).collect::<Result<_>>()?))
     }
 
-    /// Their ports, host byte order.
+    /// Returns the ports of the sockets, host byte order.
     pub fn ports(&self) -> IoResult<Vec<u16>> {
         let port = |socket: &UdpSocket| Ok(socket.local_addr()?.port());
         self.0.iter().map(port).collect()
     }
 
-    /// Runs a measurement to its end. It began at the clock's start; `watch` sees it after each
-    /// step.
+    /// Runs a measurement that begins now, at [`Instant::ZERO`], to its end. `watch` is called after
+    /// each step.
     pub fn run<M: Measurement>(
         &self,
         measurement: &mut M,
@@ -77,7 +77,7 @@ impl Sockets {
     fn send(&self, transmit: &Transmit, server: ServerEndpoints) -> Result<()> {
         let to = SocketAddrV4::from(transmit.to);
         match self.0[transmit.socket].send_to(&transmit.payload, to) {
-            // Everything else may well be lost; that is what is measured.
+            // Other datagrams may get lost; that is part of the measurement.
             Err(error) if transmit.to == server.primary() => {
                 Err(error).with_context(|| format!("cannot send to {to}"))
             }
@@ -85,13 +85,17 @@ impl Sockets {
         }
     }
 
-    /// Waits for a datagram, at most this long.
-    fn wait(&self, patience: Duration) -> Result<()> {
-        // Rounded up, so that what is due is due after it.
-        let milliseconds = patience.as_micros().div_ceil(1000);
+    /// Waits for a datagram, at most for `limit`.
+    fn wait(&self, limit: Duration) -> Result<()> {
+        // Rounded up, so that the deadline has passed afterwards.
+        let milliseconds = limit.as_micros().div_ceil(1000);
         let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
         let readable = |socket| PollFd::new(socket, PollFlags::POLLIN);
-        let mut fds: Vec<_> = self.0.iter().map(|one| readable(one.as_fd())).collect();
+        let mut fds: Vec<_> = self
+            .0
+            .iter()
+            .map(|socket| readable(socket.as_fd()))
+            .collect();
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(Error::from(error)).context("cannot wait for datagrams"),
@@ -99,7 +103,7 @@ impl Sockets {
     }
 }
 
-/// The address from which packets to an endpoint leave. Nothing is sent.
+/// Returns the source address of packets to an endpoint. No packet is sent.
 pub fn source_towards(to: Endpoint) -> Result<Ipv4Addr> {
     let to = SocketAddrV4::from(to);
     let source = || {
@@ -107,8 +111,8 @@ pub fn source_towards(to: Endpoint) -> Result<Ipv4Addr> {
         socket.connect(to)?;
         socket.local_addr()
     };
-    match source().with_context(|| format!("there is no way to {to}"))? {
+    match source().with_context(|| format!("there is no route to {to}"))? {
         SocketAddr::V4(source) => Ok(*source.ip()),
-        SocketAddr::V6(source) => anyhow::bail!("{source} is no way to {to}"),
+        SocketAddr::V6(source) => anyhow::bail!("the route to {to} has the source {source}"),
     }
 }

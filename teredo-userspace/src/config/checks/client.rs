@@ -1,9 +1,9 @@
-//! `[client]`.
+//! The checks of the section `[client]`.
 
-use crate::config::{Client, Ipv4Choice, ServerHost, document::Document, error::Error};
+use crate::config::{ClientSection, Ipv4Choice, ServerHost, document::Document, error::Error};
 
-/// Refuses what a client cannot do.
-pub fn check(client: &Client, document: &Document<'_>) -> Result<(), Error> {
+/// Refuses combinations of values that a client cannot serve.
+pub fn check(client: &ClientSection, document: &Document<'_>) -> Result<(), Error> {
     for server in &client.servers {
         if let ServerHost::Address(address) = server.host
             && !client.ipv4_scope.accepts(address.octets())
@@ -14,7 +14,7 @@ pub fn check(client: &Client, document: &Document<'_>) -> Result<(), Error> {
     }
     if let Ipv4Choice::Address(address) = client.secondary {
         if client.servers.len() > 1 {
-            let reason = "client.server has several servers, so it must follow from each";
+            let reason = "client.server has several servers, and each has its own";
             return Err(document.refuse("client", "secondary", reason));
         }
         if !client.ipv4_scope.accepts(address.octets()) {
@@ -26,10 +26,10 @@ pub fn check(client: &Client, document: &Document<'_>) -> Result<(), Error> {
             return Err(document.refuse("client", "secondary", reason));
         }
     }
-    credentials(client, document)
+    check_credentials(client, document)
 }
 
-fn credentials(client: &Client, document: &Document<'_>) -> Result<(), Error> {
+fn check_credentials(client: &ClientSection, document: &Document<'_>) -> Result<(), Error> {
     let conflict = |key, why: &str| Err(document.conflict("client", key, why.to_owned()));
     match (&client.id, &client.secret_file) {
         (Some(_), None) => conflict(

@@ -131,7 +131,7 @@ fn wrong_clients_get_one_sentence() {
             "[\"9.0.0.1\", \"9.0.0.3\"]",
             "9.0.0.2",
             " line 3: client.secondary = \"9.0.0.2\" is not valid, client.server has several \
-             servers, so it must follow from each: it must be",
+             servers, and each has its own: it must be",
         ),
     ] {
         let text = format!("[client]\nserver = {server}\nsecondary = \"{secondary}\"");
@@ -155,7 +155,7 @@ proptest! {
         has_key: bool,
     ) {
         let [symmetric, only_without_ipv6, port_mapping, allow_tunnel] = switches;
-        let client = Client {
+        let client = ClientSection {
             servers: names.iter().map(|name| name.parse().unwrap()).collect(),
             port,
             refresh: seconds.map_or(RefreshInterval::Auto, RefreshInterval::Seconds),
@@ -165,7 +165,7 @@ proptest! {
             allow_tunnel: allow_tunnel && has_key,
             id: has_key.then(|| "hex:00".parse().unwrap()),
             secret_file: has_key.then(|| "/alice.key".into()),
-            ..Client::default()
+            ..ClientSection::default()
         };
         let config = Config { client: Some(client), ..Config::default() };
         let text = config.to_toml();

@@ -1,4 +1,4 @@
-//! What a Teredo client wants to know of its host's network, and does to its interface.
+//! The requests of a Teredo client: facts about its host's network, and changes of its interface.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,12 +20,12 @@ pub struct HostAddress {
     pub interface: u32,
     /// The address.
     pub address: IpAddr,
-    /// Bits of the prefix of its network.
+    /// Length of its network prefix, in bits.
     pub prefix_length: u8,
 }
 
 impl Routes {
-    /// The addresses of this host that are in use, in the order of the interfaces.
+    /// Returns the usable addresses of this host, in the order of the interfaces.
     ///
     /// # Errors
     ///
@@ -35,7 +35,7 @@ impl Routes {
         Ok(addresses.iter().filter_map(host_address).collect())
     }
 
-    /// The interfaces of IPv6 default routes that are no refusals, each with the metric.
+    /// Returns interface and metric of each IPv6 default route of type unicast.
     ///
     /// # Errors
     ///
@@ -54,8 +54,8 @@ impl Routes {
             .collect())
     }
 
-    /// The gateway of the best IPv4 default route; none if there is no route, or it leads to
-    /// everybody directly.
+    /// Returns the gateway of the best IPv4 default route; `None` without a route, or if that has no
+    /// gateway.
     ///
     /// # Errors
     ///
@@ -65,14 +65,16 @@ impl Routes {
         let routes = self.default_routes(message).await?;
         let best = routes.iter().min_by_key(|route| metric_of(route));
         Ok(best.and_then(|best| {
-            best.attributes.iter().find_map(|one| match one {
-                RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => Some(*gateway),
-                _ => None,
-            })
+            best.attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => Some(*gateway),
+                    _ => None,
+                })
         }))
     }
 
-    /// Takes an address from an interface. One that is gone is no error.
+    /// Removes an address from an interface. An address that is gone is no error.
     ///
     /// # Errors
     ///
@@ -96,16 +98,18 @@ impl Routes {
         ];
         let result = self.handle.address().del(message).execute().await;
         check(unless(result, &[libc::EADDRNOTAVAIL, libc::ENODEV]), || {
-            format!("take {address}/{prefix_length} from {}", name_of(interface))
+            format!(
+                "remove {address}/{prefix_length} from {}",
+                name_of(interface)
+            )
         })
     }
 
-    /// Adds an IPv6 default route into an interface, for who has no better one; repeating it
-    /// changes nothing.
+    /// Adds an IPv6 default route into an interface. Repeating that changes nothing.
     ///
     /// # Errors
     ///
-    /// When the interface is down, or the kernel does not let us.
+    /// Without `CAP_NET_ADMIN`, or when the interface is down.
     pub async fn add_default_route(&self, interface: u32, metric: u32) -> Result<(), RouteError> {
         let request = self.handle.route().add(default_route(interface, metric));
         check(unless(request.execute().await, &[libc::EEXIST]), || {
@@ -113,7 +117,7 @@ impl Routes {
         })
     }
 
-    /// Takes back [`Self::add_default_route`]. A route that is gone is no error.
+    /// Undoes [`Self::add_default_route`]. A route that is gone is no error.
     ///
     /// # Errors
     ///
@@ -151,22 +155,28 @@ fn default_route(interface: u32, metric: u32) -> RouteMessage {
         .build()
 }
 
-/// The address of a message, unless it may not be used yet or any more.
+/// Returns the address of a message, unless duplicate address detection forbids its use.
 fn host_address(message: &AddressMessage) -> Option<HostAddress> {
     let unusable = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
     if message.header.flags.intersects(unusable) {
         return None;
     }
-    // With a peer, the address is that of the other end.
-    let local = message.attributes.iter().find_map(|one| match one {
-        AddressAttribute::Local(address) => Some(*address),
-        _ => None,
-    });
-    let address = local.or_else(|| {
-        message.attributes.iter().find_map(|one| match one {
-            AddressAttribute::Address(address) => Some(*address),
+    // On a point-to-point link, the attribute `Address` is that of the other end.
+    let local = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) => Some(*address),
             _ => None,
-        })
+        });
+    let address = local.or_else(|| {
+        message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            })
     })?;
     Some(HostAddress {
         interface: message.header.index,

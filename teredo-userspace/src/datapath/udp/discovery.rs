@@ -1,4 +1,4 @@
-//! The port of local client discovery (RFC 4380 section 5.2.8): multicasts of clients on the links
+//! The socket of local client discovery (RFC 4380 section 5.2.8): multicasts of clients on the links
 //! of this host.
 
 use std::{
@@ -17,60 +17,60 @@ use teredo_common::wire::SERVER_PORT;
 
 use super::{Sender, socket};
 
-/// IPv4 discovery address.
+/// The IPv4 discovery address.
 pub const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 253);
 
-/// Receives what is sent to the IPv4 discovery address, and nothing else. The port is shared with
-/// whoever else on this host wants it.
+/// A socket that receives datagrams to the IPv4 discovery address, and no others. Other programs on
+/// this host may share the port.
 #[derive(Debug)]
-pub struct Discovery(OwnedFd);
+pub struct DiscoverySocket(OwnedFd);
 
-/// What has come.
+/// A received datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
     /// Index of the interface.
     pub interface: u32,
-    /// From whom.
+    /// The sender.
     pub source: SocketAddrV4,
     /// Octets of the payload, at the beginning of the buffer.
     pub length: usize,
 }
 
-impl Discovery {
-    /// Opens the port, with no interface joined yet.
+impl DiscoverySocket {
+    /// Opens the socket, with no interface joined yet.
     ///
     /// # Errors
     ///
-    /// When somebody has the port for himself.
+    /// When another program has bound the port exclusively.
     pub fn open() -> io::Result<Self> {
         let opened = socket::open()?;
         socket::set(&opened, sockopt::ReuseAddr, true)?;
         socket::set(&opened, sockopt::Ipv4PacketInfo, true)?;
-        // Not what others on this host have joined.
+        // Without the groups that other sockets of this host have joined.
         socket::set_option(&opened, libc::IP_MULTICAST_ALL, 0)?;
         socket::bind(&opened, SocketAddrV4::new(GROUP, SERVER_PORT))?;
         Ok(Self(opened))
     }
 
-    /// Receives from the interface with this index, too.
+    /// Joins the group on the interface with this index.
     ///
     /// # Errors
     ///
-    /// When there is no such interface, or it does no multicast.
+    /// When there is no such interface, or it does not support multicast.
     pub fn join(&self, interface: u32) -> io::Result<()> {
         Ok(socket::set_member(&self.0, GROUP, interface, true)?)
     }
 
-    /// Receives from it no longer. One that is gone is no error.
+    /// Leaves the group on the interface. An interface that is gone is no error.
     pub fn leave(&self, interface: u32) {
         let _ = socket::set_member(&self.0, GROUP, interface, false);
     }
 
-    /// Receives one datagram; what does not fit is cut off.
+    /// Receives one datagram, truncated to the size of the buffer.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::WouldBlock`] if there is nothing.
+    /// [`io::ErrorKind::WouldBlock`] if there is none.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Arrival> {
         loop {
             let mut control = nix::cmsg_space!(in_pktinfo);
@@ -85,7 +85,7 @@ impl Discovery {
                 ControlMessageOwned::Ipv4PacketInfo(info) => u32::try_from(info.ipi_ifindex).ok(),
                 _ => None,
             });
-            // The kernel tells both of every datagram.
+            // The kernel supplies both for every datagram.
             if let (Some(interface), Some(source)) = (interface, received.address) {
                 return Ok(Arrival {
                     interface,
@@ -97,25 +97,25 @@ impl Discovery {
     }
 }
 
-impl AsFd for Discovery {
+impl AsFd for DiscoverySocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-impl AsRawFd for Discovery {
+impl AsRawFd for DiscoverySocket {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
 }
 
 impl Sender {
-    /// Sends a payload to the IPv4 discovery address, with a time to live of 1, by the interface
-    /// with this index, from its address `source`.
+    /// Sends a payload to the IPv4 discovery address, with a time to live of 1, through the
+    /// interface with this index, from its address `source`.
     ///
     /// # Errors
     ///
-    /// When there is no such interface any more, or the kernel has no room.
+    /// When the interface is gone, or the kernel has no buffer space.
     pub fn discover(&self, interface: u32, source: Ipv4Addr, payload: &[u8]) -> io::Result<()> {
         let info = in_pktinfo {
             ipi_ifindex: interface as i32,

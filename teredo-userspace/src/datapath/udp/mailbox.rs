@@ -18,23 +18,23 @@ use super::receive::ReceiveBatch;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mailbox"));
 
-/// Why a socket has no mailbox.
+/// The reason why a socket has no mailbox.
 #[derive(Debug, Error)]
 pub enum MailboxError {
     /// The object cannot be loaded.
     #[error("cannot load the mailbox's program")]
     Load(#[from] EbpfError),
-    /// The program is refused.
+    /// The kernel refuses the program.
     #[error("the kernel refuses the mailbox's program")]
     Program(#[from] ProgramError),
-    /// The ring buffer is refused.
+    /// The ring buffer cannot be mapped.
     #[error("cannot map the mailbox")]
     Map(#[from] MapError),
 }
 
-/// Takes the short datagrams of a socket, in one third of the time that the socket takes.
+/// Receives the short datagrams of a socket, in a third of the time that the socket itself takes.
 ///
-/// Their order among the socket's others is lost.
+/// Their order relative to the long datagrams is lost.
 pub struct Mailbox {
     letters: Mutex<RingBuf<MapData>>,
     lost: PerCpuArray<MapData, u64>,
@@ -51,13 +51,13 @@ impl std::fmt::Debug for Mailbox {
 }
 
 impl Mailbox {
-    /// Puts a mailbox before a socket. It is gone with the socket.
+    /// Puts a mailbox before a socket, for the lifetime of the socket.
     ///
     /// # Errors
     ///
     /// Without `CAP_BPF` and `CAP_NET_ADMIN`, or on kernels before 5.8.
     pub(super) fn before(socket: &OwnedFd) -> Result<Self, MailboxError> {
-        // Nothing in it depends on the kernel's own types, which would take memory.
+        // The program does not use the kernel's own types; reading them would take memory.
         let mut object = EbpfLoader::new().btf(None).load(OBJECT)?;
         let missing = |name: &str| MapError::InvalidName {
             name: name.to_owned(),
@@ -78,23 +78,23 @@ impl Mailbox {
         })
     }
 
-    /// Datagrams for which there was no room.
+    /// Returns how many datagrams were lost for want of room.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost.get(&0, 0).map_or(0, |lost| lost.iter().sum())
     }
 
-    /// As [`super::Receiver::receive`].
+    /// Receives the waiting datagrams, as [`super::Receiver::receive`] does.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::WouldBlock`] if there is nothing.
+    /// [`io::ErrorKind::WouldBlock`] if there are none.
     pub fn receive(&self, batch: &mut ReceiveBatch) -> io::Result<usize> {
         let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
         batch.clear();
         while !batch.is_full() {
             let Some(octets) = letters.next() else { break };
-            // SAFETY: the program puts down whole letters, at addresses that are multiples of 8.
+            // SAFETY: the program writes whole letters, at addresses that are multiples of 8.
             let letter = unsafe { &*octets.as_ptr().cast::<Letter>() };
             let payload = letter.payload.get(..letter.length.into());
             batch.put(letter.source, payload.unwrap_or_default());
@@ -108,7 +108,7 @@ impl Mailbox {
 
 impl AsFd for Mailbox {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the ring buffer has the descriptor, and lives as long as this.
+        // SAFETY: the ring buffer owns the descriptor and lives as long as `self`.
         unsafe { BorrowedFd::borrow_raw(self.descriptor) }
     }
 }

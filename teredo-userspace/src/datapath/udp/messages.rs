@@ -1,4 +1,4 @@
-//! How a batch is described to the kernel.
+//! The description of a batch for the kernel.
 
 use std::{fmt, mem, net::SocketAddrV4};
 
@@ -9,9 +9,10 @@ pub const CONTROL: usize = 64;
 /// Octets of an IPv4 socket address.
 pub const NAME: libc::socklen_t = size_of::<libc::sockaddr_in>() as libc::socklen_t;
 
-/// The memory in which a batch is described to the kernel.
+/// The headers of a batch for `recvmmsg` and `sendmmsg`.
 ///
-/// The headers point into the other parts, which stay where they are when the whole moves.
+/// The headers point into the other parts, which are boxed so that moving the whole does not move
+/// them.
 pub struct Messages {
     pub headers: Box<[libc::mmsghdr; BATCH]>,
     pub vectors: Box<[libc::iovec; BATCH]>,
@@ -24,15 +25,15 @@ pub struct Messages {
 #[repr(C, align(8))]
 pub struct Control(pub [u8; CONTROL]);
 
-// SAFETY: the pointers lead to what the structure itself owns, or to what is borrowed as long as
-// they are used.
+// SAFETY: the pointers lead into memory that the structure owns, or that is borrowed as long as they
+// are used.
 unsafe impl Send for Messages {}
 // SAFETY: as above; nothing changes behind a shared reference.
 unsafe impl Sync for Messages {}
 
 impl Messages {
     pub fn new() -> Self {
-        // SAFETY: all zeros are valid for these structures of the C library.
+        // SAFETY: all zeros are valid values of these structures of the C library.
         let (mut header, vector, name) = unsafe {
             (
                 mem::zeroed::<libc::mmsghdr>(),
@@ -57,7 +58,7 @@ impl fmt::Debug for Messages {
     }
 }
 
-/// An endpoint as the kernel wants it.
+/// Returns the endpoint as a socket address of the kernel.
 pub fn name(endpoint: SocketAddrV4) -> libc::sockaddr_in {
     libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,

@@ -16,7 +16,7 @@ use std::{
 use nix::sys::socket::sockopt;
 use thiserror::Error;
 
-pub use discovery::{Arrival, Discovery};
+pub use discovery::{Arrival, DiscoverySocket};
 pub use mailbox::{Mailbox, MailboxError};
 pub use receive::{Datagram, ReceiveBatch, Receiver};
 pub use send::Sender;
@@ -24,13 +24,13 @@ pub use send::Sender;
 /// Port of the discard service, which never sends.
 const DISCARD: u16 = 9;
 
-/// Why there is no socket.
+/// An error of [`UdpSocket::bind`]. Each is a sentence for the user.
 #[derive(Debug, Error)]
 pub enum BindError {
-    /// Somebody else has the port.
+    /// Another program has the port.
     #[error("UDP port {port} of {address} is in use by another program")]
     InUse {
-        /// Our address.
+        /// The local address.
         address: Ipv4Addr,
         /// The port, host byte order.
         port: u16,
@@ -39,14 +39,14 @@ pub enum BindError {
     #[error("{0} is not an address of this host")]
     NotOurs(Ipv4Addr),
     /// A port below 1024 without `CAP_NET_BIND_SERVICE`.
-    #[error("no permission for UDP port {0}: it takes CAP_NET_BIND_SERVICE, or another port")]
+    #[error("no permission for UDP port {0}: grant CAP_NET_BIND_SERVICE, or choose another port")]
     Permission(u16),
     /// Anything else.
     #[error("cannot set up the UDP socket {address}")]
     Other {
-        /// Where it was to be bound.
+        /// The endpoint that was to be bound.
         address: SocketAddrV4,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
 }
@@ -54,19 +54,19 @@ pub enum BindError {
 /// A bound UDP port.
 ///
 /// Datagrams leave with a time to live of 64, DSCP and ECN zero and without "don't fragment"
-/// (RFC 4380 section 5.1.2). Fragments arrive reassembled, wrong checksums not at all. Nothing
-/// blocks.
+/// (RFC 4380 section 5.1.2). Fragments arrive reassembled; datagrams with a wrong checksum do not
+/// arrive. No operation blocks.
 #[derive(Debug)]
 pub struct UdpSocket {
-    /// Where the port is.
+    /// The local endpoint.
     pub local: SocketAddrV4,
     /// Sends from the port.
     pub sender: Sender,
-    /// Receives almost everything.
+    /// Receives the other datagrams, almost all.
     pub receiver: Receiver,
-    /// Receives the datagrams that experienced congestion (RFC 3168). The kernel tells one by one
-    /// which they are, and that is a tenth of what receiving costs, so they come apart from the
-    /// others.
+    /// Receives the datagrams that experienced congestion (RFC 3168). Asking the kernel for the mark
+    /// of each datagram would add a tenth to the cost of receiving, so marked ones have a socket of
+    /// their own.
     pub marked: Receiver,
 }
 
@@ -77,7 +77,7 @@ impl UdpSocket {
     ///
     /// A sentence for the user, see [`BindError`].
     pub fn bind(local: SocketAddrV4) -> Result<Self, BindError> {
-        // This one shares the port with nobody, so it finds out whether the port is free.
+        // This socket does not share the port, so binding it fails unless the port is free.
         let first = socket::open().map_err(|error| refuse(local, error))?;
         let local = socket::bind(&first, local).map_err(|error| refuse(local, error))?;
         Self::share(first, local).map_err(|source| BindError::Other {
@@ -86,28 +86,28 @@ impl UdpSocket {
         })
     }
 
-    /// Puts a mailbox before the receiver, which then receives only what is long or comes when the
-    /// mailbox is full.
+    /// Puts a mailbox before the receiver, which then receives only long datagrams and those that
+    /// come while the mailbox is full.
     ///
     /// # Errors
     ///
-    /// When the kernel does not let this process have one; nothing is changed then.
+    /// When the kernel refuses; nothing is changed then.
     pub fn mailbox(&self) -> Result<Mailbox, MailboxError> {
         let mailbox = Mailbox::before(self.receiver.socket())?;
-        // What comes together would be taken for one datagram.
-        socket::separate(self.receiver.socket());
+        // The filter would see datagrams that arrive together as one.
+        socket::do_not_coalesce(self.receiver.socket());
         Ok(mailbox)
     }
 
     fn share(first: OwnedFd, local: SocketAddrV4) -> nix::Result<Self> {
         let [receiver, marked] = [socket::open()?, socket::open()?];
-        for each in [&first, &receiver, &marked] {
-            socket::set(each, sockopt::ReuseAddr, true)?;
+        for socket in [&first, &receiver, &marked] {
+            socket::set(socket, sockopt::ReuseAddr, true)?;
         }
-        for each in [&receiver, &marked] {
-            socket::set(each, sockopt::ReusePort, true)?;
-            socket::bind(each, local)?;
-            socket::collect(each);
+        for socket in [&receiver, &marked] {
+            socket::set(socket, sockopt::ReusePort, true)?;
+            socket::bind(socket, local)?;
+            socket::coalesce(socket);
         }
         socket::set_option(&marked, libc::IP_RECVTOS, 1)?;
         socket::select_marked(&receiver)?;
@@ -115,15 +115,15 @@ impl UdpSocket {
             // The kernel chooses the source address for each datagram.
             receiver.try_clone().map_err(|_| nix::Error::EMFILE)?
         } else {
-            // For connected sockets the kernel takes the IPv4 identification from a counter of the
-            // socket; for others from a table shared by all CPUs, whose contention is a fifth of
-            // what sending to many peers costs. What comes from the other end is lost, but a node
-            // accepts nothing from its own address.
+            // A connected socket has its own counter of IPv4 identifications; others use a table
+            // shared by all CPUs, whose contention is a fifth of the cost of sending to many peers.
+            // Datagrams from the connected endpoint are lost, but a node accepts none from its own
+            // address.
             socket::connect(&first, SocketAddrV4::new(*local.ip(), DISCARD))?;
             first
         };
-        for each in [&sender, &receiver, &marked] {
-            socket::set(each, sockopt::ReuseAddr, false)?;
+        for socket in [&sender, &receiver, &marked] {
+            socket::set(socket, sockopt::ReuseAddr, false)?;
         }
         Ok(Self {
             local,
@@ -134,7 +134,8 @@ impl UdpSocket {
     }
 }
 
-/// The address from which this host sends to another; none, if it has no way there. Nothing is sent.
+/// Returns the source address that this host uses towards `to`, or `None` without a route. No packet
+/// is sent.
 #[must_use]
 pub fn source_towards(to: SocketAddrV4) -> Option<Ipv4Addr> {
     let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
@@ -202,12 +203,17 @@ mod tests {
     #[test]
     fn datagrams_arrive_as_they_were_sent() {
         let (mut here, there, elsewhere) = (bound(), bound(), bound());
-        let one = |octet: u8, length: usize| vec![octet; length];
+        let filled = |octet: u8, length: usize| vec![octet; length];
         // Runs with a shorter end, other lengths, another endpoint between, more than a batch.
-        let mut payloads = vec![one(1, 100), one(2, 100), one(3, 50), one(4, 100)];
-        payloads.extend((5..100).map(|octet| one(octet, 1308)));
+        let mut payloads = vec![
+            filled(1, 100),
+            filled(2, 100),
+            filled(3, 50),
+            filled(4, 100),
+        ];
+        payloads.extend((5..100).map(|octet| filled(octet, 1308)));
         payloads.push(Vec::new());
-        payloads.push(one(200, 1));
+        payloads.push(filled(200, 1));
         let mut datagrams: Vec<(SocketAddrV4, &[u8])> = payloads
             .iter()
             .map(|payload| (there.local, payload.as_slice()))
@@ -227,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_the_kernel_refuses_does_not_stop_the_others() {
+    fn a_refused_datagram_does_not_stop_the_others() {
         let (mut here, there) = (bound(), bound());
         // Port 0 is no destination; broadcasts are not permitted.
         let nowhere = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
@@ -251,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_that_experienced_congestion_come_apart() {
+    fn congested_datagrams_arrive_at_their_own_socket() {
         let there = bound();
         let socket: OwnedFd = std::net::UdpSocket::bind(LOCAL).unwrap().into();
         let send = |type_of_service: i32, payload: &[u8]| {
@@ -306,7 +312,7 @@ mod tests {
             error.to_string(),
             "192.0.2.1 is not an address of this host"
         );
-        // Not even who offers to share gets the port.
+        // Not even a socket that offers to share gets the port.
         let sharing = socket::open().unwrap();
         socket::set(&sharing, sockopt::ReuseAddr, true).unwrap();
         let taken = socket::bind(&sharing, here.local);

@@ -1,4 +1,4 @@
-//! Receiving.
+//! Receiving batches of datagrams.
 
 use std::{
     io, iter,
@@ -12,7 +12,7 @@ use teredo_common::address::Endpoint;
 use super::messages::{CONTROL, Messages, NAME, name};
 use crate::datapath::BATCH;
 
-/// A socket that receives.
+/// The receiving side of a port.
 #[derive(Debug)]
 pub struct Receiver(OwnedFd);
 
@@ -25,12 +25,12 @@ impl Receiver {
         &self.0
     }
 
-    /// Receives what is there, up to [`BATCH`] datagrams, and returns how many.
+    /// Receives the waiting datagrams, up to [`BATCH`], and returns how many messages there were.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::WouldBlock`] if there is nothing: the file descriptor's readiness says when
-    /// to call again. Otherwise what is wrong with the socket itself.
+    /// [`io::ErrorKind::WouldBlock`] if there are none: the file descriptor's readiness says when to
+    /// call again. Other errors are those of the socket itself.
     pub fn receive(&self, batch: &mut ReceiveBatch) -> io::Result<usize> {
         batch.restore();
         // SAFETY: every header points to a name, a vector, a buffer and a control area that the
@@ -64,7 +64,7 @@ impl AsRawFd for Receiver {
 /// One datagram of a [`ReceiveBatch`].
 #[derive(Debug)]
 pub struct Datagram<'a> {
-    /// Whom it came from: for a peer behind a NAT, its mapped address and port.
+    /// The sender: for a peer behind a NAT, its mapped address and port.
     pub source: SocketAddrV4,
     /// Explicit congestion notification of the outer header (RFC 3168): 3 if congestion was
     /// experienced, else 0.
@@ -73,11 +73,11 @@ pub struct Datagram<'a> {
     pub payload: &'a mut [u8],
 }
 
-/// Octets of a buffer: the largest datagram. A little more, so that the starts of the buffers,
-/// which are most of what is used, do not share the same lines of the CPU's cache.
+/// Octets of a buffer: the largest datagram and a little more, so that the starts of the buffers,
+/// the part that is used most, do not compete for the same lines of the CPU's cache.
 const BUFFER: usize = (64 << 10) + 2112;
 
-/// Room for what one [`Receiver::receive`] delivers.
+/// The datagrams of one [`Receiver::receive`].
 #[derive(Debug)]
 pub struct ReceiveBatch {
     buffers: Box<[u8]>,
@@ -86,7 +86,7 @@ pub struct ReceiveBatch {
 }
 
 impl ReceiveBatch {
-    /// Room for datagrams of any length. Memory is taken only as they come.
+    /// Returns an empty batch for datagrams of any length. Memory is used only as they come.
     #[must_use]
     pub fn new() -> Self {
         let mut batch = Self {
@@ -112,8 +112,8 @@ impl ReceiveBatch {
         batch
     }
 
-    /// The datagrams of the last receive call, in order. There may be more of them than the call
-    /// counted: what came together counts as one.
+    /// Iterates over the datagrams of the last receive call, in order. There may be more of them than
+    /// messages: coalesced datagrams are one message.
     pub fn datagrams(&mut self) -> impl Iterator<Item = Datagram<'_>> {
         self.buffers
             .chunks_exact_mut(BUFFER)
@@ -132,25 +132,25 @@ impl ReceiveBatch {
             })
     }
 
-    /// Forgets all datagrams.
+    /// Removes all datagrams.
     pub(super) fn clear(&mut self) {
         self.restore();
     }
 
-    /// How many payloads there are.
+    /// Returns the number of messages.
     pub(super) fn len(&self) -> usize {
         self.filled
     }
 
-    /// Whether there is no room for another one.
+    /// Returns whether there is no room for another message.
     pub(super) fn is_full(&self) -> bool {
         self.filled == BATCH
     }
 
-    /// Adds a datagram that came without a note, if there is room for it.
+    /// Adds a datagram without control messages, if there is room for it.
     pub(super) fn put(&mut self, source: Endpoint, payload: &[u8]) {
         let start = self.filled * BUFFER;
-        // When the batch is full, there is nothing behind it.
+        // Beyond the last buffer if the batch is full.
         let Some(buffer) = self.buffers.get_mut(start..start + payload.len()) else {
             return;
         };
@@ -162,7 +162,7 @@ impl ReceiveBatch {
         self.filled += 1;
     }
 
-    /// Restores what the kernel has changed in the headers.
+    /// Restores the fields of the headers that the kernel has changed.
     fn restore(&mut self) {
         for header in &mut self.messages.headers[..self.filled] {
             header.msg_hdr.msg_namelen = NAME;
@@ -178,7 +178,8 @@ impl Default for ReceiveBatch {
     }
 }
 
-/// Cuts a payload into pieces of this length; the last may be shorter. An empty one is a piece.
+/// Splits a payload into segments of this length; the last may be shorter. An empty payload is one
+/// segment.
 fn segments(payload: &mut [u8], length: usize) -> impl Iterator<Item = &mut [u8]> {
     let mut rest = Some(payload);
     iter::from_fn(move || {
@@ -192,11 +193,11 @@ fn segments(payload: &mut [u8], length: usize) -> impl Iterator<Item = &mut [u8]
     })
 }
 
-/// What the kernel notes on a payload.
+/// The control messages of a payload.
 #[derive(Clone, Copy, Debug)]
 struct Notes {
     ecn: u8,
-    /// Octets of each of the datagrams that make the payload.
+    /// Octets of each coalesced datagram.
     segment: usize,
 }
 
@@ -206,11 +207,11 @@ impl Notes {
             ecn: 0,
             segment: usize::MAX,
         };
-        // SAFETY: the kernel has filled the control area, whose length it left in the header.
+        // SAFETY: the kernel has filled the control area and stored its length in the header.
         let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
         // SAFETY: as above; a pointer that is not null leads to a whole control message.
         while let Some(message) = unsafe { next.as_ref() } {
-            // SAFETY: as above; the kernel sends an octet of the one kind, an integer of the other.
+            // SAFETY: as above; the value is an octet for the first kind, an integer for the second.
             unsafe {
                 let data = libc::CMSG_DATA(message);
                 match (message.cmsg_level, message.cmsg_type) {
@@ -240,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_came_together_is_cut_apart() {
+    fn coalesced_datagrams_are_split() {
         let cut = |total: u8, length| {
             let mut payload: Vec<u8> = (0..total).collect();
             segments(&mut payload, length)

@@ -1,4 +1,4 @@
-//! Sending.
+//! Sending batches of datagrams.
 
 use std::{
     io,
@@ -10,20 +10,20 @@ use std::{
 use super::messages::{Control, Messages, name};
 use crate::datapath::BATCH;
 
-/// Segments of one send at most: what kernels since 4.18 take.
+/// Most segments of one message: the limit of kernels since 4.18.
 const SEGMENTS: usize = 64;
-/// Octets of UDP payload that one send may carry in all its segments.
+/// Most octets of UDP payload that one message carries in all its segments.
 const SEGMENTED: usize = 65_000;
 
-/// A socket that sends.
+/// The sending side of a port.
 #[derive(Debug)]
 pub struct Sender {
     socket: OwnedFd,
     messages: Messages,
-    /// How many payloads each message carries.
+    /// Payloads that each message carries.
     runs: [usize; BATCH],
-    /// Whether the kernel cuts segments for us; some kernels refuse on devices without checksum
-    /// offload.
+    /// Whether the kernel splits messages into segments; some kernels refuse on devices without
+    /// checksum offload.
     segmentation: bool,
 }
 
@@ -41,7 +41,7 @@ impl Sender {
         &self.socket
     }
 
-    /// Another that sends from the same port.
+    /// Returns another sender of the same port.
     ///
     /// # Errors
     ///
@@ -50,11 +50,11 @@ impl Sender {
         Ok(Self::new(self.socket.try_clone()?))
     }
 
-    /// Sends each payload to its endpoint and returns how many the kernel took. What it does not
-    /// take (no route, a full queue, a firewall) is lost, as in any router.
+    /// Sends each payload to its endpoint and returns how many the kernel accepted. The others (no
+    /// route, a full queue, a firewall) are lost, as in any router.
     ///
-    /// Payloads in a row that go to one endpoint and have one length leave in one system call, and
-    /// stay together down to the network interface.
+    /// Consecutive payloads of one length to one endpoint leave as one message, which stays whole
+    /// down to the network interface.
     pub fn send(&mut self, datagrams: &[(SocketAddrV4, &[u8])]) -> usize {
         datagrams
             .chunks(BATCH)
@@ -75,15 +75,15 @@ impl Sender {
             if taken == messages {
                 continue;
             }
-            // The kernel stopped at a message, and says why only when that one comes first.
+            // The kernel stopped at a message; it returns the reason only for the first message.
             let refused = self.runs[taken];
             let messages = self.fill(&datagrams[next..next + refused], together);
             if self.send_messages(messages) == messages {
                 sent += refused;
                 next += refused;
             } else if refused > 1 {
-                // Larger than the path's MTU, or a device that cannot: one by one, then the
-                // kernel fragments.
+                // Larger than the path's MTU, or not supported by the device: send the payloads
+                // one by one, so that the kernel fragments them.
                 let error = io::Error::last_os_error().raw_os_error();
                 self.segmentation &= error != Some(libc::EIO);
                 for datagram in &datagrams[next..next + refused] {
@@ -99,10 +99,10 @@ impl Sender {
         sent
     }
 
-    /// Sends the first messages of the scratch area; returns how many the kernel took.
+    /// Sends the first `messages` messages and returns how many the kernel accepted.
     fn send_messages(&mut self, messages: usize) -> usize {
-        // SAFETY: `fill` pointed the first headers to names, vectors and control areas of the
-        // scratch area, and the vectors to payloads that the caller still borrows.
+        // SAFETY: `fill` pointed the first headers to names, vectors and control areas that `self`
+        // owns, and the vectors to payloads that the caller still borrows.
         let sent = unsafe {
             libc::sendmmsg(
                 self.socket.as_raw_fd(),
@@ -114,8 +114,8 @@ impl Sender {
         usize::try_from(sent).unwrap_or(0)
     }
 
-    /// Describes the datagrams, at most [`BATCH`], as messages, and returns how many messages
-    /// these are; `together` puts runs of datagrams into one message each.
+    /// Describes the datagrams, at most [`BATCH`], as messages, and returns the number of messages.
+    /// With `together`, each run of datagrams becomes one message.
     fn fill(&mut self, datagrams: &[(SocketAddrV4, &[u8])], together: bool) -> usize {
         let (mut message, mut next) = (0, 0);
         while let Some(&(destination, first)) = datagrams.get(next) {
@@ -148,8 +148,8 @@ impl Sender {
     }
 }
 
-/// How many of the first datagrams the kernel can take as segments of one: same endpoint, same
-/// length, but the last may be shorter.
+/// Returns how many of the first datagrams can be segments of one message: same endpoint, same
+/// length; only the last may be shorter.
 fn run(datagrams: &[(SocketAddrV4, &[u8])]) -> usize {
     let Some(&(destination, first)) = datagrams.first() else {
         return 0;
@@ -174,7 +174,7 @@ fn run(datagrams: &[(SocketAddrV4, &[u8])]) -> usize {
     }
 }
 
-/// Has the kernel cut the message into datagrams of this length.
+/// Makes the kernel split the message into datagrams of this length.
 fn segment(header: &mut libc::msghdr, control: &mut Control, length: u16) {
     let size = size_of::<u16>() as u32;
     header.msg_control = control.0.as_mut_ptr().cast();
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_end_where_the_kernel_wants_it() {
+    fn runs_respect_the_limits_of_the_kernel() {
         let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
         let long = [0; 2000];
         let lengths = |lengths: &[usize]| {

@@ -1,4 +1,4 @@
-//! What there is to set on a socket.
+//! Opening, binding and configuring sockets.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
@@ -11,21 +11,21 @@ use nix::sys::socket::{
 };
 use teredo_common::wire::OUTER_TTL;
 
-/// Octets that the kernel may hold for us in each direction.
+/// Octets of the socket buffer in each direction.
 const BUFFER: usize = 4 << 20;
-/// Explicit congestion notification: congestion experienced, and the bits that say so.
+/// The bits of explicit congestion notification, and their value for congestion experienced.
 const CONGESTION_EXPERIENCED: u32 = 3;
 
-/// A socket with the settings that all of ours have.
+/// Opens a socket with the settings that all sockets here share.
 pub fn open() -> nix::Result<OwnedFd> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let socket = nix::sys::socket::socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
-    // DF clear: the kernel fragments what is larger than the path's MTU.
+    // DF clear: the kernel fragments datagrams that are larger than the path's MTU.
     set_option(&socket, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)?;
     set_option(&socket, libc::IP_TTL, i32::from(OUTER_TTL))?;
-    // Our own multicasts are nothing that we want to receive.
+    // Do not receive our own multicasts.
     set_option(&socket, libc::IP_MULTICAST_LOOP, 0)?;
-    // Beyond the administrator's limit only with CAP_NET_ADMIN.
+    // Exceeding the administrator's limit takes CAP_NET_ADMIN.
     setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)
         .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &BUFFER))?;
     setsockopt(&socket, sockopt::SndBufForce, &BUFFER)
@@ -33,7 +33,7 @@ pub fn open() -> nix::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Binds a socket, and tells where it is bound.
+/// Binds a socket and returns the endpoint that it got.
 pub fn bind(socket: &OwnedFd, local: SocketAddrV4) -> nix::Result<SocketAddrV4> {
     nix::sys::socket::bind(socket.as_raw_fd(), &SockaddrIn::from(local))?;
     let bound: SockaddrIn = getsockname(socket.as_raw_fd())?;
@@ -45,29 +45,29 @@ pub fn connect(socket: &OwnedFd, to: SocketAddrV4) -> nix::Result<()> {
     nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrIn::from(to))
 }
 
-/// Has the kernel deliver datagrams of one sender in one piece where they came together. Kernels
-/// before 5.0 do not.
-pub fn collect(socket: &OwnedFd) {
+/// Lets the kernel coalesce datagrams of one sender (generic receive offload). Kernels before 5.0 do
+/// not.
+pub fn coalesce(socket: &OwnedFd) {
     let _ = set_raw(socket, libc::SOL_UDP, libc::UDP_GRO, &1);
 }
 
-/// Has the kernel deliver every datagram by itself again.
-pub fn separate(socket: &OwnedFd) {
+/// Makes the kernel deliver every datagram by itself again.
+pub fn do_not_coalesce(socket: &OwnedFd) {
     let _ = set_raw(socket, libc::SOL_UDP, libc::UDP_GRO, &0);
 }
 
-/// Sets a switch of the socket layer.
+/// Sets a boolean option of the socket layer.
 pub fn set(socket: &OwnedFd, option: impl SetSockOpt<Val = bool>, on: bool) -> nix::Result<()> {
     setsockopt(socket, option, &on)
 }
 
-/// Sets an integer of the IP layer.
+/// Sets an integer option of the IP layer.
 pub fn set_option(socket: &OwnedFd, option: i32, value: i32) -> nix::Result<()> {
     set_raw(socket, libc::IPPROTO_IP, option, &value)
 }
 
-/// Of two sockets that share a port, has the one bound first receive everything but what
-/// experienced congestion, and the other one that.
+/// Distributes the datagrams between two sockets that share a port: those that experienced
+/// congestion go to the socket that was bound second, all others to the first.
 pub fn select_marked(socket: &OwnedFd) -> nix::Result<()> {
     const TYPE_OF_SERVICE: i32 = libc::SKF_NET_OFF + 1;
     let statement = |code: u32, k: u32| libc::sock_filter {
@@ -130,8 +130,8 @@ pub fn set_member(
 }
 
 fn set_raw<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> nix::Result<()> {
-    // SAFETY: the value is what the option takes, of the size given; what it points to, if
-    // anything, outlives the call.
+    // SAFETY: the value has the type and size that the option expects, and any memory that it points
+    // to outlives the call.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

@@ -1,15 +1,16 @@
-//! The fast path: an XDP program that forwards the packets of trusted peers, and answers for the
-//! server what needs no state.
+//! The fast path: an XDP program that forwards the packets of trusted peers and gives the answers
+//! of the server that need no state.
 //!
-//! The program's maps are the daemon's side of the contract: it writes [`Peer`]s, reads their
-//! stamps and the counters, and announces changes of routes and neighbours. Everything the program
-//! does not forward arrives through the kernel as if it were not there.
+//! The daemon controls the program through its maps: it writes [`Peer`](teredo_common::maps::Peer)s,
+//! reads their timestamps and the counters, and announces changes of routes and neighbours. Packets
+//! that the program does not handle arrive through the kernel as if the program were absent.
 
 mod bond;
 mod buckets;
 pub mod error;
 pub mod interface;
 mod pins;
+mod policy;
 pub mod program;
 mod refusal;
 mod sys;
@@ -23,24 +24,20 @@ use aya::programs::{
     xdp::XdpLink,
 };
 use ipnet::Ipv6Net;
-use teredo_common::{
-    maps::{Counter, Peer, Settings},
-    time::Instant,
-    verdict::Verdict,
-};
+use teredo_common::maps::Settings;
 use tracing::{info, warn};
 
-use crate::config::XdpMode;
 pub use buckets::SharedBuckets;
 pub use error::Error;
 pub use interface::{Interface, Mode};
 use pins::Pins;
 pub use pins::remove_leftovers;
-pub use program::{Parameters, Program, Server};
+pub use policy::AttachPolicy;
+pub use program::{Parameters, Program, ServerParameters};
 pub use refusal::Refusal;
 pub use table::size as peer_map_size;
 
-/// What the fast path is started with.
+/// The options that the fast path is started with.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// `node.name`, which names the pin directory.
@@ -51,23 +48,23 @@ pub struct Options {
     pub served: Vec<Ipv6Net>,
     /// This host's IPv4 addresses.
     pub own_ipv4: Vec<Ipv4Addr>,
-    /// What the server answers by itself, if there is one.
-    pub server: Option<Server>,
+    /// The server's part of the program, if there is a server.
+    pub server: Option<ServerParameters>,
     /// Names of the interfaces to attach to.
     pub interfaces: Vec<String>,
-    /// `relay.xdp.mode`; not [`XdpMode::Off`], which is to not start at all.
-    pub mode: XdpMode,
+    /// `relay.xdp.mode`. With [`AttachPolicy::Off`] nothing is attached.
+    pub mode: AttachPolicy,
     /// Entries of the map of peers.
     pub max_peers: u32,
-    /// Whether maps and links outlive the daemon.
+    /// Whether maps and links are pinned, so that they outlive the daemon.
     pub pin: bool,
     /// Whether the program logs its decisions; see [`Program::flush_log`].
     pub log: bool,
 }
 
-/// What became of one interface.
+/// The outcome of attaching to one interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attached {
+pub struct InterfaceStatus {
     /// Name of the interface.
     pub name: String,
     /// Index of the interface.
@@ -78,12 +75,13 @@ pub struct Attached {
     pub reason: Option<String>,
 }
 
-/// The attached program. Dropped without [`FastPath::stop`], it leaves what is pinned behind, as a
-/// crash does.
-pub struct FastPath {
-    program: Program,
+/// The loaded program, attached to its interfaces. Dropping it without [`AttachedProgram::stop`]
+/// leaves pinned maps and links behind, as a crash does.
+pub struct AttachedProgram {
+    /// The program and its maps.
+    pub program: Program,
     interfaces: Vec<Interface>,
-    attached: Vec<Attached>,
+    attached: Vec<InterfaceStatus>,
     links: Vec<Held>,
     pins: Option<Pins>,
     adopted: bool,
@@ -91,22 +89,22 @@ pub struct FastPath {
 
 /// A link that keeps the program attached as long as it, or its pin, exists.
 enum Held {
-    /// Gone with this process.
+    /// The program is detached when this process ends.
     #[expect(dead_code, reason = "held for its drop")]
-    Loose(XdpLink),
-    /// In the pin directory too.
+    Unpinned(XdpLink),
+    /// The link is in the pin directory, too.
     #[expect(dead_code, reason = "held for its drop")]
     Pinned(FdLink),
 }
 
-impl FastPath {
-    /// Loads, fills the maps, and attaches; takes over what an earlier daemon of the same name left
-    /// pinned, without losing a packet.
+impl AttachedProgram {
+    /// Loads the program, fills its maps, and attaches it. Maps and links that an earlier daemon of
+    /// the same name left pinned are taken over without losing a packet.
     ///
     /// # Errors
     ///
-    /// With the reason and the mend. Nothing new is left behind then, and what an earlier daemon
-    /// left only if the kernel could not load the program.
+    /// A sentence with the reason and the remedy. Nothing new is left behind then; pins of an earlier
+    /// daemon remain only if the kernel could not load the program.
     pub fn start(options: &Options) -> Result<Self, Error> {
         let mut interfaces = options
             .interfaces
@@ -177,16 +175,20 @@ impl FastPath {
         }
     }
 
-    fn attach(&mut self, mode: XdpMode) -> Result<(), Error> {
-        let indices: Vec<u32> = self.interfaces.iter().map(|each| each.index).collect();
+    fn attach(&mut self, mode: AttachPolicy) -> Result<(), Error> {
+        let indices: Vec<u32> = self
+            .interfaces
+            .iter()
+            .map(|interface| interface.index)
+            .collect();
         if let Some(pins) = &self.pins {
             pins.retain_links(&indices)?;
         }
         match mode {
-            XdpMode::Native => self.attach_all(Mode::Native),
-            XdpMode::Generic => self.attach_all(Mode::Generic),
-            XdpMode::Auto => self.attach_best(),
-            XdpMode::Off => Ok(()),
+            AttachPolicy::Native => self.attach_all(Mode::Native),
+            AttachPolicy::Generic => self.attach_all(Mode::Generic),
+            AttachPolicy::Auto => self.attach_best(),
+            AttachPolicy::Off => Ok(()),
         }
     }
 
@@ -201,8 +203,8 @@ impl FastPath {
         Ok(())
     }
 
-    /// Attaches natively if every interface can, else to those that can in generic mode. The modes
-    /// are not mixed: a native program cannot send through an interface that has none.
+    /// Attaches in native mode if every interface supports it, else in generic mode to those that
+    /// do. The modes are not mixed: a native program cannot send through an interface without one.
     fn attach_best(&mut self) -> Result<(), Error> {
         let was_generic = self.adopted
             && self.interfaces.iter().all(|interface| {
@@ -228,7 +230,7 @@ impl FastPath {
                         attached.reason = Some(reason.clone());
                     }
                 }
-                Err(error) => self.attached.push(Attached {
+                Err(error) => self.attached.push(InterfaceStatus {
                     name: interface.name.clone(),
                     index: interface.index,
                     mode: None,
@@ -243,7 +245,11 @@ impl FastPath {
             .filter(|(_, attached)| attached.mode.is_some())
             .map(|(interface, _)| interface.clone())
             .collect();
-        for left in self.interfaces.iter().filter(|one| !attached.contains(one)) {
+        for left in self
+            .interfaces
+            .iter()
+            .filter(|interface| !attached.contains(interface))
+        {
             self.program.clear_interface(left)?;
         }
         self.interfaces = attached;
@@ -258,7 +264,7 @@ impl FastPath {
         };
         self.links.push(held);
         info!(interface = interface.name, %mode, "fast path attached");
-        self.attached.push(Attached {
+        self.attached.push(InterfaceStatus {
             name: interface.name,
             index: interface.index,
             mode: Some(mode),
@@ -267,7 +273,7 @@ impl FastPath {
         Ok(())
     }
 
-    /// Puts the program into the link that an earlier daemon left, if there is one that fits.
+    /// Replaces the program of the link that an earlier daemon left, if its mode fits.
     fn adopt_link(&mut self, interface: &Interface, mode: Mode) -> Option<Held> {
         let path = self.pins.as_ref()?.link(interface.index);
         let fits = interface
@@ -305,7 +311,7 @@ impl FastPath {
             .map_err(refused)?;
         let link = xdp.take_link(id).map_err(refused)?;
         let Some(pins) = &self.pins else {
-            return Ok(Held::Loose(link));
+            return Ok(Held::Unpinned(link));
         };
         let path = pins.link(interface.index);
         let link = FdLink::try_from(link).map_err(|error| Error::Unsupported {
@@ -332,85 +338,25 @@ impl FastPath {
         self.attached.clear();
     }
 
-    /// Whether the peers of an earlier daemon are in the map.
+    /// Returns whether the map holds the peers of an earlier daemon.
     #[must_use]
     pub fn adopted(&self) -> bool {
         self.adopted
     }
 
-    /// What became of each interface.
+    /// Returns the outcome for each interface.
     #[must_use]
-    pub fn interfaces(&self) -> &[Attached] {
+    pub fn interfaces(&self) -> &[InterfaceStatus] {
         &self.attached
     }
 
-    /// The loaded program.
-    pub fn program(&mut self) -> &mut Program {
-        &mut self.program
-    }
-
-    /// As [`Program::insert`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Program::insert`].
-    pub fn insert(&mut self, address: &[u8; 16], peer: &Peer) -> Result<(), Error> {
-        self.program.insert(address, peer)
-    }
-
-    /// As [`Program::remove`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Program::remove`].
-    pub fn remove(&mut self, address: &[u8; 16]) -> Result<(), Error> {
-        self.program.remove(address)
-    }
-
-    /// As [`Program::sweep`]; what the program logged since the last one is logged too.
-    ///
-    /// # Errors
-    ///
-    /// As [`Program::sweep`].
-    pub fn sweep(&mut self, visit: impl FnMut(&[u8; 16], &Peer)) -> Result<(), Error> {
-        self.program.flush_log();
-        self.program.sweep(visit)
-    }
-
-    /// As [`Program::counters`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Program::counters`].
-    pub fn counters(&self) -> Result<Vec<(Verdict, Counter)>, Error> {
-        self.program.counters()
-    }
-
-    /// As [`Program::limits`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Program::limits`].
-    pub fn limits(&self) -> Result<Option<SharedBuckets>, Error> {
-        self.program.limits()
-    }
-
-    /// As [`Program::set_draining`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Program::set_draining`].
-    pub fn set_draining(&mut self, end: Option<Instant>) -> Result<(), Error> {
-        self.program.set_draining(end)
-    }
-
-    /// To be called when a route, neighbour, link or address changes: the program asks the kernel
-    /// again, and knows the interfaces' new Ethernet addresses.
+    /// Makes the program forget its next hops and read the interfaces' Ethernet addresses again.
+    /// To be called when a route, neighbour, link or address changes.
     ///
     /// # Errors
     ///
     /// [`Error::Map`].
-    pub fn bump_generation(&mut self) -> Result<(), Error> {
+    pub fn invalidate_routes(&mut self) -> Result<(), Error> {
         for interface in &mut self.interfaces {
             *interface = interface.refreshed();
         }
@@ -418,16 +364,7 @@ impl FastPath {
         self.program.bump_generation()
     }
 
-    /// As [`Program::set_own_ipv4`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Program::set_own_ipv4`].
-    pub fn set_own_ipv4(&mut self, addresses: &[Ipv4Addr]) -> Result<(), Error> {
-        self.program.set_own_ipv4(addresses)
-    }
-
-    /// Detaches and removes every pin.
+    /// Detaches the program and removes every pin.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Maps and links in the BPF file system, where they outlive the daemon.
+//! Maps and links in the BPF file system, in which they outlive the daemon.
 //!
 //! `/sys/fs/bpf/teredo/NAME/vABI/` holds the maps of peers and counters by name, and a link per
 //! interface as `link-INDEX`. While the daemon runs it holds a lock on `NAME`.
@@ -20,12 +20,12 @@ use teredo_common::maps::{ABI_VERSION, COUNTERS, COUNTERS_MAX, Counter, PEERS, S
 
 use super::{error::Error, sys};
 
-/// Where the BPF file system is by convention.
+/// The conventional mount point of the BPF file system.
 const ROOT: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of the kernel.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 const LINK: &str = "link-";
-/// The pin of a new table of peers before it takes the place of the old one.
+/// The pin of a new table of peers before it replaces the old one.
 const NEW_PEERS: &str = "PEERS-new";
 
 /// The pin directory of one daemon.
@@ -37,8 +37,8 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// Opens the directory of the daemon called `name`, mounting the BPF file system and making the
-    /// directory if they are not there. What an earlier daemon left is kept if this one can use it.
+    /// Opens the directory of the daemon called `name`; mounts the BPF file system and makes the
+    /// directory if necessary. Maps of an earlier daemon are kept if this one can use them.
     ///
     /// # Errors
     ///
@@ -59,7 +59,7 @@ impl Pins {
             directory,
             _lock: lock,
         };
-        // What a crash in the middle of `keep_peers` left.
+        // Left by a crash in the middle of `keep_peers`.
         remove_file(&pins.directory.join(NEW_PEERS))?;
         for name in [PEERS, COUNTERS] {
             let path = pins.directory.join(name);
@@ -71,17 +71,17 @@ impl Pins {
         Ok(pins)
     }
 
-    /// The pin of the counters, whether it exists or not.
+    /// Returns the path of the counters' pin, whether it exists or not.
     pub fn counters(&self) -> PathBuf {
         self.directory.join(COUNTERS)
     }
 
-    /// The table of peers that an earlier daemon left.
+    /// Opens the table of peers that an earlier daemon left.
     pub fn peers(&self) -> Option<MapData> {
         MapData::from_pin(self.directory.join(PEERS)).ok()
     }
 
-    /// Pins the table of peers, in the place of an earlier daemon's.
+    /// Pins the table of peers, replacing that of an earlier daemon.
     ///
     /// # Errors
     ///
@@ -95,7 +95,7 @@ impl Pins {
         fs::rename(&new, &path).map_err(failed("pin", &path))
     }
 
-    /// The file of the link to the interface with this index.
+    /// Returns the path of the pin of the link to the interface with this index.
     pub fn link(&self, index: u32) -> PathBuf {
         self.directory.join(format!("{LINK}{index}"))
     }
@@ -116,7 +116,7 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes everything: the program is detached unless somebody else holds a link.
+    /// Removes all pins, which detaches the program unless another process holds a link.
     ///
     /// # Errors
     ///
@@ -126,11 +126,11 @@ impl Pins {
     }
 }
 
-/// Removes what a daemon called `name` left behind when it crashed; detaches its program.
+/// Removes the pins that a daemon called `name` left when it crashed, and detaches its program.
 ///
 /// # Errors
 ///
-/// [`Error::Running`] if it has not crashed, or [`Error::Pin`].
+/// [`Error::Running`] if that daemon is running, or [`Error::Pin`].
 pub fn remove_leftovers(name: &str) -> Result<(), Error> {
     let instance = Path::new(ROOT).join("teredo").join(name);
     if !instance.exists() {
@@ -175,8 +175,8 @@ fn lock(instance: &Path, name: &str) -> Result<Flock<File>, Error> {
     })
 }
 
-/// Whether the pinned map is of the shape that this daemon knows. The number of peers may differ,
-/// since the table is copied.
+/// Returns whether the pinned map has the shape that this daemon expects. The number of peers may
+/// differ, since the table is copied.
 fn is_usable(name: &str, path: &Path) -> bool {
     let Ok(info) = MapInfo::from_pin(path) else {
         return false;
@@ -199,7 +199,7 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
         .collect())
 }
 
-/// Removes a directory of pins with all that is in it.
+/// Removes a directory of pins with its contents.
 fn remove_directory(directory: &Path) -> Result<(), Error> {
     for path in entries(directory)? {
         if path.is_dir() {
@@ -224,12 +224,12 @@ fn is_link(path: &Path) -> bool {
 ///
 /// [`Error::Pin`].
 pub fn remove_link(path: &Path) -> Result<(), Error> {
-    // A link whose interface is gone is detached already; then only the pin is left.
+    // A link whose interface is gone is already detached, so a failure leaves only the pin.
     let _ = sys::detach_link(path);
     remove_file(path)
 }
 
-/// Removes a pin; no error if it is not there.
+/// Removes a pin. An absent pin is no error.
 fn remove_file(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),

@@ -1,4 +1,4 @@
-//! The program in the kernel and its maps, attached to nothing yet.
+//! The program in the kernel and its maps, not attached yet.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -34,7 +34,7 @@ use super::{
     buckets::SharedBuckets,
     error::Error,
     interface::Interface,
-    table::{self, Table},
+    table::{self, PeerMap},
 };
 
 /// Name of the program in the object.
@@ -42,11 +42,11 @@ const PROGRAM: &str = "teredo";
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/teredo"));
 
-/// What the program is loaded with.
+/// The parameters that the program is loaded with.
 #[derive(Clone, Debug)]
 pub struct Parameters<'a> {
-    /// The constants. The slots of interfaces and whether all destinations are served are filled in
-    /// from the other fields.
+    /// The relay's constants. `interface_mask` and the flag `SERVES_SOME` are filled in from the
+    /// other fields.
     pub settings: Settings,
     /// Entries of the map of peers.
     pub max_peers: u32,
@@ -54,27 +54,27 @@ pub struct Parameters<'a> {
     pub served: &'a [Ipv6Net],
     /// This host's IPv4 addresses.
     pub own_ipv4: &'a [Ipv4Addr],
-    /// Where packets may arrive and leave.
+    /// The interfaces through which packets may arrive and leave.
     pub interfaces: &'a [Interface],
-    /// What the server answers by itself, if there is one.
-    pub server: Option<&'a Server>,
+    /// The server's part of the program, if there is a server.
+    pub server: Option<&'a ServerParameters>,
     /// Whether the program logs its decisions.
     pub log: bool,
 }
 
-/// The server, as far as the program answers for it.
+/// The parameters of the answers that the program gives for the server.
 #[derive(Clone, Debug)]
-pub struct Server {
+pub struct ServerParameters {
     /// The constants.
     pub constants: respond::Server,
-    /// Networks that are served; all if there are none.
+    /// Networks that are served; empty: all.
     pub allowed: Vec<Ipv4Net>,
 }
 
-/// The loaded program with its maps filled: the moment it is attached it works.
+/// The loaded program with its maps filled, ready to be attached.
 pub struct Program {
     ebpf: Ebpf,
-    peers: Table,
+    peers: PeerMap,
     peer_map: MapData,
     own_ipv4: HashMap<MapData, [u8; 4], u8>,
     own_filter: Array<MapData, u32>,
@@ -89,12 +89,12 @@ pub struct Program {
 }
 
 impl Program {
-    /// Loads the program and fills its maps; there are no peers yet. The counters are taken from
-    /// the pin `counters` if it exists, and pinned there otherwise.
+    /// Loads the program and fills its maps, except for peers. The map of counters is opened at the
+    /// pin `counters` if that exists, and pinned there otherwise.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses, with the reason and the mend.
+    /// When the kernel refuses: a sentence with the reason and the remedy.
     pub fn load(parameters: &Parameters<'_>, counters: Option<&Path>) -> Result<Self, Error> {
         let mut settings = parameters.settings;
         settings.interface_mask = interface_mask(parameters.interfaces);
@@ -111,7 +111,7 @@ impl Program {
         };
         let mut loader = EbpfLoader::new();
         loader
-            // Nothing in it depends on the kernel's own types, which would take memory.
+            // The program does not use the kernel's own types; reading them would take memory.
             .btf(None)
             .override_global(maps::SETTINGS, &settings, true)
             .override_global(maps::PEER_TABLE, &peer_table, true)
@@ -130,9 +130,9 @@ impl Program {
 
         let peer_map = array(&mut ebpf, PEERS)?;
         let limits = array(&mut ebpf, LIMITS)?;
-        let peers = Table::new(peer_map.fd(), peer_table, parameters.max_peers);
+        let peers = PeerMap::new(peer_map.fd(), peer_table, parameters.max_peers);
         let mut program = Self {
-            peers: peers.map_err(no_peers)?,
+            peers: peers.map_err(peers_error)?,
             peer_map,
             own_ipv4: take(&mut ebpf, OWN_IPV4)?,
             own_filter: take(&mut ebpf, OWN_FILTER)?,
@@ -160,23 +160,23 @@ impl Program {
         Ok(program)
     }
 
-    /// The program itself, to attach or test it.
+    /// Returns the program itself, to attach or test it.
     ///
     /// # Errors
     ///
-    /// [`Error::Object`] if the object has none.
+    /// [`Error::Object`] if the object has no program.
     pub fn xdp(&mut self) -> Result<&mut Xdp, Error> {
         xdp(&mut self.ebpf)
     }
 
-    /// Hands what the program logged to the `log` crate, at level debug.
+    /// Passes the records that the program logged to the `log` crate, at level debug.
     pub fn flush_log(&mut self) {
         if let Some(flush) = &mut self.flush_log {
             flush();
         }
     }
 
-    /// Adds or replaces a peer. Stamps that the program has moved further stay.
+    /// Adds or replaces a peer. Timestamps that the program has advanced further stay.
     ///
     /// # Errors
     ///
@@ -185,47 +185,49 @@ impl Program {
         match self.peers.insert(address, peer) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Error::Full),
-            Err(source) => Err(no_peers(source)),
+            Err(source) => Err(peers_error(source)),
         }
     }
 
-    /// Removes a peer; no error if it is not there.
+    /// Removes a peer. An absent peer is no error.
     ///
     /// # Errors
     ///
     /// [`Error::Map`].
     pub fn remove(&mut self, address: &[u8; 16]) -> Result<(), Error> {
-        self.peers.remove(address).map_err(no_peers)
+        self.peers.remove(address).map_err(peers_error)
     }
 
-    /// What the program has of a peer.
+    /// Returns the entry of a peer.
     ///
     /// # Errors
     ///
     /// [`Error::Map`].
     pub fn peer(&self, address: &[u8; 16]) -> Result<Option<Slot>, Error> {
-        self.peers.get(address).map_err(no_peers)
+        self.peers.get(address).map_err(peers_error)
     }
 
-    /// Sets the next hop of a peer, as the program does; whether the peer is there.
+    /// Sets the next hop of a peer, as the program does. Returns whether the peer is present.
     ///
     /// # Errors
     ///
     /// [`Error::Map`].
     pub fn set_next_hop(&mut self, address: &[u8; 16], next_hop: NextHop) -> Result<bool, Error> {
-        self.peers.set_next_hop(address, next_hop).map_err(no_peers)
+        self.peers
+            .set_next_hop(address, next_hop)
+            .map_err(peers_error)
     }
 
-    /// Shows every peer to `visit`.
+    /// Calls `visit` with every peer.
     ///
     /// # Errors
     ///
     /// [`Error::Map`].
-    pub fn sweep(&mut self, visit: impl FnMut(&[u8; 16], &Peer)) -> Result<(), Error> {
-        self.peers.for_each(visit).map_err(no_peers)
+    pub fn for_each_peer(&mut self, visit: impl FnMut(&[u8; 16], &Peer)) -> Result<(), Error> {
+        self.peers.for_each(visit).map_err(peers_error)
     }
 
-    /// Takes over the peers in the map of another daemon, as far as there is room.
+    /// Copies the peers from the map of an earlier daemon, as far as there is room.
     ///
     /// # Errors
     ///
@@ -238,21 +240,21 @@ impl Program {
         let mut adopted = Ok(());
         table::for_each_in(map.fd(), slots, |address, peer| {
             match self.peers.insert(address, peer) {
-                // Whom there is no room for becomes known again through userspace.
+                // A peer without room becomes known again through userspace.
                 Ok(_) => {}
                 Err(error) => adopted = Err(error),
             }
         })
         .and(adopted)
-        .map_err(no_peers)
+        .map_err(peers_error)
     }
 
-    /// The map behind the table of peers.
+    /// Returns the map behind the table of peers.
     pub(super) fn peer_map(&self) -> &MapData {
         &self.peer_map
     }
 
-    /// Frames by verdict since the maps were made, summed over all CPUs.
+    /// Returns the frames by verdict since the map was made, summed over all CPUs.
     ///
     /// # Errors
     ///
@@ -265,16 +267,18 @@ impl Program {
                     .counters
                     .get(&(verdict as u32), 0)
                     .map_err(|error| Error::map(COUNTERS, error))?;
-                let sum = values.iter().fold(Counter::default(), |sum, one| Counter {
-                    packets: sum.packets + one.packets,
-                    bytes: sum.bytes + one.bytes,
-                });
+                let sum = values
+                    .iter()
+                    .fold(Counter::default(), |sum, value| Counter {
+                        packets: sum.packets + value.packets,
+                        bytes: sum.bytes + value.bytes,
+                    });
                 Ok((verdict, sum))
             })
             .collect()
     }
 
-    /// Makes every next hop that the program remembers obsolete.
+    /// Invalidates every next hop that the program has cached.
     ///
     /// # Errors
     ///
@@ -288,7 +292,7 @@ impl Program {
     }
 
     fn set_generation(&mut self, generation: u32) -> Result<(), Error> {
-        // The program takes the lower half.
+        // The program uses the lower half.
         let generation = match generation as u16 {
             NextHop::EMPTY | NextHop::CLAIMED => 1,
             generation => u32::from(generation),
@@ -316,7 +320,8 @@ impl Program {
             .map_err(|error| Error::map(IDENTIFICATION, error))
     }
 
-    /// The buckets of the server's limits, for its other path; `None` without a server.
+    /// Maps the buckets of the server's rate limits, to share them with the userspace path. `None`
+    /// without a server.
     ///
     /// # Errors
     ///
@@ -333,8 +338,8 @@ impl Program {
             .map_err(map)
     }
 
-    /// Has the server answer no more solicitations, and from `end` on forward no more bubbles
-    /// either; or do both again.
+    /// Makes the program answer no more solicitations and, from `end` on, forward no more bubbles;
+    /// `None` ends the draining.
     ///
     /// # Errors
     ///
@@ -350,7 +355,7 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// [`Error::Map`]: more addresses than [`maps::OWN_IPV4_MAX`], for one.
+    /// [`Error::Map`], for example for more than [`maps::OWN_IPV4_MAX`] addresses.
     pub fn set_own_ipv4(&mut self, addresses: &[Ipv4Addr]) -> Result<(), Error> {
         let fail = |error| Error::map(OWN_IPV4, error);
         let old: Vec<[u8; 4]> = self.own_ipv4.keys().filter_map(Result::ok).collect();
@@ -390,7 +395,7 @@ impl Program {
         Ok(())
     }
 
-    /// Index and Ethernet address of every interface that the program knows.
+    /// Returns index and Ethernet address of every interface that the program knows.
     ///
     /// # Errors
     ///
@@ -448,7 +453,7 @@ impl Program {
     }
 }
 
-fn no_peers(source: io::Error) -> Error {
+fn peers_error(source: io::Error) -> Error {
     Error::Map { map: PEERS, source }
 }
 
@@ -460,7 +465,7 @@ fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
         })
 }
 
-/// An array that is mapped into memory.
+/// Takes an array that can be mapped into memory.
 fn array(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, Error> {
     match ebpf.take_map(name) {
         Some(Map::Array(map)) => Ok(map),
@@ -492,7 +497,7 @@ fn interface_mask(interfaces: &[Interface]) -> u32 {
         .copied()
         .collect();
     let mut mask = INTERFACES_MAX - 1;
-    // Ends, because different numbers differ in some bit.
+    // Terminates because different indices differ in some bit.
     while entries(interfaces, mask).len() < indices.len() {
         mask = mask << 1 | 1;
     }

@@ -37,10 +37,10 @@ struct Link {
 ///
 /// # Safety
 ///
-/// Every pointer in `attributes` points to what the command reads or writes there.
+/// Every pointer in `attributes` is valid for the reads and writes of the command.
 unsafe fn bpf<T: Pod>(command: libc::c_int, attributes: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: the kernel reads and writes no more of the attributes than their size; the caller
-    // vouches for the pointers in them.
+    // guarantees the pointers in them.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -55,12 +55,12 @@ unsafe fn bpf<T: Pod>(command: libc::c_int, attributes: &mut T) -> io::Result<li
     Ok(result)
 }
 
-/// Detaches the program of a pinned link at once. Removing the pin alone would leave that to some
-/// later moment of the kernel's choice.
+/// Detaches the program of a pinned link at once. After removing the pin alone, the kernel would
+/// detach it at some later moment.
 ///
 /// # Errors
 ///
-/// What the kernel answers; `EINVAL` if it is not a link.
+/// The error of the kernel; `EINVAL` if the pin is not a link.
 pub fn detach_link(path: &Path) -> io::Result<()> {
     let name = CString::new(path.as_os_str().as_bytes())?;
     let mut object = Object {
@@ -68,15 +68,15 @@ pub fn detach_link(path: &Path) -> io::Result<()> {
         bpf_fd: 0,
         file_flags: 0,
     };
-    // SAFETY: the name is a string that ends with a zero and lives until after the call.
+    // SAFETY: the name is zero-terminated and outlives the call.
     let fd = unsafe { bpf(BPF_OBJ_GET, &mut object)? };
-    // SAFETY: the kernel made this descriptor for us alone.
+    // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
     let mut link = Link {
         link_fd: fd.as_raw_fd() as u32,
         padding: 0,
     };
-    // SAFETY: no pointers.
+    // SAFETY: the attributes contain no pointers.
     unsafe { bpf(BPF_LINK_DETACH, &mut link)? };
     Ok(())
 }

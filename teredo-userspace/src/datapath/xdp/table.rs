@@ -1,11 +1,11 @@
-//! The daemon's side of the table of peers; [`teredo_common::maps`] describes it.
+//! The daemon's side of the table of peers, whose layout [`teredo_common::maps`] describes.
 //!
-//! The table lies in memory that the program reads and writes at the same time, so everything here
-//! is atomic words. The order of the writes is such that the program finds a peer with all of its
-//! fields or not at all.
+//! The program reads and writes the table at the same time, so all accesses here are atomic words.
+//! The order of the writes ensures that the program finds a peer with all of its fields or not at
+//! all.
 //!
-//! Only the part in use is mapped. The kernel counts what is mapped as memory of the process, and
-//! the table would be most of it.
+//! Only the part in use is mapped: the kernel counts mapped pages as memory of the process, and the
+//! whole table would be most of it.
 
 use std::{
     io,
@@ -25,28 +25,29 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use teredo_common::maps::{MAX_REACH, NextHop, Peer, PeerTable, Slot};
 
 const WORDS: usize = size_of::<Slot>() / 8;
-/// Word of the mapping, the flags and the reach.
+/// Index of the word that holds mapping, flags and reach.
 const MAPPED: usize = offset_of!(Slot, mapped) / 8;
 const LAST_RECEIVED: usize = offset_of!(Slot, last_received) / 8;
 const LAST_SENT: usize = offset_of!(Slot, last_sent) / 8;
 const NEXT_HOP: usize = offset_of!(Slot, next_hop) / 8;
 
-/// Slots that are mapped at a time when all are visited: 1 MiB.
+/// Slots that are mapped at a time when all are visited; they take 1 MiB.
 const WINDOW: usize = 16_384;
 
 /// The words of one slot.
 type Words = [AtomicU64; WORDS];
 
-/// The table.
+/// The table of peers.
 #[derive(Debug)]
-pub struct Table {
+pub struct PeerMap {
     map: OwnedFd,
     parameters: PeerTable,
     count: usize,
     limit: usize,
 }
 
-/// Parameters of a table for so many peers, with a new seed: half of it stays empty.
+/// Returns the parameters of a table for `peers` peers, with a new seed. Half of the table stays
+/// empty.
 pub fn parameters(peers: u32) -> PeerTable {
     PeerTable {
         seed: rand::random(),
@@ -62,7 +63,7 @@ const fn homes(peers: u32) -> u32 {
     }
 }
 
-/// Entries of the map behind a table.
+/// Returns the number of entries of the map behind a table.
 pub const fn slots(parameters: PeerTable) -> u32 {
     slots_of(parameters.homes)
 }
@@ -71,14 +72,14 @@ const fn slots_of(homes: u32) -> u32 {
     homes.saturating_add(MAX_REACH as u32)
 }
 
-/// Octets that the map behind a table for so many peers holds, whatever is in it.
+/// Returns the octets of the map behind a table for `peers` peers.
 #[must_use]
 pub const fn size(peers: u32) -> u64 {
     slots_of(homes(peers)) as u64 * size_of::<Slot>() as u64
 }
 
-impl Table {
-    /// Takes a new, empty map of [`slots`] entries, for `limit` peers.
+impl PeerMap {
+    /// Wraps a new, empty map of [`slots`] entries as a table for `limit` peers.
     ///
     /// # Errors
     ///
@@ -92,12 +93,12 @@ impl Table {
         })
     }
 
-    /// Adds or replaces a peer; whether there was room. Stamps that the program has moved further
-    /// stay.
+    /// Adds or replaces a peer and returns whether there was room. Timestamps that the program has
+    /// advanced further stay.
     ///
     /// # Errors
     ///
-    /// When the kernel does not map the memory; so for all that follow.
+    /// When the kernel does not map the memory, as in all following methods.
     pub fn insert(&mut self, address: &[u8; 16], peer: &Peer) -> io::Result<bool> {
         let near = self.neighbourhood(address)?;
         if let Some(words) = near.find(address) {
@@ -112,7 +113,7 @@ impl Table {
         Ok(added)
     }
 
-    /// Removes a peer; no matter if it is not there.
+    /// Removes a peer. An absent peer is no error.
     pub fn remove(&mut self, address: &[u8; 16]) -> io::Result<()> {
         let near = self.neighbourhood(address)?;
         if let Some(words) = near.find(address) {
@@ -125,12 +126,12 @@ impl Table {
         Ok(())
     }
 
-    /// One peer.
+    /// Returns the slot of a peer.
     pub fn get(&self, address: &[u8; 16]) -> io::Result<Option<Slot>> {
         Ok(self.neighbourhood(address)?.find(address).map(read))
     }
 
-    /// Sets a peer's next hop, as the program does; whether the peer is there.
+    /// Sets a peer's next hop, as the program does, and returns whether the peer is present.
     pub fn set_next_hop(&mut self, address: &[u8; 16], next_hop: NextHop) -> io::Result<bool> {
         let near = self.neighbourhood(address)?;
         let Some(words) = near.find(address) else {
@@ -143,14 +144,14 @@ impl Table {
         Ok(true)
     }
 
-    /// Shows every peer to `visit`.
+    /// Calls `visit` with every peer.
     pub fn for_each(&mut self, mut visit: impl FnMut(&[u8; 16], &Peer)) -> io::Result<()> {
         let mut count = 0;
         for_each_in(&self.map, slots(self.parameters), |address, peer| {
             count += 1;
             visit(address, peer);
         })?;
-        // Whatever somebody else has done to the map.
+        // Another process may have changed the map.
         self.count = count;
         Ok(())
     }
@@ -162,7 +163,7 @@ impl Table {
     }
 }
 
-/// Shows every peer in a table, whatever its parameters, to `visit`.
+/// Calls `visit` with every peer in a table of any parameters.
 pub fn for_each_in(
     map: impl AsFd,
     slots: u32,
@@ -181,7 +182,7 @@ pub fn for_each_in(
     Ok(())
 }
 
-/// The slots where a peer may be.
+/// The slots that may hold a peer: its home and those behind it.
 struct Neighbourhood {
     memory: Memory,
     home: usize,
@@ -194,18 +195,18 @@ impl Neighbourhood {
         near.find(|words| address_in(words) == *address)
     }
 
-    /// Puts a new peer into the nearest empty slot; whether there is one.
+    /// Puts a new peer into the nearest empty slot and returns whether there was one.
     fn add(&self, address: &[u8; 16], peer: &Peer) -> bool {
         let mut near = self.memory.slots().iter().enumerate();
         let Some((distance, words)) = near.find(|(_, words)| address_in(words) == [0; 16]) else {
             return false;
         };
-        // The last owner's, which the program may have written after it was removed.
+        // The program may have written the previous owner's after that was removed.
         words[NEXT_HOP].store(0, Relaxed);
         words[LAST_RECEIVED].store(peer.last_received.as_nanos(), Relaxed);
         words[LAST_SENT].store(peer.last_sent.as_nanos(), Relaxed);
         set_mapped(words, peer);
-        // The second half makes no address alone, as the first is never zero.
+        // The second half alone is no address, since the first is never zero.
         let [first, second] = bytemuck::cast::<_, [u64; 2]>(*address);
         words[1].store(second, Release);
         words[0].store(first, Release);
@@ -221,7 +222,7 @@ impl Neighbourhood {
         change(&self.memory.slots()[0], |slot| slot.reach = reach);
     }
 
-    /// The largest distance of a peer whose home this is.
+    /// Returns the largest distance of a peer whose home this is.
     fn measure_reach(&self, parameters: PeerTable) -> u8 {
         let lives_here = |words: &Words| {
             let address = address_in(words);
@@ -249,7 +250,7 @@ impl Memory {
         let size = NonZeroUsize::new(octets.end.next_multiple_of(page) - first)
             .ok_or(io::ErrorKind::InvalidInput)?;
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: at an address of the kernel's choice, so over nothing else.
+        // SAFETY: the kernel chooses the address, so no other mapping is replaced.
         let start = unsafe {
             mmap(
                 None,
@@ -269,8 +270,8 @@ impl Memory {
     }
 
     fn slots(&self) -> &[Words] {
-        // SAFETY: within the mapping, which lives as long as `self`; pages and slots are aligned.
-        // The kernel writes by single instructions too.
+        // SAFETY: the slots are aligned and within the mapping, which lives as long as `self`; the
+        // program, too, writes whole words.
         unsafe {
             let first = self.start.byte_add(self.offset).cast::<Words>();
             slice::from_raw_parts(first.as_ptr(), self.count)
@@ -280,14 +281,14 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: mapped with this size, and no borrow outlives `self`.
+        // SAFETY: `map` made the mapping with this size, and no borrow outlives `self`.
         let result = unsafe { munmap(self.start, self.size.get()) };
         debug_assert_eq!(result, Ok(()));
     }
 }
 
 fn page_size() -> usize {
-    // SAFETY: numbers only.
+    // SAFETY: the call takes and returns integers only.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).unwrap_or(4096)
 }
@@ -296,10 +297,10 @@ fn replace(words: &Words, peer: &Peer) {
     let old = read(words);
     if (old.mapped, u16::from(old.flags)) != (peer.mapped, peer.flags) {
         set_mapped(words, peer);
-        // A way to the old endpoint.
+        // The cached next hop leads to the old endpoint.
         words[NEXT_HOP].store(0, Release);
     }
-    // The program may be ahead.
+    // The program may have advanced them further.
     words[LAST_RECEIVED].fetch_max(peer.last_received.as_nanos(), Relaxed);
     words[LAST_SENT].fetch_max(peer.last_sent.as_nanos(), Relaxed);
 }
@@ -311,7 +312,7 @@ fn set_mapped(words: &Words, peer: &Peer) {
     });
 }
 
-/// Changes mapping, flags and reach, which nobody else writes, at once.
+/// Changes mapping, flags and reach at once. Only the daemon writes this word.
 fn change(words: &Words, change: impl FnOnce(&mut Slot)) {
     let mut slot = read(words);
     change(&mut slot);
@@ -341,8 +342,8 @@ mod tests {
 
     use super::*;
 
-    /// A table in memory of no map.
-    fn table(homes: u32, limit: u32) -> Table {
+    /// A table in anonymous memory instead of a map.
+    fn table(homes: u32, limit: u32) -> PeerMap {
         let parameters = PeerTable {
             seed: 1,
             homes,
@@ -352,7 +353,7 @@ mod tests {
         let memory: OwnedFd = memfd_create(name.as_c_str(), MFdFlags::empty()).unwrap();
         let size = size_of::<Slot>() * slots(parameters) as usize;
         ftruncate(&memory, size as i64).unwrap();
-        Table::new(&memory, parameters, limit).unwrap()
+        PeerMap::new(&memory, parameters, limit).unwrap()
     }
 
     fn address(number: u16) -> [u8; 16] {
@@ -369,8 +370,8 @@ mod tests {
         }
     }
 
-    /// What the program does: look no further than the reach of the home.
-    fn found(table: &Table, number: u16) -> bool {
+    /// Looks a peer up as the program does, no further than the reach of its home.
+    fn found(table: &PeerMap, number: u16) -> bool {
         table
             .get(&address(number))
             .unwrap()
@@ -378,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_for_half_as_many_peers_as_slots_takes_nearly_all() {
+    fn a_half_full_table_refuses_almost_no_peer() {
         let mut table = table(2 * 10_000, 10_000);
         let taken = (0..10_000)
             .filter(|&number| table.insert(&address(number), &peer(number)).unwrap())
@@ -388,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_kept_and_room_is_made() {
+    fn removing_a_peer_makes_room_below_the_limit() {
         let mut table = table(64, 2);
         assert!(table.insert(&address(1), &peer(1)).unwrap());
         assert!(table.insert(&address(2), &peer(2)).unwrap());
@@ -402,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn stamps_only_move_forward_and_a_new_mapping_has_no_way() {
+    fn timestamps_only_advance_and_a_new_mapping_clears_the_next_hop() {
         let mut table = table(64, 2);
         table.insert(&address(1), &peer(100)).unwrap();
         let next_hop = NextHop {
@@ -428,7 +429,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_holds_what_a_map_holds(
+        fn it_behaves_like_a_map(
             homes in 1u32..40,
             steps in prop::collection::vec((any::<bool>(), 0u16..60), 1..400),
         ) {

@@ -10,26 +10,26 @@ use ipnet::Ipv4Net;
 use teredo_proto::client::Attached;
 use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::{datapath::udp::Discovery, node::port::register};
+use crate::{datapath::udp::DiscoverySocket, node::port::register};
 
-/// Octets of the longest discovery bubble with all that may be around it; what is longer is none.
+/// Octets of the longest discovery bubble with its trailers. Longer datagrams are not bubbles.
 const ROOM: usize = 2_048;
 
-/// The port of discovery, and the links that it listens to.
+/// The socket of discovery, and the links that it has joined.
 #[derive(Debug)]
 pub struct LocalDiscovery {
-    socket: AsyncFd<Discovery>,
+    socket: AsyncFd<DiscoverySocket>,
     /// The addresses of each joined interface.
     joined: BTreeMap<u32, Vec<Attached>>,
     buffer: Box<[u8]>,
 }
 
-/// A datagram that has come.
+/// A received datagram.
 #[derive(Clone, Copy, Debug)]
 pub struct Multicast {
     /// This host's address on the link.
     pub interface: Ipv4Addr,
-    /// From whom.
+    /// The sender.
     pub source: SocketAddrV4,
     /// Octets of the payload, at the beginning of [`LocalDiscovery::payload`].
     length: usize,
@@ -38,14 +38,14 @@ pub struct Multicast {
 impl LocalDiscovery {
     pub fn open() -> io::Result<Self> {
         Ok(Self {
-            socket: register(Discovery::open()?)?,
+            socket: register(DiscoverySocket::open()?)?,
             joined: BTreeMap::new(),
             buffer: vec![0; ROOM].into(),
         })
     }
 
-    /// Listens to the links whose addresses are private, and to no others.
-    pub fn follow(&mut self, links: &BTreeMap<u32, Vec<Attached>>) {
+    /// Joins the links that have a private address, and leaves all others.
+    pub fn set_links(&mut self, links: &BTreeMap<u32, Vec<Attached>>) {
         let wanted: BTreeMap<_, _> = links
             .iter()
             .filter(|(_, attached)| attached.iter().any(is_private))
@@ -59,13 +59,13 @@ impl LocalDiscovery {
         }
         let joined = wanted.into_iter().filter(|(interface, _)| {
             let is_new = !self.joined.contains_key(interface);
-            // An interface without multicast has no neighbours to be found.
+            // An interface without multicast has no neighbours to find.
             !is_new || socket.join(*interface).is_ok()
         });
         self.joined = joined.collect();
     }
 
-    /// Waits for a datagram of a joined link. Cancelling loses nothing.
+    /// Waits for a datagram on a joined link. Cancelling loses nothing.
     pub async fn receive(&mut self) -> io::Result<Multicast> {
         loop {
             let buffer = &mut self.buffer;
@@ -85,21 +85,22 @@ impl LocalDiscovery {
         }
     }
 
-    /// The payload of the datagram received last.
+    /// Returns the payload of the datagram received last.
     pub fn payload(&self, received: Multicast) -> &[u8] {
         &self.buffer[..received.length]
     }
 }
 
-/// Of the addresses on a link the one in whose network the sender is, or else any.
+/// Returns the address on a link whose network contains the sender, or else any.
 fn neighbour_of(sender: Ipv4Addr, on_link: &[Attached]) -> Option<&Attached> {
-    let contains = |one: &&Attached| {
-        Ipv4Net::new(one.address, one.prefix_length).is_ok_and(|network| network.contains(&sender))
+    let contains = |local: &&Attached| {
+        Ipv4Net::new(local.address, local.prefix_length)
+            .is_ok_and(|network| network.contains(&sender))
     };
     on_link.iter().find(contains).or(on_link.first())
 }
 
-/// Whether an address is one behind which there is a NAT of this site.
-fn is_private(one: &Attached) -> bool {
-    one.address.is_private() || one.address.is_link_local()
+/// Returns whether an address is private, so that its link is behind a NAT.
+fn is_private(local: &Attached) -> bool {
+    local.address.is_private() || local.address.is_link_local()
 }

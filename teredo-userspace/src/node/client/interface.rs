@@ -1,4 +1,4 @@
-//! The client's tunnel interface, as the host sees it: its address and its routes.
+//! The client's tunnel interface with its address and routes.
 
 use std::{fs, net::Ipv6Addr, path::Path};
 
@@ -12,29 +12,29 @@ use crate::{
     node::port::register,
 };
 
-/// The metric of our default route: larger than that of whoever else may have one.
+/// The metric of the default route, larger than that of any other.
 const METRIC: u32 = 1_000_000;
-/// Bits of an address's own prefix: what is on the link is no matter of the address.
-const HOST: u8 = 128;
+/// The prefix length of the address. On-link routes are added separately.
+const ADDRESS_PREFIX: u8 = 128;
 
-/// The tunnel interface. It has at most one address, ends with the process, and what the host
-/// should not send there it cannot: without address there are no routes.
+/// The tunnel interface. It disappears with the process, and has at most one address. Without an
+/// address it has no routes, so the host sends no packets to it.
 #[derive(Debug)]
-pub struct Interface {
+pub struct TunnelInterface {
     pub tun: AsyncFd<Tun>,
-    /// The service prefix, in which peers are.
+    /// The service prefix.
     prefix: Ipv6Net,
-    /// Whether native hosts are reached through it while nothing else leads to them.
+    /// Whether it should have the default route while there is no other.
     wants_default: bool,
     address: Option<Ipv6Addr>,
     has_default: bool,
 }
 
-impl Interface {
+impl TunnelInterface {
     pub fn open(name: &str, prefix: Ipv6Net, wants_default: bool) -> Result<Self> {
         let tun = Tun::open(name)?;
-        tun.end_with_the_process()?;
-        tun.collect()?;
+        tun.end_with_process()?;
+        tun.coalesce()?;
         Ok(Self {
             tun: register(tun)?,
             prefix,
@@ -44,14 +44,14 @@ impl Interface {
         })
     }
 
-    /// Makes the interface ready, without what an earlier owner has left.
+    /// Brings the interface up, without the addresses and routes that an earlier owner left.
     pub async fn bring_up(&self, routes: &Routes) -> Result<()> {
         let tun = self.tun.get_ref();
         routes.take_down(tun.index()).await?;
         for (setting, value) in [
-            // The host may be without IPv6 elsewhere.
+            // The host may have disabled IPv6 elsewhere.
             ("disable_ipv6", "0"),
-            // A link-local address is of no use here, nor are routers.
+            // Neither a link-local address nor routers are of use here.
             ("addr_gen_mode", "1"),
             ("accept_ra", "0"),
         ] {
@@ -63,41 +63,45 @@ impl Interface {
         Ok(routes.bring_up(tun.index(), MTU).await?)
     }
 
-    /// Gives the interface this address and no other, and has the kernel send there what is for
-    /// peers and, if `is_only_way`, for native hosts.
+    /// Sets the only address of the interface, and adds the routes to peers and, if `is_needed`, to
+    /// native hosts.
     pub async fn set_address(
         &mut self,
         routes: &Routes,
         address: Ipv6Addr,
         mtu: u16,
-        is_only_way: bool,
+        is_needed: bool,
     ) -> Result<()> {
         if self.address != Some(address) {
             self.clear(routes).await?;
         }
         let index = self.tun.get_ref().index();
         routes.bring_up(index, mtu).await?;
-        routes.add_address(index, address.into(), HOST).await?;
+        routes
+            .add_address(index, address.into(), ADDRESS_PREFIX)
+            .await?;
         self.address = Some(address);
         routes.add_route(self.prefix, index).await?;
-        self.hold_default(routes, is_only_way).await
+        self.update_default_route(routes, is_needed).await
     }
 
-    /// Takes the address away, with the routes.
+    /// Removes the address and the routes.
     pub async fn clear(&mut self, routes: &Routes) -> Result<()> {
         let Some(address) = self.address.take() else {
             return Ok(());
         };
         let index = self.tun.get_ref().index();
-        self.hold_default(routes, false).await?;
+        self.update_default_route(routes, false).await?;
         routes.remove_route(self.prefix, index).await?;
-        routes.remove_address(index, address.into(), HOST).await?;
+        routes
+            .remove_address(index, address.into(), ADDRESS_PREFIX)
+            .await?;
         Ok(())
     }
 
-    /// Holds the default route, if it is wanted, while nothing else leads to native hosts.
-    pub async fn hold_default(&mut self, routes: &Routes, is_only_way: bool) -> Result<()> {
-        let wanted = self.wants_default && is_only_way && self.address.is_some();
+    /// Adds or removes the default route. `is_needed` tells whether the host has no other.
+    pub async fn update_default_route(&mut self, routes: &Routes, is_needed: bool) -> Result<()> {
+        let wanted = self.wants_default && is_needed && self.address.is_some();
         if wanted == self.has_default {
             return Ok(());
         }

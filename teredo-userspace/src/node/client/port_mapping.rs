@@ -1,7 +1,7 @@
-//! Asking the gateway to forward the service port: UPnP (RFC 6081 section 5.3).
+//! The port mapping that the gateway is asked for by UPnP (RFC 6081 section 5.3).
 //!
-//! Nobody but the default gateway is trusted with that. What it was asked for is written down, so
-//! that it is taken back even after a crash.
+//! Only the default gateway is asked. The mapping is recorded in a file, so that it is removed even
+//! after a crash.
 
 use std::{
     future::pending,
@@ -22,20 +22,21 @@ use tokio::{task::JoinHandle, time::timeout};
 
 use super::record::{Record, Recorded};
 
-/// What the gateway shows to whoever looks at its list.
+/// The description in the gateway's list of mappings.
 const DESCRIPTION: &str = "TEREDO";
-/// Where gateways listen for searches.
+/// The port at which gateways listen for searches.
 const SEARCH_PORT: u16 = 1900;
+/// The multicast group of searches.
 const SEARCH_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 255, 250);
-/// For how long one search waits for an answer: gateways may take three seconds.
-const SEARCH: Duration = Duration::from_millis(3_500);
-/// For how long a gateway may take for one request.
-const ANSWER: Duration = Duration::from_secs(3);
+/// The wait for the answer to a search, for which gateways may take three seconds.
+const SEARCH_TIMEOUT: Duration = Duration::from_millis(3_500);
+/// The wait for the answer to another request.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Between this host and the gateway.
+/// The link between this host and the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// This host's address there, with the service port.
+pub struct GatewayLink {
+    /// This host's address on the link, with the service port.
     pub local: SocketAddrV4,
     /// The gateway's address.
     pub gateway: Ipv4Addr,
@@ -45,13 +46,13 @@ pub struct Link {
 #[derive(Debug)]
 pub struct PortMapping {
     record: Record,
-    /// Where a mapping is wanted.
-    link: Option<Link>,
+    /// The link on which a mapping is wanted.
+    link: Option<GatewayLink>,
     task: Option<JoinHandle<Option<Mapping>>>,
     mapping: Option<Mapping>,
 }
 
-/// What the gateway does for us.
+/// A mapping in the gateway.
 #[derive(Debug)]
 struct Mapping {
     gateway: Gateway<Tokio>,
@@ -59,7 +60,7 @@ struct Mapping {
 }
 
 impl PortMapping {
-    /// None yet, for the instance of this name.
+    /// Returns the state without a mapping, for the instance of this name.
     pub fn new(instance: &str) -> Self {
         Self {
             record: Record::of(instance),
@@ -69,18 +70,18 @@ impl PortMapping {
         }
     }
 
-    /// The endpoint from which the gateway forwards to the service port.
+    /// Returns the endpoint that the gateway forwards to the service port.
     pub fn external(&self) -> Option<Endpoint> {
         self.mapping.as_ref().map(|mapping| mapping.external.into())
     }
 
-    /// Whether the gateway is being asked.
+    /// Returns whether a request to the gateway is pending.
     pub fn is_pending(&self) -> bool {
         self.task.is_some()
     }
 
-    /// Wants a mapping on this link, or none. What there was elsewhere is taken back.
-    pub fn follow(&mut self, link: Option<Link>) {
+    /// Sets the link on which a mapping is wanted. A mapping on another link is removed.
+    pub fn set_link(&mut self, link: Option<GatewayLink>) {
         if link == self.link {
             return;
         }
@@ -98,7 +99,7 @@ impl PortMapping {
         }));
     }
 
-    /// Waits until the gateway has answered, or will not. Cancelling loses nothing.
+    /// Waits until the gateway has answered or failed to. Cancelling loses nothing.
     pub async fn answered(&mut self) {
         let Some(task) = &mut self.task else {
             return pending().await;
@@ -115,12 +116,12 @@ impl PortMapping {
         self.mapping = mapping;
     }
 
-    /// Takes the mapping back.
+    /// Removes the mapping.
     pub async fn stop(&mut self) {
         self.link = None;
         if let Some(task) = self.task.take() {
             task.abort();
-            // What it may have made is in the record.
+            // A mapping that it may have made is in the record.
             if let Ok(Some(mapping)) = task.await {
                 self.mapping = Some(mapping);
             }
@@ -137,8 +138,9 @@ impl Mapping {
     }
 }
 
-/// first what a crash has left, then the mapping, then the gateway's address.
-async fn establish(link: Link, record: &Record) -> Option<Mapping> {
+/// Removes the mapping that a crash left, requests the new one, and asks for the gateway's external
+/// address.
+async fn establish(link: GatewayLink, record: &Record) -> Option<Mapping> {
     let gateway = search(link).await?;
     if let Some(left) = record.read().filter(|left| left.gateway == link.gateway) {
         delete(&gateway, left.port).await;
@@ -163,11 +165,13 @@ async fn establish(link: Link, record: &Record) -> Option<Mapping> {
         }),
         unusable => {
             let why = match unusable {
-                Ok(address) => format!("{address} is no address to be reached at"),
+                Ok(address) => format!("{address} is not reachable"),
                 Err(error) => error,
             };
             let gateway_address = link.gateway;
-            tracing::info!("the gateway {gateway_address} does not tell its address: {why}");
+            tracing::info!(
+                "the gateway {gateway_address} reports no usable external address: {why}"
+            );
             delete(&gateway, port).await;
             record.clear();
             None
@@ -175,18 +179,18 @@ async fn establish(link: Link, record: &Record) -> Option<Mapping> {
     }
 }
 
-/// Looks for the gateway: among all who answer on the link, and else where it must be.
-async fn search(link: Link) -> Option<Gateway<Tokio>> {
+/// Searches for the gateway: by multicast on the link, then at its own address.
+async fn search(link: GatewayLink) -> Option<Gateway<Tokio>> {
     for to in [SEARCH_GROUP, link.gateway] {
         let mut options = SearchOptions::default();
         options.bind_addr = SocketAddr::new((*link.local.ip()).into(), 0);
         options.broadcast_address = SocketAddr::new(to.into(), SEARCH_PORT);
-        options.timeout = Some(SEARCH);
-        options.single_search_timeout = Some(SEARCH);
+        options.timeout = Some(SEARCH_TIMEOUT);
+        options.single_search_timeout = Some(SEARCH_TIMEOUT);
         match search_gateway(options).await {
             Ok(gateway) if gateway.addr.ip() == IpAddr::V4(link.gateway) => return Some(gateway),
-            Ok(gateway) => tracing::debug!("{} is not the gateway", gateway.addr.ip()),
-            Err(error) => tracing::debug!("no gateway is found at {to}: {error}"),
+            Ok(gateway) => tracing::debug!("{} is not the default gateway", gateway.addr.ip()),
+            Err(error) => tracing::debug!("no gateway found at {to}: {error}"),
         }
     }
     None
@@ -198,20 +202,20 @@ async fn remove(mapping: &Mapping, record: &Record) {
     }
 }
 
-/// Deletes a mapping, and tells whether it is gone.
+/// Deletes a mapping and returns whether that succeeded.
 async fn delete(gateway: &Gateway<Tokio>, port: u16) -> bool {
     let removed = within(gateway.remove_port(PortMappingProtocol::UDP, port)).await;
     if let Err(error) = &removed {
-        tracing::debug!("UDP port {port} is not given back: {error}");
+        tracing::debug!("cannot remove the mapping of UDP port {port}: {error}");
     }
     removed.is_ok()
 }
 
-/// The answer of a gateway, if it comes in time.
+/// Waits for the answer of a gateway, with a timeout.
 async fn within<T, E: std::fmt::Display>(
     request: impl Future<Output = Result<T, E>>,
 ) -> Result<T, String> {
-    match timeout(ANSWER, request).await {
+    match timeout(ANSWER_TIMEOUT, request).await {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).to_string()),
     }

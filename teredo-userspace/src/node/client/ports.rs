@@ -16,35 +16,36 @@ use crate::{
     node::port::register,
 };
 
-/// Ports of which one look tells that they have something.
-const LOOK: usize = 16;
+/// Most ready ports that one poll returns.
+const READY_MAX: usize = 16;
 
-/// Ports that come and go, however many, behind one descriptor that tells when to look at them.
+/// Any number of ports that come and go, behind one epoll descriptor that is ready when one of them
+/// is.
 #[derive(Debug)]
-pub struct Ports {
-    gate: AsyncFd<Gate>,
+pub struct ExtraPorts {
+    poll: AsyncFd<Poll>,
     open: HashMap<u16, UdpSocket>,
 }
 
 #[derive(Debug)]
-struct Gate(Epoll);
+struct Poll(Epoll);
 
-impl Ports {
+impl ExtraPorts {
     pub fn new() -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         Ok(Self {
-            gate: register(Gate(epoll))?,
+            poll: register(Poll(epoll))?,
             open: HashMap::new(),
         })
     }
 
-    /// Opens a port of all addresses.
+    /// Opens a port on all addresses.
     pub fn open(&mut self, port: u16) -> Result<(), BindError> {
         let local = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
         let socket = UdpSocket::bind(local)?;
         for receiver in [&socket.receiver, &socket.marked] {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, u64::from(port));
-            let added = self.gate.get_ref().0.add(receiver, event);
+            let added = self.poll.get_ref().0.add(receiver, event);
             added.map_err(|source| BindError::Other {
                 address: local,
                 source: source.into(),
@@ -59,27 +60,26 @@ impl Ports {
         self.open.remove(&port);
     }
 
-    /// Sends from a port, if it is open.
+    /// Returns the sender of a port, if it is open.
     pub fn sender(&mut self, port: u16) -> Option<&mut Sender> {
         self.open.get_mut(&port).map(|socket| &mut socket.sender)
     }
 
-    /// Waits until datagrams have come to one of the ports, and tells to which. Cancelling loses
-    /// nothing.
+    /// Receives datagrams from one of the ports and returns its number. Cancelling loses nothing.
     pub async fn receive(&self, batch: &RefCell<&mut ReceiveBatch>) -> io::Result<u16> {
-        let look = |gate: &Gate| self.look(gate, &mut batch.borrow_mut());
-        self.gate.async_io(Interest::READABLE, look).await
+        let receive = |poll: &Poll| self.receive_ready(poll, &mut batch.borrow_mut());
+        self.poll.async_io(Interest::READABLE, receive).await
     }
 
-    fn look(&self, gate: &Gate, batch: &mut ReceiveBatch) -> io::Result<u16> {
-        let mut events = [EpollEvent::empty(); LOOK];
-        let count = gate.0.wait(&mut events, 0u8)?;
+    fn receive_ready(&self, poll: &Poll, batch: &mut ReceiveBatch) -> io::Result<u16> {
+        let mut events = [EpollEvent::empty(); READY_MAX];
+        let count = poll.0.wait(&mut events, 0u8)?;
         for event in &events[..count] {
             let port = event.data() as u16;
             let Some(socket) = self.open.get(&port) else {
                 continue;
             };
-            // What is wrong with one port is no trouble for the others.
+            // The failure of one port must not affect the others.
             let receive = |receiver: &Receiver| receiver.receive(batch).is_ok();
             if [&socket.receiver, &socket.marked].into_iter().any(receive) {
                 return Ok(port);
@@ -89,13 +89,13 @@ impl Ports {
     }
 }
 
-impl AsFd for Gate {
+impl AsFd for Poll {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.0.as_fd()
     }
 }
 
-impl AsRawFd for Gate {
+impl AsRawFd for Poll {
     fn as_raw_fd(&self) -> RawFd {
         self.0.0.as_raw_fd()
     }
@@ -103,22 +103,25 @@ impl AsRawFd for Gate {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, pin::pin, task::Poll};
+    use std::{future::poll_fn, pin::pin, task};
 
     use tokio::runtime::Builder;
 
     use super::*;
 
-    /// The number of a port that nobody has.
+    /// The number of an unused port.
     fn free() -> u16 {
         let any = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         any.local.port()
     }
 
-    async fn receive(ports: &Ports) -> (u16, Vec<Vec<u8>>) {
+    async fn receive(ports: &ExtraPorts) -> (u16, Vec<Vec<u8>>) {
         let mut batch = ReceiveBatch::new();
         let port = ports.receive(&RefCell::new(&mut batch)).await.unwrap();
-        let payloads = batch.datagrams().map(|one| one.payload.to_vec()).collect();
+        let payloads = batch
+            .datagrams()
+            .map(|datagram| datagram.payload.to_vec())
+            .collect();
         (port, payloads)
     }
 
@@ -126,7 +129,7 @@ mod tests {
     fn ports_come_and_go() {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut ports = Ports::new().unwrap();
+            let mut ports = ExtraPorts::new().unwrap();
             let (first, second) = (free(), free());
             ports.open(first).unwrap();
             ports.open(second).unwrap();
@@ -139,7 +142,7 @@ mod tests {
                     assert_eq!(receive(&ports).await, (port, vec![vec![round]]));
                 }
             }
-            // Both at once: neither is forgotten.
+            // Both at once.
             peer.send_to(b"1", to(first)).unwrap();
             peer.send_to(b"2", to(second)).unwrap();
             let mut got = [receive(&ports).await.0, receive(&ports).await.0];
@@ -164,7 +167,7 @@ mod tests {
             let batch = RefCell::new(&mut batch);
             let mut waiting = pin!(ports.receive(&batch));
             let is_idle =
-                poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending()));
+                poll_fn(|context| task::Poll::Ready(waiting.as_mut().poll(context).is_pending()));
             assert!(is_idle.await);
         });
     }

@@ -1,42 +1,42 @@
-//! What has to be taken back after a crash: the mapping that a gateway was asked for.
+//! The record of the port mapping that has to be removed after a crash.
 
 use std::{env, fs, io, net::Ipv4Addr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// Where systemd says that the record is to be.
+/// The variable in which systemd passes the directory of the record.
 const VARIABLE: &str = "STATE_DIRECTORY";
-/// Where it is without systemd.
+/// The directory without systemd.
 const DIRECTORY: &str = "/var/lib/teredo";
 
-/// The file in which the mapping of one instance is written down.
+/// The file that records the mapping of one instance.
 #[derive(Clone, Debug)]
 pub struct Record(PathBuf);
 
-/// A mapping that was asked for.
+/// A mapping that was requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recorded {
-    /// Who was asked.
+    /// The address of the gateway.
     pub gateway: Ipv4Addr,
     /// The port, the same inside and outside.
     pub port: u16,
 }
 
 impl Record {
-    /// The record of the instance of this name.
+    /// Returns the record of the instance of this name.
     pub fn of(instance: &str) -> Self {
         let directory =
             env::var_os(VARIABLE).map_or_else(|| PathBuf::from(DIRECTORY), PathBuf::from);
         Self(directory.join(format!("{instance}.port-mapping")))
     }
 
-    /// What is written down; none if that cannot be read.
+    /// Returns the recorded mapping; `None` if there is none, or it cannot be read.
     pub fn read(&self) -> Option<Recorded> {
         serde_json::from_slice(&fs::read(&self.0).ok()?).ok()
     }
 
-    /// Writes down what will be asked for. Without it the mapping outlives a crash, which is no
-    /// reason not to have one.
+    /// Records a mapping before it is requested. If that fails, the mapping outlives a crash, which is
+    /// acceptable.
     pub fn write(&self, recorded: Recorded) {
         let written = self.0.parent().map_or(Ok(()), fs::create_dir_all);
         let written = written.and_then(|()| {
@@ -48,7 +48,7 @@ impl Record {
         }
     }
 
-    /// There is nothing to take back.
+    /// Removes the record, when there is no mapping to remove any more.
     pub fn clear(&self) {
         let _ = fs::remove_file(&self.0);
     }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn x22_a_mapping_is_remembered_until_it_is_gone() {
+    fn x22_a_mapping_is_recorded_until_it_is_gone() {
         let directory = tempfile::TempDir::new().unwrap();
         let record = Record(directory.path().join("new/teredo.port-mapping"));
         assert_eq!(record.read(), None);

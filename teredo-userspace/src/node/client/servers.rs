@@ -1,29 +1,24 @@
-//! The addresses of the servers, of which the configuration may have only names.
+//! The addresses of the servers, which the configuration may give by name.
 
-use std::{
-    future::pending,
-    net::{IpAddr, Ipv4Addr},
-    pin::Pin,
-    time::Duration,
-};
+use std::{future::pending, net::Ipv4Addr, pin::Pin, time::Duration};
 
 use teredo_common::scope::Ipv4Scope;
 use teredo_proto::client::ServerEndpoints;
 use tokio::{
-    net::lookup_host,
     task::JoinSet,
     time::{Instant, Sleep, sleep},
 };
 
-use crate::config::{Ipv4Choice, ServerHost, ServerName};
+use crate::{
+    config::{Ipv4Choice, ServerHost, ServerName},
+    host::lookup_ipv4,
+};
 
-/// The wait before a name is looked up again, at first and at last.
+/// The wait before a failed look-up is repeated; it doubles from the first to the longest.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
-/// The wait before names that were found are looked up again: servers move, if seldom.
+/// The wait before a successful look-up is repeated, since servers may move.
 const LIFETIME: Duration = Duration::from_secs(3_600);
-/// Addresses that one name may have.
-const ADDRESSES_MAX: usize = 8;
 
 /// The servers of the configuration, as far as they are known.
 #[derive(Debug)]
@@ -31,27 +26,27 @@ pub struct Servers {
     entries: Vec<Entry>,
     secondary: Ipv4Choice,
     scope: Ipv4Scope,
-    /// Names that are being looked up, each by itself: one may have to wait long for an answer.
+    /// Look-ups under way, one task for each name, since a single answer may take long.
     tasks: JoinSet<Found>,
     has_failed: bool,
-    /// When names are looked up again, if there are any.
+    /// The time of the next look-up, if there are names.
     retry: Option<Pin<Box<Sleep>>>,
     wait: Duration,
 }
 
-/// What the name with this index was found to mean.
+/// The result of the look-up of the name with this index.
 type Found = (usize, Result<Vec<Ipv4Addr>, String>);
 
 #[derive(Debug)]
 struct Entry {
     name: ServerName,
     addresses: Vec<Ipv4Addr>,
-    /// Whether the operator knows that it cannot be looked up.
-    is_told: bool,
+    /// Whether its failure was logged.
+    is_logged: bool,
 }
 
 impl Servers {
-    /// Begins to look up what has to be.
+    /// Starts looking up the names.
     pub fn new(names: &[ServerName], secondary: Ipv4Choice, scope: Ipv4Scope) -> Self {
         let entries = names.iter().map(|name| Entry {
             name: name.clone(),
@@ -59,7 +54,7 @@ impl Servers {
                 ServerHost::Address(address) => vec![address],
                 ServerHost::Name(_) => Vec::new(),
             },
-            is_told: false,
+            is_logged: false,
         });
         let mut servers = Self {
             entries: entries.collect(),
@@ -74,7 +69,7 @@ impl Servers {
         servers
     }
 
-    /// The servers that are known, in the order of the configuration.
+    /// Returns the known servers in the order of the configuration.
     pub fn known(&self) -> Vec<ServerEndpoints> {
         let known = self.entries.iter().flat_map(|entry| {
             let servers = entry.addresses.iter().map(|&address| ServerEndpoints {
@@ -85,7 +80,7 @@ impl Servers {
         });
         match self.secondary {
             Ipv4Choice::Auto => known.collect(),
-            // It is that of one server, so only the first address of its name is meant.
+            // It belongs to one server, so only the first address of the name is used.
             Ipv4Choice::Address(secondary) => known
                 .take(1)
                 .map(|server| ServerEndpoints {
@@ -96,7 +91,7 @@ impl Servers {
         }
     }
 
-    /// Looks all names up again, unless that is being done.
+    /// Looks all names up again, unless a look-up is under way.
     pub fn look_up(&mut self) {
         if !self.tasks.is_empty() {
             return;
@@ -105,19 +100,19 @@ impl Servers {
         self.has_failed = false;
         for (index, entry) in self.entries.iter().enumerate() {
             if let ServerHost::Name(name) = &entry.name.host {
-                let found = find(name.clone(), self.scope);
+                let found = lookup_ipv4(name.clone(), self.scope);
                 self.tasks.spawn(async move { (index, found.await) });
             }
         }
     }
 
-    /// Waits until other servers are known. Cancelling loses nothing.
+    /// Waits until the known servers change. Cancelling loses nothing.
     pub async fn changed(&mut self) {
         loop {
             if let Some(found) = self.tasks.join_next().await {
-                let is_new = found.is_ok_and(|found| self.take_in(found));
+                let is_new = found.is_ok_and(|found| self.accept(found));
                 if self.tasks.is_empty() {
-                    self.plan();
+                    self.schedule();
                 }
                 if is_new {
                     return;
@@ -131,37 +126,37 @@ impl Servers {
         }
     }
 
-    /// Takes in what a name was found to mean, and tells whether that is something new. What was
-    /// known before stays known while nothing else is.
-    fn take_in(&mut self, (index, result): Found) -> bool {
+    /// Accepts the result of a look-up and returns whether the addresses changed. After a failure the
+    /// previous addresses stay.
+    fn accept(&mut self, (index, result): Found) -> bool {
         let entry = &mut self.entries[index];
         let name = &entry.name;
         match result {
             Ok(addresses) => {
-                if entry.is_told {
-                    tracing::info!("the server {name} is found");
+                if entry.is_logged {
+                    tracing::info!("the server {name} was found");
                 }
-                entry.is_told = false;
+                entry.is_logged = false;
                 let is_new = entry.addresses != addresses;
                 entry.addresses = addresses;
                 is_new
             }
             Err(reason) => {
                 self.has_failed = true;
-                if !entry.is_told {
+                if !entry.is_logged {
                     tracing::warn!(
-                        "the server {name} cannot be looked up: {reason}; that is tried again, or set \
+                        "the server {name} cannot be looked up: {reason}; the client tries again, or set \
                          another in client.server"
                     );
                 }
-                entry.is_told = true;
+                entry.is_logged = true;
                 false
             }
         }
     }
 
-    /// Sets the time of the next look.
-    fn plan(&mut self) {
+    /// Schedules the next look-up.
+    fn schedule(&mut self) {
         let wait = if self.has_failed {
             let next = (self.wait * 2).min(LONGEST_WAIT);
             std::mem::replace(&mut self.wait, next)
@@ -172,41 +167,12 @@ impl Servers {
         self.retry = Some(Box::pin(sleep(wait)));
     }
 
-    /// The network has changed: names may mean something else now, or anything at all.
-    pub fn hurry(&mut self) {
+    /// Repeats the look-ups now, because the network has changed.
+    pub fn retry_now(&mut self) {
         self.wait = FIRST_WAIT;
         if let Some(retry) = &mut self.retry {
             retry.as_mut().reset(Instant::now());
         }
-    }
-}
-
-/// The addresses of the host with this name that can be used, or why there are none.
-pub async fn find(name: String, scope: Ipv4Scope) -> Result<Vec<Ipv4Addr>, String> {
-    let found = lookup_host((name, 0)).await;
-    let found = found.map_err(|error| error.to_string())?;
-    usable(found.map(|address| address.ip()), scope)
-}
-
-/// What can be used of what was found.
-fn usable(found: impl Iterator<Item = IpAddr>, scope: Ipv4Scope) -> Result<Vec<Ipv4Addr>, String> {
-    let (mut addresses, mut refused) = (Vec::new(), None);
-    for address in found {
-        let IpAddr::V4(address) = address else {
-            continue;
-        };
-        if !scope.accepts(address.octets()) {
-            refused = Some(address);
-        } else if !addresses.contains(&address) && addresses.len() < ADDRESSES_MAX {
-            addresses.push(address);
-        }
-    }
-    match refused {
-        _ if !addresses.is_empty() => Ok(addresses),
-        Some(refused) => Err(format!(
-            "its address {refused} is not acceptable under client.ipv4-scope"
-        )),
-        None => Err("it has no IPv4 address".to_owned()),
     }
 }
 
@@ -220,7 +186,7 @@ mod tests {
         let entries = names.iter().map(|name| Entry {
             name: name.parse().unwrap(),
             addresses: Vec::new(),
-            is_told: false,
+            is_logged: false,
         });
         Servers {
             entries: entries.collect(),
@@ -235,35 +201,43 @@ mod tests {
 
     fn known(servers: &Servers) -> String {
         let known = servers.known().into_iter();
-        let known = known.map(|one| format!("{} {} {}", one.primary, one.secondary, one.port));
+        let known = known.map(|server| {
+            let ServerEndpoints {
+                primary,
+                secondary,
+                port,
+                ..
+            } = server;
+            format!("{primary} {secondary} {port}")
+        });
         known.collect::<Vec<_>>().join(", ")
     }
 
     #[test]
     fn c01_servers_are_tried_in_the_order_of_the_file() {
         let mut servers = servers(&["a.example", "b.example:9"], "auto");
-        assert!(servers.take_in((1, Ok(vec![[9, 0, 0, 3].into()]))));
+        assert!(servers.accept((1, Ok(vec![[9, 0, 0, 3].into()]))));
         assert_eq!(known(&servers), "9.0.0.3 9.0.0.4 9");
         let two = vec![[9, 0, 0, 1].into(), [9, 0, 0, 7].into()];
-        assert!(servers.take_in((0, Ok(two.clone()))));
+        assert!(servers.accept((0, Ok(two.clone()))));
         let all = "9.0.0.1 9.0.0.2 3544, 9.0.0.7 9.0.0.8 3544, 9.0.0.3 9.0.0.4 9";
         assert_eq!(known(&servers), all);
-        // What is known stays, as long as nothing else is.
-        assert!(!servers.take_in((0, Ok(two))));
-        assert!(!servers.take_in((0, Err("no answer".to_owned()))));
+        // Known addresses stay after a failure.
+        assert!(!servers.accept((0, Ok(two))));
+        assert!(!servers.accept((0, Err("no answer".to_owned()))));
         assert_eq!(known(&servers), all);
-        assert!(servers.entries[0].is_told && servers.has_failed);
+        assert!(servers.entries[0].is_logged && servers.has_failed);
     }
 
     #[test]
-    fn what_cannot_be_looked_up_is_tried_again_and_less_often() {
+    fn failed_look_ups_are_repeated_less_and_less_often() {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut servers = servers(&["a.example"], "auto");
             let mut waits = Vec::new();
             servers.has_failed = true;
             for _ in 0..10 {
-                servers.plan();
+                servers.schedule();
                 let retry = servers.retry.as_ref().unwrap();
                 waits.push(
                     retry
@@ -275,10 +249,10 @@ mod tests {
             }
             assert_eq!(waits[..4], [2.0, 4.0, 8.0, 16.0]);
             assert_eq!(waits[9], LONGEST_WAIT.as_secs_f64());
-            servers.hurry();
+            servers.retry_now();
             assert!(servers.retry.as_ref().unwrap().deadline() <= Instant::now());
             servers.has_failed = false;
-            servers.plan();
+            servers.schedule();
             assert_eq!(servers.wait, FIRST_WAIT);
         });
     }
@@ -287,23 +261,7 @@ mod tests {
     fn c01_a_secondary_address_is_that_of_one_server() {
         let mut servers = servers(&["a.example"], "9.0.0.200");
         let two = vec![[9, 0, 0, 1].into(), [9, 0, 0, 7].into()];
-        assert!(servers.take_in((0, Ok(two))));
+        assert!(servers.accept((0, Ok(two))));
         assert_eq!(known(&servers), "9.0.0.1 9.0.0.200 3544");
-    }
-
-    #[test]
-    fn c01_servers_are_global_unicast() {
-        let found = |addresses: &[&str]| {
-            let addresses = addresses.iter().map(|address| address.parse().unwrap());
-            usable(addresses, Ipv4Scope::Strict)
-        };
-        let one: Ipv4Addr = [9, 0, 0, 1].into();
-        assert_eq!(
-            found(&["2001:db8::1", "192.168.0.1", "9.0.0.1", "9.0.0.1"]),
-            Ok(vec![one])
-        );
-        assert!(found(&["192.168.0.1"]).unwrap_err().contains("192.168.0.1"));
-        assert!(found(&["2001:db8::1"]).unwrap_err().contains("no IPv4"));
-        assert!(found(&[]).is_err());
     }
 }

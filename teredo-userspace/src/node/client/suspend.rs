@@ -1,38 +1,39 @@
-//! Noticing that the host was suspended.
+//! Detection of suspensions of the host.
 
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// Less than this is no suspension that a NAT would notice.
+/// The shortest suspension that matters to a NAT.
 const NOTICEABLE: Duration = Duration::from_secs(5);
 
-/// How far the clock that goes on while the host is suspended is ahead of the one that does not.
+/// The time that the host has been suspended since boot: the difference between the clock that
+/// continues during suspension and the one that stops.
 #[derive(Debug)]
 pub struct SuspendClock(Duration);
 
 impl SuspendClock {
     pub fn new() -> Self {
-        Self(ahead())
+        Self(suspended())
     }
 
-    /// Whether the host was suspended since the last time that this was asked.
+    /// Returns whether the host was suspended since the last call.
     pub fn was_suspended(&mut self) -> bool {
-        self.follow(ahead())
+        self.update(suspended())
     }
 
-    fn follow(&mut self, ahead: Duration) -> bool {
-        let before = std::mem::replace(&mut self.0, ahead);
-        ahead.saturating_sub(before) >= NOTICEABLE
+    fn update(&mut self, suspended: Duration) -> bool {
+        let before = std::mem::replace(&mut self.0, suspended);
+        suspended.saturating_sub(before) >= NOTICEABLE
     }
 }
 
-fn ahead() -> Duration {
+fn suspended() -> Duration {
     let read = |clock| {
         let time = clock_gettime(clock).expect("Linux has both clocks");
         Duration::from(time)
     };
-    // In this order the difference is never too large by the time between both.
+    // Read in this order, so that the time between both reads never adds to the difference.
     let with = read(ClockId::CLOCK_BOOTTIME);
     with.saturating_sub(read(ClockId::CLOCK_MONOTONIC))
 }
@@ -44,7 +45,7 @@ mod tests {
     #[test]
     fn c46_a_suspension_is_noticed_once() {
         let mut clock = SuspendClock(Duration::from_secs(7));
-        let mut was_suspended = |ahead: u64| clock.follow(Duration::from_millis(ahead));
+        let mut was_suspended = |suspended: u64| clock.update(Duration::from_millis(suspended));
         assert!(!was_suspended(7_000));
         assert!(!was_suspended(7_001));
         assert!(was_suspended(12_001));

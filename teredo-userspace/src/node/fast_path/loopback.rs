@@ -1,17 +1,17 @@
-//! Where the program's look-ups of routes start when there is no TUN interface.
+//! The interface at which the program's route look-ups start when there is no TUN interface.
 
 use crate::datapath::route::{self, Family, RouteError};
 
 const INTERFACE: &str = "lo";
 
-/// The loopback interface, which forwards IPv4 packets as long as this lives: the kernel tells no
-/// routes to an XDP program for packets of an interface that does not. Nothing that comes by it is
-/// for others, so nothing is forwarded.
+/// Keeps IPv4 forwarding enabled on the loopback interface, because the kernel gives an XDP program
+/// no routes for packets of an interface that does not forward. No packets for other hosts arrive on
+/// it, so none are forwarded.
 #[derive(Debug)]
 pub struct Loopback;
 
 impl Loopback {
-    /// Lets it forward.
+    /// Enables forwarding.
     pub fn forwarding() -> Result<Self, RouteError> {
         if !route::forwarding(Family::Ipv4, INTERFACE)? {
             route::set_forwarding(Family::Ipv4, INTERFACE, true)?;
@@ -21,8 +21,8 @@ impl Loopback {
 }
 
 impl Drop for Loopback {
-    /// As interfaces are by default. An earlier daemon may have crashed, so what was found at the
-    /// start tells nothing.
+    /// Restores the default of interfaces. The value found at the start is no guide, since an
+    /// earlier daemon may have crashed.
     fn drop(&mut self) {
         let default = route::forwarding(Family::Ipv4, "all");
         let result = default.and_then(|on| route::set_forwarding(Family::Ipv4, INTERFACE, on));

@@ -1,5 +1,5 @@
-//! The fast path of all roles. It is kept in step with the relay: it has every peer that the relay
-//! trusts, and no other.
+//! The fast path of all roles, as the event loop sees it. Its map is kept in sync with the relay: it
+//! holds every peer that the relay trusts, and no other.
 
 mod loopback;
 mod plan;
@@ -21,30 +21,30 @@ use teredo_proto::{
 };
 
 use crate::{
-    config::{Config, XdpMode},
+    config::Config,
     datapath::{
         route::Routes,
-        xdp::{self, Attached, Error, Mode, Options},
+        xdp::{self, AttachPolicy, AttachedProgram, Error, InterfaceStatus, Mode, Options},
     },
     metrics::{self, Attachment},
 };
 use loopback::Loopback;
-use plan::Plan;
+use plan::ProgramPlan;
 pub use plan::{Roles, flags};
 pub use trial::load as try_to_load;
 
-/// The fast path, if there is one.
+/// The fast path of this node; the default is none.
 #[derive(Default)]
 pub struct FastPath {
-    xdp: Option<xdp::FastPath>,
+    xdp: Option<AttachedProgram>,
     attachments: Vec<Attachment>,
-    /// Whether it gets the relay's peers.
+    /// Whether the program forwards for the relay, and so gets its peers.
     relays: bool,
-    /// Entries that the map has room for.
+    /// Most peers that the map holds.
     max_peers: usize,
-    /// Trusted peers that the map had no room for, each time that one was refused.
+    /// How often the map had no room for a trusted peer.
     refused: u64,
-    /// Where routes are looked up without a TUN interface.
+    /// Keeps the interface forwarding at which route look-ups start without a TUN interface.
     loopback: Option<Loopback>,
 }
 
@@ -58,12 +58,12 @@ impl std::fmt::Debug for FastPath {
 }
 
 impl FastPath {
-    /// Starts what the configuration asks for.
+    /// Starts the fast path that the configuration asks for.
     ///
     /// # Errors
     ///
-    /// When it asks for what cannot be had. Mode "auto" asks for no more than there is, but its
-    /// interfaces must exist and no other daemon may have them.
+    /// If the requested mode is unavailable. Mode "auto" falls back to userspace instead, but its
+    /// interfaces must exist and no other daemon may use them.
     pub async fn start(
         config: &Config,
         roles: Roles<'_>,
@@ -74,9 +74,9 @@ impl FastPath {
             xdp::remove_leftovers(&config.node.name)?;
             return Ok(Self::default());
         };
-        let plan = Plan::make(&wanted, &roles, routes).await?;
+        let plan = ProgramPlan::make(&wanted, &roles, routes).await?;
         if let Some(refusal) = plan.refusal {
-            if wanted.mode != XdpMode::Auto {
+            if wanted.mode != AttachPolicy::Auto {
                 anyhow::bail!("there is no fast path, since {refusal}");
             }
             if plan.server.is_none() {
@@ -98,16 +98,16 @@ impl FastPath {
             log: tracing::enabled!(target: "teredo::datapath::xdp", tracing::Level::TRACE),
         };
         let needs_loopback = options.server.is_some() && options.settings.tunnel == 0;
-        match xdp::FastPath::start(&options) {
+        match AttachedProgram::start(&options) {
             Ok(xdp) => Ok(Self {
                 loopback: needs_loopback.then(loopback).flatten(),
-                attachments: xdp.interfaces().iter().map(describe).collect(),
+                attachments: xdp.interfaces().iter().map(attachment).collect(),
                 xdp: Some(xdp),
                 relays: plan.relays,
                 max_peers: plan.max_peers as usize,
                 refused: 0,
             }),
-            Err(error) if wanted.mode == XdpMode::Auto && is_bearable(&error) => {
+            Err(error) if wanted.mode == AttachPolicy::Auto && allows_fallback(&error) => {
                 Ok(Self::off(options.interfaces, &error.to_string()))
             }
             Err(error) => Err(error.into()),
@@ -127,61 +127,65 @@ impl FastPath {
         }
     }
 
-    /// Where and how the program is attached.
+    /// Returns how the program is attached to each interface.
     pub fn attachments(&self) -> &[Attachment] {
         &self.attachments
     }
 
-    /// Frames by verdict; none without a program.
+    /// Returns the frames by verdict; empty without a program.
     pub fn counters(&self) -> Vec<(Verdict, Counter)> {
-        let counters = self.xdp.as_ref().map(xdp::FastPath::counters);
+        let counters = self.xdp.as_ref().map(|xdp| xdp.program.counters());
         counters.and_then(Result::ok).unwrap_or_default()
     }
 
-    /// Peers that were trusted while the map had no room.
+    /// Returns how often the map had no room for a trusted peer.
     pub fn refused(&self) -> u64 {
         self.refused
     }
 
-    /// Whether the program has the peer.
+    /// Returns whether the map holds the peer.
     pub fn has(&mut self, address: &[u8; 16]) -> bool {
         self.xdp
             .as_mut()
-            .is_some_and(|xdp| matches!(xdp.program().peer(address), Ok(Some(_))))
+            .is_some_and(|xdp| matches!(xdp.program.peer(address), Ok(Some(_))))
     }
 
-    /// The buckets of the server's limits, which the program takes from, too; the server's own
-    /// without a program.
+    /// Returns the token buckets of the server's rate limits: those shared with the program, or new
+    /// ones without a program.
     pub fn buckets(&self) -> Result<Buckets> {
-        let shared = self.xdp.as_ref().map(xdp::FastPath::limits).transpose()?;
+        let shared = self
+            .xdp
+            .as_ref()
+            .map(|xdp| xdp.program.limits())
+            .transpose()?;
         match shared.flatten() {
             Some(shared) => Ok(Buckets::shared(shared)?),
             None => Ok(Buckets::new()),
         }
     }
 
-    /// Has the program answer no more solicitations, and from `end` on forward no more bubbles
+    /// Makes the program answer no more solicitations and, from `end` on, forward no more bubbles
     /// (S-27).
     pub fn drain(&mut self, end: Instant) -> Result<(), Error> {
         let xdp = self.xdp.as_mut();
-        xdp.map_or(Ok(()), |xdp| xdp.set_draining(Some(end)))
+        xdp.map_or(Ok(()), |xdp| xdp.program.set_draining(Some(end)))
     }
 
-    /// Gives the relay the peers that an earlier run has left.
+    /// Hands the peers that an earlier run left in the map to the relay.
     pub fn hand_over(&mut self, relay: &mut Relay, now: Instant) -> Result<(), Error> {
         let Some(xdp) = &mut self.xdp else {
             return Ok(());
         };
-        let (mut adopted, mut strangers) = (0, Vec::new());
-        xdp.sweep(|address, peer| {
+        let (mut adopted, mut unknown) = (0, Vec::new());
+        xdp.program.for_each_peer(|address, peer| {
             if relay.adopt_peer(now, (*address).into(), peer) {
                 adopted += 1;
             } else {
-                strangers.push(*address);
+                unknown.push(*address);
             }
         })?;
-        for address in &strangers {
-            xdp.remove(address)?;
+        for address in &unknown {
+            xdp.program.remove(address)?;
         }
         if adopted > 0 {
             tracing::info!(peers = adopted, "took over the peers of the last run");
@@ -189,8 +193,8 @@ impl FastPath {
         Ok(())
     }
 
-    /// Follows what the relay tells about a peer.
-    pub fn follow(&mut self, event: Event) -> Result<(), Error> {
+    /// Applies an event of the relay to the map.
+    pub fn apply(&mut self, event: Event) -> Result<(), Error> {
         match event {
             Event::PeerTrusted {
                 address,
@@ -203,7 +207,7 @@ impl FastPath {
                 self.insert(&address.octets(), &entry)
             }
             Event::PeerForgotten { address } => match &mut self.xdp {
-                Some(xdp) => xdp.remove(&address.octets()),
+                Some(xdp) => xdp.program.remove(&address.octets()),
                 None => Ok(()),
             },
         }
@@ -213,12 +217,12 @@ impl FastPath {
         let Some(xdp) = self.xdp.as_mut().filter(|_| self.relays) else {
             return Ok(());
         };
-        match xdp.insert(address, peer) {
+        match xdp.program.insert(address, peer) {
             Err(Error::Full) => {
                 if self.refused == 0 {
                     tracing::warn!(
-                        "the fast path has no room for more peers, which go through userspace now: \
-                         raise relay.max-peers"
+                        "the fast path has no room for more peers, whose packets go through userspace \
+                         now: raise relay.max-peers"
                     );
                 }
                 self.refused += 1;
@@ -228,21 +232,22 @@ impl FastPath {
         }
     }
 
-    /// Brings stamps to the relay and makes good what has gone out of step. Call it once a second.
+    /// Copies timestamps to the relay and reconciles the map with it. Call it once a second.
     pub fn sweep(&mut self, relay: &mut Relay) -> Result<(), Error> {
         let Some(xdp) = self.xdp.as_mut().filter(|_| self.relays) else {
             return Ok(());
         };
-        let (mut trusted, mut strangers) = (0, Vec::new());
-        xdp.sweep(|address, peer| {
+        xdp.program.flush_log();
+        let (mut trusted, mut unknown) = (0, Vec::new());
+        xdp.program.for_each_peer(|address, peer| {
             if relay.record_stamps(address, peer.last_received, peer.last_sent) {
                 trusted += 1;
             } else {
-                strangers.push(*address);
+                unknown.push(*address);
             }
         })?;
-        for address in &strangers {
-            xdp.remove(address)?;
+        for address in &unknown {
+            xdp.program.remove(address)?;
         }
         if trusted < relay.statistics().trusted_peers.min(self.max_peers) {
             self.insert_missing(relay)?;
@@ -254,13 +259,13 @@ impl FastPath {
         let Some(xdp) = &mut self.xdp else {
             return Ok(());
         };
-        let mut there = HashSet::new();
-        xdp.sweep(|address, _| {
-            there.insert(*address);
+        let mut present = HashSet::new();
+        xdp.program.for_each_peer(|address, _| {
+            present.insert(*address);
         })?;
         for peer in relay.peers().filter(|peer| peer.trusted) {
             let address = peer.address.octets();
-            if !there.contains(&address) {
+            if !present.contains(&address) {
                 let entry = entry(
                     peer.mapped,
                     peer.symmetric,
@@ -273,21 +278,21 @@ impl FastPath {
         Ok(())
     }
 
-    /// Logs what the program has noted. Without a relay to sweep for, call it once a second.
+    /// Logs the records of the program. Without a relay, call it once a second.
     pub fn flush_log(&mut self) {
         if let Some(xdp) = &mut self.xdp {
-            xdp.program().flush_log();
+            xdp.program.flush_log();
         }
     }
 
-    /// Has the program ask the kernel for routes and neighbours again.
-    pub fn forget_routes(&mut self) -> Result<(), Error> {
+    /// Makes the program ask the kernel for routes and neighbours again.
+    pub fn invalidate_routes(&mut self) -> Result<(), Error> {
         self.xdp
             .as_mut()
-            .map_or(Ok(()), xdp::FastPath::bump_generation)
+            .map_or(Ok(()), AttachedProgram::invalidate_routes)
     }
 
-    /// Whether the program sends through this interface.
+    /// Returns whether the program sends through this interface.
     pub fn uses(&self, interface: u32) -> bool {
         self.xdp.as_ref().is_some_and(|xdp| {
             xdp.interfaces()
@@ -296,19 +301,19 @@ impl FastPath {
         })
     }
 
-    /// Tells the program this host's IPv4 addresses.
+    /// Sets this host's IPv4 addresses in the program.
     pub fn set_own_ipv4(&mut self, addresses: &[Ipv4Addr]) -> Result<(), Error> {
         self.xdp
             .as_mut()
-            .map_or(Ok(()), |xdp| xdp.set_own_ipv4(addresses))
+            .map_or(Ok(()), |xdp| xdp.program.set_own_ipv4(addresses))
     }
 
-    /// Detaches the program unless an earlier run had it attached.
+    /// Undoes [`Self::start`]: detaches the program unless an earlier run had attached it.
     pub fn abandon(self) -> Result<(), Error> {
         match self.xdp {
             Some(xdp) if !xdp.adopted() => xdp.stop(),
             Some(_) => {
-                // The program goes on.
+                // The program stays attached.
                 mem::forget(self.loopback);
                 Ok(())
             }
@@ -318,24 +323,24 @@ impl FastPath {
 
     /// Detaches the program.
     pub fn stop(self) -> Result<(), Error> {
-        self.xdp.map_or(Ok(()), xdp::FastPath::stop)
+        self.xdp.map_or(Ok(()), AttachedProgram::stop)
     }
 }
 
-/// Has the program's look-ups start at the loopback interface.
+/// Prepares the loopback interface as the start of the program's route look-ups.
 fn loopback() -> Option<Loopback> {
     match Loopback::forwarding() {
         Ok(loopback) => Some(loopback),
         Err(error) => {
             tracing::warn!(
-                "the fast path finds no way to other clients, so it forwards no bubbles: {error}"
+                "the fast path cannot look up routes to other clients, so it forwards no bubbles: {error}"
             );
             None
         }
     }
 }
 
-/// What the map holds of a trusted peer.
+/// Returns the map entry of a trusted peer.
 fn entry(mapped: Endpoint, symmetric: bool, last_received: Instant, last_sent: Instant) -> Peer {
     let symmetric = if symmetric { Peer::SYMMETRIC } else { 0 };
     Peer {
@@ -346,22 +351,22 @@ fn entry(mapped: Endpoint, symmetric: bool, last_received: Instant, last_sent: I
     }
 }
 
-/// Whether userspace alone will do instead.
-fn is_bearable(error: &Error) -> bool {
+/// Returns whether mode "auto" falls back to userspace after this error.
+fn allows_fallback(error: &Error) -> bool {
     !matches!(
         error,
         Error::NoInterface { .. } | Error::Permission { .. } | Error::Running { .. }
     )
 }
 
-fn describe(attached: &Attached) -> Attachment {
+fn attachment(status: &InterfaceStatus) -> Attachment {
     Attachment {
-        interface: attached.name.clone(),
-        mode: match attached.mode {
+        interface: status.name.clone(),
+        mode: match status.mode {
             Some(Mode::Native) => metrics::Mode::Native,
             Some(Mode::Generic) => metrics::Mode::Generic,
             None => metrics::Mode::Off,
         },
-        reason: attached.reason.clone().unwrap_or_default(),
+        reason: status.reason.clone().unwrap_or_default(),
     }
 }

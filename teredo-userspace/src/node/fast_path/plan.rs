@@ -1,4 +1,4 @@
-//! What the fast path is to do for the roles on this host.
+//! The parts of the roles on this host in the XDP program.
 
 use anyhow::Result;
 use bytemuck::Zeroable as _;
@@ -7,42 +7,46 @@ use teredo_common::{address::Endpoint, maps::Settings};
 use teredo_proto::server;
 
 use crate::{
-    config::{self, FastPath, OuterChecksum},
+    config::{self, FastPathRequest, OuterChecksum},
     datapath::{route::Routes, xdp},
 };
 
-/// Entries of the map of peers when there are none: as few as a relay may have.
+/// Entries of the map of peers without a relay: the permitted minimum.
 const NO_PEERS: u32 = *config::MAX_PEERS.start() as u32;
 
-/// The roles that run.
+/// The configured roles.
 #[derive(Debug)]
 pub struct Roles<'a> {
-    /// The relay, with the program's constants.
-    pub relay: Option<(&'a config::Relay, Settings)>,
+    /// The relay and its constants in the program.
+    pub relay: Option<(&'a config::RelaySection, Settings)>,
     /// The server.
     pub server: Option<&'a server::Config>,
 }
 
-/// What the program is to do.
+/// The interfaces and parameters of the program.
 #[derive(Debug)]
-pub struct Plan {
+pub struct ProgramPlan {
     /// The names of the interfaces to attach to.
     pub interfaces: Vec<String>,
-    /// The relay's constants; zeros where there is no relay.
+    /// The relay's constants; zeros without a relay.
     pub settings: Settings,
     /// The server's part, if it has one.
-    pub server: Option<xdp::Server>,
+    pub server: Option<xdp::ServerParameters>,
     /// Whether the program gets the relay's peers.
     pub relays: bool,
     /// Entries of the map of peers.
     pub max_peers: u32,
-    /// Why the relay, which wanted a part, has none.
+    /// Why the relay has no part although it is configured to; a clause for the user.
     pub refusal: Option<&'static str>,
 }
 
-impl Plan {
-    /// Looks what the roles want and what this host has.
-    pub async fn make(wanted: &FastPath<'_>, roles: &Roles<'_>, routes: &Routes) -> Result<Self> {
+impl ProgramPlan {
+    /// Plans the program from the configuration and the interfaces of this host.
+    pub async fn make(
+        wanted: &FastPathRequest<'_>,
+        roles: &Roles<'_>,
+        routes: &Routes,
+    ) -> Result<Self> {
         let mut plan = Self {
             interfaces: Vec::new(),
             settings: Settings::zeroed(),
@@ -59,7 +63,7 @@ impl Plan {
             if let Some((_, settings)) = &roles.relay
                 && settings.relay == Endpoint::new(server.primary, server.port)
             {
-                // What comes to the common port is not the server's alone.
+                // The relay has the same port, so the program must tell their packets apart.
                 plan.settings = *settings;
             }
         }
@@ -69,7 +73,7 @@ impl Plan {
     async fn add_relay(
         &mut self,
         names: &[String],
-        relay: &config::Relay,
+        relay: &config::RelaySection,
         settings: Settings,
         routes: &Routes,
     ) -> Result<()> {
@@ -81,7 +85,7 @@ impl Plan {
         };
         self.refusal = if interfaces.is_empty() {
             Some(
-                "relay.xdp.interfaces is empty and no default route tells them: name the \
+                "relay.xdp.interfaces is empty and there is no default route to find them: name the \
                  interfaces towards the IPv4 and the IPv6 internet",
             )
         } else if relay.host_specific {
@@ -124,7 +128,7 @@ impl Plan {
                 self.interfaces.push(interface);
             }
         }
-        self.server = Some(xdp::Server {
+        self.server = Some(xdp::ServerParameters {
             constants: server.fast_path(primary.is_some() && primary == secondary),
             allowed: server.allow.clone(),
         });
@@ -136,7 +140,7 @@ fn name_of(interface: u32) -> Option<String> {
     if_indextoname(interface).ok()?.into_string().ok()
 }
 
-/// The program's constants that the configuration decides.
+/// Returns the program's flags for the configured checksum.
 pub fn flags(checksum: OuterChecksum) -> u32 {
     match checksum {
         OuterChecksum::Auto => Settings::ALLOW_ZERO_CHECKSUM,

@@ -6,7 +6,7 @@ use anyhow::Result;
 use ipnet::Ipv6Net;
 use teredo_proto::{relay, server::RegisteredClient};
 
-use super::{Plan, Roles};
+use super::{ProgramPlan, Roles};
 use crate::{
     config::Config,
     datapath::{
@@ -46,7 +46,7 @@ pub async fn load(
         relay,
         server: server.as_ref(),
     };
-    let plan = Plan::make(&wanted, &roles, &routes).await?;
+    let plan = ProgramPlan::make(&wanted, &roles, &routes).await?;
     let interfaces = plan
         .interfaces
         .iter()

@@ -1,4 +1,4 @@
-//! What the API is told.
+//! The answers to requests of the API.
 
 use anyhow::Result;
 use teredo_common::{
@@ -21,10 +21,10 @@ use crate::{
 };
 
 impl Node {
-    pub(super) fn answer(&mut self, request: Request) -> Result<()> {
-        // Who does not wait any more needs no answer.
+    pub(super) fn handle_request(&mut self, request: Request) -> Result<()> {
+        // The requester may be gone; a failed send is fine.
         match request {
-            Request::Numbers(reply) => drop(reply.send(self.snapshot())),
+            Request::Snapshot(reply) => drop(reply.send(self.snapshot())),
             Request::Peers { cursor, reply } => drop(reply.send(self.page(cursor))),
             Request::Drain(reply) => {
                 self.drain()?;
@@ -49,8 +49,8 @@ impl Node {
             };
             snapshot.add_relay(state, &role.relay.statistics());
             for (reason, packets) in [
-                (DECAP_NOT_TAKEN, role.losses.decapsulated),
-                (ENCAP_NOT_TAKEN, role.losses.encapsulated),
+                (DECAP_NOT_TAKEN, role.failures.decapsulated),
+                (ENCAP_NOT_TAKEN, role.failures.encapsulated),
             ] {
                 snapshot.add_dropped(Role::Relay, reason, packets);
             }
@@ -62,12 +62,12 @@ impl Node {
                 sunset: self.calendar.date(Role::Server),
             };
             snapshot.add_server(state, server.statistics(), server.bindings().count());
-            let losses = role.losses();
+            let failures = role.failures();
             for (reason, packets) in [
                 (OVERRUN, role.overrun()),
-                (DATAGRAM_NOT_TAKEN, losses.datagrams),
-                (NATIVE_NOT_TAKEN, losses.native),
-                (TUNNEL_NOT_TAKEN, losses.tunnel),
+                (DATAGRAM_NOT_TAKEN, failures.datagrams),
+                (NATIVE_NOT_TAKEN, failures.native),
+                (TUNNEL_NOT_TAKEN, failures.tunnel),
             ] {
                 snapshot.add_dropped(Role::Server, reason, packets);
             }
@@ -75,8 +75,8 @@ impl Node {
         if let Some(role) = &self.client {
             snapshot.add_client(role.status(), &role.client);
             for (reason, packets) in [
-                (DECAP_NOT_TAKEN, role.losses.decapsulated),
-                (ENCAP_NOT_TAKEN, role.losses.encapsulated),
+                (DECAP_NOT_TAKEN, role.failures.decapsulated),
+                (ENCAP_NOT_TAKEN, role.failures.encapsulated),
             ] {
                 snapshot.add_dropped(Role::Client, reason, packets);
             }
@@ -89,10 +89,10 @@ impl Node {
         let now = clock::now();
         let start = usize::try_from(cursor).unwrap_or(usize::MAX);
         let relay = self.relay.iter().flat_map(|role| role.relay.peers());
-        let relay = relay.map(|peer| describe(&peer, now));
+        let relay = relay.map(|peer| relay_peer(&peer, now));
         let prefix = self.config.prefix;
         let client = self.client.iter().flat_map(|role| role.client.peers());
-        let client = client.map(|peer| describe_to_client(&peer, prefix, now));
+        let client = client.map(|peer| client_peer(&peer, prefix, now));
         let mut rest = relay.chain(client).skip(start);
         let peers: Vec<_> = rest
             .by_ref()
@@ -107,7 +107,8 @@ impl Node {
     }
 }
 
-fn describe(peer: &PeerInfo, now: Instant) -> Peer {
+/// Describes the peer of a relay.
+fn relay_peer(peer: &PeerInfo, now: Instant) -> Peer {
     Peer {
         address: peer.address,
         mapped: peer.mapped.into(),
@@ -120,8 +121,8 @@ fn describe(peer: &PeerInfo, now: Instant) -> Peer {
     }
 }
 
-/// The peer of a client: another client, or a native host behind its relay.
-fn describe_to_client(peer: &client::PeerInfo, prefix: ServicePrefix, now: Instant) -> Peer {
+/// Describes the peer of a client: another client, or a native host behind its relay.
+fn client_peer(peer: &client::PeerInfo, prefix: ServicePrefix, now: Instant) -> Peer {
     let teredo = TeredoAddress::decode(peer.address, prefix);
     let is_elsewhere = teredo.is_some_and(|teredo| teredo.mapped != peer.mapped);
     Peer {
@@ -144,7 +145,7 @@ const fn state(is_trusted: bool) -> PeerState {
     }
 }
 
-/// Seconds since then, unless it never was.
+/// Returns the seconds since `then`; `None` if that is zero, which stands for never.
 fn since(then: Instant, now: Instant) -> Option<f64> {
     (then != Instant::ZERO).then(|| now.saturating_since(then).as_secs_f64())
 }

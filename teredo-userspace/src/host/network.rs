@@ -1,4 +1,4 @@
-//! What the host's network is like.
+//! The host's addresses and default routes, as a Teredo client needs to know them.
 
 use std::{
     collections::BTreeMap,
@@ -14,21 +14,26 @@ use crate::datapath::{
     udp::source_towards,
 };
 
-/// The host's network at one moment.
+/// A snapshot of the host's network.
 #[derive(Debug, Default)]
-pub struct Surroundings {
-    /// What the protocol is told, but for the port mapping.
+pub struct HostNetwork {
+    /// Input of the protocol, without the port mapping.
     pub network: Network,
-    /// The IPv4 addresses of each interface, by its index.
+    /// IPv4 addresses by interface index.
     pub links: BTreeMap<u32, Vec<Attached>>,
     /// The gateway of the IPv4 default route.
     pub gateway: Option<Ipv4Addr>,
     /// Whether an IPv6 default route leads elsewhere than into the tunnel.
-    pub has_default: bool,
+    pub has_ipv6_default: bool,
 }
 
-impl Surroundings {
-    /// Looks around. `tunnel` is the index of the client's own interface.
+impl HostNetwork {
+    /// Asks the kernel. `tunnel` is the index of the client's own interface, 0 if there is none;
+    /// `servers` are the servers towards which the source address is chosen.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not list its addresses or routes.
     pub async fn read(
         routes: &Routes,
         tunnel: u32,
@@ -37,7 +42,7 @@ impl Surroundings {
     ) -> Result<Self> {
         let addresses = routes.host_addresses().await?;
         let defaults = routes.default_ipv6_routes().await?;
-        let has_default = defaults.iter().any(|&(interface, _)| interface != tunnel);
+        let has_ipv6_default = defaults.iter().any(|&(interface, _)| interface != tunnel);
         let mut links = BTreeMap::<u32, Vec<Attached>>::new();
         for (interface, attached) in addresses.iter().filter_map(attached) {
             links.entry(interface).or_default().push(attached);
@@ -48,43 +53,43 @@ impl Surroundings {
             source = routes.default_ipv4_address().await?;
         }
         let is_native =
-            |one: &HostAddress| one.interface != tunnel && is_native(one.address, prefix);
+            |host: &HostAddress| host.interface != tunnel && is_native(host.address, prefix);
         Ok(Self {
             network: Network {
                 source,
                 attached: links.values().flatten().copied().collect(),
-                native_ipv6: has_default && addresses.iter().any(is_native),
+                native_ipv6: has_ipv6_default && addresses.iter().any(is_native),
                 port_mapping: None,
             },
             links,
             gateway: routes.default_ipv4_gateway().await?,
-            has_default,
+            has_ipv6_default,
         })
     }
 
-    /// The index of the interface that has an address.
+    /// Returns the index of the interface that has the address.
     pub fn interface_with(&self, address: Ipv4Addr) -> Option<u32> {
         let mut links = self.links.iter();
         links
-            .find(|(_, attached)| attached.iter().any(|one| one.address == address))
+            .find(|(_, attached)| attached.iter().any(|local| local.address == address))
             .map(|(&interface, _)| interface)
     }
 }
 
-fn attached(one: &HostAddress) -> Option<(u32, Attached)> {
-    match one.address {
+fn attached(host: &HostAddress) -> Option<(u32, Attached)> {
+    match host.address {
         IpAddr::V4(address) if !address.is_loopback() => Some((
-            one.interface,
+            host.interface,
             Attached {
                 address,
-                prefix_length: one.prefix_length,
+                prefix_length: host.prefix_length,
             },
         )),
         _ => None,
     }
 }
 
-/// Whether an address can be used in the IPv6 internet, and is none of Teredo.
+/// Returns whether an address is global unicast IPv6 and not a Teredo address.
 fn is_native(address: IpAddr, prefix: ServicePrefix) -> bool {
     match address {
         IpAddr::V6(address) => {
@@ -102,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn z02_what_is_better_than_teredo_is_native_ipv6() {
+    fn z02_only_global_addresses_outside_teredo_are_native() {
         for (address, expected) in [
             ("2001:db8::1", true),
             ("2400:cb00::1", true),

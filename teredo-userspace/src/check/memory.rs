@@ -1,0 +1,139 @@
+//! The memory that a configuration takes.
+
+use std::fmt;
+
+use serde::Serialize;
+use teredo_common::{
+    limiter, mailbox,
+    maps::{self, Route},
+};
+
+use crate::{config::Config, datapath::xdp};
+
+/// Octets of the pointer to each element of a per-CPU array.
+const POINTER: u64 = 8;
+/// Octets of the daemon for each peer it knows. 163 were measured with a full table of trusted
+/// peers; peers with a procedure under way take more.
+const PEER_ENTRY: u64 = 256;
+
+/// Octets of the server's token buckets.
+const LIMITS: u64 = limiter::BUCKETS as u64 * size_of::<u64>() as u64;
+/// Octets of the mailboxes of the server's two addresses.
+const MAILBOXES: u64 = 2 * mailbox::SIZE as u64;
+
+/// The most memory that a configuration may take, in octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// The BPF map of peers, taken at the start whatever is in it. `relay.max-peers` sets it.
+    pub peer_map: u64,
+    /// The other BPF maps.
+    pub other_maps: u64,
+    /// The daemon's peer table when it is full. `relay.max-peers` sets it.
+    pub peer_table: u64,
+    /// Packets that wait for bubbles. `relay.queue-total-bytes` or `client.queue-total-bytes` sets it.
+    pub queues: u64,
+    /// The server's rate limits of sources and networks, however many there are.
+    pub limits: u64,
+    /// Mailboxes for datagrams to the server.
+    pub mailboxes: u64,
+}
+
+impl Memory {
+    /// Estimates the memory on a host with `cpus` possible CPUs.
+    #[must_use]
+    pub fn of(config: &Config, cpus: u64) -> Self {
+        let has_maps = u64::from(config.fast_path().is_some());
+        let relay = config.relay.as_ref();
+        let client = config.client.as_ref();
+        let peers = relay.map_or(0, |relay| relay.max_peers);
+        let queues = relay.map(|relay| relay.queue_total_bytes);
+        let queues = queues.or(client.map(|client| client.queue_total_bytes));
+        let queues = queues.unwrap_or(0);
+        Self {
+            peer_map: has_maps * xdp::peer_map_size(peers as u32),
+            other_maps: has_maps
+                * u64::from(maps::ROUTE_SLOTS)
+                * (POINTER + cpus * size_of::<Route>() as u64),
+            peer_table: peers as u64 * PEER_ENTRY,
+            queues: queues as u64,
+            limits: config.server.as_ref().map_or(0, |_| LIMITS),
+            mailboxes: config.server.as_ref().map_or(0, |_| MAILBOXES),
+        }
+    }
+}
+
+/// A number of octets that is displayed in a binary unit.
+#[derive(Clone, Copy, Debug)]
+pub struct Octets(pub u64);
+
+impl fmt::Display for Octets {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            octets @ 0..1024 => write!(formatter, "{octets} B"),
+            octets @ 1024..1_048_576 => write!(formatter, "{:.1} KiB", octets as f64 / 1024.0),
+            octets => write!(formatter, "{:.1} MiB", octets as f64 / 1_048_576.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{RelaySection, ServerSection},
+        datapath::xdp::AttachPolicy,
+    };
+
+    const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");
+
+    fn with(relay: RelaySection) -> Config {
+        Config {
+            relay: Some(relay),
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn maps_cost_what_the_kernel_says() {
+        // `bpftool map show` says 33562624 for the peers, 360760 for the routes of two CPUs: this and
+        // the map itself, which for the peers begins and ends with a page.
+        let memory = Memory::of(&with(RelaySection::default()), 2);
+        assert_eq!(memory.peer_map, 33_562_624 - 6_208);
+        assert_eq!(memory.other_maps, 360_760 - 312);
+        assert!(memory.peer_map + memory.other_maps < 64 << 20);
+        assert_eq!(Octets(memory.peer_map).to_string(), "32.0 MiB");
+
+        let per_peer = memory.peer_map / RelaySection::default().max_peers as u64;
+        for documented in [
+            format!("{per_peer} octets a peer at the start"),
+            format!(
+                "({:.0} MiB with the default",
+                memory.peer_map as f64 / 1_048_576.0
+            ),
+            format!(
+                "(up to {:.0} MiB with the default)",
+                memory.peer_table as f64 / 1_048_576.0
+            ),
+        ] {
+            assert!(DOCUMENTATION.contains(&documented), "{documented}");
+        }
+
+        let server = Config {
+            server: Some(ServerSection::default()),
+            ..Config::default()
+        };
+        let limits = Octets(Memory::of(&server, 2).limits);
+        let documented = format!("all limits together take {limits}");
+        assert!(DOCUMENTATION.contains(&documented), "{documented}");
+        assert_eq!(memory.limits, 0);
+
+        let peer_map = |relay: RelaySection| Memory::of(&with(relay), 2).peer_map;
+        let mut relay = RelaySection {
+            max_peers: 1_000,
+            ..RelaySection::default()
+        };
+        assert_eq!(peer_map(relay.clone()), 135_168 - 5_184);
+        relay.xdp.mode = AttachPolicy::Off;
+        assert_eq!(peer_map(relay), 0);
+    }
+}
