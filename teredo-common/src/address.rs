@@ -109,8 +109,8 @@ impl core::fmt::Display for ServicePrefix {
     }
 }
 
-/// The IPv4 address and port that a Teredo address carries for its client, with the obfuscation
-/// taken off. Says nothing about the prefix.
+/// Returns the IPv4 address and port that a Teredo address carries for its client, without the
+/// obfuscation. The prefix is not looked at.
 #[inline(always)]
 pub const fn embedded_mapping(address: &[u8; 16]) -> Endpoint {
     Endpoint {
@@ -119,7 +119,7 @@ pub const fn embedded_mapping(address: &[u8; 16]) -> Endpoint {
     }
 }
 
-/// The IPv4 address of the server that a Teredo address names. Says nothing about the prefix.
+/// Returns the IPv4 address of the server in a Teredo address. The prefix is not looked at.
 #[inline(always)]
 pub const fn embedded_server(address: &[u8; 16]) -> [u8; 4] {
     [address[4], address[5], address[6], address[7]]
@@ -336,7 +336,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the flags are (W-10); port 0 alone is refused (W-11).
+        /// Any flags are accepted (W-10); port 0 alone is refused (W-11).
         #[test]
         fn every_address_in_the_prefix_survives_a_round_trip(tail: [u8; 12]) {
             let mut octets = [0; 16];

@@ -125,7 +125,7 @@
 //! const INSIDE: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 2);
 //! const OUTSIDE: Ipv4Addr = Ipv4Addr::new(9, 0, 0, 1);
 //!
-//! let addresses = client::Server::new([1, 2, 3, 4].into());
+//! let addresses = client::ServerEndpoints::new([1, 2, 3, 4].into());
 //! let config = server::Config::new(addresses.primary, addresses.secondary);
 //! let mut server = Server::new(config, server::Buckets::new());
 //! let mut client = Client::new(client::Config::new(vec![addresses], PORT), [42; 32]);
@@ -190,6 +190,7 @@ mod shared;
 pub mod testing;
 
 pub use client::Client;
+pub use ipnet::{Ipv4Net, Ipv6Net};
 pub use relay::Relay;
 pub use server::Server;
 pub use shared::{

@@ -12,7 +12,7 @@ use teredo_common::{
 };
 use teredo_proto::{
     ServerAddress,
-    server::{Buckets, Client, Config, DropReason, Server, Service, Transmit},
+    server::{Buckets, Config, DropReason, RegisteredClient, Server, Service, Transmit},
     wire::{
         authentication::{Algorithm, Key},
         bubble,
@@ -93,7 +93,7 @@ fn source(number: u32) -> Endpoint {
 fn server() -> Server {
     let mut config = Config::new(PRIMARY.into(), SECONDARY.into());
     config.limits.seed = 0x0123_4567_89ab_cdef;
-    config.clients = vec![Client {
+    config.clients = vec![RegisteredClient {
         id: b"alice".to_vec(),
         key: Key::new(Algorithm::HmacMd5, &[1; 16]).expect("long enough"),
         retired: vec![],

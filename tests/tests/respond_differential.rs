@@ -18,7 +18,7 @@ use teredo_lab::{
 };
 use teredo_proto::{
     ServerAddress,
-    server::{Buckets, Client, Config, Server, Transmit},
+    server::{Buckets, Config, RegisteredClient, Server, Transmit},
     testing::transport,
     wire::authentication::{Algorithm, Key},
 };
@@ -360,8 +360,8 @@ fn anywhere(random: &mut impl Rng) -> Ipv6Addr {
     address.parse().expect("an IPv6 address")
 }
 
-fn alice() -> Client {
-    Client {
+fn alice() -> RegisteredClient {
+    RegisteredClient {
         id: b"alice".to_vec(),
         key: Key::new(Algorithm::HmacMd5, &[0x0b; 16]).expect("a key long enough"),
         retired: Vec::new(),
@@ -463,7 +463,7 @@ fn keys_and_tunnels() -> Result<()> {
         ..config()
     };
     let tunnel = Config {
-        clients: vec![Client {
+        clients: vec![RegisteredClient {
             prefix: Some("2001:db8:7::/64".parse()?),
             ..alice()
         }],

@@ -16,7 +16,7 @@ pub struct Config {
     /// Prefix of the Teredo service.
     pub prefix: ServicePrefix,
     /// Servers in the order in which the client tries them (C-01), at least one.
-    pub servers: Vec<Server>,
+    pub servers: Vec<ServerEndpoints>,
     /// Service port: a local UDP port that is open already (C-04). Host byte order, not 0.
     pub port: u16,
     /// Key of secure qualification, if the client has one.
@@ -69,7 +69,7 @@ impl Config {
     /// Creates the default configuration of a client of these servers with this service port (host
     /// byte order).
     #[must_use]
-    pub fn new(servers: Vec<Server>, port: u16) -> Self {
+    pub fn new(servers: Vec<ServerEndpoints>, port: u16) -> Self {
         Self {
             prefix: ServicePrefix::STANDARD,
             servers,
@@ -100,7 +100,7 @@ impl Config {
 
 /// The addresses of one Teredo server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Server {
+pub struct ServerEndpoints {
     /// Primary address, which the Teredo addresses of clients contain.
     pub primary: Ipv4Addr,
     /// Secondary address, which tells clients whether their NAT is symmetric.
@@ -109,7 +109,7 @@ pub struct Server {
     pub port: u16,
 }
 
-impl Server {
+impl ServerEndpoints {
     /// Creates the addresses of a server at `primary`, whose secondary address is the next one and
     /// whose port is 3544 (C-01).
     #[must_use]

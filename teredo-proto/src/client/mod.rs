@@ -24,7 +24,7 @@ use std::{
 use rand::{SeedableRng as _, rngs::StdRng};
 use teredo_common::{address::Endpoint, time::Instant};
 
-pub use config::{Attached, Config, Credentials, Extensions, Network, Refresh, Server};
+pub use config::{Attached, Config, Credentials, Extensions, Network, Refresh, ServerEndpoints};
 pub use statistics::{Bubble, DropReason, Statistics, Test};
 
 use crate::{
@@ -132,7 +132,7 @@ pub struct Identity {
     /// Endpoint of the client as the server's primary address sees it.
     pub mapped: Endpoint,
     /// The server that the client qualified with.
-    pub server: Server,
+    pub server: ServerEndpoints,
     /// Kind of the NAT. Not measured for the tunnel service, to which it does not matter.
     pub nat: Nat,
     /// Whether the mapped port is the service port.
@@ -234,7 +234,7 @@ impl Client {
 
     /// Sets the servers, for instance after their names were looked up again. The one in use stays
     /// in use until it fails.
-    pub fn set_servers(&mut self, servers: Vec<Server>) {
+    pub fn set_servers(&mut self, servers: Vec<ServerEndpoints>) {
         self.shared.config.servers = servers;
     }
 
@@ -416,7 +416,7 @@ impl Client {
     }
 
     /// Returns the server that the client uses or tries.
-    pub fn server(&self) -> Option<Server> {
+    pub fn server(&self) -> Option<ServerEndpoints> {
         self.qualification.server(&self.shared)
     }
 

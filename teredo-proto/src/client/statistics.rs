@@ -172,21 +172,15 @@ pub struct Statistics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
+    use crate::shared::counts::assert_names;
 
     #[test]
     fn reasons_are_unique_and_in_kebab_case() {
         let drops = DropReason::ALL.iter().map(|one| one.reason());
         let bubbles = Bubble::ALL.iter().map(|one| one.reason());
         let tests = Test::ALL.iter().map(|one| one.reason());
-        for group in [
-            drops.collect::<Vec<_>>(),
-            bubbles.collect(),
-            tests.collect(),
-        ] {
-            assert_eq!(group.iter().collect::<HashSet<_>>().len(), group.len());
-            let mut octets = group.iter().flat_map(|one| one.bytes());
-            assert!(octets.all(|one| one == b'-' || one.is_ascii_lowercase()));
-        }
+        assert_names(&drops.collect::<Vec<_>>());
+        assert_names(&bubbles.collect::<Vec<_>>());
+        assert_names(&tests.collect::<Vec<_>>());
     }
 }

@@ -15,14 +15,14 @@ const PORT: u16 = 40_000;
 struct World {
     client: Client,
     server: server::Server,
-    addresses: Server,
+    addresses: ServerEndpoints,
     mapped: Endpoint,
     now: Instant,
 }
 
 impl World {
     fn new(primary: &str, own: &str, mapped: &str, scope: Ipv4Scope) -> Self {
-        let addresses = Server::new(primary.parse().unwrap());
+        let addresses = ServerEndpoints::new(primary.parse().unwrap());
         let mut config = server::Config::new(addresses.primary, addresses.secondary);
         config.ipv4_scope = scope;
         let now = Instant::ZERO + Duration::from_secs(1000);

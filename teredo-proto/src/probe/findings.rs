@@ -4,7 +4,7 @@ use std::{net::Ipv6Addr, time::Duration};
 
 use teredo_common::{address::Endpoint, scope::Ipv4Scope};
 
-use crate::client::{DropReason, Server};
+use crate::client::{DropReason, ServerEndpoints};
 
 /// Whether one address of the server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +144,7 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Findings {
     /// Server of the measurement.
-    pub server: Server,
+    pub server: ServerEndpoints,
     /// Whether its primary address answers.
     pub primary: Reach,
     /// Whether its secondary address answers.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     ServerAddress,
-    client::Server,
+    client::ServerEndpoints,
     wire::{encapsulation, ipv6::Header, router},
 };
 
@@ -101,7 +101,7 @@ impl LifetimeProbe {
     /// Starts a measurement with this server. `seed` comes from the operating system's random number
     /// generator.
     #[must_use]
-    pub fn new(server: Server, seed: [u8; 32], now: Instant) -> Self {
+    pub fn new(server: ServerEndpoints, seed: [u8; 32], now: Instant) -> Self {
         let mut outbox = Outbox::new(server, seed);
         let mut start = now;
         let trials = IDLE.iter().zip(SENDER + 1..).map(|(&idle, socket)| {

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     ServerAddress,
-    client::Server,
+    client::ServerEndpoints,
     wire::{encapsulation, ipv6::Header, router},
 };
 
@@ -71,7 +71,7 @@ impl NatProbe {
     /// `seed` comes from the operating system's random number generator.
     #[must_use]
     pub fn new(
-        server: Server,
+        server: ServerEndpoints,
         local: [Endpoint; Self::SOCKETS],
         seed: [u8; 32],
         now: Instant,

@@ -11,7 +11,7 @@ use teredo_common::{
 use super::Transmit;
 use crate::{
     ServerAddress,
-    client::{Config, Server, solicitation::Solicitation},
+    client::{Config, ServerEndpoints, solicitation::Solicitation},
     wire::bubble,
 };
 
@@ -20,13 +20,13 @@ use crate::{
 pub struct Outbox {
     /// As a client without a key has it, but for that it wants to hear of every mapped address.
     pub config: Config,
-    pub server: Server,
+    pub server: ServerEndpoints,
     random: StdRng,
     transmits: VecDeque<Transmit>,
 }
 
 impl Outbox {
-    pub fn new(server: Server, seed: [u8; 32]) -> Self {
+    pub fn new(server: ServerEndpoints, seed: [u8; 32]) -> Self {
         const ANY_PORT: u16 = 0;
         let mut config = Config::new(vec![server], ANY_PORT);
         config.ipv4_scope = Ipv4Scope::Lab;

@@ -130,22 +130,14 @@ pub struct Statistics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
+    use crate::shared::counts::assert_names;
 
     #[test]
     fn reasons_are_unique_and_in_kebab_case() {
         let reasons: Vec<_> = DropReason::ALL.iter().map(|one| one.reason()).collect();
-        assert_eq!(
-            reasons.iter().collect::<HashSet<_>>().len(),
-            DropReason::ALL.len()
-        );
+        assert_names(&reasons);
         for reason in reasons {
             assert!(reason.starts_with("decap-") || reason.starts_with("encap-"));
-            assert!(
-                reason
-                    .chars()
-                    .all(|one| one == '-' || one.is_ascii_lowercase())
-            );
         }
     }
 }

@@ -36,7 +36,7 @@ pub struct Config {
     /// Whether solicitations without valid authentication of a known client are dropped (S-07).
     pub require_authentication: bool,
     /// Clients that have a key. Of two with the same identification, the first counts.
-    pub clients: Vec<Client>,
+    pub clients: Vec<RegisteredClient>,
     /// Whether echo requests of clients leave for native IPv6 (S-13).
     pub forward_echo: bool,
     /// Whether echo replies of clients leave for native IPv6 (S-13).
@@ -53,7 +53,7 @@ pub struct Config {
 
 /// A client that has a key.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct RegisteredClient {
     /// Client identification, at most 255 octets.
     pub id: Vec<u8>,
     /// The client's key.

@@ -28,7 +28,7 @@ use teredo_common::{
     time::Instant,
 };
 
-pub use config::{Client, Config};
+pub use config::{Config, RegisteredClient};
 pub use limits::{Buckets, TooFew};
 pub use statistics::{DropReason, Service, Statistics};
 pub use tunnel::Binding;

@@ -131,22 +131,13 @@ pub struct Statistics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
+    use crate::shared::counts::assert_names;
 
     #[test]
     fn s26_names_are_unique_and_in_kebab_case() {
         let drops = DropReason::ALL.iter().map(|one| one.reason());
-        let names: Vec<_> = Service::ALL
-            .iter()
-            .map(|one| one.reason())
-            .chain(drops)
-            .collect();
-        assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
-        let is_kebab = |one: char| one == '-' || one.is_ascii_lowercase() || one.is_ascii_digit();
-        assert!(
-            names.iter().all(|name| name.chars().all(is_kebab)),
-            "{names:?}"
-        );
+        let services = Service::ALL.iter().map(|one| one.reason());
+        assert_names(&services.chain(drops).collect::<Vec<_>>());
     }
 
     #[test]

@@ -106,6 +106,19 @@ macro_rules! named {
 
 pub(crate) use named;
 
+/// Checks that names are unique, and words of lower case with hyphens between them.
+#[cfg(test)]
+pub(crate) fn assert_names(names: &[&str]) {
+    for (index, name) in names.iter().enumerate() {
+        assert!(!names[..index].contains(name), "{name} is there twice");
+        let is_word = |word: &str| {
+            let mut octets = word.bytes();
+            !word.is_empty() && octets.all(|octet| matches!(octet, b'a'..=b'z' | b'0'..=b'9'))
+        };
+        assert!(name.split('-').all(is_word), "{name}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use teredo_proto::client::Server;
+use teredo_proto::client::ServerEndpoints;
 use tokio::time::timeout;
 
 use super::{Host, Report, ipv4, tun};
@@ -67,7 +67,7 @@ fn ports(host: &Host<'_>, client: &Client, report: &mut Report) {
 }
 
 /// Looks the servers up.
-async fn servers(client: &Client, report: &mut Report) -> Vec<Server> {
+async fn servers(client: &Client, report: &mut Report) -> Vec<ServerEndpoints> {
     let mut known = Vec::new();
     for server in &client.servers {
         let found = match &server.host {
@@ -82,9 +82,9 @@ async fn servers(client: &Client, report: &mut Report) -> Vec<Server> {
             Ok(addresses) => {
                 let shown: Vec<_> = addresses.iter().map(ToString::to_string).collect();
                 report.fine("server", format!("{server} is {}", shown.join(", ")));
-                known.extend(addresses.into_iter().map(|address| Server {
+                known.extend(addresses.into_iter().map(|address| ServerEndpoints {
                     port: server.port,
-                    ..Server::new(address)
+                    ..ServerEndpoints::new(address)
                 }));
             }
             Err(reason) => report.note(
@@ -100,7 +100,12 @@ async fn servers(client: &Client, report: &mut Report) -> Vec<Server> {
 }
 
 /// Looks whether there is a way to the servers, and whether there is a better one than Teredo.
-async fn network(host: &Host<'_>, client: &Client, servers: &[Server], report: &mut Report) {
+async fn network(
+    host: &Host<'_>,
+    client: &Client,
+    servers: &[ServerEndpoints],
+    report: &mut Report,
+) {
     let tunnel = host.network.link(&client.tun).map_or(0, |link| link.index);
     let prefix = host.config.node.prefix;
     let found = match Routes::open() {

@@ -1,6 +1,9 @@
 //! Where the fast path would run, and how.
 
-use std::{collections::HashSet, io};
+use std::{collections::HashSet, io, net::SocketAddrV4};
+
+use rtnetlink::packet_route::link::InfoKind;
+use teredo_proto::server::RegisteredClient;
 
 use super::{
     Host, Report,
@@ -10,8 +13,9 @@ use super::{
 };
 use crate::{
     config::{FastPath, XdpMode},
-    datapath::route::Routes,
+    datapath::{route::Routes, xdp},
     metrics::{Attachment, Mode},
+    node::fast_path,
 };
 
 /// Name of our program in the kernel.
@@ -19,8 +23,14 @@ const OUR_PROGRAM: &str = "teredo";
 /// Up to this MTU a frame fits into one page, which native programs need.
 const NATIVE_MTU: u32 = 3_498;
 
-/// Looks at every interface that the program would be attached to.
-pub async fn examine(host: &Host<'_>, report: &mut Report) {
+/// Looks at every interface that the program would be attached to, and loads the program for a moment.
+/// `relay_endpoint` and `clients` are parameters of the program.
+pub async fn examine(
+    host: &Host<'_>,
+    relay_endpoint: Option<SocketAddrV4>,
+    clients: Vec<RegisteredClient>,
+    report: &mut Report,
+) {
     let relay = host.config.relay.as_ref().map(|relay| relay.xdp.mode);
     let server = host.config.server.as_ref().map(|server| server.xdp.mode);
     for (role, mode) in [("relay", relay), ("server", server)] {
@@ -81,7 +91,12 @@ pub async fn examine(host: &Host<'_>, report: &mut Report) {
     if is_troubled {
         return;
     }
+    controllers(host, wanted, &links, report);
+    default_routes(host, wanted, &links, report).await;
     predict(wanted, &links, report);
+    if !is_loaded(host, wanted.mode, relay_endpoint, clients, report).await {
+        return;
+    }
     for attachment in report.xdp.clone() {
         let text = match &*attachment.reason {
             "" => format!("{}: {}", attachment.interface, attachment.mode),
@@ -162,6 +177,100 @@ fn is_usable(host: &Host<'_>, wanted: FastPath<'_>, link: &Link, report: &mut Re
     false
 }
 
+/// Whether the kernel takes the program; reports why not.
+async fn is_loaded(
+    host: &Host<'_>,
+    mode: XdpMode,
+    relay_endpoint: Option<SocketAddrV4>,
+    clients: Vec<RegisteredClient>,
+    report: &mut Report,
+) -> bool {
+    // Without the relay's address, which is reported already, the program is not the right one.
+    let is_complete = host.config.relay.is_none() || relay_endpoint.is_some();
+    if !host.loads_program || !is_complete {
+        return true;
+    }
+    let Err(error) = fast_path::try_to_load(host.config, relay_endpoint, clients).await else {
+        return true;
+    };
+    let error = match error.downcast::<xdp::Error>() {
+        Ok(xdp::Error::Permission { .. }) => {
+            let text =
+                "not tried: this process may not load BPF programs; run `teredo check` as root";
+            report.note("fast path", text);
+            return true;
+        }
+        Ok(error) => {
+            if let xdp::Error::Refused(refusal) = &error {
+                refusal.log().clone_into(&mut report.verifier_log);
+            }
+            error.to_string()
+        }
+        Err(error) => format!("{error:#}"),
+    };
+    for attachment in &mut report.xdp {
+        attachment.mode = Mode::Off;
+        attachment.reason.clone_from(&error);
+    }
+    match mode {
+        XdpMode::Auto => report.degraded("fast path", format!("there is none: {error}")),
+        _ => report.trouble("fast path", error),
+    }
+    false
+}
+
+/// Reports named interfaces that are ports of another one, which routes lead through.
+fn controllers(host: &Host<'_>, wanted: FastPath<'_>, links: &[&Link], report: &mut Report) {
+    for link in links {
+        let Some(controller) = host.network.controller_of(link) else {
+            continue;
+        };
+        let kind = match controller.kind {
+            Some(InfoKind::Bond) => "bond",
+            Some(InfoKind::Bridge) => "bridge",
+            // Routes lead through the interfaces of a VRF themselves.
+            _ => continue,
+        };
+        let (name, controller) = (&link.name, &controller.name);
+        let text = format!(
+            "{name} is a port of the {kind} {controller}, which routes lead through: name \
+             {controller} in {} instead, or no packet leaves on the fast path",
+            wanted.interfaces_keys()
+        );
+        report.degraded("fast path", text);
+    }
+}
+
+/// Reports default routes that lead through interfaces which are not named.
+async fn default_routes(
+    host: &Host<'_>,
+    wanted: FastPath<'_>,
+    links: &[&Link],
+    report: &mut Report,
+) {
+    if wanted.relay.is_none_or(<[_]>::is_empty) {
+        return;
+    }
+    let indices = match Routes::open() {
+        Ok(routes) => routes.default_interfaces().await.unwrap_or_default(),
+        Err(_) => return,
+    };
+    for index in indices {
+        if links.iter().any(|link| link.index == index) {
+            continue;
+        }
+        if let Some(link) = host.network.link_numbered(index) {
+            let text = format!(
+                "a default route leads through {}, which {} does not name: packets that take it \
+                 leave through userspace",
+                link.name,
+                wanted.interfaces_keys()
+            );
+            report.note("fast path", text);
+        }
+    }
+}
+
 /// Native and generic programs do not send to each other's interfaces, so all get the same mode.
 fn predict(wanted: FastPath<'_>, links: &[&Link], report: &mut Report) {
     let obstacle = match wanted.mode {
@@ -198,10 +307,20 @@ fn attachments(links: &[&Link], mode: Mode, reason: &str) -> Vec<Attachment> {
 fn native_obstacle(link: &Link, features: io::Result<XdpFeatures>) -> Option<String> {
     let name = &link.name;
     match features {
-        Ok(features) if !features.is_native() => Some(format!(
-            "the driver of {name} does not run XDP programs now (a veth needs at least as many \
-             receive queues as its peer has transmit queues)"
+        // Kernels before Linux 6.3 do not report features.
+        _ if link.kind == Some(InfoKind::Vlan) => Some(format!(
+            "{name} is a VLAN interface, and the kernel has no native XDP for those"
         )),
+        Ok(features) if !features.is_native() => Some(match link.kind {
+            Some(InfoKind::Veth) => format!(
+                "{name} has no native XDP now: a veth needs at least as many receive queues as its \
+                 peer has transmit queues"
+            ),
+            Some(InfoKind::Bond) => {
+                format!("{name} has no native XDP now: a bond needs ports whose drivers have it")
+            }
+            _ => format!("the driver of {name} does not run XDP programs"),
+        }),
         _ if link.mtu > NATIVE_MTU => Some(format!(
             "the MTU of {name} is {}, more than the {NATIVE_MTU} that fit in a page",
             link.mtu

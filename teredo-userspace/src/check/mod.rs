@@ -14,6 +14,7 @@ mod server;
 mod sunset;
 mod tun;
 mod user;
+mod vrf;
 mod xdp_features;
 
 use std::time::SystemTime;
@@ -38,15 +39,25 @@ struct Host<'a> {
     network: Network,
     /// Whether a daemon of this configuration runs: what it holds is no trouble then.
     is_running: bool,
+    loads_program: bool,
+}
+
+/// What the examination is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Purpose {
+    /// Roles start although the day of their sunset has come.
+    pub after_sunset: bool,
+    /// Whether the XDP program is loaded for a moment. A start need not: it loads the program itself.
+    pub loads_program: bool,
 }
 
 /// Looks at everything that this configuration needs. Needs a tokio runtime.
 ///
-/// `secrets` is what [`secrets::load`] has read; `after_sunset` lets roles start whose day has come.
+/// `secrets` is the result of [`secrets::load`].
 pub async fn examine(
     config: &Config,
     secrets: Result<&Secrets, &secrets::Error>,
-    after_sunset: bool,
+    purpose: Purpose,
 ) -> Report {
     let cpus = nr_cpus().map_or(1, |cpus| cpus as u64);
     let mut report = Report::new(Memory::of(config, cpus));
@@ -62,12 +73,13 @@ pub async fn examine(
         config,
         network,
         is_running: is_running(config).await,
+        loads_program: purpose.loads_program,
     };
     if host.is_running {
         report.note("daemon", format!("{} is running", config.node.name));
     }
     permissions(&host, &mut report);
-    sunset::examine(config, SystemTime::now(), after_sunset, &mut report);
+    sunset::examine(config, SystemTime::now(), purpose.after_sunset, &mut report);
     user::examine(&host, &mut report);
     let mut endpoint = None;
     if let Some(relay) = &config.relay {
@@ -82,7 +94,8 @@ pub async fn examine(
     if let Some(client) = &config.client {
         client::examine(&host, client, secrets, &mut report).await;
     }
-    fast_path::examine(&host, &mut report).await;
+    let clients = secrets.map_or_else(|_| Vec::new(), |secrets| secrets.clients.clone());
+    fast_path::examine(&host, endpoint, clients, &mut report).await;
     api::examine(&host, &mut report);
     memory(config, &mut report);
     report

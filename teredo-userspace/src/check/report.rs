@@ -12,6 +12,8 @@ pub enum Verdict {
     Fine,
     /// It runs, but somebody should know this.
     Note,
+    /// It runs, but without a part that the configuration asks for.
+    Degraded,
     /// It does not run, or not as configured.
     Trouble,
 }
@@ -34,6 +36,9 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Where and how the fast path would run.
     pub xdp: Vec<Attachment>,
+    /// The verifier's whole log, if the kernel refuses the program.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub verifier_log: String,
     /// What the configuration costs.
     pub memory: Memory,
 }
@@ -45,6 +50,7 @@ impl Report {
         Self {
             findings: Vec::new(),
             xdp: Vec::new(),
+            verifier_log: String::new(),
             memory,
         }
     }
@@ -73,7 +79,19 @@ impl Report {
         self.add(Verdict::Trouble, subject, text);
     }
 
-    /// Every trouble.
+    /// Adds something that the daemon does without.
+    pub fn degraded(&mut self, subject: &'static str, text: impl Into<String>) {
+        self.add(Verdict::Degraded, subject, text);
+    }
+
+    /// Returns everything that is not as the configuration asks for.
+    pub fn defects(&self) -> impl Iterator<Item = &Finding> {
+        self.findings
+            .iter()
+            .filter(|finding| matches!(finding.verdict, Verdict::Degraded | Verdict::Trouble))
+    }
+
+    /// Returns everything that keeps the daemon from running.
     pub fn troubles(&self) -> impl Iterator<Item = &Finding> {
         self.findings
             .iter()

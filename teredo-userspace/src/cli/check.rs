@@ -10,7 +10,7 @@ use super::{
     start_runtime,
 };
 use crate::{
-    check::{self, Report, Verdict},
+    check::{self, Purpose, Report, Verdict},
     config::secrets,
 };
 
@@ -21,35 +21,50 @@ pub struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// If the kernel refuses the XDP program, print its verifier's whole log
+    #[arg(long)]
+    verbose: bool,
 }
 
 /// The report with its summary.
 #[derive(Serialize)]
 struct Summary<'a> {
-    /// Whether `teredo run` would start.
+    /// Whether everything that the configuration asks for would run.
     ok: bool,
     #[serde(flatten)]
     report: &'a Report,
 }
 
-/// Prints what was found; trouble is an error.
+/// Prints the findings. A finding that is not as the configuration asks for is an error.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let Start { file, after_sunset } = &arguments.start;
     let config = file.load()?;
     let secrets = secrets::load(&config);
-    let examination = check::examine(&config, secrets.as_ref(), *after_sunset);
+    let purpose = Purpose {
+        after_sunset: *after_sunset,
+        loads_program: true,
+    };
+    let examination = check::examine(&config, secrets.as_ref(), purpose);
     let report = start_runtime()?.block_on(examination);
-    let troubles = report.troubles().count();
     if arguments.json {
-        let ok = troubles == 0;
+        let ok = report.defects().next().is_none();
         print_json(&Summary {
             ok,
             report: &report,
         })?;
     } else {
         print(&text(&report))?;
+        if arguments.verbose && !report.verifier_log.is_empty() {
+            print(&format!(
+                "\nThe verifier's log:\n{}\n",
+                report.verifier_log.trim_end()
+            ))?;
+        }
     }
-    first_trouble(&report)
+    match report.defects().next() {
+        Some(first) => bail!("{}", first.text),
+        None => Ok(()),
+    }
 }
 
 /// The first trouble as an error.
@@ -66,6 +81,7 @@ fn text(report: &Report) -> String {
         let verdict = match finding.verdict {
             Verdict::Fine => "ok",
             Verdict::Note => "note",
+            Verdict::Degraded => "DEGRADED",
             Verdict::Trouble => "TROUBLE",
         };
         table.row(&[verdict, finding.subject, &finding.text]);

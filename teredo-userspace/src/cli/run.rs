@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 use super::{Start, check::first_trouble, start_runtime};
 use crate::{
     api::{self, Handle},
-    check,
+    check::{self, Purpose},
     config::{
         Config,
         secrets::{self, Secrets},
@@ -73,7 +73,11 @@ async fn daemon(
 ) -> Result<()> {
     // From here on no signal ends the process halfway.
     let mut signals = Signals::new()?;
-    let report = check::examine(&config, secrets.as_ref(), after_sunset).await;
+    let purpose = Purpose {
+        after_sunset,
+        loads_program: false,
+    };
+    let report = check::examine(&config, secrets.as_ref(), purpose).await;
     first_trouble(&report)?;
     let listeners = api::listen(&config.node.api)?;
     let name = config.node.name.clone();

@@ -15,7 +15,7 @@ use nix::{
 };
 use teredo_proto::{
     client::Credentials,
-    server::Client,
+    server::RegisteredClient,
     wire::authentication::{Algorithm, Key, MIN_SECRET},
 };
 use thiserror::Error;
@@ -87,7 +87,7 @@ pub enum Refusal {
 #[derive(Debug, Default)]
 pub struct Secrets {
     /// Those of the server's clients.
-    pub clients: Vec<Client>,
+    pub clients: Vec<RegisteredClient>,
     /// What the client role proves itself with.
     pub credentials: Option<Credentials>,
 }
@@ -109,7 +109,7 @@ pub fn load(config: &Config) -> Result<Secrets, Error> {
     let clients = config.server.iter().flat_map(|server| &server.clients);
     let clients = clients.map(|client| {
         let key = |file| key(&client.id, client.algorithm, file);
-        Ok(Client {
+        Ok(RegisteredClient {
             id: client.id.octets().to_vec(),
             key: key(&client.secret_file)?,
             retired: client

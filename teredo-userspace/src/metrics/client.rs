@@ -136,14 +136,14 @@ const fn nat_name(nat: Nat) -> &'static str {
 mod tests {
     use teredo_proto::{
         Unreachable,
-        client::{Bubble, Config, DropReason, Server},
+        client::{Bubble, Config, DropReason, ServerEndpoints},
     };
 
     use super::*;
 
     #[test]
     fn the_clients_numbers_are_all_there() {
-        let servers = vec![Server::new([9, 0, 0, 1].into())];
+        let servers = vec![ServerEndpoints::new([9, 0, 0, 1].into())];
         let client = Client::new(Config::new(servers, 4096), [0; 32]);
         let status = ClientStatus::of(&client, 4096, Duration::from_secs(30));
         assert_eq!(status.state, "stopped");

@@ -486,7 +486,7 @@ async fn discovered(discovery: Option<&mut LocalDiscovery>) -> io::Result<Multic
 fn protocol_config(
     config: &config::Client,
     prefix: ServicePrefix,
-    servers: Vec<client::Server>,
+    servers: Vec<client::ServerEndpoints>,
     port: u16,
 ) -> client::Config {
     client::Config {

@@ -7,15 +7,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use rand::{TryRng as _, rngs::SysRng};
-use teredo_common::{
-    limiter::{Limits, Rate},
-    maps::Settings,
-};
 use teredo_proto::{
     dual::SharedPort,
-    relay,
-    server::{self, Client, Server},
+    server::{self, Server},
 };
 
 use super::{
@@ -23,7 +17,8 @@ use super::{
     calendar::Calendar,
     client::ClientRole,
     clock,
-    fast_path::{self, FastPath, Roles},
+    fast_path::{FastPath, Roles},
+    parameters::{random, relay_config, server_config, settings},
     relay::RelayRole,
     server::{ServerRole, Socket},
 };
@@ -36,9 +31,6 @@ use crate::{
         watch::Watch,
     },
 };
-
-/// Of the packets that may leave in a second, the part that may leave at once.
-const TOTAL_BURST: u32 = 10;
 
 /// What is there before anything of the host is changed.
 struct Prepared {
@@ -141,15 +133,9 @@ impl Node {
         let mut relay = None;
         if let Some(role) = &self.relay {
             role.bring_up(&self.routes).await?;
-            let settings = Settings {
-                peer_lifetime: prepared.relay_lifetime.as_nanos() as u64,
-                relay: role.endpoint().into(),
-                mtu: role.config.mtu,
-                prefix: config.node.prefix,
-                tunnel: role.tun().index(),
-                flags: fast_path::flags(role.config.xdp.outer_checksum),
-                interface_mask: 0,
-            };
+            let lifetime = prepared.relay_lifetime;
+            let tunnel = role.tun().index();
+            let settings = settings(config, &role.config, role.endpoint(), lifetime, tunnel);
             relay = Some((&role.config, settings));
         }
         let server = prepared.server.as_ref().map(|(protocol, _)| protocol);
@@ -207,67 +193,4 @@ fn is_shared(config: &Config, relay_address: Option<Ipv4Addr>) -> bool {
         return false;
     };
     relay_address == Some(server.primary()) && relay.port == server.port
-}
-
-fn relay_config(
-    config: &Config,
-    relay: &config::Relay,
-    endpoint: SocketAddrV4,
-    own: &Addresses,
-) -> relay::Config {
-    relay::Config {
-        prefix: config.node.prefix,
-        served: relay.serve.clone(),
-        host_specific: relay.host_specific,
-        own_ipv4: own.ipv4.clone(),
-        own_ipv6: own.ipv6.clone(),
-        own_server: config.server.as_ref().map(config::Server::primary),
-        ipv4_scope: relay.ipv4_scope,
-        mtu: relay.mtu,
-        max_peers: relay.max_peers,
-        queue_per_peer: relay.queue_per_peer,
-        queue_total_bytes: relay.queue_total_bytes,
-        ..relay::Config::new(endpoint.into())
-    }
-}
-
-fn server_config(
-    config: &Config,
-    section: &config::Server,
-    relay: Option<SocketAddrV4>,
-    own: &Addresses,
-    clients: Vec<Client>,
-) -> Result<server::Config> {
-    let [primary, secondary] = section.ipv4;
-    Ok(server::Config {
-        port: section.port,
-        prefixes: config.service_prefixes().collect(),
-        own_ipv4: own.ipv4.clone(),
-        relay: relay.map(Into::into),
-        ipv4_scope: section.ipv4_scope,
-        mtu: (section.mtu != 0).then_some(section.mtu),
-        require_authentication: section.require_auth,
-        clients,
-        forward_echo: section.forward_echo,
-        forward_echo_reply: section.forward_echo_replies,
-        forward_foreign: section.forward_foreign,
-        icmpv6_payload: section.icmpv6_payload,
-        allow: section.allow.clone(),
-        limits: Limits {
-            seed: u64::from_ne_bytes(random()?),
-            source: Rate::new(section.rate, section.burst),
-            network: Rate::new(section.network_rate, section.network_burst),
-            total: Rate::new(section.total_rate, section.total_rate / TOTAL_BURST),
-        },
-        ..server::Config::new(primary, secondary)
-    })
-}
-
-/// Randomness that nobody can guess.
-fn random<const LENGTH: usize>() -> Result<[u8; LENGTH]> {
-    let mut octets = [0; LENGTH];
-    SysRng
-        .try_fill_bytes(&mut octets)
-        .context("the system has no random numbers")?;
-    Ok(octets)
 }

@@ -46,11 +46,11 @@ impl World {
     ///
     /// If the machine is none.
     #[must_use]
-    pub fn server(&self, id: NodeId) -> client::Server {
+    pub fn server(&self, id: NodeId) -> client::ServerEndpoints {
         let [primary, ..] = self.node(id).ipv4()[..] else {
             panic!("no server");
         };
-        client::Server::new(primary)
+        client::ServerEndpoints::new(primary)
     }
 
     /// A relay, to which native IPv6 routes all packets for Teredo clients from now on.

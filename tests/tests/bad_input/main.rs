@@ -4,6 +4,7 @@
 //! `teredo run` must refuse it with the same sentence.
 
 mod client;
+mod fast_path;
 #[path = "../host/mod.rs"]
 mod host;
 mod server;

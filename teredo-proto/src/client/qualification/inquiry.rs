@@ -5,7 +5,7 @@ use std::time::Duration;
 use teredo_common::{address::Endpoint, time::Instant};
 
 use super::{
-    super::{Config, Server, shared::Shared, statistics::DropReason},
+    super::{Config, ServerEndpoints, shared::Shared, statistics::DropReason},
     solicitation::{Advertised, Solicitation},
 };
 use crate::{ServerAddress, wire::encapsulation::Encapsulation};
@@ -20,7 +20,7 @@ const ATTEMPTS: usize = 3;
 pub struct Inquiry {
     /// The local port.
     port: u16,
-    server: Server,
+    server: ServerEndpoints,
     asked: ServerAddress,
     cone: bool,
     /// An answer to any of them is good.
@@ -35,7 +35,7 @@ impl Inquiry {
         shared: &mut Shared,
         now: Instant,
         port: u16,
-        server: Server,
+        server: ServerEndpoints,
         asked: ServerAddress,
         cone: bool,
     ) -> Self {

@@ -43,7 +43,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use teredo_common::{address::Endpoint, time::Instant};
 
-use super::{Identity, Offline, Server, State, shared::Shared, statistics::DropReason};
+use super::{Identity, Offline, ServerEndpoints, State, shared::Shared, statistics::DropReason};
 use crate::wire::encapsulation::Encapsulation;
 use address::Addresses;
 use inquiry::Inquiry;
@@ -55,7 +55,7 @@ use solicitation::Advertised;
 pub struct Qualification {
     phase: Phase,
     /// The server that is used or tried.
-    server: Option<Server>,
+    server: Option<ServerEndpoints>,
     /// Servers that failed since one was last in use, or since the last wait.
     failed: usize,
     /// Kept while the client is qualified anew, until that ended.
@@ -110,7 +110,7 @@ impl Qualification {
     }
 
     /// The server that is used or tried.
-    pub fn server(&self, shared: &Shared) -> Option<Server> {
+    pub fn server(&self, shared: &Shared) -> Option<ServerEndpoints> {
         self.server
             .or_else(|| shared.config.servers.first().copied())
     }

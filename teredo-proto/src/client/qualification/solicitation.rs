@@ -8,7 +8,7 @@ use teredo_common::{
     wire::MTU,
 };
 
-use super::super::{Config, Server, statistics::DropReason};
+use super::super::{Config, ServerEndpoints, statistics::DropReason};
 
 use crate::{
     ServerAddress,
@@ -31,7 +31,7 @@ const MAX_MTU: u32 = 65507;
 /// A solicitation that was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Solicitation {
-    server: Server,
+    server: ServerEndpoints,
     asked: ServerAddress,
     /// The answer is to come from the server's other address (S-18).
     cone: bool,
@@ -58,7 +58,7 @@ impl Solicitation {
     pub fn new(
         config: &Config,
         random: &mut impl Rng,
-        server: Server,
+        server: ServerEndpoints,
         asked: ServerAddress,
         cone: bool,
     ) -> (Self, Vec<u8>) {

@@ -161,8 +161,8 @@ pub fn endpoint(address: &str, port: u16) -> Endpoint {
     Endpoint::new(address.parse().unwrap(), port)
 }
 
-pub fn server() -> client::Server {
-    client::Server::new(PRIMARY.parse().unwrap())
+pub fn server() -> client::ServerEndpoints {
+    client::ServerEndpoints::new(PRIMARY.parse().unwrap())
 }
 
 impl World {

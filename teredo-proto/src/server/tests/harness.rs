@@ -12,7 +12,7 @@ use teredo_common::{
 pub use crate::testing::{address, bubble, endpoint, ipv6, transport};
 use crate::{
     ServerAddress,
-    server::{Buckets, Client, Config, DropReason, Event, Server, Service, Transmit},
+    server::{Buckets, Config, DropReason, Event, RegisteredClient, Server, Service, Transmit},
     wire::authentication::{Algorithm, Key},
 };
 
@@ -96,8 +96,8 @@ pub fn key(algorithm: Algorithm, octet: u8) -> Key {
     Key::new(algorithm, &[octet; 16]).unwrap()
 }
 
-pub fn client(id: &str, key: Key) -> Client {
-    Client {
+pub fn client(id: &str, key: Key) -> RegisteredClient {
+    RegisteredClient {
         id: id.into(),
         key,
         retired: vec![],

@@ -10,7 +10,7 @@ use teredo_common::{
 use super::harness::*;
 use crate::{
     ServerAddress,
-    server::{Client, DropReason, Server, Service},
+    server::{DropReason, RegisteredClient, Server, Service},
     wire::{authentication::Algorithm, encapsulation, ipv6::Header},
 };
 
@@ -216,7 +216,7 @@ proptest! {
         let inside = address("2001:db8:1:2:aaaa::1");
         let key = key(Algorithm::HmacSha1, 1);
         let mut world = World::with(|config| {
-            config.clients = vec![Client {
+            config.clients = vec![RegisteredClient {
                 prefix: "2001:db8:1:2::/64".parse().ok(),
                 ..client("alice", key.clone())
             }];

@@ -9,7 +9,7 @@ use teredo_common::{
 
 use super::harness::*;
 use crate::{
-    server::{Binding, Client, Config, DRAIN, DropReason, Event, Service},
+    server::{Binding, Config, DRAIN, DropReason, Event, RegisteredClient, Service},
     testing::octets,
     wire::{
         authentication::{Algorithm, Key},
@@ -26,15 +26,15 @@ fn alice_key() -> Key {
     key(Algorithm::HmacSha1, 0x0b)
 }
 
-fn alice() -> Client {
-    Client {
+fn alice() -> RegisteredClient {
+    RegisteredClient {
         prefix: Some(PREFIX.parse().unwrap()),
         ..client("alice", alice_key())
     }
 }
 
-fn bob() -> Client {
-    Client {
+fn bob() -> RegisteredClient {
+    RegisteredClient {
         prefix: Some("2001:db8:1:1::/64".parse().unwrap()),
         ..client("bob", key(Algorithm::HmacMd5, 7))
     }
@@ -470,7 +470,7 @@ fn s27_the_tunnel_goes_on_for_two_intervals() {
 /// Of two clients with the same prefix the first one by name has it.
 #[test]
 fn t01_prefixes_are_unique() {
-    let twin = Client {
+    let twin = RegisteredClient {
         prefix: alice().prefix,
         ..client("zoe", key(Algorithm::HmacMd5, 3))
     };
@@ -485,7 +485,7 @@ fn s26_events_are_bounded() {
     let name = |number: usize| format!("client-{number}");
     let mut world = World::with(|config| {
         config.clients = (0..100)
-            .map(|number: usize| Client {
+            .map(|number: usize| RegisteredClient {
                 id: name(number).into(),
                 prefix: format!("2001:db8:1:{number}::/64").parse().ok(),
                 ..alice()

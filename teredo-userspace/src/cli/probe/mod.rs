@@ -13,7 +13,7 @@ use clap::Args;
 use rand::{TryRng as _, rngs::SysRng};
 use teredo_common::{address::Endpoint, time::Instant};
 use teredo_proto::{
-    client::Server,
+    client::ServerEndpoints,
     probe::{Findings, Lifetime, LifetimeProbe, NatProbe},
 };
 
@@ -66,13 +66,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     })
 }
 
-fn look_up(arguments: &Arguments) -> Result<Server> {
+fn look_up(arguments: &Arguments) -> Result<ServerEndpoints> {
     let ServerName { host, port } = &arguments.server;
     let primary = match host {
         ServerHost::Address(address) => *address,
         ServerHost::Name(name) => ipv4_of(name)?,
     };
-    let mut server = Server::new(primary);
+    let mut server = ServerEndpoints::new(primary);
     server.port = *port;
     server.secondary = arguments.secondary.unwrap_or(server.secondary);
     Ok(server)
@@ -91,7 +91,7 @@ fn ipv4_of(name: &str) -> Result<Ipv4Addr> {
         .with_context(|| format!("{name} has no IPv4 address, which every Teredo server has"))
 }
 
-fn find(server: Server, port: u16) -> Result<Findings> {
+fn find(server: ServerEndpoints, port: u16) -> Result<Findings> {
     let sockets = Sockets::open(NatProbe::SOCKETS, port)?;
     let source = sockets::source_towards(server.primary())?;
     let mut local = [Endpoint::default(); NatProbe::SOCKETS];
@@ -103,7 +103,7 @@ fn find(server: Server, port: u16) -> Result<Findings> {
     Ok(probe.findings())
 }
 
-fn measure_lifetime(server: Server) -> Result<Lifetime> {
+fn measure_lifetime(server: ServerEndpoints) -> Result<Lifetime> {
     const ANY_PORT: u16 = 0;
     let sockets = Sockets::open(LifetimeProbe::SOCKETS, ANY_PORT)?;
     let mut probe = LifetimeProbe::new(server, seed()?, Instant::ZERO);

@@ -8,7 +8,10 @@ use aya::{
     programs::{ProgramError, ProgramInfo, XdpError, loaded_programs},
 };
 
-use super::interface::{Interface, Mode};
+use super::{
+    interface::{Interface, Mode},
+    refusal::Refusal,
+};
 
 /// Why the fast path could not start, or a map not be written. The message is the whole sentence
 /// for the user.
@@ -47,22 +50,32 @@ pub enum Error {
         /// Name of the map.
         map: String,
     },
-    /// The kernel has no BPF, or an older one than needed.
+    /// The process may not open more files.
     #[error(
-        "this kernel cannot run the fast path ({reason}): it needs Linux 5.15 or newer with CONFIG_BPF_SYSCALL; set xdp.mode = \"off\" to do without"
+        "no file descriptor is left for the map {map}: raise the limit of open files (LimitNOFILE= of the service, or `ulimit -n`)"
     )]
-    Kernel {
-        /// What it refused.
+    Descriptors {
+        /// Name of the map.
+        map: String,
+    },
+    /// The kernel was built without BPF.
+    #[error(
+        "this kernel has no BPF: run one that is built with CONFIG_BPF_SYSCALL, or set xdp.mode = \"off\" to do without the fast path"
+    )]
+    NoBpf,
+    /// The kernel does not have a kind of map or link.
+    #[error(
+        "this kernel refuses {action} ({reason}): the fast path is tested on Linux 6.1 and newer; set xdp.mode = \"off\" to do without it"
+    )]
+    Unsupported {
+        /// The refused action.
+        action: String,
+        /// The kernel's answer.
         reason: String,
     },
-    /// The verifier refused the program.
-    #[error(
-        "the kernel's verifier refused the program ({reason}): it needs Linux 5.15 or newer; set xdp.mode = \"off\" to do without"
-    )]
-    Verifier {
-        /// The last line of its log.
-        reason: String,
-    },
+    /// The kernel refused the program.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// The program could not be attached to an interface.
     #[error("the {mode} XDP program cannot be attached to `{interface}`: {reason}")]
     Attach {
@@ -135,8 +148,11 @@ impl Error {
                 match io_error.raw_os_error() {
                     Some(libc::EPERM | libc::EACCES) => Self::Permission { action },
                     Some(libc::ENOMEM | libc::E2BIG) => Self::Memory { map: name },
-                    _ => Self::Kernel {
-                        reason: format!("{action}: {io_error}"),
+                    Some(libc::EMFILE | libc::ENFILE) => Self::Descriptors { map: name },
+                    Some(libc::ENOSYS) => Self::NoBpf,
+                    _ => Self::Unsupported {
+                        action,
+                        reason: io_error.to_string(),
                     },
                 }
             }
@@ -144,7 +160,8 @@ impl Error {
             EbpfError::ParseError(error) => Self::Object {
                 reason: error.to_string(),
             },
-            other => Self::Kernel {
+            other => Self::Unsupported {
+                action: "the program's object".to_owned(),
                 reason: other.to_string(),
             },
         }
@@ -157,19 +174,14 @@ impl Error {
                 io_error,
                 verifier_log,
             } => {
-                // Without the capability the kernel refuses before the verifier says anything.
                 let log = verifier_log.to_string();
-                let summary = log
-                    .lines()
-                    .rev()
-                    .find(|line| !line.is_empty() && !line.starts_with("processed "));
-                match (io_error.raw_os_error(), summary) {
-                    (Some(libc::EPERM), None) => Self::Permission {
+                match io_error.raw_os_error() {
+                    // Without the capability the kernel refuses before its verifier runs.
+                    Some(libc::EPERM) if log.trim().is_empty() => Self::Permission {
                         action: "loading the XDP program".to_owned(),
                     },
-                    (_, summary) => Self::Verifier {
-                        reason: format!("{}: {io_error}", summary.unwrap_or("no reason given")),
-                    },
+                    Some(libc::ENOSYS) => Self::NoBpf,
+                    _ => Self::Refused(Refusal::new(&io_error, log)),
                 }
             }
             other => Self::Object {

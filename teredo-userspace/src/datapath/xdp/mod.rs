@@ -5,11 +5,13 @@
 //! stamps and the counters, and announces changes of routes and neighbours. Everything the program
 //! does not forward arrives through the kernel as if it were not there.
 
+mod bond;
 mod buckets;
 pub mod error;
 pub mod interface;
 mod pins;
 pub mod program;
+mod refusal;
 mod sys;
 mod table;
 
@@ -35,6 +37,7 @@ pub use interface::{Interface, Mode};
 use pins::Pins;
 pub use pins::remove_leftovers;
 pub use program::{Parameters, Program, Server};
+pub use refusal::Refusal;
 pub use table::size as peer_map_size;
 
 /// What the fast path is started with.
@@ -305,8 +308,9 @@ impl FastPath {
             return Ok(Held::Loose(link));
         };
         let path = pins.link(interface.index);
-        let link = FdLink::try_from(link).map_err(|error| Error::Kernel {
-            reason: format!("a link to `{}`: {error}", interface.name),
+        let link = FdLink::try_from(link).map_err(|error| Error::Unsupported {
+            action: format!("a link to `{}`", interface.name),
+            reason: error.to_string(),
         })?;
         match link.pin(&path) {
             Ok(link) => Ok(Held::Pinned(link.into())),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use teredo_common::scope::Ipv4Scope;
-use teredo_proto::client::Server;
+use teredo_proto::client::ServerEndpoints;
 use tokio::{
     net::lookup_host,
     task::JoinSet,
@@ -75,11 +75,11 @@ impl Servers {
     }
 
     /// The servers that are known, in the order of the configuration.
-    pub fn known(&self) -> Vec<Server> {
+    pub fn known(&self) -> Vec<ServerEndpoints> {
         let known = self.entries.iter().flat_map(|entry| {
-            let servers = entry.addresses.iter().map(|&address| Server {
+            let servers = entry.addresses.iter().map(|&address| ServerEndpoints {
                 port: entry.name.port,
-                ..Server::new(address)
+                ..ServerEndpoints::new(address)
             });
             servers.collect::<Vec<_>>()
         });
@@ -88,7 +88,7 @@ impl Servers {
             // It is that of one server, so only the first address of its name is meant.
             Ipv4Choice::Address(secondary) => known
                 .take(1)
-                .map(|server| Server {
+                .map(|server| ServerEndpoints {
                     secondary,
                     ..server
                 })

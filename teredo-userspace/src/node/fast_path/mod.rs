@@ -3,6 +3,7 @@
 
 mod loopback;
 mod plan;
+mod trial;
 
 use std::{collections::HashSet, mem, net::Ipv4Addr};
 
@@ -30,6 +31,7 @@ use crate::{
 use loopback::Loopback;
 use plan::Plan;
 pub use plan::{Roles, flags};
+pub use trial::load as try_to_load;
 
 /// The fast path, if there is one.
 #[derive(Default)]

@@ -12,8 +12,8 @@ use teredo_common::{
 pub use crate::testing::{address, endpoint, ipv6, packet, transport};
 use crate::{
     client::{
-        Attached, Bubble, Config, DropReason, Identity, Nat, Network, PeerInfo, Server, Statistics,
-        Test, Transmit,
+        Attached, Bubble, Config, DropReason, Identity, Nat, Network, PeerInfo, ServerEndpoints,
+        Statistics, Test, Transmit,
         exchange::{Exchange, Forward, extensions::Trailers},
         shared::Shared,
     },
@@ -111,7 +111,7 @@ impl World {
 
     /// A qualified client behind a NAT of this kind.
     pub fn behind(nat: Nat, change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::new(vec![Server::new(endpoint(SERVER).ip())], PORT);
+        let mut config = Config::new(vec![ServerEndpoints::new(endpoint(SERVER).ip())], PORT);
         config.ipv4_scope = Ipv4Scope::Strict;
         change(&mut config);
         let mut random = StdRng::from_seed([42; 32]);
@@ -153,7 +153,7 @@ impl World {
         Identity {
             address: own().into(),
             mapped: endpoint(MAPPED),
-            server: Server::new(endpoint(SERVER).ip()),
+            server: ServerEndpoints::new(endpoint(SERVER).ip()),
             nat,
             port_preserving: false,
             port_mapping: None,

@@ -13,8 +13,8 @@ pub use crate::testing::endpoint;
 use crate::{
     ServerAddress,
     client::{
-        Client, Config, Credentials, DropReason, Event, Identity, Network, Offline, Server, State,
-        Transmit,
+        Client, Config, Credentials, DropReason, Event, Identity, Network, Offline,
+        ServerEndpoints, State, Transmit,
     },
     server,
     wire::{
@@ -78,7 +78,7 @@ type Tamper = Box<dyn FnMut(&mut Endpoint, &mut Vec<u8>) -> bool>;
 
 pub struct World {
     pub client: Client,
-    pub servers: Vec<(Server, server::Server)>,
+    pub servers: Vec<(ServerEndpoints, server::Server)>,
     pub nat: Nat,
     pub now: Instant,
     /// Server addresses that do not answer.
@@ -120,12 +120,12 @@ impl World {
         change: impl FnOnce(&mut Config),
         change_server: &mut dyn FnMut(&mut server::Config),
     ) -> Self {
-        let mut config = Config::new(vec![Server::new(PRIMARY)], PORT);
+        let mut config = Config::new(vec![ServerEndpoints::new(PRIMARY)], PORT);
         change(&mut config);
         let now = Instant::from_nanos(1_000_000_000_000);
         let mut servers = Vec::new();
         for primary in [PRIMARY, OTHER] {
-            let one = Server::new(primary);
+            let one = ServerEndpoints::new(primary);
             let mut config = server::Config::new(one.primary, one.secondary);
             let unlimited = Rate::new(u32::MAX, u32::MAX);
             config.limits.source = unlimited;

@@ -7,7 +7,7 @@ use super::{
     nat::Kind,
 };
 use crate::{
-    client::{Event, Refresh, Server},
+    client::{Event, Refresh, ServerEndpoints},
     wire::{bubble, encapsulation, ipv6::Header},
 };
 
@@ -39,7 +39,7 @@ fn probes(world: &World) -> Vec<(Duration, usize)> {
         if sent.from != PORT {
             (last, is_first) = (sent.at, true);
         } else if Header::parse(packet).unwrap().is_bubble() {
-            assert_eq!(sent.to, Server::new(PRIMARY).primary());
+            assert_eq!(sent.to, ServerEndpoints::new(PRIMARY).primary());
             if is_first {
                 probes.push((sent.at.saturating_since(last), 0));
             }
@@ -216,7 +216,7 @@ fn c52_only_the_own_bubble_counts() {
         .rev()
         .find(|datagram| datagram.from == PORT && !datagram.is_solicitation());
     let secondary: [u8; 16] = *last.unwrap().payload[24..].first_chunk().unwrap();
-    let server = Server::new(PRIMARY).primary();
+    let server = ServerEndpoints::new(PRIMARY).primary();
     let elsewhere = super::harness::endpoint("7.7.7.7:3544");
     for (from, source, destination) in [
         (elsewhere, own, secondary),

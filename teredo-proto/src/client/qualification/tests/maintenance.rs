@@ -9,7 +9,7 @@ use super::{
     },
     nat::Kind,
 };
-use crate::client::{DropReason, Event, Nat, Offline, Refresh, Server, State};
+use crate::client::{DropReason, Event, Nat, Offline, Refresh, ServerEndpoints, State};
 
 fn fixed(kind: Kind) -> World {
     World::with(kind, |config| config.refresh = Refresh::Fixed(seconds(30)))
@@ -164,7 +164,7 @@ fn dec14_only_a_valid_advertisement_puts_maintenance_off() {
     let mut world = fixed(Kind::Restricted);
     world.qualified();
     let due = world.client.poll_timeout().unwrap();
-    let server = Server::new(PRIMARY).primary();
+    let server = ServerEndpoints::new(PRIMARY).primary();
     let forged = advertisement(&world.sent[0].payload, MAPPED);
     let bubble = crate::wire::bubble::build(&[0x20; 16], &[0x21; 16]).to_vec();
     for payload in [forged, bubble] {

@@ -9,12 +9,12 @@ use super::{
 };
 use crate::{
     ServerAddress,
-    client::{Config, DropReason, Server},
+    client::{Config, DropReason, ServerEndpoints},
     testing::octets,
     wire::{encapsulation, router::Advertisement},
 };
 
-const SERVER: Server = Server::new(PRIMARY);
+const SERVER: ServerEndpoints = ServerEndpoints::new(PRIMARY);
 /// Octets of authentication header and origin indication before the packet.
 const NONCE_AND_ORIGIN: usize = 13 + 8;
 

@@ -1,0 +1,116 @@
+//! The parameters of protocol and XDP program, from the configuration and the host's addresses.
+
+use std::{net::SocketAddrV4, time::Duration};
+
+use anyhow::{Context as _, Result};
+use rand::{TryRng as _, rngs::SysRng};
+use teredo_common::{
+    limiter::{Limits, Rate},
+    maps::Settings,
+};
+use teredo_proto::{
+    relay,
+    server::{self, RegisteredClient},
+};
+
+use super::fast_path;
+use crate::{
+    config::{self, Config},
+    datapath::route::Addresses,
+};
+
+/// Of the packets that may leave in a second, the part that may leave at once.
+const TOTAL_BURST: u32 = 10;
+
+/// Returns the configuration of the relay's protocol.
+pub fn relay_config(
+    config: &Config,
+    relay: &config::Relay,
+    endpoint: SocketAddrV4,
+    own: &Addresses,
+) -> relay::Config {
+    relay::Config {
+        prefix: config.node.prefix,
+        served: relay.serve.clone(),
+        host_specific: relay.host_specific,
+        own_ipv4: own.ipv4.clone(),
+        own_ipv6: own.ipv6.clone(),
+        own_server: config.server.as_ref().map(config::Server::primary),
+        ipv4_scope: relay.ipv4_scope,
+        mtu: relay.mtu,
+        max_peers: relay.max_peers,
+        queue_per_peer: relay.queue_per_peer,
+        queue_total_bytes: relay.queue_total_bytes,
+        ..relay::Config::new(endpoint.into())
+    }
+}
+
+/// Returns the configuration of the server's protocol. `relay` is the endpoint of a relay beside it.
+///
+/// # Errors
+///
+/// When the system has no random numbers.
+pub fn server_config(
+    config: &Config,
+    section: &config::Server,
+    relay: Option<SocketAddrV4>,
+    own: &Addresses,
+    clients: Vec<RegisteredClient>,
+) -> Result<server::Config> {
+    let [primary, secondary] = section.ipv4;
+    Ok(server::Config {
+        port: section.port,
+        prefixes: config.service_prefixes().collect(),
+        own_ipv4: own.ipv4.clone(),
+        relay: relay.map(Into::into),
+        ipv4_scope: section.ipv4_scope,
+        mtu: (section.mtu != 0).then_some(section.mtu),
+        require_authentication: section.require_auth,
+        clients,
+        forward_echo: section.forward_echo,
+        forward_echo_reply: section.forward_echo_replies,
+        forward_foreign: section.forward_foreign,
+        icmpv6_payload: section.icmpv6_payload,
+        allow: section.allow.clone(),
+        limits: Limits {
+            seed: u64::from_ne_bytes(random()?),
+            source: Rate::new(section.rate, section.burst),
+            network: Rate::new(section.network_rate, section.network_burst),
+            total: Rate::new(section.total_rate, section.total_rate / TOTAL_BURST),
+        },
+        ..server::Config::new(primary, secondary)
+    })
+}
+
+/// Returns the relay's constants for the XDP program. `tunnel` is the index of the TUN interface, 0 if
+/// there is none.
+pub fn settings(
+    config: &Config,
+    relay: &config::Relay,
+    endpoint: SocketAddrV4,
+    peer_lifetime: Duration,
+    tunnel: u32,
+) -> Settings {
+    Settings {
+        peer_lifetime: peer_lifetime.as_nanos() as u64,
+        relay: endpoint.into(),
+        mtu: relay.mtu,
+        prefix: config.node.prefix,
+        tunnel,
+        flags: fast_path::flags(relay.xdp.outer_checksum),
+        interface_mask: 0,
+    }
+}
+
+/// Returns octets that cannot be guessed.
+///
+/// # Errors
+///
+/// When the system has no random numbers.
+pub fn random<const LENGTH: usize>() -> Result<[u8; LENGTH]> {
+    let mut octets = [0; LENGTH];
+    SysRng
+        .try_fill_bytes(&mut octets)
+        .context("the system has no random numbers")?;
+    Ok(octets)
+}
