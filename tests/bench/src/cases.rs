@@ -1,4 +1,4 @@
-//! What is measured, and the choice of parts of it.
+//! The measured cases, and the selection among them.
 
 use std::{fmt, str::FromStr};
 
@@ -9,19 +9,19 @@ use teredo_lab_ebpf::{Flow, SIZES};
 /// Number of clients that the packets come from or go to.
 pub const CLIENTS: [u32; 2] = [1, 10_000];
 
-/// What stands between generator and sink.
+/// The device between generator and sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Variant {
-    /// Nothing: the generator sends straight to the sink. What this costs is not the others'.
+    /// None: the generator sends straight to the sink. Its cost is subtracted from the others'.
     None,
-    /// An XDP program that redirects every frame as it is; in a server's place, sends it back.
+    /// An XDP program that redirects every frame unchanged; in a server's place, sends it back.
     Bare,
-    /// Ours with XDP.
+    /// Our daemon with XDP.
     Xdp,
-    /// Ours without XDP.
+    /// Our daemon without XDP.
     Userspace,
-    /// Miredo's.
+    /// Miredo.
     Miredo,
 }
 
@@ -59,15 +59,15 @@ impl Variant {
         }
     }
 
-    /// Whether it shares a core with generator and sink; otherwise it is a process on a core of its
-    /// own.
+    /// Whether the variant shares a core with generator and sink; otherwise it is a process on a
+    /// core of its own.
     #[must_use]
     pub const fn is_inline(self) -> bool {
         matches!(self, Self::None | Self::Bare | Self::Xdp)
     }
 }
 
-/// The way of the packets.
+/// The direction of the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -78,7 +78,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// Both.
+    /// Both directions.
     pub const ALL: [Self; 2] = [Self::Encap, Self::Decap];
 
     /// The word for `--only`, in the table and in the JSON.
@@ -90,7 +90,7 @@ impl Direction {
         }
     }
 
-    /// The generator's number for it.
+    /// The generator's number for the direction.
     #[must_use]
     pub const fn flow(self) -> u32 {
         match self {
@@ -100,19 +100,19 @@ impl Direction {
     }
 }
 
-/// What a generator can send.
+/// A workload of a generator.
 pub trait Workload: Copy + fmt::Display + Serialize {
-    /// What the ratios to [`Variant::Bare`] are called.
+    /// Heading of the ratios to [`Variant::Bare`].
     const OF_BARE: &'static str;
-    /// What a million units a second are called.
+    /// Name of a million units a second.
     const RATE: &'static str = "million packets/s";
-    /// What CPU nanoseconds per unit are called.
+    /// Name of CPU nanoseconds per unit.
     const COST: &'static str = "CPU ns/packet";
-    /// Whether there is always more to do than can be done, so that only what keeps its core busy
-    /// shows how fast it is.
+    /// Whether there is always more work than can be done, so that a variant's rate counts only
+    /// while it keeps its core busy.
     const SATURATES: bool = true;
 
-    /// What a variant is called that is given this work.
+    /// Name of a variant with this workload.
     #[must_use]
     fn title(variant: Variant) -> &'static str;
 }
@@ -120,7 +120,7 @@ pub trait Workload: Copy + fmt::Display + Serialize {
 /// One workload for relays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Case {
-    /// The way of the packets.
+    /// The direction of the packets.
     pub direction: Direction,
     /// Octets of the inner IPv6 packet.
     pub size: u16,
@@ -129,7 +129,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// The case that the acceptance limits are about, in one direction.
+    /// The case that the acceptance limits apply to, in one direction.
     #[must_use]
     pub const fn demanding(direction: Direction) -> Self {
         Self {
@@ -192,7 +192,7 @@ impl Workload for Solicitations {
 /// The workload for clients: datagrams between the client's host and one native host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Tunnel {
-    /// Into the tunnel is [`Direction::Encap`].
+    /// The direction; into the tunnel is [`Direction::Encap`].
     pub direction: Direction,
     /// Octets of the inner IPv6 packet.
     pub size: u16,
@@ -219,7 +219,7 @@ impl Workload for Tunnel {
 /// The other workload for clients: one TCP connection through a relay in XDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Stream {
-    /// Into the tunnel is [`Direction::Encap`].
+    /// The direction; into the tunnel is [`Direction::Encap`].
     pub direction: Direction,
 }
 
@@ -249,11 +249,11 @@ impl Workload for Stream {
 pub enum Part {
     /// The XDP program alone.
     TestRun,
-    /// Packets a second through the relays.
+    /// Packets per second through the relays.
     Throughput,
-    /// Solicitations that servers answer in a second.
+    /// Solicitations that servers answer per second.
     Solicitations,
-    /// Packets a second, and TCP, through clients.
+    /// Packets per second, and TCP, through clients.
     Client,
     /// Memory with many clients.
     Memory,
@@ -269,8 +269,8 @@ impl Part {
     ];
 }
 
-/// Words of `--only`. Of each kind (part, variant, direction, size, clients) those are chosen that
-/// are named, or all if none is.
+/// Words of `--only`. Of each kind (part, variant, direction, size, clients) the named ones are
+/// selected, or all if none is named.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     parts: Vec<Part>,
@@ -281,7 +281,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Whether the part is chosen. Naming a workload or a variant chooses what has them.
+    /// Whether the part is selected. Naming a workload or a variant selects the parts that have it.
     #[must_use]
     pub fn part(&self, part: Part) -> bool {
         if !self.parts.is_empty() {
@@ -297,23 +297,23 @@ impl Selection {
         }
     }
 
-    /// The chosen variants.
+    /// The selected variants.
     pub fn variants(&self) -> impl Iterator<Item = Variant> {
         chosen(Variant::ALL, &self.variants)
     }
 
-    /// The chosen variants of clients.
+    /// The selected variants of clients.
     pub fn client_variants(&self) -> impl Iterator<Item = Variant> {
         let clients = [Variant::Userspace, Variant::Miredo];
         chosen(clients, &self.variants)
     }
 
-    /// The chosen directions.
+    /// The selected directions.
     pub fn directions(&self) -> impl Iterator<Item = Direction> {
         chosen(Direction::ALL, &self.directions)
     }
 
-    /// The chosen workloads.
+    /// The selected workloads.
     pub fn cases(&self) -> impl Iterator<Item = Case> {
         self.directions().flat_map(move |direction| {
             chosen(SIZES, &self.sizes).flat_map(move |size| {
@@ -329,13 +329,13 @@ impl Selection {
 
 fn chosen<T: PartialEq, const N: usize>(all: [T; N], named: &[T]) -> impl Iterator<Item = T> {
     all.into_iter()
-        .filter(move |one| named.is_empty() || named.contains(one))
+        .filter(move |case| named.is_empty() || named.contains(case))
 }
 
 impl FromStr for Selection {
     type Err = anyhow::Error;
 
-    /// Words with commas between them, such as `xdp,bare,encap,64`.
+    /// Parses words with commas between them, such as `xdp,bare,encap,64`.
     fn from_str(text: &str) -> Result<Self> {
         let mut selection = Self::default();
         for word in text
@@ -346,10 +346,14 @@ impl FromStr for Selection {
             let number = word.parse::<u32>().ok();
             if let Some((part, _)) = Part::ALL.into_iter().find(|(_, name)| *name == word) {
                 selection.parts.push(part);
-            } else if let Some(variant) = Variant::ALL.into_iter().find(|one| one.word() == word) {
+            } else if let Some(variant) = Variant::ALL
+                .into_iter()
+                .find(|variant| variant.word() == word)
+            {
                 selection.variants.push(variant);
-            } else if let Some(direction) =
-                Direction::ALL.into_iter().find(|one| one.word() == word)
+            } else if let Some(direction) = Direction::ALL
+                .into_iter()
+                .find(|direction| direction.word() == word)
             {
                 selection.directions.push(direction);
             } else if let Some(size) = SIZES
@@ -357,7 +361,9 @@ impl FromStr for Selection {
                 .find(|size| number == Some((*size).into()))
             {
                 selection.sizes.push(size);
-            } else if let Some(clients) = CLIENTS.into_iter().find(|one| number == Some(*one)) {
+            } else if let Some(clients) =
+                CLIENTS.into_iter().find(|clients| number == Some(*clients))
+            {
                 selection.clients.push(clients);
             } else {
                 bail!(
@@ -374,8 +380,8 @@ impl FromStr for Selection {
 fn words() -> Vec<String> {
     let parts = Part::ALL.map(|(_, name)| name.to_owned()).into_iter();
     parts
-        .chain(Variant::ALL.map(|one| one.word().to_owned()))
-        .chain(Direction::ALL.map(|one| one.word().to_owned()))
+        .chain(Variant::ALL.map(|variant| variant.word().to_owned()))
+        .chain(Direction::ALL.map(|direction| direction.word().to_owned()))
         .chain(SIZES.map(|size| size.to_string()))
         .chain(CLIENTS.map(|clients| clients.to_string()))
         .collect()

@@ -1,6 +1,6 @@
-//! The clients that are compared, each in its place: a host that forwards the generator's packets
-//! into the tunnel, and to the sink those that come out of it. A server, a relay and a native host,
-//! in the far namespace, have nothing to do while it is measured.
+//! The compared clients, each on a site of its own: a host that forwards the generator's packets
+//! into the tunnel, and the packets that come out of it to the sink. A server, a relay and a native
+//! host, in the far namespace, are idle during the measurement.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -30,40 +30,40 @@ use super::{
     throughput::Subject,
 };
 
-/// The client's endpoint, which is its mapped one, too.
+/// The client's endpoint, which is also its mapped endpoint.
 const CLIENT: Endpoint = Endpoint::new(Ipv4Addr::new(20, 0, 0, 1), 40_001);
 /// The relay's endpoint.
 const RELAY: Endpoint = Endpoint::new(GATEWAY, 3545);
 /// The server's primary address; the secondary one follows it.
 const SERVER: Ipv4Addr = Ipv4Addr::new(20, 0, 0, 4);
 
-/// A client, with everybody that it needs.
+/// A client, with the server, relay and host that it needs.
 #[derive(Debug)]
 pub struct Client {
     variant: Variant,
-    /// What the packets' far end counts.
+    /// The counter at the packets' far end.
     sink: Attached,
     ends: Ends,
     address: Ipv6Addr,
-    /// When it last heard of the native host.
+    /// Time at which the client last received a packet of the native host.
     heard: Option<Instant>,
-    // Ended before the place goes.
+    // Dropped before the site.
     _process: Process,
     _others: Teredo,
-    /// Where it is.
+    /// The client's site.
     site: Site,
 }
 
 impl Client {
-    /// Builds its place and starts it.
+    /// Builds the site and starts the client.
     ///
     /// # Errors
     ///
-    /// Without root, or when it does not start.
+    /// Fails without root, or when the client does not start.
     pub fn start(variant: Variant) -> Result<Self> {
         let site = Site::new(&format!("{}-client", variant.word()))?;
         let others = others(&site)?;
-        // All that is IPv6 goes into the tunnel.
+        // All IPv6 packets go into the tunnel.
         site.near
             .ip(&format!("-6 addr flush dev {} scope global", NEAR[1]))?;
         let process = cpu::on_core(cpu::RELAY, || process(variant, &site.near))
@@ -99,7 +99,7 @@ impl Client {
         }
     }
 
-    /// Whether a frame at the far ends is what has become of one of [`Self::frame`].
+    /// Whether a frame at the far ends is the result of one of [`Self::frame`].
     fn is_whole(&self, direction: Direction, frame: &[u8]) -> Result<bool> {
         let inner = match direction {
             Direction::Decap => Inner::parse_frame(frame)?,
@@ -248,7 +248,7 @@ fn process(variant: Variant, near: &Namespace) -> Result<Process> {
     }
 }
 
-/// Lets the host forward what comes out of the tunnel to the sink, although it is for itself.
+/// Lets the host forward packets from the tunnel to the sink, although they are for itself.
 fn forward_what_comes_out(site: &Site) -> Result<()> {
     let station = site.far_interfaces[1]
         .station

@@ -1,4 +1,4 @@
-//! Forged Teredo clients, their servers and the native host that they talk to.
+//! Forged Teredo clients, their servers and their native host.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,27 +22,27 @@ use super::{
     site::Site,
 };
 
-/// Octets of the packets sent here: not a measured size, so that the sink passes them; odd, for the
-/// checksums' sake.
+/// Octets of the packets sent here: not a measured size, so that the sink passes them; odd, to test
+/// the checksums.
 pub const SIZE: u16 = 65;
-/// How many clients wait for a packet at a time.
+/// Number of clients that wait for a packet at a time.
 const WINDOW: usize = 256;
-/// After which silence what has not arrived is sent again.
+/// Silence after which missing packets are sent again.
 pub const SILENCE: Duration = Duration::from_millis(250);
-/// How long one window may take: a relay repeats a bubble after two or three seconds.
+/// Longest time for one window: a relay repeats a bubble after two or three seconds.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Everybody at the far end of a relay's two cables.
+/// The machines at the far ends of a relay's two cables.
 ///
 /// The clients have no NAT: they answer a bubble that the relay sends through their server from
-/// their mapped address. Nothing is read in the background, so this is for the time between
+/// their mapped address. Frames are not read in the background, so this is for the time between
 /// measurements.
 #[derive(Debug)]
 pub struct Clients {
     ends: Ends,
-    /// Of frames to the relay by either cable.
+    /// Addresses of frames to the relay by either cable.
     stations: [Stations; 2],
-    /// Since when so many clients, the first ones, have all been heard.
+    /// Number of clients, the first ones, that have all been heard, and since when.
     fresh: Option<(Instant, u32)>,
 }
 
@@ -51,7 +51,7 @@ impl Clients {
     ///
     /// # Errors
     ///
-    /// When there are no such interfaces.
+    /// Fails when there are no such interfaces.
     pub fn open(namespace: &Namespace, ipv4: Stations, ipv6: Stations) -> Result<Self> {
         Ok(Self {
             ends: Ends::open(namespace)?,
@@ -60,13 +60,13 @@ impl Clients {
         })
     }
 
-    /// Makes the relay know the first `count` clients, and hear of each within the last
-    /// `age` before now: a packet from the native host goes to each and a packet of each goes to
-    /// the native host. Every one has to arrive, with the right addresses and checksums.
+    /// Makes the first `count` clients known to the relay, each heard within the last `age` before
+    /// now: a packet from the native host goes to each and a packet of each goes to the native
+    /// host. All must arrive, with the right addresses and checksums.
     ///
     /// # Errors
     ///
-    /// When something does not arrive, or is damaged.
+    /// Fails when a packet does not arrive, or is damaged.
     pub fn acquaint(&mut self, count: u32, age: Duration) -> Result<()> {
         match self.fresh {
             Some((since, known)) if known >= count && since.elapsed() < age => return Ok(()),
@@ -83,11 +83,11 @@ impl Clients {
         Ok(())
     }
 
-    /// Looks at `frames` packets of [`SIZE`] that `send` sends through the relay by a generator.
+    /// Checks `frames` packets of [`SIZE`] that `send` sends through the relay by a generator.
     ///
     /// # Errors
     ///
-    /// When one does not arrive or is damaged.
+    /// Fails when a packet does not arrive or is damaged.
     pub fn prove(
         &mut self,
         case: Case,
@@ -162,8 +162,8 @@ impl Clients {
         Ok(())
     }
 
-    /// What servers and clients make of a frame. Answers a bubble; tells which client has got a
-    /// packet.
+    /// Handles a frame as servers and clients do. Answers a bubble; returns the client that
+    /// received a packet.
     fn at_ipv4(&self, frame: &[u8], count: u32) -> Result<Option<u32>> {
         let Some(datagram) = Datagram::parse(frame)? else {
             return Ok(None);
@@ -189,7 +189,7 @@ impl Clients {
         Ok(number)
     }
 
-    /// The client answers a bubble that has come by its server.
+    /// The client answers a bubble that has come through its server.
     fn answer(&self, indirect: &Datagram<'_>, count: u32) -> Result<()> {
         let mut addresses = [[0; 16]; 2];
         for (address, octets) in addresses.iter_mut().zip(indirect.payload[8..40].chunks(16)) {
@@ -212,7 +212,7 @@ impl Clients {
     }
 }
 
-/// Whose packet has reached the native host.
+/// The client whose packet has reached the native host.
 fn at_ipv6(frame: &[u8], count: u32) -> Result<Option<u32>> {
     let Some(inner) = Inner::parse_frame(frame)? else {
         return Ok(None);

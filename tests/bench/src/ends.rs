@@ -1,4 +1,4 @@
-//! The far ends of a place's two cables, as packet sockets.
+//! The far ends of a site's two cables, as packet sockets.
 
 use std::{
     io,
@@ -22,7 +22,7 @@ use super::site::FAR;
 /// The longest frame that matters here, in octets.
 const LONGEST: usize = 2048;
 
-/// Both ends, as in [`FAR`]. Nothing is read in the background, so this is for the time between
+/// Both ends, as in [`FAR`]. Frames are not read in the background, so this is for the time between
 /// measurements.
 #[derive(Debug)]
 pub struct Ends([OwnedFd; 2]);
@@ -32,18 +32,18 @@ impl Ends {
     ///
     /// # Errors
     ///
-    /// When there are no such interfaces.
+    /// Fails when there are no such interfaces.
     pub fn open(namespace: &Namespace) -> Result<Self> {
         namespace
             .run(|| anyhow::Ok([listen(FAR[0])?, listen(FAR[1])?]))?
             .map(Self)
     }
 
-    /// Forgets what has arrived in measurements, when nobody reads.
+    /// Discards the frames that arrived during measurements.
     ///
     /// # Errors
     ///
-    /// As [`Self::next`].
+    /// Fails as [`Self::next`].
     pub fn drain(&self) -> Result<()> {
         for cable in 0..FAR.len() {
             while self.next(cable)?.is_some() {}
@@ -55,7 +55,7 @@ impl Ends {
     ///
     /// # Errors
     ///
-    /// When the interface refuses it.
+    /// Fails when the interface refuses it.
     pub fn send(&self, cable: usize, frame: &[u8]) -> Result<()> {
         loop {
             match send(self.0[cable].as_raw_fd(), frame, MsgFlags::empty()) {
@@ -69,11 +69,11 @@ impl Ends {
         }
     }
 
-    /// Whether something arrives before `timeout`.
+    /// Whether a frame arrives before `timeout`.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to wait.
+    /// Fails when the kernel refuses to wait.
     pub fn wait(&self, timeout: Duration) -> Result<bool> {
         let mut ready = self
             .0
@@ -82,16 +82,16 @@ impl Ends {
         Ok(poll(&mut ready, PollTimeout::try_from(timeout)?)? > 0)
     }
 
-    /// The next frame that has arrived by a cable.
+    /// Receives the next frame of a cable.
     ///
     /// # Errors
     ///
-    /// When the socket has failed.
+    /// Fails when the socket has failed.
     pub fn next(&self, cable: usize) -> Result<Option<Vec<u8>>> {
         let mut buffer = [0; LONGEST];
         loop {
             match receive(&self.0[cable], &mut buffer)? {
-                // Ours, on its way out.
+                // An outgoing frame of our own.
                 Some((_, true)) => {}
                 Some((length, false)) => return Ok(Some(buffer[..length].to_vec())),
                 None => return Ok(None),

@@ -1,4 +1,4 @@
-//! Forged frames, and proof that those of a relay are right.
+//! Forged frames, and checks of those that a relay sends.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -21,26 +21,27 @@ use super::cases::Direction;
 
 /// The relay's outer endpoint.
 pub const RELAY: Endpoint = Endpoint::new(Ipv4Addr::new(20, 0, 0, 1), 3545);
-/// The native host that the clients talk to.
+/// The native host of the clients' packets.
 pub const HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 6, 0, 0, 0, 0, 0x10);
-/// Number of clients that hosts in the same network talk to; a relay may limit how many new ones.
+/// Number of clients for hosts in one network; a relay may limit how many new clients a network
+/// contacts.
 const CLIENTS_OF_NETWORK: u32 = 10_000;
 /// The native host's UDP port inside the tunnel.
 pub const HOST_PORT: u16 = 5001;
 /// The clients' UDP port inside the tunnel.
 pub const CLIENT_PORT: u16 = 5002;
-/// The hop limit of inner packets, before anybody has forwarded them.
+/// The hop limit of inner packets before any router has forwarded them.
 pub const HOP_LIMIT: u8 = 64;
 /// Octets in front of the payload of an inner packet.
 pub const INNER_HEADERS: usize = IPV6_HEADER + UDP_HEADER;
 
-/// An Ethernet frame with a datagram of `size` octets (from the IPv6 header on) to the native host
-/// from client `number`; or to the client, from the native host or, for the higher numbers, from
-/// hosts in other networks.
+/// Makes an Ethernet frame with a datagram of `size` octets (from the IPv6 header on) to the native
+/// host from client `number`; or to the client, from the native host or, for the higher numbers,
+/// from hosts in other networks.
 ///
 /// # Errors
 ///
-/// When the size does not hold the headers, or no packet can.
+/// Fails when the size does not hold the headers, or exceeds any packet.
 pub fn data(stations: Stations, direction: Direction, number: u32, size: u16) -> Result<Vec<u8>> {
     let payload = usize::from(size)
         .checked_sub(INNER_HEADERS)
@@ -67,20 +68,20 @@ pub fn data(stations: Stations, direction: Direction, number: u32, size: u16) ->
 /// A UDP datagram over IPv4 in a frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
-    /// Its source.
+    /// The datagram's source.
     pub source: Endpoint,
-    /// Its destination.
+    /// The datagram's destination.
     pub destination: Endpoint,
-    /// Its payload.
+    /// The datagram's payload.
     pub payload: &'a [u8],
 }
 
 impl<'a> Datagram<'a> {
-    /// The datagram in an Ethernet frame; nothing if the frame holds something else.
+    /// Parses the datagram in an Ethernet frame; `None` if the frame holds another packet.
     ///
     /// # Errors
     ///
-    /// When it is damaged.
+    /// Fails when the datagram is damaged.
     pub fn parse(frame: &'a [u8]) -> Result<Option<Self>> {
         if ether_type(frame) != Some(ETHERTYPE_IPV4) {
             return Ok(None);
@@ -123,18 +124,18 @@ impl<'a> Datagram<'a> {
 /// An inner UDP packet of the measurements.
 #[derive(Clone, Copy, Debug)]
 pub struct Inner {
-    /// Its source.
+    /// The packet's source.
     pub source: [u8; 16],
-    /// Its destination.
+    /// The packet's destination.
     pub destination: [u8; 16],
 }
 
 impl Inner {
-    /// The inner packet in an IPv6 packet; nothing if it is no UDP.
+    /// Parses the inner packet in an IPv6 packet; `None` if it is not UDP.
     ///
     /// # Errors
     ///
-    /// When it is damaged.
+    /// Fails when the packet is damaged.
     pub fn parse(packet: &[u8]) -> Result<Option<Self>> {
         let Some((header, udp)) = packet.split_first_chunk::<IPV6_HEADER>() else {
             return Ok(None);
@@ -163,11 +164,11 @@ impl Inner {
         Ok(Some(inner))
     }
 
-    /// The inner packet in an Ethernet frame without encapsulation.
+    /// Parses the inner packet in an Ethernet frame without encapsulation.
     ///
     /// # Errors
     ///
-    /// When it is damaged.
+    /// Fails when the packet is damaged.
     pub fn parse_frame(frame: &[u8]) -> Result<Option<Self>> {
         match ether_type(frame) {
             Some(ETHERTYPE_IPV6) => Self::parse(&frame[ETHERNET_HEADER..]),

@@ -1,4 +1,4 @@
-//! The benchmark's command line; see `cargo xtask bench --help`.
+//! The benchmark's command line; `cargo xtask bench -- --help` prints it.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -6,25 +6,26 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use teredo_bench::{cases::Selection, run::run, throughput::LONGEST};
 
-/// Compares the relay with Miredo and with the bare XDP redirect of this machine.
+/// Compares our relay, server and client with Miredo's and with the bare XDP redirect of this
+/// machine
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
 struct Arguments {
-    /// A short run: fewer and shorter rounds.
+    /// Run fewer and shorter rounds
     #[arg(long)]
     quick: bool,
-    /// Seconds of each measurement.
+    /// Seconds of each measurement
     #[arg(long)]
     seconds: Option<f64>,
-    /// Rounds, in each of which every relay has its turn.
+    /// Number of rounds; every variant runs once in each
     #[arg(long)]
     rounds: Option<usize>,
-    /// What to measure, with commas: test-run, throughput, solicitations, client, memory; none,
-    /// bare, xdp, userspace, miredo; encap, decap; 64, 1280; 1, 10000.
+    /// Cases to measure, separated by commas: test-run, throughput, solicitations, client, memory;
+    /// none, bare, xdp, userspace, miredo; encap, decap; 64, 1280; 1, 10000
     #[arg(long, default_value = "")]
     only: Selection,
-    /// Where the JSON goes.
-    #[arg(long, default_value = "target/bench")]
+    /// Directory for the results as JSON
+    #[arg(long, default_value = "target/bench", overrides_with = "output")]
     output: PathBuf,
 }
 

@@ -11,22 +11,22 @@ use super::{cases::Variant, relay::Relay, throughput::Subject as _};
 /// Number of clients that the relay knows.
 pub const CLIENTS: u32 = 100_000;
 
-/// What a relay occupies.
+/// The memory that a relay occupies.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Memory {
-    /// Which relay.
+    /// The relay's implementation.
     pub variant: Variant,
-    /// Resident memory of its processes, in octets.
+    /// Resident memory of the relay's processes, in octets.
     pub resident: u64,
-    /// Kernel memory of the BPF maps that its processes hold, in octets.
+    /// Kernel memory of the BPF maps that the relay's processes hold, in octets.
     pub maps: u64,
 }
 
-/// Starts a relay, makes it know [`CLIENTS`] clients and looks what it occupies.
+/// Starts a relay, makes [`CLIENTS`] clients known to it and measures its memory.
 ///
 /// # Errors
 ///
-/// When the relay does not work.
+/// Fails when the relay does not work.
 pub fn measure(variant: Variant) -> Result<Memory> {
     let mut relay = Relay::start(variant)?;
     relay.acquaint(CLIENTS, Duration::MAX)?;

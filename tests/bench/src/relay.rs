@@ -1,4 +1,4 @@
-//! The relays that are compared, each in its place.
+//! The compared relays, each on a site of its own.
 
 use std::time::Duration;
 
@@ -21,20 +21,20 @@ use super::{
     throughput::Subject,
 };
 
-/// What the names of the kernel threads of our TUN interfaces start with. Those of other daemons
-/// have nothing to do meanwhile.
+/// Prefix of the names of the kernel threads of our TUN interfaces. Those of other daemons are idle
+/// meanwhile.
 pub const INTERFACE_THREAD: &str = "napi/teredo-";
 
-/// How long ago the relay may have heard of a client when a measurement starts. With the longest
-/// measurement it stays under the 30 seconds for which a peer is usable.
+/// Longest silence of a client at the start of a measurement. With the longest measurement, it
+/// stays under the 30 seconds for which a peer is usable.
 pub const AGE: Duration = Duration::from_secs(8);
 
-/// Frames that are looked at: so few that no queue overflows.
+/// Number of checked frames: small enough that no queue overflows.
 pub const PROOF: u32 = 40;
-/// Frames that the generator holds meanwhile: so few that most are used again.
+/// Number of frames that the generator holds meanwhile: small enough that most are used again.
 pub const PROOF_BATCH: u32 = 8;
 
-/// What does a relay's work.
+/// The implementation of a relay.
 #[derive(Debug)]
 enum Work {
     Nobody,
@@ -51,23 +51,23 @@ enum Work {
 /// A relay, with generator and sink around it.
 #[derive(Debug)]
 pub struct Relay {
-    /// Which one.
+    /// The relay's variant.
     pub variant: Variant,
-    /// What the packets' far end counts.
+    /// The counter at the packets' far end.
     pub sink: Attached,
     clients: Clients,
-    // Ended before the place goes.
+    // Dropped before the site.
     work: Work,
-    /// Where it is.
+    /// The relay's site.
     pub site: Site,
 }
 
 impl Relay {
-    /// Builds its place and starts it.
+    /// Builds the site and starts the relay.
     ///
     /// # Errors
     ///
-    /// Without root, or when it does not start.
+    /// Fails without root, or when the relay does not start.
     pub fn start(variant: Variant) -> Result<Self> {
         let site = Site::new(variant.word())?;
         let sink = match variant {
@@ -93,17 +93,17 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// When the size is not possible.
+    /// Fails when the size is not possible.
     pub fn frame(&self, direction: Direction, size: u16) -> Result<Vec<u8>> {
         let stations = self.site.stations(direction);
         data(stations, direction, 0, size)
     }
 
-    /// Makes the relay know the clients, and hear of them within the last `age`.
+    /// Makes the clients known to the relay, all heard within the last `age`.
     ///
     /// # Errors
     ///
-    /// When a packet does not arrive, or is damaged.
+    /// Fails when a packet does not arrive, or is damaged.
     pub fn acquaint(&mut self, clients: u32, age: Duration) -> Result<()> {
         match self.work {
             Work::Nobody | Work::Bare { .. } => Ok(()),
@@ -203,7 +203,10 @@ fn work(variant: Variant, site: &Site) -> Result<Work> {
             let teredo = Teredo::start(&site.near, &config)?;
             let attached = teredo.status()?.xdp;
             ensure!(
-                attached.len() == NEAR.len() && attached.iter().all(|one| one.mode == Mode::Native),
+                attached.len() == NEAR.len()
+                    && attached
+                        .iter()
+                        .all(|interface| interface.mode == Mode::Native),
                 "its XDP program is not attached in native mode: {attached:?}"
             );
             Ok(Work::Teredo(teredo))
@@ -214,8 +217,8 @@ fn work(variant: Variant, site: &Site) -> Result<Work> {
         }
         Variant::Miredo => {
             let relay = miredo::Relay::start(&site.near, RELAY.ip(), RELAY.port())?;
-            // Its own route gives every client a neighbour entry, which thrashes the kernel's
-            // table with more than a thousand. One gateway is kinder to it.
+            // Miredo's own route gives every client a neighbour entry, which thrashes the kernel's
+            // table with more than a thousand. A single gateway avoids that.
             let interface = miredo::INTERFACE;
             site.near.ip(&format!(
                 "-6 route replace 2001::/32 via fe80::1 dev {interface} onlink"

@@ -1,4 +1,4 @@
-//! What was measured: as a table, as JSON, and held against the limits.
+//! The results: as a table, as JSON, and compared with the limits.
 
 use std::{
     fs,
@@ -21,19 +21,19 @@ use super::{
 /// The limit of resident memory and that of maps, in octets.
 const MEMORY_LIMIT: u64 = 64 << 20;
 
-/// The middle and the ends of some figures.
+/// The median and the extremes of some figures.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
-    /// The middle one, or the mean of the two in the middle.
+    /// The median: the middle figure, or the mean of the two in the middle.
     pub median: f64,
-    /// The least.
+    /// The smallest figure.
     pub minimum: f64,
-    /// The greatest.
+    /// The largest figure.
     pub maximum: f64,
 }
 
 impl Spread {
-    /// Of these figures, if there are any.
+    /// Computes the spread of these figures, if there are any.
     #[must_use]
     pub fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut figures = figures.into_iter().collect::<Vec<_>>();
@@ -49,7 +49,7 @@ impl Spread {
         })
     }
 
-    /// Printed with so many decimals, each figure divided by `unit`.
+    /// Formats the spread with this number of decimals, each figure divided by `unit`.
     fn text(self, unit: f64, decimals: usize) -> String {
         let [median, minimum, maximum] =
             [self.median, self.minimum, self.maximum].map(|figure| figure / unit);
@@ -57,16 +57,16 @@ impl Spread {
     }
 }
 
-/// The samples of one variant in one case, a round each.
+/// The samples of one variant in one case, one for each round.
 #[derive(Clone, Debug, Serialize)]
 pub struct Series {
-    /// Which one.
+    /// The variant.
     pub variant: Variant,
-    /// In the order of the rounds.
+    /// The samples in the order of the rounds.
     pub samples: Vec<Sample>,
 }
 
-/// One case, measured.
+/// The measurements of one case.
 #[derive(Clone, Debug, Serialize)]
 pub struct CaseReport<W> {
     /// The workload.
@@ -74,36 +74,36 @@ pub struct CaseReport<W> {
     pub case: W,
     /// A series for each variant.
     pub series: Vec<Series>,
-    /// What follows from them.
+    /// The results derived from the series.
     pub results: Vec<CaseResult>,
 }
 
-/// What the samples of one variant say.
+/// The results of one variant.
 #[derive(Clone, Debug, Serialize)]
 pub struct CaseResult {
-    /// Which one.
+    /// The variant.
     pub variant: Variant,
-    /// Packets a second.
+    /// Packets per second.
     pub rate: Spread,
     /// Rate divided by that of [`Variant::Bare`] in the same round; only of rounds in which both
     /// were saturated.
     pub of_bare: Option<Spread>,
     /// Rate divided by Miredo's in the same round; only of rounds in which both were saturated.
     pub of_miredo: Option<Spread>,
-    /// CPU nanoseconds per packet: of the processes; of what runs inline, what the round
-    /// with nothing there did not take, too.
+    /// CPU nanoseconds per packet: for processes, their own; for inline variants, the cost beyond
+    /// that of [`Variant::None`] in the same round.
     pub cpu_nanoseconds: Option<Spread>,
     /// CPU time per packet divided by Miredo's in the same round.
     pub cpu_of_miredo: Option<Spread>,
 }
 
 impl<W: Workload> CaseReport<W> {
-    /// Works out the results of these series.
+    /// Computes the results of these series.
     #[must_use]
     pub fn new(case: W, series: Vec<Series>) -> Self {
         let results = series
             .iter()
-            .filter_map(|one| result::<W>(one, &series))
+            .filter_map(|variant| result::<W>(variant, &series))
             .collect();
         Self {
             case,
@@ -147,7 +147,10 @@ impl<W: Workload> CaseReport<W> {
             );
         }
         for series in &self.series {
-            let idle = series.samples.iter().filter(|one| !one.is_saturated());
+            let idle = series
+                .samples
+                .iter()
+                .filter(|sample| !sample.is_saturated());
             match idle.count() {
                 _ if !W::SATURATES => {}
                 0 => {}
@@ -160,7 +163,7 @@ impl<W: Workload> CaseReport<W> {
                     );
                 }
             }
-            let fast = Spread::of(series.samples.iter().filter_map(|one| one.fast_share));
+            let fast = Spread::of(series.samples.iter().filter_map(|sample| sample.fast_share));
             if let Some(fast) = fast {
                 text += &format!(
                     "  {}: {:.2} % of the packets in XDP\n",
@@ -185,7 +188,7 @@ fn result<W: Workload>(series: &Series, all: &[Series]) -> Option<CaseResult> {
             Some(figure(round, sample, series.variant)? / figure(round, other, variant)?)
         }))
     };
-    // The round's share of generator and sink is not the variant's.
+    // The cost of generator and sink in this round is not the variant's.
     let cpu = |round: usize, sample: &Sample, variant: Variant| match variant {
         Variant::None => None,
         _ => {
@@ -219,7 +222,7 @@ fn result<W: Workload>(series: &Series, all: &[Series]) -> Option<CaseResult> {
 /// The rounds of the XDP program alone.
 #[derive(Clone, Debug, Serialize)]
 pub struct TestRunReport {
-    /// The way of the packets.
+    /// The direction of the packets.
     pub direction: Direction,
     /// Number of clients that took turns.
     pub clients: u32,
@@ -228,7 +231,7 @@ pub struct TestRunReport {
 }
 
 impl TestRunReport {
-    /// Of some rounds of the same direction and number of clients.
+    /// Summarises rounds of the same direction and number of clients.
     #[must_use]
     pub fn of(costs: &[Cost]) -> Option<Self> {
         let first = costs.first()?;
@@ -254,11 +257,11 @@ impl TestRunReport {
 /// One of the acceptance limits.
 #[derive(Clone, Debug, Serialize)]
 pub struct Criterion {
-    /// What is limited.
+    /// The limited figure's name.
     pub what: String,
-    /// The figure that counts; nothing if no round was good for it.
+    /// The measured figure; `None` if no round was suitable.
     pub figure: Option<f64>,
-    /// Its limit.
+    /// The limit.
     pub limit: f64,
     /// Whether the figure is within it.
     pub met: Option<bool>,
@@ -315,11 +318,11 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This one, now.
+    /// Examines this machine now.
     ///
     /// # Errors
     ///
-    /// When the kernel does not tell.
+    /// Fails when the kernel reports an error.
     pub fn this() -> Result<Self> {
         let processors = fs::read_to_string("/proc/cpuinfo")?;
         let models = || {
@@ -340,10 +343,10 @@ impl Machine {
     }
 }
 
-/// Everything that was measured.
+/// The complete results.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Where.
+    /// The machine.
     pub machine: Machine,
     /// Seconds of each measurement.
     pub seconds: f64,
@@ -351,11 +354,11 @@ pub struct Report {
     pub rounds: usize,
     /// The XDP program alone.
     pub test_runs: Vec<TestRunReport>,
-    /// Packets a second through the relays.
+    /// Packets per second through the relays.
     pub cases: Vec<CaseReport<Case>>,
-    /// Solicitations a second that servers answer.
+    /// Solicitations per second that servers answer.
     pub solicitations: Vec<CaseReport<Solicitations>>,
-    /// Packets a second through clients.
+    /// Packets per second through clients.
     pub tunnels: Vec<CaseReport<Tunnel>>,
     /// TCP through clients, in kilobytes instead of packets.
     pub streams: Vec<CaseReport<Stream>>,
@@ -366,11 +369,11 @@ pub struct Report {
 }
 
 impl Report {
-    /// Nothing measured yet.
+    /// Makes a report without measurements.
     ///
     /// # Errors
     ///
-    /// When the machine cannot be examined.
+    /// Fails when the machine cannot be examined.
     pub fn new(time: Duration, rounds: usize) -> Result<Self> {
         Ok(Self {
             machine: Machine::this()?,
@@ -386,11 +389,11 @@ impl Report {
         })
     }
 
-    /// Holds what was measured against the limits.
+    /// Compares the results with the limits.
     ///
     /// # Errors
     ///
-    /// When the load average cannot be read.
+    /// Fails when the load average cannot be read.
     pub fn conclude(&mut self) -> Result<()> {
         self.machine.load_after = cpu::load()?;
         self.criteria = Vec::new();
@@ -452,7 +455,7 @@ impl Report {
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// Fails when the report cannot be written.
     pub fn save(&self, directory: &Path) -> Result<PathBuf> {
         let text = serde_json::to_string_pretty(self)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
@@ -472,18 +475,18 @@ fn mebibytes(octets: u64) -> f64 {
 
 /// Limits of speed.
 struct Limits {
-    /// Those of XDP, for roles that have it.
+    /// Limits of XDP, for roles that have it.
     xdp: Option<XdpLimits>,
-    /// The least that userspace is of Miredo.
+    /// The least rate of userspace in relation to Miredo's.
     userspace_of_miredo: f64,
 }
 
 struct XdpLimits {
-    /// The least that XDP is of the bare program, in packets.
+    /// The least rate in packets in relation to the bare program's.
     of_bare: f64,
-    /// The least that it is of Miredo.
+    /// The least rate in relation to Miredo's.
     of_miredo: f64,
-    /// The most CPU time that it takes of Miredo's, if that is limited.
+    /// The greatest CPU time in relation to Miredo's, if limited.
     cpu: Option<f64>,
 }
 

@@ -1,4 +1,4 @@
-//! The whole run.
+//! The complete run.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use super::{
     throughput::{Measurement, Subject},
 };
 
-/// Measures what is selected and prints what comes out as it does. Every round gives each relay
-/// `time`.
+/// Measures the selected cases and prints each result when it is known. Every round measures each
+/// variant for `time`.
 ///
 /// # Errors
 ///
-/// Without root, or when a relay does not work.
+/// Fails without root, or when a relay does not work.
 pub fn run(selection: &Selection, time: Duration, rounds: usize) -> Result<Report> {
     let mut report = Report::new(time, rounds)?;
     if selection.part(Part::TestRun) {
@@ -133,7 +133,7 @@ fn streams(
         .collect::<Result<Vec<_>>>()?;
     for direction in selection.directions() {
         let case = Stream { direction };
-        let mut series = no_samples(connections.iter().map(|one| one.variant));
+        let mut series = no_samples(connections.iter().map(|connection| connection.variant));
         for _ in 0..rounds {
             for (connection, series) in connections.iter_mut().zip(&mut series) {
                 series.samples.push(connection.measure(case, time)?);
@@ -144,7 +144,7 @@ fn streams(
     Ok(())
 }
 
-/// Gives every subject its turn in every round.
+/// Measures every subject once in every round.
 fn measure<S: Subject>(
     subjects: &mut [S],
     case: S::Case,

@@ -1,4 +1,4 @@
-//! The servers that are compared, each in its place.
+//! The compared servers, each on a site of its own.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
@@ -31,16 +31,16 @@ use super::{
 
 /// The server's primary address; the secondary one follows it.
 const PRIMARY: Ipv4Addr = Ipv4Addr::new(20, 0, 0, 4);
-/// Where its answers are looked at: a port that no forged client has.
+/// Client port at which answers are checked: no forged client has it.
 const PROOF: SocketAddrV4 = SocketAddrV4::new(GATEWAY, 30_000);
-/// How long an answer may take.
+/// Longest time to wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// More a second than any source sends.
+/// A rate limit above the rate of any source.
 const UNLIMITED: i64 = 100_000_000;
-/// More than any source sends while the fast path's clock stands still.
+/// A burst above the number of packets of any source while the fast path's clock stands still.
 const AT_ONCE: i64 = 1_000_000;
 
-/// What does a server's work.
+/// The implementation of a server.
 #[derive(Debug)]
 enum Work {
     Nobody,
@@ -54,17 +54,17 @@ enum Work {
 pub struct Server {
     variant: Variant,
     sink: Attached,
-    // Ended before the place goes.
+    // Dropped before the site.
     work: Work,
     site: Site,
 }
 
 impl Server {
-    /// Builds its place and starts it.
+    /// Builds the site and starts the server.
     ///
     /// # Errors
     ///
-    /// Without root, or when it does not start.
+    /// Fails without root, or when the server does not start.
     pub fn start(variant: Variant) -> Result<Self> {
         let site = Site::new(&format!("{}-server", variant.word()))?;
         let sink = match variant {
@@ -163,7 +163,7 @@ impl Subject for Server {
 /// The nonce of all solicitations.
 const NONCE: [u8; 8] = *b"solicits";
 
-/// What clients send: the form of Miredo and, but for an option, of Windows.
+/// The clients' solicitation: the form of Miredo and, but for an option, of Windows.
 fn message() -> Vec<u8> {
     let mut message = nonce_only(NONCE);
     message.extend(solicitation(CLIENT));
@@ -184,7 +184,7 @@ fn work(variant: Variant, site: &Site) -> Result<Work> {
             let secondary = Ipv4Addr::from_bits(PRIMARY.to_bits() + 1);
             let addresses = [PRIMARY, secondary].map(|address| address.to_string());
             let interfaces = interfaces.into_iter().map(str::to_owned);
-            // The sources are few for so many solicitations, and must not be limited.
+            // There are few sources for so many solicitations, and they must not be limited.
             let config = Config::new()
                 .set("server.ipv4", addresses.to_vec())
                 .set("server.rate", UNLIMITED)
@@ -198,7 +198,9 @@ fn work(variant: Variant, site: &Site) -> Result<Work> {
             let attached = teredo.status()?.xdp;
             ensure!(
                 variant == Variant::Userspace
-                    || attached.iter().all(|one| one.mode == Mode::Native),
+                    || attached
+                        .iter()
+                        .all(|interface| interface.mode == Mode::Native),
                 "its XDP program is not attached in native mode: {attached:?}"
             );
             Ok(Work::Teredo(teredo))

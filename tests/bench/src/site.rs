@@ -1,4 +1,4 @@
-//! A place for one relay: a namespace for it, and a far namespace with everybody else.
+//! The site of one relay: a namespace for it, and a far namespace with all other machines.
 
 use std::net::Ipv4Addr;
 
@@ -15,11 +15,11 @@ use super::{
     frames::{HOST, RELAY},
 };
 
-/// The relay's interfaces: the one to the IPv4 and the one to the IPv6 internet.
+/// The relay's interfaces to the IPv4 and to the IPv6 internet.
 pub const NEAR: [&str; 2] = ["v4", "v6"];
-/// Their far ends.
+/// The far ends of the relay's interfaces.
 pub const FAR: [&str; 2] = ["far4", "far6"];
-/// The cable between generator and sink when nothing is between them.
+/// The cable between generator and sink for [`Variant::None`](crate::cases::Variant::None).
 pub const STRAIGHT: [&str; 2] = ["out", "back"];
 /// The relay's gateway to all clients and servers.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(20, 0, 0, 2);
@@ -27,28 +27,29 @@ pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(20, 0, 0, 2);
 /// The two namespaces and the cables between them.
 #[derive(Debug)]
 pub struct Site {
-    /// Where the relay is.
+    /// The relay's namespace.
     pub near: Namespace,
-    /// Where clients, servers, native hosts, generator and sink are.
+    /// The namespace of clients, servers, native hosts, generator and sink.
     pub far: Namespace,
     /// The relay's interfaces, as in [`NEAR`].
     pub near_interfaces: [Interface; 2],
-    /// Their far ends, as in [`FAR`].
+    /// The far ends of the relay's interfaces, as in [`FAR`].
     pub far_interfaces: [Interface; 2],
 }
 
 impl Site {
-    /// Builds the place, with addresses and routes, and nobody in it.
+    /// Builds the site, with addresses and routes, without any daemon.
     ///
     /// # Errors
     ///
-    /// Without root, or when a tool of the system fails.
+    /// Fails without root, or when a tool of the system fails.
     pub fn new(name: &str) -> Result<Self> {
         let near = Namespace::new(name)?;
         let far = Namespace::new(&format!("{name}-far"))?;
         for (near_name, far_name) in NEAR.into_iter().zip(FAR) {
             cable((&near, near_name), (&far, far_name))?;
-            // What an XDP program redirects into the cable arrives where no other program is.
+            // Frames that an XDP program redirects into the cable arrive only if its far end has a
+            // program too.
             near.offload(near_name, "gro on")?;
         }
         near.ip_batch(&format!(
@@ -79,7 +80,7 @@ impl Site {
         })
     }
 
-    /// Which of the two cables packets come to the relay by.
+    /// The cable by which packets come to the relay.
     #[must_use]
     pub const fn entry(direction: Direction) -> usize {
         match direction {
@@ -98,11 +99,11 @@ impl Site {
         }
     }
 
-    /// The forged clients, servers and hosts of this place.
+    /// The forged clients, servers and hosts of this site.
     ///
     /// # Errors
     ///
-    /// When the packet sockets cannot be opened.
+    /// Fails when the packet sockets cannot be opened.
     pub fn clients(&self) -> Result<Clients> {
         Clients::open(
             &self.far,

@@ -1,7 +1,7 @@
-//! TCP through the clients that are compared: a host on the IPv4 internet with a client, our relay in
-//! XDP, and a native host. The client has a core for itself; both ends of the connection share the
-//! other one. That core is the narrow place for a fast client, so the relay has a cable of its own to
-//! either end: bridges on the way would cost it more than the ends do.
+//! TCP through the compared clients: a host on the IPv4 internet with a client, our relay in XDP,
+//! and a native host. The client has a core for itself; both ends of the connection share the other
+//! one. That core is the bottleneck for a fast client, so the relay has a cable of its own to
+//! either end: bridges on the path would cost more than the ends do.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -23,24 +23,24 @@ use super::{
     throughput::Sample,
 };
 
-/// Where the client is. It has no NAT.
+/// The client's address. It has no NAT.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(20, 0, 20, 1);
-/// Its service port.
+/// The client's service port.
 const PORT: u16 = 40_001;
 /// The cables between the relay and the client's host, and between the relay and the native host: the
 /// relay's interface first.
 const CABLES: [[&str; 2]; 2] = [["near4", "direct"], ["near6", "direct"]];
 /// The native host's address on its cable.
 const HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 2);
-/// Octets of the first connection, which shows how fast the client is.
+/// Octets of the first connection, which measures the speed of the client.
 const WARM_UP: u64 = 8 << 20;
 
-/// A client with a way to a native host.
+/// A client with a path to a native host.
 #[derive(Debug)]
 pub struct Connection {
-    /// Whose client it is.
+    /// The client's implementation.
     pub variant: Variant,
-    // Ended before their places go.
+    // Dropped before their namespaces.
     client: Client,
     _relay: Teredo,
     near: Namespace,
@@ -48,11 +48,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Builds the scene and makes the client and the native host acquainted.
+    /// Builds the scene and makes the client and the native host known to each other.
     ///
     /// # Errors
     ///
-    /// Without root, or when a part does not start.
+    /// Fails without root, or when a part does not start.
     pub fn start(variant: Variant) -> Result<Self> {
         let maker = match variant {
             Variant::Userspace => Maker::Teredo,
@@ -75,12 +75,13 @@ impl Connection {
             .set("relay.xdp.mode", "native")
             .set("relay.xdp.interfaces", interfaces);
         let relay = scene.start_relay(&config)?;
-        // What every kernel has, and what makes no guesses from when the cores happened to be free.
+        // Every kernel has this algorithm, which does not depend on when the cores happened to be
+        // free.
         for end in [&near, &scene.host().namespace] {
             end.sysctl("net.ipv4.tcp_congestion_control", "reno")?;
         }
-        // The native host is another machine: what its kernel does is not to be done on the client's
-        // core, nor on both, which would mix up the order of packets.
+        // The native host stands for another machine: its kernel's work must be done neither on the
+        // client's core nor on both cores, which would reorder packets.
         let [_, [_, direct]] = CABLES;
         scene.host().namespace.steer(direct, cpu::GENERATOR)?;
         let client = cpu::on_core(cpu::RELAY, || scene.start_client_in(maker, &near, PORT))
@@ -98,7 +99,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// When something does not arrive.
+    /// Fails when octets do not arrive.
     pub fn measure(&mut self, case: Stream, time: Duration) -> Result<Sample> {
         self.sample(case, time)
             .with_context(|| format!("{}: {case}", self.variant.title()))
@@ -143,13 +144,14 @@ impl Connection {
     }
 }
 
-/// Connects the relay with both ends, and has packets take these cables.
+/// Connects the relay with both ends, and routes packets through these cables.
 fn lay_cables(scene: &Scene, near: &Namespace) -> Result<()> {
     let [[near4, near_direct], [near6, host_direct]] = CABLES;
     let (relay, host) = (&scene.relay, &scene.host().namespace);
     for ((own, far), end) in [((near4, near_direct), near), ((near6, host_direct), host)] {
         cable((relay, own), (end, far))?;
-        // What an XDP program redirects into the cable arrives where no other program is.
+        // Frames that an XDP program redirects into the cable arrive only if its far end has a
+        // program too.
         end.offload(far, "gro on")?;
     }
     relay.ip_batch(&format!(

@@ -1,4 +1,4 @@
-//! The relay's XDP program by itself, run by the kernel on one forged frame after the other.
+//! The relay's XDP program by itself, run by the kernel on one forged frame after another.
 
 use std::time::Duration;
 
@@ -20,23 +20,23 @@ const RUNS: u32 = 1_000_000;
 /// Packets are forwarded while the relay has heard of the client within 30 seconds.
 const AGE: Duration = Duration::from_secs(8);
 
-/// What the program costs, measured once.
+/// The cost of the program, measured once.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Cost {
-    /// The way of the packets.
+    /// The direction of the packets.
     pub direction: Direction,
     /// Number of clients that took turns.
     pub clients: u32,
-    /// Nanoseconds per packet, without what it costs to prepare the frame.
+    /// Nanoseconds per packet, without the cost of preparing the frame.
     pub nanoseconds: f64,
 }
 
-/// Measures the program of our relay in this direction with so many clients. Rounding to whole
-/// nanoseconds is the kernel's.
+/// Measures the program of our relay in this direction with this number of clients. The kernel
+/// rounds to whole nanoseconds.
 ///
 /// # Errors
 ///
-/// When the relay is not ours, or does not forward every packet.
+/// Fails when the relay is not ours, or does not forward every packet.
 pub fn measure(relay: &mut Relay, direction: Direction, clients: u32) -> Result<Cost> {
     relay.acquaint(clients, AGE)?;
     let entry = Site::entry(direction);
@@ -49,7 +49,7 @@ pub fn measure(relay: &mut Relay, direction: Direction, clients: u32) -> Result<
         let nothing = bench.nothing(&relay.site.near, interface, count)?;
         anyhow::Ok(whole as f64 - nothing as f64)
     };
-    // Warms the caches up.
+    // Warms up the caches.
     run(CLIENTS[1])?;
     Ok(Cost {
         direction,

@@ -1,4 +1,4 @@
-//! Packets a second, and what each costs.
+//! Packets per second, and the cost of each.
 
 use std::time::Duration;
 
@@ -13,61 +13,61 @@ use teredo_lab::{
 
 use super::cases::{Variant, Workload};
 
-/// Frames of the first run, which warms everything up and shows how fast the generator is.
+/// Frames of the first run, which warms up the caches and measures the generator's speed.
 const WARM_UP: u32 = 100_000;
-/// The longest measurement.
+/// Longest duration of a measurement.
 pub const LONGEST: Duration = Duration::from_secs(15);
 
-/// Below this share of its core's time a process was not saturated.
+/// Share of its core's time below which a process was not saturated.
 const SATURATED: f64 = 0.85;
 
-/// What is measured: a relay or a server, with a generator and a sink around it.
+/// The subject of a measurement: a relay or a server, with a generator and a sink around it.
 pub trait Subject {
-    /// Its workloads.
+    /// The subject's workloads.
     type Case: Workload;
 
-    /// Which one it is.
+    /// The subject's variant.
     fn variant(&self) -> Variant;
 
-    /// A generator of what it gets in this case.
+    /// Makes a generator of the subject's packets in this case.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses it.
+    /// Fails when the kernel refuses it.
     fn generator(&self, case: Self::Case) -> Result<Generator>;
 
-    /// Makes it ready for a measurement that starts now.
+    /// Prepares the subject for a measurement that starts now.
     ///
     /// # Errors
     ///
-    /// When it does not work.
+    /// Fails when the subject does not work.
     fn get_ready(&mut self, case: Self::Case) -> Result<()>;
 
-    /// Looks at some of what comes out of it.
+    /// Checks some of the subject's output.
     ///
     /// # Errors
     ///
-    /// When nothing comes out, or it is damaged.
+    /// Fails when there is no output, or it is damaged.
     fn prove(&mut self, case: Self::Case) -> Result<()>;
 
-    /// Where generator and sink are.
+    /// The namespace of generator and sink.
     fn far(&self) -> &Namespace;
 
-    /// What counts its packets.
+    /// The counter of the subject's packets.
     fn sink(&mut self) -> &mut Attached;
 
-    /// Its processes.
+    /// The subject's processes.
     ///
     /// # Errors
     ///
-    /// When they cannot be listed.
+    /// Fails when the processes cannot be listed.
     fn processes(&self) -> Result<Vec<Pid>>;
 
-    /// Packets that our daemon counts as dealt with by XDP, if it does.
+    /// Packets that our daemon counts as handled by XDP, if it does.
     ///
     /// # Errors
     ///
-    /// When the daemon does not answer.
+    /// Fails when the daemon does not answer.
     fn fast_packets(&self, case: Self::Case) -> Result<Option<u64>>;
 }
 
@@ -78,25 +78,25 @@ pub struct Sample {
     pub offered: u64,
     /// Packets that reached the sink.
     pub delivered: u64,
-    /// Packets a second of time that the core was to be had: without what other processes and the
-    /// hypervisor took of it.
+    /// Packets per second of the time that the core was available: without the time that other
+    /// processes and the hypervisor took.
     pub rate: f64,
-    /// Share of the time that the core was to be had.
+    /// Share of the time that the core was available.
     pub share: f64,
-    /// Share of that time in which the core was busy. Well below 1, the packets did not come fast
-    /// enough, and it is faster than it looks.
+    /// Share of that time in which the core was busy. Well below 1, the packets came too slowly and
+    /// the subject is faster than measured.
     pub busy: f64,
-    /// CPU nanoseconds per packet of everything on the generator's core, for what runs there.
+    /// CPU nanoseconds per packet of the generator's core, for variants that run on it.
     pub inline_nanoseconds: Option<f64>,
-    /// CPU nanoseconds per packet of its processes, user and system time, with what
-    /// interrupts have left to their core's kernel thread.
+    /// CPU nanoseconds per packet of the subject's processes, user and system time, with the work
+    /// that interrupts have deferred to their core's kernel thread.
     pub process_nanoseconds: f64,
-    /// Share of the delivered packets that came by way of XDP, for ours.
+    /// Share of the delivered packets that XDP handled, for our daemon.
     pub fast_share: Option<f64>,
 }
 
 impl Sample {
-    /// Whether the packets came as fast as it could take them; inline with the generator
+    /// Whether the packets came as fast as the subject could handle them; inline with the generator
     /// they always do.
     #[must_use]
     pub fn is_saturated(&self) -> bool {
@@ -110,7 +110,7 @@ pub struct Measurement<'a, S: Subject> {
     subject: &'a mut S,
     case: S::Case,
     generator: Generator,
-    /// Frames that the generator sends in a second.
+    /// Frames that the generator sends per second.
     pace: f64,
 }
 
@@ -119,7 +119,7 @@ impl<'a, S: Subject> Measurement<'a, S> {
     ///
     /// # Errors
     ///
-    /// When the subject does not work.
+    /// Fails when the subject does not work.
     pub fn prepare(subject: &'a mut S, case: S::Case) -> Result<Self> {
         let generator = subject.generator(case)?;
         subject.get_ready(case)?;
@@ -134,7 +134,7 @@ impl<'a, S: Subject> Measurement<'a, S> {
         })
     }
 
-    /// Which subject this is.
+    /// The variant of the subject.
     #[must_use]
     pub fn variant(&self) -> Variant {
         self.subject.variant()
@@ -144,7 +144,7 @@ impl<'a, S: Subject> Measurement<'a, S> {
     ///
     /// # Errors
     ///
-    /// When the subject does not work.
+    /// Fails when the subject does not work.
     pub fn measure(&mut self, time: Duration) -> Result<Sample> {
         self.sample(time)
             .with_context(|| format!("{}: {}", S::Case::title(self.variant()), self.case))
@@ -176,7 +176,7 @@ impl<'a, S: Subject> Measurement<'a, S> {
             true => (run.thread, run.core),
             false => (sent.1.since(&before), sent.0),
         };
-        // What interrupts left to the core's kernel thread was for the process, too.
+        // Interrupts deferred this work of the process to the core's kernel thread.
         let used = used + core.softirq;
         let had = used + core.idle;
         let share = (had.as_secs_f64() / run.elapsed.as_secs_f64()).min(1.0);

@@ -1,4 +1,4 @@
-//! Floods: datagrams over IPv4 to one endpoint, from one forged source after the other.
+//! Floods: datagrams over IPv4 to one endpoint, from one forged source after another.
 
 use bytemuck::{Pod, Zeroable};
 use teredo_common::{checksum::Sum, wire::UDP};
@@ -7,7 +7,7 @@ use super::{Words, client, not, stride, word};
 
 /// Octets of every frame: Ethernet, IPv4, UDP, and a router solicitation with a nonce.
 pub const FRAME: usize = 103;
-/// Frames of so many kinds take turns.
+/// Number of kinds of frames that alternate.
 pub const KINDS: usize = 4;
 
 const WORDS: usize = FRAME.div_ceil(8);
@@ -20,7 +20,7 @@ const SOURCE: usize = 26;
 const SOURCE_PORT: usize = 34;
 const UDP_CHECKSUM: usize = 40;
 
-/// One kind of frame: that of source 0, and what the checksums of all have in common.
+/// One kind of frame: the frame of source 0, and the part of the checksums that all have in common.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 struct Kind {
@@ -30,42 +30,42 @@ struct Kind {
     reserved: [u8; 4],
 }
 
-/// What a generator sends. The sources are the clients of [`client`].
+/// A generator's parameters. The sources are the clients of [`client`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Flood {
-    /// The index of the interface it is sent through.
+    /// Index of the egress interface.
     pub interface: u32,
-    /// Nanoseconds from one frame to the next, at least; 0 is as fast as the generator can.
+    /// Least nanoseconds from one frame to the next; 0 is as fast as the generator can.
     pub interval: u32,
     /// Number of sources.
     pub sources: u32,
-    /// From one source to the next, modulo `sources`.
+    /// Step from one source to the next, modulo `sources`.
     stride: u32,
     kinds: [Kind; KINDS],
 }
 
-/// How far a flood has come.
+/// The progress of a flood.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Progress {
-    /// Frames sent.
+    /// Number of frames sent.
     pub sent: u64,
-    /// When the next is due, in nanoseconds of `CLOCK_MONOTONIC`.
+    /// Time at which the next frame is due, in nanoseconds of `CLOCK_MONOTONIC`.
     pub due: u64,
-    /// The source whose turn it is.
+    /// The source of the next frame.
     pub source: u32,
-    /// The kind whose turn it is.
+    /// The kind of the next frame.
     pub kind: u32,
 }
 
 impl Progress {
-    /// A generator that was held up makes up for no more than this, in nanoseconds.
+    /// Longest delay that a generator makes up for, in nanoseconds.
     pub const CATCH_UP: u64 = 1_000_000;
 }
 
 impl Flood {
-    /// A flood of these frames, which are from source 0 and have right checksums.
+    /// Makes a flood of these frames, which are from source 0 and have right checksums.
     pub fn new(
         interface: u32,
         interval: u32,
@@ -85,7 +85,7 @@ impl Flood {
         })
     }
 
-    /// Makes a frame, whatever a server or the kernel may have left of it, the next one.
+    /// Turns a frame, whatever a server or the kernel has left of it, into the next one.
     ///
     /// # Safety
     ///
@@ -119,8 +119,8 @@ impl Kind {
         if !is_udp || !is_first {
             return None;
         }
-        // A checksum is the complement of the sum; what is left without the words of source 0 is
-        // common to all.
+        // A checksum is the complement of the sum; the rest without the words of source 0 is common
+        // to all.
         let words = Words::of(0);
         let rest = |checksum: usize, part: Sum| {
             Sum::ZERO
@@ -135,7 +135,7 @@ impl Kind {
 
     /// # Safety
     ///
-    /// As [`Flood::write`].
+    /// The same as for [`Flood::write`].
     #[inline(always)]
     unsafe fn write(&self, source: u32, frame: *mut u8) {
         let words = Words::of(source);
@@ -176,7 +176,7 @@ mod tests {
 
     const SERVER: Endpoint = Endpoint::new(Ipv4Addr::new(20, 0, 0, 1), 3544);
 
-    /// The plain frame, field for field.
+    /// The plain frame, field by field.
     fn frame(source: u32, fill: u8) -> [u8; FRAME] {
         let mapped = client(source).mapped;
         let payload = [fill; FRAME - 42];

@@ -1,4 +1,4 @@
-//! The forged traffic of the benchmarks: what their XDP programs and the loader share.
+//! The forged traffic of the benchmarks, as their XDP programs and the loader share it.
 #![no_std]
 
 pub mod flood;
@@ -10,15 +10,15 @@ use teredo_common::{
     checksum::Sum,
 };
 
-/// Octets of the inner packets that are measured. The sink counts and drops frames that hold a
-/// datagram of that size, plain or encapsulated, and passes everything else.
+/// Octets of the measured inner packets. The sink counts and drops frames that hold a datagram of
+/// that size, plain or encapsulated, and passes all others.
 pub const SIZES: [u16; 2] = [64, 1280];
 
 /// 20.64.0.1, the mapped address of the first forged client; the others follow.
 const FIRST_CLIENT: u32 = 0x1440_0001;
 /// 20.32.0.1, the first of the forged clients' servers.
 const FIRST_SERVER: u32 = 0x1420_0001;
-/// Number of servers, so that a limit per server is none; a power of two.
+/// Number of servers: enough that limits per server have no effect; a power of two.
 const SERVERS: u32 = 1024;
 /// The lowest mapped port.
 const FIRST_PORT: u16 = 40_000;
@@ -39,7 +39,7 @@ pub const fn client(index: u32) -> TeredoAddress {
     }
 }
 
-/// Which forged client this mapped address belongs to, if it is one of the first `count`.
+/// The index of the forged client with this mapped address, if it is one of the first `count`.
 pub fn index(mapped: Endpoint, count: u32) -> Option<u32> {
     let index = mapped.ip().to_bits().checked_sub(FIRST_CLIENT)?;
     (index < count && mapped.port() == port(index)).then_some(index)
@@ -58,22 +58,23 @@ pub const HEADERS: usize = 90;
 /// Octets of the headers in the direction of [`Flow::ENCAP`]: Ethernet, IPv6, UDP.
 pub const NATIVE_HEADERS: usize = 62;
 
-/// What a generator sends: the same UDP datagram from or to one forged client after the other.
+/// A generator's parameters: the same UDP datagram from or to one forged client after another.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Flow {
-    /// The index of the interface it is sent through.
+    /// Index of the egress interface.
     pub interface: u32,
     /// [`Flow::ENCAP`], [`Flow::DECAP`] or [`Flow::FIXED`].
     pub direction: u32,
     /// Number of clients.
     pub clients: u32,
-    /// From one client to the next, modulo `clients`.
+    /// Step from one client to the next, modulo `clients`.
     pub stride: u32,
-    /// The frame of client 0 as far as a client's number may change it, as words in network byte
+    /// The part of client 0's frame that depends on the client's number, as words in network byte
     /// order.
     template: [u16; 48],
-    /// What every client's inner UDP checksum has in common: a sum in network byte order.
+    /// The part of the inner UDP checksum that all clients have in common: a sum in network byte
+    /// order.
     inner: [u8; 2],
     /// The same for the outer UDP checksum.
     outer: [u8; 2],
@@ -82,7 +83,7 @@ pub struct Flow {
     reserved: [u8; 2],
 }
 
-/// What differs between the frames of two clients, as octets in network byte order.
+/// The difference between the frames of two clients, as octets in network byte order.
 #[derive(Clone, Copy)]
 struct Words {
     /// The lower half of the server's address.
@@ -106,7 +107,7 @@ impl Words {
         }
     }
 
-    /// The part that is covered by the inner checksum: in the Teredo address, with obfuscation.
+    /// The part that the inner checksum covers: in the Teredo address, with obfuscation.
     #[inline(always)]
     const fn inner(self, sum: Sum) -> Sum {
         sum.add_2(self.server)
@@ -115,13 +116,13 @@ impl Words {
             .add_2(not(self.address[1]))
     }
 
-    /// The part that is covered by the IPv4 header's checksum.
+    /// The part that the IPv4 header's checksum covers.
     #[inline(always)]
     const fn ipv4(self, sum: Sum) -> Sum {
         sum.add_2(self.address[0]).add_2(self.address[1])
     }
 
-    /// The part that is covered by the outer checksum, where the inner packet's part cancels out.
+    /// The part that the outer checksum covers; the inner packet's part cancels out.
     #[inline(always)]
     const fn outer(self, sum: Sum) -> Sum {
         self.ipv4(sum).add_2(self.port)
@@ -165,7 +166,7 @@ impl Flow {
     /// The same frame over and over.
     pub const FIXED: u32 = 2;
 
-    /// The flow that is nothing but this frame.
+    /// Makes a flow that consists of this frame alone.
     pub fn fixed(interface: u32, frame: &[u8]) -> Option<Self> {
         let flow = Self::new(Self::ENCAP, 1, interface, frame)?;
         Some(Self {
@@ -174,7 +175,7 @@ impl Flow {
         })
     }
 
-    /// The flow in which client 0 sends, or gets, this frame, whose checksums are right.
+    /// Makes the flow in which client 0 sends or receives this frame, whose checksums are right.
     pub fn new(direction: u32, clients: u32, interface: u32, frame: &[u8]) -> Option<Self> {
         let mut template = [0; 48];
         let (words, _) = frame.get(..HEADERS.min(frame.len()))?.as_chunks::<2>();
@@ -184,8 +185,8 @@ impl Flow {
         if frame.len() < NATIVE_HEADERS || direction == Self::DECAP && frame.len() < HEADERS {
             return None;
         }
-        // A checksum is the complement of the sum; what is left without the words of client 0 is
-        // common to all.
+        // A checksum is the complement of the sum; the rest without the words of client 0 is common
+        // to all.
         let ipv6 = Self::ipv6(direction);
         let first = Words::of(0);
         let rest = |checksum: usize, part: Sum| {
@@ -207,8 +208,8 @@ impl Flow {
         })
     }
 
-    /// The client after `index`. Far apart, so that neighbours in a relay's table are not
-    /// neighbours in time.
+    /// Returns the client after `index`. The two are far apart, so that neighbours in a relay's
+    /// table are not neighbours in time.
     #[inline(always)]
     pub const fn next(&self, index: u32) -> u32 {
         let next = index + self.stride;
@@ -219,8 +220,8 @@ impl Flow {
         }
     }
 
-    /// Makes a frame of any client, as a relay or the kernel may have left it, the frame of client
-    /// `index` that no relay has seen yet. `DIRECTION` is that of the flow.
+    /// Turns a frame of any client, as a relay or the kernel has left it, into the frame of client
+    /// `index` as no relay has seen it. `DIRECTION` is that of the flow.
     ///
     /// # Safety
     ///
@@ -267,7 +268,7 @@ impl Flow {
         );
     }
 
-    /// Makes the frame of [`Self::FIXED`], as a host may have left it, whole again.
+    /// Restores the frame of [`Self::FIXED`] after a host has changed it.
     ///
     /// # Safety
     ///
@@ -285,7 +286,7 @@ impl Flow {
         Sum::ZERO.add_2(octets)
     }
 
-    /// Where the IPv6 header is.
+    /// Offset of the IPv6 header.
     #[inline(always)]
     const fn ipv6(direction: u32) -> usize {
         if direction == Self::DECAP {
@@ -296,7 +297,7 @@ impl Flow {
     }
 }
 
-/// About three fifths of `clients` and prime to them, so that every client has its turn.
+/// About three fifths of `clients` and coprime to it, so that every client has its turn.
 fn stride(clients: u32) -> u32 {
     let prime = |stride: &u32| {
         let (mut a, mut b) = (*stride, clients);
@@ -308,22 +309,22 @@ fn stride(clients: u32) -> u32 {
     (clients * 3 / 5..clients).find(prime).unwrap_or(0)
 }
 
-/// What a sink has counted on one CPU.
+/// The counters of a sink on one CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Count {
-    /// Frames.
+    /// Number of frames.
     pub packets: u64,
-    /// When the first came, in nanoseconds of `CLOCK_MONOTONIC`.
+    /// Time of the first frame, in nanoseconds of `CLOCK_MONOTONIC`.
     pub first: u64,
-    /// When number [`Self::stamped`] came, the last one that the clock was read for.
+    /// Time of frame number [`Self::stamped`], the last one for which the clock was read.
     pub last: u64,
     /// The first frame has number 0.
     pub stamped: u64,
 }
 
 impl Count {
-    /// The clock is read once for so many frames; a power of two.
+    /// Number of frames for which the clock is read once; a power of two.
     pub const INTERVAL: u64 = 256;
 }
 
@@ -338,7 +339,7 @@ mod tests {
     const NATIVE: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10];
     const RELAY: Endpoint = Endpoint::new(Ipv4Addr::new(20, 0, 0, 1), 3545);
 
-    /// The plain frame, field for field.
+    /// The plain frame, field by field.
     fn frame(direction: u32, index: u32, payload: usize) -> Vec<u8> {
         let client = client(index);
         let teredo = client.encode().octets();
@@ -391,7 +392,7 @@ mod tests {
         for direction in [Flow::ENCAP, Flow::DECAP] {
             for payload in [16, 17, 1232] {
                 let flow = Flow::new(direction, 10_000, 7, &frame(direction, 0, payload)).unwrap();
-                // Every other frame is one that the relay before has worked on.
+                // Every other frame is as a relay has left it.
                 for index in [0, 1, 1023, 1024, 4095, 4096, 9999] {
                     let mut used: Vec<u16> = frame(direction, 5, payload)
                         .chunks(2)

@@ -16,27 +16,27 @@ use teredo_lab_ebpf::{
     flood::{FRAME, Flood, Progress},
 };
 
-/// What the generator sends.
+/// The generator's parameters.
 #[map]
 static FLOW: Array<Flow> = Array::with_max_entries(1, 0);
 
-/// What [`flood`] sends.
+/// The parameters of [`flood`].
 #[map]
 static FLOOD: Array<Flood> = Array::with_max_entries(1, 0);
 
-/// How far it has come.
+/// The progress of the flood.
 #[map]
 static PROGRESS: Array<Progress> = Array::with_max_entries(1, 0);
 
-/// The interface that [`forward`] sends everything through.
+/// The egress interface of [`forward`].
 #[unsafe(no_mangle)]
 static TARGET: u32 = 0;
 
-/// The client whose turn it is.
+/// The client of the next frame.
 #[map]
 static TURN: Array<u32> = Array::with_max_entries(1, 0);
 
-/// What the sink has counted.
+/// The counters of the sink.
 #[map]
 static COUNT: PerCpuArray<Count> = PerCpuArray::with_max_entries(1, 0);
 
@@ -44,7 +44,7 @@ static COUNT: PerCpuArray<Count> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static MEASURED: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
-/// Makes the frame the next client's and sends it.
+/// Turns the frame into the next client's and sends it.
 #[xdp]
 pub fn generate(context: XdpContext) -> u32 {
     match FLOW.get(0) {
@@ -56,7 +56,7 @@ pub fn generate(context: XdpContext) -> u32 {
     }
 }
 
-/// Makes the frame the flood's next and sends it, when it is due.
+/// Turns the frame into the flood's next and sends it when it is due.
 #[xdp]
 pub fn flood(context: XdpContext) -> u32 {
     let (Some(flood), Some(progress)) = (FLOOD.get(0), PROGRESS.get_ptr_mut(0)) else {
@@ -85,15 +85,15 @@ pub fn flood(context: XdpContext) -> u32 {
     }
 }
 
-/// Makes the frame the next client's, wherever the run before has moved its start to, and goes on
-/// with the program that is measured.
+/// Turns the frame into the next client's, wherever the previous run has moved its start, and calls
+/// the measured program.
 #[xdp]
 pub fn rewind(context: XdpContext) -> u32 {
     let Some(flow) = FLOW.get(0) else {
         return xdp_action::XDP_ABORTED;
     };
     let grown = match flow.direction {
-        // What was encapsulated is longer, what was decapsulated is shorter than before.
+        // An encapsulated frame is longer, a decapsulated one shorter than before.
         Flow::ENCAP if is_ipv4(context.data(), context.data_end()) => ENCAPSULATION as i32,
         Flow::DECAP if !is_ipv4(context.data(), context.data_end()) => -(ENCAPSULATION as i32),
         _ => 0,
@@ -103,19 +103,19 @@ pub fn rewind(context: XdpContext) -> u32 {
         return xdp_action::XDP_ABORTED;
     }
     if write_next(flow, &context).is_some() {
-        // SAFETY: nothing here waits to be dropped.
+        // SAFETY: no value here has a destructor.
         unsafe { MEASURED.tail_call(&context, 0) };
     }
     xdp_action::XDP_ABORTED
 }
 
-/// Measures what [`rewind`] itself costs.
+/// Measures the cost of [`rewind`] itself.
 #[xdp]
 pub fn nothing(_context: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
-/// The least that a forwarder can do.
+/// The least work of a forwarder.
 #[xdp]
 pub fn forward(_context: XdpContext) -> u32 {
     // SAFETY: `TARGET` is initialised; the loader sets it in the object's read-only data, which the
@@ -125,7 +125,7 @@ pub fn forward(_context: XdpContext) -> u32 {
     unsafe { bpf_redirect(target, 0) as u32 }
 }
 
-/// The least that something can do that answers: every frame goes back as it is.
+/// The least work of a program that answers: every frame goes back unchanged.
 #[xdp]
 pub fn reflect(_context: XdpContext) -> u32 {
     xdp_action::XDP_TX
@@ -142,7 +142,7 @@ pub fn answers(context: XdpContext) -> u32 {
     }
 }
 
-/// As [`answers`], where a process's datagrams leave its host: no device takes them.
+/// Counts and drops datagrams as [`answers`] does, at the egress of a process's host.
 #[classifier]
 pub fn departures(context: TcContext) -> i32 {
     if is_forged(context.data(), context.data_end()) {
@@ -156,7 +156,7 @@ pub fn departures(context: TcContext) -> i32 {
 /// Whether a frame holds a datagram over IPv4 to or from a forged client.
 #[inline(always)]
 fn is_forged(start: usize, end: usize) -> bool {
-    /// Ethernet, IPv4 and the ports.
+    /// Octets of the Ethernet header, the IPv4 header and the ports.
     const HEADERS: usize = ETHERNET_HEADER + ENCAPSULATION - 4;
     if start + HEADERS > end || !is_ipv4(start, end) {
         return false;
@@ -169,10 +169,11 @@ fn is_forged(start: usize, end: usize) -> bool {
 /// Counts and drops frames with a datagram of a measured size. Connectivity tests may have it, too.
 #[xdp]
 pub fn sink(context: XdpContext) -> u32 {
-    /// Where an IPv6 header has the next one.
+    /// Offset of the next header in an IPv6 header.
     const NEXT_HEADER: usize = ETHERNET_HEADER + 6;
     let (start, end) = (context.data(), context.data_end());
-    // First, lest the compiler take it for shown by the length, which the verifier does not.
+    // This check comes first, so that the compiler does not derive it from the length, which the
+    // verifier does not.
     if start + NEXT_HEADER + ENCAPSULATION + 1 > end {
         return xdp_action::XDP_PASS;
     }
@@ -225,7 +226,7 @@ fn is_ipv4(start: usize, end: usize) -> bool {
     unsafe { *((start + 12) as *const u16) == teredo_common::wire::ETHERTYPE_IPV4.to_be() }
 }
 
-/// Writes the headers of the client whose turn it is.
+/// Writes the headers of the next client.
 #[inline(always)]
 fn write_next(flow: &Flow, context: &XdpContext) -> Option<()> {
     let turn = TURN.get_ptr_mut(0)?;
@@ -253,7 +254,7 @@ fn write_next(flow: &Flow, context: &XdpContext) -> Option<()> {
     Some(())
 }
 
-/// The kernel gives the helpers that the programs need only to programs under a GPL-compatible
+/// The kernel offers the helpers that the programs need only to programs under a GPL-compatible
 /// licence.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]

@@ -1,4 +1,4 @@
-//! A Teredo client that is only a socket, and says to a server what its test wants said.
+//! A Teredo client that is only a socket and sends a server exactly the datagrams of its test.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket},
@@ -13,7 +13,7 @@ use super::{
     qualification::{MTU, advertisement, nonce_only, origin, solicitation},
 };
 
-/// How long an answer may take.
+/// Longest time to wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// The socket.
@@ -24,11 +24,11 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Opens it on an address of the namespace.
+    /// Opens a socket on an address of the namespace.
     ///
     /// # Errors
     ///
-    /// When the endpoint is in use or not there.
+    /// Fails when the endpoint is in use or does not exist.
     pub fn open(namespace: &Namespace, mapped: SocketAddrV4) -> Result<Self> {
         let socket = namespace
             .run(|| UdpSocket::bind(mapped))?
@@ -40,7 +40,7 @@ impl Caller {
         Ok(Self { socket, mapped })
     }
 
-    /// Its endpoint, which is its mapped one, too.
+    /// The socket's endpoint, which is also its mapped endpoint.
     #[must_use]
     pub fn mapped(&self) -> SocketAddrV4 {
         self.mapped
@@ -50,17 +50,17 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// When the socket refuses.
+    /// Fails when the socket refuses.
     pub fn say(&self, to: Ipv4Addr, payload: &[u8]) -> Result<()> {
         self.socket.send_to(payload, (to, SERVER_PORT))?;
         Ok(())
     }
 
-    /// The next datagram, and whom it is from.
+    /// Receives the next datagram and its source.
     ///
     /// # Errors
     ///
-    /// When none comes in time, or the server's host says that nobody listens.
+    /// Fails when no datagram comes in time, or when the server's host reports a closed port.
     pub fn hear(&self) -> Result<(Vec<u8>, SocketAddrV4)> {
         let mut buffer = vec![0; 2048];
         let (length, from) = self
@@ -74,23 +74,23 @@ impl Caller {
         }
     }
 
-    /// Asks and hears the answer.
+    /// Sends a request and receives the answer.
     ///
     /// # Errors
     ///
-    /// As [`Self::hear`].
+    /// Fails as [`Self::hear`].
     pub fn ask(&self, to: Ipv4Addr, payload: &[u8]) -> Result<(Vec<u8>, SocketAddrV4)> {
         self.say(to, payload)?;
         self.hear()
     }
 
-    /// Solicits an advertisement from one address of the server with this primary address; it has
-    /// to be right and to come from `expected`. Nothing else may have come before, so that whatever
-    /// was said before and has no answer until then has none.
+    /// Solicits an advertisement from one address of the server with this primary address. The
+    /// answer must be correct and come from `expected`. No other datagram may have arrived before,
+    /// which proves that earlier requests without an answer have none.
     ///
     /// # Errors
     ///
-    /// When it does not come, or is another.
+    /// Fails when no advertisement comes, or a different one.
     pub fn qualify(
         &self,
         primary: Ipv4Addr,

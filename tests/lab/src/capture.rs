@@ -1,4 +1,4 @@
-//! Captures of what crosses an interface.
+//! Captures of the frames that cross an interface.
 
 use std::{
     fs,
@@ -24,15 +24,15 @@ use nix::{
 
 use super::{namespace::Namespace, process::output, wait::wait_for};
 
-/// Room for what arrives while the capturing thread does not run, in octets.
+/// Receive buffer for frames that arrive while the capturing thread does not run, in octets.
 const BUFFER: usize = 32 << 20;
-/// The longest frame (one of generic receive offload), in octets.
+/// Length of the longest frame (after generic receive offload), in octets.
 const LONGEST: usize = 1 << 17;
 
 /// A captured Ethernet frame.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// When it was taken.
+    /// Time of the capture.
     pub at: SystemTime,
     /// Whether this namespace sent it.
     pub outgoing: bool,
@@ -48,16 +48,16 @@ impl Frame {
         Some(u16::from_be_bytes([octets[0], octets[1]]))
     }
 
-    /// The frame as layers.
+    /// Parses the frame into its layers.
     ///
     /// # Errors
     ///
-    /// When it is malformed.
+    /// Fails when the frame is malformed.
     pub fn layers(&self) -> Result<etherparse::SlicedPacket<'_>> {
         Ok(etherparse::SlicedPacket::from_ethernet(&self.bytes)?)
     }
 
-    /// The payload of a UDP datagram, if it is one.
+    /// The payload if the frame is a UDP datagram.
     #[must_use]
     pub fn udp_payload(&self) -> Option<&[u8]> {
         match self.layers().ok()?.transport? {
@@ -80,16 +80,16 @@ impl Capture {
     ///
     /// # Errors
     ///
-    /// When the interface does not exist.
+    /// Fails when the interface does not exist.
     pub fn start(namespace: &Namespace, interface: &str) -> Result<Self> {
         Self::filtered(namespace, interface, |_| true)
     }
 
-    /// Captures the frames that `wanted` chooses from now on.
+    /// Captures the frames that `wanted` selects from now on.
     ///
     /// # Errors
     ///
-    /// When the interface does not exist.
+    /// Fails when the interface does not exist.
     pub fn filtered(
         namespace: &Namespace,
         interface: &str,
@@ -111,23 +111,23 @@ impl Capture {
         })
     }
 
-    /// What was captured so far.
+    /// The frames captured so far.
     #[must_use]
     pub fn frames(&self) -> Vec<Frame> {
         self.lock().clone()
     }
 
-    /// How many frames `wanted` chooses of what was captured so far.
+    /// Number of frames captured so far that `wanted` selects.
     #[must_use]
     pub fn count(&self, wanted: impl Fn(&Frame) -> bool) -> usize {
         self.lock().iter().filter(|frame| wanted(frame)).count()
     }
 
-    /// Waits for the first frame that `wanted` chooses.
+    /// Waits for the first frame that `wanted` selects.
     ///
     /// # Errors
     ///
-    /// When there is none within `timeout`.
+    /// Fails when there is none within `timeout`.
     pub fn wait_for(
         &self,
         what: &str,
@@ -143,11 +143,11 @@ impl Capture {
         })
     }
 
-    /// Ends the capture; what has arrived until now is in it.
+    /// Ends the capture and returns every frame that arrived before the call.
     ///
     /// # Errors
     ///
-    /// When receiving failed.
+    /// Fails when receiving failed.
     pub fn stop(mut self) -> Result<Frames> {
         self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
@@ -169,12 +169,12 @@ impl Drop for Capture {
     }
 }
 
-/// What a capture has taken.
+/// The frames of a finished capture.
 #[derive(Debug)]
 pub struct Frames(pub Vec<Frame>);
 
 impl Frames {
-    /// The file that tcpdump and Wireshark read (pcap, microseconds, Ethernet).
+    /// Encodes the capture for tcpdump and Wireshark (pcap, microseconds, Ethernet).
     #[must_use]
     pub fn to_pcap(&self) -> Vec<u8> {
         let mut file = Vec::new();
@@ -193,12 +193,12 @@ impl Frames {
         file
     }
 
-    /// The lines in which tcpdump complains of a checksum. An absent one, which UDP over IPv4
-    /// allows, is none.
+    /// The lines in which tcpdump reports a wrong checksum. An absent checksum, which UDP over IPv4
+    /// allows, is not wrong.
     ///
     /// # Errors
     ///
-    /// When tcpdump fails.
+    /// Fails when tcpdump fails.
     pub fn bad_checksums(&self) -> Result<Vec<String>> {
         let mut file = tempfile::NamedTempFile::new()?;
         file.write_all(&self.to_pcap())?;
@@ -224,11 +224,11 @@ impl Frames {
             .collect())
     }
 
-    /// Keeps the capture as a file, for people.
+    /// Writes the capture to a file, for people.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// Fails when the file cannot be written.
     pub fn save(&self, path: &std::path::Path) -> Result<()> {
         fs::write(path, self.to_pcap()).with_context(|| format!("write {}", path.display()))
     }
@@ -238,7 +238,7 @@ impl Frames {
 ///
 /// # Errors
 ///
-/// When there is no such interface, or without root.
+/// Fails when there is no such interface, or without root.
 pub fn listen(interface: &str) -> Result<OwnedFd> {
     let index = if_nametoindex(interface)?;
     let socket = socket(
@@ -266,7 +266,7 @@ pub fn listen(interface: &str) -> Result<OwnedFd> {
         )
     };
     Errno::result(result)?;
-    // Between opening and binding it has received from every interface.
+    // Between opening and binding, the socket has received from every interface.
     let mut buffer = [0];
     while nix::sys::socket::recv(
         socket.as_raw_fd(),
@@ -309,11 +309,11 @@ fn record(
     }
 }
 
-/// The next frame's length and whether it goes out; nothing when none waits.
+/// Receives the next frame: its length and whether it is outgoing. `None` if no frame waits.
 ///
 /// # Errors
 ///
-/// When the kernel refuses to give it.
+/// Fails when the kernel reports an error.
 pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Option<(usize, bool)>> {
     // SAFETY: all-zero octets are a valid sockaddr_ll.
     let mut from = unsafe { mem::zeroed::<libc::sockaddr_ll>() };
@@ -335,7 +335,7 @@ pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Option<(usize, boo
             Ok(Some((usize::try_from(length)?, outgoing)))
         }
         Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
-        // The interface went down or away.
+        // The interface went down or was removed.
         Err(Errno::ENETDOWN) => Ok(None),
         Err(error) => Err(error.into()),
     }

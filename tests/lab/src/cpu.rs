@@ -1,4 +1,4 @@
-//! Cores, and the time that somebody had one.
+//! Cores, and the CPU time that threads and processes use.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
@@ -11,14 +11,14 @@ use nix::{
 
 /// The core of relay processes.
 pub const RELAY: usize = 0;
-/// The core of the generator, and of everything that runs inline with it.
+/// The core of the generator, and of all processing inline with it.
 pub const GENERATOR: usize = 1;
 
 /// Keeps the calling thread on one core.
 ///
 /// # Errors
 ///
-/// When there is no such core.
+/// Fails when there is no such core.
 pub fn pin(core: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(core)?;
@@ -26,12 +26,12 @@ pub fn pin(core: usize) -> Result<()> {
         .with_context(|| format!("run on core {core}; the benchmark needs two cores"))
 }
 
-/// Runs `work` on one core; the processes that it starts stay there. On the calling thread, because
-/// the laboratory's daemons end with the thread that has started them.
+/// Runs `work` on one core; the processes that it starts stay there. The calling thread does the
+/// work, because the laboratory's daemons end with the thread that started them.
 ///
 /// # Errors
 ///
-/// As `work`, or when there is no such core.
+/// Fails as `work`, or when there is no such core.
 pub fn on_core<T>(core: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let this = Pid::from_raw(0);
     let before = sched_getaffinity(this)?;
@@ -45,21 +45,22 @@ pub fn on_core<T>(core: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
 ///
 /// # Errors
 ///
-/// When the kernel does not tell.
+/// Fails when the kernel reports an error.
 pub fn of_this_thread() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
-/// CPU time that every thread of some processes has used.
+/// A measurement of the CPU time that all threads of some processes use.
 #[derive(Clone, Debug, Default)]
 pub struct Threads(BTreeMap<PathBuf, Duration>);
 
 impl Threads {
-    /// The threads that these processes have now. One that ends meanwhile does not count.
+    /// Starts to measure the threads that these processes have now. A thread that ends meanwhile
+    /// does not count.
     ///
     /// # Errors
     ///
-    /// When the kernel tells something else than expected.
+    /// Fails when the kernel's report has an unexpected form.
     pub fn of(pids: &[Pid]) -> Result<Self> {
         let mut threads = BTreeMap::new();
         for pid in pids {
@@ -76,7 +77,7 @@ impl Threads {
         Ok(Self(threads))
     }
 
-    /// What they have used together since.
+    /// CPU time used by all threads together since the start.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Duration {
         let spent = self.0.iter().map(|(thread, used)| {
@@ -97,12 +98,12 @@ fn used(text: &str) -> Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds))
 }
 
-/// What a core did besides the work of the task in question.
+/// Time that a core spent on anything but the measured task.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Core {
-    /// Nothing: nobody wanted it. To 10 milliseconds.
+    /// Idle time, to 10 milliseconds.
     pub idle: Duration,
-    /// Its kernel thread did work that interrupts had left.
+    /// Time of the core's kernel thread, which does work deferred by interrupts.
     pub softirq: Duration,
 }
 
@@ -117,11 +118,11 @@ impl std::ops::Sub for Core {
     }
 }
 
-/// Of the core of this number, since the start of the machine.
+/// Reads the times of the core of this number since the machine started.
 ///
 /// # Errors
 ///
-/// When the kernel does not tell.
+/// Fails when the kernel reports an error.
 pub fn of_core(core: usize) -> Result<Core> {
     let stat = fs::read_to_string("/proc/stat")?;
     let name = format!("cpu{core}");
@@ -152,11 +153,11 @@ fn ksoftirqd(core: usize) -> Result<Option<Pid>> {
     Ok(threads_named(|found| found == name)?.first().copied())
 }
 
-/// The processes, kernel threads included, whose names are wanted.
+/// The processes, kernel threads included, whose names are `wanted`.
 ///
 /// # Errors
 ///
-/// When the kernel does not tell.
+/// Fails when the kernel reports an error.
 pub fn threads_named(wanted: impl Fn(&str) -> bool) -> Result<Vec<Pid>> {
     let mut threads = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
@@ -176,7 +177,7 @@ pub fn threads_named(wanted: impl Fn(&str) -> bool) -> Result<Vec<Pid>> {
 ///
 /// # Errors
 ///
-/// When the kernel does not tell.
+/// Fails when the kernel reports an error.
 pub fn load() -> Result<f64> {
     let text = fs::read_to_string("/proc/loadavg")?;
     let first = text.split_whitespace().next().context("no load average")?;

@@ -1,7 +1,7 @@
-//! The XDP program by itself: a packet in, a verdict, a packet and counters out.
+//! The XDP program by itself: it is given a packet and returns a verdict, a packet and counters.
 //!
-//! Nothing is sent. The program runs on frames that `BPF_PROG_TEST_RUN` feeds to it, in a namespace
-//! whose routes and neighbours it asks for.
+//! No packet is sent. The program runs on frames that `BPF_PROG_TEST_RUN` feeds to it, in a
+//! namespace whose routes and neighbours it looks up.
 
 use std::{net::Ipv6Addr, time::Duration};
 
@@ -34,10 +34,10 @@ pub const HOST: [u8; 6] = [2, 0, 0, 0, 6, 0x0b];
 /// Ethernet address of the IPv6 router on the WAN.
 pub const ROUTER_V6: [u8; 6] = [2, 0, 0, 0, 6, 1];
 
-/// `BPF_PROG_TEST_RUN` takes frames from this length on.
+/// Length of the shortest frame that `BPF_PROG_TEST_RUN` accepts.
 pub const SHORTEST: usize = 14;
 
-/// Where a frame comes from.
+/// The ingress interface of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Port {
     /// The interface towards the IPv4 internet; some native hosts are there too.
@@ -48,25 +48,25 @@ pub enum Port {
     Other,
 }
 
-/// What the program made of a frame.
+/// The program's treatment of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The only verdict whose counter moved.
+    /// The only verdict whose counter changed.
     pub verdict: Verdict,
-    /// Whether the frame leaves by the interface that it came by, if it does.
+    /// Whether the frame leaves by its ingress interface; `None` if it is not sent.
     pub same_interface: bool,
     /// The frame afterwards.
     pub frame: Vec<u8>,
 }
 
-/// What a [`Fixture`] is made with.
+/// The parameters of a [`Fixture`].
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// Flags of the settings.
     pub flags: u32,
     /// MTU of the tunnel.
     pub mtu: u16,
-    /// Nanoseconds.
+    /// Lifetime of a peer in nanoseconds.
     pub peer_lifetime: u64,
     /// Native prefixes served.
     pub served: Vec<ipnet::Ipv6Net>,
@@ -117,7 +117,7 @@ pub fn relay() -> Endpoint {
 ///
 /// # Panics
 ///
-/// When there is no such clock.
+/// Panics when the system has no such clock.
 #[must_use]
 pub fn now() -> Instant {
     let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
@@ -125,12 +125,12 @@ pub fn now() -> Instant {
     Instant::from_nanos(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
 }
 
-/// Waits until the machine has been up for longer than a peer's default lifetime: the clock of stamps
-/// starts at boot, and before that there is no moment at which a peer can have become stale.
+/// Waits until the machine has been up for longer than a peer's default lifetime: the clock of
+/// stamps starts at boot, and no peer can be stale before.
 ///
 /// # Errors
 ///
-/// When the clock stands still.
+/// Fails when the clock stands still.
 pub fn wait_for_stale_stamps() -> Result<()> {
     let lifetime = Duration::from_nanos(Setup::default().peer_lifetime);
     wait_until("a clock older than a peer's lifetime", 2 * lifetime, || {
@@ -139,11 +139,11 @@ pub fn wait_for_stale_stamps() -> Result<()> {
 }
 
 impl Fixture {
-    /// A program with no peers.
+    /// Loads a program with no peers.
     ///
     /// # Errors
     ///
-    /// Without root, or when something of it is refused.
+    /// Fails without root, or when the kernel refuses a part of the set-up.
     pub fn new(setup: &Setup) -> Result<Self> {
         let namespace = Namespace::new("fixture")?;
         namespace.ip_batch(
@@ -152,7 +152,7 @@ impl Fixture {
              link add other address 02:00:00:00:00:0c type veth peer name other-end
              tuntap add dev tunnel mode tun",
         )?;
-        // The far ends say nothing of their own, which the program would count.
+        // The far ends send no packets of their own, which the program would count.
         for end in ["wan-end", "lan-end", "other-end"] {
             namespace.sysctl(&format!("net.ipv6.conf.{end}.disable_ipv6"), 1)?;
         }
@@ -180,7 +180,7 @@ impl Fixture {
              route add unreachable 2000:8::/32",
         )?;
         namespace.sysctl("net.ipv4.conf.tunnel.forwarding", 1)?;
-        // Where look-ups start without a relay.
+        // Route look-ups start here without a relay.
         namespace.sysctl("net.ipv4.conf.lo.forwarding", 1)?;
         namespace.sysctl("net.ipv6.conf.tunnel.forwarding", 1)?;
         let setup = setup.clone();
@@ -233,11 +233,11 @@ impl Fixture {
         Ok((program, [wan, lan, other]))
     }
 
-    /// Inserts a trusted peer that was heard just now.
+    /// Inserts a trusted peer, last heard just now.
     ///
     /// # Errors
     ///
-    /// When the map refuses.
+    /// Fails when the map refuses.
     pub fn trust(&mut self, address: Ipv6Addr, mapped: Endpoint) -> Result<()> {
         self.insert(
             address,
@@ -254,7 +254,7 @@ impl Fixture {
     ///
     /// # Errors
     ///
-    /// When the map refuses.
+    /// Fails when the map refuses.
     pub fn insert(&mut self, address: Ipv6Addr, peer: Peer) -> Result<()> {
         Ok(self.program.insert(&address.octets(), &peer)?)
     }
@@ -263,18 +263,19 @@ impl Fixture {
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// Fails when the table has no such peer.
     pub fn peer(&self, address: Ipv6Addr) -> Result<Slot> {
         self.program
             .peer(&address.octets())?
             .with_context(|| format!("no entry for {address}"))
     }
 
-    /// Shows a frame to the program.
+    /// Runs the program on a frame.
     ///
     /// # Errors
     ///
-    /// When the run fails, the counters moved other than once, or the action is not the verdict's.
+    /// Fails when the run fails, when not exactly one counter changed, or when the action does not
+    /// match the verdict.
     pub fn run(&mut self, port: Port, frame: &[u8]) -> Result<Outcome> {
         let before = self.program.counters()?;
         let (action, out) = self.run_uncounted(port, frame, 1)?;
@@ -306,12 +307,12 @@ impl Fixture {
         })
     }
 
-    /// Shows a frame to the program `repeat` times, each time as the last left it, and returns the
-    /// last action and frame.
+    /// Runs the program on a frame `repeat` times, each time on the result of the previous run, and
+    /// returns the last action and frame.
     ///
     /// # Errors
     ///
-    /// When the run fails.
+    /// Fails when the run fails.
     pub fn run_uncounted(
         &mut self,
         port: Port,

@@ -30,33 +30,33 @@ use crate::{
     programs::{Attached, BATCH, Generator},
 };
 
-/// Where all forged datagrams come from in truth.
+/// The interface from which all forged datagrams really come.
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(20, 0, 3, 1);
 /// The networks of all forged sources.
 const FORGED: &str = "20.64.0.0/10";
 /// Octets of a forged payload.
 const PAYLOAD: usize = FRAME - 42;
-/// One run of the generator is so long that the pause after it does not matter, and so short that
-/// nobody waits long for its end.
+/// Datagrams in one run of the generator: long enough that the pause between runs does not matter,
+/// and short enough that a flood ends soon after it is told to.
 const RUN: Duration = Duration::from_secs(2);
 
-/// What a forged datagram holds.
+/// The payload of a forged datagram.
 #[derive(Clone, Copy, Debug)]
 pub enum Forgery {
-    /// A router solicitation that is to be answered.
+    /// A router solicitation that the server answers.
     Solicitation,
     /// Octets without a meaning.
     Noise,
     /// A router solicitation with a wrong checksum.
     Damaged,
-    /// A bubble from nobody to nobody.
+    /// A bubble between two addresses that nobody has.
     Bubble,
-    /// A router solicitation that is not whole.
+    /// A truncated router solicitation.
     Truncated,
 }
 
 impl Forgery {
-    /// Everything but what is answered.
+    /// Every payload except those that are answered.
     pub const GARBAGE: [Self; KINDS] = [Self::Noise, Self::Damaged, Self::Bubble, Self::Truncated];
 
     fn payload(self) -> Vec<u8> {
@@ -80,8 +80,8 @@ impl Forgery {
     }
 }
 
-/// Somebody on the IPv4 internet who forges the sources of what he sends to the server. What the
-/// server answers comes back to him.
+/// An attacker on the IPv4 internet that forges the sources of its datagrams to the server. The
+/// server's answers come back to the attacker.
 #[derive(Debug)]
 pub struct Attacker {
     answers: Attached,
@@ -91,11 +91,11 @@ pub struct Attacker {
 }
 
 impl Attacker {
-    /// Connects him to a scene.
+    /// Connects the attacker to a scene.
     ///
     /// # Errors
     ///
-    /// When his interface cannot be made.
+    /// Fails when the attacker's interface cannot be made.
     pub fn new(scene: &mut Scene) -> Result<Self> {
         let namespace = Namespace::new("attacker")?;
         scene.ipv4.plug_xdp(&namespace, IPV4_INTERFACE)?;
@@ -113,7 +113,7 @@ impl Attacker {
             interface: own.index,
             namespace,
         };
-        // Both have to know each other before nobody has time for that.
+        // Both sides must resolve each other before the flood leaves no time for it.
         wait_until("the server is reached", Duration::from_secs(5), || {
             Ok(attacker.ping()? && server_knows(scene)?)
         })?;
@@ -126,21 +126,21 @@ impl Attacker {
         Ok(result.status.success())
     }
 
-    /// How many answers have come to forged sources.
+    /// Number of answers that have arrived for forged sources.
     ///
     /// # Errors
     ///
-    /// When they cannot be counted.
+    /// Fails when the answers cannot be counted.
     pub fn answers(&self) -> Result<u64> {
         Ok(self.answers.count()?.packets)
     }
 
-    /// Starts a flood of datagrams from `sources` sources in turn, `rate` in a second, which goes
-    /// on until it is dropped.
+    /// Starts a flood of datagrams from `sources` sources in turn, `rate` per second, which
+    /// continues until the returned value is dropped.
     ///
     /// # Errors
     ///
-    /// When the generator cannot be loaded.
+    /// Fails when the generator cannot be loaded.
     pub fn flood(&self, kinds: [Forgery; KINDS], sources: u32, rate: u32) -> Result<Flood> {
         let interval = Duration::from_secs(1) / rate;
         let generator = Arc::new(self.generator(kinds, sources, interval)?);
@@ -181,7 +181,7 @@ impl Attacker {
     }
 }
 
-/// Whether the server knows the attacker's station.
+/// Whether the server has resolved the attacker's Ethernet address.
 fn server_knows(scene: &Scene) -> Result<bool> {
     let neighbours = scene
         .server_namespace()
@@ -189,7 +189,7 @@ fn server_knows(scene: &Scene) -> Result<bool> {
     Ok(neighbours.contains("lladdr"))
 }
 
-/// A flood that goes on.
+/// A running flood.
 #[derive(Debug)]
 pub struct Flood {
     generator: Arc<Generator>,
@@ -202,16 +202,16 @@ impl Flood {
     ///
     /// # Errors
     ///
-    /// When they cannot be counted.
+    /// Fails when the datagrams cannot be counted.
     pub fn sent(&self) -> Result<u64> {
         self.generator.sent()
     }
 
-    /// Ends it.
+    /// Ends the flood.
     ///
     /// # Errors
     ///
-    /// When it ended before by itself.
+    /// Fails when the flood had ended by itself.
     pub fn stop(mut self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         match self.thread.take().map(JoinHandle::join) {
@@ -231,7 +231,7 @@ impl Drop for Flood {
     }
 }
 
-/// Packets a second that an interface receives while this lives.
+/// Counts the packets per second that an interface receives.
 #[derive(Debug)]
 pub struct Meter<'a> {
     namespace: &'a Namespace,
@@ -245,7 +245,7 @@ impl<'a> Meter<'a> {
     ///
     /// # Errors
     ///
-    /// When there is no such interface.
+    /// Fails when there is no such interface.
     pub fn start(namespace: &'a Namespace, interface: &'a str) -> Result<Self> {
         Ok(Self {
             namespace,
@@ -259,7 +259,7 @@ impl<'a> Meter<'a> {
     ///
     /// # Errors
     ///
-    /// When the interface is gone.
+    /// Fails when the interface is gone.
     pub fn packets(&self) -> Result<u64> {
         Ok(received(self.namespace, self.interface)? - self.before)
     }
@@ -268,7 +268,7 @@ impl<'a> Meter<'a> {
     ///
     /// # Errors
     ///
-    /// When the interface is gone.
+    /// Fails when the interface is gone.
     pub fn rate(&self) -> Result<f64> {
         let packets = self.packets()?;
         let elapsed = self.start.elapsed();

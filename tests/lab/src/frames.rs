@@ -9,9 +9,9 @@ use crate::packet;
 /// Source and destination of Ethernet frames.
 #[derive(Clone, Copy, Debug)]
 pub struct Stations {
-    /// Who sends.
+    /// Address of the sender.
     pub source: [u8; 6],
-    /// Who receives.
+    /// Address of the receiver.
     pub destination: [u8; 6],
 }
 
@@ -19,7 +19,7 @@ pub struct Stations {
 ///
 /// # Errors
 ///
-/// When the payload is too long.
+/// Fails when the payload is too long.
 pub fn datagram(
     stations: Stations,
     source: Endpoint,

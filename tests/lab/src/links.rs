@@ -1,4 +1,4 @@
-//! Cables and the internet.
+//! Cables between namespaces, and the internet.
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -9,18 +9,18 @@ use crate::programs::Attached;
 /// An interface.
 #[derive(Clone, Copy, Debug)]
 pub struct Interface {
-    /// Its index.
+    /// Index of the interface.
     pub index: u32,
-    /// Its Ethernet address.
+    /// Ethernet address of the interface.
     pub station: [u8; 6],
 }
 
 impl Interface {
-    /// The interface of this name.
+    /// Looks up the interface of this name.
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// Fails when there is no such interface.
     pub fn named(namespace: &Namespace, name: &str) -> Result<Self> {
         let text = namespace.ip(&format!("-json link show dev {name}"))?;
         let links: Value = serde_json::from_str(&text)?;
@@ -41,12 +41,12 @@ impl Interface {
     }
 }
 
-/// Lays a cable between two namespaces and takes both ends up. Checksums are complete on it (no
-/// offload), because XDP carries an unfinished one on as it is.
+/// Lays a cable between two namespaces and sets both ends up. Checksums are complete on it (no
+/// offload), because XDP forwards an unfinished checksum as it is.
 ///
 /// # Errors
 ///
-/// When an interface of that name exists.
+/// Fails when an interface of that name exists.
 pub fn cable(a: (&Namespace, &str), b: (&Namespace, &str)) -> Result<()> {
     a.0.ip(&format!(
         "link add {} type veth peer name {} netns {}",
@@ -62,11 +62,11 @@ pub fn cable(a: (&Namespace, &str), b: (&Namespace, &str)) -> Result<()> {
     Ok(())
 }
 
-/// Makes a bridge that carries everything at once, past the namespace's firewall.
+/// Makes a bridge that forwards every frame at once, past the namespace's firewall.
 ///
 /// # Errors
 ///
-/// When an interface of that name exists.
+/// Fails when an interface of that name exists.
 pub fn bridge(namespace: &Namespace, name: &str) -> Result<()> {
     namespace.ip(&format!(
         "link add {name} type bridge forward_delay 0 mcast_snooping 0"
@@ -74,7 +74,7 @@ pub fn bridge(namespace: &Namespace, name: &str) -> Result<()> {
     namespace.ip(&format!("link set {name} up"))?;
     for table in ["iptables", "ip6tables", "arptables"] {
         let key = format!("net.bridge.bridge-nf-call-{table}");
-        // Only there while the module br_netfilter is loaded.
+        // The setting exists only while the module br_netfilter is loaded.
         if namespace.read_sysctl(&key).is_ok() {
             namespace.sysctl(&key, 0)?;
         }
@@ -94,11 +94,11 @@ pub struct Internet {
 const BRIDGE: &str = "bridge";
 
 impl Internet {
-    /// An internet with nobody on it.
+    /// Makes an internet without hosts.
     ///
     /// # Errors
     ///
-    /// When the bridge cannot be made.
+    /// Fails when the bridge cannot be made.
     pub fn new(name: &str) -> Result<Self> {
         let namespace = Namespace::new(name)?;
         bridge(&namespace, BRIDGE)?;
@@ -112,19 +112,19 @@ impl Internet {
     ///
     /// # Errors
     ///
-    /// When the interface exists.
+    /// Fails when the interface exists.
     pub fn plug(&self, host: &Namespace, interface: &str) -> Result<()> {
         self.connect(host, interface).map(drop)
     }
 
-    /// As [`Self::plug`], for a host whose XDP program sends frames out of the interface. They
-    /// arrive only where the other end has an XDP program as well, so it gets one that passes
-    /// everything. (With generic receive offload alone, redirected frames arrive too, but those
-    /// of `XDP_TX` wait until the next other frame.)
+    /// Connects `host` as [`Self::plug`] does, for a host whose XDP program sends frames out of the
+    /// interface. They arrive only if the other end has an XDP program as well, so the bridge's
+    /// port gets one that passes every frame. (With generic receive offload alone, redirected
+    /// frames arrive too, but those of `XDP_TX` wait for the next other frame.)
     ///
     /// # Errors
     ///
-    /// When the interface exists or the program cannot be attached.
+    /// Fails when the interface exists or the program cannot be attached.
     pub fn plug_xdp(&mut self, host: &Namespace, interface: &str) -> Result<()> {
         let port = self.connect(host, interface)?;
         let program = Attached::nothing(&self.namespace, &[&port])?;

@@ -16,11 +16,12 @@ use super::{
     teredo::client_address,
 };
 
-/// The interface that Miredo's relay and client make; ours as well.
+/// The interface that Miredo's relay and client make; our daemon uses the same name.
 pub const INTERFACE: &str = "teredo";
-/// How long a start may take.
+/// Longest time that a start may take.
 const START: Duration = Duration::from_secs(10);
-/// Qualification takes a few round trips; a lost solicitation costs 4 seconds.
+/// Longest time that qualification may take: a few round trips, and 4 seconds for each lost
+/// solicitation.
 const QUALIFICATION: Duration = Duration::from_secs(20);
 
 fn start(
@@ -51,16 +52,16 @@ fn wait_for_port(daemon: &mut Daemon, namespace: &Namespace, port: u16) -> Resul
 /// Miredo's Teredo server.
 #[derive(Debug)]
 pub struct Server {
-    /// Its process.
+    /// The server's process.
     pub daemon: Daemon,
 }
 
 impl Server {
-    /// Starts it on `primary` and the address after it, port 3544.
+    /// Starts the server on `primary` and the address after it, port 3544.
     ///
     /// # Errors
     ///
-    /// When it does not come up.
+    /// Fails when the server does not come up.
     pub fn start(namespace: &Namespace, primary: Ipv4Addr) -> Result<Self> {
         let configuration = format!("ServerBindAddress {primary}\n");
         let mut daemon = start(
@@ -78,16 +79,16 @@ impl Server {
 /// Miredo's Teredo relay.
 #[derive(Debug)]
 pub struct Relay {
-    /// Its process.
+    /// The relay's process.
     pub daemon: Daemon,
 }
 
 impl Relay {
-    /// Starts it with this outer address.
+    /// Starts the relay with this outer address.
     ///
     /// # Errors
     ///
-    /// When it does not come up.
+    /// Fails when the relay does not come up.
     pub fn start(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<Self> {
         let configuration = format!(
             "RelayType relay\nInterfaceName {INTERFACE}\nBindAddress {address}\nBindPort {port}\n"
@@ -107,18 +108,18 @@ impl Relay {
 /// Miredo's Teredo client.
 #[derive(Debug)]
 pub struct Client {
-    /// Its process.
+    /// The client's process.
     pub daemon: Daemon,
     address: Ipv6Addr,
 }
 
 impl Client {
-    /// Starts it with this server and service port and waits until it is qualified. The server
-    /// must be up: after three lost solicitations Miredo sleeps for 100 seconds.
+    /// Starts the client with this server and service port and waits until it is qualified. The
+    /// server must be up: after three lost solicitations Miredo sleeps for 100 seconds.
     ///
     /// # Errors
     ///
-    /// When it is not qualified in time.
+    /// Fails when the client is not qualified in time.
     pub fn start(namespace: &Namespace, server: Ipv4Addr, port: u16) -> Result<Self> {
         let mut client = Self::start_unqualified(namespace, server, port)?;
         client.address = client
@@ -129,11 +130,11 @@ impl Client {
         Ok(client)
     }
 
-    /// Starts it and does not wait, for NATs behind which it never qualifies.
+    /// Starts the client without waiting, for NATs behind which it never qualifies.
     ///
     /// # Errors
     ///
-    /// When it cannot be started.
+    /// Fails when the client cannot be started.
     pub fn start_unqualified(namespace: &Namespace, server: Ipv4Addr, port: u16) -> Result<Self> {
         let configuration = format!(
             "RelayType client\nInterfaceName {INTERFACE}\nServerAddress {server}\nBindPort {port}\n"
@@ -151,17 +152,17 @@ impl Client {
         })
     }
 
-    /// The Teredo address that it qualified with; `::` when nobody waited for that.
+    /// The Teredo address that the client qualified with; `::` after [`Self::start_unqualified`].
     #[must_use]
     pub fn address(&self) -> Ipv6Addr {
         self.address
     }
 
-    /// Ends it.
+    /// Ends the client.
     ///
     /// # Errors
     ///
-    /// When it does not end.
+    /// Fails when the client does not end.
     pub fn terminate(mut self) -> Result<ExitStatus> {
         self.daemon.terminate()
     }

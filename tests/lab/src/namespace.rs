@@ -29,11 +29,11 @@ use teredo::datapath::xdp::remove_leftovers;
 
 use super::{process::output, wait::wait_until};
 
-/// Where `ip netns` keeps its namespaces.
+/// Directory in which `ip netns` keeps its namespaces.
 const DIRECTORY: &str = "/run/netns";
-/// Where daemons pin what outlives them; the directories have the names of the namespaces.
+/// Directory in which daemons pin their BPF objects; its entries have the names of the namespaces.
 const PINS: &str = "/sys/fs/bpf/teredo";
-/// What the names of all our namespaces start with; the process identifier follows.
+/// Prefix of the names of all our namespaces; the process identifier follows.
 const PREFIX: &str = "teredo-";
 
 /// A network namespace of this process, named `teredo-PID-NUMBER-NAME`.
@@ -47,12 +47,12 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// A new namespace: loopback up, duplicate address detection and reverse path filter off,
-    /// nothing forwarded.
+    /// Makes a namespace: loopback up, duplicate address detection, reverse path filter and
+    /// forwarding off.
     ///
     /// # Errors
     ///
-    /// Without root, or when `ip` fails.
+    /// Fails without root, or when `ip` fails.
     pub fn new(name: &str) -> Result<Self> {
         static SWEEP: Once = Once::new();
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
@@ -90,25 +90,25 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// The name that `ip netns` knows it by.
+    /// The name of the namespace, as `ip netns` has it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The file that stands for it, for `nsenter --net=FILE`.
+    /// The file that represents the namespace, for `nsenter --net=FILE`.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Runs `work` on a thread of its own in this namespace; sockets that it opens stay in it. The
-    /// mounts remain those of the host, so `/sys/fs/bpf` is there and `/sys/class/net` is the
+    /// mounts remain those of the host, so `/sys/fs/bpf` is available and `/sys/class/net` is the
     /// host's.
     ///
     /// # Errors
     ///
-    /// When the namespace cannot be entered. A panic of `work` goes on in the caller.
+    /// Fails when the namespace cannot be entered. A panic of `work` continues in the caller.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         let result = thread::scope(|scope| {
             scope
@@ -119,11 +119,11 @@ impl Namespace {
         result.with_context(|| format!("enter namespace {}", self.name))
     }
 
-    /// As [`Self::run`], for work that goes on in the background.
+    /// Runs work as [`Self::run`] does, in the background.
     ///
     /// # Errors
     ///
-    /// When the namespace's file cannot be duplicated. Entering it may fail on the thread.
+    /// Fails when the namespace's file cannot be duplicated. Entering it may fail on the thread.
     pub fn spawn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -139,11 +139,11 @@ impl Namespace {
         setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET)
     }
 
-    /// A command that will run in this namespace, with the host's mounts.
+    /// Prepares a command that will run in this namespace, with the host's mounts.
     ///
     /// # Errors
     ///
-    /// When the namespace's file cannot be duplicated.
+    /// Fails when the namespace's file cannot be duplicated.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Result<Command> {
         let file = self.file.try_clone()?;
         let mut command = Command::new(program);
@@ -156,11 +156,11 @@ impl Namespace {
         Ok(command)
     }
 
-    /// Runs `ip` with these arguments (separated by spaces) and returns what it prints.
+    /// Runs `ip` with these arguments (separated by spaces) and returns its output.
     ///
     /// # Errors
     ///
-    /// When `ip` fails, with what it says.
+    /// Fails when `ip` fails, with its message.
     pub fn ip(&self, arguments: &str) -> Result<String> {
         output(self.command("ip")?.args(arguments.split_whitespace()))
     }
@@ -169,7 +169,7 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// When `ip` fails, with what it says.
+    /// Fails when `ip` fails, with its message.
     pub fn ip_batch(&self, lines: &str) -> Result<()> {
         self.feed("ip", &["-batch", "-"], lines)
     }
@@ -178,7 +178,7 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// When `nft` refuses it, with what it says.
+    /// Fails when `nft` refuses the ruleset, with its message.
     pub fn nft(&self, ruleset: &str) -> Result<()> {
         self.feed("nft", &["-f", "-"], ruleset)
     }
@@ -187,20 +187,21 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// When `ethtool` refuses it, with what it says.
+    /// Fails when `ethtool` refuses the features, with its message.
     pub fn offload(&self, interface: &str, features: &str) -> Result<()> {
         let mut command = self.command("ethtool")?;
         command.args(["-K", interface]);
         output(command.args(features.split_whitespace())).map(drop)
     }
 
-    /// Has a core, and no other, take what comes in by an interface through the network stack.
+    /// Steers the packets that an interface receives to one core for processing by the network
+    /// stack.
     ///
     /// # Errors
     ///
-    /// When the kernel cannot steer packets.
+    /// Fails when the kernel cannot steer packets.
     pub fn steer(&self, interface: &str, core: usize) -> Result<()> {
-        // It mounts the sysfs that shows this namespace.
+        // `ip netns exec` mounts the sysfs that shows this namespace.
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, "sh", "-c"]);
         let mask = 1_u32 << core;
@@ -213,7 +214,7 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// When there is no such key or it does not take the value.
+    /// Fails when there is no such key or it does not accept the value.
     pub fn sysctl(&self, key: &str, value: impl ToString) -> Result<()> {
         let path = sysctl_path(key);
         let value = value.to_string();
@@ -225,7 +226,7 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// When there is no such key.
+    /// Fails when there is no such key.
     pub fn read_sysctl(&self, key: &str) -> Result<String> {
         let path = sysctl_path(key);
         let value = self
@@ -238,7 +239,7 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// When a sysctl cannot be written.
+    /// Fails when a sysctl cannot be written.
     pub fn forward(&self) -> Result<()> {
         self.sysctl("net.ipv4.ip_forward", 1)?;
         self.sysctl("net.ipv6.conf.all.forwarding", 1)
@@ -248,7 +249,7 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// When the namespace's file cannot be examined.
+    /// Fails when the namespace's file cannot be examined.
     pub fn processes(&self) -> Result<Vec<Pid>> {
         processes_in(&self.path)
     }
@@ -263,8 +264,8 @@ impl Namespace {
             .spawn()
             .with_context(|| format!("start {program}"))?;
         let mut stdin = child.stdin.take().context("stdin is piped")?;
-        // A program that refuses its input may end before it has read all of it; what counts is
-        // its exit status.
+        // A program that refuses its input may end before it has read all of it; only its exit
+        // status counts.
         match stdin.write_all(input.as_bytes()) {
             Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error.into()),
             _ => drop(stdin),
@@ -290,7 +291,7 @@ fn sysctl_path(key: &str) -> PathBuf {
     Path::new("/proc/sys").join(key.replace('.', "/"))
 }
 
-/// Processes whose main thread is in the namespace that `path` stands for.
+/// Processes whose main thread is in the namespace of the file `path`.
 fn processes_in(path: &Path) -> Result<Vec<Pid>> {
     let namespace = fs::metadata(path)?;
     let mut pids = Vec::new();
@@ -313,12 +314,12 @@ fn processes_in(path: &Path) -> Result<Vec<Pid>> {
     Ok(pids)
 }
 
-/// Ends what runs in the namespace, then deletes it.
+/// Ends all processes in the namespace, then deletes it.
 fn remove(path: &Path) -> Result<()> {
     wait_until("its processes end", Duration::from_secs(5), || {
         let pids = processes_in(path)?;
         for pid in &pids {
-            // It may have ended by itself.
+            // The process may have ended by itself.
             let _ = kill(*pid, Signal::SIGKILL);
         }
         Ok(pids.is_empty())
@@ -331,11 +332,11 @@ fn remove(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes the namespaces that a killed process of ours has left behind, and what killed daemons in
-/// them have pinned, which would keep their XDP programs.
+/// Removes the namespaces that a killed process of ours has left behind, and the objects that
+/// killed daemons in them have pinned, which would keep their XDP programs attached.
 fn sweep() {
     for path in orphans(DIRECTORY) {
-        // Another process may be sweeping too.
+        // Another process may be removing them too.
         let _ = remove(&path);
     }
     for path in orphans(PINS) {
@@ -344,7 +345,7 @@ fn sweep() {
     }
 }
 
-/// What in the directory has a name of ours whose process is no more.
+/// The entries of the directory with a name of ours whose process no longer exists.
 fn orphans(directory: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let orphans = entries.filter(|entry| {

@@ -13,17 +13,18 @@ use super::{
     process::output,
 };
 
-/// How a NAT maps and filters.
+/// The mapping and filtering behaviour of a NAT.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NatKind {
-    /// One mapping for all destinations, kept port where free; only who was sent to may answer,
-    /// from the port that was sent to.
+    /// One mapping for all destinations, which keeps the port if that is free. Packets come in only
+    /// from endpoints that were sent to.
     PortRestricted,
-    /// Another random port for every destination.
+    /// A new random port for every destination.
     Symmetric,
-    /// One mapping; everybody may send to it.
+    /// One mapping, through which packets come in from every endpoint.
     FullCone,
-    /// One mapping; who was sent to in the last 30 seconds may send, from any port.
+    /// One mapping, through which packets come in from addresses that were sent to in the last 30
+    /// seconds, from any port.
     AddressRestricted,
 }
 
@@ -37,12 +38,13 @@ pub struct Nat {
 }
 
 impl Nat {
-    /// A NAT with `wan` (prefix length 16) on the internet and `lan` (prefix length 24) inside.
-    /// `inside` is the host behind it, with its service port: the two cone kinds map only that.
+    /// Makes a NAT with `wan` (prefix length 16) on the internet and `lan` (prefix length 24)
+    /// inside. `inside` is the host behind it, with its service port: the two cone kinds map only
+    /// that port.
     ///
     /// # Errors
     ///
-    /// When an interface or a rule cannot be made.
+    /// Fails when an interface or a rule cannot be made.
     pub fn new(
         name: &str,
         internet: &Internet,
@@ -74,7 +76,7 @@ impl Nat {
     ///
     /// # Errors
     ///
-    /// When the host has an `eth0` already.
+    /// Fails when the host has an `eth0` already.
     pub fn connect(&self, host: &Namespace, address: Ipv4Addr) -> Result<()> {
         let port = format!("lan{}", address.octets()[3]);
         cable((&self.namespace, &port), (host, "eth0"))?;
@@ -84,38 +86,38 @@ impl Nat {
         Ok(())
     }
 
-    /// The namespace it runs in.
+    /// The namespace of the NAT.
     #[must_use]
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// Its address on the internet.
+    /// The NAT's address on the internet.
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
         self.wan
     }
 
-    /// Becomes another kind of NAT; all mappings are lost.
+    /// Changes the kind of the NAT; all mappings are lost.
     ///
     /// # Errors
     ///
-    /// When nftables refuses the rules.
+    /// Fails when nftables refuses the rules.
     pub fn set_kind(&self, kind: NatKind) -> Result<()> {
         self.load(kind, self.inside.port())
     }
 
-    /// Starts anew as a port-restricted NAT that maps the service port of the host inside to
-    /// `port`; all mappings are lost.
+    /// Restarts as a port-restricted NAT that maps the service port of the host inside to `port`;
+    /// all mappings are lost.
     ///
     /// # Errors
     ///
-    /// When nftables refuses the rules.
+    /// Fails when nftables refuses the rules.
     pub fn reboot(&self, port: u16) -> Result<()> {
         self.load(NatKind::PortRestricted, port)
     }
 
-    /// Maps the service port to `mapped`, if this kind has one mapping.
+    /// Maps the service port to `mapped` if this kind has one mapping.
     fn load(&self, kind: NatKind, mapped: u16) -> Result<()> {
         let (port, inside) = (self.inside.port(), self.inside);
         let prerouting = match kind {
@@ -129,8 +131,8 @@ impl Nat {
             NatKind::Symmetric => "masquerade fully-random".to_owned(),
             _ => format!("udp sport {port} masquerade to :{mapped}; oifname wan masquerade"),
         };
-        // Unsolicited packets must be dropped: one that is accepted leaves a connection that
-        // collides with the later hole punch, which is then given another port.
+        // Unsolicited packets must be dropped: an accepted one leaves a connection that collides
+        // with the later hole punch, which is then given another port.
         self.namespace.nft(&format!(
             "flush ruleset
             table ip nat {{
@@ -152,11 +154,11 @@ impl Nat {
         self.flush()
     }
 
-    /// Loses one in `n` of the packets it forwards, in both directions, at random; 0 loses none.
+    /// Drops one in `n` of the forwarded packets, in both directions, at random; 0 drops none.
     ///
     /// # Errors
     ///
-    /// When nftables refuses the rule.
+    /// Fails when nftables refuses the rule.
     pub fn lose_one_in(&self, n: u32) -> Result<()> {
         let rule = match n {
             0 => String::new(),
@@ -169,26 +171,26 @@ impl Nat {
         ))
     }
 
-    /// Forgets all mappings.
+    /// Removes all mappings.
     ///
     /// # Errors
     ///
-    /// When `conntrack` fails.
+    /// Fails when `conntrack` fails.
     pub fn flush(&self) -> Result<()> {
         output(self.namespace.command("conntrack")?.arg("-F")).map(drop)
     }
 
-    /// Forgets the mappings towards `remote`: a hole that was punched for it is closed.
+    /// Removes the mappings towards `remote`, which closes a hole that was punched for it.
     ///
     /// # Errors
     ///
-    /// When `conntrack` fails for another reason than that there is none.
+    /// Fails when `conntrack` fails for another reason than that there is no mapping.
     pub fn forget(&self, remote: Ipv4Addr) -> Result<()> {
         let remote = remote.to_string();
         for side in ["--orig-dst", "--orig-src"] {
             let mut command = self.namespace.command("conntrack")?;
             let result = output(command.args(["-D", "-p", "udp", side, &remote]));
-            // Its exit status is 1 when there was nothing to delete.
+            // The exit status is 1 when there was no mapping to delete.
             if let Err(error) = result
                 && !error.to_string().contains("0 flow entries")
             {
@@ -198,11 +200,11 @@ impl Nat {
         self.namespace.nft("flush set ip nat seen")
     }
 
-    /// How long an unused UDP mapping lives.
+    /// Lifetime of an unused UDP mapping.
     ///
     /// # Errors
     ///
-    /// When the kernel has no connection tracking.
+    /// Fails when the kernel has no connection tracking.
     pub fn set_udp_timeout(&self, timeout: Duration) -> Result<()> {
         for key in ["udp_timeout", "udp_timeout_stream"] {
             let key = format!("net.netfilter.nf_conntrack_{key}");

@@ -1,5 +1,5 @@
-//! Many Teredo clients that exist only as UDP sockets: for tests with more peers than one would
-//! start daemons for.
+//! Many Teredo clients that exist only as UDP sockets, for tests with too many peers to start
+//! daemons for.
 
 use std::{
     collections::HashSet,
@@ -28,7 +28,7 @@ impl Peers {
     ///
     /// # Errors
     ///
-    /// When a port is in use, or there are more than this process may have files open.
+    /// Fails when a port is in use, or when the process may not open that many files.
     pub fn open(
         namespace: &Namespace,
         server: Ipv4Addr,
@@ -36,7 +36,7 @@ impl Peers {
         first_port: u16,
         count: u16,
     ) -> Result<Self> {
-        // A socket each; other tests of the same process have some too.
+        // One socket for each client; other tests of the same process have some too.
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
         let sockets = namespace.run(|| {
@@ -56,13 +56,13 @@ impl Peers {
         })
     }
 
-    /// How many there are.
+    /// Number of clients.
     #[must_use]
     pub fn len(&self) -> usize {
         self.sockets.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no clients.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sockets.is_empty()
@@ -75,22 +75,22 @@ impl Peers {
         teredo_address(self.server, SocketAddrV4::new(self.address, port as u16))
     }
 
-    /// Client `index` sends these octets to the relay, or to whomever.
+    /// Sends these octets from client `index` to the relay or another destination.
     ///
     /// # Errors
     ///
-    /// When the socket refuses.
+    /// Fails when the socket refuses.
     pub fn send(&self, index: usize, to: SocketAddrV4, bytes: &[u8]) -> Result<()> {
         let sent = self.sockets[index].send_to(bytes, to)?;
         ensure!(sent == bytes.len(), "only {sent} octets were sent");
         Ok(())
     }
 
-    /// Waits for the next datagram for client `index` that `wanted` chooses; others are skipped.
+    /// Waits for the next datagram to client `index` that `wanted` selects; others are skipped.
     ///
     /// # Errors
     ///
-    /// When there is none within `timeout`.
+    /// Fails when no such datagram comes within `timeout`.
     pub fn wait_for(
         &self,
         index: usize,
@@ -103,7 +103,7 @@ impl Peers {
         let mut buffer = [0; 2048];
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            // Zero would mean forever.
+            // A timeout of zero would mean forever.
             socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
             let length = socket
                 .recv(&mut buffer)
@@ -115,7 +115,7 @@ impl Peers {
     }
 }
 
-/// Datagrams between a native host and every one of many peers, each in its turn.
+/// A conversation in datagrams between a native host and every one of many peers in turn.
 #[derive(Debug)]
 pub struct Conversation<'a> {
     peers: &'a Peers,
@@ -125,19 +125,19 @@ pub struct Conversation<'a> {
 
 /// The port of all peers inside the tunnel.
 const PORT: u16 = 7;
-/// How long an answer takes on a host with little to do.
+/// Time for an answer on an idle host.
 const BRIEF: Duration = Duration::from_millis(20);
-/// How many peers talk at the same time.
+/// Number of peers that send at the same time.
 const GROUP: usize = 100;
-/// How long one datagram may take.
+/// Longest time that one datagram may take.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
 impl<'a> Conversation<'a> {
-    /// A conversation in which nothing was said yet.
+    /// Starts a conversation without datagrams.
     ///
     /// # Errors
     ///
-    /// When the host's socket cannot be opened.
+    /// Fails when the host's socket cannot be opened.
     pub fn new(host: &Host, peers: &'a Peers) -> Result<Self> {
         let socket = host
             .namespace
@@ -151,12 +151,12 @@ impl<'a> Conversation<'a> {
         })
     }
 
-    /// The host sends a first datagram to every peer; it waits in the relay for the bubbles and
-    /// has to arrive.
+    /// Sends a first datagram from the host to every peer. It waits in the relay for the bubbles
+    /// and must arrive.
     ///
     /// # Errors
     ///
-    /// When it does not.
+    /// Fails when a datagram does not arrive.
     pub fn open(&self, relay: SocketAddrV4) -> Result<()> {
         let content = |index| format!("first {index}");
         for group in self.groups() {
@@ -164,7 +164,7 @@ impl<'a> Conversation<'a> {
                 self.send(index, &content(index))?;
             }
             for index in group.clone() {
-                // From the relay or, with an origin indication in front, by way of the server.
+                // From the relay directly or, after an origin indication, through the server.
                 self.peers.wait_for(index, "a bubble", ARRIVAL, |packet| {
                     is_bubble(packet) || packet.get(8..).is_some_and(is_bubble)
                 })?;
@@ -178,12 +178,12 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    /// As [`Self::open`], but the peers send bubbles until the datagram comes and do not wait for
-    /// the relay's, of which it sends only so many a second to one server.
+    /// Opens the conversation as [`Self::open`] does, but the peers send bubbles until the datagram
+    /// comes instead of waiting for the relay's bubbles, whose rate to one server is limited.
     ///
     /// # Errors
     ///
-    /// When a datagram does not come.
+    /// Fails when a datagram does not arrive.
     pub fn open_unasked(&self, relay: SocketAddrV4) -> Result<()> {
         let content = |index| format!("first {index}");
         for group in self.groups() {
@@ -201,11 +201,11 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    /// Every peer sends the host a datagram, and the host answers; all have to arrive.
+    /// Sends a datagram from every peer to the host, which answers; all must arrive.
     ///
     /// # Errors
     ///
-    /// When one does not arrive.
+    /// Fails when a datagram does not arrive.
     pub fn exchange(&self, relay: SocketAddrV4) -> Result<()> {
         let content = |index| format!("answer {index}");
         for group in self.groups() {
@@ -234,7 +234,7 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    /// Peers whose datagrams fit into one socket's buffer together.
+    /// Number of peers whose datagrams fit into one socket's buffer together.
     fn groups(&self) -> impl Iterator<Item = Range<usize>> {
         let count = self.peers.len();
         (0..count)
@@ -242,7 +242,7 @@ impl<'a> Conversation<'a> {
             .map(move |first| first..count.min(first + GROUP))
     }
 
-    /// The source of the next datagram for the host, which has to be its content.
+    /// The source of the next datagram to the host, which must also be its content.
     fn receive(&self) -> Result<Ipv6Addr> {
         let mut buffer = [0; 2048];
         let (length, from) = self
@@ -305,7 +305,7 @@ pub fn is_bubble(packet: &[u8]) -> bool {
 ///
 /// # Errors
 ///
-/// When the payload is too long.
+/// Fails when the payload is too long.
 pub fn udp_packet(
     source: (Ipv6Addr, u16),
     destination: (Ipv6Addr, u16),

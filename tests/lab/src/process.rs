@@ -22,16 +22,16 @@ use tempfile::TempDir;
 
 use super::wait::{wait_for, wait_until};
 
-/// How long a daemon may take to end after SIGTERM.
+/// Longest time that a daemon may take to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How much of a log a failure shows, in lines.
+/// Lines of a log that a failure shows.
 const TAIL: usize = 30;
 
 /// Runs a command to its end and returns its standard output.
 ///
 /// # Errors
 ///
-/// When it cannot be started or fails, with its command line and standard error.
+/// Fails when the command cannot be started or fails, with its command line and standard error.
 pub fn output(command: &mut Command) -> Result<String> {
     let result = command
         .stdin(Stdio::null())
@@ -44,7 +44,7 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&result.stdout).into_owned())
 }
 
-/// The command as one would type it.
+/// The command as typed in a shell.
 fn line(command: &Command) -> String {
     let mut line = command.get_program().to_string_lossy().into_owned();
     for argument in command.get_args() {
@@ -53,7 +53,7 @@ fn line(command: &Command) -> String {
     line
 }
 
-/// A process in the background with a directory of its own, where its log is.
+/// A background process with a directory of its own, which holds its log.
 ///
 /// Dropping it ends the process: SIGTERM first, so that it can clean up.
 #[derive(Debug)]
@@ -65,11 +65,11 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// A directory for a daemon's files.
+    /// Makes a directory for a daemon's files.
     ///
     /// # Errors
     ///
-    /// When it cannot be made.
+    /// Fails when the directory cannot be made.
     pub fn directory(name: &str) -> Result<TempDir> {
         tempfile::Builder::new()
             .prefix(&format!("teredo-{name}-"))
@@ -81,18 +81,18 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// When it cannot be started.
+    /// Fails when the process cannot be started.
     pub fn start(name: &str, mut command: Command, directory: TempDir) -> Result<Self> {
         let log = File::create(directory.path().join("log"))?;
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // A Ctrl-C is for us; we end our daemons ourselves.
+            // A Ctrl-C is meant for this process, which ends its daemons itself.
             .process_group(0);
         // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
         unsafe {
-            // Should this process be killed, its daemons end too.
+            // If this process is killed, its daemons end too.
             command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
         }
         let child = command
@@ -106,19 +106,19 @@ impl Daemon {
         })
     }
 
-    /// Its process.
+    /// The process identifier.
     #[must_use]
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
-    /// Its directory.
+    /// The process's directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    /// What it has printed so far.
+    /// The output so far.
     #[must_use]
     pub fn log(&self) -> String {
         let bytes = fs::read(self.path().join("log")).unwrap_or_default();
@@ -132,11 +132,11 @@ impl Daemon {
         format!("log of {}:\n{tail}", self.name)
     }
 
-    /// Its exit status once it has ended.
+    /// The exit status once the process has ended.
     ///
     /// # Errors
     ///
-    /// When the process cannot be waited for.
+    /// Fails when the process cannot be waited for.
     pub fn status(&mut self) -> Result<Option<ExitStatus>> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait()?;
@@ -148,7 +148,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// When the daemon ends or the time is over, with the last lines of its log.
+    /// Fails when the daemon ends or the time is over, with the last lines of its log.
     pub fn wait_for<T>(
         &mut self,
         what: &str,
@@ -172,26 +172,26 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// When the process has ended.
+    /// Fails when the process has ended.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         kill(self.pid(), signal).with_context(|| format!("send {signal} to {}", self.name))
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     ///
     /// # Errors
     ///
-    /// When it does not end within `timeout`, with the last lines of its log.
+    /// Fails when the process does not end within `timeout`, with the last lines of its log.
     pub fn wait(&mut self, timeout: Duration) -> Result<ExitStatus> {
         let what = format!("{} ends", self.name);
         wait_for(&what, timeout, || self.status()).with_context(|| self.tail())
     }
 
-    /// Asks it to end (SIGTERM) and waits until it has.
+    /// Ends the process with SIGTERM and waits until it has ended.
     ///
     /// # Errors
     ///
-    /// When it does not end in 10 seconds.
+    /// Fails when the process does not end within 10 seconds.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
         if let Some(status) = self.status()? {
             return Ok(status);
@@ -200,11 +200,11 @@ impl Daemon {
         self.wait(PATIENCE)
     }
 
-    /// Ends it without warning (SIGKILL).
+    /// Ends the process without warning (SIGKILL).
     ///
     /// # Errors
     ///
-    /// When it cannot be waited for.
+    /// Fails when the process cannot be waited for.
     pub fn kill(&mut self) -> Result<ExitStatus> {
         if self.status()?.is_none() {
             self.child.kill()?;
@@ -212,11 +212,11 @@ impl Daemon {
         self.wait(PATIENCE)
     }
 
-    /// CPU time that it has used, in user and kernel mode.
+    /// CPU time that the process has used, in user and kernel mode.
     ///
     /// # Errors
     ///
-    /// When the process has ended.
+    /// Fails when the process has ended.
     pub fn cpu_time(&self) -> Result<Duration> {
         cpu_time(self.pid())
     }
@@ -225,7 +225,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// When the process has ended.
+    /// Fails when the process has ended.
     pub fn resident(&self) -> Result<u64> {
         resident(self.pid())
     }
@@ -235,7 +235,7 @@ impl Daemon {
 ///
 /// # Errors
 ///
-/// When the process has ended.
+/// Fails when the process has ended.
 pub fn resident(pid: Pid) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
@@ -246,16 +246,16 @@ pub fn resident(pid: Pid) -> Result<u64> {
     Ok(kibibytes * 1024)
 }
 
-/// What the kernel charges for the maps that a process has open, each once, in octets.
+/// Memory that the kernel charges for the maps that a process has open, each once, in octets.
 ///
 /// # Errors
 ///
-/// When the process has ended.
+/// Fails when the process has ended.
 pub fn maps(pid: Pid) -> Result<u64> {
     let directory = format!("/proc/{pid}/fdinfo");
     let mut maps = BTreeMap::new();
     for entry in fs::read_dir(&directory).with_context(|| format!("read {directory}"))? {
-        // It may have been closed meanwhile.
+        // The file may have been closed meanwhile.
         let info = fs::read_to_string(entry?.path()).unwrap_or_default();
         // A program has a memlock too, but no map_id.
         if let (Some(id), Some(octets)) = (field(&info, "map_id:"), field(&info, "memlock:")) {
@@ -275,7 +275,7 @@ fn field(text: &str, name: &str) -> Option<u64> {
 ///
 /// # Errors
 ///
-/// When the process has ended.
+/// Fails when the process has ended.
 pub fn cpu_time(pid: Pid) -> Result<Duration> {
     let path = PathBuf::from(format!("/proc/{pid}/stat"));
     let stat = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
@@ -304,22 +304,22 @@ impl Drop for Daemon {
     }
 }
 
-/// Waits until something listens on this UDP port in the namespace of the calling thread.
+/// Waits until a socket is bound to this UDP port in the namespace of the calling thread.
 ///
 /// # Errors
 ///
-/// When nothing does within `timeout`.
+/// Fails when none is within `timeout`.
 pub fn wait_for_udp_port(port: u16, timeout: Duration) -> Result<()> {
     wait_until(&format!("UDP port {port} is open"), timeout, || {
         udp_port_is_open(port)
     })
 }
 
-/// Whether something listens on this UDP port in the namespace of the calling thread.
+/// Whether a socket is bound to this UDP port in the namespace of the calling thread.
 ///
 /// # Errors
 ///
-/// When the kernel's table cannot be read.
+/// Fails when the kernel's table cannot be read.
 pub fn udp_port_is_open(port: u16) -> Result<bool> {
     let suffix = format!(":{port:04X}");
     let table = fs::read_to_string("/proc/thread-self/net/udp")?;

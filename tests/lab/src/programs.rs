@@ -26,11 +26,11 @@ use crate::{Namespace, wait_for};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench"));
 
-/// Frames that a generator holds, and sends before it lets the network work: the kernel's default.
+/// Frames that a generator holds and sends before it lets the network work: the kernel's default.
 pub const BATCH: u32 = 64;
-/// The answer of an XDP program that has chosen another interface.
+/// The return value of an XDP program that has chosen another interface.
 const XDP_REDIRECT: u32 = 4;
-/// How long a sink must have seen nothing to be taken for done.
+/// Silence after which a sink counts as finished.
 const QUIET: Duration = Duration::from_millis(30);
 
 fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
@@ -53,25 +53,25 @@ impl Attached {
     ///
     /// # Errors
     ///
-    /// When the kernel refuses it.
+    /// Fails when the kernel refuses it.
     pub fn sink(namespace: &Namespace, interfaces: &[&str]) -> Result<Self> {
         Self::everywhere(namespace, interfaces, "sink")
     }
 
-    /// Attaches the sink for what goes to forged clients, and for what comes from them.
+    /// Attaches the sink for packets to and from forged clients.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses it.
+    /// Fails when the kernel refuses it.
     pub fn answers(namespace: &Namespace, interfaces: &[&str]) -> Result<Self> {
         Self::everywhere(namespace, interfaces, "answers")
     }
 
-    /// Attaches the sink for what a process sends to forged clients, where it leaves its host.
+    /// Attaches the sink for packets from a process to forged clients, at the egress of its host.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses it.
+    /// Fails when the kernel refuses it.
     pub fn departures(namespace: &Namespace, interface: &str) -> Result<Self> {
         namespace.run(|| {
             let mut object = Ebpf::load(OBJECT)?;
@@ -80,7 +80,7 @@ impl Attached {
                 .context("the object has no departures")?
                 .try_into()?;
             program.load()?;
-            // The newer way of attaching knows no packets that are gone without being dropped.
+            // The newer way of attaching has no return value that consumes a packet without a drop.
             tc::qdisc_add_clsact(interface)?;
             let options = TcAttachOptions::Netlink(NlOptions::default());
             program.attach_with_options(interface, TcAttachType::Egress, options)?;
@@ -88,11 +88,11 @@ impl Attached {
         })?
     }
 
-    /// Attaches a program that sends everything back as it is.
+    /// Attaches a program that reflects every frame unchanged.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses it.
+    /// Fails when the kernel refuses it.
     pub fn reflect(namespace: &Namespace, interfaces: &[&str]) -> Result<Self> {
         Self::everywhere(namespace, interfaces, "reflect")
     }
@@ -108,20 +108,21 @@ impl Attached {
         })?
     }
 
-    /// Attaches a program that passes everything.
+    /// Attaches a program that passes every frame.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses it.
+    /// Fails when the kernel refuses it.
     pub fn nothing(namespace: &Namespace, interfaces: &[&str]) -> Result<Self> {
         Self::everywhere(namespace, interfaces, "nothing")
     }
 
-    /// Attaches the bare redirect: what comes by `interface` leaves through that of index `target`.
+    /// Attaches the bare redirect: frames that arrive at `interface` leave by the one of index
+    /// `target`.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses it.
+    /// Fails when the kernel refuses it.
     pub fn forward(namespace: &Namespace, interface: &str, target: u32) -> Result<Self> {
         namespace.run(|| {
             let mut object = EbpfLoader::new()
@@ -132,11 +133,11 @@ impl Attached {
         })?
     }
 
-    /// What the sink has counted, all CPUs together.
+    /// The sink's counters, summed over all CPUs.
     ///
     /// # Errors
     ///
-    /// When the map cannot be read.
+    /// Fails when the map cannot be read.
     pub fn count(&self) -> Result<Count> {
         let map = self
             .object
@@ -159,11 +160,11 @@ impl Attached {
         Ok(sum)
     }
 
-    /// Starts to count anew.
+    /// Resets the sink's counters.
     ///
     /// # Errors
     ///
-    /// When the map cannot be written.
+    /// Fails when the map cannot be written.
     pub fn reset(&mut self) -> Result<()> {
         let map = self
             .object
@@ -175,11 +176,11 @@ impl Attached {
         Ok(())
     }
 
-    /// What the sink has counted once nothing comes any more.
+    /// The sink's counters once no more packets arrive.
     ///
     /// # Errors
     ///
-    /// When it does not end within ten seconds.
+    /// Fails when packets still arrive after ten seconds.
     pub fn settle(&self) -> Result<Count> {
         let mut before = None;
         wait_for("the last packet arrives", Duration::from_secs(10), || {
@@ -194,14 +195,14 @@ impl Attached {
     }
 }
 
-/// What a generator has cost.
+/// The cost of a run of a generator.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
     /// From the start of the call to its end.
     pub elapsed: Duration,
-    /// CPU time of the generator's thread, in which all that is inline with it runs too.
+    /// CPU time of the generator's thread, which includes all processing inline with it.
     pub thread: Duration,
-    /// What else the generator's core did.
+    /// Other work of the generator's core.
     pub core: cpu::Core,
 }
 
@@ -219,7 +220,7 @@ impl Generator {
     ///
     /// # Errors
     ///
-    /// When the frame is too short or the kernel refuses the program.
+    /// Fails when the frame is too short or the kernel refuses the program.
     pub fn load(direction: u32, clients: u32, interface: u32, frame: Vec<u8>) -> Result<Self> {
         Self::with_program("generate", direction, clients, interface, frame)
     }
@@ -228,7 +229,7 @@ impl Generator {
     ///
     /// # Errors
     ///
-    /// When the frame is too short or the kernel refuses the program.
+    /// Fails when the frame is too short or the kernel refuses the program.
     pub fn fixed(interface: u32, frame: Vec<u8>) -> Result<Self> {
         Self::with_flow("generate", Flow::fixed(interface, &frame), frame)
     }
@@ -237,7 +238,8 @@ impl Generator {
     ///
     /// # Errors
     ///
-    /// When a frame is none of the first forged client, or the kernel refuses the program.
+    /// Fails when a frame is not from the first forged client, or when the kernel refuses the
+    /// program.
     pub fn flood(
         interface: u32,
         interval: Duration,
@@ -260,11 +262,11 @@ impl Generator {
         })
     }
 
-    /// How many frames a flood has sent, also while it is being sent.
+    /// Number of frames that a flood has sent so far.
     ///
     /// # Errors
     ///
-    /// When the map cannot be read.
+    /// Fails when the map cannot be read.
     pub fn sent(&self) -> Result<u64> {
         const WORDS: usize = size_of::<Progress>() / 8;
         let map = self.object.map("PROGRESS");
@@ -307,17 +309,17 @@ impl Generator {
     ///
     /// # Errors
     ///
-    /// When the kernel refuses it.
+    /// Fails when the kernel refuses it.
     pub fn send(&self, namespace: &Namespace, count: u32, batch: u32) -> Result<Run> {
         namespace.run(|| self.send_here(count, batch))?
     }
 
-    /// As [`Self::send`], from the namespace of the calling thread, which stays on the generator's
-    /// core.
+    /// Sends frames as [`Self::send`] does, from the namespace of the calling thread, which stays
+    /// on the generator's core.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses it.
+    /// Fails when the kernel refuses it.
     pub fn send_here(&self, count: u32, batch: u32) -> Result<Run> {
         let program = self.program(self.name)?;
         cpu::pin(cpu::GENERATOR)?;
@@ -339,7 +341,7 @@ impl Generator {
     }
 }
 
-/// A program run by itself on forged frames.
+/// Runs of single programs on forged frames.
 #[derive(Debug)]
 pub struct Bench {
     generator: Generator,
@@ -350,31 +352,30 @@ impl Bench {
     ///
     /// # Errors
     ///
-    /// As [`Generator::load`].
+    /// Fails as [`Generator::load`].
     pub fn load(direction: u32, clients: u32, frame: Vec<u8>) -> Result<Self> {
         let mut generator = Generator::with_program("rewind", direction, clients, 0, frame)?;
         program(&mut generator.object, "nothing")?;
         Ok(Self { generator })
     }
 
-    /// Nanoseconds that a packet takes with the frame's preparation and a program that does
-    /// nothing.
+    /// Nanoseconds per packet for the frame's preparation and a program that does nothing.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses it.
+    /// Fails when the kernel refuses it.
     pub fn nothing(&mut self, namespace: &Namespace, interface: u32, count: u32) -> Result<u64> {
         let nothing = self.generator.program("nothing")?.fd()?.try_clone()?;
         let (nanoseconds, _) = self.run(namespace, interface, &nothing, count)?;
         Ok(nanoseconds)
     }
 
-    /// Nanoseconds that a packet takes with the frame's preparation and this program, if every
-    /// packet ends in a redirect.
+    /// Nanoseconds per packet for the frame's preparation and this program, if every packet ends in
+    /// a redirect.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses it, or the last packet does not end so.
+    /// Fails when the kernel refuses it, or the last packet does not end so.
     pub fn relay(
         &mut self,
         namespace: &Namespace,

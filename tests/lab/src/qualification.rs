@@ -1,5 +1,5 @@
-//! What a client that exists only as a socket says to a server, and what it has to hear: router
-//! solicitations and advertisements (RFC 4380 section 5.2.1), put together field for field.
+//! The router solicitations of a client that exists only as a socket, and the advertisements that
+//! it expects from a server (RFC 4380 section 5.2.1), composed field by field.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
@@ -29,7 +29,7 @@ pub fn advertisement(primary: Ipv4Addr, destination: Ipv6Addr, mtu: Option<u32>)
     advertisement_of(primary, destination, prefix.into(), mtu)
 }
 
-/// As [`advertisement`], with another prefix of 64 bits.
+/// Composes an [`advertisement`] with another prefix of 64 bits.
 #[must_use]
 pub fn advertisement_of(
     primary: Ipv4Addr,
@@ -56,7 +56,7 @@ pub fn link_local(primary: Ipv4Addr) -> Ipv6Addr {
     Ipv6Addr::new(0xfe80, 0, 0, 0, 0x8000, !SERVER_PORT, high, low)
 }
 
-/// The IPv6 packet behind an authentication header and an origin indication, if they are there.
+/// The IPv6 packet after an authentication header and an origin indication, if present.
 #[must_use]
 pub fn packet(payload: &[u8]) -> Option<&[u8]> {
     let mut rest = payload;

@@ -21,17 +21,17 @@ use super::{
     process::{Daemon, output},
 };
 
-/// How long a start may take.
+/// Longest time that a start may take.
 const START: Duration = Duration::from_secs(15);
-/// How long a client may take until it is qualified.
+/// Longest time that a client may take to qualify.
 const QUALIFICATION: Duration = Duration::from_secs(20);
 
-/// Where the `teredo` binary is: `TEREDO_BIN`, else beside this program or, for a test, in the
+/// Path of the `teredo` binary: `TEREDO_BIN`, else beside this program or, for a test, in the
 /// directory above it.
 ///
 /// # Errors
 ///
-/// When it was not built.
+/// Fails when the binary has not been built.
 pub fn binary() -> Result<PathBuf> {
     if let Some(path) = env::var_os("TEREDO_BIN") {
         return Ok(path.into());
@@ -74,7 +74,7 @@ impl Config {
         self
     }
 
-    /// Adds the sections of another one, which has none of these.
+    /// Adds the sections of another configuration, which must not have any of these.
     #[must_use]
     pub fn merge(mut self, other: Self) -> Self {
         self.0.extend(other.0);
@@ -96,7 +96,7 @@ impl std::fmt::Display for Config {
 /// A running `teredo run`.
 #[derive(Debug)]
 pub struct Teredo {
-    /// Its process.
+    /// The daemon's process.
     pub daemon: Daemon,
     file: PathBuf,
 }
@@ -107,7 +107,7 @@ impl Teredo {
     ///
     /// # Errors
     ///
-    /// When it ends or does not answer in time, with the end of its log.
+    /// Fails when the daemon ends or does not answer in time, with the end of its log.
     pub fn start(namespace: &Namespace, config: &Config) -> Result<Self> {
         let mut teredo = Self::start_unready(namespace, config)?;
         let file = teredo.file.clone();
@@ -117,11 +117,11 @@ impl Teredo {
         Ok(teredo)
     }
 
-    /// Starts the daemon and does not wait.
+    /// Starts the daemon without waiting.
     ///
     /// # Errors
     ///
-    /// When it cannot be started.
+    /// Fails when the daemon cannot be started.
     pub fn start_unready(namespace: &Namespace, config: &Config) -> Result<Self> {
         let directory = Daemon::directory("daemon")?;
         let file = directory.path().join("teredo.toml");
@@ -135,19 +135,19 @@ impl Teredo {
     ///
     /// # Errors
     ///
-    /// When that takes too long, with the end of its log.
+    /// Fails when qualification takes too long, with the end of the daemon's log.
     pub fn qualified(&mut self, namespace: &Namespace) -> Result<Ipv6Addr> {
         self.daemon.wait_for("it is qualified", QUALIFICATION, || {
             Ok(client_address(namespace))
         })
     }
 
-    /// Starts a daemon with the same configuration after this one was ended in whatever way, and
-    /// waits until its API answers.
+    /// Starts a daemon with the same configuration after this one has ended in any way, and waits
+    /// until its API answers.
     ///
     /// # Errors
     ///
-    /// As [`Self::start`].
+    /// Fails as [`Self::start`].
     pub fn start_again(&mut self, namespace: &Namespace) -> Result<()> {
         if self.daemon.status()?.is_none() {
             bail!("the daemon still runs");
@@ -168,36 +168,36 @@ impl Teredo {
         Ok(())
     }
 
-    /// Ends it with SIGTERM and starts it again.
+    /// Ends the daemon with SIGTERM and starts it again.
     ///
     /// # Errors
     ///
-    /// When it does not end or does not come up again.
+    /// Fails when the daemon does not end or does not come up again.
     pub fn restart(&mut self, namespace: &Namespace) -> Result<()> {
         self.daemon.terminate()?;
         self.start_again(namespace)
     }
 
-    /// Its configuration file.
+    /// The daemon's configuration file.
     #[must_use]
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// `teredo status --json`.
+    /// The output of `teredo status --json`.
     ///
     /// # Errors
     ///
-    /// When the daemon does not answer, or not in this form.
+    /// Fails when the daemon does not answer, or answers in another form.
     pub fn status(&self) -> Result<Status> {
         ask(&self.file, "status")
     }
 
-    /// `teredo peers --json`.
+    /// The output of `teredo peers --json`.
     ///
     /// # Errors
     ///
-    /// When the daemon does not answer, or not in this form.
+    /// Fails when the daemon does not answer, or answers in another form.
     pub fn peers(&self) -> Result<Vec<Peer>> {
         ask(&self.file, "peers")
     }
@@ -206,18 +206,18 @@ impl Teredo {
     ///
     /// # Errors
     ///
-    /// As [`Self::peers`].
+    /// Fails as [`Self::peers`].
     pub fn peer(&self, address: Ipv6Addr) -> Result<Option<Peer>> {
         let peers = self.peers()?;
         Ok(peers.into_iter().find(|peer| peer.address == address))
     }
 
-    /// Packets of a kind that the server served with this result, such as `solicitation` and
-    /// `advertised`.
+    /// Number of packets of a kind that the server served with this result, such as `solicitation`
+    /// and `advertised`.
     ///
     /// # Errors
     ///
-    /// When the daemon does not answer, or has no server.
+    /// Fails when the daemon does not answer, or has no server.
     pub fn served(&self, kind: &str, result: &str) -> Result<Paths> {
         let server = self.status()?.server.context("the daemon has no server")?;
         let results = server.requests.get(kind);
@@ -227,16 +227,16 @@ impl Teredo {
             .unwrap_or_default())
     }
 
-    /// Solicitations without a key that the server answered.
+    /// Number of solicitations without a key that the server answered.
     ///
     /// # Errors
     ///
-    /// As [`Self::served`].
+    /// Fails as [`Self::served`].
     pub fn advertised(&self) -> Result<Paths> {
         self.served("solicitation", "advertised")
     }
 
-    /// What was forwarded while `work` ran.
+    /// The packets that were forwarded while `work` ran.
     ///
     /// # Errors
     ///
@@ -272,7 +272,7 @@ fn ask<T: DeserializeOwned>(file: &Path, what: &str) -> Result<T> {
     serde_json::from_str(&text).with_context(|| format!("teredo {what} --json printed {text}"))
 }
 
-/// What has happened between two statuses.
+/// The difference between two statuses.
 #[must_use]
 pub fn between(earlier: Directions, later: Directions) -> Directions {
     let paths = |earlier: Paths, later: Paths| Paths {
@@ -285,7 +285,7 @@ pub fn between(earlier: Directions, later: Directions) -> Directions {
     }
 }
 
-/// The share of the fast path, from 0 to 1; 0 when there was nothing.
+/// The share of the fast path, from 0 to 1; 0 if no packet was forwarded.
 #[must_use]
 pub fn fast_share(paths: Paths) -> f64 {
     paths.xdp as f64 / (paths.xdp + paths.userspace).max(1) as f64
@@ -297,11 +297,11 @@ pub fn is_trusted(peer: &Peer) -> bool {
     peer.state == PeerState::Trusted
 }
 
-/// The Teredo address of a client's interface, whoever has made the client, once the default route
-/// leads through it.
+/// The Teredo address of a client's interface, whichever implementation made it, once the default
+/// route leads through it.
 #[must_use]
 pub fn client_address(namespace: &Namespace) -> Option<Ipv6Addr> {
-    // There is no such interface yet when `ip` fails.
+    // The interface does not exist yet when `ip` fails.
     let show = |what: &str| namespace.ip(what).unwrap_or_default();
     // Miredo sets the route after the address.
     if show(&format!("-6 route show default dev {INTERFACE}")).is_empty() {

@@ -1,14 +1,14 @@
-//! Scenes that are played at the same time.
+//! Scenes that run at the same time.
 
 use std::{fmt::Display, panic, thread};
 
 use anyhow::{Result, ensure};
 
-/// Plays every case on a thread of its own and prints a line for each.
+/// Runs every case on a thread of its own and prints a line for each.
 ///
 /// # Errors
 ///
-/// When one fails; all are played to their end.
+/// Fails when a case fails; all run to their end.
 pub fn together<T: Copy + Display + Send + Sync>(
     cases: impl IntoIterator<Item = T>,
     play: impl Fn(T) -> Result<()> + Sync,

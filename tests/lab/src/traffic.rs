@@ -1,4 +1,4 @@
-//! Traffic whose arrival, and content, is checked.
+//! Traffic whose arrival and content are checked.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -21,11 +21,11 @@ use nix::{
 
 use super::namespace::Namespace;
 
-/// After this long without any progress a connection has failed, unless told otherwise.
+/// Time without progress after which a connection has failed by default.
 const IDLE: Duration = Duration::from_secs(20);
 const CHUNK: usize = 64 * 1024;
 
-/// One `ping`: how many packets, how large, how long to wait.
+/// A run of `ping`: number and length of the packets, and the time to wait.
 #[derive(Clone, Copy, Debug)]
 pub struct Ping {
     to: Ipv6Addr,
@@ -35,14 +35,14 @@ pub struct Ping {
     wait: Duration,
 }
 
-/// What `ping` has seen.
+/// The results of a run of `ping`.
 #[derive(Clone, Debug)]
 pub struct Pong {
     /// Echo requests sent.
     pub sent: u32,
     /// Echo replies received.
     pub received: u32,
-    /// All that it has printed, with errors from routers.
+    /// The complete output, with errors from routers.
     pub text: String,
 }
 
@@ -59,13 +59,13 @@ impl Ping {
         }
     }
 
-    /// So many requests, 50 ms apart.
+    /// Sends this number of requests, 50 ms apart.
     #[must_use]
     pub fn count(self, count: u32) -> Self {
         Self { count, ..self }
     }
 
-    /// The length of the whole IPv6 packet, in octets; 48 at least.
+    /// Sets the length of the whole IPv6 packet, in octets; 48 at least.
     #[must_use]
     pub fn packet_size(self, size: u16) -> Self {
         Self {
@@ -74,23 +74,23 @@ impl Ping {
         }
     }
 
-    /// The hop limit of the requests.
+    /// Sets the hop limit of the requests.
     #[must_use]
     pub fn hop_limit(self, hop_limit: u8) -> Self {
         Self { hop_limit, ..self }
     }
 
-    /// How long to wait for replies after the last request.
+    /// Sets the time to wait for replies after the last request.
     #[must_use]
     pub fn wait(self, wait: Duration) -> Self {
         Self { wait, ..self }
     }
 
-    /// Sends them and waits for the replies.
+    /// Sends the requests and waits for the replies.
     ///
     /// # Errors
     ///
-    /// When `ping` cannot run. Missing replies are none.
+    /// Fails when `ping` cannot run. Missing replies are no error.
     pub fn from(self, namespace: &Namespace) -> Result<Pong> {
         let result = namespace
             .command("ping")?
@@ -121,11 +121,11 @@ impl Ping {
         })
     }
 
-    /// As [`Self::from`], and every reply must come.
+    /// Sends the requests as [`Self::from`] does; every reply must come.
     ///
     /// # Errors
     ///
-    /// When one does not.
+    /// Fails when a reply is missing.
     pub fn all_from(self, namespace: &Namespace) -> Result<()> {
         let pong = self.from(namespace)?;
         ensure!(
@@ -140,7 +140,7 @@ impl Ping {
     }
 }
 
-/// A TCP connection over which both ends send at the same time.
+/// A TCP connection whose two ends send at the same time.
 #[derive(Clone, Copy, Debug)]
 pub struct Tcp {
     to: IpAddr,
@@ -152,8 +152,8 @@ pub struct Tcp {
 }
 
 impl Tcp {
-    /// A connection to this address; nothing is sent yet. Without any progress for 20 seconds it
-    /// has failed.
+    /// Prepares a connection to this address; nothing is sent yet. It fails after 20 seconds
+    /// without progress.
     #[must_use]
     pub fn to(to: impl Into<IpAddr>) -> Self {
         Self {
@@ -166,7 +166,7 @@ impl Tcp {
         }
     }
 
-    /// Nothing is compared, and no time is spent on what is sent; only how much arrives counts.
+    /// Turns the comparison of the content off: only the amount that arrives counts.
     #[must_use]
     pub fn uncompared(self) -> Self {
         Self {
@@ -175,36 +175,36 @@ impl Tcp {
         }
     }
 
-    /// Octets from the connecting to the accepting end.
+    /// Sets the octets from the connecting to the accepting end.
     #[must_use]
     pub fn upload(self, upload: u64) -> Self {
         Self { upload, ..self }
     }
 
-    /// Octets from the accepting to the connecting end.
+    /// Sets the octets from the accepting to the connecting end.
     #[must_use]
     pub fn download(self, download: u64) -> Self {
         Self { download, ..self }
     }
 
-    /// How long nothing may move.
+    /// Sets the longest time without progress.
     #[must_use]
     pub fn idle(self, idle: Duration) -> Self {
         Self { idle, ..self }
     }
 
-    /// How long either end pauses after every 64 KiB that it has sent.
+    /// Sets the pause of either end after every 64 KiB that it has sent.
     #[must_use]
     pub fn pause(self, pause: Duration) -> Self {
         Self { pause, ..self }
     }
 
-    /// Connects from one namespace to the other and transfers; every octet is compared with what
-    /// was sent, unless that was not wanted.
+    /// Connects from one namespace to the other and transfers; every octet is compared with the one
+    /// sent, unless comparison is off.
     ///
     /// # Errors
     ///
-    /// When nothing moves for too long or something else arrives than what was sent.
+    /// Fails when there is no progress for too long, or when the content differs.
     pub fn between(self, connecting: &Namespace, accepting: &Namespace) -> Result<Duration> {
         let listener = accepting.run(|| TcpListener::bind((self.to, 0)))??;
         let address = listener.local_addr()?;
@@ -313,12 +313,12 @@ fn send_anything(mut stream: &TcpStream, length: u64) -> Result<()> {
     Ok(())
 }
 
-/// Takes what comes without having it copied.
+/// Receives octets without having them copied.
 fn receive_anything(stream: &TcpStream, length: u64) -> Result<()> {
     let mut buffer = vec![0; 16 * CHUNK];
     let mut received = 0;
     loop {
-        // With this flag, TCP counts and forgets.
+        // With this flag, TCP counts the octets and discards them.
         match recv(stream.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC) {
             Ok(0) => break,
             Ok(size) => received += size as u64,
@@ -365,7 +365,7 @@ pub struct UdpStream {
     receiver: JoinHandle<Result<Duration>>,
 }
 
-/// What became of a [`UdpStream`].
+/// The outcome of a [`UdpStream`].
 #[derive(Clone, Copy, Debug)]
 pub struct UdpReport {
     /// Datagrams sent.
@@ -382,7 +382,7 @@ impl UdpStream {
     ///
     /// # Errors
     ///
-    /// When a socket cannot be opened.
+    /// Fails when a socket cannot be opened.
     pub fn start(
         from: &Namespace,
         to: &Namespace,
@@ -426,11 +426,11 @@ impl UdpStream {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Ends it; what is under way still counts.
+    /// Ends the stream; datagrams under way still count.
     ///
     /// # Errors
     ///
-    /// When sending failed for another reason than that there is no way for the moment.
+    /// Fails when sending failed for another reason than a temporary lack of a route.
     pub fn stop(self) -> Result<UdpReport> {
         self.stop.store(true, Ordering::Release);
         let sent = self.sender.join().expect("the sender does not panic")?;
@@ -456,7 +456,7 @@ fn send_numbers(
     while !stop.load(Ordering::Acquire) {
         datagram[..8].copy_from_slice(&number.to_be_bytes());
         match socket.send_to(&datagram, to) {
-            // An ICMPv6 error for an earlier one, or a route that is away: lost all the same.
+            // An ICMPv6 error for an earlier datagram, or a missing route: lost in either case.
             Ok(_) => {}
             Err(error)
                 if matches!(
@@ -516,7 +516,7 @@ fn receive_numbers(
 mod tests {
     use super::*;
 
-    /// What a receiver of `expected` octets says to these.
+    /// The verdict of a receiver of `expected` octets on the octets received.
     fn receive(octets: &[u8], expected: u64) -> Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let mut sender = TcpStream::connect(listener.local_addr()?)?;

@@ -7,14 +7,14 @@ use std::{
 
 use anyhow::{Result, bail};
 
-/// The longest pause between two looks at a condition.
+/// The longest pause between two checks of a condition.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
-/// Asks `probe` until it has a value.
+/// Calls `probe` until it returns a value.
 ///
 /// # Errors
 ///
-/// The probe's own error, at once; or that `what` did not come within `timeout`.
+/// Returns the probe's own error at once, or an error that `what` did not come within `timeout`.
 pub fn wait_for<T>(
     what: &str,
     timeout: Duration,
@@ -34,11 +34,12 @@ pub fn wait_for<T>(
     }
 }
 
-/// Asks `condition` until it holds.
+/// Calls `condition` until it holds.
 ///
 /// # Errors
 ///
-/// The condition's own error, at once; or that `what` was not so within `timeout`.
+/// Returns the condition's own error at once, or an error that `what` did not hold within
+/// `timeout`.
 pub fn wait_until(
     what: &str,
     timeout: Duration,

@@ -1,4 +1,4 @@
-//! What the scene prints.
+//! The output of the scene.
 
 use std::{
     fmt::Write as _,
@@ -15,10 +15,10 @@ use teredo_lab::{
 
 use crate::traffic::{Counts, Traffic};
 
-/// At most so many peers are shown.
+/// Most peers that are shown.
 const PEERS: usize = 5;
 
-/// What of the scene is ours.
+/// Our programs in the scene.
 #[derive(Clone, Copy)]
 pub struct Ours<'a> {
     /// The relay.
@@ -39,7 +39,7 @@ pub struct Display<'a> {
 }
 
 impl<'a> Display<'a> {
-    /// A display of traffic, and of what is ours.
+    /// Makes a display of the traffic and of our programs.
     pub fn new(ours: Ours<'a>) -> Result<Self> {
         let first = ours.relay.map(Teredo::status).transpose()?;
         Ok(Self {
@@ -50,7 +50,7 @@ impl<'a> Display<'a> {
         })
     }
 
-    /// Shows what has happened since it was shown last.
+    /// Shows the state, and the changes since the last call.
     pub fn show(&mut self, elapsed: Duration, traffic: &Traffic) -> Result<()> {
         let mut text = String::new();
         writeln!(
@@ -77,7 +77,7 @@ impl<'a> Display<'a> {
         }
         let mut out = io::stdout().lock();
         if out.is_terminal() {
-            // Up to the first line of the last picture, and clear to the end of the screen.
+            // To the first line of the last picture, then clear to the end of the screen.
             if self.lines > 0 {
                 write!(out, "\x1b[{}F\x1b[J", self.lines)?;
             }
@@ -130,13 +130,13 @@ impl<'a> Display<'a> {
         Ok(())
     }
 
-    /// Whether our relay's fast path has carried anything, in both directions.
+    /// Whether our relay's fast path has carried packets in both directions.
     pub fn relay_was_fast(&self) -> Option<bool> {
         let total = self.total()?;
         Some(total.iter().all(|(_, paths)| paths.xdp > 0))
     }
 
-    /// Whether our server's fast path has answered anything.
+    /// Whether our server's fast path has answered packets.
     pub fn server_was_fast(&self) -> Result<Option<bool>> {
         let advertised = self.ours.server.map(Teredo::advertised).transpose()?;
         Ok(advertised.map(|paths| paths.xdp > 0))
@@ -200,7 +200,7 @@ fn write_peers(text: &mut String, relay: &Teredo, status: &Status) -> Result<()>
     Ok(())
 }
 
-/// What the server has done since its start, and on which path.
+/// The server's counters since its start, for each path.
 fn served(server: &Teredo) -> Result<String> {
     let part = |kind, result, name: &str| {
         let paths = server.served(kind, result)?;
@@ -218,7 +218,7 @@ fn served(server: &Teredo) -> Result<String> {
     ))
 }
 
-/// How the client is.
+/// The state of the client.
 fn qualified(client: &Teredo) -> Result<String> {
     let status = client.status()?;
     let packets = status.packets;

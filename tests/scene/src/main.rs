@@ -1,5 +1,5 @@
-//! The scene that `cargo xtask run` plays: a Teredo client behind a NAT, its server, a native IPv6
-//! host and a relay, with ping and TCP both ways, and what relay and server say about it.
+//! The scene of `cargo xtask run`: a Teredo client behind a NAT, its server, a native IPv6 host and
+//! a relay, with ping and TCP both ways, and the statistics of relay and server.
 
 mod display;
 mod traffic;
@@ -32,12 +32,12 @@ use teredo_lab::{
 };
 use traffic::Traffic;
 
-/// How many packets at the host are looked at for bad checksums.
+/// Number of packets at the host that are checked for bad checksums.
 const CHECKED: usize = 5_000;
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// End by itself after so many seconds of traffic
+    /// End after this many seconds of traffic
     #[arg(long)]
     seconds: Option<u64>,
     /// Give the relay one interface for IPv4 and IPv6
@@ -46,16 +46,16 @@ struct Arguments {
     /// How the XDP programs of our relay and server are attached
     #[arg(long, value_enum, default_value_t)]
     xdp: Xdp,
-    /// What the NAT does
+    /// Kind of the NAT
     #[arg(long, value_enum, default_value_t)]
     nat: Nat,
-    /// Whose relay
+    /// Implementation of the relay
     #[arg(long, value_enum, default_value_t)]
     relay: Whose,
-    /// Whose server
+    /// Implementation of the server
     #[arg(long, value_enum, default_value_t)]
     server: Whose,
-    /// Whose client
+    /// Implementation of the client
     #[arg(long, value_enum, default_value_t)]
     client: Whose,
 }
@@ -70,7 +70,7 @@ enum Xdp {
 }
 
 impl Xdp {
-    /// As in a configuration.
+    /// The name in a configuration.
     fn name(self) -> Result<String> {
         let value = self.to_possible_value();
         Ok(value
@@ -116,22 +116,22 @@ impl From<Nat> for NatKind {
     }
 }
 
-/// Where SIGINT and SIGTERM are told.
+/// The pipe to which the handler of SIGINT and SIGTERM writes.
 static TOLD: OnceLock<OwnedFd> = OnceLock::new();
 
 extern "C" fn tell(_: i32) {
     if let Some(told) = TOLD.get() {
-        // When it is full, it has been told already.
+        // If the pipe is full, the signal has been reported already
         let _ = write(told, &[0]);
     }
 }
 
-/// SIGINT and SIGTERM, as something to wait for.
+/// A waiting place for SIGINT and SIGTERM.
 struct Signals(OwnedFd);
 
 impl Signals {
-    /// From now on. The second signal ends the program at once; its namespaces are swept by the
-    /// next one.
+    /// Catches signals from now on. The second signal ends the program at once; the next run
+    /// removes its namespaces.
     fn new() -> Result<Self> {
         let (listener, told) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         TOLD.set(told).ok().context("one listener is enough")?;
@@ -147,10 +147,10 @@ impl Signals {
         Ok(Self(listener))
     }
 
-    /// Whether one comes before `moment`.
+    /// Whether a signal comes before `moment`.
     fn come_before(&self, moment: Instant) -> Result<bool> {
         let left = moment.saturating_duration_since(Instant::now());
-        // Rounded up, lest it wakes up a little too early, again and again.
+        // Rounded up, so that the wait does not end a little too early again and again.
         let timeout = PollTimeout::try_from(left + Duration::from_millis(1))?;
         let mut ready = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         match poll(&mut ready, timeout) {
@@ -226,7 +226,7 @@ fn start_server(scene: &Scene, arguments: &Arguments) -> Result<Server> {
     })
 }
 
-/// Whose a relay or server is, and how its XDP program is attached.
+/// The implementation of a relay or server, and the mode of its XDP program.
 fn description(teredo: Option<&Teredo>) -> Result<String> {
     let Some(teredo) = teredo else {
         return Ok("Miredo".to_owned());
@@ -245,7 +245,7 @@ fn description(teredo: Option<&Teredo>) -> Result<String> {
     })
 }
 
-/// What our client has found out.
+/// The results of our client's qualification.
 fn client_description(client: &Teredo) -> Result<String> {
     let status = client.status()?.client.context("the daemon has a client")?;
     let mapped = status.mapped.context("a qualified client has a mapping")?;

@@ -1,4 +1,4 @@
-//! Ping and TCP, both ways, over and over.
+//! Repeated pings and TCP connections in both directions.
 
 use std::{
     net::Ipv6Addr,
@@ -16,43 +16,43 @@ use teredo_lab::{
 
 /// Octets of one TCP connection, each way.
 const CONNECTION: u64 = 4 << 20;
-/// After this long without progress a connection has failed.
+/// Time without progress after which a connection has failed.
 const IDLE: Duration = Duration::from_secs(5);
-/// Between two pieces of 64 KiB: some 100 Mbit/s each way, which Miredo's client can take. At full
-/// speed its socket overflows, and pings are lost.
+/// Pause between two pieces of 64 KiB: some 100 Mbit/s each way, which Miredo's client can handle.
+/// At full speed its socket overflows, and pings are lost.
 const PAUSE: Duration = Duration::from_millis(5);
-/// How long an echo reply may take.
+/// Longest time for an echo reply.
 const REPLY: Duration = Duration::from_secs(3);
-/// From one echo request to the next.
+/// Time from one echo request to the next.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What was sent, and what of it has arrived, in one direction of opening: by the client or by
-/// the host. Data flows both ways in either.
+/// Traffic sent and received, in one direction of opening: by the client or by the host. Data flows
+/// both ways in either.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Echo requests.
+    /// Echo requests sent.
     pub pings: AtomicU64,
-    /// Echo replies.
+    /// Echo replies received.
     pub replies: AtomicU64,
-    /// TCP connections that transferred everything.
+    /// TCP connections with a complete transfer.
     pub connections: AtomicU64,
-    /// Octets that they transferred, both ways together, all as sent.
+    /// Octets that these connections transferred, both ways together, all verified.
     pub octets: AtomicU64,
 }
 
 /// All traffic of the scene.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    /// Opened by the client.
+    /// Traffic opened by the client.
     pub client: Counts,
-    /// Opened by the host.
+    /// Traffic opened by the host.
     pub host: Counts,
     failures: Mutex<Vec<String>>,
     stop: AtomicBool,
 }
 
 impl Traffic {
-    /// Starts it; it ends after [`Self::stop`].
+    /// Starts the traffic; it ends after [`Self::stop`].
     pub fn start<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
@@ -79,12 +79,12 @@ impl Traffic {
         });
     }
 
-    /// Lets it end after the connections that are open.
+    /// Lets the traffic end after the connections that are open.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// What went wrong.
+    /// The failures so far.
     pub fn failures(&self) -> Vec<String> {
         self.failures
             .lock()
@@ -92,8 +92,8 @@ impl Traffic {
             .clone()
     }
 
-    /// Whether everything that has to pass has passed. Single echo replies may be lost when TCP
-    /// fills the queues.
+    /// Whether all required traffic has passed. Single echo replies may be lost when TCP fills the
+    /// queues.
     pub fn passed(&self) -> bool {
         let passed = |counts: &Counts| {
             counts.replies.load(Ordering::Relaxed) > 0

@@ -1,17 +1,16 @@
-//! An internet in virtual time: our server, relay and client run on it unmodified, behind every
+//! An internet in virtual time, on which our server, relay and client run unmodified behind every
 //! kind of NAT.
 //!
 //! A [`World`] has machines ([`node`]), networks and NATs between them ([`network`], [`nat`]), and
-//! weather: delay, loss, duplication, reordering. Nothing in it depends on anything but its seed and
-//! what a test does. After everything that a node does it is judged from what is on the wire
-//! whether the rules hold (`observer`); a broken one panics, with the last things that happened.
+//! weather: delay, loss, duplication, reordering. It depends on nothing but its seed and the calls
+//! of its test. After every action of a node, the rules of `observer` are checked against the
+//! packets on the wire; a broken rule panics, with the last events.
 //!
 //! # Replay
 //!
-//! A test that fails says with which seed. `TEREDO_SEED=7 cargo test -p teredo-simulation NAME`
-//! runs it with that seed alone. Random histories that fail are told in full, as small as they can
-//! be made, and kept by proptest in `tests/histories`, to come first in the next run;
-//! `PROPTEST_CASES=100000` makes for a long night.
+//! A failing test reports its seed. `TEREDO_SEED=7 cargo test -p teredo-simulation NAME` runs it
+//! with that seed alone. A failing random history is shrunk, printed in full, and kept by proptest
+//! in `tests/histories`, where the next run starts; `PROPTEST_CASES=100000` makes for a long night.
 
 pub mod matrix;
 pub mod nat;
@@ -26,10 +25,10 @@ pub mod world;
 pub use network::Realm;
 pub use world::{NodeId, ROUND_TRIP, Weather, World};
 
-/// The variable that holds the only seed to be used.
+/// The variable with the only seed to use.
 const SEED: &str = "TEREDO_SEED";
 
-/// Runs a history with so many seeds, or the one that is asked for.
+/// Runs a history with this number of seeds, or with the one from the environment.
 pub fn for_seeds(count: u64, history: impl Fn(u64)) {
     let only = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok());
     let seeds = only.map_or(0..count, |only| only..only + 1);
@@ -40,7 +39,7 @@ pub fn for_seeds(count: u64, history: impl Fn(u64)) {
     }
 }
 
-/// Tells the seed if a test fails.
+/// Reports the seed if a test fails.
 struct Told(u64);
 
 impl Drop for Told {

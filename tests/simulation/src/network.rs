@@ -1,4 +1,4 @@
-//! IPv4 networks and the NATs between them: where a datagram goes, and what it looks like there.
+//! IPv4 networks and the NATs between them: the path of a datagram and its translations.
 
 use std::{collections::HashMap, net::Ipv4Addr};
 
@@ -6,7 +6,7 @@ use teredo_common::{address::Endpoint, time::Instant};
 
 use super::{nat::Nat, world::NodeId};
 
-/// A network within which everybody reaches everybody: the internet, or one link behind a NAT.
+/// A network in which all machines reach each other: the internet, or one link behind a NAT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Realm(pub(super) usize);
 
@@ -32,7 +32,7 @@ struct Gateway {
     outside: Realm,
 }
 
-/// A datagram that is on its way to somebody in `realm`.
+/// A datagram under way to a machine in `realm`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Transit {
     pub realm: Realm,
@@ -43,7 +43,7 @@ pub(super) struct Transit {
 /// All networks.
 #[derive(Debug)]
 pub(super) struct Network {
-    /// The way out of each realm.
+    /// The gateway out of each realm.
     realms: Vec<Option<GatewayId>>,
     gateways: Vec<Gateway>,
     owners: HashMap<(Realm, Ipv4Addr), Owner>,
@@ -62,7 +62,7 @@ impl Network {
         }
     }
 
-    /// A network behind a NAT whose `addresses` are those of `outside`.
+    /// Makes a network behind a NAT whose `addresses` are those of `outside`.
     pub fn add_realm(&mut self, outside: Realm, nat: Nat) -> (Realm, GatewayId) {
         let (inside, gateway) = (Realm(self.realms.len()), GatewayId(self.gateways.len()));
         self.realms.push(Some(gateway));
@@ -75,7 +75,7 @@ impl Network {
         (inside, gateway)
     }
 
-    /// Makes outside known who has the NAT's addresses.
+    /// Registers the owner of the NAT's addresses outside.
     fn claim(&mut self, gateway: GatewayId) {
         let Gateway { nat, outside, .. } = &self.gateways[gateway.0];
         for &address in nat.addresses() {
@@ -84,12 +84,12 @@ impl Network {
         }
     }
 
-    /// An address that nobody has: public in the internet and behind firewalls.
+    /// An address that no machine has: public in the internet and behind firewalls.
     pub fn free_address(&mut self, realm: Realm) -> Ipv4Addr {
         let is_public = self.realms[realm.0]
             .is_none_or(|gateway| self.gateways[gateway.0].nat.behaviour.firewall);
         if is_public {
-            // Not next to each other.
+            // The addresses are not adjacent.
             self.public += 0x0001_0003;
             return self.public.into();
         }
@@ -111,7 +111,7 @@ impl Network {
         }
     }
 
-    /// Takes an address away from whoever has it.
+    /// Takes an address away from its owner.
     pub fn detach(&mut self, realm: Realm, address: Ipv4Addr) {
         self.owners.remove(&(realm, address));
     }
@@ -135,12 +135,12 @@ impl Network {
         self.claim(gateway);
     }
 
-    /// The way out of a network.
+    /// The gateway out of a network.
     pub fn gateway(&self, realm: Realm) -> Option<GatewayId> {
         self.realms[realm.0]
     }
 
-    /// Takes a datagram up through NATs to the network where somebody has its destination.
+    /// Takes a datagram up through NATs to the network in which its destination has an owner.
     pub fn leave(&mut self, now: Instant, mut transit: Transit) -> Option<Transit> {
         loop {
             let Transit { realm, from, to } = transit;
@@ -167,7 +167,7 @@ impl Network {
         }
     }
 
-    /// Takes a datagram down through NATs to the node that is to have it.
+    /// Takes a datagram down through NATs to the node that receives it.
     pub fn arrive(&mut self, now: Instant, mut transit: Transit) -> Option<(NodeId, Transit)> {
         loop {
             let Transit { realm, from, to } = transit;

@@ -1,4 +1,4 @@
-//! How worlds are furnished, and what can be done to what is in them.
+//! Construction of worlds, and changes to the machines in them.
 
 use std::{net::Ipv6Addr, time::Duration};
 
@@ -24,12 +24,12 @@ const PREFIX_LENGTH: u8 = 24;
 const RELAY_PORT: u16 = 3545;
 
 impl World {
-    /// A server in the internet, with two addresses.
+    /// Adds a server to the internet, with two addresses.
     pub fn add_server(&mut self) -> NodeId {
         self.add_server_with(|_| ())
     }
 
-    /// The same, with other settings.
+    /// Adds a server with other settings.
     pub fn add_server_with(&mut self, change: impl FnOnce(&mut server::Config)) -> NodeId {
         let primary = self.network.free_address(Realm::INTERNET);
         let secondary = (primary.to_bits() + 1).into();
@@ -40,11 +40,11 @@ impl World {
         self.add(Realm::INTERNET, Node::Server(Box::new(node)))
     }
 
-    /// Where clients find a server.
+    /// The address of a server in the clients' configuration.
     ///
     /// # Panics
     ///
-    /// If the machine is none.
+    /// Panics if the machine is not a server.
     #[must_use]
     pub fn server(&self, id: NodeId) -> client::ServerEndpoints {
         let [primary, ..] = self.node(id).ipv4()[..] else {
@@ -53,12 +53,12 @@ impl World {
         client::ServerEndpoints::new(primary)
     }
 
-    /// A relay, to which native IPv6 routes all packets for Teredo clients from now on.
+    /// Adds a relay, to which native IPv6 routes all packets for Teredo clients from now on.
     pub fn add_relay(&mut self, realm: Realm) -> NodeId {
         self.add_relay_with(realm, |_| ())
     }
 
-    /// The same, with other settings. A host-specific one gets only what its host sends.
+    /// Adds a relay with other settings. A host-specific relay gets only the packets of its host.
     pub fn add_relay_with(
         &mut self,
         realm: Realm,
@@ -77,14 +77,14 @@ impl World {
         id
     }
 
-    /// A relay behind a NAT or firewall that lets in only answers, so that it sends direct bubbles
-    /// or one that everybody's packets come to.
+    /// Adds a relay behind a NAT or firewall that admits only answers, so that it sends direct
+    /// bubbles, or one that admits packets from everywhere.
     pub fn add_relay_behind(&mut self, realm: Realm, kind: Kind) -> NodeId {
         let is_open = matches!(kind, Kind::Public | Kind::Cone);
         self.add_relay_with(realm, |config| config.direct_bubbles = !is_open)
     }
 
-    /// A host with native IPv6.
+    /// Adds a host with native IPv6.
     pub fn add_host(&mut self) -> NodeId {
         let address = self.native_address();
         let stack = Stack::new();
@@ -96,7 +96,7 @@ impl World {
         Ipv6Addr::new(0x2600, 0, 0, number, 0, 0, 0, 0xb)
     }
 
-    /// A network behind a NAT of this kind; the internet itself if there is to be none.
+    /// Adds a network behind a NAT of this kind, or returns the internet itself without one.
     pub fn add_nat(&mut self, outside: Realm, kind: Kind) -> Realm {
         let behaviour = kind.behaviour(self.random.random());
         if kind == Kind::Public {
@@ -105,7 +105,7 @@ impl World {
         self.add_nat_with(outside, behaviour, kind.addresses()).0
     }
 
-    /// A network behind a NAT with as many addresses.
+    /// Adds a network behind a NAT with this number of addresses.
     pub fn add_nat_with(
         &mut self,
         outside: Realm,
@@ -128,12 +128,12 @@ impl World {
         self.network.renumber(gateway);
     }
 
-    /// A client of the server, which was not started.
+    /// Adds a client of the server without starting it.
     pub fn add_client(&mut self, realm: Realm, server: NodeId) -> NodeId {
         self.add_client_with(realm, server, |_| ())
     }
 
-    /// The same, with other settings.
+    /// Adds a client with other settings.
     pub fn add_client_with(
         &mut self,
         realm: Realm,
@@ -148,7 +148,7 @@ impl World {
         self.add(realm, Node::Client(Box::new(node)))
     }
 
-    /// Has something done to a client.
+    /// Applies an action to a client.
     pub fn with_client(
         &mut self,
         id: NodeId,
@@ -161,7 +161,7 @@ impl World {
         });
     }
 
-    /// Tells a client what its network is like now.
+    /// Notifies a client of the present state of its network.
     pub fn tell_network(&mut self, id: NodeId, change: impl FnOnce(&mut Network)) {
         let node = self.client_mut(id);
         change(&mut node.network);
@@ -169,7 +169,7 @@ impl World {
         self.with_client(id, |client, now| client.set_network(now, network));
     }
 
-    /// Tells a client of the network that it is in, and starts it.
+    /// Notifies a client of its network and starts it.
     pub fn start(&mut self, id: NodeId) {
         let ipv4 = self.client(id).ipv4;
         self.tell_network(id, |network| {
@@ -182,14 +182,14 @@ impl World {
         self.with_client(id, Client::start);
     }
 
-    /// Has the innermost NAT map a client's service port, and tells the client.
+    /// Has the innermost NAT map a client's service port, and notifies the client.
     pub fn map_port(&mut self, id: NodeId) {
         let (internal, gateway) = (self.client(id).endpoint(), self.gateway(id));
         let mapped = gateway.and_then(|gateway| self.nat(gateway).map_port(internal));
         self.tell_network(id, |network| network.port_mapping = mapped);
     }
 
-    /// Puts a client into another network, and tells it.
+    /// Moves a client into another network, and notifies it.
     pub fn relocate(&mut self, id: NodeId, realm: Realm) {
         let ipv4 = self.network.free_address(realm);
         self.move_to(id, realm, ipv4);
@@ -197,7 +197,7 @@ impl World {
         self.start(id);
     }
 
-    /// Suspends a client's host for so long; afterwards the client is told.
+    /// Suspends a client's host for this time, then notifies the client.
     pub fn suspend(&mut self, id: NodeId, duration: Duration) {
         self.set_up(id, false);
         self.run(duration);
@@ -206,7 +206,7 @@ impl World {
         self.with_client(id, Client::recheck_mapping);
     }
 
-    /// What a host does when it is pinged.
+    /// Sets a host's reaction to pings.
     pub fn set_pings(&mut self, id: NodeId, pings: Pings) {
         match self.node_mut(id) {
             Node::Host(host) => host.stack.pings = pings,
@@ -215,7 +215,7 @@ impl World {
         }
     }
 
-    /// Sends a request from a machine's applications to an address. Gives its number.
+    /// Sends a request from a machine's applications to an address and returns its number.
     pub fn send_to(&mut self, from: NodeId, to: Ipv6Addr) -> u64 {
         let number = self.next_message();
         if let Some(source) = self.address(from) {
@@ -225,7 +225,7 @@ impl World {
         number
     }
 
-    /// Sends a request from one machine to the other, which has an address. Gives its number.
+    /// Sends a request from one machine to another, which has an address, and returns its number.
     pub fn request(&mut self, from: NodeId, to: NodeId) -> u64 {
         let to = self.address(to).unwrap_or(Ipv6Addr::UNSPECIFIED);
         self.send_to(from, to)

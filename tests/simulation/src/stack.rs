@@ -1,4 +1,4 @@
-//! What every host does with IPv6 packets: answers pings and requests, and remembers what came.
+//! The IPv6 stack of every host: it answers pings and requests, and remembers received packets.
 
 use std::net::Ipv6Addr;
 
@@ -7,39 +7,39 @@ use teredo_proto::wire::{icmpv6, ipv6::Header};
 
 use super::packet::{self, Message};
 
-/// What a host does when it is pinged.
+/// A host's reaction to pings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pings {
-    /// It answers.
+    /// An echo reply.
     Answered,
-    /// It sends Destination Unreachable.
+    /// Destination Unreachable.
     Refused,
-    /// Nothing.
+    /// None.
     Ignored,
 }
 
-/// A packet that came.
+/// A received packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// When.
+    /// Time of arrival.
     pub at: Instant,
-    /// From whom.
+    /// Source of the packet.
     pub source: Ipv6Addr,
-    /// What it said.
+    /// Content of the packet.
     pub message: Message,
 }
 
 /// A host's network stack.
 #[derive(Debug)]
 pub struct Stack {
-    /// See [`Pings`].
+    /// The reaction to pings.
     pub pings: Pings,
-    /// Everything that came, oldest first.
+    /// All received packets, oldest first.
     pub arrivals: Vec<Arrival>,
 }
 
 impl Stack {
-    /// One that nothing has come to.
+    /// Makes a stack that has received no packets.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -48,7 +48,7 @@ impl Stack {
         }
     }
 
-    /// Takes a packet for `own`, and gives the answer.
+    /// Handles a packet for `own` and returns the answer.
     pub fn handle(&mut self, now: Instant, own: Ipv6Addr, packet: &[u8]) -> Option<Vec<u8>> {
         let header = Header::parse(packet).ok()?;
         if header.destination() != own.octets() {
@@ -74,20 +74,22 @@ impl Stack {
         }
     }
 
-    /// When something that says this came first.
+    /// Time at which the first packet with this message came.
     #[must_use]
     pub fn arrived(&self, message: Message) -> Option<Instant> {
         let mut arrivals = self.arrivals.iter();
         arrivals
-            .find(|one| one.message == message)
-            .map(|one| one.at)
+            .find(|arrival| arrival.message == message)
+            .map(|arrival| arrival.at)
     }
 
-    /// How often something that says this came.
+    /// Number of packets with this message.
     #[must_use]
     pub fn count(&self, message: Message) -> usize {
         let arrivals = self.arrivals.iter();
-        arrivals.filter(|one| one.message == message).count()
+        arrivals
+            .filter(|arrival| arrival.message == message)
+            .count()
     }
 }
 

@@ -21,39 +21,40 @@ use super::{
     stack::Stack,
 };
 
-/// From one end of the internet to the other, if nothing else is said.
+/// Delay from one end of the internet to the other by default.
 pub const DELAY: Duration = Duration::from_millis(25);
-/// There and back.
+/// Round-trip time across the internet.
 pub const ROUND_TRIP: Duration = Duration::from_millis(50);
-/// On one link.
+/// Delay on one link.
 const LINK_DELAY: Duration = Duration::from_micros(500);
-/// When worlds begin: late enough that no stamp is zero.
+/// The start of worlds: late enough that no stamp is zero.
 const BEGINNING: Instant = Instant::from_nanos(1_000_000_000_000);
-/// A node that is woken so often at one moment is not going to do what it has to.
+/// Number of times that a node may be woken at one moment; one that is woken more often makes no
+/// progress.
 const WAKES: u32 = 200;
 
-/// How many datagrams somebody remembers who listens in the internet.
+/// Number of datagrams in the memory of an eavesdropper in the internet.
 const OVERHEARD: usize = 16;
 
 /// A machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub(super) usize);
 
-/// What happens to packets in the internet, of both families.
+/// The treatment of packets in the internet, of both families.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
-    /// The least time that a packet takes.
+    /// The shortest delay of a packet.
     pub delay: Duration,
-    /// How much longer it may take: packets overtake each other.
+    /// The longest additional delay, with which packets overtake each other.
     pub jitter: Duration,
-    /// How many of them are lost, 0 to 1.
+    /// The share of lost packets, 0 to 1.
     pub loss: f64,
-    /// How many of them come twice, 0 to 1.
+    /// The share of duplicated packets, 0 to 1.
     pub duplication: f64,
 }
 
 impl Weather {
-    /// Everything arrives, in order.
+    /// Weather in which every packet arrives, in order.
     pub const FAIR: Self = Self {
         delay: DELAY,
         jitter: Duration::ZERO,
@@ -62,24 +63,24 @@ impl Weather {
     };
 }
 
-/// A machine and where it is.
+/// A machine and its network.
 #[derive(Debug)]
 struct Machine {
     node: Node,
     realm: Realm,
-    /// Whether it is on. One that is off neither sends nor receives.
+    /// Whether the machine is on. One that is off neither sends nor receives.
     is_up: bool,
-    /// Whether its cable is plugged in.
+    /// Whether the machine's cable is plugged in.
     is_connected: bool,
     deadline: Option<Instant>,
-    /// Where it was woken last, and how often.
+    /// Moment of the last wake-up, and the number of wake-ups at that moment.
     woken: (Instant, u32),
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     at: Instant,
-    /// First come, first served.
+    /// Events are ordered by time, then by their creation.
     serial: u64,
 }
 
@@ -90,22 +91,22 @@ enum Arrival {
     Ipv6(NodeId, Vec<u8>),
 }
 
-/// A world of its own, whose history depends on nothing but its seed and what is done to it.
+/// A world of its own, whose history depends on nothing but its seed and the calls made on it.
 #[derive(Debug)]
 pub struct World {
     /// The time.
     pub now: Instant,
-    /// What happens to packets in the internet; may be changed at any time.
+    /// The treatment of packets in the internet; may be changed at any time.
     pub weather: Weather,
     pub(super) random: StdRng,
     pub(super) network: Network,
     machines: Vec<Machine>,
-    /// Who has a native address.
+    /// The owners of native addresses.
     native: HashMap<Ipv6Addr, NodeId>,
-    /// Where native IPv6 routes packets for Teredo clients to.
+    /// The relay to which native IPv6 routes packets for Teredo clients.
     pub(super) relay: Option<NodeId>,
     queue: BinaryHeap<Reverse<Entry>>,
-    /// What is under way, with the number of nodes that handed it on without being asked.
+    /// Packets under way, with the number of nodes that forwarded them unasked.
     under_way: HashMap<u64, (Arrival, u16)>,
     serial: u64,
     messages: u64,
@@ -115,7 +116,7 @@ pub struct World {
 }
 
 impl World {
-    /// An empty world in fair weather.
+    /// Makes an empty world in fair weather.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
@@ -135,7 +136,7 @@ impl World {
         }
     }
 
-    /// Random octets for somebody's seed.
+    /// Random octets for a node's seed.
     pub(super) fn seed(&mut self) -> [u8; 32] {
         let mut seed = [0; 32];
         self.random.fill_bytes(&mut seed);
@@ -160,7 +161,7 @@ impl World {
         id
     }
 
-    /// What is on a machine.
+    /// The node on a machine.
     #[must_use]
     pub fn node(&self, id: NodeId) -> &Node {
         &self.machines[id.0].node
@@ -180,7 +181,7 @@ impl World {
     ///
     /// # Panics
     ///
-    /// If there is none.
+    /// Panics if the machine has none.
     #[must_use]
     pub fn client(&self, id: NodeId) -> &ClientNode {
         match self.node(id) {
@@ -196,11 +197,11 @@ impl World {
         }
     }
 
-    /// What came to a machine's applications.
+    /// The packets that a machine's applications have received.
     ///
     /// # Panics
     ///
-    /// If it has none.
+    /// Panics if the machine has no applications.
     #[must_use]
     pub fn stack(&self, id: NodeId) -> &Stack {
         let stack = self.node(id).stack();
@@ -228,12 +229,13 @@ impl World {
         }
     }
 
-    /// Switches a machine off or on. It keeps what it has in memory.
+    /// Switches a machine off or on. Its memory is kept.
     pub fn set_up(&mut self, id: NodeId, is_up: bool) {
         self.machines[id.0].is_up = is_up;
     }
 
-    /// Unplugs a machine's cable, or plugs it in again; it goes on working, and is not told.
+    /// Unplugs a machine's cable, or plugs it in again; the machine keeps running and is not
+    /// notified.
     pub fn set_connected(&mut self, id: NodeId, is_connected: bool) {
         self.machines[id.0].is_connected = is_connected;
     }
@@ -253,7 +255,7 @@ impl World {
         self.messages
     }
 
-    /// Has something done on a machine now, and sends what comes of it.
+    /// Applies an action to a machine now, and sends the resulting packets.
     pub(super) fn act<Return>(
         &mut self,
         id: NodeId,
@@ -280,7 +282,7 @@ impl World {
         returned
     }
 
-    /// Lets packets go that a node put on the wire.
+    /// Sends the packets that a node put on the wire.
     fn send(&mut self, id: NodeId, output: Output, depth: u16) {
         let machine = &self.machines[id.0];
         let realm = machine.realm;
@@ -300,13 +302,13 @@ impl World {
         }
     }
 
-    /// Sends a datagram as somebody in this network who may give any source.
+    /// Sends a datagram from an attacker in this network, who may forge any source.
     pub fn inject(&mut self, realm: Realm, from: Endpoint, to: Endpoint, payload: Vec<u8>) {
         let transit = Transit { realm, from, to };
         self.transmit(transit, payload, 0);
     }
 
-    /// The last things that happened, for a reader.
+    /// The last events, for a reader.
     #[must_use]
     pub fn recent(&self) -> String {
         self.observer.recent()
@@ -317,7 +319,7 @@ impl World {
         self.overheard.iter()
     }
 
-    /// Multicasts a discovery bubble as somebody in this network.
+    /// Multicasts a discovery bubble from an attacker in this network.
     pub fn inject_multicast(&mut self, realm: Realm, from: Endpoint, payload: Vec<u8>) {
         self.schedule(LINK_DELAY, Arrival::Multicast(realm, from, payload), 0);
     }
@@ -360,7 +362,7 @@ impl World {
         }
     }
 
-    /// When the copies of a packet arrive.
+    /// The times at which the copies of a packet arrive.
     fn fates(&mut self) -> Vec<Duration> {
         let Weather {
             delay,
@@ -385,7 +387,7 @@ impl World {
         }));
     }
 
-    /// The next machine to wake, and when.
+    /// The next machine to wake, and the time.
     fn next_deadline(&self) -> Option<(Instant, usize)> {
         let machines = self.machines.iter().enumerate();
         machines
@@ -394,7 +396,7 @@ impl World {
             .min()
     }
 
-    /// Lets the next thing happen, if it happens by `end`.
+    /// Processes the next event if it is due by `end`.
     fn step(&mut self, end: Instant) -> bool {
         let deadline = self.next_deadline();
         let arrival = self.queue.peek().map(|Reverse(entry)| entry.at);
@@ -474,14 +476,14 @@ impl World {
         self.machines[id.0].is_up && self.machines[id.0].is_connected
     }
 
-    /// Lets time pass.
+    /// Advances the time.
     pub fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
         while self.step(end) {}
         self.now = end;
     }
 
-    /// Lets time pass until something is so, or this much has passed. Says whether it is so.
+    /// Advances the time until a condition holds or this much has passed. Returns whether it holds.
     pub fn run_until(&mut self, limit: Duration, mut is_so: impl FnMut(&Self) -> bool) -> bool {
         let end = self.now + limit;
         loop {

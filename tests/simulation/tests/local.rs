@@ -7,7 +7,7 @@ use teredo_simulation::{
     nat::{Behaviour, Dependence, Kind, Pooling},
 };
 
-/// What a pair of neighbors has.
+/// The means of a pair of neighbours to find each other.
 #[derive(Clone, Copy, Debug)]
 struct Near {
     hairpinning: bool,
@@ -40,8 +40,8 @@ fn all() -> impl Iterator<Item = Near> {
     })
 }
 
-/// Behind one NAT and on one link: local discovery, alternate addresses, or a NAT that hairpins;
-/// each is enough, and none is not.
+/// Behind one NAT and on one link, each of local discovery, alternate addresses and a hairpinning
+/// NAT is enough; without all of them the clients do not connect.
 #[test]
 fn c62_x50_one_link() {
     for_seeds(3, |seed| {
@@ -66,7 +66,7 @@ fn c62_x50_one_link() {
     });
 }
 
-/// C-63: neighbors that found each other talk on the link, with the internet gone.
+/// Neighbours that found each other talk on the link when the internet is gone (C-63).
 #[test]
 fn c63_the_local_path_is_preferred() {
     let mut world = World::new(1);
@@ -87,7 +87,7 @@ fn c63_the_local_path_is_preferred() {
     }
 }
 
-/// Behind one symmetric NAT without hairpinning.
+/// Clients behind one symmetric NAT without hairpinning.
 #[test]
 fn x50_one_symmetric_nat() {
     for kind in [
@@ -111,8 +111,8 @@ fn x50_one_symmetric_nat() {
     }
 }
 
-/// Different NATs under one outer NAT: only if that one hairpins (section 5.2), or if ports of the
-/// inner ones are mapped.
+/// Clients behind different NATs under one outer NAT connect only if that one hairpins
+/// (docs/protocol/traversal.md), or if ports of the inner ones are mapped.
 #[test]
 fn x21_x50_nested_nats() {
     for_seeds(3, |seed| {
@@ -150,7 +150,7 @@ fn x21_x50_nested_nats() {
     });
 }
 
-/// Nested NATs are as good as the worse of the two towards others.
+/// Nested NATs behave towards others as the more restrictive of the two.
 #[test]
 fn nested_nats_and_the_rest_of_the_world() {
     for (inner, outer, works) in [
@@ -164,7 +164,7 @@ fn nested_nats_and_the_rest_of_the_world() {
         let server = world.add_server();
         world.add_relay(Realm::INTERNET);
         let host = world.add_host();
-        // Ports that follow no rule: nothing works by luck.
+        // Ports are random: no guess succeeds.
         let (realm, _) = world.add_nat_with(Realm::INTERNET, outer.behaviour(2), 1);
         let (realm, _) = world.add_nat_with(realm, inner.behaviour(2), 1);
         let client = world.add_client(realm, server);
@@ -190,8 +190,8 @@ fn nested_nats_and_the_rest_of_the_world() {
     }
 }
 
-/// A NAT with several addresses that treats each internal host alike is no obstacle; one that gives
-/// each mapping another address is a symmetric one.
+/// A NAT with several addresses that treats each internal host alike does no harm; one that gives
+/// each mapping another address is a symmetric NAT.
 #[test]
 fn several_external_addresses() {
     for (mapping, pooling) in [

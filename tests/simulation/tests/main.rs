@@ -1,5 +1,5 @@
-//! The protocol in virtual time, behind every kind of NAT: `teredo_simulation` says how to
-//! replay a history that failed.
+//! The protocol in virtual time, behind every kind of NAT. The documentation of `teredo_simulation`
+//! describes how to replay a history that failed.
 
 mod histories;
 mod local;

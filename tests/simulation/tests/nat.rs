@@ -34,7 +34,8 @@ fn with(mapping: Dependence, filtering: Dependence, ports: Ports) -> Nat {
 
 use Dependence::{Address, AddressAndPort, Independent};
 
-/// RFC 4787 section 4.1: for which destinations the mapping is reused.
+/// A mapping is reused for destinations that agree in the part that it depends on (RFC 4787 section
+/// 4.1).
 #[test]
 fn mapping() {
     for (mapping, same_address, other_address) in [
@@ -57,7 +58,7 @@ fn mapping() {
     }
 }
 
-/// RFC 4787 section 5: whose packets come in.
+/// Packets come in from the remote endpoints that the filter admits (RFC 4787 section 5).
 #[test]
 fn filtering() {
     for (filtering, other_port, other_address) in [
@@ -86,7 +87,7 @@ fn filtering() {
     }
 }
 
-/// A packet to somebody opens the filter for them, whatever else was opened before.
+/// A packet to an endpoint opens the filter for it, whatever was opened before.
 #[test]
 fn filters_add_up() {
     let mut nat = with(Independent, AddressAndPort, Ports::Random);
@@ -99,7 +100,7 @@ fn filters_add_up() {
     assert_eq!(nat.inbound(START, remote(2, 8), external), None);
 }
 
-/// RFC 4787 section 4.2.1: port assignment.
+/// Ports are assigned by the rule that is set (RFC 4787 section 4.2.1).
 #[test]
 fn ports() {
     let mut preserving = with(AddressAndPort, AddressAndPort, Ports::Preserving);
@@ -131,7 +132,7 @@ fn ports() {
     );
 }
 
-/// RFC 4787 section 4.1: address pooling.
+/// Addresses are pooled by the rule that is set (RFC 4787 section 4.1).
 #[test]
 fn pooling() {
     for (pooling, addresses) in [(Pooling::Paired, 1), (Pooling::Arbitrary, 4)] {
@@ -148,7 +149,7 @@ fn pooling() {
     }
 }
 
-/// RFC 4787 section 4.3: packets from inside keep a mapping, those from outside if told so.
+/// Packets from inside keep a mapping, those from outside if so configured (RFC 4787 section 4.3).
 #[test]
 fn lifetime() {
     for (inbound_refresh, lives) in [(false, false), (true, true)] {
@@ -200,7 +201,7 @@ fn a_reboot_forgets_everything() {
     assert_eq!(renumbered.address, [9, 0, 0, 7]);
 }
 
-/// RFC 6081 section 2: what UPnP adds to a NAT.
+/// UPnP admits packets from everywhere through a mapped port (RFC 6081 section 2).
 #[test]
 fn upnp() {
     let mut restricted = nat_of(Kind::UpnpPortRestricted.behaviour(2));
@@ -231,7 +232,7 @@ fn upnp() {
     assert_ne!(other.port(), 5000, "the mapped port is kept for its host");
 }
 
-/// A stateful firewall lets answers in and changes nothing.
+/// A stateful firewall admits answers and changes no endpoint.
 #[test]
 fn firewall() {
     let mut firewall = Nat::new(Kind::Firewall.behaviour(0), Vec::new(), 1);

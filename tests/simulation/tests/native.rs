@@ -1,11 +1,11 @@
-//! Between clients and native hosts, by a relay: who may send first, and what the first packet
-//! costs.
+//! Clients and native hosts, through a relay: either side may send first, and the cost of the first
+//! packet is bounded.
 //!
-//! # What the protocol needs
+//! # The protocol's minimum
 //!
-//! One way is half a round trip; everybody is as far from everybody else.
+//! One way is half a round trip; all machines are equally far from each other.
 //!
-//! | Client first (C-51, section 5.4) | Ways |
+//! | Client first (C-51, docs/protocol/traversal.md) | Ways |
 //! |---|---|
 //! | test: client, server, host | 2 |
 //! | its reply: host, relay | 1 |
@@ -33,9 +33,9 @@ use teredo_simulation::{
 
 /// Round trips from a request to its answer that the protocol needs.
 const NEEDED: f64 = 5.5;
-/// Round trips that a client needs to qualify, whatever its NAT.
+/// Round trips that a client needs to qualify, with any NAT.
 const QUALIFICATION: f64 = 2.0;
-/// Once both sides know each other: client, relay, host and back.
+/// Round trips once both sides know each other: client, relay, host and back.
 const KNOWN: f64 = 2.0;
 
 struct Site {
@@ -73,8 +73,8 @@ fn answered(outcome: Outcome) -> f64 {
     }
 }
 
-/// First packet: within 3 round trips of what the protocol needs; in fact, without any delay of our
-/// own.
+/// The first packet is answered within 3 round trips of the protocol's minimum; in fact, without
+/// any delay of our own.
 #[test]
 fn the_first_packet_waits_for_nothing_but_the_protocol() {
     println!(
@@ -102,7 +102,7 @@ fn the_first_packet_waits_for_nothing_but_the_protocol() {
             assert!(within(qualified, QUALIFICATION), "{kind:?}");
             assert!(within(outbound, NEEDED), "{kind:?}");
             assert!(within(inbound, NEEDED), "{kind:?}");
-            // Stricter than asked for: these are exact.
+            // These figures are exact, which is stricter than the requirement.
             assert_eq!(
                 [qualified, outbound, outbound_again, inbound, inbound_again],
                 [QUALIFICATION, NEEDED, KNOWN, NEEDED, KNOWN],
@@ -112,7 +112,7 @@ fn the_first_packet_waits_for_nothing_but_the_protocol() {
     });
 }
 
-/// the cookie makes clients behind symmetric NATs reachable, whoever sends first.
+/// The cookie makes clients behind symmetric NATs reachable when either side sends first.
 #[test]
 fn r13_symmetric_clients_reach_native_hosts_both_ways() {
     for_seeds(5, |seed| {
@@ -134,7 +134,7 @@ fn r13_symmetric_clients_reach_native_hosts_both_ways() {
     });
 }
 
-/// A steady stream, both ways, through several lifetimes of everything: nothing is lost (P-12).
+/// A steady stream in both directions through several lifetimes of all state loses nothing (P-12).
 #[test]
 fn p12_a_steady_stream_never_stalls() {
     for kind in [Kind::PortRestricted, Kind::PortSymmetric] {
@@ -158,7 +158,7 @@ fn p12_a_steady_stream_never_stalls() {
     }
 }
 
-/// C-57: a host that refuses pings is reached; one that ignores them ends in an error (C-51).
+/// A host that refuses pings is reached (C-57); one that ignores them ends in an error (C-51).
 #[test]
 fn c57_hosts_that_refuse_pings() {
     let mut site = site(1, Kind::PortRestricted);
@@ -173,7 +173,7 @@ fn c57_hosts_that_refuse_pings() {
     }
 }
 
-/// A dead relay, and another that takes its place: the client follows (C-38).
+/// When another relay takes over from a dead one, the client follows (C-38).
 #[test]
 fn c38_another_relay() {
     for_seeds(3, |seed| {
@@ -187,7 +187,7 @@ fn c38_another_relay() {
     });
 }
 
-/// a host that relays for itself, behind a firewall.
+/// A host that relays for itself works behind a firewall.
 #[test]
 fn r33_host_specific_relay() {
     for (place, kind) in [
@@ -205,7 +205,7 @@ fn r33_host_specific_relay() {
     }
 }
 
-/// What the server carries for native hosts is pings alone.
+/// The server carries only pings for native hosts.
 #[test]
 fn the_server_is_no_data_path() {
     let mut site = site(1, Kind::Cone);

@@ -1,4 +1,4 @@
-//! What clients find out about their NATs, and how long that takes.
+//! Qualification behind every kind of NAT: its result and its duration.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use teredo_simulation::{
     nat::Kind,
 };
 
-/// The table of PROTOCOL.md section 5.1, without cone probing (C-10, C-14, C-15, X-10).
+/// The table of docs/protocol/traversal.md, without cone probing (C-10, C-14, C-15, X-10).
 #[test]
 fn every_nat_is_recognised() {
     for_seeds(5, |seed| {
@@ -62,7 +62,8 @@ fn symmetric_nats_need_their_extension() {
     }
 }
 
-/// No answer at all: off-line after three solicitations, once, and back when UDP passes again.
+/// Without any answer the client goes off-line after three solicitations, once, and comes back when
+/// UDP passes again.
 #[test]
 fn c44_udp_blocked() {
     let mut world = World::new(1);

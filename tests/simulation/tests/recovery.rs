@@ -1,4 +1,4 @@
-//! What goes wrong, and how soon it is mended.
+//! Recovery from faults, and the time that it takes.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use teredo_simulation::{
 const REFRESH: Duration = Duration::from_secs(30);
 /// Three solicitations, four seconds apart.
 const RETRANSMISSIONS: Duration = Duration::from_secs(12);
-/// Retransmissions to both addresses of a server, and a second for the way.
+/// Retransmissions to both addresses of a server, and a second for delays.
 const QUALIFICATION: Duration = Duration::from_secs(25);
 
 struct Site {
@@ -42,7 +42,7 @@ fn site(seed: u64, kind: Kind) -> Site {
 }
 
 impl Site {
-    /// The client's address is the one that its NAT gives it now.
+    /// The address that the client's NAT gives it now.
     fn is_right(world: &World, client: NodeId, before: Option<std::net::Ipv6Addr>) -> bool {
         let address = world.address(client);
         address.is_some() && address != before
@@ -62,7 +62,8 @@ impl Site {
     }
 }
 
-/// The NAT loses its mappings: within one refresh the client has its new address, and no other.
+/// When the NAT loses its mappings, the client has its new address within one refresh, and no
+/// other.
 #[test]
 fn c45_nat_reboot() {
     for_seeds(10, |seed| {
@@ -97,8 +98,8 @@ fn c45_another_external_address() {
     });
 }
 
-/// The server is away for a while: the address stays while maintenance and qualification go on, then
-/// it goes; and it comes back with the server.
+/// While the server is away, the address stays until maintenance and qualification give up; then it
+/// is withdrawn, and it comes back with the server.
 #[test]
 fn c44_server_outage() {
     for_seeds(5, |seed| {
@@ -127,7 +128,7 @@ fn c01_fail_over() {
         let [first, second] = [world.add_server(), world.add_server()];
         world.add_relay(Realm::INTERNET);
         let host = world.add_host();
-        let servers = [first, second].map(|one| world.server(one));
+        let servers = [first, second].map(|address| world.server(address));
         let realm = world.add_nat(Realm::INTERNET, Kind::PortRestricted);
         let client = world.add_client_with(realm, first, |config| {
             config.servers = servers.to_vec();
@@ -147,7 +148,8 @@ fn c01_fail_over() {
     });
 }
 
-/// The cable is pulled and plugged in again, once with the client being told and once without.
+/// The cable is pulled and plugged in again, once with a notification of the client and once
+/// without.
 #[test]
 fn c46_network_down_and_up() {
     for is_told in [false, true] {
@@ -176,7 +178,7 @@ fn c46_network_down_and_up() {
     }
 }
 
-/// Into another network, behind another NAT.
+/// The client moves into another network, behind another NAT.
 #[test]
 fn c46_another_network() {
     for (old, new) in [
@@ -195,7 +197,7 @@ fn c46_another_network() {
     }
 }
 
-/// P-04, C-46: the host is suspended until nothing of what its NAT knew is left.
+/// The host is suspended until all state of its NAT has expired (P-04, C-46).
 #[test]
 fn c46_suspended() {
     for_seeds(5, |seed| {
@@ -212,7 +214,7 @@ fn c46_suspended() {
     });
 }
 
-/// P-04: the process stood still, and its clock went on.
+/// The process stood still while its clock went on (P-04).
 #[test]
 fn p04_clock_jumps() {
     for_seeds(5, |seed| {
@@ -232,8 +234,8 @@ fn p04_clock_jumps() {
     });
 }
 
-/// C-52: the refresh interval that is found is shorter than what the NAT remembers, and no shorter
-/// than need be; the mapping never ends after that.
+/// The measured refresh interval is shorter than the NAT's lifetime, and no shorter than needed;
+/// the mapping never expires after that (C-52).
 #[test]
 fn c52_refresh_follows_the_nat() {
     println!("NAT remembers  refresh interval");
@@ -277,7 +279,7 @@ fn c52_refresh_follows_the_nat() {
     });
 }
 
-/// C-53: a NAT that forgets sooner than can be measured, and an operator who knows.
+/// The NAT's lifetime is too short to be measured, and the operator configures it (C-53).
 #[test]
 fn c53_a_given_interval() {
     let mut world = World::new(1);
@@ -299,7 +301,7 @@ fn c53_a_given_interval() {
     }
 }
 
-/// Loss, duplication and reordering: slower, and nothing worse.
+/// Loss, duplication and reordering slow the client down and have no other effect.
 #[test]
 fn bad_weather() {
     for_seeds(20, |seed| {
@@ -327,8 +329,8 @@ fn bad_weather() {
             }
             world.run(Duration::from_secs(1));
         }
-        // Afterwards everything is as good as ever, if only after the longest wait of a client that
-        // found no server: 900 seconds.
+        // Afterwards the client works as well as before, at the latest after the longest wait of a
+        // client that found no server: 900 seconds.
         world.weather = Weather::FAIR;
         let settled =
             |world: &World| (clients.iter()).all(|&client| world.client(client).is_qualified());
@@ -342,7 +344,7 @@ fn bad_weather() {
     });
 }
 
-/// Stopped: no address, no packets; and started again.
+/// A stopped client has no address and sends no packets; it can be started again.
 #[test]
 fn z01_stop_and_start() {
     let mut site = site(1, Kind::PortRestricted);
@@ -359,7 +361,7 @@ fn z01_stop_and_start() {
     site.works();
 }
 
-/// Z-01: no address while the host has other IPv6, and none until that is gone.
+/// The client has no address while the host has other IPv6, until that is gone (Z-01).
 #[test]
 fn z01_native_ipv6_appears() {
     let mut site = site(1, Kind::PortRestricted);

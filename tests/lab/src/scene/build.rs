@@ -1,4 +1,4 @@
-//! How the scene's namespaces are made.
+//! Construction of the scene's namespaces.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{Internet, Namespace, Nat, NatKind};
 
-/// The service port of the first client; the next has the next.
+/// The service port of the first client; each further client has the next port.
 const CLIENT_PORT: u16 = 40001;
 
 fn native_address(host: u16) -> Ipv6Addr {
@@ -47,7 +47,7 @@ pub(super) fn server(
 ) -> Result<Namespace> {
     let server = Namespace::new("server")?;
     ipv4.plug_xdp(&server, IPV4_INTERFACE)?;
-    // Each address is to be found by its own interface only.
+    // Each address may be resolved through its own interface only.
     server.sysctl("net.ipv4.conf.all.arp_ignore", 1)?;
     server.sysctl("net.ipv4.conf.all.arp_announce", 2)?;
     let secondary = if place == Place::TwoInterfaces {

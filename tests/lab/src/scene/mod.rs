@@ -45,45 +45,45 @@ pub const IPV6_INTERFACE: &str = "v6";
 pub const SECONDARY: Ipv4Addr = Ipv4Addr::from_bits(SERVER.to_bits() + 1);
 /// The interface of a one-armed relay.
 pub const ONE_ARM: &str = "arm";
-/// The interface of a server's secondary address when that has its own.
+/// The interface of a server's secondary address if that has its own.
 pub const SECONDARY_INTERFACE: &str = "v4b";
 
-/// Who has made a program.
+/// The implementation that a program belongs to.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Maker {
-    /// We.
+    /// Our own.
     #[default]
     Teredo,
-    /// The others.
+    /// Miredo.
     Miredo,
 }
 
-/// Where the server's addresses are.
+/// The location of the server's addresses.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Place {
     /// In a namespace of its own, both on one interface.
     #[default]
     Alone,
-    /// As before, on two interfaces.
+    /// In a namespace of its own, on two interfaces.
     TwoInterfaces,
-    /// On the relay's interface: one process is to have both roles.
+    /// On the relay's interface, for one process with both roles.
     Relay,
 }
 
-/// What the scene looks like.
+/// The layout of the scene.
 #[derive(Clone, Copy, Debug)]
 pub struct Topology {
     /// The relay has one interface for both internets.
     pub one_armed: bool,
-    /// The kind of all NATs that the scene has from its start.
+    /// The kind of all NATs that the scene starts with.
     pub nat: NatKind,
-    /// How many clients there are, each behind a NAT of its own.
+    /// Number of clients, each behind a NAT of its own.
     pub clients: u8,
-    /// How many native IPv6 hosts there are.
+    /// Number of native IPv6 hosts.
     pub hosts: u8,
-    /// Where the server is.
+    /// The location of the server.
     pub place: Place,
-    /// Whose server is started with the scene, if one is.
+    /// The implementation of the server that starts with the scene; `None` starts none.
     pub server: Option<Maker>,
 }
 
@@ -106,7 +106,7 @@ impl Default for Topology {
 pub struct Site {
     /// The NAT.
     pub nat: Nat,
-    /// Where the client runs.
+    /// The client's namespace.
     pub client: Namespace,
     /// The client's service port.
     pub port: u16,
@@ -115,38 +115,38 @@ pub struct Site {
 /// A native IPv6 host.
 #[derive(Debug)]
 pub struct Host {
-    /// Where it is.
+    /// The host's namespace.
     pub namespace: Namespace,
-    /// Its address.
+    /// The host's address.
     pub address: Ipv6Addr,
 }
 
-/// The scene, with a server running if the topology says so. Relay and clients are started by who
-/// uses it, and dropped before it.
+/// The scene, with a server running if the topology has one. Tests start relay and clients and drop
+/// them before the scene.
 #[derive(Debug)]
 pub struct Scene {
     /// The server that was started with the scene.
     pub server: Option<Server>,
-    /// Where a server's addresses are, unless they are the relay's.
+    /// The namespace of the server's addresses, unless that is the relay's.
     server_namespace: Option<Namespace>,
-    /// Where the relay runs.
+    /// The relay's namespace.
     pub relay: Namespace,
-    /// NATs with their clients.
+    /// The NATs with their clients.
     pub sites: Vec<Site>,
-    /// Native IPv6 hosts.
+    /// The native IPv6 hosts.
     pub hosts: Vec<Host>,
-    /// The IPv4 internet; with one arm, the IPv6 one too.
+    /// The IPv4 internet; with one arm, also the IPv6 internet.
     pub ipv4: Internet,
-    /// The IPv6 internet when it is another one.
+    /// The IPv6 internet if it is separate.
     ipv6: Option<Internet>,
 }
 
 impl Scene {
-    /// Builds it and starts the server, if there is one.
+    /// Builds the scene and starts the server, if the topology has one.
     ///
     /// # Errors
     ///
-    /// Without root, or when a tool of the system fails.
+    /// Fails without root, or when a tool of the system fails.
     pub fn new(topology: Topology) -> Result<Self> {
         let mut ipv4 = Internet::new("ipv4")?;
         let mut ipv6 = if topology.one_armed {
@@ -197,7 +197,7 @@ impl Scene {
         Ok(scene)
     }
 
-    /// Where the server's addresses are.
+    /// The namespace of the server's addresses.
     #[must_use]
     pub fn server_namespace(&self) -> &Namespace {
         self.server_namespace.as_ref().unwrap_or(&self.relay)
@@ -207,7 +207,7 @@ impl Scene {
     ///
     /// # Panics
     ///
-    /// When the topology has no client.
+    /// Panics when the topology has no client.
     #[must_use]
     pub fn site(&self) -> &Site {
         &self.sites[0]
@@ -217,7 +217,7 @@ impl Scene {
     ///
     /// # Panics
     ///
-    /// When the topology has no host.
+    /// Panics when the topology has no host.
     #[must_use]
     pub fn host(&self) -> &Host {
         &self.hosts[0]
@@ -238,11 +238,11 @@ impl Scene {
         }
     }
 
-    /// Adds a site, whose NAT is of this kind.
+    /// Adds a site with a NAT of this kind.
     ///
     /// # Errors
     ///
-    /// When a tool of the system fails.
+    /// Fails when a tool of the system fails.
     pub fn add_site(&mut self, kind: NatKind) -> Result<()> {
         let number = u8::try_from(self.sites.len())?;
         self.sites.push(build::site(&self.ipv4, number, kind)?);
@@ -253,7 +253,7 @@ impl Scene {
     ///
     /// # Errors
     ///
-    /// When its interface cannot be made.
+    /// Fails when its interface cannot be made.
     pub fn add_ipv4_host(&self, name: &str, address: Ipv4Addr) -> Result<Namespace> {
         let namespace = Namespace::new(name)?;
         self.ipv4.plug(&namespace, IPV4_INTERFACE)?;
@@ -261,21 +261,21 @@ impl Scene {
         Ok(namespace)
     }
 
-    /// What a daemon could leave behind in the relay's namespace.
+    /// The state of the relay's namespace that a daemon could leave behind.
     ///
     /// # Errors
     ///
-    /// As [`Self::state_of`].
+    /// Fails as [`Self::state_of`].
     pub fn relay_state(&self) -> Result<String> {
         self.state_of(&self.relay)
     }
 
-    /// What a daemon could leave behind in a namespace: interfaces and their XDP
+    /// The state of a namespace that a daemon could leave behind: interfaces and their XDP
     /// programs, routes, sysctls of forwarding.
     ///
     /// # Errors
     ///
-    /// When `ip` fails.
+    /// Fails when `ip` fails.
     pub fn state_of(&self, namespace: &Namespace) -> Result<String> {
         let mut state = String::new();
         for line in namespace.ip("-o -d link show")?.lines() {
@@ -300,11 +300,11 @@ impl Scene {
         Ok(state)
     }
 
-    /// Captures what the relay sends and receives on the IPv4 internet.
+    /// Captures the relay's packets on the IPv4 internet.
     ///
     /// # Errors
     ///
-    /// When capturing is not possible.
+    /// Fails when capturing is not possible.
     pub fn capture_ipv4(&self) -> Result<Capture> {
         Capture::filtered(&self.relay, self.relay_interfaces()[0], |frame| {
             frame.get(12..14) == Some(&[0x08, 0x00])

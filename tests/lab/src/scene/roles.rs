@@ -1,4 +1,4 @@
-//! Who runs in the scene.
+//! The programs that run in the scene.
 
 use std::net::{Ipv6Addr, SocketAddrV4};
 
@@ -10,17 +10,17 @@ use crate::{
     teredo::{Config, Teredo},
 };
 
-/// One of two programs for the same role, running.
+/// A running program of one of the two implementations.
 #[derive(Debug)]
 pub enum Either<Theirs> {
-    /// Ours.
+    /// Our own.
     Teredo(Box<Teredo>),
-    /// Miredo's.
+    /// Miredo.
     Miredo(Theirs),
 }
 
 impl<Theirs> Either<Theirs> {
-    /// Ours, if it is.
+    /// Our program, if it is ours.
     #[must_use]
     pub fn teredo(&self) -> Option<&Teredo> {
         match self {
@@ -30,22 +30,22 @@ impl<Theirs> Either<Theirs> {
     }
 }
 
-/// A server that runs.
+/// A running server.
 pub type Server = Either<miredo::Server>;
-/// A relay that runs.
+/// A running relay.
 pub type Relay = Either<miredo::Relay>;
 
-/// A client that runs and was qualified.
+/// A running client that was qualified.
 #[derive(Debug)]
 pub enum Client {
-    /// Ours.
+    /// Our own.
     Teredo(Box<Teredo>, Ipv6Addr),
-    /// Miredo's.
+    /// Miredo.
     Miredo(miredo::Client),
 }
 
 impl Client {
-    /// The Teredo address that it was qualified with.
+    /// The Teredo address that the client qualified with.
     #[must_use]
     pub fn address(&self) -> Ipv6Addr {
         match self {
@@ -54,7 +54,7 @@ impl Client {
         }
     }
 
-    /// Ours, if it is.
+    /// Our client, if it is ours.
     #[must_use]
     pub fn teredo(&self) -> Option<&Teredo> {
         match self {
@@ -65,7 +65,7 @@ impl Client {
 }
 
 impl Scene {
-    /// The configuration of our server in this scene; XDP as it can be had.
+    /// The configuration of our server in this scene, with XDP if available.
     #[must_use]
     pub fn server_config(&self) -> Config {
         let addresses = [SERVER, SECONDARY].map(|address| address.to_string());
@@ -76,7 +76,7 @@ impl Scene {
     ///
     /// # Errors
     ///
-    /// When it does not come up.
+    /// Fails when the server does not come up.
     pub fn start_server(&self, config: &Config) -> Result<Teredo> {
         Teredo::start(self.server_namespace(), config)
     }
@@ -85,7 +85,7 @@ impl Scene {
     ///
     /// # Errors
     ///
-    /// When it does not come up.
+    /// Fails when the server does not come up.
     pub fn start_miredo_server(&self) -> Result<miredo::Server> {
         miredo::Server::start(self.server_namespace(), SERVER)
     }
@@ -94,12 +94,12 @@ impl Scene {
     ///
     /// # Errors
     ///
-    /// When it does not come up.
+    /// Fails when the relay does not come up.
     pub fn start_miredo_relay(&self) -> Result<miredo::Relay> {
         miredo::Relay::start(&self.relay, *RELAY.ip(), RELAY.port())
     }
 
-    /// The configuration of our relay in this scene; XDP as it can be had.
+    /// The configuration of our relay in this scene, with XDP if available.
     #[must_use]
     pub fn relay_config(&self) -> Config {
         let mut interfaces = self.relay_interfaces().map(str::to_owned).to_vec();
@@ -124,7 +124,7 @@ impl Scene {
     ///
     /// # Errors
     ///
-    /// When it does not come up.
+    /// Fails when the relay does not come up.
     pub fn start_relay(&self, config: &Config) -> Result<Teredo> {
         Teredo::start(&self.relay, config)
     }
@@ -133,7 +133,7 @@ impl Scene {
     ///
     /// # Errors
     ///
-    /// When it does not come up.
+    /// Fails when the relay does not come up.
     pub fn start_relay_of(&self, maker: Maker) -> Result<Relay> {
         Ok(match maker {
             Maker::Teredo => Relay::Teredo(Box::new(self.start_relay(&self.relay_config())?)),
@@ -153,7 +153,7 @@ impl Scene {
     ///
     /// # Errors
     ///
-    /// When it is not qualified in time.
+    /// Fails when the client is not qualified in time.
     pub fn start_client(&self, namespace: &Namespace, config: &Config) -> Result<Client> {
         let mut teredo = Teredo::start(namespace, config)?;
         let address = teredo.qualified(namespace)?;
@@ -164,7 +164,7 @@ impl Scene {
     ///
     /// # Errors
     ///
-    /// When it is not qualified in time.
+    /// Fails when the client is not qualified in time.
     pub fn start_client_in(
         &self,
         maker: Maker,
@@ -181,7 +181,7 @@ impl Scene {
     ///
     /// # Errors
     ///
-    /// When it is not qualified in time.
+    /// Fails when the client is not qualified in time.
     pub fn start_client_of(&self, maker: Maker, site: &Site) -> Result<Client> {
         self.start_client_in(maker, &site.client, site.port)
             .with_context(|| format!("the client behind {}", site.nat.address()))
@@ -191,7 +191,7 @@ impl Scene {
     ///
     /// # Errors
     ///
-    /// When it is not qualified in time.
+    /// Fails when the client is not qualified in time.
     pub fn start_miredo_client(&self) -> Result<miredo::Client> {
         let site = self.site();
         miredo::Client::start(&site.client, SERVER, site.port)

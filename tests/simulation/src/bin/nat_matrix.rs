@@ -1,4 +1,4 @@
-//! Measures in the simulation who reaches whom, and draws `docs/nat-matrix.svg`.
+//! Measures in the simulation which pairs of clients connect, and draws `docs/nat-matrix.svg`.
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! Who reaches whom: one request in a world of its own for every pair of NATs.
+//! Connectivity between NATs: one request in a world of its own for every pair.
 
 pub mod picture;
 
@@ -9,36 +9,36 @@ use teredo_proto::client::Extensions;
 
 use super::{NodeId, Realm, World, nat::Kind, packet::Message};
 
-/// How long clients have to qualify.
+/// Time that clients have to qualify.
 const QUALIFICATION: Duration = Duration::from_secs(30);
-/// When a request is sent again: one second after the first, two after the second, as TCP does.
+/// Times at which a request is sent again: one second after the first, then two, as TCP does.
 const REPEATS: [Duration; 3] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
     Duration::from_secs(4),
 ];
-/// How long the last request may take to be answered, or refused.
+/// Time for the answer to the last request, or its refusal.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// What clients may use, in the order of what it takes.
+/// The extensions that clients may use, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Means {
     /// RFC 4380 alone.
     Basic,
     /// RFC 6081: symmetric NAT support.
     Symmetric,
-    /// That and UPnP.
+    /// Symmetric NAT support and UPnP.
     Upnp,
     /// Symmetric NAT support for NATs that preserve ports.
     PortPreserving,
-    /// That, and for those that count ports up.
+    /// That, and support for NATs that assign ports in sequence.
     Sequential,
-    /// Everything.
+    /// All extensions.
     All,
 }
 
 impl Means {
-    /// All of them, from little to much.
+    /// All values in ascending order.
     pub const ALL: [Self; 6] = [
         Self::Basic,
         Self::Symmetric,
@@ -48,7 +48,7 @@ impl Means {
         Self::All,
     ];
 
-    /// The letter of PROTOCOL.md section 5.3.
+    /// The letter in the table of docs/protocol/traversal.md.
     #[must_use]
     pub const fn letter(self) -> char {
         match self {
@@ -61,7 +61,7 @@ impl Means {
         }
     }
 
-    /// The switches of the client.
+    /// The client's switches for these extensions.
     #[must_use]
     pub const fn extensions(self) -> Extensions {
         let symmetric = Extensions {
@@ -84,35 +84,35 @@ impl Means {
         }
     }
 
-    /// Whether ports are mapped where the NAT can do that.
+    /// Whether the client has ports mapped by NATs that support it.
     #[must_use]
     pub const fn has_upnp(self) -> bool {
         matches!(self, Self::Upnp | Self::All)
     }
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// One of the two has no Teredo address.
+    /// One of the two machines has no Teredo address.
     NoAddress,
-    /// It was answered after so long.
+    /// The answer came after this time.
     Answered(Duration),
-    /// It was refused with ICMPv6 Destination Unreachable after so long.
+    /// The request was refused with ICMPv6 Destination Unreachable after this time.
     Unreachable(Duration),
-    /// Nothing came back.
+    /// No packet came back.
     Silence,
 }
 
 impl Outcome {
-    /// Whether it was answered.
+    /// Whether the request was answered.
     #[must_use]
     pub const fn is_answered(self) -> bool {
         matches!(self, Self::Answered(_))
     }
 }
 
-/// A client behind a NAT of this kind, started.
+/// Starts a client behind a NAT of this kind.
 pub fn client_behind(world: &mut World, server: NodeId, kind: Kind, means: Means) -> NodeId {
     let realm = world.add_nat(Realm::INTERNET, kind);
     let client = world.add_client_with(realm, server, |config| {
@@ -125,15 +125,15 @@ pub fn client_behind(world: &mut World, server: NodeId, kind: Kind, means: Means
     client
 }
 
-/// Waits for clients to qualify, or to find that they cannot.
+/// Waits until clients qualify or give up.
 pub fn qualify(world: &mut World, clients: &[NodeId]) {
     world.run_until(QUALIFICATION, |world| {
         clients.iter().all(|&one| world.client(one).is_settled())
     });
 }
 
-/// Sends a request from one machine to the other, again as TCP does if nothing comes back, and waits
-/// for what becomes of it.
+/// Sends a request from one machine to the other, repeats it as TCP does while there is no answer,
+/// and waits for its outcome.
 pub fn attempt(world: &mut World, from: NodeId, to: NodeId) -> Outcome {
     if world.address(from).is_none() || world.address(to).is_none() {
         return Outcome::NoAddress;
@@ -152,21 +152,22 @@ pub fn attempt(world: &mut World, from: NodeId, to: NodeId) -> Outcome {
     Outcome::Silence
 }
 
-/// What became of requests that began at `start`.
+/// The outcome of requests that began at `start`.
 fn outcome(world: &World, from: NodeId, start: Instant, requests: &[u64]) -> Option<Outcome> {
     let stack = world.stack(from);
     let after = |message: &dyn Fn(u64) -> Message| {
         let arrived = requests
             .iter()
-            .filter_map(|&one| stack.arrived(message(one)));
+            .filter_map(|&request| stack.arrived(message(request)));
         arrived.map(|at| at.saturating_since(start)).min()
     };
     let answered = after(&Message::Reply).map(Outcome::Answered);
-    let refused = || after(&|one| Message::Unreachable(Some(one))).map(Outcome::Unreachable);
+    let refused =
+        || after(&|request| Message::Unreachable(Some(request))).map(Outcome::Unreachable);
     answered.or_else(refused)
 }
 
-/// A client behind one kind of NAT sends to one behind another.
+/// Sends from a client behind one kind of NAT to one behind another.
 #[must_use]
 pub fn between_clients(from: Kind, to: Kind, means: Means, seed: u64) -> Outcome {
     let mut world = World::new(seed);
@@ -177,8 +178,8 @@ pub fn between_clients(from: Kind, to: Kind, means: Means, seed: u64) -> Outcome
     attempt(&mut world, from, to)
 }
 
-/// A client and a native host, by a relay that stands behind something; the client sends first or
-/// the host.
+/// Connects a client and a native host through a relay that stands behind `relay`; either the
+/// client or the host sends first.
 #[must_use]
 pub fn with_relay(
     relay: Kind,
@@ -202,7 +203,7 @@ pub fn with_relay(
     attempt(&mut world, from, to)
 }
 
-/// The least that a pair needs; none if nothing helps.
+/// The smallest set of extensions with which a pair connects; `None` if it never does.
 pub fn least(reach: impl Fn(Means) -> Outcome) -> Option<Means> {
     let mut means = Means::ALL.into_iter();
     means.find(|&means| reach(means).is_answered())

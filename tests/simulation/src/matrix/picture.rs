@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{Means, Outcome, between_clients, least, with_relay};
 use crate::{ROUND_TRIP, nat::Kind};
 
-/// The history that is drawn; tests see to it that others do not differ.
+/// The seed of the history that is drawn; tests prove that others do not differ.
 const SEED: u64 = 0;
 const LEFT: usize = 190;
 const CELL: (usize, usize) = (78, 28);
@@ -31,7 +31,8 @@ const RELAYS: [Kind; 5] = [
     Kind::Firewall,
 ];
 
-/// With a background of its own: a page may be dark where the reader's system is light.
+/// The picture has its own background, because a page may be dark where the reader's system is
+/// light.
 const STYLE: &str = "
 text { font: 13px system-ui, sans-serif; fill: #1f2328; }
 .title { font-size: 16px; font-weight: 600; }
@@ -47,13 +48,13 @@ text { fill: #e6edf3; } .note { fill: #9198a1; } rect { stroke: #0d1117; } .pape
 }
 ";
 
-/// Measures everything and draws it, as SVG.
+/// Measures all pairs and draws them as SVG.
 #[must_use]
 pub fn draw() -> String {
     let tables = [
         (
             "RFC 4380 alone: from the row's NAT to the column's",
-            table(&CLIENTS.map(|one| one.0), &|from, to| {
+            table(&CLIENTS.map(|(nat, _)| nat), &|from, to| {
                 (
                     Some(Means::Basic),
                     between_clients(from, to, Means::Basic, SEED),
@@ -62,7 +63,7 @@ pub fn draw() -> String {
         ),
         (
             "With RFC 6081: from the row's NAT to the column's",
-            table(&CLIENTS.map(|one| one.0), &|from, to| {
+            table(&CLIENTS.map(|(nat, _)| nat), &|from, to| {
                 let reach = |means| between_clients(from, to, means, SEED);
                 (least(reach), reach(Means::All))
             }),
@@ -133,7 +134,7 @@ fn cell(means: Option<Means>, outcome: Outcome) -> (&'static str, String) {
     }
 }
 
-/// Draws one table; gives where it ends.
+/// Draws one table and returns its lower edge.
 fn draw_table(body: &mut String, top: usize, title: &str, rows: &[Row]) -> usize {
     let (width, height) = CELL;
     let _ = writeln!(

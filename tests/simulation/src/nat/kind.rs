@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{Behaviour, Dependence, Pooling, Ports};
 
-/// A kind of NAT (RFC 6081 section 2), or what else stands between a host and the internet.
+/// A kind of NAT (RFC 6081 section 2), or another middlebox between a host and the internet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// Nothing: the host has a public address.
+    /// No NAT: the host has a public address.
     Public,
     /// A stateful firewall, without NAT.
     Firewall,
@@ -21,18 +21,18 @@ pub enum Kind {
     UpnpPortRestricted,
     /// Address- and port-dependent mapping and filtering, with UPnP.
     UpnpPortSymmetric,
-    /// The same without UPnP, where the external port is the internal one while that is free.
+    /// The same without UPnP; the external port equals the internal one while that is free.
     PortPreservingSymmetric,
-    /// The same, where the external ports are given out in sequence.
+    /// The same; external ports are assigned in sequence.
     SequentialSymmetric,
-    /// The same, where the external ports follow no rule.
+    /// The same; external ports are random.
     PortSymmetric,
-    /// The same, where the external addresses differ, too.
+    /// The same; the external addresses differ as well.
     AddressSymmetric,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 11] = [
         Self::Public,
         Self::Firewall,
@@ -47,7 +47,7 @@ impl Kind {
         Self::AddressSymmetric,
     ];
 
-    /// Its name.
+    /// The name of the kind.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -78,13 +78,13 @@ impl Kind {
         )
     }
 
-    /// Whether clients behind it can have ports mapped.
+    /// Whether clients behind this NAT can have ports mapped.
     #[must_use]
     pub const fn has_upnp(self) -> bool {
         matches!(self, Self::UpnpPortRestricted | Self::UpnpPortSymmetric)
     }
 
-    /// How many external addresses it has.
+    /// Number of external addresses.
     #[must_use]
     pub const fn addresses(self) -> usize {
         match self {
@@ -94,9 +94,9 @@ impl Kind {
         }
     }
 
-    /// What such a NAT does: mappings live for two minutes after the last packet from inside, and
-    /// there is no hairpinning. How a NAT that is not symmetric chooses ports does not belong to
-    /// its kind: `variant` says.
+    /// The behaviour of such a NAT: mappings live for two minutes after the last packet from
+    /// inside, and there is no hairpinning. The kind leaves open how a NAT that is not symmetric
+    /// chooses ports: `variant` decides.
     #[must_use]
     pub fn behaviour(self, variant: u64) -> Behaviour {
         let (mapping, filtering) = match self {

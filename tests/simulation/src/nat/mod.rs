@@ -10,22 +10,22 @@ use teredo_common::{address::Endpoint, time::Instant};
 
 pub use kind::Kind;
 
-/// Ports that are given out at random or in sequence.
+/// Ports that are assigned at random or in sequence.
 const PORTS: std::ops::RangeInclusive<u16> = 1024..=65_535;
 
-/// On what of the remote endpoint something depends (RFC 4787 sections 4.1 and 5).
+/// The part of the remote endpoint on which a behaviour depends (RFC 4787 sections 4.1 and 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dependence {
-    /// Nothing.
+    /// No part.
     Independent,
-    /// Its address.
+    /// The remote address.
     Address,
-    /// Its address and port.
+    /// The remote address and port.
     AddressAndPort,
 }
 
 impl Dependence {
-    /// What two remote endpoints have to have in common to be treated alike.
+    /// The part of a remote endpoint that must be equal for the same treatment.
     fn of(self, remote: Endpoint) -> Endpoint {
         match self {
             Self::Independent => Endpoint::default(),
@@ -35,52 +35,52 @@ impl Dependence {
     }
 }
 
-/// How external ports are chosen (RFC 4787 section 4.2).
+/// The choice of external ports (RFC 4787 section 4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ports {
-    /// The internal port while it is free, any other one after that. Never the same for two
+    /// The internal port while it is free, otherwise any other port. Never the same for two
     /// mappings.
     Preserving,
-    /// The next one.
+    /// The next port.
     Sequential,
-    /// Any.
+    /// A random port.
     Random,
 }
 
-/// How one of several external addresses is chosen (RFC 4787 section 4.1).
+/// The choice among several external addresses (RFC 4787 section 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
     /// The same for all mappings of an internal address.
     Paired,
-    /// Another for each mapping, as long as there are any.
+    /// A different one for each mapping, while there are any.
     Arbitrary,
 }
 
-/// What a NAT does.
+/// The behaviour of a NAT.
 #[derive(Clone, Copy, Debug)]
 pub struct Behaviour {
     /// Whether packets from one internal endpoint to different destinations have one source.
     pub mapping: Dependence,
-    /// Whose packets come in.
+    /// The remote endpoints whose packets come in.
     pub filtering: Dependence,
-    /// See [`Ports`].
+    /// The choice of external ports.
     pub ports: Ports,
-    /// See [`Pooling`].
+    /// The choice of external addresses.
     pub pooling: Pooling,
     /// Silence after which a mapping, or the permission of a remote endpoint, ends.
     pub lifetime: Duration,
-    /// Packets that come in count against silence, too.
+    /// Whether packets that come in refresh a mapping, too.
     pub inbound_refresh: bool,
-    /// Internal endpoints reach each other by their external ones.
+    /// Whether internal endpoints reach each other by their external ones.
     pub hairpinning: bool,
-    /// Endpoints stay what they are: a stateful firewall.
+    /// Whether endpoints are left unchanged, as by a stateful firewall.
     pub firewall: bool,
 }
 
 /// A NAT and its mappings.
 #[derive(Debug)]
 pub struct Nat {
-    /// What it does; may be changed at any time.
+    /// The behaviour; may be changed at any time.
     pub behaviour: Behaviour,
     addresses: Vec<Ipv4Addr>,
     mappings: Vec<Mapping>,
@@ -93,16 +93,16 @@ pub struct Nat {
 #[derive(Debug)]
 struct Mapping {
     internal: Endpoint,
-    /// The part of the destination that counts.
+    /// The part of the destination on which the mapping depends.
     towards: Endpoint,
     external: Endpoint,
     last_used: Instant,
-    /// Where packets went, and when traffic was seen last.
+    /// Remote endpoints that packets went to, and the time of the last traffic.
     permitted: Vec<(Endpoint, Instant)>,
 }
 
 impl Nat {
-    /// A NAT without mappings. It has an address at least, unless it is a firewall.
+    /// Makes a NAT without mappings. It has at least one address, unless it is a firewall.
     #[must_use]
     pub fn new(behaviour: Behaviour, addresses: Vec<Ipv4Addr>, seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
@@ -122,7 +122,7 @@ impl Nat {
         &self.addresses
     }
 
-    /// Forgets everything, as at a power failure.
+    /// Loses all state, as at a power failure.
     pub fn reboot(&mut self) {
         self.mappings.clear();
         self.holes.clear();
@@ -135,7 +135,7 @@ impl Nat {
     }
 
     /// Joins the internal endpoint with the same port of the first external address, as UPnP does:
-    /// everybody's packets come in by it.
+    /// packets from every remote endpoint come in through it.
     pub fn map_port(&mut self, internal: Endpoint) -> Option<Endpoint> {
         let external = Endpoint::new(*self.addresses.first()?, internal.port());
         let taken = |&(other, _): &(Endpoint, Endpoint)| other == external;
@@ -146,7 +146,7 @@ impl Nat {
         Some(external)
     }
 
-    /// What the source of a packet from inside becomes.
+    /// Translates the source of a packet from inside.
     pub fn outbound(&mut self, now: Instant, internal: Endpoint, to: Endpoint) -> Endpoint {
         self.expire(now);
         let towards = self.behaviour.mapping.of(to);
@@ -167,30 +167,38 @@ impl Nat {
         external
     }
 
-    /// Where inside a packet goes that arrived for the external endpoint `to`, if it may.
+    /// The internal destination of a packet that arrived for the external endpoint `to`, if it may
+    /// enter.
     pub fn inbound(&mut self, now: Instant, from: Endpoint, to: Endpoint) -> Option<Endpoint> {
         self.expire(now);
         let refresh = self.behaviour.inbound_refresh;
         let filtering = self.behaviour.filtering;
-        let hole = self.holes.iter().find(|one| one.0 == to).map(|one| one.1);
-        let mapping = self.mappings.iter_mut().find(|one| one.external == to);
+        let hole = self
+            .holes
+            .iter()
+            .find(|hole| hole.0 == to)
+            .map(|hole| hole.1);
+        let mapping = self
+            .mappings
+            .iter_mut()
+            .find(|mapping| mapping.external == to);
         let Some(mapping) = mapping else {
             return hole;
         };
         let mut alike = mapping
             .permitted
             .iter_mut()
-            .filter(|one| filtering.of(one.0) == filtering.of(from))
+            .filter(|permitted| filtering.of(permitted.0) == filtering.of(from))
             .peekable();
         let permitted = alike.peek().is_some() || filtering == Dependence::Independent;
         if permitted && refresh {
-            alike.for_each(|one| one.1 = now);
+            alike.for_each(|permitted| permitted.1 = now);
             mapping.last_used = now;
         }
         permitted.then_some(mapping.internal).or(hole)
     }
 
-    /// How many mappings there are.
+    /// Number of mappings.
     pub fn mappings(&mut self, now: Instant) -> usize {
         self.expire(now);
         self.mappings.len()
@@ -199,9 +207,9 @@ impl Nat {
     fn expire(&mut self, now: Instant) {
         let lifetime = self.behaviour.lifetime;
         let lives = |since: Instant| now.saturating_since(since) < lifetime;
-        self.mappings.retain_mut(|one| {
-            one.permitted.retain(|permitted| lives(permitted.1));
-            lives(one.last_used)
+        self.mappings.retain_mut(|mapping| {
+            mapping.permitted.retain(|permitted| lives(permitted.1));
+            lives(mapping.last_used)
         });
     }
 
@@ -210,7 +218,7 @@ impl Nat {
         if self.behaviour.firewall {
             return internal;
         }
-        let hole = self.holes.iter().find(|one| one.1 == internal);
+        let hole = self.holes.iter().find(|hole| hole.1 == internal);
         if let Some(&(external, _)) = hole
             && (self.behaviour.mapping == Dependence::Independent || self.is_free(external))
         {
@@ -239,35 +247,43 @@ impl Nat {
     }
 
     fn is_free(&self, external: Endpoint) -> bool {
-        self.mappings.iter().all(|one| one.external != external)
+        self.mappings
+            .iter()
+            .all(|mapping| mapping.external != external)
     }
 
     fn may_give(&self, external: Endpoint) -> bool {
-        self.is_free(external) && self.holes.iter().all(|one| one.0 != external)
+        self.is_free(external) && self.holes.iter().all(|hole| hole.0 != external)
     }
 
     /// The external address of a new mapping.
     fn pool(&mut self, internal: Endpoint) -> Ipv4Addr {
-        let same_host = |one: &&Mapping| one.internal.address == internal.address;
+        let same_host = |mapping: &&Mapping| mapping.internal.address == internal.address;
         let used = |address: Ipv4Addr| {
             let mappings = self.mappings.iter().filter(same_host);
-            mappings.filter(|one| one.external.ip() == address).count()
+            mappings
+                .filter(|mapping| mapping.external.ip() == address)
+                .count()
         };
-        let counted = self
+        let by_use = self
             .addresses
             .iter()
             .map(|&address| (used(address), address));
         let chosen = match self.behaviour.pooling {
-            Pooling::Paired => counted.rev().max_by_key(|one| one.0),
-            Pooling::Arbitrary => counted.min_by_key(|one| one.0),
+            Pooling::Paired => by_use.rev().max_by_key(|&(used, _)| used),
+            Pooling::Arbitrary => by_use.min_by_key(|&(used, _)| used),
         };
-        chosen.map_or(Ipv4Addr::UNSPECIFIED, |one| one.1)
+        chosen.map_or(Ipv4Addr::UNSPECIFIED, |(_, address)| address)
     }
 }
 
 impl Mapping {
     fn permit(&mut self, now: Instant, to: Endpoint) {
-        match self.permitted.iter_mut().find(|one| one.0 == to) {
+        match self
+            .permitted
+            .iter_mut()
+            .find(|permitted| permitted.0 == to)
+        {
             Some(permitted) => permitted.1 = now,
             None => self.permitted.push((to, now)),
         }

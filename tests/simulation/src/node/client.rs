@@ -20,27 +20,27 @@ use crate::stack::Stack;
 pub struct ClientNode {
     /// The client.
     pub client: Client,
-    /// What it was told.
+    /// The client's configuration.
     pub config: Config,
-    /// What it was told last of the network.
+    /// The network that the client was last given.
     pub network: Network,
     /// The host's address.
     pub ipv4: Ipv4Addr,
-    /// What came to the host's applications.
+    /// Packets received by the host's applications.
     pub stack: Stack,
-    /// The address that the tunnel interface has.
+    /// The address of the tunnel interface.
     pub address: Option<Ipv6Addr>,
-    /// Everything that the client told.
+    /// All events that the client has emitted.
     pub events: Vec<(Instant, Event)>,
-    /// Ports that other programs have.
+    /// Ports that other programs use.
     pub taken_ports: BTreeSet<u16>,
     open_ports: BTreeSet<u16>,
-    /// How far the host's clock is behind the world's, for the host was suspended.
+    /// Time by which the host's clock is behind the world's after suspensions.
     behind: Duration,
 }
 
 impl ClientNode {
-    /// A client that was not started.
+    /// Makes a client that is not started.
     #[must_use]
     pub fn new(config: Config, ipv4: Ipv4Addr, seed: [u8; 32]) -> Self {
         Self {
@@ -57,13 +57,13 @@ impl ClientNode {
         }
     }
 
-    /// Where its service traffic comes from.
+    /// The source of the client's service traffic.
     #[must_use]
     pub const fn endpoint(&self) -> Endpoint {
         Endpoint::new(self.ipv4, self.config.port)
     }
 
-    /// The ports that are open, the service port with them.
+    /// The open ports, including the service port.
     #[must_use]
     pub const fn open_ports(&self) -> &BTreeSet<u16> {
         &self.open_ports
@@ -81,17 +81,17 @@ impl ClientNode {
         matches!(self.client.state(), State::Qualified | State::Offline(_))
     }
 
-    /// Lets the host's clock stand still for so long, as a suspended one does.
+    /// Stops the host's clock for this time, as during a suspension.
     pub(crate) fn fall_behind(&mut self, duration: Duration) {
         self.behind += duration;
     }
 
-    /// What the host's clock shows.
+    /// The time on the host's clock.
     pub(crate) fn clock(&self, now: Instant) -> Instant {
         now - self.behind
     }
 
-    /// Has something done to the client.
+    /// Applies an action to the client.
     pub(crate) fn act(
         &mut self,
         now: Instant,
@@ -103,7 +103,7 @@ impl ClientNode {
         self.drain(now, VecDeque::new(), output);
     }
 
-    /// A packet of the host's applications.
+    /// Sends a packet of the host's applications.
     pub(crate) fn send(&mut self, now: Instant, packet: Vec<u8>, output: &mut Vec<Output>) {
         self.drain(now, [packet].into(), output);
     }
@@ -155,7 +155,7 @@ impl ClientNode {
         Some(self.client.poll_timeout()? + self.behind)
     }
 
-    /// Does what the client wants, and gives it the host's packets, until there are none.
+    /// Carries out the client's requests, and gives it the host's packets, until there are none.
     fn drain(&mut self, now: Instant, mut packets: VecDeque<Vec<u8>>, output: &mut Vec<Output>) {
         loop {
             while let Some(transmit) = self.client.poll_transmit() {
@@ -221,9 +221,9 @@ impl ClientNode {
         }
     }
 
-    /// A packet for the host; gives its answer.
+    /// Delivers a packet to the host and returns the host's answer.
     fn deliver(&mut self, now: Instant, packet: &[u8]) -> Option<Vec<u8>> {
-        // The interface may lose its address by the same event that brought the packet.
+        // The event that brought the packet may also take the interface's address away.
         let own = self.address?;
         self.stack.handle(now, own, packet)
     }

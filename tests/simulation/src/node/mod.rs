@@ -1,4 +1,4 @@
-//! What stands at the ends of the wires: our server, relay and client, unmodified, and IPv6 hosts.
+//! The machines of the simulation: our server, relay and client, unmodified, and IPv6 hosts.
 
 mod client;
 mod relay;
@@ -14,23 +14,23 @@ pub use server::ServerNode;
 
 use super::stack::Stack;
 
-/// What a node puts on the wire.
+/// A packet that a node puts on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// A UDP datagram.
     Datagram {
         /// The node's own endpoint.
         from: Endpoint,
-        /// Where to.
+        /// Destination endpoint.
         to: Endpoint,
-        /// What.
+        /// UDP payload.
         payload: Vec<u8>,
     },
-    /// A discovery bubble for all on the link.
+    /// A discovery bubble to all nodes on the link.
     Multicast {
         /// The node's own endpoint.
         from: Endpoint,
-        /// What.
+        /// UDP payload.
         payload: Vec<u8>,
     },
     /// A packet for native IPv6.
@@ -53,14 +53,14 @@ pub enum Node {
 /// A host with native IPv6 and nothing else.
 #[derive(Debug)]
 pub struct HostNode {
-    /// Its address.
+    /// The host's address.
     pub address: Ipv6Addr,
-    /// What came.
+    /// Packets received.
     pub stack: Stack,
 }
 
 impl Node {
-    /// Its IPv4 addresses.
+    /// The node's IPv4 addresses.
     pub(super) fn ipv4(&self) -> Vec<Ipv4Addr> {
         match self {
             Self::Server(server) => server.addresses().to_vec(),
@@ -70,7 +70,7 @@ impl Node {
         }
     }
 
-    /// Its native IPv6 address.
+    /// The node's native IPv6 address.
     pub(super) fn ipv6(&self) -> Option<Ipv6Addr> {
         match self {
             Self::Relay(relay) => Some(relay.ipv6),
@@ -79,7 +79,7 @@ impl Node {
         }
     }
 
-    /// What came to its applications, if it has any.
+    /// The packets that the node's applications have received, if it has any.
     #[must_use]
     pub fn stack(&self) -> Option<&Stack> {
         match self {
@@ -90,7 +90,7 @@ impl Node {
         }
     }
 
-    /// A datagram for one of its addresses.
+    /// Handles a datagram for one of the node's addresses.
     pub(super) fn handle_datagram(
         &mut self,
         now: Instant,
@@ -107,7 +107,7 @@ impl Node {
         }
     }
 
-    /// A discovery bubble of somebody on its link.
+    /// Handles a discovery bubble from another node on the link.
     pub(super) fn handle_multicast(
         &mut self,
         now: Instant,
@@ -120,7 +120,7 @@ impl Node {
         }
     }
 
-    /// A packet that native IPv6 routed to it.
+    /// Handles a packet that native IPv6 has routed to the node.
     pub(super) fn handle_ipv6(&mut self, now: Instant, packet: Vec<u8>, output: &mut Vec<Output>) {
         match self {
             Self::Relay(relay) => relay.handle_ipv6(now, packet, output),

@@ -16,18 +16,18 @@ use crate::stack::Stack;
 pub struct RelayNode {
     /// The relay.
     pub relay: Relay,
-    /// What it was told.
+    /// The relay's configuration.
     pub config: Config,
-    /// Its endpoint.
+    /// The relay's endpoint.
     pub endpoint: Endpoint,
-    /// Its IPv6 address.
+    /// The machine's IPv6 address.
     pub ipv6: Ipv6Addr,
-    /// Its own applications; a router has none.
+    /// The machine's own applications; a router has none.
     stack: Option<Stack>,
 }
 
 impl RelayNode {
-    /// A relay at `config.endpoint` whose errors come from `ipv6`.
+    /// Makes a relay at `config.endpoint` whose errors come from `ipv6`.
     #[must_use]
     pub fn new(mut config: Config, ipv6: Ipv6Addr, seed: [u8; 32]) -> Self {
         config.own_ipv6 = vec![ipv6];
@@ -67,7 +67,7 @@ impl RelayNode {
         }
     }
 
-    /// A packet from native IPv6: as a router does, unless the relay serves itself alone.
+    /// Handles a packet from native IPv6 as a router does, unless the relay serves itself alone.
     pub(super) fn handle_ipv6(
         &mut self,
         now: Instant,
@@ -85,7 +85,7 @@ impl RelayNode {
         }
     }
 
-    /// A packet for the machine itself.
+    /// Handles a packet for the machine itself.
     fn deliver(&mut self, now: Instant, packet: &[u8], output: &mut Vec<Output>) {
         let Some(stack) = &mut self.stack else { return };
         if let Some(answer) = stack.handle(now, self.ipv6, packet) {
@@ -93,7 +93,7 @@ impl RelayNode {
         }
     }
 
-    /// A packet for the tunnel.
+    /// Handles a packet for the tunnel.
     pub(crate) fn send(&mut self, now: Instant, mut packet: Vec<u8>, output: &mut Vec<Output>) {
         let sent = self.relay.handle_ipv6(now, &mut packet);
         output.extend(sent.map(|(to, payload)| Output::Datagram {

@@ -20,7 +20,7 @@ pub struct ServerNode {
 }
 
 impl ServerNode {
-    /// A server that has a route for the service prefix.
+    /// Makes a server that has a route for the service prefix.
     #[must_use]
     pub fn new(config: Config) -> Self {
         let (addresses, port) = ([config.primary, config.secondary], config.port);
@@ -69,7 +69,7 @@ impl ServerNode {
     }
 }
 
-/// Full buckets, from memory that is zero already: thousands of servers live shortly.
+/// Full buckets in memory that is already zero, because thousands of servers live briefly.
 fn buckets() -> Buckets {
     let storage = Box::<[AtomicU64]>::new_zeroed_slice(BUCKETS as usize);
     // SAFETY: all zeroes is an `AtomicU64`.

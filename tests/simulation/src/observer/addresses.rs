@@ -1,4 +1,4 @@
-//! Who a client says to be.
+//! The addresses that a client uses.
 
 use std::net::Ipv6Addr;
 
@@ -8,14 +8,14 @@ use teredo_proto::wire::{encapsulation::Encapsulation, ipv6::Header};
 use super::Violation;
 use crate::node::Node;
 
-/// The address that a client's interface had before what it does now.
+/// The address that a client's interface had before its current action.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
     before: Option<Ipv6Addr>,
 }
 
 impl Addresses {
-    /// The source is an address that the client has, or had when it was asked to send.
+    /// Checks that the source is an address that the client has, or had when it was asked to send.
     pub fn sent(&self, node: &Node, parts: &Encapsulation<'_>) -> Result<(), Violation> {
         let (Node::Client(client), Ok(header)) = (node, Header::parse(parts.packet)) else {
             return Ok(());
@@ -29,8 +29,8 @@ impl Addresses {
         Err(format!("a client with {own:?} sends from {source} (C-45)"))
     }
 
-    /// The interface has the address that the client has, and no other. Whether that is another
-    /// than before.
+    /// Checks that the interface has the client's address and no other. Returns whether that
+    /// differs from before.
     pub fn settled(&mut self, node: &Node) -> Result<bool, Violation> {
         let Node::Client(client) = node else {
             return Ok(false);

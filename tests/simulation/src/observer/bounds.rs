@@ -1,4 +1,4 @@
-//! How much is remembered.
+//! Bounds of tables and queues.
 
 use super::Violation;
 use crate::node::Node;

@@ -1,4 +1,4 @@
-//! How often bubbles are sent.
+//! The rate of bubbles.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,20 +14,19 @@ use crate::node::Node;
 
 /// The least time between two bursts to a peer.
 const GAP: Duration = Duration::from_secs(2);
-/// Bursts within [`WINDOW`] that may stay without answer.
+/// Bursts within [`WINDOW`] that may remain without answer.
 const MAX_UNANSWERED: usize = 4;
-/// See [`MAX_UNANSWERED`].
+/// The period of [`MAX_UNANSWERED`].
 const WINDOW: Duration = Duration::from_secs(300);
-/// Bubbles of the two echo tests of one burst, and what answers the peer.
+/// Bubbles of the two echo tests of one burst, and the answer to the peer.
 const MAX_TESTS: usize = 3;
 
-/// The bubbles of a client or relay. Servers forward what others send, and have limits of their
-/// own.
+/// The bubbles of a client or relay. Servers forward those of others, and have limits of their own.
 #[derive(Debug, Default)]
 pub(super) struct Bubbles {
-    /// Indirect ones, by peer.
+    /// Indirect bubbles, by peer.
     indirect: BTreeMap<[u8; 16], History>,
-    /// Direct ones, by where they went.
+    /// Direct bubbles, by destination.
     direct: BTreeMap<Endpoint, History>,
 }
 
@@ -37,7 +36,7 @@ enum Kind {
     Indirect,
     /// From the service port.
     Direct,
-    /// From another one.
+    /// From another port.
     Test,
 }
 
@@ -46,13 +45,13 @@ enum Kind {
 struct History {
     last: Option<Instant>,
     unanswered: Vec<Instant>,
-    /// Who was sent the one direct bubble more that ends a burst, and when: the answer to the peer's
+    /// Peer and time of the additional direct bubble that ends a burst: the answer to the peer's
     /// own indirect bubble.
     ended: BTreeMap<[u8; 16], Instant>,
-    /// The last one may have been none that begins a burst, but the late end of the one before, to
-    /// this peer.
+    /// Whether the last bubble may have been the late end of the previous burst instead of the
+    /// start of one, to this peer.
     late: Option<[u8; 16]>,
-    /// Those of the burst from ports other than the service port, which echo tests need.
+    /// The burst's bubbles from ports other than the service port, which echo tests need.
     tests: usize,
 }
 
@@ -61,7 +60,7 @@ impl History {
         let is_direct = kind != Kind::Indirect;
         let gap = self.last.map(|last| now.saturating_since(last));
         match gap {
-            // Others of the same burst.
+            // Further bubbles of the same burst.
             Some(Duration::ZERO) => return Ok(()),
             Some(gap) if gap < GAP => {
                 if is_direct && *self.ended.entry(peer).or_insert(now) == now {
@@ -95,7 +94,7 @@ impl History {
 }
 
 impl Bubbles {
-    /// What comes directly from a peer is an answer.
+    /// Counts a packet directly from a peer as an answer.
     pub fn arrived(&mut self, node: &Node, from: Endpoint, parts: &Encapsulation<'_>) {
         let Ok(header) = Header::parse(parts.packet) else {
             return;
@@ -113,7 +112,8 @@ impl Bubbles {
         }
     }
 
-    /// With its address a client forgets its peers (C-45), and so how often they were asked.
+    /// Clears the counts: a client that loses its address forgets its peers (C-45), and with them
+    /// its bubbles.
     pub fn forgotten(&mut self) {
         self.indirect.clear();
     }
@@ -134,7 +134,7 @@ impl Bubbles {
         }
         let server = Endpoint::new(embedded_server(&peer).into(), SERVER_PORT);
         if embedded_mapping(&peer) == server {
-            // Whether it is direct or indirect cannot be told.
+            // The bubble may be direct or indirect.
             return Ok(());
         }
         let is_indirect = ServicePrefix::STANDARD.contains(&peer) && to == server;
@@ -158,7 +158,8 @@ impl Bubbles {
     }
 }
 
-/// C-52: the interval between solicitations is measured with bubbles to oneself.
+/// Whether the bubble is to the client itself, as when it measures the interval between
+/// solicitations (C-52).
 fn is_own(node: &Node, address: &[u8; 16]) -> bool {
     let Node::Client(client) = node else {
         return false;

@@ -1,4 +1,4 @@
-//! Where datagrams may go.
+//! The permitted destinations of datagrams.
 
 use std::collections::BTreeSet;
 
@@ -15,20 +15,20 @@ use teredo_proto::wire::{
 use super::Violation;
 use crate::node::Node;
 
-/// Endpoints that are not global, and yet may be sent to: those of peers behind the same NAT.
+/// Endpoints that are not global but permitted, because they are of peers behind the same NAT.
 #[derive(Debug, Default)]
 pub(super) struct Destinations {
     nearby: BTreeSet<Endpoint>,
 }
 
 impl Destinations {
-    /// Somebody on the link told of itself.
+    /// Notes a neighbour that has announced itself on the link.
     pub fn discovered(&mut self, from: Endpoint) {
         self.nearby.insert(from);
     }
 
-    /// alternate addresses count if they are of a peer behind the same NAT, and so does where
-    /// its bubbles come from once it proved that.
+    /// Notes endpoints of a peer behind the same NAT: its alternate addresses, and the
+    /// source of its bubbles once it has proved that it is there.
     pub fn arrived(
         &mut self,
         node: &Node,
@@ -76,7 +76,7 @@ impl Destinations {
     }
 }
 
-/// What kind of node it is.
+/// The kind of a node.
 pub(super) const fn name(node: &Node) -> &'static str {
     match node {
         Node::Server(_) => "the server",

@@ -1,17 +1,17 @@
-//! What holds for every node after everything it does, judged from the wire.
+//! The rules that hold for every node after every action, judged from the wire.
 //!
-//! | Module | Holds always |
+//! | Module | Rule |
 //! |---|---|
-//! | [`destinations`] | No datagram goes where none may go (L-02, L-05, L-06). |
-//! | [`bubbles`] | Two seconds between bubbles to a peer, four without answer (P-09). |
-//! | [`trust`] | Who is trusted has proved to be where packets are sent (P-08). |
+//! | [`destinations`] | Datagrams go to permitted destinations only (L-02, L-05, L-06). |
+//! | [`bubbles`] | Bubbles to a peer are two seconds apart, at most four without answer (P-09). |
+//! | [`trust`] | A trusted peer has proved that it is at the endpoint used for it (P-08). |
 //! | [`packets`] | No packet of a host is multiplied, or carried by a server (L-08, S-05). |
-//! | [`solicitations`] | Servers are not asked more often than once in two seconds (C-46). |
+//! | [`solicitations`] | Servers are solicited at most once in two seconds (C-46). |
 //! | [`bounds`] | Tables and queues are bounded (P-06, P-07). |
 //! | [`addresses`] | A client has one address, and sends from no other (C-45). |
 //!
-//! What follows from one stimulus ends (L-09), and a client is woken at one moment a bounded number
-//! of times.
+//! Every chain of packets from one stimulus ends (L-09), and a client is woken a bounded number of
+//! times at one moment.
 
 mod addresses;
 mod bounds;
@@ -32,11 +32,11 @@ use super::{
     world::NodeId,
 };
 
-/// How many nodes may, one after the other, send something because something arrived. The longest
-/// way is that of a first request to a native host that answers it, and is answered.
+/// Longest chain of nodes that send a packet because of the previous node's packet. The longest
+/// legitimate chain is a first request to a native host, which answers it and is answered.
 const LONGEST_CHAIN: u16 = 24;
 
-/// A rule that was broken: what happened.
+/// A broken rule, with a description of the violation.
 type Violation = String;
 
 /// Watches all nodes.
@@ -48,7 +48,7 @@ pub(super) struct Observer {
     longest_chain: u16,
 }
 
-/// What was seen of one node.
+/// The observations of one node.
 #[derive(Debug, Default)]
 struct Watched {
     addresses: addresses::Addresses,
@@ -59,12 +59,12 @@ struct Watched {
 }
 
 impl Observer {
-    /// The last things that happened, for a reader.
+    /// The last events, for a reader.
     pub fn recent(&self) -> String {
         self.trace.to_string()
     }
 
-    /// A datagram is about to be handled.
+    /// Notes a datagram before it is handled.
     pub fn arrived(
         &mut self,
         now: Instant,
@@ -86,7 +86,7 @@ impl Observer {
         self.packets.arrived(id, parts.packet);
     }
 
-    /// A discovery bubble is about to be handled.
+    /// Notes a discovery bubble before it is handled.
     pub fn discovered(&mut self, now: Instant, id: NodeId, from: Endpoint, payload: &[u8]) {
         self.trace
             .arrived(now, id, from, Endpoint::default(), payload);
@@ -97,18 +97,18 @@ impl Observer {
         }
     }
 
-    /// A packet from native IPv6 is about to be handled.
+    /// Notes a packet from native IPv6 before it is handled.
     pub fn arrived_ipv6(&mut self, now: Instant, id: NodeId, packet: &[u8]) {
         let nowhere = Endpoint::default();
         self.trace.arrived(now, id, nowhere, nowhere, packet);
         self.packets.arrived(id, packet);
     }
 
-    /// A node has done something.
+    /// Judges the output of a node.
     ///
     /// # Panics
     ///
-    /// If that breaks a rule.
+    /// Returns the rule that the output breaks.
     pub fn acted(&mut self, now: Instant, id: NodeId, node: &Node, depth: u16, output: &[Output]) {
         self.trace.acted(now, id, output);
         self.longest_chain = self.longest_chain.max(depth);
@@ -134,11 +134,13 @@ impl Observer {
             _ => now,
         };
         let watched = self.nodes.entry(id).or_default();
-        for one in output {
-            match one {
+        for packet in output {
+            match packet {
                 Output::Datagram { from, to, payload } => {
                     let Ok(parts) = encapsulation::parse(payload) else {
-                        return Err(format!("{node:?} sends what is not Teredo: {payload:?}"));
+                        return Err(format!(
+                            "{node:?} sends a datagram that is not Teredo: {payload:?}"
+                        ));
                     };
                     watched.sent(clock, node, *from, *to, &parts)?;
                     self.packets.sent(id, node, parts.packet)?;

@@ -1,4 +1,4 @@
-//! What becomes of the packets of hosts.
+//! The packets of hosts: none is multiplied or lost to a server.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::{
     world::NodeId,
 };
 
-/// Requests and replies: how often they came to a node, and how often they left it.
+/// Requests and replies, with the number of times that each came to a node and left it.
 #[derive(Debug, Default)]
 pub(super) struct Packets {
     came: HashMap<(NodeId, u64, bool), usize>,
@@ -30,7 +30,7 @@ impl Packets {
         let came = |is_reply| self.came.get(&(id, number, is_reply)).copied();
         let allowed = match node {
             Node::Server(_) => 0,
-            // A host sends a request once, and as many replies as requests came.
+            // A host sends a request once, and one reply for each request received.
             Node::Client(_) | Node::Host(_) if is_reply => came(false).unwrap_or(0),
             Node::Client(_) | Node::Host(_) => 1,
             Node::Relay(relay) if relay.config.host_specific && is_reply => {

@@ -1,4 +1,4 @@
-//! How often servers are asked.
+//! The rate of solicitations.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,11 +9,11 @@ use super::Violation;
 use crate::node::Node;
 
 /// The least time between two solicitations from the service port to a primary address. Those to
-/// the secondary one follow the answers, and may be closer to each other.
+/// the secondary address follow the answers, and may be closer to each other.
 const GAP: Duration = Duration::from_secs(2);
-/// See [`MANY`].
+/// The period of [`MANY`].
 const WINDOW: Duration = Duration::from_secs(60);
-/// The most solicitations in a [`WINDOW`], with those that measure what a NAT does.
+/// The most solicitations in a [`WINDOW`], including those that measure a NAT's behaviour.
 const MANY: usize = 60;
 
 /// The solicitations of a client.

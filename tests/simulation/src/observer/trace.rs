@@ -1,4 +1,4 @@
-//! The last things that happened, for whoever has to understand a broken rule.
+//! The last events before a broken rule.
 
 use std::{collections::VecDeque, fmt};
 
@@ -11,7 +11,7 @@ use teredo_proto::wire::{
 
 use crate::{node::Output, packet, world::NodeId};
 
-/// How much is remembered.
+/// Number of events kept.
 const LENGTH: usize = 150;
 
 #[derive(Debug, Default)]
@@ -49,9 +49,9 @@ impl Trace {
     }
 
     pub fn acted(&mut self, at: Instant, node: NodeId, output: &[Output]) {
-        for one in output {
+        for packet in output {
             let nowhere = Endpoint::default();
-            let (from, to, payload) = match one {
+            let (from, to, payload) = match packet {
                 Output::Datagram { from, to, payload } => (*from, *to, payload),
                 Output::Multicast { from, payload } => (*from, nowhere, payload),
                 Output::Ipv6(packet) => (nowhere, nowhere, packet),
@@ -122,7 +122,10 @@ fn describe(payload: &[u8]) -> String {
     for trailer in trailer::parse(parts.trailers) {
         text += &match trailer {
             Ok(Trailer::AlternateAddresses(list)) => {
-                let list: Vec<_> = list.endpoints().map(|one| one.to_string()).collect();
+                let list: Vec<_> = list
+                    .endpoints()
+                    .map(|endpoint| endpoint.to_string())
+                    .collect();
                 format!(", also at {list:?}")
             }
             other => format!(", {other:?}"),

@@ -1,4 +1,4 @@
-//! Who may be trusted.
+//! The trust in peers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use crate::node::Node;
 /// Longest part of an echo that is compared: its identifier, sequence number and data.
 const ECHO: std::ops::RangeFrom<usize> = IPV6_HEADER + 4..;
 
-/// What was sent that only its receiver can know, and who showed to know it.
+/// Secrets that were sent to one receiver each, and the endpoints that proved to know them.
 #[derive(Debug, Default)]
 pub(super) struct Trust {
     /// Nonces of indirect bubbles, by peer.
@@ -27,7 +27,7 @@ pub(super) struct Trust {
     echoes: BTreeMap<[u8; 16], BTreeSet<Vec<u8>>>,
     /// Sources of bubbles, by peer: a relay's are cookies.
     sources: BTreeMap<[u8; 16], BTreeSet<[u8; 16]>>,
-    /// Where discovery bubbles of peers came from.
+    /// Sources of peers' discovery bubbles.
     discovered: BTreeSet<([u8; 16], Endpoint)>,
     /// Peers and endpoints that belong together.
     proved: BTreeSet<([u8; 16], Endpoint)>,
@@ -82,7 +82,7 @@ impl Trust {
             echoes.is_some_and(|echoes| echoes.contains(echo))
         });
         if knows_echo || refuses_echo(&self.echoes, &header, parts) {
-            // C-36: the server says who it was.
+            // The server's origin indication names the sender (C-36).
             self.proved.insert((peer, parts.origin.unwrap_or(from)));
             self.proved.insert((peer, from));
         }
@@ -125,14 +125,14 @@ fn nonce(parts: &Encapsulation<'_>) -> Option<[u8; 4]> {
     })
 }
 
-/// What an echo of this type carries.
+/// The payload of an echo of this type.
 fn echo<'p>(parts: &Encapsulation<'p>, kind: u8) -> Option<&'p [u8]> {
     let header = Header::parse(parts.packet).ok()?;
     let is_echo = header.next_header() == ICMPV6 && parts.packet.get(IPV6_HEADER) == Some(&kind);
     parts.packet.get(ECHO).filter(|_| is_echo)
 }
 
-/// C-57: a host that refuses pings quotes them.
+/// The quoted payload: a host that refuses pings quotes them (C-57).
 fn refuses_echo(
     echoes: &BTreeMap<[u8; 16], BTreeSet<Vec<u8>>>,
     header: &Header<'_>,

@@ -1,5 +1,5 @@
-//! What others do who wish the clients ill. They may give any source address, and hear what is on
-//! the wire, but neither know secrets that they have not heard, nor are they on the way.
+//! Attacks on the clients. Attackers may forge any source address and hear all packets on the wire,
+//! but they know no secrets that they have not heard and cannot intercept packets.
 
 use proptest::prelude::*;
 use teredo_common::{
@@ -11,7 +11,7 @@ use teredo_simulation::{NodeId, Realm, packet};
 
 use super::Scene;
 
-/// Addresses that are somebody's trap: one's own are [`Scene`]'s to choose.
+/// Addresses that no packet may reach. [`Scene`] chooses the attackers' own addresses.
 const TRAPS: [[u8; 4]; 9] = [
     [127, 0, 0, 1],
     [10, 1, 2, 3],
@@ -24,7 +24,7 @@ const TRAPS: [[u8; 4]; 9] = [
     [8, 8, 8, 8],
 ];
 
-/// Who it says it is.
+/// The claimed sender.
 #[derive(Clone, Copy, Debug)]
 pub enum Guise {
     Server,
@@ -33,16 +33,16 @@ pub enum Guise {
     Stranger,
 }
 
-/// What is sent to a client.
+/// A packet that is sent to a client.
 #[derive(Clone, Debug)]
 pub enum Attack {
-    /// Anything.
+    /// Arbitrary octets.
     Garbage {
         client: usize,
         guise: Guise,
         octets: Vec<u8>,
     },
-    /// Something that was heard, from somebody else, a little changed.
+    /// A packet heard before, from another source, with small changes.
     Replay {
         client: usize,
         guise: Guise,
@@ -71,13 +71,13 @@ pub enum Attack {
         guise: Guise,
         peer: usize,
     },
-    /// A packet in a peer's name for somebody else.
+    /// A packet in a peer's name for another host.
     Stray {
         client: usize,
         guise: Guise,
         peer: usize,
     },
-    /// An answer to the last connectivity test that was heard, with wrong data.
+    /// An answer to the last connectivity test on the wire, with wrong data.
     Pong {
         client: usize,
         guise: Guise,
@@ -90,7 +90,7 @@ pub enum Attack {
         server: usize,
         port: u16,
     },
-    /// A discovery bubble on the link, from anywhere.
+    /// A discovery bubble on the link, from any source.
     Discovery {
         client: usize,
         trap: usize,
@@ -211,7 +211,7 @@ impl Attack {
                 let peer = scene.machine(peer);
                 let addresses = scene.world.address(peer).zip(scene.world.address(client));
                 if let Some((peer, own)) = addresses {
-                    // No number that is anybody's.
+                    // A number that no request has.
                     let payload = packet::numbered(peer, own, false, u64::MAX - 1);
                     send(scene, client, guise, payload);
                 }
@@ -301,13 +301,13 @@ fn teredo(mapped: Endpoint, server: [u8; 4]) -> [u8; 16] {
     fields.encode().octets()
 }
 
-/// Somebody's IPv6 address, while they have one.
+/// The IPv6 address of a machine, while it has one.
 fn address(scene: &Scene, node: NodeId) -> [u8; 16] {
     let address = scene.world.address(node);
     address.map_or([0x20; 16], |address| address.octets())
 }
 
-/// Sends to where the client's NAT has it.
+/// Sends to the client's mapped endpoint.
 fn send(scene: &mut Scene, client: NodeId, guise: Guise, payload: Vec<u8>) {
     let mapped = |client: NodeId| {
         let node = scene.world.client(client);

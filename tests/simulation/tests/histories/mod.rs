@@ -1,5 +1,5 @@
-//! Random histories: whatever happens, the rules hold after every step, and once everything is well
-//! again, everything works again.
+//! Random histories: the rules hold after every step, and once all faults have ended, every
+//! connection works again.
 
 mod attack;
 mod step;
@@ -17,19 +17,19 @@ use teredo_simulation::{
 
 use step::Step;
 
-/// The longest wait of a client that is off-line, and a qualification.
+/// The longest wait of an off-line client, and a qualification.
 const LONGEST_WAIT: Duration = Duration::from_secs(930);
-/// After this, no bubble counts any more (P-09).
+/// Time after which earlier bubbles do not count any more (P-09).
 const FORGOTTEN: Duration = Duration::from_secs(301);
 
-/// Where a history happens.
+/// The set-up of a history.
 #[derive(Clone, Debug)]
 struct Topology {
     seed: u64,
-    /// The clients' NATs, and what they may use. None: behind the NAT of the one before.
+    /// The clients' NATs and extensions. `None` puts a client behind the NAT of the previous one.
     clients: Vec<(Option<Kind>, Means)>,
     relay: Kind,
-    /// How long NATs remember.
+    /// Lifetime of the NATs' mappings.
     lifetime: Duration,
     inbound_refresh: bool,
     hairpinning: bool,
@@ -61,7 +61,7 @@ fn topology(clients: usize) -> impl Strategy<Value = Topology> {
         )
 }
 
-/// The world and who is in it.
+/// The world and its machines.
 struct Scene {
     world: World,
     server: NodeId,
@@ -85,8 +85,8 @@ impl Scene {
             };
             let client = world.add_client_with(realm, server, |config| {
                 config.extensions = means.extensions();
-                // Few enough to be exceeded. (With few peers, those that make room for others take
-                // the memory of their bubbles with them.)
+                // Few enough to be exceeded. (With few peers, evicted ones take the memory of their
+                // bubbles with them.)
                 config.queue_per_peer = 3;
             });
             if means.has_upnp() && kind.is_some_and(Kind::has_upnp) {
@@ -122,7 +122,7 @@ impl Scene {
         clients.copied().unwrap_or(self.host)
     }
 
-    /// Ends all that is wrong, and looks whether everything works.
+    /// Ends all faults and checks that every connection works.
     fn mend(&mut self) {
         self.world.weather = Weather::FAIR;
         self.world.set_up(self.server, true);
@@ -147,7 +147,7 @@ impl Scene {
             let identity = self.world.client(client).client.identity();
             let is_symmetric = identity.is_some_and(|own| own.nat == Nat::Symmetric);
             if is_symmetric && self.relay == Kind::Firewall {
-                // One of the pairs that never work (section 5.4).
+                // One of the pairs that never connect (docs/protocol/traversal.md).
                 continue;
             }
             for (from, to) in [(client, self.host), (self.host, client)] {
@@ -166,7 +166,7 @@ fn run(topology: &Topology, steps: Vec<Step>) {
     scene.mend();
 }
 
-/// Replays what failed before first, from a file beside this one.
+/// Replays earlier failures first, from a file beside this one.
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
@@ -175,7 +175,7 @@ fn config(cases: u32) -> ProptestConfig {
     }
 }
 
-/// Ten thousand, in tests that run at the same time.
+/// Ten thousand histories, in tests that run at the same time.
 mod random {
     use super::*;
 
@@ -216,8 +216,8 @@ mod random {
     }
 }
 
-/// the peer answers at the port that is tested, and the server does not. The client closed the
-/// port that it then sent from.
+/// The peer answers at the port that is tested, and the server does not. The client closed
+/// the port that it then sent from.
 #[test]
 fn x41_an_answer_ends_the_echo_test() {
     let topology = Topology {

@@ -1,4 +1,4 @@
-//! What may happen in a history.
+//! The possible events of a history.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{
     attack::{self, Attack},
 };
 
-/// One thing that happens. Machines are numbered; numbers wrap.
+/// An event. Machines are numbered; numbers wrap.
 #[derive(Clone, Debug)]
 pub enum Step {
     Send {
@@ -67,7 +67,7 @@ pub enum Step {
     Attack(Attack),
 }
 
-/// Sends and waits mostly.
+/// Mostly sends and waits.
 pub fn any_step() -> impl Strategy<Value = Step> {
     let client = 0_usize..3;
     prop_oneof![
@@ -116,7 +116,7 @@ impl Step {
             Self::Send { from, to } => {
                 let (from, to) = (scene.machine(from), scene.machine(to));
                 if let Some(to) = scene.world.address(to) {
-                    // Sometimes more than may wait.
+                    // Sometimes more than the queue holds.
                     for _ in 0..if from == scene.host { 1 } else { 5 } {
                         scene.world.send_to(from, to);
                     }

@@ -1,4 +1,4 @@
-//! Clients and clients.
+//! Connectivity between two clients.
 
 use teredo_simulation::{
     for_seeds,
@@ -8,8 +8,8 @@ use teredo_simulation::{
 
 use super::{SEEDS, assert_refused, cells};
 
-/// Section 5.2: RFC 4380 alone. Symmetric NATs give no address, so that there is nothing to send
-/// from or to.
+/// The table of docs/protocol/traversal.md for RFC 4380 alone. Symmetric NATs give no address, so
+/// that there is no address to send from or to.
 #[test]
 fn rfc4380_alone() {
     const KINDS: [Kind; 4] = [
@@ -48,14 +48,15 @@ fn rfc4380_alone() {
     });
 }
 
-/// Section 5.3, Figure 1 of RFC 6081, with what each pair needs.
+/// The table of docs/protocol/traversal.md after Figure 1 of RFC 6081, with the needs of each pair.
 ///
 /// `u`: the figure has `-` for pairs of a UPnP port-restricted NAT with most symmetric ones. But a
-/// mapped port lets in everybody's packets, so that such a NAT is a cone NAT, which the figure has
-/// an `S` for.
+/// mapped port admits packets from everywhere, so that such a NAT is a cone NAT, for which the
+/// figure has an `S`.
 ///
-/// A UPnP port-symmetric NAT lets in the bubbles of peers whose own NATs let nothing of this side
-/// in. Such a peer proves that it is there, and yet is not reached: the client has to find that out.
+/// A UPnP port-symmetric NAT admits the bubbles of peers whose own NATs admit nothing from this
+/// side. Such a peer proves that it is there, and yet is not reached: the client has to find that
+/// out.
 #[test]
 fn rfc6081() {
     const KINDS: [Kind; 9] = [
@@ -107,8 +108,8 @@ fn rfc6081() {
     });
 }
 
-/// The same pairs once more, after both sides have known each other and were silent for so long that
-/// nothing of it is left.
+/// The same pairs after both sides have known each other and been silent until all of that state
+/// has expired.
 #[test]
 fn the_second_time_is_as_good() {
     use std::time::Duration;

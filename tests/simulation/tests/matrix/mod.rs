@@ -1,8 +1,8 @@
-//! Who reaches whom, as sections 5.2 to 5.4 of the protocol reference say.
+//! Connectivity of pairs of NATs, as in the tables of docs/protocol/traversal.md.
 //!
-//! Tables are laid out as there: the row sends first. A letter says what the pair needs, `-` that
-//! nothing helps. Where the client is better than the reference, the letter is a small one, and the
-//! test says why.
+//! Tables are laid out as there: the row sends first. A letter names the need of the pair, `-`
+//! means that it never connects. A small letter marks a pair for which the client does better than
+//! that document, for a reason that the test gives.
 
 mod clients;
 mod picture;
@@ -13,10 +13,10 @@ use teredo_simulation::{matrix::Outcome, nat::Kind};
 
 /// Histories for each pair.
 const SEEDS: u64 = 3;
-/// A request that cannot be answered is refused by then.
+/// Time by which a request that cannot be answered is refused.
 const REFUSAL: Duration = Duration::from_secs(10);
 
-/// The pairs of a table with what it says of them.
+/// The pairs of a table with their entries.
 fn cells(rows: &[Kind], columns: &[Kind], table: &str) -> Vec<(Kind, Kind, char)> {
     let lines: Vec<&str> = table.lines().filter(|line| line.contains('|')).collect();
     assert_eq!(
@@ -35,7 +35,7 @@ fn cells(rows: &[Kind], columns: &[Kind], table: &str) -> Vec<(Kind, Kind, char)
     cells
 }
 
-/// Not answered, and the sender knows it in time.
+/// Whether the request was not answered and the sender was notified in time.
 fn assert_refused(outcome: Outcome, what: &str) {
     match outcome {
         Outcome::Unreachable(after) => assert!(after < REFUSAL, "{what}: after {after:?}"),

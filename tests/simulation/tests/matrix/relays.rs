@@ -1,4 +1,4 @@
-//! Relays and clients.
+//! Connectivity between relays and clients.
 
 use teredo_simulation::{
     for_seeds,
@@ -8,7 +8,8 @@ use teredo_simulation::{
 
 use super::{SEEDS, assert_refused, cells};
 
-/// Section 5.4, with R-13: the relay's row, the client's column, and either side first.
+/// The table of docs/protocol/traversal.md for relays with cookies: the relay's row, the
+/// client's column, and either side first.
 #[test]
 fn r13_relays() {
     const RELAYS: [Kind; 5] = [
