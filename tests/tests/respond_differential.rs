@@ -13,7 +13,7 @@ use teredo_common::{
     wire::{ALL_ROUTERS, ETHERTYPE_IPV4, ICMPV6, NO_NEXT_HEADER, UDP},
 };
 use teredo_lab::{
-    fixture::{Fixture, Port, ROUTER, Setup, WAN, now},
+    fixture::{Fixture, Port, ROUTER, Setup, WAN, cases, now},
     packet::{IP, datagram, endpoint, ethernet, fix_header_checksum, ipv6},
 };
 use teredo_proto::{
@@ -23,7 +23,7 @@ use teredo_proto::{
     wire::authentication::{Algorithm, Key},
 };
 
-/// Datagrams for each kind of server.
+/// Datagrams for each kind of server, unless [`cases`] says otherwise.
 const DATAGRAMS: usize = 4000;
 const PRIMARY: [u8; 4] = [1, 2, 3, 4];
 const SECONDARY: [u8; 4] = [1, 2, 3, 5];
@@ -116,7 +116,7 @@ impl Pair {
 
     /// Shows many datagrams to both.
     fn compare_many(&mut self) -> Result<()> {
-        for _ in 0..DATAGRAMS {
+        for _ in 0..cases(DATAGRAMS) {
             let from = source(&mut self.random);
             let to = match self.random.random_ratio(1, 4) {
                 true => ServerAddress::Secondary,
@@ -373,14 +373,18 @@ fn alice() -> RegisteredClient {
 fn the_usual_server() -> Result<()> {
     let mut pair = Pair::new(config(), true, 1)?;
     pair.compare_many()?;
-    ensure!(pair.answered() > DATAGRAMS / 20, "{:?}", pair.verdicts);
+    ensure!(
+        pair.answered() > cases(DATAGRAMS) / 20,
+        "{:?}",
+        pair.verdicts
+    );
     Ok(())
 }
 
 #[test]
 fn what_clients_and_relays_usually_send_is_left_to_nobody() -> Result<()> {
     let mut pair = Pair::new(config(), true, 2)?;
-    for _ in 0..DATAGRAMS / 4 {
+    for _ in 0..cases(DATAGRAMS) / 4 {
         let from = endpoint(&format!("9.{}.0.1:4096", pair.random.random_range(10..99)));
         let all_routers = Ipv6Addr::from(ALL_ROUTERS);
         let source = link_local(&mut pair.random);

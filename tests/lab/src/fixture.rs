@@ -3,7 +3,7 @@
 //! No packet is sent. The program runs on frames that `BPF_PROG_TEST_RUN` feeds to it, in a
 //! namespace whose routes and neighbours it looks up.
 
-use std::{net::Ipv6Addr, time::Duration};
+use std::{env, net::Ipv6Addr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{TestRun as _, TestRunOptions, XdpMode};
@@ -36,6 +36,20 @@ pub const ROUTER_V6: [u8; 6] = [2, 0, 0, 0, 6, 1];
 
 /// Length of the shortest frame that `BPF_PROG_TEST_RUN` accepts.
 pub const SHORTEST: usize = 14;
+
+/// Returns how many cases a randomized test tries: `usual`, or as many as `PROPTEST_CASES` says,
+/// which the property tests follow too. A slow machine is given fewer.
+///
+/// # Panics
+///
+/// When `PROPTEST_CASES` is no number.
+#[must_use]
+pub fn cases(usual: usize) -> usize {
+    let cases = env::var("PROPTEST_CASES").ok();
+    cases.map_or(usual, |cases| {
+        cases.parse().expect("PROPTEST_CASES is a number")
+    })
+}
 
 /// The ingress interface of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
