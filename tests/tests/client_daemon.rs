@@ -1,4 +1,4 @@
-//! What a client's daemon does to its host: one address, its routes, and in the end nothing.
+//! The effects of a client's daemon on its host: one address and its routes, and none at the end.
 
 mod host;
 
@@ -16,7 +16,7 @@ use teredo_lab::{
 
 use host::Host;
 
-/// How long anything may take.
+/// Longest time that any step may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A host without native IPv6, and its server.
@@ -83,7 +83,7 @@ impl Site {
         Ok(self.routes()?.contains("default via"))
     }
 
-    /// What `teredo status` tells about the client.
+    /// The client's part of `teredo status`.
     fn status(&self) -> Result<Value> {
         let mut command = std::process::Command::new(binary()?);
         let file = self.host.directory.path().join("teredo.toml");
@@ -117,12 +117,12 @@ fn whatever_ends_it_nothing_is_left() -> Result<()> {
         daemon.signal(signal)?;
         let status = daemon.wait(PATIENCE)?;
         if signal == Signal::SIGKILL {
-            // Of the API, and for the next start.
+            // Directories of the API and of state for the next start.
             fs::remove_file(site.host.socket())?;
         } else {
             assert_eq!(status.code(), Some(0), "{signal}: {}", daemon.log());
         }
-        // The kernel lets go of an interface a little later than of the process.
+        // The kernel releases an interface a little later than the process.
         wait_until(&format!("{signal} leaves nothing"), PATIENCE, || {
             Ok(site.host.traces()? == before)
         })?;
@@ -184,7 +184,7 @@ fn its_default_route_gives_way_to_any_other() -> Result<()> {
     wait_until("it takes over", PATIENCE, || site.has_default())?;
     namespace.ip("-6 route add default via 2001:db8::2")?;
     wait_until("it gives way", PATIENCE, || Ok(!site.has_default()?))?;
-    // A refusal is no way: systems without IPv6 have one.
+    // An unreachable route is no path: systems without IPv6 have one.
     namespace.ip("-6 route del default via 2001:db8::2")?;
     namespace.ip("-6 route add unreachable default metric 4294967295")?;
     wait_until("it takes over again", PATIENCE, || site.has_default())

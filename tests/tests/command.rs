@@ -1,4 +1,4 @@
-//! The `teredo` command where no daemon is needed.
+//! The `teredo` commands that need no daemon.
 
 use std::process::{Command, Output};
 
@@ -48,7 +48,7 @@ fn addresses_are_encoded_and_decoded() -> Result<()> {
     Ok(())
 }
 
-/// (arguments, exit code, part of what is said)
+/// (arguments, exit code, part of the message)
 const REFUSED: &[(&str, i32, &str)] = &[
     (
         "address decode 2001:db8::1",

@@ -1,4 +1,4 @@
-//! The life of a daemon: what it tells, how it ends, and what is left.
+//! The life of a daemon: its output, its end, and the state that it leaves.
 
 mod host;
 
@@ -23,7 +23,7 @@ use teredo_lab::{Daemon, teredo::binary, wait_until};
 
 use host::Host;
 
-/// How long a daemon may take for anything.
+/// Longest time that a daemon may take for any step.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Starts `teredo run` and waits until its API answers.
@@ -80,7 +80,7 @@ fn a_second_signal_ends_it_at_once_and_the_next_start_takes_over() -> Result<()>
     let file = host.configure("", "")?;
     let before = host.traces()?;
     let mut daemon = start(&host, &file)?;
-    // Both are there when it goes on.
+    // Both exist when the daemon continues.
     for signal in [
         Signal::SIGSTOP,
         Signal::SIGTERM,
@@ -133,7 +133,7 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() -> Result<()> {
     assert_eq!(host.traces()?, running);
     assert!(ask(&file, "status")?.status.success());
 
-    // `check` knows that what is taken is taken by this very daemon.
+    // `check` recognises that this very daemon holds the resources in use.
     let mut command = host.namespace.command(binary()?)?;
     let check = command.args(["check", "--config"]).arg(&file).output()?;
     let said = String::from_utf8(check.stdout)?;
@@ -279,7 +279,7 @@ fn a_server_keeps_less_and_read_its_keys_before() -> Result<()> {
     const DIGITS: &str = "00112233445566778899aabbccddeeff";
 
     let host = Host::new()?;
-    // What follows is for everybody; the key is root's alone.
+    // The rest is readable by all users; the key by root alone.
     let everybody = fs::Permissions::from_mode(0o755);
     fs::set_permissions(host.directory.path(), everybody)?;
     let key = host.directory.path().join("alice.key");

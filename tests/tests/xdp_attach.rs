@@ -1,4 +1,4 @@
-//! Attaching, pinning, taking over after a crash, and what is said when something is in the way.
+//! Attachment, pinning and recovery after a crash, and the errors when something is in the way.
 
 use std::{
     path::PathBuf,
@@ -76,7 +76,7 @@ impl Host {
         self.namespace.run(|| FastPath::start(options))
     }
 
-    /// The sentence with which a start is refused.
+    /// The error with which a start is refused.
     fn refusal(&self, options: &Options) -> Result<String> {
         match self.start(options)? {
             Ok(_) => anyhow::bail!("it started"),
@@ -88,7 +88,7 @@ impl Host {
         Ok(self.namespace.run(|| Interface::named(name))??)
     }
 
-    /// How each interface is attached.
+    /// The mode in which each interface is attached.
     fn modes(&self) -> Result<[Option<Mode>; 2]> {
         let mode = |name| {
             anyhow::Ok(
@@ -122,8 +122,8 @@ impl Host {
         Ok(())
     }
 
-    /// The end of links that are not pinned: they go with their last descriptor, which a child that
-    /// another test is just starting may still have a copy of until it runs its program.
+    /// Waits for the end of links that are not pinned: they end with their last descriptor, of
+    /// which a child of another test may still have a copy until it runs its program.
     fn assert_ends(&self) -> Result<()> {
         wait_until("the program is detached", Duration::from_secs(10), || {
             Ok(self.modes()? == [None, None])
@@ -375,7 +375,7 @@ fn another_program_is_named_with_its_owner() -> Result<()> {
         assert_eq!(host.modes()?, [None, Some(Mode::Native)], "undone");
         assert!(!host.instance().exists());
     }
-    // Auto does without that interface, and says why.
+    // Mode auto works without that interface, and reports why.
     let auto = host.start(&host.options(XdpMode::Auto))??;
     let [wan, lan] = auto.interfaces() else {
         anyhow::bail!("{:?}", auto.interfaces());
@@ -456,8 +456,8 @@ fn a_user_without_capabilities_is_told_which() -> Result<()> {
             ..host.options(XdpMode::Auto)
         };
         let result = host.namespace.run(|| {
-            // Of this thread alone: the library's function would change the whole process.
-            // SAFETY: numbers only.
+            // The system call drops them for this thread alone; the library's function would change
+            // the whole process. SAFETY: numbers only.
             let result = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
             assert_eq!(result, 0);
             FastPath::start(&options)

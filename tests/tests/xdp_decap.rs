@@ -27,7 +27,7 @@ fn client() -> Endpoint {
     endpoint("9.0.0.1:4096")
 }
 
-/// What the client sends: the packet in a datagram in a frame.
+/// The client's frame: the packet in a datagram in a frame.
 fn frame(packet: &[u8]) -> Vec<u8> {
     let datagram = datagram(client(), relay(), 7, packet);
     ethernet(WAN, ROUTER, ETHERTYPE_IPV4, &datagram)
@@ -64,7 +64,7 @@ fn unchecked(packet: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The frame that the host gets.
+/// The frame that the host receives.
 fn forwarded(packet: &[u8]) -> Vec<u8> {
     let mut packet = packet.to_vec();
     packet[7] -= 1;
@@ -704,7 +704,7 @@ fn d1_17_checksum() -> Result<()> {
         packet[46..48].fill(0);
         packet
     };
-    // As RFC 9868 has it: options between the end of the datagram and that of the packet.
+    // Options as in RFC 9868, between the end of the datagram and that of the packet.
     let options = {
         let mut packet = data();
         packet.extend([0, 0]);

@@ -26,7 +26,7 @@ fn client() -> Endpoint {
     endpoint("9.0.0.1:4096")
 }
 
-/// What the host sends.
+/// The host's frame.
 fn frame(packet: &[u8]) -> Vec<u8> {
     ethernet(LAN, HOST, ETHERTYPE_IPV6, packet)
 }
@@ -43,7 +43,7 @@ fn to(destination: Ipv6Addr) -> Vec<u8> {
     udp(address(HOST_ADDRESS), destination, b"hello, world")
 }
 
-/// The packet that the client gets, with the checksum of a full walk.
+/// The packet that the client receives, with a checksum over every octet.
 fn encapsulated(mapped: Endpoint, identification: u16, packet: &[u8]) -> Vec<u8> {
     let mut packet = packet.to_vec();
     packet[7] -= 1;
@@ -55,7 +55,7 @@ fn forwarded(packet: &[u8]) -> Vec<u8> {
     ethernet(ROUTER, WAN, ETHERTYPE_IPV4, &packet)
 }
 
-/// As [`forwarded`], without outer checksum.
+/// The frame of [`forwarded`] without outer checksum.
 fn forwarded_unchecked(packet: &[u8]) -> Vec<u8> {
     let mut frame = forwarded(packet);
     frame[IP + 26..IP + 28].fill(0);
@@ -80,7 +80,7 @@ fn refuse(fixture: &mut Fixture, rows: Vec<Refusal>) -> Result<()> {
     Ok(())
 }
 
-/// A frame that is translated: its name, the frame, and what becomes of it.
+/// A frame that is translated: its name, the frame, and the frame that leaves.
 type Passage = (&'static str, Vec<u8>, Vec<u8>);
 
 fn forward(fixture: &mut Fixture, rows: Vec<Passage>) -> Result<()> {
@@ -315,7 +315,7 @@ fn d2_05_who_gets_it() -> Result<()> {
             ("never heard", frame(&to(peer(3))), EncapStalePeer),
         ],
     )?;
-    // D2-08: one that was not heard for 25 s is still sent to; the stamps tell the daemon.
+    // A peer that was not heard for 25 s is still sent to (D2-08); the stamps notify the daemon.
     fixture.insert(
         peer(4),
         Peer {
@@ -391,7 +391,7 @@ fn d2_07_packets_of_the_tunnel_mtu() -> Result<()> {
     )
 }
 
-/// Nor is one that would have to be fragmented on its way out (W-09).
+/// A packet that would have to be fragmented by its route is not encapsulated, either (W-09).
 #[test]
 fn d2_07_packets_of_the_mtu_of_the_way_out() -> Result<()> {
     let setup = Setup {
@@ -399,7 +399,7 @@ fn d2_07_packets_of_the_mtu_of_the_way_out() -> Result<()> {
         ..Setup::default()
     };
     let mut fixture = fixture(&setup)?;
-    // Embeds 9.9.0.1, which a route of MTU 1000 leads to.
+    // Embeds 9.9.0.1, which has a route of MTU 1000.
     let behind = "2001:0:102:304:0:efff:f6f6:fffe";
     let mapped = endpoint("9.9.0.1:4096");
     fixture.trust(address(behind), mapped)?;
@@ -430,7 +430,7 @@ fn without_proof() -> Vec<(&'static str, Vec<u8>)> {
     let (from, to) = (address(HOST_ADDRESS), address(CLIENT));
     let mut no_checksum = data();
     no_checksum[46..48].fill(0);
-    // As RFC 9868 has it: options between the end of the datagram and that of the packet.
+    // Options as in RFC 9868, between the end of the datagram and that of the packet.
     let mut options = data();
     options.extend([0, 0]);
     options[5] += 2;
@@ -547,7 +547,7 @@ fn d2_10_the_way_out() -> Result<()> {
             ("an own address", frame(&to(own)), EncapNextHop),
         ],
     )?;
-    // A relay with one arm: in and out by the interface towards the IPv4 internet.
+    // A relay with one arm: packets come and leave by the interface towards the IPv4 internet.
     let arrived = ethernet(WAN, ROUTER_V6, ETHERTYPE_IPV6, &data());
     fixture
         .program

@@ -1,4 +1,4 @@
-//! What the program remembers: stamps of peers and ways to destinations.
+//! The state of the program: stamps of peers and next hops of destinations.
 
 use std::{
     thread,
@@ -51,7 +51,8 @@ fn verdict(fixture: &mut Fixture, port: Port, frame: &[u8]) -> Result<Verdict> {
     Ok(fixture.run(port, frame)?.verdict)
 }
 
-/// Does `work` on a new fixture until it takes less than the second for which the program remembers.
+/// Does `work` on a new fixture until it takes less than the second for which the program keeps
+/// next hops.
 fn at_once<T>(mut work: impl FnMut(&mut Fixture) -> Result<T>) -> Result<(Fixture, T)> {
     loop {
         let mut fixture = fixture(now(), now())?;
@@ -116,11 +117,11 @@ fn packets_that_are_not_forwarded_leave_no_stamp() -> Result<()> {
     Ok(())
 }
 
-/// A station that is not the one of the fixture's neighbours.
+/// An Ethernet address that no neighbour of the fixture has.
 const NEW: [u8; 6] = [2, 0, 0, 0, 9, 9];
 
-/// Where a frame goes after `change`: at once, once the generation moved, and, without that, once
-/// the next hop is a second old.
+/// The next hop of a frame after `change`: at once, after a change of the generation, and, without
+/// that, once the next hop is a second old.
 fn follows(
     change: &str,
     port: Port,
@@ -137,14 +138,14 @@ fn follows(
         })
     };
 
-    // The daemon tells.
+    // The daemon changes the generation.
     let (mut fixture, (first, second)) = changed()?;
     assert_eq!(first[..6], before);
     assert_eq!(second[..12], first[..12], "is remembered");
     fixture.program.bump_generation()?;
     after(&mut fixture)?;
 
-    // There is no daemon.
+    // No daemon changes the generation.
     let (mut fixture, _) = changed()?;
     thread::sleep(SECOND + SECOND / 10);
     after(&mut fixture)
@@ -223,7 +224,7 @@ fn a_route_through_another_interface_is_followed() -> Result<()> {
 #[test]
 fn destinations_that_share_a_slot_do_not_share_a_way() -> Result<()> {
     let mut fixture = fixture(now(), now())?;
-    // More destinations than slots, each its own neighbour.
+    // There are more destinations than slots, each its own neighbour.
     let mut neighbours = String::new();
     let hosts = 6000u32;
     for host in 0..hosts {
@@ -328,7 +329,7 @@ fn a_full_map_says_so() -> Result<()> {
     Ok(())
 }
 
-/// Neighbours in the table do not hide each other, and who is gone is gone.
+/// Neighbours in the table do not hide each other, and a removed peer is not found.
 #[test]
 fn every_peer_is_found_in_a_full_table() -> Result<()> {
     let setup = Setup {

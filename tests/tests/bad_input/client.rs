@@ -1,4 +1,4 @@
-//! What a client refuses, and what it only tells.
+//! Configurations that a client refuses, and those about which it only warns.
 
 use std::{
     fs,
@@ -12,13 +12,13 @@ use teredo_lab::{Daemon, teredo::binary};
 
 use crate::{assert_refused, host::Host, to_the_end};
 
-/// The sentence with these lines in the section.
+/// Asserts that a configuration with these lines in the section is refused with the sentence.
 fn assert_client_refused(host: &Host, client: &str, parts: &[&str]) -> Result<()> {
     let file = host.configure_client("", client)?;
     assert_refused(host, &file, parts)
 }
 
-/// What `teredo check` finds, which is content.
+/// The findings of a `teredo check` that succeeds.
 fn findings(host: &Host, client: &str) -> Result<String> {
     let file = host.configure_client("", client)?;
     let mut command = host.namespace.command(binary()?)?;
@@ -135,7 +135,7 @@ fn tun_of_another_kind_or_owner() -> Result<()> {
         "tun = \"wan\"",
         &["the interface wan exists and is no TUN interface", "`tun`"],
     )?;
-    // Another client has it.
+    // Another client has the interface.
     let directory = tempfile::tempdir()?;
     let other = directory.path().join("other.toml");
     let text = fs::read_to_string(host.configure_client("", "")?)?;

@@ -1,4 +1,4 @@
-//! What a server refuses.
+//! Configurations that a server refuses.
 
 use std::{
     fs,
@@ -15,13 +15,14 @@ use crate::{COMMANDS, assert_command_refused, assert_refused, host::Host, to_the
 
 const DIGITS: &str = "00112233445566778899aabbccddeeff";
 
-/// Refused with the sentence, with these lines in the section and after it.
+/// Asserts that a configuration with these lines in the section and after it is refused with the
+/// sentence.
 fn assert_server_refused(host: &Host, server: &str, parts: &[&str]) -> Result<()> {
     let file = host.configure_server("", server)?;
     assert_refused(host, &file, parts)
 }
 
-/// The findings of `teredo check`, which is content: a line for each.
+/// The findings of a `teredo check` that succeeds: a line for each.
 fn findings(host: &Host, server: &str, options: &[&str]) -> Result<String> {
     let file = host.configure_server("", server)?;
     let mut command = host.namespace.command(binary()?)?;

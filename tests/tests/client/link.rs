@@ -1,4 +1,4 @@
-//! Two clients on one link, behind a NAT that does not send back what is for itself.
+//! Two clients on one link, behind a NAT that does not hairpin.
 
 use std::net::Ipv4Addr;
 
@@ -33,7 +33,7 @@ fn configs(scene: &Scene, discovery: bool, hairpinning: bool) -> [Config; 2] {
     })
 }
 
-/// Who is there first learns of the other at once; who comes later has to be told.
+/// The first client on the link discovers the second at once; the second has to be told.
 fn find_each_other(newcomer_begins: bool) -> Result<()> {
     let (scene, neighbour) = neighbours()?;
     let [here, there] = configs(&scene, true, false);

@@ -1,4 +1,4 @@
-//! Behind every kind of NAT, to and from native hosts.
+//! Clients behind every kind of NAT, to and from native hosts.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use teredo_lab::{
 
 use super::{scene, status};
 
-/// A NAT, whose server and relay there are, and who sends the first packet.
+/// A NAT, the implementations of server and relay, and the sender of the first packet.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     nat: NatKind,
@@ -59,7 +59,7 @@ impl Case {
         let found = found.and_then(|status| status.nat);
         let expected = match self.nat {
             NatKind::Symmetric => "symmetric",
-            // Nobody probes for cones unless told to.
+            // Clients do not probe for cones unless so configured.
             _ => "restricted",
         };
         ensure!(

@@ -1,4 +1,4 @@
-//! Peer to peer, each client behind a NAT of its own.
+//! Peers that talk directly, each client behind a NAT of its own.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use teredo_lab::{
 
 use super::{is_unreachable, scene};
 
-/// The NATs and clients of who sends the first packet and of who gets it.
+/// The NATs and clients of the sender and the receiver of the first packet.
 #[derive(Clone, Copy, Debug)]
 struct Pair {
     nats: [NatKind; 2],
@@ -20,7 +20,7 @@ struct Pair {
 }
 
 const OURS: [Maker; 2] = [Maker::Teredo; 2];
-/// One of them is Miredo's, at either end.
+/// The same with Miredo's client at either end.
 const MIXED: [[Maker; 2]; 2] = [
     [Maker::Teredo, Maker::Miredo],
     [Maker::Miredo, Maker::Teredo],
@@ -49,7 +49,7 @@ impl Pair {
     }
 
     fn play(self, meets: bool) -> Result<()> {
-        // Without a relay: no packet can take another way.
+        // Without a relay, no packet can take another path.
         let scene = scene(Maker::Teredo, &self.nats)?;
         let sites = [&scene.sites[0], &scene.sites[1]];
         let [one, other] = [0, 1].map(|end| scene.start_client_of(self.makers[end], sites[end]));
@@ -69,7 +69,7 @@ impl Pair {
     }
 }
 
-/// All of RFC 4380: neither NAT is symmetric.
+/// All pairs of RFC 4380: neither NAT is symmetric.
 #[test]
 fn peers_behind_nats_with_endpoint_independent_mapping_meet() -> Result<()> {
     let nats = [FullCone, AddressRestricted, PortRestricted];

@@ -1,4 +1,4 @@
-//! Servers that come and go, and that ask for proof.
+//! Servers that come and go, and servers that require authentication.
 
 use std::{fs, net::Ipv4Addr, time::Duration};
 
@@ -14,7 +14,7 @@ use super::{another_address, quick_config, scene, status};
 
 /// The second server.
 const OTHER: Ipv4Addr = Ipv4Addr::new(20, 0, 0, 11);
-/// One interval, three solicitations to the server, and three more from the start.
+/// One interval, three solicitations to the server, and three more after a new start.
 const FAIL_OVER: Duration = Duration::from_secs(45);
 
 #[test]
