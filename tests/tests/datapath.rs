@@ -209,7 +209,7 @@ fn twenty_thousand_peers_make_one_neighbour_entry() -> Result<()> {
 }
 
 #[test]
-fn an_interface_is_taken_over_after_a_crash_but_not_from_the_living() -> Result<()> {
+fn an_interface_is_taken_over_after_a_crash_but_not_from_a_running_daemon() -> Result<()> {
     let namespace = Namespace::new("tun")?;
     namespace.ip("link add other type veth peer name another")?;
     run(&namespace, async || {
@@ -273,7 +273,7 @@ fn the_interfaces_kernel_thread_stays_on_our_cpus_and_does_not_preempt_us() -> R
 }
 
 #[test]
-fn default_routes_tell_interfaces_and_address() -> Result<()> {
+fn default_routes_give_interfaces_and_address() -> Result<()> {
     let (host, router) = (Namespace::new("host")?, Namespace::new("router")?);
     for interface in ["v4", "v6", "other"] {
         links::cable((&host, interface), (&router, interface))?;
@@ -307,7 +307,7 @@ fn default_routes_tell_interfaces_and_address() -> Result<()> {
 }
 
 #[test]
-fn forwarding_is_read_and_set_in_the_namespace_of_who_asks() -> Result<()> {
+fn forwarding_is_read_and_set_in_the_callers_namespace() -> Result<()> {
     let namespace = Namespace::new("forwarding")?;
     namespace.ip("link add eth1 type veth peer name eth3")?;
     namespace.run(|| -> Result<()> {

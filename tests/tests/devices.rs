@@ -181,7 +181,7 @@ fn a_vlan_interface_is_generic_and_named_as_the_reason() -> Result<()> {
 }
 
 #[test]
-fn a_vrf_is_neither_silent_nor_green() -> Result<()> {
+fn a_vrf_is_refused_outside_and_reported_inside() -> Result<()> {
     let bench = Bench::new()?;
     let relay = &bench.scene.relay;
     relay

@@ -18,7 +18,7 @@ fn pair() -> Result<(Namespace, Namespace)> {
 }
 
 #[test]
-fn a_dropped_namespace_takes_its_processes_along() -> Result<()> {
+fn dropping_a_namespace_ends_its_processes() -> Result<()> {
     let namespace = Namespace::new("processes")?;
     let path = namespace.path().to_owned();
     let mut command = namespace.command("sh")?;

@@ -74,7 +74,7 @@ fn short_datagrams_come_to_the_mailbox_and_others_to_the_socket() -> Result<()> 
 }
 
 #[test]
-fn datagrams_that_leave_together_come_one_by_one() -> Result<()> {
+fn datagrams_sent_together_arrive_one_by_one() -> Result<()> {
     let (udp, mut other) = (UdpSocket::bind(LOCAL)?, UdpSocket::bind(LOCAL)?);
     let mailbox = udp.mailbox()?;
     let payloads = [[1; 48], [2; 48], [3; 48]];
@@ -90,7 +90,7 @@ fn datagrams_that_leave_together_come_one_by_one() -> Result<()> {
 }
 
 #[test]
-fn a_full_mailbox_loses_what_comes_and_then_takes_again() -> Result<()> {
+fn a_full_mailbox_drops_datagrams_until_it_is_emptied() -> Result<()> {
     let udp = UdpSocket::bind(LOCAL)?;
     let mailbox = udp.mailbox()?;
     let sender = Socket::bind(LOCAL)?;

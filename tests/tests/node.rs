@@ -276,7 +276,7 @@ fn addresses(peers: &Peers) -> BTreeSet<[u8; 16]> {
 }
 
 #[test]
-fn the_fast_path_agrees_with_the_relay_again_whatever_happened_to_its_peers() -> Result<()> {
+fn the_fast_path_is_reconciled_with_the_relay() -> Result<()> {
     let scene = scene()?;
     let text = config(&scene, "", "mode = \"native\"");
     let node = Running::start(&scene.relay, &text)?;
@@ -342,7 +342,7 @@ fn a_full_table_loses_no_traffic() -> Result<()> {
 }
 
 #[test]
-fn the_route_is_held_only_while_the_address_is_there() -> Result<()> {
+fn the_route_exists_only_while_the_address_does() -> Result<()> {
     let scene = scene()?;
     let node = Running::start(&scene.relay, &config(&scene, "", "mode = \"off\""))?;
     let has_route = || Ok(!scene.relay.ip("-6 route show 2001::/32")?.is_empty());

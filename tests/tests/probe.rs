@@ -130,17 +130,17 @@ fn text(value: &Value) -> Result<&str> {
 }
 
 #[test]
-fn every_kind_of_nat_is_told_with_our_server() -> Result<()> {
+fn every_kind_of_nat_is_recognised_with_our_server() -> Result<()> {
     every_kind_of_nat_is_told(Maker::Teredo)
 }
 
 #[test]
-fn every_kind_of_nat_is_told_with_miredos_server() -> Result<()> {
+fn every_kind_of_nat_is_recognised_with_miredos_server() -> Result<()> {
     every_kind_of_nat_is_told(Maker::Miredo)
 }
 
 #[test]
-fn without_a_nat_there_is_none() -> Result<()> {
+fn a_host_without_nat_is_recognised() -> Result<()> {
     for maker in [Maker::Teredo, Maker::Miredo] {
         let scene = scene(NatKind::PortRestricted, Some(maker))?;
         let host = scene.add_ipv4_host("public", PUBLIC)?;
@@ -170,7 +170,7 @@ fn without_a_nat_there_is_none() -> Result<()> {
 
 /// Hairpinning (RFC 4787 section 6), with the one port that this NAT forwards.
 #[test]
-fn hairpinning_is_told() -> Result<()> {
+fn hairpinning_is_reported() -> Result<()> {
     let scene = scene(NatKind::FullCone, Some(Maker::Teredo))?;
     let (site, outside) = (scene.site(), scene.site().nat.address());
     site.nat.namespace().nft(&format!(
@@ -194,7 +194,7 @@ fn hairpinning_is_told() -> Result<()> {
 }
 
 #[test]
-fn a_dead_server_gets_a_sentence() -> Result<()> {
+fn a_dead_server_is_explained() -> Result<()> {
     let scene = scene(NatKind::PortRestricted, None)?;
     let client = &scene.site().client;
     let output = teredo(client, &format!("probe {SERVER}"))?;
@@ -221,7 +221,7 @@ fn a_dead_server_gets_a_sentence() -> Result<()> {
 }
 
 #[test]
-fn wrong_addresses_of_a_server_get_a_sentence() -> Result<()> {
+fn wrong_server_addresses_are_explained() -> Result<()> {
     let scene = scene(NatKind::PortRestricted, Some(Maker::Teredo))?;
     let client = &scene.site().client;
     for (arguments, part) in [
@@ -268,7 +268,7 @@ fn the_lifetime_of_mappings_is_measured() -> Result<()> {
 }
 
 #[test]
-fn people_get_a_verdict_and_a_table() -> Result<()> {
+fn text_output_has_a_verdict_and_a_table() -> Result<()> {
     let scene = scene(NatKind::PortRestricted, Some(Maker::Teredo))?;
     let site = scene.site();
     let output = teredo(

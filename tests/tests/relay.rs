@@ -95,37 +95,37 @@ fn everything_passes_in(scene: &Scene, mode: &str) -> Result<()> {
 }
 
 #[test]
-fn everything_passes_in_native_xdp() -> Result<()> {
+fn two_armed_native_xdp_forwards_all() -> Result<()> {
     everything_passes("native", false)
 }
 
 #[test]
-fn everything_passes_in_generic_xdp() -> Result<()> {
+fn two_armed_generic_xdp_forwards_all() -> Result<()> {
     everything_passes("generic", false)
 }
 
 #[test]
-fn everything_passes_without_xdp() -> Result<()> {
+fn two_armed_userspace_forwards_all() -> Result<()> {
     everything_passes("off", false)
 }
 
 #[test]
-fn everything_passes_in_native_xdp_with_one_arm() -> Result<()> {
+fn one_armed_native_xdp_forwards_all() -> Result<()> {
     everything_passes("native", true)
 }
 
 #[test]
-fn everything_passes_in_generic_xdp_with_one_arm() -> Result<()> {
+fn one_armed_generic_xdp_forwards_all() -> Result<()> {
     everything_passes("generic", true)
 }
 
 #[test]
-fn everything_passes_without_xdp_with_one_arm() -> Result<()> {
+fn one_armed_userspace_forwards_all() -> Result<()> {
     everything_passes("off", true)
 }
 
 #[test]
-fn everything_passes_with_miredos_server() -> Result<()> {
+fn a_relay_with_miredos_server_forwards_all() -> Result<()> {
     for mode in ["native", "off"] {
         let scene = Scene::new(Topology {
             server: Some(Maker::Miredo),
@@ -137,7 +137,7 @@ fn everything_passes_with_miredos_server() -> Result<()> {
 }
 
 #[test]
-fn auto_takes_native_where_it_can_be_had() -> Result<()> {
+fn auto_chooses_native_if_available() -> Result<()> {
     let scene = scene(false)?;
     let relay = scene.start_relay(&scene.relay_config())?;
     let status = relay.status()?;

@@ -378,7 +378,7 @@ fn the_usual_server() -> Result<()> {
 }
 
 #[test]
-fn what_clients_and_relays_usually_send_is_left_to_nobody() -> Result<()> {
+fn usual_datagrams_are_never_left_to_the_daemon() -> Result<()> {
     let mut pair = Pair::new(config(), true, 2)?;
     for _ in 0..DATAGRAMS / 4 {
         let from = endpoint(&format!("9.{}.0.1:4096", pair.random.random_range(10..99)));

@@ -308,7 +308,7 @@ fn bubbles_are_forwarded_with_their_origin() -> Result<()> {
 
 /// Sends datagrams that must have no effect, whatever comes before and after them.
 #[test]
-fn what_is_not_for_it_is_dropped_in_silence() -> Result<()> {
+fn unexpected_datagrams_are_dropped_silently() -> Result<()> {
     let scene = scene(Place::Alone)?;
     let (client, _namespace) = forged(&scene, 4096)?;
     let good = solicitation(CLIENT);
@@ -413,7 +413,7 @@ fn drain(server: &Teredo) -> Result<Output> {
 
 /// The fast path of a killed server keeps answering until the restart.
 #[test]
-fn a_crash_is_not_noticed_and_an_end_is_clean() -> Result<()> {
+fn a_crash_is_not_noticed_and_a_stop_is_clean() -> Result<()> {
     let scene = scene(Place::Alone)?;
     let (client, _namespace) = forged(&scene, 4096)?;
     let namespace = scene.server_namespace();

@@ -187,7 +187,7 @@ fn every_mode_attaches_and_leaves_nothing() -> Result<()> {
 }
 
 #[test]
-fn without_pins_it_ends_with_the_daemon() -> Result<()> {
+fn without_pins_attachments_end_with_the_daemon() -> Result<()> {
     let host = Host::new()?;
     let options = Options {
         pin: false,
@@ -271,7 +271,7 @@ fn maps_of_another_shape_are_replaced() -> Result<()> {
 }
 
 #[test]
-fn an_interface_that_is_no_longer_configured_is_left() -> Result<()> {
+fn an_interface_that_is_no_longer_configured_is_detached() -> Result<()> {
     let host = Host::new()?;
     drop(host.start(&host.options(XdpMode::Native))??);
     let options = Options {
@@ -300,7 +300,7 @@ fn a_restart_may_change_the_mode() -> Result<()> {
 }
 
 #[test]
-fn an_interface_that_was_made_anew_is_attached_anew() -> Result<()> {
+fn a_recreated_interface_is_attached_again() -> Result<()> {
     let host = Host::new()?;
     drop(host.start(&host.options(XdpMode::Native))??);
     let index = host.interface("lan")?.index;
@@ -316,7 +316,7 @@ fn an_interface_that_was_made_anew_is_attached_anew() -> Result<()> {
 }
 
 #[test]
-fn what_other_versions_left_is_removed() -> Result<()> {
+fn leftovers_of_other_versions_are_removed() -> Result<()> {
     let host = Host::new()?;
     host.start(&host.options(XdpMode::Native))??.stop()?;
     let old = host.instance().join("v0");
@@ -339,7 +339,7 @@ fn leftovers_can_be_removed_alone() -> Result<()> {
 }
 
 #[test]
-fn two_daemons_of_one_name_are_one_too_many() -> Result<()> {
+fn a_second_daemon_of_the_same_name_is_refused() -> Result<()> {
     let host = Host::new()?;
     let path = host.start(&host.options(XdpMode::Native))??;
     let text = host.refusal(&host.options(XdpMode::Native))?;
@@ -448,7 +448,7 @@ fn interfaces_that_cannot_be_attached_to_are_named() -> Result<()> {
 }
 
 #[test]
-fn a_user_without_capabilities_is_told_which() -> Result<()> {
+fn missing_capabilities_are_named() -> Result<()> {
     let host = Host::new()?;
     for pin in [true, false] {
         let options = Options {
@@ -489,7 +489,7 @@ fn a_map_too_large_for_the_kernel_is_named() -> Result<()> {
 }
 
 #[test]
-fn a_changed_station_is_followed() -> Result<()> {
+fn a_changed_ethernet_address_is_noticed() -> Result<()> {
     let host = Host::new()?;
     let mut path = host.start(&host.options(XdpMode::Native))??;
     host.namespace

@@ -97,7 +97,7 @@ fn forward(fixture: &mut Fixture, rows: Vec<Passage>) -> Result<()> {
 }
 
 #[test]
-fn d2_01_and_02_is_it_for_a_client() -> Result<()> {
+fn d2_01_and_02_packets_for_clients() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     let changed = |change: fn(&mut Vec<u8>)| {
         let mut packet = data();
@@ -175,7 +175,7 @@ fn d2_01_and_02_is_it_for_a_client() -> Result<()> {
 }
 
 #[test]
-fn every_cut_of_a_frame_passes_as_it_came() -> Result<()> {
+fn every_truncated_frame_passes_unchanged() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     let whole = frame(&data());
     for length in SHORTEST..whole.len() {
@@ -187,7 +187,7 @@ fn every_cut_of_a_frame_passes_as_it_came() -> Result<()> {
 }
 
 #[test]
-fn d2_03_where_it_comes_from() -> Result<()> {
+fn d2_03_sources() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     for (name, source) in [
         ("unspecified", "::"),
@@ -220,7 +220,7 @@ fn d2_03_where_it_comes_from() -> Result<()> {
 }
 
 #[test]
-fn d2_03_served_prefixes_alone() -> Result<()> {
+fn d2_03_only_served_prefixes() -> Result<()> {
     let setup = Setup {
         served: vec!["2000::/64".parse()?],
         ..Setup::default()
@@ -237,7 +237,7 @@ fn d2_03_served_prefixes_alone() -> Result<()> {
 }
 
 #[test]
-fn d2_04_what_always_goes_up() -> Result<()> {
+fn d2_04_packets_for_userspace() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     let with = |next_header, payload: &[u8]| {
         frame(&ipv6(
@@ -269,7 +269,7 @@ fn d2_04_what_always_goes_up() -> Result<()> {
 }
 
 #[test]
-fn d2_05_who_gets_it() -> Result<()> {
+fn d2_05_peers() -> Result<()> {
     wait_for_stale_stamps()?;
     let mut fixture = fixture(&Setup::default())?;
     let peer = |flags: u16| -> Ipv6Addr {
@@ -393,7 +393,7 @@ fn d2_07_packets_of_the_tunnel_mtu() -> Result<()> {
 
 /// A packet that would have to be fragmented by its route is not encapsulated, either (W-09).
 #[test]
-fn d2_07_packets_of_the_mtu_of_the_way_out() -> Result<()> {
+fn d2_07_packets_of_the_route_mtu() -> Result<()> {
     let setup = Setup {
         mtu: 9000,
         ..Setup::default()
@@ -480,7 +480,7 @@ fn d2_09_checksum_from_headers_or_zero() -> Result<()> {
 }
 
 #[test]
-fn d2_09_no_proof_and_no_zero() -> Result<()> {
+fn d2_09_unprovable_and_zero_not_allowed() -> Result<()> {
     let setup = Setup {
         flags: 0,
         ..Setup::default()
@@ -528,7 +528,7 @@ fn d2_09_a_computed_zero() -> Result<()> {
 }
 
 #[test]
-fn d2_10_the_way_out() -> Result<()> {
+fn d2_10_next_hops() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     let mut at = |mapped: &str| -> Result<Ipv6Addr> {
         let mapped = endpoint(mapped);

@@ -449,7 +449,7 @@ fn l05_other_scopes() -> Result<()> {
 }
 
 #[test]
-fn s04_s05_l03_what_is_not_for_a_server() -> Result<()> {
+fn s04_s05_l03_packets_not_for_a_server() -> Result<()> {
     let mut fixture = fixture(&setup(config()))?;
     let plain_frame = |payload: &[u8]| frame(CLIENT, PRIMARY, payload);
     let cut = |packet: Vec<u8>, length: usize| plain_frame(&packet[..length]);
@@ -698,7 +698,7 @@ fn s08_s09_s14_bubbles() -> Result<()> {
 }
 
 #[test]
-fn what_the_daemon_alone_can_judge() -> Result<()> {
+fn packets_left_to_the_daemon() -> Result<()> {
     let foreign = bubble(CLIENT_ADDRESS, "2001:0:102:305:0:fbff:f7ff:fffe");
     let own = bubble(CLIENT_ADDRESS, OTHER_ADDRESS);
     let fixture_of = |change: fn(&mut Config)| {

@@ -222,7 +222,7 @@ fn a_route_through_another_interface_is_followed() -> Result<()> {
 }
 
 #[test]
-fn destinations_that_share_a_slot_do_not_share_a_way() -> Result<()> {
+fn destinations_that_share_a_slot_do_not_share_a_next_hop() -> Result<()> {
     let mut fixture = fixture(now(), now())?;
     // There are more destinations than slots, each its own neighbour.
     let mut neighbours = String::new();
@@ -276,7 +276,7 @@ fn a_next_hop_that_another_cpu_writes_is_not_used() -> Result<()> {
 }
 
 #[test]
-fn a_peer_that_moved_is_sent_another_way() -> Result<()> {
+fn a_moved_peer_gets_another_next_hop() -> Result<()> {
     let mut fixture = fixture(now(), now())?;
     fixture.run(Port::Lan, &to_client())?;
     let slot = fixture.peer(address(CLIENT))?;
@@ -304,7 +304,7 @@ fn a_peer_that_moved_is_sent_another_way() -> Result<()> {
 }
 
 #[test]
-fn a_full_map_says_so() -> Result<()> {
+fn a_full_map_is_reported() -> Result<()> {
     let setup = Setup {
         max_peers: 4,
         ..Setup::default()

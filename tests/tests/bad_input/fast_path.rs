@@ -18,7 +18,7 @@ fn starved(host: &Host, arguments: &[&str]) -> Result<Command> {
 }
 
 #[test]
-fn a_program_that_the_kernel_does_not_take_is_trouble() -> Result<()> {
+fn a_program_that_the_kernel_refuses_is_an_error() -> Result<()> {
     let host = Host::new()?;
     for mode in ["native", "generic"] {
         let file = host.configure("", &format!("xdp.mode = \"{mode}\""))?;

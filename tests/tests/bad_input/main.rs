@@ -82,7 +82,7 @@ fn to_the_end(mut command: Command) -> Result<Output> {
 }
 
 #[test]
-fn the_host_of_these_tests_is_a_good_one() -> Result<()> {
+fn the_unspoiled_host_passes() -> Result<()> {
     let host = Host::new()?;
     let file = host.configure("", "")?;
     let mut command = host.namespace.command(binary()?)?;
@@ -285,7 +285,7 @@ fn tunnel_name_of_another_interface() -> Result<()> {
 }
 
 #[test]
-fn somebody_elses_route() -> Result<()> {
+fn route_of_another_program() -> Result<()> {
     let host = Host::new()?;
     host.namespace
         .ip("-6 route add 2001::/32 via 2001:db8::2 dev wan")?;
@@ -322,7 +322,7 @@ fn host_specific_without_ipv6() -> Result<()> {
 }
 
 #[test]
-fn user_that_cannot_be() -> Result<()> {
+fn unsuitable_user() -> Result<()> {
     let host = Host::new()?;
     let file = host.configure("user = \"no-such-user\"", "")?;
     assert_refused(&host, &file, &["node.user = \"no-such-user\"", "useradd"])?;

@@ -48,7 +48,7 @@ fn client(file: &std::path::Path) -> String {
 }
 
 #[test]
-fn the_host_of_these_tests_is_good_for_a_server() -> Result<()> {
+fn the_unspoiled_host_passes() -> Result<()> {
     let host = Host::new()?;
     let text = findings(&host, "", &[])?;
     for part in [
@@ -66,7 +66,7 @@ fn the_host_of_these_tests_is_good_for_a_server() -> Result<()> {
 }
 
 #[test]
-fn s25_whether_connectivity_tests_can_leave_is_told() -> Result<()> {
+fn s25_the_route_of_connectivity_tests_is_reported() -> Result<()> {
     let host = Host::new()?;
     let text = findings(&host, "", &[])?;
     assert!(text.contains("by the IPv6 default route alone"), "{text}");
@@ -89,7 +89,7 @@ fn s25_whether_connectivity_tests_can_leave_is_told() -> Result<()> {
 }
 
 #[test]
-fn what_clients_assume_is_told() -> Result<()> {
+fn unusual_addresses_and_ports_are_reported() -> Result<()> {
     let host = Host::new()?;
     host.namespace.ip("addr add 20.0.0.9/24 dev wan")?;
     let file = host.configure_server("", "port = 4544")?;
@@ -225,7 +225,7 @@ fn interface_missing() -> Result<()> {
 }
 
 #[test]
-fn a09_secrets_that_are_none() -> Result<()> {
+fn a09_unusable_secrets() -> Result<()> {
     let host = Host::new()?;
     let file = host.directory.path().join("alice.key");
     let name = file.to_string_lossy().into_owned();
@@ -264,7 +264,7 @@ fn a09_secrets_that_are_none() -> Result<()> {
 }
 
 #[test]
-fn a_good_secret_is_accepted_and_shown_to_nobody() -> Result<()> {
+fn a_good_secret_is_accepted_and_never_printed() -> Result<()> {
     let host = Host::new()?;
     let file = key(&host, DIGITS, 0o600)?;
     let text = findings(&host, &client(&file), &[])?;
@@ -290,7 +290,7 @@ fn no_permission() -> Result<()> {
 }
 
 #[test]
-fn tunnel_service_that_cannot_be() -> Result<()> {
+fn unsuitable_tunnel_service() -> Result<()> {
     let host = Host::new()?;
     let file = key(&host, DIGITS, 0o600)?;
     let tunnel = format!("{}\nprefix = \"2001:db8:1:2::/64\"", client(&file));
@@ -321,7 +321,7 @@ fn tunnel_service_that_cannot_be() -> Result<()> {
 }
 
 #[test]
-fn z03_a_role_whose_day_has_come() -> Result<()> {
+fn z03_a_role_past_its_end_date() -> Result<()> {
     let host = Host::new()?;
     let past = "sunset = \"2020-01-31\"";
     let parts = [

@@ -71,7 +71,7 @@ impl Case {
 }
 
 #[test]
-fn every_nat_with_endpoint_independent_mapping_is_passed() -> Result<()> {
+fn every_nat_with_endpoint_independent_mapping_is_traversed() -> Result<()> {
     let nats = [
         NatKind::FullCone,
         NatKind::AddressRestricted,
@@ -94,7 +94,7 @@ fn r13_x10_native_hosts_are_reached_from_behind_a_symmetric_nat() -> Result<()> 
 }
 
 #[test]
-fn c12_a_cone_is_found_by_who_probes() -> Result<()> {
+fn c12_probing_finds_cones() -> Result<()> {
     for (nat, expected) in [
         (NatKind::FullCone, "cone"),
         (NatKind::PortRestricted, "restricted"),

@@ -71,7 +71,7 @@ impl Pair {
 
 /// All pairs of RFC 4380: neither NAT is symmetric.
 #[test]
-fn peers_behind_nats_with_endpoint_independent_mapping_meet() -> Result<()> {
+fn peers_behind_nats_with_endpoint_independent_mapping_connect() -> Result<()> {
     let nats = [FullCone, AddressRestricted, PortRestricted];
     let ours = nats.map(|nat| Pair::new(OURS, nat, PortRestricted));
     let mixed = MIXED.map(|makers| Pair::new(makers, PortRestricted, PortRestricted));
@@ -79,7 +79,7 @@ fn peers_behind_nats_with_endpoint_independent_mapping_meet() -> Result<()> {
 }
 
 #[test]
-fn x14_peers_meet_where_one_is_behind_a_symmetric_nat() -> Result<()> {
+fn x14_peers_connect_if_one_is_behind_a_symmetric_nat() -> Result<()> {
     let pairs = [FullCone, AddressRestricted].into_iter().flat_map(|nat| {
         [
             Pair::new(OURS, Symmetric, nat),
@@ -90,7 +90,7 @@ fn x14_peers_meet_where_one_is_behind_a_symmetric_nat() -> Result<()> {
 }
 
 #[test]
-fn c51_what_cannot_meet_is_told_so() -> Result<()> {
+fn c51_unreachable_peers_are_reported() -> Result<()> {
     let pairs = [
         Pair::new(OURS, Symmetric, PortRestricted),
         Pair::new(OURS, PortRestricted, Symmetric),

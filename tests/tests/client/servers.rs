@@ -53,7 +53,7 @@ fn c01_the_next_server_takes_over() -> Result<()> {
 }
 
 #[test]
-fn a06_a_client_with_a_key_is_served_where_others_are_not() -> Result<()> {
+fn a06_a_required_key_excludes_other_clients() -> Result<()> {
     let mut scene = scene(Maker::Teredo, &[NatKind::PortRestricted])?;
     drop(scene.server.take());
     let directory = tempfile::tempdir()?;

@@ -125,7 +125,7 @@ fn x20_the_port_is_forwarded_before_qualification_and_x22_until_the_end() -> Res
 }
 
 #[test]
-fn x20_without_an_address_outside_it_is_taken_back() -> Result<()> {
+fn x20_a_mapping_without_an_external_address_is_removed() -> Result<()> {
     let site = Site::new()?;
     site.route_by("192.168.77.1")?;
     let gateway = Gateway::start(&site.host.far, false)?;
@@ -142,7 +142,7 @@ fn x20_without_an_address_outside_it_is_taken_back() -> Result<()> {
 }
 
 #[test]
-fn x22_what_a_crash_has_left_is_deleted_first() -> Result<()> {
+fn x22_leftovers_of_a_crash_are_deleted_first() -> Result<()> {
     let site = Site::new()?;
     site.route_by("192.168.77.1")?;
     let gateway = Gateway::start(&site.host.far, true)?;
@@ -166,7 +166,7 @@ fn x22_what_a_crash_has_left_is_deleted_first() -> Result<()> {
 }
 
 #[test]
-fn z01_native_ipv6_ends_it() -> Result<()> {
+fn z01_native_ipv6_ends_the_mapping() -> Result<()> {
     let site = Site::new()?;
     site.route_by("192.168.77.1")?;
     let gateway = Gateway::start(&site.host.far, true)?;
@@ -181,7 +181,7 @@ fn z01_native_ipv6_ends_it() -> Result<()> {
 }
 
 #[test]
-fn x20_nobody_but_the_gateway_is_asked_and_only_if_wanted() -> Result<()> {
+fn x20_only_the_gateway_is_asked_and_only_if_configured() -> Result<()> {
     let site = Site::new()?;
     let gateway = Gateway::start(&site.host.far, true)?;
     // The host that answers is not the one that routes the client's packets.
