@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn s23_what_is_refused_costs_nobody_a_token() {
+    fn s23_a_refused_packet_costs_no_token() {
         let full = Buckets::default();
         let far = START.as_nanos() + SECOND * 100;
         let cases = [
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn s23_who_shares_a_bucket_depends_on_the_seed() {
+    fn s23_bucket_sharing_depends_on_the_seed() {
         let meet = |seed| -> HashSet<u8> {
             let limits = limits(seed);
             let slot = |c: u8, d| limits.source_slot([9, 0, c, d]) >> (SOURCE_BITS - 8);

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn lab_scope_takes_private_but_never_loopback_or_multicast() {
+    fn lab_scope_accepts_private_but_never_loopback_or_multicast() {
         assert!(Ipv4Scope::Lab.accepts(v4("10.0.0.1")));
         assert!(Ipv4Scope::Lab.accepts(v4("192.168.7.9")));
         for never in [

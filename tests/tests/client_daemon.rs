@@ -1,4 +1,4 @@
-//! What a client's daemon does to its host: one address, its routes, and in the end nothing.
+//! The effects of a client's daemon on its host: one address and its routes, and none at the end.
 
 mod host;
 
@@ -16,7 +16,7 @@ use teredo_lab::{
 
 use host::Host;
 
-/// How long anything may take.
+/// Longest time that any step may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A host without native IPv6, and its server.
@@ -83,7 +83,7 @@ impl Site {
         Ok(self.routes()?.contains("default via"))
     }
 
-    /// What `teredo status` tells about the client.
+    /// The client's part of `teredo status`.
     fn status(&self) -> Result<Value> {
         let mut command = std::process::Command::new(binary()?);
         let file = self.host.directory.path().join("teredo.toml");
@@ -94,7 +94,7 @@ impl Site {
 }
 
 #[test]
-fn whatever_ends_it_nothing_is_left() -> Result<()> {
+fn every_signal_cleans_up() -> Result<()> {
     let site = Site::new()?;
     for signal in [
         Signal::SIGTERM,
@@ -117,12 +117,12 @@ fn whatever_ends_it_nothing_is_left() -> Result<()> {
         daemon.signal(signal)?;
         let status = daemon.wait(PATIENCE)?;
         if signal == Signal::SIGKILL {
-            // Of the API, and for the next start.
+            // Directories of the API and of state for the next start.
             fs::remove_file(site.host.socket())?;
         } else {
             assert_eq!(status.code(), Some(0), "{signal}: {}", daemon.log());
         }
-        // The kernel lets go of an interface a little later than of the process.
+        // The kernel releases an interface a little later than the process.
         wait_until(&format!("{signal} leaves nothing"), PATIENCE, || {
             Ok(site.host.traces()? == before)
         })?;
@@ -131,7 +131,7 @@ fn whatever_ends_it_nothing_is_left() -> Result<()> {
 }
 
 #[test]
-fn its_status_tells_who_it_is() -> Result<()> {
+fn status_reports_the_qualification() -> Result<()> {
     let site = Site::new()?;
     let mut daemon = site.start("", "port = 5000\nrefresh = 25")?;
     let address = site.qualified(&mut daemon)?;
@@ -154,7 +154,7 @@ fn its_status_tells_who_it_is() -> Result<()> {
 }
 
 #[test]
-fn z01_native_ipv6_ends_it_and_the_end_of_that_brings_it_back() -> Result<()> {
+fn z01_the_client_stops_for_native_ipv6_and_returns_after_it() -> Result<()> {
     let site = Site::new()?;
     let mut daemon = site.start("", "")?;
     site.qualified(&mut daemon)?;
@@ -170,7 +170,7 @@ fn z01_native_ipv6_ends_it_and_the_end_of_that_brings_it_back() -> Result<()> {
 }
 
 #[test]
-fn its_default_route_gives_way_to_any_other() -> Result<()> {
+fn the_default_route_yields_to_any_other() -> Result<()> {
     let site = Site::new()?;
     let namespace = site.namespace();
     namespace.ip("-6 route add default via 2001:db8::2")?;
@@ -184,14 +184,14 @@ fn its_default_route_gives_way_to_any_other() -> Result<()> {
     wait_until("it takes over", PATIENCE, || site.has_default())?;
     namespace.ip("-6 route add default via 2001:db8::2")?;
     wait_until("it gives way", PATIENCE, || Ok(!site.has_default()?))?;
-    // A refusal is no way: systems without IPv6 have one.
+    // An unreachable route is no path: systems without IPv6 have one.
     namespace.ip("-6 route del default via 2001:db8::2")?;
     namespace.ip("-6 route add unreachable default metric 4294967295")?;
     wait_until("it takes over again", PATIENCE, || site.has_default())
 }
 
 #[test]
-fn no_default_route_unless_wanted() -> Result<()> {
+fn no_default_route_unless_configured() -> Result<()> {
     let site = Site::new()?;
     let mut daemon = site.start("", "default-route = false")?;
     site.qualified(&mut daemon)?;
@@ -203,7 +203,7 @@ fn no_default_route_unless_wanted() -> Result<()> {
 }
 
 #[test]
-fn c46_another_network_is_another_address_and_the_old_one_goes() -> Result<()> {
+fn c46_another_network_replaces_the_address() -> Result<()> {
     let site = Site::new()?;
     let mut daemon = site.start("", "")?;
     let first = site.qualified(&mut daemon)?;
@@ -226,7 +226,7 @@ fn c46_another_network_is_another_address_and_the_old_one_goes() -> Result<()> {
 }
 
 #[test]
-fn what_an_earlier_owner_left_on_the_interface_goes() -> Result<()> {
+fn addresses_of_an_earlier_owner_are_removed() -> Result<()> {
     let site = Site::new()?;
     let namespace = site.namespace();
     for line in [
@@ -250,7 +250,7 @@ fn what_an_earlier_owner_left_on_the_interface_goes() -> Result<()> {
 }
 
 #[test]
-fn as_another_user_it_still_follows_its_network() -> Result<()> {
+fn an_unprivileged_client_follows_its_network() -> Result<()> {
     let site = Site::new()?;
     let before = site.host.traces()?;
     let mut daemon = site.start("user = \"nobody\"", "")?;

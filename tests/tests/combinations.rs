@@ -1,5 +1,5 @@
-//! Client, server and relay, each ours or Miredo's, in every combination. What fails when all of
-//! them are Miredo's fails because of the laboratory.
+//! Client, server and relay, each ours or Miredo's, in every combination. Failures of the
+//! combination that is Miredo's alone are due to the laboratory.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use teredo_lab::{
     traffic::{Ping, Tcp},
 };
 
-/// Whose client, server and relay.
+/// The implementations of client, server and relay.
 #[derive(Clone, Copy, Debug)]
 struct Combination([Maker; 3]);
 
@@ -24,9 +24,9 @@ impl Combination {
         (0..8).map(move |number| Self([2, 1, 0].map(|bit| maker(number, bit))))
     }
 
-    /// Everything that has to pass.
+    /// Sends all traffic that must pass.
     fn passes(self) -> Result<()> {
-        // The first packet of either side needs a scene in which nothing was said before.
+        // The first packet of either side needs a scene without earlier traffic.
         self.play(|scene, _| {
             Ping::to(scene.host().address)
                 .all_from(&scene.site().client)

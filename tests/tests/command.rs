@@ -1,4 +1,4 @@
-//! The `teredo` command where no daemon is needed.
+//! The `teredo` commands that need no daemon.
 
 use std::process::{Command, Output};
 
@@ -48,7 +48,7 @@ fn addresses_are_encoded_and_decoded() -> Result<()> {
     Ok(())
 }
 
-/// (arguments, exit code, part of what is said)
+/// (arguments, exit code, part of the message)
 const REFUSED: &[(&str, i32, &str)] = &[
     (
         "address decode 2001:db8::1",
@@ -98,7 +98,7 @@ const REFUSED: &[(&str, i32, &str)] = &[
 ];
 
 #[test]
-fn trouble_is_one_sentence_on_standard_error() -> Result<()> {
+fn errors_are_one_sentence_on_standard_error() -> Result<()> {
     for &(arguments, code, part) in REFUSED {
         let output = teredo(arguments)?;
         let said = text(output.stderr);
@@ -113,7 +113,7 @@ fn trouble_is_one_sentence_on_standard_error() -> Result<()> {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_trouble() -> Result<()> {
+fn a_closed_pipe_is_no_error() -> Result<()> {
     let mut shell = Command::new("sh");
     let script = "\"$0\" address decode 2001:0:102:304:0:efff:f6ff:fffe 2>&1 | true";
     let output = shell.args(["-c", script]).arg(binary()?).output()?;

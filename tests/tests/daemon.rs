@@ -1,4 +1,4 @@
-//! The life of a daemon: what it tells, how it ends, and what is left.
+//! The life of a daemon: its output, its end, and the state that it leaves.
 
 mod host;
 
@@ -23,7 +23,7 @@ use teredo_lab::{Daemon, teredo::binary, wait_until};
 
 use host::Host;
 
-/// How long a daemon may take for anything.
+/// Longest time that a daemon may take for any step.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Starts `teredo run` and waits until its API answers.
@@ -52,7 +52,7 @@ fn ask(file: &Path, what: &str) -> Result<Output> {
 }
 
 #[test]
-fn it_ends_with_nothing_left() -> Result<()> {
+fn a_clean_end_leaves_nothing_behind() -> Result<()> {
     let host = Host::new()?;
     for mode in ["native", "generic", "off"] {
         let file = host.configure("", &format!("xdp.mode = \"{mode}\""))?;
@@ -75,12 +75,12 @@ fn it_ends_with_nothing_left() -> Result<()> {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once_and_the_next_start_takes_over() -> Result<()> {
+fn a_second_signal_exits_at_once_and_the_next_start_recovers() -> Result<()> {
     let host = Host::new()?;
     let file = host.configure("", "")?;
     let before = host.traces()?;
     let mut daemon = start(&host, &file)?;
-    // Both are there when it goes on.
+    // Both exist when the daemon continues.
     for signal in [
         Signal::SIGSTOP,
         Signal::SIGTERM,
@@ -104,7 +104,7 @@ fn a_second_signal_ends_it_at_once_and_the_next_start_takes_over() -> Result<()>
 }
 
 #[test]
-fn a_killed_daemon_is_taken_over_and_leaves_nothing_then() -> Result<()> {
+fn the_next_start_cleans_up_after_a_killed_daemon() -> Result<()> {
     let host = Host::new()?;
     let file = host.configure("", "")?;
     let before = host.traces()?;
@@ -119,7 +119,7 @@ fn a_killed_daemon_is_taken_over_and_leaves_nothing_then() -> Result<()> {
 }
 
 #[test]
-fn a_second_daemon_is_refused_and_the_first_goes_on() -> Result<()> {
+fn a_second_daemon_is_refused_and_the_first_keeps_running() -> Result<()> {
     let host = Host::new()?;
     let file = host.configure("", "")?;
     let mut daemon = start(&host, &file)?;
@@ -133,7 +133,7 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() -> Result<()> {
     assert_eq!(host.traces()?, running);
     assert!(ask(&file, "status")?.status.success());
 
-    // `check` knows that what is taken is taken by this very daemon.
+    // `check` recognises that this very daemon holds the resources in use.
     let mut command = host.namespace.command(binary()?)?;
     let check = command.args(["check", "--config"]).arg(&file).output()?;
     let said = String::from_utf8(check.stdout)?;
@@ -144,7 +144,7 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() -> Result<()> {
 }
 
 #[test]
-fn what_it_tells_has_the_documented_form() -> Result<()> {
+fn output_has_the_documented_form() -> Result<()> {
     let host = Host::new()?;
     let file = host.configure("", "")?;
     let mut daemon = start(&host, &file)?;
@@ -214,7 +214,7 @@ fn prometheus_reads_it_over_tcp() -> Result<()> {
 }
 
 #[test]
-fn systemd_is_told() -> Result<()> {
+fn systemd_is_notified() -> Result<()> {
     let host = Host::new()?;
     let file = host.configure("", "")?;
     let path = host.directory.path().join("notify");
@@ -243,7 +243,7 @@ fn systemd_is_told() -> Result<()> {
 }
 
 #[test]
-fn it_becomes_another_user_and_keeps_what_it_needs() -> Result<()> {
+fn a_relay_drops_all_but_the_needed_privileges() -> Result<()> {
     /// `CAP_NET_ADMIN`, `CAP_PERFMON` and `CAP_BPF` as /proc shows them.
     const KEPT: u64 = 1 << 12 | 1 << 38 | 1 << 39;
 
@@ -273,13 +273,13 @@ fn it_becomes_another_user_and_keeps_what_it_needs() -> Result<()> {
 }
 
 #[test]
-fn a_server_keeps_less_and_read_its_keys_before() -> Result<()> {
+fn a_server_reads_its_keys_before_dropping_privileges() -> Result<()> {
     /// `CAP_NET_RAW` as /proc shows it.
     const KEPT: u64 = 1 << 13;
     const DIGITS: &str = "00112233445566778899aabbccddeeff";
 
     let host = Host::new()?;
-    // What follows is for everybody; the key is root's alone.
+    // The rest is readable by all users; the key by root alone.
     let everybody = fs::Permissions::from_mode(0o755);
     fs::set_permissions(host.directory.path(), everybody)?;
     let key = host.directory.path().join("alice.key");
@@ -305,7 +305,7 @@ fn a_server_keeps_less_and_read_its_keys_before() -> Result<()> {
 }
 
 #[test]
-fn a_server_tells_what_it_does_and_drains() -> Result<()> {
+fn a_server_reports_its_state_and_drains() -> Result<()> {
     let host = Host::new()?;
     let file = host.configure_server("", "sunset = \"9999-12-31\"\n[relay]")?;
     let before = host.traces()?;
@@ -355,7 +355,7 @@ fn a_server_tells_what_it_does_and_drains() -> Result<()> {
 }
 
 #[test]
-fn nobody_drains_it_over_tcp() -> Result<()> {
+fn drain_is_refused_over_tcp() -> Result<()> {
     let host = Host::new()?;
     let file = host.configure("", "xdp.mode = \"off\"")?;
     let text = fs::read_to_string(&file)?;
@@ -381,7 +381,7 @@ fn nobody_drains_it_over_tcp() -> Result<()> {
 }
 
 #[test]
-fn a_log_filter_is_obeyed() -> Result<()> {
+fn the_log_filter_applies() -> Result<()> {
     let host = Host::new()?;
     let file = host.configure("log = \"error\"", "")?;
     let mut daemon = start(&host, &file)?;

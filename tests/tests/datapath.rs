@@ -30,7 +30,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
 const RELAY: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
-/// A peer's address, one of many.
+/// The address of one of many peers.
 fn peer(number: u16) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0, 0x1400, 1, 0, !40000, 0xebfe, !number)
 }
@@ -45,8 +45,8 @@ fn run<T: Send>(namespace: &Namespace, work: impl AsyncFnOnce() -> Result<T> + S
     })?
 }
 
-/// A relay's host and a native host on one cable, interface `v6` on both; all forwarding is set
-/// but the TUN interface's.
+/// Makes a relay's host and a native host on one cable, interface `v6` on both; forwarding is on
+/// except for the TUN interface.
 fn hosts() -> Result<(Namespace, Namespace)> {
     let (relay, host) = (Namespace::new("relay")?, Namespace::new("host")?);
     links::cable((&relay, "v6"), (&host, "v6"))?;
@@ -57,7 +57,7 @@ fn hosts() -> Result<(Namespace, Namespace)> {
     Ok((relay, host))
 }
 
-/// The TUN interface as the node sets it up.
+/// Makes the TUN interface as the node does.
 async fn open() -> Result<(Tun, Routes)> {
     let (tun, routes) = (Tun::open("teredo")?, Routes::open()?);
     routes.bring_up(tun.index(), MTU).await?;
@@ -66,7 +66,7 @@ async fn open() -> Result<(Tun, Routes)> {
     Ok((tun, routes))
 }
 
-/// Reads packets from the interface until `wanted` finds what it looks for.
+/// Reads packets from the interface until `wanted` returns a value.
 fn read_until<T>(tun: &Tun, mut wanted: impl FnMut(&[u8]) -> Option<T>) -> Result<T> {
     let mut batch = PacketBatch::new(MTU);
     loop {
@@ -81,7 +81,7 @@ fn read_until<T>(tun: &Tun, mut wanted: impl FnMut(&[u8]) -> Option<T>) -> Resul
     }
 }
 
-/// Reads what is there, perhaps nothing.
+/// Reads the packets that are there, perhaps none.
 fn read(tun: &Tun, batch: &mut PacketBatch) -> Result<usize> {
     match tun.read(batch) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
@@ -113,10 +113,10 @@ fn packets_pass_between_the_tun_interface_and_the_native_host() -> Result<()> {
             })?;
             ensure!(frame.bytes[21] == 8, "the hop limit has gone down by one");
         }
-        // Something that is no IPv6 packet does not stop the others.
+        // A packet that is not IPv6 does not stop the others.
         ensure!(tun.write(&[&[0; 60], packets[0]]) >= 1);
 
-        // Into the tunnel: as large as fits.
+        // Into the tunnel: the largest packet that fits.
         let largest = vec![0; usize::from(MTU) - 48];
         send(&host, 64, &largest)?;
         read_until(&tun, |packet| {
@@ -136,7 +136,7 @@ fn the_kernel_answers_for_size_and_hop_limit() -> Result<()> {
     let capture = Capture::start(&host, "v6")?;
     run(&relay, async || {
         let (tun, _routes) = open().await?;
-        // One octet too much on the way into the tunnel.
+        // A packet into the tunnel that is one octet too large.
         send(&host, 64, &vec![0; usize::from(MTU) - 47])?;
         let frame = capture.wait_for("Packet Too Big", TIMEOUT, |frame| {
             frame
@@ -147,7 +147,7 @@ fn the_kernel_answers_for_size_and_hop_limit() -> Result<()> {
         })?;
         ensure!(icmp(&frame.bytes[14..]) == Some((2, 0, u32::from(MTU))));
 
-        // A hop limit that ends, in both directions.
+        // A hop limit that expires, in both directions.
         send(&host, 1, b"in")?;
         capture.wait_for("Time Exceeded", TIMEOUT, |frame| {
             frame.bytes.get(14..).and_then(icmp) == Some((3, 0, 0))
@@ -186,7 +186,7 @@ fn twenty_thousand_peers_make_one_neighbour_entry() -> Result<()> {
             let socket = UdpSocket::bind((HOST, 7))?;
             for number in 0..PEERS {
                 socket.send_to(b"in", (peer(number), 1))?;
-                // Less than the interface's queue holds.
+                // Fewer than the interface's queue holds.
                 if number % 32 == 31 || number + 1 == PEERS {
                     while waiting.len() > usize::from(PEERS - 1 - number) {
                         let mut readable = [PollFd::new(tun.as_fd(), PollFlags::POLLIN)];
@@ -201,7 +201,7 @@ fn twenty_thousand_peers_make_one_neighbour_entry() -> Result<()> {
             }
             Ok(())
         })??;
-        // The entries that the command leaves out are those of interfaces without resolution.
+        // The command leaves out the entries of interfaces without resolution.
         let entries = relay.ip("-6 neigh show dev teredo nud all")?;
         ensure!(entries.lines().count() <= 4, "{entries}");
         Ok(())
@@ -209,7 +209,7 @@ fn twenty_thousand_peers_make_one_neighbour_entry() -> Result<()> {
 }
 
 #[test]
-fn an_interface_is_taken_over_after_a_crash_but_not_from_the_living() -> Result<()> {
+fn an_interface_is_taken_over_after_a_crash_but_not_from_a_running_daemon() -> Result<()> {
     let namespace = Namespace::new("tun")?;
     namespace.ip("link add other type veth peer name another")?;
     run(&namespace, async || {
@@ -221,7 +221,7 @@ fn an_interface_is_taken_over_after_a_crash_but_not_from_the_living() -> Result<
         );
         let error = Tun::open("teredo").unwrap_err();
         ensure!(matches!(error, TunError::Busy(_)), "{error}");
-        // As when the process dies: nothing is removed.
+        // As when the process dies, without any clean-up.
         drop(first);
         let (second, _) = open().await?;
         ensure!(second.is_taken_over() && second.index() == index);
@@ -273,7 +273,7 @@ fn the_interfaces_kernel_thread_stays_on_our_cpus_and_does_not_preempt_us() -> R
 }
 
 #[test]
-fn default_routes_tell_interfaces_and_address() -> Result<()> {
+fn default_routes_give_interfaces_and_address() -> Result<()> {
     let (host, router) = (Namespace::new("host")?, Namespace::new("router")?);
     for interface in ["v4", "v6", "other"] {
         links::cable((&host, interface), (&router, interface))?;
@@ -307,7 +307,7 @@ fn default_routes_tell_interfaces_and_address() -> Result<()> {
 }
 
 #[test]
-fn forwarding_is_read_and_set_in_the_namespace_of_who_asks() -> Result<()> {
+fn forwarding_is_read_and_set_in_the_callers_namespace() -> Result<()> {
     let namespace = Namespace::new("forwarding")?;
     namespace.ip("link add eth1 type veth peer name eth3")?;
     namespace.run(|| -> Result<()> {
@@ -338,7 +338,7 @@ fn changes_of_the_network_are_noticed_and_stale_neighbours_probed() -> Result<()
             "neigh replace 20.0.0.3 lladdr 02:00:00:00:00:01 dev v6",
         ] {
             relay.ip(change)?;
-            // Others may come late from the change before.
+            // Further events of the previous change may come late.
             let is_it = async |watch: &mut Watch| -> Result<()> {
                 while !watch.changed().await?.addresses && change.contains("addr add") {}
                 Ok(())
@@ -348,7 +348,7 @@ fn changes_of_the_network_are_noticed_and_stale_neighbours_probed() -> Result<()
                 .context(change)??;
         }
 
-        // Once the host has been resolved, its entry is called stale by hand.
+        // Once the host has been resolved, its entry is set stale by hand.
         let mac = host.ip("-br link show v6")?;
         let mac = mac
             .split_whitespace()
@@ -391,7 +391,7 @@ fn connectivity_tests_leave_with_the_source_of_a_client() -> Result<()> {
         frame.bytes.get(14..) == Some(&packet[..])
     })?;
 
-    // Neither a packet without header nor one without a way is taken.
+    // Packets without header and packets without a route are both refused.
     let nowhere = test(Ipv6Addr::new(0x2620, 0, 0, 0, 0, 0, 0, 1))?;
     for bad in [&packet[..39], &nowhere] {
         ensure!(!server.run(|| Native::open().map(|native| native.send(bad)))??);

@@ -14,7 +14,7 @@ use teredo_lab::{
     traffic::Ping,
 };
 
-/// Share of a trusted peer's traffic that XDP carries, at least.
+/// Least share of a trusted peer's traffic that XDP carries.
 const FAST: f64 = 0.95;
 /// Second port of the bond.
 const SECOND: &str = "v4second";
@@ -40,7 +40,7 @@ fn bond(scene: &mut Scene, mode: &str) -> Result<()> {
     ))
 }
 
-/// Sends packets both ways, of which the fast path has to carry nearly all.
+/// Sends packets both ways, nearly all of which the fast path must carry.
 fn passes_fast(scene: &Scene, relay: &Teredo, client: &Client) -> Result<()> {
     let (site, host) = (scene.site(), scene.host());
     Ping::to(client.address()).all_from(&host.namespace)?;
@@ -70,7 +70,7 @@ fn bonded(mode: &str) -> Result<()> {
     let client = scene.start_client_in(Maker::Teredo, &site.client, site.port)?;
     passes_fast(&scene, &relay, &client)?;
 
-    // A port that comes to the bond later is known, too: nothing else is left to arrive by.
+    // A port that joins the bond later is served, too: packets can arrive by no other.
     let third = "v4third";
     scene.ipv4.plug_xdp(&scene.relay, third)?;
     scene.relay.ip_batch(&format!(
@@ -124,7 +124,7 @@ impl Bench {
         Ok(file)
     }
 
-    /// Runs `teredo check`, or another command, behind the words of `prefix`.
+    /// Runs `teredo check`, or another command, after the words of `prefix`.
     fn run(&self, prefix: &[&str], command: &str, relay: &str) -> Result<Output> {
         let file = self.configure(relay)?;
         let binary = binary()?;
@@ -134,7 +134,7 @@ impl Bench {
         Ok(line.args(&words[1..]).arg(file).output()?)
     }
 
-    /// Both commands refuse with a sentence that has these words.
+    /// Asserts that both commands refuse with a sentence that has these words.
     fn refuse(&self, prefix: &[&str], relay: &str, part: &str) -> Result<()> {
         for command in ["check", "run"] {
             let output = self.run(prefix, command, relay)?;
@@ -181,7 +181,7 @@ fn a_vlan_interface_is_generic_and_named_as_the_reason() -> Result<()> {
 }
 
 #[test]
-fn a_vrf_is_neither_silent_nor_green() -> Result<()> {
+fn a_vrf_is_refused_outside_and_reported_inside() -> Result<()> {
     let bench = Bench::new()?;
     let relay = &bench.scene.relay;
     relay

@@ -1,5 +1,5 @@
-//! Our server under a flood of forged datagrams: what it remembers of them, and who still gets
-//! through.
+//! Our server under a flood of forged datagrams: it keeps no state for them, and clients still get
+//! answers.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
@@ -23,24 +23,24 @@ use teredo_lab_ebpf::flood::KINDS;
 const SOURCES: u32 = 100_000;
 /// Solicitations from all of them together.
 const SOLICITATIONS: u64 = 1_000_000;
-/// How much memory they may take, in octets.
+/// Most memory that the solicitations may take, in octets.
 const GROWTH: u64 = 4 << 20;
-/// Datagrams a second that have to come during a flood.
+/// Least datagrams per second that must arrive during a flood.
 const RATE: f64 = 200_000.0;
-/// Datagrams a second that are sent, since the generator stops now and then.
+/// Datagrams per second that are sent, more because the generator pauses now and then.
 const SENT: u32 = 270_000;
-/// How long anything may take that is not a matter of microseconds.
+/// Longest time for steps that are not a matter of microseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The address of clients that are only sockets.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(20, 0, 2, 1);
-/// So many of them that the limit of their address does not count.
+/// Number of clients, so many that the limit of their address does not count.
 const CLIENTS: u16 = 10;
-/// How long a rate is taken, at least.
+/// Shortest time over which a rate is measured.
 const WINDOW: Duration = Duration::from_millis(1500);
-/// How often, until nobody else had the generator's core.
+/// Number of attempts to measure while no other process uses the generator's core.
 const ATTEMPTS: usize = 8;
 
-/// Floods have the machine for themselves.
+/// Floods run one at a time.
 static TURN: Mutex<()> = Mutex::new(());
 
 fn turn() -> MutexGuard<'static, ()> {
@@ -64,7 +64,7 @@ fn memory(server: &Teredo) -> Result<u64> {
     Ok(server.daemon.resident()? + maps(server.daemon.pid())?)
 }
 
-/// S-02, S-23: nothing is remembered of anybody.
+/// The server keeps no state for sources (S-02, S-23).
 fn a_million_solicitations_take_no_memory(mode: &str) -> Result<()> {
     let _turn = turn();
     let (scene, attacker, server) = start(mode)?;
@@ -75,7 +75,7 @@ fn a_million_solicitations_take_no_memory(mode: &str) -> Result<()> {
         Ok(meter.packets()? >= SOLICITATIONS)
     })?;
     flood.stop()?;
-    // It is done with them when it has answered a client that came after them.
+    // The server has handled the flood once it has answered a client that came after it.
     let client = scene.start_miredo_client()?;
     let growth = memory(&server)?.saturating_sub(before);
     println!(
@@ -99,7 +99,7 @@ fn a_million_solicitations_take_no_memory_without_xdp() -> Result<()> {
     a_million_solicitations_take_no_memory("off")
 }
 
-/// Every client's first solicitation is answered, also while so many datagrams come.
+/// Every client's first solicitation is answered during such a flood.
 fn clients_qualify_at_once(mode: &str, kinds: [Forgery; KINDS]) -> Result<()> {
     let _turn = turn();
     let (scene, attacker, _server) = start(mode)?;

@@ -1,4 +1,4 @@
-//! The laboratory itself: what other tests rely on without looking.
+//! The laboratory itself: the properties that other tests rely on.
 
 use std::{fs, net::Ipv4Addr, path::PathBuf, time::Duration};
 
@@ -18,11 +18,11 @@ fn pair() -> Result<(Namespace, Namespace)> {
 }
 
 #[test]
-fn a_dropped_namespace_takes_its_processes_along() -> Result<()> {
+fn dropping_a_namespace_ends_its_processes() -> Result<()> {
     let namespace = Namespace::new("processes")?;
     let path = namespace.path().to_owned();
     let mut command = namespace.command("sh")?;
-    // It ignores SIGTERM and has a child.
+    // The process ignores SIGTERM and has a child.
     command.args(["-c", "trap '' TERM; sleep 1000 & wait; sleep 1000"]);
     let mut child = command.spawn()?;
     teredo_lab::wait_until("both run", Duration::from_secs(5), || {
@@ -33,7 +33,7 @@ fn a_dropped_namespace_takes_its_processes_along() -> Result<()> {
     child.wait()?;
     assert!(!path.exists());
     for pid in pids {
-        // Who has ended and still waits for its parent has no command line.
+        // A process that has ended and still waits for its parent has no command line.
         let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         assert!(command.is_empty(), "{pid} is alive");
     }

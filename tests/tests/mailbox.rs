@@ -1,4 +1,4 @@
-//! Short datagrams that come by memory shared with the kernel.
+//! Short datagrams that arrive through memory shared with the kernel.
 
 use std::{
     io::ErrorKind,
@@ -12,10 +12,10 @@ use teredo::datapath::udp::{Mailbox, ReceiveBatch, UdpSocket};
 use teredo_common::mailbox::{LONGEST, Letter, SIZE};
 
 const LOCAL: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
-/// What the kernel keeps in front of each letter, in octets.
+/// Octets that the kernel keeps before each letter.
 const HEADER: usize = 8;
 
-/// What has come to the mailbox, once it says that something has.
+/// The content of the mailbox once it reports a datagram.
 fn wait(mailbox: &Mailbox, batch: &mut ReceiveBatch) -> Result<Vec<(SocketAddrV4, Vec<u8>)>> {
     let mut readable = [PollFd::new(mailbox.as_fd(), PollFlags::POLLIN)];
     ensure!(poll(&mut readable, 5000_u16)? == 1, "nothing has come");
@@ -40,7 +40,7 @@ fn short_datagrams_come_to_the_mailbox_and_others_to_the_socket() -> Result<()> 
     let sender = Socket::bind(LOCAL)?;
     let mut sent = Vec::new();
     ensure!(is_empty(mailbox.receive(&mut batch)));
-    // A second time, because whoever has emptied it must be told again.
+    // Twice, because an emptied mailbox must report the next datagram again.
     for round in 0..2 {
         for length in [1, 61, LONGEST] {
             let payload = (0..length)
@@ -74,7 +74,7 @@ fn short_datagrams_come_to_the_mailbox_and_others_to_the_socket() -> Result<()> 
 }
 
 #[test]
-fn datagrams_that_leave_together_come_one_by_one() -> Result<()> {
+fn datagrams_sent_together_arrive_one_by_one() -> Result<()> {
     let (udp, mut other) = (UdpSocket::bind(LOCAL)?, UdpSocket::bind(LOCAL)?);
     let mailbox = udp.mailbox()?;
     let payloads = [[1; 48], [2; 48], [3; 48]];
@@ -90,7 +90,7 @@ fn datagrams_that_leave_together_come_one_by_one() -> Result<()> {
 }
 
 #[test]
-fn a_full_mailbox_loses_what_comes_and_then_takes_again() -> Result<()> {
+fn a_full_mailbox_drops_datagrams_until_it_is_emptied() -> Result<()> {
     let udp = UdpSocket::bind(LOCAL)?;
     let mailbox = udp.mailbox()?;
     let sender = Socket::bind(LOCAL)?;

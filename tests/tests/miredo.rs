@@ -1,5 +1,5 @@
-//! The control: the same traffic with a relay, a server and a client that are all Miredo. What
-//! fails here fails because of the laboratory.
+//! The control: the same traffic with a relay, a server and a client that are all Miredo. Failures
+//! here are due to the laboratory.
 
 use std::net::Ipv4Addr;
 
@@ -11,7 +11,7 @@ use teredo_lab::{
     traffic::{Ping, Tcp},
 };
 
-/// Nothing in it is ours.
+/// A scene without any of our programs.
 fn control() -> Topology {
     Topology {
         server: Some(Maker::Miredo),

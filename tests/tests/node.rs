@@ -1,4 +1,4 @@
-//! The node with everything that it joins, in the test's own process.
+//! The node with all of its parts, in the test's own process.
 
 use std::{
     collections::BTreeSet,
@@ -38,18 +38,18 @@ use tokio::{
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the node compares the fast path's peers with the relay's.
+/// Interval at which the node compares the fast path's peers with the relay's.
 const SWEEP: Duration = Duration::from_secs(1);
 const PEERS: Ipv4Addr = Ipv4Addr::new(20, 0, 2, 1);
 
-/// How a node ends.
+/// The end of a node.
 #[derive(Debug)]
 enum End {
     Stop,
     Crash,
 }
 
-/// A node that runs on a thread of its own.
+/// A node on a thread of its own.
 struct Running {
     handle: Handle,
     shutdown: oneshot::Sender<End>,
@@ -102,7 +102,7 @@ impl Running {
         self.end(End::Stop)
     }
 
-    /// Everything that the process had goes, and nothing else.
+    /// Closes everything that the process had open, as a crash does, and nothing else.
     fn crash(self) -> Result<()> {
         self.end(End::Crash)
     }
@@ -141,13 +141,13 @@ fn config(scene: &Scene, relay: &str, xdp: &str) -> String {
 fn scene() -> Result<Scene> {
     Scene::new(Topology {
         clients: 0,
-        // Ours limits how many bubbles a relay has forwarded in a second.
+        // Our server limits the rate of bubbles that a relay has forwarded.
         server: Some(Maker::Miredo),
         ..Topology::default()
     })
 }
 
-/// Every peer talks with the host in both directions; returns what the node counted.
+/// Lets every peer talk with the host in both directions and returns the node's counters.
 fn talk(scene: &Scene, node: &Running, count: u16, rounds: u64) -> Result<Snapshot> {
     let namespace = scene.add_ipv4_host("peers", PEERS)?;
     let peers = Peers::open(&namespace, SERVER, PEERS, 10_000, count)?;
@@ -211,7 +211,7 @@ fn trusted_peers_go_through_the_fast_path() -> Result<()> {
     Ok(())
 }
 
-/// What the fast path of the scene's relay knows, slot by slot.
+/// The table of the fast path of the scene's relay, slot by slot.
 struct Table(Array<MapData, Slot>);
 
 impl Table {
@@ -221,7 +221,7 @@ impl Table {
         Ok(Self(Array::try_from(Map::Array(MapData::from_pin(path)?))?))
     }
 
-    /// Changes the slots that `change` wants otherwise.
+    /// Writes the slots for which `change` returns another value.
     fn change(&mut self, change: impl Fn(&Slot) -> Option<Slot>) -> Result<()> {
         for index in 0..self.0.len() {
             if let Some(slot) = change(&self.0.get(&index, 0)?) {
@@ -231,7 +231,7 @@ impl Table {
         Ok(())
     }
 
-    /// Puts strangers into all slots that are empty.
+    /// Puts unknown peers into all slots that are empty.
     fn fill(&mut self) -> Result<()> {
         let stranger = TeredoAddress {
             prefix: ServicePrefix::STANDARD,
@@ -247,7 +247,7 @@ impl Table {
         })
     }
 
-    /// Empties the slots whose addresses `unwanted` chooses.
+    /// Empties the slots whose addresses `unwanted` selects.
     fn empty(&mut self, unwanted: impl Fn(&[u8; 16]) -> bool) -> Result<()> {
         self.change(|slot| {
             unwanted(&slot.address).then_some(Slot {
@@ -257,10 +257,10 @@ impl Table {
         })
     }
 
-    /// Waits until these peers are in it and no other.
+    /// Waits until the table holds these peers and no other.
     fn wait_for(&self, peers: &Peers) -> Result<()> {
         let expected = addresses(peers);
-        // Once a second they are compared.
+        // The node compares them once a second.
         wait_until("the fast path has the relay's peers", 2 * SWEEP, || {
             let slots = self.0.iter().collect::<Result<Vec<_>, _>>()?;
             let found = slots.into_iter().map(|slot| slot.address);
@@ -276,7 +276,7 @@ fn addresses(peers: &Peers) -> BTreeSet<[u8; 16]> {
 }
 
 #[test]
-fn the_fast_path_agrees_with_the_relay_again_whatever_happened_to_its_peers() -> Result<()> {
+fn the_fast_path_is_reconciled_with_the_relay() -> Result<()> {
     let scene = scene()?;
     let text = config(&scene, "", "mode = \"native\"");
     let node = Running::start(&scene.relay, &text)?;
@@ -292,7 +292,7 @@ fn the_fast_path_agrees_with_the_relay_again_whatever_happened_to_its_peers() ->
     table.wait_for(&peers)?;
     conversation.exchange(RELAY)?;
 
-    // What is found after a crash may be anything.
+    // The content after a crash is arbitrary.
     node.crash()?;
     table.fill()?;
     let node = Running::start(&scene.relay, &text)?;
@@ -314,7 +314,7 @@ fn a_full_table_loses_no_traffic() -> Result<()> {
     let mut table = Table::open(&scene)?;
     let (is_full, is_over) = (Barrier::new(2), AtomicBool::new(false));
     thread::scope(|scope| {
-        // Takes every place that there is, again and again.
+        // Fills every empty slot again and again.
         let filling = scope.spawn(|| -> Result<()> {
             table.fill()?;
             is_full.wait();
@@ -342,7 +342,7 @@ fn a_full_table_loses_no_traffic() -> Result<()> {
 }
 
 #[test]
-fn the_route_is_held_only_while_the_address_is_there() -> Result<()> {
+fn the_route_exists_only_while_the_address_does() -> Result<()> {
     let scene = scene()?;
     let node = Running::start(&scene.relay, &config(&scene, "", "mode = \"off\""))?;
     let has_route = || Ok(!scene.relay.ip("-6 route show 2001::/32")?.is_empty());
@@ -369,7 +369,7 @@ fn a_start_that_fails_leaves_nothing_behind() -> Result<()> {
         ("tun = \"lo\"", "mode = \"off\"", "choose another"),
     ] {
         let config = config(&scene, relay, xdp);
-        // A child that another test is about to start may still hold the last socket.
+        // A child process of another test, before its exec, may still hold the last socket.
         let error = wait_for(
             "it fails for its own reason",
             TIMEOUT,

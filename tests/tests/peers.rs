@@ -24,7 +24,7 @@ fn a_thousand_peers_use_the_fast_path() -> Result<()> {
     const COUNT: u16 = 1000;
     let scene = Scene::new(Topology {
         clients: 0,
-        // Ours limits how many bubbles a relay has forwarded in a second.
+        // Our server limits the rate of bubbles that a relay has forwarded.
         server: Some(Maker::Miredo),
         ..Topology::default()
     })?;
@@ -55,7 +55,7 @@ fn twenty_thousand_destinations_do_not_thrash_the_kernel() -> Result<()> {
     const BATCH: u16 = 500;
     let scene = Scene::new(Topology {
         clients: 0,
-        // Ours limits how many bubbles a relay has forwarded in a second.
+        // Our server limits the rate of bubbles that a relay has forwarded.
         server: Some(Maker::Miredo),
         ..Topology::default()
     })?;

@@ -1,5 +1,5 @@
-//! `teredo probe`, run by somebody without privileges, tells every kind of NAT for what it is, with
-//! our server and with Miredo's.
+//! `teredo probe`, run without privileges, recognises every kind of NAT with our server and with
+//! Miredo's.
 
 use std::{
     fs::File,
@@ -22,14 +22,14 @@ use teredo_lab::{
     teredo::binary,
 };
 
-/// Somebody without privileges.
+/// A user without privileges.
 const NOBODY: (uid_t, gid_t) = (65534, 65534);
 /// A host without a NAT.
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(20, 0, 2, 1);
 
-/// Runs the command as nobody.
+/// Runs the command as the user nobody.
 fn teredo(namespace: &Namespace, arguments: &str) -> Result<Output> {
-    // Nobody need not be able to get where the binary is.
+    // The user nobody may have no access to the directory of the binary.
     let binary = File::open(binary()?)?;
     let mut command = namespace.command(format!("/proc/self/fd/{}", binary.as_raw_fd()))?;
     command.arg0("teredo").args(arguments.split_whitespace());
@@ -44,7 +44,7 @@ fn teredo(namespace: &Namespace, arguments: &str) -> Result<Output> {
     command.output().context("start teredo")
 }
 
-/// What the command says in JSON, and its exit code.
+/// The command's JSON output and exit code.
 fn probe(namespace: &Namespace, arguments: &str) -> Result<(Value, Option<i32>)> {
     let output = teredo(namespace, &format!("probe --json {arguments}"))?;
     let found = serde_json::from_slice(&output.stdout)
@@ -65,7 +65,7 @@ const INDEPENDENT: &str = "endpoint-independent";
 const DEPENDENT: &str = "address-dependent or address and port-dependent";
 const NO_PATTERN: &str = "no pattern seen";
 
-/// (kind of NAT, what is said of it)
+/// (kind of NAT, expected values of the report)
 fn expectations() -> Vec<(NatKind, Value)> {
     let nat = |kind, mapping, filtering, hairpinning: Option<bool>, ports| {
         json!({
@@ -106,7 +106,7 @@ fn every_kind_of_nat_is_told(server: Maker) -> Result<()> {
         ensure!(found["works"] == true, "{kind:?}: {found:#}");
         ensure!(found["server"]["forwards_bubbles"] == true, "{found:#}");
         ensure!(found["mtu"] == 1280, "{found:#}");
-        // The address is that of the mapping, and the mapping is the NAT's.
+        // The reported address is that of the mapping, and the mapping is the NAT's.
         let mapped: SocketAddrV4 = text(&found["mapped"])?.parse()?;
         let address: Ipv6Addr = text(&found["address"])?.parse()?;
         let fields = TeredoAddress::decode(address, ServicePrefix::STANDARD);
@@ -117,7 +117,7 @@ fn every_kind_of_nat_is_told(server: Maker) -> Result<()> {
             (mapped.port() == site.port) == (kind != NatKind::Symmetric),
             "{kind:?}: {found:#}"
         );
-        // A few seconds, on a machine that does much else.
+        // A few seconds, on a busy machine.
         ensure!(took < Duration::from_secs(8), "{kind:?}: {took:?}");
     }
     Ok(())
@@ -130,17 +130,17 @@ fn text(value: &Value) -> Result<&str> {
 }
 
 #[test]
-fn every_kind_of_nat_is_told_with_our_server() -> Result<()> {
+fn every_kind_of_nat_is_recognised_with_our_server() -> Result<()> {
     every_kind_of_nat_is_told(Maker::Teredo)
 }
 
 #[test]
-fn every_kind_of_nat_is_told_with_miredos_server() -> Result<()> {
+fn every_kind_of_nat_is_recognised_with_miredos_server() -> Result<()> {
     every_kind_of_nat_is_told(Maker::Miredo)
 }
 
 #[test]
-fn without_a_nat_there_is_none() -> Result<()> {
+fn a_host_without_nat_is_recognised() -> Result<()> {
     for maker in [Maker::Teredo, Maker::Miredo] {
         let scene = scene(NatKind::PortRestricted, Some(maker))?;
         let host = scene.add_ipv4_host("public", PUBLIC)?;
@@ -168,9 +168,9 @@ fn without_a_nat_there_is_none() -> Result<()> {
     Ok(())
 }
 
-/// RFC 4787 section 6, with the one port that this NAT forwards.
+/// Hairpinning (RFC 4787 section 6), with the one port that this NAT forwards.
 #[test]
-fn hairpinning_is_told() -> Result<()> {
+fn hairpinning_is_reported() -> Result<()> {
     let scene = scene(NatKind::FullCone, Some(Maker::Teredo))?;
     let (site, outside) = (scene.site(), scene.site().nat.address());
     site.nat.namespace().nft(&format!(
@@ -194,7 +194,7 @@ fn hairpinning_is_told() -> Result<()> {
 }
 
 #[test]
-fn a_dead_server_gets_a_sentence() -> Result<()> {
+fn a_dead_server_is_explained() -> Result<()> {
     let scene = scene(NatKind::PortRestricted, None)?;
     let client = &scene.site().client;
     let output = teredo(client, &format!("probe {SERVER}"))?;
@@ -210,7 +210,7 @@ fn a_dead_server_gets_a_sentence() -> Result<()> {
     ensure!(found["server"]["primary"]["answers"] == false, "{found:#}");
     ensure!(found["mapped"].is_null() && found["nat"]["type"].is_null());
 
-    // Without a way there it is an error of its own.
+    // The lack of a route is an error of its own.
     client.ip("route del default")?;
     let output = teredo(client, &format!("probe {SERVER}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -221,7 +221,7 @@ fn a_dead_server_gets_a_sentence() -> Result<()> {
 }
 
 #[test]
-fn wrong_addresses_of_a_server_get_a_sentence() -> Result<()> {
+fn wrong_server_addresses_are_explained() -> Result<()> {
     let scene = scene(NatKind::PortRestricted, Some(Maker::Teredo))?;
     let client = &scene.site().client;
     for (arguments, part) in [
@@ -248,13 +248,13 @@ fn wrong_addresses_of_a_server_get_a_sentence() -> Result<()> {
     Ok(())
 }
 
-/// C-52: for people who wait a little longer.
+/// The lifetime of mappings (C-52), for people who wait a little longer.
 #[test]
 fn the_lifetime_of_mappings_is_measured() -> Result<()> {
     let scene = scene(NatKind::PortRestricted, Some(Maker::Teredo))?;
     let site = scene.site();
     site.nat.set_udp_timeout(Duration::from_secs(13))?;
-    // Of mappings that are new; not those that a client has.
+    // This is the lifetime of new mappings, not of those that a client has.
     let nat = site.nat.namespace();
     nat.sysctl("net.netfilter.nf_conntrack_udp_timeout", 5)?;
     let output = teredo(&site.client, &format!("probe --json --interval {SERVER}"))?;
@@ -268,7 +268,7 @@ fn the_lifetime_of_mappings_is_measured() -> Result<()> {
 }
 
 #[test]
-fn people_get_a_verdict_and_a_table() -> Result<()> {
+fn text_output_has_a_verdict_and_a_table() -> Result<()> {
     let scene = scene(NatKind::PortRestricted, Some(Maker::Teredo))?;
     let site = scene.site();
     let output = teredo(

@@ -1,5 +1,5 @@
-//! Our relay between Miredo's client behind a NAT and a native host: what passes, and on which
-//! path.
+//! Our relay between Miredo's client behind a NAT and a native host: the traffic that passes, and
+//! its path.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use teredo_lab::{
     wait_until,
 };
 
-/// What is not a matter of seconds has failed.
+/// Time after which a step has failed.
 const SOON: Duration = Duration::from_secs(10);
-/// How much of its traffic a trusted peer has in XDP, at least.
+/// Least share of a trusted peer's traffic in XDP.
 const FAST: f64 = 0.99;
 
 fn scene(one_armed: bool) -> Result<Scene> {
@@ -24,7 +24,7 @@ fn scene(one_armed: bool) -> Result<Scene> {
     })
 }
 
-/// Starts our relay with this `xdp.mode`, which it must take.
+/// Starts our relay with this `xdp.mode`, which must take effect.
 fn start(scene: &Scene, mode: &str) -> Result<Teredo> {
     let relay = scene.start_relay(&scene.relay_config().set("relay.xdp.mode", mode))?;
     for attachment in relay.status()?.xdp {
@@ -36,7 +36,7 @@ fn start(scene: &Scene, mode: &str) -> Result<Teredo> {
     Ok(relay)
 }
 
-/// First packets, pings and TCP from both sides, and the path that they take.
+/// Sends first packets, pings and TCP from both sides, and checks their path.
 fn everything_passes(mode: &str, one_armed: bool) -> Result<()> {
     everything_passes_in(&scene(one_armed)?, mode)
 }
@@ -54,7 +54,7 @@ fn everything_passes_in(scene: &Scene, mode: &str) -> Result<()> {
     ensure!(is_trusted(&peer) && !peer.symmetric, "{peer:?}");
     ensure!(*peer.mapped.ip() == site.nat.address(), "{peer:?}");
     ensure!(peer.xdp == (mode != "off"), "{peer:?}");
-    // The path is open in both directions; the client finds out by itself whether it is.
+    // The path is open in both directions; the client finds that out by itself.
     Ping::to(host.address).all_from(&site.client)?;
 
     let captures = [
@@ -95,37 +95,37 @@ fn everything_passes_in(scene: &Scene, mode: &str) -> Result<()> {
 }
 
 #[test]
-fn everything_passes_in_native_xdp() -> Result<()> {
+fn two_armed_native_xdp_forwards_all() -> Result<()> {
     everything_passes("native", false)
 }
 
 #[test]
-fn everything_passes_in_generic_xdp() -> Result<()> {
+fn two_armed_generic_xdp_forwards_all() -> Result<()> {
     everything_passes("generic", false)
 }
 
 #[test]
-fn everything_passes_without_xdp() -> Result<()> {
+fn two_armed_userspace_forwards_all() -> Result<()> {
     everything_passes("off", false)
 }
 
 #[test]
-fn everything_passes_in_native_xdp_with_one_arm() -> Result<()> {
+fn one_armed_native_xdp_forwards_all() -> Result<()> {
     everything_passes("native", true)
 }
 
 #[test]
-fn everything_passes_in_generic_xdp_with_one_arm() -> Result<()> {
+fn one_armed_generic_xdp_forwards_all() -> Result<()> {
     everything_passes("generic", true)
 }
 
 #[test]
-fn everything_passes_without_xdp_with_one_arm() -> Result<()> {
+fn one_armed_userspace_forwards_all() -> Result<()> {
     everything_passes("off", true)
 }
 
 #[test]
-fn everything_passes_with_miredos_server() -> Result<()> {
+fn a_relay_with_miredos_server_forwards_all() -> Result<()> {
     for mode in ["native", "off"] {
         let scene = Scene::new(Topology {
             server: Some(Maker::Miredo),
@@ -137,7 +137,7 @@ fn everything_passes_with_miredos_server() -> Result<()> {
 }
 
 #[test]
-fn auto_takes_native_where_it_can_be_had() -> Result<()> {
+fn auto_chooses_native_if_available() -> Result<()> {
     let scene = scene(false)?;
     let relay = scene.start_relay(&scene.relay_config())?;
     let status = relay.status()?;
@@ -190,12 +190,12 @@ fn a_silent_peer_expires_and_is_revived(mode: &str) -> Result<()> {
     let relay = start(&scene, mode)?;
     let host = &scene.host().namespace;
     Ping::to(client.address()).count(3).all_from(host)?;
-    // 30 seconds after its last packet (RFC 4380 section 5.2.4).
+    // The peer expires 30 seconds after its last packet (RFC 4380 section 5.2.4).
     wait_until("the peer expires", Duration::from_secs(45), || {
         let peer = relay.peer(client.address())?;
         Ok(!peer.is_some_and(|peer| is_trusted(&peer) || peer.xdp))
     })?;
-    // Its NAT has forgotten the relay too: only a new exchange of bubbles helps.
+    // The NAT has lost its mapping for the relay too: only a new exchange of bubbles helps.
     scene.site().nat.forget(*RELAY.ip())?;
     let bubbles = relay.status()?.bubbles;
     let forwarded = relay.packets_during(|| Ping::to(client.address()).count(5).all_from(host))?;
@@ -268,8 +268,8 @@ fn hop_limit_1_ends_at_the_relay() -> Result<()> {
     Ok(())
 }
 
-/// Streams in both directions while `restart` ends the daemon and starts another one. They must
-/// flow again afterwards; returns how many datagrams were lost of how many, and whether the
+/// Runs streams in both directions while `restart` ends the daemon and starts another one. They
+/// must flow again afterwards; returns the numbers of lost and of sent datagrams, and whether the
 /// streams flowed while no daemon ran.
 fn restart_under_load(end: impl FnOnce(&mut Teredo) -> Result<()>) -> Result<([u64; 2], bool)> {
     const INTERVAL: Duration = Duration::from_millis(2);

@@ -1,5 +1,5 @@
-//! Our server on a real kernel: Miredo's clients qualify with it and find their relays, and sockets
-//! that forge clients hear what the protocol says, from the right address.
+//! Our server on a real kernel: Miredo's clients qualify with it and find their relays, and forged
+//! clients receive the answers of the protocol from the right address.
 
 use std::{
     fs,
@@ -33,7 +33,7 @@ use teredo_lab::{
 };
 use teredo_proto::wire::authentication::{Algorithm, Key};
 
-/// What is not a matter of seconds has failed.
+/// Time after which a step has failed.
 const SOON: Duration = Duration::from_secs(10);
 /// The address of a forged client in the scene.
 const FORGED: Ipv4Addr = Ipv4Addr::new(20, 0, 2, 1);
@@ -46,8 +46,8 @@ fn scene(place: Place) -> Result<Scene> {
     })
 }
 
-/// Makes sure that all solicitations were answered by the path of this mode, but for those that are
-/// always `left` to the daemon.
+/// Checks that the path of this mode answered all solicitations but those that are always `left` to
+/// the daemon.
 fn answered_by(server: &Teredo, mode: &str, left: u64) -> Result<()> {
     let status = server.status()?;
     let Paths { xdp, userspace } = server.advertised()?;
@@ -63,7 +63,7 @@ fn answered_by(server: &Teredo, mode: &str, left: u64) -> Result<()> {
     Ok(())
 }
 
-/// Starts our server with this `xdp.mode`, which it must take.
+/// Starts our server with this `xdp.mode`, which must take effect.
 fn start(namespace: &Namespace, config: &Config, mode: &str) -> Result<Teredo> {
     let server = Teredo::start(namespace, &config.clone().set("server.xdp.mode", mode))?;
     for attachment in server.status()?.xdp {
@@ -79,7 +79,8 @@ fn start_in(scene: &Scene, mode: &str) -> Result<Teredo> {
     start(scene.server_namespace(), &scene.server_config(), mode)
 }
 
-/// A forged client in the scene, whom the server's host knows already; its namespace goes last.
+/// A forged client in the scene, which the server's host has resolved; its namespace is dropped
+/// last.
 fn forged(scene: &Scene, port: u16) -> Result<(Caller, Namespace)> {
     let namespace = scene.add_ipv4_host("forged", FORGED)?;
     for address in [SERVER, SECONDARY] {
@@ -142,15 +143,15 @@ fn next(address: Ipv4Addr) -> Ipv4Addr {
     Ipv4Addr::from_bits(address.to_bits() + 1)
 }
 
-/// The bubble that the server forwarded for a relay, with its origin (S-15).
+/// The bubble that the server forwarded for a relay, with its origin indication (S-15).
 fn is_forwarded_bubble(frame: &Frame, relay: SocketAddrV4) -> bool {
     frame.udp_payload().is_some_and(|payload| {
         payload.starts_with(&origin(relay)) && payload.get(8..).is_some_and(is_bubble)
     })
 }
 
-/// Miredo's client qualifies, and the first packet arrives, from either side: from the host by way
-/// of an indirect bubble, from the client by way of a connectivity test.
+/// Miredo's client qualifies, and the first packet arrives from either side: from the host through
+/// an indirect bubble, from the client through a connectivity test.
 fn a_client_is_connected(mode: &str, relay: Maker) -> Result<()> {
     for client_is_first in [false, true] {
         let scene = scene(Place::Alone)?;
@@ -165,7 +166,7 @@ fn a_client_is_connected(mode: &str, relay: Maker) -> Result<()> {
         let outside = Capture::start(&host.namespace, IPV6_INTERFACE)?;
         if client_is_first {
             Ping::to(host.address).all_from(&site.client)?;
-            // The client's own test comes by the server, its ping by the relay.
+            // The client's own test comes through the server, its ping through the relay.
             outside.wait_for("a connectivity test", SOON, |frame| {
                 is_echo_request(frame, client.address())
             })?;
@@ -213,8 +214,8 @@ fn a_client_is_connected_by_miredos_relay() -> Result<()> {
     Ok(())
 }
 
-/// S-18, S-19, A-03: what a Microsoft server said to a client of Windows XP, whose cone bit was
-/// set.
+/// The server gives the answers of a Microsoft server to a client of Windows XP, whose cone bit was
+/// set (S-18, S-19, A-03).
 #[test]
 fn v11_v12_windows_xp_is_answered_as_by_microsoft() -> Result<()> {
     const PRIMARY: Ipv4Addr = Ipv4Addr::new(65, 55, 158, 80);
@@ -244,11 +245,12 @@ fn v11_v12_windows_xp_is_answered_as_by_microsoft() -> Result<()> {
     Ok(())
 }
 
-/// S-01, S-17, S-18: whichever address was asked, the right one answers, with the prefix of the
-/// primary one, also where the kernel would route the answer through the other's interface.
+/// A solicitation to either address is answered from the right address, with the prefix of the
+/// primary one, even if the kernel would route the answer through the other's interface (S-01,
+/// S-17, S-18).
 #[test]
 fn the_right_address_answers() -> Result<()> {
-    // The program answers through the interface that it was asked by.
+    // The program answers through the ingress interface.
     for (place, left) in [(Place::Alone, 0), (Place::TwoInterfaces, 2)] {
         let scene = scene(place)?;
         let (client, _namespace) = forged(&scene, 4096)?;
@@ -268,8 +270,7 @@ fn the_right_address_answers() -> Result<()> {
     Ok(())
 }
 
-/// S-09, S-14 to S-16: bubbles reach the client that they are for, with the origin and whatever
-/// trails them.
+/// Bubbles reach their client with the origin indication and all trailers (S-09, S-14 to S-16).
 #[test]
 fn bubbles_are_forwarded_with_their_origin() -> Result<()> {
     let scene = scene(Place::Alone)?;
@@ -305,9 +306,9 @@ fn bubbles_are_forwarded_with_their_origin() -> Result<()> {
     Ok(())
 }
 
-/// Datagrams of which nobody hears, whatever comes before and after them.
+/// Sends datagrams that must have no effect, whatever comes before and after them.
 #[test]
-fn what_is_not_for_it_is_dropped_in_silence() -> Result<()> {
+fn unexpected_datagrams_are_dropped_silently() -> Result<()> {
     let scene = scene(Place::Alone)?;
     let (client, _namespace) = forged(&scene, 4096)?;
     let good = solicitation(CLIENT);
@@ -317,7 +318,7 @@ fn what_is_not_for_it_is_dropped_in_silence() -> Result<()> {
     let foreign = teredo_address(Ipv4Addr::new(20, 9, 9, 9), client.mapped());
     let host = scene.host().address;
     let bad = [
-        // S-04, S-21, L-03, S-10, S-12, S-13, DEC-8.
+        // Datagrams that the server drops (S-04, S-21, L-03, S-10, S-12, S-13, DEC-8).
         good[..47].to_vec(),
         damaged,
         [&origin(client.mapped())[..], &good].concat(),
@@ -334,7 +335,7 @@ fn what_is_not_for_it_is_dropped_in_silence() -> Result<()> {
         for datagram in &bad {
             client.say(SERVER, datagram)?;
         }
-        // S-22.
+        // Malformed datagrams (S-22).
         client.say(SECONDARY, &bubble(CLIENT, own))?;
         client.qualify(SERVER, SERVER, CLIENT, SERVER)?;
         drop(server);
@@ -342,7 +343,7 @@ fn what_is_not_for_it_is_dropped_in_silence() -> Result<()> {
     Ok(())
 }
 
-/// S-25: a connectivity test leaves once there is a way back.
+/// A connectivity test leaves once there is a way back (S-25).
 #[test]
 fn s25_connectivity_tests_need_a_route() -> Result<()> {
     let scene = scene(Place::Alone)?;
@@ -357,7 +358,7 @@ fn s25_connectivity_tests_need_a_route() -> Result<()> {
     let test = icmpv6(source, host.address, &message);
     let capture = Capture::start(&host.namespace, IPV6_INTERFACE)?;
     client.say(SERVER, &test)?;
-    // The server has dealt with it before it answers.
+    // The server has handled the test before it answers this.
     client.qualify(SERVER, SERVER, CLIENT, SERVER)?;
     namespace.ip(&format!("route add 2001::/32 via {}", RELAY_IPV6))?;
     wait_until("a test arrives", SOON, || {
@@ -374,7 +375,8 @@ fn s25_connectivity_tests_need_a_route() -> Result<()> {
     Ok(())
 }
 
-/// S-27: a server that drains answers no solicitation, and forwards what its clients need.
+/// A server that drains answers no solicitation, and forwards the bubbles that its clients need
+/// (S-27).
 #[test]
 fn s27_a_drained_server_only_forwards() -> Result<()> {
     for mode in ["native", "off"] {
@@ -409,9 +411,9 @@ fn drain(server: &Teredo) -> Result<Output> {
         .output()?)
 }
 
-/// Restarted and killed: the fast path of a killed server goes on.
+/// The fast path of a killed server keeps answering until the restart.
 #[test]
-fn a_crash_is_not_noticed_and_an_end_is_clean() -> Result<()> {
+fn a_crash_is_not_noticed_and_a_stop_is_clean() -> Result<()> {
     let scene = scene(Place::Alone)?;
     let (client, _namespace) = forged(&scene, 4096)?;
     let namespace = scene.server_namespace();
@@ -441,7 +443,7 @@ fn a_crash_is_not_noticed_and_an_end_is_clean() -> Result<()> {
     Ok(())
 }
 
-/// A client with a key; the files go with it.
+/// A client with a key; its files are removed with it.
 struct Keys {
     directory: TempDir,
 }
@@ -469,7 +471,7 @@ impl Keys {
         Ok(path)
     }
 
-    /// The configuration with one client, who has this secret, and has had `retired`.
+    /// The configuration with one client, which has this secret and had the `retired` one.
     fn configure(
         &self,
         config: Config,
@@ -507,7 +509,7 @@ const V17_ADVERTISED: &str = "0000effff6fffffe 6000000000383aff
 const V17_PRIMARY: Ipv4Addr = Ipv4Addr::new(1, 2, 3, 4);
 const V17_MAPPED: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(9, 0, 0, 1), 4096);
 
-/// A-03 to A-08 with the worked vector: right, retired and wrong keys, required and optional.
+/// The worked vector with right, retired and wrong keys, required and optional (A-03 to A-08).
 #[test]
 fn v17_clients_with_keys_qualify_securely() -> Result<()> {
     let keys = Keys::new()?;
@@ -518,7 +520,7 @@ fn v17_clients_with_keys_qualify_securely() -> Result<()> {
     let anonymously = [&nonce_only([7; 8])[..], &advertised].concat();
     let answer = |head: &str| [octets(head), advertised.clone()].concat();
     let cases = [
-        // Key, retired key, algorithm; the solicitation and what is said to it.
+        // Key, retired key, algorithm; the solicitation and the expected answer.
         (
             (0x0b, None, "hmac-md5"),
             V17_SOLICITATION_MD5,
@@ -553,7 +555,8 @@ fn v17_clients_with_keys_qualify_securely() -> Result<()> {
                 }
                 client.say(V17_PRIMARY, &anonymous)?;
                 if is_required {
-                    // One without a key is ignored like one with a wrong key; the bubble is not.
+                    // A solicitation without a key is ignored like one with a wrong key; the bubble
+                    // is not.
                     let own = bubble(CLIENT, teredo_address(V17_PRIMARY, V17_MAPPED));
                     let (heard, _) = client.ask(V17_PRIMARY, &own)?;
                     ensure!(heard.get(8..) == Some(&own), "{what}: {heard:02x?}");
@@ -568,7 +571,7 @@ fn v17_clients_with_keys_qualify_securely() -> Result<()> {
     Ok(())
 }
 
-/// T-01 to T-04: a client with a key gets its own prefix, and is reached under it.
+/// A client with a key gets its own prefix, and is reached under it (T-01 to T-04).
 #[test]
 fn a_client_of_the_tunnel_service_has_its_own_prefix() -> Result<()> {
     const PREFIX: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x77, 0, 0, 0, 0, 0);
@@ -602,7 +605,7 @@ fn a_client_of_the_tunnel_service_has_its_own_prefix() -> Result<()> {
 
         exchange(&client, host, INSIDE)?;
 
-        // Somebody else at another port is not the client, but becomes it with the key.
+        // Another host at another port is not the client, but becomes it with the key.
         let other = Caller::open(&namespace, SocketAddrV4::new(FORGED, 4097))?;
         let stolen = udp_packet((INSIDE, 7), (host.address, 9), 64, b"stolen")?;
         let capture = Capture::start(&host.namespace, IPV6_INTERFACE)?;
@@ -617,7 +620,7 @@ fn a_client_of_the_tunnel_service_has_its_own_prefix() -> Result<()> {
     Ok(())
 }
 
-/// A datagram of the client and the host's answer, both as they were sent.
+/// A datagram of the client and the host's answer, both as sent.
 fn exchange(client: &Caller, host: &Host, inside: Ipv6Addr) -> Result<()> {
     let socket = host
         .namespace
@@ -640,14 +643,14 @@ fn exchange(client: &Caller, host: &Host, inside: Ipv6Addr) -> Result<()> {
     Ok(())
 }
 
-/// The authentication header of `alice` with this key, and what it covers.
+/// The authentication header of `alice` with this key, over these octets.
 fn authenticate(key: &Key, nonce: [u8; 8], covered: &[u8]) -> Vec<u8> {
     let mut value = [0; 16];
     key.sign(nonce, 0, covered, &mut value);
     [&[0, 1, 5, 16][..], b"alice", &value, &nonce, &[0], covered].concat()
 }
 
-/// S-30 to S-32: relay and server are one process.
+/// Relay and server run in one process (S-30 to S-32).
 fn both_roles_in_one_process(mode: &str, is_one_port: bool) -> Result<()> {
     for client_is_first in [false, true] {
         let scene = scene(Place::Relay)?;

@@ -1,4 +1,4 @@
-//! Attaching, pinning, taking over after a crash, and what is said when something is in the way.
+//! Attachment, pinning and recovery after a crash, and the errors when something is in the way.
 
 use std::{
     path::PathBuf,
@@ -75,7 +75,7 @@ impl Host {
         self.namespace.run(|| AttachedProgram::start(options))
     }
 
-    /// The sentence with which a start is refused.
+    /// The error with which a start is refused.
     fn refusal(&self, options: &Options) -> Result<String> {
         match self.start(options)? {
             Ok(_) => anyhow::bail!("it started"),
@@ -87,7 +87,7 @@ impl Host {
         Ok(self.namespace.run(|| Interface::named(name))??)
     }
 
-    /// How each interface is attached.
+    /// The mode in which each interface is attached.
     fn modes(&self) -> Result<[Option<Mode>; 2]> {
         let mode = |name| {
             anyhow::Ok(
@@ -121,8 +121,8 @@ impl Host {
         Ok(())
     }
 
-    /// The end of links that are not pinned: they go with their last descriptor, which a child that
-    /// another test is just starting may still have a copy of until it runs its program.
+    /// Waits for the end of links that are not pinned: they end with their last descriptor, of
+    /// which a child of another test may still have a copy until it runs its program.
     fn assert_ends(&self) -> Result<()> {
         wait_until("the program is detached", Duration::from_secs(10), || {
             Ok(self.modes()? == [None, None])
@@ -186,7 +186,7 @@ fn every_mode_attaches_and_leaves_nothing() -> Result<()> {
 }
 
 #[test]
-fn without_pins_it_ends_with_the_daemon() -> Result<()> {
+fn without_pins_attachments_end_with_the_daemon() -> Result<()> {
     let host = Host::new()?;
     let options = Options {
         pin: false,
@@ -275,7 +275,7 @@ fn maps_of_another_shape_are_replaced() -> Result<()> {
 }
 
 #[test]
-fn an_interface_that_is_no_longer_configured_is_left() -> Result<()> {
+fn an_interface_that_is_no_longer_configured_is_detached() -> Result<()> {
     let host = Host::new()?;
     drop(host.start(&host.options(AttachPolicy::Native))??);
     let options = Options {
@@ -304,7 +304,7 @@ fn a_restart_may_change_the_mode() -> Result<()> {
 }
 
 #[test]
-fn an_interface_that_was_made_anew_is_attached_anew() -> Result<()> {
+fn a_recreated_interface_is_attached_again() -> Result<()> {
     let host = Host::new()?;
     drop(host.start(&host.options(AttachPolicy::Native))??);
     let index = host.interface("lan")?.index;
@@ -320,7 +320,7 @@ fn an_interface_that_was_made_anew_is_attached_anew() -> Result<()> {
 }
 
 #[test]
-fn what_other_versions_left_is_removed() -> Result<()> {
+fn leftovers_of_other_versions_are_removed() -> Result<()> {
     let host = Host::new()?;
     host.start(&host.options(AttachPolicy::Native))??.stop()?;
     let old = host.instance().join("v0");
@@ -343,7 +343,7 @@ fn leftovers_can_be_removed_alone() -> Result<()> {
 }
 
 #[test]
-fn two_daemons_of_one_name_are_one_too_many() -> Result<()> {
+fn a_second_daemon_of_the_same_name_is_refused() -> Result<()> {
     let host = Host::new()?;
     let path = host.start(&host.options(AttachPolicy::Native))??;
     let text = host.refusal(&host.options(AttachPolicy::Native))?;
@@ -379,7 +379,7 @@ fn another_program_is_named_with_its_owner() -> Result<()> {
         assert_eq!(host.modes()?, [None, Some(Mode::Native)], "undone");
         assert!(!host.instance().exists());
     }
-    // Auto does without that interface, and says why.
+    // Mode auto works without that interface, and reports why.
     let auto = host.start(&host.options(AttachPolicy::Auto))??;
     let [wan, lan] = auto.interfaces() else {
         anyhow::bail!("{:?}", auto.interfaces());
@@ -452,7 +452,7 @@ fn interfaces_that_cannot_be_attached_to_are_named() -> Result<()> {
 }
 
 #[test]
-fn a_user_without_capabilities_is_told_which() -> Result<()> {
+fn missing_capabilities_are_named() -> Result<()> {
     let host = Host::new()?;
     for pin in [true, false] {
         let options = Options {
@@ -460,8 +460,8 @@ fn a_user_without_capabilities_is_told_which() -> Result<()> {
             ..host.options(AttachPolicy::Auto)
         };
         let result = host.namespace.run(|| {
-            // Of this thread alone: the library's function would change the whole process.
-            // SAFETY: numbers only.
+            // The system call drops them for this thread alone; the library's function would change
+            // the whole process. SAFETY: numbers only.
             let result = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
             assert_eq!(result, 0);
             AttachedProgram::start(&options)
@@ -493,7 +493,7 @@ fn a_map_too_large_for_the_kernel_is_named() -> Result<()> {
 }
 
 #[test]
-fn a_changed_station_is_followed() -> Result<()> {
+fn a_changed_ethernet_address_is_noticed() -> Result<()> {
     let host = Host::new()?;
     let mut path = host.start(&host.options(AttachPolicy::Native))??;
     host.namespace

@@ -27,7 +27,7 @@ fn client() -> Endpoint {
     endpoint("9.0.0.1:4096")
 }
 
-/// What the client sends: the packet in a datagram in a frame.
+/// The client's frame: the packet in a datagram in a frame.
 fn frame(packet: &[u8]) -> Vec<u8> {
     let datagram = datagram(client(), relay(), 7, packet);
     ethernet(WAN, ROUTER, ETHERTYPE_IPV4, &datagram)
@@ -64,7 +64,7 @@ fn unchecked(packet: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The frame that the host gets.
+/// The frame that the host receives.
 fn forwarded(packet: &[u8]) -> Vec<u8> {
     let mut packet = packet.to_vec();
     packet[7] -= 1;
@@ -103,7 +103,7 @@ fn forward(fixture: &mut Fixture, rows: Vec<Passage>) -> Result<()> {
 }
 
 #[test]
-fn d1_01_to_04_is_it_for_the_relay() -> Result<()> {
+fn d1_01_to_04_frames_for_the_relay() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     let tagged = octets("8100 0064");
     refuse(
@@ -221,7 +221,7 @@ fn d1_01_to_04_is_it_for_the_relay() -> Result<()> {
 }
 
 #[test]
-fn d1_02_a_wrong_header_checksum_is_the_end() -> Result<()> {
+fn d1_02_a_wrong_header_checksum_is_dropped() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     for octet in 10..12 {
         for bit in 0..8 {
@@ -298,7 +298,7 @@ fn d1_05_lengths() -> Result<()> {
 }
 
 #[test]
-fn every_cut_of_a_frame_passes_as_it_came() -> Result<()> {
+fn every_truncated_frame_passes_unchanged() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     let whole = frame(&data());
     for length in SHORTEST..whole.len() {
@@ -315,7 +315,7 @@ fn every_cut_of_a_frame_passes_as_it_came() -> Result<()> {
 }
 
 #[test]
-fn d1_06_to_09_what_is_in_the_datagram() -> Result<()> {
+fn d1_06_to_09_datagram_contents() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     let origin = octets("0000 efff f6fffffe");
     let authentication = octets("0001 0000 0011223344556677 00");
@@ -385,7 +385,7 @@ fn d1_06_to_09_what_is_in_the_datagram() -> Result<()> {
 }
 
 #[test]
-fn d1_10_and_11_what_always_goes_up() -> Result<()> {
+fn d1_10_and_11_packets_for_userspace() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     let with = |next_header| {
         frame(&ipv6(
@@ -417,7 +417,7 @@ fn d1_10_and_11_what_always_goes_up() -> Result<()> {
 }
 
 #[test]
-fn d1_12_to_14_who_sent_it() -> Result<()> {
+fn d1_12_to_14_senders() -> Result<()> {
     wait_for_stale_stamps()?;
     let mut fixture = fixture(&Setup::default())?;
     let insert = |fixture: &mut Fixture, last: u16, peer: Peer| -> Result<Ipv6Addr> {
@@ -606,7 +606,7 @@ fn d1_12_to_14_who_sent_it() -> Result<()> {
 }
 
 #[test]
-fn d1_15_where_it_goes() -> Result<()> {
+fn d1_15_destinations() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     let refused = [
         ("unspecified", "::"),
@@ -648,7 +648,7 @@ fn d1_15_where_it_goes() -> Result<()> {
 }
 
 #[test]
-fn d1_15_served_prefixes_alone() -> Result<()> {
+fn d1_15_only_served_prefixes() -> Result<()> {
     let setup = Setup {
         served: vec!["2000::/64".parse()?, "2600:1:2::/48".parse()?],
         ..Setup::default()
@@ -704,7 +704,7 @@ fn d1_17_checksum() -> Result<()> {
         packet[46..48].fill(0);
         packet
     };
-    // As RFC 9868 has it: options between the end of the datagram and that of the packet.
+    // Options as in RFC 9868, between the end of the datagram and that of the packet.
     let options = {
         let mut packet = data();
         packet.extend([0, 0]);
@@ -773,7 +773,7 @@ fn d1_17_all_ones_stands_for_zero() -> Result<()> {
 }
 
 #[test]
-fn d1_18_the_way_out() -> Result<()> {
+fn d1_18_next_hops() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     let sized = |destination: &str, length: usize| {
         udp(address(CLIENT), address(destination), &vec![1; length - 48])

@@ -26,7 +26,7 @@ fn client() -> Endpoint {
     endpoint("9.0.0.1:4096")
 }
 
-/// What the host sends.
+/// The host's frame.
 fn frame(packet: &[u8]) -> Vec<u8> {
     ethernet(LAN, HOST, ETHERTYPE_IPV6, packet)
 }
@@ -43,7 +43,7 @@ fn to(destination: Ipv6Addr) -> Vec<u8> {
     udp(address(HOST_ADDRESS), destination, b"hello, world")
 }
 
-/// The packet that the client gets, with the checksum of a full walk.
+/// The packet that the client receives, with a checksum over every octet.
 fn encapsulated(mapped: Endpoint, identification: u16, packet: &[u8]) -> Vec<u8> {
     let mut packet = packet.to_vec();
     packet[7] -= 1;
@@ -55,7 +55,7 @@ fn forwarded(packet: &[u8]) -> Vec<u8> {
     ethernet(ROUTER, WAN, ETHERTYPE_IPV4, &packet)
 }
 
-/// As [`forwarded`], without outer checksum.
+/// The frame of [`forwarded`] without outer checksum.
 fn forwarded_unchecked(packet: &[u8]) -> Vec<u8> {
     let mut frame = forwarded(packet);
     frame[IP + 26..IP + 28].fill(0);
@@ -80,7 +80,7 @@ fn refuse(fixture: &mut Fixture, rows: Vec<Refusal>) -> Result<()> {
     Ok(())
 }
 
-/// A frame that is translated: its name, the frame, and what becomes of it.
+/// A frame that is translated: its name, the frame, and the frame that leaves.
 type Passage = (&'static str, Vec<u8>, Vec<u8>);
 
 fn forward(fixture: &mut Fixture, rows: Vec<Passage>) -> Result<()> {
@@ -97,7 +97,7 @@ fn forward(fixture: &mut Fixture, rows: Vec<Passage>) -> Result<()> {
 }
 
 #[test]
-fn d2_01_and_02_is_it_for_a_client() -> Result<()> {
+fn d2_01_and_02_packets_for_clients() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     let changed = |change: fn(&mut Vec<u8>)| {
         let mut packet = data();
@@ -175,7 +175,7 @@ fn d2_01_and_02_is_it_for_a_client() -> Result<()> {
 }
 
 #[test]
-fn every_cut_of_a_frame_passes_as_it_came() -> Result<()> {
+fn every_truncated_frame_passes_unchanged() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     let whole = frame(&data());
     for length in SHORTEST..whole.len() {
@@ -187,7 +187,7 @@ fn every_cut_of_a_frame_passes_as_it_came() -> Result<()> {
 }
 
 #[test]
-fn d2_03_where_it_comes_from() -> Result<()> {
+fn d2_03_sources() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     for (name, source) in [
         ("unspecified", "::"),
@@ -220,7 +220,7 @@ fn d2_03_where_it_comes_from() -> Result<()> {
 }
 
 #[test]
-fn d2_03_served_prefixes_alone() -> Result<()> {
+fn d2_03_only_served_prefixes() -> Result<()> {
     let setup = Setup {
         served: vec!["2000::/64".parse()?],
         ..Setup::default()
@@ -237,7 +237,7 @@ fn d2_03_served_prefixes_alone() -> Result<()> {
 }
 
 #[test]
-fn d2_04_what_always_goes_up() -> Result<()> {
+fn d2_04_packets_for_userspace() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     let with = |next_header, payload: &[u8]| {
         frame(&ipv6(
@@ -269,7 +269,7 @@ fn d2_04_what_always_goes_up() -> Result<()> {
 }
 
 #[test]
-fn d2_05_who_gets_it() -> Result<()> {
+fn d2_05_peers() -> Result<()> {
     wait_for_stale_stamps()?;
     let mut fixture = fixture(&Setup::default())?;
     let peer = |flags: u16| -> Ipv6Addr {
@@ -315,7 +315,7 @@ fn d2_05_who_gets_it() -> Result<()> {
             ("never heard", frame(&to(peer(3))), EncapStalePeer),
         ],
     )?;
-    // D2-08: one that was not heard for 25 s is still sent to; the stamps tell the daemon.
+    // A peer that was not heard for 25 s is still sent to (D2-08); the stamps notify the daemon.
     fixture.insert(
         peer(4),
         Peer {
@@ -391,15 +391,15 @@ fn d2_07_packets_of_the_tunnel_mtu() -> Result<()> {
     )
 }
 
-/// Nor is one that would have to be fragmented on its way out (W-09).
+/// A packet that would have to be fragmented by its route is not encapsulated, either (W-09).
 #[test]
-fn d2_07_packets_of_the_mtu_of_the_way_out() -> Result<()> {
+fn d2_07_packets_of_the_route_mtu() -> Result<()> {
     let setup = Setup {
         mtu: 9000,
         ..Setup::default()
     };
     let mut fixture = fixture(&setup)?;
-    // Embeds 9.9.0.1, which a route of MTU 1000 leads to.
+    // Embeds 9.9.0.1, which has a route of MTU 1000.
     let behind = "2001:0:102:304:0:efff:f6f6:fffe";
     let mapped = endpoint("9.9.0.1:4096");
     fixture.trust(address(behind), mapped)?;
@@ -430,7 +430,7 @@ fn without_proof() -> Vec<(&'static str, Vec<u8>)> {
     let (from, to) = (address(HOST_ADDRESS), address(CLIENT));
     let mut no_checksum = data();
     no_checksum[46..48].fill(0);
-    // As RFC 9868 has it: options between the end of the datagram and that of the packet.
+    // Options as in RFC 9868, between the end of the datagram and that of the packet.
     let mut options = data();
     options.extend([0, 0]);
     options[5] += 2;
@@ -480,7 +480,7 @@ fn d2_09_checksum_from_headers_or_zero() -> Result<()> {
 }
 
 #[test]
-fn d2_09_no_proof_and_no_zero() -> Result<()> {
+fn d2_09_unprovable_and_zero_not_allowed() -> Result<()> {
     let setup = Setup {
         flags: 0,
         ..Setup::default()
@@ -528,7 +528,7 @@ fn d2_09_a_computed_zero() -> Result<()> {
 }
 
 #[test]
-fn d2_10_the_way_out() -> Result<()> {
+fn d2_10_next_hops() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     let mut at = |mapped: &str| -> Result<Ipv6Addr> {
         let mapped = endpoint(mapped);
@@ -547,7 +547,7 @@ fn d2_10_the_way_out() -> Result<()> {
             ("an own address", frame(&to(own)), EncapNextHop),
         ],
     )?;
-    // A relay with one arm: in and out by the interface towards the IPv4 internet.
+    // A relay with one arm: packets come and leave by the interface towards the IPv4 internet.
     let arrived = ethernet(WAN, ROUTER_V6, ETHERTYPE_IPV6, &data());
     fixture
         .program

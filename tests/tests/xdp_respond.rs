@@ -82,7 +82,7 @@ fn bubble(source: &str, destination: &str) -> Vec<u8> {
     ipv6(address(source), address(destination), NO_NEXT_HEADER, &[])
 }
 
-/// What the server makes of a packet behind a nonce-only authentication header.
+/// The packet after a nonce-only authentication header.
 fn authenticated(packet: &[u8]) -> Vec<u8> {
     [&octets("00010000 cd5669400b22df88 00"), packet].concat()
 }
@@ -102,7 +102,7 @@ fn changed(mut packet: Vec<u8>, at: usize, value: u8) -> Vec<u8> {
     packet
 }
 
-/// Shows a payload of the client to the program.
+/// Runs the program on a payload of the client.
 fn show(fixture: &mut Fixture, to: &str, payload: &[u8]) -> Result<Outcome> {
     fixture.run(Port::Wan, &frame(CLIENT, to, payload))
 }
@@ -128,7 +128,7 @@ const V12: &str = "00010000cd5669400b22df8800 0000f12ab9c82815 6000000000303aff
 const V16: &str = "6000000000383aff fe800000000000008000f227fefdfcfb
     fe800000000000000000ffffffffffff 8600954c 00000000 00000000 000007d0
     03044040ffffffffffffffff00000000 20010000010203040000000000000000 0501000000000500";
-/// Of 9.0.0.1:4096.
+/// The origin indication of 9.0.0.1:4096.
 const ORIGIN: &str = "0000effff6fffffe";
 
 #[test]
@@ -449,7 +449,7 @@ fn l05_other_scopes() -> Result<()> {
 }
 
 #[test]
-fn s04_s05_l03_what_is_not_for_a_server() -> Result<()> {
+fn s04_s05_l03_packets_not_for_a_server() -> Result<()> {
     let mut fixture = fixture(&setup(config()))?;
     let plain_frame = |payload: &[u8]| frame(CLIENT, PRIMARY, payload);
     let cut = |packet: Vec<u8>, length: usize| plain_frame(&packet[..length]);
@@ -698,7 +698,7 @@ fn s08_s09_s14_bubbles() -> Result<()> {
 }
 
 #[test]
-fn what_the_daemon_alone_can_judge() -> Result<()> {
+fn packets_left_to_the_daemon() -> Result<()> {
     let foreign = bubble(CLIENT_ADDRESS, "2001:0:102:305:0:fbff:f7ff:fffe");
     let own = bubble(CLIENT_ADDRESS, OTHER_ADDRESS);
     let fixture_of = |change: fn(&mut Config)| {
@@ -771,7 +771,7 @@ fn s23_limits_are_shared_with_the_daemon() -> Result<()> {
     assert_eq!(run("9.0.1.1:1")?, RespondAdvertised);
     assert_eq!(run("9.0.1.2:1")?, RespondAdvertised);
     assert_eq!(run("9.0.2.1:1")?, RespondTotalLimit);
-    // What was refused has cost nobody a token, and the daemon knows all that was taken.
+    // Refused packets have cost no token, and the daemon sees all tokens that were taken.
     let buckets = fixture.program.limits()?.expect("there is a server");
     let tokens = |slot: u32, rate: Rate| {
         let bucket = buckets.as_ref()[slot as usize].load(std::sync::atomic::Ordering::Relaxed);
@@ -806,7 +806,7 @@ fn s27_draining() -> Result<()> {
     let end = now() + std::time::Duration::from_secs(60);
     for (end, solicited, forwarded) in [
         (Some(end), RespondDraining, RespondForwarded),
-        // Long ago, on a clock that lags behind by a tick, too.
+        // Long ago, even on a clock that lags behind by a tick.
         (
             Some(Instant::from_nanos(1)),
             RespondDraining,
@@ -852,7 +852,7 @@ fn s30_a_relay_on_the_same_port() -> Result<()> {
     }
     let to_other = bubble(client, "2001:0:506:708:0:fbff:f7ff:fffe");
     assert_eq!(verdict(&mut fixture, primary, &to_other)?, RespondForwarded);
-    // It may bring a cookie of the relay's back.
+    // The bubble may bring back a cookie of the relay.
     let to_relay = bubble(client, "fe80::1234");
     assert_eq!(verdict(&mut fixture, primary, &to_relay)?, RespondDaemon);
     let from_relay = frame("5.6.7.8:3545", primary, &plain());

@@ -1,4 +1,4 @@
-//! The vectors of the protocol reference through the XDP program, to the octet.
+//! The vectors of docs/protocol/vectors.md through the XDP program, to the octet.
 
 use anyhow::Result;
 use teredo_common::{
@@ -19,7 +19,7 @@ fn fixture() -> Result<Fixture> {
     Ok(fixture)
 }
 
-/// Outer TTL and identification included (W-07).
+/// The outer TTL and the identification are compared, too (W-07).
 #[test]
 fn v21_encapsulation() -> Result<()> {
     let packet = octets(

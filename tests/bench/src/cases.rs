@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_named_is_everything() {
+    fn an_empty_selection_is_everything() {
         let all = select("");
         assert_eq!(all.variants().count(), Variant::ALL.len());
         assert_eq!(all.cases().count(), 8);

@@ -192,7 +192,7 @@ mod tests {
     };
 
     #[test]
-    fn forged_frames_are_whole() {
+    fn forged_frames_are_intact() {
         let client = client(77);
         let frame = data(STATIONS, Direction::Decap, 77, 65).unwrap();
         assert_eq!(frame.len(), 14 + 28 + 65);

@@ -628,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_not_met_beyond_it() {
+    fn a_figure_beyond_a_limit_fails() {
         let (least, most) = (Criterion::at_least, Criterion::at_most);
         assert_eq!(least(String::new(), Some(0.54), 0.55).met, Some(false));
         assert_eq!(most(String::new(), Some(0.11), 0.1).met, Some(false));

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn every_source_sends_every_frame_whole() {
+    fn every_source_sends_intact_frames() {
         let first: Vec<_> = (0..KINDS as u8).map(|fill| frame(0, fill)).collect();
         let flood = Flood::new(7, 0, 9999, [&first[0], &first[1], &first[2], &first[3]]).unwrap();
         let mut seen = std::vec![0; 9999];
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_of_somebody_else_is_refused() {
+    fn a_frame_of_another_source_is_refused() {
         let (first, other) = (frame(0, 0), frame(1, 0));
         assert_eq!(Flood::new(7, 0, 10, [&first, &first, &first, &other]), None);
     }

@@ -202,13 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn a_task_has_used_what_comes_first() {
+    fn the_first_field_is_the_cpu_time() {
         assert_eq!(used("1234 99 7\n").unwrap().as_nanos(), 1234);
         assert!(used("").is_err());
     }
 
     #[test]
-    fn this_threads_time_goes_on() {
+    fn cpu_time_of_a_busy_thread_advances() {
         let before = of_this_thread().unwrap();
         crate::wait_until("time passes", Duration::from_secs(5), || {
             Ok(of_this_thread()? > before)

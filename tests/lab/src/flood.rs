@@ -290,7 +290,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_forgery_has_the_length() {
+    fn every_forged_payload_has_the_same_length() {
         for kind in Forgery::GARBAGE.into_iter().chain([Forgery::Solicitation]) {
             assert_eq!(kind.payload().len(), PAYLOAD, "{kind:?}");
         }

@@ -325,7 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bubble_is_one() {
+    fn bubbles_are_recognised() {
         let one = Ipv6Addr::LOCALHOST;
         assert!(is_bubble(&bubble(one, one)));
         assert!(!is_bubble(

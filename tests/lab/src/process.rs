@@ -335,7 +335,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_of_the_kernels_files() {
+    fn kernel_files_are_parsed() {
         let text = "map_type:\t1\nmax_entries:\t4\nmemlock:\t4096\nmap_id:\t17\n";
         assert_eq!(field(text, "memlock:"), Some(4096));
         assert_eq!(field(text, "map_id:"), Some(17));

@@ -111,7 +111,7 @@ mod tests {
     use crate::packet::octets;
 
     #[test]
-    fn v15_a_solicitation_is_one() {
+    fn v15_solicitation_matches_the_vector() {
         let expected = "6000000000083aff fe800000000000000000ffffffffffff
             ff020000000000000000000000000002 85007d3700000000";
         assert_eq!(solicitation(CLIENT), octets(expected));
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn v16_an_advertisement_is_one() {
+    fn v16_advertisement_matches_the_vector() {
         let expected = "6000000000383aff fe800000000000008000f227fefdfcfb
             fe800000000000000000ffffffffffff 8600954c 00000000 00000000 000007d0
             03044040ffffffffffffffff00000000 20010000010203040000000000000000 0501000000000500";
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_solicitation_is_known_by_what_it_is() {
+    fn solicitations_are_recognised() {
         let mut payload = nonce_only([7; 8]);
         payload.extend(solicitation(CLIENT));
         assert!(is_solicitation(&payload));

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_failure_is_enough() {
+    fn one_failure_fails_the_run() {
         assert!(together([1, 2], |_| Ok(())).is_ok());
         let error = together([1, 2, 3], |case| match case {
             2 => bail!("no"),

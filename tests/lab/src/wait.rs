@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn asks_again_until_there_is_a_value() {
+    fn calls_again_until_there_is_a_value() {
         let mut asked = 0;
         let value = wait_for("three", Duration::from_secs(5), || {
             asked += 1;
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_did_not_come() {
+    fn the_error_names_the_condition() {
         let error = wait_until("never", Duration::from_millis(5), || Ok(false)).unwrap_err();
         assert!(error.to_string().contains("never"), "{error}");
     }

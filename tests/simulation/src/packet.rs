@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_built_is_read() {
+    fn built_packets_are_parsed() {
         let [a, b] = ["2001:db8::1", "2001:db8::2"].map(|one| one.parse().unwrap());
         let request = numbered(a, b, false, 7);
         assert_eq!(read(&request), Message::Request(7));

@@ -152,7 +152,7 @@ fn x21_x50_nested_nats() {
 
 /// Nested NATs behave towards others as the more restrictive of the two.
 #[test]
-fn nested_nats_and_the_rest_of_the_world() {
+fn nested_nats_combine() {
     for (inner, outer, works) in [
         (Kind::Cone, Kind::Cone, true),
         (Kind::PortRestricted, Kind::Cone, true),

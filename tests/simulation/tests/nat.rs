@@ -173,7 +173,7 @@ fn lifetime() {
 
 /// A permission ends by itself, while packets to others keep the mapping.
 #[test]
-fn permissions_end() {
+fn permissions_expire() {
     let mut nat = with(Independent, AddressAndPort, Ports::Random);
     let external = nat.outbound(at(0), internal(5000), remote(1, 1));
     for second in [60, 119, 130] {

@@ -76,7 +76,7 @@ fn answered(outcome: Outcome) -> f64 {
 /// The first packet is answered within 3 round trips of the protocol's minimum; in fact, without
 /// any delay of our own.
 #[test]
-fn the_first_packet_waits_for_nothing_but_the_protocol() {
+fn the_first_packet_takes_the_protocols_minimum() {
     println!(
         "{:28} qualified  client first  again  host first  again",
         "round trips"
@@ -207,7 +207,7 @@ fn r33_host_specific_relay() {
 
 /// The server carries only pings for native hosts.
 #[test]
-fn the_server_is_no_data_path() {
+fn the_server_carries_no_data() {
     let mut site = site(1, Kind::Cone);
     assert!(attempt(&mut site.world, site.client, site.host).is_answered());
     site.world.set_up(site.server, false);

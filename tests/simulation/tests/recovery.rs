@@ -281,7 +281,7 @@ fn c52_refresh_follows_the_nat() {
 
 /// The NAT's lifetime is too short to be measured, and the operator configures it (C-53).
 #[test]
-fn c53_a_given_interval() {
+fn c53_a_configured_interval() {
     let mut world = World::new(1);
     let server = world.add_server();
     let behaviour = Behaviour {
@@ -303,7 +303,7 @@ fn c53_a_given_interval() {
 
 /// Loss, duplication and reordering slow the client down and have no other effect.
 #[test]
-fn bad_weather() {
+fn bad_weather_only_slows_down() {
     for_seeds(20, |seed| {
         let mut world = World::new(seed);
         world.weather = Weather {

@@ -1,4 +1,4 @@
-//! What a client refuses, and what it only tells.
+//! Configurations that a client refuses, and those about which it only warns.
 
 use std::{
     fs,
@@ -12,13 +12,13 @@ use teredo_lab::{Daemon, teredo::binary};
 
 use crate::{assert_refused, host::Host, to_the_end};
 
-/// The sentence with these lines in the section.
+/// Asserts that a configuration with these lines in the section is refused with the sentence.
 fn assert_client_refused(host: &Host, client: &str, parts: &[&str]) -> Result<()> {
     let file = host.configure_client("", client)?;
     assert_refused(host, &file, parts)
 }
 
-/// What `teredo check` finds, which is content.
+/// The findings of a `teredo check` that succeeds.
 fn findings(host: &Host, client: &str) -> Result<String> {
     let file = host.configure_client("", client)?;
     let mut command = host.namespace.command(binary()?)?;
@@ -40,7 +40,7 @@ fn host() -> Result<Host> {
 }
 
 #[test]
-fn the_host_of_these_tests_is_good_for_a_client() -> Result<()> {
+fn the_unspoiled_host_passes() -> Result<()> {
     let text = findings(&host()?, "")?;
     for part in [
         "teredo will be made",
@@ -56,7 +56,7 @@ fn the_host_of_these_tests_is_good_for_a_client() -> Result<()> {
 }
 
 #[test]
-fn z01_native_ipv6_is_told() -> Result<()> {
+fn z01_native_ipv6_is_reported() -> Result<()> {
     let host = Host::new()?;
     let text = findings(&host, "")?;
     assert!(text.contains("stays off while it has"), "{text}");
@@ -66,7 +66,7 @@ fn z01_native_ipv6_is_told() -> Result<()> {
 }
 
 #[test]
-fn what_may_come_later_is_told() -> Result<()> {
+fn temporary_faults_are_reported() -> Result<()> {
     let host = host()?;
     let file = host.configure_client("", "")?;
     let text = fs::read_to_string(&file)?;
@@ -138,7 +138,7 @@ fn tun_of_another_kind_or_owner() -> Result<()> {
             "`tun`",
         ],
     )?;
-    // Another client has it.
+    // Another client has the interface.
     let directory = tempfile::tempdir()?;
     let other = directory.path().join("other.toml");
     let text = fs::read_to_string(host.configure_client("", "")?)?;
@@ -180,7 +180,7 @@ fn another_teredo_on_the_host() -> Result<()> {
 }
 
 #[test]
-fn a09_a_key_that_others_can_read() -> Result<()> {
+fn a09_a_key_readable_by_others() -> Result<()> {
     let host = host()?;
     let key = |mode: u32| -> Result<PathBuf> {
         let file = host.directory.path().join("own.key");

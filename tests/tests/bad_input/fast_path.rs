@@ -7,7 +7,7 @@ use teredo_lab::teredo::binary;
 
 use super::{assert_command_refused, host::Host, to_the_end};
 
-/// File descriptors with which the daemon can do everything but create all maps.
+/// Number of file descriptors with which the daemon can do everything but create all maps.
 const DESCRIPTORS: &str = "--nofile=20";
 
 /// Returns a command that runs `teredo` with few file descriptors.
@@ -18,7 +18,7 @@ fn starved(host: &Host, arguments: &[&str]) -> Result<Command> {
 }
 
 #[test]
-fn a_program_that_the_kernel_does_not_take_is_trouble() -> Result<()> {
+fn a_program_that_the_kernel_refuses_is_an_error() -> Result<()> {
     let host = Host::new()?;
     for mode in ["native", "generic"] {
         let file = host.configure("", &format!("xdp.mode = \"{mode}\""))?;

@@ -1,4 +1,4 @@
-//! Bad input gets one clear sentence with the mend and exit code 1, and leaves nothing behind.
+//! Bad input gets one clear sentence with the remedy and exit code 1, and leaves nothing behind.
 //!
 //! Each test has a host of its own that could run the role, and spoils one thing. `teredo check` and
 //! `teredo run` must refuse it with the same sentence.
@@ -25,10 +25,10 @@ use host::Host;
 
 /// The commands that refuse.
 const COMMANDS: &[&str] = &["check", "run"];
-/// How long a refusal may take.
+/// Longest time that a refusal may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// `teredo COMMAND` is refused with the sentence, and leaves nothing.
+/// Asserts that `teredo COMMAND` is refused with the sentence, and leaves nothing behind.
 fn assert_refused(host: &Host, file: &Path, parts: &[&str]) -> Result<()> {
     for name in COMMANDS {
         let mut command = host.namespace.command(binary()?)?;
@@ -59,7 +59,7 @@ fn assert_command_refused(host: &Host, command: Command, parts: &[&str]) -> Resu
     Ok(())
 }
 
-/// Runs a command that should end by itself.
+/// Runs a command that is expected to end by itself.
 fn to_the_end(mut command: Command) -> Result<Output> {
     let mut child = command
         .stdin(Stdio::null())
@@ -67,7 +67,7 @@ fn to_the_end(mut command: Command) -> Result<Output> {
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("start {command:?}"))?;
-    // What they print fits into the pipes.
+    // The output fits into the pipes.
     let ended = wait_for("it refuses", PATIENCE, || Ok(child.try_wait()?));
     if ended.is_err() {
         child.kill()?;
@@ -82,7 +82,7 @@ fn to_the_end(mut command: Command) -> Result<Output> {
 }
 
 #[test]
-fn the_host_of_these_tests_is_a_good_one() -> Result<()> {
+fn the_unspoiled_host_passes() -> Result<()> {
     let host = Host::new()?;
     let file = host.configure("", "")?;
     let mut command = host.namespace.command(binary()?)?;
@@ -204,7 +204,7 @@ fn a_default_route_without_ethernet_is_only_slower() -> Result<()> {
     assert_eq!(report["ok"], true, "{report}");
     let modes = report["xdp"].as_array().context("a list")?;
     assert!(modes.iter().all(|one| one["mode"] == "off"), "{report}");
-    // Whoever insists is told.
+    // A configuration that insists on XDP is refused.
     let file = host.configure("", "xdp.mode = \"native\"")?;
     assert_refused(
         &host,
@@ -217,7 +217,7 @@ fn a_default_route_without_ethernet_is_only_slower() -> Result<()> {
 fn no_permission() -> Result<()> {
     let host = Host::new()?;
     let file = host.configure("", "")?;
-    // The daemon and its configuration where everybody can read them.
+    // The daemon and its configuration, readable by all users.
     let everybody = fs::Permissions::from_mode(0o755);
     fs::set_permissions(host.directory.path(), everybody)?;
     let copy = host.directory.path().join("teredo");
@@ -285,7 +285,7 @@ fn tunnel_name_of_another_interface() -> Result<()> {
 }
 
 #[test]
-fn somebody_elses_route() -> Result<()> {
+fn route_of_another_program() -> Result<()> {
     let host = Host::new()?;
     host.namespace
         .ip("-6 route add 2001::/32 via 2001:db8::2 dev wan")?;
@@ -322,7 +322,7 @@ fn host_specific_without_ipv6() -> Result<()> {
 }
 
 #[test]
-fn user_that_cannot_be() -> Result<()> {
+fn unsuitable_user() -> Result<()> {
     let host = Host::new()?;
     let file = host.configure("user = \"no-such-user\"", "")?;
     assert_refused(&host, &file, &["node.user = \"no-such-user\"", "useradd"])?;

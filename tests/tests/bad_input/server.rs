@@ -1,4 +1,4 @@
-//! What a server refuses.
+//! Configurations that a server refuses.
 
 use std::{
     fs,
@@ -15,13 +15,14 @@ use crate::{COMMANDS, assert_command_refused, assert_refused, host::Host, to_the
 
 const DIGITS: &str = "00112233445566778899aabbccddeeff";
 
-/// Refused with the sentence, with these lines in the section and after it.
+/// Asserts that a configuration with these lines in the section and after it is refused with the
+/// sentence.
 fn assert_server_refused(host: &Host, server: &str, parts: &[&str]) -> Result<()> {
     let file = host.configure_server("", server)?;
     assert_refused(host, &file, parts)
 }
 
-/// The findings of `teredo check`, which is content: a line for each.
+/// The findings of a `teredo check` that succeeds: a line for each.
 fn findings(host: &Host, server: &str, options: &[&str]) -> Result<String> {
     let file = host.configure_server("", server)?;
     let mut command = host.namespace.command(binary()?)?;
@@ -47,7 +48,7 @@ fn client(file: &std::path::Path) -> String {
 }
 
 #[test]
-fn the_host_of_these_tests_is_good_for_a_server() -> Result<()> {
+fn the_unspoiled_host_passes() -> Result<()> {
     let host = Host::new()?;
     let text = findings(&host, "", &[])?;
     for part in [
@@ -65,7 +66,7 @@ fn the_host_of_these_tests_is_good_for_a_server() -> Result<()> {
 }
 
 #[test]
-fn s25_whether_connectivity_tests_can_leave_is_told() -> Result<()> {
+fn s25_the_route_of_connectivity_tests_is_reported() -> Result<()> {
     let host = Host::new()?;
     let text = findings(&host, "", &[])?;
     assert!(text.contains("by the IPv6 default route alone"), "{text}");
@@ -88,7 +89,7 @@ fn s25_whether_connectivity_tests_can_leave_is_told() -> Result<()> {
 }
 
 #[test]
-fn what_clients_assume_is_told() -> Result<()> {
+fn unusual_addresses_and_ports_are_reported() -> Result<()> {
     let host = Host::new()?;
     host.namespace.ip("addr add 20.0.0.9/24 dev wan")?;
     let file = host.configure_server("", "port = 4544")?;
@@ -224,7 +225,7 @@ fn interface_missing() -> Result<()> {
 }
 
 #[test]
-fn a09_secrets_that_are_none() -> Result<()> {
+fn a09_unusable_secrets() -> Result<()> {
     let host = Host::new()?;
     let file = host.directory.path().join("alice.key");
     let name = file.to_string_lossy().into_owned();
@@ -263,7 +264,7 @@ fn a09_secrets_that_are_none() -> Result<()> {
 }
 
 #[test]
-fn a_good_secret_is_accepted_and_shown_to_nobody() -> Result<()> {
+fn a_good_secret_is_accepted_and_never_printed() -> Result<()> {
     let host = Host::new()?;
     let file = key(&host, DIGITS, 0o600)?;
     let text = findings(&host, &client(&file), &[])?;
@@ -289,7 +290,7 @@ fn no_permission() -> Result<()> {
 }
 
 #[test]
-fn tunnel_service_that_cannot_be() -> Result<()> {
+fn unsuitable_tunnel_service() -> Result<()> {
     let host = Host::new()?;
     let file = key(&host, DIGITS, 0o600)?;
     let tunnel = format!("{}\nprefix = \"2001:db8:1:2::/64\"", client(&file));
@@ -320,7 +321,7 @@ fn tunnel_service_that_cannot_be() -> Result<()> {
 }
 
 #[test]
-fn z03_a_role_whose_day_has_come() -> Result<()> {
+fn z03_a_role_past_its_end_date() -> Result<()> {
     let host = Host::new()?;
     let past = "sunset = \"2020-01-31\"";
     let parts = [

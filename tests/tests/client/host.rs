@@ -1,4 +1,4 @@
-//! What the client's host sees of it: an address, routes, and nothing of them afterwards.
+//! The client's effects on its host: an address and routes while it runs, and none afterwards.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use teredo_lab::{
 
 use super::{scene, status};
 
-/// The kernel tells of a change at once.
+/// Longest time until the kernel reports a change.
 const SOON: Duration = Duration::from_secs(10);
 
 #[test]

@@ -1,4 +1,4 @@
-//! Two clients on one link, behind a NAT that does not send back what is for itself.
+//! Two clients on one link, behind a NAT that does not hairpin.
 
 use std::net::Ipv4Addr;
 
@@ -33,7 +33,7 @@ fn configs(scene: &Scene, discovery: bool, hairpinning: bool) -> [Config; 2] {
     })
 }
 
-/// Who is there first learns of the other at once; who comes later has to be told.
+/// The first client on the link discovers the second at once; the second has to be told.
 fn find_each_other(newcomer_begins: bool) -> Result<()> {
     let (scene, neighbour) = neighbours()?;
     let [here, there] = configs(&scene, true, false);
@@ -65,7 +65,7 @@ fn c62_a_newcomer_on_the_link_is_found() -> Result<()> {
 }
 
 #[test]
-fn c60_a_newcomer_finds_who_was_on_the_link() -> Result<()> {
+fn c60_a_newcomer_finds_its_neighbours() -> Result<()> {
     find_each_other(true)
 }
 
@@ -80,7 +80,7 @@ fn x50_alternate_addresses_lead_to_a_neighbour_without_discovery() -> Result<()>
 }
 
 #[test]
-fn without_either_a_neighbour_is_unreachable() -> Result<()> {
+fn neighbours_need_discovery_or_alternate_addresses() -> Result<()> {
     let (scene, neighbour) = neighbours()?;
     let [here, there] = configs(&scene, false, false);
     let one = scene.start_client(&scene.site().client, &here)?;

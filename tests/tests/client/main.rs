@@ -1,4 +1,5 @@
-//! Our client behind NATs of the kernel, end to end: with both makers' servers, relays and clients.
+//! Our client behind NATs of the kernel, end to end: with our and Miredo's servers, relays and
+//! clients.
 
 mod host;
 mod link;
@@ -19,11 +20,11 @@ use teredo_lab::{
     wait_for,
 };
 
-/// Seconds between maintenance solicitations, where a test waits for one.
+/// Seconds between maintenance solicitations in tests that wait for one.
 const REFRESH: i64 = 5;
-/// One such interval, with a lost solicitation and some patience.
+/// One such interval, with a lost solicitation and some slack.
 const MAINTENANCE: Duration = Duration::from_secs(15);
-/// What the transmission rules give a peer before they call it unreachable, and a little more.
+/// Time after which the transmission rules call a peer unreachable, with some slack.
 const VERDICT: Duration = Duration::from_secs(10);
 
 /// A scene without relay or client, whose clients have NATs of these kinds.
@@ -39,12 +40,12 @@ fn scene(server: Maker, nats: &[NatKind]) -> Result<Scene> {
     Ok(scene)
 }
 
-/// How our client is.
+/// The state of our client.
 fn status(teredo: &Teredo) -> Result<ClientStatus> {
     teredo.status()?.client.context("the daemon has a client")
 }
 
-/// Waits until the client's interface has another address than this one, and only that.
+/// Waits until the client's interface has another address than this one, and no further address.
 fn another_address(namespace: &Namespace, old: Ipv6Addr, timeout: Duration) -> Result<Ipv6Addr> {
     let address = wait_for("the interface has another address", timeout, || {
         Ok(client_address(namespace).filter(|address| *address != old))
@@ -59,7 +60,7 @@ fn quick_config(scene: &Scene, port: u16) -> Config {
     scene.client_config(port).set("client.refresh", REFRESH)
 }
 
-/// A ping that must end in a Destination Unreachable, not in silence.
+/// Sends a ping that must end in a Destination Unreachable, not in silence.
 fn is_unreachable(from: &Namespace, to: Ipv6Addr) -> Result<()> {
     let start = std::time::Instant::now();
     let pong = Ping::to(to).wait(2 * VERDICT).from(from)?;

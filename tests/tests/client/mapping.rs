@@ -1,4 +1,4 @@
-//! NATs that forget.
+//! NATs that lose mappings.
 
 use anyhow::{Context as _, Result, ensure};
 use teredo_lab::{NatKind, scene::Maker, traffic::Ping, wait_until};
@@ -13,7 +13,7 @@ fn c44_a_lost_mapping_is_back_after_one_refresh() -> Result<()> {
     let client = scene.start_client(&site.client, &quick_config(&scene, site.port))?;
     let daemon = client.teredo().context("it is ours")?;
     site.nat.flush()?;
-    // Nothing can come in now: a packet from a host, or from the server.
+    // No packet can come in now, from a host or from the server.
     let asked = status(daemon)?.solicitations;
     wait_until("the server is asked again", MAINTENANCE, || {
         Ok(status(daemon)?.solicitations > asked)

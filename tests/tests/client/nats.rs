@@ -1,4 +1,4 @@
-//! Behind every kind of NAT, to and from native hosts.
+//! Clients behind every kind of NAT, to and from native hosts.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use teredo_lab::{
 
 use super::{scene, status};
 
-/// A NAT, whose server and relay there are, and who sends the first packet.
+/// A NAT, the implementations of server and relay, and the sender of the first packet.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     nat: NatKind,
@@ -59,7 +59,7 @@ impl Case {
         let found = found.and_then(|status| status.nat);
         let expected = match self.nat {
             NatKind::Symmetric => "symmetric",
-            // Nobody probes for cones unless told to.
+            // Clients do not probe for cones unless so configured.
             _ => "restricted",
         };
         ensure!(
@@ -71,7 +71,7 @@ impl Case {
 }
 
 #[test]
-fn every_nat_with_endpoint_independent_mapping_is_passed() -> Result<()> {
+fn every_nat_with_endpoint_independent_mapping_is_traversed() -> Result<()> {
     let nats = [
         NatKind::FullCone,
         NatKind::AddressRestricted,
@@ -94,7 +94,7 @@ fn r13_x10_native_hosts_are_reached_from_behind_a_symmetric_nat() -> Result<()> 
 }
 
 #[test]
-fn c12_a_cone_is_found_by_who_probes() -> Result<()> {
+fn c12_probing_finds_cones() -> Result<()> {
     for (nat, expected) in [
         (NatKind::FullCone, "cone"),
         (NatKind::PortRestricted, "restricted"),

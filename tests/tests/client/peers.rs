@@ -1,4 +1,4 @@
-//! Peer to peer, each client behind a NAT of its own.
+//! Peers that talk directly, each client behind a NAT of its own.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use teredo_lab::{
 
 use super::{is_unreachable, scene};
 
-/// The NATs and clients of who sends the first packet and of who gets it.
+/// The NATs and clients of the sender and the receiver of the first packet.
 #[derive(Clone, Copy, Debug)]
 struct Pair {
     nats: [NatKind; 2],
@@ -20,7 +20,7 @@ struct Pair {
 }
 
 const OURS: [Maker; 2] = [Maker::Teredo; 2];
-/// One of them is Miredo's, at either end.
+/// The same with Miredo's client at either end.
 const MIXED: [[Maker; 2]; 2] = [
     [Maker::Teredo, Maker::Miredo],
     [Maker::Miredo, Maker::Teredo],
@@ -49,7 +49,7 @@ impl Pair {
     }
 
     fn play(self, meets: bool) -> Result<()> {
-        // Without a relay: no packet can take another way.
+        // Without a relay, no packet can take another path.
         let scene = scene(Maker::Teredo, &self.nats)?;
         let sites = [&scene.sites[0], &scene.sites[1]];
         let [one, other] = [0, 1].map(|end| scene.start_client_of(self.makers[end], sites[end]));
@@ -69,9 +69,9 @@ impl Pair {
     }
 }
 
-/// All of RFC 4380: neither NAT is symmetric.
+/// All pairs of RFC 4380: neither NAT is symmetric.
 #[test]
-fn peers_behind_nats_with_endpoint_independent_mapping_meet() -> Result<()> {
+fn peers_behind_nats_with_endpoint_independent_mapping_connect() -> Result<()> {
     let nats = [FullCone, AddressRestricted, PortRestricted];
     let ours = nats.map(|nat| Pair::new(OURS, nat, PortRestricted));
     let mixed = MIXED.map(|makers| Pair::new(makers, PortRestricted, PortRestricted));
@@ -79,7 +79,7 @@ fn peers_behind_nats_with_endpoint_independent_mapping_meet() -> Result<()> {
 }
 
 #[test]
-fn x14_peers_meet_where_one_is_behind_a_symmetric_nat() -> Result<()> {
+fn x14_peers_connect_if_one_is_behind_a_symmetric_nat() -> Result<()> {
     let pairs = [FullCone, AddressRestricted].into_iter().flat_map(|nat| {
         [
             Pair::new(OURS, Symmetric, nat),
@@ -90,7 +90,7 @@ fn x14_peers_meet_where_one_is_behind_a_symmetric_nat() -> Result<()> {
 }
 
 #[test]
-fn c51_what_cannot_meet_is_told_so() -> Result<()> {
+fn c51_unreachable_peers_are_reported() -> Result<()> {
     let pairs = [
         Pair::new(OURS, Symmetric, PortRestricted),
         Pair::new(OURS, PortRestricted, Symmetric),

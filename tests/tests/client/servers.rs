@@ -1,4 +1,4 @@
-//! Servers that come and go, and that ask for proof.
+//! Servers that come and go, and servers that require authentication.
 
 use std::{fs, net::Ipv4Addr, time::Duration};
 
@@ -14,7 +14,7 @@ use super::{another_address, quick_config, scene, status};
 
 /// The second server.
 const OTHER: Ipv4Addr = Ipv4Addr::new(20, 0, 0, 11);
-/// One interval, three solicitations to the server, and three more from the start.
+/// One interval, three solicitations to the server, and three more after a new start.
 const FAIL_OVER: Duration = Duration::from_secs(45);
 
 #[test]
@@ -53,7 +53,7 @@ fn c01_the_next_server_takes_over() -> Result<()> {
 }
 
 #[test]
-fn a06_a_client_with_a_key_is_served_where_others_are_not() -> Result<()> {
+fn a06_a_required_key_excludes_other_clients() -> Result<()> {
     let mut scene = scene(Maker::Teredo, &[NatKind::PortRestricted])?;
     drop(scene.server.take());
     let directory = tempfile::tempdir()?;

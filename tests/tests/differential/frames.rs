@@ -1,4 +1,4 @@
-//! Random frames: most of them nearly right.
+//! Random frames, most of them nearly right.
 
 use std::{net::Ipv6Addr, time::Duration};
 
@@ -25,12 +25,12 @@ pub struct Known {
     pub address: Ipv6Addr,
     pub mapped: Endpoint,
     pub flags: u16,
-    /// Since when it is silent.
+    /// Duration of the peer's silence.
     pub age: Duration,
 }
 
 impl Known {
-    /// Whether both paths know it.
+    /// Whether both paths know the peer.
     pub fn is_usable(&self) -> bool {
         self.flags & Peer::TRUSTED != 0 && self.age < Duration::from_secs(30)
     }
@@ -63,7 +63,7 @@ pub fn known() -> Vec<Known> {
     ]
 }
 
-/// Native addresses; the first are those that most packets are for.
+/// Native addresses; the first ones are the destinations of most packets.
 const NATIVE: &[&str] = &[
     "2000::b",
     "2000:3::b",
@@ -91,7 +91,7 @@ const NATIVE: &[&str] = &[
     "3ffe:831f:102:304:0:efff:f6ff:fffe",
 ];
 
-/// Endpoints of others.
+/// Endpoints of other hosts.
 const STRANGERS: &[&str] = &[
     "9.0.0.1:4097",
     "9.0.0.9:4096",
@@ -118,7 +118,7 @@ const NEXT_HEADERS: &[u8] = &[
     136,
 ];
 
-/// Makes frames.
+/// A generator of frames.
 pub struct Frames {
     random: StdRng,
     known: Vec<Known>,
@@ -157,7 +157,8 @@ impl Frames {
         peer
     }
 
-    /// The data of a transport: often short, sometimes around the limits of the tunnel and the way.
+    /// The data of a transport: often short, sometimes around the limits of the tunnel and the
+    /// route.
     fn data(&mut self) -> Vec<u8> {
         let length = match self.random.random_range(0..10) {
             0 => self.random.random_range(900..970),
@@ -184,7 +185,7 @@ impl Frames {
                 packet
             }
             10 => {
-                // Options behind the datagram: the packet is longer than the checksum knows.
+                // Options after the datagram: the packet is longer than the checksum covers.
                 let mut packet = udp(source, destination, &data);
                 let options = self.octets(8);
                 packet.extend(options);
@@ -229,7 +230,7 @@ impl Frames {
     /// Changes a few octets.
     fn mutate(&mut self, frame: &mut [u8]) {
         for _ in 0..self.random.random_range(1..4) {
-            // Headers are where the decisions are.
+            // Most decisions depend on headers.
             let most = if self.chance(80) {
                 frame.len().min(100)
             } else {
@@ -306,7 +307,7 @@ impl Frames {
         frame
     }
 
-    /// A frame from a native host, and where it arrives.
+    /// A frame from a native host, and its ingress interface.
     pub fn native_sends(&mut self) -> (Port, Vec<u8>) {
         let peer = self.peer();
         let native = self.native();

@@ -1,4 +1,4 @@
-//! What the kernel does around the userspace relay.
+//! The kernel's part in the userspace relay's path.
 
 use anyhow::{Result, ensure};
 use teredo_common::{
@@ -11,11 +11,11 @@ use teredo_common::{
 };
 use teredo_lab::fixture;
 
-/// A datagram as the relay's socket gets it.
+/// A datagram as the relay's socket receives it.
 pub struct Datagram {
     pub from: Endpoint,
     pub ecn: u8,
-    /// Whether the checksum is right, or there is none; others stay in the kernel.
+    /// Whether the checksum is right or absent; the kernel drops other datagrams.
     pub is_intact: bool,
     pub payload: Vec<u8>,
 }
@@ -40,7 +40,7 @@ fn is_for_us(frame: &[u8]) -> bool {
     frame.starts_with(&fixture::WAN) || frame.starts_with(&fixture::LAN)
 }
 
-/// Receives a frame: the datagram for the relay, if there is a whole one in it.
+/// Receives a frame: the datagram for the relay, if the frame holds a complete one.
 pub fn receive(frame: &[u8]) -> Option<Datagram> {
     let packet = packet(frame, ETHERTYPE_IPV4).filter(|_| is_for_us(frame))?;
     let header = usize::from(*packet.first()? & 15) * 4;
@@ -68,14 +68,14 @@ pub fn receive(frame: &[u8]) -> Option<Datagram> {
     })
 }
 
-/// The IPv6 packet in a frame, without what pads the frame.
+/// The IPv6 packet in a frame, without the frame's padding.
 pub fn ipv6(frame: &[u8]) -> Option<&[u8]> {
     let packet = packet(frame, ETHERTYPE_IPV6)?;
     let length = IPV6_HEADER + usize::from(u16_at(packet, 4)?);
     packet.get(..length).filter(|packet| packet[0] >> 4 == 6)
 }
 
-/// Routes an IPv6 packet: none that ends here comes out.
+/// Routes an IPv6 packet: the result is `None` if it ends here.
 pub fn route(packet: impl Into<Vec<u8>>) -> Option<Vec<u8>> {
     let mut packet = packet.into();
     let hop_limit = packet.get_mut(7)?;
@@ -83,8 +83,8 @@ pub fn route(packet: impl Into<Vec<u8>>) -> Option<Vec<u8>> {
     Some(packet)
 }
 
-/// Checks that a frame is what the relay's socket would send: `payload` in a datagram to `to`. The
-/// checksum is zero, or as good as the inner one.
+/// Checks that a frame is the one that the relay's socket would send: `payload` in a datagram to
+/// `to`. The checksum is zero, or as good as the inner one.
 pub fn check_sent(frame: &[u8], to: Endpoint, payload: &[u8]) -> Result<()> {
     let Some(packet) = packet(frame, ETHERTYPE_IPV4) else {
         anyhow::bail!("not IPv4")
@@ -116,8 +116,8 @@ pub fn check_sent(frame: &[u8], to: Endpoint, payload: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Whether the transport right behind the header finds nothing wrong. UDP may have no checksum, and
-/// ends where it says, which may be before the packet does.
+/// Whether the transport directly after the header accepts the packet. UDP may have no checksum,
+/// and its own length may end before the packet does.
 pub fn is_inner_valid(packet: &[u8]) -> bool {
     let (header, payload) = packet.split_at(IPV6_HEADER);
     let (Ok(source), Ok(destination)) = (header[8..24].try_into(), header[24..40].try_into())

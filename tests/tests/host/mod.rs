@@ -1,6 +1,6 @@
 //! A host of its own for each test.
 
-// Every program of tests uses a part of it.
+// Every test program uses a part of it.
 #![allow(dead_code)]
 
 use std::{
@@ -13,25 +13,25 @@ use anyhow::Result;
 use tempfile::TempDir;
 use teredo_lab::{Namespace, links, wait_until};
 
-/// How long the kernel may take to settle.
+/// Longest time that the kernel may take to settle.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A host on which any role could run: addresses, default routes, forwarding.
 pub struct Host {
-    /// Its network.
+    /// The host's network namespace.
     pub namespace: Namespace,
-    /// Who is at the other end of its cable: nobody yet.
+    /// The far end of the host's cable, without any program.
     pub far: Namespace,
-    /// A directory of its own.
+    /// The host's own directory.
     pub directory: TempDir,
 }
 
 impl Host {
-    /// A good one.
+    /// Makes a host without faults.
     pub fn new() -> Result<Self> {
         let (namespace, far) = (Namespace::new("host")?, Namespace::new("far")?);
         links::cable((&namespace, "wan"), (&far, "wan"))?;
-        // What a test finds changed afterwards must not be the kernel's own doing.
+        // Changes that a test finds afterwards must not be the kernel's own.
         wait_until("the cable is in use", PATIENCE, || {
             Ok(namespace.ip("link show dev wan")?.contains("state UP"))
         })?;
@@ -55,7 +55,7 @@ impl Host {
         })
     }
 
-    /// Where the API of its daemon is.
+    /// Path of the API socket of the host's daemon.
     pub fn socket(&self) -> PathBuf {
         self.directory.path().join("run/api.sock")
     }
@@ -65,15 +65,15 @@ impl Host {
         self.configure_roles(node, &format!("[relay]\n{relay}"))
     }
 
-    /// Writes the configuration of a server; `node` and `server` are lines of these sections, the
-    /// latter also what follows it.
+    /// Writes the configuration of a server; `node` and `server` are lines of these sections, and
+    /// `server` may continue with further sections.
     pub fn configure_server(&self, node: &str, server: &str) -> Result<PathBuf> {
         let addresses = "[\"20.0.0.1\", \"20.0.0.2\"]";
         self.configure_roles(node, &format!("[server]\nipv4 = {addresses}\n{server}"))
     }
 
-    /// Writes the configuration of a client; `node` and `client` are lines of these sections, the
-    /// latter also what follows it.
+    /// Writes the configuration of a client; `node` and `client` are lines of these sections, and
+    /// `client` may continue with further sections.
     pub fn configure_client(&self, node: &str, client: &str) -> Result<PathBuf> {
         self.configure_roles(
             node,
@@ -92,7 +92,7 @@ impl Host {
         Ok(file)
     }
 
-    /// Everything that a daemon could leave behind.
+    /// All state that a daemon could leave behind.
     pub fn traces(&self) -> Result<String> {
         let mut text = String::new();
         for what in [
@@ -114,7 +114,7 @@ impl Host {
     }
 }
 
-/// Whether a file or directory with the name is somewhere in the directory.
+/// Whether the directory holds a file or directory of this name, at any depth.
 fn is_named_below(directory: &Path, name: &str) -> bool {
     fs::read_dir(directory).is_ok_and(|entries| {
         entries.flatten().any(|entry| {

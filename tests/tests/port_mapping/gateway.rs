@@ -17,11 +17,11 @@ use teredo_lab::Namespace;
 
 /// The gateway's address on its link.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
-/// What it says its address outside is.
+/// The external address that the gateway reports.
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(20, 9, 9, 9);
 
 const SEARCHES: (Ipv4Addr, u16) = (Ipv4Addr::new(239, 255, 255, 250), 1900);
-/// How often the threads look whether they are to end.
+/// Interval at which the threads check whether they are to end.
 const PAUSE: Duration = Duration::from_millis(20);
 
 const DEVICE: &str = r#"<?xml version="1.0"?>
@@ -40,7 +40,7 @@ const DEVICE: &str = r#"<?xml version="1.0"?>
 </device></deviceList>
 </device></root>"#;
 
-/// What the gateway can do, with the arguments of each.
+/// The gateway's actions with the arguments of each.
 const ACTIONS: &[(&str, &[&str])] = &[
     (
         "AddPortMapping",
@@ -62,7 +62,7 @@ const ACTIONS: &[(&str, &[&str])] = &[
     ("GetExternalIPAddress", &[]),
 ];
 
-/// A request as it came: the action, and its arguments in the order of [`ACTIONS`].
+/// A received request: the action, and its arguments in the order of [`ACTIONS`].
 pub type Request = (String, Vec<String>);
 
 /// A running gateway.
@@ -81,7 +81,7 @@ struct State {
 }
 
 impl Gateway {
-    /// Opens its ports in the namespace, which has its address.
+    /// Opens the gateway's ports in the namespace, which has its address.
     pub fn start(namespace: &Namespace, knows_its_address: bool) -> Result<Self> {
         let (searches, requests) = namespace.run(|| -> Result<_> {
             let searches = UdpSocket::bind(("0.0.0.0", SEARCHES.1))?;
@@ -104,12 +104,12 @@ impl Gateway {
         Ok(Self { state, threads })
     }
 
-    /// Every request until now.
+    /// Every request so far.
     pub fn requests(&self) -> Vec<Request> {
         self.state.requests.lock().expect("no thread fails").clone()
     }
 
-    /// The names of these.
+    /// The actions of the requests so far.
     pub fn actions(&self) -> Vec<String> {
         let requests = self.requests().into_iter();
         requests.map(|(action, _)| action).collect()

@@ -1,4 +1,4 @@
-//! A client and its gateway: who is asked to forward the port, when, and when no longer.
+//! A client and its gateway: the requests to forward the port, and to stop forwarding it.
 
 mod gateway;
 #[path = "../host/mod.rs"]
@@ -19,7 +19,7 @@ use teredo_lab::{
 use gateway::{Gateway, OUTSIDE};
 use host::Host;
 
-/// How long anything may take.
+/// Longest time that any step may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The client's service port.
 const PORT: u16 = 5000;
@@ -86,7 +86,7 @@ impl Site {
         Ok(daemon)
     }
 
-    /// What `teredo status` tells about the client.
+    /// The client's part of `teredo status`.
     fn status(&self) -> Result<Value> {
         let mut command = Command::new(binary()?);
         let file = self.host.directory.path().join("teredo.toml");
@@ -102,7 +102,7 @@ fn x20_the_port_is_forwarded_before_qualification_and_x22_until_the_end() -> Res
     site.route_by("192.168.77.1")?;
     let gateway = Gateway::start(&site.host.far, true)?;
     let mut daemon = site.start("")?;
-    // Whoever is qualified has asked already.
+    // A client that is qualified has already asked the gateway.
     let requests = gateway.requests();
     assert_eq!(
         gateway.actions(),
@@ -125,7 +125,7 @@ fn x20_the_port_is_forwarded_before_qualification_and_x22_until_the_end() -> Res
 }
 
 #[test]
-fn x20_without_an_address_outside_it_is_taken_back() -> Result<()> {
+fn x20_a_mapping_without_an_external_address_is_removed() -> Result<()> {
     let site = Site::new()?;
     site.route_by("192.168.77.1")?;
     let gateway = Gateway::start(&site.host.far, false)?;
@@ -142,7 +142,7 @@ fn x20_without_an_address_outside_it_is_taken_back() -> Result<()> {
 }
 
 #[test]
-fn x22_what_a_crash_has_left_is_deleted_first() -> Result<()> {
+fn x22_leftovers_of_a_crash_are_deleted_first() -> Result<()> {
     let site = Site::new()?;
     site.route_by("192.168.77.1")?;
     let gateway = Gateway::start(&site.host.far, true)?;
@@ -166,7 +166,7 @@ fn x22_what_a_crash_has_left_is_deleted_first() -> Result<()> {
 }
 
 #[test]
-fn z01_native_ipv6_ends_it() -> Result<()> {
+fn z01_native_ipv6_ends_the_mapping() -> Result<()> {
     let site = Site::new()?;
     site.route_by("192.168.77.1")?;
     let gateway = Gateway::start(&site.host.far, true)?;
@@ -181,10 +181,10 @@ fn z01_native_ipv6_ends_it() -> Result<()> {
 }
 
 #[test]
-fn x20_nobody_but_the_gateway_is_asked_and_only_if_wanted() -> Result<()> {
+fn x20_only_the_gateway_is_asked_and_only_if_configured() -> Result<()> {
     let site = Site::new()?;
     let gateway = Gateway::start(&site.host.far, true)?;
-    // Who answers is not the one that the host trusts with its packets.
+    // The host that answers is not the one that routes the client's packets.
     site.route_by("192.168.77.254")?;
     let mut daemon = site.start("")?;
     wait_until("it finds who answers", PATIENCE, || {

@@ -111,7 +111,7 @@ fn rfc6081() {
 /// The same pairs after both sides have known each other and been silent until all of that state
 /// has expired.
 #[test]
-fn the_second_time_is_as_good() {
+fn pairs_connect_again_after_silence() {
     use std::time::Duration;
     use teredo_simulation::{
         World,

@@ -3,7 +3,7 @@
 use teredo_simulation::matrix::picture;
 
 #[test]
-fn the_picture_shows_what_is_measured() {
+fn the_picture_shows_the_measurements() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/nat-matrix.svg");
     let committed = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
