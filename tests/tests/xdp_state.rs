@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 use teredo_common::{
-    maps::{NextHop, Peer},
+    maps::{NextHop, Peer, ROUTE_SLOTS},
     time::Instant,
     verdict::Verdict::{self, *},
     wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
@@ -223,9 +223,10 @@ fn a_route_through_another_interface_is_followed() -> Result<()> {
 #[test]
 fn destinations_that_share_a_slot_do_not_share_a_way() -> Result<()> {
     let mut fixture = fixture(now(), now())?;
-    // More destinations than slots, each its own neighbour.
+    // Each destination is its own neighbour. Of so many, more than a hundred pairs share one of the
+    // slots.
     let mut neighbours = String::new();
-    let hosts = 6000u32;
+    let hosts = ROUTE_SLOTS / 4;
     for host in 0..hosts {
         let [_, _, a, b] = host.to_be_bytes();
         neighbours += &format!(

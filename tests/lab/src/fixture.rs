@@ -3,7 +3,7 @@
 //! No packet is sent. The program runs on frames that `BPF_PROG_TEST_RUN` feeds to it, in a
 //! namespace whose routes and neighbours it looks up.
 
-use std::{net::Ipv6Addr, time::Duration};
+use std::{env, net::Ipv6Addr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{TestRun as _, TestRunOptions, XdpMode};
@@ -36,6 +36,20 @@ pub const ROUTER_V6: [u8; 6] = [2, 0, 0, 0, 6, 1];
 
 /// Length of the shortest frame that `BPF_PROG_TEST_RUN` accepts.
 pub const SHORTEST: usize = 14;
+
+/// Returns the number of cases of a randomized test: the value of `PROPTEST_CASES`, which property
+/// tests obey too, or `usual`.
+///
+/// # Panics
+///
+/// When `PROPTEST_CASES` is not a number.
+#[must_use]
+pub fn cases(usual: usize) -> usize {
+    let cases = env::var("PROPTEST_CASES").ok();
+    cases.map_or(usual, |cases| {
+        cases.parse().expect("PROPTEST_CASES should be a number")
+    })
+}
 
 /// The ingress interface of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

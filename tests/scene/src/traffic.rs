@@ -68,10 +68,11 @@ impl Traffic {
         for (counts, from, _, address) in opened {
             scope.spawn(move || self.ping(counts, from, address));
         }
-        // One connection at a time: more would only fill the queues, and pings would be lost.
+        // One connection at a time: more would only fill the queues, and pings would be lost. On
+        // the slowest machine each side opens one.
         scope.spawn(move || {
-            for (counts, from, to, address) in opened.into_iter().cycle() {
-                if self.stopped() {
+            for (number, (counts, from, to, address)) in opened.into_iter().cycle().enumerate() {
+                if number >= opened.len() && self.stopped() {
                     break;
                 }
                 self.tcp(counts, from, to, address);
@@ -79,7 +80,7 @@ impl Traffic {
         });
     }
 
-    /// Lets the traffic end after the connections that are open.
+    /// Lets the traffic end after the connection that is open, and after one from each side.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }

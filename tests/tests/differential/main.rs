@@ -18,7 +18,7 @@ use teredo_proto::relay::{Config, DropReason, Event, Relay};
 
 use frames::{Frames, Known};
 
-/// Frames in each direction and setup.
+/// Frames in each direction and setup, unless [`fixture::cases`] says otherwise.
 const FRAMES: usize = 6_000;
 /// How often the peers are kept alive, in frames.
 const REFRESH: usize = 500;
@@ -246,7 +246,8 @@ fn contradicts(verdict: Verdict) -> bool {
 
 fn check(setup: &Setup, seed: u64) -> Result<()> {
     let mut paths = Paths::new(setup)?;
-    paths.compare(seed, FRAMES)?;
+    let frames = fixture::cases(FRAMES);
+    paths.compare(seed, frames)?;
     // What is compared must not all end at the first test of the tables.
     for (forwarded, direction) in [
         (Verdict::DecapForwarded, Direction::Decap),
@@ -254,7 +255,7 @@ fn check(setup: &Setup, seed: u64) -> Result<()> {
     ] {
         let count = paths.count(forwarded);
         ensure!(
-            count > FRAMES / 10,
+            count > frames / 10,
             "only {count} {forwarded:?}: {:?}",
             paths.seen
         );
