@@ -21,7 +21,7 @@ tests() {
 }
 
 scene() {
-    ./scene --seconds 6 "$@" | tee "$OUT/scene" || return
+    ./scene --seconds 3 "$@" | tee "$OUT/scene" || return
     # Of each direction, nearly everything takes the fast path.
     [ "$(grep --count '^[a-z ]*: .*(\(9[5-9]\.[0-9]*\|100\.00\) % in XDP)' "$OUT/scene")" = 2 ]
 }
@@ -35,7 +35,7 @@ case $1 in
 supported)
     step load ./bad_input the_host_of_these_tests
     step fixtures tests xdp_vectors xdp_encap xdp_decap xdp_respond xdp_state xdp_attach
-    step differential tests differential respond_differential
+    PROPTEST_CASES=500 step differential tests differential respond_differential
     step native scene --xdp native
     step generic scene --xdp generic --one-armed
     step devices tests devices
