@@ -83,9 +83,6 @@ fn execute(command: Command) -> Result<ExitCode> {
         }
         Command::Run(arguments) => run::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
-        Command::Vm(arguments) => {
-            setup::ensure_build()?;
-            vm::run(&arguments)
-        }
+        Command::Vm(arguments) => vm::run(&arguments),
     }
 }

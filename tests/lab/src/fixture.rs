@@ -37,17 +37,17 @@ pub const ROUTER_V6: [u8; 6] = [2, 0, 0, 0, 6, 1];
 /// Length of the shortest frame that `BPF_PROG_TEST_RUN` accepts.
 pub const SHORTEST: usize = 14;
 
-/// Returns how many cases a randomized test tries: `usual`, or as many as `PROPTEST_CASES` says,
-/// which the property tests follow too. A slow machine is given fewer.
+/// Returns the number of cases of a randomized test: the value of `PROPTEST_CASES`, which property
+/// tests obey too, or `usual`.
 ///
 /// # Panics
 ///
-/// When `PROPTEST_CASES` is no number.
+/// When `PROPTEST_CASES` is not a number.
 #[must_use]
 pub fn cases(usual: usize) -> usize {
     let cases = env::var("PROPTEST_CASES").ok();
     cases.map_or(usual, |cases| {
-        cases.parse().expect("PROPTEST_CASES is a number")
+        cases.parse().expect("PROPTEST_CASES should be a number")
     })
 }
 

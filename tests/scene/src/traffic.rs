@@ -80,7 +80,7 @@ impl Traffic {
         });
     }
 
-    /// Lets it end after the connection that is open, and one that each side has opened.
+    /// Lets the traffic end after the connection that is open, and after one from each side.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }

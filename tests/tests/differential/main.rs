@@ -1,6 +1,5 @@
-//! The fast path against the slow path: the kernel and the userspace relay forward every frame that
-//! XDP forwards, to the octet, and drop those that it drops; XDP leaves frames that it passes
-//! unchanged.
+//! The fast path against the slow path: whatever XDP forwards, the kernel and the userspace relay
+//! forward too, to the octet; whatever it drops, they drop; and what it passes it leaves alone.
 
 mod frames;
 mod kernel;
@@ -19,9 +18,9 @@ use teredo_proto::relay::{Config, DropReason, Event, Relay};
 
 use frames::{Frames, Known};
 
-/// Frames in each direction and set-up, unless [`fixture::cases`] says otherwise.
+/// Frames in each direction and setup, unless [`fixture::cases`] says otherwise.
 const FRAMES: usize = 6_000;
-/// Number of frames after which the peers are kept alive.
+/// How often the peers are kept alive, in frames.
 const REFRESH: usize = 500;
 
 /// Both paths with the same peers.
@@ -52,7 +51,7 @@ impl Paths {
         Ok(paths)
     }
 
-    /// Adds a peer to both paths, or an entry that must not be used to the fast path alone.
+    /// Gives a peer to both paths, or an entry that nobody may use to the fast path alone.
     fn introduce(&mut self, known: &Known) -> Result<()> {
         let now = fixture::now();
         let entry = Peer {
@@ -67,7 +66,7 @@ impl Paths {
         Ok(())
     }
 
-    /// Keeps the peers alive, as other traffic would.
+    /// Traffic elsewhere keeps the peers alive.
     fn refresh(&mut self) -> Result<()> {
         let now = fixture::now();
         let trusted: Vec<_> = self.relay.peers().filter(|peer| peer.trusted).collect();
@@ -90,7 +89,7 @@ impl Paths {
         self.fixture.insert(address, entry)
     }
 
-    /// Does the daemon's work after each packet.
+    /// What the daemon does after each packet.
     fn settle(&mut self) -> Result<()> {
         self.relay.handle_timeout(fixture::now());
         while self.relay.poll_transmit().is_some() {}
@@ -110,7 +109,7 @@ impl Paths {
         Ok(())
     }
 
-    /// The packet that leaves for a native host without XDP.
+    /// The packet that leaves for a native host when XDP is off.
     fn slow_decapsulation(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
         let mut datagram = kernel::receive(frame).filter(|one| one.is_intact)?;
         let (from, ecn) = (datagram.from, datagram.ecn);
@@ -121,7 +120,7 @@ impl Paths {
         Some(packet.to_vec())
     }
 
-    /// The datagram that leaves for a client without XDP.
+    /// The datagram that leaves for a client when XDP is off.
     fn slow_encapsulation(&mut self, frame: &[u8]) -> Option<(Endpoint, Vec<u8>)> {
         let mut packet = kernel::route(kernel::ipv6(frame)?)?;
         let (to, payload) = self.relay.handle_ipv6(fixture::now(), &mut packet)?;
@@ -141,8 +140,8 @@ impl Paths {
         let outcome = self.fast(Port::Wan, frame)?;
         let is_damaged = kernel::receive(frame).is_some_and(|one| !one.is_intact);
         if is_damaged && outcome.verdict.action() == Action::Forward {
-            // The headers alone prove the outer checksum if the inner one is right. Wrong octets
-            // after them are for the native host to detect.
+            // The headers alone prove the outer checksum if the inner one is right. Octets behind
+            // them that are not are the native host's to find.
             let packet = kernel::ipv6(&outcome.frame).context("no packet")?;
             ensure!(
                 !kernel::is_inner_valid(packet),
@@ -188,7 +187,7 @@ impl Paths {
         self.settle()
     }
 
-    /// The packets that userspace has dropped so far, by reason.
+    /// What userspace has dropped so far, and why.
     fn dropped(&self) -> Vec<(&'static str, u64)> {
         let statistics = self.relay.statistics();
         let reasons = DropReason::ALL.iter();
@@ -197,7 +196,7 @@ impl Paths {
             .collect()
     }
 
-    /// Runs both paths on `count` frames in each direction.
+    /// Shows `count` frames in each direction to both paths.
     fn compare(&mut self, seed: u64, count: usize) -> Result<()> {
         let mut frames = Frames::new(StdRng::seed_from_u64(seed), self.known.clone());
         for number in 0..count {
@@ -231,7 +230,7 @@ impl Paths {
     }
 }
 
-/// Whether XDP's reason is one for which userspace would drop the packet, too.
+/// Whether XDP gives as its reason something that userspace would drop the packet for, too.
 fn contradicts(verdict: Verdict) -> bool {
     matches!(
         verdict,
@@ -249,7 +248,7 @@ fn check(setup: &Setup, seed: u64) -> Result<()> {
     let mut paths = Paths::new(setup)?;
     let frames = fixture::cases(FRAMES);
     paths.compare(seed, frames)?;
-    // The compared frames must not all end at the first test of the tables.
+    // What is compared must not all end at the first test of the tables.
     for (forwarded, direction) in [
         (Verdict::DecapForwarded, Direction::Decap),
         (Verdict::EncapForwarded, Direction::Encap),

@@ -2,14 +2,15 @@
 
 use std::{
     cell::Cell,
-    fmt::Write as _,
+    error::Error,
+    fmt::{self, Write as _},
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 
 use super::{
     debian::Release,
@@ -20,6 +21,19 @@ use crate::shell;
 
 /// Lists older than this are brought up to date.
 const FRESH: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The error for everything that Debian's mirror does not provide now: there is no mirror, or it
+/// cannot be reached, or it does not have a package.
+#[derive(Debug)]
+pub struct Unavailable(pub String);
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl Error for Unavailable {}
 
 /// A package of a certain version.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -45,11 +59,11 @@ impl Apt {
     /// Makes the configuration in `directory` and sees to lists that are not older than a day. Old
     /// lists are better than none.
     pub fn new(directory: PathBuf, mirror: &Mirror, release: &'static Release) -> Result<Self> {
-        ensure!(
-            shell::find("apt-get").is_some(),
-            "vm: kernels and root file systems come from Debian through apt-get, which this host \
-             does not have"
-        );
+        if shell::find("apt-get").is_none() {
+            let reason = "kernels and root file systems come from Debian through apt-get, which \
+                          this host does not have";
+            bail!(Unavailable(reason.to_owned()));
+        }
         for name in ["lists/partial", "cache/archives/partial", "empty"] {
             fs::create_dir_all(directory.join(name))?;
         }
@@ -111,11 +125,12 @@ impl Apt {
         let mut lists = fs::read_dir(self.directory.join("lists"))?.flatten();
         let has_lists =
             lists.any(|entry| entry.file_name().to_string_lossy().contains("_Packages"));
-        ensure!(
-            has_lists,
-            "vm: the lists of {}'s packages cannot be had: {reason}",
-            self.codename
-        );
+        if !has_lists {
+            bail!(Unavailable(format!(
+                "the lists of {}'s packages cannot be downloaded: {reason}",
+                self.codename
+            )));
+        }
         eprintln!("vm: {reason}; going on with the lists that are there");
         Ok(())
     }
@@ -167,11 +182,11 @@ impl Apt {
         );
         let output = self.output(&mut command)?;
         if !output.status.success() {
-            bail!(
-                "vm: {} cannot be downloaded: {}",
+            bail!(Unavailable(format!(
+                "{} cannot be downloaded: {}",
                 packages[0].name,
                 reason(&output)
-            );
+            )));
         }
         Ok(())
     }
@@ -206,15 +221,17 @@ impl Apt {
             let size = total_size(&String::from_utf8_lossy(&output.stdout));
             announce(&packages.join(", "), size);
             let output = install("--download-only")?;
-            ensure!(output.status.success(), "vm: {}", reason(&output));
+            if !output.status.success() {
+                bail!(Unavailable(reason(&output)));
+            }
             return Ok(());
         }
-        bail!(
-            "vm: {} cannot be had from {}: {}",
+        bail!(Unavailable(format!(
+            "{} cannot be installed from {}: {}",
             packages.join(", "),
             self.codename,
             reasons.join("; ")
-        )
+        )))
     }
 }
 
@@ -236,7 +253,7 @@ impl Package {
     pub fn new(stanza: &Stanza) -> Result<Self> {
         let field = |name| {
             let value = stanza.get(name);
-            value.with_context(|| format!("vm: apt shows a package without {name}"))
+            value.with_context(|| format!("apt shows a package without {name}"))
         };
         Ok(Self {
             name: field("Package")?.to_owned(),

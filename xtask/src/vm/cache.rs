@@ -54,7 +54,7 @@ impl Cache {
         };
         let adding = create().with_context(|| {
             format!(
-                "vm: {} cannot be used; {VARIABLE} names another directory",
+                "{} cannot be used; {VARIABLE} names another directory",
                 directory.display()
             )
         })?;
@@ -96,7 +96,7 @@ impl Cache {
             // Below the cache, since /tmp may be small, and one can rename from there.
             let scratch = self.directory(SCRATCH)?;
             let scratch = tempfile::tempdir_in(scratch)?;
-            build(scratch.path()).with_context(|| format!("vm: {name} cannot be built"))?;
+            build(scratch.path()).with_context(|| format!("{name} cannot be built"))?;
             fs::create_dir_all(self.directory.join(name))?;
             fs::rename(scratch.keep(), &place)?;
         }
@@ -123,7 +123,7 @@ impl Cache {
         let free = text.and_then(|text| text.lines().nth(1)?.trim().parse::<u64>().ok());
         ensure!(
             free.is_none_or(|free| free >= SPACE),
-            "vm: {} has {} MiB left where {SPACE} MiB may be needed; {VARIABLE} names another \
+            "{} has {} MiB left where {SPACE} MiB may be needed; {VARIABLE} names another \
              directory",
             self.directory.display(),
             free.unwrap_or_default()
@@ -140,7 +140,7 @@ impl Cache {
             let _ = fs::remove_dir_all(&runs);
             for directory in &self.stale {
                 fs::remove_dir_all(directory)
-                    .with_context(|| format!("vm: {}", directory.display()))?;
+                    .with_context(|| format!("{}", directory.display()))?;
             }
             using.unlock()?;
         }

@@ -53,7 +53,7 @@ pub fn release(codename: &str) -> Result<&'static Release> {
     RELEASES.iter().find(find).with_context(|| {
         let names = RELEASES.iter().map(|release| release.codename);
         let names = names.collect::<Vec<_>>().join(", ");
-        format!("vm: {codename} is not a known suite of Debian; known are {names}")
+        format!("{codename} is not a known suite of Debian; known are {names}")
     })
 }
 
@@ -94,7 +94,7 @@ impl Architecture {
         architectures
             .find(|architecture| architecture.name == ARCH)
             .with_context(|| {
-                format!("vm: there are no virtual machines for {ARCH} yet, only for x86_64")
+                format!("there are no virtual machines for {ARCH} yet, only for x86_64")
             })
     }
 
@@ -139,7 +139,7 @@ fn parse_codename(text: &str) -> Option<String> {
 pub fn matching_release() -> Result<&'static Release> {
     let text = shell::output(Command::new("getconf").arg("GNU_LIBC_VERSION"));
     let glibc = text.as_deref().and_then(parse_glibc);
-    let glibc = glibc.context("vm: getconf does not tell the version of the GNU C library")?;
+    let glibc = glibc.context("getconf does not tell the version of the GNU C library")?;
     Ok(choose_release(host_codename().as_deref(), glibc))
 }
 

@@ -71,7 +71,7 @@ impl Kernel {
         KERNELS.iter().find(find).with_context(|| {
             let names = KERNELS.iter().map(|kernel| kernel.name);
             let names = names.collect::<Vec<_>>().join(", ");
-            format!("vm: there is no kernel {name}; there are {names}")
+            format!("there is no kernel {name}; there are {names}")
         })
     }
 
@@ -92,14 +92,14 @@ impl Kernel {
             }
             let fields = apt
                 .show(&name, from)?
-                .with_context(|| format!("vm: {} has no package {name}", self.name))?;
+                .with_context(|| format!("{} has no package {name}", self.name))?;
             packages.push(Package::new(&fields)?);
             let depends = stanza::dependencies(fields.get("Depends").unwrap_or_default());
             names.extend(depends.into_iter().filter(|name| is_part(name)));
         }
         ensure!(
             packages.len() > 1,
-            "vm: {} of {} depends on no kernel",
+            "{} of {} depends on no kernel",
             architecture.kernel,
             self.name
         );

@@ -32,9 +32,9 @@ pub struct Machine<'a> {
     /// The machine's architecture.
     pub architecture: &'static Architecture,
     /// The kernel.
-    pub kernel: kernel::Files,
+    pub kernel: &'a kernel::Files,
     /// The image of the root file system, which stays as it is.
-    pub root: PathBuf,
+    pub root: &'a Path,
     /// Where all of this is, and files are while the machine runs.
     pub cache: &'a InUse,
     /// Mebibytes.
@@ -84,7 +84,7 @@ impl Machine<'_> {
             .stdout(Stdio::piped())
             .stderr(File::create(run.path("errors"))?)
             .spawn()
-            .with_context(|| format!("vm: {} cannot be started", self.architecture.qemu))?;
+            .with_context(|| format!("{} cannot be started", self.architecture.qemu))?;
         let ended = follow(&mut child, timeout, &mut log);
         if ended.is_err() || matches!(ended, Ok(None)) {
             let _ = child.kill();
@@ -99,7 +99,7 @@ impl Machine<'_> {
         let end = || last_lines(&console);
         if ended.is_none() {
             bail!(
-                "vm: the machine was not ready after {} s (--timeout sets another limit); its \
+                "the machine was not ready after {} s (--timeout sets another limit); its \
                  console ended with:\n{}",
                 timeout.as_secs(),
                 end()
@@ -107,10 +107,7 @@ impl Machine<'_> {
         }
         let result = fs::read_to_string(run.path("status")).unwrap_or_default();
         match result.trim() {
-            "full" => bail!(
-                "vm: the files in $OUT take more than {} MiB",
-                OUT_SIZE >> 20
-            ),
+            "full" => bail!("the files in $OUT take more than {} MiB", OUT_SIZE >> 20),
             result => {
                 let code = result.parse::<u8>().ok();
                 let code = code.with_context(|| failure(&run, status, &end()))?;
@@ -158,7 +155,7 @@ impl Machine<'_> {
                 .arg(format!("virtserialport,chardev={name},name={name}"));
         }
         for (name, file, options) in [
-            ("root", &self.root, "snapshot=on"),
+            ("root", self.root, "snapshot=on"),
             ("modules", &self.kernel.modules(), "readonly=on"),
             ("in", &run.path("in"), "readonly=on"),
             ("out", &run.path("out"), "cache=unsafe"),
@@ -252,9 +249,9 @@ fn pack(job: &Job<'_>, run: &Run) -> Result<()> {
         // The name that the file has by itself, even if it was called `..`.
         let file = file
             .canonicalize()
-            .with_context(|| format!("vm: --with {}", file.display()))?;
+            .with_context(|| format!("--with {}", file.display()))?;
         let (Some(parent), Some(name)) = (file.parent(), file.file_name()) else {
-            bail!("vm: --with {}: not the whole file system", file.display());
+            bail!("--with {}: not the whole file system", file.display());
         };
         let mut added = OsString::from("--add-file=");
         added.push(name);
@@ -268,7 +265,7 @@ fn pack(job: &Job<'_>, run: &Run) -> Result<()> {
 }
 
 fn unpack(run: &Run, out: &Path) -> Result<()> {
-    let context = || format!("vm: --out {}", out.display());
+    let context = || format!("--out {}", out.display());
     fs::create_dir_all(out).with_context(context)?;
     let mut command = Command::new("tar");
     command
@@ -285,9 +282,9 @@ fn unpack(run: &Run, out: &Path) -> Result<()> {
 fn failure(run: &Run, status: ExitStatus, console: &str) -> String {
     let errors = fs::read_to_string(run.path("errors")).unwrap_or_default();
     if !status.success() {
-        return format!("vm: the emulator failed, {status}: {}", errors.trim());
+        return format!("the emulator failed, {status}: {}", errors.trim());
     }
-    format!("vm: the machine ended before the command did; its console ended with:\n{console}")
+    format!("the machine ended before the command did; its console ended with:\n{console}")
 }
 
 fn last_lines(text: &str) -> String {
@@ -308,7 +305,7 @@ pub fn print(piece: &[u8]) -> Result<()> {
 pub fn script(command: &[String]) -> Result<String> {
     ensure!(
         !command.is_empty(),
-        "vm: there is nothing to run; name it behind --"
+        "there is nothing to run; name it behind --"
     );
     Ok(match command {
         [script] => script.clone(),

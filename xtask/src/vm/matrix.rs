@@ -13,13 +13,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
-    debian,
+    debian::Release,
     kernel::{KERNELS, Kernel},
-    machine::{self, Job, Machine},
-    supply::Supply,
+    machine::{self, Job},
+    supply::{Parts, PreparedKernel, Supply},
     table::{self, Row},
 };
-use crate::{build, shell};
+use crate::{build, setup, shell};
 
 /// The script that runs in each machine.
 const SCRIPT: &str = include_str!("guest/kernels.sh");
@@ -44,7 +44,7 @@ const TIMEOUT: Duration = Duration::from_secs(400);
 const MEMORY: u32 = 2048;
 
 /// Tries the named kernels, or all, and prints a table. `write` puts it into docs/kernels.md.
-pub fn run(names: &[String], write: bool) -> Result<ExitCode> {
+pub fn run(names: &[String], release: &'static Release, write: bool) -> Result<ExitCode> {
     let kernels: Vec<&Kernel> = match names {
         [] => KERNELS.iter().collect(),
         names => names
@@ -52,15 +52,15 @@ pub fn run(names: &[String], write: bool) -> Result<ExitCode> {
             .map(|name| Kernel::named(name))
             .collect::<Result<_>>()?,
     };
+    // Before the programs, since building takes longer than finding out that there is no network.
+    let parts = Supply::new()?.prepare(&kernels, release)?;
+    setup::ensure_build()?;
     let programs = programs()?;
     let logs = shell::target().join("vm");
     let mut rows = Vec::new();
-    for kernel in kernels {
-        let out = logs.join(kernel.name);
-        if out.exists() {
-            fs::remove_dir_all(&out)?;
-        }
-        let row = attempt(kernel, programs.path(), &out)?;
+    for kernel in &parts.kernels {
+        let out = logs.join(kernel.kernel.name);
+        let row = attempt(&parts, kernel, programs.path(), &out)?;
         println!("{}", row.summary());
         if !row.is_green() {
             println!("its logs are in {}", out.display());
@@ -79,54 +79,44 @@ pub fn run(names: &[String], write: bool) -> Result<ExitCode> {
 }
 
 /// Boots one kernel and runs the script.
-fn attempt(kernel: &'static Kernel, programs: &Path, out: &Path) -> Result<Row> {
-    let mut supply = Supply::new()?;
-    let tools = supply.tools()?;
-    let architecture = supply.architecture;
-    let version = supply.packages(kernel)?.version().to_owned();
-    let files = supply.kernel(&tools, kernel)?;
-    let root = supply.root(&tools, debian::matching_release()?)?;
-    let cache = supply.finish()?;
-    let machine = Machine {
-        tools: &tools,
-        architecture,
-        kernel: files,
-        root,
-        cache: &cache,
-        memory: MEMORY,
-        timeout: TIMEOUT,
-    };
-    println!("\n{} ({version})", kernel.name);
-    let mut with = vec![programs.join("kernels.sh")];
-    with.extend(
-        TESTS
-            .iter()
-            .chain(&BINARIES)
-            .map(|name| programs.join(name)),
-    );
-    let kind = match kernel.is_supported {
+fn attempt(parts: &Parts, kernel: &PreparedKernel, programs: &Path, out: &Path) -> Result<Row> {
+    if out.exists() {
+        fs::remove_dir_all(out)?;
+    }
+    fs::create_dir_all(out)?;
+    let (suite, version) = (kernel.kernel.name, kernel.version.clone());
+    println!("\n{suite} ({version})");
+    let names = ["kernels.sh"].iter().chain(&TESTS).chain(&BINARIES);
+    let files: Vec<_> = names.map(|name| programs.join(name)).collect();
+    let is_supported = kernel.kernel.is_supported;
+    let kind = match is_supported {
         true => "supported",
         false => "unsupported",
     };
     let job = Job {
-        files: &with,
+        files: &files,
         script: &format!("bash ./kernels.sh {kind}"),
         out: Some(out),
-        console: None,
+        console: Some(&out.join("console")),
     };
     let start = Instant::now();
+    // The log tells how far a machine came that leaves no files.
+    let mut log = Vec::new();
+    let keep = |piece: &[u8]| {
+        log.extend_from_slice(piece);
+        machine::print(piece)
+    };
     // A machine that fails is a red row, and the other kernels are still tried.
-    let failure = match machine.run(&job, machine::print) {
+    let failure = match parts.machine(kernel, MEMORY, TIMEOUT).run(&job, keep) {
         Ok(0) => None,
         Ok(code) => Some(format!("the script ended with status {code}")),
         Err(error) => Some(format!("{error:#}")),
     };
-    let steps = fs::read_to_string(out.join("steps")).unwrap_or_default();
     Ok(Row {
-        suite: kernel.name,
+        suite,
         version,
-        is_supported: kernel.is_supported,
-        steps: table::steps(&steps),
+        is_supported,
+        steps: table::steps(&String::from_utf8_lossy(&log)),
         failure,
         seconds: start.elapsed().as_secs(),
     })
@@ -139,7 +129,7 @@ fn programs() -> Result<TempDir> {
     let tests = tests()?;
     for name in TESTS {
         let program = tests.get(name);
-        let program = program.with_context(|| format!("vm: cargo built no test {name}"))?;
+        let program = program.with_context(|| format!("cargo built no test {name}"))?;
         copy(program, &directory.path().join(name))?;
     }
     for name in BINARIES {
@@ -159,7 +149,7 @@ fn tests() -> Result<BTreeMap<String, PathBuf>> {
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit());
     let output = command.output()?;
-    ensure!(output.status.success(), "vm: the tests cannot be built");
+    ensure!(output.status.success(), "the tests cannot be built");
     let text = String::from_utf8(output.stdout)?;
     Ok(text.lines().filter_map(executable).collect())
 }

@@ -17,11 +17,12 @@ mod tools;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 
+use apt::Unavailable;
 use kernel::{KERNELS, Kernel};
-use machine::{Job, Machine};
+use machine::Job;
 use supply::Supply;
 
 /// What to run in which machine.
@@ -36,7 +37,7 @@ pub struct Arguments {
     /// With --kernels: put the table into docs/kernels.md
     #[arg(long, requires = "kernels")]
     write: bool,
-    /// End well, with a line that says so, where no kernels can be had
+    /// Succeed, with a line that says so, if kernels cannot be downloaded here
     #[arg(long)]
     if_available: bool,
     /// The kernel, by its suite
@@ -67,38 +68,31 @@ pub struct Arguments {
 
 /// Runs a command in a machine, tries kernels, or lists them.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    if arguments.if_available
-        && let Err(error) = Supply::new().and_then(|mut supply| supply.packages(&KERNELS[0]))
-    {
-        println!("vm: no kernels can be had here, so none is tried: {error:#}");
-        return Ok(ExitCode::SUCCESS);
+    match execute(arguments) {
+        Err(error) if arguments.if_available && error.is::<Unavailable>() => {
+            println!("vm: nothing is run: {error:#}");
+            Ok(ExitCode::SUCCESS)
+        }
+        result => result.context("vm"),
     }
+}
+
+fn execute(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.list {
         return list();
     }
-    if let Some(names) = &arguments.kernels {
-        return matrix::run(names, arguments.write);
-    }
-    let script = machine::script(&arguments.command)?;
-    let kernel = Kernel::named(&arguments.kernel)?;
     let release = match &arguments.suite {
         Some(codename) => debian::release(codename)?,
         None => debian::matching_release()?,
     };
-    let mut supply = Supply::new()?;
-    let tools = supply.tools()?;
-    let architecture = supply.architecture;
-    let kernel = supply.kernel(&tools, kernel)?;
-    let root = supply.root(&tools, release)?;
-    let machine = Machine {
-        tools: &tools,
-        architecture,
-        kernel,
-        root,
-        cache: &supply.finish()?,
-        memory: arguments.memory,
-        timeout: Duration::from_secs(arguments.timeout),
-    };
+    if let Some(names) = &arguments.kernels {
+        return matrix::run(names, release, arguments.write);
+    }
+    let script = machine::script(&arguments.command)?;
+    let kernel = Kernel::named(&arguments.kernel)?;
+    let parts = Supply::new()?.prepare(&[kernel], release)?;
+    let timeout = Duration::from_secs(arguments.timeout);
+    let machine = parts.machine(&parts.kernels[0], arguments.memory, timeout);
     let job = Job {
         files: &arguments.with,
         script: &script,

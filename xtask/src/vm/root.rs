@@ -55,7 +55,7 @@ pub fn get(cache: &mut Cache, apt: &Apt, tools: &Tools, release: &Release) -> Re
     for package in PACKAGES {
         let fields = apt.show(package, None)?;
         let fields =
-            fields.with_context(|| format!("vm: {} has no package {package}", release.codename))?;
+            fields.with_context(|| format!("{} has no package {package}", release.codename))?;
         versions.push(Package::new(&fields)?);
     }
     let recipe = format!("{versions:?} {MASKED:?} {SERVICE} {RUN} {SIZE}");

@@ -2,9 +2,9 @@
 
 use std::{env, fs, path::Path};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use super::stanza;
+use super::{apt::Unavailable, stanza};
 
 /// The variable that names a mirror on hosts without Debian's sources.
 pub const VARIABLE: &str = "TEREDO_VM_MIRROR";
@@ -56,11 +56,12 @@ pub fn mirror() -> Result<Mirror> {
     if let Some(mirror) = named {
         return Ok(mirror);
     }
-    choose(&host_entries()).with_context(|| {
-        format!(
-            "vm: apt on this host has no source of Debian packages; {VARIABLE}='URI [SECURITY-URI]' \
+    choose(&host_entries()).ok_or_else(|| {
+        let reason = format!(
+            "apt on this host has no source of Debian packages; {VARIABLE}='URI [SECURITY-URI]' \
              names a mirror of Debian, and of its security updates"
-        )
+        );
+        Unavailable(reason).into()
     })
 }
 

@@ -1,6 +1,6 @@
 //! Everything that a machine is made of, from the cache or from Debian.
 
-use std::{collections::BTreeMap, path::PathBuf, rc::Rc};
+use std::{collections::BTreeMap, path::PathBuf, rc::Rc, time::Duration};
 
 use anyhow::Result;
 
@@ -9,6 +9,7 @@ use super::{
     cache::{Cache, InUse},
     debian::{Architecture, Release},
     kernel::{self, Kernel, Packages},
+    machine::Machine,
     root,
     sources::{self, Mirror},
     tools::Tools,
@@ -36,7 +37,7 @@ impl Supply {
         })
     }
 
-    /// The packages of a release.
+    /// Returns the packages of a release.
     pub fn apt(&mut self, release: &'static Release) -> Result<Rc<Apt>> {
         if let Some(apt) = self.apts.get(release.codename) {
             return Ok(apt.clone());
@@ -47,23 +48,43 @@ impl Supply {
         Ok(apt)
     }
 
-    /// The programs.
-    pub fn tools(&mut self) -> Result<Tools> {
-        Tools::new(self)
-    }
-
-    /// The packages of a kernel.
+    /// Finds the packages of a kernel.
     pub fn packages(&mut self, kernel: &'static Kernel) -> Result<Packages> {
         let apt = self.apt(kernel.release()?)?;
         kernel.resolve(&apt, self.architecture)
     }
 
-    /// The files of a kernel.
-    pub fn kernel(&mut self, tools: &Tools, kernel: &'static Kernel) -> Result<kernel::Files> {
+    /// Prepares machines with these kernels and a root file system of `release`.
+    pub fn prepare(
+        mut self,
+        kernels: &[&'static Kernel],
+        release: &'static Release,
+    ) -> Result<Parts> {
+        let tools = Tools::new(&mut self)?;
+        let apt = self.apt(release)?;
+        let root = root::get(&mut self.cache, &apt, &tools, release)?;
+        let kernels = kernels
+            .iter()
+            .map(|kernel| self.kernel(&tools, kernel))
+            .collect::<Result<_>>()?;
+        Ok(Parts {
+            tools,
+            architecture: self.architecture,
+            root,
+            kernels,
+            cache: self.cache.finish()?,
+        })
+    }
+
+    fn kernel(&mut self, tools: &Tools, kernel: &'static Kernel) -> Result<PreparedKernel> {
         let apt = self.apt(kernel.release()?)?;
         let mut get = || {
             let packages = kernel.resolve(&apt, self.architecture)?;
-            packages.get(&mut self.cache, &apt, tools)
+            Ok(PreparedKernel {
+                kernel,
+                version: packages.version().to_owned(),
+                files: packages.get(&mut self.cache, &apt, tools)?,
+            })
         };
         match get() {
             // The mirror may have newer packages instead of those that the lists name.
@@ -71,15 +92,45 @@ impl Supply {
             result => result,
         }
     }
+}
 
-    /// The image of a release's root file system.
-    pub fn root(&mut self, tools: &Tools, release: &'static Release) -> Result<PathBuf> {
-        let apt = self.apt(release)?;
-        root::get(&mut self.cache, &apt, tools, release)
-    }
+/// A kernel that can be booted.
+#[derive(Debug)]
+pub struct PreparedKernel {
+    /// The entry in the list of kernels.
+    pub kernel: &'static Kernel,
+    /// The version of its packages.
+    pub version: String,
+    files: kernel::Files,
+}
 
-    /// Ends adding to the cache.
-    pub fn finish(self) -> Result<InUse> {
-        self.cache.finish()
+/// The parts of machines, which stay in the cache while this exists.
+#[derive(Debug)]
+pub struct Parts {
+    /// The kernels, in the order in which they were asked for.
+    pub kernels: Vec<PreparedKernel>,
+    tools: Tools,
+    architecture: &'static Architecture,
+    root: PathBuf,
+    cache: InUse,
+}
+
+impl Parts {
+    /// Assembles a machine with `memory` mebibytes, which may run for `timeout` with KVM.
+    pub fn machine<'a>(
+        &'a self,
+        kernel: &'a PreparedKernel,
+        memory: u32,
+        timeout: Duration,
+    ) -> Machine<'a> {
+        Machine {
+            tools: &self.tools,
+            architecture: self.architecture,
+            kernel: &kernel.files,
+            root: &self.root,
+            cache: &self.cache,
+            memory,
+            timeout,
+        }
     }
 }

@@ -74,11 +74,11 @@ impl Row {
     }
 }
 
-/// Reads the lines that the script writes: name, result, seconds.
+/// Reads the lines of a log that the script prints: `step`, name, result, seconds.
 pub fn steps(text: &str) -> Vec<Step> {
     text.lines()
         .filter_map(|line| {
-            let mut words = line.split(' ');
+            let mut words = line.strip_prefix("step ")?.split(' ');
             Some(Step {
                 name: words.next()?.to_owned(),
                 is_ok: words.next()? == "ok",
@@ -151,14 +151,14 @@ mod tests {
         }
     }
 
-    const ALL: &str = "load ok 2\nfixtures ok 40\ndifferential ok 20\nnative ok 12\ngeneric ok 12\n\
-                       devices ok 30\n";
+    const ALL: &str = "step load ok 2\nstep fixtures ok 40\nstep differential ok 20\n\
+                       step native ok 12\nstep generic ok 12\nstep devices ok 30\n";
 
     #[test]
     fn a_kernel_is_green_when_every_step_was_done() {
         assert!(row(ALL).is_green());
         assert!(!row(&ALL.replace("native ok", "native failed")).is_green());
-        assert!(!row("load ok 2\n").is_green());
+        assert!(!row("step load ok 2\n").is_green());
         let mut dead = row(ALL);
         dead.failure = Some("the machine was not ready".to_owned());
         assert!(!dead.is_green());
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn an_old_kernel_is_green_when_it_is_refused() {
-        let mut old = row("refusal ok 3\n");
+        let mut old = row("step refusal ok 3\n");
         old.is_supported = false;
         assert!(old.is_green());
         assert!(render(&[old]).contains("| refused, with the reason |"));
@@ -193,6 +193,9 @@ mod tests {
 
     #[test]
     fn broken_lines_are_no_steps() {
-        assert_eq!(steps("load ok\n\nnative failed x\n"), []);
+        assert_eq!(
+            steps("step load ok\n\nstep native failed x\nload ok 2\n"),
+            []
+        );
     }
 }

@@ -63,7 +63,7 @@ impl Tools {
                 packages.dedup();
                 let release = debian::release(&codename).ok().with_context(|| {
                     format!(
-                        "vm: programs are missing; install what Debian calls {}",
+                        "programs are missing; install what Debian calls {}",
                         packages.join(", ")
                     )
                 })?;

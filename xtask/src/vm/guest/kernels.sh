@@ -1,5 +1,5 @@
-# Tries the daemon on this kernel, step by step. Each step leaves its output in $OUT/STEP.log, and a
-# line with its name, its result and its seconds in $OUT/steps.
+# Tries the daemon on this kernel, step by step. Each step leaves its output in $OUT/STEP.log and
+# prints a line with its name, its result and its seconds.
 set -o pipefail
 export TEREDO_BIN=$PWD/teredo RUST_BACKTRACE=0
 # Devices that not every kernel has compiled in; a step says what it misses.
@@ -9,7 +9,7 @@ step() {
     local name=$1 result=ok start=$SECONDS
     shift
     "$@" >"$OUT/$name.log" 2>&1 || result=failed
-    echo "$name $result $((SECONDS - start))" | tee --append "$OUT/steps"
+    echo "step $name $result $((SECONDS - start))"
     [ $result = ok ] || tail --lines=20 "$OUT/$name.log"
 }
 
