@@ -1,4 +1,4 @@
-//! Compiles an eBPF package; a module of the build scripts of those who embed the object.
+//! Compiles an eBPF package. Build scripts of crates that embed the object include this module.
 
 use std::{env, ffi::OsString, path::PathBuf, process::Command};
 

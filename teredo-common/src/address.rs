@@ -109,8 +109,8 @@ impl core::fmt::Display for ServicePrefix {
     }
 }
 
-/// The IPv4 address and port that a Teredo address carries for its client, with the obfuscation
-/// taken off. Says nothing about the prefix.
+/// Returns the IPv4 address and port that a Teredo address carries for its client, without the
+/// obfuscation. The prefix is not looked at.
 #[inline(always)]
 pub const fn embedded_mapping(address: &[u8; 16]) -> Endpoint {
     Endpoint {
@@ -119,10 +119,17 @@ pub const fn embedded_mapping(address: &[u8; 16]) -> Endpoint {
     }
 }
 
-/// The IPv4 address of the server that a Teredo address names. Says nothing about the prefix.
+/// Returns the IPv4 address of the server in a Teredo address. The prefix is not looked at.
 #[inline(always)]
 pub const fn embedded_server(address: &[u8; 16]) -> [u8; 4] {
     [address[4], address[5], address[6], address[7]]
+}
+
+/// Whether an address with the layout of a Teredo address has the cone flag set. Says nothing about
+/// the prefix: a server reads it from link-local addresses, too (RFC 4380 section 5.2.1).
+#[inline(always)]
+pub const fn has_cone_flag(address: &[u8; 16]) -> bool {
+    u16::from_be_bytes([address[8], address[9]]) & CONE_FLAG != 0
 }
 
 /// The fields of a Teredo address.
@@ -142,6 +149,17 @@ pub struct TeredoAddress {
 }
 
 impl TeredoAddress {
+    /// The fields of the address that a client of `server`, which sees it at `mapped`, has in the
+    /// standard service, with no flag set.
+    pub const fn new(server: Ipv4Addr, mapped: Endpoint) -> Self {
+        Self {
+            prefix: ServicePrefix::STANDARD,
+            server,
+            flags: 0,
+            mapped,
+        }
+    }
+
     /// The fields of `address` if it lies in `prefix` and its port is not 0.
     pub fn decode(address: Ipv6Addr, prefix: ServicePrefix) -> Option<Self> {
         let octets = address.octets();
@@ -318,7 +336,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the flags are (W-10); port 0 alone is refused (W-11).
+        /// Any flags are accepted (W-10); port 0 alone is refused (W-11).
         #[test]
         fn every_address_in_the_prefix_survives_a_round_trip(tail: [u8; 12]) {
             let mut octets = [0; 16];

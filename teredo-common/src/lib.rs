@@ -1,4 +1,4 @@
-//! What the XDP program and the daemon share: the Teredo address, the address scopes, the wire
+//! Everything that the XDP program and the daemon share: the Teredo address, the address scopes, the wire
 //! constants, the checksum arithmetic, the token buckets, and the layout of every BPF map.
 //!
 //! The crate allocates nothing, does no input or output, and is compiled for BPF as well as for

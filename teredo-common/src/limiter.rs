@@ -15,7 +15,7 @@ use crate::time::Instant;
 pub const SOURCES: u32 = 1 << SOURCE_BITS;
 /// Buckets for source networks of [`NETWORK_PREFIX`]; a power of two.
 pub const NETWORKS: u32 = 1 << NETWORK_BITS;
-/// Where the bucket for everything is in the table.
+/// Index of the bucket for everything.
 pub const TOTAL_SLOT: u32 = SOURCES + NETWORKS;
 /// Buckets of a table.
 pub const BUCKETS: u32 = TOTAL_SLOT + 1;
@@ -54,7 +54,7 @@ impl Rate {
     }
 }
 
-/// Takes a token from a bucket: its new value, or `None` if it has none.
+/// Takes a token from a bucket and returns its new value, or `None` if the bucket has no token.
 #[inline(always)]
 pub const fn take(bucket: u64, rate: Rate, now: Instant) -> Option<u64> {
     let now = now.as_nanos();
@@ -69,7 +69,7 @@ pub const fn take(bucket: u64, rate: Rate, now: Instant) -> Option<u64> {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Limits {
-    /// Random, so that nobody can choose addresses that share a bucket with somebody else's.
+    /// Random, so that an attacker cannot choose addresses that share a bucket with a victim's.
     pub seed: u64,
     /// For each outer IPv4 source.
     pub source: Rate,
@@ -79,7 +79,7 @@ pub struct Limits {
     pub total: Rate,
 }
 
-/// Which bucket had no token.
+/// The bucket that had no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exhausted {
     /// That of the source address.
@@ -91,21 +91,20 @@ pub enum Exhausted {
 }
 
 impl Limits {
-    /// Where the bucket of an IPv4 address is in the table. `address` as it lies in memory in
-    /// network byte order.
+    /// Returns the index of the bucket of an IPv4 address, given in network byte order.
     #[inline(always)]
     pub const fn source_slot(self, address: [u8; 4]) -> u32 {
         self.hash(address) >> (u32::BITS - SOURCE_BITS)
     }
 
-    /// Where the bucket of the network of an IPv4 address is in the table.
+    /// Returns the index of the bucket of an IPv4 address's network.
     #[inline(always)]
     pub const fn network_slot(self, [a, b, c, _]: [u8; 4]) -> u32 {
         SOURCES + (self.hash([a, b, c, 0]) >> (u32::BITS - NETWORK_BITS))
     }
 
-    /// Takes a token from each of the three buckets; from none if one of them is empty, so that
-    /// what is refused costs nobody a token.
+    /// Takes a token from each of the three buckets, or from none if one of them is empty, so that
+    /// a refused packet costs no token.
     #[inline(always)]
     pub const fn take(self, buckets: Buckets, now: Instant) -> Result<Buckets, Exhausted> {
         let Some(source) = take(buckets.source, self.source, now) else {

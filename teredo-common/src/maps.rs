@@ -10,7 +10,7 @@
 //! kernel's hash map has three for each look-up (bucket, key, value); [`PEERS`] has one. It is an
 //! array of [`Slot`]s of one cache line each, which the daemon maps into its memory and keeps as a
 //! hash table with linear probing. A peer is in one of the [`MAX_REACH`] + 1 slots from
-//! [`home`] on. The slot at `home` says, in [`Slot::reach`], how far the peers of that home are
+//! [`PeerTable::home`] on. The slot there says, in [`Slot::reach`], how far the peers of that home are
 //! spread, so that an unknown address costs one cache miss too. The daemon alone adds, moves and
 //! removes; the program writes stamps and next hops.
 
@@ -34,7 +34,8 @@ pub const SERVED: &str = "SERVED";
 /// Hash map, used as a set, of this host's IPv4 addresses.
 pub const OWN_IPV4: &str = "OWN_IPV4";
 /// Array of [`OWN_FILTER_WORDS`] numbers of 32 bits: an address whose bit is not set is not in
-/// [`OWN_IPV4`]. Nearly nobody's is, and finding that out in the hash map takes ten times as long.
+/// [`OWN_IPV4`]. Almost no address has its bit set, and a look-up in the hash map takes ten times
+/// as long.
 pub const OWN_FILTER: &str = "OWN_FILTER";
 /// Array of [`Interface`], indexed by [`Interface::slot`]: where packets may arrive and leave.
 pub const INTERFACES: &str = "INTERFACES";
@@ -47,7 +48,7 @@ pub const GENERATION: &str = "GENERATION";
 pub const COUNTERS: &str = "COUNTERS";
 /// Per-CPU array of [`Route`], indexed by a hash of the destination.
 pub const ROUTES: &str = "ROUTES";
-/// Array of token buckets, as `u64`, which can be mapped into memory; [`crate::limiter`] tells their
+/// Array of token buckets, as `u64`, which can be mapped into memory; [`crate::limiter`] has their
 /// order. One entry without a server.
 pub const LIMITS: &str = "LIMITS";
 /// Trie of IPv4 networks that the server serves; consulted with
@@ -86,7 +87,7 @@ pub const PEERS_MAX: u32 = 262_144;
 /// thousand finds none so near, and is left to userspace.
 pub const MAX_REACH: u8 = 31;
 
-/// Where an IPv4 address is in [`OWN_FILTER`]: the entry, and the bit in it.
+/// Returns the entry of an IPv4 address in [`OWN_FILTER`], and the bit in it.
 #[inline(always)]
 pub const fn own_filter_bit([a, b, c, d]: [u8; 4]) -> (u32, u32) {
     let number = (a ^ b ^ c ^ d) as u32;
@@ -100,7 +101,7 @@ pub const NEXT_HOP_LIFETIME: Duration = Duration::from_secs(1);
 /// take the cache line from each other at every packet.
 pub const STAMP_RESOLUTION: Duration = Duration::from_secs(1);
 
-/// Where to send a frame, as the kernel's tables had it at [`NextHop::checked`].
+/// The next hop of a frame, as in the kernel's tables at [`NextHop::checked`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct NextHop {
@@ -140,7 +141,7 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// Where the interface is in [`INTERFACES`]. The daemon chooses `mask`, one less than a power
+    /// Returns the index of the interface in [`INTERFACES`]. The daemon chooses `mask`, one less than a power
     /// of two, so that no two interfaces share a slot.
     #[inline(always)]
     pub const fn slot(index: u32, mask: u32) -> u32 {
@@ -152,7 +153,7 @@ impl Interface {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
-    /// Where packets for the peer go, and where its packets come from.
+    /// The destination of packets for the peer, and the source of its packets.
     pub mapped: Endpoint,
     /// [`Peer::TRUSTED`], [`Peer::SYMMETRIC`].
     pub flags: u16,
@@ -163,7 +164,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Userspace has proof that the peer is where [`Peer::mapped`] says.
+    /// Userspace has proof that the peer is at [`Peer::mapped`].
     pub const TRUSTED: u16 = 1;
     /// [`Peer::mapped`] is not the endpoint embedded in the peer's address (requirement R-13).
     pub const SYMMETRIC: u16 = 2;
@@ -179,7 +180,8 @@ pub struct Slot {
     pub mapped: Endpoint,
     /// [`Peer::flags`], which fit.
     pub flags: u8,
-    /// The largest distance from this slot of a peer whose home it is, whoever is in it.
+    /// The largest distance from this slot of a peer whose home it is. The slot itself may hold a peer
+    /// of another home.
     pub reach: u8,
     /// [`Peer::last_received`].
     pub last_received: Instant,
@@ -201,11 +203,11 @@ impl Slot {
     }
 }
 
-/// What finding a peer takes; constants to the verifier.
+/// The parameters of the search for a peer; constants to the verifier.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct PeerTable {
-    /// Random, so that nobody can choose addresses that share a home.
+    /// Random, so that an attacker cannot choose addresses that share a home.
     pub seed: u64,
     /// Number of homes. The array has [`MAX_REACH`] slots more.
     pub homes: u32,
@@ -247,7 +249,7 @@ pub struct Counter {
     pub bytes: u64,
 }
 
-/// What the program is told when it is loaded; constants to the verifier.
+/// The settings that the program is loaded with; constants to the verifier.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Settings {

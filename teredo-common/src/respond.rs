@@ -1,4 +1,4 @@
-//! What the XDP program needs to answer for the server.
+//! The constants with which the XDP program answers for the server.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -14,8 +14,8 @@ use crate::{
 pub const PREFIXES: usize = 4;
 
 /// Tokens of the bucket for everything that a CPU takes at once, so that CPUs do not take its cache
-/// line from each other at every packet. What a CPU has taken and not needed is nobody else's: the
-/// total is missed by so many on each CPU at most. It is exceeded by a packet when two CPUs take at
+/// line from each other at every packet. Tokens that a CPU has taken and not used are lost to the others: the
+/// total is missed by as many on each CPU at most. It is exceeded by a packet when two CPUs take at
 /// the same moment.
 pub const CHUNK: u32 = 64;
 
@@ -23,11 +23,11 @@ pub const CHUNK: u32 = 64;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Server {
-    /// How often it answers.
+    /// The rates of its answers.
     pub limits: Limits,
     /// How often a CPU may take [`CHUNK`] tokens at once from the bucket for everything.
     pub chunk: Rate,
-    /// What it advertises.
+    /// The advertisement that it sends.
     pub advertisement: Advertisement,
     /// The prefixes whose clients are served; the first fills up what is left.
     pub prefixes: [ServicePrefix; PREFIXES],
@@ -37,7 +37,7 @@ pub struct Server {
     pub secondary: [u8; 4],
     /// Its UDP port, network byte order.
     pub port: [u8; 2],
-    /// Which addresses are global unicast, as a number: see [`Server::scope`].
+    /// The rule for global unicast addresses, as a number: see [`Server::scope`].
     pub scope: u8,
     /// The longest ICMPv6 message that the server accepts, if that is less than 255 octets (DEC-20).
     pub icmpv6_payload: u8,
@@ -55,7 +55,7 @@ impl Server {
     pub const ALLOWS_SOME: u32 = 4;
     /// The daemon forwards bubbles for clients of other servers, too (DEC-8).
     pub const FORWARDS_FOREIGN: u32 = 8;
-    /// The daemon has a tunnel service (T-04): packets from native addresses are its to judge.
+    /// The daemon has a tunnel service (T-04): it judges packets from native addresses.
     pub const TUNNEL: u32 = 16;
     /// The server has more than [`PREFIXES`] service prefixes.
     pub const MORE_PREFIXES: u32 = 32;
@@ -82,7 +82,7 @@ impl Server {
 
 const WORDS: usize = Advertisement::WITH_MTU as usize / 8;
 
-/// A router advertisement to nobody: what all of a server's have in common.
+/// The common part of all router advertisements of a server.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Advertisement {
@@ -103,7 +103,7 @@ impl Advertisement {
     pub const WITH_MTU: u32 = 96;
 
     /// The common part of advertisements, taken from one of them, of [`Advertisement::PLAIN`] or
-    /// [`Advertisement::WITH_MTU`] octets. What else there is does not count.
+    /// [`Advertisement::WITH_MTU`] octets. Its other fields are ignored.
     pub fn new(packet: &[u8]) -> Self {
         let length = match packet.len() as u32 {
             Self::WITH_MTU.. => Self::WITH_MTU,

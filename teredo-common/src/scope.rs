@@ -1,6 +1,6 @@
-//! Which addresses may be sent to, stored as a mapping, or relayed (requirements L-05, L-07, S-12).
+//! Rules for addresses that may be sent to, stored as a mapping, or relayed (requirements L-05, L-07, S-12).
 //!
-//! Everything takes octets in network byte order, and runs in the XDP program too.
+//! All functions take octets in network byte order, and run in the XDP program too.
 
 /// How strictly IPv4 endpoints are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

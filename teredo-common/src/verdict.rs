@@ -1,17 +1,17 @@
-//! What the XDP program decided about a frame: one counter each, none missing.
+//! The XDP program's decisions about a frame. Each has a counter, so that no frame is uncounted.
 
-/// What happens to a frame.
+/// The fate of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// It leaves, translated or as an answer, through another interface or the one that it came by.
+    /// The frame leaves, translated or as an answer, through any interface.
     Forward,
-    /// The kernel gets it as it came.
+    /// The kernel gets the frame unchanged.
     Pass,
-    /// It ends here.
+    /// The frame is dropped.
     Drop,
 }
 
-/// Which part of the program looked at a frame.
+/// The part of the program that decided about a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// IPv4 to IPv6: client to native host.
@@ -35,18 +35,18 @@ macro_rules! verdicts {
             /// Every verdict, in the order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
-            /// What happens to the frame.
+            /// Returns the fate of the frame.
             #[inline(always)]
             pub const fn action(self) -> Action {
                 match self { $(Self::$name => Action::$action,)+ }
             }
 
-            /// Which part decided; `None` for frames that neither looks at.
+            /// Returns the part that decided; `None` for frames that no part looks at.
             pub const fn direction(self) -> Option<Direction> {
                 match self { $(Self::$name => $direction,)+ }
             }
 
-            /// The name in statistics.
+            /// Returns the name in statistics.
             pub const fn reason(self) -> &'static str {
                 match self { $(Self::$name => $reason,)+ }
             }
@@ -60,7 +60,7 @@ const ENCAP: Option<Direction> = Some(Direction::Encap);
 const RESPOND: Option<Direction> = Some(Direction::Respond);
 
 verdicts! {
-    /// Not an IPv4 or IPv6 frame without VLAN tag, or too short to tell, or not linear.
+    /// Neither IPv4 nor IPv6 directly after the Ethernet header, or too short for one.
     NotIp = NEITHER, Pass, "not-ip";
     /// The frame is addressed to another station.
     OtherStation = NEITHER, Pass, "other-station";
@@ -104,7 +104,7 @@ verdicts! {
     /// D1-15: the inner destination is not served, not global unicast, Teredo, or embeds an own
     /// IPv4 address.
     DecapDestination = DECAP, Pass, "decap-destination";
-    /// D1-16: the inner hop limit ends here.
+    /// D1-16: the inner hop limit is 1 or 0.
     DecapHopLimit = DECAP, Pass, "decap-hop-limit";
     /// D1-17: the outer checksum is not zero and not proved by the headers.
     DecapChecksum = DECAP, Pass, "decap-checksum";
@@ -132,7 +132,7 @@ verdicts! {
     EncapUnknownPeer = ENCAP, Pass, "encap-unknown-peer";
     /// D2-05: the entry is not trusted or not fresh.
     EncapStalePeer = ENCAP, Pass, "encap-stale-peer";
-    /// D2-06: the hop limit ends here.
+    /// D2-06: the hop limit is 1 or 0.
     EncapHopLimit = ENCAP, Pass, "encap-hop-limit";
     /// D2-07: larger than the tunnel's MTU, or than the way out allows.
     EncapTooBig = ENCAP, Pass, "encap-too-big";
@@ -142,15 +142,15 @@ verdicts! {
     EncapNextHop = ENCAP, Pass, "encap-next-hop";
     /// D2-10: no room in front of the frame.
     EncapHeadroom = ENCAP, Pass, "encap-headroom";
-    /// As [`Verdict::DecapAborted`].
+    /// See [`Verdict::DecapAborted`].
     EncapAborted = ENCAP, Drop, "encap-aborted";
 
     /// A solicitation was answered with an advertisement.
     RespondAdvertised = RESPOND, Forward, "respond-advertised";
-    /// A bubble was sent on to the client that it is for.
+    /// A bubble was forwarded to its client.
     RespondForwarded = RESPOND, Forward, "respond-forwarded";
     /// Not UDP to one of the server's addresses and its port, or with options, or a fragment; and
-    /// there is no relay that it could be for.
+    /// there is no relay that could be its destination.
     RespondNotOurs = RESPOND, Pass, "respond-not-ours";
     /// Time to live or the source port is zero.
     RespondHeader = RESPOND, Pass, "respond-header";
@@ -162,7 +162,7 @@ verdicts! {
     RespondOwnSource = RESPOND, Drop, "respond-own-source";
     /// S-06, S-20: the outer source is not global unicast.
     RespondSourceScope = RESPOND, Drop, "respond-source-scope";
-    /// S-24: the outer source is not one that the server serves.
+    /// S-24: the server does not serve the outer source.
     RespondNotAllowed = RESPOND, Drop, "respond-not-allowed";
     /// S-04: not an IPv6 packet of the right length, with an authentication header in front or not.
     RespondMalformed = RESPOND, Drop, "respond-malformed";
@@ -201,17 +201,17 @@ verdicts! {
     /// A bubble that only the daemon can judge: it has a tunnel service, forwards for clients of
     /// other servers, has many prefixes, or its relay shares the port.
     RespondDaemon = RESPOND, Pass, "respond-daemon";
-    /// S-23: the source address has had its share.
+    /// S-23: the rate limit of the source address is exhausted.
     RespondSourceLimit = RESPOND, Drop, "respond-source-limit";
-    /// S-23: the source's network has had its share.
+    /// S-23: the rate limit of the source's network is exhausted.
     RespondNetworkLimit = RESPOND, Drop, "respond-network-limit";
-    /// S-23: everybody together has had its share.
+    /// S-23: the global rate limit is exhausted.
     RespondTotalLimit = RESPOND, Drop, "respond-total-limit";
     /// No route, no neighbour, too small an MTU, or an interface that is not ours.
     RespondNextHop = RESPOND, Pass, "respond-next-hop";
     /// No room in front of the frame.
     RespondHeadroom = RESPOND, Pass, "respond-headroom";
-    /// As [`Verdict::DecapAborted`].
+    /// See [`Verdict::DecapAborted`].
     RespondAborted = RESPOND, Drop, "respond-aborted";
 }
 

@@ -1,6 +1,6 @@
 //! Compare-and-exchange, which the BPF machine has but Rust's library for it lacks.
 
-/// Writes `new` if the word is `old`; whether it was. A full barrier.
+/// Writes `new` if the word is `old`, and returns whether it was. A full barrier.
 ///
 /// # Safety
 ///

@@ -1,4 +1,4 @@
-//! IPv4 to IPv6: a packet of a trusted peer leaves its UDP datagram.
+//! IPv4 to IPv6: decapsulation of a packet from a trusted peer.
 
 use aya_ebpf::programs::XdpContext;
 use teredo_common::{
@@ -136,8 +136,8 @@ pub fn decapsulate(context: &XdpContext, frame: Frame) -> Outcome {
     })
 }
 
-/// Whether there may be a routing header that userspace has to see: behind options, or in a
-/// fragment, too.
+/// Whether there may be a routing header, also behind options or in a fragment, which only userspace
+/// can judge.
 #[inline(always)]
 fn is_extended(frame: Frame, next_header: u8) -> bool {
     let behind = match frame.skip::<HEADERS>().first::<1>() {

@@ -1,4 +1,4 @@
-//! IPv6 to IPv4: a packet for a trusted peer is put into a UDP datagram.
+//! IPv6 to IPv4: encapsulation of a packet for a trusted peer.
 
 use aya_ebpf::programs::XdpContext;
 use teredo_common::{

@@ -1,8 +1,8 @@
 //! The data path of a Teredo relay and server: IPv4 frames from trusted peers are decapsulated, IPv6
-//! frames to them encapsulated, solicitations and bubbles to the server answered, and everything
-//! else goes to the kernel as it came.
+//! frames to them encapsulated, solicitations and bubbles to the server answered, and all
+//! other frames go to the kernel unchanged.
 //!
-//! Compiled for the host by lints only, which a panic handler of its own would make impossible.
+//! Lints compile it for the host, which has a panic handler already.
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![no_main]

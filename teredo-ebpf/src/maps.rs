@@ -1,4 +1,4 @@
-//! The maps, and what the program does with the small ones. Layouts: [`teredo_common::maps`].
+//! The maps, and access to the small ones. Layouts: [`teredo_common::maps`].
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
@@ -45,9 +45,9 @@ static ALLOWED: LpmTrie<[u8; 4], u8> = LpmTrie::with_max_entries(ALLOWED_MAX, 0)
 #[map]
 static DRAINING: Array<u64> = Array::with_max_entries(1, 0);
 
-/// The slot of a peer; see [`teredo_common::maps`] for how it is found. The daemon may empty the
-/// slot and put another peer in while this CPU uses it. What is read is then of one or the other,
-/// and checked against the packet where it matters; what is written harms nobody.
+/// Returns the slot of a peer; [`teredo_common::maps`] describes the search. The daemon may empty the
+/// slot and put another peer in while this CPU uses it. Fields read are then of one or the other, and
+/// checked against the packet where it matters; a stale write is harmless.
 #[inline(always)]
 pub fn peer(address: [u32; 4]) -> Option<*mut Slot> {
     let home = settings::peer_table().home(address);
@@ -76,7 +76,7 @@ fn holds(slot: *mut Slot, address: [u32; 4]) -> bool {
     unsafe { slot.cast::<[u32; 4]>().read_volatile() == address }
 }
 
-/// This CPU's slot for the way to a destination.
+/// Returns this CPU's slot for the route to a destination.
 #[inline(always)]
 pub fn route(slot: u32) -> Option<*mut Route> {
     ROUTES.get_ptr_mut(slot)
@@ -99,13 +99,13 @@ pub fn is_own_ipv4(address: [u8; 4]) -> bool {
     word.is_some_and(|word| word & bit != 0) && OWN_IPV4.get_ptr(address).is_some()
 }
 
-/// A token bucket of the server.
+/// Returns a token bucket of the server.
 #[inline(always)]
 pub fn bucket(slot: u32) -> Option<*mut u64> {
     LIMITS.get_ptr_mut(slot)
 }
 
-/// This CPU's reserve of the bucket for everything.
+/// Returns this CPU's reserve of the bucket for everything.
 #[inline(always)]
 pub fn reserve() -> Option<*mut u32> {
     RESERVE.get_ptr_mut(0)
@@ -117,7 +117,7 @@ pub fn is_allowed(address: [u8; 4]) -> bool {
     ALLOWED.get(Key::new(32, address)).is_some()
 }
 
-/// When the server forwards no more, if it is draining.
+/// Returns the end of forwarding, if the server is draining.
 #[inline(always)]
 pub fn draining() -> Option<Instant> {
     let end = DRAINING.get_ptr(0)?;
@@ -141,7 +141,7 @@ pub fn is_way_out(index: u32) -> bool {
     interface(index).is_some()
 }
 
-/// Whether a frame's destination is the address of the interface that it came by.
+/// Whether a frame's destination is the address of its ingress interface.
 #[inline(always)]
 pub fn is_own_station(index: u32, ethernet: Ethernet) -> bool {
     let Some(interface) = interface(index) else {
@@ -158,7 +158,7 @@ pub fn is_own_station(index: u32, ethernet: Ethernet) -> bool {
     ethernet.is_to(first, last)
 }
 
-/// The generation that a cached next hop must have.
+/// Returns the generation that a cached next hop must have.
 #[inline(always)]
 pub fn generation() -> u16 {
     match GENERATION.get_ptr(0) {
@@ -168,7 +168,7 @@ pub fn generation() -> u16 {
     }
 }
 
-/// The next IPv4 identification, host byte order (requirement W-07).
+/// Returns the next IPv4 identification, host byte order (requirement W-07).
 #[inline(always)]
 pub fn identification() -> u16 {
     let Some(next) = IDENTIFICATION.get_ptr_mut(0) else {
@@ -194,7 +194,7 @@ pub fn count(verdict: Verdict, length: usize) {
     }
 }
 
-/// The clock of all stamps: precise to a tick, which is enough for lifetimes of seconds and takes
+/// Returns the time on the clock of all stamps: precise to a tick, which is enough for lifetimes of seconds and takes
 /// half the time of the precise one.
 #[inline(always)]
 pub fn now() -> Instant {

@@ -1,4 +1,4 @@
-//! Which native hosts the relay serves.
+//! The choice of native hosts that the relay serves.
 
 use teredo_common::{
     maps::Settings,

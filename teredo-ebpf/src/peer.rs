@@ -32,7 +32,7 @@ pub struct Usable {
 }
 
 impl Usable {
-    /// Where the peer is.
+    /// Returns the peer's endpoint.
     #[inline(always)]
     pub fn mapped(self) -> Endpoint {
         Endpoint {
@@ -42,7 +42,7 @@ impl Usable {
     }
 }
 
-/// The peer if userspace trusts it and it was heard within the lifetime.
+/// Returns the peer if userspace trusts it and it was heard within the lifetime.
 #[inline(always)]
 pub fn usable(slot: *mut Slot, now: Instant) -> Option<Usable> {
     // SAFETY: a value of the map, aligned to eight octets. Volatile, because other CPUs and

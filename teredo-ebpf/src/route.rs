@@ -1,4 +1,4 @@
-//! Where to send a translated frame: the kernel's routes and neighbours, remembered for a moment.
+//! The next hop of a translated frame: the kernel's routes and neighbours, cached for a moment.
 
 use core::mem::{offset_of, zeroed};
 
@@ -41,7 +41,7 @@ const _: () = {
     assert!(offset_of!(bpf_fib_lookup, dmac) == offset_of!(bpf_fib_lookup, smac) + 6);
 };
 
-/// A way out, in registers.
+/// A next hop, in registers.
 #[derive(Clone, Copy)]
 pub struct Hop {
     /// Index of the interface.
@@ -53,7 +53,7 @@ pub struct Hop {
 }
 
 impl Hop {
-    /// Back to the station that has sent the frame.
+    /// Returns the next hop of a frame that goes back to the station that sent it.
     #[inline(always)]
     pub fn back(context: &XdpContext, ethernet: Ethernet) -> Self {
         Self {
@@ -63,14 +63,14 @@ impl Hop {
         }
     }
 
-    /// Writes the Ethernet header of a frame that goes this way.
+    /// Writes the Ethernet header of a frame to this next hop.
     #[inline(always)]
     pub fn write(self, ethernet: Ethernet, ethertype: u16) {
         ethernet.write(self.addresses, ethertype);
     }
 }
 
-/// The way to a native destination, remembered per CPU and destination.
+/// Returns the next hop of a native destination, cached per CPU and destination.
 #[inline(always)]
 pub fn to_ipv6(
     context: &XdpContext,
@@ -107,7 +107,7 @@ pub fn to_ipv6(
     Some(hop)
 }
 
-/// The way to a peer's endpoint, remembered in `slot`, which is part of the peer's entry.
+/// Returns the next hop of a peer's endpoint, cached in `slot`, which is part of the peer's entry.
 #[inline(always)]
 pub fn to_ipv4(
     context: &XdpContext,
@@ -124,7 +124,7 @@ pub fn to_ipv4(
     Some(hop)
 }
 
-/// The way from an endpoint of ours to another, remembered nowhere.
+/// Returns the next hop of a datagram from an own endpoint to another, uncached.
 #[inline(always)]
 pub fn to_endpoint(context: &XdpContext, source: Endpoint, destination: Endpoint) -> Option<Hop> {
     // SAFETY: a structure of numbers, for which zero is a value.
@@ -148,7 +148,8 @@ pub fn send(context: &XdpContext, interface: u32) -> u32 {
     unsafe { helpers::bpf_redirect(interface, 0) as u32 }
 }
 
-/// What the slot holds, if it was read from the kernel's tables in this generation and recently.
+/// Returns the next hop in the slot, if it was read from the kernel's tables in this generation and
+/// recently.
 ///
 /// Another CPU may be writing: the generation then differs before or after. A machine that reorders
 /// loads could still mix two hops once, and the frame is lost as on any route change.
@@ -208,7 +209,7 @@ fn ticks(now: Instant) -> u32 {
     (now.as_nanos() >> TICK) as u32
 }
 
-/// Generation, MTU and interface as they lie in memory.
+/// Packs generation, MTU and interface as they lie in memory.
 #[inline(always)]
 fn tag(generation: u16, mtu: u16, interface: u32) -> u64 {
     let [a, b] = generation.to_ne_bytes();
@@ -227,8 +228,8 @@ fn untag(word: u64) -> (u16, u16, u32) {
     )
 }
 
-/// Asks the kernel for route and neighbour. `None` unless it would forward the packet to a known
-/// neighbour through an interface of ours.
+/// Asks the kernel for route and neighbour. Returns `None` unless it would forward the packet to a
+/// known neighbour through one of the relay's interfaces.
 #[inline(always)]
 fn look_up(context: &XdpContext, query: &mut bpf_fib_lookup) -> Option<Hop> {
     query.ifindex = match settings::tunnel() {

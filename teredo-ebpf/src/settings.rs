@@ -1,4 +1,4 @@
-//! What the daemon told the program when it loaded it; constants to the verifier.
+//! The settings that the daemon loads the program with; constants to the verifier.
 
 use core::{mem::offset_of, ptr};
 
@@ -42,12 +42,12 @@ const _: () = {
 macro_rules! field {
     ($field:ident $(.$inner:ident)? as $type:ty) => {
         // SAFETY: inside a static that lives as long as the program; the assertions above prove
-        // the alignment. Volatile, because the compiler may not believe in the initial values.
+        // the alignment. Volatile, because the compiler must not use the initial values.
         unsafe { ptr::read_volatile((&raw const SETTINGS.$field $(.$inner)?).cast::<$type>()) }
     };
 }
 
-/// Nanoseconds of silence after which a peer is left to the daemon.
+/// Returns the nanoseconds of silence after which a peer is left to the daemon.
 #[inline(always)]
 pub fn peer_lifetime() -> u64 {
     field!(peer_lifetime as u64)
@@ -59,19 +59,19 @@ pub fn has_relay() -> bool {
     relay_port() != 0
 }
 
-/// The relay's IPv4 address, network byte order.
+/// Returns the relay's IPv4 address, network byte order.
 #[inline(always)]
 pub fn relay_address() -> u32 {
     field!(relay.address as u32)
 }
 
-/// The relay's UDP port, network byte order.
+/// Returns the relay's UDP port, network byte order.
 #[inline(always)]
 pub fn relay_port() -> u16 {
     field!(relay.port as u16)
 }
 
-/// The relay's endpoint.
+/// Returns the relay's endpoint.
 #[inline(always)]
 pub fn relay() -> Endpoint {
     Endpoint {
@@ -80,19 +80,19 @@ pub fn relay() -> Endpoint {
     }
 }
 
-/// Largest IPv6 packet in the tunnel.
+/// Returns the size of the largest IPv6 packet in the tunnel, in octets.
 #[inline(always)]
 pub fn mtu() -> u32 {
     u32::from(field!(mtu as u16))
 }
 
-/// The Teredo service prefix, network byte order.
+/// Returns the Teredo service prefix, network byte order.
 #[inline(always)]
 pub fn prefix() -> u32 {
     field!(prefix as u32)
 }
 
-/// Index of the interface where route look-ups start.
+/// Returns the index of the interface where route look-ups start.
 #[inline(always)]
 pub fn tunnel() -> u32 {
     field!(tunnel as u32)
@@ -110,7 +110,7 @@ pub fn interface_mask() -> u32 {
     field!(interface_mask as u32)
 }
 
-/// Where to look for a peer.
+/// Returns the parameters of the search for a peer.
 #[inline(always)]
 pub fn peer_table() -> PeerTable {
     // SAFETY: as for the other settings.

@@ -1,4 +1,5 @@
-//! The common entry of a server and a relay that share one UDP port (requirement S-30).
+//! Tells the datagrams of a server from those of a relay where both share one UDP port (requirement
+//! S-30).
 
 use std::net::Ipv4Addr;
 
@@ -12,24 +13,25 @@ use teredo_common::{
 use crate::relay::Relay;
 use crate::wire::{encapsulation, ipv6::Header};
 
-/// Which of the two a datagram is for.
+/// The machine that a datagram is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The server: what it does not want either is its to count.
+pub enum Recipient {
+    /// The server, which also counts the datagrams that neither of the two accepts.
     Server,
     /// The relay.
     Relay,
 }
 
-/// The common entry of a server and a relay.
+/// A UDP port that a server and a relay share.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct SharedPort {
     link_local: [u8; 16],
     prefixes: Vec<ServicePrefix>,
 }
 
-impl Entry {
-    /// For the server with this primary address and port, and these service prefixes.
+impl SharedPort {
+    /// Creates the port of the server with this primary address and port (host byte order), and
+    /// these service prefixes.
     #[must_use]
     pub fn new(primary: Ipv4Addr, port: u16, prefixes: Vec<ServicePrefix>) -> Self {
         Self {
@@ -38,16 +40,16 @@ impl Entry {
         }
     }
 
-    /// Whom the UDP payload of a datagram to the common port is for. The relay gets the packets
-    /// of the peers that it knows, and the bubbles that bring its cookies back; never one to
-    /// another Teredo client.
+    /// Returns the machine that the UDP payload of a datagram to the shared port is for. The relay
+    /// gets the packets of the peers that it knows and the bubbles that bring its cookies back, and
+    /// never a packet to another Teredo client.
     #[must_use]
-    pub fn role(&self, relay: &Relay, now: Instant, payload: &[u8]) -> Role {
+    pub fn recipient(&self, relay: &Relay, now: Instant, payload: &[u8]) -> Recipient {
         let Ok(parts) = encapsulation::parse(payload) else {
-            return Role::Server;
+            return Recipient::Server;
         };
         let Ok(header) = Header::parse(parts.packet) else {
-            return Role::Server;
+            return Recipient::Server;
         };
         let (source, destination) = (header.source(), header.destination());
         let is_for_server = parts.authentication.is_some()
@@ -57,13 +59,13 @@ impl Entry {
             || self.is_teredo(&destination)
             || !self.is_teredo(&source);
         if is_for_server {
-            return Role::Server;
+            return Recipient::Server;
         }
         if is_link_local(&destination) && header.is_bubble() || relay.is_usable(now, &source) {
-            return Role::Relay;
+            return Recipient::Relay;
         }
         // A connectivity test, or nothing that anybody wants.
-        Role::Server
+        Recipient::Server
     }
 
     fn is_teredo(&self, address: &[u8; 16]) -> bool {

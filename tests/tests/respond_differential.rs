@@ -7,7 +7,6 @@ use anyhow::{Result, ensure};
 use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use teredo_common::{
     address::{Endpoint, ServicePrefix, TeredoAddress, server_link_local},
-    checksum::ipv6_transport,
     limiter::Rate,
     scope::Ipv4Scope,
     verdict::{Action, Verdict},
@@ -18,7 +17,9 @@ use teredo_lab::{
     packet::{IP, datagram, endpoint, ethernet, fix_header_checksum, ipv6},
 };
 use teredo_proto::{
-    server::{Buckets, Client, Config, Output, Server, ServerAddress},
+    ServerAddress,
+    server::{Buckets, Config, RegisteredClient, Server, Transmit},
+    testing::transport,
     wire::authentication::{Algorithm, Key},
 };
 
@@ -60,7 +61,7 @@ impl Pair {
         })?;
         Ok(Self {
             fixture,
-            server: Server::new(config, Buckets::new(), now()),
+            server: Server::new(config, Buckets::new()),
             random: StdRng::seed_from_u64(seed),
             verdicts: BTreeMap::new(),
         })
@@ -87,10 +88,7 @@ impl Pair {
             frame.extend([0xee; 9]);
         }
         let outcome = self.fixture.run(Port::Wan, &frame)?;
-        let mut expected = Vec::new();
-        let output = self
-            .server
-            .handle_datagram(now(), to, from, payload, &mut expected);
+        let output = self.server.handle_datagram(now(), to, from, payload);
         let verdict = outcome.verdict;
         *self.verdicts.entry(verdict.reason()).or_default() += 1;
         let case =
@@ -99,7 +97,7 @@ impl Pair {
             Action::Pass => ensure!(outcome.frame == frame, "touched: {}", case()),
             Action::Drop => ensure!(output.is_none(), "{}", case()),
             Action::Forward => {
-                let Some(Output::Datagram { from, to }) = output else {
+                let Some(Transmit::Datagram { from, to, payload }) = output else {
                     anyhow::bail!("{}", case());
                 };
                 let from = match from {
@@ -109,7 +107,7 @@ impl Pair {
                 let from = Endpoint::new(from.into(), PORT);
                 let identification = [outcome.frame[IP + 4], outcome.frame[IP + 5]];
                 let identification = u16::from_be_bytes(identification);
-                let expected = datagram(from, to, identification, &expected);
+                let expected = datagram(from, to, identification, payload);
                 ensure!(outcome.frame[IP..] == expected, "{}", case());
             }
         }
@@ -238,11 +236,7 @@ fn packet(random: &mut impl Rng, from: Endpoint) -> Vec<u8> {
             return solicitation(random, source, to);
         }
         5..=8 => ipv6(source, destination, NO_NEXT_HEADER, &[]),
-        9 => icmpv6(
-            source,
-            destination,
-            vec![random.random(), 0, 0, 0, 0, 1, 0, 1],
-        ),
+        9 => icmpv6(source, destination, &[random.random(), 0, 0, 0, 0, 1, 0, 1]),
         10 => ipv6(source, destination, NO_NEXT_HEADER, &[0; 8]),
         _ => ipv6(source, destination, UDP, &[0; 20]),
     };
@@ -273,7 +267,7 @@ fn solicitation(random: &mut impl Rng, source: Ipv6Addr, destination: Ipv6Addr) 
         message[4..8].fill(random.random());
     }
     message.extend(*options.choose(random).expect("there are some"));
-    let mut packet = icmpv6(source, destination, message);
+    let mut packet = icmpv6(source, destination, &message);
     packet[7] = if random.random_ratio(1, 20) {
         random.random()
     } else {
@@ -282,10 +276,8 @@ fn solicitation(random: &mut impl Rng, source: Ipv6Addr, destination: Ipv6Addr) 
     packet
 }
 
-fn icmpv6(source: Ipv6Addr, destination: Ipv6Addr, mut message: Vec<u8>) -> Vec<u8> {
-    let sum = ipv6_transport(&source.octets(), &destination.octets(), ICMPV6, &message);
-    message[2..4].copy_from_slice(&sum);
-    ipv6(source, destination, ICMPV6, &message)
+fn icmpv6(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> Vec<u8> {
+    transport(ICMPV6, 64, &source.octets(), &destination.octets(), message)
 }
 
 fn link_local(random: &mut impl Rng) -> Ipv6Addr {
@@ -368,8 +360,8 @@ fn anywhere(random: &mut impl Rng) -> Ipv6Addr {
     address.parse().expect("an IPv6 address")
 }
 
-fn alice() -> Client {
-    Client {
+fn alice() -> RegisteredClient {
+    RegisteredClient {
         id: b"alice".to_vec(),
         key: Key::new(Algorithm::HmacMd5, &[0x0b; 16]).expect("a key long enough"),
         retired: Vec::new(),
@@ -392,7 +384,7 @@ fn what_clients_and_relays_usually_send_is_left_to_nobody() -> Result<()> {
         let from = endpoint(&format!("9.{}.0.1:4096", pair.random.random_range(10..99)));
         let all_routers = Ipv6Addr::from(ALL_ROUTERS);
         let source = link_local(&mut pair.random);
-        let mut solicitation = icmpv6(source, all_routers, vec![133, 0, 0, 0, 0, 0, 0, 0]);
+        let mut solicitation = icmpv6(source, all_routers, &[133, 0, 0, 0, 0, 0, 0, 0]);
         solicitation[7] = 255;
         let nonce = [&[0, 1, 0, 0][..], &pair.random.random::<[u8; 9]>()].concat();
         let to = match pair.random.random() {
@@ -471,7 +463,7 @@ fn keys_and_tunnels() -> Result<()> {
         ..config()
     };
     let tunnel = Config {
-        clients: vec![Client {
+        clients: vec![RegisteredClient {
             prefix: Some("2001:db8:7::/64".parse()?),
             ..alice()
         }],

@@ -18,7 +18,7 @@ use teredo_lab::{
     caller::Caller,
     capture::Frame,
     links::cable,
-    packet::hex,
+    packet::octets,
     peers::{bubble, is_bubble, teredo_address, udp_packet},
     programs::Attached,
     qualification::{
@@ -219,10 +219,12 @@ fn a_client_is_connected_by_miredos_relay() -> Result<()> {
 fn v11_v12_windows_xp_is_answered_as_by_microsoft() -> Result<()> {
     const PRIMARY: Ipv4Addr = Ipv4Addr::new(65, 55, 158, 80);
     let mapped = SocketAddrV4::new(Ipv4Addr::new(70, 55, 215, 234), 3797);
-    let solicitation = hex("00010000cd5669400b22df8800 6000000000183aff
+    let solicitation = octets(
+        "00010000cd5669400b22df8800 6000000000183aff
         fe800000000000008000fffffffffffd ff020000000000000000000000000002
-        8500a91d00000000 01020000000000008000f12ab9c82815");
-    let advertisement = hex(
+        8500a91d00000000 01020000000000008000f12ab9c82815",
+    );
+    let advertisement = octets(
         "00010000cd5669400b22df8800 0000f12ab9c82815 6000000000303aff
         fe800000000000008000f227bec861af fe800000000000008000fffffffffffd
         86001f57 00000000 00000000 000007d0 03044040ffffffffffffffff00000000
@@ -511,10 +513,10 @@ fn v17_clients_with_keys_qualify_securely() -> Result<()> {
     let keys = Keys::new()?;
     let pair = Pair::new(V17_PRIMARY, *V17_MAPPED.ip())?;
     let client = Caller::open(&pair.client, V17_MAPPED)?;
-    let advertised = hex(V17_ADVERTISED);
+    let advertised = octets(V17_ADVERTISED);
     let anonymous = [&nonce_only([7; 8])[..], &solicitation(CLIENT)].concat();
     let anonymously = [&nonce_only([7; 8])[..], &advertised].concat();
-    let answer = |head: &str| [hex(head), advertised.clone()].concat();
+    let answer = |head: &str| [octets(head), advertised.clone()].concat();
     let cases = [
         // Key, retired key, algorithm; the solicitation and what is said to it.
         (
@@ -544,7 +546,7 @@ fn v17_clients_with_keys_qualify_securely() -> Result<()> {
                 let config = keys.configure(config, "alice", algorithm, secret, retired, "")?;
                 let server = start(&pair.server, &config, mode)?;
                 let what = format!("{mode}, {is_required}, {secret}, {retired:?}, {algorithm}");
-                client.say(V17_PRIMARY, &hex(request))?;
+                client.say(V17_PRIMARY, &octets(request))?;
                 if let Some(head) = expected {
                     let (heard, _) = client.hear()?;
                     ensure!(heard == answer(head), "{what}: {heard:02x?}");

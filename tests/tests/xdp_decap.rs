@@ -16,7 +16,7 @@ use teredo_lab::{
     },
     packet::{
         IP, address, datagram, echo, endpoint, ethernet, fix_header_checksum, fix_udp_checksum,
-        hex, ipv6, tcp, udp,
+        ipv6, octets, tcp, udp,
     },
 };
 
@@ -105,7 +105,7 @@ fn forward(fixture: &mut Fixture, rows: Vec<Passage>) -> Result<()> {
 #[test]
 fn d1_01_to_04_is_it_for_the_relay() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
-    let tagged = hex("8100 0064");
+    let tagged = octets("8100 0064");
     refuse(
         &mut fixture,
         vec![
@@ -317,8 +317,8 @@ fn every_cut_of_a_frame_passes_as_it_came() -> Result<()> {
 #[test]
 fn d1_06_to_09_what_is_in_the_datagram() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
-    let origin = hex("0000 efff f6fffffe");
-    let authentication = hex("0001 0000 0011223344556677 00");
+    let origin = octets("0000 efff f6fffffe");
+    let authentication = octets("0001 0000 0011223344556677 00");
     refuse(
         &mut fixture,
         vec![
@@ -343,7 +343,7 @@ fn d1_06_to_09_what_is_in_the_datagram() -> Result<()> {
             ("version 4", inner(|packet| packet[0] = 0x40), DecapNotIpv6),
             (
                 "trailer",
-                frame(&[data(), hex("0104deadbeef")].concat()),
+                frame(&[data(), octets("0104deadbeef")].concat()),
                 DecapTrailers,
             ),
             (

@@ -1,12 +1,9 @@
 //! The server's answers by the XDP program alone: the vectors to the octet, and every row of the
 //! table of verdicts from both sides.
 
-use std::net::Ipv6Addr;
-
 use anyhow::Result;
 use teredo_common::{
     address::ServicePrefix,
-    checksum::ipv6_transport,
     limiter::Rate,
     time::Instant,
     verdict::Verdict::{self, *},
@@ -16,10 +13,10 @@ use teredo_lab::{
     fixture::{Fixture, HOST, Outcome, Port, ROUTER, Setup, WAN, now, relay},
     packet::{
         IP, address, datagram, echo, endpoint, ethernet, fix_header_checksum, fix_udp_checksum,
-        hex, ipv6, udp,
+        ipv6, octets, udp,
     },
 };
-use teredo_proto::server::Config;
+use teredo_proto::{server::Config, testing::transport};
 
 const PRIMARY: &str = "1.2.3.4:3544";
 const SECONDARY: &str = "1.2.3.5:3544";
@@ -67,14 +64,14 @@ fn answer(from: &str, to: &str, payload: &[u8]) -> Vec<u8> {
 
 /// A solicitation with these options.
 fn solicitation(source: &str, options: &[u8]) -> Vec<u8> {
-    let all_routers = Ipv6Addr::from(ALL_ROUTERS);
-    let mut message = vec![133, 0, 0, 0, 0, 0, 0, 0];
-    message.extend(options);
-    let sum = ipv6_transport(&address(source).octets(), &ALL_ROUTERS, ICMPV6, &message);
-    message[2..4].copy_from_slice(&sum);
-    let mut packet = ipv6(address(source), all_routers, ICMPV6, &message);
-    packet[7] = 255;
-    packet
+    let message = [&[133, 0, 0, 0, 0, 0, 0, 0], options].concat();
+    transport(
+        ICMPV6,
+        255,
+        &address(source).octets(),
+        &ALL_ROUTERS,
+        &message,
+    )
 }
 
 fn plain() -> Vec<u8> {
@@ -87,7 +84,7 @@ fn bubble(source: &str, destination: &str) -> Vec<u8> {
 
 /// What the server makes of a packet behind a nonce-only authentication header.
 fn authenticated(packet: &[u8]) -> Vec<u8> {
-    [&hex("00010000 cd5669400b22df88 00"), packet].concat()
+    [&octets("00010000 cd5669400b22df88 00"), packet].concat()
 }
 
 /// The client's frame with the IPv4 packet changed, checksums right afterwards.
@@ -141,13 +138,13 @@ fn s17_s18_s19_v11_the_captured_solicitation_gets_the_captured_advertisement() -
         ..Config::new([65, 55, 158, 80].into(), [65, 55, 158, 81].into())
     };
     let client = "70.55.215.234:3797";
-    let outcome =
-        fixture(&setup(config))?.run(Port::Wan, &frame(client, "65.55.158.80:3544", &hex(V11)))?;
+    let outcome = fixture(&setup(config))?
+        .run(Port::Wan, &frame(client, "65.55.158.80:3544", &octets(V11)))?;
     assert_eq!(outcome.verdict, RespondAdvertised);
     assert!(outcome.same_interface);
     assert_eq!(
         outcome.frame,
-        answer("65.55.158.81:3544", client, &hex(V12))
+        answer("65.55.158.81:3544", client, &octets(V12))
     );
     Ok(())
 }
@@ -155,7 +152,7 @@ fn s17_s18_s19_v11_the_captured_solicitation_gets_the_captured_advertisement() -
 #[test]
 fn s17_v15_v16_with_and_without_authentication_header() -> Result<()> {
     let mut fixture = fixture(&setup(config()))?;
-    let advertisement = [hex(ORIGIN), hex(V16)].concat();
+    let advertisement = [octets(ORIGIN), octets(V16)].concat();
     let outcome = show(&mut fixture, PRIMARY, &plain())?;
     assert_eq!(outcome.verdict, RespondAdvertised);
     assert_eq!(outcome.frame, answer(PRIMARY, CLIENT, &advertisement));
@@ -170,13 +167,15 @@ fn s17_v15_v16_with_and_without_authentication_header() -> Result<()> {
 #[test]
 fn s15_v19_a_bubble_gets_the_origin() -> Result<()> {
     let server = Config::new([9, 10, 11, 12].into(), [9, 10, 11, 13].into());
-    let packet = hex("6000000000003bff 20010000010203040000effff6fffffe
-        20010000090a0b0c0000fbfff7fffffe");
+    let packet = octets(
+        "6000000000003bff 20010000010203040000effff6fffffe
+        20010000090a0b0c0000fbfff7fffffe",
+    );
     let outcome =
         fixture(&setup(server))?.run(Port::Wan, &frame(CLIENT, "9.10.11.12:3544", &packet))?;
     assert_eq!(outcome.verdict, RespondForwarded);
     assert!(outcome.same_interface);
-    let payload = [hex(ORIGIN), packet].concat();
+    let payload = [octets(ORIGIN), packet].concat();
     assert_eq!(outcome.frame, answer("9.10.11.12:3544", OTHER, &payload));
     Ok(())
 }
@@ -184,8 +183,8 @@ fn s15_v19_a_bubble_gets_the_origin() -> Result<()> {
 #[test]
 fn usual_forms_are_answered() -> Result<()> {
     let mut fixture = fixture(&setup(config()))?;
-    let xp = hex("0102000000000000 8000f12ab9c82815");
-    let two = hex("0101000000000000 fe01f12ab9c82815");
+    let xp = octets("0102000000000000 8000f12ab9c82815");
+    let two = octets("0101000000000000 fe01f12ab9c82815");
     let teredo = "2001:0:506:708:0:efff:f6ff:fffe";
     let mut unchecked = frame(CLIENT, PRIMARY, &plain());
     unchecked[IP + 26..IP + 28].fill(0);
@@ -454,7 +453,7 @@ fn s04_s05_l03_what_is_not_for_a_server() -> Result<()> {
     let mut fixture = fixture(&setup(config()))?;
     let plain_frame = |payload: &[u8]| frame(CLIENT, PRIMARY, payload);
     let cut = |packet: Vec<u8>, length: usize| plain_frame(&packet[..length]);
-    let origin = [hex(ORIGIN), plain()].concat();
+    let origin = [octets(ORIGIN), plain()].concat();
     let data = udp(address(CLIENT_ADDRESS), address("2000::b"), b"hello");
     let echo = echo(address(CLIENT_ADDRESS), address("2000::b"), b"hello");
     let mut rows = vec![
@@ -512,12 +511,12 @@ fn s04_s05_l03_what_is_not_for_a_server() -> Result<()> {
         ("echo", plain_frame(&echo), RespondIcmpv6),
         (
             "identification",
-            plain_frame(&hex("00010500 616c696365 cd5669400b22df88 00")),
+            plain_frame(&octets("00010500 616c696365 cd5669400b22df88 00")),
             RespondAuthentication,
         ),
         (
             "value",
-            plain_frame(&[hex("00010004 01020304 cd5669400b22df88 00"), plain()].concat()),
+            plain_frame(&[octets("00010004 01020304 cd5669400b22df88 00"), plain()].concat()),
             RespondAuthentication,
         ),
     ];
@@ -539,7 +538,7 @@ fn s04_s05_l03_what_is_not_for_a_server() -> Result<()> {
 fn s07_s21_solicitations() -> Result<()> {
     let mut fixture = fixture(&setup(config()))?;
     let with = |at: usize, value: u8| frame(CLIENT, PRIMARY, &changed(plain(), at, value));
-    let option = |text: &str| frame(CLIENT, PRIMARY, &solicitation(LINK_LOCAL, &hex(text)));
+    let option = |text: &str| frame(CLIENT, PRIMARY, &solicitation(LINK_LOCAL, &octets(text)));
     refuse(
         &mut fixture,
         vec![
@@ -565,7 +564,7 @@ fn s07_s21_solicitations() -> Result<()> {
             ),
             (
                 "trailers",
-                frame(CLIENT, PRIMARY, &[plain(), hex("0104deadbeef")].concat()),
+                frame(CLIENT, PRIMARY, &[plain(), octets("0104deadbeef")].concat()),
                 RespondIcmpv6,
             ),
             ("one unit", option("0101000000000000"), RespondIcmpv6),
@@ -692,7 +691,7 @@ fn s08_s09_s14_bubbles() -> Result<()> {
         fixture.program.set_identification(|| 0x1234)?;
         let outcome = show(&mut fixture, PRIMARY, &packet)?;
         assert_eq!(outcome.verdict, RespondForwarded, "{source}");
-        let payload = [hex(ORIGIN), packet].concat();
+        let payload = [octets(ORIGIN), packet].concat();
         assert_eq!(outcome.frame, answer(PRIMARY, OTHER, &payload));
     }
     Ok(())
@@ -736,7 +735,7 @@ fn what_the_daemon_alone_can_judge() -> Result<()> {
     assert_eq!(show(&mut secure, PRIMARY, &own)?.verdict, RespondForwarded);
 
     let mut small = fixture_of(|config| config.icmpv6_payload = 23)?;
-    let option = solicitation(LINK_LOCAL, &hex("0102000000000000 8000f12ab9c82815"));
+    let option = solicitation(LINK_LOCAL, &octets("0102000000000000 8000f12ab9c82815"));
     assert_eq!(show(&mut small, PRIMARY, &option)?.verdict, RespondIcmpv6);
     assert_eq!(
         show(&mut small, PRIMARY, &plain())?.verdict,

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{build, setup, shell};
 
-/// What to measure, and for how long.
+/// The choice of measurements, and their length.
 #[derive(Args, Debug)]
 pub struct Arguments {
     /// Take less time: fewer and shorter rounds
@@ -16,10 +16,10 @@ pub struct Arguments {
     /// Seconds of each measurement
     #[arg(long)]
     seconds: Option<f64>,
-    /// Rounds, in each of which every relay has its turn
+    /// Rounds; each measures every relay once
     #[arg(long)]
     rounds: Option<usize>,
-    /// Words with commas between them: test-run, throughput, solicitations, client, memory; none,
+    /// Choose measurements, by words with commas between them: test-run, throughput, solicitations, client, memory; none,
     /// bare, xdp, userspace, miredo; encap, decap; 64, 1280; 1, 10000
     #[arg(long, value_name = "WORDS")]
     only: Option<String>,

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::shell;
 
-/// Builds the daemon and returns where it is.
+/// Builds the daemon and returns its path.
 pub fn daemon(release: bool) -> Result<PathBuf> {
     packages(&["teredo-userspace"], release)?;
     Ok(directory(release).join("teredo"))
@@ -25,7 +25,7 @@ pub fn packages(packages: &[&str], release: bool) -> Result<()> {
     shell::run(&mut command)
 }
 
-/// Where cargo puts binaries.
+/// Returns cargo's directory of binaries.
 pub fn directory(release: bool) -> PathBuf {
     shell::target().join(if release { "release" } else { "debug" })
 }

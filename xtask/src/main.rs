@@ -1,14 +1,15 @@
-//! `cargo xtask`: everything a developer does with this repository. Users of the daemon need none
-//! of it.
+//! `cargo xtask`: commands for developers of this repository. Users of the daemon need none of them.
 
 mod bench;
 mod build;
+mod guide;
 mod lint;
 mod run;
 mod setup;
 mod shell;
 mod specification;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -24,31 +25,33 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Gets the eBPF toolchain and the system packages; silent when nothing is missing
+    /// Install the eBPF toolchain and system packages that are missing
     Setup {
-        /// Only say what is missing
+        /// Only print what is missing
         #[arg(long)]
         check: bool,
     },
-    /// Builds the daemon
+    /// Build the daemon
     Build {
-        /// Optimised
+        /// With optimisation
         #[arg(long)]
         release: bool,
     },
-    /// Format and clippy, of the eBPF program too; specification, code and tests agree
+    /// Check formats, the specification against code and tests, and clippy, for the eBPF program too
     Lint,
-    /// Writes docs/conformance.md, and says where specification, code and tests do not agree
+    /// Write docs/conformance.md, and report where specification, code and tests disagree
     Conformance(specification::Arguments),
-    /// Every test, unit tests to end-to-end
+    /// Run every test, from unit tests to end-to-end
     Test {
-        /// Only tests whose name holds this
+        /// Only tests with this in their names
         filter: Option<String>,
     },
-    /// Shows relay and server at work between network namespaces; or runs the daemon on this host
+    /// Show relay, server and client at work in network namespaces, or run the daemon on this host
     Run(run::Arguments),
-    /// Measures relay and server against Miredo's and what bare XDP does on this machine
+    /// Measure relay, server and client against Miredo and the bare XDP redirect of this machine
     Bench(bench::Arguments),
+    /// Run a command in a virtual machine with one of Debian's kernels, or try the daemon on each
+    Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -80,5 +83,9 @@ fn execute(command: Command) -> Result<ExitCode> {
         }
         Command::Run(arguments) => run::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Vm(arguments) => {
+            setup::ensure_build()?;
+            vm::run(&arguments)
+        }
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{build, setup, shell};
 
-/// What to run.
+/// The scene, or the daemon.
 #[derive(Args, Debug)]
 pub struct Arguments {
     /// Run the daemon on this host with this configuration, instead of the scene
@@ -21,28 +21,28 @@ pub struct Arguments {
     scene: Scene,
 }
 
-/// How the scene is played.
+/// Parameters of the scene.
 #[derive(Args, Debug)]
 struct Scene {
-    /// End by itself after so many seconds
+    /// Stop after this many seconds
     #[arg(long)]
     seconds: Option<u64>,
     /// Give the relay one interface for IPv4 and IPv6
     #[arg(long)]
     one_armed: bool,
-    /// How the XDP programs are attached: auto, native, generic or off
+    /// The mode of the XDP programs: auto, native, generic or off
     #[arg(long, value_name = "MODE")]
     xdp: Option<String>,
-    /// What the NAT does: port-restricted, address-restricted, full-cone or symmetric
+    /// The kind of the NAT: port-restricted, address-restricted, full-cone or symmetric
     #[arg(long, value_name = "KIND")]
     nat: Option<String>,
-    /// Whose relay: teredo or miredo
+    /// The relay's implementation: teredo or miredo
     #[arg(long, value_name = "MAKER")]
     relay: Option<String>,
-    /// Whose server: teredo or miredo
+    /// The server's implementation: teredo or miredo
     #[arg(long, value_name = "MAKER")]
     server: Option<String>,
-    /// Whose client: teredo or miredo
+    /// The client's implementation: teredo or miredo
     #[arg(long, value_name = "MAKER")]
     client: Option<String>,
 }

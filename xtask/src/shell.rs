@@ -21,13 +21,28 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Becomes the command, so that Ctrl-C and the exit status are its own.
+/// Runs a command to its end. What it prints is of interest only if it fails, as the error.
+pub fn run_quietly(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("{}: cannot be started", line(command)))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "{}: {}: {}",
+        command.get_program().to_string_lossy(),
+        output.status,
+        text.trim()
+    );
+    Ok(())
+}
+
+/// Replaces this process by the command, so that Ctrl-C and the exit status are the command's own.
 pub fn become_command(command: &mut Command) -> Result<ExitCode> {
     let error = command.exec();
     Err(error).with_context(|| format!("{}: cannot be started", line(command)))
 }
 
-/// Runs a command to its end and returns what it prints; nothing when it fails.
+/// Runs a command to its end and returns its output, or `None` if it fails.
 pub fn output(command: &mut Command) -> Option<String> {
     let output = command
         .stdin(Stdio::null())
@@ -38,7 +53,7 @@ pub fn output(command: &mut Command) -> Option<String> {
     output.status.success().then_some(text)
 }
 
-/// The command as one would type it.
+/// Returns the command as typed in a shell.
 pub fn line(command: &Command) -> String {
     let mut line = command.get_program().to_string_lossy().into_owned();
     for argument in command.get_args() {
@@ -47,21 +62,21 @@ pub fn line(command: &Command) -> String {
     line
 }
 
-/// This repository's directory.
+/// Returns this repository's directory.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("xtask lies in the repository")
 }
 
-/// Cargo, in the repository's directory.
+/// Returns a command that runs cargo in the repository's directory.
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
 }
 
-/// Where cargo puts what it builds.
+/// Returns cargo's target directory.
 pub fn target() -> PathBuf {
     match env::var_os("CARGO_TARGET_DIR") {
         Some(directory) => root().join(directory),
@@ -69,17 +84,18 @@ pub fn target() -> PathBuf {
     }
 }
 
-/// Cargo's own directory.
+/// Returns cargo's own directory.
 pub fn cargo_home() -> Result<PathBuf> {
     home("CARGO_HOME", ".cargo")
 }
 
-/// Rustup's own directory.
+/// Returns rustup's own directory.
 pub fn rustup_home() -> Result<PathBuf> {
     home("RUSTUP_HOME", ".rustup")
 }
 
-fn home(variable: &str, default: &str) -> Result<PathBuf> {
+/// A directory that a variable names, or else one below the home directory.
+pub fn home(variable: &str, default: &str) -> Result<PathBuf> {
     if let Some(path) = env::var_os(variable) {
         return Ok(path.into());
     }
@@ -87,7 +103,7 @@ fn home(variable: &str, default: &str) -> Result<PathBuf> {
     Ok(home.join(default))
 }
 
-/// Where a program is, also those for root that are not on everybody's path.
+/// Finds a program, also in the directories for root that are not on every user's path.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -101,12 +117,12 @@ pub fn is_root() -> bool {
     output(Command::new("id").arg("-u")).is_some_and(|id| id.trim() == "0")
 }
 
-/// The beginning of a command that becomes root; empty for root.
+/// Returns the words that run a command as root; none if this process is root.
 pub fn sudo() -> Vec<&'static str> {
     if is_root() {
         return Vec::new();
     }
-    // Nobody is there to type a password.
+    // Without a terminal a password cannot be typed.
     if io::stdin().is_terminal() {
         vec!["sudo"]
     } else {
@@ -114,7 +130,7 @@ pub fn sudo() -> Vec<&'static str> {
     }
 }
 
-/// A command that runs as root.
+/// Returns a command that runs as root.
 pub fn as_root(program: impl AsRef<OsStr>) -> Command {
     match sudo().split_first() {
         None => Command::new(program),

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{build, shell};
 
-/// Runs every test, or those whose name holds `filter`. Test programs run as root, because many
+/// Runs every test, or those with `filter` in their names. Test programs run as root, because many
 /// of them make network namespaces or load XDP programs.
 pub fn run(filter: Option<&str>) -> Result<()> {
     let daemon = build::daemon(false)?;
@@ -30,7 +30,7 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     if let Some(filter) = filter {
         command.arg(filter);
     }
-    // The slow tests wait more than they compute.
+    // Slow tests wait more than they compute.
     let threads = 2 * thread::available_parallelism()?.get();
     command.args(["--", &format!("--test-threads={}", threads.min(8))]);
     shell::run(&mut command)

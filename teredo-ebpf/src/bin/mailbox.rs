@@ -1,5 +1,5 @@
 //! A filter for UDP sockets that moves short datagrams into a ring buffer. The daemon reads them
-//! there without a system call, and nothing else of the kernel's has to keep and free them.
+//! there without a system call, and the kernel keeps and frees no socket buffer for them.
 #![no_std]
 #![no_main]
 #![expect(missing_docs, reason = "of the functions that the macro makes")]
@@ -24,16 +24,16 @@ static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// The source address in an IPv4 header.
 const SOURCE: u32 = 12;
-/// Of the datagram, everything: it goes to the socket.
+/// Return value for a datagram that the socket keeps whole.
 const KEEP: i64 = -1;
-/// Nothing of it.
+/// Return value for a datagram that the socket drops.
 const DROP: i64 = 0;
 
-/// Takes short datagrams; the kernel has verified their checksums before. One for which there is no
-/// room is lost, as it would be with a full socket: there it would cost more to throw away.
+/// Moves short datagrams, whose checksums the kernel has verified, to the ring buffer. A datagram
+/// without room there is dropped, as by a full socket, which would cost more.
 #[socket_filter]
 pub fn mailbox(context: SkBuffContext) -> i64 {
-    // From the UDP header on. In 64 bits, for the verifier, which forgets limits of less.
+    // From the UDP header on. In 64 bits, since the verifier loses the bounds of smaller numbers.
     let length = u64::from(context.len()).wrapping_sub(UDP_HEADER as u64);
     if length == 0 || length > LONGEST as u64 {
         return KEEP;

@@ -1,5 +1,4 @@
-//! Router advertisements in the place of the solicitations that asked for them (RFC 4380 section
-//! 5.3.2).
+//! Router advertisements, written over the solicitations that they answer (RFC 4380 section 5.3.2).
 
 use aya_ebpf::programs::XdpContext;
 use teredo_common::{
@@ -26,22 +25,23 @@ use crate::{
     route::Hop,
 };
 
-/// The confirmation octet of every answer: the key, which there is none of, is valid.
+/// The confirmation octet of every answer: no key is out of date where there is none.
 const VALID: u8 = 0;
 
-/// Whom an advertisement is for: what of the solicitation comes back in it, in registers.
+/// The recipient of an advertisement, and the parts of its solicitation that the answer repeats, in
+/// registers.
 #[derive(Clone, Copy)]
 pub struct Recipient {
     way: Hop,
     mapped: Endpoint,
     ipv6: [u64; 2],
     nonce: u64,
-    /// The confirmation octet that came with it, which the answer does not repeat.
+    /// The solicitation's confirmation octet, which the answer does not repeat.
     pub confirmation: u8,
 }
 
 impl Recipient {
-    /// The sender of a solicitation.
+    /// Returns the sender of a solicitation.
     #[inline(always)]
     pub fn of<const AUTHENTICATION: usize>(
         context: &XdpContext,
@@ -67,7 +67,7 @@ impl Recipient {
         })
     }
 
-    /// The sum of a UDP payload: of the authentication header, and of what follows it.
+    /// Returns the sum of a UDP payload: of the authentication header, and of the `rest` after it.
     #[inline(always)]
     pub fn payload_sum<const AUTHENTICATION: usize>(self, confirmation: u8, rest: Sum) -> Sum {
         if AUTHENTICATION == 0 {
@@ -80,8 +80,8 @@ impl Recipient {
     }
 }
 
-/// The sum of an IPv6 packet with nothing but ICMPv6 in it, whose checksum is right, from its first
-/// eight octets alone: [`teredo_common::checksum::encapsulation`] tells why that is enough.
+/// Returns the sum of an IPv6 packet that contains only ICMPv6 with a right checksum, from its first
+/// eight octets alone: [`teredo_common::checksum::encapsulation`] explains why that is enough.
 #[inline(always)]
 pub fn packet_sum(first: u64, length: usize) -> Sum {
     Sum::ZERO
@@ -110,7 +110,7 @@ pub fn send<const AUTHENTICATION: usize>(
     })
 }
 
-/// Writes the whole frame. `None`, which the verifier cannot rule out, if it is too short.
+/// Writes the whole frame. Returns `None`, which the verifier cannot rule out, if it is too short.
 #[inline(always)]
 fn write<const AUTHENTICATION: usize>(frame: Frame, from: u32, to: Recipient) -> Option<()> {
     const PLAIN: usize = ORIGIN_INDICATION_LENGTH + Advertisement::PLAIN as usize;

@@ -26,7 +26,7 @@ use crate::{
 /// Octets of a bubble with an origin indication.
 const PAYLOAD: usize = ORIGIN_INDICATION_LENGTH + IPV6_HEADER;
 
-/// Sends a bubble on with an origin indication.
+/// Forwards a bubble with an origin indication.
 #[inline(always)]
 pub fn forward(context: &XdpContext, request: Request, ipv6: Ipv6) -> Outcome {
     if request.is_to_secondary() {
@@ -143,7 +143,7 @@ fn check_native(source: [u64; 2]) -> Result<(), Verdict> {
     Ok(())
 }
 
-/// The endpoint in a Teredo address.
+/// Returns the endpoint in a Teredo address.
 #[inline(always)]
 fn embedded([_, _, flags_and_port, address]: [u32; 4]) -> Endpoint {
     let [_, _, a, b] = flags_and_port.to_ne_bytes();

@@ -1,5 +1,5 @@
-//! How often the server answers (requirement S-23): token buckets that the daemon's server uses,
-//! too.
+//! The rate limits of the server's answers (requirement S-23): token buckets that the daemon's server
+//! uses, too.
 //!
 //! A bucket is written with a plain store. Two CPUs that answer the same source or network at the
 //! same moment may both find the token that only one should have; it happens seldom, as the
@@ -15,8 +15,8 @@ use teredo_common::{
 use super::server;
 use crate::{atomic::compare_exchange, maps};
 
-/// Takes a token from the buckets of the source, of its network, and of everything. If one has
-/// none, nobody loses a token.
+/// Takes a token from the buckets of the source, of its network, and of everything, or from none of
+/// them if one is empty.
 #[inline(always)]
 pub fn take_token(source: u32, now: Instant) -> Result<(), Verdict> {
     let limits = server::limits();
@@ -38,7 +38,7 @@ pub fn take_token(source: u32, now: Instant) -> Result<(), Verdict> {
     Ok(())
 }
 
-/// Takes a token from what this CPU has in reserve, or from the bucket for everything.
+/// Takes a token from this CPU's reserve, or from the bucket for everything.
 #[inline(always)]
 fn take_from_total(now: Instant) -> Result<(), Verdict> {
     let reserve = maps::reserve().ok_or(Verdict::RespondTotalLimit)?;

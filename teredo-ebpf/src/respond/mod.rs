@@ -1,6 +1,6 @@
 //! The server's answers that need no state: solicitations and bubbles (RFC 4380 sections 5.3.1 and
-//! 5.3.2). What the daemon's server would drop for certain is dropped here, so that a flood of it
-//! costs little; whatever is not certain is left to the daemon.
+//! 5.3.2). Packets that the daemon's server would certainly drop are dropped here, so that a flood of
+//! them costs little; everything uncertain is left to the daemon.
 
 mod advertisement;
 mod bubble;

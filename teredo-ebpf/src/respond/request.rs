@@ -18,15 +18,15 @@ use crate::{
 /// A datagram whose outer headers are right.
 #[derive(Clone, Copy)]
 pub struct Request {
-    /// The frame that it came in.
+    /// The frame of the datagram.
     pub frame: Frame,
     /// Ethernet, IPv4 and UDP header.
     pub outer: Outer,
-    /// The IPv4 address that it comes from, network byte order.
+    /// The IPv4 source, network byte order.
     pub source: u32,
-    /// The UDP port that it comes from, network byte order.
+    /// The UDP source port, network byte order.
     source_port: u16,
-    /// The server's address that it was sent to, network byte order.
+    /// The IPv4 destination, which is one of the server's addresses, network byte order.
     pub local: u32,
     /// Octets of UDP payload.
     length: usize,
@@ -104,7 +104,7 @@ impl Request {
         Ok(())
     }
 
-    /// Where the datagram comes from.
+    /// Returns the source of the datagram, which is the client's mapping.
     #[inline(always)]
     pub fn mapped(self) -> Endpoint {
         Endpoint {

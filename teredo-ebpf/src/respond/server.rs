@@ -1,4 +1,4 @@
-//! What the daemon told the program about the server when it loaded it; constants to the verifier.
+//! The server's constants, which the daemon loads the program with.
 
 use core::ptr;
 
@@ -45,7 +45,7 @@ static SERVER: respond::Server = respond::Server {
 macro_rules! field {
     ($($field:tt)+) => {
         // SAFETY: inside a static that lives as long as the program. Volatile, because the compiler
-        // may not believe in the initial values.
+        // must not use the initial values.
         unsafe { ptr::read_volatile(&raw const SERVER.$($field)+) }
     };
 }
@@ -64,26 +64,26 @@ pub fn is_enabled() -> bool {
     port() != 0
 }
 
-/// The primary address, network byte order.
+/// Returns the primary address, network byte order.
 #[inline(always)]
 pub fn primary() -> u32 {
     word!(primary)
 }
 
-/// The secondary address, network byte order.
+/// Returns the secondary address, network byte order.
 #[inline(always)]
 pub fn secondary() -> u32 {
     word!(secondary)
 }
 
-/// The UDP port, network byte order.
+/// Returns the UDP port, network byte order.
 #[inline(always)]
 pub fn port() -> u16 {
     // SAFETY: as in `field`; the offset is even.
     unsafe { ptr::read_volatile((&raw const SERVER.port).cast::<u16>()) }
 }
 
-/// The endpoint of one of the two addresses.
+/// Returns the endpoint with one of the two addresses.
 #[inline(always)]
 pub fn endpoint(address: u32) -> Endpoint {
     Endpoint {
@@ -92,13 +92,13 @@ pub fn endpoint(address: u32) -> Endpoint {
     }
 }
 
-/// Which addresses are global unicast.
+/// Returns the rule for global unicast addresses.
 #[inline(always)]
 pub fn scope() -> Ipv4Scope {
     respond::Server::scope(field!(scope))
 }
 
-/// The longest ICMPv6 message that the server accepts, in octets.
+/// Returns the length of the longest ICMPv6 message that the server accepts, in octets.
 #[inline(always)]
 pub fn icmpv6_payload() -> usize {
     usize::from(field!(icmpv6_payload))
@@ -125,7 +125,7 @@ pub fn is_served(prefix: u32) -> bool {
         || prefix == word!(prefixes[3])
 }
 
-/// How often the server answers.
+/// Returns the rate limits of the server's answers.
 #[inline(always)]
 pub fn limits() -> Limits {
     Limits {
@@ -145,7 +145,7 @@ pub fn limits() -> Limits {
     }
 }
 
-/// How often a chunk of tokens may be taken.
+/// Returns the rate at which chunks of tokens may be taken.
 #[inline(always)]
 pub fn chunk() -> Rate {
     rate(field!(chunk.interval), field!(chunk.tolerance))
@@ -159,20 +159,20 @@ fn rate(interval: u64, tolerance: u64) -> Rate {
     }
 }
 
-/// Octets of an advertisement's IPv6 packet.
+/// Returns the length of an advertisement's IPv6 packet, in octets.
 #[inline(always)]
 pub fn advertisement_length() -> usize {
     field!(advertisement.length) as usize
 }
 
-/// Eight octets of it.
+/// Returns eight octets of the advertisement.
 #[inline(always)]
 pub fn advertisement_word<const INDEX: usize>() -> u64 {
     // SAFETY: as in `field`; the packet is at an offset that is a multiple of eight.
     unsafe { ptr::read_volatile((&raw const SERVER.advertisement.packet[INDEX]).cast::<u64>()) }
 }
 
-/// [`Advertisement::sum`].
+/// Returns [`Advertisement::sum`].
 #[inline(always)]
 pub fn advertisement_sum() -> [u8; 2] {
     // SAFETY: as in `field`; the offset is even.

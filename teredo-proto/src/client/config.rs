@@ -1,4 +1,4 @@
-//! What a client is told when it starts, and what it is told of the host it runs on.
+//! The configuration of a client, and the state of the host that it runs on.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -8,64 +8,68 @@ use teredo_common::{
     wire::SERVER_PORT,
 };
 
-use crate::{shared::limiter::Rate, wire::authentication::Key};
+use crate::{ServerAddress, shared::limiter::Rate, wire::authentication::Key};
 
-/// What a client is told when it starts.
+/// The configuration of a client; [`Config::new`] has the defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Prefix of the Teredo service.
     pub prefix: ServicePrefix,
-    /// The servers, in the order in which they are tried (C-01). At least one.
-    pub servers: Vec<Server>,
-    /// The service port: a local UDP port that is open already (C-04). Host byte order, not 0.
+    /// Servers in the order in which the client tries them (C-01), at least one.
+    pub servers: Vec<ServerEndpoints>,
+    /// Service port: a local UDP port that is open already (C-04). Host byte order, not 0.
     pub port: u16,
-    /// The key of secure qualification.
+    /// Key of secure qualification, if the client has one.
     pub credentials: Option<Credentials>,
-    /// Which IPv4 addresses are global unicast (requirement L-05).
+    /// IPv4 addresses that count as global unicast (L-05).
     pub ipv4_scope: Ipv4Scope,
-    /// How the interval between maintenance solicitations is found (C-44, C-52).
+    /// Source of the interval between maintenance solicitations (C-44, C-52).
     pub refresh: Refresh,
-    /// Probes for a cone NAT first, as RFC 4380 does and RFC 5991 does not (DEC-3).
+    /// Whether the client tests for a cone NAT first, as RFC 4380 does and RFC 5991 does not
+    /// (DEC-3).
     pub cone_probe: bool,
-    /// Flags of the address are 0 or the cone flag, as before RFC 5991 (C-15).
+    /// Whether the flags of the address are 0 or the cone flag, as before RFC 5991 (C-15).
     pub draft_flags: bool,
-    /// Solicitations come from a new link-local address each (DEC-4).
+    /// Whether each solicitation comes from a new link-local address (DEC-4).
     pub random_link_local: bool,
-    /// Sends directly to peers whose address has the cone flag (C-51).
+    /// Whether the client sends directly to peers whose address has the cone flag (C-51).
     pub honor_cone: bool,
-    /// Accepts advertisements without authentication header.
+    /// Whether the client accepts advertisements without authentication header.
     pub legacy_server: bool,
-    /// Takes an advertised draft prefix for the standard one (section 6).
+    /// Whether the client takes an advertised draft prefix, 3ffe:831f::/32, for the standard one.
     pub legacy_prefix: bool,
-    /// Accepts a prefix of the tunnel service (T-11). Needs [`Config::credentials`].
+    /// Whether the client accepts a prefix of the tunnel service (T-11). Needs
+    /// [`Config::credentials`].
     pub allow_tunnel: bool,
-    /// Accepts packets of hosts that nothing was sent to, after a connectivity test (C-41).
+    /// Whether the client accepts packets of hosts that it sent nothing to, after a connectivity
+    /// test (C-41).
     pub accept_unsolicited: bool,
-    /// Finds other clients on the same link (C-60).
+    /// Whether the client looks for other clients on the same link (C-60).
     pub local_discovery: bool,
-    /// The extensions of RFC 6081.
+    /// Extensions of RFC 6081 that the client uses.
     pub extensions: Extensions,
-    /// Peers remembered, trusted or not; at least two. An eighth may be untrusted (P-06).
+    /// Upper bound on the number of peers, at least two. An eighth of them may be untrusted (P-06).
     pub max_peers: usize,
-    /// Packets that may wait for one peer (P-07).
+    /// Upper bound on the number of packets that wait for one peer (P-07).
     pub queue_per_peer: usize,
-    /// Octets that may wait in total (P-07), with [`crate::shared::queue::OVERHEAD`] for each
-    /// packet.
+    /// Upper bound on the octets of all packets that wait (P-07), counting
+    /// [`QUEUE_OVERHEAD`](crate::QUEUE_OVERHEAD) for each packet.
     pub queue_total_bytes: usize,
-    /// Connectivity tests (C-58).
+    /// Rate of connectivity tests (C-58).
     pub test_rate: Rate,
-    /// Destination Unreachable messages.
+    /// Rate of Destination Unreachable messages.
     pub unreachable_rate: Rate,
-    /// Direct bubbles to one IPv4 address (L-12).
+    /// Rate of direct bubbles to one IPv4 address (L-12).
     pub direct_bubble_rate: Rate,
-    /// Indirect bubbles to one server (L-12).
+    /// Rate of indirect bubbles to one server (L-12).
     pub indirect_bubble_rate: Rate,
 }
 
 impl Config {
-    /// The defaults for a client of these servers with this service port.
+    /// Creates the default configuration of a client of these servers with this service port (host
+    /// byte order).
     #[must_use]
-    pub fn new(servers: Vec<Server>, port: u16) -> Self {
+    pub fn new(servers: Vec<ServerEndpoints>, port: u16) -> Self {
         Self {
             prefix: ServicePrefix::STANDARD,
             servers,
@@ -96,17 +100,18 @@ impl Config {
 
 /// The addresses of one Teredo server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Server {
-    /// The one that clients' addresses name.
+pub struct ServerEndpoints {
+    /// Primary address, which the Teredo addresses of clients contain.
     pub primary: Ipv4Addr,
-    /// The other one, for detecting symmetric NATs.
+    /// Secondary address, which tells clients whether their NAT is symmetric.
     pub secondary: Ipv4Addr,
-    /// UDP port of both, host byte order.
+    /// UDP port of both addresses, host byte order.
     pub port: u16,
 }
 
-impl Server {
-    /// A server at `primary`, with the next address and the usual port (C-01).
+impl ServerEndpoints {
+    /// Creates the addresses of a server at `primary`, whose secondary address is the next one and
+    /// whose port is 3544 (C-01).
     #[must_use]
     pub const fn new(primary: Ipv4Addr) -> Self {
         Self {
@@ -116,34 +121,43 @@ impl Server {
         }
     }
 
-    /// Where solicitations to the primary address go.
+    /// Returns the endpoint with this address.
+    #[must_use]
+    pub const fn endpoint(self, address: ServerAddress) -> Endpoint {
+        match address {
+            ServerAddress::Primary => self.primary(),
+            ServerAddress::Secondary => self.secondary(),
+        }
+    }
+
+    /// Returns the endpoint with the primary address.
     #[must_use]
     pub const fn primary(self) -> Endpoint {
         Endpoint::new(self.primary, self.port)
     }
 
-    /// Where solicitations to the secondary address go.
+    /// Returns the endpoint with the secondary address.
     #[must_use]
     pub const fn secondary(self) -> Endpoint {
         Endpoint::new(self.secondary, self.port)
     }
 }
 
-/// What a client authenticates itself with.
+/// The key of a client and its name at the server.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     /// Client identification, at most 255 octets.
     pub id: Vec<u8>,
-    /// The key that it shares with the server.
+    /// Key that the client shares with the server.
     pub key: Key,
 }
 
-/// How the interval between maintenance solicitations is found.
+/// The source of the interval between maintenance solicitations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refresh {
-    /// Measured with the secondary port; 30 seconds until that is done (C-52).
+    /// The client measures it with its secondary port; it is 30 seconds until then (C-52).
     Auto,
-    /// Given, 5 seconds at least (C-53).
+    /// The interval is given, and is at least 5 seconds (C-53).
     Fixed(Duration),
 }
 
@@ -164,7 +178,7 @@ pub struct Extensions {
 }
 
 impl Extensions {
-    /// All of them.
+    /// All extensions.
     pub const ALL: Self = Self {
         symmetric: true,
         port_preserving: true,
@@ -172,7 +186,7 @@ impl Extensions {
         hairpinning: true,
         load_reduction: true,
     };
-    /// RFC 4380 alone.
+    /// No extension: RFC 4380 alone.
     pub const NONE: Self = Self {
         symmetric: false,
         port_preserving: false,
@@ -182,25 +196,26 @@ impl Extensions {
     };
 }
 
-/// The host's network, as far as it matters for a client.
+/// The state of the host's network, as far as it matters to a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
-    /// The address from which packets to the IPv4 internet leave; none: there is no way to it.
+    /// Source address of packets to the IPv4 internet; `None` if there is no route to it.
     pub source: Option<Ipv4Addr>,
-    /// The addresses of the host with their networks, loopback left out.
+    /// Addresses of the host with their networks, without loopback.
     pub attached: Vec<Attached>,
-    /// Whether the host has other IPv6 connectivity than the client's (C-03, Z-01). A client that
-    /// is to run nevertheless is not told.
+    /// Whether the host has other IPv6 connectivity than the client's (C-03, Z-01), because of which
+    /// the client goes off-line. `false` for a client that is to run nevertheless.
     pub native_ipv6: bool,
-    /// Where a port mapping protocol (UPnP) made the service port reachable from outside.
+    /// Endpoint at which a port mapping protocol (UPnP) made the service port reachable from outside
+    ///
     pub port_mapping: Option<Endpoint>,
 }
 
-/// An IPv4 address of the host, and the network that it is in.
+/// An IPv4 address of the host, with its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attached {
-    /// The address.
+    /// Address of the host.
     pub address: Ipv4Addr,
-    /// Bits of the network's prefix, 0 to 32.
+    /// Length of the network's prefix in bits, 0 to 32.
     pub prefix_length: u8,
 }

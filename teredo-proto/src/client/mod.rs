@@ -1,9 +1,9 @@
 //! The Teredo client (RFC 4380 section 5.2, with RFC 5991 and RFC 6081): finds its address with the
 //! help of a server, and exchanges packets with other clients and, through relays, native hosts.
 //!
-//! It is stopped until [`Client::start`], which is of use only after [`Client::set_network`]. After
-//! every call of a function that takes the time, first do what [`Client::poll_transmit`] gives, then
-//! follow what [`Client::poll_event`] tells, and come back at [`Client::poll_timeout`].
+//! A client is stopped until [`Client::start`], which needs a network: call [`Client::set_network`]
+//! first. Then the [order of calls](crate#the-order-of-calls) is that of every machine; each function
+//! that takes the time may have something to poll.
 
 mod config;
 mod exchange;
@@ -24,101 +24,95 @@ use std::{
 use rand::{SeedableRng as _, rngs::StdRng};
 use teredo_common::{address::Endpoint, time::Instant};
 
-pub use config::{Attached, Config, Credentials, Extensions, Network, Refresh, Server};
+pub use config::{Attached, Config, Credentials, Extensions, Network, Refresh, ServerEndpoints};
 pub use statistics::{Bubble, DropReason, Statistics, Test};
 
 use crate::{
     shared::own::OwnIpv4,
     wire::{
+        ecn,
         encapsulation::{self, Encapsulation},
         ipv6::{self, Header},
         router,
     },
 };
-use exchange::{Exchange, Way};
+use exchange::{Exchange, Forward};
 use qualification::Qualification;
 pub(crate) use qualification::solicitation;
 use shared::Shared;
 
-/// Explicit congestion notification: congestion experienced (RFC 3168).
-const CONGESTION_EXPERIENCED: u8 = 3;
-/// Explicit congestion notification: the sender does not take part.
-const NOT_CAPABLE: u8 = 0;
-
-/// What the client wants to have done, in this order.
+/// Something for the caller to do, in the order in which [`Client::poll_transmit`] returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transmit {
-    /// A UDP payload, with outer DF and ECN clear (W-06).
+    /// Send a UDP datagram, with outer DF and ECN clear (W-06).
     Datagram {
-        /// The local port, which is open.
+        /// Local UDP port, which is open; host byte order.
         from: u16,
-        /// Where to.
+        /// Destination endpoint.
         to: Endpoint,
-        /// What.
+        /// UDP payload.
         payload: Vec<u8>,
     },
-    /// A discovery bubble: from the service port to 224.0.0.253, port 3544, with a TTL of 1, by the
-    /// interface that has this address.
+    /// Send a discovery bubble from the service port to 224.0.0.253, port 3544, with a TTL of 1.
     Discovery {
-        /// The interface's address.
+        /// Address of the interface that the datagram leaves by.
         interface: Ipv4Addr,
-        /// What.
+        /// UDP payload.
         payload: Vec<u8>,
     },
-    /// An IPv6 packet for the host.
+    /// Give an IPv6 packet to the host.
     Ipv6(Vec<u8>),
-    /// A local UDP port is to be opened. If it cannot be, [`Client::port_failed`] is to be called.
+    /// Open a local UDP port, host byte order. If that fails, call
+    /// [`Client::handle_port_failure`].
     OpenPort(u16),
-    /// A port that was opened is to be closed.
+    /// Close a port that was opened.
     ClosePort(u16),
 }
 
-/// What happened.
+/// A change that the host or its user has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The client is qualified with an address or an MTU that it did not have: its interface is to
-    /// have them, and no other.
+    /// The client has a new address or MTU: its interface is to have these, and no other address.
     Qualified(Identity),
-    /// The client has no address any more: the interface is to lose it.
+    /// The client lost its address: the interface is to lose it as well.
     Unqualified,
-    /// No server answers, or the NAT is one that the client cannot work behind; it tries again by
-    /// itself. Told once for each spell.
+    /// The client cannot work, and will try again by itself. Emitted once per off-line period.
     Offline(Offline),
-    /// The server wants the client to use a new key.
+    /// The server asks the client to use a new key.
     RenewKey,
-    /// The interval between maintenance solicitations was measured (C-52).
+    /// The client measured the interval between maintenance solicitations (C-52).
     RefreshFound(Duration),
 }
 
-/// Why a client is off-line.
+/// The reason why a client is off-line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offline {
     /// No server answered.
     NoAnswer,
-    /// The NAT is symmetric, and the support for that is switched off.
+    /// The NAT is symmetric, and [`Extensions::symmetric`] is off.
     Symmetric,
-    /// The host has no way to the IPv4 internet.
+    /// The host has no route to the IPv4 internet.
     NoNetwork,
     /// The host has other IPv6 connectivity (Z-01).
     NativeIpv6,
 }
 
-/// Where a client stands (the states of RFC 4380 section 5.2.1).
+/// The state of a client (RFC 4380 section 5.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It was not started, or was stopped.
+    /// The client was not started, or was stopped.
     Stopped,
-    /// It asks the server's primary address.
+    /// The client asks the server's primary address.
     Starting,
-    /// It asks the server's secondary address.
+    /// The client asks the server's secondary address.
     Second,
-    /// It has an address.
+    /// The client has an address.
     Qualified,
-    /// It waits before it tries again.
+    /// The client waits before it tries again.
     Offline(Offline),
 }
 
-/// How the NAT before a client looked at qualification (RFC 4380 section 5.2.1).
+/// The kind of the NAT in front of a client, as qualification found it (RFC 4380 section 5.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nat {
     /// Endpoint-independent mapping and filtering, or no NAT at all; found only with
@@ -130,76 +124,66 @@ pub enum Nat {
     Symmetric,
 }
 
-/// Who a qualified client is.
+/// The address of a qualified client, and what it depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Its address: a Teredo address, or one of the tunnel service's.
+    /// IPv6 address: a Teredo address, or one of the tunnel service.
     pub address: Ipv6Addr,
-    /// Its endpoint as the server's primary address sees it.
+    /// Endpoint of the client as the server's primary address sees it.
     pub mapped: Endpoint,
-    /// The server.
-    pub server: Server,
-    /// What the NAT is like. Not looked at for the tunnel service, to which it does not matter.
+    /// The server that the client qualified with.
+    pub server: ServerEndpoints,
+    /// Kind of the NAT. Not measured for the tunnel service, to which it does not matter.
     pub nat: Nat,
-    /// The mapped port is the service port.
+    /// Whether the mapped port is the service port.
     pub port_preserving: bool,
-    /// Where a port mapping protocol made the service port reachable from outside, if that is not
-    /// the endpoint that the server sees: there are nested NATs.
+    /// Endpoint at which a port mapping protocol made the service port reachable from outside, if
+    /// that is not the endpoint that the server sees: there are nested NATs.
     pub port_mapping: Option<Endpoint>,
-    /// The outermost NAT has a port mapping for the service port: that of the port mapping
+    /// Whether the outermost NAT has a port mapping for the service port: that of the port mapping
     /// protocol is the endpoint that the server sees.
     pub upnp: bool,
-    /// The largest IPv6 packet in the tunnel, in octets.
+    /// Largest IPv6 packet in the tunnel, in octets.
     pub mtu: u16,
-    /// The address is one of the tunnel service's: every packet goes to the server (T-11).
+    /// Whether the address is one of the tunnel service: every packet goes to the server (T-11).
     pub tunnel: bool,
 }
 
-/// Why the client wants to be woken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// To ask the server.
-    Server,
-    /// To repeat a bubble or a test, or to give up on a peer.
-    Peer,
-    /// To tell the link of this client.
-    Discovery,
-}
-
-/// What is known about one peer.
+/// The state of one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerInfo {
-    /// Its address.
+    /// Address of the peer, a Teredo client or native host.
     pub address: Ipv6Addr,
-    /// Where it is, was last, or claims to be; for a native host, its relay.
+    /// Endpoint that reaches the peer or, for a native host, its relay; if it is not trusted, the
+    /// last or claimed one.
     pub mapped: Endpoint,
-    /// Whether packets are sent there.
+    /// Whether packets are sent to [`PeerInfo::mapped`].
     pub trusted: bool,
-    /// It is on the same link (C-62).
+    /// Whether the peer is on the same link (C-62).
     pub local: bool,
     /// When a packet of the peer last arrived; [`Instant::ZERO`] if never.
     pub last_received: Instant,
     /// When a packet was last sent to the peer; [`Instant::ZERO`] if never.
     pub last_sent: Instant,
-    /// Packets that wait for it.
+    /// Number of packets that wait for the peer to answer.
     pub queued: usize,
 }
 
-/// A Teredo client.
+/// A Teredo client; the [module](self) tells how to use it.
 #[derive(Debug)]
 pub struct Client {
     shared: Shared,
     qualification: Qualification,
     exchange: Exchange,
-    /// What [`Exchange`] was told last.
+    /// The identity that [`Exchange`] knows.
     identity: Option<Identity>,
 }
 
 impl Client {
-    /// A client that is stopped. `seed` comes from the operating system's random number generator:
-    /// nonces, ports and flags are as secret as it is (L-16).
+    /// Creates a client that is stopped. `seed` comes from the operating system's random number
+    /// generator: nonces, ports and flags are as secret as it is (L-16).
     #[must_use]
-    pub fn new(config: Config, seed: [u8; 32], _now: Instant) -> Self {
+    pub fn new(config: Config, seed: [u8; 32]) -> Self {
         let mut random = StdRng::from_seed(seed);
         let exchange = Exchange::new(&config, &mut random);
         let shared = Shared {
@@ -219,55 +203,60 @@ impl Client {
         }
     }
 
-    /// Starts to qualify; nothing if that was done already.
+    /// Starts to qualify; does nothing if the client was started already.
     pub fn start(&mut self, now: Instant) {
-        self.qualification.start(&mut self.shared, now);
-        self.settle(now);
+        self.qualification.start_if_stopped(&mut self.shared, now);
+        self.propagate_identity(now);
     }
 
-    /// Gives the address back and closes all ports but the service port (Z-01).
+    /// Gives the address up, and closes all ports but the service port (Z-01).
     pub fn stop(&mut self, now: Instant) {
         self.qualification.stop(&mut self.shared);
-        self.settle(now);
+        self.propagate_identity(now);
     }
 
-    /// Tells what the host's network is like. A change that matters starts qualification anew
-    /// (C-46).
+    /// Sets the state of the host's network. A change that matters restarts qualification (C-46).
     pub fn set_network(&mut self, now: Instant, network: Network) {
         if network == self.shared.network {
             return;
         }
-        let addresses: Vec<Ipv4Addr> = network.attached.iter().map(|one| one.address).collect();
+        let addresses: Vec<Ipv4Addr> = network
+            .attached
+            .iter()
+            .map(|network| network.address)
+            .collect();
         self.shared.own_ipv4.set(&addresses, []);
         self.shared.network = network;
         self.exchange.network_changed(&mut self.shared);
         self.qualification.network_changed(&mut self.shared, now);
-        self.settle(now);
+        self.propagate_identity(now);
     }
 
-    /// Replaces the servers, for instance after their names were looked up again. Those in use stay
-    /// in use until they fail.
-    pub fn set_servers(&mut self, servers: Vec<Server>) {
+    /// Sets the servers, for instance after their names were looked up again. The one in use stays
+    /// in use until it fails.
+    pub fn set_servers(&mut self, servers: Vec<ServerEndpoints>) {
         self.shared.config.servers = servers;
     }
 
-    /// The mapping may be lost: the host was suspended, for instance (C-46).
-    pub fn doubt(&mut self, now: Instant) {
-        self.qualification.doubt(&mut self.shared, now);
-        self.settle(now);
+    /// Asks the server whether the mapping is still there, because it may be lost: the host was
+    /// suspended, for instance (C-46).
+    pub fn recheck_mapping(&mut self, now: Instant) {
+        self.qualification.recheck_mapping(&mut self.shared, now);
+        self.propagate_identity(now);
     }
 
-    /// A port that was asked for with [`Transmit::OpenPort`] could not be opened.
-    pub fn port_failed(&mut self, now: Instant, port: u16) {
-        self.qualification.port_failed(&mut self.shared, now, port);
-        self.exchange.port_failed(&mut self.shared, now, port);
+    /// Handles that a port of [`Transmit::OpenPort`] could not be opened.
+    pub fn handle_port_failure(&mut self, now: Instant, port: u16) {
+        self.qualification
+            .handle_port_failure(&mut self.shared, now, port);
+        self.exchange.handle_port_failure(port);
     }
 
-    /// Takes the payload of a UDP datagram that arrived at the local port `to`, whole and with its
-    /// checksum verified. `ecn` are the lowest two bits of its type of service.
+    /// Handles the payload of a UDP datagram that arrived at the local port `to` (host byte order),
+    /// whole and with its checksum verified. `ecn` is the ECN field of its IPv4 header, 0 to 3.
     ///
-    /// Returns the IPv6 packet that is to be given to the host now. `None` while others for the host
-    /// wait in [`Client::poll_transmit`]: the packet then waits behind them.
+    /// Returns the IPv6 packet to give to the host, if any: a part of `payload`. While others for the
+    /// host wait in [`Client::poll_transmit`], the packet waits behind them instead.
     pub fn handle_datagram<'p>(
         &mut self,
         now: Instant,
@@ -276,14 +265,15 @@ impl Client {
         ecn: u8,
         payload: &'p mut [u8],
     ) -> Option<&'p mut [u8]> {
-        let received = mark(ecn, payload).and_then(|()| self.receive(now, to, from, payload));
-        self.settle(now);
+        let received =
+            propagate_congestion(ecn, payload).and_then(|()| self.receive(now, to, from, payload));
+        self.propagate_identity(now);
         match received {
             Ok(range) => {
                 let packet = payload.get_mut(range?)?;
                 self.shared.statistics.decapsulated.add(packet.len());
                 let mut waiting = self.shared.transmits.iter();
-                if waiting.any(|one| matches!(one, Transmit::Ipv6(_))) {
+                if waiting.any(|transmit| matches!(transmit, Transmit::Ipv6(_))) {
                     let packet = Transmit::Ipv6(packet.to_vec());
                     self.shared.transmits.push_back(packet);
                     return None;
@@ -291,13 +281,13 @@ impl Client {
                 Some(packet)
             }
             Err(reason) => {
-                self.shared.statistics.count_drop(reason);
+                self.shared.statistics.dropped[reason] += 1;
                 None
             }
         }
     }
 
-    /// Where in `payload` the packet is that the host is to have.
+    /// Returns the range of `payload` with the packet that the host is to have, if there is one.
     fn receive(
         &mut self,
         now: Instant,
@@ -322,8 +312,8 @@ impl Client {
         Ok(length.map(|length| start..start + length))
     }
 
-    /// The parts of a datagram that is well-formed and not this host's own (C-30), and the header of
-    /// its packet.
+    /// Returns the parts of a datagram that is well-formed and not this host's own (C-30), and the
+    /// header of its packet.
     fn parse<'p>(
         &self,
         from: Endpoint,
@@ -343,7 +333,7 @@ impl Client {
         Ok((parts, header))
     }
 
-    /// Takes the payload of a datagram that arrived at 224.0.0.253, port 3544, by the interface
+    /// Handles the payload of a datagram that arrived at 224.0.0.253, port 3544, by the interface
     /// with this address (C-31).
     pub fn handle_discovery(
         &mut self,
@@ -357,14 +347,15 @@ impl Client {
                 .handle_discovery(&mut self.shared, now, interface, from, &parts)
         });
         if let Err(reason) = taken {
-            self.shared.statistics.count_drop(reason);
+            self.shared.statistics.dropped[reason] += 1;
         }
     }
 
-    /// Takes an IPv6 packet of the host.
+    /// Handles an IPv6 packet that the host sends.
     ///
-    /// Returns the UDP payload that is to be sent now, the local port that it leaves from, and where
-    /// to. `None` while things wait in [`Client::poll_transmit`]: the packet then waits behind them.
+    /// Returns the local port (host byte order), the destination and the UDP payload of the datagram
+    /// to send, if any; the payload is a part of `packet`. While something waits in
+    /// [`Client::poll_transmit`], the packet waits behind it instead.
     pub fn handle_ipv6<'p>(
         &mut self,
         now: Instant,
@@ -372,7 +363,7 @@ impl Client {
     ) -> Option<(u16, Endpoint, &'p [u8])> {
         let is_first = self.shared.transmits.is_empty();
         match self.exchange.handle_ipv6(&mut self.shared, now, packet) {
-            Ok(Way::Send(from, to, length)) => {
+            Ok(Forward::Send(from, to, length)) => {
                 let payload = packet.get(..length)?;
                 self.shared.statistics.encapsulated.add(length);
                 if is_first {
@@ -381,68 +372,68 @@ impl Client {
                 self.shared.send(from, to, payload.to_vec());
                 None
             }
-            Ok(Way::Queued) => None,
+            Ok(Forward::Queued) => None,
             Err(reason) => {
-                self.shared.statistics.count_drop(reason);
+                self.shared.statistics.dropped[reason] += 1;
                 None
             }
         }
     }
 
-    /// Does what is due.
+    /// Does everything that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.qualification.handle_timeout(&mut self.shared, now);
-        self.settle(now);
+        self.propagate_identity(now);
         self.exchange.handle_timeout(&mut self.shared, now);
     }
 
-    /// When to call [`Client::handle_timeout`], and why. Earlier does no harm.
-    pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
+    /// Returns the time at which to call [`Client::handle_timeout`], or `None` if nothing will be
+    /// due. An earlier call does no harm.
+    pub fn poll_timeout(&self) -> Option<Instant> {
         let server = self.qualification.poll_timeout();
         let exchange = self.exchange.poll_timeout();
-        let deadlines = [server, exchange].into_iter().flatten();
-        deadlines.min_by_key(|&(deadline, _)| deadline)
+        [server, exchange].into_iter().flatten().min()
     }
 
-    /// The next thing to do.
+    /// Returns the next thing to do.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.shared.transmits.pop_front()
     }
 
-    /// The next thing that happened.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.shared.events.pop_front()
     }
 
-    /// Where the client stands.
+    /// Returns the state.
     pub fn state(&self) -> State {
         self.qualification.state()
     }
 
-    /// Who the client is, while it has an address.
+    /// Returns the address and what it depends on, while the client has one.
     pub fn identity(&self) -> Option<&Identity> {
         self.qualification.identity()
     }
 
-    /// The server that is used or tried.
-    pub fn server(&self) -> Option<Server> {
+    /// Returns the server that the client uses or tries.
+    pub fn server(&self) -> Option<ServerEndpoints> {
         self.qualification.server(&self.shared)
     }
 
-    /// All peers, in no particular order.
+    /// Returns all peers, in no particular order.
     pub fn peers(&self) -> impl Iterator<Item = PeerInfo> {
         self.exchange.peers()
     }
 
-    /// What was counted, and what is there now.
+    /// Returns the counters since the start, and the current number of peers and waiting packets.
     pub fn statistics(&self) -> Statistics {
         let mut statistics = self.shared.statistics;
         self.exchange.measure(&mut statistics);
         statistics
     }
 
-    /// Has the other half follow what the server's half found out.
-    fn settle(&mut self, now: Instant) {
+    /// Brings a change of the identity from the server's half to the other one.
+    fn propagate_identity(&mut self, now: Instant) {
         let identity = self.qualification.identity();
         if identity == self.identity.as_ref() {
             return;
@@ -453,10 +444,10 @@ impl Client {
     }
 }
 
-/// Hands congestion that a datagram met over to the packet in it, before the packet may have to
+/// Copies the mark of congestion from a datagram to the packet in it, before the packet may have to
 /// wait (W-06, RFC 6040). One that cannot take it is dropped, unless it is for the client itself.
-fn mark(ecn: u8, payload: &mut [u8]) -> Result<(), DropReason> {
-    if ecn != CONGESTION_EXPERIENCED {
+fn propagate_congestion(ecn: u8, payload: &mut [u8]) -> Result<(), DropReason> {
+    if ecn != ecn::CONGESTION_EXPERIENCED {
         return Ok(());
     }
     let parts = encapsulation::parse(payload).map_err(|_| DropReason::Malformed)?;
@@ -464,7 +455,7 @@ fn mark(ecn: u8, payload: &mut [u8]) -> Result<(), DropReason> {
     if header.is_bubble() || router::is_advertisement(header, parts.packet) {
         return Ok(());
     }
-    if header.congestion() == NOT_CAPABLE {
+    if ecn::must_drop(ecn, header.congestion()) {
         return Err(DropReason::Congestion);
     }
     let start = parts.packet.as_ptr() as usize - payload.as_ptr() as usize;

@@ -1,4 +1,4 @@
-//! What both halves of the client use: what it was told, and where they put what they want.
+//! The data that both halves of the client share: settings, and the queues of actions and events.
 
 use std::collections::VecDeque;
 
@@ -8,10 +8,10 @@ use teredo_common::address::Endpoint;
 use super::{Config, Event, Network, Transmit, statistics::Statistics};
 use crate::shared::own::OwnIpv4;
 
-/// Events that wait for somebody to take them.
+/// Upper bound on queued events.
 const MAX_EVENTS: usize = 1024;
 
-/// What both halves use.
+/// The data that both halves share.
 #[derive(Debug)]
 pub struct Shared {
     pub config: Config,

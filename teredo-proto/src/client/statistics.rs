@@ -1,101 +1,101 @@
 //! What the client counts: every packet that comes is taken or has a reason.
 
 use crate::shared::{
-    named::named,
+    counts::{Counts, named},
     statistics::{Traffic, Unreachable},
 };
 
 named! {
     /// Why the client dropped a packet.
     DropReason {
-        /// L-01: the outer source is this host.
+        /// The outer source is this host (L-01).
         OwnSource = "own-source",
-        /// L-05: the outer source has port 0 or is no address of a host.
+        /// The outer source has port 0 or is no address of a host (L-05).
         SourceScope = "source-scope",
-        /// W-06: congestion was experienced, and the inner packet cannot say so.
+        /// Congestion was experienced, and the inner packet cannot say so (W-06).
         Congestion = "congestion",
-        /// W-01, W-03, W-05: no Teredo encapsulation of an IPv6 packet.
+        /// No Teredo encapsulation of an IPv6 packet (W-01, W-03, W-05).
         Malformed = "malformed",
-        /// L-04: inner source and destination are the same.
+        /// Inner source and destination are the same (L-04).
         SameAddresses = "same-addresses",
         /// The client is not qualified.
         NotQualified = "not-qualified",
         /// The port is not open, or not for such a packet.
         Port = "port",
-        /// C-32, L-08: the inner destination is not the client's address.
+        /// The inner destination is not the client's address (C-32, L-08).
         Destination = "destination",
         /// A trailer forbids the packet (RFC 6081 section 4.1).
         Trailer = "trailer",
-        /// T-11: not from the server, whose tunnel is used.
+        /// Not from the server, whose tunnel is used (T-11).
         Tunnel = "tunnel",
         /// An authentication header or origin indication that is not from the server.
         ServerElement = "server-element",
-        /// C-18: the inner source is no address of another host.
+        /// The inner source is no address of another host (C-18).
         Source = "source",
-        /// L-11: a routing header other than that of Mobile IPv6.
+        /// A routing header other than that of Mobile IPv6 (L-11).
         RoutingHeader = "routing-header",
-        /// C-34: a bubble of a relay without origin indication.
+        /// A bubble of a relay without origin indication (C-34).
         NoOrigin = "no-origin",
-        /// C-34, L-02, L-05: the answer to a bubble would go where nothing may be sent.
+        /// The answer to a bubble would go where nothing may be sent (C-34, L-02, L-05).
         BubbleTarget = "bubble-target",
         /// A relay's direct bubble, which has no use.
         RelayBubble = "relay-bubble",
-        /// C-39, C-40, X-14: the outer source is not where the peer is, and nothing proves it.
+        /// The outer source is not where the peer is, and nothing proves it (C-39, C-40, X-14).
         Mapping = "mapping",
-        /// C-31, C-61: no discovery bubble of another client behind the same NAT.
+        /// No discovery bubble of another client behind the same NAT (C-31, C-61).
         Discovery = "discovery",
-        /// C-61: a discovery bubble from elsewhere than the network that it came by.
+        /// A discovery bubble from elsewhere than the network that it came by (C-61).
         DiscoverySource = "discovery-source",
-        /// C-41: a host that nothing was sent to, from elsewhere than a relay that is known.
+        /// A host that nothing was sent to, from elsewhere than a relay that is known (C-41).
         Unsolicited = "unsolicited",
-        /// C-41: held, and the host proved to be elsewhere.
+        /// Held, and the host proved to be elsewhere (C-41).
         HeldElsewhere = "held-elsewhere",
-        /// C-41: held, and the host did not answer the test.
+        /// Held, and the host did not answer the test (C-41).
         NoAnswer = "no-answer",
-        /// P-06: packets wait for all untrusted peers that there is room for.
+        /// Packets wait for all untrusted peers that there is room for (P-06).
         TooManyPeers = "too-many-peers",
-        /// P-07: too many packets of the host are held.
+        /// Too many packets of the host are held (P-07).
         QueuePeer = "queue-peer",
-        /// P-07: too many octets are held.
+        /// Too many octets are held (P-07).
         QueueTotal = "queue-total",
-        /// P-06, C-45: the peer that the packet waited for is no peer any more.
+        /// The peer that the packet waited for is no peer any more (P-06, C-45).
         Evicted = "evicted",
 
-        /// W-03, W-05: what the host sent is no IPv6 packet.
+        /// What the host sent is no IPv6 packet (W-03, W-05).
         HostMalformed = "host-malformed",
-        /// C-50: the client is not qualified.
+        /// The client is not qualified (C-50).
         HostNotQualified = "host-not-qualified",
-        /// C-50: the source is not the client's address.
+        /// The source is not the client's address (C-50).
         HostSource = "host-source",
         /// Larger than the tunnel's MTU.
         HostTooBig = "host-too-big",
-        /// C-50: the destination is a multicast address.
+        /// The destination is a multicast address (C-50).
         HostMulticast = "host-multicast",
         /// A bubble: those are for the client to send.
         HostBubble = "host-bubble",
-        /// C-51, L-02, L-06: the destination is no address of another host, or names an endpoint or
-        /// server that nothing may be sent to.
+        /// The destination is no address of another host, or names an endpoint or server that
+        /// nothing may be sent to (C-51, L-02, L-06).
         HostDestination = "host-destination",
-        /// P-09: the peer left too many bubbles unanswered.
+        /// The peer left too many bubbles unanswered (P-09).
         HostBubbleLimit = "host-bubble-limit",
-        /// P-07: too many packets wait for the peer.
+        /// Too many packets wait for the peer (P-07).
         HostQueuePeer = "host-queue-peer",
-        /// P-07: too many octets wait.
+        /// Too many octets wait (P-07).
         HostQueueTotal = "host-queue-total",
-        /// P-11: the peer did not answer; one for each packet that waited.
+        /// The peer did not answer; one for each packet that waited (P-11).
         HostNoAnswer = "host-no-answer",
 
-        /// C-11, C-12: an advertisement that is not from the expected address of the server.
+        /// An advertisement that is not from the expected address of the server (C-11, C-12).
         AdvertisementSource = "advertisement-source",
-        /// an advertisement that answers no solicitation that is outstanding.
+        /// An advertisement that answers no solicitation that is outstanding.
         AdvertisementNonce = "advertisement-nonce",
-        /// an advertisement without the proof that its sender has the key.
+        /// An advertisement without the proof that its sender has the key.
         AdvertisementAuthentication = "advertisement-authentication",
-        /// C-11: an advertisement that neighbor discovery does not allow, or for another address.
+        /// An advertisement that neighbor discovery does not allow, or for another address (C-11).
         AdvertisementInvalid = "advertisement-invalid",
-        /// C-11, C-13: an advertisement whose origin indication is missing or not global unicast.
+        /// An advertisement whose origin indication is missing or not global unicast (C-11, C-13).
         AdvertisementOrigin = "advertisement-origin",
-        /// C-11, T-11: an advertisement without the one prefix that the client may use.
+        /// An advertisement without the one prefix that the client may use (C-11, T-11).
         AdvertisementPrefix = "advertisement-prefix",
     }
 }
@@ -109,9 +109,9 @@ named! {
         SentIndirect = "sent-indirect",
         /// Sent to the link.
         SentDiscovery = "sent-discovery",
-        /// P-09, L-12: not sent directly.
+        /// Not sent directly (P-09, L-12).
         LimitedDirect = "limited-direct",
-        /// L-06, L-12: not sent to a peer's server.
+        /// Not sent to a peer's server (L-06, L-12).
         LimitedIndirect = "limited-indirect",
         /// Accepted from a peer.
         ReceivedDirect = "received-direct",
@@ -129,7 +129,7 @@ named! {
     Test {
         /// Sent.
         Sent = "sent",
-        /// C-58: not sent, because of the rate.
+        /// Not sent, because of the rate (C-58).
         Limited = "limited",
         /// Answered.
         Answered = "answered",
@@ -137,7 +137,7 @@ named! {
 }
 
 /// What the client counted since it started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Taken from the tunnel and given to the host.
     pub decapsulated: Traffic,
@@ -159,89 +159,28 @@ pub struct Statistics {
     pub solicitations: u64,
     /// Events that nobody took in time.
     pub events_lost: u64,
-    dropped: [u64; DropReason::COUNT],
-    bubbles: [u64; Bubble::COUNT],
-    tests: [u64; Test::COUNT],
-    unreachable: [u64; Unreachable::COUNT],
-}
-
-impl Default for Statistics {
-    fn default() -> Self {
-        Self {
-            decapsulated: Traffic::default(),
-            encapsulated: Traffic::default(),
-            queued: 0,
-            trusted_peers: 0,
-            untrusted_peers: 0,
-            queue_packets: 0,
-            queue_octets: 0,
-            qualified: 0,
-            solicitations: 0,
-            events_lost: 0,
-            dropped: [0; DropReason::COUNT],
-            bubbles: [0; Bubble::COUNT],
-            tests: [0; Test::COUNT],
-            unreachable: [0; Unreachable::COUNT],
-        }
-    }
-}
-
-impl Statistics {
-    /// Packets dropped for this reason.
-    pub const fn dropped(&self, reason: DropReason) -> u64 {
-        self.dropped[reason as usize]
-    }
-
-    /// Bubbles of this kind.
-    pub const fn bubbles(&self, kind: Bubble) -> u64 {
-        self.bubbles[kind as usize]
-    }
-
-    /// Connectivity tests with this outcome.
-    pub const fn tests(&self, outcome: Test) -> u64 {
-        self.tests[outcome as usize]
-    }
-
-    /// Destination Unreachable messages with this outcome.
-    pub const fn unreachable(&self, outcome: Unreachable) -> u64 {
-        self.unreachable[outcome as usize]
-    }
-
-    pub(super) fn count_drop(&mut self, reason: DropReason) {
-        self.dropped[reason as usize] += 1;
-    }
-
-    pub(super) fn count_bubble(&mut self, kind: Bubble) {
-        self.bubbles[kind as usize] += 1;
-    }
-
-    pub(super) fn count_test(&mut self, outcome: Test) {
-        self.tests[outcome as usize] += 1;
-    }
-
-    pub(super) fn count_unreachable(&mut self, outcome: Unreachable) {
-        self.unreachable[outcome as usize] += 1;
-    }
+    /// Packets dropped, by reason.
+    pub dropped: Counts<DropReason>,
+    /// Bubbles, by kind.
+    pub bubbles: Counts<Bubble>,
+    /// Connectivity tests, by outcome.
+    pub tests: Counts<Test>,
+    /// Destination Unreachable messages, by outcome.
+    pub unreachable: Counts<Unreachable>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
+    use crate::shared::counts::assert_names;
 
     #[test]
     fn reasons_are_unique_and_in_kebab_case() {
         let drops = DropReason::ALL.iter().map(|one| one.reason());
         let bubbles = Bubble::ALL.iter().map(|one| one.reason());
         let tests = Test::ALL.iter().map(|one| one.reason());
-        for group in [
-            drops.collect::<Vec<_>>(),
-            bubbles.collect(),
-            tests.collect(),
-        ] {
-            assert_eq!(group.iter().collect::<HashSet<_>>().len(), group.len());
-            let mut octets = group.iter().flat_map(|one| one.bytes());
-            assert!(octets.all(|one| one == b'-' || one.is_ascii_lowercase()));
-        }
+        assert_names(&drops.collect::<Vec<_>>());
+        assert_names(&bubbles.collect::<Vec<_>>());
+        assert_names(&tests.collect::<Vec<_>>());
     }
 }

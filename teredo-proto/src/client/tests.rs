@@ -1,42 +1,35 @@
 //! Both halves together, with a server.
 
-use std::net::SocketAddrV4;
-
 use super::*;
 use crate::{
-    server::{self, Buckets, Output, ServerAddress},
+    ServerAddress,
+    server::{self, Buckets},
+    testing::{address, endpoint, packet},
     wire::{bubble, icmpv6},
 };
-use teredo_common::{
-    address::{ServicePrefix, TeredoAddress},
-    scope::Ipv4Scope,
-};
+use teredo_common::{address::TeredoAddress, scope::Ipv4Scope};
 
 const PORT: u16 = 40_000;
 
-fn endpoint(text: &str) -> Endpoint {
-    text.parse::<SocketAddrV4>().unwrap().into()
-}
-
-/// A client, its server, and where that sees the client.
+/// A client, its server, and the client's endpoint as the server sees it.
 struct World {
     client: Client,
     server: server::Server,
-    addresses: Server,
+    addresses: ServerEndpoints,
     mapped: Endpoint,
     now: Instant,
 }
 
 impl World {
     fn new(primary: &str, own: &str, mapped: &str, scope: Ipv4Scope) -> Self {
-        let addresses = Server::new(primary.parse().unwrap());
+        let addresses = ServerEndpoints::new(primary.parse().unwrap());
         let mut config = server::Config::new(addresses.primary, addresses.secondary);
         config.ipv4_scope = scope;
         let now = Instant::ZERO + Duration::from_secs(1000);
-        let server = server::Server::new(config, Buckets::new(), now);
+        let server = server::Server::new(config, Buckets::new());
         let mut config = Config::new(vec![addresses], PORT);
         config.ipv4_scope = scope;
-        let mut client = Client::new(config, [5; 32], now);
+        let mut client = Client::new(config, [5; 32]);
         let address = own.parse().unwrap();
         let network = Network {
             source: Some(address),
@@ -67,7 +60,7 @@ impl World {
         *self.client.identity().unwrap()
     }
 
-    /// What the server says to a datagram, and from where.
+    /// Returns the server's answer to a datagram, and its source.
     fn answer(&mut self, transmit: &Transmit) -> Option<(Endpoint, Vec<u8>)> {
         let Transmit::Datagram { to, payload, .. } = transmit else {
             return None;
@@ -76,13 +69,11 @@ impl World {
             true => ServerAddress::Primary,
             false => ServerAddress::Secondary,
         };
-        let mut answer = Vec::new();
         let (now, mapped) = (self.now, self.mapped);
-        let sent = self
-            .server
-            .handle_datagram(now, asked, mapped, payload, &mut answer);
-        match sent {
-            Some(Output::Datagram { from, .. }) if from == asked => Some((*to, answer)),
+        match self.server.handle_datagram(now, asked, mapped, payload) {
+            Some(server::Transmit::Datagram { from, payload, .. }) if from == asked => {
+                Some((*to, payload.to_vec()))
+            }
             _ => None,
         }
     }
@@ -98,14 +89,15 @@ impl World {
     /// The maintenance solicitation that comes next.
     fn server_half_asks(&mut self) -> Transmit {
         while self.client.poll_transmit().is_some() {}
-        self.client.doubt(self.now + Duration::from_secs(3));
+        self.client
+            .recheck_mapping(self.now + Duration::from_secs(3));
         let mut transmits = std::iter::from_fn(|| self.client.poll_transmit());
-        let is_it = |one: &Transmit| matches!(one, Transmit::Datagram { from: PORT, .. });
+        let is_it = |transmit: &Transmit| matches!(transmit, Transmit::Datagram { from: PORT, .. });
         transmits.find(is_it).unwrap()
     }
 
     fn dropped(&self, reason: DropReason) -> u64 {
-        self.client.statistics().dropped(reason)
+        self.client.statistics().dropped[reason]
     }
 }
 
@@ -118,20 +110,15 @@ fn public() -> World {
     )
 }
 
-/// What is malformed or this host's own is dropped before anything else looks at it,
-/// advertisements are the server's half's, and discovery bubbles are looked at before the rules for
-/// peers, which a trusted neighbor's would match.
+/// Malformed datagrams and this host's own are dropped first, advertisements are the server's
+/// half's, and discovery bubbles are looked at before the rules for peers, which a trusted
+/// neighbor's would match.
 #[test]
 fn c30_the_order_of_reception() {
     const NEIGHBOR: &str = "192.168.1.3:40001";
     let mut world = public();
     let own = world.qualify().address.octets();
-    let neighbor = TeredoAddress {
-        prefix: ServicePrefix::STANDARD,
-        server: world.addresses.primary,
-        flags: 0,
-        mapped: endpoint("9.0.0.1:4097"),
-    };
+    let neighbor = TeredoAddress::new(world.addresses.primary, endpoint("9.0.0.1:4097"));
     let neighbor = neighbor.encode().octets();
 
     // Cut short, and from this host's own address: the latter would be trusted otherwise.
@@ -145,14 +132,14 @@ fn c30_the_order_of_reception() {
     assert_eq!(world.dropped(DropReason::SameAddresses), 1);
     assert_eq!(world.client.peers().count(), 0);
 
-    // An advertisement that nobody asked for, from anywhere.
+    // An unsolicited advertisement, from anywhere.
     let question = world.server_half_asks();
     let (from, mut late) = world.answer(&question).unwrap();
     late[4] ^= 1;
     world.arrives(from, &mut late);
     assert_eq!(world.dropped(DropReason::AdvertisementNonce), 1);
 
-    // A neighbor that is trusted at its place on the link says again that it is there.
+    // A neighbor that is trusted at its endpoint on the link announces itself again.
     let interface = "192.168.1.2".parse().unwrap();
     let discovery = bubble::build_discovery(&neighbor);
     let (client, now) = (&mut world.client, world.now);
@@ -173,25 +160,21 @@ fn c30_the_order_of_reception() {
     assert_eq!((arrived, world.dropped(DropReason::Destination)), (None, 1));
 }
 
-/// A bubble that the own server brought is indirect, whatever it says; any other is direct, and has
-/// no origin.
+/// A bubble that the own server forwarded is indirect, regardless of its contents; any other is
+/// direct, and has no origin.
 #[test]
 fn x02_the_outer_source_decides_what_is_direct() {
     let mut world = public();
     let own = world.qualify().address.octets();
     while world.client.poll_transmit().is_some() {}
-    let peer = TeredoAddress {
-        prefix: ServicePrefix::STANDARD,
-        server: "9.10.11.12".parse().unwrap(),
-        flags: 0,
-        mapped: endpoint("8.0.0.1:1024"),
-    };
+    let server = "9.10.11.12".parse().unwrap();
+    let peer = TeredoAddress::new(server, endpoint("8.0.0.1:1024"));
     let peer = peer.encode().octets();
     let server = world.addresses.primary();
     let bubble = bubble::build(&peer, &own).to_vec();
     let origin = endpoint("8.0.0.1:1024").origin_indication();
     let with_origin = [&origin[..], &bubble].concat();
-    let count = |world: &World, kind| world.client.statistics().bubbles(kind);
+    let count = |world: &World, kind| world.client.statistics().bubbles[kind];
 
     for (number, indirect) in (1..).zip([&bubble, &with_origin]) {
         world.arrives(server, &mut indirect.clone());
@@ -211,18 +194,13 @@ fn x02_the_outer_source_decides_what_is_direct() {
     assert!(world.client.peers().all(|peer| peer.trusted));
 }
 
-/// What was held until a test was answered reaches the host before what comes after the answer.
+/// Packets held until a test was answered reach the host before those that come after the answer.
 #[test]
 fn c41_what_was_held_comes_first() {
     let mut world = public();
     let own = world.qualify().address.octets();
     let relay = endpoint("5.6.7.8:3545");
-    let host = "2000::b".parse::<Ipv6Addr>().unwrap().octets();
-    let packet = |source, destination, mark| {
-        let mut packet = ipv6::header(1, 253, 64, source, destination).to_vec();
-        packet.push(mark);
-        packet
-    };
+    let host = address("2000::b");
     while world.client.poll_transmit().is_some() {}
     let mut first = packet(&own, &host, 0);
     assert_eq!(world.client.handle_ipv6(world.now, &mut first), None);
@@ -236,7 +214,7 @@ fn c41_what_was_held_comes_first() {
     assert_eq!(world.arrives(relay, &mut packet(&host, &own, 2)), None);
 
     let transmits = std::iter::from_fn(|| world.client.poll_transmit());
-    let delivered = transmits.filter_map(|one| match one {
+    let delivered = transmits.filter_map(|transmit| match transmit {
         Transmit::Ipv6(packet) => packet.last().copied(),
         _ => None,
     });
@@ -245,8 +223,8 @@ fn c41_what_was_held_comes_first() {
     assert_eq!(third, Some(packet(&host, &own, 3)), "nothing waits");
 }
 
-/// There are no servers that everybody knows any more: whoever has one in a network of his own has
-/// all that a client needs.
+/// There are no well-known servers any more: an operator of one in a private network has all that a
+/// client needs.
 #[test]
 fn z04_a_private_deployment_is_enough() {
     let mut world = World::new("10.0.0.1", "10.7.0.2", "10.7.0.2:40000", Ipv4Scope::Lab);

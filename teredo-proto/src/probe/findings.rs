@@ -1,31 +1,32 @@
-//! What was found out, in the words of RFC 4787.
+//! The findings of a measurement, in the terms of RFC 4787.
 
 use std::{net::Ipv6Addr, time::Duration};
 
 use teredo_common::{address::Endpoint, scope::Ipv4Scope};
 
-use crate::client::{DropReason, Server};
+use crate::client::{DropReason, ServerEndpoints};
 
-/// What became of a question to one address of the server.
+/// Whether one address of the server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// It answers, after so long a time.
+    /// It answers, with this round-trip time.
     Answers(Duration),
     /// It does not answer.
     Silent,
-    /// It answers what a client does not accept.
+    /// Its answers are ones that a client drops, for this reason.
     Rejected(DropReason),
 }
 
 impl Reach {
-    /// Whether there is an answer that a client accepts.
+    /// Returns `true` if there is an answer that a client accepts.
     #[must_use]
     pub const fn is_answer(self) -> bool {
         matches!(self, Self::Answers(_))
     }
 }
 
-/// Which external endpoint a NAT gives to packets of one internal endpoint (RFC 4787 section 4.1).
+/// The mapping behaviour of a NAT: the external endpoint that it gives to packets of one internal
+/// endpoint (RFC 4787 section 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mapping {
     /// The same for all destinations.
@@ -36,7 +37,7 @@ pub enum Mapping {
 }
 
 impl Mapping {
-    /// The words of RFC 4787.
+    /// Returns the term of RFC 4787.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -46,21 +47,22 @@ impl Mapping {
     }
 }
 
-/// Which packets a NAT lets in to a mapped endpoint (RFC 4787 section 5).
+/// The filtering behaviour of a NAT: the packets that it lets in to a mapped endpoint (RFC 4787
+/// section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filtering {
-    /// All.
+    /// All packets.
     EndpointIndependent,
-    /// Those from addresses that were sent to.
+    /// Packets from addresses that were sent to.
     AddressDependent,
-    /// Those from endpoints that were sent to.
+    /// Packets from endpoints that were sent to.
     AddressAndPortDependent,
-    /// Not all; which of the other two it is could not be told.
+    /// One of the latter two, which the measurement could not tell apart.
     Dependent,
 }
 
 impl Filtering {
-    /// The words of RFC 4787.
+    /// Returns the term of RFC 4787.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -72,14 +74,14 @@ impl Filtering {
     }
 }
 
-/// How a NAT chooses external ports (RFC 4787 section 4.2.1).
+/// The port assignment of a NAT (RFC 4787 section 4.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ports {
-    /// They are the internal ones.
+    /// External ports are the internal ones.
     Preserved,
-    /// They are close to each other while the internal ones are not.
+    /// External ports are close to each other while the internal ones are not.
     Sequential,
-    /// No rule was seen.
+    /// There is no pattern.
     Other,
 }
 
@@ -102,7 +104,7 @@ impl Ports {
         })
     }
 
-    /// A word for it.
+    /// Returns a word for it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -113,19 +115,19 @@ impl Ports {
     }
 }
 
-/// What game consoles call the kind of a NAT.
+/// The kind of a NAT in the terms of game consoles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Everybody reaches this host.
+    /// Any host reaches this one.
     Open,
-    /// Who was sent to does.
+    /// Hosts that were sent to reach this one.
     Moderate,
-    /// Who was sent to does, and nobody can be told where to send to.
+    /// Hosts that were sent to reach this one, and others cannot be told an endpoint to send to.
     Strict,
 }
 
 impl Kind {
-    /// The consoles' word.
+    /// Returns the consoles' word.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -136,28 +138,30 @@ impl Kind {
     }
 }
 
-/// What was found out. `None`: it could not be.
+/// The findings of a [`NatProbe`]. `None` stands for something that could not be found out.
+///
+/// [`NatProbe`]: super::NatProbe
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Findings {
-    /// The server.
-    pub server: Server,
-    /// Its primary address.
+    /// Server of the measurement.
+    pub server: ServerEndpoints,
+    /// Whether its primary address answers.
     pub primary: Reach,
-    /// Its secondary address.
+    /// Whether its secondary address answers.
     pub secondary: Reach,
-    /// The service socket, as this host knows it.
+    /// Endpoint of the service socket on this host.
     pub local: Endpoint,
-    /// The service socket, as the server's primary address sees it.
+    /// Endpoint of the service socket as the server's primary address sees it.
     pub mapped: Option<Endpoint>,
-    /// The address that a client would have.
+    /// Teredo address that a client would have, but for its random flags.
     pub address: Option<Ipv6Addr>,
-    /// The server's MTU, in octets.
+    /// MTU that the server advertises, in octets.
     pub mtu: Option<u16>,
-    /// How the NAT maps.
+    /// Mapping behaviour of the NAT.
     pub mapping: Option<Mapping>,
-    /// What the NAT, or a firewall, lets in.
+    /// Filtering behaviour of the NAT, or of a firewall.
     pub filtering: Option<Filtering>,
-    /// How the NAT chooses ports.
+    /// Port assignment of the NAT.
     pub ports: Option<Ports>,
     /// Whether hosts behind the NAT reach each other by their mapped endpoints. `None` without a
     /// NAT, and where the test proves nothing.
@@ -167,19 +171,19 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// Whether there is a NAT: the server sees another endpoint than this host.
+    /// Returns whether there is a NAT: the server sees another endpoint than this host.
     #[must_use]
     pub fn is_behind_nat(&self) -> Option<bool> {
         Some(self.mapped? != self.local)
     }
 
-    /// Whether the mapped address is one that other hosts can send to (C-13).
+    /// Returns whether the mapped address is one that other hosts can send to (C-13).
     #[must_use]
     pub fn is_global(&self) -> Option<bool> {
         Some(Ipv4Scope::Strict.accepts(self.mapped?.address))
     }
 
-    /// What consoles call it.
+    /// Returns the kind of the NAT in the terms of game consoles.
     #[must_use]
     pub fn kind(&self) -> Option<Kind> {
         let is_open = self.filtering? == Filtering::EndpointIndependent;
@@ -190,7 +194,7 @@ impl Findings {
         })
     }
 
-    /// Whether a client would work.
+    /// Returns `true` if a client would work.
     #[must_use]
     pub fn works(&self) -> bool {
         self.primary.is_answer()

@@ -15,11 +15,12 @@ use super::{
     question::Question,
 };
 use crate::{
-    client::{Server, solicitation::Asked},
+    ServerAddress,
+    client::ServerEndpoints,
     wire::{encapsulation, ipv6::Header, router},
 };
 
-/// The idle times that are tried. From 30 seconds on they are all that a client can come to
+/// Idle times that the measurement tries. From 30 seconds on they are all that a client can come to
 /// (C-52); the shorter ones are for NATs that need a fixed interval.
 pub const IDLE: [Duration; 9] = [
     Duration::from_secs(10),
@@ -42,26 +43,27 @@ const USE: Duration = Duration::from_millis(2_500);
 /// How long a bubble is waited for.
 const DELAYS: Delays = [Duration::from_secs(2); 3];
 
-/// How far it is with one idle time.
+/// The result for one idle time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// The idle time.
+    /// Idle time.
     pub idle: Duration,
-    /// Whether the mapping was there after it.
+    /// Whether the mapping was still there after it.
     pub kept: bool,
 }
 
-/// What was found out.
+/// The lifetime of unused mappings, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lifetime {
-    /// A mapping is kept for so long.
+    /// Longest idle time after which a mapping was still there.
     pub kept: Option<Duration>,
-    /// It is not kept for so long.
+    /// Shortest idle time after which a mapping was gone.
     pub lost: Option<Duration>,
 }
 
 impl Lifetime {
-    /// The interval that a client would measure, no shorter than the one it begins with.
+    /// Returns the interval that a client would measure, which is at least the 30 seconds that it
+    /// begins with.
     #[must_use]
     pub fn refresh(self) -> Duration {
         const SHORTEST: Duration = Duration::from_secs(30);
@@ -69,7 +71,8 @@ impl Lifetime {
     }
 }
 
-/// The measurement. Takes up to a minute and a half and a few seconds.
+/// A measurement of the lifetime of unused mappings, which takes up to a minute and a half and a few
+/// seconds.
 #[derive(Debug)]
 pub struct LifetimeProbe {
     outbox: Outbox,
@@ -92,17 +95,17 @@ struct Trial {
 }
 
 impl LifetimeProbe {
-    /// How many sockets it needs; none of them may have been used.
+    /// Number of sockets that the measurement needs; none of them may have been used before.
     pub const SOCKETS: usize = IDLE.len() + 1;
 
-    /// A measurement with this server. `seed` comes from the operating system's random number
+    /// Starts a measurement with this server. `seed` comes from the operating system's random number
     /// generator.
     #[must_use]
-    pub fn new(server: Server, seed: [u8; 32], now: Instant) -> Self {
+    pub fn new(server: ServerEndpoints, seed: [u8; 32], now: Instant) -> Self {
         let mut outbox = Outbox::new(server, seed);
         let mut start = now;
         let trials = IDLE.iter().zip(SENDER + 1..).map(|(&idle, socket)| {
-            let question = Question::new(start, socket, Asked::Primary, false);
+            let question = Question::new(start, socket, ServerAddress::Primary, false);
             start += GAP;
             Trial {
                 idle,
@@ -121,12 +124,13 @@ impl LifetimeProbe {
         }
     }
 
-    /// The next idle time about which something is known.
-    pub fn poll_progress(&mut self) -> Option<Progress> {
+    /// Returns the next result.
+    pub fn poll_event(&mut self) -> Option<Progress> {
         self.progress.pop_front()
     }
 
-    /// What is known so far: what holds for a time holds for shorter ones.
+    /// Returns the lifetime as far as it is known: a mapping that is kept for a time is taken to be
+    /// kept for shorter ones.
     #[must_use]
     pub fn lifetime(&self) -> Lifetime {
         let mut lifetime = Lifetime::default();
@@ -183,7 +187,7 @@ impl Measurement for LifetimeProbe {
             {
                 if !trial.is_used {
                     trial.is_used = true;
-                    *question = Question::new(now + USE, socket, Asked::Primary, false);
+                    *question = Question::new(now + USE, socket, ServerAddress::Primary, false);
                     return;
                 }
                 let address = self.outbox.teredo_address(mapped).octets();

@@ -1,8 +1,10 @@
-//! Measures what a Teredo client would meet on this host: whether its server answers, what the NAT is
-//! like in the words of RFC 4787, and how long it keeps a mapping.
+//! Measurements of what a Teredo client would meet on this host: [`NatProbe`] finds out whether the
+//! server answers and, in the terms of RFC 4787, the behaviour of the NAT; [`LifetimeProbe`] how long
+//! the NAT keeps an unused mapping.
 //!
-//! Datagrams go to the two addresses of the server and to this host's own mapped endpoints, and
-//! nowhere else. Sockets are named by number; who runs a measurement has opened them.
+//! A measurement names sockets by number, from 0; its caller opens `SOCKETS` of them. Datagrams go
+//! to the two addresses of the server and to this host's own mapped endpoints, and nowhere else. The
+//! [order of calls](crate#the-order-of-calls) is that of every machine.
 
 mod attempt;
 mod findings;
@@ -21,28 +23,29 @@ pub use findings::{Filtering, Findings, Kind, Mapping, Ports, Reach};
 pub use lifetime::{IDLE, Lifetime, LifetimeProbe, Progress};
 pub use nat::NatProbe;
 
-/// A datagram that a measurement wants to have sent.
+/// A UDP datagram to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transmit {
-    /// The number of the socket that it leaves from.
+    /// Number of the socket that the datagram leaves from.
     pub socket: usize,
-    /// Where to.
+    /// Destination endpoint.
     pub to: Endpoint,
-    /// The UDP payload.
+    /// UDP payload.
     pub payload: Vec<u8>,
 }
 
-/// Something that is found out by sending datagrams and waiting for others.
+/// A measurement under way.
 pub trait Measurement {
-    /// Takes the UDP payload that a socket received.
+    /// Handles the payload of a UDP datagram that arrived at the socket of this number.
     fn handle_datagram(&mut self, now: Instant, socket: usize, from: Endpoint, payload: &[u8]);
 
     /// Does what is due.
     fn handle_timeout(&mut self, now: Instant);
 
-    /// The next datagram to send.
+    /// Returns the next datagram to send.
     fn poll_transmit(&mut self) -> Option<Transmit>;
 
-    /// When to call [`Measurement::handle_timeout`]; `None` when everything is found out.
+    /// Returns the time at which to call [`Measurement::handle_timeout`], or `None` once the
+    /// measurement is complete.
     fn poll_timeout(&self) -> Option<Instant>;
 }

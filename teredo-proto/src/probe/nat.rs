@@ -19,7 +19,8 @@ use super::{
     question::Question,
 };
 use crate::{
-    client::{Server, solicitation::Asked},
+    ServerAddress,
+    client::ServerEndpoints,
     wire::{encapsulation, ipv6::Header, router},
 };
 
@@ -40,7 +41,7 @@ const DELAYS: Delays = [
     Duration::from_secs(1),
 ];
 
-/// The measurement. Takes one to five seconds.
+/// A measurement of server and NAT, which takes one to five seconds.
 #[derive(Debug)]
 pub struct NatProbe {
     outbox: Outbox,
@@ -63,19 +64,19 @@ struct Indirect {
 }
 
 impl NatProbe {
-    /// How many sockets it needs. The first is the service socket.
+    /// Number of sockets that the measurement needs. The first has the client's service port.
     pub const SOCKETS: usize = 3;
 
-    /// A measurement with this server. `local` tells the sockets' addresses and ports, `seed` comes
-    /// from the operating system's random number generator.
+    /// Starts a measurement with this server. `local` are the endpoints of the sockets on this host,
+    /// `seed` comes from the operating system's random number generator.
     #[must_use]
     pub fn new(
-        server: Server,
+        server: ServerEndpoints,
         local: [Endpoint; Self::SOCKETS],
         seed: [u8; 32],
         now: Instant,
     ) -> Self {
-        let ask = |socket, cone| Question::new(now, socket, Asked::Primary, cone);
+        let ask = |socket, cone| Question::new(now, socket, ServerAddress::Primary, cone);
         Self {
             outbox: Outbox::new(server, seed),
             local,
@@ -92,7 +93,8 @@ impl NatProbe {
         }
     }
 
-    /// What is known so far; everything when [`Measurement::poll_timeout`] has nothing more.
+    /// Returns the findings so far, which are complete once [`Measurement::poll_timeout`] returns
+    /// `None`.
     #[must_use]
     pub fn findings(&self) -> Findings {
         let service = &self.questions[SERVICE];
@@ -168,7 +170,7 @@ impl NatProbe {
             self.questions[CONE].hurry(now, answer.round_trip);
         }
         if is_time_for_secondary && self.questions.len() == SECONDARY {
-            let question = Question::new(now, SERVICE, Asked::Secondary, false);
+            let question = Question::new(now, SERVICE, ServerAddress::Secondary, false);
             self.questions.push(question);
         }
         if let (Some(from), Some(to)) = (service, peer)

@@ -10,10 +10,8 @@ use teredo_common::{
 
 use super::Transmit;
 use crate::{
-    client::{
-        Config, Server,
-        solicitation::{Asked, Solicitation},
-    },
+    ServerAddress,
+    client::{Config, ServerEndpoints, solicitation::Solicitation},
     wire::bubble,
 };
 
@@ -22,13 +20,13 @@ use crate::{
 pub struct Outbox {
     /// As a client without a key has it, but for that it wants to hear of every mapped address.
     pub config: Config,
-    pub server: Server,
+    pub server: ServerEndpoints,
     random: StdRng,
     transmits: VecDeque<Transmit>,
 }
 
 impl Outbox {
-    pub fn new(server: Server, seed: [u8; 32]) -> Self {
+    pub fn new(server: ServerEndpoints, seed: [u8; 32]) -> Self {
         const ANY_PORT: u16 = 0;
         let mut config = Config::new(vec![server], ANY_PORT);
         config.ipv4_scope = Ipv4Scope::Lab;
@@ -41,7 +39,7 @@ impl Outbox {
     }
 
     /// Sends a solicitation to one of the server's addresses.
-    pub fn solicit(&mut self, socket: usize, asked: Asked, cone: bool) -> Solicitation {
+    pub fn solicit(&mut self, socket: usize, asked: ServerAddress, cone: bool) -> Solicitation {
         let (solicitation, payload) =
             Solicitation::new(&self.config, &mut self.random, self.server, asked, cone);
         self.transmits.push_back(Transmit {

@@ -10,9 +10,10 @@ use super::{
     outbox::Outbox,
 };
 use crate::{
+    ServerAddress,
     client::{
         DropReason,
-        solicitation::{Advertised, Asked, Solicitation},
+        solicitation::{Advertised, Solicitation},
     },
     wire::encapsulation::Encapsulation,
 };
@@ -30,7 +31,7 @@ const SHORTEST_DELAY: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Question {
     socket: usize,
-    asked: Asked,
+    asked: ServerAddress,
     cone: bool,
     attempt: Attempt,
     sent: Vec<(Instant, Solicitation)>,
@@ -51,7 +52,7 @@ pub struct Answer {
 impl Question {
     /// A question that will be asked at `start`. With `cone` the answer is to come from the address
     /// that was not asked.
-    pub const fn new(start: Instant, socket: usize, asked: Asked, cone: bool) -> Self {
+    pub const fn new(start: Instant, socket: usize, asked: ServerAddress, cone: bool) -> Self {
         Self {
             socket,
             asked,

@@ -1,4 +1,4 @@
-//! What a relay is told when it starts.
+//! The configuration of a relay.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -14,63 +14,69 @@ use teredo_common::{
 
 use crate::shared::limiter::Rate;
 
-/// What a relay is told when it starts.
+/// The configuration of a relay; [`Config::new`] has the defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The relay's own endpoint: its IPv4 address and service port.
     pub endpoint: Endpoint,
-    /// Prefix of the Teredo addresses that it relays to and from.
+    /// Prefix of the Teredo addresses that the relay serves.
     pub prefix: ServicePrefix,
-    /// Native addresses that it relays to and from. Never link-local, multicast or Teredo ones.
+    /// Native networks that the relay serves, all of them by default. Link-local, multicast and
+    /// Teredo addresses are never served, whatever is in here.
     pub served: Vec<Ipv6Net>,
-    /// Serves only [`Config::own_ipv6`] (requirements ). Implies
-    /// [`Config::direct_bubbles`].
+    /// Whether the relay serves only the host that it runs on, which has [`Config::own_ipv6`] (R-30
+    /// to R-33). Implies [`Config::direct_bubbles`].
     pub host_specific: bool,
-    /// See [`super::Relay::set_own_addresses`].
+    /// IPv4 addresses of this host at the start; see [`Relay::set_own_addresses`].
+    ///
+    /// [`Relay::set_own_addresses`]: super::Relay::set_own_addresses
     pub own_ipv4: Vec<Ipv4Addr>,
-    /// See [`super::Relay::set_own_addresses`].
+    /// IPv6 addresses of this host at the start; see [`Relay::set_own_addresses`].
+    ///
+    /// [`Relay::set_own_addresses`]: super::Relay::set_own_addresses
     pub own_ipv6: Vec<Ipv6Addr>,
-    /// Primary address of the server in the same process (dual role): its clients are reached by
-    /// [`super::Transmit::OwnServer`], though the address is this host's.
+    /// Primary address of the server in the same process, if there is one (dual role). Bubbles to
+    /// its clients leave as [`Transmit::OwnServer`](super::Transmit::OwnServer), although the address
+    /// is this host's.
     pub own_server: Option<Ipv4Addr>,
-    /// Which IPv4 addresses are global unicast (requirement L-05).
+    /// IPv4 addresses that count as global unicast (L-05).
     pub ipv4_scope: Ipv4Scope,
-    /// The largest IPv6 packet in the tunnel, in octets.
+    /// Largest IPv6 packet in the tunnel, in octets, without encapsulation.
     pub mtu: u16,
-    /// Peers remembered, trusted or not; at least two. An eighth may be untrusted (P-06).
+    /// Upper bound on the number of peers, at least two. An eighth of them may be untrusted (P-06).
     pub max_peers: usize,
-    /// Packets that may wait for one peer (P-07).
+    /// Upper bound on the number of packets that wait for one peer (P-07).
     pub queue_per_peer: usize,
-    /// Octets that may wait in total (P-07), with [`crate::shared::queue::OVERHEAD`] for each
-    /// packet.
+    /// Upper bound on the octets of all packets that wait (P-07), counting
+    /// [`QUEUE_OVERHEAD`](crate::QUEUE_OVERHEAD) for each packet.
     pub queue_total_bytes: usize,
-    /// Octets of [`Config::queue_total_bytes`] that packets from one /64 may take (L-12).
+    /// Share of [`Config::queue_total_bytes`] that packets from one /64 may take, in octets (L-12).
     pub queue_source_bytes: usize,
     /// Silence after which a trusted peer has to prove itself again (P-03).
     pub peer_lifetime: Duration,
-    /// Silence after which a peer that is still sent to is asked for a sign of life (P-12). Less
-    /// than [`Config::peer_lifetime`], and at least the two seconds between bubbles.
+    /// Silence after which the relay asks a peer that it still sends to for a sign of life (P-12).
+    /// Less than [`Config::peer_lifetime`], and at least the two seconds between bubbles.
     pub refresh_after: Duration,
-    /// Bubbles go to the peer's mapped endpoint, too, not to its server alone: for a relay
+    /// Whether bubbles go to the peer's mapped endpoint as well as to its server: for a relay
     /// behind a NAT or a firewall that lets in only answers.
     pub direct_bubbles: bool,
-    /// A peer is trusted only after it returned a cookie.
+    /// Whether a peer is trusted only after it returned a cookie.
     pub strict_trust: bool,
-    /// A peer whose address has the cone flag is trusted at once. Lets others aim the
+    /// Whether a peer whose address has the cone flag is trusted at once. Lets others aim the
     /// relay's packets at anyone.
     pub honor_cone: bool,
-    /// Destination Unreachable messages.
+    /// Rate of Destination Unreachable messages.
     pub unreachable_rate: Rate,
-    /// New peers for the packets of one native /64 (L-12).
+    /// Rate of new peers because of packets from one native /64 (L-12).
     pub new_peer_rate: Rate,
-    /// Direct bubbles to one IPv4 address (L-12).
+    /// Rate of direct bubbles to one IPv4 address (L-12).
     pub direct_bubble_rate: Rate,
-    /// Indirect bubbles to one server (L-12).
+    /// Rate of indirect bubbles to one server (L-12).
     pub indirect_bubble_rate: Rate,
 }
 
 impl Config {
-    /// The defaults for a relay at `endpoint`.
+    /// Creates the default configuration of a relay at `endpoint`, which serves all native addresses.
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
             endpoint,

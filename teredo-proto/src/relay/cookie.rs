@@ -7,7 +7,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use md5::Md5;
 use teredo_common::time::Instant;
 
-/// How long one hash serves; the one before stays valid for as long again.
+/// The time for which one hash is used; it stays valid for as long again.
 pub const EPOCH: Duration = Duration::from_secs(64);
 
 /// Universal/local and group bits of an interface identifier (RFC 4291 section 2.5.1).
@@ -17,19 +17,19 @@ const UNIVERSAL_AND_GROUP: u8 = 0x03;
 pub struct Cookie(Hmac<Md5>);
 
 impl Cookie {
-    /// Cookies with this key; from a cryptographic random number generator.
+    /// Creates cookies from a key, which comes from a cryptographic random number generator.
     pub fn new(key: [u8; 16]) -> Self {
         let hmac = Hmac::new_from_slice(&key).expect("HMAC takes keys of any length");
         Self(hmac)
     }
 
-    /// The link-local address from which a bubble to `peer` leaves at `now`.
+    /// Returns the link-local source address of a bubble to `peer` at `now`.
     pub fn source(&self, now: Instant, peer: &[u8; 16]) -> [u8; 16] {
         self.at(epoch(now), peer)
     }
 
-    /// Whether `destination` is the source of a bubble that `peer` was sent in this epoch or the
-    /// one before.
+    /// Whether `destination` is the source of a bubble sent to `peer` in this epoch or the one
+    /// before.
     pub fn proves(&self, now: Instant, peer: &[u8; 16], destination: &[u8; 16]) -> bool {
         let epoch = epoch(now);
         let previous = epoch.checked_sub(1);
@@ -61,7 +61,7 @@ fn epoch(now: Instant) -> u64 {
     now.as_nanos() / EPOCH.as_nanos() as u64
 }
 
-/// In constant time: the number of octets guessed right must not show.
+/// Compares in constant time: the number of octets guessed right must not show.
 fn is_equal(one: &[u8; 16], other: &[u8; 16]) -> bool {
     u128::from_ne_bytes(*one) ^ u128::from_ne_bytes(*other) == 0
 }

@@ -1,18 +1,17 @@
 //! The Teredo relay (RFC 4380 section 5.4) between clients and native IPv6 hosts, or, as a
 //! host-specific relay, one native host.
 //!
-//! After every call of a `handle_` function, first send what [`Relay::poll_transmit`] gives, then
-//! follow what [`Relay::poll_event`] tells, and come back at [`Relay::poll_timeout`]. The order
-//! keeps packets in order, and the relay insists on it: a packet returned by [`Relay::handle_ipv6`]
-//! never overtakes one that waits in [`Relay::poll_transmit`], and events wait until all of those
-//! are taken.
+//! The [order of calls](crate#the-order-of-calls) keeps packets in order, and the relay enforces it:
+//! [`Relay::handle_ipv6`] returns no packet while others wait in [`Relay::poll_transmit`], and
+//! [`Relay::poll_event`] returns no event until all of those are taken.
 
+mod bubbles;
 mod config;
 mod cookie;
 mod reception;
-pub mod statistics;
+mod statistics;
 mod transmission;
-mod upkeep;
+mod trust;
 
 #[cfg(test)]
 mod tests;
@@ -32,49 +31,48 @@ use teredo_common::{
 };
 
 pub use config::Config;
+pub use statistics::{Bubble, DropReason, Statistics};
 
-use crate::{
-    relay::{cookie::Cookie, statistics::Statistics},
-    shared::{
-        bubble::Histories,
-        keyed::Keyed,
-        limiter::{Bucket, Buckets},
-        own::OwnIpv4,
-        peers::{PeerIndex, Peers},
-        queue::{Bounds, Budget},
-    },
+use crate::shared::{
+    keyed::Keyed,
+    limiter::{Bucket, Buckets},
+    own::OwnIpv4,
+    peers::{Bounds, Budget, Histories, PeerIndex, Peers, Timing},
 };
+use cookie::Cookie;
+use trust::STAMP_DELAY;
 
-/// What the relay wants to have sent.
+/// A packet for the caller to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transmit {
-    /// A UDP payload, from the relay's endpoint, with outer DF and ECN clear (W-06).
+    /// A UDP datagram from the relay's endpoint, whose outer DF and ECN are to be clear (W-06).
     Datagram {
-        /// Where to.
+        /// Destination endpoint.
         to: Endpoint,
-        /// What.
+        /// UDP payload.
         payload: Vec<u8>,
     },
-    /// An indirect bubble for the server in the same process ([`Config::own_server`]) to forward.
+    /// An indirect bubble, for the server in the same process ([`Config::own_server`]) to forward:
+    /// see [`Server::handle_relay_bubble`](crate::Server::handle_relay_bubble).
     OwnServer {
-        /// The bubble.
+        /// The bubble, an IPv6 packet.
         bubble: [u8; IPV6_HEADER],
     },
-    /// An IPv6 packet of this host's own, for the kernel to route.
+    /// An ICMPv6 error of this host, for the kernel to route.
     Ipv6(Vec<u8>),
 }
 
-/// What changed about the peers that the fast path may serve.
+/// A change of the peers that the fast path may serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The peer is trusted, or its mapping changed, or its packets come by userspace although they
-    /// need not (at most once a second).
+    /// The peer became trusted, or its mapping changed, or its packets pass through the relay
+    /// although the fast path could serve them (at most once a second).
     PeerTrusted {
         /// The peer's Teredo address.
         address: Ipv6Addr,
-        /// Where it is.
+        /// Endpoint that reaches the peer.
         mapped: Endpoint,
-        /// [`maps::Peer::SYMMETRIC`].
+        /// Whether `mapped` differs from the endpoint in the address; [`maps::Peer::SYMMETRIC`].
         symmetric: bool,
         /// When a packet of the peer last arrived.
         last_received: Instant,
@@ -88,23 +86,14 @@ pub enum Event {
     },
 }
 
-/// Why the relay wants to be woken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// To repeat a bubble or to give up on a peer.
-    Bubble,
-    /// To look whether a peer is still there.
-    Peer,
-}
-
-/// What is known about one peer.
+/// The state of one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerInfo {
-    /// Its Teredo address.
+    /// Teredo address of the peer.
     pub address: Ipv6Addr,
-    /// Where it is, was last, or claims to be.
+    /// Endpoint that reaches the peer; if it is not trusted, its last or claimed one.
     pub mapped: Endpoint,
-    /// Whether packets are sent there.
+    /// Whether packets are sent to [`PeerInfo::mapped`].
     pub trusted: bool,
     /// Whether [`PeerInfo::mapped`] differs from the endpoint in the address.
     pub symmetric: bool,
@@ -112,15 +101,15 @@ pub struct PeerInfo {
     pub last_received: Instant,
     /// When a packet was last sent to the peer; [`Instant::ZERO`] if never.
     pub last_sent: Instant,
-    /// Packets that wait for it.
+    /// Number of packets that wait for the peer to answer.
     pub queued: usize,
 }
 
-/// Events that wait for somebody to take them. What goes beyond is made good within a second: by
-/// the next packet of a trusted peer, and by the sweep that finds strangers in the map.
+/// Upper bound on queued events. Excess events are dropped; within a second the next packet of a
+/// trusted peer, or the sweep that finds strangers in the map, makes up for them.
 const MAX_EVENTS: usize = 65_536;
 
-/// A Teredo relay.
+/// A Teredo relay; the [module](self) tells how to use it.
 #[derive(Debug)]
 pub struct Relay {
     config: Config,
@@ -143,9 +132,9 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay without peers. `seed` comes from the operating system's random number generator:
-    /// the cookies and hash tables are as secret as it is (L-16).
-    pub fn new(mut config: Config, seed: [u8; 32], _now: Instant) -> Self {
+    /// Creates a relay without peers. `seed` comes from the operating system's random number
+    /// generator: the cookies and hash tables are as secret as it is (L-16).
+    pub fn new(mut config: Config, seed: [u8; 32]) -> Self {
         let mut random = StdRng::from_seed(seed);
         let mut cookie_key = [0; 16];
         random.fill_bytes(&mut cookie_key);
@@ -157,6 +146,11 @@ impl Relay {
             octets: config.queue_total_bytes,
             octets_per_source: config.queue_source_bytes,
         };
+        let timing = Timing {
+            lifetime: config.peer_lifetime,
+            refresh_after: config.refresh_after,
+            grace: STAMP_DELAY,
+        };
         let mut relay = Self {
             own_ipv4: OwnIpv4::new(config.ipv4_scope),
             own_ipv6: Vec::new(),
@@ -164,7 +158,7 @@ impl Relay {
             draining: false,
             cookie: Cookie::new(cookie_key),
             random,
-            peers: Peers::new(config.max_peers, keyed),
+            peers: Peers::new(config.max_peers, timing, keyed),
             queues: Budget::new(bounds, keyed),
             unreachable_bucket: Bucket::default(),
             new_peer_buckets: Buckets::new(config.new_peer_rate, keyed),
@@ -180,10 +174,12 @@ impl Relay {
         relay
     }
 
-    /// The addresses of this host. `ipv4` may hold the directed broadcast addresses of attached
-    /// networks, too (L-05): nothing is sent to any of them, nothing accepted from them. The
-    /// relay's endpoint always belongs to them. From the first global one of `ipv6` errors are
-    /// sent; a host-specific relay serves all of them.
+    /// Sets the addresses of this host, and forgets the peers that they exclude.
+    ///
+    /// The relay sends nothing to `ipv4` and accepts nothing from it; the directed broadcast
+    /// addresses of attached networks belong in it as well (L-05), the relay's own address need
+    /// not. Errors are sent from the first global address of `ipv6` that is no Teredo address; a
+    /// host-specific relay serves all of `ipv6`.
     pub fn set_own_addresses(&mut self, ipv4: &[Ipv4Addr], ipv6: &[Ipv6Addr]) {
         self.own_ipv4.set(ipv4, [self.config.endpoint.address]);
         self.own_ipv6 = ipv6.iter().map(Ipv6Addr::octets).collect();
@@ -200,8 +196,8 @@ impl Relay {
         }
     }
 
-    /// Takes a peer over that another run of this relay left in the fast path's map, if it is still
-    /// trusted, fresh and allowed, and there is room. Says whether it may stay there.
+    /// Adopts a peer that an earlier run of this relay left in the fast path's map, if it is still
+    /// trusted, fresh and allowed, and there is room. Returns whether it may stay in the map.
     pub fn adopt_peer(&mut self, now: Instant, address: Ipv6Addr, peer: &maps::Peer) -> bool {
         let octets = address.octets();
         let symmetric = peer.flags & maps::Peer::SYMMETRIC != 0;
@@ -223,29 +219,29 @@ impl Relay {
         entry.symmetric = symmetric;
         entry.last_received = last_received;
         entry.last_sent = peer.last_sent.min(now);
-        entry.upkeep = now + upkeep::UPKEEP;
         self.statistics.trusted += 1;
-        self.arm_trusted(now, index);
+        self.peers.put_off_touch(now, index);
+        self.peers.arm_trusted(now, index);
         true
     }
 
-    /// Takes no new peers from now on; those that are there go on.
+    /// Stops taking new peers; those that the relay has already go on.
     pub fn drain(&mut self) {
         self.draining = true;
     }
 
-    /// Whether [`Relay::drain`] was called.
+    /// Returns `true` once [`Relay::drain`] was called.
     pub const fn is_draining(&self) -> bool {
         self.draining
     }
 
-    /// The next thing to send. Call it until there is none, before [`Relay::poll_event`].
+    /// Returns the next packet to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
     }
 
-    /// The next thing that happened, once everything is sent: the fast path must not overtake
-    /// packets that waited.
+    /// Returns the next event, once all packets are taken from [`Relay::poll_transmit`]: the fast
+    /// path must not overtake packets that waited.
     pub fn poll_event(&mut self) -> Option<Event> {
         if !self.transmits.is_empty() {
             return None;
@@ -253,23 +249,13 @@ impl Relay {
         self.events.pop_front()
     }
 
-    /// When to call [`Relay::handle_timeout`], and why. Earlier does no harm.
-    pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
-        let (deadline, index) = self.peers.deadline()?;
-        let is_bubble = self
-            .peers
-            .at(index)
-            .and_then(|peer| peer.pending.as_ref())
-            .is_some_and(|pending| pending.procedure.is_some());
-        let reason = if is_bubble {
-            Reason::Bubble
-        } else {
-            Reason::Peer
-        };
-        Some((deadline, reason))
+    /// Returns the time at which to call [`Relay::handle_timeout`], or `None` if nothing will be due.
+    /// An earlier call does no harm.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.peers.deadline().map(|(deadline, _)| deadline)
     }
 
-    /// All peers, in no particular order.
+    /// Returns all peers, in no particular order.
     pub fn peers(&self) -> impl Iterator<Item = PeerInfo> {
         self.peers.iter().map(|(_, peer)| PeerInfo {
             address: peer.address.into(),
@@ -278,28 +264,26 @@ impl Relay {
             symmetric: peer.symmetric,
             last_received: peer.last_received,
             last_sent: peer.last_sent,
-            queued: peer
-                .pending
-                .as_ref()
-                .map_or(0, |pending| pending.queue.len()),
+            queued: peer.queued(),
         })
     }
 
-    /// Brings what is known of a peer into the CPU's cache. To do so for a whole batch of packets
-    /// before the first is handled lets the memory accesses overlap.
-    pub fn anticipate(&self, address: &[u8; 16]) {
+    /// Loads the state of a peer into the CPU's cache. Doing so for a whole batch of packets before
+    /// the first is handled lets the memory accesses overlap.
+    pub fn prefetch(&self, address: &[u8; 16]) {
         if let Some(index) = self.peers.find(address) {
             std::hint::black_box(self.peers[index].last_received);
         }
     }
 
-    /// Whether packets of this peer are accepted from the endpoint it is known at (S-30).
+    /// Returns `true` if packets of this peer are accepted from the endpoint that the relay knows
+    /// (S-30).
     pub fn is_usable(&self, now: Instant, address: &[u8; 16]) -> bool {
-        let peer = self.peers.find(address).map(|index| &self.peers[index]);
-        peer.is_some_and(|peer| peer.is_usable(now, self.config.peer_lifetime))
+        let found = self.peers.find(address);
+        found.is_some_and(|index| self.peers.is_usable(now, index))
     }
 
-    /// What was counted, and what is there now.
+    /// Returns the counters since the start, and the current number of peers and waiting packets.
     pub fn statistics(&self) -> Statistics {
         let mut statistics = self.statistics;
         statistics.trusted_peers = self.peers.trusted();
@@ -343,6 +327,12 @@ impl Relay {
         let mut candidates = self.own_ipv6.iter().copied();
         candidates
             .find(|address| is_global_unicast(address) && !self.config.prefix.contains(address))
+    }
+
+    /// Sends a packet of a native host after everything that waits already.
+    fn transmit(&mut self, to: Endpoint, payload: Vec<u8>) {
+        self.statistics.encapsulated.add(payload.len());
+        self.transmits.push_back(Transmit::Datagram { to, payload });
     }
 
     fn emit(&mut self, event: Event) {

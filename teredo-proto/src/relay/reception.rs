@@ -4,7 +4,6 @@ use teredo_common::{
     address::{Endpoint, embedded_mapping},
     scope::{is_global_unicast, is_link_local},
     time::Instant,
-    wire::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING},
 };
 
 use super::Relay;
@@ -12,25 +11,18 @@ use crate::{
     relay::statistics::{Bubble, DropReason},
     shared::peers::PeerIndex,
     wire::{
-        encapsulation,
-        ipv6::{self, ChainLink, Header},
+        ecn, encapsulation,
+        ipv6::{self, Header},
         trailer,
     },
 };
 
-/// Explicit congestion notification: congestion experienced (RFC 3168).
-const CONGESTION_EXPERIENCED: u8 = 3;
-/// Explicit congestion notification: the sender does not take part.
-const NOT_CAPABLE: u8 = 0;
-/// The routing header of Mobile IPv6 (RFC 6275), the one that may cross the relay (L-11).
-const MOBILE_IPV6: u8 = 2;
-
 impl Relay {
-    /// Takes the payload of a UDP datagram that arrived at the relay's endpoint, whole and with its
-    /// checksum verified. `ecn` are the lowest two bits of its type of service.
+    /// Handles the payload of a UDP datagram that arrived at the relay's endpoint, whole and with its
+    /// checksum verified. `ecn` is the ECN field of its IPv4 header, 0 to 3.
     ///
-    /// Returns the IPv6 packet that is to be given to the kernel now: its hop limit is still as the
-    /// sender set it.
+    /// Returns the IPv6 packet to forward, if any: a part of `payload`, whose hop limit is still as
+    /// the client set it.
     pub fn handle_datagram<'p>(
         &mut self,
         now: Instant,
@@ -41,7 +33,7 @@ impl Relay {
         match self.receive(now, from, ecn, payload) {
             Ok(Some(length)) => {
                 let packet = payload.get_mut(..length)?;
-                if ecn == CONGESTION_EXPERIENCED {
+                if ecn == ecn::CONGESTION_EXPERIENCED {
                     ipv6::set_congestion_experienced(packet);
                 }
                 self.statistics.decapsulated.add(length);
@@ -49,14 +41,14 @@ impl Relay {
             }
             Ok(None) => None,
             Err(reason) => {
-                self.statistics.count_drop(reason);
+                self.statistics.dropped[reason] += 1;
                 None
             }
         }
     }
 
-    /// The length of the packet at the start of `payload` that is to be forwarded; `None` for a
-    /// bubble that was accepted.
+    /// Returns the length of the packet at the start of `payload` that is to be forwarded; `None`
+    /// for a bubble that was accepted.
     fn receive(
         &mut self,
         now: Instant,
@@ -89,19 +81,17 @@ impl Relay {
         if header.is_bubble() {
             return Ok(None);
         }
-        if may_be_routed(header.next_header())
-            && ipv6::chain(parts.packet).any(is_forbidden_routing)
-        {
+        if ipv6::has_forbidden_routing(parts.packet) {
             return Err(DropReason::DecapRoutingHeader);
         }
         self.check_destination(&destination)?;
-        if ecn == CONGESTION_EXPERIENCED && header.congestion() == NOT_CAPABLE {
+        if ecn::must_drop(ecn, header.congestion()) {
             return Err(DropReason::DecapCongestion);
         }
         Ok(Some(header.packet_length()))
     }
 
-    /// Finds the peer and proves that the packet is its own, and then trusts it.
+    /// Finds the peer, checks that the packet is its own, and trusts it.
     fn authenticate(
         &mut self,
         now: Instant,
@@ -113,40 +103,37 @@ impl Relay {
         let found = self.peers.find(source);
         let is_embedded = from == embedded_mapping(source);
         let is_known = found.is_some_and(|index| self.is_known_at(index, from, now));
-        let has_cookie = || {
-            is_bubble
-                && found.is_some()
-                && is_link_local(destination)
-                && self.cookie.proves(now, source, destination)
-        };
-        let is_proved = match (is_embedded, self.config.strict_trust) {
-            _ if has_cookie() => true,
-            _ if is_known => false,
-            (true, false) => false,
-            (true, true) if found.is_some() => return Err(DropReason::DecapStrictTrust),
-            (true, true) => false,
-            (false, _) => return Err(DropReason::DecapMapping),
-        };
+        let has_cookie = is_bubble
+            && found.is_some()
+            && is_link_local(destination)
+            && self.cookie.proves(now, source, destination);
+        if !has_cookie && !is_known {
+            if !is_embedded {
+                return Err(DropReason::DecapMapping);
+            }
+            if self.config.strict_trust && found.is_some() {
+                return Err(DropReason::DecapStrictTrust);
+            }
+        }
         let index = found.ok_or(DropReason::DecapUnknownPeer)?;
         if is_bubble {
-            self.statistics.count_bubble(if is_proved {
-                Bubble::ReceivedCookie
-            } else {
-                Bubble::ReceivedDirect
-            });
+            let kind = match has_cookie {
+                true => Bubble::ReceivedCookie,
+                false => Bubble::ReceivedDirect,
+            };
+            self.statistics.bubbles[kind] += 1;
         }
         self.trust(now, index, from);
         Ok(())
     }
 
-    /// Whether a usable entry says that the peer is at this endpoint. For one that is not symmetric
-    /// that is the endpoint in its address.
+    /// Whether a usable entry has this endpoint. For a peer that is not symmetric, that is the
+    /// endpoint in its address.
     fn is_known_at(&self, index: PeerIndex, from: Endpoint, now: Instant) -> bool {
-        let peer = &self.peers[index];
-        peer.mapped == from && peer.is_usable(now, self.config.peer_lifetime)
+        self.peers[index].mapped == from && self.peers.is_usable(now, index)
     }
 
-    /// only native destinations that the relay serves.
+    /// Checks that the destination is native and served by the relay.
     fn check_destination(&self, destination: &[u8; 16]) -> Result<(), DropReason> {
         if self.config.prefix.contains(destination) {
             return Err(DropReason::DecapDestinationTeredo);
@@ -162,15 +149,4 @@ impl Relay {
         }
         Ok(())
     }
-}
-
-const fn may_be_routed(next_header: u8) -> bool {
-    matches!(
-        next_header,
-        HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
-    )
-}
-
-fn is_forbidden_routing(link: ChainLink<'_>) -> bool {
-    matches!(link, ChainLink::Routing(kind) if kind != MOBILE_IPV6)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use teredo_common::{address::Endpoint, time::Instant};
 
-use super::{Event, Server, config::Client, statistics::DropReason};
+use super::{Event, Server, config::RegisteredClient, statistics::DropReason};
 use crate::wire::{
     authentication::Key,
     encapsulation::{Authentication, NONCE_LENGTH},
@@ -37,14 +37,14 @@ pub enum Identity<'p> {
 #[derive(Debug)]
 pub struct Clients {
     /// Sorted by identification.
-    clients: Vec<Client>,
+    clients: Vec<RegisteredClient>,
     /// When the operator was last told that a client uses a retired key, by number of the client.
     told: Vec<Option<Instant>>,
     is_required: bool,
 }
 
 impl Clients {
-    pub fn new(mut clients: Vec<Client>, is_required: bool) -> Self {
+    pub fn new(mut clients: Vec<RegisteredClient>, is_required: bool) -> Self {
         // Stable: of two with the same identification the first stays.
         clients.sort_by(|one, other| one.id.cmp(&other.id));
         clients.dedup_by(|later, first| later.id == first.id);
@@ -90,7 +90,7 @@ impl Clients {
     }
 
     /// All clients, in the order of their numbers.
-    pub fn all(&self) -> &[Client] {
+    pub fn all(&self) -> &[RegisteredClient] {
         &self.clients
     }
 

@@ -1,4 +1,4 @@
-//! What a server is told when it starts.
+//! The configuration of a server.
 
 use std::net::Ipv4Addr;
 
@@ -12,59 +12,62 @@ use teredo_common::{
 
 use crate::wire::authentication::Key;
 
-/// What a server is told when it starts.
+/// The configuration of a server; [`Config::new`] has the defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The address that clients' addresses name.
+    /// Primary address, which the Teredo addresses of clients contain.
     pub primary: Ipv4Addr,
-    /// The other one (S-01).
+    /// Secondary address (S-01).
     pub secondary: Ipv4Addr,
-    /// UDP port on both, host byte order.
+    /// UDP port of both addresses, host byte order.
     pub port: u16,
-    /// Prefixes of the clients that are served; the first is advertised. At least one.
+    /// Service prefixes of the clients that are served, at least one. The first is advertised.
     pub prefixes: Vec<ServicePrefix>,
-    /// See [`super::Server::set_own_addresses`].
+    /// IPv4 addresses of this host at the start; see [`Server::set_own_addresses`].
+    ///
+    /// [`Server::set_own_addresses`]: super::Server::set_own_addresses
     pub own_ipv4: Vec<Ipv4Addr>,
-    /// The endpoint of the relay in the same process (S-30).
+    /// Endpoint of the relay in the same process, if there is one (S-30).
     pub relay: Option<Endpoint>,
-    /// Which IPv4 addresses are global unicast (L-05).
+    /// IPv4 addresses that count as global unicast (L-05).
     pub ipv4_scope: Ipv4Scope,
-    /// The MTU that is advertised, in octets; `None` leaves the option out.
+    /// Advertised MTU, in octets; `None` leaves the option out.
     pub mtu: Option<u16>,
-    /// Solicitations without valid authentication of a known client are dropped (S-07).
+    /// Whether solicitations without valid authentication of a known client are dropped (S-07).
     pub require_authentication: bool,
-    /// Who has a key. Identifications and prefixes are unique: what is there twice counts once.
-    pub clients: Vec<Client>,
-    /// Echo requests of clients leave for native IPv6 (S-13).
+    /// Clients that have a key. Of two with the same identification, the first counts.
+    pub clients: Vec<RegisteredClient>,
+    /// Whether echo requests of clients leave for native IPv6 (S-13).
     pub forward_echo: bool,
-    /// Echo replies of clients leave for native IPv6 (S-13).
+    /// Whether echo replies of clients leave for native IPv6 (S-13).
     pub forward_echo_reply: bool,
-    /// Packets of clients are forwarded to clients of other servers (DEC-8).
+    /// Whether packets of clients are forwarded to clients of other servers (DEC-8).
     pub forward_foreign: bool,
-    /// The most octets of ICMPv6 in a packet (DEC-20).
+    /// Largest ICMPv6 message that is forwarded or answered, in octets (DEC-20).
     pub icmpv6_payload: u16,
-    /// The outer sources that are served (S-24); all if there are none.
+    /// Outer sources that are served (S-24); all of them if this is empty.
     pub allow: Vec<Ipv4Net>,
-    /// How often something is sent (S-23).
+    /// Limits on what is sent because of one source, one network, and in total (S-23).
     pub limits: Limits,
 }
 
 /// A client that has a key.
 #[derive(Clone, Debug)]
-pub struct Client {
-    /// Client identification: up to 255 octets.
+pub struct RegisteredClient {
+    /// Client identification, at most 255 octets.
     pub id: Vec<u8>,
-    /// Its key.
+    /// The client's key.
     pub key: Key,
-    /// Keys that it had before, and should use no more.
+    /// Retired keys, which still work but are reported.
     pub retired: Vec<Key>,
-    /// The /64 that it has wherever it is: makes it a client of the tunnel service (T-01).
+    /// The /64 that the client has wherever it is, if it is one of the tunnel service (T-01). Its
+    /// prefix is unique among the clients.
     pub prefix: Option<Ipv6Net>,
 }
 
 impl Config {
-    /// The defaults for a server with these two addresses. The limits' seed is to be replaced by a
-    /// random number.
+    /// Creates the default configuration of a server with these two addresses. The caller replaces
+    /// the seed of [`Config::limits`] by a random number.
     pub fn new(primary: Ipv4Addr, secondary: Ipv4Addr) -> Self {
         Self {
             primary,

@@ -1,12 +1,12 @@
-//! What the XDP program has to know to answer as this server would.
+//! The constants with which the XDP program answers as this server would.
 
 use teredo_common::respond::{self, Advertisement, PREFIXES, chunk};
 
 use super::{Config, advertisement};
 
 impl Config {
-    /// The program's constants. `one_interface` tells whether packets to the two addresses come by
-    /// the same interface.
+    /// Returns the constants of the XDP program. `one_interface` tells whether packets to both
+    /// addresses arrive by the same interface.
     #[must_use]
     pub fn fast_path(&self, one_interface: bool) -> respond::Server {
         let mut packet = Vec::new();

@@ -9,7 +9,7 @@ use teredo_common::{
 };
 
 use super::{
-    Output, Server, ServerAddress,
+    Route, Server, ServerAddress, Transmit,
     reception::{Kind, Packet},
     statistics::{DropReason, Service},
 };
@@ -22,28 +22,29 @@ use crate::wire::{
 const LAST_HOP: u8 = 1;
 
 impl Server {
-    /// Takes a bubble of the relay in the same process, at `relay`, to a client of this server
-    /// (S-30): what would be an indirect bubble if the two were not one host. The relay has limits
-    /// of its own.
-    pub fn forward_for_relay(
+    /// Handles a bubble of the relay in the same process, at the endpoint `relay`, to a client of this
+    /// server (S-30). It would arrive as an indirect bubble if the two were not one host. The relay
+    /// has limits of its own.
+    ///
+    /// Returns the packet to send because of it, if any.
+    pub fn handle_relay_bubble(
         &mut self,
         now: Instant,
         relay: Endpoint,
         bubble: &[u8],
-        output: &mut Vec<u8>,
-    ) -> Option<Output> {
-        output.clear();
-        let outcome = self.relay_bubble(now, relay, bubble, output);
-        self.count(outcome, output.len())
+    ) -> Option<Transmit<'_>> {
+        let mut output = self.room();
+        let outcome = self.forward_for_relay(now, relay, bubble, &mut output);
+        self.finish(output, outcome)
     }
 
-    fn relay_bubble(
+    fn forward_for_relay(
         &mut self,
         now: Instant,
         relay: Endpoint,
         bubble: &[u8],
         output: &mut Vec<u8>,
-    ) -> Result<(Service, Output), DropReason> {
+    ) -> Result<(Service, Route), DropReason> {
         let header = Header::parse(bubble).map_err(|_| DropReason::Malformed)?;
         let destination = header.destination();
         if !header.is_bubble() {
@@ -67,7 +68,7 @@ impl Server {
         now: Instant,
         packet: &Packet<'_>,
         output: &mut Vec<u8>,
-    ) -> Result<(Service, Output), DropReason> {
+    ) -> Result<(Service, Route), DropReason> {
         if self.is_local(&packet.destination) {
             return self.answer_echo(now, packet, output);
         }
@@ -86,7 +87,7 @@ impl Server {
         now: Instant,
         packet: &Packet<'_>,
         output: &mut Vec<u8>,
-    ) -> Result<(Service, Output), DropReason> {
+    ) -> Result<(Service, Route), DropReason> {
         if !icmpv6::echo_reply(&self.link_local, packet.octets, output) {
             return Err(DropReason::Local);
         }
@@ -101,7 +102,7 @@ impl Server {
         now: Instant,
         packet: &Packet<'_>,
         output: &mut Vec<u8>,
-    ) -> Result<(Service, Output), DropReason> {
+    ) -> Result<(Service, Route), DropReason> {
         let to = self.client_at(&packet.destination)?;
         let is_own_client = self.is_own_client(&packet.destination);
         if !is_own_client && !self.config.forward_foreign {
@@ -130,7 +131,7 @@ impl Server {
         now: Instant,
         packet: &Packet<'_>,
         output: &mut Vec<u8>,
-    ) -> Result<(Service, Output), DropReason> {
+    ) -> Result<(Service, Route), DropReason> {
         let is_test = match packet.kind {
             Kind::EchoRequest => self.config.forward_echo,
             Kind::EchoReply => self.config.forward_echo_reply,
@@ -145,13 +146,13 @@ impl Server {
         if packet.header.hop_limit() <= LAST_HOP {
             return Err(DropReason::HopLimit);
         }
-        if !self.may_send_native {
+        if !self.native_reachable {
             return Err(DropReason::NoRoute);
         }
         self.admit(now, packet.from)?;
         output.extend_from_slice(packet.octets);
         ipv6::decrement_hop_limit(output);
-        Ok((Service::EchoNative, Output::Native))
+        Ok((Service::EchoNative, Route::Native))
     }
 
     /// The endpoint in a Teredo address, if something may be sent there (S-14, L-02).
@@ -165,8 +166,8 @@ impl Server {
 }
 
 /// Everything but advertisements leaves from the primary address.
-pub(super) const fn datagram(to: Endpoint) -> Output {
-    Output::Datagram {
+pub(super) const fn datagram(to: Endpoint) -> Route {
+    Route::Datagram {
         from: ServerAddress::Primary,
         to,
     }

@@ -1,4 +1,4 @@
-//! How often the server sends something (requirement S-23).
+//! Limits on what the server sends (S-23).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,27 +9,27 @@ use teredo_common::{
 
 use super::statistics::DropReason;
 
-/// The buckets of a server's limits. The fast path may take from the same ones.
+/// The token buckets of a server's limits, which a fast path may share.
 pub struct Buckets(Box<dyn AsRef<[AtomicU64]> + Send + Sync>);
 
-/// The storage has fewer than [`BUCKETS`] numbers.
+/// The error of [`Buckets::shared`]: the storage has fewer than [`BUCKETS`] numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the limits' buckets need room for {BUCKETS} numbers")]
 pub struct TooFew;
 
 impl Buckets {
-    /// Full buckets of the server's own: two and a half MiB.
+    /// Creates full buckets in memory of their own, of 2.5 MiB.
     #[must_use]
     pub fn new() -> Self {
         let numbers: Vec<_> = (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
         Self(Box::new(numbers))
     }
 
-    /// Buckets that others know, too, such as a map of the fast path.
+    /// Uses buckets that others have as well, such as those in a BPF map of a fast path.
     ///
     /// # Errors
     ///
-    /// If the storage is too small.
+    /// Returns [`TooFew`] if `storage` is too small.
     pub fn shared(
         storage: impl AsRef<[AtomicU64]> + Send + Sync + 'static,
     ) -> Result<Self, TooFew> {

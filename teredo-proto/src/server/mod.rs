@@ -2,8 +2,9 @@
 //! clients and connectivity tests to native IPv6, and carries the packets of the clients of its
 //! tunnel service.
 //!
-//! No answer depends on earlier packets, but for the limits and the places of the clients of the
-//! tunnel service (requirement S-02). What the server remembers never grows with what arrives.
+//! No answer depends on earlier packets, except for the limits and for the endpoints of the tunnel
+//! service's clients (S-02). The memory of the server never grows with what arrives: at most one
+//! packet leaves for each that comes, so there is nothing to poll but events.
 
 mod authentication;
 mod config;
@@ -18,7 +19,7 @@ mod tunnel;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
+use std::{collections::VecDeque, mem, net::Ipv4Addr, time::Duration};
 
 use ipnet::Ipv4Net;
 use teredo_common::{
@@ -27,93 +28,85 @@ use teredo_common::{
     time::Instant,
 };
 
-pub use config::{Client, Config};
+pub use config::{Config, RegisteredClient};
 pub use limits::{Buckets, TooFew};
 pub use statistics::{DropReason, Service, Statistics};
 pub use tunnel::Binding;
 
-use crate::{shared::own::OwnIpv4, wire::router::Advertisement};
+use crate::{ServerAddress, shared::own::OwnIpv4, wire::router::Advertisement};
 use authentication::Clients;
 use tunnel::Tunnel;
 
-/// How long a server that is being stopped goes on for the clients that it has: two refresh
+/// Time for which a server that is being stopped goes on for the clients that it has: two refresh
 /// intervals (S-27).
 pub const DRAIN: Duration = Duration::from_secs(60);
-/// Events that wait for somebody to take them.
+/// Upper bound on queued events; excess events are dropped.
 const MAX_EVENTS: usize = 64;
+/// Octets that nearly every packet finds room in.
+const ROOM: usize = 1500;
 
-/// One of the server's two addresses.
+/// The packet that leaves because of one that was handled, in the server's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerAddress {
-    /// The one that clients' addresses name.
-    Primary,
-    /// The other one.
-    Secondary,
-}
-
-impl ServerAddress {
-    /// The other one.
-    #[must_use]
-    pub const fn other(self) -> Self {
-        match self {
-            Self::Primary => Self::Secondary,
-            Self::Secondary => Self::Primary,
-        }
-    }
-}
-
-/// Where what the server wrote is to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// A UDP payload, with outer DF and ECN clear (W-06).
+pub enum Transmit<'s> {
+    /// A UDP datagram, whose outer DF and ECN are to be clear (W-06).
     Datagram {
-        /// The address that it leaves from, at the server's port.
+        /// Source address, with the server's port.
         from: ServerAddress,
-        /// Where to.
+        /// Destination endpoint.
         to: Endpoint,
+        /// UDP payload.
+        payload: &'s [u8],
     },
-    /// An IPv6 packet of a client, for native IPv6. Its hop limit is decremented already.
-    Native,
+    /// An IPv6 packet of a client, for native IPv6, with its hop limit decremented.
+    Native(&'s [u8]),
     /// An IPv6 packet of the tunnel service, for the kernel to route.
+    Tunnel(&'s [u8]),
+}
+
+/// How a packet leaves.
+#[derive(Clone, Copy, Debug)]
+enum Route {
+    Datagram { from: ServerAddress, to: Endpoint },
+    Native,
     Tunnel,
 }
 
-/// What the operator should know. At most one of a kind in a while for each client.
+/// An occasion to tell the operator something. Events about one client are rate limited.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A client used a key that is retired.
+    /// A client used a retired key.
     RetiredKey {
         /// Client identification.
         client: Vec<u8>,
-        /// Where it is.
+        /// Mapped endpoint of the client.
         mapped: Endpoint,
     },
-    /// A client of the tunnel service is there.
+    /// A client of the tunnel service arrived.
     TunnelBound {
         /// Client identification.
         client: Vec<u8>,
-        /// Where it is.
+        /// Mapped endpoint of the client.
         mapped: Endpoint,
     },
-    /// A client of the tunnel service is at another place (T-03).
+    /// A client of the tunnel service moved to another endpoint (T-03).
     TunnelMoved {
         /// Client identification.
         client: Vec<u8>,
-        /// Where it was.
+        /// Mapped endpoint before.
         from: Endpoint,
-        /// Where it is.
+        /// Mapped endpoint now.
         to: Endpoint,
     },
-    /// A client of the tunnel service moves again and again: two hosts may have the same key (T-03).
+    /// A client of the tunnel service keeps moving: two hosts may have the same key (T-03).
     TunnelFlapping {
         /// Client identification.
         client: Vec<u8>,
-        /// Where it is now.
+        /// Mapped endpoint now.
         mapped: Endpoint,
     },
 }
 
-/// A Teredo server.
+/// A Teredo server; the [module](self) tells how to use it.
 #[derive(Debug)]
 pub struct Server {
     primary: [u8; 4],
@@ -128,18 +121,21 @@ pub struct Server {
     tunnel: Tunnel,
     limits: Limits,
     buckets: Buckets,
-    may_send_native: bool,
+    native_reachable: bool,
     draining: Option<Instant>,
     events: VecDeque<Event>,
     statistics: Statistics,
+    /// The packet that leaves; kept for the room that it has.
+    output: Vec<u8>,
 }
 
 impl Server {
-    /// A server that knows of nobody.
-    pub fn new(mut config: Config, buckets: Buckets, _now: Instant) -> Self {
+    /// Creates a server that has heard of no client. `buckets` hold its limits, and may be shared
+    /// with a fast path.
+    pub fn new(mut config: Config, buckets: Buckets) -> Self {
         let link_local = server_link_local(config.primary, config.port).octets();
         let advertisement = advertisement(&config);
-        let clients = std::mem::take(&mut config.clients);
+        let clients = mem::take(&mut config.clients);
         let clients = Clients::new(clients, config.require_authentication);
         let own_ipv4 = config.own_ipv4.clone();
         let mut server = Self {
@@ -153,57 +149,59 @@ impl Server {
             clients,
             limits: config.limits,
             buckets,
-            may_send_native: false,
+            native_reachable: false,
             draining: None,
             events: VecDeque::new(),
             statistics: Statistics::default(),
+            output: Vec::with_capacity(ROOM),
             config,
         };
         server.set_own_addresses(&own_ipv4);
         server
     }
 
-    /// The IPv4 addresses of this host, with the directed broadcast addresses of attached networks
-    /// (L-05): nothing is sent to any of them, nothing accepted from them. The server's two and
-    /// the relay's always belong to them.
+    /// Sets the IPv4 addresses of this host, with the directed broadcast addresses of attached
+    /// networks (L-05). The server sends nothing to any of them and accepts nothing from them. Its
+    /// own two and the relay's need not be among them.
     pub fn set_own_addresses(&mut self, ipv4: &[Ipv4Addr]) {
         let addresses = [self.config.primary, self.config.secondary].map(|one| one.octets());
         let relay = self.config.relay.map(|relay| relay.address);
         self.own_ipv4.set(ipv4, addresses.into_iter().chain(relay));
     }
 
-    /// Whether packets of clients may leave for native IPv6: this host advertises the service
-    /// prefix or has a route for it (S-25). Until told, the server takes it that they may not.
-    pub fn may_send_native(&mut self, may: bool) {
-        self.may_send_native = may;
+    /// Sets whether packets of clients may leave for native IPv6: whether this host advertises the
+    /// service prefix or has a route for it (S-25). They may not until this is called.
+    pub fn set_native_reachable(&mut self, reachable: bool) {
+        self.native_reachable = reachable;
     }
 
-    /// Answers no more solicitations from now on, and after [`DRAIN`] does nothing any more (S-27).
+    /// Stops answering solicitations, and [`DRAIN`] later everything else (S-27).
     pub fn drain(&mut self, now: Instant) {
         self.draining.get_or_insert(now);
     }
 
-    /// Whether [`Server::drain`] was called.
+    /// Returns `true` once [`Server::drain`] was called.
     pub const fn is_draining(&self) -> bool {
         self.draining.is_some()
     }
 
-    /// The next thing that the operator should know.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// The clients of the tunnel service that were there, ordered by identification.
+    /// Returns the clients of the tunnel service that the server has heard of, ordered by
+    /// identification.
     pub fn bindings(&self) -> impl Iterator<Item = Binding> {
         self.tunnel.bindings(&self.clients)
     }
 
-    /// What was counted.
+    /// Returns the counters since the start.
     pub const fn statistics(&self) -> &Statistics {
         &self.statistics
     }
 
-    /// S-24.
+    /// Returns `true` if the access list admits this outer source (S-24).
     fn is_allowed(&self, address: [u8; 4]) -> bool {
         let after = self.allowed.partition_point(|&(first, _)| first <= address);
         let range = after
@@ -236,19 +234,33 @@ impl Server {
         self.buckets.take(self.limits, source.address, now)
     }
 
-    /// Counts how a packet ended.
-    fn count(
+    /// Returns the buffer, empty, for [`Server::finish`] to take back.
+    fn room(&mut self) -> Vec<u8> {
+        let mut output = mem::take(&mut self.output);
+        output.clear();
+        output
+    }
+
+    /// Counts what became of a packet and returns the one that leaves because of it, which `output`
+    /// holds.
+    fn finish(
         &mut self,
-        outcome: Result<(Service, Output), DropReason>,
-        octets: usize,
-    ) -> Option<Output> {
+        output: Vec<u8>,
+        outcome: Result<(Service, Route), DropReason>,
+    ) -> Option<Transmit<'_>> {
+        self.output = output;
         match outcome {
-            Ok((service, output)) => {
-                self.statistics.count_service(service, octets);
-                Some(output)
+            Ok((service, route)) => {
+                self.statistics.served[service].add(self.output.len());
+                let payload = &self.output[..];
+                Some(match route {
+                    Route::Datagram { from, to } => Transmit::Datagram { from, to, payload },
+                    Route::Native => Transmit::Native(payload),
+                    Route::Tunnel => Transmit::Tunnel(payload),
+                })
             }
             Err(reason) => {
-                self.statistics.count_drop(reason);
+                self.statistics.dropped[reason] += 1;
                 None
             }
         }

@@ -8,7 +8,7 @@ use teredo_common::{
 };
 
 use super::{
-    Output, Server, ServerAddress,
+    Route, Server, ServerAddress, Transmit,
     statistics::{DropReason, Service},
 };
 use crate::wire::{encapsulation, ipv6::Header, router};
@@ -39,23 +39,21 @@ pub(super) struct Packet<'p> {
 }
 
 impl Server {
-    /// Takes the payload of a UDP datagram that arrived at one of the server's addresses, whole and
-    /// with its checksum verified.
+    /// Handles the payload of a UDP datagram that arrived at the address `to` of the server, whole
+    /// and with its checksum verified.
     ///
-    /// At most one packet leaves because of it: `output`, whose former content is lost, then holds
-    /// the UDP payload or IPv6 packet. Rates are the last thing to be looked at: a packet that is
-    /// refused for any other reason takes no token.
+    /// Returns the packet to send because of it, if any. Limits come last: a packet that is refused
+    /// for any other reason takes no token.
     pub fn handle_datagram(
         &mut self,
         now: Instant,
         to: ServerAddress,
         from: Endpoint,
         payload: &[u8],
-        output: &mut Vec<u8>,
-    ) -> Option<Output> {
-        output.clear();
-        let outcome = self.receive(now, to, from, payload, output);
-        self.count(outcome, output.len())
+    ) -> Option<Transmit<'_>> {
+        let mut output = self.room();
+        let outcome = self.receive(now, to, from, payload, &mut output);
+        self.finish(output, outcome)
     }
 
     /// The order is that of S-03.
@@ -66,7 +64,7 @@ impl Server {
         from: Endpoint,
         payload: &[u8],
         output: &mut Vec<u8>,
-    ) -> Result<(Service, Output), DropReason> {
+    ) -> Result<(Service, Route), DropReason> {
         let parts = encapsulation::parse(payload).map_err(|_| DropReason::Malformed)?;
         let header = Header::parse(parts.packet).map_err(|_| DropReason::Malformed)?;
         let (source, destination) = (header.source(), header.destination());

@@ -1,9 +1,11 @@
 //! Router solicitations and their answers (RFC 4380 section 5.3.2).
 
-use teredo_common::{address::CONE_FLAG, scope::is_link_local, time::Instant, wire::ALL_ROUTERS};
+use teredo_common::{
+    address::has_cone_flag, scope::is_link_local, time::Instant, wire::ALL_ROUTERS,
+};
 
 use super::{
-    Output, Server, ServerAddress,
+    Route, Server, ServerAddress,
     authentication::{self, Identity},
     reception::Packet,
     statistics::{DropReason, Service},
@@ -27,7 +29,7 @@ impl Server {
         packet: &Packet<'_>,
         header: Option<Authentication<'_>>,
         output: &mut Vec<u8>,
-    ) -> Result<(Service, Output), DropReason> {
+    ) -> Result<(Service, Route), DropReason> {
         if !is_link_local(&packet.source) || packet.destination != ALL_ROUTERS {
             return Err(DropReason::SolicitationAddress);
         }
@@ -43,13 +45,13 @@ impl Server {
         }
         self.admit(now, packet.from)?;
         let service = self.write_advertisement(now, packet, identity, output);
-        let from = if is_cone(&packet.source) {
+        let from = if has_cone_flag(&packet.source) {
             to.other()
         } else {
             to
         };
         let to = packet.from;
-        Ok((service, Output::Datagram { from, to }))
+        Ok((service, Route::Datagram { from, to }))
     }
 
     /// Authentication header if there was one (S-19, A-03), origin indication, advertisement.
@@ -96,9 +98,4 @@ impl Server {
         }
         Service::AdvertisedSecure
     }
-}
-
-/// Whether the client asks for an answer from the other address (S-18).
-const fn is_cone(source: &[u8; 16]) -> bool {
-    u16::from_be_bytes([source[8], source[9]]) & CONE_FLAG != 0
 }

@@ -1,27 +1,30 @@
 //! What the server counts: every packet that comes is served or has a reason.
 
-use crate::shared::{named::named, statistics::Traffic};
+use crate::shared::{
+    counts::{Counts, named},
+    statistics::Traffic,
+};
 
 named! {
     /// What the server did for a packet.
     Service {
-        /// S-17: a solicitation was answered, without or with the nonce alone.
+        /// A solicitation was answered, without or with the nonce alone (S-17).
         Advertised = "advertised",
-        /// a solicitation was answered to a client that has a key.
+        /// A solicitation was answered to a client that has a key.
         AdvertisedSecure = "advertised-secure",
-        /// S-14: a bubble was forwarded to a client.
+        /// A bubble was forwarded to a client (S-14).
         BubbleForwarded = "bubble-forwarded",
-        /// S-14: a bubble of the relay in the same process was forwarded to a client.
+        /// A bubble of the relay in the same process was forwarded to a client (S-14).
         RelayBubbleForwarded = "relay-bubble-forwarded",
-        /// S-11: an echo request to the server was answered.
+        /// An echo request to the server was answered (S-11).
         EchoAnswered = "echo-answered",
-        /// S-14: an echo request or reply was forwarded to a client.
+        /// An echo request or reply was forwarded to a client (S-14).
         EchoForwarded = "echo-forwarded",
-        /// S-13: a connectivity test left for native IPv6.
+        /// A connectivity test left for native IPv6 (S-13).
         EchoNative = "echo-native",
-        /// T-04: a packet of a client of the tunnel service was accepted.
+        /// A packet of a client of the tunnel service was accepted (T-04).
         TunnelReceived = "tunnel-received",
-        /// T-04: a packet was sent to a client of the tunnel service.
+        /// A packet was sent to a client of the tunnel service (T-04).
         TunnelSent = "tunnel-sent",
     }
 }
@@ -29,149 +32,112 @@ named! {
 named! {
     /// Why the server dropped a packet.
     DropReason {
-        /// S-04: no Teredo encapsulation of an IPv6 packet.
+        /// No Teredo encapsulation of an IPv6 packet (S-04).
         Malformed = "malformed",
-        /// L-01: the outer source is this host.
+        /// The outer source is this host (L-01).
         OwnSource = "own-source",
-        /// L-03: an origin indication, or authentication of anything but a solicitation.
+        /// An origin indication, or authentication of anything but a solicitation (L-03).
         Element = "element",
-        /// L-04: inner source and destination are the same.
+        /// Inner source and destination are the same (L-04).
         SameAddresses = "same-addresses",
-        /// S-24: the outer source is not one that is served.
+        /// The outer source is not one that is served (S-24).
         AccessList = "access-list",
-        /// S-05: neither bubble nor ICMPv6.
+        /// Neither bubble nor ICMPv6 (S-05).
         Protocol = "protocol",
-        /// DEC-7: ICMPv6, but neither solicitation nor echo.
+        /// ICMPv6, but neither solicitation nor echo (DEC-7).
         Icmpv6Type = "icmpv6-type",
-        /// DEC-20: ICMPv6 of more octets than are let through.
+        /// ICMPv6 of more octets than are let through (DEC-20).
         Icmpv6Size = "icmpv6-size",
-        /// S-06: the outer source is not a global unicast IPv4 address, or its port is 0.
+        /// The outer source is not a global unicast IPv4 address, or its port is 0 (S-06).
         SourceScope = "source-scope",
-        /// S-22: something else than a solicitation came to the secondary address.
+        /// Something else than a solicitation came to the secondary address (S-22).
         SecondaryAddress = "secondary-address",
-        /// S-07: a solicitation that is not from a link-local address to all routers.
+        /// A solicitation that is not from a link-local address to all routers (S-07).
         SolicitationAddress = "solicitation-address",
-        /// S-21: a solicitation that is not valid.
+        /// A solicitation that is not valid (S-21).
         SolicitationInvalid = "solicitation-invalid",
-        /// S-07: authentication is required, and there is none.
+        /// Authentication is required, and there is none (S-07).
         AuthenticationRequired = "authentication-required",
-        /// authentication is required, and the client is unknown.
+        /// Authentication is required, and the client is unknown.
         UnknownClient = "unknown-client",
-        /// the authentication value is wrong.
+        /// The authentication value is wrong.
         AuthenticationFailed = "authentication-failed",
-        /// T-05: an old solicitation, repeated from another place.
+        /// An old solicitation, repeated from another place (T-05).
         Replayed = "replayed",
-        /// S-08: the outer source is not the endpoint in the inner source.
+        /// The outer source is not the endpoint in the inner source (S-08).
         SourceMapping = "source-mapping",
-        /// S-10: neither source nor destination is a client of this server.
+        /// Neither source nor destination is a client of this server (S-10).
         NoClient = "no-client",
-        /// S-09: the inner source cannot be the source of a packet from outside.
+        /// The inner source cannot be the source of a packet from outside (S-09).
         Source = "source",
-        /// L-07: the inner source leads back to this host through 6to4 or ISATAP.
+        /// The inner source leads back to this host through 6to4 or ISATAP (L-07).
         SourceLoop = "source-loop",
-        /// S-11: something else than an echo request for the server itself.
+        /// Something else than an echo request for the server itself (S-11).
         Local = "local",
-        /// S-12: the inner destination is not global unicast.
+        /// The inner destination is not global unicast (S-12).
         DestinationScope = "destination-scope",
-        /// S-14, L-02: the endpoint in the inner destination is not global unicast, is this host,
-        /// or has port 0.
+        /// The endpoint in the inner destination is not global unicast, is this host, or has port 0
+        /// (S-14, L-02).
         DestinationMapping = "destination-mapping",
-        /// DEC-8: the inner destination is a client of another server.
+        /// The inner destination is a client of another server (DEC-8).
         DestinationForeign = "destination-foreign",
-        /// S-16: trailers that are too long.
+        /// Trailers that are too long (S-16).
         Trailers = "trailers",
-        /// S-13: nothing but connectivity tests leaves for native IPv6.
+        /// Nothing but connectivity tests leaves for native IPv6 (S-13).
         NotEcho = "not-echo",
-        /// L-07: the inner destination leads back to this host through 6to4 or ISATAP.
+        /// The inner destination leads back to this host through 6to4 or ISATAP (L-07).
         DestinationLoop = "destination-loop",
-        /// S-13: the hop limit ends here.
+        /// The hop limit ends here (S-13).
         HopLimit = "hop-limit",
-        /// S-25: this host may not send packets of Teredo clients into native IPv6.
+        /// This host may not send packets of Teredo clients into native IPv6 (S-25).
         NoRoute = "no-route",
-        /// S-27: the server is being stopped.
+        /// The server is being stopped (S-27).
         Draining = "draining",
-        /// S-23: too many packets because of one source address.
+        /// Too many packets because of one source address (S-23).
         SourceRate = "source-rate",
-        /// S-23: too many packets because of one source network.
+        /// Too many packets because of one source network (S-23).
         NetworkRate = "network-rate",
-        /// S-23: too many packets.
+        /// Too many packets (S-23).
         TotalRate = "total-rate",
 
-        /// T-04: the inner source is a client of the tunnel service that is not at the outer source.
+        /// The inner source is a client of the tunnel service that is not at the outer source
+        /// (T-04).
         TunnelSource = "tunnel-source",
-        /// T-04: not an IPv6 packet that may be sent to a client of the tunnel service.
+        /// Not an IPv6 packet that may be sent to a client of the tunnel service (T-04).
         TunnelPacket = "tunnel-packet",
-        /// T-04: the destination is not a client of the tunnel service.
+        /// The destination is not a client of the tunnel service (T-04).
         TunnelDestination = "tunnel-destination",
-        /// T-04: the packet is larger than the tunnel's MTU.
+        /// The packet is larger than the tunnel's MTU (T-04).
         TunnelTooBig = "tunnel-too-big",
-        /// T-04: the client of the tunnel service has not been heard of for long.
+        /// The client of the tunnel service has not been heard of for long (T-04).
         TunnelUnreachable = "tunnel-unreachable",
     }
 }
 
 /// What the server counted since it started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Destination Unreachable messages sent about clients of the tunnel service.
     pub unreachable_sent: u64,
     /// Events that nobody took in time.
     pub events_lost: u64,
-    served: [Traffic; Service::COUNT],
-    dropped: [u64; DropReason::COUNT],
-}
-
-impl Default for Statistics {
-    fn default() -> Self {
-        Self {
-            unreachable_sent: 0,
-            events_lost: 0,
-            served: [Traffic::default(); Service::COUNT],
-            dropped: [0; DropReason::COUNT],
-        }
-    }
-}
-
-impl Statistics {
-    /// Packets that this was done for, and the octets sent because of them: as UDP payload or, for
-    /// what leaves as IPv6, as IPv6 packet.
-    pub const fn served(&self, service: Service) -> Traffic {
-        self.served[service as usize]
-    }
-
-    /// Packets dropped for this reason.
-    pub const fn dropped(&self, reason: DropReason) -> u64 {
-        self.dropped[reason as usize]
-    }
-
-    pub(super) fn count_service(&mut self, service: Service, octets: usize) {
-        self.served[service as usize].add(octets);
-    }
-
-    pub(super) fn count_drop(&mut self, reason: DropReason) {
-        self.dropped[reason as usize] += 1;
-    }
+    /// Packets that the server did something for, and the octets sent because of them: as UDP
+    /// payload or, for what leaves as IPv6, as IPv6 packet.
+    pub served: Counts<Service, Traffic>,
+    /// Packets dropped, by reason.
+    pub dropped: Counts<DropReason>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
+    use crate::shared::counts::assert_names;
 
     #[test]
     fn s26_names_are_unique_and_in_kebab_case() {
         let drops = DropReason::ALL.iter().map(|one| one.reason());
-        let names: Vec<_> = Service::ALL
-            .iter()
-            .map(|one| one.reason())
-            .chain(drops)
-            .collect();
-        assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
-        let is_kebab = |one: char| one == '-' || one.is_ascii_lowercase() || one.is_ascii_digit();
-        assert!(
-            names.iter().all(|name| name.chars().all(is_kebab)),
-            "{names:?}"
-        );
+        let services = Service::ALL.iter().map(|one| one.reason());
+        assert_names(&services.chain(drops).collect::<Vec<_>>());
     }
 
     #[test]
@@ -179,19 +145,19 @@ mod tests {
         let mut statistics = Statistics::default();
         for (index, &reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(reason as usize, index);
-            (0..=index).for_each(|_| statistics.count_drop(reason));
+            (0..=index).for_each(|_| statistics.dropped[reason] += 1);
         }
         for (index, &service) in Service::ALL.iter().enumerate() {
             assert_eq!(service as usize, index);
-            (0..=index).for_each(|_| statistics.count_service(service, 10));
+            (0..=index).for_each(|_| statistics.served[service].add(10));
         }
         for (index, &reason) in DropReason::ALL.iter().enumerate() {
-            assert_eq!(statistics.dropped(reason), index as u64 + 1);
+            assert_eq!(statistics.dropped[reason], index as u64 + 1);
         }
         for (index, &service) in Service::ALL.iter().enumerate() {
             let count = index as u64 + 1;
-            assert_eq!(statistics.served(service).packets, count);
-            assert_eq!(statistics.served(service).octets, 10 * count);
+            assert_eq!(statistics.served[service].packets, count);
+            assert_eq!(statistics.served[service].octets, 10 * count);
         }
     }
 }

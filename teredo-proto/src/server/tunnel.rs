@@ -13,7 +13,7 @@ use teredo_common::{
 };
 
 use super::{
-    Event, Output, Server,
+    Event, Route, Server, Transmit,
     authentication::Clients,
     forward::datagram,
     statistics::{DropReason, Service},
@@ -34,16 +34,16 @@ const UNREACHABLE: Rate = Rate::new(10, 10);
 
 type Nonce = [u8; NONCE_LENGTH];
 
-/// Where a client of the tunnel service is.
+/// The endpoint of a client of the tunnel service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     /// Client identification.
     pub client: Vec<u8>,
-    /// Its /64.
+    /// The client's /64.
     pub prefix: Ipv6Net,
-    /// Where it is or was last.
+    /// Mapped endpoint at the last solicitation.
     pub mapped: Endpoint,
-    /// When it last solicited.
+    /// Time of the last solicitation.
     pub last_seen: Instant,
 }
 
@@ -211,24 +211,23 @@ impl Lease {
 }
 
 impl Server {
-    /// Takes an IPv6 packet that the kernel routed to the tunnel service, with its hop limit
-    /// decremented. `output` as in [`Server::handle_datagram`].
-    pub fn handle_ipv6(
-        &mut self,
-        now: Instant,
-        packet: &[u8],
-        output: &mut Vec<u8>,
-    ) -> Option<Output> {
-        output.clear();
-        let outcome = self.send_into_tunnel(now, packet, output);
+    /// Handles an IPv6 packet that the kernel routed to the tunnel service, with its hop limit
+    /// decremented.
+    ///
+    /// Returns the packet to send because of it, if any: itself, for the client, or an ICMPv6 error
+    /// for its sender.
+    pub fn handle_ipv6(&mut self, now: Instant, packet: &[u8]) -> Option<Transmit<'_>> {
+        let mut output = self.room();
+        let outcome = self.send_into_tunnel(now, packet, &mut output);
         if let Err(DropReason::TunnelUnreachable) = outcome
-            && self.write_unreachable(now, packet, output)
+            && self.write_unreachable(now, packet, &mut output)
         {
-            self.statistics.count_drop(DropReason::TunnelUnreachable);
+            self.statistics.dropped[DropReason::TunnelUnreachable] += 1;
             self.statistics.unreachable_sent += 1;
-            return Some(Output::Tunnel);
+            self.output = output;
+            return Some(Transmit::Tunnel(&self.output));
         }
-        self.count(outcome, output.len())
+        self.finish(output, outcome)
     }
 
     /// T-04: plain encapsulation to where the client is.
@@ -237,7 +236,7 @@ impl Server {
         now: Instant,
         packet: &[u8],
         output: &mut Vec<u8>,
-    ) -> Result<(Service, Output), DropReason> {
+    ) -> Result<(Service, Route), DropReason> {
         let header = Header::parse(packet).map_err(|_| DropReason::TunnelPacket)?;
         let (source, destination) = (header.source(), header.destination());
         if !may_be_source(&source) || is_link_local(&source) || source == destination {
@@ -271,7 +270,7 @@ impl Server {
         header: Header<'_>,
         packet: &[u8],
         output: &mut Vec<u8>,
-    ) -> Result<(Service, Output), DropReason> {
+    ) -> Result<(Service, Route), DropReason> {
         if self.tunnel.mapped_at(now, number) != Some(from) {
             return Err(DropReason::TunnelSource);
         }
@@ -286,7 +285,7 @@ impl Server {
             return Err(DropReason::Draining);
         }
         output.extend_from_slice(packet);
-        Ok((Service::TunnelReceived, Output::Tunnel))
+        Ok((Service::TunnelReceived, Route::Tunnel))
     }
 
     /// Tells the sender of a packet that the client is gone, if that is allowed.

@@ -4,12 +4,12 @@ use std::hash::BuildHasher;
 
 use siphasher::sip::SipHasher13;
 
-/// SipHash with a secret key: nobody outside can choose keys that collide.
+/// SipHash with a secret key, so that no outsider can choose keys that collide.
 #[derive(Clone, Copy, Debug)]
 pub struct Keyed([u64; 2]);
 
 impl Keyed {
-    /// Takes its key from `random`.
+    /// Creates a hasher whose key comes from `random`.
     pub fn new(random: &mut impl rand::Rng) -> Self {
         Self([random.next_u64(), random.next_u64()])
     }

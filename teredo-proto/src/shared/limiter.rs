@@ -1,4 +1,4 @@
-//! The relay's token buckets (requirements L-12, R-16).
+//! Token buckets (L-12, R-16).
 
 use std::hash::BuildHasher as _;
 
@@ -12,7 +12,7 @@ use crate::shared::keyed::Keyed;
 pub struct Bucket(u64);
 
 impl Bucket {
-    /// Takes a token, if there is one.
+    /// Takes a token. Returns `false` if there is none.
     pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
         let taken = limiter::take(self.0, rate, now);
         self.0 = taken.unwrap_or(self.0);
@@ -33,7 +33,7 @@ impl Buckets {
     /// Number of buckets: 32 KiB of them.
     const COUNT: usize = 4096;
 
-    /// Buckets of the same rate, all full.
+    /// Creates buckets of the same rate, all full.
     pub(crate) fn new(rate: Rate, keyed: Keyed) -> Self {
         Self {
             rate,
@@ -42,7 +42,7 @@ impl Buckets {
         }
     }
 
-    /// Takes a token from the bucket of `key`, if there is one.
+    /// Takes a token from the bucket of `key`. Returns `false` if there is none.
     pub fn take<const LENGTH: usize>(&mut self, key: [u8; LENGTH], now: Instant) -> bool {
         let hash = self.keyed.hash_one(key) as usize;
         self.buckets[hash % Self::COUNT].take(self.rate, now)

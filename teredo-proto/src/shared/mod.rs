@@ -1,13 +1,10 @@
-//! The data structures that the machines share: peers and the packets and bubbles that wait for
-//! them, deadlines, token buckets, counters.
+//! The toolbox of the machines: the engine for peers, token buckets, counters.
 
-pub mod bubble;
+pub mod counts;
 pub mod limiter;
 pub mod peers;
-pub mod queue;
+pub mod server_address;
 pub mod statistics;
 
 pub(crate) mod keyed;
-pub(crate) mod named;
 pub(crate) mod own;
-pub(crate) mod timers;

@@ -7,8 +7,7 @@ use teredo_common::{
     scope::{Ipv4Scope, embedded_router},
 };
 
-/// The IPv4 addresses of this host, and which others are acceptable (requirements L-01, L-02, L-05,
-/// L-07).
+/// The IPv4 addresses of this host, and the scope of all others (L-01, L-02, L-05, L-07).
 #[derive(Clone, Debug)]
 pub struct OwnIpv4 {
     scope: Ipv4Scope,
@@ -17,7 +16,7 @@ pub struct OwnIpv4 {
 }
 
 impl OwnIpv4 {
-    /// None yet.
+    /// Creates a set without addresses.
     pub const fn new(scope: Ipv4Scope) -> Self {
         Self {
             scope,

@@ -1,6 +1,6 @@
 //! What more than one machine counts.
 
-use super::named::named;
+use super::counts::{Count, named};
 
 named! {
     /// What happened when a sender was to be told that its destination is unreachable.
@@ -24,6 +24,8 @@ pub struct Traffic {
     /// Number of octets.
     pub octets: u64,
 }
+
+impl Count for Traffic {}
 
 impl Traffic {
     pub(crate) fn add(&mut self, octets: usize) {

@@ -7,13 +7,13 @@ use sha1::Sha1;
 
 use super::encapsulation::{Authentication, NONCE_LENGTH};
 
-/// The fewest octets of a secret (requirement A-09).
+/// Shortest secret, in octets (A-09).
 pub const MIN_SECRET: usize = 16;
 
-/// How authentication values are made.
+/// The algorithm that makes authentication values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Algorithm {
-    /// HMAC-MD5, of the 2002 draft.
+    /// HMAC-MD5, of the draft of 2002.
     #[default]
     HmacMd5,
     /// HMAC-SHA1, of RFC 4380.
@@ -21,7 +21,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Octets of an authentication value.
+    /// Returns the length of an authentication value in octets.
     pub const fn value_length(self) -> usize {
         match self {
             Self::HmacMd5 => 16,
@@ -30,12 +30,12 @@ impl Algorithm {
     }
 }
 
-/// A secret of fewer than [`MIN_SECRET`] octets could be found by trying.
+/// The error of [`Key::new`]: a secret of fewer than [`MIN_SECRET`] octets could be found by trying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a secret has at least {MIN_SECRET} octets")]
 pub struct ShortSecret;
 
-/// A secret that a client and its server share, and what it is good for (requirement A-06).
+/// A secret that a client and its server share, for use with one algorithm (A-06).
 #[derive(Clone)]
 pub struct Key(State);
 
@@ -47,11 +47,11 @@ enum State {
 }
 
 impl Key {
-    /// The key of this secret.
+    /// Creates the key of this secret.
     ///
     /// # Errors
     ///
-    /// If the secret is too short.
+    /// Returns [`ShortSecret`] if the secret is shorter than [`MIN_SECRET`].
     pub fn new(algorithm: Algorithm, secret: &[u8]) -> Result<Self, ShortSecret> {
         if secret.len() < MIN_SECRET {
             return Err(ShortSecret);
@@ -67,7 +67,7 @@ impl Key {
         })
     }
 
-    /// What the key is for.
+    /// Returns the algorithm that the key is for.
     pub const fn algorithm(&self) -> Algorithm {
         match self.0 {
             State::Md5(_) => Algorithm::HmacMd5,
@@ -75,9 +75,9 @@ impl Key {
         }
     }
 
-    /// Whether an authentication header proves that its sender has the key. `covered` is what
-    /// follows the header up to the end of the IPv6 packet: the origin indication if there is one,
-    /// and the packet, without trailers (A-04). In constant time (A-05).
+    /// Returns `true` if an authentication header proves that its sender has the key. `covered`
+    /// follows the header and ends with the IPv6 packet: the origin indication, if there is one, and
+    /// the packet, without trailers (A-04). Takes constant time (A-05).
     pub fn verify(&self, header: &Authentication<'_>, covered: &[u8]) -> bool {
         let (nonce, confirmation) = (header.nonce, header.confirmation);
         let verified = match &self.0 {
@@ -91,8 +91,8 @@ impl Key {
         verified.is_ok()
     }
 
-    /// Writes the authentication value for what is sent with this nonce and confirmation; `covered`
-    /// as in [`Key::verify`]. Fills `value` as far as the algorithm's length.
+    /// Writes the authentication value of a payload with this nonce and confirmation into `value`, as
+    /// many octets as [`Algorithm::value_length`] says. `covered` is as in [`Key::verify`].
     pub fn sign(
         &self,
         nonce: [u8; NONCE_LENGTH],
@@ -143,7 +143,7 @@ fn fill(value: &mut [u8], hash: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{encapsulation, octets};
+    use crate::{testing::octets, wire::encapsulation};
 
     const SOLICITATION: &str = "6000000000083aff fe800000000000000000ffffffffffff \
         ff020000000000000000000000000002 85007d3700000000";

@@ -4,20 +4,20 @@ use teredo_common::wire::{IPV6_HEADER, NO_NEXT_HEADER};
 
 use super::ipv6;
 
-/// Hop limit of bubbles to one address. Receivers accept any (requirement W-13).
+/// Hop limit of bubbles to one address; receivers accept any (W-13).
 pub const HOP_LIMIT: u8 = 255;
 
-/// The bubble from `source` to `destination`. Recognised by [`ipv6::Header::is_bubble`].
+/// Builds the bubble from `source` to `destination`; [`ipv6::Header::is_bubble`] recognises it.
 pub fn build(source: &[u8; 16], destination: &[u8; 16]) -> [u8; IPV6_HEADER] {
     ipv6::header(0, NO_NEXT_HEADER, HOP_LIMIT, source, destination)
 }
 
-/// All nodes of the link, ff02::1, where discovery bubbles go.
+/// All nodes on the link, ff02::1: the destination of discovery bubbles.
 pub const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 /// Hop limit of discovery bubbles.
 const DISCOVERY_HOP_LIMIT: u8 = 1;
 
-/// The discovery bubble of `source` (RFC 4380 section 5.2.8).
+/// Builds the discovery bubble of `source` (RFC 4380 section 5.2.8).
 pub fn build_discovery(source: &[u8; 16]) -> [u8; IPV6_HEADER] {
     ipv6::header(0, NO_NEXT_HEADER, DISCOVERY_HOP_LIMIT, source, &ALL_NODES)
 }
@@ -25,11 +25,7 @@ pub fn build_discovery(source: &[u8; 16]) -> [u8; IPV6_HEADER] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::octets;
-
-    fn address(text: &str) -> [u8; 16] {
-        text.parse::<std::net::Ipv6Addr>().unwrap().octets()
-    }
+    use crate::testing::{address, octets};
 
     #[test]
     fn v19_bubble() {

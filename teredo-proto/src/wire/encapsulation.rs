@@ -10,13 +10,13 @@ use teredo_common::{
 
 use super::ipv6;
 
-/// Octets of the nonce in an authentication header.
+/// Length of the nonce in an authentication header, in octets.
 pub const NONCE_LENGTH: usize = 8;
 
-/// Why a UDP payload is not Teredo.
+/// The reason why a UDP payload is not Teredo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// An element is repeated, out of order, or of no known type (requirement W-01).
+    /// An element is repeated, out of order, or of no known type (W-01).
     #[error("unexpected element")]
     Element,
     /// An element is cut short.
@@ -30,30 +30,34 @@ pub enum Malformed {
 /// An authentication header (RFC 4380 section 5.1.1), not verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Authentication<'a> {
-    /// Client identification; may be empty.
+    /// Client identification, at most 255 octets; may be empty.
     pub client: &'a [u8],
-    /// Authentication value; may be empty.
+    /// Authentication value, at most 255 octets; may be empty.
     pub value: &'a [u8],
     /// Nonce that the client chose.
     pub nonce: [u8; NONCE_LENGTH],
-    /// Zero as long as the key is valid.
+    /// Confirmation: zero as long as the key is valid.
     pub confirmation: u8,
 }
 
 /// The parts of a UDP payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Encapsulation<'a> {
-    /// Authentication header.
+    /// Authentication header, if there is one.
     pub authentication: Option<Authentication<'a>>,
-    /// Origin indication, with the obfuscation taken off.
+    /// Endpoint of the origin indication, without obfuscation, if there is one.
     pub origin: Option<Endpoint>,
-    /// The IPv6 packet: exactly as long as its header says.
+    /// IPv6 packet, exactly as long as its header says.
     pub packet: &'a [u8],
-    /// What follows the packet; see [`super::trailer`].
+    /// Octets after the packet; [`super::trailer::parse`] reads them.
     pub trailers: &'a [u8],
 }
 
-/// Takes a UDP payload apart (requirements W-01 to W-05).
+/// Parses a UDP payload (W-01 to W-05).
+///
+/// # Errors
+///
+/// Returns the reason if the payload is not Teredo.
 pub fn parse(payload: &[u8]) -> Result<Encapsulation<'_>, Malformed> {
     let mut rest = payload;
     let mut authentication = None;
@@ -112,8 +116,8 @@ fn take_array<'a, const LENGTH: usize>(rest: &mut &'a [u8]) -> Result<&'a [u8; L
         .ok_or(Malformed::Truncated)
 }
 
-/// Appends an authentication header for this client, whose authentication value is still zeroes.
-/// Where it is to be written is returned. Both lengths are 255 at most.
+/// Appends an authentication header for this client, whose authentication value is still zeroes, and
+/// returns the range of the value in `output`. Both lengths are at most 255 octets.
 pub fn write_authentication(
     client: &[u8],
     value_length: usize,
@@ -134,17 +138,13 @@ pub fn write_authentication(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::octets;
+    use crate::testing::{endpoint, octets};
     use proptest::prelude::*;
 
     const BUBBLE: &str =
         "6000000000003bff 20010000010203040000effff6fffffe 20010000090a0b0c0000fbfff7fffffe";
     const ORIGIN: &str = "0000effff6fffffe";
     const AUTHENTICATION: &str = "00010000 0123456789abcdef 00";
-
-    fn endpoint(text: &str) -> Endpoint {
-        text.parse::<std::net::SocketAddrV4>().unwrap().into()
-    }
 
     #[test]
     fn v03_and_v07_origin_indications() {

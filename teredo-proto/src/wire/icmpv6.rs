@@ -20,9 +20,9 @@ const HOP_LIMIT: u8 = 64;
 const FIRST_INFORMATIONAL: u8 = 128;
 const REDIRECT: u8 = 137;
 
-/// Whether an error may be sent about `packet` (RFC 4443 section 2.4 e): it is not an ICMPv6 error
-/// or redirect itself, not sent to a multicast address, and comes from one node. A packet whose
-/// transport is out of sight might be an error, and gets none.
+/// Returns `true` if an error may be sent about `packet` (RFC 4443 section 2.4 e): it is not an ICMPv6
+/// error or redirect itself, is not sent to a multicast address, and comes from one node. A packet
+/// whose transport header cannot be reached might be an error, so none is sent about it.
 pub fn may_answer(packet: &[u8]) -> bool {
     let Ok(header) = ipv6::Header::parse(packet) else {
         return false;
@@ -41,13 +41,14 @@ pub fn may_answer(packet: &[u8]) -> bool {
     }
 }
 
-/// Destination Unreachable, address unreachable, from `source` to the sender of `packet`, with as
-/// much of it as fits an error of 1280 octets. `None` if [`may_answer`] forbids it.
+/// Builds a Destination Unreachable message with the code address unreachable, from `source` to the
+/// sender of `packet`, which quotes as much of it as fits an error of 1280 octets. Returns `None` if
+/// [`may_answer`] forbids it.
 pub fn address_unreachable(source: &[u8; 16], packet: &[u8]) -> Option<Vec<u8>> {
     unreachable(ADDRESS_UNREACHABLE, source, packet)
 }
 
-/// As [`address_unreachable`], with another code.
+/// Builds a message like [`address_unreachable`], with this code.
 pub fn unreachable(code: u8, source: &[u8; 16], packet: &[u8]) -> Option<Vec<u8>> {
     if !may_answer(packet) {
         return None;
@@ -70,9 +71,9 @@ pub fn unreachable(code: u8, source: &[u8; 16], packet: &[u8]) -> Option<Vec<u8>
     Some(error)
 }
 
-/// Appends the echo reply from `source` to an echo request: the same identifier, sequence number
-/// and data (RFC 4443 section 4.2). False, and nothing appended, if `request` is not a valid one
-/// that is as long as its header says.
+/// Appends the echo reply from `source` to an echo request, with the same identifier, sequence number
+/// and data (RFC 4443 section 4.2). Returns `false` and appends nothing if `request` is not a valid
+/// echo request that is as long as its header says.
 pub fn echo_reply(source: &[u8; 16], request: &[u8], output: &mut Vec<u8>) -> bool {
     let Ok(header) = ipv6::Header::parse(request) else {
         return false;
@@ -101,14 +102,14 @@ pub fn echo_reply(source: &[u8; 16], request: &[u8], output: &mut Vec<u8>) -> bo
     true
 }
 
-/// What an echo request or reply carries.
+/// The contents of an echo request or reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Echo<'a> {
-    /// Tells the requests of one host apart.
+    /// Identifier: tells the requests of one host apart.
     pub identifier: u16,
-    /// Tells the requests of one identifier apart.
+    /// Sequence number: tells the requests with one identifier apart.
     pub sequence: u16,
-    /// What comes back as it is.
+    /// Data, which comes back unchanged.
     pub data: &'a [u8],
 }
 
@@ -126,7 +127,7 @@ impl<'a> Echo<'a> {
     }
 }
 
-/// An echo request (RFC 4443 section 4.1). The data is short.
+/// Builds an echo request (RFC 4443 section 4.1), whose data is short.
 pub fn echo_request(source: &[u8; 16], destination: &[u8; 16], echo: Echo<'_>) -> Vec<u8> {
     let length = HEADER + echo.data.len();
     let header = ipv6::header(length as u16, ICMPV6, HOP_LIMIT, source, destination);
@@ -140,10 +141,10 @@ pub fn echo_request(source: &[u8; 16], destination: &[u8; 16], echo: Echo<'_>) -
     request
 }
 
-/// The echo in a reply, or in the request that a Destination Unreachable quotes, if its checksum is
-/// right. A quoted request has to be whole, and from the error's destination to its source: only
-/// the host that was asked may say so itself (requirement C-57). `packet` is as long as its header
-/// says.
+/// Returns the echo in a reply, or in the request that a Destination Unreachable message quotes, if
+/// its checksum is valid. A quoted request has to be whole, and from the error's destination to its
+/// source: only the host that was asked may say itself that it is unreachable (C-57). `packet` is as
+/// long as its header says.
 pub fn echo_answer(packet: &[u8]) -> Option<Echo<'_>> {
     let header = ipv6::Header::parse(packet).ok()?;
     let (source, destination) = (header.source(), header.destination());
@@ -171,7 +172,7 @@ pub fn echo_answer(packet: &[u8]) -> Option<Echo<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::octets;
+    use crate::testing::octets;
     use teredo_common::wire::{DESTINATION_OPTIONS, FRAGMENT, UDP};
 
     const RELAY: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];

@@ -4,7 +4,10 @@ use teredo_common::wire::{
     DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, IPV6_HEADER, NO_NEXT_HEADER, ROUTING,
 };
 
-/// Why octets are not an IPv6 packet that Teredo carries.
+/// The routing header of Mobile IPv6 (RFC 6275), the one that may cross the tunnel (L-11).
+const MOBILE_IPV6: u8 = 2;
+
+/// The reason why octets are not an IPv6 packet that Teredo carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// Fewer octets than the fixed header.
@@ -16,17 +19,21 @@ pub enum Malformed {
     /// The payload length reaches beyond the octets present.
     #[error("cut short")]
     Truncated,
-    /// Payload length zero with hop-by-hop options: a jumbogram (requirement W-05).
+    /// Payload length zero with hop-by-hop options: a jumbogram (W-05).
     #[error("jumbogram")]
     Jumbogram,
 }
 
-/// A view of the fixed header of a packet that is all there.
+/// A view of the fixed header of a complete packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Header<'a>(&'a [u8; IPV6_HEADER]);
 
 impl<'a> Header<'a> {
-    /// Checks version and lengths (requirements W-03, W-05). Octets after the packet are allowed.
+    /// Checks version and lengths (W-03, W-05). Octets after the packet are allowed.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason if the octets do not begin with a packet that Teredo carries.
     pub fn parse(octets: &'a [u8]) -> Result<Self, Malformed> {
         let header = Self(octets.first_chunk().ok_or(Malformed::Short)?);
         if header.0[0] >> 4 != 6 {
@@ -41,53 +48,53 @@ impl<'a> Header<'a> {
         Ok(header)
     }
 
-    /// Octets after the fixed header.
+    /// Returns the number of octets after the fixed header.
     pub const fn payload_length(self) -> u16 {
         u16::from_be_bytes([self.0[4], self.0[5]])
     }
 
-    /// Octets of the packet, the fixed header included.
+    /// Returns the length of the packet in octets, with the fixed header.
     pub const fn packet_length(self) -> usize {
         IPV6_HEADER + self.payload_length() as usize
     }
 
-    /// Protocol number of what follows the fixed header.
+    /// Returns the protocol number of the header that follows.
     pub const fn next_header(self) -> u8 {
         self.0[6]
     }
 
-    /// Routers that the packet may still pass.
+    /// Returns the hop limit: the number of routers that the packet may still pass.
     pub const fn hop_limit(self) -> u8 {
         self.0[7]
     }
 
-    /// The two bits of explicit congestion notification in the traffic class (RFC 3168).
+    /// Returns the ECN field of the traffic class, 0 to 3 (RFC 3168).
     pub const fn congestion(self) -> u8 {
         self.0[1] >> 4 & 3
     }
 
-    /// Source address, network byte order.
+    /// Returns the source address.
     pub fn source(self) -> [u8; 16] {
         let mut address = [0; 16];
         address.copy_from_slice(&self.0[8..24]);
         address
     }
 
-    /// Destination address, network byte order.
+    /// Returns the destination address.
     pub fn destination(self) -> [u8; 16] {
         let mut address = [0; 16];
         address.copy_from_slice(&self.0[24..]);
         address
     }
 
-    /// Whether the packet is a bubble: nothing follows the header, and it says so (requirement
-    /// W-04). Its hop limit may be anything (W-13).
+    /// Returns `true` if the packet is a bubble: nothing follows the header, and it says so (W-04).
+    /// Its hop limit may be anything (W-13).
     pub const fn is_bubble(self) -> bool {
         self.next_header() == NO_NEXT_HEADER && self.payload_length() == 0
     }
 }
 
-/// The fixed header in front of `payload_length` octets; hop limit as given.
+/// Builds the fixed header in front of `payload_length` octets.
 pub fn header(
     payload_length: u16,
     next_header: u8,
@@ -112,7 +119,7 @@ pub fn set_congestion_experienced(packet: &mut [u8]) {
     }
 }
 
-/// Takes a packet over one hop. Its hop limit is not zero.
+/// Decrements the hop limit of a packet, which is not zero.
 pub fn decrement_hop_limit(packet: &mut [u8]) {
     if let Some(octet) = packet.get_mut(7) {
         *octet = octet.saturating_sub(1);
@@ -126,7 +133,8 @@ pub enum ChainLink<'a> {
     Routing(u8),
     /// An extension header that Teredo has no opinion on.
     Other,
-    /// What is not an extension header: its protocol number and its octets. The last of a chain.
+    /// The header that is no extension header and ends the chain: its protocol number, and the octets
+    /// from it on.
     Transport(u8, &'a [u8]),
 }
 
@@ -137,10 +145,7 @@ pub fn chain(packet: &[u8]) -> impl Iterator<Item = ChainLink<'_>> {
     let mut rest = packet.get(IPV6_HEADER..).unwrap_or_default();
     std::iter::from_fn(move || {
         let current = next.take()?;
-        if !matches!(
-            current,
-            HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
-        ) {
+        if !is_extension(current) {
             return Some(ChainLink::Transport(current, rest));
         }
         let fixed: &[u8; 8] = rest.first_chunk()?;
@@ -163,10 +168,24 @@ pub fn chain(packet: &[u8]) -> impl Iterator<Item = ChainLink<'_>> {
     })
 }
 
+/// Whether a routing header other than that of Mobile IPv6 would lead the packet elsewhere (L-11).
+pub fn has_forbidden_routing(packet: &[u8]) -> bool {
+    let is_forbidden = |link| matches!(link, ChainLink::Routing(kind) if kind != MOBILE_IPV6);
+    packet.get(6).is_some_and(|&next| is_extension(next)) && chain(packet).any(is_forbidden)
+}
+
+/// Whether another header follows one with this protocol number.
+const fn is_extension(next_header: u8) -> bool {
+    matches!(
+        next_header,
+        HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::octets;
+    use crate::testing::octets;
     use proptest::prelude::*;
     use teredo_common::wire::{ICMPV6, UDP};
 
@@ -260,6 +279,21 @@ mod tests {
                 ChainLink::Transport(UDP, &[0xaa; 9])
             ]
         );
+    }
+
+    #[test]
+    fn l11_only_the_routing_header_of_mobile_ipv6_passes() {
+        for kind in 0..=u8::MAX {
+            let routing = [UDP, 0, kind, 0, 0, 0, 0, 0];
+            let first = with_payload(ROUTING, &routing);
+            assert_eq!(has_forbidden_routing(&first), kind != 2, "{kind}");
+            let later = with_payload(
+                HOP_BY_HOP,
+                &[&[ROUTING, 0, 0, 0, 0, 0, 0, 0], &routing[..]].concat(),
+            );
+            assert_eq!(has_forbidden_routing(&later), kind != 2, "{kind}");
+        }
+        assert!(!has_forbidden_routing(&octets(V14)));
     }
 
     #[test]

@@ -28,12 +28,12 @@ const DESTINATION: usize = 24;
 /// Where the checksum is in an ICMPv6 packet.
 const CHECKSUM: usize = IPV6_HEADER + 2;
 
-/// Whether an ICMPv6 packet is a router solicitation, valid or not.
+/// Returns `true` if an ICMPv6 packet is a router solicitation, valid or not.
 pub fn is_solicitation(header: Header<'_>, packet: &[u8]) -> bool {
     header.next_header() == ICMPV6 && packet.get(IPV6_HEADER) == Some(&ROUTER_SOLICITATION)
 }
 
-/// A router solicitation from `source` to all routers, without options.
+/// Builds a router solicitation from `source` to all routers, without options.
 pub fn solicitation(source: &[u8; 16]) -> [u8; IPV6_HEADER + SOLICITATION] {
     let length = SOLICITATION as u16;
     let hop_limit = NEIGHBOR_DISCOVERY_HOP_LIMIT;
@@ -46,23 +46,23 @@ pub fn solicitation(source: &[u8; 16]) -> [u8; IPV6_HEADER + SOLICITATION] {
     packet
 }
 
-/// Whether an ICMPv6 packet is a router advertisement, valid or not.
+/// Returns `true` if an ICMPv6 packet is a router advertisement, valid or not.
 pub fn is_advertisement(header: Header<'_>, packet: &[u8]) -> bool {
     header.next_header() == ICMPV6 && packet.get(IPV6_HEADER) == Some(&ROUTER_ADVERTISEMENT)
 }
 
-/// What a router advertisement says.
+/// The contents of a router advertisement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
-    /// The one /64 that it has prefix information of; `None` if there is none, if there are more,
-    /// or if the prefix has another length.
+    /// The /64 that it advertises; `None` if there is none, if there are several prefixes, or if the
+    /// prefix has another length.
     pub prefix: Option<[u8; 8]>,
-    /// The MTU in octets, if there is an option for it; the last one holds.
+    /// MTU in octets, if there is an option for it; the last option counts.
     pub mtu: Option<u32>,
 }
 
-/// Reads a router advertisement; `None` if it is not valid (RFC 4861 section 6.1.2). `packet` is as
-/// long as its header says.
+/// Parses a router advertisement; returns `None` if it is not valid (RFC 4861 section 6.1.2).
+/// `packet` is as long as its header says.
 pub fn parse_advertisement(header: Header<'_>, packet: &[u8]) -> Option<Contents> {
     let ([ROUTER_ADVERTISEMENT, 0, ..], options) = packet
         .get(IPV6_HEADER..)?
@@ -90,7 +90,7 @@ pub fn parse_advertisement(header: Header<'_>, packet: &[u8]) -> Option<Contents
     Some(contents)
 }
 
-/// Whether a router solicitation is valid (RFC 4861 section 6.1.1, requirement S-21), whatever its
+/// Returns `true` if a router solicitation is valid (RFC 4861 section 6.1.1, S-21), whatever its
 /// options are. `packet` is as long as its header says.
 pub fn is_valid_solicitation(header: Header<'_>, packet: &[u8]) -> bool {
     let Some(([ROUTER_SOLICITATION, 0, ..], options)) = packet
@@ -138,8 +138,7 @@ impl<'p> Iterator for Options<'p> {
     }
 }
 
-/// The router advertisements of one prefix: all but the destination is the same in each, and made
-/// once.
+/// A template for the router advertisements of one prefix, which differ only in the destination.
 #[derive(Clone, Debug)]
 pub struct Advertisement {
     octets: [u8; IPV6_HEADER + ADVERTISEMENT + MTU_OPTION],
@@ -149,8 +148,8 @@ pub struct Advertisement {
 }
 
 impl Advertisement {
-    /// Advertisements from `source` of the /64 that begins with `prefix` (requirement S-17), with
-    /// an MTU option if there is an `mtu`.
+    /// Creates the template for advertisements from `source` of the /64 that begins with `prefix`
+    /// (S-17), with an MTU option if there is an `mtu` (in octets).
     pub fn new(source: &[u8; 16], prefix: [u8; 8], mtu: Option<u16>) -> Self {
         const LIFETIME_AND_FLAGS: [u8; 4] = [0; 4];
         const REACHABLE_TIME: [u8; 4] = [0; 4];
@@ -207,13 +206,9 @@ impl Advertisement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::octets;
+    use crate::testing::{address, octets};
     use proptest::prelude::*;
     use teredo_common::address::server_link_local;
-
-    fn address(text: &str) -> [u8; 16] {
-        text.parse::<std::net::Ipv6Addr>().unwrap().octets()
-    }
 
     fn advertisement(server: [u8; 4], mtu: Option<u16>, to: &[u8; 16]) -> Vec<u8> {
         let source = server_link_local(server.into(), 3544).octets();

@@ -5,16 +5,15 @@ use teredo_common::address::Endpoint;
 /// A trailer that is known and well-formed. Nothing in trailers is obfuscated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trailer<'a> {
-    /// Random octets that a direct bubble brings back (section 4.2).
+    /// Nonce: random octets that the answering bubble repeats (RFC 6081 section 4.2).
     Nonce([u8; 4]),
-    /// Where else the sender may be reached (section 4.3).
+    /// Other endpoints that may reach the sender (section 4.3).
     AlternateAddresses(AlternateAddresses<'a>),
-    /// Asks for a sign of life (section 4.4).
+    /// Neighbor discovery option that asks for a sign of life (section 4.4).
     NeighborSolicitation,
-    /// Gives one (section 4.4).
+    /// Neighbor discovery option that gives a sign of life (section 4.4).
     NeighborAdvertisement,
-    /// The external port that the sender predicts for its random port (section 4.5), host byte
-    /// order.
+    /// External port that the sender predicts for its random port (section 4.5), host byte order.
     RandomPort(u16),
 }
 
@@ -23,7 +22,7 @@ pub enum Trailer<'a> {
 pub struct AlternateAddresses<'a>(&'a [u8]);
 
 impl<'a> AlternateAddresses<'a> {
-    /// The endpoints in their order.
+    /// Returns the endpoints in their order.
     pub fn endpoints(self) -> impl Iterator<Item = Endpoint> + use<'a> {
         let (endpoints, _) = self.0.as_chunks::<6>();
         endpoints.iter().map(|&[a, b, c, d, p, q]| Endpoint {
@@ -33,8 +32,8 @@ impl<'a> AlternateAddresses<'a> {
     }
 }
 
-/// A trailer that asks for the whole packet to be dropped: of an unknown type that says so, or an
-/// alternate address list of an impossible length.
+/// The error about a trailer because of which the whole packet is to be dropped: it is of an unknown
+/// type that says so, or an alternate address list of an impossible length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a trailer forbids the packet")]
 pub struct Discard;
@@ -47,8 +46,8 @@ const ALTERNATE_ADDRESSES: u8 = 0x03;
 const NEIGHBOR_DISCOVERY: u8 = 0x04;
 const RANDOM_PORT: u8 = 0x05;
 
-/// The known trailers in their order. Unknown ones are skipped or, if their type says so, make an
-/// error; the first malformed one ends the list (RFC 6081 sections 4.1 and 5.1.2).
+/// Parses trailers. Unknown ones are skipped or, if their type says so, result in an error; the first
+/// malformed one ends the list (RFC 6081 sections 4.1 and 5.1.2).
 pub fn parse(trailers: &[u8]) -> impl Iterator<Item = Result<Trailer<'_>, Discard>> {
     let mut rest = trailers;
     std::iter::from_fn(move || {
@@ -101,8 +100,8 @@ impl Trailer<'_> {
     }
 }
 
-/// Appends an alternate address trailer; nothing if there are no endpoints, and the first four if
-/// there are more.
+/// Appends an alternate address trailer with at most the first four endpoints; appends nothing if
+/// there are none.
 pub fn write_alternate_addresses(endpoints: &[Endpoint], output: &mut Vec<u8>) {
     let endpoints = endpoints.iter().take(MAX_ALTERNATE_ADDRESSES);
     let list: Vec<u8> = endpoints
@@ -116,7 +115,7 @@ pub fn write_alternate_addresses(endpoints: &[Endpoint], output: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::octets;
+    use crate::testing::octets;
     use proptest::prelude::*;
 
     fn parsed(text: &str) -> Vec<Result<Trailer<'static>, Discard>> {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use teredo_common::verdict::Direction;
+use teredo_proto::{relay::Statistics, server};
 use tokio::sync::mpsc;
 
 use super::{
@@ -15,8 +16,6 @@ use super::{
     types::{Peer, PeerState, Status},
     *,
 };
-use teredo_proto::{relay::statistics::Statistics, server};
-
 use crate::{
     config::ApiAddress,
     metrics::{self, Snapshot},

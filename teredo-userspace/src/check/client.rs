@@ -6,11 +6,10 @@ use std::{
     time::Duration,
 };
 
+use teredo_proto::client::ServerEndpoints;
 use tokio::time::timeout;
 
 use super::{Host, Report, ipv4, tun};
-use teredo_proto::client::Server;
-
 use crate::{
     config::{
         self, ClientSection, ServerHost,
@@ -68,7 +67,7 @@ fn ports(host: &Host<'_>, client: &ClientSection, report: &mut Report) {
 }
 
 /// Looks the servers up.
-async fn servers(client: &ClientSection, report: &mut Report) -> Vec<Server> {
+async fn servers(client: &ClientSection, report: &mut Report) -> Vec<ServerEndpoints> {
     let mut known = Vec::new();
     for server in &client.servers {
         let found = match &server.host {
@@ -83,9 +82,9 @@ async fn servers(client: &ClientSection, report: &mut Report) -> Vec<Server> {
             Ok(addresses) => {
                 let shown: Vec<_> = addresses.iter().map(ToString::to_string).collect();
                 report.fine("server", format!("{server} is {}", shown.join(", ")));
-                known.extend(addresses.into_iter().map(|address| Server {
+                known.extend(addresses.into_iter().map(|address| ServerEndpoints {
                     port: server.port,
-                    ..Server::new(address)
+                    ..ServerEndpoints::new(address)
                 }));
             }
             Err(reason) => report.note(
@@ -101,7 +100,12 @@ async fn servers(client: &ClientSection, report: &mut Report) -> Vec<Server> {
 }
 
 /// Looks whether there is a way to the servers, and whether there is a better one than Teredo.
-async fn network(host: &Host<'_>, client: &ClientSection, servers: &[Server], report: &mut Report) {
+async fn network(
+    host: &Host<'_>,
+    client: &ClientSection,
+    servers: &[ServerEndpoints],
+    report: &mut Report,
+) {
     let tunnel = host.network.link(&client.tun).map_or(0, |link| link.index);
     let prefix = host.config.node.prefix;
     let found = match Routes::open() {

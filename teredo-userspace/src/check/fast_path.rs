@@ -2,7 +2,8 @@
 
 use std::{collections::HashSet, io, net::SocketAddrV4};
 
-use teredo_proto::server::Client;
+use rtnetlink::packet_route::link::InfoKind;
+use teredo_proto::server::RegisteredClient;
 
 use super::{
     Host, Report,
@@ -30,7 +31,7 @@ const NATIVE_MTU: u32 = 3_498;
 pub async fn examine(
     host: &Host<'_>,
     relay_endpoint: Option<SocketAddrV4>,
-    clients: Vec<Client>,
+    clients: Vec<RegisteredClient>,
     report: &mut Report,
 ) {
     let relay = host.config.relay.as_ref().map(|relay| relay.xdp.mode);
@@ -93,6 +94,8 @@ pub async fn examine(
     if is_troubled {
         return;
     }
+    controllers(host, wanted, &links, report);
+    default_routes(host, wanted, &links, report).await;
     predict(wanted, &links, report);
     if !is_loaded(host, wanted.mode, relay_endpoint, clients, report).await {
         return;
@@ -187,7 +190,7 @@ async fn is_loaded(
     host: &Host<'_>,
     mode: AttachPolicy,
     relay_endpoint: Option<SocketAddrV4>,
-    clients: Vec<Client>,
+    clients: Vec<RegisteredClient>,
     report: &mut Report,
 ) -> bool {
     // Without the relay's address, which is reported already, the program is not the right one.
@@ -222,6 +225,58 @@ async fn is_loaded(
         _ => report.trouble("fast path", error),
     }
     false
+}
+
+/// Reports named interfaces that are ports of another one, which routes lead through.
+fn controllers(host: &Host<'_>, wanted: FastPathRequest<'_>, links: &[&Link], report: &mut Report) {
+    for link in links {
+        let Some(controller) = host.network.controller_of(link) else {
+            continue;
+        };
+        let kind = match controller.kind {
+            Some(InfoKind::Bond) => "bond",
+            Some(InfoKind::Bridge) => "bridge",
+            // Routes lead through the interfaces of a VRF themselves.
+            _ => continue,
+        };
+        let (name, controller) = (&link.name, &controller.name);
+        let text = format!(
+            "{name} is a port of the {kind} {controller}, which routes lead through: name \
+             {controller} in {} instead, or no packet leaves on the fast path",
+            wanted.interfaces_keys()
+        );
+        report.degraded("fast path", text);
+    }
+}
+
+/// Reports default routes that lead through interfaces which are not named.
+async fn default_routes(
+    host: &Host<'_>,
+    wanted: FastPathRequest<'_>,
+    links: &[&Link],
+    report: &mut Report,
+) {
+    if wanted.relay.is_none_or(<[_]>::is_empty) {
+        return;
+    }
+    let indices = match Routes::open() {
+        Ok(routes) => routes.default_interfaces().await.unwrap_or_default(),
+        Err(_) => return,
+    };
+    for index in indices {
+        if links.iter().any(|link| link.index == index) {
+            continue;
+        }
+        if let Some(link) = host.network.link_numbered(index) {
+            let text = format!(
+                "a default route leads through {}, which {} does not name: packets that take it \
+                 leave through userspace",
+                link.name,
+                wanted.interfaces_keys()
+            );
+            report.note("fast path", text);
+        }
+    }
 }
 
 /// Native and generic programs do not send to each other's interfaces, so all get the same mode.
@@ -260,10 +315,20 @@ fn attachments(links: &[&Link], mode: Mode, reason: &str) -> Vec<Attachment> {
 fn native_obstacle(link: &Link, features: io::Result<XdpFeatures>) -> Option<String> {
     let name = &link.name;
     match features {
-        Ok(features) if !features.is_native() => Some(format!(
-            "the driver of {name} does not run XDP programs now (a veth needs at least as many \
-             receive queues as its peer has transmit queues)"
+        // Kernels before Linux 6.3 do not report features.
+        _ if link.kind == Some(InfoKind::Vlan) => Some(format!(
+            "{name} is a VLAN interface, and the kernel has no native XDP for those"
         )),
+        Ok(features) if !features.is_native() => Some(match link.kind {
+            Some(InfoKind::Veth) => format!(
+                "{name} has no native XDP now: a veth needs at least as many receive queues as its \
+                 peer has transmit queues"
+            ),
+            Some(InfoKind::Bond) => {
+                format!("{name} has no native XDP now: a bond needs ports whose drivers have it")
+            }
+            _ => format!("the driver of {name} does not run XDP programs"),
+        }),
         _ if link.mtu > NATIVE_MTU => Some(format!(
             "the MTU of {name} is {}, more than the {NATIVE_MTU} that fit in a page",
             link.mtu

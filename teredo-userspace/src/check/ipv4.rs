@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use teredo_common::scope::Ipv4Scope;
 
-use super::{Host, Report, owner};
+use super::{Host, Report, owner, vrf};
 use crate::{
     config::{Ipv4Choice, RelaySection},
     datapath::{
@@ -38,6 +38,9 @@ pub async fn examine(
             own(host)
         );
         report.trouble("ipv4", text);
+        return None;
+    }
+    if !vrf::examine(host, address, Some(relay), report) {
         return None;
     }
     scope(relay, report, address);

@@ -15,6 +15,7 @@ mod server;
 mod sunset;
 mod tun;
 mod user;
+mod vrf;
 mod xdp_features;
 
 use std::time::SystemTime;

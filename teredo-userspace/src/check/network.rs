@@ -27,8 +27,10 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it carries Ethernet frames.
     pub is_ethernet: bool,
-    /// Whether it is a TUN or TAP interface.
-    pub is_tun: bool,
+    /// What kind of virtual interface it is; none for hardware.
+    pub kind: Option<InfoKind>,
+    /// Number of the bond, bridge or VRF that it belongs to.
+    pub controller: Option<u32>,
     /// Whether it is up, as the operator wants it.
     pub is_up: bool,
     /// Whether somebody is at the other end.
@@ -55,6 +57,18 @@ pub struct Network {
     pub addresses: Vec<(IpAddr, u32)>,
     /// The IPv6 routes of the main table.
     pub routes: Vec<Route>,
+}
+
+impl Link {
+    /// Whether it is a TUN or TAP interface.
+    pub fn is_tun(&self) -> bool {
+        self.kind == Some(InfoKind::Tun)
+    }
+
+    /// Whether it stands for a routing table of its own.
+    pub fn is_vrf(&self) -> bool {
+        self.kind == Some(InfoKind::Vrf)
+    }
 }
 
 impl Network {
@@ -97,6 +111,17 @@ impl Network {
     #[must_use]
     pub fn link_numbered(&self, index: u32) -> Option<&Link> {
         self.links.iter().find(|link| link.index == index)
+    }
+
+    /// Returns the bond, bridge or VRF that the interface belongs to.
+    pub fn controller_of(&self, link: &Link) -> Option<&Link> {
+        self.link_numbered(link.controller?)
+    }
+
+    /// Returns the VRF that the interface belongs to.
+    pub fn vrf_of(&self, link: &Link) -> Option<&Link> {
+        let controller = self.controller_of(link)?;
+        controller.is_vrf().then_some(controller)
     }
 
     /// The interfaces that have the address.
@@ -148,7 +173,8 @@ fn link(message: &LinkMessage) -> Option<Link> {
         index: message.header.index,
         mtu: 0,
         is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
-        is_tun: false,
+        kind: None,
+        controller: None,
         is_up: message.header.flags.contains(LinkFlags::Up),
         has_carrier: message.header.flags.contains(LinkFlags::LowerUp),
         xdp_program: None,
@@ -157,8 +183,12 @@ fn link(message: &LinkMessage) -> Option<Link> {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Controller(index) => link.controller = Some(*index),
             LinkAttribute::LinkInfo(infos) => {
-                link.is_tun = infos.contains(&LinkInfo::Kind(InfoKind::Tun));
+                link.kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.clone()),
+                    _ => None,
+                });
             }
             LinkAttribute::Xdp(attributes) => {
                 link.xdp_program = attributes.iter().find_map(|attribute| match attribute {

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use ipnet::Ipv6Net;
 use teredo_common::{scope::Ipv4Scope, wire::SERVER_PORT};
 
-use super::{Host, Report, ipv4, ipv6, tun};
+use super::{Host, Report, ipv4, ipv6, tun, vrf};
 use crate::{
     config::{self, Ipv4Choice, RelaySection, ServerSection},
     datapath::native::Native,
@@ -59,6 +59,9 @@ fn address(host: &Host<'_>, server: &ServerSection, address: Ipv4Addr, report: &
              change, or for a closed network server.ipv4-scope = \"lab\""
         );
         return report.trouble("ipv4", text);
+    }
+    if !vrf::examine(host, address, None, report) {
+        return;
     }
     report.fine("ipv4", format!("the server is {address}"));
     let endpoint = SocketAddrV4::new(address, server.port);

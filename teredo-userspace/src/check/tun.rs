@@ -19,7 +19,7 @@ pub fn examine(host: &Host<'_>, name: &str, report: &mut Report) {
     match host.network.link(name) {
         None => report.fine("tun", format!("{name} will be made")),
         Some(_) if host.is_running => report.fine("tun", format!("{name} is there")),
-        Some(link) if !link.is_tun => {
+        Some(link) if !link.is_tun() => {
             report.trouble("tun", TunError::Foreign(name.to_owned()).to_string());
         }
         Some(link) if link.has_carrier => {

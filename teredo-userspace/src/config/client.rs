@@ -4,12 +4,12 @@ use std::{ops::RangeInclusive, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use teredo_common::scope::Ipv4Scope;
+use teredo_proto::wire::authentication::Algorithm;
 
 use super::{
     server_name::ServerName,
     values::{self, ClientId, Ipv4Choice, RefreshInterval},
 };
-use teredo_proto::wire::authentication::Algorithm;
 
 /// Most servers in `client.server`.
 pub const SERVERS_MAX: usize = 16;

@@ -13,14 +13,14 @@ use nix::{
     libc::O_NONBLOCK,
     unistd::{Uid, User},
 };
+use teredo_proto::{
+    client::Credentials,
+    server::RegisteredClient,
+    wire::authentication::{Algorithm, Key, MIN_SECRET},
+};
 use thiserror::Error;
 
 use super::{ClientId, Config, values::from_hexadecimal};
-use teredo_proto::{
-    client::Credentials,
-    server::Client,
-    wire::authentication::{Algorithm, Key, MIN_SECRET},
-};
 
 /// Most octets of a secret.
 const MAX_SECRET: usize = 1_024;
@@ -87,7 +87,7 @@ pub enum Refusal {
 #[derive(Debug, Default)]
 pub struct Secrets {
     /// The keys of the server's clients.
-    pub clients: Vec<Client>,
+    pub clients: Vec<RegisteredClient>,
     /// The identifier and the key of the client role.
     pub credentials: Option<Credentials>,
 }
@@ -109,7 +109,7 @@ pub fn load(config: &Config) -> Result<Secrets, Error> {
     let clients = config.server.iter().flat_map(|server| &server.clients);
     let clients = clients.map(|client| {
         let key = |file| key(&client.id, client.algorithm, file);
-        Ok(Client {
+        Ok(RegisteredClient {
             id: client.id.octets().to_vec(),
             key: key(&client.secret_file)?,
             retired: client

@@ -5,10 +5,9 @@ use std::{net::Ipv4Addr, ops::RangeInclusive, path::PathBuf};
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use teredo_common::{address::ServicePrefix, scope::Ipv4Scope, wire};
-
-use super::values::{self, ClientId};
 use teredo_proto::wire::authentication::Algorithm;
 
+use super::values::{self, ClientId};
 use crate::{datapath::xdp::AttachPolicy, sunset::Date};
 
 /// Permitted `server.rate`, `server.network-rate` and `server.total-rate`, per second.

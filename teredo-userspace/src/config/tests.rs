@@ -2,12 +2,12 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
+use teredo_proto::wire::authentication::Algorithm;
 
 use teredo_common::scope::Ipv4Scope;
 
 use super::*;
 use crate::datapath::xdp::AttachPolicy;
-use teredo_proto::wire::authentication::Algorithm;
 
 /// The operator's guide.
 const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");

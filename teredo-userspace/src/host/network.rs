@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 use teredo_common::{address::ServicePrefix, scope::is_global_unicast};
-use teredo_proto::client::{Attached, Network, Server};
+use teredo_proto::client::{Attached, Network, ServerEndpoints};
 
 use crate::datapath::{
     route::{HostAddress, Routes},
@@ -38,7 +38,7 @@ impl HostNetwork {
         routes: &Routes,
         tunnel: u32,
         prefix: ServicePrefix,
-        servers: &[Server],
+        servers: &[ServerEndpoints],
     ) -> Result<Self> {
         let addresses = routes.host_addresses().await?;
         let defaults = routes.default_ipv6_routes().await?;

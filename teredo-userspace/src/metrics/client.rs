@@ -7,12 +7,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use teredo_common::verdict::Direction;
+use teredo_proto::client::{Client, Nat, Offline, State};
 
 use super::{Path, Role, RoleState, Snapshot};
-use teredo_proto::{
-    client::{Bubble, Client, DropReason, Nat, Offline, State, Test},
-    shared::statistics::Unreachable,
-};
 
 /// Every state of a client, as statistics name them.
 pub const STATES: [&str; 8] = [
@@ -94,18 +91,18 @@ impl Snapshot {
         ] {
             self.add_traffic(direction, Path::Userspace, traffic.packets, traffic.octets);
         }
-        for &reason in DropReason::ALL {
-            self.add_dropped(Role::Client, reason.reason(), statistics.dropped(reason));
+        for (reason, packets) in statistics.dropped.iter() {
+            self.add_dropped(Role::Client, reason.reason(), packets);
         }
-        for &kind in Bubble::ALL {
-            *self.bubbles.entry(kind.reason()).or_default() += statistics.bubbles(kind);
+        for (kind, count) in statistics.bubbles.iter() {
+            *self.bubbles.entry(kind.reason()).or_default() += count;
         }
-        for &kind in Test::ALL {
-            *self.tests.entry(kind.reason()).or_default() += statistics.tests(kind);
+        for (kind, count) in statistics.tests.iter() {
+            *self.tests.entry(kind.reason()).or_default() += count;
         }
-        for &outcome in Unreachable::ALL {
-            let count = self.unreachable.entry((Role::Client, outcome.reason()));
-            *count.or_default() += statistics.unreachable(outcome);
+        for (outcome, count) in statistics.unreachable.iter() {
+            let total = self.unreachable.entry((Role::Client, outcome.reason()));
+            *total.or_default() += count;
         }
         self.peers_trusted += statistics.trusted_peers as u64;
         self.peers_untrusted += statistics.untrusted_peers as u64;
@@ -138,15 +135,17 @@ const fn nat_name(nat: Nat) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use teredo_common::time::Instant;
+    use teredo_proto::{
+        Unreachable,
+        client::{Bubble, Config, DropReason, ServerEndpoints},
+    };
 
     use super::*;
-    use teredo_proto::client::{Config, Server};
 
     #[test]
     fn all_counters_of_the_client_are_shown() {
-        let servers = vec![Server::new([9, 0, 0, 1].into())];
-        let client = Client::new(Config::new(servers, 4096), [0; 32], Instant::ZERO);
+        let servers = vec![ServerEndpoints::new([9, 0, 0, 1].into())];
+        let client = Client::new(Config::new(servers, 4096), [0; 32]);
         let status = ClientStatus::of(&client, 4096, Duration::from_secs(30));
         assert_eq!(status.state, "stopped");
         assert_eq!(status.server, Some("9.0.0.1:3544".parse().unwrap()));

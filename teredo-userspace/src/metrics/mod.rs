@@ -14,11 +14,7 @@ use teredo_common::{
     verdict::{Action, Direction, Verdict},
     wire::{ENCAPSULATION, ETHERNET_HEADER},
 };
-use teredo_proto::{
-    relay::statistics::{Bubble, DropReason, Statistics},
-    server,
-    shared::statistics::Unreachable,
-};
+use teredo_proto::{Unreachable, relay::Statistics, server};
 
 pub use client::{ClientStatus, STATES};
 pub use prometheus::{CONTENT_TYPE, render};
@@ -221,15 +217,15 @@ impl Snapshot {
         ] {
             self.add_traffic(direction, Path::Userspace, traffic.packets, traffic.octets);
         }
-        for &reason in DropReason::ALL {
-            self.add_dropped(Role::Relay, reason.reason(), relay.dropped(reason));
+        for (reason, packets) in relay.dropped.iter() {
+            self.add_dropped(Role::Relay, reason.reason(), packets);
         }
-        for &kind in Bubble::ALL {
-            *self.bubbles.entry(kind.reason()).or_default() += relay.bubbles(kind);
+        for (kind, count) in relay.bubbles.iter() {
+            *self.bubbles.entry(kind.reason()).or_default() += count;
         }
-        for &outcome in Unreachable::ALL {
-            let count = self.unreachable.entry((Role::Relay, outcome.reason()));
-            *count.or_default() += relay.unreachable(outcome);
+        for (outcome, count) in relay.unreachable.iter() {
+            let total = self.unreachable.entry((Role::Relay, outcome.reason()));
+            *total.or_default() += count;
         }
         self.peers_trusted += relay.trusted_peers as u64;
         self.peers_untrusted += relay.untrusted_peers as u64;
@@ -241,12 +237,12 @@ impl Snapshot {
     /// service.
     pub fn add_server(&mut self, state: RoleState, server: &server::Statistics, bindings: usize) {
         self.roles.insert(Role::Server, state);
-        for &service in server::Service::ALL {
-            let count = self.requests.entry((service.into(), Path::Userspace));
-            *count.or_default() += server.served(service).packets;
+        for (service, traffic) in server.served.iter() {
+            let total = self.requests.entry((service.into(), Path::Userspace));
+            *total.or_default() += traffic.packets;
         }
-        for &reason in server::DropReason::ALL {
-            self.add_dropped(Role::Server, reason.reason(), server.dropped(reason));
+        for (reason, packets) in server.dropped.iter() {
+            self.add_dropped(Role::Server, reason.reason(), packets);
         }
         let sent = self
             .unreachable
@@ -304,8 +300,12 @@ fn ipv6_octets(direction: Direction, counter: maps::Counter) -> u64 {
 mod tests {
     use std::collections::BTreeSet;
 
+    use teredo_proto::{
+        client::{self as client_protocol, Test},
+        relay::{Bubble, DropReason},
+    };
+
     use super::*;
-    use teredo_proto::client::{self as client_protocol, Test};
 
     #[test]
     fn verdicts_are_counted_by_their_action() {
@@ -377,9 +377,11 @@ mod tests {
     #[test]
     fn all_counters_of_the_server_are_shown() {
         let mut snapshot = Snapshot::default();
-        let mut server = server::Statistics::default();
-        server.unreachable_sent = 3;
-        server.events_lost = 4;
+        let server = server::Statistics {
+            unreachable_sent: 3,
+            events_lost: 4,
+            ..server::Statistics::default()
+        };
         let state = RoleState {
             is_draining: true,
             sunset: None,

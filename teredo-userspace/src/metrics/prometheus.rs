@@ -260,7 +260,7 @@ mod tests {
 
     use super::*;
     use teredo_proto::{
-        relay::statistics::Statistics,
+        relay::Statistics,
         server::{Service, Statistics as ServerStatistics},
     };
 

@@ -24,16 +24,15 @@ use teredo_common::{
     scope::Ipv4Scope,
     wire::MTU,
 };
+use teredo_proto::client::{
+    self, Client, Credentials, Event, Extensions, Identity, Nat, Offline, Refresh, Transmit,
+};
 use tokio::{
     io::Interest,
     time::{Sleep, sleep},
 };
 
 use super::{clock, port::Port, send_failures::SendFailures, timer::Timer};
-use teredo_proto::client::{
-    self, Client, Credentials, Event, Extensions, Identity, Nat, Offline, Refresh, Transmit,
-};
-
 use crate::{
     config::{self, RefreshInterval},
     datapath::{
@@ -133,7 +132,7 @@ impl ClientRole {
         };
         let network = config::network(prefix);
         Ok(Self {
-            client: Client::new(protocol, seed, clock::now()),
+            client: Client::new(protocol, seed),
             failures: SendFailures::default(),
             prefix,
             service_port,
@@ -193,8 +192,7 @@ impl ClientRole {
 
     /// Waits for input. Cancelling loses nothing.
     pub async fn input(&mut self) -> Result<Input> {
-        self.timer
-            .set(self.client.poll_timeout().map(|(deadline, _)| deadline));
+        self.timer.set(self.client.poll_timeout());
         let datagrams = RefCell::new(&mut self.datagrams);
         let (tun, packets) = (&self.interface.tun, &mut self.packets);
         tokio::select! {
@@ -326,7 +324,7 @@ impl ClientRole {
                 Transmit::OpenPort(number) => {
                     if let Err(error) = self.ports.open(number) {
                         tracing::debug!("{error}");
-                        self.client.port_failed(clock::now(), number);
+                        self.client.handle_port_failure(clock::now(), number);
                     }
                 }
                 Transmit::ClosePort(number) => {
@@ -453,7 +451,7 @@ impl ClientRole {
     pub async fn check_for_suspend(&mut self, routes: &Routes) -> Result<()> {
         if self.suspend.was_suspended() {
             tracing::info!("the host was suspended: asking the server for the mapping again");
-            self.client.doubt(clock::now());
+            self.client.recheck_mapping(clock::now());
             self.flush(routes).await?;
         }
         Ok(())
@@ -480,7 +478,7 @@ async fn discovered(discovery: Option<&mut LocalDiscovery>) -> io::Result<Multic
 fn protocol_config(
     config: &config::ClientSection,
     prefix: ServicePrefix,
-    servers: Vec<client::Server>,
+    servers: Vec<client::ServerEndpoints>,
     port: u16,
 ) -> client::Config {
     client::Config {

@@ -22,6 +22,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use teredo_proto::server::DRAIN;
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval},
@@ -32,7 +33,6 @@ use client::ClientRole;
 use fast_path::FastPath;
 use relay::RelayRole;
 use server::ServerRole;
-use teredo_proto::server::DRAIN;
 
 use crate::{
     api::{Handle, Request},

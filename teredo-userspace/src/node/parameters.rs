@@ -11,7 +11,7 @@ use teredo_common::{
 };
 use teredo_proto::{
     relay,
-    server::{self, Client},
+    server::{self, RegisteredClient},
 };
 
 use super::fast_path;
@@ -56,7 +56,7 @@ pub fn server_config(
     section: &config::ServerSection,
     relay: Option<SocketAddrV4>,
     own: &OwnAddresses,
-    clients: Vec<Client>,
+    clients: Vec<RegisteredClient>,
 ) -> Result<server::Config> {
     let [primary, secondary] = section.ipv4;
     Ok(server::Config {

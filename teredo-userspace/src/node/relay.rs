@@ -11,6 +11,11 @@ use teredo_common::{
     address::{Endpoint, ServicePrefix},
     wire::IPV6_HEADER,
 };
+use teredo_proto::{
+    dual::{Recipient, SharedPort},
+    relay::{self, Relay, Transmit},
+    wire::ipv6::Header,
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
@@ -21,12 +26,6 @@ use super::{
     server::ServerRole,
     timer::Timer,
 };
-use teredo_proto::{
-    dual::{Entry, Role},
-    relay::{self, Relay, Transmit},
-    wire::ipv6::Header,
-};
-
 use crate::{
     config,
     datapath::{
@@ -49,7 +48,7 @@ pub struct RelayRole {
     port: Port,
     tun: AsyncFd<Tun>,
     /// Separates the datagrams for the server, if the server shares the port.
-    entry: Option<Entry>,
+    shared_port: Option<SharedPort>,
     datagrams: ReceiveBatch,
     packets: PacketBatch,
     transmits: Vec<Transmit>,
@@ -75,10 +74,10 @@ impl RelayRole {
         protocol: relay::Config,
         seed: [u8; 32],
         udp: UdpSocket,
-        entry: Option<Entry>,
+        shared_port: Option<SharedPort>,
     ) -> Result<Self> {
         let prefix = protocol.prefix;
-        let relay = Relay::new(protocol, seed, clock::now());
+        let relay = Relay::new(protocol, seed);
         let tun = Tun::open(&config.tun)?;
         Ok(Self {
             relay,
@@ -88,7 +87,7 @@ impl RelayRole {
             sender: udp.sender,
             port: Port::new(udp.receiver, udp.marked)?,
             tun: register(tun)?,
-            entry,
+            shared_port,
             datagrams: ReceiveBatch::new(),
             packets: PacketBatch::new(config.mtu),
             transmits: Vec::new(),
@@ -122,8 +121,7 @@ impl RelayRole {
 
     /// Waits for input. Cancelling loses nothing.
     pub async fn input(&mut self) -> Result<Input> {
-        self.timer
-            .set(self.relay.poll_timeout().map(|(deadline, _)| deadline));
+        self.timer.set(self.relay.poll_timeout());
         let datagrams = RefCell::new(&mut self.datagrams);
         tokio::select! {
             received = self.port.receive(&datagrams) => {
@@ -141,7 +139,7 @@ impl RelayRole {
     /// Handles an input. Call [`Self::flush`] afterwards.
     pub fn handle(&mut self, input: Input, server: Option<&mut ServerRole>) {
         match (input, server) {
-            (Input::Datagrams, Some(server)) if self.entry.is_some() => {
+            (Input::Datagrams, Some(server)) if self.shared_port.is_some() => {
                 self.decapsulate_shared(server)
             }
             (Input::Datagrams, _) => self.decapsulate(),
@@ -155,7 +153,7 @@ impl RelayRole {
         let now = clock::now();
         for datagram in self.datagrams.datagrams() {
             if let Ok(header) = Header::parse(datagram.payload) {
-                self.relay.anticipate(&header.source());
+                self.relay.prefetch(&header.source());
             }
         }
         let (tun, failures) = (self.tun.get_ref(), &mut self.failures.decapsulated);
@@ -182,13 +180,13 @@ impl RelayRole {
 
     /// Moves packets from clients to the server or the kernel, on a shared port.
     fn decapsulate_shared(&mut self, server: &mut ServerRole) {
-        let Some(entry) = &self.entry else {
+        let Some(shared_port) = &self.shared_port else {
             return;
         };
         let now = clock::now();
         for datagram in self.datagrams.datagrams() {
             let from = datagram.source.into();
-            if entry.role(&self.relay, now, datagram.payload) == Role::Server {
+            if shared_port.recipient(&self.relay, now, datagram.payload) == Recipient::Server {
                 server.handle_shared(now, from, datagram.payload);
                 continue;
             }
@@ -210,7 +208,7 @@ impl RelayRole {
         let now = clock::now();
         for packet in self.packets.packets() {
             if let Ok(header) = Header::parse(packet) {
-                self.relay.anticipate(&header.destination());
+                self.relay.prefetch(&header.destination());
             }
         }
         let mut datagrams: [(SocketAddrV4, &[u8]); BATCH] = [(UNUSED, &[]); BATCH];

@@ -5,10 +5,9 @@ use teredo_common::{
     address::{ServicePrefix, TeredoAddress},
     time::Instant,
 };
-
-use super::{Node, clock};
 use teredo_proto::{client, relay::PeerInfo};
 
+use super::{Node, clock};
 use crate::{
     api::{
         Page, Request,

@@ -17,14 +17,16 @@ use teredo_common::{
     time::Instant,
     wire::MTU,
 };
+use teredo_proto::{
+    ServerAddress,
+    server::{Event, Server},
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     clock,
     port::{Port, register},
 };
-use teredo_proto::server::{Event, Server, ServerAddress};
-
 use crate::{
     config,
     datapath::{
@@ -111,7 +113,7 @@ impl ServerRole {
             answers.open_native()?;
         }
         if !routed.is_empty() {
-            answers.tun = Some(register(Tun::open(&config.tun)?)?);
+            answers.exits.tun = Some(register(Tun::open(&config.tun)?)?);
         }
         Ok(Self {
             prefix,
@@ -137,7 +139,7 @@ impl ServerRole {
 
     /// Returns the answers that the kernel did not accept.
     pub fn failures(&self) -> AnswerFailures {
-        self.answers.failures
+        self.answers.exits.failures
     }
 
     /// Returns the number of datagrams that arrived faster than they were received.
@@ -147,7 +149,7 @@ impl ServerRole {
 
     /// Returns the TUN interface of the tunnel service.
     pub fn tun(&self) -> Option<&Tun> {
-        self.answers.tun.as_ref().map(AsyncFd::get_ref)
+        self.answers.exits.tun.as_ref().map(AsyncFd::get_ref)
     }
 
     /// Brings up the TUN interface, and routes the clients' prefixes into it.
@@ -175,7 +177,7 @@ impl ServerRole {
                 received.with_context(|| failure(self.addresses[1]))?;
                 Ok(Input::Datagrams(ServerAddress::Secondary))
             }
-            read = read(self.answers.tun.as_ref(), &mut self.packets) => {
+            read = read(self.answers.exits.tun.as_ref(), &mut self.packets) => {
                 read?;
                 Ok(Input::Packets)
             }
@@ -216,7 +218,7 @@ impl ServerRole {
 
     /// Sends the collected answers, and logs the events of the protocol.
     pub fn flush(&mut self) {
-        self.answers.flush();
+        self.answers.exits.flush();
         while let Some(event) = self.answers.server.poll_event() {
             log_event(&event);
         }

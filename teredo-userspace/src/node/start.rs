@@ -6,6 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::{Context as _, Result};
+use teredo_proto::{
+    dual::SharedPort,
+    server::{self, Server},
+};
+
 use super::{
     Node,
     calendar::Calendar,
@@ -16,12 +22,6 @@ use super::{
     relay::RelayRole,
     server::{ServerRole, Socket},
 };
-use anyhow::{Context as _, Result};
-use teredo_proto::{
-    dual::Entry,
-    server::{self, Server},
-};
-
 use crate::{
     api::Handle,
     config::{self, Config, Ipv4Choice, secrets::Secrets},
@@ -77,8 +77,8 @@ pub async fn start(config: Config, secrets: Secrets) -> Result<Node> {
         let protocol = relay_config(&config, section, udp.local, &prepared.own);
         prepared.relay_lifetime = protocol.peer_lifetime;
         let shared = config.server.as_ref().filter(|_| shared);
-        let entry = shared.map(|server| {
-            Entry::new(
+        let shared_port = shared.map(|server| {
+            SharedPort::new(
                 server.primary(),
                 server.port,
                 config.service_prefixes().collect(),
@@ -89,7 +89,7 @@ pub async fn start(config: Config, secrets: Secrets) -> Result<Node> {
             protocol,
             random()?,
             udp,
-            entry,
+            shared_port,
         )?);
     }
     let client = match &config.client {
@@ -151,7 +151,7 @@ impl Node {
                 .iter()
                 .filter_map(|client| client.prefix)
                 .collect();
-            let server = Server::new(protocol, self.fast_path.buckets()?, clock::now());
+            let server = Server::new(protocol, self.fast_path.buckets()?);
             let prefix = config.node.prefix;
             let role = ServerRole::new(section, prefix, server, sockets, routed)?;
             self.server.insert(role).bring_up(&self.routes).await?;

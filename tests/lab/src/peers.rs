@@ -10,9 +10,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use teredo_common::address::{ServicePrefix, TeredoAddress};
+use teredo_common::{address::TeredoAddress, wire::NO_NEXT_HEADER};
 
-use super::{namespace::Namespace, scene::Host, wait::wait_until};
+use super::{namespace::Namespace, packet::ipv6, scene::Host, wait::wait_until};
 
 /// Clients on the open IPv4 internet: one address, a port each.
 #[derive(Debug)]
@@ -286,25 +286,13 @@ impl<'a> Conversation<'a> {
 /// The Teredo address of a client that `server` sees as `mapped`; no flags.
 #[must_use]
 pub fn teredo_address(server: Ipv4Addr, mapped: SocketAddrV4) -> Ipv6Addr {
-    let address = TeredoAddress {
-        prefix: ServicePrefix::STANDARD,
-        server,
-        flags: 0,
-        mapped: mapped.into(),
-    };
-    address.encode()
+    TeredoAddress::new(server, mapped.into()).encode()
 }
 
 /// A bubble (RFC 4380 section 2.8).
 #[must_use]
 pub fn bubble(source: Ipv6Addr, destination: Ipv6Addr) -> Vec<u8> {
-    let mut packet = vec![0; 40];
-    packet[0] = 0x60;
-    packet[6] = 59;
-    packet[7] = 64;
-    packet[8..24].copy_from_slice(&source.octets());
-    packet[24..].copy_from_slice(&destination.octets());
-    packet
+    ipv6(source, destination, NO_NEXT_HEADER, &[])
 }
 
 /// Whether these octets are a bubble.

@@ -3,10 +3,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
-use teredo_common::{
-    checksum::ipv6_transport,
-    wire::{ICMPV6, SERVER_PORT},
-};
+use teredo_common::wire::{ICMPV6, SERVER_PORT};
+use teredo_proto::testing::transport;
 
 /// All routers on the link.
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
@@ -98,29 +96,25 @@ pub fn origin(mapped: SocketAddrV4) -> [u8; 8] {
 /// checksum of zero, which is filled in.
 #[must_use]
 pub fn icmpv6(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> Vec<u8> {
-    let (source, destination) = (source.octets(), destination.octets());
-    let length = message.len() as u16;
-    let mut packet = vec![0x60, 0, 0, 0];
-    packet.extend(length.to_be_bytes());
-    packet.extend([ICMPV6, 255]);
-    packet.extend(source);
-    packet.extend(destination);
-    packet.extend(message);
-    let checksum = ipv6_transport(&source, &destination, ICMPV6, message);
-    packet[42..44].copy_from_slice(&checksum);
-    packet
+    transport(
+        ICMPV6,
+        255,
+        &source.octets(),
+        &destination.octets(),
+        message,
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::hex;
+    use crate::packet::octets;
 
     #[test]
     fn v15_a_solicitation_is_one() {
         let expected = "6000000000083aff fe800000000000000000ffffffffffff
             ff020000000000000000000000000002 85007d3700000000";
-        assert_eq!(solicitation(CLIENT), hex(expected));
+        assert_eq!(solicitation(CLIENT), octets(expected));
         assert_eq!(solicitation(CONE_CLIENT)[42..44], [0xfd, 0x36]);
     }
 
@@ -130,7 +124,7 @@ mod tests {
             fe800000000000000000ffffffffffff 8600954c 00000000 00000000 000007d0
             03044040ffffffffffffffff00000000 20010000010203040000000000000000 0501000000000500";
         let server = Ipv4Addr::new(1, 2, 3, 4);
-        assert_eq!(advertisement(server, CLIENT, Some(MTU)), hex(expected));
+        assert_eq!(advertisement(server, CLIENT, Some(MTU)), octets(expected));
     }
 
     #[test]
@@ -151,6 +145,6 @@ mod tests {
     #[test]
     fn v7_an_origin_is_obfuscated() {
         let mapped = SocketAddrV4::new(Ipv4Addr::new(9, 0, 0, 1), 4096);
-        assert_eq!(origin(mapped)[..], hex("0000effff6fffffe"));
+        assert_eq!(origin(mapped)[..], octets("0000effff6fffffe"));
     }
 }

@@ -6,9 +6,9 @@ use teredo_common::{
     checksum,
     wire::{ECHO_REPLY, ECHO_REQUEST, ICMPV6, IPV6_HEADER, UDP},
 };
-use teredo_proto::wire::{
-    icmpv6::DESTINATION_UNREACHABLE,
-    ipv6::{self, Header},
+use teredo_proto::{
+    testing,
+    wire::{icmpv6::DESTINATION_UNREACHABLE, ipv6::Header},
 };
 
 const HOP_LIMIT: u8 = 64;
@@ -43,7 +43,7 @@ pub fn numbered(source: Ipv6Addr, destination: Ipv6Addr, is_reply: bool, number:
     }
     body.push(is_reply.into());
     body.extend(number.to_be_bytes());
-    finish(source, destination, UDP, 6, body)
+    transport(source, destination, UDP, &body)
 }
 
 /// An echo request with this number as its data.
@@ -51,7 +51,7 @@ pub fn numbered(source: Ipv6Addr, destination: Ipv6Addr, is_reply: bool, number:
 pub fn ping(source: Ipv6Addr, destination: Ipv6Addr, number: u64) -> Vec<u8> {
     let mut body = vec![ECHO_REQUEST, 0, 0, 0, 0, 1, 0, 1];
     body.extend(number.to_be_bytes());
-    finish(source, destination, ICMPV6, 2, body)
+    transport(source, destination, ICMPV6, &body)
 }
 
 /// The answer to an echo request, with the last octet of its data changed: a wrong one, unless
@@ -66,7 +66,7 @@ pub fn pong(request: &[u8], change: u8) -> Option<Vec<u8>> {
     body[..4].copy_from_slice(&[ECHO_REPLY, 0, 0, 0]);
     *body.last_mut()? ^= change;
     let (from, to) = (header.destination().into(), header.source().into());
-    Some(finish(from, to, ICMPV6, 2, body))
+    Some(transport(from, to, ICMPV6, &body))
 }
 
 /// Destination Unreachable, administratively prohibited, about `packet`.
@@ -75,23 +75,17 @@ pub fn prohibited(source: Ipv6Addr, packet: &[u8]) -> Option<Vec<u8>> {
     let header = Header::parse(packet).ok()?;
     let mut body = vec![DESTINATION_UNREACHABLE, 1, 0, 0, 0, 0, 0, 0];
     body.extend(packet);
-    Some(finish(source, header.source().into(), ICMPV6, 2, body))
+    Some(transport(source, header.source().into(), ICMPV6, &body))
 }
 
-/// An IPv6 packet whose transport checksum, at the offset, is right.
-fn finish(
-    source: Ipv6Addr,
-    destination: Ipv6Addr,
-    next_header: u8,
-    checksum_offset: usize,
-    mut body: Vec<u8>,
-) -> Vec<u8> {
-    let (source, destination) = (source.octets(), destination.octets());
-    let sum = checksum::ipv6_transport(&source, &destination, next_header, &body);
-    body[checksum_offset..checksum_offset + 2].copy_from_slice(&sum);
-    let length = body.len() as u16;
-    let header = ipv6::header(length, next_header, HOP_LIMIT, &source, &destination);
-    [&header[..], &body].concat()
+fn transport(source: Ipv6Addr, destination: Ipv6Addr, next_header: u8, body: &[u8]) -> Vec<u8> {
+    testing::transport(
+        next_header,
+        HOP_LIMIT,
+        &source.octets(),
+        &destination.octets(),
+        body,
+    )
 }
 
 /// What a packet says. One with a wrong checksum says nothing that hosts understand.

@@ -36,7 +36,7 @@ impl World {
         let mut config = server::Config::new(primary, secondary);
         config.limits.seed = self.random.random();
         change(&mut config);
-        let node = ServerNode::new(config, self.now);
+        let node = ServerNode::new(config);
         self.add(Realm::INTERNET, Node::Server(Box::new(node)))
     }
 
@@ -46,11 +46,11 @@ impl World {
     ///
     /// If the machine is none.
     #[must_use]
-    pub fn server(&self, id: NodeId) -> client::Server {
+    pub fn server(&self, id: NodeId) -> client::ServerEndpoints {
         let [primary, ..] = self.node(id).ipv4()[..] else {
             panic!("no server");
         };
-        client::Server::new(primary)
+        client::ServerEndpoints::new(primary)
     }
 
     /// A relay, to which native IPv6 routes all packets for Teredo clients from now on.
@@ -69,7 +69,7 @@ impl World {
         config.own_ipv4 = vec![address];
         change(&mut config);
         let (ipv6, is_router) = (self.native_address(), !config.host_specific);
-        let node = RelayNode::new(config, ipv6, self.seed(), self.now);
+        let node = RelayNode::new(config, ipv6, self.seed());
         let id = self.add(realm, Node::Relay(Box::new(node)));
         if is_router {
             self.relay = Some(id);
@@ -144,7 +144,7 @@ impl World {
         let port = self.random.random_range(1024..49_152);
         let mut config = client::Config::new(vec![self.server(server)], port);
         change(&mut config);
-        let node = ClientNode::new(config, ipv4, self.seed(), self.now);
+        let node = ClientNode::new(config, ipv4, self.seed());
         self.add(realm, Node::Client(Box::new(node)))
     }
 
@@ -203,7 +203,7 @@ impl World {
         self.run(duration);
         self.client_mut(id).fall_behind(duration);
         self.set_up(id, true);
-        self.with_client(id, Client::doubt);
+        self.with_client(id, Client::recheck_mapping);
     }
 
     /// What a host does when it is pinged.

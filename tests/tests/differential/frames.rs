@@ -4,7 +4,7 @@ use std::{net::Ipv6Addr, time::Duration};
 
 use rand::{Rng as _, RngExt as _, rngs::StdRng, seq::IndexedRandom as _};
 use teredo_common::{
-    address::{Endpoint, ServicePrefix, TeredoAddress},
+    address::{Endpoint, TeredoAddress},
     maps::Peer,
     wire::{
         DESTINATION_OPTIONS, ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT, HOP_BY_HOP,
@@ -14,8 +14,8 @@ use teredo_common::{
 use teredo_lab::{
     fixture::{HOST, LAN, Port, ROUTER, WAN, relay},
     packet::{
-        address, datagram, echo, endpoint, ethernet, fix_header_checksum, fix_udp_checksum, hex,
-        ipv6, tcp, udp,
+        address, datagram, echo, endpoint, ethernet, fix_header_checksum, fix_udp_checksum, ipv6,
+        octets, tcp, udp,
     },
 };
 
@@ -37,13 +37,8 @@ impl Known {
 }
 
 fn teredo(mapped: &str, server: &str, flags: u16) -> Ipv6Addr {
-    let fields = TeredoAddress {
-        prefix: ServicePrefix::STANDARD,
-        server: endpoint(server).ip(),
-        flags,
-        mapped: endpoint(mapped),
-    };
-    fields.encode()
+    let fields = TeredoAddress::new(endpoint(server).ip(), endpoint(mapped));
+    TeredoAddress { flags, ..fields }.encode()
 }
 
 /// The entries that the comparison starts with.
@@ -271,11 +266,11 @@ impl Frames {
         };
         let mut payload = self.packet(source, native);
         if self.chance(4) {
-            payload.extend(hex(self.pick(&["0104deadbeef", "4100", "00"])));
+            payload.extend(octets(self.pick(&["0104deadbeef", "4100", "00"])));
         }
         if self.chance(4) {
             let element =
-                hex(self.pick(&["0000effff6fffffe", "00010000cd5669400b22df8800", "0002"]));
+                octets(self.pick(&["0000effff6fffffe", "00010000cd5669400b22df8800", "0002"]));
             payload = [element, payload].concat();
         }
         let from = match self.random.random_range(0..30) {

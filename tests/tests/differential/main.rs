@@ -14,7 +14,7 @@ use teredo_common::{
     verdict::{Action, Direction, Verdict},
 };
 use teredo_lab::fixture::{self, Fixture, Outcome, Port, Setup};
-use teredo_proto::relay::{Config, Event, Relay, statistics::DropReason};
+use teredo_proto::relay::{Config, DropReason, Event, Relay};
 
 use frames::{Frames, Known};
 
@@ -40,7 +40,7 @@ impl Paths {
         config.own_ipv4 = vec!["5.6.7.9".parse()?];
         config.peer_lifetime = Duration::from_nanos(setup.peer_lifetime);
         let mut paths = Self {
-            relay: Relay::new(config, [7; 32], fixture::now()),
+            relay: Relay::new(config, [7; 32]),
             fixture,
             known: frames::known(),
             seen: HashMap::new(),
@@ -71,7 +71,7 @@ impl Paths {
         let now = fixture::now();
         let trusted: Vec<_> = self.relay.peers().filter(|peer| peer.trusted).collect();
         for peer in trusted {
-            self.relay.peer_stamps(&peer.address.octets(), now, now);
+            self.relay.record_stamps(&peer.address.octets(), now, now);
             self.tell(peer.address, peer.mapped, peer.symmetric)?;
         }
         Ok(())
@@ -192,7 +192,7 @@ impl Paths {
         let statistics = self.relay.statistics();
         let reasons = DropReason::ALL.iter();
         reasons
-            .map(|&reason| (reason.reason(), statistics.dropped(reason)))
+            .map(|&reason| (reason.reason(), statistics.dropped[reason]))
             .collect()
     }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: what building, running and testing need beyond cargo.
+//! `cargo xtask setup`: the requirements of building, running and testing beyond cargo.
 
 mod packages;
 mod toolchain;
@@ -6,20 +6,21 @@ mod toolchain;
 use std::process::ExitCode;
 
 use anyhow::Result;
+pub use packages::is_installed;
 
-/// Gets everything that is missing.
+/// Installs everything that is missing.
 pub fn ensure() -> Result<()> {
-    // First what can be had without the network, then what most likely fails.
+    // The toolchain last: it takes longest and is most likely to fail.
     packages::ensure(packages::TOOLS)?;
     ensure_build()
 }
 
-/// Gets what building needs, if it is missing.
+/// Installs the requirements of building that are missing.
 pub fn ensure_build() -> Result<()> {
     toolchain::ensure()
 }
 
-/// Names what is missing.
+/// Prints the names of missing requirements.
 pub fn check() -> Result<ExitCode> {
     let mut missing = packages::missing(packages::TOOLS)
         .map(|tool| format!("{} (package {})", tool.program, tool.package))
@@ -31,9 +32,9 @@ pub fn check() -> Result<ExitCode> {
         println!("nothing is missing");
         return Ok(ExitCode::SUCCESS);
     }
-    for what in missing {
-        println!("missing: {what}");
+    for name in missing {
+        println!("missing: {name}");
     }
-    println!("`cargo xtask setup` gets it");
+    println!("`cargo xtask setup` installs it");
     Ok(ExitCode::FAILURE)
 }

@@ -19,7 +19,7 @@ const fn tool(program: &'static str, package: &'static str) -> Tool {
     Tool { program, package }
 }
 
-/// What the scene and the tests need.
+/// The programs that the scene and the tests need.
 pub const TOOLS: &[Tool] = &[
     tool("ip", "iproute2"),
     tool("nft", "nftables"),
@@ -33,17 +33,17 @@ pub const TOOLS: &[Tool] = &[
 
 /// Services that Debian starts with their package. Miredo's client would talk to public servers.
 const SERVICES: [&str; 2] = ["miredo", "miredo-server"];
-/// What Debian's packages ask before they start a service.
+/// The script that Debian's packages ask before they start a service.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// Those of `tools` that are not installed.
+/// Returns the tools that are not installed.
 pub fn missing(tools: &'static [Tool]) -> impl Iterator<Item = &'static Tool> {
     tools
         .iter()
         .filter(|tool| shell::find(tool.program).is_none())
 }
 
-/// Installs those of `tools` that are missing.
+/// Installs the tools that are missing.
 pub fn ensure(tools: &'static [Tool]) -> Result<()> {
     let packages = missing(tools).map(|tool| tool.package).collect::<Vec<_>>();
     if packages.is_empty() {
@@ -59,7 +59,7 @@ pub fn ensure(tools: &'static [Tool]) -> Result<()> {
     }
 }
 
-/// Whether this is Debian or one of its children.
+/// Whether this is Debian or a distribution made from it.
 pub fn is_debian() -> bool {
     shell::find("apt-get").is_some()
 }
@@ -80,7 +80,7 @@ pub fn is_installed(package: &str) -> bool {
         .is_some_and(|status| status == "install ok installed")
 }
 
-/// Brings the list of packages up to date. An old list is better than none.
+/// Updates the list of packages. An old list is better than none.
 pub fn update() {
     if let Err(error) = shell::run(&mut apt(&["update", "-qq"])) {
         eprintln!("setup: {error:#}; going on with the list of packages that is there");
@@ -129,7 +129,7 @@ fn apt(arguments: &[&str]) -> Command {
     command
 }
 
-/// While this lives, Debian starts none of these services; they stay switched off afterwards.
+/// A guard under which Debian starts none of these services; they stay disabled afterwards.
 #[derive(Debug)]
 struct Quiet {
     services: Vec<&'static str>,
@@ -157,7 +157,7 @@ impl Quiet {
         if shell::find("systemctl").is_some() && Path::new("/run/systemd/system").exists() {
             shell::run(shell::as_root("systemctl").arg("daemon-reload"))?;
         }
-        // Every other init asks this. Somebody's own policy stays.
+        // Every other init asks this. An existing policy stays.
         if !Path::new(POLICY).exists() {
             let script = format!("printf '#!/bin/sh\\nexit 101\\n' >{POLICY}; chmod 755 {POLICY}");
             quiet.policy = true;
@@ -172,7 +172,7 @@ impl Quiet {
             return;
         };
         for service in &self.services {
-            // There is nothing to switch off where the package has no such script.
+            // A package without such a script has nothing to disable.
             let _ = shell::output(shell::as_root(&update).args([service, "disable"]));
         }
     }

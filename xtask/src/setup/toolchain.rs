@@ -1,6 +1,6 @@
 //! The compiler and the linker for the eBPF program.
 //!
-//! The choice is the one of teredo-userspace's build script: what `TEREDO_EBPF_TOOLCHAIN` names,
+//! The choice is that of teredo-userspace's build script: the toolchain in `TEREDO_EBPF_TOOLCHAIN`,
 //! else the linked toolchain `teredo-ebpf`, else rustup's nightly; with the `bpf-linker` of
 //! `$CARGO_HOME/teredo-ebpf/bin` before any other.
 
@@ -28,13 +28,13 @@ const TARGET: &str = if cfg!(target_endian = "big") {
 } else {
     "bpfel-unknown-none"
 };
-/// The linker that we build. It has to be built against the compiler's LLVM.
+/// The linker that setup builds. It has to be built against the compiler's LLVM.
 const LINKER: &str = "bpf-linker";
 const LINKER_VERSION: &str = "0.13.0";
 /// The LLVM versions that it can be built against.
 const LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
-/// Whether the toolchain was proved to work and has not changed since.
+/// Whether the toolchain was tried with success and has not changed since.
 pub fn is_ready() -> Result<bool> {
     let Ok(stamp) = fs::read_to_string(stamp_file()?) else {
         return Ok(false);
@@ -42,7 +42,7 @@ pub fn is_ready() -> Result<bool> {
     Ok(stamp == fingerprint(&preferred()?)?)
 }
 
-/// Finds or gets a toolchain that can build the eBPF program.
+/// Finds or installs a toolchain that can build the eBPF program.
 pub fn ensure() -> Result<()> {
     if is_ready()? {
         return Ok(());
@@ -60,7 +60,7 @@ pub fn ensure() -> Result<()> {
     Ok(())
 }
 
-/// The toolchain that the build takes as things are.
+/// Returns the toolchain that the build takes now.
 fn preferred() -> Result<String> {
     if let Ok(name) = env::var(VARIABLE) {
         return Ok(name);
@@ -102,7 +102,7 @@ fn choose() -> Result<String> {
     )
 }
 
-/// What an earlier setup has linked; unlinked when it does not work any more.
+/// Tries the toolchain that an earlier setup has linked, and unlinks it if it fails.
 fn linked() -> Result<&'static str> {
     ensure!(exists(LINKED), "there is none");
     if let Err(error) = prove(LINKED) {
@@ -112,7 +112,7 @@ fn linked() -> Result<&'static str> {
     Ok(LINKED)
 }
 
-/// The nightly that is there, with rust-src added where it is missing.
+/// Tries the installed nightly, with rust-src added where it is missing.
 fn nightly() -> Result<&'static str> {
     ensure!(exists(NIGHTLY), "there is none");
     if core(NIGHTLY)? == Core::Missing {
@@ -169,7 +169,7 @@ fn rustup(arguments: &[&str]) -> Result<()> {
     shell::run(
         Command::new("rustup")
             .args(arguments)
-            // There is another way, so no long waiting for a network that is not there.
+            // There is another way, so no long wait for a missing network.
             .env("RUSTUP_MAX_RETRIES", "0")
             .env("RUSTUP_DOWNLOAD_TIMEOUT", "15"),
     )
@@ -186,7 +186,7 @@ fn with(toolchain: &str, program: &str, arguments: &[&str]) -> Command {
         .args(["run", toolchain, program])
         .args(arguments)
         .env("RUSTUP_AUTO_INSTALL", "0");
-    // What cargo tells us about the toolchain that we were built with is not for this one.
+    // Cargo's variables for the toolchain of this program do not fit this one.
     for variable in [
         "RUSTUP_TOOLCHAIN",
         "CARGO",
@@ -199,10 +199,10 @@ fn with(toolchain: &str, program: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Where a toolchain's core library for BPF comes from.
+/// The source of a toolchain's core library for BPF.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Core {
-    /// It comes compiled.
+    /// It is installed compiled.
     Compiled,
     /// It is compiled with the program; only a nightly compiler can.
     Source,
@@ -248,7 +248,7 @@ fn prove(toolchain: &str) -> Result<()> {
     build_probe(toolchain, core)
 }
 
-/// A whole program, so that the linker has its part in it.
+/// A whole program, so that the linker runs too.
 const PROBE: &str = r#"#![no_std]
 #![no_main]
 #[unsafe(no_mangle)]
@@ -351,7 +351,7 @@ fn install_linker(toolchain: &str) -> Result<()> {
     )
 }
 
-/// The major version of the toolchain's LLVM.
+/// Returns the major version of the toolchain's LLVM.
 fn llvm(toolchain: &str) -> Result<u32> {
     let text = shell::output(&mut with(toolchain, "rustc", &["-vV"])).unwrap_or_default();
     parse_llvm(&text).with_context(|| format!("the toolchain {toolchain} names no LLVM version"))
@@ -366,7 +366,7 @@ fn parse_llvm(text: &str) -> Option<u32> {
         .ok()
 }
 
-/// Where our linker is installed and the proof is kept.
+/// Returns the directory of setup's linker and of the proof.
 fn directory() -> Result<PathBuf> {
     Ok(shell::cargo_home()?.join("teredo-ebpf"))
 }
@@ -386,7 +386,7 @@ fn search_path() -> Result<OsString> {
     Ok(env::join_paths(paths)?)
 }
 
-/// What the proof holds for: the toolchain, its compiler and the linker, by size and time. No
+/// Returns the state that the proof holds for: the toolchain, its compiler and the linker, by size and time. No
 /// process is started to find out.
 fn fingerprint(toolchain: &str) -> Result<String> {
     // rustup's directories have the host's name behind the channel's.

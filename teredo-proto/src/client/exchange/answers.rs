@@ -8,23 +8,21 @@ use teredo_common::{
     time::Instant,
 };
 
-use super::{
-    Exchange, LIFETIME, Shared, discovery::is_on_link, extensions::Trailers, procedure::jitter,
-};
+use super::{Exchange, Shared, discovery::is_on_link, extensions::Trailers};
 use crate::{
     client::{
         Nat,
         statistics::{Bubble, DropReason},
     },
-    shared::{bubble::GAP, peers::PeerIndex},
+    shared::peers::{GAP, PeerIndex},
     wire::{bubble, encapsulation::Encapsulation, trailer::Trailer},
 };
 
-/// How long a bubble that could not be relied upon yet counts.
+/// The time for which a bubble counts that could not be relied upon yet.
 const PROOF_LIFETIME: Duration = Duration::from_secs(8);
 
 impl Exchange {
-    /// Takes a bubble that came by the own server (C-34).
+    /// Handles a bubble that came through the own server (C-34).
     pub(super) fn receive_indirect(
         &mut self,
         shared: &mut Shared,
@@ -40,17 +38,17 @@ impl Exchange {
             return Err(DropReason::BubbleTarget);
         }
         let index = self.admit(shared, *source)?;
-        shared.statistics.count_bubble(Bubble::ReceivedIndirect);
+        shared.statistics.bubbles[Bubble::ReceivedIndirect] += 1;
         if shared.config.extensions.symmetric {
             self.peers[index].state.nonces.received = trailers.nonce.unwrap_or_default();
         }
-        self.take_peer_random_port(shared, now, index, trailers.random_port);
-        self.take_alternates(shared, index, trailers.alternates);
+        self.record_peer_port(shared, now, index, trailers.random_port);
+        self.record_alternates(shared, index, trailers.alternates);
         let proved = self.peers[index].state.proved.take();
         let is_recent = |at| now.saturating_since(at) < PROOF_LIFETIME;
         match proved {
             Some((port, from, at)) if trailers.nonce.is_some() && is_recent(at) => {
-                // Before the packets: the peer could not tell whose they are.
+                // Before the packets: the peer could not identify them otherwise.
                 self.recognise(shared, now, index, port, from);
                 if !self.is_reached_by_anybody() {
                     self.trust(shared, now, index, port, from);
@@ -61,7 +59,8 @@ impl Exchange {
         Ok(())
     }
 
-    /// Answers a bubble that a relay sent by the own server: a direct bubble to where it is.
+    /// Answers a relay's bubble that came through the own server: with a direct bubble to the
+    /// relay.
     fn answer_relay(
         &mut self,
         shared: &mut Shared,
@@ -76,16 +75,16 @@ impl Exchange {
         if !self.may_reach(shared, origin) {
             return Err(DropReason::BubbleTarget);
         }
-        shared.statistics.count_bubble(Bubble::ReceivedRelay);
+        shared.statistics.bubbles[Bubble::ReceivedRelay] += 1;
         if !self.limits.take_direct(origin, now) {
-            shared.statistics.count_bubble(Bubble::LimitedDirect);
+            shared.statistics.bubbles[Bubble::LimitedDirect] += 1;
             return Ok(());
         }
         self.relays.note(origin, now);
         let payload = bubble::build(&self.own, source).to_vec();
         let port = shared.config.port;
         shared.send(port, origin, payload);
-        shared.statistics.count_bubble(Bubble::SentDirect);
+        shared.statistics.bubbles[Bubble::SentDirect] += 1;
         Ok(())
     }
 
@@ -93,15 +92,15 @@ impl Exchange {
     /// indirect one. Within two seconds of a burst of this side's own, one direct bubble ends
     /// that burst.
     pub(super) fn answer(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
+        let is_usable = self.peers.is_usable(now, index);
         let peer = &mut self.peers[index];
-        let is_usable = peer.is_usable(now, LIFETIME);
         match peer.pending_mut().history.check(now) {
             Ok(()) => {
                 peer.state.nonces.begin();
                 peer.state.random.is_unpredictable = false;
                 let mut is_sent = self.greet_local(shared, now, index);
                 if shared.config.extensions.symmetric && !is_usable {
-                    is_sent |= self.burst(shared, now, index);
+                    is_sent |= self.send_burst(shared, now, index);
                 } else {
                     is_sent |= self.send_directs(shared, now, index);
                 }
@@ -112,59 +111,49 @@ impl Exchange {
             Err(_) => self.end_burst(shared, now, index),
         }
         if !is_usable {
-            self.arm_removal(index);
+            self.peers.arm_removal(index);
         }
     }
 
     /// Whether direct bubbles, one to each endpoint, may follow the last burst: once, and soon.
     pub(super) fn may_end_burst(&self, now: Instant, index: PeerIndex) -> bool {
         let peer = &self.peers[index];
-        let last = (peer.pending.as_ref()).map_or(Instant::ZERO, |one| one.history.last());
-        peer.state.may_answer && now.saturating_since(last) < GAP
+        peer.state.may_answer && now.saturating_since(peer.last_burst()) < GAP
     }
 
     /// Sends the direct bubbles that may follow a burst.
     fn end_burst(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
         if !self.may_end_burst(now, index) {
-            shared.statistics.count_bubble(Bubble::LimitedDirect);
+            shared.statistics.bubbles[Bubble::LimitedDirect] += 1;
             return;
         }
         self.peers[index].state.may_answer = false;
-        self.prolong_burst(shared, now, index);
+        self.peers.prolong_burst(now, index, &mut shared.random);
         let mut targets = self.targets(shared, now, index);
         let embedded = embedded_mapping(&self.peers[index].address);
         if self.random_target(shared, index, embedded).is_some() && targets.len() > 1 {
-            // What went to the endpoint in the address has not helped.
+            // The bubble to the endpoint in the address did not help.
             targets.remove(0);
         }
         for (port, to) in targets {
             if self.may_reach_peer(shared, index, to) && self.limits.take_answer(to, now) {
                 self.send_bubble(shared, port, index, to);
             } else {
-                shared.statistics.count_bubble(Bubble::LimitedDirect);
+                shared.statistics.bubbles[Bubble::LimitedDirect] += 1;
             }
         }
     }
 
-    /// The last burst ends only now: the next one waits for as long.
-    pub(super) fn prolong_burst(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
-        let pending = self.peers[index].pending_mut();
-        pending.history.ended(now);
-        if let Some(procedure) = &mut pending.procedure {
-            procedure.next = procedure.next.max(now + GAP + jitter(shared));
-        }
-    }
-
-    /// Whether bubbles come in although their sender may not let this client's packets in: the
-    /// mapping that takes packets in is not the one that packets leave by.
+    /// Whether bubbles arrive although their sender may not accept this client's packets: the
+    /// mapping for incoming packets is not the one for outgoing packets.
     fn is_reached_by_anybody(&self) -> bool {
         self.identity
             .is_some_and(|own| own.nat == Nat::Symmetric && own.upnp)
     }
 
-    /// Whether a peer at `from` sees this client elsewhere than where its address says: behind a
-    /// symmetric NAT, or inside of the one that both are behind. Packets that come before a bubble
-    /// would be nobody's there.
+    /// Whether a peer at `from` sees this client at another endpoint than the one in its address:
+    /// behind a symmetric NAT, or inside of the NAT that both are behind. The peer could not
+    /// attribute packets that come before a bubble.
     fn is_elsewhere_for(
         &self,
         shared: &Shared,
@@ -180,8 +169,8 @@ impl Exchange {
         shared.config.extensions.symmetric && (is_symmetric || is_inside && !is_embedded)
     }
 
-    /// Tells a peer that cannot know this client's mapping where it is, by its nonce, and asks for
-    /// a sign that this arrived.
+    /// Proves this client's mapping to a peer that cannot know it, by the peer's nonce, and asks
+    /// for a sign that this arrived.
     fn recognise(
         &mut self,
         shared: &mut Shared,
@@ -198,7 +187,7 @@ impl Exchange {
             };
         if is_allowed {
             self.peers[index].state.may_answer = false;
-            self.prolong_burst(shared, now, index);
+            self.peers.prolong_burst(now, index, &mut shared.random);
             let peer = &self.peers[index];
             let mut payload = bubble::build(&self.own, &peer.address).to_vec();
             Trailer::Nonce(peer.state.nonces.received).write(&mut payload);
@@ -209,7 +198,7 @@ impl Exchange {
         }
     }
 
-    /// Takes a bubble that did not come by the own server.
+    /// Handles a bubble that did not come through the own server.
     pub(super) fn receive_direct(
         &mut self,
         shared: &mut Shared,
@@ -232,20 +221,19 @@ impl Exchange {
             Some(index) if is_mapped => index,
             _ => {
                 let proved = self.prove(shared, now, from, source, trailers.nonce);
-                proved.inspect_err(|_| self.doubt_mapping(shared, now, to, from, source))?
+                proved.inspect_err(|_| self.recheck_peer(shared, now, to, from, source))?
             }
         };
-        shared.statistics.count_bubble(Bubble::ReceivedDirect);
+        shared.statistics.bubbles[Bubble::ReceivedDirect] += 1;
         let is_elsewhere = self.is_elsewhere_for(shared, now, index, from);
+        let is_news = !self.peers.is_usable(now, index);
         let peer = &self.peers[index];
-        let is_news = !peer.is_usable(now, LIFETIME);
         // the first bubble decides at which port the peer is.
         let to = match is_mapped && !is_news {
             true => peer.state.port,
             false => to,
         };
-        let queue = peer.pending.as_ref().map(|pending| &pending.queue);
-        let is_waiting = queue.is_some_and(|queue| !queue.is_empty());
+        let is_waiting = peer.queued() > 0;
         if is_news && is_elsewhere && is_waiting && !peer.state.is_known {
             if peer.state.nonces.received == [0; 4] {
                 self.peers[index].state.proved = Some((to, from, now));
@@ -267,8 +255,8 @@ impl Exchange {
         Ok(())
     }
 
-    /// The peer that a packet comes from, if it comes from where the peer's address says, where the
-    /// link knows the peer (C-40), or brings back a nonce.
+    /// Returns the sender of a packet, if the packet comes from the endpoint in the sender's
+    /// address or on the link (C-40), or brings back a nonce.
     pub(super) fn prove(
         &mut self,
         shared: &mut Shared,

@@ -6,7 +6,7 @@ use teredo_common::{
     wire::SERVER_PORT,
 };
 
-use super::{Exchange, LIFETIME, Shared, discovery::is_on_link};
+use super::{Exchange, Shared, discovery::is_on_link};
 use crate::{
     client::statistics::Bubble,
     shared::peers::PeerIndex,
@@ -15,8 +15,13 @@ use crate::{
 
 impl Exchange {
     /// Sends the bubbles of one burst that the rates allow (L-12): direct ones and an indirect one,
-    /// or what has to come before that. Whether there were any.
-    pub(super) fn burst(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) -> bool {
+    /// or an echo test that has to come before that. Returns whether any were sent.
+    pub(super) fn send_burst(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        index: PeerIndex,
+    ) -> bool {
         self.prepare_random_port(shared, now, index);
         let is_direct = self.send_directs(shared, now, index);
         if is_direct && self.needs_echo_test(shared, now, index) {
@@ -27,7 +32,7 @@ impl Exchange {
         is_direct || is_indirect
     }
 
-    /// Remembers a burst, whatever it was made of (P-09).
+    /// Records a burst of any kind (P-09).
     pub(super) fn count_burst(&mut self, now: Instant, index: PeerIndex) {
         let peer = &mut self.peers[index];
         peer.state.awaits = true;
@@ -35,7 +40,7 @@ impl Exchange {
         peer.pending_mut().history.sent(now);
     }
 
-    /// Sends direct bubbles to where the peer is or may be.
+    /// Sends direct bubbles to all endpoints at which the peer is or may be.
     pub(super) fn send_directs(
         &mut self,
         shared: &mut Shared,
@@ -54,14 +59,14 @@ impl Exchange {
                 sent.push(to);
                 self.send_bubble(shared, port, index, to);
             } else {
-                shared.statistics.count_bubble(Bubble::LimitedDirect);
+                shared.statistics.bubbles[Bubble::LimitedDirect] += 1;
             }
         }
         !sent.is_empty()
     }
 
-    /// Where direct bubbles to a peer go, and from which ports: to where it is while it is trusted,
-    /// else to the endpoint in its address, and wherever else its bubbles said.
+    /// Returns the source ports and destinations of direct bubbles to a peer: its endpoint while it
+    /// is usable, else the endpoint in its address and those that its bubbles announced.
     pub(super) fn targets(
         &self,
         shared: &Shared,
@@ -69,7 +74,7 @@ impl Exchange {
         index: PeerIndex,
     ) -> Vec<(u16, Endpoint)> {
         let peer = &self.peers[index];
-        if peer.is_usable(now, LIFETIME) {
+        if self.peers.is_usable(now, index) {
             return vec![(peer.state.port, peer.state.destination)];
         }
         let embedded = embedded_mapping(&peer.address);
@@ -80,8 +85,8 @@ impl Exchange {
         targets
     }
 
-    /// Whether something may be sent to an endpoint that a peer may be at: as to any, to a neighbor
-    /// that made itself known, or to a peer behind the same NAT.
+    /// Whether a datagram for a peer may be sent to an endpoint: a global one, that of a neighbor
+    /// that made itself known, or that of a peer behind the same NAT.
     pub(super) fn may_reach_peer(&self, shared: &Shared, index: PeerIndex, to: Endpoint) -> bool {
         let state = &self.peers[index].state;
         self.may_reach(shared, to)
@@ -110,7 +115,7 @@ impl Exchange {
         self.send_direct_payload(shared, port, to, payload);
     }
 
-    /// Sends a direct bubble that is made already.
+    /// Sends the payload of a direct bubble.
     pub(super) fn send_direct_payload(
         &self,
         shared: &mut Shared,
@@ -119,11 +124,11 @@ impl Exchange {
         payload: Vec<u8>,
     ) {
         shared.send(port, to, payload);
-        shared.statistics.count_bubble(Bubble::SentDirect);
+        shared.statistics.bubbles[Bubble::SentDirect] += 1;
     }
 
-    /// Sends an indirect bubble to the peer's server (L-06), with a nonce, and with what
-    /// helps the peer to find this client.
+    /// Sends an indirect bubble to the peer's server (L-06), with a nonce, and with the port
+    /// and the endpoints at which the peer finds this client.
     pub(super) fn send_indirect(
         &mut self,
         shared: &mut Shared,
@@ -135,7 +140,7 @@ impl Exchange {
         let is_allowed =
             shared.own_ipv4.is_elsewhere(server) && self.limits.take_indirect(server, now);
         if !is_allowed {
-            shared.statistics.count_bubble(Bubble::LimitedIndirect);
+            shared.statistics.bubbles[Bubble::LimitedIndirect] += 1;
             return false;
         }
         let mut payload = bubble::build(&self.own, &peer.address).to_vec();
@@ -154,7 +159,7 @@ impl Exchange {
         };
         let port = shared.config.port;
         shared.send(port, to, payload);
-        shared.statistics.count_bubble(Bubble::SentIndirect);
+        shared.statistics.bubbles[Bubble::SentIndirect] += 1;
         true
     }
 }

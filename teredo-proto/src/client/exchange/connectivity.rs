@@ -13,9 +13,9 @@ use crate::{
     wire::icmpv6::{self, Echo},
 };
 
-/// Tests of one peer that may still be answered.
+/// Maximum number of tests of one peer that may still be answered.
 const REMEMBERED: usize = 4;
-/// For how long.
+/// The time for which a test may be answered.
 const VALIDITY: Duration = Duration::from_secs(30);
 
 /// The latest tests of one peer.
@@ -31,7 +31,7 @@ struct Test {
 }
 
 impl Tests {
-    /// Another test, in place of the oldest.
+    /// Adds a test, in place of the oldest.
     fn next(&mut self, random: &mut impl Rng, now: Instant) -> &Test {
         let sequence = self.0[0].map_or(0, |newest| newest.sequence);
         self.0.rotate_right(1);
@@ -43,7 +43,7 @@ impl Tests {
         })
     }
 
-    /// Whether one of them is answered by this.
+    /// Whether this answers one of the tests.
     fn is_answer(&self, now: Instant, echo: Echo<'_>) -> bool {
         self.0.iter().flatten().any(|test| {
             now.saturating_since(test.sent) < VALIDITY
@@ -52,7 +52,7 @@ impl Tests {
         })
     }
 
-    /// When the last one was sent.
+    /// Returns the time of the last test; [`Instant::ZERO`] if there was none.
     pub fn last(&self) -> Instant {
         self.0[0].map_or(Instant::ZERO, |test| test.sent)
     }
@@ -65,7 +65,7 @@ impl Exchange {
             return;
         };
         if !self.limits.take_test(now) {
-            shared.statistics.count_test(Outcome::Limited);
+            shared.statistics.tests[Outcome::Limited] += 1;
             return;
         }
         let peer = &mut self.peers[index];
@@ -80,12 +80,12 @@ impl Exchange {
         peer.state.awaits = true;
         let port = shared.config.port;
         shared.send(port, identity.server.primary(), request);
-        shared.statistics.count_test(Outcome::Sent);
+        shared.statistics.tests[Outcome::Sent] += 1;
     }
 
-    /// Takes the answer to a test: the peer is behind what the answer came from (C-36, C-38). False
-    /// if it is none.
-    pub(super) fn take_answer(
+    /// Handles the answer to a test: trusts the peer at the source of the answer (C-36, C-38).
+    /// Returns `false` if the packet is not such an answer.
+    pub(super) fn handle_answer(
         &mut self,
         shared: &mut Shared,
         now: Instant,
@@ -103,7 +103,7 @@ impl Exchange {
         if !self.may_reach(shared, from) {
             return Err(DropReason::SourceScope);
         }
-        shared.statistics.count_test(Outcome::Answered);
+        shared.statistics.tests[Outcome::Answered] += 1;
         self.relays.note(from, now);
         let port = shared.config.port;
         self.trust(shared, now, index, port, from);

@@ -1,11 +1,11 @@
-//! What is remembered of peers whose entries made room for others.
+//! The memory of peers whose entries were evicted.
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::shared::{bubble::History, keyed::Keyed};
+use crate::shared::{keyed::Keyed, peers::History};
 
-/// The bubbles sent to peers that are not in the table any more: whoever comes back finds the limits
-/// where they were (P-09, P-11). Bounded; the oldest goes first.
+/// The bubbles sent to peers that are no longer in the table, so that the limits hold for a peer
+/// that comes back (P-09, P-11). Bounded; the oldest goes first.
 #[derive(Debug)]
 pub struct Departed {
     capacity: usize,
@@ -14,7 +14,7 @@ pub struct Departed {
 }
 
 impl Departed {
-    /// Room for `capacity` peers, at least one.
+    /// Creates a memory for `capacity` peers, at least one.
     pub fn new(capacity: usize, keyed: Keyed) -> Self {
         Self {
             capacity: capacity.max(1),
@@ -23,7 +23,7 @@ impl Departed {
         }
     }
 
-    /// Remembers the bubbles sent to a peer that goes.
+    /// Records the bubbles sent to a removed peer.
     pub fn keep(&mut self, address: [u8; 16], history: History) {
         if self.order.len() >= self.capacity
             && let Some(oldest) = self.order.pop_front()
@@ -34,14 +34,14 @@ impl Departed {
         self.order.push_back(address);
     }
 
-    /// What was remembered of a peer that comes back, if anything was.
+    /// Removes and returns the bubbles sent to a peer that comes back, if any are remembered.
     pub fn recall(&mut self, address: &[u8; 16]) -> Option<History> {
         let history = self.histories.remove(address)?;
-        self.order.retain(|one| one != address);
+        self.order.retain(|departed| departed != address);
         Some(history)
     }
 
-    /// Forgets everybody.
+    /// Forgets all peers.
     pub fn clear(&mut self) {
         self.histories.clear();
         self.order.clear();

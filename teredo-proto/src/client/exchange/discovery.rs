@@ -1,5 +1,5 @@
 //! Local discovery (RFC 4380 section 5.2.8): clients on the same link find each other, and need no
-//! NAT that takes packets back.
+//! NAT that supports hairpinning.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -15,23 +15,24 @@ use crate::{
         Attached, Transmit,
         statistics::{Bubble, DropReason},
     },
-    shared::{bubble::GAP, peers::PeerIndex},
+    shared::peers::{GAP, PeerIndex},
     wire::{bubble, encapsulation::Encapsulation, ipv6::Header},
 };
 
-/// The least and the most time between two discovery bubbles that nothing asked for.
+/// The least and the most time between two unsolicited discovery bubbles.
 const INTERVAL: [Duration; 2] = [Duration::from_secs(200), Duration::from_secs(300)];
 
-/// When discovery bubbles are sent.
+/// The times of discovery bubbles.
 #[derive(Debug, Default)]
 pub struct Discovery {
-    /// When the next one is due, while the client has an address.
+    /// The time of the next one, while the client has an address.
     pub next: Option<Instant>,
     last: Instant,
 }
 
 impl Exchange {
-    /// Tells the links of this client now and then, beginning now, or no longer (C-60).
+    /// Starts to send discovery bubbles at intervals, beginning now, or stops it if the client has
+    /// no Teredo address (C-60).
     pub(super) fn restart_discovery(&mut self, shared: &mut Shared, now: Instant) {
         let is_teredo = self.identity.is_some_and(|identity| !identity.tunnel);
         self.discovery = Discovery::default();
@@ -40,7 +41,7 @@ impl Exchange {
         }
     }
 
-    /// Does what is due.
+    /// Sends discovery bubbles if they are due.
     pub(super) fn handle_discovery_timeout(&mut self, shared: &mut Shared, now: Instant) {
         if self.discovery.next.is_some_and(|next| now >= next) {
             self.discover(shared, now);
@@ -53,7 +54,7 @@ impl Exchange {
         self.send_discovery(shared, now);
     }
 
-    /// Sends a discovery bubble to every private network, unless that was done just now.
+    /// Sends a discovery bubble to every private network, unless that was done within two seconds.
     pub(super) fn send_discovery(&mut self, shared: &mut Shared, now: Instant) {
         let is_recent =
             self.discovery.last != Instant::ZERO && now.saturating_since(self.discovery.last) < GAP;
@@ -67,11 +68,11 @@ impl Exchange {
                 interface: attached.address,
                 payload: bubble::build_discovery(&self.own).to_vec(),
             });
-            shared.statistics.count_bubble(Bubble::SentDiscovery);
+            shared.statistics.bubbles[Bubble::SentDiscovery] += 1;
         }
     }
 
-    /// Takes a datagram that came to the discovery address by the interface with this address
+    /// Handles a datagram that arrived at the discovery address on the interface with this address
     /// (C-31, C-61, C-62).
     pub fn handle_discovery(
         &mut self,
@@ -99,13 +100,14 @@ impl Exchange {
             return Err(DropReason::Discovery);
         }
         let mut attached = shared.network.attached.iter();
-        let is_attached = attached
-            .any(|one| one.address == interface && is_private(one) && is_neighbor(one, from));
+        let is_attached = attached.any(|network| {
+            network.address == interface && is_private(network) && is_neighbor(network, from)
+        });
         if !is_attached || shared.own_ipv4.contains(from.address) {
             return Err(DropReason::DiscoverySource);
         }
         let index = self.admit(shared, source)?;
-        shared.statistics.count_bubble(Bubble::ReceivedDiscovery);
+        shared.statistics.bubbles[Bubble::ReceivedDiscovery] += 1;
         let peer = &mut self.peers[index];
         let is_new = peer.state.local(now) != Some(from);
         peer.state.local = Some(Local {
@@ -114,10 +116,10 @@ impl Exchange {
         });
         if !peer.is_trusted() {
             peer.last_received = now;
-            self.arm_removal(index);
+            self.peers.arm_removal(index);
         }
         if is_new {
-            // The newcomer would not know for minutes whom the answer is from.
+            // Otherwise the new peer could not attribute the answer for minutes.
             self.send_discovery(shared, now);
         }
         if self.peers[index].pending_mut().history.check(now).is_ok()
@@ -128,8 +130,8 @@ impl Exchange {
         Ok(())
     }
 
-    /// Greets a peer that is known to be on the same link, so that both know each other (C-51 case
-    /// 3). False if it is not.
+    /// Sends bubbles to a peer on the same link, so that both know each other (C-51 case 3).
+    /// Returns `false` if the peer is not on the link, or limits forbid it.
     pub(super) fn greet_local(
         &mut self,
         shared: &mut Shared,
@@ -143,7 +145,7 @@ impl Exchange {
         self.send_to_local(shared, now, index)
     }
 
-    /// Sends a bubble to where a peer is on the same link.
+    /// Sends a bubble to the peer's endpoint on the same link. Returns whether one was sent.
     fn send_to_local(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) -> bool {
         let local = self.peers[index].state.local(now);
         let is_allowed =
@@ -155,10 +157,10 @@ impl Exchange {
     }
 }
 
-/// Whether an endpoint is a neighbor's on a private network.
+/// Whether an endpoint belongs to a neighbor on a private network.
 pub fn is_on_link(shared: &Shared, endpoint: Endpoint) -> bool {
     let mut attached = shared.network.attached.iter();
-    attached.any(|one| is_private(one) && is_neighbor(one, endpoint))
+    attached.any(|network| is_private(network) && is_neighbor(network, endpoint))
         && !shared.own_ipv4.contains(endpoint.address)
 }
 

@@ -1,12 +1,12 @@
-//! How much the client sends without being sure that somebody wants it (C-58, L-12, R-16).
+//! The limits on unsolicited packets (C-58, L-12, R-16).
 
 use teredo_common::{address::Endpoint, time::Instant};
 
 use super::super::Config;
 use crate::shared::{
-    bubble::Histories,
     keyed::Keyed,
     limiter::{Bucket, Buckets, Rate},
+    peers::Histories,
 };
 
 /// The token buckets, and the memory of bubbles by endpoint.
@@ -39,13 +39,13 @@ impl Limits {
         self.tests.take(self.test_rate, now)
     }
 
-    /// Whether the host may be told that a destination is unreachable.
+    /// Whether the host may be informed that a destination is unreachable.
     pub fn take_unreachable(&mut self, now: Instant) -> bool {
         self.unreachable.take(self.unreachable_rate, now)
     }
 
-    /// Whether a bubble that begins a burst may be sent to this endpoint, whatever IPv6 addresses
-    /// are said to be there.
+    /// Whether a bubble that begins a burst may be sent to this endpoint, regardless of the IPv6
+    /// address.
     pub fn take_direct(&mut self, to: Endpoint, now: Instant) -> bool {
         self.endpoints.take(to, now) && self.direct.take(to.address, now)
     }
@@ -61,7 +61,7 @@ impl Limits {
         self.indirect.take(server, now)
     }
 
-    /// A packet came directly from `endpoint`.
+    /// Records that a packet came directly from `endpoint`.
     pub fn answered(&mut self, endpoint: Endpoint) {
         self.endpoints.answered(endpoint);
     }

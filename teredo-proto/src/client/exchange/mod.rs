@@ -26,11 +26,10 @@ use teredo_common::{
     time::Instant,
 };
 
-use super::{Config, Identity, PeerInfo, Reason, Statistics, shared::Shared};
+use super::{Config, Identity, PeerInfo, Statistics, shared::Shared};
 use crate::shared::{
     keyed::Keyed,
-    peers::{PeerIndex, Peers},
-    queue::{Bounds, Budget},
+    peers::{Bounds, Budget, PeerIndex, Peers, Timing},
 };
 use contact::Contact;
 use departed::Departed;
@@ -39,11 +38,13 @@ use extensions::ports::Ports;
 use limits::Limits;
 use relays::Relays;
 
-/// A peer that was silent for this long has to prove again where it is (P-03).
-const LIFETIME: Duration = Duration::from_secs(30);
-/// A peer that is sent to but was silent for this long is asked for a sign of life (P-12).
-const REFRESH_AFTER: Duration = Duration::from_secs(25);
-/// Packets from peers that are not proved yet may take this part of the room for waiting packets.
+/// The times that end trust (P-03, P-12). The client sees every packet itself.
+const TIMING: Timing = Timing {
+    lifetime: Duration::from_secs(30),
+    refresh_after: Duration::from_secs(25),
+    grace: Duration::ZERO,
+};
+/// Divisor of the room for waiting packets that yields the share of packets from unproved peers.
 const HELD_SHARE: usize = 4;
 
 /// The half of the client that talks with peers.
@@ -56,7 +57,7 @@ pub struct Exchange {
     departed: Departed,
     /// Packets of the host that wait for an answer.
     queues: Budget,
-    /// Packets for the host that wait for the proof of where they come from (C-41).
+    /// Packets for the host that wait for the proof of their source (C-41).
     held: Budget,
     limits: Limits,
     relays: Relays,
@@ -64,17 +65,17 @@ pub struct Exchange {
     ports: Ports,
 }
 
-/// Where a packet of the host goes.
+/// The way that a packet of the host takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// Now, from this local port to this endpoint, as many octets.
+pub enum Forward {
+    /// From this local port to this endpoint at once, as many octets.
     Send(u16, Endpoint, usize),
-    /// The packet waits for an answer.
+    /// Into a queue, until the peer answers.
     Queued,
 }
 
 impl Exchange {
-    /// Without address and peers.
+    /// Creates an exchange without address and peers.
     pub fn new(config: &Config, random: &mut impl Rng) -> Self {
         let keyed = Keyed::new(random);
         let held = config.queue_total_bytes / HELD_SHARE;
@@ -86,7 +87,7 @@ impl Exchange {
         Self {
             identity: None,
             own: [0; 16],
-            peers: Peers::new(config.max_peers, keyed),
+            peers: Peers::new(config.max_peers, TIMING, keyed),
             departed: Departed::new(config.max_peers, keyed),
             queues: Budget::new(bounds(config.queue_total_bytes - held), keyed),
             held: Budget::new(bounds(held), keyed),
@@ -97,9 +98,9 @@ impl Exchange {
         }
     }
 
-    /// The client has another address, or none; peers are forgotten if it is another (C-45).
+    /// Sets the client's identity; forgets all peers if the address is another (C-45).
     pub fn set_identity(&mut self, shared: &mut Shared, now: Instant, identity: Option<Identity>) {
-        let address = identity.map_or([0; 16], |one| one.address.octets());
+        let address = identity.map_or([0; 16], |identity| identity.address.octets());
         self.identity = identity;
         if address == self.own {
             return;
@@ -111,8 +112,8 @@ impl Exchange {
         self.restart_discovery(shared, now);
     }
 
-    /// [`Shared::network`] has changed: nothing is sent to what is this host's own now (L-02), or to
-    /// a link that is gone.
+    /// Handles a change of [`Shared::network`]: forgets peers at endpoints that are this host's own
+    /// now (L-02), or on a link that is gone.
     pub fn network_changed(&mut self, shared: &mut Shared) {
         self.remove_if(shared, |exchange, shared, mapped| {
             !exchange.may_reach(shared, mapped) && !is_on_link(shared, mapped)
@@ -135,27 +136,26 @@ impl Exchange {
     }
 
     /// A port that was asked for with [`super::Transmit::OpenPort`] could not be opened.
-    pub fn port_failed(&mut self, _shared: &mut Shared, _now: Instant, port: u16) {
+    pub fn handle_port_failure(&mut self, port: u16) {
         self.random_port_failed(port);
     }
 
-    /// Does what is due.
+    /// Does everything that is due.
     pub fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) {
         self.handle_discovery_timeout(shared, now);
         while let Some(index) = self.peers.take_due(now) {
+            self.handle_echo_timeout(shared, now, index);
             self.look_after(shared, now, index);
         }
     }
 
     /// When [`Exchange::handle_timeout`] is due next.
-    pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
-        let peers = self.peers.deadline().map(|(at, _)| (at, Reason::Peer));
-        let discovery = self.discovery.next.map(|at| (at, Reason::Discovery));
-        let deadlines = [peers, discovery].into_iter().flatten();
-        deadlines.min_by_key(|&(deadline, _)| deadline)
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let peers = self.peers.deadline().map(|(deadline, _)| deadline);
+        [peers, self.discovery.next].into_iter().flatten().min()
     }
 
-    /// All peers, in no particular order.
+    /// Returns all peers, in no particular order.
     pub fn peers(&self) -> impl Iterator<Item = PeerInfo> {
         self.peers.iter().map(|(_, peer)| PeerInfo {
             address: peer.address.into(),
@@ -164,14 +164,11 @@ impl Exchange {
             local: peer.state.is_at_local(peer.mapped),
             last_received: peer.last_received,
             last_sent: peer.last_sent,
-            queued: peer
-                .pending
-                .as_ref()
-                .map_or(0, |pending| pending.queue.len()),
+            queued: peer.queued(),
         })
     }
 
-    /// Adds what is there now to what was counted.
+    /// Sets the current numbers of peers and waiting packets.
     pub fn measure(&self, statistics: &mut Statistics) {
         statistics.trusted_peers = self.peers.trusted();
         statistics.untrusted_peers = self.peers.untrusted();
@@ -179,7 +176,7 @@ impl Exchange {
         statistics.queue_octets = self.queues.octets() + self.held.octets();
     }
 
-    /// Whether something may be sent to an endpoint that was taken from a packet: global unicast,
+    /// Whether a datagram may be sent to an endpoint that was taken from a packet: global unicast,
     /// and neither this host's nor the client's own mapping (L-02, L-05).
     fn may_reach(&self, shared: &Shared, endpoint: Endpoint) -> bool {
         let is_own = self

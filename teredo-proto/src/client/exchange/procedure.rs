@@ -1,61 +1,31 @@
 //! Asking a peer until it answers: bubbles to clients, connectivity tests to native hosts (P-09 to
 //! P-11, C-51).
 
-use std::time::Duration;
-
-use rand::RngExt as _;
 use teredo_common::time::Instant;
 
 use super::{Exchange, Shared};
 use crate::{
     client::statistics::DropReason,
-    shared::{
-        bubble::{ATTEMPTS, GAP, JITTER, Procedure, Refused},
-        peers::PeerIndex,
-    },
+    shared::peers::{PeerIndex, Queue, Step},
     wire::icmpv6::ADDRESS_UNREACHABLE,
 };
 
 impl Exchange {
     /// Asks now, or as soon as that is allowed, and again until there is an answer.
     pub(super) fn start_procedure(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
-        let peer = &mut self.peers[index];
-        peer.state.nonces.begin();
-        peer.state.random.is_unpredictable = false;
-        peer.pending_mut().procedure = Some(Procedure {
-            attempts: 0,
-            next: now,
-        });
+        let state = &mut self.peers[index].state;
+        state.nonces.begin();
+        state.random.is_unpredictable = false;
+        self.peers.start_procedure(now, index);
         self.proceed(shared, now, index);
     }
 
     /// Takes the next step of a procedure if it is due.
     pub(super) fn proceed(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
-        let peer = &mut self.peers[index];
-        let is_teredo = shared.config.prefix.contains(&peer.address);
-        let pending = peer.pending_mut();
-        let Some(mut procedure) = pending.procedure else {
-            return;
-        };
-        if now >= procedure.next {
-            let permitted = match is_teredo {
-                true => pending.history.check(now),
-                false => Ok(()),
-            };
-            match permitted {
-                Err(Refused::TooSoon(at)) => procedure.next = at + jitter(shared),
-                Ok(()) if procedure.attempts < ATTEMPTS => {
-                    self.ask(shared, now, index, procedure.attempts);
-                    procedure.attempts += 1;
-                    procedure.next = now + GAP + jitter(shared);
-                }
-                Ok(()) | Err(Refused::Exhausted) => return self.give_up(shared, now, index),
-            }
-        }
-        self.peers[index].pending_mut().procedure = Some(procedure);
-        self.peers.arm(index, procedure.next);
-        if self.peers[index].is_trusted() {
-            self.arm_trusted(now, index);
+        match self.peers.next_step(now, index, &mut shared.random) {
+            Step::Wait => {}
+            Step::Burst(attempts) => self.ask(shared, now, index, attempts),
+            Step::GiveUp(queue) => self.give_up(shared, now, index, queue),
         }
     }
 
@@ -67,7 +37,7 @@ impl Exchange {
         }
         let mut is_sent = self.greet_local(shared, now, index);
         if (!is_sent || attempts > 0) && !self.solicit(shared, now, index, attempts) {
-            is_sent |= self.burst(shared, now, index);
+            is_sent |= self.send_burst(shared, now, index);
         } else {
             is_sent = true;
         }
@@ -76,36 +46,23 @@ impl Exchange {
         }
     }
 
-    /// No answer (P-11): drops what waited and tells the host of the newest packet. The entry stays
-    /// until its bubbles are forgotten, for the limit to hold.
-    fn give_up(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
-        let peer = &mut self.peers[index];
-        let mut held = std::mem::take(&mut peer.state.held);
-        peer.state.nonces.end();
-        let pending = peer.pending_mut();
-        pending.procedure = None;
-        let mut queue = std::mem::take(&mut pending.queue);
-        while self.held.pop(&mut held).is_some() {
-            shared.statistics.count_drop(DropReason::NoAnswer);
+    /// Drops the packets that waited in vain, and informs the host of its newest one (P-11).
+    fn give_up(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex, queue: Queue) {
+        let state = &mut self.peers[index].state;
+        state.nonces.end();
+        for _ in self.held.drain(std::mem::take(&mut state.held)) {
+            shared.statistics.dropped[DropReason::NoAnswer] += 1;
         }
         let mut newest = None;
-        while let Some(packet) = self.queues.pop(&mut queue) {
-            shared.statistics.count_drop(DropReason::HostNoAnswer);
+        for packet in self.queues.drain(queue) {
+            shared.statistics.dropped[DropReason::HostNoAnswer] += 1;
             newest = Some(packet);
         }
         if let Some(packet) = newest {
             self.refuse(shared, now, ADDRESS_UNREACHABLE, &packet);
         }
-        if self.peers[index].is_trusted() {
-            self.arm_trusted(now, index);
-        } else {
+        if !self.peers[index].is_trusted() {
             self.close_random_port(shared, index);
-            self.arm_removal(index);
         }
     }
-}
-
-/// See [`JITTER`].
-pub fn jitter(shared: &mut Shared) -> Duration {
-    shared.random.random_range(Duration::ZERO..=JITTER)
 }

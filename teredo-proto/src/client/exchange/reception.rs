@@ -1,30 +1,22 @@
 //! From peers: UDP payloads in, IPv6 packets out (RFC 4380 section 5.2.3).
 
-use teredo_common::{
-    address::Endpoint,
-    scope::is_global_unicast,
-    time::Instant,
-    wire::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ICMPV6, ROUTING},
-};
+use teredo_common::{address::Endpoint, scope::is_global_unicast, time::Instant, wire::ICMPV6};
 
 use super::{Exchange, Shared};
 use crate::{
     client::statistics::DropReason,
-    shared::{bubble::GAP, peers::PeerIndex, queue::Full},
+    shared::peers::{Full, GAP, PeerIndex},
     wire::{
         encapsulation::Encapsulation,
-        ipv6::{self, ChainLink, Header},
+        ipv6::{self, Header},
         router, trailer,
     },
 };
 
-/// The routing header of Mobile IPv6 (RFC 6275), the one that is let through (L-11).
-const MOBILE_IPV6: u8 = 2;
-
 impl Exchange {
-    /// Takes a datagram that came to the service port or one of the ports that this half opened,
-    /// and is no advertisement at the service port. The length of the inner packet if the host is
-    /// to have it now.
+    /// Handles a datagram that arrived at the service port or one of the ports that this half
+    /// opened, and is not an advertisement at the service port. Returns the length of the inner
+    /// packet if the host is to have it now.
     pub fn handle_datagram(
         &mut self,
         shared: &mut Shared,
@@ -40,14 +32,18 @@ impl Exchange {
         let header = Header::parse(parts.packet).map_err(|_| DropReason::Malformed)?;
         if to != shared.config.port {
             if router::is_advertisement(header, parts.packet) {
-                return self.take_echo(shared, now, to, from, parts).map(|()| None);
+                return self
+                    .handle_echo(shared, now, to, from, parts)
+                    .map(|()| None);
             }
             self.check_port(shared, to, &header.source())?;
         }
         if header.destination() != self.own {
             return Err(DropReason::Destination);
         }
-        if !parts.trailers.is_empty() && trailer::parse(parts.trailers).any(|one| one.is_err()) {
+        if !parts.trailers.is_empty()
+            && trailer::parse(parts.trailers).any(|trailer| trailer.is_err())
+        {
             return Err(DropReason::Trailer);
         }
         let is_from_server = from == server;
@@ -75,8 +71,8 @@ impl Exchange {
         Ok(is_now.then_some(length))
     }
 
-    /// The rules for packets in their order. Whether the host is to have it now; `false` if it was
-    /// taken otherwise.
+    /// Applies the rules for packets in their order. Returns whether the host is to have the packet
+    /// now; `false` if it was consumed or held.
     #[expect(clippy::too_many_arguments, reason = "all that is known of a datagram")]
     fn accept(
         &mut self,
@@ -91,10 +87,10 @@ impl Exchange {
         let source = header.source();
         let found = self.peers.find(&source);
         if let Some(index) = found {
-            // Rules 1 and 2, and the server's way of giving an answer (C-36 to C-38).
+            // Rules 1 and 2, and answers that the server forwards (C-36 to C-38).
             let relay = origin.unwrap_or(from);
             if header.next_header() == ICMPV6
-                && self.take_answer(shared, now, index, relay, packet)?
+                && self.handle_answer(shared, now, index, relay, packet)?
             {
                 return Ok(false);
             }
@@ -115,8 +111,8 @@ impl Exchange {
         Ok(false)
     }
 
-    /// Rule 6 (C-41): a packet of a native host is held, and the host tested, if the host was sent
-    /// something, or the packet comes from a relay that is known.
+    /// Holds a packet of a native host, and tests the host, if the host was sent something, or the
+    /// packet comes from a known relay: rule 6 (C-41).
     fn hold(
         &mut self,
         shared: &mut Shared,
@@ -130,14 +126,15 @@ impl Exchange {
             return Err(DropReason::SourceScope);
         }
         let is_awaited = found.is_some_and(|index| {
-            self.is_asked(index) || self.peers[index].last_sent != Instant::ZERO
+            let peer = &self.peers[index];
+            peer.is_asked() || peer.last_sent != Instant::ZERO
         });
         let is_known = self.relays.knows(from, now);
         if !is_awaited && !is_known && !shared.config.accept_unsolicited {
             return Err(DropReason::Unsolicited);
         }
         let index = self.admit(shared, *source)?;
-        let is_asked = self.is_asked(index);
+        let is_asked = self.peers[index].is_asked();
         let contact = &mut self.peers[index].state;
         if contact.held.is_empty() {
             contact.held_from = from;
@@ -163,25 +160,14 @@ impl Exchange {
     }
 }
 
-/// The length of a packet that the host may have: from a global unicast address (C-18), without a
-/// routing header that leads it elsewhere (L-11).
+/// Returns the length of a packet that the host may have: from a global unicast address (C-18),
+/// without a routing header that leads it elsewhere (L-11).
 fn deliver(header: Header<'_>, packet: &[u8]) -> Result<usize, DropReason> {
     if !is_global_unicast(&header.source()) {
         return Err(DropReason::Source);
     }
-    if may_be_routed(header.next_header()) && ipv6::chain(packet).any(is_forbidden_routing) {
+    if ipv6::has_forbidden_routing(packet) {
         return Err(DropReason::RoutingHeader);
     }
     Ok(header.packet_length())
-}
-
-const fn may_be_routed(next_header: u8) -> bool {
-    matches!(
-        next_header,
-        HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
-    )
-}
-
-fn is_forbidden_routing(link: ChainLink<'_>) -> bool {
-    matches!(link, ChainLink::Routing(kind) if kind != MOBILE_IPV6)
 }

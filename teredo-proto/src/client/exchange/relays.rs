@@ -1,23 +1,23 @@
-//! The relays that talked with the client lately: packets of hosts behind them are tested, those
-//! from elsewhere are not (C-41).
+//! The relays that exchanged packets with the client lately: a packet from one of them is a reason
+//! to test a host, others are not (C-41).
 
 use std::{collections::VecDeque, time::Duration};
 
 use teredo_common::{address::Endpoint, time::Instant};
 
-/// Relays remembered.
+/// Maximum number of relays.
 const MAX: usize = 64;
-/// For how long.
+/// The time for which a relay is remembered.
 const MEMORY: Duration = Duration::from_secs(30);
 
-/// Relays whose bubbles were answered, or that proved to be the way to a host.
+/// Relays whose bubbles were answered, or that proved to serve a host.
 #[derive(Debug, Default)]
 pub struct Relays(VecDeque<(Endpoint, Instant)>);
 
 impl Relays {
-    /// Remembers a relay; the one of longest silence goes if there are too many.
+    /// Records a relay; if there are too many, the one of longest silence is forgotten.
     pub fn note(&mut self, relay: Endpoint, now: Instant) {
-        match self.0.iter().position(|&(one, _)| one == relay) {
+        match self.0.iter().position(|&(known, _)| known == relay) {
             Some(position) => drop(self.0.remove(position)),
             None if self.0.len() >= MAX => drop(self.0.pop_front()),
             None => (),
@@ -28,7 +28,7 @@ impl Relays {
     /// Whether a relay was noted lately.
     pub fn knows(&self, relay: Endpoint, now: Instant) -> bool {
         let mut relays = self.0.iter();
-        relays.any(|&(one, at)| one == relay && now.saturating_since(at) < MEMORY)
+        relays.any(|&(known, at)| known == relay && now.saturating_since(at) < MEMORY)
     }
 }
 

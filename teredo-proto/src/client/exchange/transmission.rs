@@ -1,16 +1,19 @@
 //! From the host: IPv6 packets in, UDP payloads out (RFC 4380 section 5.2.4).
 
 use teredo_common::{
-    address::{CONE_FLAG, embedded_mapping, embedded_server, server_link_local},
+    address::{embedded_mapping, embedded_server, has_cone_flag, server_link_local},
     scope::{is_global_unicast, is_link_local},
     time::Instant,
     wire::SERVER_PORT,
 };
 
-use super::{Exchange, LIFETIME, REFRESH_AFTER, Shared, Way};
+use super::{Exchange, Forward, Shared};
 use crate::{
     client::{Transmit, statistics::DropReason},
-    shared::{bubble::Refused, peers::PeerIndex, queue::Full, statistics::Unreachable},
+    shared::{
+        peers::{Full, NotQueued, PeerIndex},
+        statistics::Unreachable,
+    },
     wire::{
         icmpv6::{self, ADDRESS_UNREACHABLE, SOURCE_POLICY},
         ipv6::Header,
@@ -20,13 +23,13 @@ use crate::{
 const MULTICAST: u8 = 0xff;
 
 impl Exchange {
-    /// Takes a packet of the host.
+    /// Handles a packet of the host.
     pub fn handle_ipv6(
         &mut self,
         shared: &mut Shared,
         now: Instant,
         packet: &[u8],
-    ) -> Result<Way, DropReason> {
+    ) -> Result<Forward, DropReason> {
         let header = Header::parse(packet).map_err(|_| DropReason::HostMalformed)?;
         let (source, destination) = (header.source(), header.destination());
         let length = header.packet_length();
@@ -47,44 +50,43 @@ impl Exchange {
         }
         if identity.tunnel {
             let (port, server) = (shared.config.port, identity.server.primary());
-            return Ok(Way::Send(port, server, length));
+            return Ok(Forward::Send(port, server, length));
         }
         if header.is_bubble() {
             return Err(DropReason::HostBubble);
         }
         let index = match self.peers.find(&destination) {
             Some(index) => index,
-            None => self.meet(shared, now, packet, &destination)?,
+            None => self.create_peer(shared, now, packet, &destination)?,
         };
-        let peer = &self.peers[index];
-        if peer.is_usable(now, LIFETIME) {
-            let way = Way::Send(peer.state.port, peer.state.destination, length);
-            self.sent(shared, now, index);
-            return Ok(way);
+        if self.peers.is_usable(now, index) {
+            let peer = &self.peers[index];
+            let forward = Forward::Send(peer.state.port, peer.state.destination, length);
+            self.note_sent(shared, now, index);
+            return Ok(forward);
         }
-        if peer.is_trusted() {
+        if self.peers[index].is_trusted() {
             self.distrust(shared, index);
         }
         if shared.config.honor_cone && self.is_cone(shared, &destination) {
             let (port, mapped) = (shared.config.port, embedded_mapping(&destination));
             self.trust(shared, now, index, port, mapped);
-            self.sent(shared, now, index);
-            return Ok(Way::Send(port, mapped, length));
+            self.note_sent(shared, now, index);
+            return Ok(Forward::Send(port, mapped, length));
         }
-        self.wait(shared, now, index, packet)?;
-        Ok(Way::Queued)
+        self.enqueue(shared, now, index, packet)?;
+        Ok(Forward::Queued)
     }
 
     /// Whether an address has the cone flag and names an endpoint that may be sent to.
     fn is_cone(&self, shared: &Shared, address: &[u8; 16]) -> bool {
-        let flags = u16::from_be_bytes([address[8], address[9]]);
-        flags & CONE_FLAG != 0
+        has_cone_flag(address)
             && shared.config.prefix.contains(address)
             && self.may_be_peer(shared, address)
     }
 
-    /// Creates the entry of a new peer of the host's choice (C-51).
-    fn meet(
+    /// Creates the entry of a new peer that the host sends to (C-51).
+    fn create_peer(
         &mut self,
         shared: &mut Shared,
         now: Instant,
@@ -109,51 +111,41 @@ impl Exchange {
     }
 
     /// Queues a packet for a peer that is not usable, and asks the peer for an answer.
-    fn wait(
+    fn enqueue(
         &mut self,
         shared: &mut Shared,
         now: Instant,
         index: PeerIndex,
         packet: &[u8],
     ) -> Result<(), DropReason> {
-        let is_teredo = shared.config.prefix.contains(&self.peers[index].address);
-        let pending = self.peers[index].pending_mut();
-        let is_asked = pending.procedure.is_some();
-        let is_exhausted = pending.history.check(now) == Err(Refused::Exhausted);
-        if !is_asked && is_teredo && is_exhausted {
+        let queued = self.peers.enqueue(&mut self.queues, now, index, packet);
+        if queued == Err(NotQueued::Exhausted) {
             self.refuse(shared, now, ADDRESS_UNREACHABLE, packet);
-            self.arm_removal(index);
-            return Err(DropReason::HostBubbleLimit);
-        }
-        let pushed = self.queues.push(&mut pending.queue, packet);
-        self.peers.touch(index);
-        if !is_asked {
+        } else if !self.peers[index].is_asked() {
             self.start_procedure(shared, now, index);
         }
-        pushed.map_err(|full| match full {
-            Full::Peer => DropReason::HostQueuePeer,
-            Full::Source | Full::Total => DropReason::HostQueueTotal,
+        queued.map_err(|reason| match reason {
+            NotQueued::Exhausted => DropReason::HostBubbleLimit,
+            NotQueued::Full(Full::Peer) => DropReason::HostQueuePeer,
+            NotQueued::Full(Full::Source | Full::Total) => DropReason::HostQueueTotal,
         })?;
         shared.statistics.queued += 1;
         Ok(())
     }
 
     /// Notes that a packet goes to a usable peer.
-    fn sent(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
-        let peer = &mut self.peers[index];
-        peer.last_sent = now;
-        peer.state.random.refreshes = 0;
-        let needs_refresh = now.saturating_since(peer.last_received) >= REFRESH_AFTER;
-        let needs_upkeep = now >= peer.upkeep;
-        if needs_refresh {
-            self.refresh(shared, now, index);
+    fn note_sent(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
+        let due = self.peers.note_sent(now, index);
+        self.peers[index].state.random.refreshes = 0;
+        if due.refresh {
+            self.start_procedure(shared, now, index);
         }
-        if needs_upkeep {
-            self.upkeep(now, index);
+        if due.touch {
+            self.touch(now, index);
         }
     }
 
-    /// Tells the host that a packet cannot be sent, if that is allowed. The error comes from
+    /// Informs the host that a packet cannot be sent, if that is allowed. The error comes from
     /// the router of the link, which is the server.
     pub(super) fn refuse(&mut self, shared: &mut Shared, now: Instant, code: u8, packet: &[u8]) {
         let server = self.identity.map(|identity| identity.server);
@@ -175,6 +167,6 @@ impl Exchange {
                 }
             }
         };
-        shared.statistics.count_unreachable(outcome);
+        shared.statistics.unreachable[outcome] += 1;
     }
 }

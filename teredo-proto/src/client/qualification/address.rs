@@ -1,4 +1,4 @@
-//! The client's address, made of what the server advertised (C-15, W-12, T-11).
+//! The client's address, built from the server's advertisement (C-15, W-12, T-11).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -10,7 +10,7 @@ use super::{
     solicitation::Advertised,
 };
 
-/// What is random in the client's addresses, and kept while it may be.
+/// The random parts of the client's addresses, kept while they may be.
 #[derive(Debug, Default)]
 pub struct Addresses {
     /// The flags of the last Teredo address, with its server and endpoint (W-12).
@@ -20,7 +20,7 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// The address of a client of the server with this primary address.
+    /// Returns the address of a client of the server with this primary address.
     pub fn build(
         &mut self,
         config: &Config,

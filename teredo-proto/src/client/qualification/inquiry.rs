@@ -5,23 +5,23 @@ use std::time::Duration;
 use teredo_common::{address::Endpoint, time::Instant};
 
 use super::{
-    super::{Config, Server, shared::Shared, statistics::DropReason},
-    solicitation::{Advertised, Asked, Solicitation},
+    super::{Config, ServerEndpoints, shared::Shared, statistics::DropReason},
+    solicitation::{Advertised, Solicitation},
 };
-use crate::wire::encapsulation::Encapsulation;
+use crate::{ServerAddress, wire::encapsulation::Encapsulation};
 
 /// How long a solicitation may remain unanswered: T of RFC 4380 section 5.2.1.
 const TIMEOUT: Duration = Duration::from_secs(4);
 /// Solicitations until the server is given up: N of RFC 4380 section 5.2.1.
 const ATTEMPTS: usize = 3;
 
-/// Solicitations to one address of the server that nobody answered yet.
+/// Solicitations to one address of the server that are not answered yet.
 #[derive(Debug)]
 pub struct Inquiry {
     /// The local port.
     port: u16,
-    server: Server,
-    asked: Asked,
+    server: ServerEndpoints,
+    asked: ServerAddress,
     cone: bool,
     /// An answer to any of them is good.
     outstanding: Vec<Solicitation>,
@@ -31,12 +31,12 @@ pub struct Inquiry {
 
 impl Inquiry {
     /// Sends the first solicitation, from a local port.
-    pub fn start(
+    pub fn send(
         shared: &mut Shared,
         now: Instant,
         port: u16,
-        server: Server,
-        asked: Asked,
+        server: ServerEndpoints,
+        asked: ServerAddress,
         cone: bool,
     ) -> Self {
         let mut inquiry = Self {
@@ -80,7 +80,7 @@ impl Inquiry {
         self.sent
     }
 
-    /// Asks again when it is time to. False if there was no answer in the end.
+    /// Asks again when it is time to. Returns `false` if there was no answer in the end.
     pub fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) -> bool {
         if now < self.deadline() {
             return true;
@@ -92,7 +92,11 @@ impl Inquiry {
         true
     }
 
-    /// What an advertisement says that answers one of the solicitations.
+    /// Returns the contents of an advertisement that answers one of the solicitations.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the advertisement has to be dropped.
     pub fn verify(
         &self,
         config: &Config,

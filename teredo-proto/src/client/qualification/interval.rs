@@ -1,6 +1,5 @@
-//! How long the client may wait between maintenance solicitations (C-44), and finding that out with
-//! a secondary port, so that the service port never has to lose its mapping for it (RFC 4380 section
-//! 5.2.7, requirement C-52).
+//! The interval between maintenance solicitations (C-44), and its measurement with a secondary port,
+//! so that the service port never has to lose its mapping for it (RFC 4380 section 5.2.7, C-52).
 
 use std::time::Duration;
 
@@ -13,19 +12,22 @@ use teredo_common::{
 use super::{
     super::{Event, Identity, Nat, Refresh, Transmit, shared::Shared, statistics::DropReason},
     inquiry::Inquiry,
-    solicitation::{Advertised, Asked},
+    solicitation::Advertised,
 };
-use crate::wire::{bubble, encapsulation::Encapsulation, ipv6::Header, router};
+use crate::{
+    ServerAddress,
+    wire::{bubble, encapsulation::Encapsulation, ipv6::Header, router},
+};
 
 /// The interval until another is found.
 const DEFAULT: Duration = Duration::from_secs(30);
 /// The shortest interval that may be given (C-53).
 const SHORTEST: Duration = Duration::from_secs(5);
-/// What is taken for too long without trying.
+/// The interval that is taken for too long without a trial.
 const LONGEST: Duration = Duration::from_secs(120);
-/// What is tried first.
+/// The interval that is tried first.
 const FIRST_CANDIDATE: Duration = Duration::from_secs(60);
-/// How long a bubble may take through the server to the secondary port.
+/// The time that a bubble may take through the server to the secondary port.
 const BUBBLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bubbles until the mapping of the secondary port is taken for lost.
 const BUBBLES: u8 = 4;
@@ -33,20 +35,20 @@ const BUBBLES: u8 = 4;
 const GAP: Duration = Duration::from_secs(2);
 /// Ports that are tried.
 const MAX_PORTS: u8 = 8;
-/// Packets that have no business at the secondary port until the measurement is given up.
-const MAX_STRAYS: u8 = 8;
+/// Unexpected packets at the secondary port until the measurement is given up.
+const MAX_UNEXPECTED: u8 = 8;
 
 /// The interval, and the measurement of it.
 #[derive(Debug, Default)]
 pub struct Interval {
-    /// What was measured.
+    /// The measured interval.
     refresh: Option<Duration>,
-    /// Whose mapping the interval is for.
+    /// The identity whose mapping the interval is for.
     identity: Option<Identity>,
     measurement: Option<Measurement>,
 }
 
-/// A measurement that goes on.
+/// A measurement under way.
 #[derive(Debug)]
 struct Measurement {
     identity: Identity,
@@ -56,7 +58,7 @@ struct Measurement {
     ports_tried: u8,
     /// The Teredo address of the secondary port.
     address: [u8; 16],
-    strays: u8,
+    unexpected: u8,
     /// The longest interval that is known to be good.
     refresh: Duration,
     /// The shortest interval that is known to be bad.
@@ -64,7 +66,7 @@ struct Measurement {
     candidate: Duration,
 }
 
-/// What a measurement waits for.
+/// The next thing that a measurement waits for.
 #[derive(Debug)]
 enum Step {
     /// To open the secondary port.
@@ -83,7 +85,7 @@ enum Step {
     Bubble(u8, Instant),
 }
 
-/// Whether a measurement goes on.
+/// The progress of a measurement.
 enum Progress {
     Continues,
     /// It found [`Measurement::refresh`].
@@ -107,12 +109,10 @@ impl Interval {
         shared.random.random_range(refresh * 3 / 4..=refresh)
     }
 
-    /// The client is qualified. What was measured remains good as long as the address is the same.
-    pub fn follow(&mut self, shared: &mut Shared, now: Instant, identity: Identity) {
-        if self
-            .identity
-            .is_some_and(|one| one.address == identity.address)
-        {
+    /// Notes that the client is qualified. The measured interval remains good as long as the address
+    /// is the same; otherwise another measurement begins.
+    pub fn set_identity(&mut self, shared: &mut Shared, now: Instant, identity: Identity) {
+        if (self.identity).is_some_and(|before| before.address == identity.address) {
             return;
         }
         self.reset(shared);
@@ -125,7 +125,7 @@ impl Interval {
                 port,
                 ports_tried: 1,
                 address: [0; 16],
-                strays: 0,
+                unexpected: 0,
                 refresh: DEFAULT,
                 longest: LONGEST,
                 candidate: FIRST_CANDIDATE,
@@ -133,7 +133,7 @@ impl Interval {
         }
     }
 
-    /// The mapping or the network is another (C-52): back to the start.
+    /// Forgets everything that was measured: the mapping or the network is another (C-52).
     pub fn reset(&mut self, shared: &mut Shared) {
         self.close(shared);
         self.refresh = None;
@@ -147,13 +147,13 @@ impl Interval {
         self.measurement = None;
     }
 
-    /// A port could not be opened.
-    pub fn port_failed(&mut self, shared: &mut Shared, now: Instant, port: u16) {
+    /// Tries another port in place of one that could not be opened, up to [`MAX_PORTS`].
+    pub fn handle_port_failure(&mut self, shared: &mut Shared, now: Instant, port: u16) {
         if self.port() != Some(port) {
             return;
         }
         let measurement = self.measurement.take();
-        self.measurement = measurement.filter(|one| one.ports_tried < MAX_PORTS);
+        self.measurement = measurement.filter(|measurement| measurement.ports_tried < MAX_PORTS);
         if let Some(measurement) = &mut self.measurement {
             measurement.ports_tried += 1;
             measurement.port = pick_port(&mut shared.random, shared.config.port);
@@ -161,7 +161,7 @@ impl Interval {
         }
     }
 
-    /// Takes what came to the secondary port.
+    /// Handles a datagram that arrived at the secondary port.
     pub fn handle_datagram(
         &mut self,
         shared: &mut Shared,
@@ -170,19 +170,20 @@ impl Interval {
         parts: &Encapsulation<'_>,
     ) -> Result<(), DropReason> {
         let measurement = self.measurement.as_mut().ok_or(DropReason::Port)?;
-        let taken = measurement.handle_datagram(shared, now, from, parts);
-        let (progress, result) = match taken {
+        let handled = measurement.handle_datagram(shared, now, from, parts);
+        let (progress, result) = match handled {
             Ok(progress) => (progress, Ok(())),
-            Err(reason) => (measurement.stray(now), Err(reason)),
+            Err(reason) => (measurement.on_unexpected(now), Err(reason)),
         };
-        self.settle(shared, progress);
+        self.conclude(shared, progress);
         result
     }
 
+    /// Does everything that is due.
     pub fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) {
         if let Some(measurement) = &mut self.measurement {
             let progress = measurement.handle_timeout(shared, now);
-            self.settle(shared, progress);
+            self.conclude(shared, progress);
         }
     }
 
@@ -191,12 +192,13 @@ impl Interval {
         self.measurement.as_ref().map(Measurement::deadline)
     }
 
-    fn settle(&mut self, shared: &mut Shared, progress: Progress) {
+    /// Ends a measurement that does not continue.
+    fn conclude(&mut self, shared: &mut Shared, progress: Progress) {
         match progress {
             Progress::Continues => return,
             Progress::GivenUp => {}
             Progress::Found => {
-                self.refresh = self.measurement.as_ref().map(|one| one.refresh);
+                self.refresh = self.measurement.as_ref().map(|found| found.refresh);
                 if let Some(refresh) = self.refresh {
                     shared.emit(Event::RefreshFound(refresh));
                 }
@@ -219,12 +221,12 @@ impl Measurement {
     /// Opens the port and qualifies it as the service port was.
     fn open(&mut self, shared: &mut Shared, now: Instant) {
         shared.transmits.push_back(Transmit::OpenPort(self.port));
-        self.step = Step::Primary(self.ask(shared, now, Asked::Primary));
+        self.step = Step::Primary(self.ask(shared, now, ServerAddress::Primary));
     }
 
-    fn ask(&self, shared: &mut Shared, now: Instant, asked: Asked) -> Inquiry {
+    fn ask(&self, shared: &mut Shared, now: Instant, asked: ServerAddress) -> Inquiry {
         let cone = self.identity.nat == Nat::Cone;
-        Inquiry::start(shared, now, self.port, self.identity.server, asked, cone)
+        Inquiry::send(shared, now, self.port, self.identity.server, asked, cone)
     }
 
     fn handle_datagram(
@@ -270,7 +272,7 @@ impl Measurement {
             // A NAT that is symmetric keeps the primary address's mapping by itself: the silence
             // begins with that address in any case.
             Step::Primary(_) if self.identity.nat != Nat::Cone => {
-                Step::Secondary(self.ask(shared, now, Asked::Secondary))
+                Step::Secondary(self.ask(shared, now, ServerAddress::Secondary))
             }
             Step::Primary(_) | Step::Secondary(_) => Step::Rest(now + GAP),
             _ => {
@@ -292,13 +294,13 @@ impl Measurement {
         fields.encode().octets()
     }
 
-    /// A packet came that may have kept the mapping alive: the silence begins anew (DEC-12).
-    fn stray(&mut self, now: Instant) -> Progress {
+    /// Begins the silence anew after a packet that may have kept the mapping alive (DEC-12).
+    fn on_unexpected(&mut self, now: Instant) -> Progress {
         if matches!(self.step, Step::Silence(_)) {
-            self.strays += 1;
+            self.unexpected += 1;
             self.step = Step::Rest(now + GAP);
         }
-        if self.strays > MAX_STRAYS {
+        if self.unexpected > MAX_UNEXPECTED {
             return Progress::GivenUp;
         }
         Progress::Continues
@@ -310,7 +312,9 @@ impl Measurement {
         }
         match &mut self.step {
             Step::Closed(_) => self.open(shared, now),
-            Step::Rest(_) => self.step = Step::Maintenance(self.ask(shared, now, Asked::Primary)),
+            Step::Rest(_) => {
+                self.step = Step::Maintenance(self.ask(shared, now, ServerAddress::Primary))
+            }
             Step::Primary(inquiry) | Step::Secondary(inquiry) | Step::Maintenance(inquiry) => {
                 if !inquiry.handle_timeout(shared, now) {
                     return Progress::GivenUp;
@@ -332,7 +336,7 @@ impl Measurement {
         self.step = Step::Bubble(number, now + BUBBLE_TIMEOUT);
     }
 
-    /// Whether the mapping lived through the candidate interval decides upon the next one. Ends
+    /// Chooses the next candidate, depending on whether the mapping lived through the last one. Ends
     /// after success as well as after failure (DEC-13).
     fn judge(&mut self, shared: &mut Shared, now: Instant, is_good: bool) -> Progress {
         if is_good {
@@ -349,7 +353,7 @@ impl Measurement {
         } else {
             middle
         };
-        self.step = Step::Maintenance(self.ask(shared, now, Asked::Primary));
+        self.step = Step::Maintenance(self.ask(shared, now, ServerAddress::Primary));
         Progress::Continues
     }
 }

@@ -1,4 +1,5 @@
-//! Solicitations, and whether an advertisement answers one (RFC 4380 sections 5.2.1 and 5.2.2).
+//! Solicitations, and the check that an advertisement answers one (RFC 4380 sections 5.2.1 and
+//! 5.2.2).
 
 use rand::{Rng, RngExt as _};
 use teredo_common::{
@@ -7,14 +8,18 @@ use teredo_common::{
     wire::MTU,
 };
 
-use super::super::{Config, Server, statistics::DropReason};
-use crate::wire::{
-    encapsulation::{Encapsulation, NONCE_LENGTH, write_authentication},
-    ipv6::Header,
-    router::{self, Contents},
+use super::super::{Config, ServerEndpoints, statistics::DropReason};
+
+use crate::{
+    ServerAddress,
+    wire::{
+        encapsulation::{Encapsulation, NONCE_LENGTH, write_authentication},
+        ipv6::Header,
+        router::{self, Contents},
+    },
 };
 
-/// Where solicitations come from, but for the cone flag.
+/// The source address of solicitations, but for the cone flag.
 const LINK_LOCAL: [u8; 16] = [
     0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
 ];
@@ -23,27 +28,18 @@ const UNIVERSAL_AND_GROUP: u8 = 0x03;
 /// The largest IPv6 packet that fits into a UDP payload, in octets.
 const MAX_MTU: u32 = 65507;
 
-/// One of the two addresses of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// The one that clients' addresses name.
-    Primary,
-    /// The other one.
-    Secondary,
-}
-
 /// A solicitation that was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Solicitation {
-    server: Server,
-    asked: Asked,
+    server: ServerEndpoints,
+    asked: ServerAddress,
     /// The answer is to come from the server's other address (S-18).
     cone: bool,
     source: [u8; 16],
     nonce: [u8; NONCE_LENGTH],
 }
 
-/// What an advertisement says that answers a solicitation.
+/// The contents of an advertisement that answers a solicitation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Advertised {
     /// The client's endpoint as the server sees it.
@@ -57,13 +53,13 @@ pub struct Advertised {
 }
 
 impl Solicitation {
-    /// A solicitation to one of the server's addresses, with or without the cone flag (C-10), and
-    /// its UDP payload. Its nonce is new.
+    /// Creates a solicitation to one of the server's addresses, with or without the cone flag
+    /// (C-10), and its UDP payload. Its nonce is new.
     pub fn new(
         config: &Config,
         random: &mut impl Rng,
-        server: Server,
-        asked: Asked,
+        server: ServerEndpoints,
+        asked: ServerAddress,
         cone: bool,
     ) -> (Self, Vec<u8>) {
         let solicitation = Self {
@@ -76,22 +72,25 @@ impl Solicitation {
         (solicitation, solicitation.payload(config))
     }
 
-    /// Where it goes.
+    /// Returns the destination.
     pub const fn destination(&self) -> Endpoint {
-        match self.asked {
-            Asked::Primary => self.server.primary(),
-            Asked::Secondary => self.server.secondary(),
-        }
+        self.server.endpoint(self.asked)
     }
 
-    /// The authentication header, with identification and value if the client has credentials
-    /// and the packet.
+    /// Returns the UDP payload: the authentication header, with identification and value if the
+    /// client has credentials, and the packet.
     fn payload(&self, config: &Config) -> Vec<u8> {
         const CONFIRMATION: u8 = 0;
         let packet = router::solicitation(&self.source);
-        let (client, length) = config.credentials.as_ref().map_or((&[][..], 0), |one| {
-            (&one.id[..], one.key.algorithm().value_length())
-        });
+        let (client, length) = config
+            .credentials
+            .as_ref()
+            .map_or((&[][..], 0), |credentials| {
+                (
+                    &credentials.id[..],
+                    credentials.key.algorithm().value_length(),
+                )
+            });
         let mut payload = Vec::new();
         let value = write_authentication(client, length, self.nonce, CONFIRMATION, &mut payload);
         if let Some(credentials) = &config.credentials {
@@ -102,11 +101,12 @@ impl Solicitation {
         payload
     }
 
-    /// What an advertisement says that came from `from`, if it answers this solicitation.
+    /// Returns the contents of an advertisement that came from `from`, if it answers this
+    /// solicitation.
     ///
     /// # Errors
     ///
-    /// With the reason why it is to be dropped.
+    /// The reason why the advertisement has to be dropped.
     pub fn verify(
         &self,
         config: &Config,
@@ -136,10 +136,11 @@ impl Solicitation {
 
     /// The one address that a valid answer comes from (C-12).
     const fn answers_from(&self) -> Endpoint {
-        match (self.asked, self.cone) {
-            (Asked::Primary, false) | (Asked::Secondary, true) => self.server.primary(),
-            (Asked::Secondary, false) | (Asked::Primary, true) => self.server.secondary(),
-        }
+        let from = match self.cone {
+            true => self.asked.other(),
+            false => self.asked,
+        };
+        self.server.endpoint(from)
     }
 
     /// The confirmation octet, 0 if the advertisement is not proven to come from the server.
@@ -201,7 +202,7 @@ fn link_local(is_random: bool, random: &mut impl Rng, cone: bool) -> [u8; 16] {
     address
 }
 
-/// What the authentication value covers after nonce and confirmation.
+/// Returns the octets that the authentication value covers after nonce and confirmation.
 fn covered(parts: &Encapsulation<'_>) -> Vec<u8> {
     let origin = parts.origin.map(Endpoint::origin_indication);
     [

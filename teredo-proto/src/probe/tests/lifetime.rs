@@ -10,7 +10,7 @@ fn measure(nat: Nat) -> (Lifetime, Duration, Vec<bool>) {
     let start = world.now;
     let mut probe = LifetimeProbe::new(server(), [3; 32], start);
     world.run(&mut probe);
-    let progress = std::iter::from_fn(|| probe.poll_progress());
+    let progress = std::iter::from_fn(|| probe.poll_event());
     let kept = progress.map(|one| one.kept).collect();
     (probe.lifetime(), world.now.saturating_since(start), kept)
 }

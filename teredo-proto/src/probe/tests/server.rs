@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::world::{By, EXTERNAL, Nat, PRIMARY, SECONDARY, World, endpoint};
 use crate::{
+    ServerAddress,
     client::DropReason,
     probe::{Filtering, Mapping, NatProbe, Reach},
-    server::ServerAddress,
 };
 
 fn is_bubble(payload: &[u8]) -> bool {

@@ -5,9 +5,9 @@ use std::{collections::VecDeque, time::Duration};
 use teredo_common::{address::Endpoint, time::Instant};
 
 use crate::{
-    client,
+    ServerAddress, client,
     probe::{Findings, Measurement, NatProbe, Transmit},
-    server::{self, Buckets, Output, ServerAddress},
+    server::{self, Buckets},
 };
 
 pub const PRIMARY: &str = "1.2.3.4";
@@ -161,8 +161,8 @@ pub fn endpoint(address: &str, port: u16) -> Endpoint {
     Endpoint::new(address.parse().unwrap(), port)
 }
 
-pub fn server() -> client::Server {
-    client::Server::new(PRIMARY.parse().unwrap())
+pub fn server() -> client::ServerEndpoints {
+    client::ServerEndpoints::new(PRIMARY.parse().unwrap())
 }
 
 impl World {
@@ -184,7 +184,7 @@ impl World {
             nat,
             now,
             sockets: ports.map(|port| endpoint(address, port)).collect(),
-            server: server::Server::new(config, Buckets::new(), now),
+            server: server::Server::new(config, Buckets::new()),
             is_lost: |_, _| false,
             is_up: |_| true,
             sent: Vec::new(),
@@ -270,18 +270,16 @@ impl World {
     }
 
     fn ask_server(&mut self, to: ServerAddress, from: Endpoint, payload: &[u8]) {
-        let mut output = Vec::new();
-        let sent = self
-            .server
-            .handle_datagram(self.now, to, from, payload, &mut output);
-        if let Some(Output::Datagram { from, to }) = sent
+        let sent = self.server.handle_datagram(self.now, to, from, payload);
+        if let Some(server::Transmit::Datagram { from, to, payload }) = sent
             && (self.is_up)(from)
         {
             let from = match from {
                 ServerAddress::Primary => PRIMARY,
                 ServerAddress::Secondary => SECONDARY,
             };
-            self.fly(DELAY, endpoint(from, 3544), to, output);
+            let payload = payload.to_vec();
+            self.fly(DELAY, endpoint(from, 3544), to, payload);
         }
     }
 }

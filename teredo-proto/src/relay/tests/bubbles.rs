@@ -5,14 +5,14 @@ use std::time::Duration;
 use super::harness::*;
 use crate::relay::Event;
 use crate::{
-    relay::statistics::{Bubble, DropReason},
+    relay::{Bubble, DropReason},
     shared::limiter::Rate,
 };
 use teredo_common::scope::is_link_local;
 
 const ELSEWHERE: &str = "9.0.0.1:7777";
 
-/// A client that was sent a bubble; gives its address and the cookie.
+/// Creates a client that was sent a bubble. Returns its address and the cookie.
 fn asked(world: &mut World) -> ([u8; 16], [u8; 16]) {
     let client = teredo(CLIENT);
     world.native_sends(&packet(&address(HOST), &client, 1));
@@ -296,7 +296,7 @@ fn l12_many_addresses_do_not_multiply_the_bubbles_to_one_endpoint() {
     let direct: Vec<_> = world
         .bubbles()
         .into_iter()
-        .filter(|one| one.1 == endpoint(CLIENT))
+        .filter(|bubble| bubble.1 == endpoint(CLIENT))
         .collect();
     assert_eq!(direct.len(), 4);
     assert!(world.counted(Bubble::LimitedDirect) > 100);

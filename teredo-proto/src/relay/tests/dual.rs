@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::harness::*;
 use crate::{
-    dual::{Entry, Role},
-    relay::statistics::{Bubble, DropReason},
+    dual::{Recipient, SharedPort},
+    relay::{Bubble, DropReason},
 };
 use teredo_common::{
     address::ServicePrefix,
@@ -63,7 +63,7 @@ fn other_servers_are_asked_as_ever() {
 #[test]
 fn s30_the_common_entry() {
     let prefixes = vec![ServicePrefix::STANDARD, ServicePrefix::DRAFT];
-    let entry = Entry::new(own_server(), 3544, prefixes);
+    let port = SharedPort::new(own_server(), 3544, prefixes);
     let mut world = world(true);
     let peer = {
         let client = teredo(CLIENT);
@@ -78,8 +78,9 @@ fn s30_the_common_entry() {
     let host = address(HOST);
     let cookie = address("fe80::1234:5678:9abc:def0");
     let own = address("fe80::8000:f227:fefd:fcfb");
-    let role = |world: &World, payload: &[u8]| entry.role(&world.relay, world.now, payload);
-    let echo = |source: &[u8; 16]| packet_of(ICMPV6, &[128, 0, 0, 0, 0, 1, 0, 1], source, &host);
+    let recipient =
+        |world: &World, payload: &[u8]| port.recipient(&world.relay, world.now, payload);
+    let echo = |source: &[u8; 16]| ipv6(ICMPV6, 64, source, &host, &[128, 0, 0, 0, 0, 1, 0, 1]);
     let relayed = [
         packet(&peer, &host, 1),
         echo(&peer),
@@ -88,24 +89,30 @@ fn s30_the_common_entry() {
         bubble(&peer, &host),
     ];
     for payload in &relayed {
-        assert_eq!(role(&world, payload), Role::Relay, "{payload:x?}");
+        assert_eq!(recipient(&world, payload), Recipient::Relay, "{payload:x?}");
     }
     let all_routers = address("ff02::2");
     let served = [
-        // Connectivity tests and what nobody knows.
+        // Connectivity tests and unknown packets.
         echo(&stranger),
         packet(&stranger, &host, 1),
         bubble(&stranger, &host),
         // To the server itself.
-        packet_of(ICMPV6, &[133, 0, 0, 0, 0, 0, 0, 0], &cookie, &all_routers),
-        packet_of(ICMPV6, &[128, 0, 0, 0, 0, 1, 0, 1], &peer, &own),
+        ipv6(
+            ICMPV6,
+            64,
+            &cookie,
+            &all_routers,
+            &[133, 0, 0, 0, 0, 0, 0, 0],
+        ),
+        ipv6(ICMPV6, 64, &peer, &own, &[128, 0, 0, 0, 0, 1, 0, 1]),
         bubble(&peer, &own),
         // Between clients, and from relays.
         bubble(&peer, &stranger),
         packet(&peer, &stranger, 1),
         bubble(&peer, &address("3ffe:831f:102:304:0:efff:f6ff:fffe")),
         bubble(&cookie, &peer),
-        packet_of(UDP, &[0; 8], &host, &peer),
+        ipv6(UDP, 64, &host, &peer, &[0; 8]),
         // With elements that only servers get or send.
         [
             &[0, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0][..],
@@ -117,9 +124,16 @@ fn s30_the_common_entry() {
         vec![0xff; 100],
     ];
     for payload in &served {
-        assert_eq!(role(&world, payload), Role::Server, "{payload:x?}");
+        assert_eq!(
+            recipient(&world, payload),
+            Recipient::Server,
+            "{payload:x?}"
+        );
     }
     // Silence ends it.
     world.now += Duration::from_secs(31);
-    assert_eq!(role(&world, &packet(&peer, &host, 1)), Role::Server);
+    assert_eq!(
+        recipient(&world, &packet(&peer, &host, 1)),
+        Recipient::Server
+    );
 }

@@ -1,4 +1,4 @@
-//! What the protocol and the fast path's map tell each other.
+//! The exchange between the protocol and the fast path's map.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn stamps_keep_a_peer_alive() {
     for _ in 0..100 {
         world.pass(SECOND);
         let stamp = world.now - SECOND;
-        assert!(world.relay.peer_stamps(&client, stamp, stamp));
+        assert!(world.relay.record_stamps(&client, stamp, stamp));
     }
     assert_eq!(world.take_events(), []);
     assert!(world.bubbles().is_empty());
@@ -36,19 +36,19 @@ fn stamps_only_move_forward() {
     assert!(
         world
             .relay
-            .peer_stamps(&client, Instant::ZERO, Instant::ZERO)
+            .record_stamps(&client, Instant::ZERO, Instant::ZERO)
     );
     assert_eq!(world.relay.peers().next().unwrap(), before);
     world.pass(SECOND);
     let sent = world.now;
-    assert!(world.relay.peer_stamps(&client, Instant::ZERO, sent));
+    assert!(world.relay.record_stamps(&client, Instant::ZERO, sent));
     let after = world.relay.peers().next().unwrap();
     assert_eq!(
         (after.last_received, after.last_sent),
         (before.last_received, sent)
     );
     let received = world.now;
-    assert!(world.relay.peer_stamps(&client, received, Instant::ZERO));
+    assert!(world.relay.record_stamps(&client, received, Instant::ZERO));
     let after = world.relay.peers().next().unwrap();
     assert_eq!((after.last_received, after.last_sent), (received, sent));
 }
@@ -57,9 +57,9 @@ fn stamps_only_move_forward() {
 fn stamps_of_strangers_are_refused_and_trust_nobody() {
     let mut world = World::new();
     let client = teredo(CLIENT);
-    assert!(!world.relay.peer_stamps(&client, world.now, world.now));
+    assert!(!world.relay.record_stamps(&client, world.now, world.now));
     world.native_sends(&packet(&address(HOST), &client, 1));
-    assert!(!world.relay.peer_stamps(&client, world.now, world.now));
+    assert!(!world.relay.record_stamps(&client, world.now, world.now));
     assert_eq!(world.statistics().trusted_peers, 0);
 }
 
@@ -69,7 +69,11 @@ fn late_stamps_are_waited_for() {
     let client = world.trust(CLIENT);
     let start = world.now;
     world.pass(Duration::from_millis(31_500));
-    assert!(world.relay.peer_stamps(&client, start + 29 * SECOND, start));
+    assert!(
+        world
+            .relay
+            .record_stamps(&client, start + 29 * SECOND, start)
+    );
     world.pass(10 * SECOND);
     assert_eq!(world.take_events(), []);
 }
@@ -82,13 +86,13 @@ fn p12_one_way_traffic_in_the_fast_path_asks_the_peer() {
     while world.bubbles().is_empty() {
         world.pass(SECOND);
         let stamp = world.now;
-        assert!(world.relay.peer_stamps(&client, start, stamp));
+        assert!(world.relay.record_stamps(&client, start, stamp));
         assert!(world.now < start + 29 * SECOND);
     }
     assert!(world.now >= start + 25 * SECOND);
     let answer = world.now;
     assert!(
-        world.relay.peer_stamps(&client, answer, answer),
+        world.relay.record_stamps(&client, answer, answer),
         "it answers in the fast path"
     );
     world.take_sent();
@@ -103,7 +107,7 @@ fn p12_traffic_that_starts_late_asks_the_peer_too() {
     let start = world.now;
     world.pass(27 * SECOND);
     assert!(world.bubbles().is_empty());
-    assert!(world.relay.peer_stamps(&client, start, world.now));
+    assert!(world.relay.record_stamps(&client, start, world.now));
     world.pass(Duration::from_millis(1));
     assert_eq!(world.bubbles().len(), 1);
 }
@@ -113,7 +117,7 @@ fn p12_a_peer_that_stays_silent_is_asked_once_and_forgotten() {
     let mut world = World::with(|config| config.refresh_after = 10 * SECOND);
     let client = world.trust(CLIENT);
     let start = world.now;
-    while world.relay.peer_stamps(&client, start, world.now) {
+    while world.relay.record_stamps(&client, start, world.now) {
         world.pass(SECOND);
         assert!(world.now < start + 34 * SECOND);
     }

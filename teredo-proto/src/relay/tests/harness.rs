@@ -1,51 +1,35 @@
 //! A relay in virtual time with a client, a server and a native host around it.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::time::Duration;
 
 use teredo_common::{
-    address::{Endpoint, ServicePrefix, TeredoAddress},
+    address::{Endpoint, TeredoAddress},
     scope::Ipv4Scope,
     time::Instant,
-    wire::{NO_NEXT_HEADER, UDP},
 };
 
+pub use crate::testing::{address, bubble, endpoint, ipv6, is_bubble, packet};
 use crate::{
-    relay::{
-        Config, Event, Relay, Transmit,
-        statistics::{Bubble, DropReason, Statistics},
-    },
+    relay::{Bubble, Config, DropReason, Event, Relay, Statistics, Transmit},
     shared::statistics::Unreachable,
-    wire::{bubble, ipv6},
+    wire::ipv6,
 };
 
 /// The relay of the test vectors.
 pub const RELAY: &str = "5.6.7.8:3545";
 /// The server in the clients' addresses.
 pub const SERVER: &str = "1.2.3.4:3544";
-/// Where the client is, if nothing else is said.
+/// The client's endpoint by default.
 pub const CLIENT: &str = "9.0.0.1:4096";
 /// The native host.
 pub const HOST: &str = "2000::b";
 /// The relay's own IPv6 address.
 pub const OWN: &str = "2001:db8::1";
 
-pub fn endpoint(text: &str) -> Endpoint {
-    text.parse::<SocketAddrV4>().unwrap().into()
-}
-
-pub fn address(text: &str) -> [u8; 16] {
-    text.parse::<std::net::Ipv6Addr>().unwrap().octets()
-}
-
 /// The Teredo address of a client at `mapped`, of `server`.
 pub fn teredo_of(mapped: &str, server: &str, flags: u16) -> [u8; 16] {
-    let fields = TeredoAddress {
-        prefix: ServicePrefix::STANDARD,
-        server: endpoint(server).ip(),
-        flags,
-        mapped: endpoint(mapped),
-    };
-    fields.encode().octets()
+    let fields = TeredoAddress::new(endpoint(server).ip(), endpoint(mapped));
+    TeredoAddress { flags, ..fields }.encode().octets()
 }
 
 /// The Teredo address of a client at `mapped`.
@@ -53,28 +37,7 @@ pub fn teredo(mapped: &str) -> [u8; 16] {
     teredo_of(mapped, SERVER, 0)
 }
 
-/// An IPv6 packet with a payload that can be told from others.
-pub fn packet(source: &[u8; 16], destination: &[u8; 16], mark: u8) -> Vec<u8> {
-    packet_of(UDP, &[mark; 20], source, destination)
-}
-
-pub fn packet_of(
-    next_header: u8,
-    payload: &[u8],
-    source: &[u8; 16],
-    destination: &[u8; 16],
-) -> Vec<u8> {
-    let length = payload.len() as u16;
-    let header = ipv6::header(length, next_header, 64, source, destination);
-    [&header[..], payload].concat()
-}
-
-/// A bubble, as a datagram's payload.
-pub fn bubble(source: &[u8; 16], destination: &[u8; 16]) -> Vec<u8> {
-    bubble::build(source, destination).into()
-}
-
-/// The relay and what is around it.
+/// The relay and its surroundings.
 pub struct World {
     pub relay: Relay,
     pub now: Instant,
@@ -100,7 +63,7 @@ impl World {
         change(&mut config);
         let now = Instant::from_nanos(1_000_000_000_000);
         Self {
-            relay: Relay::new(config, [42; 32], now),
+            relay: Relay::new(config, [42; 32]),
             now,
             sent: Vec::new(),
             own_packets: Vec::new(),
@@ -120,7 +83,7 @@ impl World {
         is_sent
     }
 
-    /// A datagram arrives; gives what the kernel would get.
+    /// A datagram arrives. Returns the packet for the kernel.
     pub fn client_sends(&mut self, from: &str, payload: &[u8]) -> Option<Vec<u8>> {
         self.client_sends_marked(from, 0, payload)
     }
@@ -138,7 +101,7 @@ impl World {
     /// Lets time pass, waking the relay whenever it wants to.
     pub fn pass(&mut self, duration: Duration) {
         let end = self.now + duration;
-        while let Some((deadline, _)) = self.relay.poll_timeout().filter(|one| one.0 <= end) {
+        while let Some(deadline) = self.relay.poll_timeout().filter(|&at| at <= end) {
             self.now = self.now.max(deadline);
             self.relay.handle_timeout(self.now);
             self.drain();
@@ -158,7 +121,7 @@ impl World {
             .extend(std::iter::from_fn(|| self.relay.poll_event()));
     }
 
-    /// What was sent since the last look, without times.
+    /// Returns and clears the datagrams sent so far, without times.
     pub fn take_sent(&mut self) -> Vec<(Endpoint, Vec<u8>)> {
         let sent = std::mem::take(&mut self.sent);
         sent.into_iter()
@@ -170,7 +133,7 @@ impl World {
         std::mem::take(&mut self.events)
     }
 
-    /// The bubbles among what was sent: when and where to.
+    /// Returns the times and destinations of the bubbles sent.
     pub fn bubbles(&self) -> Vec<(Instant, Endpoint)> {
         let bubbles = self
             .sent
@@ -191,18 +154,18 @@ impl World {
     }
 
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.statistics().dropped(reason)
+        self.statistics().dropped[reason]
     }
 
     pub fn counted(&self, kind: Bubble) -> u64 {
-        self.statistics().bubbles(kind)
+        self.statistics().bubbles[kind]
     }
 
     pub fn unreachable(&self, outcome: Unreachable) -> u64 {
-        self.statistics().unreachable(outcome)
+        self.statistics().unreachable[outcome]
     }
 
-    /// Makes the client at `mapped` a trusted peer, and forgets what it took.
+    /// Makes the client at `mapped` a trusted peer, and clears the datagrams of that.
     pub fn trust(&mut self, mapped: &str) -> [u8; 16] {
         let client = teredo(mapped);
         self.native_sends(&packet(&address(HOST), &client, 0));
@@ -219,8 +182,4 @@ impl World {
         self.take_events();
         client
     }
-}
-
-pub fn is_bubble(payload: &[u8]) -> bool {
-    payload.len() == 40 && payload[6] == NO_NEXT_HEADER
 }

@@ -1,7 +1,7 @@
 //! L-08.
 
 use super::harness::*;
-use crate::relay::statistics::{Bubble, DropReason};
+use crate::relay::{Bubble, DropReason};
 
 fn host_specific() -> World {
     World::with(|config| config.host_specific = true)

@@ -1,9 +1,9 @@
-//! P-03 to P-06: what becomes of entries.
+//! The life of entries (P-03 to P-06).
 
 use std::time::Duration;
 
 use super::harness::*;
-use crate::relay::{Event, Transmit, statistics::DropReason};
+use crate::relay::{DropReason, Event, Transmit};
 use teredo_common::time::Instant;
 
 #[test]
@@ -94,7 +94,7 @@ fn p05_what_waited_is_never_overtaken() {
         0,
         &mut bubble(&client, &address(HOST)),
     );
-    // A caller that has not yet sent what waited.
+    // A caller that has not yet sent the waiting packets.
     assert_eq!(relay.handle_ipv6(world.now, &mut packets[5].clone()), None);
     assert_eq!(
         relay.poll_event(),
@@ -125,7 +125,7 @@ fn p05_what_waited_is_never_overtaken() {
 fn p06_a_scan_does_not_push_out_trusted_peers() {
     let mut world = World::with(|config| config.max_peers = 16);
     let trusted: Vec<_> = (1..=10)
-        .map(|one| world.trust(&format!("9.0.0.{one}:1")))
+        .map(|number| world.trust(&format!("9.0.0.{number}:1")))
         .collect();
     for port in 1..=500 {
         let client = teredo(&format!("9.1.0.1:{port}"));
@@ -148,7 +148,7 @@ fn p06_a_scan_does_not_push_out_trusted_peers() {
 fn p06_peers_that_fall_silent_keep_to_the_quota() {
     let mut world = World::with(|config| config.max_peers = 16);
     let trusted: Vec<_> = (1..=10)
-        .map(|one| world.trust(&format!("9.0.0.{one}:1")))
+        .map(|number| world.trust(&format!("9.0.0.{number}:1")))
         .collect();
     world.now += Duration::from_secs(31);
     for client in trusted {
@@ -160,12 +160,47 @@ fn p06_peers_that_fall_silent_keep_to_the_quota() {
 }
 
 #[test]
+fn p06_a_peer_that_falls_silent_by_itself_evicts_no_other() {
+    let mut world = World::with(|config| config.max_peers = 16);
+    world.trust(CLIENT);
+    world.pass(Duration::from_secs(31));
+    for number in 1..=2 {
+        let client = teredo(&format!("9.1.0.{number}:1"));
+        world.native_sends(&packet(&address(HOST), &client, 1));
+    }
+    world.pass(Duration::from_secs(2));
+    let statistics = world.statistics();
+    assert_eq!((statistics.forgotten, statistics.trusted_peers), (1, 0));
+    assert_eq!(
+        (statistics.untrusted_peers, statistics.queue_packets),
+        (2, 2)
+    );
+}
+
+#[test]
+fn p12_a_peer_is_asked_only_once_until_it_answers() {
+    let mut world = World::with(|config| config.peer_lifetime = Duration::from_secs(1000));
+    let client = world.trust(CLIENT);
+    for _ in 0..900 {
+        assert!(world.native_sends(&packet(&address(HOST), &client, 1)));
+        world.pass(Duration::from_secs(1));
+    }
+    assert_eq!(world.bubbles().len(), 4, "one procedure");
+    world.client_sends(CLIENT, &packet(&client, &address(HOST), 1));
+    for _ in 0..40 {
+        world.native_sends(&packet(&address(HOST), &client, 1));
+        world.pass(Duration::from_secs(1));
+    }
+    assert_eq!(world.bubbles().len(), 8, "and another one");
+}
+
+#[test]
 fn p06_the_least_recently_used_trusted_peer_goes_first() {
     let mut world = World::with(|config| config.max_peers = 16);
     let trusted: Vec<_> = (1..=14)
-        .map(|one| {
+        .map(|number| {
             world.pass(Duration::from_millis(100));
-            world.trust(&format!("9.0.0.{one}:1"))
+            world.trust(&format!("9.0.0.{number}:1"))
         })
         .collect();
     world.pass(Duration::from_secs(2));
@@ -189,8 +224,8 @@ fn p06_the_least_recently_used_trusted_peer_goes_first() {
 fn p06_a_place_given_back_is_used_again() {
     let mut world = World::with(|config| config.max_peers = 16);
     for round in 0..20_u16 {
-        for one in 1..=10 {
-            world.trust(&format!("9.{round}.0.{one}:1"));
+        for number in 1..=10 {
+            world.trust(&format!("9.{round}.0.{number}:1"));
         }
         world.pass(Duration::from_secs(400));
         assert_eq!(world.relay.peers().count(), 0);
@@ -222,7 +257,7 @@ fn what_is_due_together_wakes_the_daemon_once() {
     }
     world.pass(Duration::from_secs(3));
     let mut wakes = 0;
-    while let Some((deadline, _)) = world.relay.poll_timeout() {
+    while let Some(deadline) = world.relay.poll_timeout() {
         assert!(deadline > world.now);
         world.now = deadline;
         world.relay.handle_timeout(deadline);

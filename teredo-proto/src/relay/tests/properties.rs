@@ -12,10 +12,10 @@ use teredo_common::{
 
 use super::harness::*;
 use crate::{
-    relay::statistics::{Bubble, DropReason},
+    relay::{Bubble, DropReason},
     shared::{
-        bubble::{GAP, MAX_UNANSWERED, WINDOW},
         limiter::Rate,
+        peers::{GAP, MAX_UNANSWERED, WINDOW},
     },
     wire::ipv6::Header,
 };
@@ -35,7 +35,7 @@ enum Step {
     Native {
         client: usize,
     },
-    /// A client sends, from where its address says or not, to the host or not.
+    /// A client sends, from the endpoint in its address or not, to the host or not.
     Data {
         client: usize,
         elsewhere: bool,
@@ -102,7 +102,7 @@ const DESTINATIONS: [&str; 6] = [
     "2002:506:708::1",
 ];
 
-/// What an observer of the relay's wire knows.
+/// The knowledge of an observer of the relay's wire.
 #[derive(Default)]
 struct Observer {
     max_peers: usize,
@@ -143,13 +143,13 @@ impl Observer {
         }
     }
 
-    /// Looks at what was sent since the last time.
+    /// Checks everything that was sent since the last time.
     fn look(
         &mut self,
         world: &World,
         elsewhere: &HashMap<[u8; 16], String>,
     ) -> Result<(), TestCaseError> {
-        // A peer that has to make room takes the memory of its bubbles along.
+        // The memory of an evicted peer's bubbles goes with it.
         let check = match self.max_peers {
             MANY_PEERS => check_limits,
             _ => |_: &[Instant], _| Ok(()),
@@ -200,14 +200,14 @@ impl Observer {
             let reasons = DropReason::ALL.iter();
             reasons
                 .filter(|reason| reason.reason().starts_with(prefix))
-                .map(|&reason| statistics.dropped(reason))
+                .map(|&reason| statistics.dropped[reason])
                 .sum()
         };
         let waiting = statistics.queue_packets as u64;
         let sent = statistics.encapsulated.packets;
         prop_assert_eq!(self.native, sent + waiting + dropped("encap-"));
         let bubbles =
-            statistics.bubbles(Bubble::ReceivedCookie) + statistics.bubbles(Bubble::ReceivedDirect);
+            statistics.bubbles[Bubble::ReceivedCookie] + statistics.bubbles[Bubble::ReceivedDirect];
         let forwarded = statistics.decapsulated.packets;
         prop_assert_eq!(self.datagrams, forwarded + bubbles + dropped("decap-"));
 
@@ -274,12 +274,12 @@ fn run(steps: Vec<Step>, max_peers: usize, strict: bool) -> Result<(), TestCaseE
                     .peers()
                     .any(|peer| peer.address.octets() == client);
                 let is_sent = packet(&client, &to, 1);
-                let before = world.statistics().dropped(DropReason::DecapMapping)
-                    + world.statistics().dropped(DropReason::DecapStrictTrust);
+                let before = world.statistics().dropped[DropReason::DecapMapping]
+                    + world.statistics().dropped[DropReason::DecapStrictTrust];
                 observer.datagrams += 1;
                 let forwarded = world.client_sends(from, &is_sent);
-                let after = world.statistics().dropped(DropReason::DecapMapping)
-                    + world.statistics().dropped(DropReason::DecapStrictTrust);
+                let after = world.statistics().dropped[DropReason::DecapMapping]
+                    + world.statistics().dropped[DropReason::DecapStrictTrust];
                 if let Some(packet) = &forwarded {
                     prop_assert!(is_proved && is_known, "R-20, R-21");
                     prop_assert_eq!(packet, &is_sent);
@@ -308,7 +308,7 @@ fn run(steps: Vec<Step>, max_peers: usize, strict: bool) -> Result<(), TestCaseE
                     None,
                     "R-23"
                 );
-                let accepted = |kind| world.counted(kind) > before.bubbles(kind);
+                let accepted = |kind| world.counted(kind) > before.bubbles[kind];
                 if accepted(Bubble::ReceivedCookie) {
                     prop_assert!(with_cookie);
                     if away {
@@ -329,7 +329,7 @@ fn run(steps: Vec<Step>, max_peers: usize, strict: bool) -> Result<(), TestCaseE
                     .peers()
                     .find(|peer| peer.address.octets() == client);
                 let stamp = if received { world.now } else { Instant::ZERO };
-                let trusted = world.relay.peer_stamps(&client, stamp, world.now);
+                let trusted = world.relay.record_stamps(&client, stamp, world.now);
                 prop_assert_eq!(trusted, known.is_some_and(|peer| peer.trusted));
                 if let Some(peer) = known
                     && received
@@ -406,7 +406,7 @@ proptest! {
     ) {
         let mut world = World::new();
         let client = world.trust(CLIENT);
-        let original = packet_of(17, &payload, &client, &address(HOST));
+        let original = ipv6(17, 64, &client, &address(HOST), &payload);
         let datagram = mutated(original, &changes, length);
         if let Some(packet) = world.client_sends_marked(CLIENT, ecn, &datagram) {
             let header = Header::parse(&packet).unwrap();
@@ -430,7 +430,7 @@ proptest! {
     ) {
         let mut world = World::new();
         let client = world.trust(CLIENT);
-        let original = packet_of(17, &payload, &address(HOST), &client);
+        let original = ipv6(17, 64, &address(HOST), &client, &payload);
         let packet = mutated(original, &changes, length);
         world.native_sends(&packet);
         for (to, payload) in world.take_sent() {

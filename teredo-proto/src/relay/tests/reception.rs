@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::harness::*;
 use crate::{
-    relay::statistics::{Bubble, DropReason},
-    wire::octets,
+    relay::{Bubble, DropReason},
+    testing::octets,
 };
 use teredo_common::wire::{DESTINATION_OPTIONS, HOP_BY_HOP, ROUTING, UDP};
 
@@ -214,7 +214,7 @@ fn w01_w03_malformed_payloads_are_refused() {
             DropReason::DecapMalformed,
         );
     }
-    let jumbogram = packet_of(HOP_BY_HOP, &[], &client, &address(HOST));
+    let jumbogram = ipv6(HOP_BY_HOP, 64, &client, &address(HOST), &[]);
     dropped(&mut world, CLIENT, &jumbogram, DropReason::DecapMalformed);
 }
 
@@ -321,14 +321,14 @@ fn l11_routing_headers_other_than_of_mobile_ipv6_are_refused() {
     let to = address(HOST);
     let reason = DropReason::DecapRoutingHeader;
     for kind in [0, 1, 3, 4, 253] {
-        let packet = packet_of(ROUTING, &routed(kind), &client, &to);
+        let packet = ipv6(ROUTING, 64, &client, &to, &routed(kind));
         dropped(&mut world, CLIENT, &packet, reason);
     }
     for first in [HOP_BY_HOP, DESTINATION_OPTIONS] {
-        let packet = packet_of(first, &behind_options, &client, &to);
+        let packet = ipv6(first, 64, &client, &to, &behind_options);
         dropped(&mut world, CLIENT, &packet, reason);
     }
-    let mobile = packet_of(ROUTING, &routed(2), &client, &to);
+    let mobile = ipv6(ROUTING, 64, &client, &to, &routed(2));
     assert!(world.client_sends(CLIENT, &mobile).is_some());
 }
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::harness::*;
 use crate::{
-    relay::statistics::{Bubble, DropReason},
+    relay::{Bubble, DropReason},
     shared::{limiter::Rate, statistics::Unreachable},
-    wire::octets,
+    testing::octets,
 };
 use teredo_common::wire::{HOP_BY_HOP, ICMPV6, NO_NEXT_HEADER, UDP};
 
@@ -148,9 +148,9 @@ fn r05_direct_bubbles_on_request() {
 fn r07_larger_than_the_tunnel_is_dropped() {
     let mut world = World::new();
     let client = world.trust(CLIENT);
-    let largest = packet_of(UDP, &[0; 1240], &address(HOST), &client);
+    let largest = ipv6(UDP, 64, &address(HOST), &client, &[0; 1240]);
     assert!(world.native_sends(&largest));
-    let larger = packet_of(UDP, &[0; 1241], &address(HOST), &client);
+    let larger = ipv6(UDP, 64, &address(HOST), &client, &[0; 1241]);
     assert!(!world.native_sends(&larger));
     assert_eq!(world.dropped(DropReason::EncapTooBig), 1);
 }
@@ -189,7 +189,7 @@ fn w05_malformed_packets_and_jumbograms() {
     for length in 0..first.len() {
         assert!(!world.native_sends(&first[..length]));
     }
-    assert!(!world.native_sends(&packet_of(HOP_BY_HOP, &[], &address(HOST), &client)));
+    assert!(!world.native_sends(&ipv6(HOP_BY_HOP, 64, &address(HOST), &client, &[])));
     let count = first.len() as u64 + 1;
     assert_eq!(world.dropped(DropReason::EncapMalformed), count);
 }
@@ -200,7 +200,7 @@ fn w04_bubbles_of_others_are_not_carried() {
     let client = world.trust(CLIENT);
     assert!(!world.native_sends(&bubble(&address(HOST), &client)));
     assert_eq!(world.dropped(DropReason::EncapBubble), 1);
-    let with_payload = packet_of(NO_NEXT_HEADER, &[1], &address(HOST), &client);
+    let with_payload = ipv6(NO_NEXT_HEADER, 64, &address(HOST), &client, &[1]);
     assert!(world.native_sends(&with_payload));
 }
 
@@ -232,11 +232,12 @@ fn r16_failure_is_told_about_the_newest_packet() {
 #[test]
 fn r16_no_error_about_errors() {
     let mut world = World::new();
-    let error = packet_of(
+    let error = ipv6(
         ICMPV6,
-        &[1, 3, 0, 0, 0, 0, 0, 0],
+        64,
         &address(HOST),
         &teredo(CLIENT),
+        &[1, 3, 0, 0, 0, 0, 0, 0],
     );
     fail(&mut world, &error);
     assert!(world.own_packets.is_empty());

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::harness::*;
 use crate::{
-    server::{Client, Config, DropReason, Event, Service},
+    server::{Config, DropReason, Event, RegisteredClient, Service},
+    testing::octets,
     wire::{
         authentication::{Algorithm, Key},
-        encapsulation, octets,
+        encapsulation,
     },
 };
 
@@ -20,11 +21,11 @@ const V17_ADVERTISEMENT: &str = "0000effff6fffffe 6000000000383aff \
     20010000010203040000000000000000 0501000000000500";
 
 /// The key of the worked example.
-fn alice(algorithm: Algorithm) -> Client {
+fn alice(algorithm: Algorithm) -> RegisteredClient {
     client("alice", key(algorithm, 0x0b))
 }
 
-fn world_of(clients: Vec<Client>, is_required: bool) -> World {
+fn world_of(clients: Vec<RegisteredClient>, is_required: bool) -> World {
     World::with(|config: &mut Config| {
         config.clients = clients;
         config.require_authentication = is_required;
@@ -276,7 +277,7 @@ fn a05_identifications_are_opaque() {
         vec![0xff; 255],
         b"a\xffb".to_vec(),
     ];
-    let clients = ids.iter().map(|id| Client {
+    let clients = ids.iter().map(|id| RegisteredClient {
         id: id.clone(),
         ..client("", key.clone())
     });
@@ -356,7 +357,7 @@ fn a04_v17_flipped_bits_are_noticed() {
         let with_trailer = [&payload[..], &[1, 4, 1, 2, 3, 4]].concat();
         assert!(world.receives(CLIENT, &with_trailer).is_some());
 
-        let id = Client {
+        let id = RegisteredClient {
             id: b"somebody else".to_vec(),
             ..alice
         };

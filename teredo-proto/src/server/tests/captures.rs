@@ -1,7 +1,7 @@
 //! What other servers were seen to answer. Ours answers the same, octet for octet.
 
 use super::harness::*;
-use crate::{server::Output, wire::octets};
+use crate::testing::octets;
 
 const SOLICITATION: &str = "6000000000083aff fe800000000000000000ffffffffffff \
     ff020000000000000000000000000002 85007d3700000000";

@@ -4,8 +4,8 @@ use teredo_common::{address::Endpoint, wire::UDP};
 
 use super::harness::*;
 use crate::{
-    dual::{Entry, Role},
-    relay::{self, Relay, Transmit, statistics},
+    dual::{Recipient, SharedPort},
+    relay::{self, Relay, Transmit},
     server::DropReason,
 };
 
@@ -15,7 +15,7 @@ const PORT: u16 = 3544;
 struct Dual {
     world: World,
     relay: Relay,
-    entry: Entry,
+    port: SharedPort,
 }
 
 /// What became of a datagram.
@@ -37,17 +37,17 @@ impl Dual {
         config.own_ipv4 = vec![own().ip()];
         let prefixes = vec![config.prefix];
         Self {
-            relay: Relay::new(config, [42; 32], world.now),
-            entry: Entry::new(own().ip(), PORT, prefixes),
+            relay: Relay::new(config, [42; 32]),
+            port: SharedPort::new(own().ip(), PORT, prefixes),
             world,
         }
     }
 
     fn arrives(&mut self, from: &str, payload: &[u8]) -> Outcome {
         let now = self.world.now;
-        match self.entry.role(&self.relay, now, payload) {
-            Role::Server => Outcome::Server(self.world.receives(from, payload)),
-            Role::Relay => {
+        match self.port.recipient(&self.relay, now, payload) {
+            Recipient::Server => Outcome::Server(self.world.receives(from, payload)),
+            Recipient::Relay => {
                 let mut payload = payload.to_vec();
                 let packet = (self.relay).handle_datagram(now, endpoint(from), 0, &mut payload);
                 Outcome::Relay(packet.map(|packet| packet.to_vec()))
@@ -62,7 +62,7 @@ impl Dual {
 fn s31_the_server_path_makes_no_peers() {
     let mut dual = Dual::new();
     let (client, host) = (teredo(CLIENT), address(HOST));
-    let data = packet(UDP, 64, &client, &host, &[0xab; 20]);
+    let data = ipv6(UDP, 64, &client, &host, &[0xab; 20]);
     let served = [
         solicitation(SOLICITOR),
         with_nonce(&solicitation(CONE_SOLICITOR)),
@@ -82,7 +82,7 @@ fn s31_the_server_path_makes_no_peers() {
 
     // The native host sends to the client: the relay's bubble goes out through the server, and its
     // answer makes the client a peer.
-    let mut answer = packet(UDP, 63, &host, &client, &[0xcd; 20]);
+    let mut answer = ipv6(UDP, 63, &host, &client, &[0xcd; 20]);
     assert_eq!(dual.relay.handle_ipv6(dual.world.now, &mut answer), None);
     let Some(Transmit::OwnServer { bubble: indirect }) = dual.relay.poll_transmit() else {
         panic!("no bubble")
@@ -102,8 +102,8 @@ fn s31_the_server_path_makes_no_peers() {
         Outcome::Relay(Some(data.clone()))
     );
     assert_eq!(dual.arrives(OTHER, &data), Outcome::Relay(None));
-    let dropped = statistics::DropReason::DecapMapping;
-    assert_eq!(dual.relay.statistics().dropped(dropped), 1);
+    let dropped = relay::DropReason::DecapMapping;
+    assert_eq!(dual.relay.statistics().dropped[dropped], 1);
     for payload in &served[..4] {
         let outcome = dual.arrives(CLIENT, payload);
         assert!(matches!(outcome, Outcome::Server(Some(_))), "{outcome:?}");

@@ -8,8 +8,8 @@ use teredo_common::{
 
 use super::harness::*;
 use crate::{
-    server::{Buckets, Config, DropReason, Output, Server, Service},
-    wire::octets,
+    server::{Buckets, Config, DropReason, Server, Service},
+    testing::octets,
 };
 
 fn own_link_local() -> [u8; 16] {
@@ -270,7 +270,7 @@ fn s13_nothing_but_tests_leaves_for_native_ipv6() {
     world.drops(
         DropReason::Protocol,
         CLIENT,
-        &packet(UDP, 64, &client, &host, &[0; 20]),
+        &ipv6(UDP, 64, &client, &host, &[0; 20]),
     );
 
     let mut world = World::with(|config| {
@@ -299,9 +299,9 @@ fn s25_only_with_a_way_to_native_ipv6() {
     let mut world = World::new();
     let test = echo(&teredo(CLIENT), &address(HOST));
     assert!(world.receives(CLIENT, &test).is_some());
-    world.server.may_send_native(false);
+    world.server.set_native_reachable(false);
     world.drops(DropReason::NoRoute, CLIENT, &test);
-    world.server.may_send_native(true);
+    world.server.set_native_reachable(true);
     assert!(world.receives(CLIENT, &test).is_some());
 }
 
@@ -309,12 +309,11 @@ fn s25_only_with_a_way_to_native_ipv6() {
 fn s25_not_until_the_node_says_so() {
     let config = Config::new(PRIMARY.parse().unwrap(), SECONDARY.parse().unwrap());
     let now = Instant::from_nanos(1);
-    let mut server = Server::new(config, Buckets::new(), now);
+    let mut server = Server::new(config, Buckets::new());
     let test = echo(&teredo(CLIENT), &address(HOST));
-    let mut output = Vec::new();
-    let sent = server.handle_datagram(now, Primary, endpoint(CLIENT), &test, &mut output);
+    let sent = server.handle_datagram(now, Primary, endpoint(CLIENT), &test);
     assert_eq!(sent, None);
-    assert_eq!(server.statistics().dropped(DropReason::NoRoute), 1);
+    assert_eq!(server.statistics().dropped[DropReason::NoRoute], 1);
 }
 
 #[test]

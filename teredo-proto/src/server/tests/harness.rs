@@ -1,21 +1,19 @@
 //! A server in virtual time, and what others send it.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::time::Duration;
 
 use teredo_common::{
     address::{Endpoint, ServicePrefix, TeredoAddress},
-    checksum,
     limiter::Rate,
     time::Instant,
-    wire::{ALL_ROUTERS, ECHO_REQUEST, ICMPV6, IPV6_HEADER},
+    wire::{ALL_ROUTERS, ECHO_REQUEST, ICMPV6},
 };
 
+pub use crate::testing::{address, bubble, endpoint, ipv6, transport};
 use crate::{
-    server::{Buckets, Client, Config, DropReason, Event, Output, Server, ServerAddress, Service},
-    wire::{
-        authentication::{Algorithm, Key},
-        bubble, ipv6,
-    },
+    ServerAddress,
+    server::{Buckets, Config, DropReason, Event, RegisteredClient, Server, Service, Transmit},
+    wire::authentication::{Algorithm, Key},
 };
 
 /// The server of the test vectors.
@@ -37,45 +35,15 @@ pub const NONCE: [u8; 8] = [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef];
 
 pub use ServerAddress::{Primary, Secondary};
 
-pub fn endpoint(text: &str) -> Endpoint {
-    text.parse::<SocketAddrV4>().unwrap().into()
-}
-
-pub fn address(text: &str) -> [u8; 16] {
-    text.parse::<std::net::Ipv6Addr>().unwrap().octets()
-}
-
 /// The Teredo address of a client at `mapped`, of `server`.
 pub fn teredo_of(prefix: ServicePrefix, server: &str, mapped: &str) -> [u8; 16] {
-    let fields = TeredoAddress {
-        prefix,
-        server: server.parse().unwrap(),
-        flags: 0,
-        mapped: endpoint(mapped),
-    };
-    fields.encode().octets()
+    let fields = TeredoAddress::new(server.parse().unwrap(), endpoint(mapped));
+    TeredoAddress { prefix, ..fields }.encode().octets()
 }
 
 /// The Teredo address of a client of this server.
 pub fn teredo(mapped: &str) -> [u8; 16] {
     teredo_of(ServicePrefix::STANDARD, PRIMARY, mapped)
-}
-
-pub fn bubble(source: &[u8; 16], destination: &[u8; 16]) -> Vec<u8> {
-    bubble::build(source, destination).into()
-}
-
-/// An IPv6 packet.
-pub fn packet(
-    next_header: u8,
-    hop_limit: u8,
-    source: &[u8; 16],
-    destination: &[u8; 16],
-    payload: &[u8],
-) -> Vec<u8> {
-    let length = payload.len() as u16;
-    let header = ipv6::header(length, next_header, hop_limit, source, destination);
-    [&header[..], payload].concat()
 }
 
 /// An ICMPv6 packet with a right checksum.
@@ -87,10 +55,7 @@ pub fn icmpv6(
     body: &[u8],
 ) -> Vec<u8> {
     let message = [&[kind, 0, 0, 0][..], body].concat();
-    let mut packet = packet(ICMPV6, hop_limit, source, destination, &message);
-    let sum = checksum::ipv6_transport(source, destination, ICMPV6, &packet[IPV6_HEADER..]);
-    packet[IPV6_HEADER + 2..IPV6_HEADER + 4].copy_from_slice(&sum);
-    packet
+    transport(ICMPV6, hop_limit, source, destination, &message)
 }
 
 /// An echo request with eight octets of data.
@@ -131,8 +96,8 @@ pub fn key(algorithm: Algorithm, octet: u8) -> Key {
     Key::new(algorithm, &[octet; 16]).unwrap()
 }
 
-pub fn client(id: &str, key: Key) -> Client {
-    Client {
+pub fn client(id: &str, key: Key) -> RegisteredClient {
+    RegisteredClient {
         id: id.into(),
         key,
         retired: vec![],
@@ -140,8 +105,24 @@ pub fn client(id: &str, key: Key) -> Client {
     }
 }
 
+/// How a packet left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    Datagram { from: ServerAddress, to: Endpoint },
+    Native,
+    Tunnel,
+}
+
 /// What left because of a packet.
 pub type Sent = Option<(Output, Vec<u8>)>;
+
+fn sent(transmit: Option<Transmit<'_>>) -> Sent {
+    transmit.map(|transmit| match transmit {
+        Transmit::Datagram { from, to, payload } => (Output::Datagram { from, to }, payload.into()),
+        Transmit::Native(packet) => (Output::Native, packet.into()),
+        Transmit::Tunnel(packet) => (Output::Tunnel, packet.into()),
+    })
+}
 
 pub fn datagram(from: ServerAddress, to: &str, payload: impl Into<Vec<u8>>) -> Sent {
     let to = endpoint(to);
@@ -151,7 +132,6 @@ pub fn datagram(from: ServerAddress, to: &str, payload: impl Into<Vec<u8>>) -> S
 pub struct World {
     pub server: Server,
     pub now: Instant,
-    output: Vec<u8>,
 }
 
 impl World {
@@ -168,14 +148,9 @@ impl World {
         config.limits.total = unlimited;
         change(&mut config);
         let now = Instant::from_nanos(1_000_000_000_000);
-        let mut server = Server::new(config, Buckets::new(), now);
-        server.may_send_native(true);
-        Self {
-            server,
-            now,
-            // What an earlier packet left there does not matter.
-            output: vec![0xee; 300],
-        }
+        let mut server = Server::new(config, Buckets::new());
+        server.set_native_reachable(true);
+        Self { server, now }
     }
 
     /// A datagram arrives at one of the addresses.
@@ -184,12 +159,7 @@ impl World {
     }
 
     pub fn arrives_from(&mut self, to: ServerAddress, from: Endpoint, payload: &[u8]) -> Sent {
-        let output = &mut self.output;
-        let sent = self
-            .server
-            .handle_datagram(self.now, to, from, payload, output);
-        assert!(sent.is_some() || self.output.is_empty());
-        sent.map(|output| (output, self.output.clone()))
+        sent(self.server.handle_datagram(self.now, to, from, payload))
     }
 
     /// A datagram arrives at the primary address.
@@ -199,20 +169,13 @@ impl World {
 
     /// A packet comes from the kernel for the tunnel service.
     pub fn routed(&mut self, packet: &[u8]) -> Sent {
-        let sent = self.server.handle_ipv6(self.now, packet, &mut self.output);
-        assert!(sent.is_some() || self.output.is_empty());
-        sent.map(|output| (output, self.output.clone()))
+        sent(self.server.handle_ipv6(self.now, packet))
     }
 
     /// The relay in the same process hands a bubble over.
     pub fn relay_sends(&mut self, bubble: &[u8]) -> Sent {
         let relay = endpoint(RELAY);
-        let output = &mut self.output;
-        let sent = self
-            .server
-            .forward_for_relay(self.now, relay, bubble, output);
-        assert!(sent.is_some() || self.output.is_empty());
-        sent.map(|output| (output, self.output.clone()))
+        sent(self.server.handle_relay_bubble(self.now, relay, bubble))
     }
 
     /// A datagram arrives at the primary address, and is dropped for this reason alone; the server
@@ -227,10 +190,9 @@ impl World {
         assert_eq!(self.arrives(to, from, payload), None, "{reason:?}");
         let after = *self.server.statistics();
         for &one in DropReason::ALL {
-            let expected = before.dropped(one) + u64::from(one == reason);
+            let expected = before.dropped[one] + u64::from(one == reason);
             assert_eq!(
-                after.dropped(one),
-                expected,
+                after.dropped[one], expected,
                 "{one:?} instead of {reason:?}"
             );
         }
@@ -251,11 +213,11 @@ impl World {
     }
 
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.server.statistics().dropped(reason)
+        self.server.statistics().dropped[reason]
     }
 
     pub fn served(&self, service: Service) -> u64 {
-        self.server.statistics().served(service).packets
+        self.server.statistics().served[service].packets
     }
 
     pub fn events(&mut self) -> Vec<Event> {

@@ -168,11 +168,10 @@ fn s23_buckets_may_be_shared() {
     let limits = config.limits;
     let now = Instant::from_nanos(1_000_000_000_000);
     let buckets = Buckets::shared(shared.clone()).unwrap();
-    let mut server = Server::new(config, buckets, now);
-    let mut output = Vec::new();
+    let mut server = Server::new(config, buckets);
     let mut answers = |from| {
         let payload = solicitation(SOLICITOR);
-        let sent = server.handle_datagram(now, Primary, endpoint(from), &payload, &mut output);
+        let sent = server.handle_datagram(now, Primary, endpoint(from), &payload);
         sent.is_some()
     };
     assert!(answers(CLIENT));

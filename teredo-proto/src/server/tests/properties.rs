@@ -9,7 +9,8 @@ use teredo_common::{
 
 use super::harness::*;
 use crate::{
-    server::{Client, DropReason, Output, Server, ServerAddress, Service},
+    ServerAddress,
+    server::{DropReason, RegisteredClient, Server, Service},
     wire::{authentication::Algorithm, encapsulation, ipv6::Header},
 };
 
@@ -87,7 +88,7 @@ fn payload() -> BoxedStrategy<Vec<u8>> {
             prop::collection::vec(any::<u8>(), 0..60)
         )
             .prop_map(|(next, source, destination, body)| {
-                packet(next, 64, &source, &destination, &body)
+                ipv6(next, 64, &source, &destination, &body)
             }),
         Just(solicitation(SOLICITOR)),
         Just(solicitation(CONE_SOLICITOR)),
@@ -119,8 +120,8 @@ fn total(server: &Server) -> u64 {
     let statistics = server.statistics();
     let served = Service::ALL
         .iter()
-        .map(|&one| statistics.served(one).packets);
-    let dropped = DropReason::ALL.iter().map(|&one| statistics.dropped(one));
+        .map(|&one| statistics.served[one].packets);
+    let dropped = DropReason::ALL.iter().map(|&one| statistics.dropped[one]);
     served.chain(dropped).sum()
 }
 
@@ -215,7 +216,7 @@ proptest! {
         let inside = address("2001:db8:1:2:aaaa::1");
         let key = key(Algorithm::HmacSha1, 1);
         let mut world = World::with(|config| {
-            config.clients = vec![Client {
+            config.clients = vec![RegisteredClient {
                 prefix: "2001:db8:1:2::/64".parse().ok(),
                 ..client("alice", key.clone())
             }];
@@ -229,7 +230,7 @@ proptest! {
         prop_assert_eq!(bindings, [endpoint(CLIENT)]);
 
         let source = if is_inside { inside } else { others.0 };
-        let outgoing = packet(next_header, 9, &source, &others.1, &body);
+        let outgoing = ipv6(next_header, 9, &source, &others.1, &body);
         let sent = world.receives(&from, &outgoing);
         let is_tunnelled = matches!(sent, Some((Output::Tunnel, _)));
         let is_well_formed = next_header != 0 || !body.is_empty();
@@ -241,7 +242,7 @@ proptest! {
             && others.1 != inside;
         prop_assert_eq!(is_tunnelled, expected);
 
-        let incoming = packet(next_header, 9, &address(HOST), &inside, &body);
+        let incoming = ipv6(next_header, 9, &address(HOST), &inside, &body);
         let expected = datagram(Primary, CLIENT, incoming.clone());
         prop_assert_eq!(world.routed(&incoming), expected.filter(|_| is_well_formed));
     }

@@ -7,7 +7,7 @@ use teredo_common::{
 };
 
 use super::harness::*;
-use crate::{server::DropReason, wire::octets};
+use crate::{server::DropReason, testing::octets};
 
 /// A bubble that is accepted from [`CLIENT`].
 fn accepted() -> Vec<u8> {
@@ -47,13 +47,13 @@ fn s05_neither_bubble_nor_icmpv6() {
     let mut world = World::new();
     let (source, destination) = (teredo(CLIENT), teredo(OTHER));
     for next_header in [UDP, TCP, NO_NEXT_HEADER, DESTINATION_OPTIONS, 43, 44, 50] {
-        let packet = packet(next_header, 64, &source, &destination, &[0; 16]);
+        let packet = ipv6(next_header, 64, &source, &destination, &[0; 16]);
         world.drops(DropReason::Protocol, CLIENT, &packet);
     }
     // ICMPv6 behind an extension header is not ICMPv6 to a server.
     let message = echo(&source, &destination)[40..].to_vec();
     let payload = [&[58, 0, 1, 4, 0, 0, 0, 0][..], &message].concat();
-    let packet = packet(DESTINATION_OPTIONS, 64, &source, &destination, &payload);
+    let packet = ipv6(DESTINATION_OPTIONS, 64, &source, &destination, &payload);
     world.drops(DropReason::Protocol, CLIENT, &packet);
 }
 
@@ -70,7 +70,7 @@ fn s05_dec7_other_icmpv6_is_dropped() {
         let short = icmpv6(kind, 64, &teredo(CLIENT), &address(HOST), &[0; 3]);
         world.drops(DropReason::Icmpv6Type, CLIENT, &short);
     }
-    let empty = packet(58, 64, &teredo(CLIENT), &address(HOST), &[]);
+    let empty = ipv6(58, 64, &teredo(CLIENT), &address(HOST), &[]);
     world.drops(DropReason::Icmpv6Type, CLIENT, &empty);
 }
 
@@ -380,7 +380,7 @@ fn s03_the_order_of_the_checks() {
     });
     let client = teredo(CLIENT);
     let private = "10.0.0.1:1";
-    let udp = packet(UDP, 64, &client, &client, &[0; 8]);
+    let udp = ipv6(UDP, 64, &client, &client, &[0; 8]);
     let bubble = bubble(&teredo(OTHER), &teredo("10.0.0.1:1"));
     world.drops(
         DropReason::Malformed,
@@ -393,14 +393,14 @@ fn s03_the_order_of_the_checks() {
     world.drops(
         DropReason::AccessList,
         private,
-        &packet(UDP, 64, &client, &teredo(OTHER), &[0]),
+        &ipv6(UDP, 64, &client, &teredo(OTHER), &[0]),
     );
     let mut world = World::new();
     world.drops_at(
         Secondary,
         DropReason::Protocol,
         private,
-        &packet(UDP, 64, &client, &teredo(OTHER), &[0; 8]),
+        &ipv6(UDP, 64, &client, &teredo(OTHER), &[0; 8]),
     );
     world.drops_at(Secondary, DropReason::SourceScope, private, &bubble);
     world.drops_at(Secondary, DropReason::SecondaryAddress, CLIENT, &bubble);

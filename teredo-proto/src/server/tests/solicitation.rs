@@ -4,8 +4,10 @@ use teredo_common::address::{ServicePrefix, server_link_local};
 
 use super::harness::*;
 use crate::{
-    server::{DropReason, Output, ServerAddress, Service},
-    wire::{encapsulation, octets},
+    ServerAddress,
+    server::{DropReason, Service},
+    testing::octets,
+    wire::encapsulation,
 };
 
 const V11: &str = "00010000cd5669400b22df8800 6000000000183aff fe800000000000008000fffffffffffd \

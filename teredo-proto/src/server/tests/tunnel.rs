@@ -9,10 +9,11 @@ use teredo_common::{
 
 use super::harness::*;
 use crate::{
-    server::{Binding, Client, Config, DRAIN, DropReason, Event, Output, Service},
+    server::{Binding, Config, DRAIN, DropReason, Event, RegisteredClient, Service},
+    testing::octets,
     wire::{
         authentication::{Algorithm, Key},
-        encapsulation, octets,
+        encapsulation,
     },
 };
 
@@ -25,15 +26,15 @@ fn alice_key() -> Key {
     key(Algorithm::HmacSha1, 0x0b)
 }
 
-fn alice() -> Client {
-    Client {
+fn alice() -> RegisteredClient {
+    RegisteredClient {
         prefix: Some(PREFIX.parse().unwrap()),
         ..client("alice", alice_key())
     }
 }
 
-fn bob() -> Client {
-    Client {
+fn bob() -> RegisteredClient {
+    RegisteredClient {
         prefix: Some("2001:db8:1:1::/64".parse().unwrap()),
         ..client("bob", key(Algorithm::HmacMd5, 7))
     }
@@ -60,7 +61,7 @@ fn bound() -> World {
 }
 
 fn udp(source: &str, destination: &str) -> Vec<u8> {
-    packet(
+    ipv6(
         UDP,
         64,
         &address(source),
@@ -211,7 +212,7 @@ fn t04_packets_to_the_prefix_go_to_the_client_unchanged() {
         udp(HOST, INSIDE),
         udp("fd00::1", INSIDE),
         echo(&address(HOST), &address(INSIDE)),
-        packet(59, 1, &address(HOST), &address(INSIDE), &[]),
+        ipv6(59, 1, &address(HOST), &address(INSIDE), &[]),
     ] {
         assert_eq!(
             world.routed(&packet),
@@ -244,8 +245,8 @@ fn t04_what_is_not_for_a_client_of_the_tunnel_service() {
     refused(DropReason::TunnelDestination, &udp(HOST, "2001:db8:1::1"));
     refused(DropReason::SourceLoop, &udp("2002:102:304::1", INSIDE));
     let (host, inside) = (address(HOST), address(INSIDE));
-    let largest = packet(UDP, 9, &host, &inside, &[0; 1240]);
-    let larger = packet(UDP, 9, &host, &inside, &[0; 1241]);
+    let largest = ipv6(UDP, 9, &host, &inside, &[0; 1240]);
+    let larger = ipv6(UDP, 9, &host, &inside, &[0; 1241]);
     refused(DropReason::TunnelTooBig, &larger);
     assert!(world.routed(&largest).is_some());
 }
@@ -256,7 +257,7 @@ fn t04_s05_from_the_client_anything_may_come() {
     for packet in [
         udp(INSIDE, HOST),
         udp(INSIDE, "2001:db8:1:1::1"),
-        packet(
+        ipv6(
             0,
             1,
             &address(INSIDE),
@@ -469,7 +470,7 @@ fn s27_the_tunnel_goes_on_for_two_intervals() {
 /// Of two clients with the same prefix the first one by name has it.
 #[test]
 fn t01_prefixes_are_unique() {
-    let twin = Client {
+    let twin = RegisteredClient {
         prefix: alice().prefix,
         ..client("zoe", key(Algorithm::HmacMd5, 3))
     };
@@ -484,7 +485,7 @@ fn s26_events_are_bounded() {
     let name = |number: usize| format!("client-{number}");
     let mut world = World::with(|config| {
         config.clients = (0..100)
-            .map(|number: usize| Client {
+            .map(|number: usize| RegisteredClient {
                 id: name(number).into(),
                 prefix: format!("2001:db8:1:{number}::/64").parse().ok(),
                 ..alice()

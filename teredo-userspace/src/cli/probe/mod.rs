@@ -12,13 +12,12 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use rand::{TryRng as _, rngs::SysRng};
 use teredo_common::{address::Endpoint, time::Instant};
-
-use super::output::{print, print_json};
 use teredo_proto::{
-    client::Server,
+    client::ServerEndpoints,
     probe::{Findings, Lifetime, LifetimeProbe, NatProbe},
 };
 
+use super::output::{print, print_json};
 use crate::config::{ServerHost, ServerName};
 use report::Report;
 use sockets::Sockets;
@@ -67,13 +66,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     })
 }
 
-fn look_up(arguments: &Arguments) -> Result<Server> {
+fn look_up(arguments: &Arguments) -> Result<ServerEndpoints> {
     let ServerName { host, port } = &arguments.server;
     let primary = match host {
         ServerHost::Address(address) => *address,
         ServerHost::Name(name) => ipv4_of(name)?,
     };
-    let mut server = Server::new(primary);
+    let mut server = ServerEndpoints::new(primary);
     server.port = *port;
     server.secondary = arguments.secondary.unwrap_or(server.secondary);
     Ok(server)
@@ -92,7 +91,7 @@ fn ipv4_of(name: &str) -> Result<Ipv4Addr> {
         .with_context(|| format!("{name} has no IPv4 address, but every Teredo server has one"))
 }
 
-fn find(server: Server, port: u16) -> Result<Findings> {
+fn find(server: ServerEndpoints, port: u16) -> Result<Findings> {
     let sockets = Sockets::open(NatProbe::SOCKETS, port)?;
     let source = sockets::source_towards(server.primary())?;
     let mut local = [Endpoint::default(); NatProbe::SOCKETS];
@@ -104,13 +103,13 @@ fn find(server: Server, port: u16) -> Result<Findings> {
     Ok(probe.findings())
 }
 
-fn measure_lifetime(server: Server) -> Result<Lifetime> {
+fn measure_lifetime(server: ServerEndpoints) -> Result<Lifetime> {
     const ANY_PORT: u16 = 0;
     let sockets = Sockets::open(LifetimeProbe::SOCKETS, ANY_PORT)?;
     let mut probe = LifetimeProbe::new(server, seed()?, Instant::ZERO);
     eprintln!("measuring how long the NAT keeps an unused mapping");
     sockets.run(&mut probe, server, |probe| {
-        while let Some(progress) = probe.poll_progress() {
+        while let Some(progress) = probe.poll_event() {
             let kept = if progress.kept { "kept" } else { "lost" };
             eprintln!("after {} s: {kept}", progress.idle.as_secs_f64());
         }

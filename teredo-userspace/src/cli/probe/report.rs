@@ -5,10 +5,10 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddrV4},
     time::Duration,
 };
-use teredo_proto::probe::{Filtering, Findings, Kind, Lifetime, Mapping, Ports, Reach};
 
 use crate::config::ServerName;
 use serde::Serialize;
+use teredo_proto::probe::{Filtering, Findings, Kind, Lifetime, Mapping, Ports, Reach};
 
 /// The findings as `--json` prints them. Unknown findings are null.
 #[derive(Debug, Serialize)]

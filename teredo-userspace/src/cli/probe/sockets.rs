@@ -14,7 +14,7 @@ use nix::{
 };
 use teredo_common::{address::Endpoint, time::Instant};
 use teredo_proto::{
-    client::Server,
+    client::ServerEndpoints,
     probe::{Measurement, Transmit},
 };
 
@@ -49,7 +49,7 @@ impl Sockets {
     pub fn run<M: Measurement>(
         &self,
         measurement: &mut M,
-        server: Server,
+        server: ServerEndpoints,
         watch: impl Fn(&mut M),
     ) -> Result<()> {
         let start = time::Instant::now();
@@ -74,7 +74,7 @@ impl Sockets {
         }
     }
 
-    fn send(&self, transmit: &Transmit, server: Server) -> Result<()> {
+    fn send(&self, transmit: &Transmit, server: ServerEndpoints) -> Result<()> {
         let to = SocketAddrV4::from(transmit.to);
         match self.0[transmit.socket].send_to(&transmit.payload, to) {
             // Other datagrams may get lost; that is part of the measurement.

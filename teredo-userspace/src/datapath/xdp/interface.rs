@@ -11,7 +11,7 @@ use rtnetlink::{
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
 
-use super::error::Error;
+use super::{bond, error::Error};
 
 /// Where in the path of a frame the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,9 @@ pub struct Interface {
     pub station: [u8; 6],
     /// The XDP program that it has.
     pub program: Option<Attachment>,
+    /// Indices of the ports of a bond: the program runs there, natively, on frames to the bond's
+    /// address. Empty for all other interfaces.
+    pub ports: Vec<u32>,
 }
 
 impl Interface {
@@ -115,8 +118,10 @@ impl Interface {
                 _ => {}
             }
         }
+        let name = name?;
         Some(Self {
-            name: name?,
+            ports: bond::ports(&name),
+            name,
             index: link.header.index,
             station: station?,
             program,

@@ -1,6 +1,11 @@
 //! The program in the kernel and its maps, not attached yet.
 
-use std::{io, net::Ipv4Addr, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    net::Ipv4Addr,
+    path::Path,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -374,20 +379,15 @@ impl Program {
         Ok(())
     }
 
-    /// Writes the interfaces' Ethernet addresses, which may have changed. Only interfaces that the
-    /// program was loaded with have a slot.
+    /// Writes the interfaces' Ethernet addresses and the ports of bonds, which may have changed. An
+    /// interface has the slot that it was loaded with. A port that joined a bond later and would share
+    /// a slot is left to the kernel.
     ///
     /// # Errors
     ///
     /// [`Error::Map`].
     pub fn set_interfaces(&mut self, interfaces: &[Interface]) -> Result<(), Error> {
-        for interface in interfaces {
-            let entry = maps::Interface {
-                index: interface.index,
-                station: interface.station,
-                reserved: [0; 6],
-            };
-            let slot = maps::Interface::slot(interface.index, self.interface_mask);
+        for (slot, entry) in entries(interfaces, self.interface_mask) {
             self.interfaces
                 .set(slot, entry, 0)
                 .map_err(|error| Error::map(INTERFACES, error))?;
@@ -416,10 +416,12 @@ impl Program {
     ///
     /// [`Error::Map`].
     pub fn clear_interface(&mut self, interface: &Interface) -> Result<(), Error> {
-        let slot = maps::Interface::slot(interface.index, self.interface_mask);
-        self.interfaces
-            .set(slot, maps::Interface::default(), 0)
-            .map_err(|error| Error::map(INTERFACES, error))
+        for slot in entries(std::slice::from_ref(interface), self.interface_mask).into_keys() {
+            self.interfaces
+                .set(slot, maps::Interface::default(), 0)
+                .map_err(|error| Error::map(INTERFACES, error))?;
+        }
+        Ok(())
     }
 
     fn start_log(&mut self) -> Result<(), Error> {
@@ -486,21 +488,43 @@ fn take<M: TryFrom<Map, Error = MapError>>(
     })
 }
 
-/// Returns the smallest mask, but not below the default, that gives each interface its own slot.
+/// Returns the smallest mask, but not below the default, that gives each interface, and each port of a
+/// bond, a slot of its own.
 fn interface_mask(interfaces: &[Interface]) -> u32 {
+    let indices: HashSet<u32> = interfaces
+        .iter()
+        .flat_map(|interface| interface.ports.iter().chain([&interface.index]))
+        .copied()
+        .collect();
     let mut mask = INTERFACES_MAX - 1;
-    loop {
-        let mut slots: Vec<u32> = interfaces
-            .iter()
-            .map(|interface| maps::Interface::slot(interface.index, mask))
-            .collect();
-        slots.sort_unstable();
-        if slots.windows(2).all(|pair| pair[0] != pair[1]) {
-            return mask;
-        }
-        // Terminates because different indices differ in some bit.
+    // Terminates because different indices differ in some bit.
+    while entries(interfaces, mask).len() < indices.len() {
         mask = mask << 1 | 1;
     }
+    mask
+}
+
+/// Returns what the map of interfaces holds, by slot. Interfaces come before ports where they would
+/// share a slot.
+fn entries(interfaces: &[Interface], mask: u32) -> BTreeMap<u32, maps::Interface> {
+    let own = interfaces
+        .iter()
+        .map(|interface| (interface.index, interface));
+    let ports = interfaces
+        .iter()
+        .flat_map(|bond| bond.ports.iter().map(move |&port| (port, bond)));
+    let mut entries = BTreeMap::new();
+    for (index, interface) in own.chain(ports) {
+        let entry = maps::Interface {
+            index,
+            station: interface.station,
+            reserved: [0; 6],
+        };
+        entries
+            .entry(maps::Interface::slot(index, mask))
+            .or_insert(entry);
+    }
+    entries
 }
 
 #[cfg(test)]
@@ -513,6 +537,7 @@ mod tests {
             index,
             station: [0; 6],
             program: None,
+            ports: Vec::new(),
         }
     }
 
@@ -525,5 +550,34 @@ mod tests {
             interface_mask(&[interface(5), interface(5 + 128), interface(5 + 64)]),
             255
         );
+    }
+
+    #[test]
+    fn ports_of_a_bond_have_slots_with_its_address() {
+        let mut bond = interface(7);
+        bond.station = [2, 0, 0, 0, 0, 7];
+        bond.ports = vec![5, 6];
+        assert_eq!(interface_mask(&[bond.clone(), interface(9)]), 63);
+        // The port shares a slot with an interface: the table grows.
+        assert_eq!(interface_mask(&[bond.clone(), interface(5 + 64)]), 127);
+        // A port that is named, too, has one entry.
+        let both = [bond.clone(), interface(5)];
+        assert_eq!(interface_mask(&both), 63);
+        let entries = entries(&[bond], 63);
+        let indices: Vec<_> = entries.values().map(|entry| entry.index).collect();
+        assert_eq!(indices, [5, 6, 7]);
+        assert!(
+            entries
+                .values()
+                .all(|entry| entry.station == [2, 0, 0, 0, 0, 7])
+        );
+    }
+
+    #[test]
+    fn an_interface_comes_before_a_port_in_the_same_slot() {
+        let mut bond = interface(7);
+        bond.ports = vec![64 + 9];
+        let entries = entries(&[bond, interface(9)], 63);
+        assert_eq!(entries[&9].index, 9);
     }
 }

@@ -3,7 +3,7 @@
 use std::{future::pending, net::Ipv4Addr, pin::Pin, time::Duration};
 
 use teredo_common::scope::Ipv4Scope;
-use teredo_proto::client::Server;
+use teredo_proto::client::ServerEndpoints;
 use tokio::{
     task::JoinSet,
     time::{Instant, Sleep, sleep},
@@ -70,11 +70,11 @@ impl Servers {
     }
 
     /// Returns the known servers in the order of the configuration.
-    pub fn known(&self) -> Vec<Server> {
+    pub fn known(&self) -> Vec<ServerEndpoints> {
         let known = self.entries.iter().flat_map(|entry| {
-            let servers = entry.addresses.iter().map(|&address| Server {
+            let servers = entry.addresses.iter().map(|&address| ServerEndpoints {
                 port: entry.name.port,
-                ..Server::new(address)
+                ..ServerEndpoints::new(address)
             });
             servers.collect::<Vec<_>>()
         });
@@ -83,7 +83,7 @@ impl Servers {
             // It belongs to one server, so only the first address of the name is used.
             Ipv4Choice::Address(secondary) => known
                 .take(1)
-                .map(|server| Server {
+                .map(|server| ServerEndpoints {
                     secondary,
                     ..server
                 })
@@ -202,7 +202,7 @@ mod tests {
     fn known(servers: &Servers) -> String {
         let known = servers.known().into_iter();
         let known = known.map(|server| {
-            let Server {
+            let ServerEndpoints {
                 primary,
                 secondary,
                 port,

@@ -240,7 +240,7 @@ impl FastPath {
         xdp.program.flush_log();
         let (mut trusted, mut unknown) = (0, Vec::new());
         xdp.program.for_each_peer(|address, peer| {
-            if relay.peer_stamps(address, peer.last_received, peer.last_sent) {
+            if relay.record_stamps(address, peer.last_received, peer.last_sent) {
                 trusted += 1;
             } else {
                 unknown.push(*address);

@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 
 use anyhow::Result;
 use ipnet::Ipv6Net;
-use teredo_proto::{relay, server::Client};
+use teredo_proto::{relay, server::RegisteredClient};
 
 use super::{ProgramPlan, Roles};
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
 pub async fn load(
     config: &Config,
     relay: Option<SocketAddrV4>,
-    clients: Vec<Client>,
+    clients: Vec<RegisteredClient>,
 ) -> Result<()> {
     let Some(wanted) = config.fast_path() else {
         return Ok(());

@@ -1,13 +1,13 @@
 //! The sending side of the server.
 
-use std::{
-    mem,
-    net::{Ipv4Addr, SocketAddrV4},
-};
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::Result;
 use teredo_common::{address::Endpoint, time::Instant};
-use teredo_proto::server::{Output, Server, ServerAddress};
+use teredo_proto::{
+    ServerAddress,
+    server::{Server, Transmit},
+};
 use tokio::io::unix::AsyncFd;
 
 use crate::datapath::{BATCH, native::Native, tun::Tun, udp::Sender};
@@ -16,14 +16,18 @@ use crate::datapath::{BATCH, native::Native, tun::Tun, udp::Sender};
 #[derive(Debug)]
 pub struct Answers {
     pub server: Server,
+    pub exits: Exits,
+    has_route: Option<bool>,
+}
+
+/// The sockets and the interface that answers leave through.
+#[derive(Debug)]
+pub struct Exits {
     pub failures: AnswerFailures,
     /// The interface of the tunnel service.
     pub tun: Option<AsyncFd<Tun>>,
     batches: [SendBatch; 2],
     native: Option<Native>,
-    has_route: Option<bool>,
-    /// Buffer for the next answer of the protocol.
-    output: Vec<u8>,
 }
 
 /// Answers of the server that the kernel did not accept.
@@ -52,29 +56,31 @@ impl Answers {
     pub fn new(server: Server, senders: [Sender; 2]) -> Self {
         Self {
             server,
-            failures: AnswerFailures::default(),
-            tun: None,
-            batches: senders.map(|sender| SendBatch {
-                sender,
-                to: Vec::with_capacity(BATCH),
-                payloads: Vec::new(),
-            }),
-            native: None,
+            exits: Exits {
+                failures: AnswerFailures::default(),
+                tun: None,
+                batches: senders.map(|sender| SendBatch {
+                    sender,
+                    to: Vec::with_capacity(BATCH),
+                    payloads: Vec::new(),
+                }),
+                native: None,
+            },
             has_route: None,
-            output: Vec::new(),
         }
     }
 
     /// Opens the native socket for connectivity tests.
     pub fn open_native(&mut self) -> Result<()> {
-        self.native = Some(Native::open()?);
+        self.exits.native = Some(Native::open()?);
         Ok(())
     }
 
     /// Sets whether the answers to connectivity tests can return (S-25). Returns whether that changed.
     pub fn set_native_reachable(&mut self, has_route: bool) -> bool {
-        self.server.may_send_native(has_route);
-        self.native.is_some() && self.has_route.replace(has_route).unwrap_or(true) != has_route
+        self.server.set_native_reachable(has_route);
+        let is_changed = self.has_route.replace(has_route).unwrap_or(true) != has_route;
+        self.exits.native.is_some() && is_changed
     }
 
     /// Handles a datagram.
@@ -85,45 +91,42 @@ impl Answers {
         from: Endpoint,
         payload: &[u8],
     ) {
-        let output = self
-            .server
-            .handle_datagram(now, to, from, payload, &mut self.output);
-        self.send(output);
+        let answer = self.server.handle_datagram(now, to, from, payload);
+        self.exits.send(answer);
     }
 
     /// Handles a packet that the kernel routed to a client of the tunnel service.
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
-        let output = self.server.handle_ipv6(now, packet, &mut self.output);
-        self.send(output);
+        let answer = self.server.handle_ipv6(now, packet);
+        self.exits.send(answer);
     }
 
     /// Forwards an indirect bubble of the relay in this process.
     pub fn forward_for_relay(&mut self, now: Instant, relay: Endpoint, bubble: &[u8]) {
-        let output = self
-            .server
-            .forward_for_relay(now, relay, bubble, &mut self.output);
-        self.send(output);
+        let answer = self.server.handle_relay_bubble(now, relay, bubble);
+        self.exits.send(answer);
     }
+}
 
-    fn send(&mut self, output: Option<Output>) {
-        match output {
+impl Exits {
+    /// Sends an answer, or keeps it to be sent with others.
+    fn send(&mut self, answer: Option<Transmit<'_>>) {
+        match answer {
             None => {}
-            Some(Output::Datagram { from, to }) => {
+            Some(Transmit::Datagram { from, to, payload }) => {
                 let batch = &mut self.batches[from as usize];
-                if batch.push(to, &mut self.output) {
+                if batch.push(to, payload) {
                     self.failures.datagrams += batch.flush();
                 }
             }
-            Some(Output::Native) => {
+            Some(Transmit::Native(packet)) => {
                 let native = self.native.as_ref();
-                let is_sent = native.is_some_and(|native| native.send(&self.output));
+                let is_sent = native.is_some_and(|native| native.send(packet));
                 self.failures.native += u64::from(!is_sent);
             }
-            Some(Output::Tunnel) => {
-                let written = self.tun.as_ref().map_or(0, |tun| {
-                    let packets: [&[u8]; 1] = [&self.output];
-                    tun.get_ref().write(&packets)
-                });
+            Some(Transmit::Tunnel(packet)) => {
+                let tun = self.tun.as_ref();
+                let written = tun.map_or(0, |tun| tun.get_ref().write(&[packet]));
                 self.failures.tunnel += 1 - written as u64;
             }
         }
@@ -138,14 +141,15 @@ impl Answers {
 }
 
 impl SendBatch {
-    /// Adds a datagram, in exchange for the buffer of one that was sent, and returns whether the batch
-    /// is full.
-    fn push(&mut self, to: Endpoint, payload: &mut Vec<u8>) -> bool {
+    /// Adds a datagram, in the buffer of one that was sent, and returns whether the batch is full.
+    fn push(&mut self, to: Endpoint, payload: &[u8]) -> bool {
         let place = self.to.len();
         if place == self.payloads.len() {
             self.payloads.push(Vec::new());
         }
-        mem::swap(&mut self.payloads[place], payload);
+        let room = &mut self.payloads[place];
+        room.clear();
+        room.extend_from_slice(payload);
         self.to.push(to.into());
         place + 1 == BATCH
     }

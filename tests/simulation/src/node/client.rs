@@ -42,9 +42,9 @@ pub struct ClientNode {
 impl ClientNode {
     /// A client that was not started.
     #[must_use]
-    pub fn new(config: Config, ipv4: Ipv4Addr, seed: [u8; 32], now: Instant) -> Self {
+    pub fn new(config: Config, ipv4: Ipv4Addr, seed: [u8; 32]) -> Self {
         Self {
-            client: Client::new(config.clone(), seed, now),
+            client: Client::new(config.clone(), seed),
             network: Network::default(),
             ipv4,
             stack: Stack::new(),
@@ -152,8 +152,7 @@ impl ClientNode {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let (deadline, _) = self.client.poll_timeout()?;
-        Some(deadline + self.behind)
+        Some(self.client.poll_timeout()? + self.behind)
     }
 
     /// Does what the client wants, and gives it the host's packets, until there are none.
@@ -212,7 +211,7 @@ impl ClientNode {
             Transmit::OpenPort(port) => {
                 let open = !self.taken_ports.contains(&port) && self.open_ports.insert(port);
                 if !open {
-                    self.client.port_failed(now - self.behind, port);
+                    self.client.handle_port_failure(now - self.behind, port);
                 }
             }
             Transmit::ClosePort(port) => {

@@ -29,10 +29,10 @@ pub struct RelayNode {
 impl RelayNode {
     /// A relay at `config.endpoint` whose errors come from `ipv6`.
     #[must_use]
-    pub fn new(mut config: Config, ipv6: Ipv6Addr, seed: [u8; 32], now: Instant) -> Self {
+    pub fn new(mut config: Config, ipv6: Ipv6Addr, seed: [u8; 32]) -> Self {
         config.own_ipv6 = vec![ipv6];
         Self {
-            relay: Relay::new(config.clone(), seed, now),
+            relay: Relay::new(config.clone(), seed),
             endpoint: config.endpoint,
             ipv6,
             stack: config.host_specific.then(Stack::new),

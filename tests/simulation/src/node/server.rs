@@ -3,7 +3,10 @@
 use std::{net::Ipv4Addr, sync::atomic::AtomicU64};
 
 use teredo_common::{address::Endpoint, limiter::BUCKETS, time::Instant};
-use teredo_proto::server::{self, Buckets, Config, Server, ServerAddress};
+use teredo_proto::{
+    ServerAddress,
+    server::{Buckets, Config, Server, Transmit},
+};
 
 use super::Output;
 
@@ -14,21 +17,19 @@ pub struct ServerNode {
     pub server: Server,
     addresses: [Ipv4Addr; 2],
     port: u16,
-    buffer: Vec<u8>,
 }
 
 impl ServerNode {
     /// A server that has a route for the service prefix.
     #[must_use]
-    pub fn new(config: Config, now: Instant) -> Self {
+    pub fn new(config: Config) -> Self {
         let (addresses, port) = ([config.primary, config.secondary], config.port);
-        let mut server = Server::new(config, buckets(), now);
-        server.may_send_native(true);
+        let mut server = Server::new(config, buckets());
+        server.set_native_reachable(true);
         Self {
             server,
             addresses,
             port,
-            buffer: Vec::new(),
         }
     }
 
@@ -52,20 +53,18 @@ impl ServerNode {
         } else {
             ServerAddress::Secondary
         };
-        let sent = self
-            .server
-            .handle_datagram(now, at, from, payload, &mut self.buffer);
+        let sent = self.server.handle_datagram(now, at, from, payload);
         output.extend(match sent {
-            Some(server::Output::Datagram { from, to }) => {
+            Some(Transmit::Datagram { from, to, payload }) => {
                 let address = self.addresses[usize::from(from == ServerAddress::Secondary)];
                 Some(Output::Datagram {
                     from: Endpoint::new(address, self.port),
                     to,
-                    payload: self.buffer.clone(),
+                    payload: payload.to_vec(),
                 })
             }
-            Some(server::Output::Native) => Some(Output::Ipv6(self.buffer.clone())),
-            Some(server::Output::Tunnel) | None => None,
+            Some(Transmit::Native(packet)) => Some(Output::Ipv6(packet.to_vec())),
+            Some(Transmit::Tunnel(_)) | None => None,
         });
     }
 }

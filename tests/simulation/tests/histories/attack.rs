@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use teredo_common::{
-    address::{Endpoint, ServicePrefix, TeredoAddress},
+    address::{Endpoint, TeredoAddress},
     wire::SERVER_PORT,
 };
 use teredo_proto::wire::{bubble, trailer::Trailer};
@@ -295,10 +295,8 @@ fn trap_at(scene: &Scene, client: NodeId, trap: usize, port: u16) -> Endpoint {
 
 fn teredo(mapped: Endpoint, server: [u8; 4]) -> [u8; 16] {
     let fields = TeredoAddress {
-        prefix: ServicePrefix::STANDARD,
-        server: server.into(),
         flags: 0x1234,
-        mapped,
+        ..TeredoAddress::new(server.into(), mapped)
     };
     fields.encode().octets()
 }

@@ -174,7 +174,9 @@ impl Step {
                     .world
                     .suspend(scene.client(client), Duration::from_secs(seconds));
             }
-            Self::Doubt { client } => scene.world.with_client(scene.client(client), Client::doubt),
+            Self::Doubt { client } => scene
+                .world
+                .with_client(scene.client(client), Client::recheck_mapping),
             Self::Stop { client } => scene.world.with_client(scene.client(client), Client::stop),
             Self::Start { client } => scene.world.with_client(scene.client(client), Client::start),
             Self::Pings { number } => {

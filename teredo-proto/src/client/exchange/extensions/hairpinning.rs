@@ -1,5 +1,5 @@
-//! Support for peers behind the same NAT (RFC 6081 section 5.6): bubbles tell where else the client
-//! may be reached.
+//! Support for peers behind the same NAT (RFC 6081 section 5.6): bubbles carry the other endpoints
+//! at which the client may be reached.
 
 use teredo_common::{
     address::{Endpoint, embedded_mapping},
@@ -7,18 +7,18 @@ use teredo_common::{
     time::Instant,
 };
 
-use super::super::{Exchange, LIFETIME, Shared};
+use super::super::{Exchange, Shared};
 use crate::{
     shared::peers::PeerIndex,
     wire::trailer::{AlternateAddresses, write_alternate_addresses},
 };
 
-/// Alternate addresses of one peer that are tried.
+/// Maximum number of alternate addresses that are tried for one peer.
 const MAX: usize = 4;
 
 impl Exchange {
-    /// Appends where else this client may be reached: at its own endpoint first, then at that of a
-    /// port mapping inside of nested NATs.
+    /// Appends the other endpoints of this client: its own first, then that of a port mapping
+    /// inside of nested NATs.
     pub(in super::super) fn write_alternates(
         &self,
         shared: &Shared,
@@ -27,7 +27,7 @@ impl Exchange {
         payload: &mut Vec<u8>,
     ) {
         let extensions = shared.config.extensions;
-        let is_usable = self.peers[index].is_usable(now, LIFETIME);
+        let is_usable = self.peers.is_usable(now, index);
         if !extensions.symmetric || !extensions.hairpinning || is_usable {
             return;
         }
@@ -38,8 +38,8 @@ impl Exchange {
         write_alternate_addresses(&endpoints, payload);
     }
 
-    /// Remembers where else a peer behind the same NAT may be.
-    pub(in super::super) fn take_alternates(
+    /// Records the other endpoints of a peer behind the same NAT.
+    pub(in super::super) fn record_alternates(
         &mut self,
         shared: &Shared,
         index: PeerIndex,
@@ -54,7 +54,7 @@ impl Exchange {
     }
 
     /// Whether a peer may be reached at an endpoint that is not global: only one that is behind the
-    /// same NAT, so that nobody else steers bubbles into private networks.
+    /// same NAT, so that no other sender steers bubbles into private networks.
     pub(in super::super) fn may_be_alternate(
         &self,
         shared: &Shared,
@@ -64,9 +64,11 @@ impl Exchange {
         let extensions = shared.config.extensions;
         let embedded = embedded_mapping(&self.peers[index].address);
         let is_same_nat = |own: Endpoint| own.address == embedded.address && own != endpoint;
-        let is_broadcast = shared.network.attached.iter().any(|one| {
-            let host = u32::MAX.checked_shr(one.prefix_length.into()).unwrap_or(0);
-            host > 1 && one.address.to_bits() | host == endpoint.ip().to_bits()
+        let is_broadcast = shared.network.attached.iter().any(|attached| {
+            let host = u32::MAX
+                .checked_shr(attached.prefix_length.into())
+                .unwrap_or(0);
+            host > 1 && attached.address.to_bits() | host == endpoint.ip().to_bits()
         });
         extensions.symmetric
             && extensions.hairpinning

@@ -1,8 +1,8 @@
-//! Server load reduction (RFC 6081 section 5.7): a peer that was silent is asked directly first.
+//! Server load reduction (RFC 6081 section 5.7): a silent peer is asked directly first.
 
 use teredo_common::time::Instant;
 
-use super::super::{Exchange, LIFETIME, Shared};
+use super::super::{Exchange, Shared};
 use crate::{
     shared::peers::PeerIndex,
     wire::{bubble, trailer::Trailer},
@@ -12,8 +12,8 @@ use crate::{
 const MAX_SOLICITATIONS: u8 = 2;
 
 impl Exchange {
-    /// Asks a peer that was trusted for a sign of life, at where it was. False if the peer
-    /// has to be asked by its server.
+    /// Asks a peer that was trusted for a sign of life at its last endpoint. Returns `false`
+    /// if the peer has to be asked through its server.
     pub(in super::super) fn solicit(
         &mut self,
         shared: &mut Shared,
@@ -45,8 +45,8 @@ impl Exchange {
         now: Instant,
         index: PeerIndex,
     ) {
+        let is_usable = self.peers.is_usable(now, index);
         let peer = &mut self.peers[index];
-        let is_usable = peer.is_usable(now, LIFETIME);
         let target = (peer.state.port, peer.state.destination);
         let is_burst = peer.pending_mut().history.check(now).is_ok();
         let ends_burst = !is_burst && self.may_end_burst(now, index);
@@ -56,14 +56,15 @@ impl Exchange {
         let trailer = Trailer::NeighborAdvertisement;
         if ends_burst {
             self.peers[index].state.may_answer = false;
-            self.prolong_burst(shared, now, index);
+            self.peers.prolong_burst(now, index, &mut shared.random);
         }
         if self.send_signed(shared, now, index, target, trailer, ends_burst) && is_burst {
             self.count_burst(now, index);
         }
     }
 
-    /// Sends a direct bubble with a trailer of neighbor discovery.
+    /// Sends a direct bubble with a neighbor discovery trailer. Returns whether the limits allowed
+    /// it.
     pub(super) fn send_signed(
         &mut self,
         shared: &mut Shared,

@@ -13,7 +13,7 @@ use crate::{
     wire::trailer::{self, AlternateAddresses, Trailer},
 };
 
-/// What the trailers of a bubble say.
+/// The contents of a bubble's trailers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Trailers<'a> {
     pub nonce: Option<[u8; 4]>,
@@ -24,7 +24,7 @@ pub struct Trailers<'a> {
 }
 
 impl<'a> Trailers<'a> {
-    /// The last of each kind counts.
+    /// Parses trailers. The last of each kind counts.
     ///
     /// # Errors
     ///

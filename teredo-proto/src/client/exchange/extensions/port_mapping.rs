@@ -1,5 +1,5 @@
 //! Symmetric NATs with a port mapping protocol (RFC 6081 section 5.3.4): both sides are reached at
-//! the endpoints in their addresses, wherever their packets come from.
+//! the endpoints in their addresses, not at the sources of their packets.
 
 use teredo_common::address::{Endpoint, embedded_mapping};
 
@@ -7,7 +7,7 @@ use super::super::{Exchange, Shared};
 use crate::{client::Nat, shared::peers::PeerIndex};
 
 impl Exchange {
-    /// Where packets for a peer go whose packets come from `mapped`.
+    /// Returns the destination of packets to a peer whose packets come from `mapped`.
     pub(in super::super) fn destination(
         &self,
         shared: &Shared,

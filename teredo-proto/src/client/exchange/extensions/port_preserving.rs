@@ -1,20 +1,20 @@
-//! Support for symmetric NATs that preserve ports (RFC 6081 section 5.4): a port for each peer,
-//! which the NAT has not used yet and will most likely preserve, is told to the peer beforehand.
+//! Support for symmetric NATs that preserve ports (RFC 6081 section 5.4): the client announces to
+//! each peer a port of its own, which the NAT has not used yet and will most likely preserve.
 
 use std::time::Duration;
 
 use teredo_common::{address::Endpoint, time::Instant};
 
-use super::super::{Exchange, LIFETIME, Shared};
+use super::super::{Exchange, Shared, TIMING, contact::Contact};
 use crate::{
     client::{Nat, statistics::DropReason},
     shared::peers::PeerIndex,
 };
 
-/// A port that was told to a peer for this long, and not answered, is not used in another
-/// procedure: the NAT may have preserved it for where the peer was before.
+/// A port that was announced this long ago, and not answered, is not used in another procedure: the
+/// NAT may have preserved it for the peer's former endpoint.
 const STALE: Duration = Duration::from_secs(8);
-/// Bubbles that keep a peer's port open while there are no data.
+/// Maximum number of bubbles that keep a peer's port open while there are no data.
 pub const MAX_REFRESHES: u8 = 20;
 
 /// The ports of one peer.
@@ -22,14 +22,23 @@ pub const MAX_REFRESHES: u8 = 20;
 pub struct RandomPorts {
     /// The own one, and when it was opened.
     pub own: Option<(u16, Instant)>,
-    /// The external port that a NAT is expected to use for it; told to the peer.
+    /// The external port that the NAT is expected to use for it; announced to the peer.
     pub predicted: u16,
     /// No prediction was possible in this procedure.
     pub is_unpredictable: bool,
-    /// The external port that the peer told; 0 if none.
+    /// The external port that the peer announced; 0 if none.
     pub peer: u16,
     /// Bubbles sent to keep the own one open since there were data.
     pub refreshes: u8,
+}
+
+impl Contact {
+    /// Whether a peer at a port of its own needs a bubble to keep it open; counts it.
+    pub fn needs_refresh(&mut self, service_port: u16) -> bool {
+        let needs = self.port != service_port && self.random.refreshes < MAX_REFRESHES;
+        self.random.refreshes += u8::from(needs);
+        needs
+    }
 }
 
 impl Exchange {
@@ -51,17 +60,17 @@ impl Exchange {
         now: Instant,
         index: PeerIndex,
     ) {
-        let peer = &self.peers[index];
-        if !self.preserves_ports(shared) || peer.is_usable(now, LIFETIME) {
+        if !self.preserves_ports(shared) || self.peers.is_usable(now, index) {
             return;
         }
         let is_fresh = |at: Instant| now.saturating_since(at) < STALE;
-        if peer.state.random.own.is_none_or(|(_, at)| !is_fresh(at)) {
+        let own = self.peers[index].state.random.own;
+        if own.is_none_or(|(_, at)| !is_fresh(at)) {
             self.renew_random_port(shared, now, index);
         }
     }
 
-    /// Gives a peer a new port of its own.
+    /// Opens a new port for a peer, in place of its last one.
     pub(super) fn renew_random_port(
         &mut self,
         shared: &mut Shared,
@@ -85,7 +94,7 @@ impl Exchange {
         }
     }
 
-    /// A port could not be opened: the next burst tells of another one.
+    /// Forgets a port that could not be opened: the next burst announces another one.
     pub(in super::super) fn random_port_failed(&mut self, port: u16) {
         let address = self.ports.forget(port);
         if let Some(index) = address.and_then(|address| self.peers.find(&address)) {
@@ -96,8 +105,8 @@ impl Exchange {
         }
     }
 
-    /// Takes the port that a peer tells in a bubble.
-    pub(in super::super) fn take_peer_random_port(
+    /// Records the port that a peer announces in a bubble.
+    pub(in super::super) fn record_peer_port(
         &mut self,
         shared: &mut Shared,
         now: Instant,
@@ -114,19 +123,19 @@ impl Exchange {
             return;
         }
         let last = peer.last_sent.max(peer.last_received);
-        let is_busy = last != Instant::ZERO && now.saturating_since(last) < LIFETIME;
+        let is_busy = last != Instant::ZERO && now.saturating_since(last) < TIMING.lifetime;
         if known != 0 && is_busy {
             return;
         }
         peer.state.random.peer = port;
-        if known != 0 && !peer.is_usable(now, LIFETIME) {
+        if known != 0 && !self.peers.is_usable(now, index) {
             self.close_random_port(shared, index);
         }
     }
 
-    /// Where a direct bubble goes besides the endpoint in the peer's address, and from which port
-    /// . The own port is used only after the peer's indirect bubble told whether the peer has
-    /// one: the NAT preserves it but for the first destination.
+    /// Returns the source port and the destination of a direct bubble besides the one to the
+    /// endpoint in the peer's address. The own port is used only after the peer's indirect
+    /// bubble announced a port or none: the NAT preserves it for the first destination alone.
     pub(in super::super) fn random_target(
         &self,
         shared: &Shared,
@@ -147,10 +156,10 @@ impl Exchange {
         }
     }
 
-    /// A bubble of a known peer came from elsewhere than before, without proof: where the peer
-    /// was is given up, at once if that was at a port of its own, else after silence only; its
-    /// server is asked to ask it.
-    pub(in super::super) fn doubt_mapping(
+    /// Handles a bubble of a known peer that came from another endpoint, without proof:
+    /// gives the former endpoint up, at once if the peer had a port of its own, else only after
+    /// silence; and asks the peer through its server.
+    pub(in super::super) fn recheck_peer(
         &mut self,
         shared: &mut Shared,
         now: Instant,
@@ -166,7 +175,7 @@ impl Exchange {
         };
         let peer = &self.peers[index];
         let is_own_port = to == peer.state.port && to != shared.config.port;
-        if !peer.state.is_known || !is_own_port && peer.is_usable(now, LIFETIME) {
+        if !peer.state.is_known || !is_own_port && self.peers.is_usable(now, index) {
             return;
         }
         if is_own_port {
@@ -178,7 +187,7 @@ impl Exchange {
         self.answer(shared, now, index);
     }
 
-    /// Whether a datagram to this port is allowed to be of this peer.
+    /// Checks that the peer may send to this port.
     pub(in super::super) fn check_port(
         &self,
         shared: &Shared,
@@ -189,13 +198,5 @@ impl Exchange {
             return Ok(());
         }
         Err(DropReason::Port)
-    }
-
-    /// Whether a peer at a port of its own needs a bubble to keep it open; counts it.
-    pub(in super::super) fn takes_refresh(&mut self, shared: &Shared, index: PeerIndex) -> bool {
-        let state = &mut self.peers[index].state;
-        let needs = state.port != shared.config.port && state.random.refreshes < MAX_REFRESHES;
-        state.random.refreshes += u8::from(needs);
-        needs
     }
 }

@@ -6,10 +6,9 @@ use rand::RngExt as _;
 
 use crate::client::{Transmit, shared::Shared};
 
-/// Ports open at once; peers beyond that do without.
+/// Maximum number of open ports; peers beyond that do without.
 const MAX: usize = 64;
-/// Where ports are chosen from (RFC 6335 section 6: dynamic ports), by a generator that nobody can
-/// foresee (L-16).
+/// The range that ports are chosen from (RFC 6335 section 6: dynamic ports), unpredictably (L-16).
 const RANGE: std::ops::RangeInclusive<u16> = 49_152..=u16::MAX;
 
 /// The open ports, and the peers that they are for.
@@ -40,12 +39,12 @@ impl Ports {
         }
     }
 
-    /// A port that could not be opened; the peer that it was for.
+    /// Forgets a port that could not be opened. Returns the peer that it was for.
     pub fn forget(&mut self, port: u16) -> Option<[u8; 16]> {
         self.0.remove(&port)
     }
 
-    /// The peer that a port is for.
+    /// Returns the peer that a port is for.
     pub fn peer(&self, port: u16) -> Option<[u8; 16]> {
         self.0.get(&port).copied()
     }

@@ -1,25 +1,22 @@
-//! Support for symmetric NATs that count ports up (RFC 6081 section 5.5): two solicitations around
-//! a bubble show which port the NAT gave to the bubble.
+//! Support for symmetric NATs that assign ports sequentially (RFC 6081 section 5.5): two
+//! solicitations around a bubble show which port the NAT gave to the bubble.
 
 use std::time::Duration;
 
 use teredo_common::{address::Endpoint, time::Instant};
 
-use super::super::{Exchange, Identity, LIFETIME, Shared};
+use super::super::{Exchange, Identity, Shared};
 use crate::{
-    client::{
-        Nat,
-        solicitation::{Asked, Solicitation},
-        statistics::DropReason,
-    },
+    ServerAddress,
+    client::{Nat, solicitation::Solicitation, statistics::DropReason},
     shared::peers::PeerIndex,
     wire::encapsulation::Encapsulation,
 };
 
 /// Echo tests of one burst.
 const ATTEMPTS: u8 = 2;
-/// How long one may take: the second ends when the next burst may begin.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The time that one may take: the second ends when the next burst may begin.
+const TEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An echo test under way.
 #[derive(Debug)]
@@ -28,9 +25,9 @@ pub struct EchoTest {
     upper: Solicitation,
     lower_port: Option<u16>,
     upper_port: Option<u16>,
-    /// Which one it is, from 1.
+    /// The number of the test, from 1.
     attempt: u8,
-    /// When another one takes its place, or the bubble goes without.
+    /// The time at which another one replaces it, or the bubble is sent without.
     deadline: Instant,
 }
 
@@ -48,12 +45,12 @@ impl Exchange {
             && extensions.port_preserving
             && extensions.sequential
             && self.identity.as_ref().is_some_and(is_symmetric)
-            && !self.peers[index].is_usable(now, LIFETIME)
+            && !self.peers.is_usable(now, index)
             && !self.peers[index].state.random.is_unpredictable
     }
 
-    /// Sends what an echo test is made of, from a fresh port and back to back: a solicitation to
-    /// each address of the server, and a bubble in between.
+    /// Starts an echo test: sends, from a fresh port and back to back, a solicitation to each
+    /// address of the server, and a bubble in between.
     pub(in super::super) fn start_echo_test(
         &mut self,
         shared: &mut Shared,
@@ -71,15 +68,15 @@ impl Exchange {
         let config = &shared.config;
         let mut solicit =
             |asked| Solicitation::new(config, &mut shared.random, identity.server, asked, false);
-        let (lower, first) = solicit(Asked::Primary);
-        let (upper, second) = solicit(Asked::Secondary);
+        let (lower, first) = solicit(ServerAddress::Primary);
+        let (upper, second) = solicit(ServerAddress::Secondary);
         shared.send(port, lower.destination(), first);
         let to = self.probed(index);
         if self.may_reach(shared, to) && self.limits.take_answer(to, now) {
             self.send_bubble(shared, port, index, to);
         }
         shared.send(port, upper.destination(), second);
-        let deadline = now + PATIENCE;
+        let deadline = now + TEST_TIMEOUT;
         let state = &mut self.peers[index].state;
         // Its bubble is the one more that a burst may have.
         state.may_answer &= attempt == 1;
@@ -94,7 +91,7 @@ impl Exchange {
         self.peers.arm(index, deadline);
     }
 
-    /// Where the bubble of a test goes: the NAT maps for this destination.
+    /// Returns the destination of a test's bubble, for which the NAT creates the mapping.
     fn probed(&self, index: PeerIndex) -> Endpoint {
         let peer = &self.peers[index];
         let embedded = teredo_common::address::embedded_mapping(&peer.address);
@@ -107,9 +104,9 @@ impl Exchange {
         }
     }
 
-    /// Takes an advertisement that came to a port of a peer (X-42: it says nothing about the client
-    /// itself).
-    pub(in super::super) fn take_echo(
+    /// Handles an advertisement that arrived at a port of a peer. It does not concern the client
+    /// itself.
+    pub(in super::super) fn handle_echo(
         &mut self,
         shared: &mut Shared,
         now: Instant,
@@ -136,7 +133,8 @@ impl Exchange {
         Ok(())
     }
 
-    /// Nothing came back in time: another test, or the bubble without.
+    /// Handles a test without an answer in time: starts another one, or sends the bubble without
+    ///
     pub(in super::super) fn handle_echo_timeout(
         &mut self,
         shared: &mut Shared,
@@ -154,15 +152,15 @@ impl Exchange {
         } else {
             self.close_random_port(shared, index);
             self.peers[index].state.random.is_unpredictable = true;
-            if !self.is_asked(index) {
+            if !self.peers[index].is_asked() {
                 self.send_late(shared, now, index);
             }
         }
     }
 
-    /// Sends the indirect bubble that the burst had to wait with; the next burst waits for as long.
+    /// Sends the indirect bubble that was held back for the test; the next burst is put off.
     fn send_late(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
         self.send_indirect(shared, now, index);
-        self.prolong_burst(shared, now, index);
+        self.peers.prolong_burst(now, index, &mut shared.random);
     }
 }

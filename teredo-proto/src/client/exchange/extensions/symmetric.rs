@@ -3,7 +3,7 @@
 
 use rand::{Rng, RngExt as _};
 
-/// Bubbles with wrong nonces that a procedure bears.
+/// Bubbles with wrong nonces after which none is accepted in a procedure.
 const MAX_GUESSES: u8 = 8;
 
 /// The nonces of one peer.
@@ -19,7 +19,7 @@ pub struct Nonces {
 }
 
 impl Nonces {
-    /// A new nonce for an indirect bubble.
+    /// Returns a new nonce for an indirect bubble.
     pub fn next(&mut self, random: &mut impl Rng) -> [u8; 4] {
         let nonce = loop {
             let nonce = random.random();
@@ -41,12 +41,12 @@ impl Nonces {
         is_sent && self.guesses < MAX_GUESSES
     }
 
-    /// Another procedure begins: wrong nonces count anew.
+    /// Begins another procedure: wrong nonces count anew.
     pub fn begin(&mut self) {
         self.guesses = 0;
     }
 
-    /// The procedure ended: nothing brings back a nonce any more.
+    /// Ends the procedure: no nonce is accepted any more.
     pub fn end(&mut self) {
         self.sent = Default::default();
         self.guesses = 0;

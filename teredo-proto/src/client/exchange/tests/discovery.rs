@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::harness::*;
 use crate::{
-    client::{Attached, Bubble, DropReason, Identity, Nat, exchange::Way},
+    client::{Attached, Bubble, DropReason, Identity, Nat, exchange::Forward},
     wire::{bubble as bubbles, encapsulation},
 };
 
-/// A client behind the same NAT, and where it is on the link.
+/// A client behind the same NAT, and its endpoint on the link.
 const NEIGHBOR: &str = "9.0.0.1:4097";
 const NEIGHBOR_INSIDE: &str = "192.168.1.3:40001";
 
@@ -120,7 +120,7 @@ fn c51_case_3_a_local_peer_is_asked_on_the_link_first() {
     world.take_sent();
     world.discovery.clear();
     let data = packet(&own(), &neighbor(), 1);
-    assert_eq!(world.host_sends(&data), Ok(Way::Queued));
+    assert_eq!(world.host_sends(&data), Ok(Forward::Queued));
     assert_eq!(
         world.take_payloads(),
         [(endpoint(NEIGHBOR_INSIDE), bubble(&own(), &neighbor(), &[]))],
@@ -136,7 +136,7 @@ fn c51_case_3_a_local_peer_is_asked_on_the_link_first() {
     assert!(world.peer(&neighbor()).unwrap().local);
     assert_eq!(
         world.host_sends(&data),
-        Ok(Way::Send(PORT, endpoint(NEIGHBOR_INSIDE), data.len()))
+        Ok(Forward::Send(PORT, endpoint(NEIGHBOR_INSIDE), data.len()))
     );
 }
 
@@ -150,7 +150,11 @@ fn c63_without_an_answer_on_the_link_the_usual_way_is_tried() {
     world.take_sent();
     world.host_sends(&packet(&own(), &neighbor(), 1)).unwrap();
     world.pass_seconds(3);
-    let destinations: Vec<_> = world.take_sent().iter().map(|one| one.to).collect();
+    let destinations: Vec<_> = world
+        .take_sent()
+        .iter()
+        .map(|datagram| datagram.to)
+        .collect();
     assert!(destinations.contains(&endpoint(NEIGHBOR)));
     assert!(destinations.contains(&endpoint(SERVER)));
     world
@@ -314,7 +318,11 @@ fn c40_and_c62_a_link_that_is_gone_proves_nothing() {
         Err(DropReason::Mapping)
     );
     let _ = world.host_sends(&packet(&own(), &neighbor(), 1));
-    let to: Vec<_> = world.take_sent().iter().map(|one| one.to).collect();
+    let to: Vec<_> = world
+        .take_sent()
+        .iter()
+        .map(|datagram| datagram.to)
+        .collect();
     assert!(!to.contains(&endpoint(NEIGHBOR_INSIDE)), "{to:?}");
 }
 
@@ -344,6 +352,6 @@ fn x23_a_neighbor_is_reached_on_the_link() {
     let answer = bubble(&neighbor(), &own(), &[]);
     world.arrives(NEIGHBOR_INSIDE, &answer).unwrap();
     let data = packet(&own(), &neighbor(), 1);
-    let way = Way::Send(PORT, endpoint(NEIGHBOR_INSIDE), data.len());
+    let way = Forward::Send(PORT, endpoint(NEIGHBOR_INSIDE), data.len());
     assert_eq!(world.host_sends(&data), Ok(way));
 }

@@ -17,15 +17,15 @@ fn neighbor() -> [u8; 16] {
 fn indirect(source: &[u8; 16], alternates: &[&str]) -> Vec<u8> {
     let mut trailers = Vec::new();
     Trailer::Nonce(NONCE).write(&mut trailers);
-    let alternates: Vec<_> = alternates.iter().map(|one| endpoint(one)).collect();
+    let alternates: Vec<_> = alternates.iter().map(|text| endpoint(text)).collect();
     write_alternate_addresses(&alternates, &mut trailers);
     bubble(source, &own(), &trailers)
 }
 
 fn destinations(world: &mut World) -> Vec<String> {
     let sent = world.take_sent().into_iter();
-    let direct = sent.filter(|one| one.to != endpoint(PEER_SERVER));
-    direct.map(|one| one.to.to_string()).collect()
+    let direct = sent.filter(|datagram| datagram.to != endpoint(PEER_SERVER));
+    direct.map(|datagram| datagram.to.to_string()).collect()
 }
 
 #[test]
@@ -39,17 +39,23 @@ fn x50_indirect_bubbles_tell_where_else_the_client_is() {
     let sent = world.take_sent();
     let list = sent
         .iter()
-        .find_map(|one| trailers(&one.payload).alternates)
+        .find_map(|datagram| trailers(&datagram.payload).alternates)
         .unwrap();
-    let list: Vec<_> = list.endpoints().map(|one| one.to_string()).collect();
+    let list: Vec<_> = list
+        .endpoints()
+        .map(|endpoint| endpoint.to_string())
+        .collect();
     assert_eq!(list, ["192.168.1.2:40000", "10.0.0.2:1234"]);
-    let direct = sent.iter().find(|one| one.to == endpoint(PEER)).unwrap();
+    let direct = sent
+        .iter()
+        .find(|datagram| datagram.to == endpoint(PEER))
+        .unwrap();
     assert!(trailers(&direct.payload).alternates.is_none());
 
     let mut world = World::with(|config| config.extensions.hairpinning = false);
     world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
     let mut sent = world.take_sent().into_iter();
-    assert!(sent.all(|one| trailers(&one.payload).alternates.is_none()));
+    assert!(sent.all(|datagram| trailers(&datagram.payload).alternates.is_none()));
 }
 
 #[test]
@@ -59,7 +65,7 @@ fn x51_and_x52_all_endpoints_are_tried_and_the_nonce_proves_one() {
     let sent = world.take_sent();
     let nonce = sent
         .iter()
-        .find_map(|one| trailers(&one.payload).nonce)
+        .find_map(|datagram| trailers(&datagram.payload).nonce)
         .unwrap();
     let asked = indirect(&neighbor(), &["192.168.9.3:40001", "10.0.0.3:40001"]);
     world.arrives(SERVER, &asked).unwrap();
@@ -123,7 +129,9 @@ fn x50_not_to_a_peer_that_is_reached() {
     world.pass(std::time::Duration::from_millis(4900));
     assert!(world.trusts(&peer()));
     let sent = world.take_sent();
-    let mut indirect = sent.iter().filter(|one| one.to == endpoint(PEER_SERVER));
+    let mut indirect = sent
+        .iter()
+        .filter(|datagram| datagram.to == endpoint(PEER_SERVER));
     let one = indirect.next().unwrap();
     assert!(trailers(&one.payload).alternates.is_none());
 }

@@ -1,31 +1,24 @@
 //! One client's exchange in virtual time, with hand-made datagrams around it.
 
-use std::{
-    collections::VecDeque,
-    net::{Ipv4Addr, SocketAddrV4},
-    time::Duration,
-};
+use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
 
 use rand::{SeedableRng as _, rngs::StdRng};
 use teredo_common::{
-    address::{Endpoint, ServicePrefix, TeredoAddress},
+    address::{Endpoint, TeredoAddress},
     scope::Ipv4Scope,
     time::Instant,
-    wire::UDP,
 };
 
+pub use crate::testing::{address, endpoint, ipv6, packet, transport};
 use crate::{
     client::{
-        Attached, Bubble, Config, DropReason, Identity, Nat, Network, PeerInfo, Server, Statistics,
-        Test, Transmit,
-        exchange::{Exchange, Way, extensions::Trailers},
+        Attached, Bubble, Config, DropReason, Identity, Nat, Network, PeerInfo, ServerEndpoints,
+        Statistics, Test, Transmit,
+        exchange::{Exchange, Forward, extensions::Trailers},
         shared::Shared,
     },
     shared::{own::OwnIpv4, statistics::Unreachable},
-    wire::{
-        bubble, encapsulation,
-        ipv6::{self, Header},
-    },
+    wire::{bubble, encapsulation, ipv6::Header},
 };
 
 /// The client's server.
@@ -45,22 +38,9 @@ pub const HOST: &str = "2000::b";
 /// The relay next to the native host.
 pub const RELAY: &str = "5.6.7.8:3545";
 
-pub fn endpoint(text: &str) -> Endpoint {
-    text.parse::<SocketAddrV4>().unwrap().into()
-}
-
-pub fn address(text: &str) -> [u8; 16] {
-    text.parse::<std::net::Ipv6Addr>().unwrap().octets()
-}
-
 /// The Teredo address of a client at `mapped`, of `server`.
 pub fn teredo(mapped: &str, server: &str) -> [u8; 16] {
-    let fields = TeredoAddress {
-        prefix: ServicePrefix::STANDARD,
-        server: endpoint(server).ip(),
-        flags: 0,
-        mapped: endpoint(mapped),
-    };
+    let fields = TeredoAddress::new(endpoint(server).ip(), endpoint(mapped));
     fields.encode().octets()
 }
 
@@ -74,28 +54,12 @@ pub fn peer() -> [u8; 16] {
     teredo(PEER, PEER_SERVER)
 }
 
-pub fn packet_of(
-    next_header: u8,
-    payload: &[u8],
-    source: &[u8; 16],
-    destination: &[u8; 16],
-) -> Vec<u8> {
-    let length = payload.len() as u16;
-    let header = ipv6::header(length, next_header, 64, source, destination);
-    [&header[..], payload].concat()
-}
-
-/// An IPv6 packet with a payload that can be told from others.
-pub fn packet(source: &[u8; 16], destination: &[u8; 16], mark: u8) -> Vec<u8> {
-    packet_of(UDP, &[mark; 20], source, destination)
-}
-
 /// A bubble with trailers, as a datagram's payload.
 pub fn bubble(source: &[u8; 16], destination: &[u8; 16], trailers: &[u8]) -> Vec<u8> {
     [&bubble::build(source, destination)[..], trailers].concat()
 }
 
-/// What a server puts in front of what it forwards.
+/// Returns a payload as a server forwards it, after an origin indication.
 pub fn with_origin(origin: &str, payload: &[u8]) -> Vec<u8> {
     [&endpoint(origin).origin_indication()[..], payload].concat()
 }
@@ -121,7 +85,7 @@ pub struct Sent {
     pub payload: Vec<u8>,
 }
 
-/// The exchange of one client and what is around it.
+/// The exchange of one client and its surroundings.
 pub struct World {
     pub shared: Shared,
     pub exchange: Exchange,
@@ -147,7 +111,7 @@ impl World {
 
     /// A qualified client behind a NAT of this kind.
     pub fn behind(nat: Nat, change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::new(vec![Server::new(endpoint(SERVER).ip())], PORT);
+        let mut config = Config::new(vec![ServerEndpoints::new(endpoint(SERVER).ip())], PORT);
         config.ipv4_scope = Ipv4Scope::Strict;
         change(&mut config);
         let mut random = StdRng::from_seed([42; 32]);
@@ -189,7 +153,7 @@ impl World {
         Identity {
             address: own().into(),
             mapped: endpoint(MAPPED),
-            server: Server::new(endpoint(SERVER).ip()),
+            server: ServerEndpoints::new(endpoint(SERVER).ip()),
             nat,
             port_preserving: false,
             port_mapping: None,
@@ -206,12 +170,12 @@ impl World {
     }
 
     /// The host sends.
-    pub fn host_sends(&mut self, packet: &[u8]) -> Result<Way, DropReason> {
+    pub fn host_sends(&mut self, packet: &[u8]) -> Result<Forward, DropReason> {
         let way = self
             .exchange
             .handle_ipv6(&mut self.shared, self.now, packet);
         self.drain();
-        if let Ok(Way::Send(from, to, length)) = way {
+        if let Ok(Forward::Send(from, to, length)) = way {
             let payload = packet[..length].to_vec();
             self.sent.push(Sent {
                 at: self.now,
@@ -263,7 +227,7 @@ impl World {
     /// Lets time pass, waking the exchange whenever it wants to.
     pub fn pass(&mut self, duration: Duration) {
         let end = self.now + duration;
-        while let Some((deadline, _)) = self.exchange.poll_timeout().filter(|one| one.0 <= end) {
+        while let Some(deadline) = self.exchange.poll_timeout().filter(|&at| at <= end) {
             self.now = self.now.max(deadline);
             self.exchange.handle_timeout(&mut self.shared, self.now);
             self.drain();
@@ -290,17 +254,17 @@ impl World {
                 }
                 Transmit::Ipv6(packet) => self.delivered.push(packet),
                 Transmit::OpenPort(port) => self.ports.push(port),
-                Transmit::ClosePort(port) => self.ports.retain(|&one| one != port),
+                Transmit::ClosePort(port) => self.ports.retain(|&open| open != port),
             }
         }
     }
 
-    /// What was sent since the last look.
+    /// Returns and clears the datagrams sent so far.
     pub fn take_sent(&mut self) -> Vec<Sent> {
         std::mem::take(&mut self.sent)
     }
 
-    /// What was sent since the last look: where to, and what.
+    /// Returns and clears the destinations and payloads of the datagrams sent so far.
     pub fn take_payloads(&mut self) -> Vec<(Endpoint, Vec<u8>)> {
         let sent = self.take_sent().into_iter();
         sent.map(|sent| (sent.to, sent.payload)).collect()
@@ -310,7 +274,7 @@ impl World {
         std::mem::take(&mut self.delivered)
     }
 
-    /// What is known about a peer.
+    /// Returns the state of a peer.
     pub fn peer(&self, address: &[u8; 16]) -> Option<PeerInfo> {
         let mut peers = self.exchange.peers();
         peers.find(|peer| peer.address.octets() == *address)
@@ -327,18 +291,18 @@ impl World {
     }
 
     pub fn bubbles(&self, kind: Bubble) -> u64 {
-        self.statistics().bubbles(kind)
+        self.statistics().bubbles[kind]
     }
 
     pub fn tests(&self, outcome: Test) -> u64 {
-        self.statistics().tests(outcome)
+        self.statistics().tests[outcome]
     }
 
     pub fn unreachable(&self, outcome: Unreachable) -> u64 {
-        self.statistics().unreachable(outcome)
+        self.statistics().unreachable[outcome]
     }
 
-    /// Makes the native host a trusted peer, and forgets what it took.
+    /// Makes the native host a trusted peer, and clears the datagrams of that.
     pub fn trust_host(&mut self) -> [u8; 16] {
         let host = address(HOST);
         self.host_sends(&packet(&own(), &host, 0)).unwrap();
@@ -349,7 +313,7 @@ impl World {
         host
     }
 
-    /// Makes the peer a trusted one, and forgets what it took.
+    /// Makes the peer a trusted one, and clears the datagrams of that.
     pub fn trust_peer(&mut self) -> [u8; 16] {
         let peer = peer();
         assert_eq!(self.arrives(PEER, &bubble(&peer, &own(), &[])), Ok(None));
@@ -359,7 +323,7 @@ impl World {
     }
 }
 
-/// What the trailers of a bubble say.
+/// Returns the contents of a bubble's trailers.
 pub fn trailers(payload: &[u8]) -> Trailers<'_> {
     let parts = encapsulation::parse(payload).unwrap();
     Trailers::parse(parts.trailers).unwrap()

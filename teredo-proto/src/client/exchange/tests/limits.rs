@@ -1,4 +1,4 @@
-//! How much is sent without being sure that somebody wants it (P-09, L-12, R-16).
+//! The limits on unsolicited packets (P-09, L-12, R-16).
 
 use std::time::Duration;
 
@@ -46,7 +46,11 @@ fn l06_no_indirect_bubble_to_a_forbidden_server() {
         let mut world = World::new();
         let asked = bubble(&teredo(PEER, server), &own(), &[]);
         world.arrives(SERVER, &asked).unwrap();
-        let sent: Vec<_> = world.take_sent().iter().map(|one| one.to).collect();
+        let sent: Vec<_> = world
+            .take_sent()
+            .iter()
+            .map(|datagram| datagram.to)
+            .collect();
         assert_eq!(sent, [endpoint(PEER)], "{server}");
     }
 }
@@ -72,7 +76,7 @@ fn p09_a_relay_that_packets_come_from_has_answered() {
         world
             .take_sent()
             .iter()
-            .any(|one| one.to == endpoint(RELAY))
+            .any(|datagram| datagram.to == endpoint(RELAY))
     );
     // A packet that is dropped is no answer.
     let mut world = unanswered();
@@ -87,7 +91,7 @@ fn p09_a_relay_that_packets_come_from_has_answered() {
         world
             .take_sent()
             .iter()
-            .all(|one| one.to != endpoint(RELAY))
+            .all(|datagram| datagram.to != endpoint(RELAY))
     );
 }
 
@@ -99,8 +103,8 @@ fn p10_repetitions_are_a_little_later_than_two_seconds() {
     let sent = world.take_sent();
     let to_peer: Vec<_> = sent
         .iter()
-        .filter(|one| one.to == endpoint(PEER))
-        .map(|one| one.at)
+        .filter(|datagram| datagram.to == endpoint(PEER))
+        .map(|datagram| datagram.at)
         .collect();
     let gaps: Vec<_> = to_peer
         .windows(2)
@@ -120,4 +124,38 @@ fn p11_the_entry_goes_when_its_bubbles_are_forgotten() {
     assert!(world.peer(&peer()).is_some());
     world.pass_seconds(30);
     assert!(world.peer(&peer()).is_none());
+}
+
+#[test]
+fn p06_a_silent_peer_that_is_being_asked_stays_in_place_of_an_untrusted_one() {
+    let mut world = World::with(|config| config.max_peers = 16);
+    let peer = world.trust_peer();
+    world.pass_seconds(25);
+    world.host_sends(&packet(&own(), &peer, 1)).unwrap();
+    world.pass_seconds(4);
+    let strangers = [1, 2].map(|port| peer_at(port, PEER_SERVER));
+    for stranger in strangers {
+        world.host_sends(&packet(&own(), &stranger, 1)).unwrap();
+    }
+    world.pass_seconds(2);
+    let known = |world: &World, address| world.peer(&address).is_some();
+    assert!(!world.trusts(&peer) && known(&world, peer));
+    assert!(!known(&world, strangers[0]) && known(&world, strangers[1]));
+}
+
+#[test]
+fn p12_a_peer_that_left_a_bubble_unanswered_is_not_asked_again() {
+    for (has_bubble, sent) in [(false, 2), (true, 1)] {
+        let mut world = World::new();
+        let peer = world.trust_peer();
+        world.pass_seconds(20);
+        if has_bubble {
+            let asked = bubble(&peer, &own(), &[]);
+            world.arrives(SERVER, &asked).unwrap();
+        }
+        world.pass_seconds(6);
+        world.take_sent();
+        world.host_sends(&packet(&own(), &peer, 1)).unwrap();
+        assert_eq!(world.take_sent().len(), sent, "{has_bubble}");
+    }
 }

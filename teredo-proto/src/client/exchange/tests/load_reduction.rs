@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use crate::{
-    client::{Bubble, exchange::Way},
+    client::{Bubble, exchange::Forward},
     wire::trailer::Trailer,
 };
 
@@ -19,7 +19,7 @@ fn x60_and_x62_a_silent_peer_is_asked_directly_and_packets_wait() {
     world.pass_seconds(40);
     world.take_sent();
     let data = packet(&own(), &peer, 1);
-    assert_eq!(world.host_sends(&data), Ok(Way::Queued));
+    assert_eq!(world.host_sends(&data), Ok(Forward::Queued));
     let solicitation = signed(Trailer::NeighborSolicitation, &own(), &peer);
     assert_eq!(world.take_payloads(), [(endpoint(PEER), solicitation)]);
     let answer = signed(Trailer::NeighborAdvertisement, &peer, &own());
@@ -35,7 +35,11 @@ fn x60_the_third_time_by_the_server() {
     world.pass_seconds(40);
     world.host_sends(&packet(&own(), &peer, 1)).unwrap();
     world.pass_seconds(10);
-    let to: Vec<_> = world.take_sent().iter().map(|one| one.to).collect();
+    let to: Vec<_> = world
+        .take_sent()
+        .iter()
+        .map(|datagram| datagram.to)
+        .collect();
     let (direct, server) = (endpoint(PEER), endpoint(PEER_SERVER));
     assert_eq!(to, [direct, direct, direct, server, direct, server]);
     assert_eq!(world.delivered.len(), 1, "and the host is told in time");
@@ -70,7 +74,7 @@ fn p12_a_steady_sender_asks_in_time_and_nothing_waits() {
     for _ in 0..100 {
         world.pass_seconds(1);
         let data = packet(&own(), &peer, 1);
-        assert!(matches!(world.host_sends(&data), Ok(Way::Send(..))));
+        assert!(matches!(world.host_sends(&data), Ok(Forward::Send(..))));
         for sent in world.take_sent() {
             if trailers(&sent.payload).is_solicitation {
                 let answer = signed(Trailer::NeighborAdvertisement, &peer, &own());

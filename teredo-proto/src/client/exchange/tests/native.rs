@@ -1,10 +1,10 @@
-//! Native hosts: the connectivity test, and what is held for it.
+//! Native hosts: the connectivity test, and the packets held for it.
 
 use std::time::Duration;
 
 use super::harness::*;
 use crate::{
-    client::{Bubble, DropReason, Test, exchange::Way},
+    client::{Bubble, DropReason, Test, exchange::Forward},
     shared::{limiter::Rate, statistics::Unreachable},
     wire::icmpv6,
 };
@@ -16,7 +16,7 @@ fn c51_case_2_a_native_host_is_tested_and_the_queue_follows_the_answer_at_once()
     let host = address(HOST);
     let packets = [packet(&own(), &host, 1), packet(&own(), &host, 2)];
     for packet in &packets {
-        assert_eq!(world.host_sends(packet), Ok(Way::Queued));
+        assert_eq!(world.host_sends(packet), Ok(Forward::Queued));
     }
     let [test] = &world.take_payloads()[..] else {
         panic!("one test for two packets")
@@ -26,14 +26,14 @@ fn c51_case_2_a_native_host_is_tested_and_the_queue_follows_the_answer_at_once()
     assert_eq!(world.arrives(RELAY, &reply_to(&test.1)), Ok(None));
     let expected: Vec<_> = packets
         .iter()
-        .map(|one| (endpoint(RELAY), one.clone()))
+        .map(|test| (endpoint(RELAY), test.clone()))
         .collect();
     assert_eq!(world.take_payloads(), expected);
     assert!(world.trusts(&host));
     let next = packet(&own(), &host, 3);
     assert_eq!(
         world.host_sends(&next),
-        Ok(Way::Send(PORT, endpoint(RELAY), next.len()))
+        Ok(Forward::Send(PORT, endpoint(RELAY), next.len()))
     );
 }
 
@@ -46,7 +46,7 @@ fn c51_case_2_four_tests_and_then_an_error() {
     world.host_sends(&packet(&own(), &host, 1)).unwrap();
     world.host_sends(&newest).unwrap();
     world.pass_seconds(10);
-    let times: Vec<_> = world.take_sent().iter().map(|one| one.at).collect();
+    let times: Vec<_> = world.take_sent().iter().map(|mapping| mapping.at).collect();
     assert_eq!(times.len(), 4);
     for pair in times.windows(2) {
         let gap = pair[1].saturating_since(pair[0]);
@@ -62,10 +62,10 @@ fn c51_case_2_four_tests_and_then_an_error() {
     assert_eq!(error[40..42], [1, 3]);
     assert_eq!(error[24..40], own());
     assert_eq!(error[48..], newest);
-    assert_eq!(world.statistics().dropped(DropReason::HostNoAnswer), 2);
+    assert_eq!(world.statistics().dropped[DropReason::HostNoAnswer], 2);
     assert_eq!(world.statistics().queue_packets, 0);
     // The next packet begins again.
-    assert_eq!(world.host_sends(&newest), Ok(Way::Queued));
+    assert_eq!(world.host_sends(&newest), Ok(Forward::Queued));
     assert_eq!(world.take_sent().len(), 1);
 }
 
@@ -79,8 +79,8 @@ fn c55_every_test_has_a_new_nonce_and_any_of_the_last_four_is_accepted() {
         let tests = world.take_payloads();
         let data: Vec<_> = tests.iter().map(|(_, test)| &test[48..]).collect();
         assert_eq!(data.len(), 4);
-        assert!(data.iter().all(|one| one.len() == 16));
-        assert!((1..4).all(|one| !data[..one].contains(&data[one])));
+        assert!(data.iter().all(|data| data.len() == 16));
+        assert!((1..4).all(|newer| !data[..newer].contains(&data[newer])));
         assert_eq!(
             world.arrives(RELAY, &reply_to(&tests[answered].1)),
             Ok(None)
@@ -120,11 +120,7 @@ fn c38_an_answer_has_to_be_exact_and_in_time() {
 
 /// An ICMPv6 message from the host with a right checksum.
 fn with_checksum(host: &[u8; 16], message: &[u8]) -> Vec<u8> {
-    let mut message = message.to_vec();
-    message[2..4].fill(0);
-    let sum = teredo_common::checksum::ipv6_transport(host, &own(), ICMPV6, &message);
-    message[2..4].copy_from_slice(&sum);
-    packet_of(ICMPV6, &message, host, &own())
+    transport(ICMPV6, 64, host, &own(), message)
 }
 
 #[test]
@@ -218,7 +214,7 @@ fn c33_the_server_may_be_the_relay_and_origins_are_no_identity() {
     assert_eq!(world.take_payloads(), [(endpoint(SERVER), first)]);
     let data = packet(&host, &own(), 2);
     assert_eq!(world.arrives(SERVER, &data), Ok(Some(data.len())));
-    // The server passes on what somebody sends to it: where that is does not count.
+    // The server forwards any sender's packets: its endpoint proves nothing.
     let victim = packet(&address("2000::c"), &own(), 2);
     assert_eq!(
         world.arrives(SERVER, &with_origin(RELAY, &victim)),
@@ -280,7 +276,7 @@ fn c41_what_is_held_goes_with_the_test() {
         .unwrap();
     world.pass_seconds(10);
     assert_eq!(world.delivered.len(), 0, "nobody is told");
-    assert_eq!(world.statistics().dropped(DropReason::NoAnswer), 1);
+    assert_eq!(world.statistics().dropped[DropReason::NoAnswer], 1);
     assert_eq!(world.statistics().queue_packets, 0);
     assert_eq!(world.unreachable(Unreachable::Sent), 0);
 }
@@ -297,7 +293,7 @@ fn c41_held_packets_from_elsewhere_are_not_delivered() {
     );
     assert_eq!(world.arrives(RELAY, &reply_to(&test)), Ok(None));
     assert_eq!(world.take_delivered(), [] as [Vec<u8>; 0]);
-    assert_eq!(world.statistics().dropped(DropReason::HeldElsewhere), 1);
+    assert_eq!(world.statistics().dropped[DropReason::HeldElsewhere], 1);
 }
 
 #[test]
@@ -321,7 +317,7 @@ fn p08_data_from_elsewhere_does_not_move_a_native_host() {
     );
     world.host_sends(&packet(&own(), &host, 2)).unwrap();
     assert_eq!(world.take_payloads()[0].0, endpoint(RELAY));
-    // It may have moved: the test tells.
+    // It may have moved: the test finds out.
     world.pass_seconds(3);
     assert_eq!(world.arrives("5.6.6.7:777", &data), Ok(None), "held");
     let test = world.take_payloads().remove(0).1;
@@ -341,7 +337,7 @@ fn p12_a_host_that_is_only_sent_to_is_tested_before_it_is_forgotten() {
     for _ in 0..120 {
         world.pass_seconds(1);
         let data = packet(&own(), &host, 1);
-        waited += u32::from(world.host_sends(&data) == Ok(Way::Queued));
+        waited += u32::from(world.host_sends(&data) == Ok(Forward::Queued));
         for sent in world.take_sent() {
             if sent.to == endpoint(SERVER) {
                 world.arrives(RELAY, &reply_to(&sent.payload)).unwrap();
@@ -390,7 +386,7 @@ fn p09_bubbles_to_one_relay_are_rare() {
 #[test]
 fn packets_of_the_largest_size_are_held_too() {
     let mut world = World::with(|config| config.accept_unsolicited = true);
-    let data = packet_of(17, &[7; MTU as usize - 40], &address(HOST), &own());
+    let data = ipv6(17, 64, &address(HOST), &own(), &[7; MTU as usize - 40]);
     assert_eq!(world.arrives(RELAY, &data), Ok(None));
     assert_eq!(world.statistics().queue_packets, 1);
 }

@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use crate::{
-    client::{DropReason, Identity, Nat, exchange::Way},
+    client::{DropReason, Identity, Nat, exchange::Forward},
     wire::trailer::Trailer,
 };
 
@@ -37,12 +37,12 @@ fn x31_and_x32_an_untrusted_peer_gets_a_port_of_its_own_and_is_told() {
     assert!(port >= 49_152);
     let sent = world.take_sent();
     assert!(
-        sent.iter().all(|one| one.from == PORT),
+        sent.iter().all(|datagram| datagram.from == PORT),
         "its first destination is the peer's port"
     );
     let told = sent
         .iter()
-        .filter_map(|one| trailers(&one.payload).random_port);
+        .filter_map(|datagram| trailers(&datagram.payload).random_port);
     assert_eq!(told.collect::<Vec<_>>(), [port]);
     // Others do not.
     for nat in [Nat::Restricted, Nat::Cone, Nat::Symmetric] {
@@ -64,7 +64,10 @@ fn x33_from_the_own_port_to_the_peers_if_this_side_is_symmetric() {
     world.take_sent();
     world.arrives(SERVER, &indirect(Some(1201))).unwrap();
     let sent = world.take_sent();
-    let random: Vec<_> = sent.iter().filter(|one| one.from == port).collect();
+    let random: Vec<_> = sent
+        .iter()
+        .filter(|datagram| datagram.from == port)
+        .collect();
     assert_eq!(random.len(), 1);
     assert_eq!(random[0].to, endpoint("8.0.0.1:1201"));
     let told = trailers(&random[0].payload);
@@ -79,7 +82,7 @@ fn x33_from_the_own_port_to_a_peer_without_one() {
     world.take_sent();
     world.arrives(SERVER, &indirect(None)).unwrap();
     let sent = world.take_sent();
-    let random = sent.iter().find(|one| one.from == port).unwrap();
+    let random = sent.iter().find(|datagram| datagram.from == port).unwrap();
     assert_eq!(random.to, endpoint(PEER));
 }
 
@@ -88,8 +91,8 @@ fn x33_from_the_service_port_if_this_side_is_port_restricted() {
     let mut world = World::new();
     world.arrives(SERVER, &indirect(Some(1201))).unwrap();
     let sent = world.take_sent();
-    assert!(sent.iter().all(|one| one.from == PORT));
-    let mut to: Vec<_> = sent.iter().map(|one| one.to).collect();
+    assert!(sent.iter().all(|datagram| datagram.from == PORT));
+    let mut to: Vec<_> = sent.iter().map(|datagram| datagram.to).collect();
     to.sort();
     let mut expected = [
         endpoint(PEER),
@@ -110,7 +113,11 @@ fn x34_the_first_port_counts_while_there_is_traffic() {
     world.take_sent();
     // Silence for thirty seconds: another one counts.
     world.arrives(SERVER, &indirect(Some(1203))).unwrap();
-    let to: Vec<_> = world.take_sent().iter().map(|one| one.to).collect();
+    let to: Vec<_> = world
+        .take_sent()
+        .iter()
+        .map(|datagram| datagram.to)
+        .collect();
     assert!(to.contains(&endpoint("8.0.0.1:1203")));
     for stale in [1201, 1202] {
         assert!(!to.contains(&endpoint(&format!("8.0.0.1:{stale}"))));
@@ -128,7 +135,7 @@ fn x35_the_first_direct_bubble_decides() {
     assert!(world.ports.is_empty());
     assert_eq!(
         world.host_sends(&data),
-        Ok(Way::Send(PORT, endpoint(PEER), data.len()))
+        Ok(Forward::Send(PORT, endpoint(PEER), data.len()))
     );
     // At the other one: it is kept, and used.
     let mut world = preserving();
@@ -141,7 +148,7 @@ fn x35_the_first_direct_bubble_decides() {
     assert_eq!(world.ports, [port]);
     assert_eq!(
         world.host_sends(&data),
-        Ok(Way::Send(port, endpoint(PEER), data.len()))
+        Ok(Forward::Send(port, endpoint(PEER), data.len()))
     );
     let answer = packet(&peer(), &own(), 2);
     assert!(
@@ -168,7 +175,8 @@ fn at_own_port() -> (World, u16) {
 
 fn is_asked_by_server(world: &mut World) -> bool {
     let sent = world.take_sent();
-    sent.iter().any(|one| one.to == endpoint(PEER_SERVER))
+    sent.iter()
+        .any(|datagram| datagram.to == endpoint(PEER_SERVER))
 }
 
 #[test]
@@ -179,7 +187,7 @@ fn x35_later_bubbles_at_the_service_port_do_not_move_the_peer() {
     assert_eq!(world.ports, [port]);
     assert_eq!(
         world.host_sends(&data),
-        Ok(Way::Send(port, endpoint(PEER), data.len()))
+        Ok(Forward::Send(port, endpoint(PEER), data.len()))
     );
 }
 
@@ -188,7 +196,7 @@ fn x35_another_mapping_at_the_random_port_closes_it_at_once() {
     let (mut world, port) = at_own_port();
     let bubble = bubble(&peer(), &own(), &[]);
     let elsewhere = endpoint("8.0.0.1:7777");
-    // Not at the service port, where anybody may send to.
+    // Not at the service port, which is open to all.
     assert_eq!(
         world.arrives_at(PORT, elsewhere, &bubble),
         Err(DropReason::Mapping)
@@ -205,7 +213,7 @@ fn x35_another_mapping_at_the_random_port_closes_it_at_once() {
     world.pass_seconds(3);
     world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
     let sent = world.take_sent();
-    assert!(!sent.is_empty() && sent.iter().all(|one| one.from != port));
+    assert!(!sent.is_empty() && sent.iter().all(|datagram| datagram.from != port));
 }
 
 #[test]
@@ -227,7 +235,7 @@ fn x35_another_mapping_at_the_service_port_counts_after_silence() {
         assert_eq!(world.arrives(elsewhere, &bubble), Err(DropReason::Mapping));
         assert!(!is_asked_by_server(&mut world));
     }
-    // Neither for strangers, nor from where none may be, nor without the extension.
+    // Neither for unknown peers, nor from impossible endpoints, nor without the extension.
     let mut world = World::new();
     assert_eq!(world.arrives(elsewhere, &bubble), Err(DropReason::Mapping));
     assert!(world.take_sent().is_empty());
@@ -252,7 +260,7 @@ fn x35_a_port_is_for_one_peer_alone() {
     );
 }
 
-/// Answers what keeps the peer at a port of its own; how often that came.
+/// Answers the bubbles that keep the peer at a port of its own. Returns their number.
 fn answer_refreshes(world: &mut World, port: u16, seconds: u32) -> u32 {
     let mut answer = Vec::new();
     Trailer::NeighborAdvertisement.write(&mut answer);
@@ -293,7 +301,11 @@ fn x34_another_port_is_ignored_while_there_is_traffic() {
     world.take_sent();
     world.arrives(SERVER, &indirect(Some(1202))).unwrap();
     world.pass_seconds(1);
-    let to: Vec<_> = world.take_sent().iter().map(|one| one.to).collect();
+    let to: Vec<_> = world
+        .take_sent()
+        .iter()
+        .map(|datagram| datagram.to)
+        .collect();
     assert!(to.contains(&endpoint("8.0.0.1:1201")), "{to:?}");
     assert!(!to.contains(&endpoint("8.0.0.1:1202")), "{to:?}");
 }
@@ -358,9 +370,7 @@ fn x32_a_port_that_is_taken_is_replaced() {
     let mut world = preserving();
     world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
     let taken = world.ports.pop().unwrap();
-    world
-        .exchange
-        .port_failed(&mut world.shared, world.now, taken);
+    world.exchange.handle_port_failure(taken);
     world.pass_seconds(3);
     assert_eq!(world.ports.len(), 1);
     assert_ne!(world.ports[0], taken);

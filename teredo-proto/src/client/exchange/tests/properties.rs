@@ -1,5 +1,5 @@
-//! Whatever happens: no panic, no datagram to where none may go, no more bubbles than are allowed,
-//! and no more memory than is given.
+//! In every history: no panic, no datagram to a forbidden endpoint, no more bubbles than are
+//! allowed, and no more memory than is given.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use teredo_common::{
 use super::harness::*;
 use crate::{
     client::{Config, Identity, Nat},
-    shared::bubble::{GAP, MAX_UNANSWERED, WINDOW},
+    shared::peers::{GAP, MAX_UNANSWERED, WINDOW},
     wire::{
         bubble as bubbles, encapsulation,
         ipv6::Header,
@@ -105,7 +105,7 @@ impl Trailing {
         let alternates: Vec<_> = self
             .alternates
             .iter()
-            .map(|&one| endpoint(ENDPOINTS[one]))
+            .map(|&number| endpoint(ENDPOINTS[number]))
             .collect();
         write_alternate_addresses(&alternates, &mut octets);
         octets.extend(&self.junk);
@@ -117,7 +117,7 @@ impl Trailing {
 fn addresses() -> Vec<[u8; 16]> {
     let mut all: Vec<_> = ENDPOINTS
         .iter()
-        .map(|one| teredo(one, PEER_SERVER))
+        .map(|mapped| teredo(mapped, PEER_SERVER))
         .collect();
     all.push(teredo(PEER, "192.168.1.2:3544"));
     all.push(teredo(PEER, "10.0.0.1:3544"));
@@ -178,14 +178,14 @@ struct Burst {
     is_answered: bool,
 }
 
-/// What must hold, whatever happens.
+/// The rules that hold in every history.
 #[derive(Default)]
 struct Watch {
     /// Bursts by endpoint that bubbles went to.
     bursts: BTreeMap<Endpoint, Vec<Burst>>,
-    /// Endpoints on private networks that told of themselves.
+    /// Endpoints on private networks that announced themselves.
     near: BTreeSet<Endpoint>,
-    /// Where something came from that one bubble may answer, now or when it is known whose it is.
+    /// Sources of packets that one bubble may answer, now or when their peer is known.
     arrivals: BTreeSet<Endpoint>,
 }
 
@@ -220,7 +220,7 @@ impl Watch {
         }
         let recent = bursts
             .iter()
-            .filter(|one| !one.is_answered && at.saturating_since(one.start) < WINDOW);
+            .filter(|burst| !burst.is_answered && at.saturating_since(burst.start) < WINDOW);
         // Several addresses have this server.
         assert!(is_server || recent.count() <= MAX_UNANSWERED, "{to}: P-09");
     }
@@ -276,7 +276,9 @@ fn run(steps: &[Step]) {
             } => {
                 if is_near(&all[source]) {
                     let list = trailers.alternates.iter();
-                    watch.near.extend(list.map(|&one| endpoint(ENDPOINTS[one])));
+                    watch
+                        .near
+                        .extend(list.map(|&number| endpoint(ENDPOINTS[number])));
                 }
                 let payload = wrap(origin, bubble(&all[source], &own(), &trailers.octets()));
                 let port = port(number, &world);

@@ -107,7 +107,7 @@ fn c18_link_local_sources_never_reach_the_host() {
 fn l11_routing_headers_are_dropped() {
     let mut world = World::new();
     let peer = world.trust_peer();
-    let routed = |kind: u8| packet_of(43, &[59, 0, kind, 0, 0, 0, 0, 0], &peer, &own());
+    let routed = |kind: u8| ipv6(43, 64, &peer, &own(), &[59, 0, kind, 0, 0, 0, 0, 0]);
     assert_eq!(
         world.arrives(PEER, &routed(0)),
         Err(DropReason::RoutingHeader)
@@ -232,7 +232,7 @@ fn l12_many_addresses_of_one_victim_do_not_multiply() {
 fn p06_strangers_do_not_push_out_those_whom_the_host_waits_for() {
     let mut world = World::with(|config| config.max_peers = 16);
     let hosts: Vec<_> = (0..2)
-        .map(|one| address(&format!("2000::{one:x}")))
+        .map(|number| address(&format!("2000::{number:x}")))
         .collect();
     for host in &hosts {
         world.host_sends(&packet(&own(), host, 1)).unwrap();

@@ -1,11 +1,12 @@
-//! Native hosts by their relays: what is held, and what is believed (RFC 4380 section 5.2.3).
+//! Native hosts behind relays: packets that are held, and packets that are trusted (RFC 4380
+//! section 5.2.3).
 
 use super::harness::*;
 use crate::client::{DropReason, Identity, Nat};
 
 const ELSEWHERE: &str = "5.6.7.9:3545";
 
-/// A client whose host sent something to the native host, and the test of it.
+/// Creates a client whose host sent to the native host. Returns the test of it, too.
 fn tested() -> (World, [u8; 16], Vec<u8>) {
     let mut world = World::new();
     let host = address(HOST);

@@ -12,7 +12,7 @@ use crate::{
 
 const SECONDARY: &str = "1.2.3.5:3544";
 
-/// What a server answers to a solicitation that it sees coming from `mapped`.
+/// Returns a server's answer to a solicitation from `mapped`.
 fn advertisement(solicitation: &[u8], mapped: &str) -> Vec<u8> {
     let parts = encapsulation::parse(solicitation).unwrap();
     let nonce = parts.authentication.unwrap().nonce;
@@ -31,19 +31,23 @@ fn advertisement(solicitation: &[u8], mapped: &str) -> Vec<u8> {
     payload
 }
 
-/// Sends to the peer; the test's port, and what it sent.
+/// Sends to the peer. Returns the test's port, and the datagrams from it.
 fn start(world: &mut World) -> (u16, Vec<Sent>) {
     world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
     let port = world.ports[0];
     let sent = world.take_sent();
     (
         port,
-        sent.into_iter().filter(|one| one.from == port).collect(),
+        sent.into_iter()
+            .filter(|datagram| datagram.from == port)
+            .collect(),
     )
 }
 
 fn predicted(sent: &[Sent]) -> Option<u16> {
-    let mut indirect = sent.iter().filter(|one| one.to == endpoint(PEER_SERVER));
+    let mut indirect = sent
+        .iter()
+        .filter(|datagram| datagram.to == endpoint(PEER_SERVER));
     trailers(&indirect.next()?.payload).random_port
 }
 
@@ -51,7 +55,7 @@ fn predicted(sent: &[Sent]) -> Option<u16> {
 fn x40_two_solicitations_around_a_bubble_show_the_port_between() {
     let mut world = World::behind(Nat::Symmetric, |_| ());
     let (port, test) = start(&mut world);
-    let to: Vec<Endpoint> = test.iter().map(|one| one.to).collect();
+    let to: Vec<Endpoint> = test.iter().map(|datagram| datagram.to).collect();
     assert_eq!(to, [endpoint(SERVER), endpoint(PEER), endpoint(SECONDARY)]);
     let first = advertisement(&test[0].payload, "9.0.0.1:5000");
     let second = advertisement(&test[2].payload, "9.0.0.1:5003");
@@ -77,7 +81,9 @@ fn x41_another_test_after_a_second_and_the_plain_bubble_after_two() {
     world.pass(Duration::from_millis(251));
     assert!(world.ports.is_empty());
     let mut sent = world.take_sent().into_iter();
-    let indirect = sent.find(|one| one.to == endpoint(PEER_SERVER)).unwrap();
+    let indirect = sent
+        .find(|datagram| datagram.to == endpoint(PEER_SERVER))
+        .unwrap();
     assert_eq!(trailers(&indirect.payload).random_port, None);
     world.pass_seconds(8);
     assert_eq!(world.delivered.len(), 1, "the host is told in time");
@@ -112,8 +118,8 @@ fn x42_advertisements_of_a_test_are_checked_and_say_nothing_else() {
 #[test]
 fn x40_not_for_other_nats_nor_without_what_it_needs() {
     for change in [
-        |one: &mut crate::client::Config| one.extensions.sequential = false,
-        |one: &mut crate::client::Config| one.extensions.port_preserving = false,
+        |config: &mut crate::client::Config| config.extensions.sequential = false,
+        |config: &mut crate::client::Config| config.extensions.port_preserving = false,
     ] {
         let mut world = World::behind(Nat::Symmetric, change);
         world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
@@ -124,7 +130,7 @@ fn x40_not_for_other_nats_nor_without_what_it_needs() {
     assert!(world.ports.is_empty());
 }
 
-/// A client that tests which port its NAT gives, because the peer asked; and the port.
+/// Creates a client that tests its NAT's next port, because the peer asked. Returns the port, too.
 fn asked() -> (World, u16) {
     let mut world = World::behind(Nat::Symmetric, |_| ());
     let mut nonce = Vec::new();
@@ -142,7 +148,9 @@ fn x41_the_plain_bubble_goes_to_a_peer_that_asked_too() {
     let (mut world, _) = asked();
     world.pass_seconds(3);
     let sent = world.take_sent();
-    let plain = sent.iter().find(|one| one.to == endpoint(PEER_SERVER));
+    let plain = sent
+        .iter()
+        .find(|datagram| datagram.to == endpoint(PEER_SERVER));
     assert_eq!(trailers(&plain.unwrap().payload).random_port, None);
 }
 

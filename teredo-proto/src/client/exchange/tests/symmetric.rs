@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::harness::*;
 use crate::{
-    client::{Bubble, DropReason, Extensions, Identity, Nat, exchange::Way},
+    client::{Bubble, DropReason, Extensions, Identity, Nat, exchange::Forward},
     wire::trailer::Trailer,
 };
 
-/// Where packets of the peer come from that is behind a symmetric NAT.
+/// The source of packets of the peer behind a symmetric NAT.
 const ELSEWHERE: &str = "8.0.0.1:7777";
 
 fn with_nonce(nonce: [u8; 4]) -> Vec<u8> {
@@ -22,7 +22,7 @@ fn nonce_sent(sent: &[Sent]) -> [u8; 4] {
     let indirect = sent
         .iter()
         .rev()
-        .find(|one| one.to == endpoint(PEER_SERVER));
+        .find(|datagram| datagram.to == endpoint(PEER_SERVER));
     trailers(&indirect.unwrap().payload).nonce.unwrap()
 }
 
@@ -31,7 +31,7 @@ fn x10_a_symmetric_client_exchanges_packets() {
     let mut world = World::behind(Nat::Symmetric, |_| ());
     let host = world.trust_host();
     let data = packet(&own(), &host, 1);
-    assert!(matches!(world.host_sends(&data), Ok(Way::Send(..))));
+    assert!(matches!(world.host_sends(&data), Ok(Forward::Send(..))));
 }
 
 #[test]
@@ -42,15 +42,15 @@ fn x11_every_indirect_bubble_has_a_new_nonce_and_no_direct_one_has() {
     let sent = world.take_sent();
     let nonces: Vec<_> = sent
         .iter()
-        .filter(|one| one.to == endpoint(PEER_SERVER))
-        .map(|one| trailers(&one.payload).nonce.unwrap())
+        .filter(|datagram| datagram.to == endpoint(PEER_SERVER))
+        .map(|datagram| trailers(&datagram.payload).nonce.unwrap())
         .collect();
     assert_eq!(nonces.len(), 4);
-    assert!((1..4).all(|one| !nonces[..one].contains(&nonces[one])));
+    assert!((1..4).all(|newer| !nonces[..newer].contains(&nonces[newer])));
     assert!(!nonces.contains(&[0; 4]));
-    let mut direct = sent.iter().filter(|one| one.to == endpoint(PEER));
+    let mut direct = sent.iter().filter(|datagram| datagram.to == endpoint(PEER));
     assert!(
-        direct.all(|one| one.payload.len() == 40),
+        direct.all(|datagram| datagram.payload.len() == 40),
         "X-12: nothing to bring back"
     );
 }
@@ -63,11 +63,14 @@ fn x12_x13_and_x15_the_answer_brings_the_nonce_back_and_asks_in_turn() {
         .arrives(SERVER, &bubble(&peer(), &own(), &with_nonce(nonce)))
         .unwrap();
     let sent = world.take_sent();
-    let direct = sent.iter().find(|one| one.to == endpoint(PEER)).unwrap();
+    let direct = sent
+        .iter()
+        .find(|datagram| datagram.to == endpoint(PEER))
+        .unwrap();
     assert_eq!(direct.payload, bubble(&own(), &peer(), &with_nonce(nonce)));
     assert_eq!(
         sent.iter()
-            .filter(|one| one.to == endpoint(PEER_SERVER))
+            .filter(|datagram| datagram.to == endpoint(PEER_SERVER))
             .count(),
         1,
         "X-15"
@@ -78,7 +81,10 @@ fn x12_x13_and_x15_the_answer_brings_the_nonce_back_and_asks_in_turn() {
         .arrives(SERVER, &bubble(&peer(), &own(), &[]))
         .unwrap();
     let sent = world.take_sent();
-    let direct = sent.iter().find(|one| one.to == endpoint(PEER)).unwrap();
+    let direct = sent
+        .iter()
+        .find(|datagram| datagram.to == endpoint(PEER))
+        .unwrap();
     assert_eq!(direct.payload, bubble(&own(), &peer(), &[]));
     // To a trusted peer the direct one is enough.
     world.trust_peer();
@@ -102,7 +108,7 @@ fn x14_a_nonce_proves_where_a_peer_is() {
     for wrong in [
         vec![],
         with_nonce([0; 4]),
-        with_nonce(nonce.map(|one| one ^ 1)),
+        with_nonce(nonce.map(|octet| octet ^ 1)),
     ] {
         let answer = bubble(&peer(), &own(), &wrong);
         assert_eq!(world.arrives(ELSEWHERE, &answer), Err(DropReason::Mapping));
@@ -169,7 +175,12 @@ fn x16_eight_wrong_guesses_end_a_procedure() {
 fn without_the_extension_there_are_no_trailers_and_nonces_prove_nothing() {
     let mut world = World::with(|config| config.extensions = Extensions::NONE);
     world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
-    assert!(world.take_sent().iter().all(|one| one.payload.len() == 40));
+    assert!(
+        world
+            .take_sent()
+            .iter()
+            .all(|datagram| datagram.payload.len() == 40)
+    );
     let answer = bubble(&peer(), &own(), &with_nonce([0; 4]));
     assert_eq!(world.arrives(ELSEWHERE, &answer), Err(DropReason::Mapping));
     world.pass_seconds(20);
@@ -205,7 +216,7 @@ fn x23_a_symmetric_peer_is_reached_at_its_port_mapping() {
         let expected = if upnp { PEER } else { ELSEWHERE };
         let sent = world.take_payloads();
         assert!(
-            sent.iter().all(|one| one.0 == endpoint(expected)),
+            sent.iter().all(|datagram| datagram.0 == endpoint(expected)),
             "{sent:?}"
         );
         let data = packet(&peer(), &own(), 1);
@@ -215,7 +226,7 @@ fn x23_a_symmetric_peer_is_reached_at_its_port_mapping() {
         let data = packet(&own(), &host, 1);
         assert_eq!(
             world.host_sends(&data),
-            Ok(Way::Send(PORT, endpoint(RELAY), data.len()))
+            Ok(Forward::Send(PORT, endpoint(RELAY), data.len()))
         );
     }
 }
@@ -324,7 +335,11 @@ fn x15_the_first_direct_bubble_is_answered_once() {
     world.take_sent();
     let greeting = bubble(&peer(), &own(), &[]);
     world.arrives(PEER, &greeting).unwrap();
-    let to: Vec<_> = world.take_sent().iter().map(|one| one.to).collect();
+    let to: Vec<_> = world
+        .take_sent()
+        .iter()
+        .map(|datagram| datagram.to)
+        .collect();
     assert_eq!(to, [endpoint(PEER)]);
     world.arrives(PEER, &greeting).unwrap();
     assert_eq!(world.take_sent(), []);

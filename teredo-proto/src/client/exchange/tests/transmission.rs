@@ -1,10 +1,10 @@
-//! Packets of the host: where they go, and what it is told.
+//! Packets of the host: their destinations, and errors to the host.
 
 use std::time::Duration;
 
 use super::harness::*;
 use crate::{
-    client::{Bubble, DropReason, Identity, Nat, exchange::Way},
+    client::{Bubble, DropReason, Identity, Nat, exchange::Forward},
     shared::statistics::Unreachable,
 };
 
@@ -32,7 +32,7 @@ fn c50_what_cannot_be_sent_is_refused() {
         (packet(&own(), &own(), 0), DropReason::HostDestination, None),
         (bubble(&own(), &peer(), &[]), DropReason::HostBubble, None),
         (
-            packet_of(17, &[0; 1241], &own(), &host),
+            ipv6(17, 64, &own(), &host, &[0; 1241]),
             DropReason::HostTooBig,
             None,
         ),
@@ -55,7 +55,7 @@ fn c50_what_cannot_be_sent_is_refused() {
 fn c51_case_5_a_direct_and_an_indirect_bubble_and_the_queue_follows_the_answer() {
     let mut world = World::with(|config| config.extensions = crate::client::Extensions::NONE);
     let first = packet(&own(), &peer(), 1);
-    assert_eq!(world.host_sends(&first), Ok(Way::Queued));
+    assert_eq!(world.host_sends(&first), Ok(Forward::Queued));
     let expected = bubble(&own(), &peer(), &[]);
     assert_eq!(
         world.take_payloads(),
@@ -69,7 +69,7 @@ fn c51_case_5_a_direct_and_an_indirect_bubble_and_the_queue_follows_the_answer()
     let next = packet(&own(), &peer(), 2);
     assert_eq!(
         world.host_sends(&next),
-        Ok(Way::Send(PORT, endpoint(PEER), next.len()))
+        Ok(Forward::Send(PORT, endpoint(PEER), next.len()))
     );
 }
 
@@ -96,7 +96,7 @@ fn p11_an_impossible_peer_is_an_error_within_ten_seconds_and_then_at_once() {
     world.pass_seconds(100);
     assert_eq!(
         world.host_sends(&data),
-        Ok(Way::Queued),
+        Ok(Forward::Queued),
         "300 seconds later"
     );
 }
@@ -144,15 +144,15 @@ fn c51_case_4_only_with_honor_cone() {
     cone[8] = 0x80;
     let data = packet(&own(), &cone, 1);
     let mut world = World::new();
-    assert_eq!(world.host_sends(&data), Ok(Way::Queued));
+    assert_eq!(world.host_sends(&data), Ok(Forward::Queued));
     let mut world = World::with(|config| config.honor_cone = true);
     assert_eq!(
         world.host_sends(&data),
-        Ok(Way::Send(PORT, endpoint(PEER), data.len()))
+        Ok(Forward::Send(PORT, endpoint(PEER), data.len()))
     );
     assert_eq!(
         world.host_sends(&packet(&own(), &peer(), 1)),
-        Ok(Way::Queued)
+        Ok(Forward::Queued)
     );
 }
 
@@ -172,9 +172,9 @@ fn p03_thirty_seconds_of_silence_end_trust_but_not_memory() {
     let peer = world.trust_peer();
     let data = packet(&own(), &peer, 1);
     world.pass(Duration::from_millis(29_999));
-    assert!(matches!(world.host_sends(&data), Ok(Way::Send(..))));
+    assert!(matches!(world.host_sends(&data), Ok(Forward::Send(..))));
     world.pass(Duration::from_millis(1));
-    assert_eq!(world.host_sends(&data), Ok(Way::Queued));
+    assert_eq!(world.host_sends(&data), Ok(Forward::Queued));
     assert!(!world.trusts(&peer));
     assert_eq!(world.peer(&peer).unwrap().mapped, endpoint(PEER), "a hint");
 }
@@ -190,7 +190,7 @@ fn p05_order_is_kept() {
     let marks: Vec<u8> = world
         .take_sent()
         .iter()
-        .map(|one| one.payload[40])
+        .map(|datagram| datagram.payload[40])
         .collect();
     assert_eq!(marks, [1, 2, 3, 4, 5]);
     assert_eq!(world.statistics().encapsulated.packets, 5);
@@ -207,7 +207,7 @@ fn p06_the_table_is_bounded_and_a_scan_leaves_the_trusted_alone() {
         assert!(world.exchange.peers().count() <= 32);
     }
     assert!(world.trusts(&peer));
-    assert!(world.statistics().dropped(DropReason::Evicted) > 900);
+    assert!(world.statistics().dropped[DropReason::Evicted] > 900);
     assert!(world.statistics().queue_packets <= 4);
 }
 
@@ -219,7 +219,7 @@ fn p09_making_room_does_not_forget_bubbles() {
     for host in ["2000::1", "2000::2"] {
         let _ = world.host_sends(&packet(&own(), &address(host), 0));
     }
-    assert_eq!(world.statistics().dropped(DropReason::Evicted), 1);
+    assert_eq!(world.statistics().dropped[DropReason::Evicted], 1);
     world.host_sends(&data).unwrap();
     assert_eq!(world.bubbles(Bubble::SentIndirect), 1);
     world.pass_seconds(3);
@@ -234,10 +234,10 @@ fn p07_queues_are_bounded() {
     });
     let data = packet(&own(), &peer(), 1);
     for _ in 0..3 {
-        assert_eq!(world.host_sends(&data), Ok(Way::Queued));
+        assert_eq!(world.host_sends(&data), Ok(Forward::Queued));
     }
     assert_eq!(world.host_sends(&data), Err(DropReason::HostQueuePeer));
-    let mut total = Ok(Way::Queued);
+    let mut total = Ok(Forward::Queued);
     for number in 0..10 {
         total = world.host_sends(&packet(&own(), &address(&format!("2000::{number:x}")), 1));
     }
@@ -284,7 +284,7 @@ fn t11_in_the_tunnel_everything_goes_to_the_server_and_comes_from_it() {
         tunnel: true,
         ..World::identity(Nat::Symmetric)
     }));
-    let to_server = |data: &[u8]| Ok(Way::Send(PORT, endpoint(SERVER), data.len()));
+    let to_server = |data: &[u8]| Ok(Forward::Send(PORT, endpoint(SERVER), data.len()));
     for destination in [address(HOST), peer(), teredo("10.0.0.1:1", "10.0.0.1:1")] {
         let data = packet(&address_of, &destination, 1);
         assert_eq!(world.host_sends(&data), to_server(&data));

@@ -6,19 +6,19 @@ use super::{
     harness::{OTHER, PRIMARY, ROUND_TRIP, SECONDARY, World, endpoint, seconds},
     nat::Kind,
 };
-use crate::client::{Event, Offline, Refresh, Server, State};
+use crate::client::{Event, Offline, Refresh, ServerEndpoints, State};
 
 /// Refresh intervals that end no measurement in between.
 fn two_servers() -> World {
     World::with(Kind::Restricted, |config| {
-        config.servers.push(Server::new(OTHER));
+        config.servers.push(ServerEndpoints::new(OTHER));
         config.refresh = Refresh::Fixed(seconds(30));
     })
 }
 
 #[test]
 fn c01_the_secondary_address_is_the_next_one() {
-    assert_eq!(Server::new(PRIMARY).secondary, SECONDARY);
+    assert_eq!(ServerEndpoints::new(PRIMARY).secondary, SECONDARY);
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn off_line_for_100_seconds_doubling_to_900() {
     for _ in 0..6 {
         world.offline(Offline::NoAnswer);
         let from = world.now;
-        assert_eq!(world.client.poll_timeout().unwrap().0, {
+        assert_eq!(world.client.poll_timeout().unwrap(), {
             world.run_until(State::Starting);
             world.now
         });
@@ -100,7 +100,7 @@ fn doubt_ends_the_wait() {
     world.run(seconds(50));
     world.silent.clear();
     let start = world.now;
-    world.client.doubt(world.now);
+    world.client.recheck_mapping(world.now);
     world.collect();
     world.qualified();
     assert_eq!(world.now, start + ROUND_TRIP * 2);
@@ -112,8 +112,8 @@ fn c01_the_next_server_when_the_first_does_not_answer() {
     let start = world.now;
     world.silent.insert(PRIMARY);
     let identity = world.qualified();
-    assert_eq!(identity.server, Server::new(OTHER));
-    assert_eq!(world.client.server(), Some(Server::new(OTHER)));
+    assert_eq!(identity.server, ServerEndpoints::new(OTHER));
+    assert_eq!(world.client.server(), Some(ServerEndpoints::new(OTHER)));
     assert_eq!(world.now, start + seconds(12) + ROUND_TRIP * 2);
     assert_eq!(world.all_events(), [Event::Qualified(identity)]);
 }
@@ -125,13 +125,13 @@ fn c01_a_server_that_fails_later_is_replaced() {
     world.silent.extend([PRIMARY, SECONDARY]);
     world.run(seconds(60));
     let second = world.qualified();
-    assert_eq!(second.server, Server::new(OTHER));
+    assert_eq!(second.server, ServerEndpoints::new(OTHER));
     // Then that one fails: back to the first.
     world.silent.clear();
     world.silent.insert(OTHER);
     world.run(seconds(60));
     let third = world.qualified();
-    assert_eq!(third.server, Server::new(PRIMARY));
+    assert_eq!(third.server, ServerEndpoints::new(PRIMARY));
     assert_ne!(third.address, second.address);
     let expected = [
         Event::Qualified(first),
@@ -154,7 +154,7 @@ fn c01_off_line_when_all_servers_failed() {
     assert_eq!(world.asked(OTHER).len(), 3);
     // The next round begins with the first.
     world.silent.remove(&PRIMARY);
-    assert_eq!(world.qualified().server, Server::new(PRIMARY));
+    assert_eq!(world.qualified().server, ServerEndpoints::new(PRIMARY));
     assert_eq!(world.now, start + seconds(124) + ROUND_TRIP * 2);
 }
 
@@ -164,12 +164,12 @@ fn servers_in_use_stay_until_they_fail() {
         config.refresh = Refresh::Fixed(seconds(30))
     });
     let first = world.qualified();
-    world.client.set_servers(vec![Server::new(OTHER)]);
+    world.client.set_servers(vec![ServerEndpoints::new(OTHER)]);
     world.run(seconds(100));
     assert_eq!(world.client.identity(), Some(&first));
     world.silent.insert(PRIMARY);
     world.offline(Offline::NoAnswer);
-    assert_eq!(world.qualified().server, Server::new(OTHER));
+    assert_eq!(world.qualified().server, ServerEndpoints::new(OTHER));
     // No server at all is no reason to panic.
     world.client.set_servers(vec![]);
     world.silent.insert(OTHER);
@@ -213,7 +213,7 @@ fn c03_z01_z02_other_ipv6_connectivity_ends_it_gracefully() {
     assert_eq!(world.client.identity(), None);
     assert_eq!(world.open_ports.len(), 1, "the service port alone");
     let sent = world.sent.len();
-    world.client.doubt(world.now);
+    world.client.recheck_mapping(world.now);
     world.run(seconds(1000));
     assert_eq!(world.sent.len(), sent);
     // Gone again.

@@ -2,17 +2,19 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4},
+    net::{Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
 use teredo_common::{address::Endpoint, limiter::Rate, time::Instant};
 
 use super::nat::{Kind, Nat};
+pub use crate::testing::endpoint;
 use crate::{
+    ServerAddress,
     client::{
-        Client, Config, Credentials, DropReason, Event, Identity, Network, Offline, Server, State,
-        Transmit,
+        Client, Config, Credentials, DropReason, Event, Identity, Network, Offline,
+        ServerEndpoints, State, Transmit,
     },
     server,
     wire::{
@@ -27,15 +29,11 @@ pub const SECONDARY: Ipv4Addr = Ipv4Addr::new(1, 2, 3, 5);
 pub const OTHER: Ipv4Addr = Ipv4Addr::new(5, 6, 7, 8);
 /// The service port.
 pub const PORT: u16 = 50000;
-/// Where the client's first mapping is.
+/// The client's first mapping.
 pub const MAPPED: &str = "9.0.0.1:4096";
 /// One way.
 const DELAY: Duration = Duration::from_millis(20);
 pub const ROUND_TRIP: Duration = Duration::from_millis(40);
-
-pub fn endpoint(text: &str) -> Endpoint {
-    text.parse::<SocketAddrV4>().unwrap().into()
-}
 
 pub fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -80,7 +78,7 @@ type Tamper = Box<dyn FnMut(&mut Endpoint, &mut Vec<u8>) -> bool>;
 
 pub struct World {
     pub client: Client,
-    pub servers: Vec<(Server, server::Server)>,
+    pub servers: Vec<(ServerEndpoints, server::Server)>,
     pub nat: Nat,
     pub now: Instant,
     /// Server addresses that do not answer.
@@ -90,7 +88,7 @@ pub struct World {
     pub sent: Vec<Sent>,
     pub events: Vec<(Instant, Event)>,
     pub open_ports: BTreeSet<u16>,
-    /// Ports that are taken by somebody else, counted down.
+    /// Ports in use by other programs, counted down.
     pub ports_taken: usize,
     hops: Vec<(Instant, Hop)>,
 }
@@ -122,12 +120,12 @@ impl World {
         change: impl FnOnce(&mut Config),
         change_server: &mut dyn FnMut(&mut server::Config),
     ) -> Self {
-        let mut config = Config::new(vec![Server::new(PRIMARY)], PORT);
+        let mut config = Config::new(vec![ServerEndpoints::new(PRIMARY)], PORT);
         change(&mut config);
         let now = Instant::from_nanos(1_000_000_000_000);
         let mut servers = Vec::new();
         for primary in [PRIMARY, OTHER] {
-            let one = Server::new(primary);
+            let one = ServerEndpoints::new(primary);
             let mut config = server::Config::new(one.primary, one.secondary);
             let unlimited = Rate::new(u32::MAX, u32::MAX);
             config.limits.source = unlimited;
@@ -135,10 +133,10 @@ impl World {
             config.limits.total = unlimited;
             change_server(&mut config);
             let buckets = server::Buckets::new();
-            servers.push((one, server::Server::new(config, buckets, now)));
+            servers.push((one, server::Server::new(config, buckets)));
         }
         Self {
-            client: Client::new(config, [7; 32], now),
+            client: Client::new(config, [7; 32]),
             servers,
             nat: Nat::new(kind),
             now,
@@ -152,7 +150,7 @@ impl World {
         }
     }
 
-    /// Does what the client wants to have done.
+    /// Performs the client's actions.
     pub fn collect(&mut self) {
         let now = self.now;
         while let Some(transmit) = self.client.poll_transmit() {
@@ -172,11 +170,11 @@ impl World {
                 }
                 Transmit::OpenPort(port) if self.ports_taken > 0 => {
                     self.ports_taken -= 1;
-                    // What was to leave from it does not.
+                    // Datagrams from that port are lost.
                     while let Some(Transmit::Datagram { from, .. }) = self.client.poll_transmit() {
                         assert_eq!(from, port);
                     }
-                    self.client.port_failed(now, port);
+                    self.client.handle_port_failure(now, port);
                 }
                 Transmit::OpenPort(port) => assert!(self.open_ports.insert(port)),
                 Transmit::ClosePort(port) => assert!(self.open_ports.remove(&port)),
@@ -190,7 +188,7 @@ impl World {
 
     /// Lets the next thing happen that is due until `end`.
     fn step(&mut self, end: Instant) -> bool {
-        let timeout = self.client.poll_timeout().map(|(at, _)| at.max(self.now));
+        let timeout = self.client.poll_timeout().map(|at| at.max(self.now));
         let hop = self.hops.iter().map(|(at, _)| *at).min();
         let Some(next) = [timeout, hop].into_iter().flatten().min() else {
             return false;
@@ -216,17 +214,19 @@ impl World {
         }
         for (addresses, server) in &mut self.servers {
             let at = match to {
-                to if to == addresses.primary() => server::ServerAddress::Primary,
-                to if to == addresses.secondary() => server::ServerAddress::Secondary,
+                to if to == addresses.primary() => ServerAddress::Primary,
+                to if to == addresses.secondary() => ServerAddress::Secondary,
                 _ => continue,
             };
-            let mut output = Vec::new();
-            let sent = server.handle_datagram(self.now, at, from, payload, &mut output);
-            if let Some(server::Output::Datagram { from: leaves, to }) = sent {
-                let mut from = match leaves {
-                    server::ServerAddress::Primary => addresses.primary(),
-                    server::ServerAddress::Secondary => addresses.secondary(),
-                };
+            let sent = server.handle_datagram(self.now, at, from, payload);
+            if let Some(server::Transmit::Datagram {
+                from: leaves,
+                to,
+                payload,
+            }) = sent
+            {
+                let mut output = payload.to_vec();
+                let mut from = addresses.endpoint(leaves);
                 if (self.tamper)(&mut from, &mut output) {
                     let hop = Hop::ToClient(from, to, output);
                     self.hops.push((self.now + DELAY, hop));
@@ -270,7 +270,7 @@ impl World {
         }
     }
 
-    /// Until the client is qualified, with what it is then.
+    /// Runs until the client is qualified. Returns its identity.
     pub fn qualified(&mut self) -> Identity {
         self.run_until(State::Qualified);
         *self.client.identity().unwrap()
@@ -291,8 +291,10 @@ impl World {
     pub fn asked(&self, address: Ipv4Addr) -> Vec<Instant> {
         self.sent
             .iter()
-            .filter(|one| one.from == PORT && one.to.ip() == address && one.is_solicitation())
-            .map(|one| one.at)
+            .filter(|datagram| {
+                datagram.from == PORT && datagram.to.ip() == address && datagram.is_solicitation()
+            })
+            .map(|datagram| datagram.at)
             .collect()
     }
 
@@ -301,7 +303,7 @@ impl World {
     }
 
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.client.statistics().dropped(reason)
+        self.client.statistics().dropped[reason]
     }
 }
 
@@ -317,7 +319,7 @@ pub fn advertisement(payload: &[u8], mapped: &str) -> Vec<u8> {
     output
 }
 
-/// Where the server's advertisements come from.
+/// The source of the server's advertisements.
 pub fn link_local() -> [u8; 16] {
     teredo_common::address::server_link_local(PRIMARY, 3544).octets()
 }
@@ -326,7 +328,7 @@ pub fn teredo_prefix() -> [u8; 8] {
     [0x20, 1, 0, 0, 1, 2, 3, 4]
 }
 
-/// What an address says of its client.
+/// Returns the fields of an address.
 pub fn fields(address: Ipv6Addr) -> teredo_common::address::TeredoAddress {
     let prefix = teredo_common::address::ServicePrefix::STANDARD;
     teredo_common::address::TeredoAddress::decode(address, prefix).unwrap()

@@ -7,11 +7,11 @@ use super::{
     nat::Kind,
 };
 use crate::{
-    client::{Event, Refresh, Server},
+    client::{Event, Refresh, ServerEndpoints},
     wire::{bubble, encapsulation, ipv6::Header},
 };
 
-/// A client behind a NAT whose mappings live as long.
+/// Creates a client behind a NAT with mappings of this lifetime.
 fn world(kind: Kind, lifetime: Duration) -> World {
     let mut world = World::new(kind);
     world.nat.lifetime = lifetime;
@@ -39,7 +39,7 @@ fn probes(world: &World) -> Vec<(Duration, usize)> {
         if sent.from != PORT {
             (last, is_first) = (sent.at, true);
         } else if Header::parse(packet).unwrap().is_bubble() {
-            assert_eq!(sent.to, Server::new(PRIMARY).primary());
+            assert_eq!(sent.to, ServerEndpoints::new(PRIMARY).primary());
             if is_first {
                 probes.push((sent.at.saturating_since(last), 0));
             }
@@ -87,7 +87,7 @@ fn v24_c52_dec13_the_interval_for_each_lifetime() {
             assert_eq!(world.open_ports.len(), 1, "closed when done");
             // The service port never lost its mapping for it.
             assert_eq!(world.client.identity(), Some(&identity));
-            // And it is what maintenance follows.
+            // And maintenance uses it.
             let before = world.asked(PRIMARY).len();
             world.run(interval * 100);
             let count = world.asked(PRIMARY).len() - before;
@@ -118,7 +118,7 @@ fn c52_thirty_seconds_while_that_is_not_known() {
     assert!(
         pairs
             .into_iter()
-            .all(|(one, next)| next.saturating_since(*one) <= seconds(31))
+            .all(|(last, next)| next.saturating_since(*last) <= seconds(31))
     );
 }
 
@@ -128,7 +128,7 @@ fn c52_not_measured_if_it_is_given() {
         config.refresh = Refresh::Fixed(seconds(20));
     });
     world.run(seconds(600));
-    assert!(world.sent.iter().all(|one| one.from == PORT));
+    assert!(world.sent.iter().all(|datagram| datagram.from == PORT));
     assert_eq!(found(&world), None);
 }
 
@@ -173,7 +173,13 @@ fn dec12_a_stray_packet_begins_the_silence_anew() {
     world.run(seconds(40));
     let port = *world.open_ports.iter().find(|&&port| port != PORT).unwrap();
     let stray = bubble::build(&[0x20; 16], &[0x21; 16]).to_vec();
-    let from_secondary = |world: &World| world.sent.iter().filter(|one| one.from == port).count();
+    let from_secondary = |world: &World| {
+        world
+            .sent
+            .iter()
+            .filter(|datagram| datagram.from == port)
+            .count()
+    };
     let before = from_secondary(&world);
     world.arrives(port, super::harness::endpoint("7.7.7.7:7"), stray.clone());
     world.run(seconds(3));
@@ -208,9 +214,9 @@ fn c52_only_the_own_bubble_counts() {
         .sent
         .iter()
         .rev()
-        .find(|one| one.from == PORT && !one.is_solicitation());
+        .find(|datagram| datagram.from == PORT && !datagram.is_solicitation());
     let secondary: [u8; 16] = *last.unwrap().payload[24..].first_chunk().unwrap();
-    let server = Server::new(PRIMARY).primary();
+    let server = ServerEndpoints::new(PRIMARY).primary();
     let elsewhere = super::harness::endpoint("7.7.7.7:3544");
     for (from, source, destination) in [
         (elsewhere, own, secondary),

@@ -1,4 +1,4 @@
-//! Keeping the mapping, and what happens when it is lost.
+//! Keeping the mapping, and its loss.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{
     },
     nat::Kind,
 };
-use crate::client::{DropReason, Event, Nat, Offline, Refresh, Server, State};
+use crate::client::{DropReason, Event, Nat, Offline, Refresh, ServerEndpoints, State};
 
 fn fixed(kind: Kind) -> World {
     World::with(kind, |config| config.refresh = Refresh::Fixed(seconds(30)))
@@ -19,7 +19,7 @@ fn gaps(world: &World) -> Vec<Duration> {
     let asked = world.asked(PRIMARY);
     let pairs = asked.iter().zip(&asked[1..]);
     pairs
-        .map(|(one, next)| next.saturating_since(*one))
+        .map(|(last, next)| next.saturating_since(*last))
         .collect()
 }
 
@@ -31,11 +31,11 @@ fn c44_maintenance_after_75_to_100_percent_of_the_interval() {
     let gaps = gaps(&world);
     assert!(gaps.len() > 330);
     let slack = ROUND_TRIP * 2;
-    assert!(gaps.iter().all(|&one| one >= Duration::from_millis(22_500)));
-    assert!(gaps.iter().all(|&one| one <= seconds(30) + slack));
+    assert!(gaps.iter().all(|&gap| gap >= Duration::from_millis(22_500)));
+    assert!(gaps.iter().all(|&gap| gap <= seconds(30) + slack));
     // Drawn anew each time.
-    assert!(gaps.iter().any(|&one| one < Duration::from_millis(23_500)));
-    assert!(gaps.iter().any(|&one| one > Duration::from_millis(29_000)));
+    assert!(gaps.iter().any(|&gap| gap < Duration::from_millis(23_500)));
+    assert!(gaps.iter().any(|&gap| gap > Duration::from_millis(29_000)));
     assert_eq!(world.all_events(), [Event::Qualified(identity)]);
     assert_eq!(world.client.identity(), Some(&identity));
 }
@@ -48,8 +48,8 @@ fn c53_five_seconds_are_the_shortest_interval() {
         });
         world.run(seconds(100));
         let gaps = gaps(&world);
-        assert!(gaps.iter().all(|&one| one >= Duration::from_millis(3750)));
-        assert!(gaps.iter().all(|&one| one <= seconds(5) + ROUND_TRIP * 2));
+        assert!(gaps.iter().all(|&gap| gap >= Duration::from_millis(3750)));
+        assert!(gaps.iter().all(|&gap| gap <= seconds(5) + ROUND_TRIP * 2));
     }
 }
 
@@ -163,8 +163,8 @@ fn c45_behind_a_cone_nat_the_other_address_answers() {
 fn dec14_only_a_valid_advertisement_puts_maintenance_off() {
     let mut world = fixed(Kind::Restricted);
     world.qualified();
-    let due = world.client.poll_timeout().unwrap().0;
-    let server = Server::new(PRIMARY).primary();
+    let due = world.client.poll_timeout().unwrap();
+    let server = ServerEndpoints::new(PRIMARY).primary();
     let forged = advertisement(&world.sent[0].payload, MAPPED);
     let bubble = crate::wire::bubble::build(&[0x20; 16], &[0x21; 16]).to_vec();
     for payload in [forged, bubble] {
@@ -173,7 +173,7 @@ fn dec14_only_a_valid_advertisement_puts_maintenance_off() {
         world
             .client
             .handle_datagram(world.now, PORT, server, 0, &mut payload);
-        assert_eq!(world.client.poll_timeout().unwrap().0, due);
+        assert_eq!(world.client.poll_timeout().unwrap(), due);
     }
     assert_eq!(world.dropped(DropReason::AdvertisementNonce), 1);
 }
@@ -184,7 +184,7 @@ fn c46_at_once_when_the_mapping_is_in_doubt() {
     world.qualified();
     world.run(seconds(10));
     world.nat.reboot();
-    world.client.doubt(world.now);
+    world.client.recheck_mapping(world.now);
     world.collect();
     assert_eq!(world.asked(PRIMARY).last(), Some(&world.now));
     world.run(ROUND_TRIP * 2);
@@ -218,7 +218,7 @@ fn c46_never_more_than_one_in_two_seconds() {
             0 => world.set_network(|network| network.source = None),
             1 | 3 => world.set_network(|network| network.source = Some([10, 0, 0, host].into())),
             2 => world.client.stop(world.now),
-            _ => world.client.doubt(world.now),
+            _ => world.client.recheck_mapping(world.now),
         }
         world.client.start(world.now);
         world.collect();
@@ -226,7 +226,7 @@ fn c46_never_more_than_one_in_two_seconds() {
     }
     let gaps = gaps(&world);
     assert!(gaps.len() > 10);
-    assert!(gaps.iter().all(|&one| one >= seconds(2)), "{gaps:?}");
+    assert!(gaps.iter().all(|&gap| gap >= seconds(2)), "{gaps:?}");
     // And it recovers.
     world.set_network(|_| ());
     let before = world.now;

@@ -7,11 +7,11 @@ use teredo_common::{address::Endpoint, time::Instant};
 /// How local ports are mapped.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// There is no NAT, but what comes in is what was asked for.
+    /// No NAT, but a firewall that admits only answers.
     Absent,
-    /// One mapping for all destinations; everybody may answer.
+    /// One mapping for all destinations; every endpoint may answer.
     Cone,
-    /// One mapping for all destinations; who was asked may answer.
+    /// One mapping for all destinations; only endpoints that were asked may answer.
     Restricted,
     /// A mapping for each destination.
     Symmetric,
@@ -55,14 +55,13 @@ impl Nat {
         self.mappings.clear();
     }
 
-    /// Where a datagram comes from that leaves this local port.
+    /// Returns the outside endpoint of a datagram from this local port.
     pub fn leaves(&mut self, now: Instant, local_port: u16, to: Endpoint) -> Endpoint {
         self.forget(now);
         let destination = (self.kind == Kind::Symmetric).then_some(to);
-        let known = self
-            .mappings
-            .iter()
-            .position(|one| one.local_port == local_port && one.destination == destination);
+        let known = self.mappings.iter().position(|mapping| {
+            mapping.local_port == local_port && mapping.destination == destination
+        });
         let index = known.unwrap_or_else(|| {
             let port = match self.kind {
                 Kind::Absent => local_port,
@@ -88,7 +87,7 @@ impl Nat {
     /// The local port for a datagram that comes to this endpoint.
     pub fn arrives(&mut self, now: Instant, from: Endpoint, to: Endpoint) -> Option<u16> {
         self.forget(now);
-        let mapping = self.mappings.iter().find(|one| one.outside == to)?;
+        let mapping = self.mappings.iter().find(|mapping| mapping.outside == to)?;
         let is_let_in = self.kind == Kind::Cone || mapping.asked.contains(&from);
         is_let_in.then_some(mapping.local_port)
     }
@@ -96,6 +95,6 @@ impl Nat {
     fn forget(&mut self, now: Instant) {
         let lifetime = self.lifetime;
         self.mappings
-            .retain(|one| now.saturating_since(one.used) <= lifetime);
+            .retain(|mapping| now.saturating_since(mapping.used) <= lifetime);
     }
 }

@@ -10,7 +10,7 @@ use super::{
     },
     nat::Kind,
 };
-use crate::client::{Refresh, Server};
+use crate::client::{Refresh, ServerEndpoints};
 
 fn sources() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
@@ -66,7 +66,7 @@ proptest! {
             config.allow_tunnel = true;
         });
         world.silent.extend([PRIMARY, SECONDARY]);
-        let server = Server::new(PRIMARY).primary();
+        let server = ServerEndpoints::new(PRIMARY).primary();
         let answer = advertisement(&world.sent[0].payload, MAPPED);
         for (at, change) in forgeries {
             let mut forged = answer.clone();
@@ -84,7 +84,7 @@ proptest! {
     ) {
         let mut world = World::with(Kind::Restricted, |config| {
             config.refresh = Refresh::Fixed(seconds(5));
-            config.servers.push(Server::new(super::harness::OTHER));
+            config.servers.push(ServerEndpoints::new(super::harness::OTHER));
         });
         for (what, wait) in steps {
             match what {
@@ -92,7 +92,7 @@ proptest! {
                 1 => { world.silent.insert(SECONDARY); }
                 2 => world.silent.clear(),
                 3 => world.nat.reboot(),
-                4 => world.client.doubt(world.now),
+                4 => world.client.recheck_mapping(world.now),
                 5 => world.set_network(|network| network.source = None),
                 6 => world.set_network(|network| network.source = Some([10, 0, 0, wait as u8].into())),
                 _ => world.set_network(|network| network.native_ipv6 = wait % 2 == 0),

@@ -9,8 +9,8 @@ use crate::{
     server,
 };
 
-fn registered(octet: u8, retired: &[u8]) -> server::Client {
-    server::Client {
+fn registered(octet: u8, retired: &[u8]) -> server::RegisteredClient {
+    server::RegisteredClient {
         id: b"alice".to_vec(),
         key: credentials(octet).key,
         retired: retired

@@ -1,18 +1,20 @@
-//! What is sent, and which advertisements answer it.
+//! Solicitations, and the advertisements that answer them.
 
 use rand::{SeedableRng as _, rngs::StdRng};
 use teredo_common::{address::Endpoint, checksum, wire::ICMPV6};
 
 use super::{
-    super::solicitation::{Advertised, Asked, Solicitation},
+    super::solicitation::{Advertised, Solicitation},
     harness::{MAPPED, PORT, PRIMARY, advertisement, credentials, endpoint, link_local},
 };
 use crate::{
-    client::{Config, DropReason, Server},
-    wire::{encapsulation, octets, router::Advertisement},
+    ServerAddress,
+    client::{Config, DropReason, ServerEndpoints},
+    testing::octets,
+    wire::{encapsulation, router::Advertisement},
 };
 
-const SERVER: Server = Server::new(PRIMARY);
+const SERVER: ServerEndpoints = ServerEndpoints::new(PRIMARY);
 /// Octets of authentication header and origin indication before the packet.
 const NONCE_AND_ORIGIN: usize = 13 + 8;
 
@@ -30,7 +32,7 @@ impl Case {
         change(&mut config);
         let mut random = StdRng::from_seed([3; 32]);
         let (solicitation, payload) =
-            Solicitation::new(&config, &mut random, SERVER, Asked::Primary, false);
+            Solicitation::new(&config, &mut random, SERVER, ServerAddress::Primary, false);
         let answer = advertisement(&payload, MAPPED);
         Self {
             config,
@@ -129,7 +131,7 @@ fn a02_nonces_are_new_each_time() {
     let nonces: std::collections::HashSet<Vec<u8>> = (0..1000)
         .map(|_| {
             let (_, payload) =
-                Solicitation::new(&config, &mut random, SERVER, Asked::Secondary, true);
+                Solicitation::new(&config, &mut random, SERVER, ServerAddress::Secondary, true);
             payload[4..12].to_vec()
         })
         .collect();
@@ -294,7 +296,7 @@ fn a04_every_bit_is_covered() {
     let mut case = Case::new(|config| config.credentials = Some(credentials(0x0b)));
     case.sign(0x0b, 0);
     let whole = case.answer.clone();
-    // From the value on; what stands before is not covered.
+    // From the value on; the octets before are not covered.
     for bit in 9 * 8..whole.len() * 8 {
         case.answer = whole.clone();
         case.answer[bit / 8] ^= 1 << (bit % 8);
@@ -326,7 +328,7 @@ fn t11_a_prefix_of_the_tunnel_service() {
         if case.config.credentials.is_some() {
             case.sign(0x0b, 0);
         }
-        case.verify().map(|one| one.tunnel)
+        case.verify().map(|advertised| advertised.tunnel)
     };
     assert_eq!(verify(TEREDO, &|_| ()), Ok(None));
     assert_eq!(verify(PREFIX, &|_| ()), Ok(Some(PREFIX)));

@@ -8,7 +8,7 @@ use super::{
     nat::Kind,
 };
 use crate::{
-    client::{DropReason, Event, Extensions, Nat, Offline, Server, State},
+    client::{DropReason, Event, Extensions, Nat, Offline, ServerEndpoints, State},
     wire::encapsulation,
 };
 use teredo_common::{
@@ -30,7 +30,7 @@ fn c10_c11_c14_behind_a_restricted_nat_in_two_round_trips() {
     assert_eq!(world.now, start + ROUND_TRIP * 2);
     assert_eq!(identity.nat, Nat::Restricted);
     assert_eq!(identity.mapped, endpoint(MAPPED));
-    assert_eq!(identity.server, Server::new(PRIMARY));
+    assert_eq!(identity.server, ServerEndpoints::new(PRIMARY));
     assert!(!identity.tunnel);
     assert_eq!(world.all_events(), [Event::Qualified(identity)]);
     assert_eq!(world.client.statistics().qualified, 1);
@@ -42,14 +42,14 @@ fn c04_everything_leaves_from_the_service_port() {
         config.refresh = crate::client::Refresh::Fixed(seconds(30));
     });
     world.run(seconds(300));
-    assert!(world.sent.iter().all(|one| one.from == PORT));
+    assert!(world.sent.iter().all(|datagram| datagram.from == PORT));
 }
 
 #[test]
 fn c02_nothing_happens_before_the_start() {
     let mut world = World::stopped(Kind::Restricted, |_| (), &mut |_| ());
     world.client.set_network(world.now, network());
-    world.client.doubt(world.now);
+    world.client.recheck_mapping(world.now);
     world.run(seconds(100));
     assert_eq!(world.client.state(), State::Stopped);
     assert!(world.sent.is_empty() && world.events.is_empty());
@@ -71,7 +71,7 @@ fn c12_a_cone_nat_is_found_with_the_probe_alone() {
 fn c12_the_answer_to_a_probe_must_come_from_the_other_address() {
     let mut world = World::with(Kind::Cone, |config| config.cone_probe = true);
     world.tamper = Box::new(|from, _| {
-        *from = Server::new(PRIMARY).primary();
+        *from = ServerEndpoints::new(PRIMARY).primary();
         true
     });
     world.run(seconds(11));
@@ -83,7 +83,7 @@ fn c12_the_answer_to_a_probe_must_come_from_the_other_address() {
 fn c12_without_probe_the_answer_must_come_from_the_same_address() {
     let mut world = World::new(Kind::Cone);
     world.tamper = Box::new(|from, _| {
-        *from = Server::new(PRIMARY).secondary();
+        *from = ServerEndpoints::new(PRIMARY).secondary();
         true
     });
     world.run(seconds(11));
@@ -153,7 +153,7 @@ fn c14_another_port_or_another_address_is_another_mapping() {
     for second in ["9.0.0.1:4097", "9.0.0.2:4096"] {
         let mut world = World::new(Kind::Restricted);
         world.silent.extend([PRIMARY, SECONDARY]);
-        let server = Server::new(PRIMARY);
+        let server = ServerEndpoints::new(PRIMARY);
         let answer = advertisement(&world.sent[0].payload, MAPPED);
         world.arrives(PORT, server.primary(), answer);
         let answer = advertisement(&world.sent[1].payload, second);
@@ -176,7 +176,7 @@ fn c15_w12_the_address_names_the_server_and_the_mapping() {
 #[test]
 fn w12_flags_last_as_long_as_mapping_and_server() {
     let mut world = World::with(Kind::Restricted, |config| {
-        config.servers.push(Server::new(OTHER));
+        config.servers.push(ServerEndpoints::new(OTHER));
     });
     let first = world.qualified().address;
     world.client.stop(world.now);
@@ -272,34 +272,42 @@ fn a02_a_late_answer_to_an_earlier_solicitation_is_good() {
     world.run(seconds(9));
     assert_eq!(world.sent.len(), 3);
     let answer = advertisement(&world.sent[0].payload, MAPPED);
-    world.arrives(PORT, Server::new(PRIMARY).primary(), answer.clone());
+    world.arrives(
+        PORT,
+        ServerEndpoints::new(PRIMARY).primary(),
+        answer.clone(),
+    );
     assert_eq!(world.client.state(), State::Second);
     // Once more, and late: it answers nothing that is outstanding.
-    world.arrives(PORT, Server::new(PRIMARY).primary(), answer);
+    world.arrives(PORT, ServerEndpoints::new(PRIMARY).primary(), answer);
     assert_eq!(world.client.state(), State::Second);
     // Source before nonce: the secondary address is to answer.
     assert_eq!(world.dropped(DropReason::AdvertisementSource), 1);
     let answer = advertisement(&world.sent[1].payload, MAPPED);
-    world.arrives(PORT, Server::new(PRIMARY).secondary(), answer);
+    world.arrives(PORT, ServerEndpoints::new(PRIMARY).secondary(), answer);
     assert_eq!(world.dropped(DropReason::AdvertisementNonce), 1);
     // An answer of the secondary address, after the second time it was asked.
     world.run(seconds(5));
     let late = advertisement(&world.sent[3].payload, MAPPED);
-    world.arrives(PORT, Server::new(PRIMARY).secondary(), late.clone());
+    world.arrives(
+        PORT,
+        ServerEndpoints::new(PRIMARY).secondary(),
+        late.clone(),
+    );
     assert_eq!(world.client.state(), State::Qualified);
     let identity = *world.client.identity().unwrap();
-    // Nobody is asked now: no advertisement does anything.
-    world.arrives(PORT, Server::new(PRIMARY).secondary(), late);
+    // No server is asked now: no advertisement does anything.
+    world.arrives(PORT, ServerEndpoints::new(PRIMARY).secondary(), late);
     assert_eq!(world.dropped(DropReason::AdvertisementNonce), 2);
     assert_eq!(world.client.identity(), Some(&identity));
 }
 
 #[test]
 fn c18_no_advertisement_reaches_the_host() {
-    // The harness checks every datagram; here is one that nobody waits for.
+    // The harness checks every datagram; this one is unsolicited.
     let mut world = World::new(Kind::Restricted);
     world.qualified();
-    let server = Server::new(PRIMARY).primary();
+    let server = ServerEndpoints::new(PRIMARY).primary();
     let answer = advertisement(&world.sent[0].payload, MAPPED);
     world.arrives(PORT, server, answer);
     assert_eq!(world.client.statistics().decapsulated.packets, 0);
@@ -323,15 +331,15 @@ fn dec4_random_link_local_addresses() {
     let mut sources: Vec<_> = world
         .sent
         .iter()
-        .filter(|one| one.is_solicitation())
-        .map(|one| encapsulation::parse(&one.payload).unwrap().packet[8..24].to_vec())
+        .filter(|datagram| datagram.is_solicitation())
+        .map(|datagram| encapsulation::parse(&datagram.payload).unwrap().packet[8..24].to_vec())
         .collect();
     assert!(
         sources
             .iter()
-            .all(|one| one.starts_with(&[0xfe, 0x80, 0, 0, 0, 0, 0, 0]))
+            .all(|source| source.starts_with(&[0xfe, 0x80, 0, 0, 0, 0, 0, 0]))
     );
-    assert!(sources.iter().all(|one| one[8] & 0x83 == 0));
+    assert!(sources.iter().all(|source| source[8] & 0x83 == 0));
     let count = sources.len();
     sources.sort();
     sources.dedup();
@@ -342,7 +350,7 @@ fn dec4_random_link_local_addresses() {
 #[test]
 fn a_legacy_server_without_authentication() {
     let bare = |payload: &[u8]| advertisement(payload, MAPPED)[13..].to_vec();
-    let server = Server::new(PRIMARY);
+    let server = ServerEndpoints::new(PRIMARY);
     for is_legacy in [false, true] {
         let mut world = World::with(Kind::Restricted, |config| config.legacy_server = is_legacy);
         world.silent.extend([PRIMARY, SECONDARY]);

@@ -1,11 +1,11 @@
 //! Packets that wait for a bubble's answer: first in, first out, bounded for each peer, for each
-//! source and in total (requirements P-07, L-12).
+//! source and in total (P-07, L-12).
 
 use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
 use crate::shared::keyed::Keyed;
 
-/// What a waiting packet costs besides its octets: the allocation and its place in the queue.
+/// The cost of a waiting packet besides its octets: the allocation and its place in the queue.
 pub const OVERHEAD: usize = 64;
 
 /// The bounds of all queues.
@@ -19,14 +19,14 @@ pub struct Bounds {
     pub octets_per_source: usize,
 }
 
-/// The bound that a packet met.
+/// The bound that a packet would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
     /// The peer's queue.
     Peer,
     /// The share of the packet's source.
     Source,
-    /// Everything.
+    /// The bound on all queues together.
     Total,
 }
 
@@ -40,7 +40,7 @@ impl Queue {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether no packet waits.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -75,7 +75,11 @@ impl Budget {
         self.octets
     }
 
-    /// Appends an IPv6 packet, or says which bound forbids it.
+    /// Appends an IPv6 packet.
+    ///
+    /// # Errors
+    ///
+    /// The bound that the packet would exceed.
     pub fn push(&mut self, queue: &mut Queue, packet: &[u8]) -> Result<(), Full> {
         let cost = packet.len() + OVERHEAD;
         if queue.len() >= self.bounds.packets_per_peer {
@@ -96,7 +100,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Takes the oldest packet.
+    /// Removes and returns the oldest packet.
     pub fn pop(&mut self, queue: &mut Queue) -> Option<Box<[u8]>> {
         let packet = queue.0.pop_front()?;
         let cost = packet.len() + OVERHEAD;
@@ -109,6 +113,11 @@ impl Budget {
             }
         }
         Some(packet)
+    }
+
+    /// Removes all packets, oldest first, as the iterator advances.
+    pub fn drain(&mut self, mut queue: Queue) -> impl Iterator<Item = Box<[u8]>> {
+        std::iter::from_fn(move || self.pop(&mut queue))
     }
 }
 

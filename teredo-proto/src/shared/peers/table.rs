@@ -1,116 +1,30 @@
 //! The list of recent peers (RFC 4380 section 5.2): bounded, with the least recently used going
 //! first, and with a quota for peers that are not trusted, so that a scan cannot push out those
-//! that are (requirements P-01, P-06).
+//! that are (P-01, P-06).
 
 use std::{
     collections::HashMap,
     ops::{Index, IndexMut},
-    time::Duration,
 };
 
 use teredo_common::{address::Endpoint, time::Instant};
 
-use crate::shared::{
-    bubble::{History, Procedure, WINDOW},
-    keyed::Keyed,
-    queue::Queue,
+use super::{
+    peer::{NO_TIMER, Peer, Pending, RoleState},
     timers::Timers,
+    trust::Timing,
 };
+use crate::shared::keyed::Keyed;
 
-const NONE: u32 = u32::MAX;
+/// The slot of no peer.
+pub(super) const NONE: u32 = u32::MAX;
 
-/// Where a peer stands.
+/// The list that a slot belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum List {
+pub(super) enum List {
     Free,
     Untrusted,
     Trusted,
-}
-
-/// What is known about one IPv6 address. `State` is what only one role has to know.
-#[derive(Debug)]
-pub struct Peer<State = ()> {
-    /// The address, network byte order.
-    pub address: [u8; 16],
-    /// Where the peer is, or, while it is not trusted, was last or claims to be.
-    pub mapped: Endpoint,
-    /// [`Peer::mapped`] was proved by a cookie and is not the endpoint in the address.
-    pub symmetric: bool,
-    list: List,
-    next: u32,
-    previous: u32,
-    /// When a packet last arrived.
-    pub last_received: Instant,
-    /// When a packet, not a bubble, was last sent.
-    pub last_sent: Instant,
-    /// When the rarer chores of a busy peer are due.
-    pub upkeep: Instant,
-    /// The earliest deadline that holds; [`NO_TIMER`] if none does.
-    timer: Instant,
-    /// Bubbles and waiting packets, while there are any to remember.
-    pub pending: Option<Box<Pending>>,
-    /// What the role knows besides.
-    pub state: State,
-}
-
-/// The deadline of a peer without any.
-const NO_TIMER: Instant = Instant::from_nanos(u64::MAX);
-
-/// The relay's entry has to stay small: there are hundreds of thousands.
-const _: () = assert!(size_of::<Peer>() <= 128);
-
-/// What a peer has only until it answers.
-#[derive(Debug, Default)]
-pub struct Pending {
-    /// The bursts sent to it.
-    pub history: History,
-    /// The repetition under way.
-    pub procedure: Option<Procedure>,
-    /// The packets that wait.
-    pub queue: Queue,
-}
-
-impl<State: Default> Peer<State> {
-    /// A peer that nothing was received from (requirement P-02): never fresh, and never too recent
-    /// for a bubble.
-    fn new(address: [u8; 16], mapped: Endpoint) -> Self {
-        Self {
-            address,
-            mapped,
-            symmetric: false,
-            list: List::Free,
-            next: NONE,
-            previous: NONE,
-            last_received: Instant::ZERO,
-            last_sent: Instant::ZERO,
-            upkeep: Instant::ZERO,
-            timer: NO_TIMER,
-            pending: None,
-            state: State::default(),
-        }
-    }
-
-    /// Whether the mapping is proved. Packets go there only if the peer [`Peer::is_usable`].
-    pub fn is_trusted(&self) -> bool {
-        self.list == List::Trusted
-    }
-
-    /// Whether packets may be sent to the mapping (requirement P-03).
-    pub fn is_usable(&self, now: Instant, lifetime: Duration) -> bool {
-        self.is_trusted() && now.saturating_since(self.last_received) < lifetime
-    }
-
-    /// Bubbles and waiting packets, to be written to.
-    pub fn pending_mut(&mut self) -> &mut Pending {
-        self.pending.get_or_insert_default()
-    }
-
-    /// When the peer may be removed if it is untrusted and nothing is under way: its bubbles count
-    /// no more.
-    pub fn retirement(&self) -> Instant {
-        let last_burst = (self.pending.as_ref()).map_or(Instant::ZERO, |one| one.history.last());
-        self.last_received.max(last_burst) + WINDOW
-    }
 }
 
 /// A doubly linked list through the slots: most recently used first.
@@ -140,6 +54,7 @@ pub struct Peers<State = ()> {
     max_trusted: usize,
     max_untrusted: usize,
     timers: Timers,
+    pub(super) timing: Timing,
 }
 
 /// A handle to a peer, valid until it is removed.
@@ -160,9 +75,9 @@ impl<State> IndexMut<PeerIndex> for Peers<State> {
     }
 }
 
-impl<State: Default> Peers<State> {
-    /// At most `max` peers, at least two; an eighth of them may be untrusted.
-    pub(crate) fn new(max: usize, keyed: Keyed) -> Self {
+impl<State: RoleState> Peers<State> {
+    /// Creates a table for at most `max` peers, at least two; an eighth of them may be untrusted.
+    pub(crate) fn new(max: usize, timing: Timing, keyed: Keyed) -> Self {
         let max = max.clamp(2, NONE as usize - 1);
         let max_untrusted = (max / 8).max(1);
         Self {
@@ -174,17 +89,8 @@ impl<State: Default> Peers<State> {
             max_trusted: max - max_untrusted,
             max_untrusted,
             timers: Timers::default(),
+            timing,
         }
-    }
-
-    /// Number of peers.
-    pub fn len(&self) -> usize {
-        self.trusted.length + self.untrusted.length
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Number of trusted peers.
@@ -212,13 +118,6 @@ impl<State: Default> Peers<State> {
         self.indices.get(address).copied().map(PeerIndex)
     }
 
-    /// The peer in a slot, if there is one.
-    pub fn at(&self, index: PeerIndex) -> Option<&Peer<State>> {
-        self.slots
-            .get(index.0 as usize)
-            .filter(|peer| peer.list != List::Free)
-    }
-
     /// All peers.
     pub fn iter(&self) -> impl Iterator<Item = (PeerIndex, &Peer<State>)> {
         self.slots
@@ -228,7 +127,7 @@ impl<State: Default> Peers<State> {
             .map(|(index, peer)| (PeerIndex(index as u32), peer))
     }
 
-    /// Adds an untrusted peer that is not there yet. Call [`Peers::make_room`] first.
+    /// Inserts an untrusted peer that is not in the table. Call [`Peers::make_room`] first.
     pub fn insert(&mut self, address: [u8; 16], mapped: Endpoint) -> PeerIndex {
         debug_assert!(!self.indices.contains_key(&address) && !self.is_untrusted_full());
         let peer = Peer::new(address, mapped);
@@ -247,13 +146,13 @@ impl<State: Default> Peers<State> {
         PeerIndex(index)
     }
 
-    /// The least recently used untrusted peer, if another one needs its place.
+    /// Returns the least recently used untrusted peer, if another one needs its place.
     pub fn make_room(&self) -> Option<PeerIndex> {
         (self.is_untrusted_full() && self.untrusted.last != NONE)
             .then_some(PeerIndex(self.untrusted.last))
     }
 
-    /// The least recently used trusted peer, if another one needs its place.
+    /// Returns the least recently used trusted peer, if another one needs its place.
     pub fn make_trusted_room(&self) -> Option<PeerIndex> {
         (self.is_trusted_full() && self.trusted.last != NONE)
             .then_some(PeerIndex(self.trusted.last))
@@ -265,9 +164,9 @@ impl<State: Default> Peers<State> {
         self.link_first(index.0, List::Trusted);
     }
 
-    /// Takes trust away. The peer is the next untrusted one to go, unless it is used again. Call
-    /// [`Peers::make_room`] first.
-    pub fn distrust(&mut self, index: PeerIndex) {
+    /// Moves a peer to the end of the untrusted: it is the next of them to go, unless it is used
+    /// again. Call [`Peers::make_room`] first.
+    pub(super) fn move_to_untrusted(&mut self, index: PeerIndex) {
         self.unlink(index.0);
         self.link_last(index.0, List::Untrusted);
     }
@@ -281,7 +180,7 @@ impl<State: Default> Peers<State> {
         }
     }
 
-    /// Removes a peer, and gives back what has to be settled elsewhere.
+    /// Removes a peer. Its waiting packets have to be taken out of their budget.
     pub fn remove(&mut self, index: PeerIndex) -> Option<Box<Pending>> {
         self.unlink(index.0);
         let address = self[index].address;
@@ -291,7 +190,7 @@ impl<State: Default> Peers<State> {
         self[index].pending.take()
     }
 
-    /// Makes sure that [`Peers::take_due`] gives the peer at `deadline` or before.
+    /// Makes sure that [`Peers::take_due`] returns the peer at `deadline` or before.
     pub fn arm(&mut self, index: PeerIndex, deadline: Instant) {
         let peer = &mut self.slots[index.0 as usize];
         if deadline >= peer.timer {
@@ -306,13 +205,13 @@ impl<State: Default> Peers<State> {
         });
     }
 
-    /// The earliest deadline, and whose it is, or was.
+    /// Returns the earliest deadline, and the peer that has or had it.
     pub fn deadline(&self) -> Option<(Instant, PeerIndex)> {
         let (deadline, number) = self.timers.first()?;
         Some((deadline, PeerIndex(number)))
     }
 
-    /// A peer whose deadline has come; it has none any more.
+    /// Clears a deadline that has come, and returns its peer.
     pub fn take_due(&mut self, now: Instant) -> Option<PeerIndex> {
         while let Some((deadline, number)) = self.timers.pop_due(now) {
             let peer = self.slots.get_mut(number as usize);
@@ -386,14 +285,22 @@ impl<State: Default> Peers<State> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use proptest::prelude::*;
     use rand::{SeedableRng as _, rngs::StdRng};
 
     const MAX: usize = 24;
 
+    const TIMING: Timing = Timing {
+        lifetime: Duration::from_secs(30),
+        refresh_after: Duration::from_secs(25),
+        grace: Duration::ZERO,
+    };
+
     fn table() -> Peers {
-        Peers::new(MAX, Keyed::new(&mut StdRng::from_seed([1; 32])))
+        Peers::new(MAX, TIMING, Keyed::new(&mut StdRng::from_seed([1; 32])))
     }
 
     fn address(number: u8) -> [u8; 16] {
@@ -406,7 +313,7 @@ mod tests {
         let index = peers.insert(address(1), Endpoint::default());
         let peer = &peers[index];
         assert!(!peer.is_trusted());
-        assert!(!peer.is_usable(Instant::ZERO, Duration::from_secs(30)));
+        assert!(!peers.is_usable(Instant::ZERO, index));
         assert!(peer.pending.is_none());
         assert_eq!(peers.find(&address(1)), Some(index));
         assert_eq!(peers.find(&address(2)), None);
@@ -419,21 +326,21 @@ mod tests {
         peers.trust(index);
         let now = Instant::from_nanos(100_000_000_000);
         peers[index].last_received = now;
-        let lifetime = Duration::from_secs(30);
-        assert!(peers[index].is_usable(now + lifetime - Duration::from_nanos(1), lifetime));
-        assert!(!peers[index].is_usable(now + lifetime, lifetime));
+        let end = now + TIMING.lifetime;
+        assert!(peers.is_usable(end - Duration::from_nanos(1), index));
+        assert!(!peers.is_usable(end, index));
     }
 
     #[test]
     fn p06_an_eighth_is_for_the_untrusted() {
         for (max, untrusted) in [(0, 1), (2, 1), (16, 2), (65_536, 8_192)] {
-            let peers = Peers::<()>::new(max, Keyed::new(&mut StdRng::from_seed([1; 32])));
+            let peers = Peers::<()>::new(max, TIMING, Keyed::new(&mut StdRng::from_seed([1; 32])));
             assert_eq!(peers.max_untrusted, untrusted);
             assert_eq!(peers.max_untrusted + peers.max_trusted, max.max(2));
         }
     }
 
-    /// What the table should hold: most recently used first.
+    /// The expected contents of the table: most recently used first.
     #[derive(Default)]
     struct Model {
         trusted: Vec<u8>,
@@ -443,8 +350,8 @@ mod tests {
     impl Model {
         fn forget(&mut self, number: u8) -> bool {
             let is_trusted = self.trusted.contains(&number);
-            self.trusted.retain(|&one| one != number);
-            self.untrusted.retain(|&one| one != number);
+            self.trusted.retain(|&other| other != number);
+            self.untrusted.retain(|&other| other != number);
             is_trusted
         }
 
@@ -497,7 +404,7 @@ mod tests {
                     (4, Some(index)) => {
                         peers.remove(index);
                         model.forget(number);
-                        prop_assert!(peers.at(index).is_none());
+                        prop_assert!(!peers.iter().any(|(other, _)| other == index));
                     }
                     _ => {}
                 }
@@ -505,7 +412,7 @@ mod tests {
                 prop_assert_eq!(peers.untrusted(), model.untrusted.len());
                 prop_assert!(peers.trusted() <= max_trusted && peers.untrusted() <= max_untrusted);
                 prop_assert!(peers.slots.len() <= MAX);
-                prop_assert_eq!(peers.iter().count(), peers.len());
+                prop_assert_eq!(peers.iter().count(), peers.trusted() + peers.untrusted());
                 for (index, peer) in peers.iter() {
                     prop_assert_eq!(peers.find(&peer.address), Some(index));
                     prop_assert_eq!(peer.is_trusted(), model.trusted.contains(&peer.address[0]));

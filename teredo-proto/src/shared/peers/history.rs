@@ -1,4 +1,5 @@
-//! When bubbles may be sent, and when they are sent again (requirements P-09 to P-11).
+//! The memory of the bubbles sent to a peer or an endpoint, and the limits on sending more (P-09,
+//! L-12).
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,13 +16,7 @@ pub const GAP: Duration = Duration::from_secs(2);
 pub const MAX_UNANSWERED: usize = 4;
 /// See [`MAX_UNANSWERED`].
 pub const WINDOW: Duration = Duration::from_secs(300);
-/// Bursts of one procedure: the first and three repetitions.
-pub const ATTEMPTS: u8 = 4;
-/// A burst is repeated after [`GAP`] and up to this: at exactly two seconds, a receiver that counts
-/// them too might refuse its answer.
-pub const JITTER: Duration = Duration::from_millis(250);
-
-/// Why a burst must not be sent now.
+/// The reason why a burst must not be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// Too soon after the last one; it may be sent at this time.
@@ -52,40 +47,31 @@ impl History {
         Ok(())
     }
 
-    /// Remembers a burst sent now.
+    /// Records a burst sent now.
     pub fn sent(&mut self, now: Instant) {
         self.bursts.rotate_right(1);
         self.bursts[0] = now;
         self.unanswered = (self.unanswered + 1).min(MAX_UNANSWERED);
     }
 
-    /// The last burst ended only now.
+    /// Records that the last burst ended only now.
     pub fn ended(&mut self, now: Instant) {
         self.bursts[0] = now;
     }
 
-    /// A packet came directly from the peer.
+    /// Records that a packet came directly from the peer.
     pub fn answered(&mut self) {
         self.unanswered = 0;
     }
 
-    /// When the last burst was sent; [`Instant::ZERO`] if none was.
+    /// Returns the time of the last burst; [`Instant::ZERO`] if there was none.
     pub fn last(&self) -> Instant {
         self.bursts[0]
     }
 }
 
-/// Repeats bursts until an answer comes.
-#[derive(Clone, Copy, Debug)]
-pub struct Procedure {
-    /// Bursts so far.
-    pub attempts: u8,
-    /// When to repeat or give up.
-    pub next: Instant,
-}
-
 /// [`History`] for endpoints, so that many IPv6 addresses that embed one endpoint do not multiply
-/// the bubbles sent to it (requirement L-12). Forgets the oldest endpoints first.
+/// the bubbles sent to it (L-12). Forgets the oldest endpoints first.
 #[derive(Debug)]
 pub struct Histories {
     capacity: usize,
@@ -102,7 +88,7 @@ impl Histories {
         }
     }
 
-    /// Whether a bubble may be sent to `endpoint`; if so, remembers it as sent.
+    /// Whether a bubble may be sent to `endpoint`; if so, records it as sent.
     pub fn take(&mut self, endpoint: Endpoint, now: Instant) -> bool {
         if let Some(history) = self.histories.get_mut(&endpoint) {
             let permitted = history.check(now).is_ok();
@@ -130,7 +116,7 @@ impl Histories {
         is_same || self.take(endpoint, now)
     }
 
-    /// A packet came directly from `endpoint`.
+    /// Records that a packet came directly from `endpoint`.
     pub fn answered(&mut self, endpoint: Endpoint) {
         if let Some(history) = self.histories.get_mut(&endpoint) {
             history.answered();

@@ -4,18 +4,18 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 
 use teredo_common::time::Instant;
 
-/// Deadlines that bear it are put off to a multiple of this (2^28 ns, a quarter of a second), so
-/// that many peers do not wake the daemon one by one.
+/// Deadlines that tolerate delay are rounded up to a multiple of this (2^28 ns, a quarter of a
+/// second), so that many peers do not wake the daemon one by one.
 const COARSE: u64 = 1 << 28;
 
-/// A deadline that may come late, put off a little.
+/// Rounds up a deadline that tolerates delay.
 pub fn coarse(deadline: Instant) -> Instant {
     let nanoseconds = deadline.as_nanos();
     Instant::from_nanos(nanoseconds.saturating_add(COARSE - 1) & !(COARSE - 1))
 }
 
-/// A heap from which nothing is taken out of turn: deadlines that no longer hold are recognised by
-/// the owner when they come up, or swept out when they are many.
+/// A heap of deadlines. Those that no longer hold stay in it until the owner recognises them when
+/// they come up, or sweeps them out when there are many.
 #[derive(Debug, Default)]
 pub struct Timers(BinaryHeap<Reverse<(Instant, u32)>>);
 
@@ -25,19 +25,19 @@ impl Timers {
         self.0.push(Reverse((deadline, index)));
     }
 
-    /// The earliest deadline and its entry.
+    /// Returns the earliest deadline and its entry.
     pub fn first(&self) -> Option<(Instant, u32)> {
         self.0.peek().map(|&Reverse(first)| first)
     }
 
-    /// Takes the earliest deadline, if it has come.
+    /// Removes and returns the earliest deadline, if it has come.
     pub fn pop_due(&mut self, now: Instant) -> Option<(Instant, u32)> {
         self.first().filter(|&(deadline, _)| deadline <= now)?;
         self.0.pop().map(|Reverse(first)| first)
     }
 
-    /// Sweeps out what `holds` denies when there are more than twice as many deadlines as
-    /// `entries`; costs O(1) for each deadline added.
+    /// Removes the deadlines for which `holds` is false when there are more than twice as many
+    /// deadlines as `entries`; costs O(1) for each deadline added.
     pub fn compact(&mut self, entries: usize, holds: impl Fn(Instant, u32) -> bool) {
         if self.0.len() > 2 * entries + 64 {
             self.0
@@ -72,7 +72,7 @@ mod tests {
         let mut timers = Timers::default();
         for deadline in (0..100_000).rev() {
             timers.push(at(deadline), 7);
-            timers.compact(1, |one, index| (one, index) == (at(deadline), 7));
+            timers.compact(1, |other, index| (other, index) == (at(deadline), 7));
             assert!(timers.0.len() <= 67);
         }
         assert_eq!(timers.pop_due(at(0)), Some((at(0), 7)));

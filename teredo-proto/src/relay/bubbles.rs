@@ -1,0 +1,92 @@
+//! Asking peers for an answer: bubbles, and their repetition (RFC 4380 section 5.4.1, P-09 to P-11).
+
+use teredo_common::{
+    address::{Endpoint, embedded_server},
+    time::Instant,
+    wire::SERVER_PORT,
+};
+
+use super::{Relay, Transmit};
+use crate::{
+    relay::statistics::{Bubble, DropReason},
+    shared::peers::{PeerIndex, Queue, Step},
+    wire::bubble,
+};
+
+impl Relay {
+    /// Sends a burst, or as soon as that is allowed, and repeats it until there is an answer.
+    pub(super) fn start_procedure(&mut self, now: Instant, index: PeerIndex) {
+        self.peers.start_procedure(now, index);
+        self.proceed(now, index);
+    }
+
+    /// Takes the next step of a procedure if it is due.
+    pub(super) fn proceed(&mut self, now: Instant, index: PeerIndex) {
+        match self.peers.next_step(now, index, &mut self.random) {
+            Step::Wait => {}
+            Step::Burst(_) => self.send_burst(now, index),
+            Step::GiveUp(queue) => self.give_up(now, queue),
+        }
+    }
+
+    /// Drops the packets that waited in vain, and informs the sender of the newest one (P-11).
+    fn give_up(&mut self, now: Instant, queue: Queue) {
+        let mut newest = None;
+        for packet in self.queues.drain(queue) {
+            self.statistics.dropped[DropReason::EncapNoAnswer] += 1;
+            newest = Some(packet);
+        }
+        if let Some(packet) = newest {
+            self.send_unreachable(now, &packet);
+        }
+    }
+
+    /// Sends the bubbles of one burst that the rates allow (L-12).
+    fn send_burst(&mut self, now: Instant, index: PeerIndex) {
+        let peer = &self.peers[index];
+        let (address, mapped) = (peer.address, peer.mapped);
+        let source = self.cookie.source(now, &address);
+        let payload = bubble::build(&source, &address);
+        let server = Endpoint {
+            address: embedded_server(&address),
+            port: SERVER_PORT.to_be_bytes(),
+        };
+        let mut is_sent = false;
+        if self.config.direct_bubbles {
+            let is_allowed = self.direct_bubble_histories.take(mapped, now)
+                && self.direct_bubble_buckets.take(mapped.address, now);
+            is_sent |= is_allowed;
+            let kind = match is_allowed {
+                true => Bubble::SentDirect,
+                false => Bubble::LimitedDirect,
+            };
+            self.statistics.bubbles[kind] += 1;
+            if is_allowed {
+                self.send_bubble(mapped, &payload);
+            }
+        }
+        let is_allowed = self.indirect_bubble_buckets.take(server.address, now);
+        is_sent |= is_allowed;
+        let kind = match is_allowed {
+            true => Bubble::SentIndirect,
+            false => Bubble::LimitedIndirect,
+        };
+        self.statistics.bubbles[kind] += 1;
+        if is_allowed && self.is_own_server(server.address) {
+            let bubble = payload;
+            self.transmits.push_back(Transmit::OwnServer { bubble });
+        } else if is_allowed {
+            self.send_bubble(server, &payload);
+        }
+        if is_sent {
+            self.peers[index].pending_mut().history.sent(now);
+        }
+    }
+
+    fn send_bubble(&mut self, to: Endpoint, payload: &[u8]) {
+        self.transmits.push_back(Transmit::Datagram {
+            to,
+            payload: payload.to_vec(),
+        });
+    }
+}

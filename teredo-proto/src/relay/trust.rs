@@ -1,0 +1,173 @@
+//! The life of peers: they gain trust, fall silent, lose trust and are removed.
+
+use std::time::Duration;
+
+use teredo_common::{address::Endpoint, time::Instant};
+
+use super::{Event, Relay};
+use crate::{
+    relay::statistics::DropReason,
+    shared::peers::{Chore, Peer, PeerIndex, RoleState},
+};
+
+/// The delay of the fast path's timestamps: they come once a second, and rounded to one.
+pub(super) const STAMP_DELAY: Duration = Duration::from_secs(2);
+
+/// The relay knows nothing about a peer that the client does not know, too.
+impl RoleState for () {
+    /// Whether the peer answered everything that it was asked.
+    fn may_refresh(peer: &Peer<Self>, _now: Instant, _lifetime: Duration) -> bool {
+        peer.pending.is_none()
+    }
+
+    fn displaces_untrusted(_peer: &Peer<Self>) -> bool {
+        false
+    }
+}
+
+impl Relay {
+    /// Does everything that is due. Call it at [`Relay::poll_timeout`].
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(index) = self.peers.take_due(now) {
+            self.look_after(now, index);
+        }
+    }
+
+    /// Does what is due for one peer.
+    fn look_after(&mut self, now: Instant, index: PeerIndex) {
+        match self.peers.next_chore(now, index, |()| false) {
+            Chore::Nothing => {}
+            Chore::Distrust => {
+                self.distrust(index);
+                self.look_after(now, index);
+            }
+            Chore::Step => self.proceed(now, index),
+            Chore::Refresh => self.start_procedure(now, index),
+            Chore::Remove => self.remove(index),
+        }
+    }
+
+    /// Records the timestamps of an entry of the fast path's map, about once a second for every
+    /// entry. They only ever move forward, and keep a trusted peer fresh as if its packets had come
+    /// here. Returns whether the peer is trusted: an entry of any other does not belong in the map.
+    pub fn record_stamps(
+        &mut self,
+        address: &[u8; 16],
+        last_received: Instant,
+        last_sent: Instant,
+    ) -> bool {
+        let Some(index) = self.peers.find(address) else {
+            return false;
+        };
+        let refresh_after = self.config.refresh_after;
+        let peer = &mut self.peers[index];
+        if !peer.is_trusted() {
+            return false;
+        }
+        let has_received = last_received > peer.last_received;
+        let has_sent = last_sent > peer.last_sent;
+        if !has_received && !has_sent {
+            return true;
+        }
+        peer.last_received = peer.last_received.max(last_received);
+        peer.last_sent = peer.last_sent.max(last_sent);
+        if has_received && let Some(pending) = peer.pending.take() {
+            debug_assert!(pending.queue.is_empty());
+            let mapped = peer.mapped;
+            self.direct_bubble_histories.answered(mapped);
+        }
+        let refresh_at = self.peers[index].last_received + refresh_after;
+        if has_sent && last_sent >= refresh_at && self.peers[index].pending.is_none() {
+            self.peers.arm(index, last_sent);
+        }
+        self.peers.touch(index);
+        true
+    }
+
+    /// Trusts a peer that proved to be at `mapped`, forgets its bubbles and sends the packets that
+    /// waited for it, in this order (P-05, R-22).
+    pub(super) fn trust(&mut self, now: Instant, index: PeerIndex, mapped: Endpoint) {
+        let was_usable = self.peers.is_usable(now, index);
+        let peer = &mut self.peers[index];
+        peer.last_received = now;
+        if was_usable && peer.mapped == mapped && peer.pending.is_none() {
+            if now >= peer.next_touch {
+                self.touch(now, index);
+            }
+            return;
+        }
+        let is_news = !was_usable || peer.mapped != mapped;
+        peer.set_mapped(mapped);
+        let pending = peer.pending.take();
+        if !self.peers[index].is_trusted() {
+            if let Some(oldest) = self.peers.make_trusted_room() {
+                self.remove(oldest);
+            }
+            self.peers.trust(index);
+            self.statistics.trusted += 1;
+        }
+        self.direct_bubble_histories.answered(mapped);
+        if let Some(mut pending) = pending {
+            while let Some(packet) = self.queues.pop(&mut pending.queue) {
+                self.peers[index].last_sent = now;
+                self.transmit(mapped, packet.into());
+            }
+        }
+        if is_news {
+            self.touch(now, index);
+        }
+        self.peers.arm_trusted(now, index);
+    }
+
+    /// Notes that a peer is busy, and announces it again: the fast path might have lost it.
+    pub(super) fn touch(&mut self, now: Instant, index: PeerIndex) {
+        self.peers.touch_busy(now, index);
+        self.announce(index);
+    }
+
+    /// Reports a trusted peer to the fast path.
+    fn announce(&mut self, index: PeerIndex) {
+        let peer = &self.peers[index];
+        let event = Event::PeerTrusted {
+            address: peer.address.into(),
+            mapped: peer.mapped,
+            symmetric: peer.symmetric,
+            last_received: peer.last_received,
+            last_sent: peer.last_sent,
+        };
+        self.emit(event);
+    }
+
+    /// Takes trust away from a peer that was silent for too long.
+    pub(super) fn distrust(&mut self, index: PeerIndex) {
+        self.withdraw(index);
+        self.make_room();
+        self.peers.distrust(index);
+    }
+
+    /// Removes the least recently used untrusted peer, if another one needs its place.
+    pub(super) fn make_room(&mut self) {
+        if let Some(oldest) = self.peers.make_room() {
+            self.remove(oldest);
+        }
+    }
+
+    /// Removes a peer, and drops the packets that wait for it.
+    pub(super) fn remove(&mut self, index: PeerIndex) {
+        if self.peers[index].is_trusted() {
+            self.withdraw(index);
+        }
+        if let Some(pending) = self.peers.remove(index) {
+            for _ in self.queues.drain(pending.queue) {
+                self.statistics.dropped[DropReason::EncapEvicted] += 1;
+            }
+        }
+    }
+
+    /// Reports to the fast path that a peer is no longer trusted.
+    fn withdraw(&mut self, index: PeerIndex) {
+        let address = self.peers[index].address.into();
+        self.statistics.forgotten += 1;
+        self.emit(Event::PeerForgotten { address });
+    }
+}

@@ -1,0 +1,35 @@
+//! The engine for peers that relay and client share: the bounded table of recent peers (RFC 4380
+//! section 5.2) with their deadlines, the bubbles sent to them, the packets that wait for them, and
+//! the rules by which they gain trust, are asked for a sign of life, and are forgotten.
+//!
+//! The engine decides; the machine acts. [`Peers`] returns the [`Chore`] or the [`Step`] of a
+//! procedure that is due, and the machine sends the bubbles, drops the packets and reports the
+//! events. [`Timing`] and [`RoleState`] hold all that differs between relay and client.
+//!
+//! ```text
+//!                      trust                         silence >= lifetime + grace
+//!  insert ─▶ untrusted ──────▶ trusted ───────────────────────────────▶ untrusted ─▶ removed
+//!               │  ▲              │  ▲
+//!      enqueue  ▼  │ give up      ▼  │ answer          (silence >= refresh_after, still sent to)
+//!             procedure         procedure
+//! ```
+
+mod history;
+mod peer;
+mod procedure;
+mod queue;
+mod table;
+mod timers;
+mod trust;
+
+#[cfg(test)]
+mod tests;
+
+pub use history::{GAP, Histories, History};
+#[cfg(test)]
+pub use history::{MAX_UNANSWERED, WINDOW};
+pub use peer::{Peer, RoleState};
+pub use procedure::{NotQueued, Step};
+pub use queue::{Bounds, Budget, Full, OVERHEAD, Queue};
+pub use table::{PeerIndex, Peers};
+pub use trust::{Chore, Timing};

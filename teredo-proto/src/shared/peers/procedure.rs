@@ -1,0 +1,138 @@
+//! Asking a peer until it answers (P-09 to P-11).
+
+use std::time::Duration;
+
+use rand::{Rng, RngExt as _};
+use teredo_common::time::Instant;
+
+use super::{
+    history::{GAP, Refused},
+    peer::RoleState,
+    queue::{Budget, Full, Queue},
+    table::{PeerIndex, Peers},
+};
+
+/// Bursts of one procedure: the first and three repetitions.
+const ATTEMPTS: u8 = 4;
+/// A burst is repeated after [`GAP`] and up to this: at exactly two seconds, a receiver that counts
+/// them too might refuse its answer.
+const JITTER: Duration = Duration::from_millis(250);
+
+/// The repetition of bursts until an answer comes.
+#[derive(Clone, Copy, Debug)]
+pub struct Procedure {
+    /// Bursts so far.
+    attempts: u8,
+    /// When to repeat or give up.
+    next: Instant,
+}
+
+/// The next step of a procedure.
+#[derive(Debug)]
+pub enum Step {
+    /// Nothing is due yet.
+    Wait,
+    /// Another burst is to be sent, after this many.
+    Burst(u8),
+    /// No answer came. These packets waited for it, and have to be taken out of the budget.
+    GiveUp(Queue),
+}
+
+/// Why a packet does not wait for a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotQueued {
+    /// The peer left too many bubbles unanswered to be asked again (P-09).
+    Exhausted,
+    /// A queue is full.
+    Full(Full),
+}
+
+/// A random time by which a burst is put off, up to 250 ms.
+fn jitter(random: &mut impl Rng) -> Duration {
+    random.random_range(Duration::ZERO..=JITTER)
+}
+
+impl<State: RoleState> Peers<State> {
+    /// Starts a procedure. Its first [`Peers::next_step`] is due now.
+    pub fn start_procedure(&mut self, now: Instant, index: PeerIndex) {
+        self[index].pending_mut().procedure = Some(Procedure {
+            attempts: 0,
+            next: now,
+        });
+    }
+
+    /// Decides upon the next step of a procedure, and sets the deadline of the one after it.
+    pub fn next_step(&mut self, now: Instant, index: PeerIndex, random: &mut impl Rng) -> Step {
+        let pending = self[index].pending_mut();
+        let Some(procedure) = &mut pending.procedure else {
+            return Step::Wait;
+        };
+        let mut step = Step::Wait;
+        if now >= procedure.next {
+            match pending.history.check(now) {
+                Err(Refused::TooSoon(at)) => procedure.next = at + jitter(random),
+                Ok(()) if procedure.attempts < ATTEMPTS => {
+                    step = Step::Burst(procedure.attempts);
+                    procedure.attempts += 1;
+                    procedure.next = now + GAP + jitter(random);
+                }
+                Ok(()) | Err(Refused::Exhausted) => {
+                    return Step::GiveUp(self.give_up(now, index));
+                }
+            }
+        }
+        let next = procedure.next;
+        self.arm(index, next);
+        if self[index].is_trusted() {
+            self.arm_trusted(now, index);
+        }
+        step
+    }
+
+    /// Ends a procedure without an answer (P-11). The entry stays until its bubbles are forgotten,
+    /// for the limit to hold.
+    fn give_up(&mut self, now: Instant, index: PeerIndex) -> Queue {
+        let pending = self[index].pending_mut();
+        pending.procedure = None;
+        let queue = std::mem::take(&mut pending.queue);
+        if self[index].is_trusted() {
+            self.arm_trusted(now, index);
+        } else {
+            self.arm_removal(index);
+        }
+        queue
+    }
+
+    /// Puts off the next burst: the last one ended only now.
+    pub fn prolong_burst(&mut self, now: Instant, index: PeerIndex, random: &mut impl Rng) {
+        let pending = self[index].pending_mut();
+        pending.history.ended(now);
+        if let Some(procedure) = &mut pending.procedure {
+            procedure.next = procedure.next.max(now + GAP + jitter(random));
+        }
+    }
+
+    /// Lets a packet wait for a peer that is not usable. Unless [`NotQueued::Exhausted`] is the
+    /// reason against it, the peer is to be asked then if it is not asked already.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the packet does not wait.
+    pub fn enqueue(
+        &mut self,
+        queues: &mut Budget,
+        now: Instant,
+        index: PeerIndex,
+        packet: &[u8],
+    ) -> Result<(), NotQueued> {
+        let pending = self[index].pending_mut();
+        let is_exhausted = pending.history.check(now) == Err(Refused::Exhausted);
+        if is_exhausted && pending.procedure.is_none() {
+            self.arm_removal(index);
+            return Err(NotQueued::Exhausted);
+        }
+        let pushed = queues.push(&mut pending.queue, packet);
+        self.touch(index);
+        pushed.map_err(NotQueued::Full)
+    }
+}

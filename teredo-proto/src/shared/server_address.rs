@@ -1,0 +1,21 @@
+//! The two addresses of a server.
+
+/// One of the two addresses of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerAddress {
+    /// The primary address, which the Teredo addresses of the server's clients contain.
+    Primary,
+    /// The secondary address, which tells clients whether their NAT is symmetric.
+    Secondary,
+}
+
+impl ServerAddress {
+    /// Returns the other address of the server.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Primary => Self::Secondary,
+            Self::Secondary => Self::Primary,
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The relay on bonds and VLAN interfaces and in VRFs.
+//!
+//! Not every kernel has these devices, so `cargo test` leaves this file out. `cargo xtask vm --kernels`
+//! runs it on kernels that have them; by hand it is `cargo test --package teredo-tests --test devices`.
+
+use std::{fs, path::PathBuf, process::Output};
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+use teredo_lab::{
+    Scene, Teredo, Topology,
+    scene::{Client, IPV4_INTERFACE, IPV6_INTERFACE, Maker, RELAY, RELAY_IPV6},
+    teredo::{binary, fast_share},
+    traffic::Ping,
+};
+
+/// Share of a trusted peer's traffic that XDP carries, at least.
+const FAST: f64 = 0.95;
+/// Second port of the bond.
+const SECOND: &str = "v4second";
+
+/// Puts two interfaces of the relay on the IPv4 internet into a bond, which gets the address.
+fn bond(scene: &mut Scene, mode: &str) -> Result<()> {
+    scene.ipv4.plug_xdp(&scene.relay, SECOND)?;
+    let relay = &scene.relay;
+    relay
+        .ip(&format!("link add bond0 type bond mode {mode} miimon 100"))
+        .context("this kernel has no bonds")?;
+    for port in [IPV4_INTERFACE, SECOND] {
+        relay.ip_batch(&format!(
+            "link set {port} down
+            addr flush dev {port}
+            link set {port} master bond0"
+        ))?;
+    }
+    relay.ip_batch(&format!(
+        "link set bond0 up
+        addr add {}/16 dev bond0",
+        RELAY.ip()
+    ))
+}
+
+/// Sends packets both ways, of which the fast path has to carry nearly all.
+fn passes_fast(scene: &Scene, relay: &Teredo, client: &Client) -> Result<()> {
+    let (site, host) = (scene.site(), scene.host());
+    Ping::to(client.address()).all_from(&host.namespace)?;
+    Ping::to(host.address).all_from(&site.client)?;
+    let forwarded = relay.packets_during(|| {
+        Ping::to(client.address())
+            .count(40)
+            .all_from(&host.namespace)?;
+        Ping::to(host.address).count(40).all_from(&site.client)
+    })?;
+    for paths in [forwarded.encap, forwarded.decap] {
+        ensure!(paths.xdp + paths.userspace >= 80, "{forwarded:?}");
+        ensure!(fast_share(paths) > FAST, "{forwarded:?}");
+    }
+    Ok(())
+}
+
+fn bonded(mode: &str) -> Result<()> {
+    let mut scene = Scene::new(Topology::default())?;
+    bond(&mut scene, mode)?;
+    let config = scene
+        .relay_config()
+        .set("relay.xdp.interfaces", vec!["bond0", IPV6_INTERFACE])
+        .set("relay.xdp.mode", "native");
+    let relay = scene.start_relay(&config)?;
+    let site = scene.site();
+    let client = scene.start_client_in(Maker::Teredo, &site.client, site.port)?;
+    passes_fast(&scene, &relay, &client)?;
+
+    // A port that comes to the bond later is known, too: nothing else is left to arrive by.
+    let third = "v4third";
+    scene.ipv4.plug_xdp(&scene.relay, third)?;
+    scene.relay.ip_batch(&format!(
+        "link set {third} down
+        link set {third} master bond0
+        link set {IPV4_INTERFACE} nomaster
+        link set {SECOND} nomaster"
+    ))?;
+    passes_fast(&scene, &relay, &client)
+}
+
+#[test]
+fn both_directions_of_an_active_backup_bond_are_fast() -> Result<()> {
+    bonded("active-backup")
+}
+
+#[test]
+fn both_directions_of_a_balancing_bond_are_fast() -> Result<()> {
+    bonded("balance-xor")
+}
+
+/// A relay's namespace with a configuration of its own.
+struct Bench {
+    scene: Scene,
+    directory: TempDir,
+}
+
+impl Bench {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            scene: Scene::new(Topology {
+                clients: 0,
+                hosts: 0,
+                server: None,
+                ..Topology::default()
+            })?,
+            directory: tempfile::tempdir()?,
+        })
+    }
+
+    fn configure(&self, relay: &str) -> Result<PathBuf> {
+        let file = self.directory.path().join("teredo.toml");
+        let socket = self.directory.path().join("api.sock");
+        let name = self.scene.relay.name();
+        let text = format!(
+            "[node]\nname = \"{name}\"\napi = \"unix:{}\"\n[relay]\nipv4 = \"{}\"\n{relay}\n",
+            socket.display(),
+            RELAY.ip()
+        );
+        fs::write(&file, text)?;
+        Ok(file)
+    }
+
+    /// Runs `teredo check`, or another command, behind the words of `prefix`.
+    fn run(&self, prefix: &[&str], command: &str, relay: &str) -> Result<Output> {
+        let file = self.configure(relay)?;
+        let binary = binary()?;
+        let mut words = prefix.iter().map(|&word| word.into()).collect::<Vec<_>>();
+        words.extend([binary.into_os_string(), command.into(), "--config".into()]);
+        let mut line = self.scene.relay.command(&words[0])?;
+        Ok(line.args(&words[1..]).arg(file).output()?)
+    }
+
+    /// Both commands refuse with a sentence that has these words.
+    fn refuse(&self, prefix: &[&str], relay: &str, part: &str) -> Result<()> {
+        for command in ["check", "run"] {
+            let output = self.run(prefix, command, relay)?;
+            let text = String::from_utf8(output.stderr)?;
+            ensure!(output.status.code() == Some(1), "{command}: {text}");
+            ensure!(text.contains(part), "{command}: no {part:?} in {text}");
+        }
+        Ok(())
+    }
+}
+
+/// A port of a bond that is named instead of the bond.
+#[test]
+fn check_names_the_bond_of_a_port() -> Result<()> {
+    let mut bench = Bench::new()?;
+    bond(&mut bench.scene, "active-backup")?;
+    let interfaces = format!("xdp.interfaces = [\"{IPV4_INTERFACE}\", \"{IPV6_INTERFACE}\"]");
+    let output = bench.run(&[], "check", &interfaces)?;
+    let text = String::from_utf8(output.stderr)?;
+    ensure!(output.status.code() == Some(1), "{text}");
+    ensure!(text.contains("is a port of the bond bond0"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_vlan_interface_is_generic_and_named_as_the_reason() -> Result<()> {
+    let bench = Bench::new()?;
+    bench
+        .scene
+        .relay
+        .ip(&format!(
+            "link add link {IPV6_INTERFACE} name v6.10 type vlan id 10"
+        ))
+        .context("this kernel has no VLAN interfaces")?;
+    bench.scene.relay.ip("link set v6.10 up")?;
+    let interfaces = format!("xdp.interfaces = [\"{IPV4_INTERFACE}\", \"v6.10\"]");
+    let output = bench.run(&[], "check", &interfaces)?;
+    let text = String::from_utf8(output.stdout)?;
+    let reason = "generic, since v6.10 is a VLAN interface";
+    ensure!(output.status.success(), "{text}");
+    ensure!(text.matches(reason).count() == 2, "{text}");
+    let native = format!("{interfaces}\nxdp.mode = \"native\"");
+    bench.refuse(&[], &native, "v6.10 is a VLAN interface")
+}
+
+#[test]
+fn a_vrf_is_neither_silent_nor_green() -> Result<()> {
+    let bench = Bench::new()?;
+    let relay = &bench.scene.relay;
+    relay
+        .ip("link add red type vrf table 10")
+        .context("this kernel has no VRFs")?;
+    relay.ip_batch(&format!(
+        "link set red up
+        link set {IPV4_INTERFACE} master red
+        link set {IPV6_INTERFACE} master red
+        addr replace {RELAY_IPV6}/64 dev {IPV6_INTERFACE} nodad"
+    ))?;
+    let interfaces = format!("xdp.interfaces = [\"{IPV4_INTERFACE}\", \"{IPV6_INTERFACE}\"]");
+    bench.refuse(&[], &interfaces, "ip vrf exec red teredo run")?;
+    let inside = ["ip", "vrf", "exec", "red"];
+    bench.refuse(&inside, &interfaces, "relay.route = false")?;
+    let output = bench.run(&inside, "check", &format!("{interfaces}\nroute = false"))?;
+    let text = String::from_utf8(output.stdout)?;
+    ensure!(text.contains("ip link set teredo master red"), "{text}");
+    Ok(())
+}

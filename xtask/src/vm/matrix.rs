@@ -1,0 +1,211 @@
+//! `cargo xtask vm --kernels`: the product on one kernel after the other.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{
+    debian,
+    kernel::{KERNELS, Kernel},
+    machine::{self, Job, Machine},
+    supply::Supply,
+    table::{self, Row},
+};
+use crate::{build, shell};
+
+/// The script that runs in each machine.
+const SCRIPT: &str = include_str!("guest/kernels.sh");
+/// Test programs that the script runs.
+const TESTS: [&str; 10] = [
+    "bad_input",
+    "devices",
+    "differential",
+    "respond_differential",
+    "xdp_attach",
+    "xdp_decap",
+    "xdp_encap",
+    "xdp_respond",
+    "xdp_state",
+    "xdp_vectors",
+];
+/// Binaries that the script runs.
+const BINARIES: [&str; 2] = ["teredo", "scene"];
+/// How long a kernel may take on a machine with KVM.
+const TIMEOUT: Duration = Duration::from_secs(400);
+/// Mebibytes of memory of a machine.
+const MEMORY: u32 = 2048;
+
+/// Tries the named kernels, or all, and prints a table. `write` puts it into docs/kernels.md.
+pub fn run(names: &[String], write: bool) -> Result<ExitCode> {
+    let kernels: Vec<&Kernel> = match names {
+        [] => KERNELS.iter().collect(),
+        names => names
+            .iter()
+            .map(|name| Kernel::named(name))
+            .collect::<Result<_>>()?,
+    };
+    let programs = programs()?;
+    let logs = shell::target().join("vm");
+    let mut rows = Vec::new();
+    for kernel in kernels {
+        let out = logs.join(kernel.name);
+        if out.exists() {
+            fs::remove_dir_all(&out)?;
+        }
+        let row = attempt(kernel, programs.path(), &out)?;
+        println!("{}", row.summary());
+        if !row.is_green() {
+            println!("its logs are in {}", out.display());
+        }
+        rows.push(row);
+    }
+    let table = table::render(&rows);
+    print!("\n{table}");
+    if write {
+        table::write(&table)?;
+    }
+    Ok(match rows.iter().all(Row::is_green) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// Boots one kernel and runs the script.
+fn attempt(kernel: &'static Kernel, programs: &Path, out: &Path) -> Result<Row> {
+    let mut supply = Supply::new()?;
+    let tools = supply.tools()?;
+    let architecture = supply.architecture;
+    let version = supply.packages(kernel)?.version().to_owned();
+    let files = supply.kernel(&tools, kernel)?;
+    let root = supply.root(&tools, debian::matching_release()?)?;
+    let cache = supply.finish()?;
+    let machine = Machine {
+        tools: &tools,
+        architecture,
+        kernel: files,
+        root,
+        cache: &cache,
+        memory: MEMORY,
+        timeout: TIMEOUT,
+    };
+    println!("\n{} ({version})", kernel.name);
+    let mut with = vec![programs.join("kernels.sh")];
+    with.extend(
+        TESTS
+            .iter()
+            .chain(&BINARIES)
+            .map(|name| programs.join(name)),
+    );
+    let kind = match kernel.is_supported {
+        true => "supported",
+        false => "unsupported",
+    };
+    let job = Job {
+        files: &with,
+        script: &format!("bash ./kernels.sh {kind}"),
+        out: Some(out),
+        console: None,
+    };
+    let start = Instant::now();
+    // A machine that fails is a red row, and the other kernels are still tried.
+    let failure = match machine.run(&job, machine::print) {
+        Ok(0) => None,
+        Ok(code) => Some(format!("the script ended with status {code}")),
+        Err(error) => Some(format!("{error:#}")),
+    };
+    let steps = fs::read_to_string(out.join("steps")).unwrap_or_default();
+    Ok(Row {
+        suite: kernel.name,
+        version,
+        is_supported: kernel.is_supported,
+        steps: table::steps(&steps),
+        failure,
+        seconds: start.elapsed().as_secs(),
+    })
+}
+
+/// Builds all programs and copies them without their debug information.
+fn programs() -> Result<TempDir> {
+    build::packages(&["teredo-userspace", "teredo-scene"], false)?;
+    let directory = tempfile::tempdir_in(shell::target())?;
+    let tests = tests()?;
+    for name in TESTS {
+        let program = tests.get(name);
+        let program = program.with_context(|| format!("vm: cargo built no test {name}"))?;
+        copy(program, &directory.path().join(name))?;
+    }
+    for name in BINARIES {
+        let program = build::directory(false).join(name);
+        copy(&program, &directory.path().join(name))?;
+    }
+    fs::write(directory.path().join("kernels.sh"), SCRIPT)?;
+    Ok(directory)
+}
+
+/// Builds the end-to-end tests and returns their programs by name.
+fn tests() -> Result<BTreeMap<String, PathBuf>> {
+    let mut command = shell::cargo();
+    // The pattern also selects the tests that `cargo test` leaves out.
+    command
+        .args(["test", "--no-run", "--quiet", "--test", "*"])
+        .arg("--message-format=json-render-diagnostics")
+        .stderr(Stdio::inherit());
+    let output = command.output()?;
+    ensure!(output.status.success(), "vm: the tests cannot be built");
+    let text = String::from_utf8(output.stdout)?;
+    Ok(text.lines().filter_map(executable).collect())
+}
+
+/// Returns name and path of the program in a message of cargo, if it is about one.
+fn executable(message: &str) -> Option<(String, PathBuf)> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let path = message["executable"].as_str()?;
+    let name = message["target"]["name"].as_str()?;
+    Some((name.to_owned(), path.into()))
+}
+
+/// Copies a program without its debug information, which is most of it.
+fn copy(program: &Path, to: &Path) -> Result<()> {
+    shell::run(
+        Command::new("strip")
+            .args(["--strip-debug", "-o"])
+            .arg(to)
+            .arg(program),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_read_from_cargos_messages() {
+        let message = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"devices"},
+            "executable":"/target/debug/deps/devices-0123"}"#;
+        assert_eq!(
+            executable(message),
+            Some((
+                "devices".to_owned(),
+                "/target/debug/deps/devices-0123".into()
+            ))
+        );
+        let library = r#"{"target":{"name":"teredo"},"executable":null}"#;
+        assert_eq!(executable(library), None);
+        assert_eq!(executable("Compiling"), None);
+    }
+
+    #[test]
+    fn the_script_runs_every_program() {
+        for name in TESTS.iter().chain(&BINARIES) {
+            assert!(SCRIPT.contains(name), "{name}");
+        }
+    }
+}
