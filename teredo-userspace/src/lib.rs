@@ -1,12 +1,39 @@
-//! Teredo.
+//! The Teredo daemon and its command: everything around the protocol of [`teredo_proto`].
+//!
+//! # Rooms
+//!
+//! In the order of dependence; each module uses only those above it, except for [`cli`] and `check`,
+//! which also use the node:
+//!
+//! | module | purpose |
+//! |---|---|
+//! | `sunset` | dates on which roles end |
+//! | [`datapath`] | UDP sockets, TUN interfaces, the kernel's routes, and the XDP program with its maps |
+//! | `host` | facts about this host that the client and the check need |
+//! | [`config`] | the configuration file and the files with keys |
+//! | `privileges` | the capabilities that a configuration needs, and the change of user |
+//! | [`metrics`] | all statistics at one moment, and their form for Prometheus |
+//! | [`api`] | HTTP on a unix socket or TCP, and the channel to the node |
+//! | [`node`] | the event loop: roles, fast path, timers |
+//! | `check` | whether a configuration can run on this host |
+//! | [`cli`] | the command `teredo` |
+//!
+//! # The way of a packet
+//!
+//! [`node::Node`] waits for input in one thread. Packets from native hosts arrive at the TUN interface
+//! ([`datapath::tun`]), datagrams from clients at the UDP port ([`datapath::udp`]), both in batches. The
+//! role passes each packet to its state machine in [`teredo_proto`], sends the packets that the machine
+//! returns, and applies its events: a relay's peer that has become trusted is written into the map of the
+//! XDP program ([`datapath::xdp`]). From then on the program forwards the packets of that peer by
+//! itself; the node copies the timestamps from the map to the relay once a second.
 
 pub mod api;
-pub mod check;
+mod check;
 pub mod cli;
 pub mod config;
 pub mod datapath;
-pub mod host;
+mod host;
 pub mod metrics;
 pub mod node;
-pub mod privileges;
-pub mod sunset;
+mod privileges;
+mod sunset;

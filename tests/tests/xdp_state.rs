@@ -1,4 +1,4 @@
-//! What the program remembers: stamps of peers and ways to destinations.
+//! The state of the program: stamps of peers and next hops of destinations.
 
 use std::{
     thread,
@@ -51,7 +51,8 @@ fn verdict(fixture: &mut Fixture, port: Port, frame: &[u8]) -> Result<Verdict> {
     Ok(fixture.run(port, frame)?.verdict)
 }
 
-/// Does `work` on a new fixture until it takes less than the second for which the program remembers.
+/// Does `work` on a new fixture until it takes less than the second for which the program keeps
+/// next hops.
 fn at_once<T>(mut work: impl FnMut(&mut Fixture) -> Result<T>) -> Result<(Fixture, T)> {
     loop {
         let mut fixture = fixture(now(), now())?;
@@ -116,11 +117,11 @@ fn packets_that_are_not_forwarded_leave_no_stamp() -> Result<()> {
     Ok(())
 }
 
-/// A station that is not the one of the fixture's neighbours.
+/// An Ethernet address that no neighbour of the fixture has.
 const NEW: [u8; 6] = [2, 0, 0, 0, 9, 9];
 
-/// Where a frame goes after `change`: at once, once the generation moved, and, without that, once
-/// the next hop is a second old.
+/// The next hop of a frame after `change`: at once, after a change of the generation, and, without
+/// that, once the next hop is a second old.
 fn follows(
     change: &str,
     port: Port,
@@ -137,14 +138,14 @@ fn follows(
         })
     };
 
-    // The daemon tells.
+    // The daemon changes the generation.
     let (mut fixture, (first, second)) = changed()?;
     assert_eq!(first[..6], before);
     assert_eq!(second[..12], first[..12], "is remembered");
     fixture.program.bump_generation()?;
     after(&mut fixture)?;
 
-    // There is no daemon.
+    // No daemon changes the generation.
     let (mut fixture, _) = changed()?;
     thread::sleep(SECOND + SECOND / 10);
     after(&mut fixture)
@@ -221,10 +222,9 @@ fn a_route_through_another_interface_is_followed() -> Result<()> {
 }
 
 #[test]
-fn destinations_that_share_a_slot_do_not_share_a_way() -> Result<()> {
+fn destinations_that_share_a_slot_do_not_share_a_next_hop() -> Result<()> {
     let mut fixture = fixture(now(), now())?;
-    // Each destination is its own neighbour. Of so many, more than a hundred pairs share one of the
-    // slots.
+    // Each destination is its own neighbour. More than a hundred pairs of them share a slot.
     let mut neighbours = String::new();
     let hosts = ROUTE_SLOTS / 4;
     for host in 0..hosts {
@@ -276,7 +276,7 @@ fn a_next_hop_that_another_cpu_writes_is_not_used() -> Result<()> {
 }
 
 #[test]
-fn a_peer_that_moved_is_sent_another_way() -> Result<()> {
+fn a_moved_peer_gets_another_next_hop() -> Result<()> {
     let mut fixture = fixture(now(), now())?;
     fixture.run(Port::Lan, &to_client())?;
     let slot = fixture.peer(address(CLIENT))?;
@@ -304,7 +304,7 @@ fn a_peer_that_moved_is_sent_another_way() -> Result<()> {
 }
 
 #[test]
-fn a_full_map_says_so() -> Result<()> {
+fn a_full_map_is_reported() -> Result<()> {
     let setup = Setup {
         max_peers: 4,
         ..Setup::default()
@@ -329,7 +329,7 @@ fn a_full_map_says_so() -> Result<()> {
     Ok(())
 }
 
-/// Neighbours in the table do not hide each other, and who is gone is gone.
+/// Neighbours in the table do not hide each other, and a removed peer is not found.
 #[test]
 fn every_peer_is_found_in_a_full_table() -> Result<()> {
     let setup = Setup {

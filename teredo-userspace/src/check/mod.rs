@@ -32,7 +32,7 @@ use crate::{
 };
 use memory::{Memory, Octets};
 use network::Network;
-pub use report::{Finding, Report, Verdict};
+pub use report::{Report, Verdict};
 
 /// What the checks look at.
 struct Host<'a> {

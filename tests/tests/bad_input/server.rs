@@ -209,7 +209,7 @@ fn roles_that_disagree() -> Result<()> {
         &[
             "relay.xdp.mode is \"native\"",
             "server.xdp.mode is \"auto\"",
-            "set both alike",
+            "set both to the same",
         ],
     )
 }
@@ -235,12 +235,12 @@ fn a09_unusable_secrets() -> Result<()> {
     };
     refused(&["does not exist", "openssl rand"])?;
     for (text, mode, rule) in [
-        (DIGITS, 0o644, "has mode 0644, but nobody except its owner"),
-        (DIGITS, 0o620, "has mode 0620, but nobody except its owner"),
+        (DIGITS, 0o644, "has mode 0644, but only its owner"),
+        (DIGITS, 0o620, "has mode 0620, but only its owner"),
         (
             &DIGITS[..30],
             0o600,
-            "holds 15 octets, but a key has 16 or more",
+            "contains 15 octets, but a key has 16 or more",
         ),
         (&DIGITS[..31], 0o600, "one line of hexadecimal digits"),
         (

@@ -1,5 +1,6 @@
-//! The fast path against the slow path: whatever XDP forwards, the kernel and the userspace relay
-//! forward too, to the octet; whatever it drops, they drop; and what it passes it leaves alone.
+//! The fast path against the slow path: the kernel and the userspace relay forward every frame that
+//! XDP forwards, to the octet, and drop those that it drops; XDP leaves frames that it passes
+//! unchanged.
 
 mod frames;
 mod kernel;
@@ -18,9 +19,9 @@ use teredo_proto::relay::{Config, DropReason, Event, Relay};
 
 use frames::{Frames, Known};
 
-/// Frames in each direction and setup, unless [`fixture::cases`] says otherwise.
+/// Frames in each direction and set-up, unless [`fixture::cases`] says otherwise.
 const FRAMES: usize = 6_000;
-/// How often the peers are kept alive, in frames.
+/// Number of frames after which the peers are kept alive.
 const REFRESH: usize = 500;
 
 /// Both paths with the same peers.
@@ -51,7 +52,7 @@ impl Paths {
         Ok(paths)
     }
 
-    /// Gives a peer to both paths, or an entry that nobody may use to the fast path alone.
+    /// Adds a peer to both paths, or an entry that must not be used to the fast path alone.
     fn introduce(&mut self, known: &Known) -> Result<()> {
         let now = fixture::now();
         let entry = Peer {
@@ -66,7 +67,7 @@ impl Paths {
         Ok(())
     }
 
-    /// Traffic elsewhere keeps the peers alive.
+    /// Keeps the peers alive, as other traffic would.
     fn refresh(&mut self) -> Result<()> {
         let now = fixture::now();
         let trusted: Vec<_> = self.relay.peers().filter(|peer| peer.trusted).collect();
@@ -89,7 +90,7 @@ impl Paths {
         self.fixture.insert(address, entry)
     }
 
-    /// What the daemon does after each packet.
+    /// Does the daemon's work after each packet.
     fn settle(&mut self) -> Result<()> {
         self.relay.handle_timeout(fixture::now());
         while self.relay.poll_transmit().is_some() {}
@@ -109,7 +110,7 @@ impl Paths {
         Ok(())
     }
 
-    /// The packet that leaves for a native host when XDP is off.
+    /// The packet that leaves for a native host without XDP.
     fn slow_decapsulation(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
         let mut datagram = kernel::receive(frame).filter(|one| one.is_intact)?;
         let (from, ecn) = (datagram.from, datagram.ecn);
@@ -120,7 +121,7 @@ impl Paths {
         Some(packet.to_vec())
     }
 
-    /// The datagram that leaves for a client when XDP is off.
+    /// The datagram that leaves for a client without XDP.
     fn slow_encapsulation(&mut self, frame: &[u8]) -> Option<(Endpoint, Vec<u8>)> {
         let mut packet = kernel::route(kernel::ipv6(frame)?)?;
         let (to, payload) = self.relay.handle_ipv6(fixture::now(), &mut packet)?;
@@ -140,8 +141,8 @@ impl Paths {
         let outcome = self.fast(Port::Wan, frame)?;
         let is_damaged = kernel::receive(frame).is_some_and(|one| !one.is_intact);
         if is_damaged && outcome.verdict.action() == Action::Forward {
-            // The headers alone prove the outer checksum if the inner one is right. Octets behind
-            // them that are not are the native host's to find.
+            // The headers alone prove the outer checksum if the inner one is right. Wrong octets
+            // after them are for the native host to detect.
             let packet = kernel::ipv6(&outcome.frame).context("no packet")?;
             ensure!(
                 !kernel::is_inner_valid(packet),
@@ -187,7 +188,7 @@ impl Paths {
         self.settle()
     }
 
-    /// What userspace has dropped so far, and why.
+    /// The packets that userspace has dropped so far, by reason.
     fn dropped(&self) -> Vec<(&'static str, u64)> {
         let statistics = self.relay.statistics();
         let reasons = DropReason::ALL.iter();
@@ -196,7 +197,7 @@ impl Paths {
             .collect()
     }
 
-    /// Shows `count` frames in each direction to both paths.
+    /// Runs both paths on `count` frames in each direction.
     fn compare(&mut self, seed: u64, count: usize) -> Result<()> {
         let mut frames = Frames::new(StdRng::seed_from_u64(seed), self.known.clone());
         for number in 0..count {
@@ -230,7 +231,7 @@ impl Paths {
     }
 }
 
-/// Whether XDP gives as its reason something that userspace would drop the packet for, too.
+/// Whether XDP's reason is one for which userspace would drop the packet, too.
 fn contradicts(verdict: Verdict) -> bool {
     matches!(
         verdict,
@@ -248,7 +249,7 @@ fn check(setup: &Setup, seed: u64) -> Result<()> {
     let mut paths = Paths::new(setup)?;
     let frames = fixture::cases(FRAMES);
     paths.compare(seed, frames)?;
-    // What is compared must not all end at the first test of the tables.
+    // The compared frames must not all end at the first test of the tables.
     for (forwarded, direction) in [
         (Verdict::DecapForwarded, Direction::Decap),
         (Verdict::EncapForwarded, Direction::Encap),

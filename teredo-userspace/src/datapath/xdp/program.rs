@@ -379,9 +379,9 @@ impl Program {
         Ok(())
     }
 
-    /// Writes the interfaces' addresses and the ports of bonds again, which may have changed. An
-    /// interface has the slot that it was loaded with; a port that came to a bond later and would
-    /// share a slot is left to the kernel.
+    /// Writes the interfaces' Ethernet addresses and the ports of bonds, which may have changed. An
+    /// interface has the slot that it was loaded with. A port that joined a bond later and would share
+    /// a slot is left to the kernel.
     ///
     /// # Errors
     ///

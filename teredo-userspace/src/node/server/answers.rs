@@ -20,7 +20,7 @@ pub struct Answers {
     has_route: Option<bool>,
 }
 
-/// The sockets and interfaces through which answers leave.
+/// The sockets and the interface that answers leave through.
 #[derive(Debug)]
 pub struct Exits {
     pub failures: AnswerFailures,
@@ -147,9 +147,9 @@ impl SendBatch {
         if place == self.payloads.len() {
             self.payloads.push(Vec::new());
         }
-        let buffer = &mut self.payloads[place];
-        buffer.clear();
-        buffer.extend_from_slice(payload);
+        let room = &mut self.payloads[place];
+        room.clear();
+        room.extend_from_slice(payload);
         self.to.push(to.into());
         place + 1 == BATCH
     }
