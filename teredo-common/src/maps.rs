@@ -94,8 +94,8 @@ pub const fn own_filter_bit([a, b, c, d]: [u8; 4]) -> (u32, u32) {
     (number / 32, 1 << (number % 32))
 }
 
-/// Time for which a next hop is used without another look at the kernel's tables. Changes are announced
-/// by the daemon through [`GENERATION`]; this bounds the delay while there is no daemon.
+/// Time for which a next hop is used without another look at the kernel's tables. The daemon
+/// announces changes through [`GENERATION`]; this bounds the delay while there is no daemon.
 pub const NEXT_HOP_LIFETIME: Duration = Duration::from_secs(1);
 /// A stamp is written when it is older than this, so that CPUs that serve the same peer do not
 /// take the cache line from each other at every packet.

@@ -13,7 +13,7 @@ pub enum Trailer<'a> {
     NeighborSolicitation,
     /// Neighbor discovery option that gives a sign of life (RFC 6081 section 4.4).
     NeighborAdvertisement,
-    /// External port that the sender predicts for its random port (RFC 6081 section 4.5), host byte order.
+    /// Predicted external port for the random port (RFC 6081 section 4.5), host byte order.
     RandomPort(u16),
 }
 
