@@ -48,7 +48,7 @@ impl Sum {
         Self(self.0 + (words & 0xffff_ffff) + (words >> 32))
     }
 
-    /// Adds what another sum has added.
+    /// Adds the octets of another sum.
     #[inline(always)]
     pub const fn add_sum(self, other: Self) -> Self {
         Self(self.0 + other.0)
@@ -101,7 +101,7 @@ impl Sum {
         [!a, !b]
     }
 
-    /// The checksum field of UDP, where zero means that there is none (RFC 768).
+    /// The checksum field of UDP, where zero means that there is no checksum (RFC 768).
     #[inline(always)]
     pub const fn udp_checksum(self) -> [u8; 2] {
         match self.checksum() {

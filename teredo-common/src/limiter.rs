@@ -1,4 +1,4 @@
-//! Token buckets: how often something may happen, in bounded memory (requirements L-12, R-16,
+//! Token buckets: rate limits in bounded memory (requirements L-12, R-16,
 //! S-23).
 //!
 //! A bucket is one number: the moment at which it will be full again, in nanoseconds on the clock
@@ -26,7 +26,7 @@ const SOURCE_BITS: u32 = 18;
 const NETWORK_BITS: u32 = 16;
 const SECOND: u64 = 1_000_000_000;
 
-/// How often something may happen.
+/// The rate of an event.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Rate {
@@ -39,7 +39,7 @@ pub struct Rate {
 
 impl Rate {
     /// `per_second` events a second, and `burst` of them at once after a rest. A rate of zero
-    /// forbids them, a burst of zero is one of one.
+    /// forbids them; a burst of zero counts as one.
     pub const fn new(per_second: u32, burst: u32) -> Self {
         let interval = match SECOND.checked_div(per_second as u64) {
             None => 0,
@@ -65,7 +65,7 @@ pub const fn take(bucket: u64, rate: Rate, now: Instant) -> Option<u64> {
     Some(full.saturating_add(rate.interval))
 }
 
-/// How often a server may send something because of one source, one network and altogether (S-23).
+/// Rate limits of a server's packets for one source, one network and altogether (S-23).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Limits {
@@ -240,7 +240,9 @@ mod tests {
             assert!(used.len() > 56_000, "{step}: {}", used.len());
         }
         let networks = (0..NETWORKS).map(|n| (0x0900_0000 + (n << 8)).to_be_bytes());
-        let used: HashSet<u32> = networks.map(|one| limits.network_slot(one)).collect();
+        let used: HashSet<u32> = networks
+            .map(|network| limits.network_slot(network))
+            .collect();
         assert!(used.len() > 39_000, "{}", used.len());
     }
 

@@ -19,7 +19,7 @@ pub struct Letter {
     pub source: Endpoint,
     /// Octets of the payload, host byte order.
     pub length: u16,
-    /// The payload; what follows it may be anything.
+    /// The payload; the octets after it are arbitrary.
     pub payload: [u8; LONGEST],
 }
 

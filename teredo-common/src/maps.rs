@@ -37,7 +37,7 @@ pub const OWN_IPV4: &str = "OWN_IPV4";
 /// [`OWN_IPV4`]. Almost no address has its bit set, and a look-up in the hash map takes ten times
 /// as long.
 pub const OWN_FILTER: &str = "OWN_FILTER";
-/// Array of [`Interface`], indexed by [`Interface::slot`]: where packets may arrive and leave.
+/// Array of [`Interface`], indexed by [`Interface::slot`], that packets may arrive by and leave by.
 pub const INTERFACES: &str = "INTERFACES";
 /// Per-CPU one-entry array with the next IPv4 identification, as `u32`; the daemon writes a random
 /// start (requirement W-07).
@@ -52,7 +52,7 @@ pub const ROUTES: &str = "ROUTES";
 /// order. One entry without a server.
 pub const LIMITS: &str = "LIMITS";
 /// Trie of IPv4 networks that the server serves; consulted with
-/// [`crate::respond::Server::ALLOWS_SOME`] only.
+/// [`crate::respond::ServerConstants::ALLOWS_SOME`] only.
 pub const ALLOWED: &str = "ALLOWED";
 /// One-entry array of [`Instant`]: if the server is draining, when it will forward no more bubbles
 /// either (requirement S-27); otherwise zero.
@@ -64,7 +64,7 @@ pub const RESERVE: &str = "RESERVE";
 pub const SETTINGS: &str = "SETTINGS";
 /// The read-only global of type [`PeerTable`].
 pub const PEER_TABLE: &str = "PEER_TABLE";
-/// The read-only global of type [`crate::respond::Server`].
+/// The read-only global of type [`crate::respond::ServerConstants`].
 pub const SERVER: &str = "SERVER";
 
 /// Entries of [`ROUTES`] on each CPU; a power of two.
@@ -83,7 +83,7 @@ pub const ALLOWED_MAX: u32 = 1024;
 pub const COUNTERS_MAX: u32 = Verdict::ALL.len() as u32;
 /// Peers unless the configuration says another number.
 pub const PEERS_MAX: u32 = 262_144;
-/// How many slots a peer may be away from its home. In a table that is half full, one peer in a
+/// Largest distance of a peer from its home, in slots. In a table that is half full, one peer in a
 /// thousand finds none so near, and is left to userspace.
 pub const MAX_REACH: u8 = 31;
 
@@ -94,8 +94,8 @@ pub const fn own_filter_bit([a, b, c, d]: [u8; 4]) -> (u32, u32) {
     (number / 32, 1 << (number % 32))
 }
 
-/// How long a next hop serves without another look at the kernel's tables. Changes are announced
-/// by the daemon through [`GENERATION`]; this bounds the delay while there is no daemon.
+/// Time for which a next hop is used without another look at the kernel's tables. The daemon
+/// announces changes through [`GENERATION`]; this bounds the delay while there is no daemon.
 pub const NEXT_HOP_LIFETIME: Duration = Duration::from_secs(1);
 /// A stamp is written when it is older than this, so that CPUs that serve the same peer do not
 /// take the cache line from each other at every packet.
@@ -229,13 +229,13 @@ impl PeerTable {
     }
 }
 
-/// The way to one native destination.
+/// The next hop of one native destination.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Route {
     /// The IPv6 destination.
     pub destination: [u8; 16],
-    /// How to reach it.
+    /// The cached next hop.
     pub next_hop: NextHop,
 }
 

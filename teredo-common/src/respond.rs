@@ -22,14 +22,14 @@ pub const CHUNK: u32 = 64;
 /// The server as constants to the verifier; all zero if there is none.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Server {
+pub struct ServerConstants {
     /// The rates of its answers.
     pub limits: Limits,
-    /// How often a CPU may take [`CHUNK`] tokens at once from the bucket for everything.
+    /// The rate at which a CPU may take [`CHUNK`] tokens at once from the bucket for everything.
     pub chunk: Rate,
     /// The advertisement that it sends.
     pub advertisement: Advertisement,
-    /// The prefixes whose clients are served; the first fills up what is left.
+    /// The prefixes whose clients are served; unused entries repeat the first.
     pub prefixes: [ServicePrefix; PREFIXES],
     /// Its primary address, network byte order.
     pub primary: [u8; 4],
@@ -37,15 +37,15 @@ pub struct Server {
     pub secondary: [u8; 4],
     /// Its UDP port, network byte order.
     pub port: [u8; 2],
-    /// The rule for global unicast addresses, as a number: see [`Server::scope`].
+    /// The rule for global unicast addresses, as a number: see [`ServerConstants::scope`].
     pub scope: u8,
     /// The longest ICMPv6 message that the server accepts, if that is less than 255 octets (DEC-20).
     pub icmpv6_payload: u8,
-    /// [`Server::ONE_INTERFACE`] and others.
+    /// [`ServerConstants::ONE_INTERFACE`] and others.
     pub flags: u32,
 }
 
-impl Server {
+impl ServerConstants {
     /// Both addresses are reached through the same interface, so that an answer may leave from the
     /// other address (requirement S-18).
     pub const ONE_INTERFACE: u32 = 1;
@@ -60,7 +60,7 @@ impl Server {
     /// The server has more than [`PREFIXES`] service prefixes.
     pub const MORE_PREFIXES: u32 = 32;
 
-    /// [`Server::scope`] for a rule.
+    /// [`ServerConstants::scope`] for a rule.
     pub const fn scope_number(scope: Ipv4Scope) -> u8 {
         match scope {
             Ipv4Scope::Strict => 0,
@@ -69,7 +69,7 @@ impl Server {
         }
     }
 
-    /// The rule of [`Server::scope`].
+    /// The rule of [`ServerConstants::scope`].
     #[inline(always)]
     pub const fn scope(scope: u8) -> Ipv4Scope {
         match scope {
@@ -130,7 +130,7 @@ impl Advertisement {
     }
 }
 
-/// How often a CPU may take [`CHUNK`] tokens at once from a bucket of this rate.
+/// The rate at which a CPU may take [`CHUNK`] tokens at once from a bucket of this rate.
 pub const fn chunk(rate: Rate) -> Rate {
     let others = rate.interval.saturating_mul(CHUNK as u64 - 1);
     match rate.tolerance.checked_sub(others) {
@@ -148,15 +148,15 @@ pub const fn chunk(rate: Rate) -> Rate {
 
 const _: () = {
     assert!(size_of::<Advertisement>() == 104);
-    assert!(size_of::<Server>() == 208);
+    assert!(size_of::<ServerConstants>() == 208);
 };
 
 #[cfg(feature = "user")]
 mod user {
-    use super::Server;
+    use super::ServerConstants;
 
     // SAFETY: `repr(C)` without padding (bytemuck::Pod proves it) and valid for any octets.
-    unsafe impl aya::Pod for Server {}
+    unsafe impl aya::Pod for ServerConstants {}
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! All functions take octets in network byte order, and run in the XDP program too.
 
-/// How strictly IPv4 endpoints are chosen.
+/// The rule by which IPv4 endpoints are accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ipv4Scope {
     /// The list of RFC 4380 and the special-purpose blocks of RFC 6890.

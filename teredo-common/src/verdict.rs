@@ -158,54 +158,54 @@ verdicts! {
     RespondHeaderChecksum = RESPOND, Drop, "respond-header-checksum";
     /// The lengths of IPv4, UDP and the frame do not fit each other.
     RespondLength = RESPOND, Pass, "respond-length";
-    /// L-01: the outer source is an address of this host.
+    /// The outer source is an address of this host (L-01).
     RespondOwnSource = RESPOND, Drop, "respond-own-source";
-    /// S-06, S-20: the outer source is not global unicast.
+    /// The outer source is not global unicast (S-06, S-20).
     RespondSourceScope = RESPOND, Drop, "respond-source-scope";
-    /// S-24: the server does not serve the outer source.
+    /// The server does not serve the outer source (S-24).
     RespondNotAllowed = RESPOND, Drop, "respond-not-allowed";
-    /// S-04: not an IPv6 packet of the right length, with an authentication header in front or not.
+    /// Not an IPv6 packet of the right length, with an authentication header in front or not (S-04).
     RespondMalformed = RESPOND, Drop, "respond-malformed";
-    /// authentication with a client identifier or value, or the server requires it.
+    /// Authentication with a client identifier or value, or the server requires it.
     RespondAuthentication = RESPOND, Pass, "respond-authentication";
-    /// L-03: origin indication, or an authentication header in front of anything but ICMPv6.
+    /// Origin indication, or an authentication header in front of anything but ICMPv6 (L-03).
     RespondUnexpectedHeader = RESPOND, Drop, "respond-unexpected-header";
-    /// S-05: neither ICMPv6 nor a bubble.
+    /// Neither ICMPv6 nor a bubble (S-05).
     RespondNotService = RESPOND, Drop, "respond-not-service";
     /// ICMPv6 that is not a solicitation of one of the usual forms.
     RespondIcmpv6 = RESPOND, Pass, "respond-icmpv6";
-    /// S-21: a solicitation with hop limit, code, options or checksum that are not valid.
+    /// A solicitation with hop limit, code, options or checksum that are not valid (S-21).
     RespondInvalidSolicitation = RESPOND, Drop, "respond-invalid-solicitation";
-    /// S-27: a solicitation, while the server is draining; a bubble, when it has drained.
+    /// A solicitation, while the server is draining; a bubble, when it has drained (S-27).
     RespondDraining = RESPOND, Drop, "respond-draining";
-    /// S-18: the answer has to leave from the other address, which is on another interface.
+    /// The answer has to leave from the other address, which is on another interface (S-18).
     RespondCone = RESPOND, Pass, "respond-cone";
     /// The outer UDP checksum is wrong, or not finished by a sender on this host.
     RespondChecksum = RESPOND, Pass, "respond-checksum";
-    /// S-22: anything but a solicitation, to the secondary address.
+    /// Anything but a solicitation, to the secondary address (S-22).
     RespondSecondary = RESPOND, Drop, "respond-secondary";
     /// A bubble with trailers.
     RespondTrailers = RESPOND, Pass, "respond-trailers";
-    /// L-04: the inner source is the inner destination.
+    /// The inner source is the inner destination (L-04).
     RespondSameAddress = RESPOND, Drop, "respond-same-address";
-    /// S-08, S-10: a bubble whose inner source does not match its outer source.
+    /// A bubble whose inner source does not match its outer source (S-08, S-10).
     RespondSourceMismatch = RESPOND, Drop, "respond-source-mismatch";
-    /// S-10: a bubble from an inner source that is not unicast.
+    /// A bubble from an inner source that is not unicast (S-10).
     RespondSource = RESPOND, Drop, "respond-source";
-    /// S-12, S-13: a bubble to an address that is not Teredo.
+    /// A bubble to an address that is not Teredo (S-12, S-13).
     RespondDestination = RESPOND, Drop, "respond-destination";
-    /// S-09, DEC-8: a bubble for a client of another server.
+    /// A bubble for a client of another server (S-09, DEC-8).
     RespondForeign = RESPOND, Drop, "respond-foreign";
-    /// S-14: a bubble for a client whose endpoint is not global unicast, or this host's.
+    /// A bubble for a client whose endpoint is not global unicast, or this host's (S-14).
     RespondMapping = RESPOND, Drop, "respond-mapping";
     /// A bubble that only the daemon can judge: it has a tunnel service, forwards for clients of
     /// other servers, has many prefixes, or its relay shares the port.
     RespondDaemon = RESPOND, Pass, "respond-daemon";
-    /// S-23: the rate limit of the source address is exhausted.
+    /// The rate limit of the source address is exhausted (S-23).
     RespondSourceLimit = RESPOND, Drop, "respond-source-limit";
-    /// S-23: the rate limit of the source's network is exhausted.
+    /// The rate limit of the source's network is exhausted (S-23).
     RespondNetworkLimit = RESPOND, Drop, "respond-network-limit";
-    /// S-23: the global rate limit is exhausted.
+    /// The global rate limit is exhausted (S-23).
     RespondTotalLimit = RESPOND, Drop, "respond-total-limit";
     /// No route, no neighbour, too small an MTU, or an interface that is not ours.
     RespondNextHop = RESPOND, Pass, "respond-next-hop";

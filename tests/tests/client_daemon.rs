@@ -219,7 +219,7 @@ fn c46_another_network_replaces_the_address() -> Result<()> {
         Ok(addresses
             .first()
             .copied()
-            .filter(|one| one.octets().ends_with(&embedded)))
+            .filter(|address| address.octets().ends_with(&embedded)))
     })?;
     ensure!(first != second);
     Ok(())

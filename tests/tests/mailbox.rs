@@ -67,7 +67,11 @@ fn short_datagrams_come_to_the_mailbox_and_others_to_the_socket() -> Result<()> 
         let mut readable = [PollFd::new(udp.receiver.as_fd(), PollFlags::POLLIN)];
         ensure!(poll(&mut readable, 5000_u16)? == 1, "nothing has come");
         ensure!(udp.receiver.receive(&mut batch)? == 1);
-        ensure!(batch.datagrams().all(|one| one.payload == vec![7; length]));
+        ensure!(
+            batch
+                .datagrams()
+                .all(|datagram| datagram.payload == vec![7; length])
+        );
         ensure!(is_empty(mailbox.receive(&mut batch)));
     }
     Ok(())

@@ -6,12 +6,12 @@ use anyhow::Result;
 use teredo_common::{
     address::Endpoint,
     maps::Peer,
-    verdict::Verdict::{self, *},
+    verdict::Verdict::*,
     wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
 use teredo_lab::{
     fixture::{
-        Fixture, HOST, LAN, Port, ROUTER, ROUTER_V6, SHORTEST, Setup, WAN, now, relay,
+        Fixture, HOST, LAN, Passage, Port, ROUTER, ROUTER_V6, SHORTEST, Setup, WAN, now, relay,
         wait_for_stale_stamps,
     },
     packet::{
@@ -77,27 +77,10 @@ fn fixture(setup: &Setup) -> Result<Fixture> {
     Ok(fixture)
 }
 
-/// A frame that is not translated: its name, the frame, the verdict.
-type Refusal = (&'static str, Vec<u8>, Verdict);
-
-fn refuse(fixture: &mut Fixture, rows: Vec<Refusal>) -> Result<()> {
-    for (name, frame, verdict) in rows {
-        let outcome = fixture.run(Port::Wan, &frame)?;
-        assert_eq!(outcome.verdict, verdict, "{name}");
-        assert_eq!(outcome.frame, frame, "{name}: not as it came");
-    }
-    Ok(())
-}
-
-/// A packet that is translated: its name, the frame, the packet in it.
-type Passage = (&'static str, Vec<u8>, Vec<u8>);
-
+/// Checks that packets are translated: the name of each, its frame, and the packet in it.
 fn forward(fixture: &mut Fixture, rows: Vec<Passage>) -> Result<()> {
     for (name, frame, packet) in rows {
-        let outcome = fixture.run(Port::Wan, &frame)?;
-        assert_eq!(outcome.verdict, DecapForwarded, "{name}");
-        assert_eq!(outcome.frame, forwarded(&packet), "{name}");
-        assert!(!outcome.same_interface, "{name}");
+        fixture.forward(Port::Wan, DecapForwarded, (name, frame, forwarded(&packet)))?;
     }
     Ok(())
 }
@@ -106,8 +89,8 @@ fn forward(fixture: &mut Fixture, rows: Vec<Passage>) -> Result<()> {
 fn d1_01_to_04_frames_for_the_relay() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     let tagged = octets("8100 0064");
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Wan,
         vec![
             (
                 "another station",
@@ -236,8 +219,8 @@ fn d1_02_a_wrong_header_checksum_is_dropped() -> Result<()> {
     }
     let mut elsewhere = frame(&data());
     elsewhere[IP + 19] ^= 1;
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Wan,
         vec![("wrong, but not for the relay", elsewhere, DecapNotOurs)],
     )
 }
@@ -246,8 +229,8 @@ fn d1_02_a_wrong_header_checksum_is_dropped() -> Result<()> {
 fn d1_05_lengths() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     let padded = |octets: usize| [frame(&data()), vec![0xaa; octets]].concat();
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Wan,
         vec![
             (
                 "longer than the frame",
@@ -319,8 +302,8 @@ fn d1_06_to_09_datagram_contents() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
     let origin = octets("0000 efff f6fffffe");
     let authentication = octets("0001 0000 0011223344556677 00");
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Wan,
         vec![
             ("ECT(1)", outer(|packet| packet[1] = 1), DecapCongestion),
             ("ECT(0)", outer(|packet| packet[1] = 2), DecapCongestion),
@@ -395,8 +378,8 @@ fn d1_10_and_11_packets_for_userspace() -> Result<()> {
             &[0; 24],
         ))
     };
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Wan,
         vec![
             (
                 "bubble",
@@ -500,8 +483,8 @@ fn d1_12_to_14_senders() -> Result<()> {
             &datagram(mapped, relay(), 7, packet),
         )
     };
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Wan,
         vec![
             (
                 "native source",
@@ -572,8 +555,8 @@ fn d1_12_to_14_senders() -> Result<()> {
             ..trusted
         },
     )?;
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Wan,
         vec![
             (
                 "symmetric, from the embedded endpoint",
@@ -623,8 +606,8 @@ fn d1_15_destinations() -> Result<()> {
         ("ISATAP of the relay, universal", "2000::200:5efe:506:709"),
     ];
     for (name, destination) in refused {
-        refuse(
-            &mut fixture,
+        fixture.refuse(
+            Port::Wan,
             vec![(name, frame(&to(destination)), DecapDestination)],
         )?;
     }
@@ -721,8 +704,8 @@ fn d1_17_checksum() -> Result<()> {
     let short_tcp = ipv6(from, to, 6, &[0; 19]);
     let short_udp = ipv6(from, to, 17, &[0; 7]);
     let short_icmp = ipv6(from, to, 58, &[0; 7]);
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Wan,
         vec![
             ("wrong outer", wrong(&data()), DecapChecksum),
             ("outer right, inner damaged", frame(&damaged), DecapChecksum),
@@ -778,8 +761,8 @@ fn d1_18_next_hops() -> Result<()> {
     let sized = |destination: &str, length: usize| {
         udp(address(CLIENT), address(destination), &vec![1; length - 48])
     };
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Wan,
         vec![
             (
                 "larger than the route's MTU",

@@ -7,12 +7,12 @@ use teredo_common::{
     address::Endpoint,
     maps::{Peer, Settings},
     time::Instant,
-    verdict::Verdict::{self, *},
+    verdict::Verdict::*,
     wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
 use teredo_lab::{
     fixture::{
-        Fixture, HOST, LAN, Port, ROUTER, ROUTER_V6, SHORTEST, Setup, WAN, now, relay,
+        Fixture, HOST, LAN, Passage, Port, ROUTER, ROUTER_V6, SHORTEST, Setup, WAN, now, relay,
         wait_for_stale_stamps,
     },
     packet::{IP, address, datagram, echo, endpoint, ethernet, ipv6, tcp, udp},
@@ -68,30 +68,12 @@ fn fixture(setup: &Setup) -> Result<Fixture> {
     Ok(fixture)
 }
 
-/// A frame that is not translated: its name, the frame, the verdict.
-type Refusal = (&'static str, Vec<u8>, Verdict);
-
-fn refuse(fixture: &mut Fixture, rows: Vec<Refusal>) -> Result<()> {
-    for (name, frame, verdict) in rows {
-        let outcome = fixture.run(Port::Lan, &frame)?;
-        assert_eq!(outcome.verdict, verdict, "{name}");
-        assert_eq!(outcome.frame, frame, "{name}: not as it came");
-    }
-    Ok(())
-}
-
-/// A frame that is translated: its name, the frame, and the frame that leaves.
-type Passage = (&'static str, Vec<u8>, Vec<u8>);
-
 fn forward(fixture: &mut Fixture, rows: Vec<Passage>) -> Result<()> {
-    for (name, frame, expected) in rows {
+    for row in rows {
         fixture
             .program
             .set_identification(|| u32::from(IDENTIFICATION))?;
-        let outcome = fixture.run(Port::Lan, &frame)?;
-        assert_eq!(outcome.verdict, EncapForwarded, "{name}");
-        assert_eq!(outcome.frame, expected, "{name}");
-        assert!(!outcome.same_interface, "{name}");
+        fixture.forward(Port::Lan, EncapForwarded, row)?;
     }
     Ok(())
 }
@@ -104,8 +86,8 @@ fn d2_01_and_02_packets_for_clients() -> Result<()> {
         change(&mut packet);
         frame(&packet)
     };
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Lan,
         vec![
             (
                 "another station",
@@ -201,10 +183,7 @@ fn d2_03_sources() -> Result<()> {
         ("6to4 of the relay", "2002:506:708::1"),
         ("ISATAP of another own address", "2000::200:5efe:506:709"),
     ] {
-        refuse(
-            &mut fixture,
-            vec![(name, frame(&from(source)), EncapSource)],
-        )?;
+        fixture.refuse(Port::Lan, vec![(name, frame(&from(source)), EncapSource)])?;
     }
     for (name, source) in [
         ("6to4 of somebody else", "2002:506:70a::1"),
@@ -226,8 +205,8 @@ fn d2_03_only_served_prefixes() -> Result<()> {
         ..Setup::default()
     };
     let mut fixture = fixture(&setup)?;
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Lan,
         vec![("not served", frame(&from("2a00::1")), EncapSource)],
     )?;
     forward(
@@ -247,8 +226,8 @@ fn d2_04_packets_for_userspace() -> Result<()> {
             payload,
         ))
     };
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Lan,
         vec![
             ("bubble", with(59, &[]), EncapBubble),
             ("no payload", with(17, &[]), EncapBubble),
@@ -306,8 +285,8 @@ fn d2_05_peers() -> Result<()> {
             ..trusted
         },
     )?;
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Lan,
         vec![
             ("unknown", frame(&to(peer(9))), EncapUnknownPeer),
             ("not trusted", frame(&to(peer(1))), EncapStalePeer),
@@ -357,7 +336,7 @@ fn d2_06_hop_limit() -> Result<()> {
         let mut packet = data();
         packet[7] = hop_limit;
         if hop_limit <= 1 {
-            refuse(&mut fixture, vec![("end", frame(&packet), EncapHopLimit)])?;
+            fixture.refuse(Port::Lan, vec![("end", frame(&packet), EncapHopLimit)])?;
         } else {
             forward(
                 &mut fixture,
@@ -377,8 +356,8 @@ fn sized(destination: &str, length: usize) -> Vec<u8> {
 #[test]
 fn d2_07_packets_of_the_tunnel_mtu() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Lan,
         vec![
             ("1281", frame(&sized(CLIENT, 1281)), EncapTooBig),
             ("1500", frame(&sized(CLIENT, 1500)), EncapTooBig),
@@ -403,8 +382,8 @@ fn d2_07_packets_of_the_route_mtu() -> Result<()> {
     let behind = "2001:0:102:304:0:efff:f6f6:fffe";
     let mapped = endpoint("9.9.0.1:4096");
     fixture.trust(address(behind), mapped)?;
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Lan,
         vec![
             ("the link's", frame(&sized(CLIENT, 1473)), EncapTooBig),
             ("the route's", frame(&sized(behind, 973)), EncapTooBig),
@@ -487,7 +466,7 @@ fn d2_09_unprovable_and_zero_not_allowed() -> Result<()> {
     };
     let mut fixture = fixture(&setup)?;
     for (name, packet) in without_proof() {
-        refuse(&mut fixture, vec![(name, frame(&packet), EncapChecksum)])?;
+        fixture.refuse(Port::Lan, vec![(name, frame(&packet), EncapChecksum)])?;
     }
     forward(
         &mut fixture,
@@ -539,8 +518,8 @@ fn d2_10_next_hops() -> Result<()> {
         Ok(octets.into())
     };
     let (blackhole, neighbour, own) = (at("9.8.0.1:9")?, at("5.6.7.77:9")?, at("5.6.7.8:9")?);
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Lan,
         vec![
             ("blackhole", frame(&to(blackhole)), EncapNextHop),
             ("no neighbour", frame(&to(neighbour)), EncapNextHop),

@@ -6,7 +6,7 @@ use teredo_common::{
     address::ServicePrefix,
     limiter::Rate,
     time::Instant,
-    verdict::Verdict::{self, *},
+    verdict::Verdict::*,
     wire::{ALL_ROUTERS, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ICMPV6, NO_NEXT_HEADER},
 };
 use teredo_lab::{
@@ -105,18 +105,6 @@ fn changed(mut packet: Vec<u8>, at: usize, value: u8) -> Vec<u8> {
 /// Runs the program on a payload of the client.
 fn show(fixture: &mut Fixture, to: &str, payload: &[u8]) -> Result<Outcome> {
     fixture.run(Port::Wan, &frame(CLIENT, to, payload))
-}
-
-/// A frame that is not answered: its name, the frame, the verdict.
-type Refusal = (&'static str, Vec<u8>, Verdict);
-
-fn refuse(fixture: &mut Fixture, rows: Vec<Refusal>) -> Result<()> {
-    for (name, frame, verdict) in rows {
-        let outcome = fixture.run(Port::Wan, &frame)?;
-        assert_eq!(outcome.verdict, verdict, "{name}");
-        assert_eq!(outcome.frame, frame, "{name}: not as it came");
-    }
-    Ok(())
 }
 
 const V11: &str = "00010000cd5669400b22df8800 6000000000183aff fe800000000000008000fffffffffffd
@@ -285,7 +273,7 @@ fn s18_answers_leave_from_the_right_address() -> Result<()> {
         ..setup(config())
     })?;
     let frame = frame(CLIENT, PRIMARY, &solicitation(CONE, &[]));
-    refuse(&mut apart, vec![("cone", frame, RespondCone)])?;
+    apart.refuse(Port::Wan, vec![("cone", frame, RespondCone)])?;
     assert_eq!(
         show(&mut apart, PRIMARY, &plain())?.verdict,
         RespondAdvertised
@@ -302,8 +290,8 @@ fn outer_headers() -> Result<()> {
         frame[at] ^= 1;
         frame
     };
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Wan,
         vec![
             (
                 "another station",
@@ -387,8 +375,8 @@ fn l01_s06_s24_outer_sources() -> Result<()> {
     }))?;
     let from = |source: &str| frame(source, PRIMARY, &plain());
     let bubble_from = |source: &str| frame(source, PRIMARY, &bubble("fe80::1234", CLIENT_ADDRESS));
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Wan,
         vec![
             ("primary", from("1.2.3.4:3544"), RespondOwnSource),
             ("primary, other port", from("1.2.3.4:99"), RespondOwnSource),
@@ -531,7 +519,7 @@ fn s04_s05_l03_packets_not_for_a_server() -> Result<()> {
     ] {
         rows.push((name, frame(CLIENT, SECONDARY, &payload), verdict));
     }
-    refuse(&mut fixture, rows)
+    fixture.refuse(Port::Wan, rows)
 }
 
 #[test]
@@ -539,8 +527,8 @@ fn s07_s21_solicitations() -> Result<()> {
     let mut fixture = fixture(&setup(config()))?;
     let with = |at: usize, value: u8| frame(CLIENT, PRIMARY, &changed(plain(), at, value));
     let option = |text: &str| frame(CLIENT, PRIMARY, &solicitation(LINK_LOCAL, &octets(text)));
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Wan,
         vec![
             ("hop limit", with(7, 254), RespondInvalidSolicitation),
             ("code", with(41, 1), RespondInvalidSolicitation),
@@ -597,8 +585,8 @@ fn s08_s09_s14_bubbles() -> Result<()> {
         |source: &str, destination: &str| frame(CLIENT, PRIMARY, &bubble(source, destination));
     let to = |destination: &str| from_client(CLIENT_ADDRESS, destination);
     let from = |source: &str| from_client(source, OTHER_ADDRESS);
-    refuse(
-        &mut fixture,
+    fixture.refuse(
+        Port::Wan,
         vec![
             (
                 "trailers",
@@ -856,7 +844,7 @@ fn s30_a_relay_on_the_same_port() -> Result<()> {
     let to_relay = bubble(client, "fe80::1234");
     assert_eq!(verdict(&mut fixture, primary, &to_relay)?, RespondDaemon);
     let from_relay = frame("5.6.7.8:3545", primary, &plain());
-    refuse(&mut fixture, vec![("relay", from_relay, RespondOwnSource)])
+    fixture.refuse(Port::Wan, vec![("relay", from_relay, RespondOwnSource)])
 }
 
 #[test]

@@ -4,7 +4,7 @@ use aya_ebpf::programs::XdpContext;
 use teredo_common::{
     address::Endpoint,
     checksum::Sum,
-    respond::Server,
+    respond::ServerConstants,
     scope::{embedded_router, is_link_local, may_be_source},
     verdict::Verdict,
     wire::{ENCAPSULATION, ETHERTYPE_IPV4, IPV6_HEADER, ORIGIN_INDICATION_LENGTH, UDP_HEADER},
@@ -36,7 +36,7 @@ pub fn forward(context: &XdpContext, request: Request, ipv6: Ipv6) -> Outcome {
     if !request.ends_with(ipv6, 0) {
         return Err(Verdict::RespondTrailers);
     }
-    if server::has(Server::MORE_PREFIXES) {
+    if server::has(ServerConstants::MORE_PREFIXES) {
         return Err(Verdict::RespondDaemon);
     }
     let to = check(request, ipv6)?;
@@ -96,7 +96,7 @@ fn check(request: Request, ipv6: Ipv6) -> Result<Endpoint, Verdict> {
     if source == destination {
         return Err(Verdict::RespondSameAddress);
     }
-    let is_left_to_daemon = request.is_for_relay() || server::has(Server::TUNNEL);
+    let is_left_to_daemon = request.is_for_relay() || server::has(ServerConstants::TUNNEL);
     if !server::is_served(destination[0]) {
         return Err(match is_left_to_daemon {
             true => Verdict::RespondDaemon,
@@ -111,7 +111,7 @@ fn check(request: Request, ipv6: Ipv6) -> Result<Endpoint, Verdict> {
         check_native(ipv6.source())?;
     }
     if destination[1] != server::primary() {
-        return Err(match server::has(Server::FORWARDS_FOREIGN) {
+        return Err(match server::has(ServerConstants::FORWARDS_FOREIGN) {
             true => Verdict::RespondDaemon,
             false => Verdict::RespondForeign,
         });
@@ -137,7 +137,7 @@ fn check_native(source: [u64; 2]) -> Result<(), Verdict> {
     {
         return Err(Verdict::RespondSource);
     }
-    if server::has(Server::TUNNEL) && !is_link_local(&source) {
+    if server::has(ServerConstants::TUNNEL) && !is_link_local(&source) {
         return Err(Verdict::RespondDaemon);
     }
     Ok(())

@@ -11,7 +11,7 @@ mod solicitation;
 
 use aya_ebpf::programs::XdpContext;
 use teredo_common::{
-    respond::Server,
+    respond::ServerConstants,
     verdict::Verdict,
     wire::{ICMPV6, NO_NEXT_HEADER, NONCE_ONLY_LENGTH},
 };
@@ -81,7 +81,7 @@ fn answer(context: &XdpContext, request: Request) -> Outcome {
     if request.is_to_secondary() {
         return Err(Verdict::RespondSecondary);
     }
-    if server::has(Server::TUNNEL) {
+    if server::has(ServerConstants::TUNNEL) {
         return Err(Verdict::RespondDaemon);
     }
     Err(Verdict::RespondNotService)

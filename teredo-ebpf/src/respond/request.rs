@@ -3,7 +3,7 @@
 use teredo_common::{
     address::Endpoint,
     checksum::Sum,
-    respond::Server,
+    respond::ServerConstants,
     verdict::Verdict,
     wire::{IPV6_HEADER, UDP_HEADER},
 };
@@ -98,7 +98,7 @@ impl Request {
         if !server::scope().accepts(source) {
             return Err(Verdict::RespondSourceScope);
         }
-        if server::has(Server::ALLOWS_SOME) && !maps::is_allowed(source) {
+        if server::has(ServerConstants::ALLOWS_SOME) && !maps::is_allowed(source) {
             return Err(Verdict::RespondNotAllowed);
         }
         Ok(())

@@ -5,7 +5,7 @@ use core::ptr;
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
     limiter::{Limits, Rate},
-    respond::{self, Advertisement, PREFIXES},
+    respond::{Advertisement, PREFIXES, ServerConstants},
     scope::Ipv4Scope,
 };
 
@@ -18,7 +18,7 @@ const NO_RATE: Rate = Rate {
 
 /// Overridden by the daemon.
 #[unsafe(no_mangle)]
-static SERVER: respond::Server = respond::Server {
+static SERVER: ServerConstants = ServerConstants {
     limits: Limits {
         seed: 0,
         source: NO_RATE,
@@ -95,7 +95,7 @@ pub fn endpoint(address: u32) -> Endpoint {
 /// Returns the rule for global unicast addresses.
 #[inline(always)]
 pub fn scope() -> Ipv4Scope {
-    respond::Server::scope(field!(scope))
+    ServerConstants::scope(field!(scope))
 }
 
 /// Returns the length of the longest ICMPv6 message that the server accepts, in octets.
@@ -104,7 +104,7 @@ pub fn icmpv6_payload() -> usize {
     usize::from(field!(icmpv6_payload))
 }
 
-/// Whether a flag of [`respond::Server`] is set.
+/// Whether a flag of [`ServerConstants`] is set.
 #[inline(always)]
 pub fn has(flag: u32) -> bool {
     field!(flags) & flag != 0

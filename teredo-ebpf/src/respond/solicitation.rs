@@ -3,7 +3,7 @@
 use aya_ebpf::programs::XdpContext;
 use teredo_common::{
     checksum::Sum,
-    respond::Server,
+    respond::ServerConstants,
     verdict::Verdict,
     wire::{ICMPV6, IPV6_HEADER, NEIGHBOR_DISCOVERY_HOP_LIMIT},
 };
@@ -67,7 +67,7 @@ pub fn answer<const AUTHENTICATION: usize>(
     if !sum.is_valid() {
         return Err(Verdict::RespondInvalidSolicitation);
     }
-    if server::has(Server::REQUIRES_AUTHENTICATION) {
+    if server::has(ServerConstants::REQUIRES_AUTHENTICATION) {
         return Err(Verdict::RespondAuthentication);
     }
     let recipient = Recipient::of::<AUTHENTICATION>(context, request, ipv6)?;
@@ -80,7 +80,7 @@ pub fn answer<const AUTHENTICATION: usize>(
         return Err(Verdict::RespondDraining);
     }
     let is_cone = ipv6.source()[1] & CONE != 0;
-    if is_cone && !server::has(Server::ONE_INTERFACE) {
+    if is_cone && !server::has(ServerConstants::ONE_INTERFACE) {
         return Err(Verdict::RespondCone);
     }
     let from = match is_cone != request.is_to_secondary() {

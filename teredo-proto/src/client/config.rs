@@ -165,15 +165,15 @@ pub enum Refresh {
 /// [`Extensions::symmetric`]; without it those for symmetric NATs do nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extensions {
-    /// Symmetric NAT support (section 5.2).
+    /// Symmetric NAT support (RFC 6081 section 5.2).
     pub symmetric: bool,
-    /// For symmetric NATs that preserve ports (section 5.4).
+    /// For symmetric NATs that preserve ports (RFC 6081 section 5.4).
     pub port_preserving: bool,
-    /// For symmetric NATs that count ports up (section 5.5).
+    /// For symmetric NATs that count ports up (RFC 6081 section 5.5).
     pub sequential: bool,
-    /// For peers behind the same NAT (section 5.6).
+    /// For peers behind the same NAT (RFC 6081 section 5.6).
     pub hairpinning: bool,
-    /// Server load reduction (section 5.7).
+    /// Server load reduction (RFC 6081 section 5.7).
     pub load_reduction: bool,
 }
 

@@ -1,6 +1,6 @@
 //! The constants with which the XDP program answers as this server would.
 
-use teredo_common::respond::{self, Advertisement, PREFIXES, chunk};
+use teredo_common::respond::{Advertisement, PREFIXES, ServerConstants, chunk};
 
 use super::{Config, advertisement};
 
@@ -8,7 +8,7 @@ impl Config {
     /// Returns the constants of the XDP program. `one_interface` tells whether packets to both
     /// addresses arrive by the same interface.
     #[must_use]
-    pub fn fast_path(&self, one_interface: bool) -> respond::Server {
+    pub fn fast_path(&self, one_interface: bool) -> ServerConstants {
         let mut packet = Vec::new();
         advertisement(self).write(&[0; 16], &mut packet);
         let mut prefixes = [self.prefixes.first().copied().unwrap_or_default(); PREFIXES];
@@ -17,20 +17,20 @@ impl Config {
         }
         let has_tunnel = self.clients.iter().any(|client| client.prefix.is_some());
         let flags = [
-            (respond::Server::ONE_INTERFACE, one_interface),
+            (ServerConstants::ONE_INTERFACE, one_interface),
             (
-                respond::Server::REQUIRES_AUTHENTICATION,
+                ServerConstants::REQUIRES_AUTHENTICATION,
                 self.require_authentication,
             ),
-            (respond::Server::ALLOWS_SOME, !self.allow.is_empty()),
-            (respond::Server::FORWARDS_FOREIGN, self.forward_foreign),
-            (respond::Server::TUNNEL, has_tunnel),
+            (ServerConstants::ALLOWS_SOME, !self.allow.is_empty()),
+            (ServerConstants::FORWARDS_FOREIGN, self.forward_foreign),
+            (ServerConstants::TUNNEL, has_tunnel),
             (
-                respond::Server::MORE_PREFIXES,
+                ServerConstants::MORE_PREFIXES,
                 self.prefixes.len() > PREFIXES,
             ),
         ];
-        respond::Server {
+        ServerConstants {
             limits: self.limits,
             chunk: chunk(self.limits.total),
             advertisement: Advertisement::new(&packet),
@@ -38,7 +38,7 @@ impl Config {
             primary: self.primary.octets(),
             secondary: self.secondary.octets(),
             port: self.port.to_be_bytes(),
-            scope: respond::Server::scope_number(self.ipv4_scope),
+            scope: ServerConstants::scope_number(self.ipv4_scope),
             icmpv6_payload: u8::try_from(self.icmpv6_payload).unwrap_or(u8::MAX),
             flags: flags
                 .iter()

@@ -1,5 +1,5 @@
 //! The tunnel service: clients with a key and a stable prefix, wherever they are (section 7 of the
-//! 2002 draft, requirements T-01 to T-05).
+//! 2002 draft, docs/protocol/tunnel.md, requirements T-01 to T-05).
 
 use std::time::Duration;
 

@@ -7,13 +7,13 @@ use teredo_common::address::Endpoint;
 pub enum Trailer<'a> {
     /// Nonce: random octets that the answering bubble repeats (RFC 6081 section 4.2).
     Nonce([u8; 4]),
-    /// Other endpoints that may reach the sender (section 4.3).
+    /// Other endpoints that may reach the sender (RFC 6081 section 4.3).
     AlternateAddresses(AlternateAddresses<'a>),
-    /// Neighbor discovery option that asks for a sign of life (section 4.4).
+    /// Neighbor discovery option that asks for a sign of life (RFC 6081 section 4.4).
     NeighborSolicitation,
-    /// Neighbor discovery option that gives a sign of life (section 4.4).
+    /// Neighbor discovery option that gives a sign of life (RFC 6081 section 4.4).
     NeighborAdvertisement,
-    /// External port that the sender predicts for its random port (section 4.5), host byte order.
+    /// Predicted external port for the random port (RFC 6081 section 4.5), host byte order.
     RandomPort(u16),
 }
 

@@ -73,6 +73,12 @@ pub struct Outcome {
     pub frame: Vec<u8>,
 }
 
+/// A frame that the program leaves unchanged: its name, the frame, the verdict.
+pub type Refusal = (&'static str, Vec<u8>, Verdict);
+
+/// A frame that the program translates: its name, the frame, and the frame that leaves.
+pub type Passage = (&'static str, Vec<u8>, Vec<u8>);
+
 /// The parameters of a [`Fixture`].
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -319,6 +325,42 @@ impl Fixture {
             same_interface: action == XDP_TX,
             frame: out,
         })
+    }
+
+    /// Checks that the program leaves frames unchanged, with these verdicts.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Self::run`].
+    ///
+    /// # Panics
+    ///
+    /// Panics when a verdict is another, or a frame is changed.
+    pub fn refuse(&mut self, port: Port, rows: Vec<Refusal>) -> Result<()> {
+        for (name, frame, verdict) in rows {
+            let outcome = self.run(port, &frame)?;
+            assert_eq!(outcome.verdict, verdict, "{name}");
+            assert_eq!(outcome.frame, frame, "{name}: changed");
+        }
+        Ok(())
+    }
+
+    /// Checks that the program translates a frame and sends it by the other interface.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Self::run`].
+    ///
+    /// # Panics
+    ///
+    /// Panics when the verdict is another, or another frame leaves.
+    pub fn forward(&mut self, port: Port, verdict: Verdict, passage: Passage) -> Result<()> {
+        let (name, frame, expected) = passage;
+        let outcome = self.run(port, &frame)?;
+        assert_eq!(outcome.verdict, verdict, "{name}");
+        assert_eq!(outcome.frame, expected, "{name}");
+        assert!(!outcome.same_interface, "{name}");
+        Ok(())
     }
 
     /// Runs the program on a frame `repeat` times, each time on the result of the previous run, and

@@ -117,12 +117,12 @@ impl From<Nat> for NatKind {
 }
 
 /// The pipe to which the handler of SIGINT and SIGTERM writes.
-static TOLD: OnceLock<OwnedFd> = OnceLock::new();
+static NOTIFIER: OnceLock<OwnedFd> = OnceLock::new();
 
 extern "C" fn tell(_: i32) {
-    if let Some(told) = TOLD.get() {
+    if let Some(notifier) = NOTIFIER.get() {
         // If the pipe is full, the signal has been reported already
-        let _ = write(told, &[0]);
+        let _ = write(notifier, &[0]);
     }
 }
 
@@ -133,8 +133,11 @@ impl Signals {
     /// Catches signals from now on. The second signal ends the program at once; the next run
     /// removes its namespaces.
     fn new() -> Result<Self> {
-        let (listener, told) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        TOLD.set(told).ok().context("one listener is enough")?;
+        let (listener, notifier) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        NOTIFIER
+            .set(notifier)
+            .ok()
+            .context("one listener is enough")?;
         let action = SigAction::new(
             SigHandler::Handler(tell),
             SaFlags::SA_RESETHAND,

@@ -203,7 +203,7 @@ fn a_default_route_without_ethernet_is_only_slower() -> Result<()> {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     assert_eq!(report["ok"], true, "{report}");
     let modes = report["xdp"].as_array().context("a list")?;
-    assert!(modes.iter().all(|one| one["mode"] == "off"), "{report}");
+    assert!(modes.iter().all(|mode| mode["mode"] == "off"), "{report}");
     // A configuration that insists on XDP is refused.
     let file = host.configure("", "xdp.mode = \"native\"")?;
     assert_refused(

@@ -112,7 +112,7 @@ impl Paths {
 
     /// The packet that leaves for a native host without XDP.
     fn slow_decapsulation(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
-        let mut datagram = kernel::receive(frame).filter(|one| one.is_intact)?;
+        let mut datagram = kernel::receive(frame).filter(|datagram| datagram.is_intact)?;
         let (from, ecn) = (datagram.from, datagram.ecn);
         let payload = &mut datagram.payload;
         let packet = self
@@ -139,7 +139,7 @@ impl Paths {
 
     fn compare_decapsulation(&mut self, frame: &[u8]) -> Result<()> {
         let outcome = self.fast(Port::Wan, frame)?;
-        let is_damaged = kernel::receive(frame).is_some_and(|one| !one.is_intact);
+        let is_damaged = kernel::receive(frame).is_some_and(|datagram| !datagram.is_intact);
         if is_damaged && outcome.verdict.action() == Action::Forward {
             // The headers alone prove the outer checksum if the inner one is right. Wrong octets
             // after them are for the native host to detect.

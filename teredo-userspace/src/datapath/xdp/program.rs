@@ -66,7 +66,7 @@ pub struct Parameters<'a> {
 #[derive(Clone, Debug)]
 pub struct ServerParameters {
     /// The constants.
-    pub constants: respond::Server,
+    pub constants: respond::ServerConstants,
     /// Networks that are served; empty: all.
     pub allowed: Vec<Ipv4Net>,
 }
@@ -107,7 +107,7 @@ impl Program {
         let server = parameters.server;
         let (constants, buckets, allowed) = match server {
             Some(server) => (server.constants, BUCKETS, server.allowed.len() as u32),
-            None => (respond::Server::zeroed(), 1, 0),
+            None => (respond::ServerConstants::zeroed(), 1, 0),
         };
         let mut loader = EbpfLoader::new();
         loader
