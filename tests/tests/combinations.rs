@@ -51,7 +51,7 @@ impl Combination {
         check(&scene, &client)
     }
 
-    /// Ping and TCP, both ways.
+    /// Checks ping and TCP, both ways.
     fn talk(self, scene: &Scene, client: &Client) -> Result<()> {
         let (site, host) = (&scene.site().client, &scene.host().namespace);
         let ways = [
@@ -74,7 +74,7 @@ impl Combination {
     }
 }
 
-/// A line of the table.
+/// Formats a line of the table.
 impl fmt::Display for Combination {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for maker in self.0 {

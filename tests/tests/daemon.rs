@@ -110,7 +110,7 @@ fn the_next_start_cleans_up_after_a_killed_daemon() -> Result<()> {
     let before = host.traces()?;
     let mut daemon = start(&host, &file)?;
     assert_eq!(daemon.kill()?.signal(), Some(Signal::SIGKILL as i32));
-    assert!(host.socket().exists(), "the test is in vain");
+    assert!(host.socket().exists(), "the killed daemon left no socket");
 
     let mut daemon = start(&host, &file)?;
     assert_eq!(daemon.terminate()?.code(), Some(0), "{}", daemon.log());
@@ -184,7 +184,7 @@ fn output_has_the_documented_form() -> Result<()> {
 }
 
 #[test]
-fn prometheus_reads_it_over_tcp() -> Result<()> {
+fn prometheus_reads_metrics_over_tcp() -> Result<()> {
     let host = Host::new()?;
     let file = host.configure("", "")?;
     let text = fs::read_to_string(&file)?;

@@ -35,7 +35,7 @@ fn peer(number: u16) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0, 0x1400, 1, 0, !40000, 0xebfe, !number)
 }
 
-/// Runs `work` in the namespace with a runtime of its own, as the daemon has it.
+/// Runs `work` in the namespace with a runtime like the daemon's.
 fn run<T: Send>(namespace: &Namespace, work: impl AsyncFnOnce() -> Result<T> + Send) -> Result<T> {
     namespace.run(|| {
         tokio::runtime::Builder::new_current_thread()
@@ -101,7 +101,7 @@ fn packets_pass_between_the_tun_interface_and_the_native_host() -> Result<()> {
     let capture = Capture::start(&host, "v6")?;
     run(&relay, async || {
         let (tun, routes) = open().await?;
-        // Out of the tunnel: decapsulated packets are forwarded, more than one batch of them.
+        // Out of the tunnel: decapsulated packets are forwarded, in more than one batch.
         let packets: Vec<_> = (0..200)
             .map(|number| udp_packet((peer(number), 1), (HOST, 7), 9, b"out"))
             .collect::<Result<_>>()?;
@@ -131,7 +131,7 @@ fn packets_pass_between_the_tun_interface_and_the_native_host() -> Result<()> {
 }
 
 #[test]
-fn the_kernel_answers_for_size_and_hop_limit() -> Result<()> {
+fn the_kernel_reports_size_and_hop_limit_errors() -> Result<()> {
     let (relay, host) = hosts()?;
     let capture = Capture::start(&host, "v6")?;
     run(&relay, async || {
@@ -249,7 +249,7 @@ fn an_interface_is_taken_over_after_a_crash_but_not_from_a_running_daemon() -> R
 }
 
 #[test]
-fn the_interfaces_kernel_thread_stays_on_our_cpus_and_does_not_preempt_us() -> Result<()> {
+fn the_kernel_thread_of_the_interface_stays_on_our_cpus_and_never_preempts() -> Result<()> {
     let namespace = Namespace::new("cpus")?;
     namespace.run(|| {
         let here = Pid::from_raw(0);

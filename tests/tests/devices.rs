@@ -1,7 +1,8 @@
 //! The relay on bonds and VLAN interfaces and in VRFs.
 //!
-//! Not every kernel has these devices, so `cargo test` leaves this file out. `cargo xtask vm --kernels`
-//! runs it on kernels that have them; by hand it is `cargo test --package teredo-tests --test devices`.
+//! Not every kernel has these devices, so `cargo test` leaves this file out. `cargo xtask vm
+//! --kernels` runs it on kernels that have them; the command to run it by hand is `cargo test
+//! --package teredo-tests --test devices`.
 
 use std::{fs, path::PathBuf, process::Output};
 
@@ -19,7 +20,7 @@ const FAST: f64 = 0.95;
 /// Second port of the bond.
 const SECOND: &str = "v4second";
 
-/// Puts two interfaces of the relay on the IPv4 internet into a bond, which gets the address.
+/// Puts two of the relay's interfaces on the IPv4 internet into a bond and gives it the address.
 fn bond(scene: &mut Scene, mode: &str) -> Result<()> {
     scene.ipv4.plug_xdp(&scene.relay, SECOND)?;
     let relay = &scene.relay;
@@ -160,7 +161,7 @@ fn check_names_the_bond_of_a_port() -> Result<()> {
 }
 
 #[test]
-fn a_vlan_interface_is_generic_and_named_as_the_reason() -> Result<()> {
+fn a_vlan_interface_is_generic_and_the_reason_is_named() -> Result<()> {
     let bench = Bench::new()?;
     bench
         .scene

@@ -19,9 +19,9 @@ use teredo_lab::{
 };
 use teredo_lab_ebpf::flood::KINDS;
 
-/// Forged sources.
+/// Number of forged sources.
 const SOURCES: u32 = 100_000;
-/// Solicitations from all of them together.
+/// Number of solicitations from all sources together.
 const SOLICITATIONS: u64 = 1_000_000;
 /// Most memory that the solicitations may take, in octets.
 const GROWTH: u64 = 4 << 20;
@@ -31,7 +31,7 @@ const RATE: f64 = 200_000.0;
 const SENT: u32 = 270_000;
 /// Longest time for steps that are not a matter of microseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The address of clients that are only sockets.
+/// Address of the clients that are only sockets.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(20, 0, 2, 1);
 /// Number of clients, so many that the limit of their address does not count.
 const CLIENTS: u16 = 10;

@@ -33,7 +33,7 @@ fn is_empty(result: std::io::Result<usize>) -> bool {
 }
 
 #[test]
-fn short_datagrams_come_to_the_mailbox_and_others_to_the_socket() -> Result<()> {
+fn short_datagrams_arrive_in_the_mailbox_and_others_at_the_socket() -> Result<()> {
     let udp = UdpSocket::bind(LOCAL)?;
     let mailbox = udp.mailbox()?;
     let mut batch = ReceiveBatch::new();

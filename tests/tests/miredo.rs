@@ -72,7 +72,7 @@ fn ping_and_tcp_both_ways_with_one_arm_and_two() -> Result<()> {
 }
 
 #[test]
-fn every_kind_of_nat_that_teredo_works_behind() -> Result<()> {
+fn every_kind_of_nat_that_teredo_supports() -> Result<()> {
     for nat in [NatKind::FullCone, NatKind::AddressRestricted] {
         let scene = Scene::new(Topology { nat, ..control() })?;
         let client = scene.start_miredo_client()?;

@@ -200,7 +200,7 @@ fn trusted_peers_go_through_the_fast_path() -> Result<()> {
             numbers.traffic(direction, Way::Xdp).packets,
             numbers.traffic(direction, Way::Userspace).packets,
         );
-        // The first packets of each peer wait for a bubble, or for a neighbour to be resolved.
+        // The first packets of each peer wait for a bubble or for neighbour resolution.
         ensure!(
             fast >= 250 && slow <= 150,
             "{direction:?}: {fast} fast, {slow} slow"
@@ -356,7 +356,7 @@ fn the_route_exists_only_while_the_address_does() -> Result<()> {
 }
 
 #[test]
-fn a_start_that_fails_leaves_nothing_behind() -> Result<()> {
+fn a_failed_start_cleans_up() -> Result<()> {
     let scene = scene()?;
     let before = scene.relay_state()?;
     for (relay, xdp, expected) in [

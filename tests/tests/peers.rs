@@ -69,7 +69,7 @@ fn twenty_thousand_destinations_do_not_thrash_the_kernel() -> Result<()> {
         conversation.exchange(RELAY)?;
     }
     assert_eq!(relay.status()?.peers.trusted, 20_000);
-    // An entry for each destination would be more than the kernel holds.
+    // One entry per destination would be more than the kernel holds.
     let neighbours = scene.relay.ip("-6 neigh show nud all")?;
     let count = neighbours.lines().count();
     ensure!(count < 100, "{count} IPv6 neighbours: {neighbours}");

@@ -285,7 +285,7 @@ fn text_output_has_a_verdict_and_a_table() -> Result<()> {
         "  hairpinning no",
         "mapped        20.0.10.1:40001",
     ] {
-        let is_there = |one: &&str| one.split_whitespace().eq(line.split_whitespace());
+        let is_there = |printed: &&str| printed.split_whitespace().eq(line.split_whitespace());
         ensure!(lines.iter().any(is_there), "{line}: {said}");
     }
     ensure!(output.stderr.is_empty());

@@ -218,7 +218,7 @@ fn a_silent_peer_expires_and_is_revived_without_xdp() -> Result<()> {
 }
 
 #[test]
-fn packets_up_to_the_mtu_pass_and_larger_ones_are_too_big() -> Result<()> {
+fn packets_larger_than_the_mtu_are_too_big() -> Result<()> {
     for mode in ["native", "generic", "off"] {
         let scene = scene(false)?;
         let client = scene.start_miredo_client()?;
@@ -342,13 +342,16 @@ fn traffic_flows_again_after_a_restart() -> Result<()> {
 }
 
 #[test]
-fn a_clean_end_leaves_nothing_behind() -> Result<()> {
+fn shutdown_removes_everything() -> Result<()> {
     let scene = scene(false)?;
     let client = scene.start_miredo_client()?;
     let before = scene.relay_state()?;
     let mut relay = start(&scene, "native")?;
     Ping::to(client.address()).all_from(&scene.host().namespace)?;
-    ensure!(scene.relay_state()? != before, "this test sees nothing");
+    ensure!(
+        scene.relay_state()? != before,
+        "the state does not show the daemon"
+    );
     let status = relay.daemon.terminate()?;
     ensure!(status.success(), "it ended with {status}");
     assert_eq!(scene.relay_state()?, before);

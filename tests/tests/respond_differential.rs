@@ -29,7 +29,7 @@ const PRIMARY: [u8; 4] = [1, 2, 3, 4];
 const SECONDARY: [u8; 4] = [1, 2, 3, 5];
 const PORT: u16 = 3544;
 
-/// A server with plenty of tokens whose host has the addresses that the fixture's has.
+/// A server with plenty of tokens on the addresses of the fixture's host.
 fn config() -> Config {
     let mut config = Config::new(PRIMARY.into(), SECONDARY.into());
     config.own_ipv4 = vec![[5, 6, 7, 8].into(), [5, 6, 7, 9].into()];

@@ -98,7 +98,7 @@ fn answers_ping(from: &Namespace, source: Ipv4Addr, to: Ipv4Addr) -> Result<bool
     Ok(ping.output()?.status.success())
 }
 
-/// A server's host and a client's on one cable, with addresses that no scene has.
+/// A server's host and a client's host on one cable, with addresses that no scene uses.
 struct Pair {
     server: Namespace,
     client: Namespace,
@@ -106,7 +106,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// `primary` is the server's; the secondary one is the next. The client is at `client`.
+    /// Makes the hosts of a server at `primary` and the next address, and of a client at `client`.
     fn new(primary: Ipv4Addr, client: Ipv4Addr) -> Result<Self> {
         let [server, far] = [Namespace::new("server")?, Namespace::new("client")?];
         cable((&server, "v4"), (&far, "v4"))?;
@@ -390,7 +390,7 @@ fn s27_a_drained_server_only_forwards() -> Result<()> {
         let output = drain(&server)?;
         ensure!(output.status.success(), "{output:?}");
         late.say(SERVER, &solicitation(CLIENT))?;
-        // The relay's indirect bubble comes after the solicitation, and arrives.
+        // The relay's indirect bubble is sent after the solicitation and arrives.
         Ping::to(client.address()).all_from(&scene.host().namespace)?;
         let own = teredo_address(SERVER, late.mapped());
         let bubble = bubble(CLIENT, own);
@@ -422,13 +422,16 @@ fn a_crash_is_not_noticed_and_a_stop_is_clean() -> Result<()> {
         let mut server = start_in(&scene, mode)?;
         ensure!(
             mode == "off" || scene.state_of(namespace)? != before,
-            "this test sees nothing"
+            "the state does not show the daemon"
         );
         client.qualify(SERVER, SERVER, CLIENT, SERVER)?;
         server.daemon.kill()?;
         if mode == "off" {
             let answer = client.ask(SERVER, &solicitation(CLIENT));
-            ensure!(answer.is_err(), "who was that?");
+            ensure!(
+                answer.is_err(),
+                "the solicitation was answered without a server"
+            );
         } else {
             client.qualify(SERVER, SERVER, CONE_CLIENT, SECONDARY)?;
         }
@@ -455,7 +458,7 @@ impl Keys {
         })
     }
 
-    /// A file with a secret of 16 equal octets.
+    /// Writes a file with a secret of 16 equal octets.
     fn file(&self, octet: u8) -> Result<PathBuf> {
         use std::io::Write as _;
         let path = self.directory.path().join(format!("{octet:02x}.key"));
@@ -501,7 +504,7 @@ const V17_SOLICITATION_SHA1: &str = "00010514616c696365
     9e1de28d28c2fa40ea91900dc74531828aa5b54a
     0123456789abcdef00 6000000000083aff fe800000000000000000ffffffffffff
     ff020000000000000000000000000002 85007d3700000000";
-/// Origin indication and advertisement.
+/// Origin indication and router advertisement of vector V17.
 const V17_ADVERTISED: &str = "0000effff6fffffe 6000000000383aff
     fe800000000000008000f227fefdfcfb fe800000000000000000ffffffffffff
     8600954c 00000000 00000000 000007d0 03044040ffffffffffffffff00000000

@@ -107,7 +107,7 @@ impl Host {
         self.instance().join(format!("v{ABI_VERSION}"))
     }
 
-    /// The kernel's number of the pinned link to an interface.
+    /// Returns the kernel's id of the pinned link to an interface.
     fn link(&self, name: &str) -> Result<u32> {
         let path = self
             .directory()
@@ -153,7 +153,7 @@ fn peer() -> Peer {
 }
 
 #[test]
-fn every_mode_attaches_and_leaves_nothing() -> Result<()> {
+fn every_mode_attaches_and_cleans_up() -> Result<()> {
     for pin in [true, false] {
         for (mode, modes) in [
             (AttachPolicy::Native, NATIVE),
@@ -507,9 +507,9 @@ fn a_changed_ethernet_address_is_noticed() -> Result<()> {
     host.assert_nothing_left()
 }
 
-/// The verifier removes the log from the program unless it is asked for.
+/// The verifier removes logging from the program unless it is enabled.
 #[test]
-fn the_log_costs_nothing_when_off() -> Result<()> {
+fn disabled_logging_costs_nothing() -> Result<()> {
     let host = Host::new()?;
     let size = |log| -> Result<u32> {
         let options = Options {

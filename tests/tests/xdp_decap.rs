@@ -41,7 +41,7 @@ fn to(destination: &str) -> Vec<u8> {
     udp(address(CLIENT), address(destination), b"hello, world")
 }
 
-/// The client's frame with the IPv4 packet changed, checksums right afterwards.
+/// The client's frame with the IPv4 packet changed and valid checksums.
 fn outer(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut datagram = datagram(client(), relay(), 7, &data());
     change(&mut datagram);
@@ -50,14 +50,14 @@ fn outer(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     ethernet(WAN, ROUTER, ETHERTYPE_IPV4, &datagram)
 }
 
-/// The client's frame with the inner packet changed, outer checksums right afterwards.
+/// The client's frame with the inner packet changed and valid outer checksums.
 fn inner(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut packet = data();
     change(&mut packet);
     frame(&packet)
 }
 
-/// The client's frame with the outer UDP checksum zero.
+/// The client's frame with an outer UDP checksum of zero.
 fn unchecked(packet: &[u8]) -> Vec<u8> {
     let mut frame = frame(packet);
     frame[IP + 26..IP + 28].fill(0);
@@ -612,8 +612,8 @@ fn d1_15_destinations() -> Result<()> {
         )?;
     }
     for (name, destination) in [
-        ("6to4 of somebody else", "2002:506:70a::1"),
-        ("ISATAP of somebody else", "2600::5efe:506:70a"),
+        ("6to4 of another address", "2002:506:70a::1"),
+        ("ISATAP of another address", "2600::5efe:506:70a"),
         ("nearly ISATAP", "2600::100:5efe:506:708"),
         ("nearly the prefix", "2001:1::b"),
         ("NAT64", "64:ff9b::9.9.9.9"),
@@ -740,7 +740,7 @@ fn d1_17_checksum() -> Result<()> {
     )
 }
 
-/// A packet whose outer checksum is computed as zero, and so is sent as all ones.
+/// A packet whose outer checksum is computed as zero and therefore sent as all ones.
 #[test]
 fn d1_17_all_ones_stands_for_zero() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;

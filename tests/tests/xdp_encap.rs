@@ -186,8 +186,8 @@ fn d2_03_sources() -> Result<()> {
         fixture.refuse(Port::Lan, vec![(name, frame(&from(source)), EncapSource)])?;
     }
     for (name, source) in [
-        ("6to4 of somebody else", "2002:506:70a::1"),
-        ("ISATAP of somebody else", "2600::5efe:506:70a"),
+        ("6to4 of another address", "2002:506:70a::1"),
+        ("ISATAP of another address", "2600::5efe:506:70a"),
         ("far away", "2a00:1450::1"),
     ] {
         forward(
@@ -321,7 +321,7 @@ fn d2_05_peers() -> Result<()> {
                 forwarded(&to(peer(4))),
             ),
             (
-                "where the entry says",
+                "the endpoint of the entry",
                 frame(&to(peer(5))),
                 ethernet(ROUTER, WAN, ETHERTYPE_IPV4, &packet),
             ),
@@ -404,7 +404,7 @@ fn d2_07_packets_of_the_route_mtu() -> Result<()> {
     )
 }
 
-/// Packets without a checksum that proves the outer one, by name.
+/// Packets without an inner checksum from which the outer one follows, by name.
 fn without_proof() -> Vec<(&'static str, Vec<u8>)> {
     let (from, to) = (address(HOST_ADDRESS), address(CLIENT));
     let mut no_checksum = data();

@@ -21,7 +21,7 @@ use teredo_proto::{server::Config, testing::transport};
 const PRIMARY: &str = "1.2.3.4:3544";
 const SECONDARY: &str = "1.2.3.5:3544";
 const CLIENT: &str = "9.0.0.1:4096";
-/// The client's address, and that of another client.
+/// Address of the client.
 const CLIENT_ADDRESS: &str = "2001:0:102:304:0:efff:f6ff:fffe";
 const OTHER_ADDRESS: &str = "2001:0:102:304:0:fbff:f7ff:fffe";
 const OTHER: &str = "8.0.0.1:1024";
@@ -87,7 +87,7 @@ fn authenticated(packet: &[u8]) -> Vec<u8> {
     [&octets("00010000 cd5669400b22df88 00"), packet].concat()
 }
 
-/// The client's frame with the IPv4 packet changed, checksums right afterwards.
+/// The client's frame with the IPv4 packet changed and valid checksums.
 fn outer(payload: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut datagram = datagram(endpoint(CLIENT), endpoint(PRIMARY), 7, payload);
     change(&mut datagram);
@@ -96,7 +96,7 @@ fn outer(payload: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     ethernet(WAN, ROUTER, ETHERTYPE_IPV4, &datagram)
 }
 
-/// The client's packet changed.
+/// The packet with the octet at `at` changed to `value`.
 fn changed(mut packet: Vec<u8>, at: usize, value: u8) -> Vec<u8> {
     packet[at] = value;
     packet
@@ -613,7 +613,7 @@ fn s08_s09_s14_bubbles() -> Result<()> {
                 from("3ffe:831f:102:304:0:efff:f6ff:fffd"),
                 RespondSourceMismatch,
             ),
-            ("from nobody", from("::"), RespondSource),
+            ("from the unspecified address", from("::"), RespondSource),
             ("from all", from("ff02::1"), RespondSource),
             ("6to4 of this host", from("2002:102:304::1"), RespondSource),
             (
@@ -848,7 +848,7 @@ fn s30_a_relay_on_the_same_port() -> Result<()> {
 }
 
 #[test]
-fn a_relay_on_another_port_is_not_disturbed() -> Result<()> {
+fn a_relay_on_another_port_is_unaffected() -> Result<()> {
     let mut fixture = Fixture::new(&Setup {
         server: Some(config()),
         ..Setup::default()

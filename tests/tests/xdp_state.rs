@@ -70,7 +70,7 @@ fn stamps(fixture: &Fixture) -> Result<(Instant, Instant)> {
 }
 
 #[test]
-fn stamps_move_when_they_are_a_second_old() -> Result<()> {
+fn stamps_are_renewed_when_a_second_old() -> Result<()> {
     let old = now() - 2 * SECOND;
     let mut fixture = fixture(old, old)?;
     verdict(&mut fixture, Port::Wan, &from_client())?;
@@ -106,7 +106,7 @@ fn packets_that_are_not_forwarded_leave_no_stamp() -> Result<()> {
     let old = now() - 2 * SECOND;
     let mut fixture = fixture(old, old)?;
     let mut forged = from_client();
-    // The source port, and no checksum.
+    // Another source port, and no checksum.
     forged[35] ^= 1;
     forged[40..42].fill(0);
     assert_eq!(verdict(&mut fixture, Port::Wan, &forged)?, DecapMapping);
@@ -152,7 +152,7 @@ fn follows(
 }
 
 #[test]
-fn a_new_neighbour_address_is_followed() -> Result<()> {
+fn a_new_neighbour_address_is_used() -> Result<()> {
     let (out, home) = (to_client(), from_client());
     follows(
         "neigh replace 5.6.7.1 lladdr 02:00:00:00:09:09 dev wan nud permanent",
@@ -206,7 +206,7 @@ fn a_lost_neighbour_and_a_lost_route_are_noticed() -> Result<()> {
 }
 
 #[test]
-fn a_route_through_another_interface_is_followed() -> Result<()> {
+fn a_route_through_another_interface_is_used() -> Result<()> {
     follows(
         "route replace 9.0.0.0/8 via inet6 2000::b dev lan",
         Port::Lan,

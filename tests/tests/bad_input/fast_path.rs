@@ -1,4 +1,4 @@
-//! `teredo check` loads the program instead of predicting that the kernel takes it.
+//! `teredo check` loads the program instead of predicting that the kernel accepts it.
 
 use std::process::Command;
 

@@ -1,6 +1,6 @@
 //! Bad input gets one clear sentence with the remedy and exit code 1, and leaves nothing behind.
 //!
-//! Each test has a host of its own that could run the role, and spoils one thing. `teredo check` and
+//! Each test takes a host that could run the role and breaks one thing. `teredo check` and
 //! `teredo run` must refuse it with the same sentence.
 
 mod client;
@@ -23,7 +23,7 @@ use teredo_lab::{programs::Attached, teredo::binary, wait_for};
 
 use host::Host;
 
-/// The commands that refuse.
+/// The commands that must refuse.
 const COMMANDS: &[&str] = &["check", "run"];
 /// Longest time that a refusal may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -263,7 +263,7 @@ fn no_tun_device() -> Result<()> {
     let host = Host::new()?;
     let file = host.configure("", "")?;
     for name in COMMANDS {
-        // A mount of its own hides the device from this process alone.
+        // A private mount hides the device from this process alone.
         let mut command = host.namespace.command("unshare")?;
         command
             .args(["--mount", "--propagation", "private", "sh", "-c"])

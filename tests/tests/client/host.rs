@@ -17,7 +17,7 @@ use super::{scene, status};
 const SOON: Duration = Duration::from_secs(10);
 
 #[test]
-fn nothing_is_left_behind() -> Result<()> {
+fn shutdown_removes_everything() -> Result<()> {
     let scene = scene(Maker::Teredo, &[NatKind::PortRestricted])?;
     let site = scene.site();
     let before = scene.state_of(&site.client)?;
@@ -26,7 +26,7 @@ fn nothing_is_left_behind() -> Result<()> {
         teredo.qualified(&site.client)?;
         ensure!(
             scene.state_of(&site.client)? != before,
-            "this test sees nothing"
+            "the state does not show the daemon"
         );
         if crash {
             teredo.daemon.kill()?;

@@ -15,7 +15,7 @@ use super::{is_unreachable, scene, status};
 /// The second client's address on the link, and its service port.
 const NEIGHBOUR: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 168, 0, 3), 40_101);
 
-/// A scene with a neighbour of its client.
+/// Makes a scene with a neighbour of its client.
 fn neighbours() -> Result<(Scene, Namespace)> {
     let scene = scene(Maker::Teredo, &[NatKind::PortRestricted])?;
     let neighbour = Namespace::new("neighbour")?;
@@ -23,7 +23,7 @@ fn neighbours() -> Result<(Scene, Namespace)> {
     Ok((scene, neighbour))
 }
 
-/// The configurations of both.
+/// The configurations of both clients.
 fn configs(scene: &Scene, discovery: bool, hairpinning: bool) -> [Config; 2] {
     [scene.site().port, NEIGHBOUR.1].map(|port| {
         scene

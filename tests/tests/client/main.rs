@@ -27,7 +27,7 @@ const MAINTENANCE: Duration = Duration::from_secs(15);
 /// Time after which the transmission rules call a peer unreachable, with some slack.
 const VERDICT: Duration = Duration::from_secs(10);
 
-/// A scene without relay or client, whose clients have NATs of these kinds.
+/// Makes a scene without relay or client, whose sites have NATs of these kinds.
 fn scene(server: Maker, nats: &[NatKind]) -> Result<Scene> {
     let mut scene = Scene::new(Topology {
         clients: 0,

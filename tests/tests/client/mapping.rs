@@ -6,7 +6,7 @@ use teredo_lab::{NatKind, scene::Maker, traffic::Ping, wait_until};
 use super::{MAINTENANCE, another_address, quick_config, scene, status};
 
 #[test]
-fn c44_a_lost_mapping_is_back_after_one_refresh() -> Result<()> {
+fn c44_a_lost_mapping_is_restored_by_one_refresh() -> Result<()> {
     let scene = scene(Maker::Teredo, &[NatKind::PortRestricted])?;
     let _relay = scene.start_relay_of(Maker::Teredo)?;
     let site = scene.site();
@@ -27,7 +27,7 @@ fn c44_a_lost_mapping_is_back_after_one_refresh() -> Result<()> {
 }
 
 #[test]
-fn c45_a_changed_mapping_is_followed() -> Result<()> {
+fn c45_a_changed_mapping_changes_the_address() -> Result<()> {
     let scene = scene(Maker::Teredo, &[NatKind::PortRestricted])?;
     let _relay = scene.start_relay_of(Maker::Teredo)?;
     let (site, host) = (scene.site(), scene.host());

@@ -44,7 +44,7 @@ impl Pair {
         self.play(true)
     }
 
-    fn is_told(self) -> Result<()> {
+    fn gets_unreachable(self) -> Result<()> {
         self.play(false)
     }
 
@@ -96,5 +96,5 @@ fn c51_unreachable_peers_are_reported() -> Result<()> {
         Pair::new(OURS, PortRestricted, Symmetric),
         Pair::new(OURS, Symmetric, Symmetric),
     ];
-    together(pairs, Pair::is_told)
+    together(pairs, Pair::gets_unreachable)
 }

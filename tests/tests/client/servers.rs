@@ -12,7 +12,7 @@ use teredo_lab::{
 
 use super::{another_address, quick_config, scene, status};
 
-/// The second server.
+/// Address of the second server.
 const OTHER: Ipv4Addr = Ipv4Addr::new(20, 0, 0, 11);
 /// One interval, three solicitations to the server, and three more after a new start.
 const FAIL_OVER: Duration = Duration::from_secs(45);

@@ -41,7 +41,7 @@ fn teredo(mapped: &str, server: &str, flags: u16) -> Ipv6Addr {
     TeredoAddress { flags, ..fields }.encode()
 }
 
-/// The entries that the comparison starts with.
+/// Entries that the comparison starts with.
 pub fn known() -> Vec<Known> {
     let entry = |embedded: &str, mapped: &str, flags: u16, seconds: u64| Known {
         address: teredo(embedded, "1.2.3.4:3544", 0x1027),
@@ -172,7 +172,7 @@ impl Frames {
         data
     }
 
-    /// An IPv6 packet between two addresses.
+    /// Makes an IPv6 packet between two addresses.
     fn packet(&mut self, source: Ipv6Addr, destination: Ipv6Addr) -> Vec<u8> {
         let data = self.data();
         let mut packet = match self.random.random_range(0..13) {
@@ -205,7 +205,7 @@ impl Frames {
         packet
     }
 
-    /// A packet with a rarer next header, or with extension headers.
+    /// Makes a packet with a rare next header or with extension headers.
     fn extended(&mut self, source: Ipv6Addr, destination: Ipv6Addr, data: &[u8]) -> Vec<u8> {
         let mut next_header = *NEXT_HEADERS.choose(&mut self.random).expect("not empty");
         let mut after = *NEXT_HEADERS.choose(&mut self.random).expect("not empty");
@@ -256,7 +256,7 @@ impl Frames {
         }
     }
 
-    /// A frame from the IPv4 internet.
+    /// Makes a frame from the IPv4 internet.
     pub fn client_sends(&mut self) -> Vec<u8> {
         let peer = self.peer();
         let native = self.native();

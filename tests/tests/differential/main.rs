@@ -146,7 +146,7 @@ impl Paths {
             let packet = kernel::ipv6(&outcome.frame).context("no packet")?;
             ensure!(
                 !kernel::is_inner_valid(packet),
-                "damaged, and nobody will know"
+                "damaged without a checksum that shows it"
             );
             return Ok(());
         }
@@ -272,7 +272,7 @@ fn default_settings() -> Result<()> {
 }
 
 #[test]
-fn some_destinations_and_no_zero_checksums() -> Result<()> {
+fn restricted_destinations_and_no_zero_checksums() -> Result<()> {
     let setup = Setup {
         flags: 0,
         served: vec!["2000::/16".parse()?, "2001:db8::/32".parse()?],

@@ -1,4 +1,4 @@
-//! A host of its own for each test.
+//! A host for each test.
 
 // Every test program uses a part of it.
 #![allow(dead_code)]

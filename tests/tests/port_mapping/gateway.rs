@@ -115,7 +115,7 @@ impl Gateway {
         requests.map(|(action, _)| action).collect()
     }
 
-    /// The ports that are forwarded now.
+    /// Ports that are forwarded now.
     pub fn ports(&self) -> Vec<String> {
         let ports = self.state.ports.lock().expect("no thread fails");
         ports.iter().cloned().collect()
@@ -202,7 +202,7 @@ impl State {
         Ok(())
     }
 
-    /// The answer, or the number of an error.
+    /// Performs a request: returns the answer, or a UPnP error code.
     fn perform(&self, body: &str) -> Result<String, u16> {
         let called = |(action, _): &&(&str, _)| body.contains(&format!(":{action} "));
         let &(action, arguments) = ACTIONS.iter().find(called).ok_or(401_u16)?;

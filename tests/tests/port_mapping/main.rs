@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The client's service port.
 const PORT: u16 = 5000;
 
-/// A host with a private address, and beyond its gateway a server.
+/// A host with a private address, and a server behind its gateway.
 struct Site {
     host: Host,
     _server: Teredo,
@@ -97,7 +97,7 @@ impl Site {
 }
 
 #[test]
-fn x20_the_port_is_forwarded_before_qualification_and_x22_until_the_end() -> Result<()> {
+fn x20_x22_the_port_is_forwarded_from_before_qualification_until_the_end() -> Result<()> {
     let site = Site::new()?;
     site.route_by("192.168.77.1")?;
     let gateway = Gateway::start(&site.host.far, true)?;
@@ -149,7 +149,11 @@ fn x22_leftovers_of_a_crash_are_deleted_first() -> Result<()> {
     let mut daemon = site.start("")?;
     daemon.signal(Signal::SIGKILL)?;
     daemon.wait(PATIENCE)?;
-    assert_eq!(gateway.ports(), [PORT.to_string()], "the test is in vain");
+    assert_eq!(
+        gateway.ports(),
+        [PORT.to_string()],
+        "the killed daemon released its port"
+    );
     let mut daemon = site.start("")?;
     let actions = gateway.actions();
     assert_eq!(
@@ -172,7 +176,7 @@ fn z01_native_ipv6_ends_the_mapping() -> Result<()> {
     let gateway = Gateway::start(&site.host.far, true)?;
     let _daemon = site.start("")?;
     assert_eq!(gateway.ports().len(), 1);
-    // The default route is there already.
+    // The default route exists already.
     site.namespace()
         .ip("addr add 2001:db8::1/64 dev wan nodad")?;
     wait_until("the port is given back", PATIENCE, || {
@@ -187,7 +191,7 @@ fn x20_only_the_gateway_is_asked_and_only_if_configured() -> Result<()> {
     // The host that answers is not the one that routes the client's packets.
     site.route_by("192.168.77.254")?;
     let mut daemon = site.start("")?;
-    wait_until("it finds who answers", PATIENCE, || {
+    wait_until("it finds the device that answers", PATIENCE, || {
         Ok(daemon.log().contains("192.168.77.1 is not the gateway"))
     })?;
     assert_eq!(daemon.terminate()?.code(), Some(0), "{}", daemon.log());

@@ -128,7 +128,9 @@ pub fn client_behind(world: &mut World, server: NodeId, kind: Kind, means: Means
 /// Waits until clients qualify or give up.
 pub fn qualify(world: &mut World, clients: &[NodeId]) {
     world.run_until(QUALIFICATION, |world| {
-        clients.iter().all(|&one| world.client(one).is_settled())
+        clients
+            .iter()
+            .all(|&client| world.client(client).is_settled())
     });
 }
 

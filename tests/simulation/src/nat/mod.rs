@@ -150,7 +150,8 @@ impl Nat {
     pub fn outbound(&mut self, now: Instant, internal: Endpoint, to: Endpoint) -> Endpoint {
         self.expire(now);
         let towards = self.behaviour.mapping.of(to);
-        let known = |one: &&mut Mapping| one.internal == internal && one.towards == towards;
+        let known =
+            |mapping: &&mut Mapping| mapping.internal == internal && mapping.towards == towards;
         if let Some(mapping) = self.mappings.iter_mut().find(known) {
             mapping.last_used = now;
             mapping.permit(now, to);

@@ -125,7 +125,7 @@ impl ClientNode {
         let answer = received.map(|packet| packet.to_vec()).and_then(|packet| {
             let destination = Header::parse(&packet).map(|header| header.destination());
             let own = self.address.map(|address| address.octets());
-            assert_eq!(destination.ok(), own, "a packet for somebody else (L-08)");
+            assert_eq!(destination.ok(), own, "a packet for another host (L-08)");
             self.deliver(now, &packet)
         });
         self.drain(now, answer.into_iter().collect(), output);

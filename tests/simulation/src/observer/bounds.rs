@@ -46,7 +46,7 @@ pub(super) fn settled(node: &Node) -> Result<(), Violation> {
     }
     .unwrap_or(("", 0, 0));
     if is > may_be {
-        return Err(format!("{is} {what}, where {may_be} are the most"));
+        return Err(format!("{is} {what}, the maximum is {may_be}"));
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ impl Destinations {
             return refuse("never unicast (L-05)");
         }
         if !Ipv4Scope::Strict.accepts(to.address) && !self.nearby.contains(&to) {
-            return refuse("not global, and nobody nearby is there (L-05, X-53)");
+            return refuse("not global, and no neighbour has it (L-05, X-53)");
         }
         if let Node::Client(client) = node
             && client.client.identity().is_some_and(|own| own.mapped == to)

@@ -136,7 +136,9 @@ impl Scene {
         self.world.run(FORGOTTEN);
         let clients = &self.clients;
         self.world.run_until(LONGEST_WAIT, |world| {
-            clients.iter().all(|&one| world.client(one).is_qualified())
+            clients
+                .iter()
+                .all(|&client| world.client(client).is_qualified())
         });
         for client in self.clients.clone() {
             if self.world.address(client).is_none() {
