@@ -1,17 +1,10 @@
 //! What can go wrong with the fast path, each with the mend.
 
-use std::{fs, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
-use aya::{
-    EbpfError,
-    maps::MapError,
-    programs::{ProgramError, ProgramInfo, XdpError, loaded_programs},
-};
+use aya::{EbpfError, maps::MapError, programs::ProgramError};
 
-use super::{
-    interface::{Interface, Mode},
-    refusal::Refusal,
-};
+use super::{mode::Mode, refusal::Refusal};
 
 /// Why the fast path could not start, or a map not be written. The message is the whole sentence
 /// for the user.
@@ -189,46 +182,6 @@ impl Error {
             },
         }
     }
-
-    /// Why the program could not be attached.
-    pub(super) fn attach(interface: &Interface, mode: Mode, error: &ProgramError) -> Self {
-        let name = &interface.name;
-        let reason = match errno(error) {
-            Some(libc::EPERM | libc::EACCES) => {
-                return Self::Permission {
-                    action: format!("attaching to `{name}`"),
-                };
-            }
-            Some(libc::ENODEV) => return Self::NoInterface { name: name.clone() },
-            Some(libc::EBUSY | libc::EEXIST) => match interface.refreshed().program {
-                Some(attachment) => format!(
-                    "the interface has {} already in {} mode; detach it (`ip link set dev {name} xdp off`, or stop its owner)",
-                    describe_program(attachment.program),
-                    attachment.mode,
-                ),
-                None => format!("another XDP program is attached; `bpftool net show dev {name}` names it"),
-            },
-            Some(libc::EOPNOTSUPP) => match mode {
-                Mode::Native => "the driver has no native XDP, or an offload is in its way (`ethtool -K <interface> lro off gro-hw off`); set xdp.mode to \"generic\" or \"auto\"".to_owned(),
-                Mode::Generic => "the interface has no generic XDP".to_owned(),
-            },
-            Some(libc::ERANGE) => "the MTU of the interface, or of a veth's peer, is too large for native XDP; lower it to 1500 (3498 at most on veth)".to_owned(),
-            Some(libc::EINVAL) if mode == Mode::Native => format!(
-                "the driver refuses ({}); too large an MTU is the usual cause: lower it to 1500, or set xdp.mode to \"generic\"",
-                root_cause(error)
-            ),
-            Some(libc::ENOSPC) => format!(
-                "the interface has fewer receive queues than its peer has transmit queues; `ethtool -L {name} rx N` with the peer's number"
-            ),
-            Some(libc::ENOMEM) => "the driver has no memory or too few transmit rings for XDP; lower the number of its queues with `ethtool -L`".to_owned(),
-            _ => root_cause(error),
-        };
-        Self::Attach {
-            interface: name.clone(),
-            mode,
-            reason,
-        }
-    }
 }
 
 /// The kernel's answer behind an error of a map.
@@ -241,62 +194,4 @@ pub(super) fn io_error(error: MapError) -> io::Error {
         } => error,
         other => io::Error::other(other),
     }
-}
-
-fn errno(error: &ProgramError) -> Option<i32> {
-    match error {
-        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-        ProgramError::XdpError(XdpError::NetlinkError(error)) => error.raw_os_error(),
-        ProgramError::IOError(error) => error.raw_os_error(),
-        _ => None,
-    }
-}
-
-fn root_cause(error: &ProgramError) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
-}
-
-/// Number, name and, if it can be found out, owner of a loaded program.
-fn describe_program(id: u32) -> String {
-    let info = loaded_programs()
-        .filter_map(Result::ok)
-        .find(|info| info.id() == id);
-    let name = info
-        .as_ref()
-        .and_then(ProgramInfo::name_as_str)
-        .unwrap_or("");
-    let owner = owner_of_program(id).map_or(String::new(), |owner| format!(" of {owner}"));
-    format!("program {id} `{name}`{owner}")
-}
-
-/// A process that holds the program or a link of it open.
-fn owner_of_program(id: u32) -> Option<String> {
-    let line = format!("prog_id:\t{id}");
-    let holds = |process: &PathBuf| {
-        let files = fs::read_dir(process.join("fdinfo")).ok()?;
-        files
-            .filter_map(Result::ok)
-            .filter_map(|file| fs::read_to_string(file.path()).ok())
-            .any(|text| text.lines().any(|found| found == line))
-            .then_some(())
-    };
-    let process = fs::read_dir("/proc")
-        .ok()?
-        .filter_map(Result::ok)
-        // Not `self` and the like.
-        .filter(|entry| {
-            let name = entry.file_name();
-            name.as_encoded_bytes()
-                .first()
-                .is_some_and(u8::is_ascii_digit)
-        })
-        .map(|entry| entry.path())
-        .find(|process| holds(process).is_some())?;
-    let command = fs::read_to_string(process.join("comm")).ok()?;
-    let pid = process.file_name()?.to_string_lossy().into_owned();
-    Some(format!("process {pid} ({})", command.trim_end()))
 }

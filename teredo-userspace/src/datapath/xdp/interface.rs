@@ -1,6 +1,6 @@
 //! Network interfaces as the kernel tells about them.
 
-use std::{fmt, io};
+use std::io;
 
 use rtnetlink::{
     packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload},
@@ -11,25 +11,7 @@ use rtnetlink::{
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
 
-use super::{bond, error::Error};
-
-/// Where in the path of a frame the program runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// In the driver, before the kernel has a packet.
-    Native,
-    /// In the kernel's generic hook.
-    Generic,
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        })
-    }
-}
+use super::{bond, error::Error, mode::Mode};
 
 /// An XDP program on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

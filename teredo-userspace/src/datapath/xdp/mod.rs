@@ -5,10 +5,12 @@
 //! reads their timestamps and the counters, and announces changes of routes and neighbours. Packets
 //! that the program does not handle arrive through the kernel as if the program were absent.
 
+mod attach;
 mod bond;
 mod buckets;
 pub mod error;
 pub mod interface;
+mod mode;
 mod pins;
 mod policy;
 pub mod program;
@@ -29,7 +31,8 @@ use tracing::{info, warn};
 
 pub use buckets::SharedBuckets;
 pub use error::Error;
-pub use interface::{Interface, Mode};
+pub use interface::Interface;
+pub use mode::Mode;
 use pins::Pins;
 pub use pins::remove_leftovers;
 pub use policy::AttachPolicy;
@@ -305,7 +308,7 @@ impl AttachedProgram {
             Mode::Generic => programs::XdpMode::Skb,
         };
         let xdp = self.program.xdp()?;
-        let refused = |error| Error::attach(interface, mode, &error);
+        let refused = |error| attach::refusal(interface, mode, &error);
         let id = xdp
             .attach_to_if_index(interface.index, flags)
             .map_err(refused)?;
