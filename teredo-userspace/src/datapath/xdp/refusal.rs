@@ -90,7 +90,12 @@ impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kernel = format!("Linux {}", self.release);
         let words = self.words();
-        if let Some((_, feature, since)) = FEATURES.iter().find(|(text, ..)| words.contains(text)) {
+        let release = Release::parse(&self.release);
+        // A newer kernel has the feature and refuses for another reason.
+        let missing = FEATURES.iter().find(|(complaint, _, since)| {
+            words.contains(complaint) && release.is_none_or(|release| release < *since)
+        });
+        if let Some((_, feature, since)) = missing {
             return write!(
                 formatter,
                 "{kernel} lacks {feature}, which came with Linux {since}: run Linux {MINIMUM} or \
@@ -101,7 +106,7 @@ impl fmt::Display for Refusal {
             formatter,
             "the verifier of {kernel} refuses the XDP program ({words})"
         )?;
-        match Release::parse(&self.release) {
+        match release {
             Some(release) if release < MINIMUM => write!(
                 formatter,
                 ": run Linux {MINIMUM} or newer, or set xdp.mode = \"off\" to do without the fast \
@@ -135,16 +140,27 @@ fn is_trace(line: &str) -> bool {
         .split_once(':')
         .is_some_and(|(number, _)| number.parse::<u32>().is_ok());
     let starts = [
-        "; ",
+        ";",
         "regs=",
         "last_idx ",
         "mark_precise",
         "parent ",
         "from ",
-        "frame1",
+        "frame",
         "func#",
+        "caller:",
+        "callee:",
     ];
-    is_instruction || starts.iter().any(|start| line.starts_with(start))
+    is_instruction || is_registers(line) || starts.iter().any(|start| line.starts_with(start))
+}
+
+/// Returns whether a line shows the state of registers, such as `R1_w=ctx(off=0,imm=0) R10=fp0`.
+fn is_registers(line: &str) -> bool {
+    line.split_once('=').is_some_and(|(register, _)| {
+        let name = register.split('_').next().unwrap_or_default();
+        let number = name.strip_prefix('R').map(str::parse::<u8>);
+        matches!(number, Some(Ok(0..=10)))
+    })
 }
 
 #[cfg(test)]
@@ -175,6 +191,25 @@ mod tests {
                 .to_string()
                 .contains("bpf_ktime_get_coarse_ns, which came with Linux 5.11")
         );
+    }
+
+    #[test]
+    fn a_newer_kernel_lacks_no_older_feature() {
+        let log = "12: (85) call bpf_ktime_get_coarse_ns#160\nprogram of this type cannot use helper \
+                   bpf_ktime_get_coarse_ns#160\n";
+        let text = Refusal::by("6.12.95+deb12-cloud-amd64", INVALID, log.to_owned()).to_string();
+        assert!(!text.contains("lacks"), "{text}");
+        assert!(text.contains("defect of teredo"), "{text}");
+        let text = Refusal::by("custom", INVALID, log.to_owned()).to_string();
+        assert!(text.contains("lacks the helper"), "{text}");
+    }
+
+    #[test]
+    fn registers_are_no_complaint() {
+        let log = "0: R1=ctx(off=0,imm=0) R10=fp0\nR0_w=inv(id=0) R1_rw=ctx(id=0,off=0) R10=fp0\n\
+                   R1 type=scalar expected=ctx\nprocessed 2 insns (limit 1000000)\n";
+        let words = Refusal::by("6.1.0", INVALID, log.to_owned()).words();
+        assert_eq!(words, "R1 type=scalar expected=ctx");
     }
 
     #[test]
