@@ -201,5 +201,13 @@ fn a_vrf_is_refused_outside_and_reported_inside() -> Result<()> {
     let output = bench.run(&inside, "check", &format!("{interfaces}\nroute = false"))?;
     let text = String::from_utf8(output.stdout)?;
     ensure!(text.contains("ip link set teredo master red"), "{text}");
+
+    // The IPv6 side alone in the VRF: the relay would start and receive none of its packets.
+    relay.ip(&format!("link set {IPV4_INTERFACE} nomaster"))?;
+    let output = bench.run(&[], "check", &interfaces)?;
+    let text = String::from_utf8(output.stderr)?;
+    ensure!(output.status.code() == Some(1), "{text}");
+    let part = format!("{IPV6_INTERFACE} is in the VRF red, where the relay is not");
+    ensure!(text.contains(&part), "{text}");
     Ok(())
 }

@@ -8,7 +8,7 @@ use teredo_proto::server::RegisteredClient;
 use super::{
     Host, Report,
     network::Link,
-    owner,
+    owner, vrf,
     xdp_features::{XdpFeatures, xdp_features},
 };
 use crate::{
@@ -95,6 +95,9 @@ pub async fn examine(
         return;
     }
     controllers(host, wanted, &links, report);
+    if let (Some(relay), Some(endpoint)) = (&host.config.relay, relay_endpoint) {
+        vrf::interfaces(host, relay, *endpoint.ip(), &links, report);
+    }
     default_routes(host, wanted, &links, report).await;
     predict(wanted, &links, report);
     if !is_loaded(host, wanted.mode, relay_endpoint, clients, report).await {

@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, os::fd::AsFd as _};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket, sockopt};
 
-use super::{Host, Report};
+use super::{Host, Report, network::Link};
 use crate::config::RelaySection;
 
 /// Where an address and this process are.
@@ -39,8 +39,7 @@ pub fn examine(
         .links_with(address)
         .find_map(|link| network.vrf_of(link))
         .map(|vrf| &*vrf.name);
-    let of_process =
-        own_device().filter(|name| network.link(name).is_some_and(super::network::Link::is_vrf));
+    let of_process = own_device().filter(|name| network.link(name).is_some_and(Link::is_vrf));
     let placement = Placement {
         address,
         of_address,
@@ -63,6 +62,43 @@ pub fn examine(
             false
         }
     }
+}
+
+/// Reports interfaces of a relay that are not in the VRF of its address.
+pub fn interfaces(
+    host: &Host<'_>,
+    relay: &RelaySection,
+    address: Ipv4Addr,
+    links: &[&Link],
+    report: &mut Report,
+) {
+    let vrf_of = |link| host.network.vrf_of(link).map(|vrf| &*vrf.name);
+    let of_relay = host.network.links_with(address).find_map(vrf_of);
+    for link in links {
+        match stranded(&link.name, vrf_of(link), of_relay) {
+            None => {}
+            // Without it, the operator adds the routes, perhaps also between the tables.
+            Some(text) if relay.route => report.degraded("vrf", text),
+            Some(text) => report.note("vrf", text),
+        }
+    }
+}
+
+/// Returns a sentence about an interface whose packets are routed by another table than the relay's.
+fn stranded(interface: &str, of_interface: Option<&str>, of_relay: Option<&str>) -> Option<String> {
+    let place = match (of_interface, of_relay) {
+        (of_interface, of_relay) if of_interface == of_relay => return None,
+        (None, Some(vrf)) => format!("not in the VRF {vrf}, where the relay is"),
+        (vrf, _) => format!(
+            "in the VRF {}, where the relay is not",
+            vrf.unwrap_or_default()
+        ),
+    };
+    Some(format!(
+        "{interface} is {place}: packets that arrive there reach the relay only if routes lead from \
+         one table to the other; have all interfaces of the relay in one VRF, or set relay.route = \
+         false and add the routes yourself"
+    ))
 }
 
 /// Returns a note, or the reason why it does not work.
@@ -159,6 +195,20 @@ mod tests {
         assert!(text.contains("relay.route = false"), "{text}");
         let note = judged(Some("red"), Some("red"), tunnel(false)).unwrap();
         assert!(note.unwrap().contains("ip link set teredo master red"));
+    }
+
+    #[test]
+    fn an_interface_outside_of_the_relays_vrf_is_stranded() {
+        assert_eq!(stranded("up0", None, None), None);
+        assert_eq!(stranded("up0", Some("red"), Some("red")), None);
+        for relay in [None, Some("blue")] {
+            let text = stranded("up0", Some("red"), relay).unwrap();
+            let start = "up0 is in the VRF red, where the relay is not";
+            assert!(text.starts_with(start), "{text}");
+        }
+        let text = stranded("up0", None, Some("red")).unwrap();
+        let start = "up0 is not in the VRF red, where the relay is";
+        assert!(text.starts_with(start), "{text}");
     }
 
     #[test]
