@@ -10,7 +10,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{interval, timeout},
 };
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use super::{Start, check::first_trouble, start_runtime};
@@ -79,6 +79,9 @@ async fn daemon(
     };
     let report = check::examine(&config, secrets.as_ref(), purpose).await;
     first_trouble(&report)?;
+    for defect in report.defects() {
+        warn!("{}", defect.text);
+    }
     let listeners = api::listen(&config.node.api)?;
     let name = config.node.name.clone();
     let node = Node::start(config, secrets?).await?;
