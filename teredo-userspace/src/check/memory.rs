@@ -105,7 +105,7 @@ mod tests {
 
         let per_peer = memory.peer_map / RelaySection::default().max_peers as u64;
         for documented in [
-            format!("{per_peer} octets a peer at the start"),
+            format!("{per_peer} octets per peer at the start"),
             format!(
                 "({:.0} MiB with the default",
                 memory.peer_map as f64 / 1_048_576.0
