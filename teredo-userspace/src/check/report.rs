@@ -26,7 +26,7 @@ pub struct Finding {
     pub subject: &'static str,
     /// How it matters.
     pub verdict: Verdict,
-    /// A sentence; of trouble, with the mend.
+    /// A sentence; of trouble, with the remedy.
     pub text: String,
 }
 

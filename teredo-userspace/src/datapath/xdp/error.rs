@@ -1,4 +1,4 @@
-//! What can go wrong with the fast path, each with the mend.
+//! The errors of the fast path, each with the remedy.
 
 use std::{io, path::PathBuf};
 
@@ -76,7 +76,7 @@ pub enum Error {
         interface: String,
         /// The mode that was asked for.
         mode: Mode,
-        /// Why, with the mend.
+        /// The reason, with the remedy.
         reason: String,
     },
     /// Another daemon holds the same pin directory.
