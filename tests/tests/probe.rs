@@ -215,7 +215,10 @@ fn a_dead_server_is_explained() -> Result<()> {
     let output = teredo(client, &format!("probe {SERVER}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(1), "{said}");
-    ensure!(said.contains("there is no route to 20.0.0.1:3544"), "{said}");
+    ensure!(
+        said.contains("there is no route to 20.0.0.1:3544"),
+        "{said}"
+    );
     ensure!(said.lines().count() == 1, "{said}");
     Ok(())
 }

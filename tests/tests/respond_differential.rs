@@ -116,7 +116,8 @@ impl Pair {
 
     /// Gives many datagrams to both.
     fn compare_many(&mut self) -> Result<()> {
-        for _ in 0..cases(DATAGRAMS) {
+        let count = cases(DATAGRAMS);
+        for _ in 0..count {
             let from = source(&mut self.random);
             let to = match self.random.random_ratio(1, 4) {
                 true => ServerAddress::Secondary,
@@ -126,6 +127,7 @@ impl Pair {
             self.compare(from, to, &payload)?;
         }
         println!("{:#?}", self.verdicts);
+        ensure!(self.answered() > count / 80, "{:?}", self.verdicts);
         Ok(())
     }
 
@@ -446,7 +448,6 @@ fn other_options() -> Result<()> {
     for (seed, config) in (10..).zip(servers) {
         let mut pair = Pair::new(config, true, seed)?;
         pair.compare_many()?;
-        ensure!(pair.answered() > 50, "{seed}: {:?}", pair.verdicts);
     }
     Ok(())
 }
@@ -455,7 +456,6 @@ fn other_options() -> Result<()> {
 fn addresses_on_two_interfaces() -> Result<()> {
     let mut pair = Pair::new(config(), false, 20)?;
     pair.compare_many()?;
-    ensure!(pair.answered() > 50, "{:?}", pair.verdicts);
     Ok(())
 }
 
@@ -476,7 +476,6 @@ fn keys_and_tunnels() -> Result<()> {
     for (seed, config) in [(30, required), (31, tunnel)] {
         let mut pair = Pair::new(config, true, seed)?;
         pair.compare_many()?;
-        ensure!(pair.answered() > 50, "{seed}: {:?}", pair.verdicts);
     }
     Ok(())
 }
@@ -494,6 +493,5 @@ fn draining() -> Result<()> {
             .verdicts
             .contains_key(Verdict::RespondAdvertised.reason())
     );
-    ensure!(pair.answered() > 50, "{:?}", pair.verdicts);
     Ok(())
 }

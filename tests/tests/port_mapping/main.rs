@@ -192,7 +192,9 @@ fn x20_only_the_gateway_is_asked_and_only_if_configured() -> Result<()> {
     site.route_by("192.168.77.254")?;
     let mut daemon = site.start("")?;
     wait_until("it finds the device that answers", PATIENCE, || {
-        Ok(daemon.log().contains("192.168.77.1 is not the default gateway"))
+        Ok(daemon
+            .log()
+            .contains("192.168.77.1 is not the default gateway"))
     })?;
     assert_eq!(daemon.terminate()?.code(), Some(0), "{}", daemon.log());
     site.namespace().ip("route del default")?;
