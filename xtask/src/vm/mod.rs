@@ -17,7 +17,7 @@ mod tools;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use apt::Unavailable;
@@ -89,6 +89,13 @@ fn execute(arguments: &Arguments) -> Result<ExitCode> {
         return matrix::run(names, release, arguments.write);
     }
     let script = machine::script(&arguments.command)?;
+    for file in &arguments.with {
+        ensure!(
+            file.exists(),
+            "--with {}: there is no such file",
+            file.display()
+        );
+    }
     let kernel = Kernel::named(&arguments.kernel)?;
     let parts = Supply::new()?.prepare(&[kernel], release)?;
     let timeout = Duration::from_secs(arguments.timeout);
