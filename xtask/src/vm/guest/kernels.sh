@@ -23,7 +23,7 @@ tests() {
 # One test must have run: a filter that fits none passes, too.
 loads() {
     ./bad_input the_unspoiled_host_passes | tee "$OUT/check"
-    grep --quiet '1 passed' "$OUT/check"
+    grep --quiet ' [1-9][0-9]* passed' "$OUT/check"
 }
 
 scene() {
