@@ -4,7 +4,7 @@
 //! --kernels` runs it on kernels that have them; the command to run it by hand is `cargo test
 //! --package teredo-tests --test devices`.
 
-use std::{fs, path::PathBuf, process::Output};
+use std::{fs, path::PathBuf, process::Output, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
@@ -13,10 +13,13 @@ use teredo_lab::{
     scene::{Client, IPV4_INTERFACE, IPV6_INTERFACE, Maker, RELAY, RELAY_IPV6},
     teredo::{binary, fast_share},
     traffic::Ping,
+    wait_until,
 };
 
 /// Least share of a trusted peer's traffic that XDP carries.
 const FAST: f64 = 0.95;
+/// How long the bond may take to change to another port.
+const SOON: Duration = Duration::from_secs(30);
 /// Second port of the bond.
 const SECOND: &str = "v4second";
 
@@ -80,6 +83,11 @@ fn bonded(mode: &str) -> Result<()> {
         link set {IPV4_INTERFACE} nomaster
         link set {SECOND} nomaster"
     ))?;
+    // The bond looks for a working port ten times a second.
+    let host = &scene.host().namespace;
+    wait_until("the bond has another port in use", SOON, || {
+        Ok(Ping::to(client.address()).from(host)?.received > 0)
+    })?;
     passes_fast(&scene, &relay, &client)
 }
 
