@@ -6,6 +6,7 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,6 +17,8 @@ use crate::shell;
 const VARIABLE: &str = "TEREDO_VM_CACHE";
 /// Mebibytes that building a kernel's or a root's image may take.
 const SPACE: u64 = 1500;
+/// How long older versions are kept, which another checkout of the repository may use.
+const KEPT: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 /// Where something is made before it has its name.
 const SCRATCH: &str = "scratch";
 /// Where running machines have files.
@@ -26,7 +29,7 @@ const RUNS: &str = "runs";
 pub struct Cache {
     directory: PathBuf,
     _adding: File,
-    /// Directories that what is used now took the place of.
+    /// Directories that have not been used for [`KEPT`].
     stale: Vec<PathBuf>,
 }
 
@@ -100,9 +103,13 @@ impl Cache {
             fs::create_dir_all(self.directory.join(name))?;
             fs::rename(scratch.keep(), &place)?;
         }
-        let others = fs::read_dir(self.directory.join(name))?.flatten();
-        let others = others.map(|entry| entry.path());
-        self.stale.extend(others.filter(|other| *other != place));
+        File::open(&place)?.set_modified(SystemTime::now())?;
+        let entries = fs::read_dir(self.directory.join(name))?.flatten();
+        self.stale.extend(
+            entries
+                .map(|entry| entry.path())
+                .filter(|path| is_old(path)),
+        );
         Ok(place)
     }
 
@@ -131,7 +138,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Ends adding. Removes what newer things took the place of, unless another process uses the
+    /// Ends adding. Removes what has not been used for days, unless another process uses the
     /// cache.
     pub fn finish(self) -> Result<InUse> {
         let using = lock_file(&self.directory, "using")?;
@@ -152,6 +159,13 @@ impl Cache {
             _using: using,
         })
     }
+}
+
+/// Whether a directory has not been used for [`KEPT`].
+fn is_old(directory: &Path) -> bool {
+    let used = fs::metadata(directory).and_then(|metadata| metadata.modified());
+    let age = used.ok().and_then(|used| used.elapsed().ok());
+    age.is_some_and(|age| age > KEPT)
 }
 
 fn lock_file(directory: &Path, name: &str) -> Result<File> {

@@ -50,7 +50,7 @@ pub const KERNELS: &[Kernel] = &[
 ];
 
 /// Directories of modules that no virtual machine needs.
-const USELESS: [&str; 11] = [
+const USELESS: [&str; 10] = [
     "drivers/gpu",
     "drivers/media",
     "drivers/infiniband",
@@ -59,7 +59,6 @@ const USELESS: [&str; 11] = [
     "drivers/usb",
     "drivers/hid",
     "drivers/comedi",
-    "drivers/scsi",
     "drivers/net/wireless",
     "sound",
 ];
