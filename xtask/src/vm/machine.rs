@@ -22,7 +22,7 @@ const EMULATION: u32 = 3;
 /// Octets of the disk that files leave the machine by, most of which are never written.
 const OUT_SIZE: u64 = 1 << 30;
 /// Lines of the console that a machine's failure is told with.
-const LAST_LINES: usize = 15;
+const LAST_LINES: usize = 30;
 
 /// A virtual machine that can be started.
 #[derive(Debug)]
@@ -344,12 +344,12 @@ mod tests {
 
     #[test]
     fn tells_the_last_lines_without_empty_ones() {
-        let text = (0..30)
+        let text = (0..50)
             .map(|number| format!("{number}\r\n\r\n"))
             .collect::<String>();
         let lines = last_lines(&text);
         assert_eq!(lines.lines().count(), LAST_LINES);
-        assert!(lines.ends_with("\n29"));
+        assert!(lines.ends_with("\n49"));
         assert_eq!(last_lines(""), "");
     }
 }
