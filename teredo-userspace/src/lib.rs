@@ -30,6 +30,7 @@
 pub mod api;
 mod check;
 pub mod cli;
+pub mod condition;
 pub mod config;
 pub mod datapath;
 mod host;

@@ -1,0 +1,223 @@
+//! Conditions: the named ways in which a role does not do its whole job.
+//!
+//! A condition shows for as long as it is true, and ends by itself. The command `status`, the health
+//! pages, the metrics and the log all show the same set.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use teredo_common::time::Instant;
+
+use crate::metrics::Role;
+
+/// The severity of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// The role works, but slower or not completely.
+    Degraded,
+    /// The role does not do its job.
+    Down,
+}
+
+/// The kind of a condition. Its name is stable, for scripts and alerts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// The host does not have the IPv4 address of the role, or no route that implies it.
+    AddressMissing,
+    /// The role's socket cannot be opened.
+    Socket,
+    /// The TUN interface is missing or down, and cannot be restored.
+    Tunnel,
+    /// An address of the tunnel is missing, and cannot be restored.
+    TunnelAddress,
+    /// A route is missing, and cannot be restored.
+    Route,
+    /// The kernel has another way for the packets of the role.
+    RouteDiverted,
+    /// A setting of the kernel is not as the role needs it, and cannot be restored.
+    Setting,
+    /// A configured interface does not exist, or is down.
+    InterfaceMissing,
+    /// The XDP program is not attached.
+    FastPathOff,
+    /// The driver drops frames that the XDP program sends.
+    FastPathDrops,
+    /// A map of the XDP program has no room.
+    MapFull,
+    /// A firewall of this host drops the role's packets.
+    Firewall,
+    /// This host has no IPv6 address that native hosts can answer to.
+    NoGlobalIpv6,
+    /// There is no route for the Teredo prefix, so connectivity tests are not forwarded.
+    NoNativeRoute,
+    /// A server's name cannot be looked up.
+    NameUnknown,
+    /// No server answers.
+    ServerSilent,
+    /// Only the server's secondary address does not answer.
+    SecondarySilent,
+    /// The NAT is symmetric and the client does not traverse it.
+    SymmetricNat,
+    /// The host has no way to the IPv4 internet.
+    NoNetwork,
+    /// Packets leave by another default route.
+    OtherDefaultRoute,
+    /// The process has no file descriptors or memory left for a look at the host.
+    Resources,
+    /// Somebody removes again and again what the daemon restores.
+    Contested,
+}
+
+impl Kind {
+    /// Returns the name in kebab case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AddressMissing => "address-missing",
+            Self::Socket => "socket",
+            Self::Tunnel => "tunnel",
+            Self::TunnelAddress => "tunnel-address",
+            Self::Route => "route",
+            Self::RouteDiverted => "route-diverted",
+            Self::Setting => "setting",
+            Self::InterfaceMissing => "interface-missing",
+            Self::FastPathOff => "fast-path-off",
+            Self::FastPathDrops => "fast-path-drops",
+            Self::MapFull => "map-full",
+            Self::Firewall => "firewall",
+            Self::NoGlobalIpv6 => "no-global-ipv6",
+            Self::NoNativeRoute => "no-native-route",
+            Self::NameUnknown => "name-unknown",
+            Self::ServerSilent => "server-silent",
+            Self::SecondarySilent => "secondary-silent",
+            Self::SymmetricNat => "symmetric-nat",
+            Self::NoNetwork => "no-network",
+            Self::OtherDefaultRoute => "other-default-route",
+            Self::Resources => "resources",
+            Self::Contested => "contested",
+        }
+    }
+
+    /// Returns the severity.
+    #[must_use]
+    pub const fn severity(self) -> Severity {
+        match self {
+            Self::InterfaceMissing
+            | Self::FastPathOff
+            | Self::FastPathDrops
+            | Self::MapFull
+            | Self::NoGlobalIpv6
+            | Self::NoNativeRoute
+            | Self::Resources
+            | Self::Contested => Severity::Degraded,
+            _ => Severity::Down,
+        }
+    }
+}
+
+/// A condition that is true now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Its kind.
+    pub kind: Kind,
+    /// The role that it concerns.
+    pub role: Role,
+    /// The interface, address, prefix or file that it concerns. With kind and role it identifies the
+    /// condition.
+    pub subject: String,
+    /// A sentence for the user: the reason and the remedy.
+    pub text: String,
+}
+
+/// A condition with the time since when it is true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lasting {
+    /// The condition.
+    pub condition: Condition,
+    /// The beginning.
+    pub since: Instant,
+}
+
+/// The conditions that are true now.
+#[derive(Debug, Default)]
+pub struct Conditions(BTreeMap<(Role, Kind, String), Lasting>);
+
+/// The difference between two sets of conditions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transition {
+    /// The conditions that have begun.
+    pub begun: Vec<Condition>,
+    /// The conditions that have ended.
+    pub ended: Vec<Condition>,
+}
+
+impl Conditions {
+    /// Replaces the set. A condition that was true before keeps its beginning and gets its new text.
+    pub fn replace(&mut self, now: Instant, conditions: Vec<Condition>) -> Transition {
+        let mut old = std::mem::take(&mut self.0);
+        let mut transition = Transition::default();
+        for condition in conditions {
+            let key = (condition.role, condition.kind, condition.subject.clone());
+            if self.0.contains_key(&key) {
+                continue;
+            }
+            let since = match old.remove(&key) {
+                Some(before) => before.since,
+                None => {
+                    transition.begun.push(condition.clone());
+                    now
+                }
+            };
+            self.0.insert(key, Lasting { condition, since });
+        }
+        transition.ended = old.into_values().map(|lasting| lasting.condition).collect();
+        transition
+    }
+
+    /// Iterates over the conditions, by role and kind.
+    pub fn iter(&self) -> impl Iterator<Item = &Lasting> {
+        self.0.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn condition(kind: Kind, text: &str) -> Condition {
+        Condition {
+            kind,
+            role: Role::Relay,
+            subject: "eth0".to_owned(),
+            text: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_condition_begins_once_and_keeps_its_beginning() {
+        let mut conditions = Conditions::default();
+        let start = Instant::ZERO + Duration::from_secs(5);
+        let first = condition(Kind::FastPathOff, "no program");
+        let transition = conditions.replace(start, vec![first.clone(), first.clone()]);
+        assert_eq!(transition.begun, [first]);
+        let second = condition(Kind::FastPathOff, "still no program");
+        let other = condition(Kind::Route, "no route");
+        let later = start + Duration::from_secs(9);
+        let transition = conditions.replace(later, vec![second.clone(), other.clone()]);
+        assert_eq!(transition.begun, [other]);
+        assert!(transition.ended.is_empty());
+        let lasting: Vec<_> = conditions.iter().collect();
+        assert_eq!(lasting.len(), 2);
+        assert!(
+            lasting
+                .iter()
+                .any(|lasting| lasting.since == start && lasting.condition == second)
+        );
+        let transition = conditions.replace(later, Vec::new());
+        assert_eq!(transition.ended.len(), 2);
+        assert_eq!(conditions.iter().count(), 0);
+    }
+}
