@@ -169,6 +169,12 @@ impl Server {
         self.own_ipv4.set(ipv4, addresses.into_iter().chain(relay));
     }
 
+    /// Replaces the buckets of the limits, since those shared with the fast path are others now. Senders
+    /// get their whole burst again.
+    pub fn set_buckets(&mut self, buckets: Buckets) {
+        self.buckets = buckets;
+    }
+
     /// Sets whether packets of clients may leave for native IPv6: whether this host advertises the
     /// service prefix or has a route for it (S-25). They may not until this is called.
     pub fn set_native_reachable(&mut self, reachable: bool) {

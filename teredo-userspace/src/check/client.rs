@@ -15,7 +15,7 @@ use crate::{
         self, ClientSection, ServerHost,
         secrets::{self, Secrets},
     },
-    datapath::{route::Routes, udp::DiscoverySocket},
+    datapath::udp::DiscoverySocket,
     host::{HostNetwork, lookup_ipv4},
 };
 
@@ -42,7 +42,7 @@ pub async fn examine(
     }
     ports(host, client, report);
     let servers = servers(client, report).await;
-    network(host, client, &servers, report).await;
+    network(host, client, &servers, report);
     route(host, client, report);
 }
 
@@ -100,7 +100,7 @@ async fn servers(client: &ClientSection, report: &mut Report) -> Vec<ServerEndpo
 }
 
 /// Looks whether there is a way to the servers, and whether there is a better one than Teredo.
-async fn network(
+fn network(
     host: &Host<'_>,
     client: &ClientSection,
     servers: &[ServerEndpoints],
@@ -108,14 +108,7 @@ async fn network(
 ) {
     let tunnel = host.network.link(&client.tun).map_or(0, |link| link.index);
     let prefix = host.config.node.prefix;
-    let found = match Routes::open() {
-        Ok(routes) => HostNetwork::read(&routes, tunnel, prefix, servers).await,
-        Err(error) => Err(error.into()),
-    };
-    let network = match found {
-        Ok(found) => found.network,
-        Err(error) => return report.trouble("network", format!("{error:#}")),
-    };
+    let network = HostNetwork::of(&host.network, tunnel, prefix, servers).network;
     match network.source {
         Some(source) => report.fine("ipv4", format!("sends from {source}")),
         None => report.note(

@@ -6,29 +6,23 @@ use rtnetlink::packet_route::link::InfoKind;
 use teredo_proto::server::RegisteredClient;
 
 use super::{
-    Host, Report,
-    network::Link,
-    owner, vrf,
+    Host, OUR_PROGRAM, Report, owner, vrf,
     xdp_features::{XdpFeatures, xdp_features},
 };
 use crate::{
     config::FastPathRequest,
-    datapath::{
-        route::Routes,
-        xdp::{self, AttachPolicy},
-    },
+    datapath::xdp::{self, AttachPolicy},
+    host::Link,
     metrics::{Attachment, Mode},
     node::fast_path,
 };
 
-/// Name of our program in the kernel.
-const OUR_PROGRAM: &str = "teredo";
 /// Up to this MTU a frame fits into one page, which native programs need.
 const NATIVE_MTU: u32 = 3_498;
 
 /// Looks at every interface that the program would be attached to, and loads the program for a moment.
 /// `relay_endpoint` and `clients` are parameters of the program.
-pub async fn examine(
+pub fn examine(
     host: &Host<'_>,
     relay_endpoint: Option<SocketAddrV4>,
     clients: Vec<RegisteredClient>,
@@ -45,9 +39,11 @@ pub async fn examine(
     let Some(wanted) = host.config.fast_path() else {
         return;
     };
-    let Some(links) = links(host, wanted, report).await else {
+    let links = links(host, wanted);
+    if links.is_empty() {
+        // Nothing to attach to is a condition.
         return;
-    };
+    }
     let other = links.iter().find(|link| !link.is_ethernet);
     let is_named = |link: &&Link| wanted.named().any(|name| name == link.name);
     let is_host_specific = host
@@ -55,35 +51,23 @@ pub async fn examine(
         .relay
         .as_ref()
         .is_some_and(|relay| relay.host_specific);
-    let obstacle = if links.is_empty() {
-        let tell = match wanted.server {
-            None => "no default route tells the interfaces",
-            Some(_) => "no interface has the server's addresses or a default route",
-        };
-        Some(format!(
-            "{tell}: name in {} those towards the IPv4 and the IPv6 internet",
-            wanted.interfaces_keys()
-        ))
-    } else if is_host_specific && wanted.server.is_none() {
-        Some("relay.host-specific is set: all packets are this host's own".to_owned())
-    } else {
-        other.map(|link| {
-            format!(
-                "interface {} is not Ethernet: name others in {}, or set {} = \"off\"",
-                link.name,
-                wanted.interfaces_keys(),
-                wanted.mode_keys()
-            )
-        })
-    };
-    if let Some(obstacle) = obstacle {
+    if is_host_specific && wanted.server.is_none() {
+        let reason = "relay.host-specific is set: all packets are this host's own";
+        report.xdp = attachments(&links, Mode::Off, reason);
+        return report.note("fast path", format!("off, since {reason}"));
+    }
+    if let Some(link) = other {
+        let reason = format!(
+            "interface {} is not Ethernet: name others in {}, or set {} = \"off\"",
+            link.name,
+            wanted.interfaces_keys(),
+            wanted.mode_keys()
+        );
+        report.xdp = attachments(&links, Mode::Off, &reason);
         // What the operator has named was meant.
-        let is_bearable = wanted.mode == AttachPolicy::Auto && !other.is_some_and(is_named);
-        if !is_bearable {
-            return report.trouble("fast path", obstacle);
+        if wanted.mode != AttachPolicy::Auto || is_named(link) {
+            report.trouble("fast path", reason);
         }
-        report.note("fast path", format!("off, since {obstacle}"));
-        report.xdp = attachments(&links, Mode::Off, &obstacle);
         return;
     }
     let is_troubled = links
@@ -98,9 +82,9 @@ pub async fn examine(
     if let (Some(relay), Some(endpoint)) = (&host.config.relay, relay_endpoint) {
         vrf::interfaces(host, relay, *endpoint.ip(), &links, report);
     }
-    default_routes(host, wanted, &links, report).await;
+    default_routes(host, wanted, &links, report);
     predict(wanted, &links, report);
-    if !is_loaded(host, wanted.mode, relay_endpoint, clients, report).await {
+    if !is_loaded(host, wanted.mode, relay_endpoint, clients, report) {
         return;
     }
     for attachment in report.xdp.clone() {
@@ -112,49 +96,20 @@ pub async fn examine(
     }
 }
 
-/// The interfaces that the configuration means, each once.
-async fn links<'a>(
-    host: &'a Host<'_>,
-    wanted: FastPathRequest<'_>,
-    report: &mut Report,
-) -> Option<Vec<&'a Link>> {
+/// Returns the interfaces that the configuration means, as far as they exist, each once.
+fn links<'a>(host: &'a Host<'_>, wanted: FastPathRequest<'_>) -> Vec<&'a Link> {
     let mut links = Vec::new();
     if wanted.relay.is_some_and(<[_]>::is_empty) {
-        let indices = match Routes::open() {
-            Ok(routes) => routes.default_interfaces().await.unwrap_or_default(),
-            Err(_) => Vec::new(),
-        };
-        let network = &host.network;
-        links.extend(
-            indices
-                .iter()
-                .filter_map(|&index| network.link_numbered(index)),
-        );
+        links.extend(host.network.default_links());
     }
     if wanted.server.is_some_and(<[_]>::is_empty) {
         let addresses = host.config.server.iter().flat_map(|server| server.ipv4);
         links.extend(addresses.flat_map(|address| host.network.links_with(address)));
     }
-    for name in wanted.named() {
-        match host.network.link(name) {
-            Some(link) => links.push(link),
-            None => {
-                let there: Vec<_> = host.network.links.iter().map(|link| &*link.name).collect();
-                report.trouble(
-                    "fast path",
-                    format!(
-                        "there is no interface {name}, which {} names: this host has {}",
-                        wanted.interfaces_keys(),
-                        there.join(", ")
-                    ),
-                );
-                return None;
-            }
-        }
-    }
+    links.extend(wanted.named().filter_map(|name| host.network.link(name)));
     let mut seen = HashSet::new();
     links.retain(|link| seen.insert(link.index));
-    Some(links)
+    links
 }
 
 /// Whether a program can be attached to the interface at all; says why not.
@@ -165,10 +120,6 @@ fn is_usable(
     report: &mut Report,
 ) -> bool {
     let name = &link.name;
-    if !link.is_up {
-        let text = format!("interface {name} is down: `ip link set {name} up`");
-        report.note("fast path", text);
-    }
     let Some(number) = link.xdp_program else {
         return true;
     };
@@ -189,7 +140,7 @@ fn is_usable(
 }
 
 /// Whether the kernel takes the program; reports why not.
-async fn is_loaded(
+fn is_loaded(
     host: &Host<'_>,
     mode: AttachPolicy,
     relay_endpoint: Option<SocketAddrV4>,
@@ -201,7 +152,13 @@ async fn is_loaded(
     if !host.loads_program || !is_complete {
         return true;
     }
-    let Err(error) = fast_path::try_to_load(host.config, relay_endpoint, clients).await else {
+    let Err(error) = fast_path::try_to_load(
+        host.config,
+        &host.network,
+        &host.plan,
+        relay_endpoint,
+        clients,
+    ) else {
         return true;
     };
     let error = match error.downcast::<xdp::Error>() {
@@ -253,7 +210,7 @@ fn controllers(host: &Host<'_>, wanted: FastPathRequest<'_>, links: &[&Link], re
 }
 
 /// Reports default routes that lead through interfaces which are not named.
-async fn default_routes(
+fn default_routes(
     host: &Host<'_>,
     wanted: FastPathRequest<'_>,
     links: &[&Link],
@@ -262,23 +219,17 @@ async fn default_routes(
     if wanted.relay.is_none_or(<[_]>::is_empty) {
         return;
     }
-    let indices = match Routes::open() {
-        Ok(routes) => routes.default_interfaces().await.unwrap_or_default(),
-        Err(_) => return,
-    };
-    for index in indices {
-        if links.iter().any(|link| link.index == index) {
+    for link in host.network.default_links() {
+        if links.iter().any(|other| other.index == link.index) {
             continue;
         }
-        if let Some(link) = host.network.link_numbered(index) {
-            let text = format!(
-                "a default route leads through {}, which {} does not name: packets that take it \
-                 leave through userspace",
-                link.name,
-                wanted.interfaces_keys()
-            );
-            report.note("fast path", text);
-        }
+        let text = format!(
+            "a default route leads through {}, which {} does not name: packets that take it leave \
+             through userspace",
+            link.name,
+            wanted.interfaces_keys()
+        );
+        report.note("fast path", text);
     }
 }
 

@@ -6,40 +6,14 @@ use teredo_common::scope::Ipv4Scope;
 
 use super::{Host, Report, owner, vrf};
 use crate::{
-    config::{Ipv4Choice, RelaySection},
-    datapath::{
-        route::Routes,
-        udp::{BindError, UdpSocket},
-    },
+    config::RelaySection,
+    datapath::udp::{BindError, UdpSocket},
 };
 
 /// Looks whether the relay's port can be opened, and tells where it is.
-pub async fn examine(
-    host: &Host<'_>,
-    relay: &RelaySection,
-    report: &mut Report,
-) -> Option<SocketAddrV4> {
-    let address = match relay.ipv4 {
-        Ipv4Choice::Address(address) => Some(address),
-        Ipv4Choice::Auto => automatic().await,
-    };
-    let Some(address) = address else {
-        report.trouble(
-            "ipv4",
-            "relay.ipv4 is \"auto\" but there is no IPv4 default route to tell the address: add \
-             the route, or set relay.ipv4 to an address of this host",
-        );
-        return None;
-    };
-    if !is_own(host, address) {
-        let text = format!(
-            "relay.ipv4 = \"{address}\" is not an address of this host: set one of its own ({}), or \
-             \"auto\"",
-            own(host)
-        );
-        report.trouble("ipv4", text);
-        return None;
-    }
+pub fn examine(host: &Host<'_>, relay: &RelaySection, report: &mut Report) -> Option<SocketAddrV4> {
+    // Without an address there is a condition.
+    let address = host.plan.relay_address?;
     if !vrf::examine(host, address, Some(relay), report) {
         return None;
     }
@@ -47,22 +21,6 @@ pub async fn examine(
     let endpoint = SocketAddrV4::new(address, relay.port);
     port(host, endpoint, "relay.port", report);
     Some(endpoint)
-}
-
-/// Whether this is an address of the host.
-pub fn is_own(host: &Host<'_>, address: Ipv4Addr) -> bool {
-    host.network.ipv4().any(|own| own == address)
-}
-
-/// The host's addresses, for messages.
-pub fn own(host: &Host<'_>) -> String {
-    let own = host.network.ipv4().filter(|own| !own.is_loopback());
-    let own: Vec<_> = own.map(|own| own.to_string()).collect();
-    if own.is_empty() {
-        "it has none".to_owned()
-    } else {
-        own.join(", ")
-    }
 }
 
 /// Looks whether a port can be opened; `key` is where the configuration has its number.
@@ -82,10 +40,6 @@ pub fn port(host: &Host<'_>, endpoint: SocketAddrV4, key: &str, report: &mut Rep
         }
         Err(error) => report.trouble("port", format!("{:#}", anyhow::Error::from(error))),
     }
-}
-
-async fn automatic() -> Option<Ipv4Addr> {
-    Routes::open().ok()?.default_ipv4_address().await.ok()?
 }
 
 fn scope(relay: &RelaySection, report: &mut Report, address: Ipv4Addr) {

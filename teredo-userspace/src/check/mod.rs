@@ -8,7 +8,6 @@ mod fast_path;
 mod ipv4;
 mod ipv6;
 mod memory;
-mod network;
 mod owner;
 mod report;
 mod server;
@@ -18,8 +17,9 @@ mod user;
 mod vrf;
 mod xdp_features;
 
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
+use anyhow::Result;
 use aya::util::nr_cpus;
 
 use crate::{
@@ -28,17 +28,25 @@ use crate::{
         Config,
         secrets::{self, Secrets},
     },
+    datapath::route::Routes,
+    host::Snapshot,
+    metrics::Role,
+    plan::{self, Item, Own, Plan, State},
     privileges::capabilities,
 };
 use memory::{Memory, Octets};
-use network::Network;
 pub use report::{Report, Verdict};
 
-/// What the checks look at.
+/// Name of our program in the kernel.
+const OUR_PROGRAM: &str = "teredo";
+
+/// The subject of the examinations.
 struct Host<'a> {
     config: &'a Config,
-    network: Network,
-    /// Whether a daemon of this configuration runs: what it holds is no trouble then.
+    network: Snapshot,
+    /// The plan that a daemon would carry out.
+    plan: Plan,
+    /// Whether a daemon of this configuration runs, so that it has what others may not have.
     is_running: bool,
     loads_program: bool,
 }
@@ -62,16 +70,21 @@ pub async fn examine(
 ) -> Report {
     let cpus = nr_cpus().map_or(1, |cpus| cpus as u64);
     let mut report = Report::new(Memory::of(config, cpus));
-    let network = match Network::read().await {
-        Ok(network) => network,
+    let (network, own) = match read(config).await {
+        Ok(found) => found,
         Err(error) => {
-            let text = format!("the kernel does not tell about its network: {error}");
+            let text = format!("the kernel does not describe its network: {error:#}");
             report.trouble("network", text);
             return report;
         }
     };
+    let state = State {
+        own,
+        ..State::default()
+    };
     let host = Host {
         config,
+        plan: Plan::make(config, &network, &state),
         network,
         is_running: is_running(config).await,
         loads_program: purpose.loads_program,
@@ -85,7 +98,7 @@ pub async fn examine(
     let mut endpoint = None;
     if let Some(relay) = &config.relay {
         tun::examine(&host, &relay.tun, &mut report);
-        endpoint = ipv4::examine(&host, relay, &mut report).await;
+        endpoint = ipv4::examine(&host, relay, &mut report);
         ipv6::examine(&host, relay, &mut report);
     }
     if let Some(section) = &config.server {
@@ -96,13 +109,65 @@ pub async fn examine(
         client::examine(&host, client, secrets, &mut report).await;
     }
     let clients = secrets.map_or_else(|_| Vec::new(), |secrets| secrets.clients.clone());
-    fast_path::examine(&host, endpoint, clients, &mut report).await;
+    fast_path::examine(&host, endpoint, clients, &mut report);
+    for condition in &host.plan.conditions {
+        report.condition(condition);
+    }
+    if host.is_running {
+        differences(&host, &state.own, &mut report);
+    }
     api::examine(&host, &mut report);
     memory(config, &mut report);
     report
 }
 
-/// Whether the daemon that answers on this configuration's API is of this name.
+/// Reads the network, and finds the parts of it that belong to a daemon of this configuration.
+async fn read(config: &Config) -> Result<(Snapshot, Own)> {
+    let routes = Routes::open()?;
+    let mut own = Own::default();
+    let mut network = Snapshot::default();
+    // The settings of tunnels are known by name after the first time.
+    for _ in 0..2 {
+        let scope = plan::scope(config, &network, &own);
+        network = Snapshot::read(&routes, &scope).await?;
+        own.tunnels = tunnels(config, &network);
+    }
+    let programs = network.links.iter().filter_map(|link| link.xdp_program);
+    let is_ours = |number: &u32| owner::program_name(*number).as_deref() == Some(OUR_PROGRAM);
+    own.program = programs.into_iter().find(is_ours);
+    Ok((network, own))
+}
+
+/// Returns the indices of the roles' tunnels; 0 for those that do not exist yet.
+fn tunnels(config: &Config, network: &Snapshot) -> BTreeMap<Role, u32> {
+    let relay = config.relay.as_ref().map(|relay| (Role::Relay, &relay.tun));
+    let server = config
+        .server
+        .as_ref()
+        .filter(|server| server.has_tunnel_service());
+    let server = server.map(|server| (Role::Server, &server.tun));
+    let client = config
+        .client
+        .as_ref()
+        .map(|client| (Role::Client, &client.tun));
+    let index = |name: &str| network.link(name).map_or(0, |link| link.index);
+    let roles = [relay, server, client].into_iter().flatten();
+    roles.map(|(role, name)| (role, index(name))).collect()
+}
+
+/// Reports the items of the plan that a running daemon should hold, but the host does not have.
+fn differences(host: &Host<'_>, own: &Own, report: &mut Report) {
+    for item in &host.plan.items {
+        // The parameters of the program are the daemon's alone.
+        let is_visible = !matches!(item, Item::FastPath(_));
+        if is_visible && !item.is_held(&host.network, own) {
+            let text = format!("{item} is missing, though the daemon runs; its log says more");
+            report.degraded("plan", text);
+        }
+    }
+}
+
+/// Returns whether the daemon that answers on this configuration's API is of this name.
 async fn is_running(config: &Config) -> bool {
     let Some(address) = config.node.api.first() else {
         return false;

@@ -3,7 +3,10 @@
 use serde::Serialize;
 
 use super::memory::Memory;
-use crate::metrics::Attachment;
+use crate::{
+    condition::{Condition, Kind, Severity},
+    metrics::Attachment,
+};
 
 /// How a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -15,6 +18,8 @@ pub enum Verdict {
     Note,
     /// It runs, but without a part that the configuration asks for.
     Degraded,
+    /// It starts, but does its job only when the host has changed.
+    Waiting,
     /// It does not run, or not as configured.
     Trouble,
 }
@@ -28,6 +33,9 @@ pub struct Finding {
     pub verdict: Verdict,
     /// A sentence; of trouble, with the remedy.
     pub text: String,
+    /// Whether a running daemon reports it as a condition.
+    #[serde(skip)]
+    pub is_condition: bool,
 }
 
 /// Everything that was looked at.
@@ -62,6 +70,7 @@ impl Report {
             subject,
             verdict,
             text: text.into(),
+            is_condition: false,
         });
     }
 
@@ -85,11 +94,27 @@ impl Report {
         self.add(Verdict::Degraded, subject, text);
     }
 
+    /// Adds a condition that a daemon would have.
+    pub fn condition(&mut self, condition: &Condition) {
+        self.findings.push(Finding {
+            subject: subject(condition.kind),
+            verdict: match condition.kind.severity() {
+                Severity::Degraded => Verdict::Degraded,
+                Severity::Down => Verdict::Waiting,
+            },
+            text: condition.text.clone(),
+            is_condition: true,
+        });
+    }
+
     /// Returns everything that is not as the configuration asks for.
     pub fn defects(&self) -> impl Iterator<Item = &Finding> {
-        self.findings
-            .iter()
-            .filter(|finding| matches!(finding.verdict, Verdict::Degraded | Verdict::Trouble))
+        self.findings.iter().filter(|finding| {
+            matches!(
+                finding.verdict,
+                Verdict::Degraded | Verdict::Waiting | Verdict::Trouble
+            )
+        })
     }
 
     /// Returns everything that keeps the daemon from running.
@@ -97,5 +122,25 @@ impl Report {
         self.findings
             .iter()
             .filter(|finding| finding.verdict == Verdict::Trouble)
+    }
+}
+
+/// Returns the subject under which a condition is shown.
+const fn subject(kind: Kind) -> &'static str {
+    match kind {
+        Kind::AddressMissing | Kind::NoNetwork => "address",
+        Kind::Setting => "forwarding",
+        Kind::Route | Kind::RouteDiverted | Kind::OtherDefaultRoute => "route",
+        Kind::Tunnel | Kind::TunnelAddress => "tun",
+        Kind::InterfaceMissing | Kind::FastPathOff | Kind::FastPathDrops | Kind::MapFull => {
+            "fast path"
+        }
+        Kind::NoNativeRoute | Kind::NoGlobalIpv6 => "native",
+        Kind::NameUnknown | Kind::ServerSilent | Kind::SecondarySilent | Kind::SymmetricNat => {
+            "server"
+        }
+        Kind::Socket => "port",
+        Kind::Firewall => "firewall",
+        Kind::Resources | Kind::Contested => "daemon",
     }
 }

@@ -2,13 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use ipnet::Ipv6Net;
+use ipnet::IpNet;
 use teredo_common::{scope::Ipv4Scope, wire::SERVER_PORT};
 
 use super::{Host, Report, ipv4, ipv6, tun, vrf};
 use crate::{
     config::{self, Ipv4Choice, RelaySection, ServerSection},
     datapath::native::Native,
+    host::Route,
 };
 
 /// Looks whether the server can run. `relay` is where the relay beside it is.
@@ -39,13 +40,9 @@ pub fn examine(
 }
 
 fn address(host: &Host<'_>, server: &ServerSection, address: Ipv4Addr, report: &mut Report) {
-    if !ipv4::is_own(host, address) {
-        let text = format!(
-            "server.ipv4 has {address}, which is not an address of this host: `ip address add \
-             {address}/32 dev INTERFACE`, or set two of its own ({})",
-            ipv4::own(host)
-        );
-        return report.trouble("ipv4", text);
+    if !host.network.has_ipv4(address) {
+        // It is a condition.
+        return;
     }
     if !server.ipv4_scope.accepts(address.octets()) {
         let scope = match server.ipv4_scope {
@@ -121,13 +118,12 @@ fn native(host: &Host<'_>, server: &ServerSection, report: &mut Report) {
         return report.trouble("native", format!("{:#}", anyhow::Error::from(error)));
     }
     let prefix = config::network(host.config.node.prefix);
-    let default = Ipv6Net::default();
     let holds_route = host.config.relay.as_ref().is_some_and(|relay| relay.route);
     let routes = host.network.routes.iter();
-    let mut routes = routes.filter(|route| route.interface.is_some());
+    let mut routes = routes.filter(|route| !route.interfaces.is_empty() && !route.is_ipv4());
     let own = routes
         .clone()
-        .find(|route| route.destination != default && route.destination.contains(&prefix));
+        .find(|route| !route.is_default() && route.destination.contains(&IpNet::V6(prefix)));
     if holds_route {
         report.fine(
             "native",
@@ -140,7 +136,7 @@ fn native(host: &Host<'_>, server: &ServerSection, report: &mut Report) {
             host.network.end_of(route)
         );
         report.fine("native", text);
-    } else if routes.any(|route| route.destination == default) {
+    } else if routes.any(Route::is_default) {
         report.note(
             "native",
             format!(
@@ -148,28 +144,10 @@ fn native(host: &Host<'_>, server: &ServerSection, report: &mut Report) {
                  with Teredo sources pass, or connectivity tests of clients are lost"
             ),
         );
-    } else {
-        report.note(
-            "native",
-            format!(
-                "this host has no route for {prefix}: connectivity tests of clients are dropped \
-                 until there is one, or an IPv6 default route"
-            ),
-        );
     }
 }
 
 fn tunnel_service(host: &Host<'_>, server: &ServerSection, report: &mut Report) {
     tun::examine(host, &server.tun, report);
-    ipv6::forwards("remove the prefix of every [[server.client]]", report);
-    for prefix in server.clients.iter().filter_map(|client| client.prefix) {
-        if let Some(foreign) = host.network.foreign_route(prefix, &server.tun) {
-            let text = format!(
-                "there is a route of {prefix} already, to {}, but it is the prefix of a client: \
-                 remove it with `ip -6 route del {prefix}`, or give the client another",
-                host.network.end_of(foreign)
-            );
-            report.trouble("route", text);
-        }
-    }
+    ipv6::forwards(host, report);
 }

@@ -4,8 +4,8 @@ use std::{net::Ipv4Addr, os::fd::AsFd as _};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket, sockopt};
 
-use super::{Host, Report, network::Link};
-use crate::config::RelaySection;
+use super::{Host, Report};
+use crate::{config::RelaySection, host::Link};
 
 /// Where an address and this process are.
 #[derive(Clone, Copy, Debug)]

@@ -82,6 +82,7 @@ fn text(report: &Report) -> String {
             Verdict::Fine => "ok",
             Verdict::Note => "note",
             Verdict::Degraded => "DEGRADED",
+            Verdict::Waiting => "WAITING",
             Verdict::Trouble => "TROUBLE",
         };
         table.row(&[verdict, finding.subject, &finding.text]);

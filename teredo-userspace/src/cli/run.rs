@@ -21,7 +21,7 @@ use crate::{
         Config,
         secrets::{self, Secrets},
     },
-    node::Node,
+    node::{Node, Patience},
     privileges,
 };
 
@@ -32,6 +32,9 @@ const SIGNALLED: i32 = 128;
 pub struct Arguments {
     #[command(flatten)]
     start: Start,
+    /// Fail if the host lacks something that a role needs, instead of waiting for it
+    #[arg(long)]
+    no_wait: bool,
 }
 
 /// Runs the daemon until a signal arrives. A failed start leaves nothing behind.
@@ -45,7 +48,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         change.carry_out(&config)?;
     }
     let runtime = start_runtime()?;
-    let result = runtime.block_on(daemon(config, secrets, arguments.start.after_sunset));
+    let result = runtime.block_on(daemon(config, secrets, arguments));
     // A slow client of the API must not delay the end.
     runtime.shutdown_background();
     result
@@ -69,22 +72,28 @@ fn start_log(filter: &str) -> Result<()> {
 async fn daemon(
     config: Config,
     secrets: Result<Secrets, secrets::Error>,
-    after_sunset: bool,
+    arguments: &Arguments,
 ) -> Result<()> {
     // From here on no signal ends the process before it has cleaned up.
     let mut signals = Signals::new()?;
     let purpose = Purpose {
-        after_sunset,
+        after_sunset: arguments.start.after_sunset,
         loads_program: false,
     };
     let report = check::examine(&config, secrets.as_ref(), purpose).await;
     first_trouble(&report)?;
-    for defect in report.defects() {
+    // The node reports conditions itself.
+    for defect in report.defects().filter(|defect| !defect.is_condition) {
         warn!("{}", defect.text);
     }
+    let patience = if arguments.no_wait {
+        Patience::Fail
+    } else {
+        Patience::Wait
+    };
     let listeners = api::listen(&config.node.api)?;
     let name = config.node.name.clone();
-    let node = Node::start(config, secrets?).await?;
+    let node = Node::start(config, secrets?, patience).await?;
     let handle = node.handle();
     let server = tokio::spawn(api::serve(listeners, handle.clone()));
     let watchdog = tokio::spawn(feed_watchdog(handle));

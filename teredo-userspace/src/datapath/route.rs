@@ -1,23 +1,23 @@
-//! Addresses, routes, neighbours and forwarding settings of the kernel, through rtnetlink and
-//! sysctl.
+//! Interfaces, addresses, routes and neighbours of the kernel, through rtnetlink.
 
 mod host;
 
 use std::{
-    fs, io,
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::PathBuf,
+    sync::Arc,
 };
 
-use futures_util::TryStreamExt as _;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use ipnet::{Ipv4Net, Ipv6Net};
 use nix::net::if_::if_indextoname;
 use rtnetlink::{
     Handle, LinkUnspec, RouteMessageBuilder,
     packet_route::{
-        address::{AddressAttribute, AddressMessage, AddressScope},
+        address::AddressMessage,
+        link::LinkMessage,
         neighbour::{NeighbourFlags, NeighbourState},
-        route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage},
+        route::RouteMessage,
     },
 };
 use thiserror::Error;
@@ -40,10 +40,20 @@ pub struct RouteError {
 }
 
 /// A connection to the kernel's routing tables. Needs a tokio runtime.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Routes {
     handle: Handle,
-    connection: JoinHandle<()>,
+    _connection: Arc<Connection>,
+}
+
+/// The task of the connection, which ends with its last user.
+#[derive(Debug)]
+struct Connection(JoinHandle<()>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Routes {
@@ -59,7 +69,7 @@ impl Routes {
         })?;
         Ok(Self {
             handle,
-            connection: tokio::spawn(connection),
+            _connection: Arc::new(Connection(tokio::spawn(connection))),
         })
     }
 
@@ -106,13 +116,19 @@ impl Routes {
         })
     }
 
-    /// Routes a prefix into an interface. Repeating that changes nothing.
+    /// Routes a prefix into an interface. Among routes of the same prefix, the one with the smallest
+    /// metric is used.
     ///
     /// # Errors
     ///
-    /// When the interface is down, or another route for the prefix has the same metric.
-    pub async fn add_route(&self, prefix: Ipv6Net, interface: u32) -> Result<(), RouteError> {
-        let request = self.handle.route().add(route(prefix, interface)).replace();
+    /// When the interface is down, or a route for the prefix has the same metric already.
+    pub async fn add_route(
+        &self,
+        prefix: Ipv6Net,
+        interface: u32,
+        metric: u32,
+    ) -> Result<(), RouteError> {
+        let request = self.handle.route().add(route(prefix, interface, metric));
         check(request.execute().await, || {
             format!("route {prefix} into {}", name_of(interface))
         })
@@ -123,130 +139,45 @@ impl Routes {
     /// # Errors
     ///
     /// Without `CAP_NET_ADMIN`.
-    pub async fn remove_route(&self, prefix: Ipv6Net, interface: u32) -> Result<(), RouteError> {
-        let request = self.handle.route().del(route(prefix, interface));
+    pub async fn remove_route(
+        &self,
+        prefix: Ipv6Net,
+        interface: u32,
+        metric: u32,
+    ) -> Result<(), RouteError> {
+        let request = self.handle.route().del(route(prefix, interface, metric));
         check(
             unless(request.execute().await, &[libc::ESRCH, libc::ENODEV]),
             || format!("remove the route of {prefix}"),
         )
     }
 
-    /// Returns the indices of the interfaces of the default routes of both families, each once.
+    /// Returns all interfaces.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not list its interfaces.
+    pub async fn links(&self) -> Result<Vec<LinkMessage>, RouteError> {
+        let links = self.handle.link().get().execute().try_collect().await;
+        links.map_err(|error| failure("list the interfaces", error))
+    }
+
+    /// Returns the routes of all tables and of both families, one after the other.
     ///
     /// # Errors
     ///
     /// When the kernel does not list its routes.
-    pub async fn default_interfaces(&self) -> Result<Vec<u32>, RouteError> {
-        let mut interfaces = Vec::new();
-        for message in [
-            RouteMessageBuilder::<Ipv4Addr>::new().build(),
-            RouteMessageBuilder::<Ipv6Addr>::new().build(),
-        ] {
-            for route in self.default_routes(message).await? {
-                for interface in interfaces_of(&route) {
-                    if !interfaces.contains(&interface) {
-                        interfaces.push(interface);
-                    }
-                }
-            }
-        }
-        Ok(interfaces)
-    }
-
-    /// Returns the address that this host uses towards the IPv4 internet: the preferred source of the
-    /// default route, or else the first address of its interface. `None` without a default route.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel does not list its routes or addresses.
-    pub async fn default_ipv4_address(&self) -> Result<Option<Ipv4Addr>, RouteError> {
-        let message = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let routes = self.default_routes(message).await?;
-        let Some(best) = routes.iter().min_by_key(|route| metric_of(route)) else {
-            return Ok(None);
-        };
-        let preferred = best
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                RouteAttribute::PrefSource(RouteAddress::Inet(address)) => Some(*address),
-                _ => None,
-            });
-        if preferred.is_some() {
-            return Ok(preferred);
-        }
-        let interfaces = interfaces_of(best);
-        let addresses = self.list_addresses().await?;
-        Ok(addresses
-            .iter()
-            .filter(|address| {
-                address.header.scope == AddressScope::Universe
-                    && interfaces.contains(&address.header.index)
-            })
-            .flat_map(|address| &address.attributes)
-            .find_map(|attribute| match attribute {
-                AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
-                _ => None,
-            }))
-    }
-
-    /// Returns the addresses of this host and its broadcast addresses, in the order of the interfaces.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel does not list its addresses.
-    pub async fn addresses(&self) -> Result<OwnAddresses, RouteError> {
-        let mut addresses = OwnAddresses::default();
-        for message in self.list_addresses().await? {
-            for attribute in &message.attributes {
-                match attribute {
-                    AddressAttribute::Local(IpAddr::V4(address)) => {
-                        addresses.ipv4.push(*address);
-                        addresses
-                            .ipv4
-                            .extend(broadcast(*address, message.header.prefix_len));
-                    }
-                    AddressAttribute::Address(IpAddr::V6(address)) => addresses.ipv6.push(*address),
-                    _ => {}
-                }
-            }
-        }
-        Ok(addresses)
-    }
-
-    /// Returns the index of the interface that has the IPv4 address.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel does not list its addresses.
-    pub async fn interface_with(&self, address: Ipv4Addr) -> Result<Option<u32>, RouteError> {
-        let wanted = AddressAttribute::Local(IpAddr::V4(address));
-        let addresses = self.list_addresses().await?;
-        let found = addresses
-            .iter()
-            .find(|message| message.attributes.contains(&wanted));
-        Ok(found.map(|message| message.header.index))
+    pub fn all_routes(&self) -> impl Stream<Item = Result<RouteMessage, RouteError>> {
+        let list = |message| self.handle.route().get(message).execute();
+        let ipv4 = list(RouteMessageBuilder::<Ipv4Addr>::new().build());
+        let ipv6 = list(RouteMessageBuilder::<Ipv6Addr>::new().build());
+        ipv4.chain(ipv6)
+            .map_err(|error| failure("list the routes", error))
     }
 
     async fn list_addresses(&self) -> Result<Vec<AddressMessage>, RouteError> {
         let addresses = self.handle.address().get().execute().try_collect().await;
         addresses.map_err(|error| failure("list the addresses", error))
-    }
-
-    async fn default_routes(&self, message: RouteMessage) -> Result<Vec<RouteMessage>, RouteError> {
-        let routes: Vec<RouteMessage> = self
-            .handle
-            .route()
-            .get(message)
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|error| failure("list the routes", error))?;
-        let in_main = |route: &RouteMessage| route.header.table == RouteHeader::RT_TABLE_MAIN;
-        Ok(routes
-            .into_iter()
-            .filter(|route| route.header.destination_prefix_length == 0 && in_main(route))
-            .collect())
     }
 
     /// Makes the kernel confirm the reachability of a neighbour, as if a packet had been sent to it.
@@ -268,12 +199,6 @@ impl Routes {
     }
 }
 
-impl Drop for Routes {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
-}
-
 /// The addresses of this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnAddresses {
@@ -283,60 +208,21 @@ pub struct OwnAddresses {
     pub ipv6: Vec<Ipv6Addr>,
 }
 
-/// The address family of a setting of an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// `net.ipv4`
-    Ipv4,
-    /// `net.ipv6`
-    Ipv6,
-}
-
-/// Returns whether an interface, or `all` or `default`, forwards packets of the family.
-///
-/// # Errors
-///
-/// When there is no such interface.
-pub fn forwarding(family: Family, interface: &str) -> Result<bool, RouteError> {
-    let path = forwarding_path(family, interface);
-    fs::read_to_string(&path)
-        .map(|value| value.trim() != "0")
-        .map_err(|source| RouteError {
-            action: format!("read {}", path.display()),
-            source,
-        })
-}
-
-/// Sets whether an interface forwards packets of the family.
-///
-/// # Errors
-///
-/// Without permission, or when there is no such interface.
-pub fn set_forwarding(family: Family, interface: &str, on: bool) -> Result<(), RouteError> {
-    let path = forwarding_path(family, interface);
-    fs::write(&path, if on { "1" } else { "0" }).map_err(|source| RouteError {
-        action: format!("write {}", path.display()),
-        source,
-    })
-}
-
-/// Returns the kernel's file of the setting, in the network namespace of the calling thread.
-fn forwarding_path(family: Family, interface: &str) -> PathBuf {
-    let family = match family {
-        Family::Ipv4 => "ipv4",
-        Family::Ipv6 => "ipv6",
-    };
-    ["/proc/sys/net", family, "conf", interface, "forwarding"]
-        .iter()
-        .collect()
+impl OwnAddresses {
+    /// Adds an IPv4 address and the broadcast address of its network.
+    pub fn add_ipv4(&mut self, address: Ipv4Addr, prefix_length: u8) {
+        self.ipv4.push(address);
+        self.ipv4.extend(broadcast(address, prefix_length));
+    }
 }
 
 /// Returns the message that adds or removes the route of a prefix.
-fn route(prefix: Ipv6Net, interface: u32) -> RouteMessage {
+fn route(prefix: Ipv6Net, interface: u32, metric: u32) -> RouteMessage {
     RouteMessageBuilder::<Ipv6Addr>::new()
         .destination_prefix(prefix.network(), prefix.prefix_len())
         .gateway(GATEWAY)
         .output_interface(interface)
+        .priority(metric)
         .build()
 }
 
@@ -345,32 +231,6 @@ fn route(prefix: Ipv6Net, interface: u32) -> RouteMessage {
 fn broadcast(address: Ipv4Addr, prefix_length: u8) -> Option<Ipv4Addr> {
     let network = Ipv4Net::new(address, prefix_length).ok()?;
     (prefix_length < 31).then(|| network.broadcast())
-}
-
-/// Returns the interfaces of a route, several if it has several next hops.
-fn interfaces_of(route: &RouteMessage) -> Vec<u32> {
-    let mut interfaces = Vec::new();
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Oif(interface) => interfaces.push(*interface),
-            RouteAttribute::MultiPath(hops) => {
-                interfaces.extend(hops.iter().map(|hop| hop.interface_index));
-            }
-            _ => {}
-        }
-    }
-    interfaces
-}
-
-fn metric_of(route: &RouteMessage) -> u32 {
-    route
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            RouteAttribute::Priority(metric) => Some(*metric),
-            _ => None,
-        })
-        .unwrap_or(0)
 }
 
 fn name_of(interface: u32) -> String {

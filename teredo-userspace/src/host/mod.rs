@@ -1,7 +1,13 @@
-//! Facts about this host that the running client and `teredo check` both need.
+//! Facts about this host that the running daemon and `teredo check` both need.
 
 mod names;
 mod network;
+mod read;
+pub mod setting;
+mod snapshot;
 
 pub use names::lookup_ipv4;
 pub use network::HostNetwork;
+pub use read::Scope;
+pub use setting::Setting;
+pub use snapshot::{Link, Route, Snapshot};

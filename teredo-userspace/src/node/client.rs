@@ -2,7 +2,6 @@
 //! between them.
 
 mod discovery;
-mod interface;
 mod port_mapping;
 mod ports;
 mod record;
@@ -12,13 +11,12 @@ mod suspend;
 use std::{
     cell::RefCell,
     future::pending,
-    io,
     net::{Ipv4Addr, SocketAddrV4},
     pin::Pin,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
     scope::Ipv4Scope,
@@ -27,25 +25,28 @@ use teredo_common::{
 use teredo_proto::client::{
     self, Client, Credentials, Event, Extensions, Identity, Nat, Offline, Refresh, Transmit,
 };
-use tokio::{
-    io::Interest,
-    time::{Sleep, sleep},
-};
+use tokio::time::{Sleep, sleep};
 
-use super::{clock, port::Port, send_failures::SendFailures, timer::Timer};
+use super::{
+    clock,
+    port::Port,
+    send_failures::SendFailures,
+    timer::Timer,
+    tunnel::{Lifetime, Tunnel},
+};
 use crate::{
+    condition::{Condition, Kind},
     config::{self, RefreshInterval},
     datapath::{
         BATCH,
-        route::Routes,
-        tun::{PacketBatch, Tun},
+        tun::PacketBatch,
         udp::{ReceiveBatch, Sender, UdpSocket},
     },
-    host::HostNetwork,
-    metrics::ClientStatus,
+    host::{HostNetwork, Snapshot},
+    metrics::{ClientStatus, Role},
+    plan::Tunnelled,
 };
 use discovery::{LocalDiscovery, Multicast};
-use interface::TunnelInterface;
 use port_mapping::{GatewayLink, PortMapping};
 use ports::ExtraPorts;
 use servers::Servers;
@@ -71,7 +72,9 @@ pub struct ClientRole {
     sender: Sender,
     ports: ExtraPorts,
     discovery: Option<LocalDiscovery>,
-    interface: TunnelInterface,
+    pub tunnel: Tunnel,
+    /// The address and the MTU, while the client is qualified.
+    tunnelled: Option<Tunnelled>,
     servers: Servers,
     mapping: PortMapping,
     /// Ends the wait for the gateway.
@@ -84,6 +87,10 @@ pub struct ClientRole {
     timer: Timer,
     /// The interval that was measured.
     refresh: Option<Duration>,
+    /// The reason why the client has no address, while it has none.
+    offline: Option<Offline>,
+    /// Whether the node has to look at the client again.
+    has_changed: bool,
 }
 
 /// An input that is ready.
@@ -130,7 +137,6 @@ impl ClientRole {
             }
             None => None,
         };
-        let network = config::network(prefix);
         Ok(Self {
             client: Client::new(protocol, seed),
             failures: SendFailures::default(),
@@ -140,7 +146,8 @@ impl ClientRole {
             sender: udp.sender,
             ports: ExtraPorts::new()?,
             discovery,
-            interface: TunnelInterface::open(&config.tun, network, config.default_route)?,
+            tunnel: Tunnel::open(&config.tun, Lifetime::Process)?,
+            tunnelled: None,
             servers,
             mapping: PortMapping::new(&node.name),
             gateway_timeout: Box::pin(sleep(GATEWAY_TIMEOUT)),
@@ -151,13 +158,15 @@ impl ClientRole {
             packets: PacketBatch::new(MTU),
             timer: Timer::new(),
             refresh: None,
+            offline: None,
+            has_changed: false,
             config,
         })
     }
 
-    /// Returns the TUN interface.
-    pub fn tun(&self) -> &Tun {
-        self.interface.tun.get_ref()
+    /// Returns the address and the MTU of the tunnel, while the client is qualified.
+    pub fn tunnelled(&self) -> Option<Tunnelled> {
+        self.tunnelled
     }
 
     /// Returns the status of the client.
@@ -172,57 +181,36 @@ impl ClientRole {
         }
     }
 
-    /// Brings up the TUN interface, and starts the protocol when possible.
-    pub async fn bring_up(&mut self, routes: &Routes) -> Result<()> {
-        self.interface.bring_up(routes).await?;
-        self.handle_changes(routes).await?;
-        self.start_when_ready(routes).await
-    }
-
     /// Starts the protocol once a server is known and the wait for the gateway has ended: a port
     /// mapping must exist before the server sees the mapped endpoint.
-    async fn start_when_ready(&mut self, routes: &Routes) -> Result<()> {
+    pub fn start_when_ready(&mut self) {
         let is_waiting = self.mapping.is_pending() && !self.gateway_timeout.is_elapsed();
         if !self.is_started && !is_waiting && !self.servers.known().is_empty() {
             self.is_started = true;
             self.client.start(clock::now());
         }
-        self.flush(routes).await
+        self.flush();
     }
 
     /// Waits for input. Cancelling loses nothing.
-    pub async fn input(&mut self) -> Result<Input> {
+    pub async fn input(&mut self) -> Input {
         self.timer.set(self.client.poll_timeout());
         let datagrams = RefCell::new(&mut self.datagrams);
-        let (tun, packets) = (&self.interface.tun, &mut self.packets);
         tokio::select! {
-            received = self.port.receive(&datagrams) => {
-                received.context("the UDP socket failed")?;
-                Ok(Input::Datagrams(self.service_port))
-            }
-            port = self.ports.receive(&datagrams) => {
-                Ok(Input::Datagrams(port.context("the UDP sockets failed")?))
-            }
-            read = tun.async_io(Interest::READABLE, |tun| tun.read(packets)) => {
-                read.with_context(|| tun.get_ref().read_failure())?;
-                Ok(Input::Packets)
-            }
-            multicast = discovered(self.discovery.as_mut()) => {
-                Ok(Input::Discovery(multicast.context("the port of local discovery failed")?))
-            }
-            () = self.timer.expired() => Ok(Input::Time),
-            () = self.servers.changed() => Ok(Input::Servers),
-            () = self.mapping.answered() => Ok(Input::Gateway),
+            _ = self.port.receive(&datagrams) => Input::Datagrams(self.service_port),
+            port = self.ports.receive(&datagrams) => Input::Datagrams(port),
+            () = self.tunnel.read(&mut self.packets) => Input::Packets,
+            multicast = discovered(self.discovery.as_mut()) => Input::Discovery(multicast),
+            () = self.timer.expired() => Input::Time,
+            () = self.servers.changed() => Input::Servers,
+            () = self.mapping.answered() => Input::Gateway,
             () = &mut self.gateway_timeout,
-                if !self.is_started && !self.gateway_timeout.is_elapsed() =>
-            {
-                Ok(Input::Gateway)
-            }
+                if !self.is_started && !self.gateway_timeout.is_elapsed() => Input::Gateway,
         }
     }
 
     /// Handles an input.
-    pub async fn handle(&mut self, input: Input, routes: &Routes) -> Result<()> {
+    pub fn handle(&mut self, input: Input) {
         match input {
             Input::Datagrams(port) => self.decapsulate(port),
             Input::Packets => self.encapsulate(),
@@ -236,25 +224,22 @@ impl ClientRole {
                 }
             }
             Input::Servers => {
+                self.has_changed = true;
                 self.client.set_servers(self.servers.known());
-                self.handle_changes(routes).await?;
-                return self.start_when_ready(routes).await;
+                self.start_when_ready();
             }
             Input::Gateway => {
                 self.update_network();
-                return self.start_when_ready(routes).await;
+                self.start_when_ready();
             }
         }
-        self.flush(routes).await
+        self.flush();
     }
 
     /// Moves packets from the tunnel to the kernel.
     fn decapsulate(&mut self, to: u16) {
         let now = clock::now();
-        let (tun, failures) = (
-            self.interface.tun.get_ref(),
-            &mut self.failures.decapsulated,
-        );
+        let (tun, failures) = (&self.tunnel, &mut self.failures.decapsulated);
         let mut packets: [&[u8]; BATCH] = [&[]; BATCH];
         let mut count = 0;
         for datagram in self.datagrams.datagrams() {
@@ -297,13 +282,13 @@ impl ClientRole {
     }
 
     /// Sends the packets of the protocol and handles its events.
-    async fn flush(&mut self, routes: &Routes) -> Result<()> {
+    fn flush(&mut self) {
         loop {
             self.transmit();
             let Some(event) = self.client.poll_event() else {
-                return Ok(());
+                return;
             };
-            self.handle_event(event, routes).await?;
+            self.handle_event(event);
         }
     }
 
@@ -335,7 +320,7 @@ impl ClientRole {
         }
         self.send(port, &mut datagrams);
         let packets: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
-        let written = self.interface.tun.get_ref().write(&packets);
+        let written = self.tunnel.write(&packets);
         self.failures.decapsulated += (packets.len() - written) as u64;
     }
 
@@ -365,7 +350,8 @@ impl ClientRole {
         }
     }
 
-    async fn handle_event(&mut self, event: Event, routes: &Routes) -> Result<()> {
+    fn handle_event(&mut self, event: Event) {
+        self.has_changed = true;
         match event {
             Event::Qualified(identity) => {
                 tracing::info!("Teredo address {}", describe(&identity));
@@ -373,17 +359,18 @@ impl ClientRole {
                 if usize::from(identity.mtu) > self.packets.room() {
                     self.packets = PacketBatch::new(identity.mtu);
                 }
-                let is_needed = !self.host.has_ipv6_default;
-                self.interface
-                    .set_address(routes, identity.address, identity.mtu, is_needed)
-                    .await?;
+                self.tunnelled = Some(Tunnelled {
+                    address: identity.address,
+                    mtu: identity.mtu,
+                });
+                self.offline = None;
             }
             Event::Unqualified => {
                 tracing::info!("Teredo address withdrawn");
-                self.interface.clear(routes).await?;
+                self.tunnelled = None;
             }
             Event::Offline(reason) => {
-                tracing::warn!("off-line: {}", explain(reason));
+                self.offline = Some(reason);
                 if reason == Offline::NoAnswer {
                     // The server may have another address now.
                     self.servers.look_up();
@@ -399,15 +386,14 @@ impl ClientRole {
                 self.refresh = Some(interval);
             }
         }
-        Ok(())
     }
 
-    /// Applies changes of the host's network.
-    pub async fn handle_changes(&mut self, routes: &Routes) -> Result<()> {
-        let tunnel = self.tun().index();
+    /// Applies a snapshot of the host's network.
+    pub fn handle_changes(&mut self, snapshot: &Snapshot) {
+        let tunnel = self.tunnel.index().unwrap_or(0);
         let mut servers: Vec<_> = self.client.server().into_iter().collect();
         servers.extend(self.servers.known());
-        let found = HostNetwork::read(routes, tunnel, self.prefix, &servers).await?;
+        let found = HostNetwork::of(snapshot, tunnel, self.prefix, &servers);
         let links = std::mem::replace(&mut self.host, found).links;
         if let Some(discovery) = &mut self.discovery {
             discovery.set_links(&self.host.links);
@@ -417,11 +403,7 @@ impl ClientRole {
         }
         self.mapping.set_link(self.gateway_link());
         self.update_network();
-        let is_needed = !self.host.has_ipv6_default;
-        self.interface
-            .update_default_route(routes, is_needed)
-            .await?;
-        self.flush(routes).await
+        self.start_when_ready();
     }
 
     /// Passes the state of the network to the protocol.
@@ -448,27 +430,55 @@ impl ClientRole {
     }
 
     /// Checks whether the host was suspended. To be called about once a second.
-    pub async fn check_for_suspend(&mut self, routes: &Routes) -> Result<()> {
+    pub fn check_for_suspend(&mut self) {
         if self.suspend.was_suspended() {
             tracing::info!("the host was suspended: asking the server for the mapping again");
             self.client.recheck_mapping(clock::now());
-            self.flush(routes).await?;
+            self.flush();
         }
-        Ok(())
     }
 
-    /// Stops the protocol and removes port mapping, address and routes.
-    pub async fn stop(&mut self, routes: &Routes) {
+    /// Stops the protocol and removes the port mapping.
+    pub async fn stop(&mut self) {
         self.client.stop(clock::now());
         self.mapping.stop().await;
-        if let Err(error) = self.flush(routes).await {
-            tracing::warn!("{error:#}");
+        self.flush();
+    }
+
+    /// Returns whether the address or a condition may have changed since the last call.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.has_changed)
+    }
+
+    /// Returns the reasons why the client has no address, and what it cannot use.
+    pub fn conditions(&self) -> Vec<Condition> {
+        let mut conditions = Vec::new();
+        let mut add = |kind, subject: &str, text: String| {
+            conditions.push(Condition {
+                kind,
+                role: Role::Client,
+                subject: subject.to_owned(),
+                text,
+            });
+        };
+        for (name, reason) in self.servers.failures() {
+            add(
+                Kind::NameUnknown,
+                &name,
+                format!("the server {name} cannot be looked up: {reason}; it is tried again"),
+            );
         }
+        if let Some(reason) = self.offline
+            && let Some(kind) = kind_of(reason)
+        {
+            add(kind, "", format!("off-line: {}", explain(reason)));
+        }
+        conditions
     }
 }
 
 /// Waits for a datagram to the discovery address; forever without its socket.
-async fn discovered(discovery: Option<&mut LocalDiscovery>) -> io::Result<Multicast> {
+async fn discovered(discovery: Option<&mut LocalDiscovery>) -> Multicast {
     match discovery {
         Some(discovery) => discovery.receive().await,
         None => pending().await,
@@ -531,6 +541,16 @@ fn describe(identity: &Identity) -> String {
         format!("{address}, a tunnel through the server {server}, which sees {mapped}")
     } else {
         format!("{address}; the server {server} sees {mapped}, behind {nat}")
+    }
+}
+
+/// Returns the condition of a client that is off-line; `None` if the host needs no client.
+fn kind_of(reason: Offline) -> Option<Kind> {
+    match reason {
+        Offline::NoAnswer => Some(Kind::ServerSilent),
+        Offline::Symmetric => Some(Kind::SymmetricNat),
+        Offline::NoNetwork => Some(Kind::NoNetwork),
+        Offline::NativeIpv6 => None,
     }
 }
 

@@ -7,14 +7,18 @@ mod calendar;
 mod client;
 mod clock;
 pub mod fast_path;
+mod host;
 mod parameters;
 mod port;
 mod relay;
 mod requests;
+mod roles;
 mod send_failures;
 mod server;
 mod start;
 mod timer;
+mod tunnel;
+mod upkeep;
 
 use std::{
     future::{Future, pending},
@@ -22,7 +26,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use teredo_proto::server::DRAIN;
+use teredo_proto::server::{DRAIN, RegisteredClient};
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval},
@@ -32,49 +36,77 @@ use calendar::Calendar;
 use client::ClientRole;
 use fast_path::FastPath;
 use relay::RelayRole;
+use roles::Roles;
 use server::ServerRole;
+use upkeep::Upkeep;
 
 use crate::{
     api::{Handle, Request},
-    config::{self, secrets::Secrets},
+    config::{Config, secrets::Secrets},
     datapath::{
         route::Routes,
         watch::{Changes, StaleNeighbour, Watch},
     },
     metrics::Role,
+    plan,
 };
 
 /// The interval at which the map of the fast path is reconciled with the relay.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// What a start does about a host that lacks something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// It waits until the host has it.
+    Wait,
+    /// It fails.
+    Fail,
+}
 
 /// The running roles and their parts of the host.
 ///
 /// Dropping it without [`Node::run`] leaves TUN interfaces to the next start, as a crash does.
 #[derive(Debug)]
 pub struct Node {
-    config: config::NodeSection,
+    config: Config,
+    /// The clients of the server with their keys.
+    clients: Vec<RegisteredClient>,
     started: StartTime,
-    relay: Option<RelayRole>,
-    server: Option<ServerRole>,
+    roles: Roles,
     client: Option<ClientRole>,
     calendar: Calendar,
     fast_path: FastPath,
     routes: Routes,
     watch: Watch,
+    upkeep: Upkeep,
+    is_draining: bool,
+    /// Whether the peers that an earlier run left in the map were handed to the relay.
+    is_handed_over: bool,
     requests: mpsc::Receiver<Request>,
     handle: Handle,
 }
 
+/// An input that is ready.
+enum Input {
+    Relay(relay::Input),
+    Server(server::Input),
+    Client(client::Input),
+    Sweep,
+    Request(Request),
+    Changes(std::io::Result<Changes>),
+    Look(bool),
+}
+
 impl Node {
-    /// Sets everything up: sockets, TUN interfaces, the fast path, and finally routes. Must be called
-    /// in a tokio runtime of one thread.
+    /// Sets everything up that the host permits: sockets, TUN interfaces, the fast path, and finally
+    /// routes. Must be called in a tokio runtime of one thread.
     ///
     /// # Errors
     ///
-    /// When a part of the configuration cannot be set up: a sentence with the reason and the remedy.
-    /// Nothing new is left behind then.
-    pub async fn start(config: config::Config, secrets: Secrets) -> Result<Self> {
-        start::start(config, secrets).await
+    /// When a part of the configuration cannot be set up, and waiting would not help or is not wanted: a
+    /// sentence with the reason and the remedy. Nothing new is left behind then.
+    pub async fn start(config: Config, secrets: Secrets, patience: Patience) -> Result<Self> {
+        start::start(config, secrets, patience).await
     }
 
     /// Returns a handle for requests to the running node.
@@ -87,106 +119,110 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// When a socket or a TUN interface fails for good, or cleaning up fails.
+    /// When cleaning up fails.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<()> {
-        let result = tokio::select! {
-            result = self.serve() => result,
-            () = shutdown => Ok(()),
-        };
-        result.and(self.stop().await)
+        tokio::select! {
+            never = self.serve() => match never {},
+            () = shutdown => {}
+        }
+        self.stop().await
     }
 
-    async fn serve(&mut self) -> Result<()> {
+    async fn serve(&mut self) -> std::convert::Infallible {
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                input = relay_input(self.relay.as_mut()) => {
-                    let input = input?;
-                    if let Some(relay) = &mut self.relay {
-                        relay.handle(input, self.server.as_mut());
-                        relay.flush(&mut self.fast_path, self.server.as_mut())?;
-                    }
-                }
-                input = server_input(self.server.as_mut()) => {
-                    let input = input?;
-                    if let Some(server) = &mut self.server {
-                        server.handle(input);
-                    }
-                }
-                input = client_input(self.client.as_mut()) => {
-                    let input = input?;
-                    if let Some(client) = &mut self.client {
-                        client.handle(input, &self.routes).await?;
-                    }
-                }
-                _ = sweep.tick() => self.sweep().await?,
-                Some(request) = self.requests.recv() => self.handle_request(request)?,
-                changes = self.watch.changed() => {
-                    let changes = changes.context("cannot watch the kernel's routing")?;
-                    self.handle_changes(changes).await?;
-                }
-            }
+            let (config, roles) = (&self.config, &mut self.roles);
+            let own = host::own(roles, self.client.as_ref(), &self.fast_path);
+            let scope = |snapshot: &_| plan::scope(config, snapshot, &own);
+            let input = tokio::select! {
+                input = relay_input(roles.relay.as_mut()) => Input::Relay(input),
+                input = server_input(roles.server.as_mut()) => Input::Server(input),
+                input = client_input(self.client.as_mut()) => Input::Client(input),
+                _ = sweep.tick() => Input::Sweep,
+                Some(request) = self.requests.recv() => Input::Request(request),
+                changes = self.watch.changed() => Input::Changes(changes),
+                has_snapshot = self.upkeep.looked(&self.routes, scope) => Input::Look(has_snapshot),
+            };
+            self.handle_input(input).await;
         }
     }
 
-    async fn sweep(&mut self) -> Result<()> {
+    async fn handle_input(&mut self, input: Input) {
+        match input {
+            Input::Relay(input) => {
+                if let Some(relay) = &mut self.roles.relay {
+                    relay.handle(input, self.roles.server.as_mut());
+                    relay.flush(&mut self.fast_path, self.roles.server.as_mut());
+                }
+            }
+            Input::Server(input) => {
+                if let Some(server) = &mut self.roles.server {
+                    server.handle(input);
+                }
+            }
+            Input::Client(input) => {
+                if let Some(client) = &mut self.client {
+                    client.handle(input);
+                    if client.take_changed() {
+                        self.upkeep.look_soon();
+                    }
+                }
+            }
+            Input::Sweep => self.sweep(),
+            Input::Request(request) => self.handle_request(request),
+            Input::Changes(Ok(changes)) => self.handle_changes(changes).await,
+            Input::Changes(Err(error)) => self.reopen_watch(&error).await,
+            Input::Look(has_snapshot) => self.reconcile(has_snapshot).await,
+        }
+    }
+
+    fn sweep(&mut self) {
         if let Some(client) = &mut self.client {
-            client.check_for_suspend(&self.routes).await?;
+            client.check_for_suspend();
+            if client.take_changed() {
+                self.upkeep.look_soon();
+            }
         }
         for role in self.calendar.roles_over(SystemTime::now()) {
-            self.drain_role(role)?;
+            self.drain_role(role);
         }
-        if let Some(relay) = &mut self.relay {
-            self.fast_path.sweep(&mut relay.relay)?;
-            relay.flush(&mut self.fast_path, self.server.as_mut())?;
+        if let Some(relay) = &mut self.roles.relay {
+            self.fast_path.sweep(&mut relay.relay);
+            relay.flush(&mut self.fast_path, self.roles.server.as_mut());
         } else {
             self.fast_path.flush_log();
         }
-        Ok(())
     }
 
     /// Makes every role accept no new clients and peers from now on (S-27, R-26).
-    fn drain(&mut self) -> Result<()> {
-        self.drain_role(Role::Relay)?;
-        self.drain_role(Role::Server)
+    fn drain(&mut self) {
+        self.drain_role(Role::Relay);
+        self.drain_role(Role::Server);
     }
 
-    fn drain_role(&mut self, role: Role) -> Result<()> {
-        match (role, &mut self.relay, &mut self.server) {
-            (Role::Relay, Some(relay), _) => relay.relay.drain(),
+    fn drain_role(&mut self, role: Role) {
+        match (role, &mut self.roles.relay, &mut self.roles.server) {
+            (Role::Relay, Some(relay), _) => {
+                relay.relay.drain();
+                self.is_draining = true;
+                // The route is withdrawn.
+                self.upkeep.look_soon();
+            }
             (Role::Server, _, Some(server)) if !server.protocol().is_draining() => {
                 let now = clock::now();
                 server.protocol_mut().drain(now);
-                self.fast_path.drain(now + DRAIN)?;
+                self.fast_path.drain(now + DRAIN);
             }
             _ => {}
         }
-        Ok(())
     }
 
     /// Applies changes of the kernel's routing.
-    async fn handle_changes(&mut self, changes: Changes) -> Result<()> {
-        self.fast_path.invalidate_routes()?;
-        let addresses = if changes.addresses {
-            Some(self.routes.addresses().await?)
-        } else {
-            None
-        };
-        if let Some(addresses) = &addresses {
-            self.fast_path.set_own_ipv4(&addresses.ipv4)?;
-            if let Some(relay) = &mut self.relay {
-                relay.set_own_addresses(addresses, &self.routes).await?;
-                relay.flush(&mut self.fast_path, self.server.as_mut())?;
-            }
-        }
-        if let Some(server) = &mut self.server {
-            server.handle_changes(addresses.as_ref())?;
-        }
-        if let Some(client) = &mut self.client
-            && (changes.addresses || changes.routes)
-        {
-            client.handle_changes(&self.routes).await?;
+    async fn handle_changes(&mut self, changes: Changes) {
+        self.fast_path.invalidate_routes();
+        if changes.addresses || changes.routes {
+            self.upkeep.look_soon();
         }
         // The kernel does not know that the fast path still uses them.
         for stale in changes.stale {
@@ -194,7 +230,17 @@ impl Node {
                 self.probe(stale).await;
             }
         }
-        Ok(())
+    }
+
+    /// Subscribes to changes again after the subscription has failed. Meanwhile the host is looked at
+    /// more often.
+    async fn reopen_watch(&mut self, error: &std::io::Error) {
+        tracing::debug!("the subscription to changes of the host has failed: {error}");
+        match Watch::open() {
+            Ok(watch) => self.watch = watch,
+            Err(_) => tokio::time::sleep(port::RETRY).await,
+        }
+        self.upkeep.look_soon();
     }
 
     async fn probe(&self, neighbour: StaleNeighbour) {
@@ -204,30 +250,32 @@ impl Node {
         }
     }
 
-    /// Iterates over the TUN interfaces of all roles, and whether an earlier run left them.
-    fn interfaces(&self) -> impl Iterator<Item = (u32, bool)> {
-        let relay = self.relay.as_ref().map(RelayRole::tun);
-        let server = self.server.as_ref().and_then(ServerRole::tun);
-        let client = self.client.as_ref().map(ClientRole::tun);
-        let tuns = relay.into_iter().chain(server).chain(client);
-        tuns.map(|tun| (tun.index(), tun.is_taken_over()))
-    }
-
     /// Undoes everything that [`Self::start`] set up.
     async fn stop(mut self) -> Result<()> {
         let stopped = std::mem::take(&mut self.fast_path).stop();
         if let Some(client) = &mut self.client {
-            client.stop(&self.routes).await;
+            client.stop().await;
         }
-        for (interface, _) in self.interfaces() {
+        for (interface, _) in self.tunnels() {
             self.routes.remove_link(interface).await?;
         }
-        Ok(stopped?)
+        stopped.context("the fast path was not removed completely")
+    }
+
+    /// Iterates over the TUN interfaces of all roles, and whether an earlier run left them.
+    fn tunnels(&self) -> impl Iterator<Item = (u32, bool)> {
+        let relay = self.roles.relay.as_ref().map(|role| role.tunnel.origin());
+        let server = self.roles.server.as_ref().and_then(ServerRole::tunnel);
+        let client = self.client.as_ref().map(|role| role.tunnel.origin());
+        relay
+            .into_iter()
+            .chain(server.map(tunnel::Tunnel::origin))
+            .chain(client)
     }
 }
 
 /// Waits for input of the relay; forever without a relay.
-async fn relay_input(relay: Option<&mut RelayRole>) -> Result<relay::Input> {
+async fn relay_input(relay: Option<&mut RelayRole>) -> relay::Input {
     match relay {
         Some(relay) => relay.input().await,
         None => pending().await,
@@ -235,7 +283,7 @@ async fn relay_input(relay: Option<&mut RelayRole>) -> Result<relay::Input> {
 }
 
 /// Waits for input of the server; forever without a server.
-async fn server_input(server: Option<&mut ServerRole>) -> Result<server::Input> {
+async fn server_input(server: Option<&mut ServerRole>) -> server::Input {
     match server {
         Some(server) => server.input().await,
         None => pending().await,
@@ -243,7 +291,7 @@ async fn server_input(server: Option<&mut ServerRole>) -> Result<server::Input> 
 }
 
 /// Waits for input of the client; forever without a client.
-async fn client_input(client: Option<&mut ClientRole>) -> Result<client::Input> {
+async fn client_input(client: Option<&mut ClientRole>) -> client::Input {
     match client {
         Some(client) => client.input().await,
         None => pending().await,

@@ -5,11 +5,18 @@ use std::{
     future::pending,
     io,
     os::fd::{AsFd, AsRawFd},
+    time::Duration,
 };
 
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::sleep,
+};
 
 use crate::datapath::udp::{Mailbox, ReceiveBatch, Receiver};
+
+/// The wait after an error of a socket.
+pub const RETRY: Duration = Duration::from_millis(10);
 
 /// The receiving half of a [`crate::datapath::udp::UdpSocket`].
 #[derive(Debug)]
@@ -43,9 +50,23 @@ impl Port {
         mailbox.map_or(0, |mailbox| mailbox.get_ref().lost())
     }
 
-    /// Receives from the first of the sockets and the mailbox that has datagrams. Cancelling loses
-    /// nothing. The batch may be lent to several ports, of which one will use it.
-    pub async fn receive(&self, batch: &RefCell<&mut ReceiveBatch>) -> io::Result<usize> {
+    /// Receives from the first of the sockets and the mailbox that has datagrams, and returns how many.
+    /// Cancelling loses nothing. The batch may be lent to several ports, of which one will use it.
+    ///
+    /// An error, for example for want of memory, delays the datagrams.
+    pub async fn receive(&self, batch: &RefCell<&mut ReceiveBatch>) -> usize {
+        loop {
+            match self.try_receive(batch).await {
+                Ok(received) => return received,
+                Err(error) => {
+                    tracing::debug!("cannot receive datagrams: {error}");
+                    sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    async fn try_receive(&self, batch: &RefCell<&mut ReceiveBatch>) -> io::Result<usize> {
         let read = |receiver: &Receiver| receiver.receive(&mut batch.borrow_mut());
         tokio::select! {
             received = self.receiver.async_io(Interest::READABLE, read) => received,

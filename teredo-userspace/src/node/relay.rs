@@ -4,34 +4,32 @@ use std::{
     cell::RefCell,
     mem,
     net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result};
-use teredo_common::{
-    address::{Endpoint, ServicePrefix},
-    wire::IPV6_HEADER,
-};
+use anyhow::Result;
+use teredo_common::{address::Endpoint, wire::IPV6_HEADER};
 use teredo_proto::{
     dual::{Recipient, SharedPort},
     relay::{self, Relay, Transmit},
     wire::ipv6::Header,
 };
-use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     clock,
     fast_path::FastPath,
-    port::{Port, register},
+    port::Port,
     send_failures::SendFailures,
     server::ServerRole,
     timer::Timer,
+    tunnel::{Lifetime, Tunnel},
 };
 use crate::{
     config,
     datapath::{
         BATCH,
-        route::{self, Family, OwnAddresses, Routes},
-        tun::{PacketBatch, Tun},
+        route::OwnAddresses,
+        tun::PacketBatch,
         udp::{ReceiveBatch, Sender, UdpSocket},
     },
 };
@@ -39,21 +37,19 @@ use crate::{
 /// The running relay.
 #[derive(Debug)]
 pub struct RelayRole {
-    pub config: config::RelaySection,
     pub relay: Relay,
     pub failures: SendFailures,
-    prefix: ServicePrefix,
     endpoint: SocketAddrV4,
     sender: Sender,
     port: Port,
-    tun: AsyncFd<Tun>,
+    pub tunnel: Tunnel,
     /// Separates the datagrams for the server, if the server shares the port.
     shared_port: Option<SharedPort>,
+    peer_lifetime: Duration,
     datagrams: ReceiveBatch,
     packets: PacketBatch,
     transmits: Vec<Transmit>,
     timer: Timer,
-    has_address: bool,
 }
 
 /// An input that is ready.
@@ -70,30 +66,28 @@ pub enum Input {
 impl RelayRole {
     /// Opens the socket and the TUN interface.
     pub fn new(
-        config: config::RelaySection,
+        config: &config::RelaySection,
         protocol: relay::Config,
         seed: [u8; 32],
         udp: UdpSocket,
         shared_port: Option<SharedPort>,
     ) -> Result<Self> {
-        let prefix = protocol.prefix;
+        let peer_lifetime = protocol.peer_lifetime;
         let relay = Relay::new(protocol, seed);
-        let tun = Tun::open(&config.tun)?;
+        let tunnel = Tunnel::open(&config.tun, Lifetime::Persistent)?;
         Ok(Self {
             relay,
             failures: SendFailures::default(),
-            prefix,
             endpoint: udp.local,
             sender: udp.sender,
             port: Port::new(udp.receiver, udp.marked)?,
-            tun: register(tun)?,
+            tunnel,
             shared_port,
+            peer_lifetime,
             datagrams: ReceiveBatch::new(),
             packets: PacketBatch::new(config.mtu),
             transmits: Vec::new(),
             timer: Timer::new(),
-            has_address: true,
-            config,
         })
     }
 
@@ -102,37 +96,19 @@ impl RelayRole {
         self.endpoint
     }
 
-    /// Returns the TUN interface.
-    pub fn tun(&self) -> &Tun {
-        self.tun.get_ref()
-    }
-
-    /// Brings up the TUN interface.
-    pub async fn bring_up(&self, routes: &Routes) -> Result<()> {
-        let tun = self.tun();
-        routes.bring_up(tun.index(), self.config.mtu).await?;
-        if !self.config.host_specific {
-            for family in [Family::Ipv4, Family::Ipv6] {
-                route::set_forwarding(family, tun.name(), true)?;
-            }
-        }
-        Ok(())
+    /// Returns the time for which a silent peer stays fresh.
+    pub fn peer_lifetime(&self) -> Duration {
+        self.peer_lifetime
     }
 
     /// Waits for input. Cancelling loses nothing.
-    pub async fn input(&mut self) -> Result<Input> {
+    pub async fn input(&mut self) -> Input {
         self.timer.set(self.relay.poll_timeout());
         let datagrams = RefCell::new(&mut self.datagrams);
         tokio::select! {
-            received = self.port.receive(&datagrams) => {
-                received.context("the UDP socket failed")?;
-                Ok(Input::Datagrams)
-            }
-            read = self.tun.async_io(Interest::READABLE, |tun| tun.read(&mut self.packets)) => {
-                read.with_context(|| self.tun.get_ref().read_failure())?;
-                Ok(Input::Packets)
-            }
-            () = self.timer.expired() => Ok(Input::Time),
+            _ = self.port.receive(&datagrams) => Input::Datagrams,
+            () = self.tunnel.read(&mut self.packets) => Input::Packets,
+            () = self.timer.expired() => Input::Time,
         }
     }
 
@@ -156,7 +132,7 @@ impl RelayRole {
                 self.relay.prefetch(&header.source());
             }
         }
-        let (tun, failures) = (self.tun.get_ref(), &mut self.failures.decapsulated);
+        let (tun, failures) = (&self.tunnel, &mut self.failures.decapsulated);
         let mut packets: [&[u8]; BATCH] = [&[]; BATCH];
         let mut count = 0;
         for datagram in self.datagrams.datagrams() {
@@ -195,7 +171,7 @@ impl RelayRole {
                 .handle_datagram(now, from, datagram.ecn, datagram.payload);
             if let Some(packet) = packet {
                 let packet: &[u8] = packet;
-                self.failures.decapsulated += (1 - self.tun.get_ref().write(&[packet])) as u64;
+                self.failures.decapsulated += (1 - self.tunnel.write(&[packet])) as u64;
             }
         }
         server.flush();
@@ -224,11 +200,7 @@ impl RelayRole {
     }
 
     /// Sends the packets of the protocol, then applies its events to the fast path.
-    pub fn flush(
-        &mut self,
-        fast_path: &mut FastPath,
-        mut server: Option<&mut ServerRole>,
-    ) -> Result<()> {
+    pub fn flush(&mut self, fast_path: &mut FastPath, mut server: Option<&mut ServerRole>) {
         while let Some(first) = self.relay.poll_transmit() {
             self.transmits.push(first);
             while self.transmits.len() < BATCH
@@ -239,9 +211,8 @@ impl RelayRole {
             self.transmit(server.as_deref_mut());
         }
         while let Some(event) = self.relay.poll_event() {
-            fast_path.apply(event)?;
+            fast_path.apply(event);
         }
-        Ok(())
     }
 
     fn transmit(&mut self, server: Option<&mut ServerRole>) {
@@ -259,7 +230,7 @@ impl RelayRole {
         }
         let sent = self.sender.send(&datagrams);
         self.failures.encapsulated += (datagrams.len() - sent) as u64;
-        let written = self.tun.get_ref().write(&packets);
+        let written = self.tunnel.write(&packets);
         self.failures.decapsulated += (packets.len() - written) as u64;
         if let Some(server) = server {
             let relay = Endpoint::from(self.endpoint);
@@ -273,43 +244,9 @@ impl RelayRole {
         self.transmits.clear();
     }
 
-    /// Sets this host's addresses. If the relay's own is missing, replies cannot arrive, so the route
-    /// is withdrawn.
-    pub async fn set_own_addresses(
-        &mut self,
-        addresses: &OwnAddresses,
-        routes: &Routes,
-    ) -> Result<()> {
+    /// Sets this host's addresses.
+    pub fn set_own_addresses(&mut self, addresses: &OwnAddresses) {
         self.relay
             .set_own_addresses(&addresses.ipv4, &addresses.ipv6);
-        let address = *self.endpoint.ip();
-        let has_address = addresses.ipv4.contains(&address);
-        if has_address == self.has_address {
-            return Ok(());
-        }
-        self.has_address = has_address;
-        if has_address {
-            tracing::info!("{address} is an address of this host again");
-        } else {
-            tracing::warn!(
-                "{address} is no longer an address of this host: no packets are relayed until it is \
-                 back, or the daemon is restarted with another"
-            );
-        }
-        self.update_route(routes).await
-    }
-
-    /// Adds the route of the service prefix, or removes it if the relay has lost its address.
-    pub async fn update_route(&self, routes: &Routes) -> Result<()> {
-        if !self.config.route {
-            return Ok(());
-        }
-        let prefix = config::network(self.prefix);
-        if self.has_address {
-            routes.add_route(prefix, self.tun().index()).await?;
-        } else {
-            routes.remove_route(prefix, self.tun().index()).await?;
-        }
-        Ok(())
     }
 }

@@ -1,6 +1,5 @@
 //! The answers to requests of the API.
 
-use anyhow::Result;
 use teredo_common::{
     address::{ServicePrefix, TeredoAddress},
     time::Instant,
@@ -21,28 +20,27 @@ use crate::{
 };
 
 impl Node {
-    pub(super) fn handle_request(&mut self, request: Request) -> Result<()> {
+    pub(super) fn handle_request(&mut self, request: Request) {
         // The requester may be gone; a failed send is fine.
         match request {
             Request::Snapshot(reply) => drop(reply.send(self.snapshot())),
             Request::Peers { cursor, reply } => drop(reply.send(self.page(cursor))),
             Request::Drain(reply) => {
-                self.drain()?;
+                self.drain();
                 let _ = reply.send(());
             }
         }
-        Ok(())
     }
 
     fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot {
-            name: self.config.name.clone(),
+            name: self.config.node.name.clone(),
             uptime: self.started.elapsed(),
             xdp: self.fast_path.attachments().to_vec(),
             xdp_refused: self.fast_path.refused(),
             ..Snapshot::default()
         };
-        if let Some(role) = &self.relay {
+        if let Some(role) = &self.roles.relay {
             let state = RoleState {
                 is_draining: role.relay.is_draining(),
                 sunset: self.calendar.date(Role::Relay),
@@ -55,7 +53,7 @@ impl Node {
                 snapshot.add_dropped(Role::Relay, reason, packets);
             }
         }
-        if let Some(role) = &self.server {
+        if let Some(role) = &self.roles.server {
             let server = role.protocol();
             let state = RoleState {
                 is_draining: server.is_draining(),
@@ -88,9 +86,9 @@ impl Node {
     fn page(&mut self, cursor: u64) -> Page {
         let now = clock::now();
         let start = usize::try_from(cursor).unwrap_or(usize::MAX);
-        let relay = self.relay.iter().flat_map(|role| role.relay.peers());
+        let relay = self.roles.relay.iter().flat_map(|role| role.relay.peers());
         let relay = relay.map(|peer| relay_peer(&peer, now));
-        let prefix = self.config.prefix;
+        let prefix = self.config.node.prefix;
         let client = self.client.iter().flat_map(|role| role.client.peers());
         let client = client.map(|peer| client_peer(&peer, prefix, now));
         let mut rest = relay.chain(client).skip(start);

@@ -3,36 +3,25 @@
 
 mod answers;
 
-use std::{
-    cell::RefCell,
-    future::pending,
-    io,
-    net::{Ipv4Addr, SocketAddrV4},
-};
+use std::{cell::RefCell, future::pending, io};
 
-use anyhow::{Context as _, Result};
-use ipnet::Ipv6Net;
-use teredo_common::{
-    address::{Endpoint, ServicePrefix},
-    time::Instant,
-    wire::MTU,
-};
+use anyhow::Result;
+use teredo_common::{address::Endpoint, time::Instant, wire::MTU};
 use teredo_proto::{
     ServerAddress,
-    server::{Event, Server},
+    server::{self, Event, Server},
 };
-use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     clock,
-    port::{Port, register},
+    port::Port,
+    tunnel::{Lifetime, Tunnel},
 };
 use crate::{
     config,
     datapath::{
-        native,
-        route::{self, Family, OwnAddresses, Routes},
-        tun::{PacketBatch, Tun},
+        route::OwnAddresses,
+        tun::PacketBatch,
         udp::{ReceiveBatch, Sender, UdpSocket},
     },
 };
@@ -42,17 +31,13 @@ use answers::Answers;
 /// The running server.
 #[derive(Debug)]
 pub struct ServerRole {
-    prefix: ServicePrefix,
-    /// The primary and the secondary address.
-    addresses: [Ipv4Addr; 2],
+    /// The configuration of the protocol, on which the XDP program depends, too.
+    parameters: server::Config,
     /// `None` for an address at which the relay listens.
     ports: [Option<Port>; 2],
-    /// The prefixes of the tunnel service's clients.
-    routed: Vec<Ipv6Net>,
     answers: Answers,
     datagrams: ReceiveBatch,
     packets: PacketBatch,
-    has_addresses: bool,
 }
 
 /// An input that is ready.
@@ -70,11 +55,11 @@ pub enum Socket {
     /// The server has a socket of its own.
     Own(UdpSocket),
     /// The server shares the relay's port.
-    Shared(SocketAddrV4, Sender),
+    Shared(Sender),
 }
 
 impl Socket {
-    fn open(self) -> io::Result<(Ipv4Addr, Option<Port>, Sender)> {
+    fn open(self) -> io::Result<(Option<Port>, Sender)> {
         Ok(match self {
             Self::Own(udp) => {
                 // Clients' datagrams are independent of each other, so reordering is harmless.
@@ -87,44 +72,44 @@ impl Socket {
                         tracing::debug!("mailbox unavailable, using recvmmsg: {error:#}");
                     }
                 }
-                (*udp.local.ip(), Some(port), udp.sender)
+                (Some(port), udp.sender)
             }
-            Self::Shared(local, sender) => (*local.ip(), None, sender),
+            Self::Shared(sender) => (None, sender),
         })
     }
 }
 
 impl ServerRole {
     /// Opens the native socket and the tunnel service's interface, if they are needed. `sockets` are
-    /// those of the primary and the secondary address; `routed` are the prefixes of the tunnel
-    /// service's clients.
+    /// those of the primary and the secondary address.
     pub fn new(
         config: &config::ServerSection,
-        prefix: ServicePrefix,
+        parameters: server::Config,
         server: Server,
         sockets: [Socket; 2],
-        routed: Vec<Ipv6Net>,
     ) -> Result<Self> {
         let [primary, secondary] = sockets;
-        let (primary, primary_port, primary_sender) = primary.open()?;
-        let (secondary, secondary_port, secondary_sender) = secondary.open()?;
+        let (primary_port, primary_sender) = primary.open()?;
+        let (secondary_port, secondary_sender) = secondary.open()?;
         let mut answers = Answers::new(server, [primary_sender, secondary_sender]);
         if config.forward_echo || config.forward_echo_replies {
             answers.open_native()?;
         }
-        if !routed.is_empty() {
-            answers.exits.tun = Some(register(Tun::open(&config.tun)?)?);
+        if config.has_tunnel_service() {
+            answers.exits.tunnel = Some(Tunnel::open(&config.tun, Lifetime::Persistent)?);
         }
         Ok(Self {
-            prefix,
-            addresses: [primary, secondary],
+            parameters,
             ports: [primary_port, secondary_port],
-            routed,
             answers,
             datagrams: ReceiveBatch::new(),
             packets: PacketBatch::new(MTU),
-            has_addresses: true,
         })
+    }
+
+    /// Returns the configuration of the protocol.
+    pub fn parameters(&self) -> &server::Config {
+        &self.parameters
     }
 
     /// Returns the protocol, to change its state.
@@ -147,40 +132,26 @@ impl ServerRole {
         self.ports.iter().flatten().map(Port::lost).sum()
     }
 
-    /// Returns the TUN interface of the tunnel service.
-    pub fn tun(&self) -> Option<&Tun> {
-        self.answers.exits.tun.as_ref().map(AsyncFd::get_ref)
+    /// Returns the tunnel interface of the tunnel service.
+    pub fn tunnel(&self) -> Option<&Tunnel> {
+        self.answers.exits.tunnel.as_ref()
     }
 
-    /// Brings up the TUN interface, and routes the clients' prefixes into it.
-    pub async fn bring_up(&mut self, routes: &Routes) -> Result<()> {
-        if let Some(tun) = self.tun() {
-            routes.bring_up(tun.index(), MTU).await?;
-            route::set_forwarding(Family::Ipv6, tun.name(), true)?;
-            for prefix in &self.routed {
-                routes.add_route(*prefix, tun.index()).await?;
-            }
-        }
-        self.check_native_route()
+    /// Returns the tunnel interface of the tunnel service, to open it again.
+    pub fn tunnel_mut(&mut self) -> Option<&mut Tunnel> {
+        self.answers.exits.tunnel.as_mut()
     }
 
     /// Waits for input. Cancelling loses nothing.
-    pub async fn input(&mut self) -> Result<Input> {
+    pub async fn input(&mut self) -> Input {
         let [primary, secondary] = &self.ports;
         let datagrams = RefCell::new(&mut self.datagrams);
         tokio::select! {
-            received = receive(primary.as_ref(), &datagrams) => {
-                received.with_context(|| failure(self.addresses[0]))?;
-                Ok(Input::Datagrams(ServerAddress::Primary))
+            _ = receive(primary.as_ref(), &datagrams) => Input::Datagrams(ServerAddress::Primary),
+            _ = receive(secondary.as_ref(), &datagrams) => {
+                Input::Datagrams(ServerAddress::Secondary)
             }
-            received = receive(secondary.as_ref(), &datagrams) => {
-                received.with_context(|| failure(self.addresses[1]))?;
-                Ok(Input::Datagrams(ServerAddress::Secondary))
-            }
-            read = read(self.answers.exits.tun.as_ref(), &mut self.packets) => {
-                read?;
-                Ok(Input::Packets)
-            }
+            () = read(self.answers.exits.tunnel.as_mut(), &mut self.packets) => Input::Packets,
         }
     }
 
@@ -224,50 +195,19 @@ impl ServerRole {
         }
     }
 
-    /// Applies changes of the kernel's routing; `addresses` are this host's, if they changed.
-    pub fn handle_changes(&mut self, addresses: Option<&OwnAddresses>) -> Result<()> {
-        if let Some(addresses) = addresses {
-            self.answers.server.set_own_addresses(&addresses.ipv4);
-            let missing = self
-                .addresses
-                .iter()
-                .find(|address| !addresses.ipv4.contains(address));
-            match missing {
-                Some(address) if self.has_addresses => tracing::warn!(
-                    "{address} is no longer an address of this host: no client is served there until \
-                     it is back"
-                ),
-                None if !self.has_addresses => tracing::info!("the server's addresses are back"),
-                _ => {}
-            }
-            self.has_addresses = missing.is_none();
+    /// Sets this host's addresses, and whether it has a route for the Teredo prefix. Without one the
+    /// answers to connectivity tests could not return, so the tests are not sent (S-25).
+    pub fn handle_changes(&mut self, own: &OwnAddresses, has_native_route: Option<bool>) {
+        self.answers.server.set_own_addresses(&own.ipv4);
+        // If it is unknown, the last state stays.
+        if let Some(has_route) = has_native_route {
+            self.answers.server.set_native_reachable(has_route);
         }
-        self.check_native_route()
-    }
-
-    /// Checks for a route for the service prefix. Without one the answers to connectivity tests could
-    /// not return, so the tests are not sent (S-25).
-    fn check_native_route(&mut self) -> Result<()> {
-        let has_route = native::has_route(self.prefix).context("cannot look for routes")?;
-        if self.answers.set_native_reachable(has_route) {
-            let prefix = self.prefix;
-            if has_route {
-                tracing::info!(
-                    "this host has a route for {prefix}: connectivity tests are forwarded"
-                );
-            } else {
-                tracing::warn!(
-                    "this host has no route for {prefix}: connectivity tests are not forwarded, so \
-                     clients will not find their relays; add the route, or an IPv6 default route"
-                );
-            }
-        }
-        Ok(())
     }
 }
 
 /// Waits for datagrams; forever without a port.
-async fn receive(port: Option<&Port>, batch: &RefCell<&mut ReceiveBatch>) -> io::Result<usize> {
+async fn receive(port: Option<&Port>, batch: &RefCell<&mut ReceiveBatch>) -> usize {
     match port {
         Some(port) => port.receive(batch).await,
         None => pending().await,
@@ -275,17 +215,11 @@ async fn receive(port: Option<&Port>, batch: &RefCell<&mut ReceiveBatch>) -> io:
 }
 
 /// Waits for packets; forever without a tunnel service.
-async fn read(tun: Option<&AsyncFd<Tun>>, packets: &mut PacketBatch) -> Result<usize> {
-    let Some(tun) = tun else {
-        return pending().await;
-    };
-    tun.async_io(Interest::READABLE, |tun| tun.read(packets))
-        .await
-        .with_context(|| tun.get_ref().read_failure())
-}
-
-fn failure(address: Ipv4Addr) -> String {
-    format!("the UDP socket of {address} failed")
+async fn read(tunnel: Option<&mut Tunnel>, packets: &mut PacketBatch) {
+    match tunnel {
+        Some(tunnel) => tunnel.read(packets).await,
+        None => pending().await,
+    }
 }
 
 /// Logs a rare event of the protocol.

@@ -1,124 +1,64 @@
 //! The start of a node.
 
-use std::{
-    mem,
-    net::{Ipv4Addr, SocketAddrV4},
-    time::{Duration, Instant},
-};
+use std::{mem, time::Instant};
 
-use anyhow::{Context as _, Result};
-use teredo_proto::{
-    dual::SharedPort,
-    server::{self, Server},
-};
+use anyhow::{Context as _, Result, anyhow};
 
 use super::{
-    Node,
+    Node, Patience,
     calendar::Calendar,
     client::ClientRole,
-    clock,
-    fast_path::{FastPath, Roles},
-    parameters::{random, relay_config, server_config, settings},
-    relay::RelayRole,
-    server::{ServerRole, Socket},
+    fast_path::FastPath,
+    host::{self, ActError},
+    parameters::random,
+    roles::Roles,
+    upkeep::Upkeep,
 };
 use crate::{
     api::Handle,
-    config::{self, Config, Ipv4Choice, secrets::Secrets},
-    datapath::{
-        route::{OwnAddresses, Routes},
-        udp::UdpSocket,
-        watch::Watch,
-    },
+    condition::Severity,
+    config::{Config, secrets::Secrets},
+    datapath::{route::Routes, watch::Watch},
+    plan::{self, Act, Item, Plan},
 };
 
-/// The parts that are prepared before anything on the host is changed.
-struct Prepared {
-    own: OwnAddresses,
-    relay_lifetime: Duration,
-    server: Option<(server::Config, [Socket; 2])>,
-}
+/// The most rounds in which the host is brought to the plan at the start. Each of them makes the next
+/// possible: the roles, their interfaces, the fast path, the routes.
+const ROUNDS: usize = 8;
 
-pub async fn start(config: Config, secrets: Secrets) -> Result<Node> {
+pub async fn start(config: Config, secrets: Secrets, patience: Patience) -> Result<Node> {
     let watch = Watch::open().context("cannot watch the kernel's routing")?;
     let routes = Routes::open()?;
-    let own = routes.addresses().await?;
-    let relay_address = match &config.relay {
-        Some(relay) => Some(outer_address(relay, &routes).await?),
-        None => None,
-    };
-    let shared = is_shared(&config, relay_address);
-    let mut prepared = Prepared {
-        own,
-        relay_lifetime: Duration::ZERO,
-        server: None,
-    };
-    let mut relay_udp = match (&config.relay, relay_address) {
-        (Some(relay), Some(address)) => {
-            Some(UdpSocket::bind(SocketAddrV4::new(address, relay.port))?)
-        }
-        _ => None,
-    };
-    if let Some(server) = &config.server {
-        let [primary, secondary] = server
-            .ipv4
-            .map(|address| SocketAddrV4::new(address, server.port));
-        let primary = match &mut relay_udp {
-            Some(udp) if shared => Socket::Shared(udp.local, udp.sender.try_clone()?),
-            _ => Socket::Own(UdpSocket::bind(primary)?),
-        };
-        let sockets = [primary, Socket::Own(UdpSocket::bind(secondary)?)];
-        let relay = relay_udp.as_ref().map(|udp| udp.local);
-        let protocol = server_config(&config, server, relay, &prepared.own, secrets.clients)?;
-        prepared.server = Some((protocol, sockets));
-    }
-    let mut relay = None;
-    if let (Some(section), Some(udp)) = (&config.relay, relay_udp) {
-        let protocol = relay_config(&config, section, udp.local, &prepared.own);
-        prepared.relay_lifetime = protocol.peer_lifetime;
-        let shared = config.server.as_ref().filter(|_| shared);
-        let shared_port = shared.map(|server| {
-            SharedPort::new(
-                server.primary(),
-                server.port,
-                config.service_prefixes().collect(),
-            )
-        });
-        relay = Some(RelayRole::new(
-            section.clone(),
-            protocol,
-            random()?,
-            udp,
-            shared_port,
-        )?);
-    }
     let client = match &config.client {
         Some(client) => {
-            let (node, credentials) = (&config.node, secrets.credentials);
-            Some(ClientRole::new(
-                client.clone(),
-                node,
-                credentials,
-                random()?,
-            )?)
+            let role =
+                ClientRole::new(client.clone(), &config.node, secrets.credentials, random()?)?;
+            // Addresses and routes that an earlier owner left go with that.
+            if let Some(index) = role.tunnel.index() {
+                routes.take_down(index).await?;
+            }
+            Some(role)
         }
         None => None,
     };
     let (handle, requests) = Handle::new();
     let mut node = Node {
-        config: config.node.clone(),
+        clients: secrets.clients,
         started: Instant::now(),
-        relay,
-        server: None,
+        roles: Roles::default(),
         client,
         calendar: Calendar::new(&config),
         fast_path: FastPath::default(),
         routes,
         watch,
+        upkeep: Upkeep::new(),
+        is_draining: false,
+        is_handed_over: false,
         requests,
         handle,
+        config,
     };
-    match node.set_up(&config, prepared).await {
+    match node.set_up(patience).await {
         Ok(()) => Ok(node),
         Err(error) => {
             node.abandon().await;
@@ -128,38 +68,62 @@ pub async fn start(config: Config, secrets: Secrets) -> Result<Node> {
 }
 
 impl Node {
-    /// Brings up the TUN interfaces, starts the fast path, and finally adds the routes.
-    async fn set_up(&mut self, config: &Config, prepared: Prepared) -> Result<()> {
-        let mut relay = None;
-        if let Some(role) = &self.relay {
-            role.bring_up(&self.routes).await?;
-            let lifetime = prepared.relay_lifetime;
-            let tunnel = role.tun().index();
-            let settings = settings(config, &role.config, role.endpoint(), lifetime, tunnel);
-            relay = Some((&role.config, settings));
+    /// Brings the host to the plan, as far as it permits.
+    ///
+    /// # Errors
+    ///
+    /// When something cannot be had that waiting does not give: a port or an interface of another
+    /// program, a permission, or a mode of the fast path that was asked for.
+    async fn set_up(&mut self, patience: Patience) -> Result<()> {
+        if self.config.fast_path().is_none() {
+            crate::datapath::xdp::remove_leftovers(&self.config.node.name)?;
         }
-        let server = prepared.server.as_ref().map(|(protocol, _)| protocol);
-        let (roles, own) = (Roles { relay, server }, &prepared.own.ipv4);
-        self.fast_path = FastPath::start(config, roles, &self.routes, own).await?;
-        if let Some(relay) = &mut self.relay {
-            self.fast_path.hand_over(&mut relay.relay, clock::now())?;
-            relay.update_route(&self.routes).await?;
+        for _ in 0..ROUNDS {
+            let own = host::own(&self.roles, self.client.as_ref(), &self.fast_path);
+            let scope = plan::scope(&self.config, &self.upkeep.snapshot, &own);
+            let read = crate::host::Snapshot::read(&self.routes, &scope);
+            self.upkeep.snapshot = read.await?;
+            let before = self.roles.relay.is_some() || self.roles.server.is_some();
+            let plan = Plan::make(&self.config, &self.upkeep.snapshot, &self.state());
+            self.make_roles(&plan)?;
+            let is_new = before != (self.roles.relay.is_some() || self.roles.server.is_some());
+            if is_new {
+                // Their interfaces are not in the snapshot yet.
+                continue;
+            }
+            let outcomes = self.act(&plan).await;
+            let is_held = outcomes.is_empty();
+            for (act, outcome) in outcomes {
+                self.judge(&act, outcome)?;
+            }
+            if is_held {
+                break;
+            }
         }
-        if let (Some(section), Some((protocol, sockets))) = (&config.server, prepared.server) {
-            let routed = protocol
-                .clients
-                .iter()
-                .filter_map(|client| client.prefix)
-                .collect();
-            let server = Server::new(protocol, self.fast_path.buckets()?);
-            let prefix = config.node.prefix;
-            let role = ServerRole::new(section, prefix, server, sockets, routed)?;
-            self.server.insert(role).bring_up(&self.routes).await?;
-        }
-        if let Some(client) = &mut self.client {
-            client.bring_up(&self.routes).await?;
+        self.reconcile(true).await;
+        if patience == Patience::Fail {
+            let mut conditions = self.upkeep.conditions().iter();
+            let down = conditions.find(|one| one.condition.kind.severity() == Severity::Down);
+            if let Some(down) = down {
+                return Err(anyhow!("{}", down.condition.text));
+            }
         }
         Ok(())
+    }
+
+    /// Returns the failure of an act as an error, if a start fails with it.
+    fn judge(&self, act: &Act, outcome: Result<(), ActError>) -> Result<()> {
+        match (act, outcome) {
+            (Act::Place(Item::Tunnel { .. }), Err(error)) => Err(anyhow!("{error}")),
+            (_, Err(ActError::FastPath(error))) => {
+                let mode = self.config.fast_path().map(|wanted| wanted.mode);
+                match mode {
+                    Some(mode) if error.is_fatal(mode) => Err(error.into()),
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Undoes the changes that [`Self::set_up`] made before it failed. Interfaces and pins of an
@@ -168,29 +132,11 @@ impl Node {
         if let Err(error) = mem::take(&mut self.fast_path).abandon() {
             tracing::warn!("{error}");
         }
-        for (interface, is_taken_over) in self.interfaces() {
+        let tunnels: Vec<_> = self.tunnels().collect();
+        for (interface, is_taken_over) in tunnels {
             if !is_taken_over && let Err(error) = self.routes.remove_link(interface).await {
                 tracing::warn!("{error}");
             }
         }
     }
-}
-
-/// Returns the relay's own IPv4 address.
-async fn outer_address(relay: &config::RelaySection, routes: &Routes) -> Result<Ipv4Addr> {
-    match relay.ipv4 {
-        Ipv4Choice::Address(address) => Ok(address),
-        Ipv4Choice::Auto => routes.default_ipv4_address().await?.context(
-            "relay.ipv4 is \"auto\" but there is no IPv4 default route to derive the address from: add \
-             the route, or set relay.ipv4 to an address of this host",
-        ),
-    }
-}
-
-/// Returns whether the relay and the server share one port (S-30).
-fn is_shared(config: &Config, relay_address: Option<Ipv4Addr>) -> bool {
-    let (Some(relay), Some(server)) = (&config.relay, &config.server) else {
-        return false;
-    };
-    relay_address == Some(server.primary()) && relay.port == server.port
 }

@@ -347,6 +347,12 @@ impl AttachedProgram {
         self.adopted
     }
 
+    /// Returns the number of the program in the kernel.
+    #[must_use]
+    pub fn program_number(&self) -> Option<u32> {
+        self.program.number()
+    }
+
     /// Returns the outcome for each interface.
     #[must_use]
     pub fn interfaces(&self) -> &[InterfaceStatus] {

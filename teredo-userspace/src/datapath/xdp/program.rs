@@ -169,6 +169,13 @@ impl Program {
         xdp(&mut self.ebpf)
     }
 
+    /// Returns the number of the program in the kernel.
+    #[must_use]
+    pub fn number(&self) -> Option<u32> {
+        let program: &Xdp = self.ebpf.program(PROGRAM)?.try_into().ok()?;
+        Some(program.info().ok()?.id())
+    }
+
     /// Passes the records that the program logged to the `log` crate, at level debug.
     pub fn flush_log(&mut self) {
         if let Some(flush) = &mut self.flush_log {

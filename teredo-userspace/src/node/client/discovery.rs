@@ -8,9 +8,15 @@ use std::{
 
 use ipnet::Ipv4Net;
 use teredo_proto::client::Attached;
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::sleep,
+};
 
-use crate::{datapath::udp::DiscoverySocket, node::port::register};
+use crate::{
+    datapath::udp::DiscoverySocket,
+    node::port::{RETRY, register},
+};
 
 /// Octets of the longest discovery bubble with its trailers. Longer datagrams are not bubbles.
 const ROOM: usize = 2_048;
@@ -66,21 +72,25 @@ impl LocalDiscovery {
     }
 
     /// Waits for a datagram on a joined link. Cancelling loses nothing.
-    pub async fn receive(&mut self) -> io::Result<Multicast> {
+    pub async fn receive(&mut self) -> Multicast {
         loop {
             let buffer = &mut self.buffer;
             let arrival = self
                 .socket
                 .async_io(Interest::READABLE, |socket| socket.receive(buffer))
-                .await?;
+                .await;
+            let Ok(arrival) = arrival else {
+                sleep(RETRY).await;
+                continue;
+            };
             let on_link = self.joined.get(&arrival.interface);
             let on_link = on_link.map(Vec::as_slice).unwrap_or_default();
             if let Some(attached) = neighbour_of(*arrival.source.ip(), on_link) {
-                return Ok(Multicast {
+                return Multicast {
                     interface: attached.address,
                     source: arrival.source,
                     length: arrival.length,
-                });
+                };
             }
         }
     }

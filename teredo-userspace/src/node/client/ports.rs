@@ -9,11 +9,14 @@ use std::{
 };
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::sleep,
+};
 
 use crate::{
     datapath::udp::{BindError, ReceiveBatch, Receiver, Sender, UdpSocket},
-    node::port::register,
+    node::port::{RETRY, register},
 };
 
 /// Most ready ports that one poll returns.
@@ -66,9 +69,14 @@ impl ExtraPorts {
     }
 
     /// Receives datagrams from one of the ports and returns its number. Cancelling loses nothing.
-    pub async fn receive(&self, batch: &RefCell<&mut ReceiveBatch>) -> io::Result<u16> {
-        let receive = |poll: &Poll| self.receive_ready(poll, &mut batch.borrow_mut());
-        self.poll.async_io(Interest::READABLE, receive).await
+    pub async fn receive(&self, batch: &RefCell<&mut ReceiveBatch>) -> u16 {
+        loop {
+            let receive = |poll: &Poll| self.receive_ready(poll, &mut batch.borrow_mut());
+            match self.poll.async_io(Interest::READABLE, receive).await {
+                Ok(port) => return port,
+                Err(_) => sleep(RETRY).await,
+            }
+        }
     }
 
     fn receive_ready(&self, poll: &Poll, batch: &mut ReceiveBatch) -> io::Result<u16> {
@@ -117,7 +125,7 @@ mod tests {
 
     async fn receive(ports: &ExtraPorts) -> (u16, Vec<Vec<u8>>) {
         let mut batch = ReceiveBatch::new();
-        let port = ports.receive(&RefCell::new(&mut batch)).await.unwrap();
+        let port = ports.receive(&RefCell::new(&mut batch)).await;
         let payloads = batch
             .datagrams()
             .map(|datagram| datagram.payload.to_vec())

@@ -41,8 +41,8 @@ type Found = (usize, Result<Vec<Ipv4Addr>, String>);
 struct Entry {
     name: ServerName,
     addresses: Vec<Ipv4Addr>,
-    /// Whether its failure was logged.
-    is_logged: bool,
+    /// The reason why the last look-up failed.
+    failure: Option<String>,
 }
 
 impl Servers {
@@ -54,7 +54,7 @@ impl Servers {
                 ServerHost::Address(address) => vec![address],
                 ServerHost::Name(_) => Vec::new(),
             },
-            is_logged: false,
+            failure: None,
         });
         let mut servers = Self {
             entries: entries.collect(),
@@ -130,29 +130,26 @@ impl Servers {
     /// previous addresses stay.
     fn accept(&mut self, (index, result): Found) -> bool {
         let entry = &mut self.entries[index];
-        let name = &entry.name;
         match result {
             Ok(addresses) => {
-                if entry.is_logged {
-                    tracing::info!("the server {name} was found");
-                }
-                entry.is_logged = false;
+                entry.failure = None;
                 let is_new = entry.addresses != addresses;
                 entry.addresses = addresses;
                 is_new
             }
             Err(reason) => {
                 self.has_failed = true;
-                if !entry.is_logged {
-                    tracing::warn!(
-                        "the server {name} cannot be looked up: {reason}; the client tries again, or set \
-                         another in client.server"
-                    );
-                }
-                entry.is_logged = true;
+                entry.failure = Some(reason);
                 false
             }
         }
+    }
+
+    /// Iterates over the names whose last look-up failed, with the reasons.
+    pub fn failures(&self) -> impl Iterator<Item = (String, &str)> {
+        self.entries
+            .iter()
+            .filter_map(|entry| Some((entry.name.to_string(), entry.failure.as_deref()?)))
     }
 
     /// Schedules the next look-up.
@@ -186,7 +183,7 @@ mod tests {
         let entries = names.iter().map(|name| Entry {
             name: name.parse().unwrap(),
             addresses: Vec::new(),
-            is_logged: false,
+            failure: None,
         });
         Servers {
             entries: entries.collect(),
@@ -226,7 +223,8 @@ mod tests {
         assert!(!servers.accept((0, Ok(two))));
         assert!(!servers.accept((0, Err("no answer".to_owned()))));
         assert_eq!(known(&servers), all);
-        assert!(servers.entries[0].is_logged && servers.has_failed);
+        assert_eq!(servers.failures().count(), 1);
+        assert!(servers.has_failed);
     }
 
     #[test]

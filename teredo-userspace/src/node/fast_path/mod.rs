@@ -1,14 +1,11 @@
 //! The fast path of all roles, as the event loop sees it. Its map is kept in sync with the relay: it
 //! holds every peer that the relay trusts, and no other.
 
-mod loopback;
 mod plan;
 mod trial;
 
 use std::{collections::HashSet, mem, net::Ipv4Addr};
 
-use anyhow::Result;
-use ipnet::Ipv6Net;
 use teredo_common::{
     address::Endpoint,
     maps::{Counter, Peer},
@@ -21,14 +18,13 @@ use teredo_proto::{
 };
 
 use crate::{
+    condition::{Condition, Kind},
     config::Config,
-    datapath::{
-        route::Routes,
-        xdp::{self, AttachPolicy, AttachedProgram, Error, InterfaceStatus, Mode, Options},
-    },
-    metrics::{self, Attachment},
+    datapath::xdp::{self, AttachPolicy, AttachedProgram, Error, InterfaceStatus, Mode, Options},
+    host::Snapshot,
+    metrics::{self, Attachment, Role},
+    plan::FastPathItem,
 };
-use loopback::Loopback;
 use plan::ProgramPlan;
 pub use plan::{Roles, flags};
 pub use trial::load as try_to_load;
@@ -37,6 +33,8 @@ pub use trial::load as try_to_load;
 #[derive(Default)]
 pub struct FastPath {
     xdp: Option<AttachedProgram>,
+    /// The plan that the program was loaded for.
+    item: Option<FastPathItem>,
     attachments: Vec<Attachment>,
     /// Whether the program forwards for the relay, and so gets its peers.
     relays: bool,
@@ -44,52 +42,67 @@ pub struct FastPath {
     max_peers: usize,
     /// How often the map had no room for a trusted peer.
     refused: u64,
-    /// Keeps the interface forwarding at which route look-ups start without a TUN interface.
-    loopback: Option<Loopback>,
+    /// The value of [`Self::refused`] at the sweep before the last.
+    refused_before: u64,
+    /// Whether a trusted peer was refused between the last two sweeps.
+    is_full: bool,
+    /// The moment from which the server forwards no bubbles, if it drains.
+    draining: Option<Instant>,
+    /// The frames that earlier programs of this process counted and the present one does not.
+    counted: Vec<(Verdict, Counter)>,
+    /// The reason why a map could not be used at the last attempt.
+    failure: Option<String>,
 }
 
 impl std::fmt::Debug for FastPath {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("FastPath")
+            .field("item", &self.item)
             .field("attachments", &self.attachments)
             .finish_non_exhaustive()
     }
 }
 
+/// The reason why the program does not run as planned.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// The program is not loaded, or attached to no interface.
+    #[error(transparent)]
+    Off(#[from] Error),
+    /// The program is not attached to one of the interfaces.
+    #[error("the XDP program is not attached to {interface}: {reason}")]
+    Partly {
+        /// The interface.
+        interface: String,
+        /// The reason.
+        reason: String,
+    },
+}
+
 impl FastPath {
-    /// Starts the fast path that the configuration asks for.
+    /// Loads and attaches the planned program, in place of that which runs. If maps and links are
+    /// pinned, no packet misses the program meanwhile, and the peers stay in the map.
     ///
     /// # Errors
     ///
-    /// If the requested mode is unavailable. Mode "auto" falls back to userspace instead, but its
-    /// interfaces must exist and no other daemon may use them.
-    pub async fn start(
+    /// When the program does not run as planned. Userspace does its work then.
+    pub fn place(
+        &mut self,
         config: &Config,
-        roles: Roles<'_>,
-        routes: &Routes,
-        own_ipv4: &[Ipv4Addr],
-    ) -> Result<Self> {
+        item: &FastPathItem,
+        host: &Snapshot,
+        roles: &Roles<'_>,
+    ) -> Result<(), PlaceError> {
         let Some(wanted) = config.fast_path() else {
-            xdp::remove_leftovers(&config.node.name)?;
-            return Ok(Self::default());
+            return Ok(());
         };
-        let plan = ProgramPlan::make(&wanted, &roles, routes).await?;
-        if let Some(refusal) = plan.refusal {
-            if wanted.mode != AttachPolicy::Auto {
-                anyhow::bail!("there is no fast path, since {refusal}");
-            }
-            if plan.server.is_none() {
-                return Ok(Self::off(plan.interfaces, refusal));
-            }
-            tracing::warn!("no fast path for the relay: {refusal}");
-        }
-        let served = roles.relay.map(|(relay, _)| relay.serve.clone());
+        let plan = ProgramPlan::of(item, host, roles);
         let options = Options {
             name: config.node.name.clone(),
             settings: plan.settings,
-            served: served.unwrap_or_else(|| vec![Ipv6Net::default()]),
-            own_ipv4: own_ipv4.to_vec(),
+            served: plan.served,
+            own_ipv4: host.own_addresses().ipv4,
             server: plan.server,
             interfaces: plan.interfaces,
             mode: wanted.mode,
@@ -97,34 +110,82 @@ impl FastPath {
             pin: wanted.pin,
             log: tracing::enabled!(target: "teredo::datapath::xdp", tracing::Level::TRACE),
         };
-        let needs_loopback = options.server.is_some() && options.settings.tunnel == 0;
+        if wanted.pin {
+            // The program stays attached until the new one takes its place.
+            drop(self.xdp.take());
+        } else {
+            self.detach();
+        }
+        self.item = None;
         match AttachedProgram::start(&options) {
-            Ok(xdp) => Ok(Self {
-                loopback: needs_loopback.then(loopback).flatten(),
-                attachments: xdp.interfaces().iter().map(attachment).collect(),
-                xdp: Some(xdp),
-                relays: plan.relays,
-                max_peers: plan.max_peers as usize,
-                refused: 0,
-            }),
-            Err(error) if wanted.mode == AttachPolicy::Auto && allows_fallback(&error) => {
-                Ok(Self::off(options.interfaces, &error.to_string()))
+            Ok(mut xdp) => {
+                self.attachments = xdp.interfaces().iter().map(attachment).collect();
+                if let Some(end) = self.draining {
+                    xdp.program.set_draining(Some(end))?;
+                }
+                self.xdp = Some(xdp);
+                self.relays = plan.relays;
+                self.max_peers = plan.max_peers as usize;
+                self.item = Some(item.clone());
             }
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                let reason = error.to_string();
+                let off = |interface| Attachment {
+                    interface,
+                    mode: metrics::Mode::Off,
+                    reason: reason.clone(),
+                };
+                self.attachments = options.interfaces.into_iter().map(off).collect();
+                if !matches!(error, Error::Running { .. }) {
+                    // Nothing would keep the peers of a program that an earlier run has left.
+                    remove_leftovers(&options.name);
+                }
+                return Err(PlaceError::Off(error));
+            }
+        }
+        let off = self
+            .attachments
+            .iter()
+            .find(|attachment| attachment.mode == metrics::Mode::Off);
+        match off {
+            Some(off) => Err(PlaceError::Partly {
+                interface: off.interface.clone(),
+                reason: off.reason.clone(),
+            }),
+            None => Ok(()),
         }
     }
 
-    fn off(interfaces: Vec<String>, reason: &str) -> Self {
-        tracing::warn!("no fast path: {reason}");
-        let off = |interface| Attachment {
-            interface,
-            mode: metrics::Mode::Off,
-            reason: reason.to_owned(),
+    /// Detaches the program, without which userspace does the work, and removes everything that an
+    /// earlier run left.
+    pub fn remove(&mut self, config: &Config) {
+        self.detach();
+        self.attachments.clear();
+        remove_leftovers(&config.node.name);
+    }
+
+    fn detach(&mut self) {
+        self.item = None;
+        self.relays = false;
+        let Some(xdp) = self.xdp.take() else {
+            return;
         };
-        Self {
-            attachments: interfaces.into_iter().map(off).collect(),
-            ..Self::default()
+        if let Ok(counters) = xdp.program.counters() {
+            add(&mut self.counted, &counters);
         }
+        if let Err(error) = xdp.stop() {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// Returns the plan that the program was loaded for.
+    pub fn item(&self) -> Option<&FastPathItem> {
+        self.item.as_ref()
+    }
+
+    /// Returns the number of the program in the kernel.
+    pub fn program(&self) -> Option<u32> {
+        self.xdp.as_ref()?.program_number()
     }
 
     /// Returns how the program is attached to each interface.
@@ -134,8 +195,11 @@ impl FastPath {
 
     /// Returns the frames by verdict; empty without a program.
     pub fn counters(&self) -> Vec<(Verdict, Counter)> {
-        let counters = self.xdp.as_ref().map(|xdp| xdp.program.counters());
-        counters.and_then(Result::ok).unwrap_or_default()
+        let mut sum = self.counted.clone();
+        if let Some(Ok(counters)) = self.xdp.as_ref().map(|xdp| xdp.program.counters()) {
+            add(&mut sum, &counters);
+        }
+        sum
     }
 
     /// Returns how often the map had no room for a trusted peer.
@@ -152,28 +216,66 @@ impl FastPath {
 
     /// Returns the token buckets of the server's rate limits: those shared with the program, or new
     /// ones without a program.
-    pub fn buckets(&self) -> Result<Buckets> {
-        let shared = self
-            .xdp
-            .as_ref()
-            .map(|xdp| xdp.program.limits())
-            .transpose()?;
-        match shared.flatten() {
-            Some(shared) => Ok(Buckets::shared(shared)?),
-            None => Ok(Buckets::new()),
-        }
+    pub fn buckets(&self) -> Buckets {
+        let shared = self.xdp.as_ref().map(|xdp| xdp.program.limits());
+        let shared = shared.and_then(Result::ok).flatten();
+        let shared = shared.and_then(|shared| Buckets::shared(shared).ok());
+        shared.unwrap_or_else(Buckets::new)
     }
 
     /// Makes the program answer no more solicitations and, from `end` on, forward no more bubbles
     /// (S-27).
-    pub fn drain(&mut self, end: Instant) -> Result<(), Error> {
-        let xdp = self.xdp.as_mut();
-        xdp.map_or(Ok(()), |xdp| xdp.program.set_draining(Some(end)))
+    pub fn drain(&mut self, end: Instant) {
+        self.draining = Some(end);
+        let result = self.attached(|xdp| xdp.program.set_draining(Some(end)));
+        self.note(result);
+    }
+
+    /// Does something with the program, if there is one.
+    fn attached(
+        &mut self,
+        work: impl FnOnce(&mut AttachedProgram) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.xdp.as_mut().map_or(Ok(()), work)
+    }
+
+    /// Keeps the reason why a map cannot be used, as a condition.
+    fn note(&mut self, result: Result<(), Error>) {
+        if let Err(error) = result {
+            self.failure = Some(error.to_string());
+        }
+    }
+
+    /// Returns the conditions besides that of a program which is not attached.
+    pub fn conditions(&self) -> Vec<Condition> {
+        let mut conditions = Vec::new();
+        let mut add = |kind, subject: &str, text: String| {
+            conditions.push(Condition {
+                kind,
+                role: Role::Relay,
+                subject: subject.to_owned(),
+                text,
+            });
+        };
+        if self.is_full {
+            let text = "the map of the fast path has no room for more peers, whose packets go through \
+                        userspace: raise relay.max-peers";
+            add(Kind::MapFull, "peers", text.to_owned());
+        }
+        if let Some(failure) = &self.failure {
+            add(Kind::Resources, "maps", failure.clone());
+        }
+        conditions
     }
 
     /// Hands the peers that an earlier run left in the map to the relay.
-    pub fn hand_over(&mut self, relay: &mut Relay, now: Instant) -> Result<(), Error> {
-        let Some(xdp) = &mut self.xdp else {
+    pub fn hand_over(&mut self, relay: &mut Relay, now: Instant) {
+        let result = self.try_hand_over(relay, now);
+        self.note(result);
+    }
+
+    fn try_hand_over(&mut self, relay: &mut Relay, now: Instant) -> Result<(), Error> {
+        let Some(xdp) = self.xdp.as_mut().filter(|_| self.relays) else {
             return Ok(());
         };
         let (mut adopted, mut unknown) = (0, Vec::new());
@@ -194,8 +296,8 @@ impl FastPath {
     }
 
     /// Applies an event of the relay to the map.
-    pub fn apply(&mut self, event: Event) -> Result<(), Error> {
-        match event {
+    pub fn apply(&mut self, event: Event) {
+        let result = match event {
             Event::PeerTrusted {
                 address,
                 mapped,
@@ -210,7 +312,8 @@ impl FastPath {
                 Some(xdp) => xdp.program.remove(&address.octets()),
                 None => Ok(()),
             },
-        }
+        };
+        self.note(result);
     }
 
     fn insert(&mut self, address: &[u8; 16], peer: &Peer) -> Result<(), Error> {
@@ -219,12 +322,6 @@ impl FastPath {
         };
         match xdp.program.insert(address, peer) {
             Err(Error::Full) => {
-                if self.refused == 0 {
-                    tracing::warn!(
-                        "the fast path has no room for more peers, whose packets go through userspace \
-                         now: raise relay.max-peers"
-                    );
-                }
                 self.refused += 1;
                 Ok(())
             }
@@ -233,7 +330,14 @@ impl FastPath {
     }
 
     /// Copies timestamps to the relay and reconciles the map with it. Call it once a second.
-    pub fn sweep(&mut self, relay: &mut Relay) -> Result<(), Error> {
+    pub fn sweep(&mut self, relay: &mut Relay) {
+        self.failure = None;
+        let result = self.try_sweep(relay);
+        self.note(result);
+        self.is_full = self.refused > mem::replace(&mut self.refused_before, self.refused);
+    }
+
+    fn try_sweep(&mut self, relay: &mut Relay) -> Result<(), Error> {
         let Some(xdp) = self.xdp.as_mut().filter(|_| self.relays) else {
             return Ok(());
         };
@@ -286,10 +390,9 @@ impl FastPath {
     }
 
     /// Makes the program ask the kernel for routes and neighbours again.
-    pub fn invalidate_routes(&mut self) -> Result<(), Error> {
-        self.xdp
-            .as_mut()
-            .map_or(Ok(()), AttachedProgram::invalidate_routes)
+    pub fn invalidate_routes(&mut self) {
+        let result = self.attached(AttachedProgram::invalidate_routes);
+        self.note(result);
     }
 
     /// Returns whether the program sends through this interface.
@@ -302,22 +405,17 @@ impl FastPath {
     }
 
     /// Sets this host's IPv4 addresses in the program.
-    pub fn set_own_ipv4(&mut self, addresses: &[Ipv4Addr]) -> Result<(), Error> {
-        self.xdp
-            .as_mut()
-            .map_or(Ok(()), |xdp| xdp.program.set_own_ipv4(addresses))
+    pub fn set_own_ipv4(&mut self, addresses: &[Ipv4Addr]) {
+        let result = self.attached(|xdp| xdp.program.set_own_ipv4(addresses));
+        self.note(result);
     }
 
-    /// Undoes [`Self::start`]: detaches the program unless an earlier run had attached it.
+    /// Undoes a start that has failed: detaches the program unless an earlier run had attached it.
     pub fn abandon(self) -> Result<(), Error> {
         match self.xdp {
             Some(xdp) if !xdp.adopted() => xdp.stop(),
-            Some(_) => {
-                // The program stays attached.
-                mem::forget(self.loopback);
-                Ok(())
-            }
-            None => Ok(()),
+            // The program stays attached.
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -327,16 +425,22 @@ impl FastPath {
     }
 }
 
-/// Prepares the loopback interface as the start of the program's route look-ups.
-fn loopback() -> Option<Loopback> {
-    match Loopback::forwarding() {
-        Ok(loopback) => Some(loopback),
-        Err(error) => {
-            tracing::warn!(
-                "the fast path cannot look up routes to other clients, so it forwards no bubbles: {error}"
-            );
-            None
-        }
+/// Removes the pins that a daemon of this name left, and detaches its program.
+fn remove_leftovers(name: &str) {
+    if let Err(error) = xdp::remove_leftovers(name) {
+        tracing::debug!("{error}");
+    }
+}
+
+/// Adds counters to those of the same verdicts.
+fn add(sum: &mut Vec<(Verdict, Counter)>, counters: &[(Verdict, Counter)]) {
+    if sum.is_empty() {
+        sum.extend_from_slice(counters);
+        return;
+    }
+    for ((_, sum), (_, counter)) in sum.iter_mut().zip(counters) {
+        sum.packets += counter.packets;
+        sum.bytes += counter.bytes;
     }
 }
 
@@ -351,12 +455,16 @@ fn entry(mapped: Endpoint, symmetric: bool, last_received: Instant, last_sent: I
     }
 }
 
-/// Returns whether mode "auto" falls back to userspace after this error.
-fn allows_fallback(error: &Error) -> bool {
-    !matches!(
-        error,
-        Error::NoInterface { .. } | Error::Permission { .. } | Error::Running { .. }
-    )
+impl PlaceError {
+    /// Returns whether a daemon that has this trouble at its start does not start.
+    pub fn is_fatal(&self, mode: AttachPolicy) -> bool {
+        match self {
+            Self::Off(Error::Permission { .. } | Error::Running { .. }) => true,
+            // The interface has gone since it was looked at.
+            Self::Off(Error::NoInterface { .. }) => false,
+            _ => mode != AttachPolicy::Auto,
+        }
+    }
 }
 
 fn attachment(status: &InterfaceStatus) -> Attachment {

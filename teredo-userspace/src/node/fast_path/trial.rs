@@ -3,50 +3,49 @@
 use std::net::SocketAddrV4;
 
 use anyhow::Result;
-use ipnet::Ipv6Net;
 use teredo_proto::{relay, server::RegisteredClient};
 
 use super::{ProgramPlan, Roles};
 use crate::{
     config::Config,
-    datapath::{
-        route::Routes,
-        xdp::{Error, Interface, Parameters, Program},
-    },
+    datapath::xdp::{Error, Interface, Parameters, Program},
+    host::Snapshot,
     node::parameters::{server_config, settings},
+    plan::{FastPathItem, Item, Plan},
 };
 
-/// Loads the program with the maps and constants of a start with this configuration, and removes it.
-/// `relay` is the relay's endpoint, `clients` the clients of the server with their keys.
+/// Loads the program with the maps and constants of a plan, and removes it. `relay` is the relay's
+/// endpoint, `clients` the clients of the server with their keys. Without a planned program it does
+/// nothing.
 ///
 /// # Errors
 ///
 /// The kernel's refusal, [`Error`], or trouble with the question itself.
-pub async fn load(
+pub fn load(
     config: &Config,
+    host: &Snapshot,
+    plan: &Plan,
     relay: Option<SocketAddrV4>,
     clients: Vec<RegisteredClient>,
 ) -> Result<()> {
-    let Some(wanted) = config.fast_path() else {
+    let Some(item) = plan.items.iter().find_map(program) else {
         return Ok(());
     };
-    let routes = Routes::open()?;
-    let own = routes.addresses().await?;
+    let own = host.own_addresses();
     let server = match &config.server {
         Some(section) => Some(server_config(config, section, relay, &own, clients)?),
         None => None,
     };
     let relay = config.relay.as_ref().zip(relay).map(|(section, endpoint)| {
         let lifetime = relay::Config::new(endpoint.into()).peer_lifetime;
-        // The tunnel does not exist yet. Its index takes no part in any decision of the verifier.
+        // The index of the tunnel takes no part in any decision of the verifier.
         (section, settings(config, section, endpoint, lifetime, 0))
     });
-    let served = relay.as_ref().map(|(section, _)| section.serve.clone());
     let roles = Roles {
         relay,
         server: server.as_ref(),
     };
-    let plan = ProgramPlan::make(&wanted, &roles, &routes).await?;
+    let plan = ProgramPlan::of(item, host, &roles);
     let interfaces = plan
         .interfaces
         .iter()
@@ -55,7 +54,7 @@ pub async fn load(
     let parameters = Parameters {
         settings: plan.settings,
         max_peers: plan.max_peers,
-        served: &served.unwrap_or_else(|| vec![Ipv6Net::default()]),
+        served: &plan.served,
         own_ipv4: &own.ipv4,
         interfaces: &interfaces,
         server: plan.server.as_ref(),
@@ -63,4 +62,11 @@ pub async fn load(
     };
     Program::load(&parameters, None)?;
     Ok(())
+}
+
+fn program(item: &Item) -> Option<&FastPathItem> {
+    match item {
+        Item::FastPath(item) => Some(item),
+        _ => None,
+    }
 }

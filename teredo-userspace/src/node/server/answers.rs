@@ -8,16 +8,17 @@ use teredo_proto::{
     ServerAddress,
     server::{Server, Transmit},
 };
-use tokio::io::unix::AsyncFd;
 
-use crate::datapath::{BATCH, native::Native, tun::Tun, udp::Sender};
+use crate::{
+    datapath::{BATCH, native::Native, udp::Sender},
+    node::tunnel::Tunnel,
+};
 
 /// The protocol, and the sockets for its answers.
 #[derive(Debug)]
 pub struct Answers {
     pub server: Server,
     pub exits: Exits,
-    has_route: Option<bool>,
 }
 
 /// The sockets and the interface that answers leave through.
@@ -25,7 +26,7 @@ pub struct Answers {
 pub struct Exits {
     pub failures: AnswerFailures,
     /// The interface of the tunnel service.
-    pub tun: Option<AsyncFd<Tun>>,
+    pub tunnel: Option<Tunnel>,
     batches: [SendBatch; 2],
     native: Option<Native>,
 }
@@ -58,7 +59,7 @@ impl Answers {
             server,
             exits: Exits {
                 failures: AnswerFailures::default(),
-                tun: None,
+                tunnel: None,
                 batches: senders.map(|sender| SendBatch {
                     sender,
                     to: Vec::with_capacity(BATCH),
@@ -66,7 +67,6 @@ impl Answers {
                 }),
                 native: None,
             },
-            has_route: None,
         }
     }
 
@@ -74,13 +74,6 @@ impl Answers {
     pub fn open_native(&mut self) -> Result<()> {
         self.exits.native = Some(Native::open()?);
         Ok(())
-    }
-
-    /// Sets whether the answers to connectivity tests can return (S-25). Returns whether that changed.
-    pub fn set_native_reachable(&mut self, has_route: bool) -> bool {
-        self.server.set_native_reachable(has_route);
-        let is_changed = self.has_route.replace(has_route).unwrap_or(true) != has_route;
-        self.exits.native.is_some() && is_changed
     }
 
     /// Handles a datagram.
@@ -125,8 +118,8 @@ impl Exits {
                 self.failures.native += u64::from(!is_sent);
             }
             Some(Transmit::Tunnel(packet)) => {
-                let tun = self.tun.as_ref();
-                let written = tun.map_or(0, |tun| tun.get_ref().write(&[packet]));
+                let tunnel = self.tunnel.as_ref();
+                let written = tunnel.map_or(0, |tunnel| tunnel.write(&[packet]));
                 self.failures.tunnel += 1 - written as u64;
             }
         }

@@ -1,0 +1,162 @@
+//! Reading a [`Snapshot`] from the kernel.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use futures_util::TryStreamExt as _;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use rtnetlink::packet_route::{
+    AddressFamily,
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
+};
+use teredo_common::address::ServicePrefix;
+
+use super::{
+    setting::Setting,
+    snapshot::{Link, Route, Snapshot},
+};
+use crate::datapath::{
+    native,
+    route::{RouteError, Routes},
+};
+
+/// The part of the kernel's network that a snapshot covers.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// The Teredo prefix.
+    pub prefix: ServicePrefix,
+    /// Prefixes whose routes matter.
+    pub prefixes: Vec<Ipv6Net>,
+    /// Settings that matter.
+    pub settings: Vec<Setting>,
+}
+
+impl Scope {
+    fn covers(&self, route: &Route) -> bool {
+        match route.destination {
+            _ if route.destination.prefix_len() == 0 => true,
+            IpNet::V4(_) => false,
+            IpNet::V6(destination) => self
+                .prefixes
+                .iter()
+                .any(|prefix| destination.contains(prefix) || prefix.contains(&destination)),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Asks the kernel.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub async fn read(routes: &Routes, scope: &Scope) -> Result<Self, RouteError> {
+        let links = routes.links().await?;
+        let addresses = routes.host_addresses().await?;
+        let mut found = Vec::new();
+        let mut messages = std::pin::pin!(routes.all_routes());
+        while let Some(message) = messages.try_next().await? {
+            found.extend(route(&message).filter(|route| scope.covers(route)));
+        }
+        let settings = scope.settings.iter();
+        Ok(Self {
+            links: links.iter().filter_map(link).collect(),
+            addresses,
+            routes: found,
+            settings: settings
+                .filter_map(|setting| Some((setting.clone(), setting.read()?)))
+                .collect(),
+            has_native_route: native::has_route(scope.prefix).ok(),
+        })
+    }
+}
+
+fn link(message: &LinkMessage) -> Option<Link> {
+    let flags = message.header.flags;
+    let mut link = Link {
+        name: String::new(),
+        index: message.header.index,
+        mtu: 0,
+        is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        is_point_to_point: flags.contains(LinkFlags::Pointopoint),
+        kind: None,
+        controller: None,
+        is_up: flags.contains(LinkFlags::Up),
+        has_carrier: flags.contains(LinkFlags::LowerUp),
+        xdp_program: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Controller(index) => link.controller = Some(*index),
+            LinkAttribute::LinkInfo(infos) => link.kind = kind(infos),
+            LinkAttribute::Xdp(attributes) => {
+                link.xdp_program = attributes.iter().find_map(|attribute| match attribute {
+                    LinkXdp::ProgId(number)
+                    | LinkXdp::DrvProgId(number)
+                    | LinkXdp::SkbProgId(number)
+                    | LinkXdp::HwProgId(number) => Some(*number),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    (!link.name.is_empty()).then_some(link)
+}
+
+fn kind(infos: &[LinkInfo]) -> Option<InfoKind> {
+    infos.iter().find_map(|info| match info {
+        LinkInfo::Kind(kind) => Some(kind.clone()),
+        _ => None,
+    })
+}
+
+/// Returns a route of the main table that the kernel uses.
+fn route(message: &RouteMessage) -> Option<Route> {
+    if message.header.table != RouteHeader::RT_TABLE_MAIN {
+        return None;
+    }
+    let length = message.header.destination_prefix_length;
+    let mut destination = match message.header.address_family {
+        AddressFamily::Inet => IpNet::V4(Ipv4Net::new(Ipv4Addr::UNSPECIFIED, length).ok()?),
+        AddressFamily::Inet6 => IpNet::V6(Ipv6Net::new(Ipv6Addr::UNSPECIFIED, length).ok()?),
+        _ => return None,
+    };
+    let (mut interfaces, mut gateway, mut metric, mut source) = (Vec::new(), None, 0, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(found) => {
+                destination = IpNet::new(address(found)?, length).ok()?;
+            }
+            RouteAttribute::Oif(index) => interfaces.push(*index),
+            RouteAttribute::MultiPath(hops) => {
+                interfaces.extend(hops.iter().map(|hop| hop.interface_index));
+            }
+            RouteAttribute::Gateway(found) => gateway = address(found),
+            RouteAttribute::Priority(found) => metric = *found,
+            RouteAttribute::PrefSource(found) => source = address(found),
+            _ => {}
+        }
+    }
+    if message.header.kind != RouteType::Unicast {
+        // An unreachable route of IPv6 names the loopback interface.
+        interfaces.clear();
+    }
+    Some(Route {
+        destination,
+        interfaces,
+        gateway,
+        metric,
+        source,
+    })
+}
+
+fn address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}

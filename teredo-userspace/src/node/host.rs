@@ -1,0 +1,346 @@
+//! The host as the plan asks for it: the acts of the reconciler are carried out here.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    Node,
+    client::ClientRole,
+    clock,
+    fast_path::{FastPath, PlaceError},
+    roles::{Addresses, Roles},
+    server::ServerRole,
+    tunnel::Tunnel,
+};
+use crate::{
+    condition::{Condition, Kind},
+    config::Config,
+    host::Setting,
+    metrics::Role,
+    plan::{Act, FastPathItem, Item, Own, Plan, State},
+};
+
+/// The prefix length of a tunnel's address. On-link routes are added separately.
+const ADDRESS_PREFIX: u8 = 128;
+
+/// An error of an act.
+#[derive(Debug)]
+pub enum ActError {
+    /// The fast path is not as planned.
+    FastPath(PlaceError),
+    /// Anything else, as a clause for the user.
+    Other(String),
+}
+
+impl std::fmt::Display for ActError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::FastPath(error) => write!(formatter, "no fast path: {error}"),
+            Self::Other(text) => formatter.write_str(text),
+        }
+    }
+}
+
+/// Returns the parts of the network that belong to this daemon.
+pub fn own(roles: &Roles, client: Option<&ClientRole>, fast_path: &FastPath) -> Own {
+    let relay = roles.relay.as_ref().map(|role| &role.tunnel);
+    let server = roles.server.as_ref().and_then(ServerRole::tunnel);
+    let client = client.map(|role| &role.tunnel);
+    let tunnels = [
+        (Role::Relay, relay),
+        (Role::Server, server),
+        (Role::Client, client),
+    ];
+    let index = |(role, tunnel): (Role, Option<&Tunnel>)| Some((role, tunnel?.index()?));
+    Own {
+        tunnels: tunnels.into_iter().filter_map(index).collect(),
+        fast_path: fast_path.item().cloned(),
+        program: fast_path.program(),
+    }
+}
+
+/// Returns the roles of a configuration.
+pub fn configured(config: &Config) -> Vec<Role> {
+    let relay = config.relay.as_ref().map(|_| Role::Relay);
+    let server = config.server.as_ref().map(|_| Role::Server);
+    let client = config.client.as_ref().map(|_| Role::Client);
+    [relay, server, client].into_iter().flatten().collect()
+}
+
+impl Node {
+    /// Returns the state of the daemon that the plan depends on.
+    pub(super) fn state(&self) -> State {
+        State {
+            own: own(&self.roles, self.client.as_ref(), &self.fast_path),
+            is_draining: self.is_draining,
+            client: self.client.as_ref().and_then(ClientRole::tunnelled),
+        }
+    }
+
+    /// Brings the host nearer to the plan after a look. Trouble becomes a condition.
+    pub(super) async fn reconcile(&mut self, has_snapshot: bool) {
+        if has_snapshot {
+            self.apply_snapshot();
+            let plan = Plan::make(&self.config, &self.upkeep.snapshot, &self.state());
+            if let Err(error) = self.make_roles(&plan) {
+                let role = configured(&self.config)[0];
+                let text = sentence(&error);
+                self.set_conditions(plan, vec![condition(role, Kind::Socket, text)]);
+                self.upkeep.look_after(Duration::from_secs(1));
+                return;
+            }
+            let plan = Plan::make(&self.config, &self.upkeep.snapshot, &self.state());
+            for (act, outcome) in self.act(&plan).await {
+                if let Err(error) = outcome {
+                    tracing::debug!("{act:?}: {error}");
+                }
+            }
+            self.set_conditions(plan, Vec::new());
+        } else {
+            let plan = Plan::make(&self.config, &self.upkeep.snapshot, &self.state());
+            self.set_conditions(plan, Vec::new());
+        }
+    }
+
+    /// Passes the addresses and routes of the host to the roles and the program.
+    fn apply_snapshot(&mut self) {
+        let snapshot = &self.upkeep.snapshot;
+        let own = snapshot.own_addresses();
+        self.fast_path.set_own_ipv4(&own.ipv4);
+        if let Some(server) = &mut self.roles.server {
+            server.handle_changes(&own, snapshot.has_native_route);
+        }
+        if let Some(relay) = &mut self.roles.relay {
+            relay.set_own_addresses(&own);
+            relay.flush(&mut self.fast_path, self.roles.server.as_mut());
+        }
+        if let Some(client) = &mut self.client {
+            client.handle_changes(snapshot);
+        }
+    }
+
+    /// Makes the relay and the server when the host has their addresses, and anew when the relay's has
+    /// changed.
+    ///
+    /// # Errors
+    ///
+    /// When a socket or a TUN interface cannot be opened. The roles do not run then.
+    pub(super) fn make_roles(&mut self, plan: &Plan) -> Result<()> {
+        let addresses = Addresses {
+            relay: plan.relay_address,
+            server: plan.has_server_addresses,
+        };
+        if !self.roles.are_due(&self.config, addresses) {
+            return Ok(());
+        }
+        let snapshot = &self.upkeep.snapshot;
+        let own = snapshot.own_addresses();
+        if self.roles.relay.is_some() {
+            // Peers know the relay by its old address, from which their NATs let packets through.
+            self.fast_path.remove(&self.config);
+        }
+        // The sockets are free for the new roles then.
+        self.roles = Roles::default();
+        let mut roles = Roles::make(&self.config, addresses, &self.clients, &own)?;
+        if let Some(relay) = &roles.relay {
+            tracing::info!("the relay is {}", relay.endpoint());
+        }
+        if let Some(server) = &mut roles.server {
+            server.handle_changes(&own, snapshot.has_native_route);
+            server.protocol_mut().set_buckets(self.fast_path.buckets());
+        }
+        if self.is_draining {
+            roles.relay.iter_mut().for_each(|role| role.relay.drain());
+        }
+        self.roles = roles;
+        Ok(())
+    }
+
+    /// Carries out the acts that are due, and returns their outcomes.
+    pub(super) async fn act(&mut self, plan: &Plan) -> Vec<(Act, Result<(), ActError>)> {
+        let own = self.state().own;
+        let snapshot = &self.upkeep.snapshot;
+        let is_held = |item: &Item| item.is_held(snapshot, &own);
+        let acts = self
+            .upkeep
+            .reconciler
+            .acts(clock::now(), &plan.items, is_held);
+        self.upkeep.log_notices();
+        let mut outcomes = Vec::new();
+        for act in acts {
+            let outcome = match &act {
+                Act::Place(item) => self.place(item).await,
+                Act::Remove(item) => self.remove(item).await,
+            };
+            let clause = outcome.as_ref().map(|()| ()).map_err(ToString::to_string);
+            self.upkeep.reconciler.finish(clock::now(), &act, clause);
+            outcomes.push((act, outcome));
+        }
+        if !outcomes.is_empty() {
+            self.upkeep.look_soon();
+        }
+        if let Some(due) = self.upkeep.reconciler.poll_timeout() {
+            self.upkeep.look_after(due.saturating_since(clock::now()));
+        }
+        outcomes
+    }
+
+    async fn place(&mut self, item: &Item) -> Result<(), ActError> {
+        match item {
+            Item::Tunnel { role, mtu } => self.place_tunnel(*role, *mtu).await.map_err(other),
+            Item::Setting { setting, value, .. } => write(setting, value).map_err(other),
+            Item::Address { role, address } => {
+                let tunnel = self.tunnel(*role).map_err(other)?;
+                let added = self
+                    .routes
+                    .add_address(tunnel, (*address).into(), ADDRESS_PREFIX);
+                added.await.map_err(|error| other(error.into()))
+            }
+            Item::Route {
+                role,
+                prefix,
+                metric,
+            } => {
+                let tunnel = self.tunnel(*role).map_err(other)?;
+                let added = self.routes.add_route(*prefix, tunnel, *metric);
+                added.await.map_err(|error| other(error.into()))
+            }
+            Item::FastPath(item) => self.place_fast_path(item).map_err(ActError::FastPath),
+        }
+    }
+
+    async fn remove(&mut self, item: &Item) -> Result<(), ActError> {
+        match item {
+            // The interface ends with its role, and the settings with the interface.
+            Item::Tunnel { .. } => Ok(()),
+            Item::Setting { setting, .. } => self.restore(setting).map_err(other),
+            Item::Address { role, address } => {
+                let Ok(tunnel) = self.tunnel(*role) else {
+                    return Ok(());
+                };
+                let removed = self
+                    .routes
+                    .remove_address(tunnel, (*address).into(), ADDRESS_PREFIX);
+                removed.await.map_err(|error| other(error.into()))
+            }
+            Item::Route {
+                role,
+                prefix,
+                metric,
+            } => {
+                let Ok(tunnel) = self.tunnel(*role) else {
+                    return Ok(());
+                };
+                let removed = self.routes.remove_route(*prefix, tunnel, *metric);
+                removed.await.map_err(|error| other(error.into()))
+            }
+            Item::FastPath(_) => {
+                self.fast_path.remove(&self.config);
+                self.share_buckets();
+                Ok(())
+            }
+        }
+    }
+
+    /// Opens the tunnel interface of a role again if it has gone, and brings it up.
+    async fn place_tunnel(&mut self, role: Role, mtu: u16) -> Result<()> {
+        let snapshot = &self.upkeep.snapshot;
+        let tunnel = match role {
+            Role::Relay => self.roles.relay.as_mut().map(|role| &mut role.tunnel),
+            Role::Server => self.roles.server.as_mut().and_then(ServerRole::tunnel_mut),
+            Role::Client => self.client.as_mut().map(|role| &mut role.tunnel),
+        };
+        let tunnel = tunnel.context("the role does not run")?;
+        let is_there = tunnel
+            .index()
+            .is_some_and(|index| snapshot.link_numbered(index).is_some());
+        if !is_there {
+            tunnel.reopen()?;
+        }
+        let index = tunnel.index().context("the tunnel interface is lost")?;
+        Ok(self.routes.bring_up(index, mtu).await?)
+    }
+
+    fn place_fast_path(&mut self, item: &FastPathItem) -> Result<(), PlaceError> {
+        let roles = self.roles.in_program(&self.config);
+        let placed = self
+            .fast_path
+            .place(&self.config, item, &self.upkeep.snapshot, &roles);
+        self.share_buckets();
+        if let Some(relay) = &mut self.roles.relay {
+            if !self.is_handed_over {
+                self.is_handed_over = true;
+                self.fast_path.hand_over(&mut relay.relay, clock::now());
+            }
+            self.fast_path.sweep(&mut relay.relay);
+        }
+        placed
+    }
+
+    /// Makes the server use the limits that the program uses.
+    fn share_buckets(&mut self) {
+        if let Some(server) = &mut self.roles.server {
+            server.protocol_mut().set_buckets(self.fast_path.buckets());
+        }
+    }
+
+    /// Returns the index of the tunnel interface of a role.
+    fn tunnel(&self, role: Role) -> Result<u32> {
+        let own = own(&self.roles, self.client.as_ref(), &self.fast_path);
+        let index = own.tunnels.get(&role).copied();
+        index.context("the tunnel interface is missing")
+    }
+
+    /// Gives a setting of an interface the value that interfaces have by default. The value found at the
+    /// start is no guide, since an earlier daemon may have crashed.
+    fn restore(&self, setting: &Setting) -> Result<()> {
+        let default = Setting {
+            interface: "all".to_owned(),
+            ..setting.clone()
+        };
+        match default.read() {
+            Some(value) => write(setting, &value),
+            None => Ok(()),
+        }
+    }
+
+    /// Sets the conditions: those of the plan, of the roles, and `more`.
+    fn set_conditions(&mut self, plan: Plan, more: Vec<Condition>) {
+        let mut conditions = plan.conditions;
+        conditions.extend(more);
+        if let Some(client) = &self.client {
+            conditions.extend(client.conditions());
+        }
+        conditions.extend(self.fast_path.conditions());
+        let role = configured(&self.config).first().copied();
+        let role = role.unwrap_or(Role::Relay);
+        self.upkeep.set_conditions(clock::now(), role, conditions);
+    }
+}
+
+fn condition(role: Role, kind: Kind, text: String) -> Condition {
+    Condition {
+        kind,
+        role,
+        subject: String::new(),
+        text,
+    }
+}
+
+fn write(setting: &Setting, value: &str) -> Result<()> {
+    setting.write(value).with_context(|| {
+        format!(
+            "cannot set {setting} to {value}; let the daemon write it, or set it before the start"
+        )
+    })
+}
+
+fn other(error: anyhow::Error) -> ActError {
+    ActError::Other(sentence(&error))
+}
+
+/// Returns an error with its causes.
+pub fn sentence(error: &anyhow::Error) -> String {
+    format!("{error:#}")
+}

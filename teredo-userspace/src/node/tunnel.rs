@@ -1,0 +1,96 @@
+//! The TUN interface of a role, which others may take away.
+
+use std::{future::pending, io};
+
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::port::register;
+use crate::datapath::tun::{PacketBatch, Tun, TunError};
+
+/// The time for which the interface exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// The interface outlives the process, so that routes through it survive a crash.
+    Persistent,
+    /// The interface ends with the process, however that ends.
+    Process,
+}
+
+/// A TUN interface that is opened again if somebody removes it.
+#[derive(Debug)]
+pub struct Tunnel {
+    tun: AsyncFd<Tun>,
+    name: String,
+    lifetime: Lifetime,
+    /// Whether the kernel gives no packets through this descriptor any more.
+    is_lost: bool,
+}
+
+impl Tunnel {
+    /// Opens the interface. Needs a tokio runtime.
+    pub fn open(name: &str, lifetime: Lifetime) -> Result<Self, TunError> {
+        Ok(Self {
+            tun: open(name, lifetime)?,
+            name: name.to_owned(),
+            lifetime,
+            is_lost: false,
+        })
+    }
+
+    /// Returns the interface's index; `None` if it is lost.
+    pub fn index(&self) -> Option<u32> {
+        (!self.is_lost).then(|| self.tun.get_ref().index())
+    }
+
+    /// Returns the interface's index and whether an earlier run left it.
+    pub fn origin(&self) -> (u32, bool) {
+        let tun = self.tun.get_ref();
+        (tun.index(), tun.is_taken_over())
+    }
+
+    /// Replaces the interface, which is lost or was moved away.
+    pub fn reopen(&mut self) -> Result<(), TunError> {
+        // What is out of sight, for example in another namespace, shall not outlive this.
+        if let Err(error) = self.tun.get_ref().end_with_process() {
+            tracing::debug!("the old tunnel interface stays: {error}");
+        }
+        self.is_lost = true;
+        self.tun = open(&self.name, self.lifetime)?;
+        self.is_lost = false;
+        Ok(())
+    }
+
+    /// Waits for packets. Cancelling loses nothing. If the interface is removed, it returns
+    /// an empty batch once, and waits until it is opened again.
+    pub async fn read(&mut self, packets: &mut PacketBatch) {
+        if self.is_lost {
+            return pending().await;
+        }
+        let read = self
+            .tun
+            .async_io(Interest::READABLE, |tun| tun.read(packets))
+            .await;
+        if let Err(error) = read {
+            tracing::debug!("the tunnel interface {} is lost: {error}", self.name);
+            self.is_lost = true;
+        }
+    }
+
+    /// Hands packets to the kernel and returns how many it accepted.
+    pub fn write(&self, packets: &[&[u8]]) -> usize {
+        self.tun.get_ref().write(packets)
+    }
+}
+
+fn open(name: &str, lifetime: Lifetime) -> Result<AsyncFd<Tun>, TunError> {
+    let tun = Tun::open(name)?;
+    let other = |source: io::Error| TunError::Other {
+        name: name.to_owned(),
+        source,
+    };
+    if lifetime == Lifetime::Process {
+        tun.end_with_process().map_err(other)?;
+        tun.coalesce().map_err(other)?;
+    }
+    register(tun).map_err(other)
+}

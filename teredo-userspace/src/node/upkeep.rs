@@ -1,0 +1,183 @@
+//! The upkeep of the host: looks at the kernel's network, and the conditions that they find.
+//!
+//! A look takes place soon after the kernel reports a change, and at a slow pace besides. It runs beside
+//! the packets, and rarely enough that it takes little of the processor's time however many routes the
+//! kernel has.
+
+use std::time::Duration;
+
+use teredo_common::time::Instant;
+use tokio::{
+    task::JoinHandle,
+    time::{self, sleep_until},
+};
+
+use crate::{
+    condition::{Condition, Conditions, Kind},
+    datapath::route::{RouteError, Routes},
+    host::{Scope, Snapshot},
+    metrics::Role,
+    plan::{Notice, Reconciler},
+};
+
+/// The time for which changes are collected before a look.
+const SETTLE: Duration = Duration::from_millis(20);
+/// The shortest interval between two looks.
+const SHORTEST: Duration = Duration::from_millis(100);
+/// The interval between looks without changes.
+const SLOW: Duration = Duration::from_secs(5);
+/// A look that takes long is repeated after this many times its duration, without changes.
+const PATIENCE: u32 = 100;
+/// As [`PATIENCE`], after changes.
+const HASTE: u32 = 4;
+
+/// The state of the upkeep.
+#[derive(Debug)]
+pub struct Upkeep {
+    /// The last snapshot.
+    pub snapshot: Snapshot,
+    pub reconciler: Reconciler,
+    conditions: Conditions,
+    look: Option<JoinHandle<Result<Snapshot, RouteError>>>,
+    began: time::Instant,
+    next: time::Instant,
+    /// The earliest time of a look after a change.
+    earliest: time::Instant,
+    /// Why the last look failed.
+    failure: Option<String>,
+}
+
+impl Upkeep {
+    /// Returns the state before the first look, which is due. Needs a tokio runtime.
+    pub fn new() -> Self {
+        let now = time::Instant::now();
+        Self {
+            snapshot: Snapshot::default(),
+            reconciler: Reconciler::default(),
+            conditions: Conditions::default(),
+            look: None,
+            began: now,
+            next: now,
+            earliest: now,
+            failure: None,
+        }
+    }
+
+    /// Makes the next look take place soon, since something has changed.
+    pub fn look_soon(&mut self) {
+        self.look_after(SETTLE);
+    }
+
+    /// Makes the next look take place after this time at the latest.
+    pub fn look_after(&mut self, wait: Duration) {
+        let due = (time::Instant::now() + wait).max(self.earliest);
+        self.next = self.next.min(due);
+    }
+
+    /// Waits for the next look and returns its outcome: whether there is a new snapshot. Cancelling loses
+    /// nothing.
+    pub async fn looked(
+        &mut self,
+        routes: &Routes,
+        scope: impl FnOnce(&Snapshot) -> Scope,
+    ) -> bool {
+        if self.look.is_none() {
+            sleep_until(self.next).await;
+            let (routes, scope) = (routes.clone(), scope(&self.snapshot));
+            self.began = time::Instant::now();
+            self.look = Some(tokio::spawn(async move {
+                Snapshot::read(&routes, &scope).await
+            }));
+            // A change from now on may not be in the snapshot.
+            self.next = self.began + SLOW;
+        }
+        let Some(look) = &mut self.look else {
+            return false;
+        };
+        let outcome = look.await;
+        self.look = None;
+        let now = time::Instant::now();
+        let took = now - self.began;
+        self.earliest = now + SHORTEST.max(took * HASTE);
+        self.next = self
+            .next
+            .max(self.earliest)
+            .min(now + SLOW.max(took * PATIENCE));
+        match outcome {
+            Ok(Ok(snapshot)) => {
+                self.snapshot = snapshot;
+                self.failure = None;
+                true
+            }
+            Ok(Err(error)) => {
+                self.failure = Some(format!("{:#}", anyhow::Error::from(error)));
+                self.look_after(SHORTEST);
+                false
+            }
+            // The runtime ends.
+            Err(_) => false,
+        }
+    }
+
+    /// Logs the observations of the reconciler.
+    pub fn log_notices(&mut self) {
+        for notice in self.reconciler.take_notices() {
+            match notice {
+                Notice::Lost(item) => {
+                    tracing::warn!("{item} was removed by somebody else: it is put back");
+                }
+                Notice::Contested(item) => tracing::warn!(
+                    "{item} is removed again and again by somebody else, and put back each time"
+                ),
+            }
+        }
+    }
+
+    /// Sets the conditions that are true now, besides those of the upkeep itself, and logs those that
+    /// have begun and ended. `role` is a role of this node.
+    pub fn set_conditions(&mut self, now: Instant, role: Role, mut conditions: Vec<Condition>) {
+        conditions.extend(self.reconciler.conditions(now));
+        if let Some(failure) = &self.failure {
+            conditions.push(Condition {
+                kind: Kind::Resources,
+                role,
+                subject: "netlink".to_owned(),
+                text: format!(
+                    "the host cannot be looked at: {failure}; raise the limits of memory and open files of \
+                     the service"
+                ),
+            });
+        }
+        let transition = self.conditions.replace(now, conditions);
+        for Condition {
+            kind, role, text, ..
+        } in transition.begun
+        {
+            tracing::warn!(condition = kind.name(), role = role.name(), "{text}");
+        }
+        for Condition {
+            kind,
+            role,
+            subject,
+            ..
+        } in transition.ended
+        {
+            let of = if subject.is_empty() {
+                String::new()
+            } else {
+                format!(" of {subject}")
+            };
+            tracing::info!(
+                condition = kind.name(),
+                role = role.name(),
+                "the condition {}{of} has ended",
+                kind.name()
+            );
+        }
+    }
+
+    /// Returns the conditions that are true now.
+    pub fn conditions(&self) -> &Conditions {
+        &self.conditions
+    }
+}

@@ -1,0 +1,158 @@
+//! The XDP program's part of the plan.
+
+use std::net::SocketAddrV4;
+
+use super::{FastPathItem, Item, Plan, Port, State};
+use crate::{
+    condition::Kind,
+    config::{Config, FastPathRequest},
+    datapath::xdp::AttachPolicy,
+    host::{Link, Setting, Snapshot},
+    metrics::Role,
+};
+
+impl Plan {
+    /// Adds the XDP program, if a role with a fast path can serve.
+    pub(super) fn add_fast_path(
+        &mut self,
+        config: &Config,
+        host: &Snapshot,
+        state: &State,
+        serves: bool,
+        answers: bool,
+    ) {
+        let Some(wanted) = config.fast_path() else {
+            return;
+        };
+        let (mut links, mut relay, mut server) = (Vec::<&Link>::new(), None, None);
+        // All packets of a host-specific relay are this host's own.
+        let section = config.relay.as_ref().filter(|relay| !relay.host_specific);
+        if let (Some(names), Some(section), Some(address)) =
+            (wanted.relay, section, self.relay_address)
+        {
+            let found = if names.is_empty() {
+                host.default_links()
+            } else {
+                self.named(Role::Relay, names, &wanted, host)
+            };
+            if found.is_empty() && names.is_empty() {
+                let text = format!(
+                    "no default route implies the interfaces: name in {} those towards the IPv4 and the \
+                     IPv6 internet",
+                    wanted.interfaces_keys()
+                );
+                self.lacks(Role::Relay, Kind::FastPathOff, "", text);
+            } else if serves && let Some(tunnel) = state.own.tunnels.get(&Role::Relay) {
+                relay = Some((SocketAddrV4::new(address, section.port), *tunnel));
+                links.extend(found);
+            }
+        }
+        if let (Some(names), Some(section)) = (wanted.server, &config.server) {
+            let [primary, secondary] = section.ipv4.map(|address| host.links_with(address).next());
+            let found = if names.is_empty() {
+                [primary, secondary].into_iter().flatten().collect()
+            } else {
+                self.named(Role::Server, names, &wanted, host)
+            };
+            if answers
+                && !found.is_empty()
+                && let (Some(primary), Some(secondary)) = (primary, secondary)
+            {
+                server = Some([primary.index, secondary.index]);
+                links.extend(found);
+            }
+        }
+        if relay.is_none() && server.is_none() {
+            return;
+        }
+        let links = self.usable(&wanted, links);
+        if links.is_empty() {
+            return;
+        }
+        if relay.is_none() {
+            // Route look-ups of the program start at the loopback interface, which has to forward.
+            self.items.push(Item::Setting {
+                role: Role::Server,
+                setting: Setting::ipv4_forwarding("lo"),
+                value: "1",
+            });
+        }
+        let mut interfaces: Vec<Port> = links
+            .into_iter()
+            .map(|link| Port {
+                index: link.index,
+                mtu: link.mtu,
+                foreign_program: link
+                    .xdp_program
+                    .filter(|program| Some(*program) != state.own.program),
+            })
+            .collect();
+        interfaces.sort();
+        interfaces.dedup();
+        self.items.push(Item::FastPath(FastPathItem {
+            interfaces,
+            relay,
+            server,
+        }));
+    }
+
+    /// Returns the named interfaces that exist, and reports the others.
+    fn named<'a>(
+        &mut self,
+        role: Role,
+        names: &[String],
+        wanted: &FastPathRequest<'_>,
+        host: &'a Snapshot,
+    ) -> Vec<&'a Link> {
+        let mut found = Vec::new();
+        for name in names {
+            if let Some(link) = host.link(name) {
+                found.push(link);
+                continue;
+            }
+            let present: Vec<_> = host.links.iter().map(|link| &*link.name).collect();
+            let text = format!(
+                "there is no interface {name}, which {} names: this host has {}",
+                wanted.interfaces_keys(),
+                present.join(", ")
+            );
+            self.lacks(role, Kind::InterfaceMissing, name, text);
+        }
+        found
+    }
+
+    /// Returns the interfaces that carry Ethernet frames, each once, and reports those that do not or
+    /// that are down. A program on some interfaces of the others cannot send to them, which the kernel
+    /// does then.
+    fn usable<'a>(&mut self, wanted: &FastPathRequest<'_>, links: Vec<&'a Link>) -> Vec<&'a Link> {
+        let role = if wanted.relay.is_some() {
+            Role::Relay
+        } else {
+            Role::Server
+        };
+        let mut usable: Vec<&Link> = Vec::new();
+        for link in links {
+            if usable.iter().any(|other| other.index == link.index) {
+                continue;
+            }
+            let name = &link.name;
+            if !link.is_ethernet {
+                let text = format!(
+                    "interface {name} is not Ethernet: name others in {}, or set {} = \"off\"",
+                    wanted.interfaces_keys(),
+                    wanted.mode_keys()
+                );
+                self.lacks(role, Kind::FastPathOff, name, text);
+                if wanted.mode != AttachPolicy::Off {
+                    return Vec::new();
+                }
+            }
+            if !link.is_up {
+                let text = format!("interface {name} is down: `ip link set {name} up`");
+                self.lacks(role, Kind::InterfaceMissing, name, text);
+            }
+            usable.push(link);
+        }
+        usable
+    }
+}

@@ -1,0 +1,179 @@
+//! The plan: the parts of the host's network that the configuration asks for, given the host as it is
+//! now, and the conditions that keep a role from doing its job.
+//!
+//! Everything here is pure. The node reads a [`Snapshot`], makes a [`Plan`], lets the [`Reconciler`]
+//! decide on the acts, and carries them out. `teredo check` shows the same plan.
+
+mod client;
+mod fast_path;
+mod item;
+mod reconciler;
+mod relay;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use std::net::Ipv4Addr;
+
+use ipnet::{IpNet, Ipv6Net};
+
+use crate::{
+    condition::{Condition, Kind, Severity},
+    config::Config,
+    host::{Route, Scope, Setting, Snapshot},
+    metrics::Role,
+};
+pub use client::{Tunnelled, is_native};
+pub use item::{FastPathItem, Item, Own, Port};
+pub use reconciler::{Act, Notice, Reconciler};
+
+/// The metric that the kernel gives to routes of IPv6 without one.
+const USUAL_METRIC: u32 = 1024;
+
+/// The state of the daemon that the plan depends on.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// The parts of the network that belong to the daemon.
+    pub own: Own,
+    /// Whether the relay drains.
+    pub is_draining: bool,
+    /// The client's address, while it has one.
+    pub client: Option<Tunnelled>,
+}
+
+impl State {
+    /// Returns the route of somebody else for a prefix that belongs into the tunnel of a role, if it wins
+    /// over that of the role. `name` is the name of the tunnel's interface.
+    fn foreign_route<'a>(
+        &self,
+        host: &'a Snapshot,
+        role: Role,
+        prefix: Ipv6Net,
+        name: &str,
+    ) -> Option<&'a Route> {
+        let tunnel = self.own.tunnels.get(&role).copied();
+        host.routes.iter().find(|route| {
+            let is_own = match tunnel {
+                Some(tunnel) => route.interfaces == [tunnel],
+                // Before the role has its tunnel, the route of an earlier run is its own.
+                None => host.end_of(route) == name,
+            };
+            route.destination == IpNet::V6(prefix) && route.metric <= USUAL_METRIC && !is_own
+        })
+    }
+}
+
+/// The plan for this host at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The relay's own address; `None` if it is not known yet.
+    pub relay_address: Option<Ipv4Addr>,
+    /// Whether the host has both addresses of the server.
+    pub has_server_addresses: bool,
+    /// The items, in the order of dependence.
+    pub items: Vec<Item>,
+    /// Everything that is wrong with the host.
+    pub conditions: Vec<Condition>,
+}
+
+impl Plan {
+    /// Makes the plan.
+    pub fn make(config: &Config, host: &Snapshot, state: &State) -> Self {
+        let mut plan = Self::default();
+        let relay = config.relay.as_ref();
+        let serves = relay.is_some_and(|relay| plan.add_relay(config, relay, host, state));
+        let answers = config
+            .server
+            .as_ref()
+            .is_some_and(|server| plan.add_server(config, server, host, state));
+        if config.client.is_some() {
+            plan.add_client(config, state, host);
+        }
+        plan.add_fast_path(config, host, state, serves, answers);
+        // Routes come last: the other parts are there when the first packet arrives.
+        if let Some(relay) = relay
+            && serves
+        {
+            plan.announce(config, relay, state);
+        }
+        plan
+    }
+
+    /// Adds a condition.
+    fn lacks(&mut self, role: Role, kind: Kind, subject: &str, text: impl Into<String>) {
+        self.conditions.push(Condition {
+            kind,
+            role,
+            subject: subject.to_owned(),
+            text: text.into(),
+        });
+    }
+
+    /// Adds the settings that every tunnel of IPv6 needs. The interface has its name from somebody
+    /// else, perhaps.
+    fn add_tunnel(
+        &mut self,
+        role: Role,
+        mtu: u16,
+        host: &Snapshot,
+        state: &State,
+        settings: &[(&'static str, &'static str)],
+    ) {
+        self.items.push(Item::Tunnel { role, mtu });
+        let index = state.own.tunnels.get(&role);
+        let Some(link) = index.and_then(|index| host.link_numbered(*index)) else {
+            return;
+        };
+        // The host may have disabled IPv6 for new interfaces.
+        for &(name, value) in [("disable_ipv6", "0")].iter().chain(settings) {
+            self.items.push(Item::Setting {
+                role,
+                setting: Setting::ipv6(&link.name, name),
+                value,
+            });
+        }
+    }
+
+    /// Returns whether there is a condition of this kind.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.conditions.iter().any(|one| one.kind == kind)
+    }
+
+    /// Returns whether a role has a condition that keeps it from its job.
+    pub fn is_down(&self, role: Role) -> bool {
+        self.conditions
+            .iter()
+            .any(|one| one.role == role && one.kind.severity() == Severity::Down)
+    }
+}
+
+/// Returns the part of the host that the plan depends on.
+pub fn scope(config: &Config, host: &Snapshot, own: &Own) -> Scope {
+    let mut prefixes: Vec<_> = config
+        .service_prefixes()
+        .map(crate::config::network)
+        .collect();
+    let clients = config.server.iter().flat_map(|server| &server.clients);
+    prefixes.extend(clients.filter_map(|client| client.prefix));
+    let mut settings = vec![
+        Setting::ipv6_forwarding("all"),
+        Setting::ipv4_forwarding("all"),
+        Setting::ipv4_forwarding("lo"),
+    ];
+    for index in own.tunnels.values() {
+        let Some(link) = host.link_numbered(*index) else {
+            continue;
+        };
+        settings.extend([
+            Setting::ipv4_forwarding(&link.name),
+            Setting::ipv6_forwarding(&link.name),
+        ]);
+        let names = ["disable_ipv6", "addr_gen_mode", "accept_ra"];
+        settings.extend(names.map(|name| Setting::ipv6(&link.name, name)));
+    }
+    Scope {
+        prefix: config.node.prefix,
+        prefixes,
+        settings,
+    }
+}

@@ -1,0 +1,273 @@
+//! The rules of the plan and of the reconciler, one by one.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use ipnet::IpNet;
+use teredo_common::{address::ServicePrefix, time::Instant};
+
+use super::kernel::{Daemon, Kernel};
+use crate::{
+    condition::Kind,
+    config::{ClientSection, Config, Ipv4Choice, RelaySection},
+    host::Setting,
+    plan::{Act, Item, Notice, Reconciler, is_native},
+};
+
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(9, 0, 0, 5);
+
+fn at(milliseconds: u64) -> Instant {
+    Instant::ZERO + Duration::from_millis(1_000_000 + milliseconds)
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn relay(ipv4: Ipv4Choice) -> Daemon {
+    Daemon::new(Config {
+        relay: Some(RelaySection {
+            ipv4,
+            ..RelaySection::default()
+        }),
+        ..Config::default()
+    })
+}
+
+fn client() -> Daemon {
+    Daemon::new(Config {
+        client: Some(ClientSection {
+            default_route: true,
+            ..ClientSection::default()
+        }),
+        ..Config::default()
+    })
+}
+
+fn host() -> Kernel {
+    let mut kernel = Kernel::new();
+    let outside = kernel.add_link("eth0", None);
+    kernel.add_address(outside, ADDRESS.into(), 24).unwrap();
+    kernel.add_route(net("0.0.0.0/0"), outside, 0).unwrap();
+    kernel.set(&Setting::ipv6_forwarding("all"), "1").unwrap();
+    kernel
+}
+
+/// Looks until there is nothing to do.
+fn settle(daemon: &mut Daemon, kernel: &mut Kernel, from: u64) {
+    for round in 0..20 {
+        daemon.look(kernel, at(from + round * 100));
+    }
+}
+
+fn has_route(kernel: &Kernel) -> bool {
+    kernel
+        .routes
+        .iter()
+        .any(|route| route.destination == net("2001::/32"))
+}
+
+fn kinds(daemon: &Daemon) -> Vec<Kind> {
+    daemon
+        .conditions()
+        .iter()
+        .map(|condition| condition.kind)
+        .collect()
+}
+
+#[test]
+fn a_relay_waits_for_its_address_and_for_its_route() {
+    let mut kernel = Kernel::new();
+    kernel.set(&Setting::ipv6_forwarding("all"), "1").unwrap();
+    let mut daemon = relay(Ipv4Choice::Auto);
+    settle(&mut daemon, &mut kernel, 0);
+    assert_eq!(kinds(&daemon), [Kind::AddressMissing]);
+    assert!(!has_route(&kernel));
+    let outside = kernel.add_link("eth0", None);
+    kernel.add_address(outside, ADDRESS.into(), 24).unwrap();
+    kernel.add_route(net("0.0.0.0/0"), outside, 0).unwrap();
+    settle(&mut daemon, &mut kernel, 10_000);
+    assert_eq!(kinds(&daemon), []);
+    assert!(has_route(&kernel));
+    assert_eq!(kernel.links[&outside].xdp_program, daemon.state.own.program);
+}
+
+#[test]
+fn a_relay_without_its_address_withdraws_route_and_program() {
+    let mut kernel = host();
+    let mut daemon = relay(Ipv4Choice::Address(ADDRESS));
+    settle(&mut daemon, &mut kernel, 0);
+    assert!(has_route(&kernel));
+    kernel.addresses.retain(|one| one.address != ADDRESS);
+    settle(&mut daemon, &mut kernel, 10_000);
+    assert!(!has_route(&kernel));
+    assert!(kernel.links.values().all(|link| link.xdp_program.is_none()));
+    assert_eq!(kinds(&daemon), [Kind::AddressMissing]);
+}
+
+#[test]
+fn r26_a_draining_relay_withdraws_its_route_and_keeps_its_program() {
+    let mut kernel = host();
+    let mut daemon = relay(Ipv4Choice::Auto);
+    settle(&mut daemon, &mut kernel, 0);
+    daemon.state.is_draining = true;
+    settle(&mut daemon, &mut kernel, 10_000);
+    assert!(!has_route(&kernel));
+    assert!(kernel.links.values().any(|link| link.xdp_program.is_some()));
+}
+
+#[test]
+fn named_interfaces_are_used_when_they_appear() {
+    let mut kernel = host();
+    let mut daemon = relay(Ipv4Choice::Auto);
+    let section = daemon.config.relay.as_mut().unwrap();
+    section.xdp.interfaces = vec!["eth0".to_owned(), "eth9".to_owned()];
+    settle(&mut daemon, &mut kernel, 0);
+    assert_eq!(kinds(&daemon), [Kind::InterfaceMissing]);
+    let late = kernel.add_link("eth9", None);
+    settle(&mut daemon, &mut kernel, 10_000);
+    assert_eq!(kinds(&daemon), []);
+    assert!(kernel.links[&late].xdp_program.is_some());
+}
+
+#[test]
+fn one_rule_decides_whether_the_host_has_native_ipv6() {
+    let mut kernel = host();
+    let uplink = kernel.add_link("eth1", None);
+    let mut daemon = client();
+    daemon.qualify(Some("2001:0:900::1".parse().unwrap()));
+    settle(&mut daemon, &mut kernel, 0);
+    let tunnel = kernel.index_of("teredo").unwrap();
+    let default = |kernel: &Kernel| {
+        let routes = kernel.routes.iter();
+        let mut routes = routes.filter(|route| route.destination == net("::/0"));
+        routes
+            .find(|route| route.interfaces == [tunnel])
+            .map(|route| route.metric)
+    };
+    assert_eq!(default(&kernel), Some(1_000_000));
+    // A default route that leads nowhere does not attract packets.
+    kernel.add_route(net("::/0"), uplink, 1024).unwrap();
+    settle(&mut daemon, &mut kernel, 10_000);
+    assert_eq!(default(&kernel), Some(1));
+    kernel
+        .add_address(uplink, "fd00::5".parse().unwrap(), 64)
+        .unwrap();
+    settle(&mut daemon, &mut kernel, 20_000);
+    assert_eq!(default(&kernel), Some(1));
+    // The other end of a VPN may translate a unique local address.
+    kernel.links.get_mut(&uplink).unwrap().is_point_to_point = true;
+    settle(&mut daemon, &mut kernel, 30_000);
+    assert_eq!(default(&kernel), None);
+    kernel.links.get_mut(&uplink).unwrap().is_point_to_point = false;
+    kernel
+        .add_address(uplink, "2a00::5".parse().unwrap(), 64)
+        .unwrap();
+    settle(&mut daemon, &mut kernel, 40_000);
+    assert_eq!(default(&kernel), None);
+}
+
+/// Z-02: only global addresses outside of Teredo are native, and only with a default route.
+#[test]
+fn z02_only_global_addresses_outside_teredo_are_native() {
+    for (address, expected) in [
+        ("2001:db8::1", true),
+        ("2400:cb00::1", true),
+        // 6to4.
+        ("2002:900:1::1", true),
+        ("2001:0:900:1::1", false),
+        ("3ffe:831f:900:1::1", false),
+        ("fd00::1", false),
+        ("fe80::1", false),
+        ("::1", false),
+        ("9.0.0.1", false),
+    ] {
+        let mut kernel = Kernel::new();
+        let uplink = kernel.add_link("eth0", None);
+        kernel
+            .add_address(uplink, address.parse().unwrap(), 64)
+            .unwrap();
+        let prefix = ServicePrefix([0x3f, 0xfe, 0x83, 0x1f]);
+        let native = |kernel: &Kernel| is_native(&client().plan(kernel).1, 0, prefix);
+        assert!(!native(&kernel), "{address} without a route");
+        kernel.add_route(net("::/0"), uplink, 1024).unwrap();
+        assert_eq!(native(&kernel), expected, "{address}");
+    }
+}
+
+fn item() -> Item {
+    Item::Setting {
+        role: crate::metrics::Role::Relay,
+        setting: Setting::ipv6_forwarding("lo"),
+        value: "1",
+    }
+}
+
+#[test]
+fn a_loss_is_repaired_at_once_and_a_contest_with_growing_waits() {
+    let mut reconciler = Reconciler::default();
+    let plan = [item()];
+    let place = [Act::Place(item())];
+    assert_eq!(reconciler.acts(at(0), &plan, |_| false), place);
+    reconciler.finish(at(0), &place[0], Ok(()));
+    assert!(reconciler.take_notices().is_empty());
+    let mut now = 0;
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        assert!(reconciler.acts(at(now), &plan, |_| true).is_empty());
+        let lost = now;
+        while reconciler.acts(at(now), &plan, |_| false).is_empty() {
+            now += 100;
+        }
+        waits.push(now - lost);
+        reconciler.finish(at(now), &place[0], Ok(()));
+        now += 50;
+    }
+    assert_eq!(waits, [0, 100, 200, 400, 800, 800, 800, 800]);
+    let notices = reconciler.take_notices();
+    assert_eq!(notices, [Notice::Lost(item()), Notice::Contested(item())]);
+    let kinds = |now| -> Vec<_> {
+        let conditions = reconciler.conditions(at(now)).into_iter();
+        conditions.map(|condition| condition.kind).collect()
+    };
+    assert_eq!(kinds(now), [Kind::Contested]);
+    assert!(kinds(now + 1_700).is_empty());
+}
+
+#[test]
+fn after_a_calm_a_loss_is_the_first_again() {
+    let mut reconciler = Reconciler::default();
+    let (plan, place) = ([item()], Act::Place(item()));
+    reconciler.acts(at(0), &plan, |_| false);
+    reconciler.finish(at(0), &place, Ok(()));
+    for start in [0, 100_000, 200_000] {
+        reconciler.acts(at(start + 99_000), &plan, |_| true);
+        let acts = reconciler.acts(at(start + 99_100), &plan, |_| false);
+        assert_eq!(acts, [Act::Place(item())]);
+        reconciler.finish(at(start + 99_100), &place, Ok(()));
+        assert_eq!(reconciler.take_notices(), [Notice::Lost(item())]);
+    }
+}
+
+#[test]
+fn a_refusal_is_a_condition_until_it_ends() {
+    let mut reconciler = Reconciler::default();
+    let (plan, place) = ([item()], Act::Place(item()));
+    reconciler.acts(at(0), &plan, |_| false);
+    reconciler.finish(at(0), &place, Err("read-only".to_owned()));
+    assert!(reconciler.acts(at(50), &plan, |_| false).is_empty());
+    assert_eq!(reconciler.poll_timeout(), Some(at(100)));
+    let conditions = reconciler.conditions(at(50));
+    assert_eq!(conditions.len(), 1);
+    assert_eq!(
+        (conditions[0].kind, &*conditions[0].text),
+        (Kind::Setting, "read-only")
+    );
+    // Somebody else has set it.
+    assert!(reconciler.acts(at(60), &plan, |_| true).is_empty());
+    assert!(reconciler.conditions(at(60)).is_empty());
+    // It is not wanted any more.
+    reconciler.acts(at(100), &plan, |_| false);
+    reconciler.finish(at(100), &place, Err("read-only".to_owned()));
+    assert!(reconciler.acts(at(300), &[], |_| false).is_empty());
+    assert!(reconciler.conditions(at(300)).is_empty());
+}
