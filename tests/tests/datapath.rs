@@ -15,11 +15,14 @@ use nix::{
     sys::socket::{setsockopt, sockopt},
     unistd::Pid,
 };
-use teredo::datapath::{
-    native::{self, Native},
-    route::{self, Family, Routes},
-    tun::{PacketBatch, Tun, TunError},
-    watch::{StaleNeighbour, Watch},
+use teredo::{
+    datapath::{
+        native::{self, Native},
+        route::Routes,
+        tun::{PacketBatch, Tun, TunError},
+        watch::{StaleNeighbour, Watch},
+    },
+    host::{Scope, Setting, Snapshot},
 };
 use teredo_common::address::ServicePrefix;
 use teredo_lab::{Capture, Namespace, cpu::threads_named, links, peers::udp_packet};
@@ -61,8 +64,10 @@ fn hosts() -> Result<(Namespace, Namespace)> {
 async fn open() -> Result<(Tun, Routes)> {
     let (tun, routes) = (Tun::open("teredo")?, Routes::open()?);
     routes.bring_up(tun.index(), MTU).await?;
-    route::set_forwarding(Family::Ipv6, tun.name(), true)?;
-    routes.add_route("2001::/32".parse()?, tun.index()).await?;
+    Setting::ipv6_forwarding(tun.name()).write("1")?;
+    let prefix = "2001::/32".parse()?;
+    // An earlier owner may have left it.
+    let _ = routes.add_route(prefix, tun.index(), 1024).await;
     Ok((tun, routes))
 }
 
@@ -227,8 +232,8 @@ fn an_interface_is_taken_over_after_a_crash_but_not_from_a_running_daemon() -> R
         ensure!(second.is_taken_over() && second.index() == index);
         ensure!(namespace.ip("-6 route show 2001::/32")?.lines().count() == 1);
         let prefix = "2001::/32".parse()?;
-        routes.remove_route(prefix, index).await?;
-        routes.remove_route(prefix, index).await?;
+        routes.remove_route(prefix, index, 1024).await?;
+        routes.remove_route(prefix, index, 1024).await?;
         ensure!(namespace.ip("-6 route show 2001::/32")?.is_empty());
 
         for name in [
@@ -282,41 +287,50 @@ fn default_routes_give_interfaces_and_address() -> Result<()> {
     host.ip("addr add 20.0.0.6/24 dev v4")?;
     host.ip("addr add 20.0.1.5/24 dev other")?;
     host.ip(&format!("addr add {HOST}/64 dev v6 nodad"))?;
-    let index = |name: &str| host.run(|| nix::net::if_::if_nametoindex(name));
-    let (v4, v6, other) = (index("v4")??, index("v6")??, index("other")??);
     run(&host, async || {
         let routes = Routes::open()?;
-        ensure!(routes.default_ipv4_address().await?.is_none());
-        ensure!(routes.default_interfaces().await?.is_empty());
+        let scope = Scope {
+            prefix: ServicePrefix::STANDARD,
+            prefixes: Vec::new(),
+            settings: Vec::new(),
+        };
+        let address = async || -> Result<_> {
+            let snapshot = Snapshot::read(&routes, &scope).await?;
+            Ok(snapshot.default_ipv4_address())
+        };
+        let nothing = Snapshot::read(&routes, &scope).await?;
+        ensure!(nothing.default_ipv4_address().is_none() && nothing.default_links().is_empty());
         host.ip("route add default via 20.0.1.1 metric 100")?;
-        ensure!(routes.default_ipv4_address().await? == Some(Ipv4Addr::new(20, 0, 1, 5)));
+        ensure!(address().await? == Some(Ipv4Addr::new(20, 0, 1, 5)));
         host.ip("route add default via 20.0.0.1 metric 10")?;
-        ensure!(routes.default_ipv4_address().await? == Some(Ipv4Addr::new(20, 0, 0, 5)));
+        ensure!(address().await? == Some(Ipv4Addr::new(20, 0, 0, 5)));
         host.ip("route replace default via 20.0.0.1 metric 10 src 20.0.0.6")?;
-        ensure!(routes.default_ipv4_address().await? == Some(Ipv4Addr::new(20, 0, 0, 6)));
+        ensure!(address().await? == Some(Ipv4Addr::new(20, 0, 0, 6)));
         host.ip(&format!("-6 route add default via {RELAY}"))?;
-        let addresses = routes.addresses().await?;
+        let snapshot = Snapshot::read(&routes, &scope).await?;
+        let addresses = snapshot.own_addresses();
         for address in [[20, 0, 0, 5], [20, 0, 0, 6], [20, 0, 1, 5], [20, 0, 1, 255]] {
             ensure!(addresses.ipv4.contains(&address.into()), "{addresses:?}");
         }
         ensure!(addresses.ipv6.contains(&HOST), "{addresses:?}");
-        let found: HashSet<_> = routes.default_interfaces().await?.into_iter().collect();
-        ensure!(found == HashSet::from([v4, other, v6]), "{found:?}");
+        let links = snapshot.default_links().into_iter();
+        let found: HashSet<_> = links.map(|link| &*link.name).collect();
+        ensure!(found == HashSet::from(["v4", "other", "v6"]), "{found:?}");
         Ok(())
     })
 }
 
 #[test]
-fn forwarding_is_read_and_set_in_the_callers_namespace() -> Result<()> {
+fn settings_are_read_and_written_in_the_callers_namespace() -> Result<()> {
     let namespace = Namespace::new("forwarding")?;
     namespace.ip("link add eth1 type veth peer name eth3")?;
     namespace.run(|| -> Result<()> {
-        for family in [Family::Ipv4, Family::Ipv6] {
-            ensure!(!route::forwarding(family, "eth1")?);
-            route::set_forwarding(family, "eth1", true)?;
-            ensure!(route::forwarding(family, "eth1")?);
-            ensure!(!route::forwarding(family, "all")?);
-            ensure!(route::forwarding(family, "eth2").is_err());
+        for of in [Setting::ipv4_forwarding, Setting::ipv6_forwarding] {
+            ensure!(of("eth1").read().as_deref() == Some("0"));
+            of("eth1").write("1")?;
+            ensure!(of("eth1").read().as_deref() == Some("1"));
+            ensure!(of("all").read().as_deref() == Some("0"));
+            ensure!(of("eth2").read().is_none() && of("eth2").write("1").is_err());
         }
         Ok(())
     })?

@@ -19,7 +19,7 @@ use teredo::{
     api::Handle,
     config::{Config, secrets::Secrets},
     metrics::{Path as Way, Snapshot},
-    node::Node,
+    node::{Node, Patience},
 };
 use teredo_common::{
     address::{Endpoint, ServicePrefix, TeredoAddress},
@@ -64,7 +64,7 @@ impl Running {
         let (started, handle) = std::sync::mpsc::channel();
         let thread = namespace.spawn(move || {
             runtime()?.block_on(async {
-                let node = Node::start(config, Secrets::default()).await?;
+                let node = Node::start(config, Secrets::default(), Patience::Fail).await?;
                 started.send(node.handle())?;
                 let (stop, crash) = (Notify::new(), Notify::new());
                 let end = async {

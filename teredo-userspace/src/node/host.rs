@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::net::if_::if_indextoname;
 
 use super::{
     Node,
@@ -18,7 +19,7 @@ use crate::{
     config::Config,
     host::Setting,
     metrics::Role,
-    plan::{Act, FastPathItem, Item, Own, Plan, State},
+    plan::{self, Act, FastPathItem, Item, Own, Plan, State},
 };
 
 /// The prefix length of a tunnel's address. On-link routes are added separately.
@@ -259,6 +260,13 @@ impl Node {
             tunnel.reopen()?;
         }
         let index = tunnel.index().context("the tunnel interface is lost")?;
+        // Once it is up, it would have an address of its own. A failure shows when the plan is
+        // compared again.
+        if let Some(name) = name_of(index) {
+            for &(setting, value) in plan::tunnel_settings(role) {
+                let _ = Setting::ipv6(&name, setting).write(value);
+            }
+        }
         Ok(self.routes.bring_up(index, mtu).await?)
     }
 
@@ -326,6 +334,10 @@ fn condition(role: Role, kind: Kind, text: String) -> Condition {
         subject: String::new(),
         text,
     }
+}
+
+fn name_of(interface: u32) -> Option<String> {
+    if_indextoname(interface).ok()?.into_string().ok()
 }
 
 fn write(setting: &Setting, value: &str) -> Result<()> {

@@ -16,9 +16,9 @@ use super::{
 };
 use crate::{
     api::Handle,
-    condition::Severity,
+    condition::{Condition, Kind, Severity},
     config::{Config, secrets::Secrets},
-    datapath::{route::Routes, watch::Watch},
+    datapath::{route::Routes, watch::Watch, xdp::AttachPolicy},
     plan::{self, Act, Item, Plan},
 };
 
@@ -103,12 +103,23 @@ impl Node {
         self.reconcile(true).await;
         if patience == Patience::Fail {
             let mut conditions = self.upkeep.conditions().iter();
-            let down = conditions.find(|one| one.condition.kind.severity() == Severity::Down);
-            if let Some(down) = down {
-                return Err(anyhow!("{}", down.condition.text));
+            if let Some(found) = conditions.find(|one| self.forbids(&one.condition)) {
+                return Err(anyhow!("{}", found.condition.text));
             }
         }
         Ok(())
+    }
+
+    /// Returns whether an impatient start fails with the condition: it keeps a role from its job, or from
+    /// a part of the configuration that was named.
+    fn forbids(&self, condition: &Condition) -> bool {
+        let wanted = self.config.fast_path();
+        let is_auto = wanted.is_none_or(|wanted| wanted.mode == AttachPolicy::Auto);
+        match condition.kind {
+            Kind::InterfaceMissing => true,
+            Kind::FastPathOff => !is_auto,
+            kind => kind.severity() == Severity::Down,
+        }
     }
 
     /// Returns the failure of an act as an error, if a start fails with it.

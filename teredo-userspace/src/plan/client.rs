@@ -33,9 +33,7 @@ impl Plan {
     pub(super) fn add_client(&mut self, config: &Config, state: &State, host: &Snapshot) {
         let role = Role::Client;
         let mtu = state.client.map_or(MTU, |client| client.mtu);
-        // Neither a link-local address nor routers are of use here.
-        let settings = [("addr_gen_mode", "1"), ("accept_ra", "0")];
-        self.add_tunnel(role, mtu, host, state, &settings);
+        self.add_tunnel(role, mtu, host, state);
         let Some(client) = state.client else {
             return;
         };

@@ -25,6 +25,18 @@ impl Plan {
             return;
         };
         let (mut links, mut relay, mut server) = (Vec::<&Link>::new(), None, None);
+        let is_host_specific = config
+            .relay
+            .as_ref()
+            .is_some_and(|relay| relay.host_specific);
+        if is_host_specific && wanted.relay.is_some() && wanted.mode != AttachPolicy::Auto {
+            let text = format!(
+                "there is no fast path, since relay.host-specific is set and all packets are this host's own: \
+                 set {} to \"auto\" or \"off\"",
+                wanted.mode_keys()
+            );
+            self.lacks(Role::Relay, Kind::FastPathOff, "", text);
+        }
         // All packets of a host-specific relay are this host's own.
         let section = config.relay.as_ref().filter(|relay| !relay.host_specific);
         if let (Some(names), Some(section), Some(address)) =

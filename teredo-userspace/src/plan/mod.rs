@@ -109,25 +109,17 @@ impl Plan {
         });
     }
 
-    /// Adds the settings that every tunnel of IPv6 needs. The interface has its name from somebody
-    /// else, perhaps.
-    fn add_tunnel(
-        &mut self,
-        role: Role,
-        mtu: u16,
-        host: &Snapshot,
-        state: &State,
-        settings: &[(&'static str, &'static str)],
-    ) {
+    /// Adds the tunnel of a role.
+    fn add_tunnel(&mut self, role: Role, mtu: u16, host: &Snapshot, state: &State) {
         self.items.push(Item::Tunnel { role, mtu });
         let index = state.own.tunnels.get(&role);
         let Some(link) = index.and_then(|index| host.link_numbered(*index)) else {
             return;
         };
-        // The host may have disabled IPv6 for new interfaces.
-        for &(name, value) in [("disable_ipv6", "0")].iter().chain(settings) {
+        for &(name, value) in tunnel_settings(role) {
             self.items.push(Item::Setting {
                 role,
+                // Somebody may have renamed the interface.
                 setting: Setting::ipv6(&link.name, name),
                 value,
             });
@@ -144,6 +136,17 @@ impl Plan {
         self.conditions
             .iter()
             .any(|one| one.role == role && one.kind.severity() == Severity::Down)
+    }
+}
+
+/// Returns the settings of IPv6 that the tunnel of a role needs, before it is brought up and then.
+pub const fn tunnel_settings(role: Role) -> &'static [(&'static str, &'static str)] {
+    // The host may have disabled IPv6 for new interfaces.
+    const IPV6: (&str, &str) = ("disable_ipv6", "0");
+    match role {
+        Role::Relay | Role::Server => &[IPV6],
+        // Neither a link-local address nor routers are of use there.
+        Role::Client => &[IPV6, ("addr_gen_mode", "1"), ("accept_ra", "0")],
     }
 }
 

@@ -28,7 +28,7 @@ impl Plan {
         }
         // A relay that has lost its address keeps its tunnel.
         if self.relay_address.is_some() || state.own.tunnels.contains_key(&Role::Relay) {
-            self.add_tunnel(Role::Relay, relay.mtu, host, state, &[]);
+            self.add_tunnel(Role::Relay, relay.mtu, host, state);
             if !relay.host_specific {
                 self.add_forwarding(Role::Relay, host, state);
             }

@@ -52,7 +52,7 @@ impl Plan {
         self.has_server_addresses = missing.is_empty();
         let has_tunnel = self.has_server_addresses || state.own.tunnels.contains_key(&Role::Server);
         if server.has_tunnel_service() && has_tunnel {
-            self.add_tunnel(Role::Server, MTU, host, state, &[]);
+            self.add_tunnel(Role::Server, MTU, host, state);
             self.add_forwarding(Role::Server, host, state);
             let or = "remove the prefix of every [[server.client]]";
             self.expect_forwarding(Role::Server, host, or);
