@@ -33,9 +33,9 @@ pub struct Finding {
     pub verdict: Verdict,
     /// A sentence; of trouble, with the remedy.
     pub text: String,
-    /// Whether a running daemon reports it as a condition.
+    /// The condition that a running daemon would have.
     #[serde(skip)]
-    pub is_condition: bool,
+    pub condition: Option<Kind>,
 }
 
 /// Everything that was looked at.
@@ -70,7 +70,7 @@ impl Report {
             subject,
             verdict,
             text: text.into(),
-            is_condition: false,
+            condition: None,
         });
     }
 
@@ -103,7 +103,7 @@ impl Report {
                 Severity::Down => Verdict::Waiting,
             },
             text: condition.text.clone(),
-            is_condition: true,
+            condition: Some(condition.kind),
         });
     }
 

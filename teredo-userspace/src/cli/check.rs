@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     check::{self, Purpose, Report, Verdict},
-    config::secrets,
+    config::{Config, secrets},
+    plan,
 };
 
 #[derive(Debug, Args)]
@@ -70,6 +71,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// Returns the first trouble as an error.
 pub fn first_trouble(report: &Report) -> Result<()> {
     match report.troubles().next() {
+        Some(first) => bail!("{}", first.text),
+        None => Ok(()),
+    }
+}
+
+/// Returns the first condition that keeps a start from succeeding at once, as an error.
+pub fn first_required(report: &Report, config: &Config) -> Result<()> {
+    let mut findings = report.findings.iter();
+    let is_required = |kind| plan::is_required(config, kind);
+    match findings.find(|finding| finding.condition.is_some_and(is_required)) {
         Some(first) => bail!("{}", first.text),
         None => Ok(()),
     }

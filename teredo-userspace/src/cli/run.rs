@@ -13,7 +13,11 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 use tracing_subscriber::EnvFilter;
 
-use super::{Start, check::first_trouble, start_runtime};
+use super::{
+    Start,
+    check::{first_required, first_trouble},
+    start_runtime,
+};
 use crate::{
     api::{self, Handle},
     check::{self, Purpose},
@@ -82,8 +86,11 @@ async fn daemon(
     };
     let report = check::examine(&config, secrets.as_ref(), purpose).await;
     first_trouble(&report)?;
+    if arguments.no_wait {
+        first_required(&report, &config)?;
+    }
     // The node reports conditions itself.
-    for defect in report.defects().filter(|defect| !defect.is_condition) {
+    for defect in report.defects().filter(|defect| defect.condition.is_none()) {
         warn!("{}", defect.text);
     }
     let patience = if arguments.no_wait {

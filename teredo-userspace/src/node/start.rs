@@ -16,9 +16,8 @@ use super::{
 };
 use crate::{
     api::Handle,
-    condition::{Condition, Kind, Severity},
     config::{Config, secrets::Secrets},
-    datapath::{route::Routes, watch::Watch, xdp::AttachPolicy},
+    datapath::{route::Routes, watch::Watch},
     plan::{self, Act, Item, Plan},
 };
 
@@ -103,23 +102,12 @@ impl Node {
         self.reconcile(true).await;
         if patience == Patience::Fail {
             let mut conditions = self.upkeep.conditions().iter();
-            if let Some(found) = conditions.find(|one| self.forbids(&one.condition)) {
+            let found = conditions.find(|one| plan::is_required(&self.config, one.condition.kind));
+            if let Some(found) = found {
                 return Err(anyhow!("{}", found.condition.text));
             }
         }
         Ok(())
-    }
-
-    /// Returns whether an impatient start fails with the condition: it keeps a role from its job, or from
-    /// a part of the configuration that was named.
-    fn forbids(&self, condition: &Condition) -> bool {
-        let wanted = self.config.fast_path();
-        let is_auto = wanted.is_none_or(|wanted| wanted.mode == AttachPolicy::Auto);
-        match condition.kind {
-            Kind::InterfaceMissing => true,
-            Kind::FastPathOff => !is_auto,
-            kind => kind.severity() == Severity::Down,
-        }
     }
 
     /// Returns the failure of an act as an error, if a start fails with it.

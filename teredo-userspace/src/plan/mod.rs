@@ -20,6 +20,7 @@ use ipnet::{IpNet, Ipv6Net};
 use crate::{
     condition::{Condition, Kind, Severity},
     config::Config,
+    datapath::xdp::AttachPolicy,
     host::{Route, Scope, Setting, Snapshot},
     metrics::Role,
 };
@@ -136,6 +137,18 @@ impl Plan {
         self.conditions
             .iter()
             .any(|one| one.role == role && one.kind.severity() == Severity::Down)
+    }
+}
+
+/// Returns whether a start that does not wait fails with such a condition: it keeps a role from its job,
+/// or from a part of the configuration that was named.
+pub fn is_required(config: &Config, kind: Kind) -> bool {
+    let wanted = config.fast_path();
+    let is_auto = wanted.is_none_or(|wanted| wanted.mode == AttachPolicy::Auto);
+    match kind {
+        Kind::InterfaceMissing => true,
+        Kind::FastPathOff => !is_auto,
+        kind => kind.severity() == Severity::Down,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Bad input gets one clear sentence with the remedy and exit code 1, and leaves nothing behind.
 //!
 //! Each test takes a host that could run the role and breaks one thing. `teredo check` and
-//! `teredo run` must refuse it with the same sentence.
+//! `teredo run --no-wait` must refuse it with the same sentence.
 
 mod client;
 mod fast_path;
@@ -24,15 +24,15 @@ use teredo_lab::{programs::Attached, teredo::binary, wait_for};
 use host::Host;
 
 /// The commands that must refuse.
-const COMMANDS: &[&str] = &["check", "run"];
+const COMMANDS: &[&[&str]] = &[&["check"], &["run", "--no-wait"]];
 /// Longest time that a refusal may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asserts that `teredo COMMAND` is refused with the sentence, and leaves nothing behind.
 fn assert_refused(host: &Host, file: &Path, parts: &[&str]) -> Result<()> {
-    for name in COMMANDS {
+    for arguments in COMMANDS {
         let mut command = host.namespace.command(binary()?)?;
-        command.args([name, "--config"]).arg(file);
+        command.args(*arguments).arg("--config").arg(file);
         assert_command_refused(host, command, parts)?;
     }
     Ok(())
