@@ -23,7 +23,7 @@ use teredo_common::{address::Endpoint, time::Instant};
 use super::{
     Measurement, Transmit,
     attempt::{Attempt, Delays, Step},
-    findings::{Filtering, Findings, Mapping, Ports, Reach},
+    findings::{Findings, Reach},
     hairpinning::{Hairpinning, Opened, Party},
     outbox::Outbox,
     question::Question,
@@ -31,6 +31,7 @@ use super::{
 use crate::{
     ServerAddress,
     client::ServerEndpoints,
+    nat::{Filtering, Mapping, Ports},
     wire::{encapsulation, ipv6::Header, router},
 };
 
