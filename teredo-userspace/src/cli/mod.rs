@@ -6,6 +6,7 @@
 mod address;
 mod ask;
 mod check;
+mod log;
 mod output;
 mod probe;
 mod run;
@@ -93,7 +94,12 @@ struct Query {
 #[must_use]
 pub fn main() -> ExitCode {
     let done = |()| ExitCode::SUCCESS;
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let prefix = match &command {
+        Command::Run(_) => log::error_prefix(),
+        _ => "",
+    };
+    let result = match command {
         Command::Run(arguments) => run::run(&arguments).map(done),
         Command::Check(arguments) => check::run(&arguments).map(done),
         Command::Status(query) => ask::status(&query).map(done),
@@ -106,7 +112,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("teredo: {}", output::sentence(&error));
+            eprintln!("{prefix}teredo: {}", output::sentence(&error));
             ExitCode::FAILURE
         }
     }
