@@ -6,15 +6,15 @@ use teredo_lab::{Daemon, teredo::binary};
 
 use crate::{PATIENCE, assert_refused, host::Host, to_the_end};
 
-/// The warning of a client on a host without a route.
-const WARNING: &str = "off-line: this host has no route to the IPv4 internet";
+/// The beginning of the warning of a client on a host without a network.
+const WARNING: &str = "off-line: ";
 
 /// The whole log of a client that finds no network, with these lines in `[node]`. In the journal or
 /// not, systemd says in the environment.
 fn log_of_a_client(node: &str, journal: Option<&str>) -> Result<String> {
     let host = Host::new()?;
     host.namespace.ip("-6 route del default")?;
-    host.namespace.ip("-4 route del default")?;
+    host.namespace.ip("-4 addr flush dev wan")?;
     let file = host.configure_client(node, "")?;
     let mut command = host.namespace.command(binary()?)?;
     command.args(["run", "--config"]).arg(&file);
