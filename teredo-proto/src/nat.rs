@@ -119,7 +119,7 @@ impl Kind {
     }
 }
 
-/// What is known of the behaviour of a NAT. `None` stands for something that is not known.
+/// The behaviour of a NAT as far as it is known. `None` stands for an unknown property.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Behaviour {
     /// Mapping behaviour.

@@ -141,6 +141,9 @@ const PROBE_REFUSED: &[(&str, i32, &str, &str)] = &[
     ("2001:db8::1", 2, "server-invalid", "is an IPv6 address"),
     ("9.0.0.1:99999", 2, "server-invalid", "is no UDP port"),
     ("10.0.0.1", 1, "server-address", "is a private address"),
+    ("9.0.0.1 --port 99999", 2, "arguments", "99999"),
+    ("9.0.0.1 --secondary here", 2, "arguments", "--secondary"),
+    ("", 2, "arguments", "<SERVER[:PORT]>"),
 ];
 
 #[test]

@@ -1,4 +1,4 @@
-//! The behaviour of the NAT, and whether the server does what clients need.
+//! The behaviour of the NAT, and whether the server serves clients as they need it.
 //!
 //! No question may change the answer to a later one, so each property has the sockets that it needs:
 //!

@@ -94,7 +94,10 @@ struct Query {
 #[must_use]
 pub fn main() -> ExitCode {
     let done = |()| ExitCode::SUCCESS;
-    let command = Cli::parse().command;
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => return refuse(&error),
+    };
     let prefix = match &command {
         Command::Run(_) => log::error_prefix(),
         _ => "",
@@ -115,6 +118,17 @@ pub fn main() -> ExitCode {
             eprintln!("{prefix}teredo: {}", output::sentence(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Explains why the command line is invalid, or prints the help that it asks for.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    let is_probe = words.first().is_some_and(|word| word == "probe");
+    let is_json = words.iter().any(|word| word == "--json");
+    match error.use_stderr() && is_probe && is_json {
+        true => probe::refuse(error),
+        false => error.exit(),
     }
 }
 

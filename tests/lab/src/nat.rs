@@ -136,7 +136,7 @@ impl Nat {
             NatKind::Unfiltered => "masquerade".to_owned(),
             _ => format!("udp sport {port} masquerade to :{mapped}; oifname wan masquerade"),
         };
-        // Unless that is what a test is about, unsolicited packets are dropped: an accepted one leaves
+        // Unsolicited packets are dropped, unless a test needs them: an accepted one leaves
         // a connection that collides with the later hole punch, which is then given another port.
         let unsolicited = match kind {
             NatKind::Unfiltered => "accept",

@@ -153,7 +153,7 @@ fn port_overloading() {
     }
 }
 
-/// What comes unasked moves the port of a mapping towards its sender, until it is forgotten, if
+/// An unsolicited packet moves the port of a mapping towards its sender, until it is forgotten, if
 /// nothing filters it.
 #[test]
 fn unsolicited_packets() {

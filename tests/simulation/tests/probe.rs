@@ -70,8 +70,8 @@ fn every_kind_of_nat_gets_its_type() {
     });
 }
 
-/// What comes unasked changes no finding, whatever the NAT's behaviour: the same NAT with and
-/// without a memory for it gets the same verdict.
+/// Unsolicited packets change no finding, whatever the NAT's behaviour: the same NAT with and without
+/// entries for them gets the same verdict.
 #[test]
 fn entries_of_unsolicited_packets_change_nothing() {
     let dependences = [

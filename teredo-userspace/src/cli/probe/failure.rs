@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
 };
 
-use nix::{errno::Errno, ifaddrs::getifaddrs};
+use nix::ifaddrs::getifaddrs;
 use thiserror::Error;
 
 use crate::config::ServerNameError;
@@ -13,6 +13,9 @@ use crate::config::ServerNameError;
 /// The reason why there are no findings.
 #[derive(Debug, Error)]
 pub enum Failure {
+    /// The command line is invalid.
+    #[error("{0}")]
+    Arguments(String),
     /// The text names no server.
     #[error("\"{text}\" names no server: {source}")]
     Name {
@@ -76,10 +79,10 @@ pub enum Failure {
         source: io::Error,
     },
     /// The operating system does not do its part.
-    #[error("{what}")]
+    #[error("{sentence}")]
     System {
-        /// What it does not do.
-        what: &'static str,
+        /// The failure in words.
+        sentence: &'static str,
         /// The error of the operating system.
         source: io::Error,
     },
@@ -89,6 +92,7 @@ impl Failure {
     /// Returns the word for it in JSON.
     pub const fn kind(&self) -> &'static str {
         match self {
+            Self::Arguments(_) => "arguments",
             Self::Name { .. } => "server-invalid",
             Self::LookUp { .. } => "look-up",
             Self::NoServerAddress(_) => "no-server-address",
@@ -131,8 +135,8 @@ impl Failure {
     }
 
     /// Returns the failure of a system call.
-    pub const fn of_system(what: &'static str, source: io::Error) -> Self {
-        Self::System { what, source }
+    pub const fn of_system(sentence: &'static str, source: io::Error) -> Self {
+        Self::System { sentence, source }
     }
 
     /// Returns the refusal of a server at an address that is not in the scope of clients; `name` has
@@ -166,14 +170,10 @@ fn has_ipv4() -> bool {
     ipv4.any(|address| !address.is_loopback())
 }
 
-impl From<Errno> for Failure {
-    fn from(error: Errno) -> Self {
-        Self::of_system("cannot wait for datagrams", error.into())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+
     use super::*;
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::{Args, CommandFactory as _, error::ErrorKind};
+use clap::Args;
 use rand::{TryRng as _, rngs::SysRng};
 use teredo_common::{address::Endpoint, scope::Ipv4Scope, time::Instant};
 use teredo_proto::{
@@ -21,10 +21,7 @@ use teredo_proto::{
     probe::{Findings, Lifetime, LifetimeProbe, NatProbe},
 };
 
-use super::{
-    Cli,
-    output::{print, print_json},
-};
+use super::output::{print, print_json};
 use crate::config::{ServerHost, ServerName};
 use failure::Failure;
 use report::{FailureReport, Report};
@@ -87,6 +84,19 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     })
 }
 
+/// Reports an invalid command line as JSON.
+pub fn refuse(error: &clap::Error) -> ExitCode {
+    let message = error.to_string();
+    // The advice follows after an empty line.
+    let sentence = message.split("\n\n").next().unwrap_or_default();
+    let sentence = sentence.strip_prefix("error: ").unwrap_or(sentence);
+    let words: Vec<_> = sentence.split_whitespace().collect();
+    match print_json(&FailureReport::new(Failure::Arguments(words.join(" ")))) {
+        Ok(()) => ExitCode::from(INVALID),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
 /// Reports a failure: as JSON, as clap reports invalid arguments, or by returning it.
 fn fail(failure: Failure, json: bool) -> Result<ExitCode> {
     let is_invalid = matches!(failure, Failure::Name { .. });
@@ -98,10 +108,9 @@ fn fail(failure: Failure, json: bool) -> Result<ExitCode> {
         });
     }
     if is_invalid {
-        let text = format!("{failure}\n");
-        Cli::command()
-            .error(ErrorKind::ValueValidation, text)
-            .exit()
+        // In the form of other invalid arguments.
+        eprintln!("error: {failure}\n\nFor more information, try '--help'.");
+        return Ok(ExitCode::from(INVALID));
     }
     Err(failure.into())
 }

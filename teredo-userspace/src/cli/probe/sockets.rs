@@ -100,7 +100,10 @@ impl Sockets {
             .collect();
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(Failure::of_system(
+                "cannot wait for datagrams",
+                error.into(),
+            )),
         }
     }
 }

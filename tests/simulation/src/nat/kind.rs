@@ -17,12 +17,12 @@ pub enum Kind {
     AddressRestricted,
     /// Endpoint-independent mapping, address- and port-dependent filtering.
     PortRestricted,
-    /// A Linux router with `masquerade` that drops what comes unasked: a mapping for each remote
+    /// A Linux router with `masquerade` that drops unsolicited packets: a mapping for each remote
     /// endpoint, all with the internal port as far as possible, so that it passes for
     /// port-restricted.
     LinuxFiltered,
-    /// The same without an input filter: what comes unasked leaves an entry, which moves the port of
-    /// a later mapping towards its sender.
+    /// The same without an input filter: an unsolicited packet leaves an entry, which moves the port
+    /// of a later mapping towards its sender.
     LinuxUnfiltered,
     /// Endpoint-independent mapping, address- and port-dependent filtering, with UPnP.
     UpnpPortRestricted,
