@@ -11,6 +11,7 @@
 //! - [`Client`] gives a host behind a NAT an IPv6 address (section 5.2, RFC 5991 and RFC 6081).
 //! - [`Server`] tells clients where they are, and helps them through their NATs (section 5.3).
 //! - [`probe`] measures what a client would meet on a host: the NAT, and how long it keeps mappings.
+//! - [`nat`] has the words for NATs that a client and a measurement share.
 //! - [`dual`] divides the datagrams of one UDP port between a server and a relay.
 //! - [`wire`] parses and builds what all of them send.
 //!
@@ -180,6 +181,7 @@
 
 pub mod client;
 pub mod dual;
+pub mod nat;
 pub mod probe;
 pub mod relay;
 pub mod server;

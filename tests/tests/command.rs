@@ -83,6 +83,24 @@ const REFUSED: &[(&str, i32, &str)] = &[
     ("address decode nonsense", 2, "invalid"),
     ("probe", 2, "SERVER"),
     ("probe 192.0.2.1:0", 2, "no UDP port"),
+    ("probe 9.0.0.1:99999", 2, "\"99999\" is no UDP port"),
+    ("probe 2001:db8::1", 2, "2001:db8::1 is an IPv6 address"),
+    (
+        "probe [2001:db8::1]:3544",
+        2,
+        "2001:db8::1 is an IPv6 address",
+    ),
+    (
+        "probe https://teredo.example.net/",
+        2,
+        "name the host alone, such as \"teredo.example.net\"",
+    ),
+    ("probe 127.0.0.1", 2, "loopback"),
+    (
+        "probe 192.168.8.1",
+        1,
+        "192.168.8.1 is a private address, and a client refuses such a server",
+    ),
     ("probe 192.0.2.1 --secondary here", 2, "--secondary"),
     (
         "probe nowhere.invalid",
@@ -109,6 +127,45 @@ fn errors_are_one_sentence_on_standard_error() -> Result<()> {
             assert_eq!(said.lines().count(), 1, "{arguments}: {said}");
         }
     }
+    Ok(())
+}
+
+/// (arguments of `probe --json`, exit code, kind and part of the text of the error)
+const PROBE_REFUSED: &[(&str, i32, &str, &str)] = &[
+    (
+        "nowhere.invalid",
+        1,
+        "look-up",
+        "cannot look up nowhere.invalid",
+    ),
+    ("2001:db8::1", 2, "server-invalid", "is an IPv6 address"),
+    ("9.0.0.1:99999", 2, "server-invalid", "is no UDP port"),
+    ("10.0.0.1", 1, "server-address", "is a private address"),
+    ("9.0.0.1 --port 99999", 2, "arguments", "99999"),
+    ("9.0.0.1 --secondary here", 2, "arguments", "--secondary"),
+    ("", 2, "arguments", "<SERVER[:PORT]>"),
+];
+
+#[test]
+fn errors_of_a_probe_are_json_on_demand() -> Result<()> {
+    for &(arguments, code, kind, part) in PROBE_REFUSED {
+        let output = teredo(&format!("probe --json {arguments}"))?;
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert_eq!(text(output.stderr), "", "{arguments}");
+        let found: Value = serde_json::from_slice(&output.stdout)?;
+        assert_eq!(found["works"], false, "{found:#}");
+        assert_eq!(found["error"]["kind"], kind, "{found:#}");
+        let text = found["error"]["text"].as_str().unwrap_or_default();
+        assert!(text.contains(part), "{found:#}");
+        let verdict = found["verdict"].as_str().unwrap_or_default();
+        assert!(verdict.contains(text), "{found:#}");
+    }
+    // An empty name is an argument, too.
+    let mut command = Command::new(binary()?);
+    let output = command.args(["probe", "--json", ""]).output()?;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let found: Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(found["error"]["kind"], "server-invalid", "{found:#}");
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, UdpSocket},
     os::{fd::AsRawFd as _, unix::process::CommandExt as _},
     process::Output,
     time::{Duration, Instant},
@@ -80,6 +80,10 @@ fn expectations() -> Vec<(NatKind, Value)> {
             nat("moderate", INDEPENDENT, DEPENDENT, no, "preserved"),
         ),
         (
+            NatKind::Unfiltered,
+            nat("moderate", INDEPENDENT, DEPENDENT, no, "preserved"),
+        ),
+        (
             NatKind::Symmetric,
             nat("strict", DEPENDENT, DEPENDENT, None, NO_PATTERN),
         ),
@@ -137,6 +141,51 @@ fn every_kind_of_nat_is_recognised_with_our_server() -> Result<()> {
 #[test]
 fn every_kind_of_nat_is_recognised_with_miredos_server() -> Result<()> {
     every_kind_of_nat_is_told(Maker::Miredo)
+}
+
+/// Linux routers with and without an input filter get the same verdict, from a port of the client's
+/// or any other, again and again.
+#[test]
+fn an_input_filter_changes_nothing() -> Result<()> {
+    let scene = scene(NatKind::PortRestricted, Some(Maker::Teredo))?;
+    let site = scene.site();
+    let with_port = format!("--port {} {SERVER}", site.port);
+    for kind in [NatKind::PortRestricted, NatKind::Unfiltered] {
+        site.nat.set_kind(kind)?;
+        for arguments in [&with_port, &with_port, &SERVER.to_string()] {
+            let (found, code) = probe(&site.client, arguments)?;
+            ensure!(code == Some(0), "{kind:?} {arguments}: {found:#}");
+            let nat = json!({
+                "present": true, "type": "moderate", "mapping": INDEPENDENT,
+                "filtering": DEPENDENT, "hairpinning": false, "ports": "preserved",
+            });
+            ensure!(found["nat"] == nat, "{kind:?} {arguments}: {found:#}");
+            ensure!(found["verdict"] == "Teredo works: NAT type moderate");
+            ensure!(found["error"].is_null(), "{found:#}");
+        }
+    }
+    Ok(())
+}
+
+/// The client finds the same behind both, and says it in the same words.
+#[test]
+fn the_client_agrees_with_the_probe() -> Result<()> {
+    for kind in [NatKind::PortRestricted, NatKind::Unfiltered] {
+        let scene = scene(kind, Some(Maker::Teredo))?;
+        let client = scene.start_client_of(Maker::Teredo, scene.site())?;
+        let daemon = client.teredo().context("our client")?;
+        let status = daemon.status()?.client.context("a client's status")?;
+        ensure!(
+            status.nat.as_deref() == Some("restricted"),
+            "{kind:?}: {status:?}"
+        );
+        let behaviour = "type open or moderate, mapping endpoint-independent, ports preserved";
+        ensure!(
+            status.nat_behaviour.as_deref() == Some(behaviour),
+            "{status:?}"
+        );
+    }
+    Ok(())
 }
 
 #[test]
@@ -210,16 +259,73 @@ fn a_dead_server_is_explained() -> Result<()> {
     ensure!(found["server"]["primary"]["answers"] == false, "{found:#}");
     ensure!(found["mapped"].is_null() && found["nat"]["type"].is_null());
 
-    // The lack of a route is an error of its own.
-    client.ip("route del default")?;
-    let output = teredo(client, &format!("probe {SERVER}"))?;
+    ensure!(found["error"]["kind"] == "no-answer", "{found:#}");
+    Ok(())
+}
+
+/// Asserts that the command fails with this sentence, as text and as JSON.
+fn assert_fails(host: &Namespace, arguments: &str, kind: &str, part: &str) -> Result<()> {
+    let output = teredo(host, &format!("probe {arguments}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.code() == Some(1), "{said}");
-    ensure!(
-        said.contains("there is no route to 20.0.0.1:3544"),
-        "{said}"
-    );
-    ensure!(said.lines().count() == 1, "{said}");
+    ensure!(output.status.code() == Some(1), "{arguments}: {output:?}");
+    ensure!(said.contains(part), "{arguments}: {said}");
+    ensure!(said.lines().count() == 1, "{arguments}: {said}");
+    ensure!(output.stdout.is_empty(), "{arguments}: {output:?}");
+
+    let output = teredo(host, &format!("probe --json {arguments}"))?;
+    ensure!(output.status.code() == Some(1), "{arguments}: {output:?}");
+    ensure!(output.stderr.is_empty(), "{arguments}: {output:?}");
+    let found: Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(found["works"] == false, "{arguments}: {found:#}");
+    ensure!(found["error"]["kind"] == kind, "{arguments}: {found:#}");
+    let text = text(&found["error"]["text"])?;
+    ensure!(text.contains(part), "{arguments}: {found:#}");
+    Ok(())
+}
+
+#[test]
+fn a_measurement_that_cannot_begin_is_explained() -> Result<()> {
+    let scene = scene(NatKind::PortRestricted, None)?;
+    let client = &scene.site().client;
+    let server = SERVER.to_string();
+
+    assert_fails(
+        client,
+        "nowhere.invalid",
+        "look-up",
+        "cannot look up nowhere.invalid",
+    )?;
+    let private = "192.168.8.1 is a private address, and a client refuses such a server";
+    assert_fails(client, "192.168.8.1", "server-address", private)?;
+    let secondary = format!("{server} --secondary 192.168.8.1");
+    assert_fails(client, &secondary, "server-address", private)?;
+    let taken = client.run(|| UdpSocket::bind("0.0.0.0:40077"))??;
+    let port = format!("{server} --port 40077");
+    assert_fails(client, &port, "port-in-use", "uses UDP port 40077")?;
+    drop(taken);
+    let privileged = format!("{server} --port 80");
+    assert_fails(client, &privileged, "port", "cannot open UDP port 80")?;
+
+    client.nft(
+        "table ip firewall { chain output {
+            type filter hook output priority filter; udp dport 3544 drop;
+        }; }",
+    )?;
+    assert_fails(
+        client,
+        &server,
+        "forbidden",
+        "a firewall on this host forbids packets",
+    )?;
+    client.nft("flush ruleset")?;
+
+    client.ip("route del default")?;
+    let route = "there is no route to 20.0.0.1:3544";
+    assert_fails(client, &server, "no-route", route)?;
+    client.ip("-4 addr flush dev eth0")?;
+    client.ip("addr add 2001:db8::7/64 dev eth0")?;
+    let no_ipv4 = "this host has no IPv4 address";
+    assert_fails(client, &server, "no-ipv4", no_ipv4)?;
     Ok(())
 }
 
@@ -227,22 +333,26 @@ fn a_dead_server_is_explained() -> Result<()> {
 fn wrong_server_addresses_are_explained() -> Result<()> {
     let scene = scene(NatKind::PortRestricted, Some(Maker::Teredo))?;
     let client = &scene.site().client;
-    for (arguments, part) in [
+    for (arguments, kind, part) in [
         (
             format!("{SERVER} --secondary 20.0.0.77"),
+            "secondary-silent",
             "the server's secondary address 20.0.0.77 does not answer",
         ),
         (
             format!("{SECONDARY}"),
+            "primary-rejected",
             "20.0.0.2 answers, but not as a server with this primary address",
         ),
         (
             format!("{SERVER}:3545"),
+            "no-answer",
             "no answer from 20.0.0.1 port 3545/udp",
         ),
     ] {
         let (found, code) = probe(client, &arguments)?;
         ensure!(code == Some(1), "{arguments}: {found:#}");
+        ensure!(found["error"]["kind"] == kind, "{arguments}: {found:#}");
         let verdict = text(&found["verdict"])?;
         ensure!(verdict.contains(part), "{arguments}: {found:#}");
     }

@@ -4,7 +4,10 @@ use std::{net::Ipv6Addr, time::Duration};
 
 use teredo_common::{address::Endpoint, scope::Ipv4Scope};
 
-use crate::client::{DropReason, ServerEndpoints};
+use crate::{
+    client::{DropReason, ServerEndpoints},
+    nat::{Behaviour, Filtering, Kind, Mapping, Ports},
+};
 
 /// Whether one address of the server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,119 +25,6 @@ impl Reach {
     #[must_use]
     pub const fn is_answer(self) -> bool {
         matches!(self, Self::Answers(_))
-    }
-}
-
-/// The mapping behaviour of a NAT: the external endpoint that it gives to packets of one internal
-/// endpoint (RFC 4787 section 4.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mapping {
-    /// The same for all destinations.
-    EndpointIndependent,
-    /// Another for each destination address, perhaps for each port of it: a server with one port
-    /// cannot tell these apart.
-    Dependent,
-}
-
-impl Mapping {
-    /// Returns the term of RFC 4787.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::EndpointIndependent => "endpoint-independent",
-            Self::Dependent => "address-dependent or address and port-dependent",
-        }
-    }
-}
-
-/// The filtering behaviour of a NAT: the packets that it lets in to a mapped endpoint (RFC 4787
-/// section 5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Filtering {
-    /// All packets.
-    EndpointIndependent,
-    /// Packets from addresses that were sent to.
-    AddressDependent,
-    /// Packets from endpoints that were sent to.
-    AddressAndPortDependent,
-    /// One of the latter two, which the measurement could not tell apart.
-    Dependent,
-}
-
-impl Filtering {
-    /// Returns the term of RFC 4787.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::EndpointIndependent => "endpoint-independent",
-            Self::AddressDependent => "address-dependent",
-            Self::AddressAndPortDependent => "address and port-dependent",
-            Self::Dependent => "address-dependent or address and port-dependent",
-        }
-    }
-}
-
-/// The port assignment of a NAT (RFC 4787 section 4.2.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ports {
-    /// External ports are the internal ones.
-    Preserved,
-    /// External ports are close to each other while the internal ones are not.
-    Sequential,
-    /// There is no pattern.
-    Other,
-}
-
-impl Ports {
-    /// How several internal ports, which are not close to each other, are mapped.
-    pub(super) fn of(pairs: &[(u16, u16)]) -> Option<Self> {
-        /// The widest range of consecutive ports, others may get some in between.
-        const CLOSE: u16 = 16;
-        let range = |of: fn(&(u16, u16)) -> u16| {
-            let ports = || pairs.iter().map(of);
-            Some(ports().max()? - ports().min()?)
-        };
-        let (local, mapped) = (range(|pair| pair.0)?, range(|pair| pair.1)?);
-        Some(if pairs.iter().all(|(local, mapped)| local == mapped) {
-            Self::Preserved
-        } else if pairs.len() > 1 && mapped <= CLOSE && local > 2 * CLOSE {
-            Self::Sequential
-        } else {
-            Self::Other
-        })
-    }
-
-    /// Returns a word for it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Preserved => "preserved",
-            Self::Sequential => "sequential",
-            Self::Other => "no pattern seen",
-        }
-    }
-}
-
-/// The kind of a NAT in the terms of game consoles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Any host reaches this one.
-    Open,
-    /// Hosts that were sent to reach this one.
-    Moderate,
-    /// Hosts that were sent to reach this one, and others cannot be told an endpoint to send to.
-    Strict,
-}
-
-impl Kind {
-    /// Returns the consoles' word.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Moderate => "moderate",
-            Self::Strict => "strict",
-        }
     }
 }
 
@@ -183,15 +73,20 @@ impl Findings {
         Some(Ipv4Scope::Strict.accepts(self.mapped?.address))
     }
 
+    /// Returns the behaviour of the NAT.
+    #[must_use]
+    pub const fn behaviour(&self) -> Behaviour {
+        Behaviour {
+            mapping: self.mapping,
+            filtering: self.filtering,
+            ports: self.ports,
+        }
+    }
+
     /// Returns the kind of the NAT in the terms of game consoles.
     #[must_use]
     pub fn kind(&self) -> Option<Kind> {
-        let is_open = self.filtering? == Filtering::EndpointIndependent;
-        Some(match (self.mapping?, is_open) {
-            (Mapping::EndpointIndependent, true) => Kind::Open,
-            (Mapping::EndpointIndependent, false) | (Mapping::Dependent, true) => Kind::Moderate,
-            (Mapping::Dependent, false) => Kind::Strict,
-        })
+        self.behaviour().kind()
     }
 
     /// Returns `true` if a client would work.

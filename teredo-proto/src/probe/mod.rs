@@ -19,7 +19,8 @@ mod tests;
 
 use teredo_common::{address::Endpoint, time::Instant};
 
-pub use findings::{Filtering, Findings, Kind, Mapping, Ports, Reach};
+pub use crate::nat::{Filtering, Kind, Mapping, Ports};
+pub use findings::{Findings, Reach};
 pub use lifetime::{IDLE, Lifetime, LifetimeProbe, Progress};
 pub use nat::NatProbe;
 

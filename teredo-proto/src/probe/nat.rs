@@ -1,10 +1,20 @@
-//! What the NAT is like, and whether the server does what clients need.
+//! The behaviour of the NAT, and whether the server serves clients as they need it.
 //!
-//! Socket 0 is the service socket. It asks the server's primary address twice: once for an answer
-//! from that address, and once for one from the other, which a NAT lets in only if its filter is
-//! endpoint-independent. Nothing goes to the secondary address before that is decided: some NATs
-//! filter for the whole host. The other sockets show how ports are chosen, and a bubble from the
-//! first to the second goes through the server, others by way of the NAT.
+//! No question may change the answer to a later one, so each property has the sockets that it needs:
+//!
+//! - *Filtering*, first: the service socket asks the server's primary address for an answer from
+//!   the secondary one. It has to be the service socket, which may have a forwarded port, and
+//!   nothing may have gone to the secondary address before, from any socket, since some NATs filter
+//!   for the whole host.
+//! - *Mapping*, afterwards: another socket asks both addresses. The datagram that came unasked to
+//!   the service socket may have left an entry in the NAT, as on Linux without an input filter, and
+//!   that moves the port of the service socket's mapping towards the secondary address. The service
+//!   socket follows only where the other one shows a dependent mapping, since a forwarded port may
+//!   have a mapping of its own; elsewhere it would open the filter for a measurement that is soon
+//!   repeated.
+//! - *Bubbles* and *ports* use mappings towards the primary address alone, which every socket has
+//!   sent to before anything comes from it.
+//! - *Hairpinning* uses mappings towards the NAT's own address alone.
 
 use std::{net::Ipv6Addr, time::Duration};
 
@@ -13,7 +23,7 @@ use teredo_common::{address::Endpoint, time::Instant};
 use super::{
     Measurement, Transmit,
     attempt::{Attempt, Delays, Step},
-    findings::{Filtering, Findings, Mapping, Ports, Reach},
+    findings::{Findings, Reach},
     hairpinning::{Hairpinning, Opened, Party},
     outbox::Outbox,
     question::Question,
@@ -21,19 +31,22 @@ use super::{
 use crate::{
     ServerAddress,
     client::ServerEndpoints,
+    nat::{Filtering, Mapping, Ports},
     wire::{encapsulation, ipv6::Header, router},
 };
 
-/// The service socket, and the question whether the primary address answers it.
+/// The service socket, and its question to the primary address.
 const SERVICE: usize = 0;
-/// The socket that bubbles go to, and its question.
+/// The socket that bubbles go to, and its question to the primary address.
 const PEER: usize = 1;
-/// A third one.
+/// A third socket, and its question to the primary address.
 const OTHER: usize = 2;
 /// The question of the service socket to the primary address, for an answer from the other one.
 const CONE: usize = 3;
-/// The question of the service socket to the secondary address, once the former is decided.
-const SECONDARY: usize = 4;
+/// The question of the peer's socket to the secondary address, once the former is decided.
+const PEER_SECONDARY: usize = 4;
+/// The same question of the service socket, if the mapping of the peer's socket is dependent.
+const SERVICE_SECONDARY: usize = 5;
 /// How long an indirect bubble is waited for.
 const DELAYS: Delays = [
     Duration::from_millis(500),
@@ -104,11 +117,10 @@ impl NatProbe {
             .filter_map(|(question, local)| Some((local.port(), question.mapped()?.port())))
             .collect();
         let mapping = self.mapping();
-        let secondary = self.questions.get(SECONDARY);
         Findings {
             server: self.outbox.server,
             primary: service.reach(),
-            secondary: secondary.map_or(Reach::Silent, Question::reach),
+            secondary: self.secondary(),
             local: self.local[SERVICE],
             mapped: service.mapped(),
             address: self.address,
@@ -121,13 +133,34 @@ impl NatProbe {
         }
     }
 
+    /// Whether the secondary address answers one of the sockets that ask it.
+    fn secondary(&self) -> Reach {
+        let reach = |question| self.questions.get(question).map(Question::reach);
+        let reaches = [PEER_SECONDARY, SERVICE_SECONDARY].map(reach);
+        let answer = reaches
+            .into_iter()
+            .flatten()
+            .find(|reach| reach.is_answer());
+        answer.or(reaches[0]).unwrap_or(Reach::Silent)
+    }
+
     fn mapping(&self) -> Option<Mapping> {
-        let by_primary = self.questions[SERVICE].mapped()?;
-        let by_secondary = self.questions.get(SECONDARY)?.mapped()?;
-        Some(if by_primary == by_secondary {
-            Mapping::EndpointIndependent
-        } else {
-            Mapping::Dependent
+        let peer = self.mapping_of(PEER, PEER_SECONDARY)?;
+        let service = self.mapping_of(SERVICE, SERVICE_SECONDARY);
+        Some(
+            service
+                .filter(|&own| own == Mapping::EndpointIndependent)
+                .unwrap_or(peer),
+        )
+    }
+
+    /// The mapping that two questions of one socket show.
+    fn mapping_of(&self, by_primary: usize, by_secondary: usize) -> Option<Mapping> {
+        let by_primary = self.questions[by_primary].mapped()?;
+        let by_secondary = self.questions.get(by_secondary)?.mapped()?;
+        Some(match by_primary == by_secondary {
+            true => Mapping::EndpointIndependent,
+            false => Mapping::Dependent,
         })
     }
 
@@ -137,7 +170,9 @@ impl NatProbe {
         }
         // Where one of the server's addresses is silent anyway, silence proves nothing.
         self.questions[SERVICE].answer()?;
-        self.questions.get(SECONDARY)?.answer()?;
+        if !self.secondary().is_answer() {
+            return None;
+        }
         Some(
             match self.hairpinning.as_ref().and_then(Hairpinning::told) {
                 Some(Opened::Address) => Filtering::AddressDependent,
@@ -169,9 +204,13 @@ impl NatProbe {
             self.address = Some(self.outbox.teredo_address(answer.advertised.mapped));
             self.questions[CONE].hurry(now, answer.round_trip);
         }
-        if is_time_for_secondary && self.questions.len() == SECONDARY {
-            let question = Question::new(now, SERVICE, ServerAddress::Secondary, false);
-            self.questions.push(question);
+        let ask = |socket| Question::new(now, socket, ServerAddress::Secondary, false);
+        match self.questions.len() {
+            PEER_SECONDARY if is_time_for_secondary => self.questions.push(ask(PEER)),
+            SERVICE_SECONDARY if self.mapping() == Some(Mapping::Dependent) => {
+                self.questions.push(ask(SERVICE));
+            }
+            _ => {}
         }
         if let (Some(from), Some(to)) = (service, peer)
             && are_asked

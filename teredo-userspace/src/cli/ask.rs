@@ -164,11 +164,7 @@ fn client_text(client: &ClientStatus) -> String {
         shown(client.mapped.map(|mapped| mapped.to_string())),
     );
     row("port", format!("UDP {}", client.port));
-    let nat = client.nat.clone().map(|nat| match client.port_preserving {
-        true => format!("{nat}, preserves ports"),
-        false => nat,
-    });
-    row("nat", shown(nat));
+    row("nat", shown(client.nat_behaviour.clone()));
     row(
         "server",
         shown(client.server.map(|server| server.to_string())),

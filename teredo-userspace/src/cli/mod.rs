@@ -6,6 +6,7 @@
 mod address;
 mod ask;
 mod check;
+mod log;
 mod output;
 mod probe;
 mod run;
@@ -93,7 +94,15 @@ struct Query {
 #[must_use]
 pub fn main() -> ExitCode {
     let done = |()| ExitCode::SUCCESS;
-    let result = match Cli::parse().command {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => return refuse(&error),
+    };
+    let prefix = match &command {
+        Command::Run(_) => log::error_prefix(),
+        _ => "",
+    };
+    let result = match command {
         Command::Run(arguments) => run::run(&arguments).map(done),
         Command::Check(arguments) => check::run(&arguments).map(done),
         Command::Status(query) => ask::status(&query).map(done),
@@ -106,9 +115,20 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("teredo: {}", output::sentence(&error));
+            eprintln!("{prefix}teredo: {}", output::sentence(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Explains why the command line is invalid, or prints the help that it asks for.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    let is_probe = words.first().is_some_and(|word| word == "probe");
+    let is_json = words.iter().any(|word| word == "--json");
+    match error.use_stderr() && is_probe && is_json {
+        true => probe::refuse(error),
+        false => error.exit(),
     }
 }
 

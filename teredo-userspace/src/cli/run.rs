@@ -1,6 +1,6 @@
 //! `teredo run`: the daemon, in the foreground.
 
-use std::{future::pending, io::IsTerminal as _, process, time::Duration};
+use std::{future::pending, process, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -11,12 +11,11 @@ use tokio::{
     time::{interval, timeout},
 };
 use tracing::{debug, error, info, warn};
-use tracing_subscriber::EnvFilter;
 
 use super::{
     Start,
     check::{first_required, first_trouble},
-    start_runtime,
+    log, start_runtime,
 };
 use crate::{
     api::{self, Handle},
@@ -44,7 +43,7 @@ pub struct Arguments {
 /// Runs the daemon until a signal arrives. A failed start leaves nothing behind.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let config = arguments.start.file.load()?;
-    start_log(&config.node.log)?;
+    log::start(&config.node)?;
     // Read the keys before dropping privileges.
     let secrets = secrets::load(&config);
     // Before there is a second thread, see `UserChange::carry_out`.
@@ -56,21 +55,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     // A slow client of the API must not delay the end.
     runtime.shutdown_background();
     result
-}
-
-fn start_log(filter: &str) -> Result<()> {
-    let filter = EnvFilter::builder().parse(filter).context("node.log")?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    // systemd's journal writes the time itself.
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        log.without_time().init();
-    } else {
-        log.init();
-    }
-    Ok(())
 }
 
 async fn daemon(

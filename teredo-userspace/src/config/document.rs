@@ -10,6 +10,7 @@ use toml::{
 use super::{
     error::{Error, Place},
     keys::{KEYS, REPEATED, REQUIRED, ROLES, SECTIONS},
+    reason,
 };
 
 /// Characters of a wrong value that a message shows at most.
@@ -108,7 +109,10 @@ impl<'a> Document<'a> {
     pub fn explain(&self, error: &toml::de::Error) -> Error {
         let offset = error.span().map_or(0, |span| span.start);
         match self.locate("", &self.root, offset) {
-            Some((section, name, span)) => self.value_error(&section, &name, span, ""),
+            Some((section, name, value)) => {
+                let reason = reason::of(&section, &name, value.get_ref());
+                self.value_error(&section, &name, value.span(), &reason)
+            }
             None => Error::Syntax {
                 place: self.place(offset),
                 message: one_line(error.message()),
@@ -146,13 +150,14 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Finds the deepest key, with its section, whose value contains the octet at `offset`.
-    fn locate(
+    /// Finds the deepest key whose value contains the octet at `offset`, with its section and its
+    /// value.
+    fn locate<'v>(
         &self,
         section: &str,
-        table: &DeTable<'_>,
+        table: &'v DeTable<'a>,
         offset: usize,
-    ) -> Option<(String, String, Range<usize>)> {
+    ) -> Option<(String, String, &'v Spanned<DeValue<'a>>)> {
         for (key, value) in table {
             let name: &str = key.get_ref();
             let path = join(section, name);
@@ -163,7 +168,7 @@ impl<'a> Document<'a> {
                     return found;
                 }
             } else if value.span().contains(&offset) || key.span().contains(&offset) {
-                return Some((section.to_owned(), name.to_owned(), value.span()));
+                return Some((section.to_owned(), name.to_owned(), value));
             }
         }
         None

@@ -51,6 +51,7 @@ pub const KEYS: &[Key] = &[
         "log",
         "a filter such as \"info\" or \"warn,teredo=debug\"",
     ),
+    key("node", "log-format", "\"text\" or \"json\""),
     key(
         "node",
         "api",

@@ -10,6 +10,8 @@ mod document;
 mod error;
 mod fast_path;
 pub mod keys;
+mod log_filter;
+mod reason;
 mod relay;
 pub mod secrets;
 mod server;
@@ -35,8 +37,8 @@ pub use server::{
     ALLOW_MAX, BURST, EXTRA_PREFIXES_MAX, ICMPV6_PAYLOAD, RATE, RETIRED_SECRETS_MAX,
     ServerClientSection, ServerSection, ServerXdpSection,
 };
-pub use server_name::{ServerHost, ServerName};
-pub use values::{ApiAddress, ClientId, Ipv4Choice, OuterChecksum, RefreshInterval};
+pub use server_name::{ServerHost, ServerName, ServerNameError};
+pub use values::{ApiAddress, ClientId, Ipv4Choice, LogFormat, OuterChecksum, RefreshInterval};
 
 /// The default path of the configuration.
 pub const DEFAULT_PATH: &str = "/etc/teredo/teredo.toml";
@@ -69,6 +71,8 @@ pub struct NodeSection {
     /// Filter of the log, in the syntax of `tracing_subscriber::EnvFilter`.
     #[serde(deserialize_with = "values::log_filter")]
     pub log: String,
+    /// Form of the log.
+    pub log_format: LogFormat,
     /// Addresses of the API; empty: no API.
     #[serde(with = "values::one_or_many")]
     pub api: Vec<ApiAddress>,
@@ -85,6 +89,7 @@ impl Default for NodeSection {
             name,
             prefix: ServicePrefix::STANDARD,
             log: "info".to_owned(),
+            log_format: LogFormat::Text,
             user: String::new(),
         }
     }

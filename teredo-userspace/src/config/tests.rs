@@ -683,7 +683,27 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "[relay]\n[node]\nlog = \"teredo=loud\"",
-        " line 3: node.log = \"teredo=loud\" is not valid: it must be a filter such as",
+        " line 3: node.log = \"teredo=loud\" is not valid, unknown level \"loud\" (did you mean \
+         \"info\"?): it must be a filter such as",
+    ),
+    (
+        "[relay]\n[node]\nlog = \"warning\"",
+        " line 3: node.log = \"warning\" is not valid, unknown level \"warning\" (did you mean \
+         \"warn\"?): it must be a filter such as",
+    ),
+    (
+        "[relay]\n[node]\nlog = \"off\"",
+        " line 3: node.log = \"off\" is not valid, it silences teredo, errors included (did you mean \
+         \"error\"?): it must be a filter such as",
+    ),
+    (
+        "[relay]\n[node]\nlog = \"teredo::nodes=debug\"",
+        " line 3: node.log = \"teredo::nodes=debug\" is not valid, no part of teredo logs as \
+         \"teredo::nodes\" (did you mean \"teredo::node\"?): it must be a filter such as",
+    ),
+    (
+        "[relay]\n[node]\nlog-format = \"xml\"",
+        " line 3: node.log-format = \"xml\" is not valid: it must be \"text\" or \"json\"",
     ),
     (
         "[relay]\n[node]\nname = \"a/b\"",
@@ -747,14 +767,16 @@ fn nodes() -> impl Strategy<Value = NodeSection> {
             Just(ServicePrefix::DRAFT),
             any::<[u8; 3]>().prop_map(|[b, c, d]| ServicePrefix([0x20, b, c, d])),
         ],
-        "(off|error|warn|info|debug|trace)(,teredo(::[a-z]{1,8})?=(warn|debug))?",
+        "(error|warn|info|debug|trace)(,(hyper|teredo(::node)?)=(warn|debug))?",
+        prop_oneof![Just(LogFormat::Text), Just(LogFormat::Json)],
         prop::collection::vec(addresses(), 0..4),
         "[a-z]{0,20}",
     )
-        .prop_map(|(name, prefix, log, api, user)| NodeSection {
+        .prop_map(|(name, prefix, log, log_format, api, user)| NodeSection {
             name,
             prefix,
             log,
+            log_format,
             api,
             user,
         })

@@ -17,6 +17,8 @@ use serde::{
 };
 use teredo_common::maps::{INTERFACES_MAX, SERVED_MAX};
 
+use super::log_filter;
+
 /// Most octets of a unix socket's path, without the terminating zero.
 const UNIX_PATH_MAX: usize = 107;
 /// Most octets of an interface's name, without the terminating zero.
@@ -166,6 +168,16 @@ impl fmt::Display for ApiAddress {
             Self::Tcp(address) => write!(formatter, "tcp:{address}"),
         }
     }
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// A line of text for each entry.
+    Text,
+    /// A JSON object on a line for each entry.
+    Json,
 }
 
 /// The UDP checksum of datagrams that the fast path sends.
@@ -500,13 +512,9 @@ pub fn user_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error>
 }
 
 pub fn log_filter<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    let is_fit = |filter: &str| {
-        !filter.trim().is_empty()
-            && tracing_subscriber::EnvFilter::builder()
-                .parse(filter)
-                .is_ok()
-    };
-    string(from, is_fit, "not a log filter")
+    let filter = String::deserialize(from)?;
+    log_filter::check(&filter).map_err(D::Error::custom)?;
+    Ok(filter)
 }
 
 pub fn interfaces<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {

@@ -7,7 +7,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use teredo_common::verdict::Direction;
-use teredo_proto::client::{Client, Nat, Offline, State};
+use teredo_proto::{
+    client::{Client, Nat, Offline, State},
+    nat::Behaviour,
+};
 
 use super::{Path, Role, RoleState, Snapshot};
 
@@ -38,6 +41,8 @@ pub struct ClientStatus {
     pub server: Option<SocketAddrV4>,
     /// The type of the NAT: `cone`, `restricted` or `symmetric`.
     pub nat: Option<String>,
+    /// The same in the words of `teredo probe`, those of RFC 4787 and of game consoles.
+    pub nat_behaviour: Option<String>,
     /// Whether the mapped port equals the service port.
     pub port_preserving: bool,
     /// The endpoint that the gateway forwards to the service port.
@@ -68,6 +73,7 @@ impl ClientStatus {
             port,
             server: client.server().map(|server| server.primary().into()),
             nat: identity.map(|identity| nat_name(identity.nat).to_owned()),
+            nat_behaviour: identity.map(|identity| Behaviour::from(identity).to_string()),
             port_preserving: identity.is_some_and(|identity| identity.port_preserving),
             port_mapping: None,
             tunnel: identity.is_some_and(|identity| identity.tunnel),

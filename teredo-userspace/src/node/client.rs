@@ -22,8 +22,9 @@ use teredo_common::{
     scope::Ipv4Scope,
     wire::MTU,
 };
-use teredo_proto::client::{
-    self, Client, Credentials, Event, Extensions, Identity, Nat, Offline, Refresh, Transmit,
+use teredo_proto::{
+    client::{self, Client, Credentials, Event, Extensions, Identity, Offline, Refresh, Transmit},
+    nat::Behaviour,
 };
 use tokio::time::{Sleep, sleep};
 
@@ -528,19 +529,14 @@ fn describe(identity: &Identity) -> String {
         address,
         mapped,
         server,
-        nat,
         ..
     } = identity;
-    let nat = match nat {
-        Nat::Cone => "no NAT or a cone NAT",
-        Nat::Restricted => "a NAT with endpoint-independent mapping, or none",
-        Nat::Symmetric => "a symmetric NAT",
-    };
+    let nat = Behaviour::from(identity);
     let server = server.primary;
     if identity.tunnel {
         format!("{address}, a tunnel through the server {server}, which sees {mapped}")
     } else {
-        format!("{address}; the server {server} sees {mapped}, behind {nat}")
+        format!("{address}; the server {server} sees {mapped}; NAT {nat}")
     }
 }
 

@@ -19,6 +19,10 @@ pub enum NatKind {
     /// One mapping for all destinations, which keeps the port if that is free. Packets come in only
     /// from endpoints that were sent to.
     PortRestricted,
+    /// The same by `masquerade` alone, as many Linux routers have it: without an input filter, a
+    /// packet that comes unasked leaves a connection, and the mapping towards its sender gets
+    /// another port.
+    Unfiltered,
     /// A new random port for every destination.
     Symmetric,
     /// One mapping, through which packets come in from every endpoint.
@@ -121,7 +125,7 @@ impl Nat {
     fn load(&self, kind: NatKind, mapped: u16) -> Result<()> {
         let (port, inside) = (self.inside.port(), self.inside);
         let prerouting = match kind {
-            NatKind::PortRestricted | NatKind::Symmetric => String::new(),
+            NatKind::PortRestricted | NatKind::Unfiltered | NatKind::Symmetric => String::new(),
             NatKind::FullCone => format!("iifname wan udp dport {port} dnat to {inside};"),
             NatKind::AddressRestricted => {
                 format!("iifname wan udp dport {port} ip saddr @seen dnat to {inside};")
@@ -129,10 +133,15 @@ impl Nat {
         };
         let postrouting = match kind {
             NatKind::Symmetric => "masquerade fully-random".to_owned(),
+            NatKind::Unfiltered => "masquerade".to_owned(),
             _ => format!("udp sport {port} masquerade to :{mapped}; oifname wan masquerade"),
         };
-        // Unsolicited packets must be dropped: an accepted one leaves a connection that collides
-        // with the later hole punch, which is then given another port.
+        // Unsolicited packets are dropped, unless a test needs them: an accepted one leaves
+        // a connection that collides with the later hole punch, which is then given another port.
+        let unsolicited = match kind {
+            NatKind::Unfiltered => "accept",
+            _ => "drop",
+        };
         self.namespace.nft(&format!(
             "flush ruleset
             table ip nat {{
@@ -146,7 +155,7 @@ impl Nat {
                 oifname wan ip protocol udp update @seen {{ ip daddr }};
               }}
               chain input {{
-                type filter hook input priority filter; policy drop;
+                type filter hook input priority filter; policy {unsolicited};
                 iifname lo accept; iifname lan accept; ct state established,related accept;
               }}
             }}"

@@ -252,8 +252,10 @@ fn description(teredo: Option<&Teredo>) -> Result<String> {
 fn client_description(client: &Teredo) -> Result<String> {
     let status = client.status()?.client.context("the daemon has a client")?;
     let mapped = status.mapped.context("a qualified client has a mapping")?;
-    let nat = status.nat.context("a qualified client knows its NAT")?;
-    Ok(format!("{nat} NAT, seen as {mapped}"))
+    let nat = status
+        .nat_behaviour
+        .context("a qualified client knows its NAT")?;
+    Ok(format!("seen as {mapped}; NAT {nat}"))
 }
 
 fn start_relay(scene: &Scene, arguments: &Arguments) -> Result<Relay> {

@@ -1,6 +1,9 @@
 //! Construction of worlds, and changes to the machines in them.
 
-use std::{net::Ipv6Addr, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use rand::RngExt as _;
 use teredo_common::address::Endpoint;
@@ -12,7 +15,7 @@ use teredo_proto::{
 use super::{
     nat::{Behaviour, Kind, Nat},
     network::{GatewayId, Realm},
-    node::{ClientNode, HostNode, Node, RelayNode, ServerNode},
+    node::{ClientNode, HostNode, Node, ProbeNode, RelayNode, ServerNode},
     packet,
     stack::{Pings, Stack},
     world::{NodeId, World},
@@ -20,6 +23,8 @@ use super::{
 
 /// Bits of the network prefix of every link.
 const PREFIX_LENGTH: u8 = 24;
+/// The service port of measurements.
+const SERVICE_PORT: u16 = 40_001;
 /// The relays' service port.
 const RELAY_PORT: u16 = 3545;
 
@@ -148,6 +153,37 @@ impl World {
         self.add(realm, Node::Client(Box::new(node)))
     }
 
+    /// Adds a host that measures its NAT with the help of the server, and starts the measurement.
+    pub fn add_probe(&mut self, realm: Realm, server: NodeId) -> NodeId {
+        let ipv4 = self.network.free_address(realm);
+        let node = self.measurement(server, ipv4);
+        let id = self.add(realm, node);
+        self.act(id, |node, now, output| node.handle_timeout(now, output));
+        id
+    }
+
+    /// Measures anew on the host of a measurement, with the same service port.
+    pub fn measure_again(&mut self, id: NodeId, server: NodeId) {
+        let [ipv4, ..] = self.node(id).ipv4()[..] else {
+            return;
+        };
+        let measurement = self.measurement(server, ipv4);
+        self.act(id, |node, now, output| {
+            *node = measurement;
+            node.handle_timeout(now, output);
+        });
+    }
+
+    fn measurement(&mut self, server: NodeId, ipv4: Ipv4Addr) -> Node {
+        // Ports that are not close to each other.
+        let other = self.random.random_range(1024..20_000);
+        let ports = [SERVICE_PORT, other, other + 3000];
+        let (server, seed) = (self.server(server), self.seed());
+        Node::Probe(Box::new(ProbeNode::new(
+            server, ipv4, ports, seed, self.now,
+        )))
+    }
+
     /// Applies an action to a client.
     pub fn with_client(
         &mut self,
@@ -211,7 +247,7 @@ impl World {
         match self.node_mut(id) {
             Node::Host(host) => host.stack.pings = pings,
             Node::Client(client) => client.stack.pings = pings,
-            Node::Server(_) | Node::Relay(_) => (),
+            Node::Server(_) | Node::Relay(_) | Node::Probe(_) => (),
         }
     }
 

@@ -6,5 +6,6 @@ mod local;
 mod matrix;
 mod nat;
 mod native;
+mod probe;
 mod qualification;
 mod recovery;

@@ -132,6 +132,56 @@ fn ports() {
     );
 }
 
+/// Linux gives mappings towards different remote endpoints one port (RFC 4787 section 4.2.1).
+#[test]
+fn port_overloading() {
+    let mut linux = nat_of(Kind::LinuxFiltered.behaviour(0));
+    let other = Endpoint::new([192, 168, 1, 11].into(), 5000);
+    let first = linux.outbound(START, internal(5000), remote(1, 1));
+    assert_eq!(first.port(), 5000);
+    assert_eq!(linux.outbound(START, internal(5000), remote(2, 1)), first);
+    assert_eq!(linux.outbound(START, other, remote(3, 1)), first);
+    let moved = linux.outbound(START, other, remote(1, 1));
+    assert_ne!(moved, first, "taken towards this endpoint");
+    for (from, external, inside) in [
+        (remote(1, 1), first, internal(5000)),
+        (remote(1, 1), moved, other),
+        (remote(2, 1), first, internal(5000)),
+        (remote(3, 1), first, other),
+    ] {
+        assert_eq!(linux.inbound(START, from, external), Some(inside));
+    }
+}
+
+/// An unsolicited packet moves the port of a mapping towards its sender, until it is forgotten, if
+/// nothing filters it.
+#[test]
+fn unsolicited_packets() {
+    for (kind, moves) in [(Kind::LinuxFiltered, false), (Kind::LinuxUnfiltered, true)] {
+        let mut linux = nat_of(kind.behaviour(0));
+        let first = linux.outbound(at(0), internal(5000), remote(1, 1));
+        assert_eq!(linux.inbound(at(0), remote(2, 2), first), None);
+        let towards_sender = linux.outbound(at(1), internal(5000), remote(2, 2));
+        assert_eq!(towards_sender != first, moves, "{kind:?}");
+        let towards_other = linux.outbound(at(1), internal(5000), remote(2, 3));
+        assert_eq!(towards_other, first, "{kind:?}");
+        assert_eq!(
+            linux.inbound(at(1), remote(2, 2), towards_sender),
+            Some(internal(5000))
+        );
+        let later = linux.outbound(at(130), internal(5000), remote(2, 2));
+        assert_eq!(later.port(), 5000, "{kind:?}");
+    }
+    let mut rebooted = nat_of(Kind::LinuxUnfiltered.behaviour(0));
+    let external = Endpoint::new([9, 0, 0, 1].into(), 5000);
+    assert_eq!(rebooted.inbound(START, remote(1, 1), external), None);
+    rebooted.reboot();
+    assert_eq!(
+        rebooted.outbound(START, internal(5000), remote(1, 1)),
+        external
+    );
+}
+
 /// Addresses are pooled by the rule that is set (RFC 4787 section 4.1).
 #[test]
 fn pooling() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use teredo_common::address::embedded_mapping;
 use teredo_proto::client::{Client, Event, Nat, Offline, State};
 use teredo_simulation::{
-    ROUND_TRIP, World, for_seeds,
+    ROUND_TRIP, Realm, World, for_seeds,
     matrix::{Means, client_behind, qualify},
     nat::Kind,
 };
@@ -85,4 +85,28 @@ fn c44_udp_blocked() {
     assert!(back, "within the longest wait");
     world.with_client(client, Client::stop);
     assert_eq!(world.address(client), None);
+}
+
+/// The probe for a cone NAT makes the secondary address send first, and a Linux router without an
+/// input filter keeps that in mind: the port of the mapping towards that address moves. This is the
+/// price of `client.cone-probe`, which is off by default, as docs/configuration.md warns.
+#[test]
+fn the_probe_for_a_cone_nat_leaves_an_entry_in_linux_routers() {
+    for (kind, cone_probe, nat) in [
+        (Kind::LinuxFiltered, false, Nat::Restricted),
+        (Kind::LinuxFiltered, true, Nat::Restricted),
+        (Kind::LinuxUnfiltered, false, Nat::Restricted),
+        (Kind::LinuxUnfiltered, true, Nat::Symmetric),
+    ] {
+        let mut world = World::new(1);
+        let server = world.add_server();
+        let realm = world.add_nat(Realm::INTERNET, kind);
+        let client = world.add_client_with(realm, server, |config| {
+            config.cone_probe = cone_probe;
+        });
+        world.start(client);
+        qualify(&mut world, &[client]);
+        let identity = world.client(client).client.identity();
+        assert_eq!(identity.map(|own| own.nat), Some(nat), "{kind:?}");
+    }
 }

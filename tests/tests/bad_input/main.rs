@@ -7,6 +7,7 @@ mod client;
 mod fast_path;
 #[path = "../host/mod.rs"]
 mod host;
+mod log;
 mod server;
 
 use std::{

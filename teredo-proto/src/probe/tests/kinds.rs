@@ -110,6 +110,31 @@ fn the_service_socket_tells_mapping_and_address() {
     );
 }
 
+/// The type is that of the service port, which may have a mapping that no other port has.
+#[test]
+fn a_forwarded_port_is_open_behind_a_symmetric_nat() {
+    let mut nat = Nat::new(By::Endpoint, By::Endpoint);
+    nat.port = SCATTER;
+    let mut world = World::new(nat);
+    world.nat.forwarded = Some(world.sockets[0].port());
+    let (findings, _) = world.probe();
+    assert_eq!(findings.mapping, Some(Mapping::EndpointIndependent));
+    assert_eq!(findings.filtering, Some(Filtering::EndpointIndependent));
+    assert_eq!(findings.kind(), Some(Kind::Open));
+}
+
+/// A service socket that had sent to the secondary address would seem open to the next measurement,
+/// or to a client on the same port.
+#[test]
+fn the_service_socket_sends_nothing_to_the_secondary_address() {
+    for filtering in [By::Nothing, By::Address, By::Endpoint] {
+        let mut world = World::new(Nat::new(By::Nothing, filtering));
+        world.probe();
+        let opens = |sent: &Transmit| sent.socket == 0 && sent.to == endpoint(SECONDARY, 3544);
+        assert!(!world.sent.iter().any(opens), "{filtering:?}");
+    }
+}
+
 /// The address-restricted filter of some NATs is one for all hosts and ports.
 #[test]
 fn nothing_goes_to_the_secondary_address_before_the_filter_is_known() {

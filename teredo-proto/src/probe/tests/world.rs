@@ -53,6 +53,8 @@ pub struct Nat {
     /// A firewall that translates nothing.
     pub is_transparent: bool,
     pub external: &'static str,
+    /// An internal port whose mapping and filter are endpoint-independent, whatever those of others.
+    pub forwarded: Option<u16>,
     mappings: Vec<Mapping>,
 }
 
@@ -93,6 +95,7 @@ impl Nat {
             port: PRESERVE,
             is_transparent: false,
             external: EXTERNAL,
+            forwarded: None,
             mappings: Vec::new(),
         }
     }
@@ -102,7 +105,10 @@ impl Nat {
         let mut mappings = std::mem::take(&mut self.mappings);
         mappings.retain(|one| one.is_alive(now, self));
         self.mappings = mappings;
-        let by = self.mapping;
+        let by = match self.forwarded == Some(internal.port()) {
+            true => By::Nothing,
+            false => self.mapping,
+        };
         let is_it = |one: &&mut Mapping| one.internal == internal && by.is_same(one.remote, to);
         if let Some(mapping) = self.mappings.iter_mut().find(is_it) {
             mapping.used = now;
@@ -130,6 +136,7 @@ impl Nat {
         let mapping = self.mappings.iter().find(|one| one.external == to)?;
         let mut sent_to = mapping.sent_to.iter();
         let passes = self.filtering == By::Nothing
+            || self.forwarded == Some(mapping.internal.port())
             || sent_to.any(|&remote| self.filtering.is_same(remote, from));
         (mapping.is_alive(now, self) && passes).then_some(mapping.internal)
     }

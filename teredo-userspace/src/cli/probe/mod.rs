@@ -1,17 +1,21 @@
 //! `teredo probe`: the network as a client would see it.
 
+mod failure;
 mod report;
 mod sockets;
 
 use std::{
+    convert::Infallible,
+    io,
     net::{Ipv4Addr, SocketAddr, ToSocketAddrs as _},
     process::ExitCode,
+    str::FromStr,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Args;
 use rand::{TryRng as _, rngs::SysRng};
-use teredo_common::{address::Endpoint, time::Instant};
+use teredo_common::{address::Endpoint, scope::Ipv4Scope, time::Instant};
 use teredo_proto::{
     client::ServerEndpoints,
     probe::{Findings, Lifetime, LifetimeProbe, NatProbe},
@@ -19,14 +23,18 @@ use teredo_proto::{
 
 use super::output::{print, print_json};
 use crate::config::{ServerHost, ServerName};
-use report::Report;
+use failure::Failure;
+use report::{FailureReport, Report};
 use sockets::Sockets;
+
+/// The exit code of an invalid command line.
+const INVALID: u8 = 2;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The server: its name or primary address, and its port if that is not 3544
     #[arg(value_name = "SERVER[:PORT]")]
-    server: ServerName,
+    server: ServerText,
     /// The server's secondary address [default: the one after its primary address]
     #[arg(long, value_name = "IPV4")]
     secondary: Option<Ipv4Addr>,
@@ -46,52 +54,118 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Prints the findings. The exit code is 1 if Teredo would not work.
+/// The text that names the server. It is parsed later, so that errors can be JSON, too.
+#[derive(Clone, Debug)]
+struct ServerText(String);
+
+impl FromStr for ServerText {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Prints the findings. The exit code is 1 if Teredo would not work or cannot be measured, 2 if the
+/// server is not valid.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let server = look_up(arguments)?;
-    let findings = find(server, arguments.port)?;
-    let lifetime = match arguments.interval && findings.bubbles == Some(true) {
-        true => Some(measure_lifetime(server)?),
-        false => None,
+    let report = match measure(arguments) {
+        Ok(report) => report,
+        Err(failure) => return fail(failure, arguments.json),
     };
-    let report = Report::new(&arguments.server, &findings, lifetime);
     if arguments.json {
         print_json(&report)?;
     } else {
         print(&report.to_text())?;
     }
-    Ok(match findings.works() {
+    Ok(match report.works() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
 }
 
-fn look_up(arguments: &Arguments) -> Result<ServerEndpoints> {
-    let ServerName { host, port } = &arguments.server;
-    let primary = match host {
-        ServerHost::Address(address) => *address,
-        ServerHost::Name(name) => ipv4_of(name)?,
-    };
-    let mut server = ServerEndpoints::new(primary);
-    server.port = *port;
-    server.secondary = arguments.secondary.unwrap_or(server.secondary);
-    Ok(server)
+/// Reports an invalid command line as JSON.
+pub fn refuse(error: &clap::Error) -> ExitCode {
+    let message = error.to_string();
+    // The advice follows after an empty line.
+    let sentence = message.split("\n\n").next().unwrap_or_default();
+    let sentence = sentence.strip_prefix("error: ").unwrap_or(sentence);
+    let words: Vec<_> = sentence.split_whitespace().collect();
+    match print_json(&FailureReport::new(Failure::Arguments(words.join(" ")))) {
+        Ok(()) => ExitCode::from(INVALID),
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
-fn ipv4_of(name: &str) -> Result<Ipv4Addr> {
+/// Reports a failure: as JSON, as clap reports invalid arguments, or by returning it.
+fn fail(failure: Failure, json: bool) -> Result<ExitCode> {
+    let is_invalid = matches!(failure, Failure::Name { .. });
+    if json {
+        print_json(&FailureReport::new(failure))?;
+        return Ok(match is_invalid {
+            true => ExitCode::from(INVALID),
+            false => ExitCode::FAILURE,
+        });
+    }
+    if is_invalid {
+        // In the form of other invalid arguments.
+        eprintln!("error: {failure}\n\nFor more information, try '--help'.");
+        return Ok(ExitCode::from(INVALID));
+    }
+    Err(failure.into())
+}
+
+fn measure(arguments: &Arguments) -> Result<Report, Failure> {
+    let ServerText(text) = &arguments.server;
+    let name: ServerName = text.parse().map_err(|source| Failure::Name {
+        text: text.clone(),
+        source,
+    })?;
+    let server = look_up(&name, arguments.secondary)?;
+    let findings = find(server, arguments.port)?;
+    let lifetime = match arguments.interval && findings.bubbles == Some(true) {
+        true => Some(measure_lifetime(server)?),
+        false => None,
+    };
+    Ok(Report::new(&name, &findings, lifetime))
+}
+
+/// Returns the endpoints of a server that a client accepts.
+fn look_up(server: &ServerName, secondary: Option<Ipv4Addr>) -> Result<ServerEndpoints, Failure> {
+    let accept = |name: Option<&str>, address: Ipv4Addr| {
+        let is_accepted = Ipv4Scope::Strict.accepts(address.octets());
+        is_accepted
+            .then_some(address)
+            .ok_or_else(|| Failure::of_address(name, address))
+    };
+    let primary = match &server.host {
+        ServerHost::Address(address) => accept(None, *address)?,
+        ServerHost::Name(name) => accept(Some(name), ipv4_of(name)?)?,
+    };
+    let mut endpoints = ServerEndpoints::new(primary);
+    endpoints.port = server.port;
+    if let Some(secondary) = secondary {
+        endpoints.secondary = accept(None, secondary)?;
+    }
+    Ok(endpoints)
+}
+
+fn ipv4_of(name: &str) -> Result<Ipv4Addr, Failure> {
     const NO_PORT: u16 = 0;
-    let mut addresses = (name, NO_PORT)
-        .to_socket_addrs()
-        .with_context(|| format!("cannot look up {name}"))?;
+    let addresses = (name, NO_PORT).to_socket_addrs();
+    let mut addresses = addresses.map_err(|source| Failure::LookUp {
+        name: name.to_owned(),
+        source,
+    })?;
     addresses
         .find_map(|address| match address {
             SocketAddr::V4(address) => Some(*address.ip()),
             SocketAddr::V6(_) => None,
         })
-        .with_context(|| format!("{name} has no IPv4 address, but every Teredo server has one"))
+        .ok_or_else(|| Failure::NoServerAddress(name.to_owned()))
 }
 
-fn find(server: ServerEndpoints, port: u16) -> Result<Findings> {
+fn find(server: ServerEndpoints, port: u16) -> Result<Findings, Failure> {
     let sockets = Sockets::open(NatProbe::SOCKETS, port)?;
     let source = sockets::source_towards(server.primary())?;
     let mut local = [Endpoint::default(); NatProbe::SOCKETS];
@@ -103,7 +177,7 @@ fn find(server: ServerEndpoints, port: u16) -> Result<Findings> {
     Ok(probe.findings())
 }
 
-fn measure_lifetime(server: ServerEndpoints) -> Result<Lifetime> {
+fn measure_lifetime(server: ServerEndpoints) -> Result<Lifetime, Failure> {
     const ANY_PORT: u16 = 0;
     let sockets = Sockets::open(LifetimeProbe::SOCKETS, ANY_PORT)?;
     let mut probe = LifetimeProbe::new(server, seed()?, Instant::ZERO);
@@ -117,10 +191,10 @@ fn measure_lifetime(server: ServerEndpoints) -> Result<Lifetime> {
     Ok(probe.lifetime())
 }
 
-fn seed() -> Result<[u8; 32]> {
+fn seed() -> Result<[u8; 32], Failure> {
     let mut seed = [0; 32];
-    SysRng
-        .try_fill_bytes(&mut seed)
-        .context("the system has no random numbers")?;
+    SysRng.try_fill_bytes(&mut seed).map_err(|error| {
+        Failure::of_system("the system has no random numbers", io::Error::other(error))
+    })?;
     Ok(seed)
 }

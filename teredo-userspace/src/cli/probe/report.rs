@@ -6,9 +6,14 @@ use std::{
     time::Duration,
 };
 
-use crate::config::ServerName;
 use serde::Serialize;
-use teredo_proto::probe::{Filtering, Findings, Kind, Lifetime, Mapping, Ports, Reach};
+use teredo_proto::{
+    nat::{Filtering, Kind, Mapping, Ports},
+    probe::{Findings, Lifetime, Reach},
+};
+
+use super::failure::Failure;
+use crate::{cli::output::sentence, config::ServerName};
 
 /// The findings as `--json` prints them. Unknown findings are null.
 #[derive(Debug, Serialize)]
@@ -19,6 +24,8 @@ pub struct Report {
     verdict: String,
     /// Suggestions for the user.
     hints: Vec<&'static str>,
+    /// The obstacle, if a client would not work.
+    error: Option<Problem>,
     server: Server,
     nat: Nat,
     /// The service socket, as this host knows it.
@@ -31,6 +38,37 @@ pub struct Report {
     mtu: Option<u16>,
     /// With `--interval`.
     refresh: Option<Refresh>,
+}
+
+/// An obstacle.
+#[derive(Debug, Serialize)]
+struct Problem {
+    /// A word for it.
+    kind: &'static str,
+    /// One sentence about it.
+    text: String,
+}
+
+/// A measurement without findings, as `--json` prints it.
+#[derive(Debug, Serialize)]
+pub struct FailureReport {
+    works: bool,
+    verdict: String,
+    hints: Vec<&'static str>,
+    error: Problem,
+}
+
+impl FailureReport {
+    pub fn new(failure: Failure) -> Self {
+        let kind = failure.kind();
+        let text = sentence(&failure.into());
+        Self {
+            works: false,
+            verdict: format!("Teredo cannot be measured: {text}"),
+            hints: Vec::new(),
+            error: Problem { kind, text },
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -77,12 +115,13 @@ struct Refresh {
 
 impl Report {
     pub fn new(name: &ServerName, findings: &Findings, lifetime: Option<Lifetime>) -> Self {
-        let (verdict, hints) = judge(name, findings);
+        let verdict = judge(name, findings);
         let seconds = |time: Option<Duration>| time.as_ref().map(Duration::as_secs_f64);
         Self {
             works: findings.works(),
-            verdict,
-            hints,
+            verdict: verdict.text,
+            hints: verdict.hints,
+            error: verdict.error,
             server: Server {
                 name: name.to_string(),
                 port: name.port,
@@ -108,6 +147,11 @@ impl Report {
                 lost_seconds: seconds(lifetime.lost),
             }),
         }
+    }
+
+    /// Returns whether a client would work.
+    pub const fn works(&self) -> bool {
+        self.works
     }
 
     /// Returns the verdict, a line for each finding, and the hints.
@@ -209,13 +253,39 @@ const OPEN_NAT: &[&str] = &[
 const STRICT: &[&str] =
     &["Some peers cannot be reached: none behind other strict NATs, few behind moderate ones."];
 
+/// The result in words.
+struct Verdict {
+    text: String,
+    hints: Vec<&'static str>,
+    error: Option<Problem>,
+}
+
+impl Verdict {
+    fn works(nat: &str, hints: Vec<&'static str>) -> Self {
+        Self {
+            text: format!("Teredo works: {nat}"),
+            hints,
+            error: None,
+        }
+    }
+
+    fn fails(kind: &'static str, why: String, hints: Vec<&'static str>) -> Self {
+        Self {
+            text: format!("Teredo does not work: {why}"),
+            hints,
+            error: Some(Problem { kind, text: why }),
+        }
+    }
+}
+
 /// Returns whether Teredo works, and suggestions.
-fn judge(name: &ServerName, findings: &Findings) -> (String, Vec<&'static str>) {
+fn judge(name: &ServerName, findings: &Findings) -> Verdict {
     use Reach::{Answers, Rejected, Silent};
     let (primary, secondary) = (findings.server.primary, findings.server.secondary);
     let port = findings.server.port;
-    let (why, hints) = match (findings.primary, findings.secondary) {
-        (Silent, Silent) => (
+    match (findings.primary, findings.secondary) {
+        (Silent, Silent) => Verdict::fails(
+            "no-answer",
             format!("no answer from {} port {port}/udp", name.host),
             vec![
                 "The server may be down, or serve only clients with keys, or a firewall may block UDP \
@@ -223,63 +293,70 @@ fn judge(name: &ServerName, findings: &Findings) -> (String, Vec<&'static str>) 
                 "Try another server, and another network.",
             ],
         ),
-        (Silent, _) => (
+        (Silent, _) => Verdict::fails(
+            "primary-silent",
             format!("{primary} port {port}/udp does not answer; its neighbour {secondary} does"),
             vec!["Is the other address the primary one?"],
         ),
-        (Rejected(_), _) => (
+        (Rejected(_), _) => Verdict::fails(
+            "primary-rejected",
             format!("{primary} answers, but not as a server with this primary address"),
             vec!["Is it the server's secondary address?"],
         ),
-        (Answers(_), Silent | Rejected(_)) => (
+        (Answers(_), Silent | Rejected(_)) => Verdict::fails(
+            "secondary-silent",
             format!("the server's secondary address {secondary} does not answer"),
             vec!["If the secondary address is another one: --secondary, and client.secondary."],
         ),
-        (Answers(_), Answers(_)) => return judge_nat(findings),
-    };
-    (format!("Teredo does not work: {why}"), hints)
+        (Answers(_), Answers(_)) => judge_mapping(findings),
+    }
 }
 
 /// Returns the same for a server that answers.
-fn judge_nat(findings: &Findings) -> (String, Vec<&'static str>) {
+fn judge_mapping(findings: &Findings) -> Verdict {
     if findings.is_global() != Some(true) {
         let mapped = findings.mapped.map(|mapped| mapped.ip().to_string());
         let mapped = mapped.unwrap_or_default();
-        let verdict = format!(
-            "Teredo does not work: the server sees this host at {mapped}, which is not an address of \
-             the internet"
+        return Verdict::fails(
+            "mapped-not-global",
+            format!(
+                "the server sees this host at {mapped}, which is not an address of the internet"
+            ),
+            vec!["Use a server on the internet, not one in the same private network."],
         );
-        let hints = vec!["Use a server on the internet, not one in the same private network."];
-        return (verdict, hints);
     }
     match findings.bubbles {
-        Some(true) => {}
-        Some(false) => {
-            let why =
-                "the server answers, but forwards no bubbles, without which no peer can be reached";
-            return (
-                format!("Teredo does not work: {why}"),
-                vec!["Try another server."],
-            );
-        }
-        None => {
-            let why = "the server answers one port of this host, but not all";
-            return (
-                format!("Teredo does not work: {why}"),
-                vec!["Try again in a minute; the server may have limited its answers."],
-            );
-        }
+        Some(true) => judge_nat(findings),
+        Some(false) => Verdict::fails(
+            "no-bubbles",
+            "the server answers, but forwards no bubbles, without which no peer can be reached"
+                .to_owned(),
+            vec!["Try another server."],
+        ),
+        None => Verdict::fails(
+            "answers-limited",
+            "the server answers one port of this host, but not all".to_owned(),
+            vec!["Try again in a minute; the server may have limited its answers."],
+        ),
     }
-    let (kind, hints) = match (findings.kind(), findings.is_behind_nat()) {
-        (Some(Kind::Open), Some(false)) => ("there is no NAT", vec![]),
-        (_, Some(false)) => (
+}
+
+/// Returns the verdict where a client works: the type of the NAT, and ways to a better one.
+fn judge_nat(findings: &Findings) -> Verdict {
+    let hints = match findings.kind() {
+        Some(Kind::Moderate) => OPEN_NAT.to_vec(),
+        Some(Kind::Strict) => [STRICT, OPEN_NAT].concat(),
+        Some(Kind::Open) | None => vec![],
+    };
+    match (findings.kind(), findings.is_behind_nat()) {
+        (Some(Kind::Open), Some(false)) => Verdict::works("there is no NAT", vec![]),
+        (_, Some(false)) => Verdict::works(
             "there is no NAT, but a firewall",
             vec!["For an open type, let the firewall accept UDP to the client's port."],
         ),
-        (Some(Kind::Open), _) => ("NAT type open", vec![]),
-        (Some(Kind::Moderate), _) => ("NAT type moderate", OPEN_NAT.to_vec()),
-        (Some(Kind::Strict), _) => ("NAT type strict", [STRICT, OPEN_NAT].concat()),
-        (None, _) => ("NAT type not known", vec![]),
-    };
-    (format!("Teredo works: {kind}"), hints)
+        _ => Verdict::works(
+            &format!("NAT type {}", findings.behaviour().type_name()),
+            hints,
+        ),
+    }
 }

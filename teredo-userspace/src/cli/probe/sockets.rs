@@ -1,13 +1,12 @@
 //! The sockets of a measurement, which need no privileges.
 
 use std::{
-    io::{Error, Result as IoResult},
+    io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
     os::fd::AsFd as _,
     time::{self, Duration},
 };
 
-use anyhow::{Context as _, Result};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -18,6 +17,8 @@ use teredo_proto::{
     probe::{Measurement, Transmit},
 };
 
+use super::failure::Failure;
+
 /// Larger than any datagram that a measurement waits for.
 const DATAGRAM: usize = 2048;
 
@@ -26,22 +27,25 @@ pub struct Sockets(Vec<UdpSocket>);
 
 impl Sockets {
     /// Opens `count` sockets, the first on `port`; 0: any.
-    pub fn open(count: usize, port: u16) -> Result<Self> {
+    pub fn open(count: usize, port: u16) -> Result<Self, Failure> {
         const ANY_PORT: u16 = 0;
         let ports = std::iter::once(port).chain(std::iter::repeat(ANY_PORT));
         let open = |port: u16| {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))
-                .with_context(|| format!("cannot open UDP port {port}"))?;
-            socket.set_nonblocking(true)?;
-            Ok(socket)
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port));
+            let socket = socket.and_then(|socket| {
+                socket.set_nonblocking(true)?;
+                Ok(socket)
+            });
+            socket.map_err(|error| Failure::of_port(port, error))
         };
-        Ok(Self(ports.take(count).map(open).collect::<Result<_>>()?))
+        Ok(Self(ports.take(count).map(open).collect::<Result<_, _>>()?))
     }
 
     /// Returns the ports of the sockets, host byte order.
-    pub fn ports(&self) -> IoResult<Vec<u16>> {
+    pub fn ports(&self) -> Result<Vec<u16>, Failure> {
         let port = |socket: &UdpSocket| Ok(socket.local_addr()?.port());
-        self.0.iter().map(port).collect()
+        let ports: io::Result<_> = self.0.iter().map(port).collect();
+        ports.map_err(|error| Failure::of_system("cannot read the number of a port", error))
     }
 
     /// Runs a measurement that begins now, at [`Instant::ZERO`], to its end. `watch` is called after
@@ -51,7 +55,7 @@ impl Sockets {
         measurement: &mut M,
         server: ServerEndpoints,
         watch: impl Fn(&mut M),
-    ) -> Result<()> {
+    ) -> Result<(), Failure> {
         let start = time::Instant::now();
         let now = || Instant::ZERO + start.elapsed();
         loop {
@@ -74,19 +78,17 @@ impl Sockets {
         }
     }
 
-    fn send(&self, transmit: &Transmit, server: ServerEndpoints) -> Result<()> {
+    fn send(&self, transmit: &Transmit, server: ServerEndpoints) -> Result<(), Failure> {
         let to = SocketAddrV4::from(transmit.to);
         match self.0[transmit.socket].send_to(&transmit.payload, to) {
             // Other datagrams may get lost; that is part of the measurement.
-            Err(error) if transmit.to == server.primary() => {
-                Err(error).with_context(|| format!("cannot send to {to}"))
-            }
+            Err(error) if transmit.to == server.primary() => Err(Failure::of_sending(to, error)),
             _ => Ok(()),
         }
     }
 
     /// Waits for a datagram, at most for `limit`.
-    fn wait(&self, limit: Duration) -> Result<()> {
+    fn wait(&self, limit: Duration) -> Result<(), Failure> {
         // Rounded up, so that the deadline has passed afterwards.
         let milliseconds = limit.as_micros().div_ceil(1000);
         let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
@@ -98,21 +100,24 @@ impl Sockets {
             .collect();
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(error) => Err(Error::from(error)).context("cannot wait for datagrams"),
+            Err(error) => Err(Failure::of_system(
+                "cannot wait for datagrams",
+                error.into(),
+            )),
         }
     }
 }
 
 /// Returns the source address of packets to an endpoint. No packet is sent.
-pub fn source_towards(to: Endpoint) -> Result<Ipv4Addr> {
+pub fn source_towards(to: Endpoint) -> Result<Ipv4Addr, Failure> {
     let to = SocketAddrV4::from(to);
     let source = || {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.connect(to)?;
         socket.local_addr()
     };
-    match source().with_context(|| format!("there is no route to {to}"))? {
+    match source().map_err(|error| Failure::of_route(to, error))? {
         SocketAddr::V4(source) => Ok(*source.ip()),
-        SocketAddr::V6(source) => anyhow::bail!("the route to {to} has the source {source}"),
+        SocketAddr::V6(_) => Err(Failure::NoIpv4),
     }
 }

@@ -23,20 +23,41 @@ fn c01_one_server_or_several() {
         parse(&format!("[client]\nserver = [{}]", names.join(", ")))
     };
     assert!(list(SERVERS_MAX).is_ok() && list(SERVERS_MAX + 1).is_err());
-    for wrong in [
-        "[]",
-        "\"\"",
-        "5",
-        "\"9.0.0\"",
-        "\"224.0.0.1\"",
-        "\"2001:db8::1\"",
-        "\"a.example:0\"",
-        "[\"a.example\", \"a.example\"]",
-        "[\"a.example\", 5]",
+    for (wrong, reason) in [
+        ("[]", ""),
+        ("\"\"", ", it is empty"),
+        ("5", ""),
+        (
+            "\"9.0.0\"",
+            ", \"9.0.0\" is no IPv4 address, which is four numbers from 0 to 255 with dots between \
+             them",
+        ),
+        (
+            "\"224.0.0.1\"",
+            ", 224.0.0.1 is a multicast address, which no server has",
+        ),
+        (
+            "\"2001:db8::1\"",
+            ", 2001:db8::1 is an IPv6 address, but Teredo servers have IPv4 addresses",
+        ),
+        (
+            "[\"a.example\", \"[2001:db8::1]:3544\"]",
+            ", 2001:db8::1 is an IPv6 address, but Teredo servers have IPv4 addresses",
+        ),
+        (
+            "\"a.example:0\"",
+            ", \"0\" is no UDP port, which is a number from 1 to 65535",
+        ),
+        (
+            "\"https://a.example/\"",
+            ", it looks like a URL or a path: name the host alone, such as \"a.example\"",
+        ),
+        ("[\"a.example\", \"a.example\"]", ""),
+        ("[\"a.example\", 5]", ""),
     ] {
         let expected = format!(
-            " line 2: client.server = {wrong} is not valid: it must be a server's name or unicast \
-             IPv4 address"
+            " line 2: client.server = {wrong} is not valid{reason}: it must be a server's name or \
+             unicast IPv4 address"
         );
         check_sentence(&format!("[client]\nserver = {wrong}"), &expected);
     }

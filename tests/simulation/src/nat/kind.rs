@@ -17,7 +17,14 @@ pub enum Kind {
     AddressRestricted,
     /// Endpoint-independent mapping, address- and port-dependent filtering.
     PortRestricted,
-    /// The same, with UPnP.
+    /// A Linux router with `masquerade` that drops unsolicited packets: a mapping for each remote
+    /// endpoint, all with the internal port as far as possible, so that it passes for
+    /// port-restricted.
+    LinuxFiltered,
+    /// The same without an input filter: an unsolicited packet leaves an entry, which moves the port
+    /// of a later mapping towards its sender.
+    LinuxUnfiltered,
+    /// Endpoint-independent mapping, address- and port-dependent filtering, with UPnP.
     UpnpPortRestricted,
     /// Address- and port-dependent mapping and filtering, with UPnP.
     UpnpPortSymmetric,
@@ -33,12 +40,14 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Public,
         Self::Firewall,
         Self::Cone,
         Self::AddressRestricted,
         Self::PortRestricted,
+        Self::LinuxFiltered,
+        Self::LinuxUnfiltered,
         Self::UpnpPortRestricted,
         Self::UpnpPortSymmetric,
         Self::PortPreservingSymmetric,
@@ -56,6 +65,8 @@ impl Kind {
             Self::Cone => "Cone",
             Self::AddressRestricted => "Address-restricted",
             Self::PortRestricted => "Port-restricted",
+            Self::LinuxFiltered => "Linux with a filter",
+            Self::LinuxUnfiltered => "Linux without a filter",
             Self::UpnpPortRestricted => "UPnP port-restricted",
             Self::UpnpPortSymmetric => "UPnP port-symmetric",
             Self::PortPreservingSymmetric => "Port-preserving symmetric",
@@ -65,7 +76,7 @@ impl Kind {
         }
     }
 
-    /// Whether the mapping depends on the destination.
+    /// Whether the mapping depends on the destination even when nothing else is in its way.
     #[must_use]
     pub const fn is_symmetric(self) -> bool {
         matches!(
@@ -110,6 +121,7 @@ impl Kind {
         let ports = match self {
             Self::PortPreservingSymmetric => Ports::Preserving,
             Self::SequentialSymmetric => Ports::Sequential,
+            Self::LinuxFiltered | Self::LinuxUnfiltered => Ports::Overloading,
             _ if self.is_symmetric() => Ports::Random,
             _ => [Ports::Preserving, Ports::Sequential, Ports::Random][variant as usize % 3],
         };
@@ -126,6 +138,7 @@ impl Kind {
             inbound_refresh: false,
             hairpinning: false,
             firewall: self == Self::Firewall,
+            tracks_unsolicited: self == Self::LinuxUnfiltered,
         }
     }
 }

@@ -41,6 +41,9 @@ pub enum Ports {
     /// The internal port while it is free, otherwise any other port. Never the same for two
     /// mappings.
     Preserving,
+    /// The internal port while it is free towards the remote endpoint, otherwise any other port.
+    /// Mappings towards different remote endpoints share a port, as on Linux.
+    Overloading,
     /// The next port.
     Sequential,
     /// A random port.
@@ -75,6 +78,10 @@ pub struct Behaviour {
     pub hairpinning: bool,
     /// Whether endpoints are left unchanged, as by a stateful firewall.
     pub firewall: bool,
+    /// Whether a packet that is not let in leaves an entry, as in the connection tracking of a Linux
+    /// router without an input filter. While the entry lives, no new mapping towards the packet's
+    /// source gets the external endpoint that it was sent to.
+    pub tracks_unsolicited: bool,
 }
 
 /// A NAT and its mappings.
@@ -86,6 +93,8 @@ pub struct Nat {
     mappings: Vec<Mapping>,
     /// External and internal endpoints that were joined by UPnP.
     holes: Vec<(Endpoint, Endpoint)>,
+    /// The packets that were not let in: source, destination and time of the last one.
+    unsolicited: Vec<(Endpoint, Endpoint, Instant)>,
     next_port: u16,
     random: StdRng,
 }
@@ -111,6 +120,7 @@ impl Nat {
             addresses,
             mappings: Vec::new(),
             holes: Vec::new(),
+            unsolicited: Vec::new(),
             next_port: random.random_range(20_000..60_000),
             random,
         }
@@ -126,6 +136,7 @@ impl Nat {
     pub fn reboot(&mut self) {
         self.mappings.clear();
         self.holes.clear();
+        self.unsolicited.clear();
     }
 
     /// Reboots with other external addresses.
@@ -157,7 +168,7 @@ impl Nat {
             mapping.permit(now, to);
             return mapping.external;
         }
-        let external = self.allocate(internal);
+        let external = self.allocate(internal, to);
         self.mappings.push(Mapping {
             internal,
             towards,
@@ -172,31 +183,39 @@ impl Nat {
     /// enter.
     pub fn inbound(&mut self, now: Instant, from: Endpoint, to: Endpoint) -> Option<Endpoint> {
         self.expire(now);
+        let internal = self.admit(now, from, to).or_else(|| {
+            let mut holes = self.holes.iter();
+            holes.find(|hole| hole.0 == to).map(|hole| hole.1)
+        });
+        if internal.is_none() && self.behaviour.tracks_unsolicited {
+            self.unsolicited
+                .retain(|entry| (entry.0, entry.1) != (from, to));
+            self.unsolicited.push((from, to, now));
+        }
+        internal
+    }
+
+    /// The internal endpoint of a mapping that admits a packet.
+    fn admit(&mut self, now: Instant, from: Endpoint, to: Endpoint) -> Option<Endpoint> {
         let refresh = self.behaviour.inbound_refresh;
         let filtering = self.behaviour.filtering;
-        let hole = self
-            .holes
-            .iter()
-            .find(|hole| hole.0 == to)
-            .map(|hole| hole.1);
-        let mapping = self
-            .mappings
-            .iter_mut()
-            .find(|mapping| mapping.external == to);
-        let Some(mapping) = mapping else {
-            return hole;
-        };
-        let mut alike = mapping
-            .permitted
-            .iter_mut()
-            .filter(|permitted| filtering.of(permitted.0) == filtering.of(from))
-            .peekable();
-        let permitted = alike.peek().is_some() || filtering == Dependence::Independent;
-        if permitted && refresh {
-            alike.for_each(|permitted| permitted.1 = now);
-            mapping.last_used = now;
-        }
-        permitted.then_some(mapping.internal).or(hole)
+        let mut mappings = self.mappings.iter_mut();
+        mappings.find_map(|mapping| {
+            if mapping.external != to {
+                return None;
+            }
+            let mut alike = mapping
+                .permitted
+                .iter_mut()
+                .filter(|permitted| filtering.of(permitted.0) == filtering.of(from))
+                .peekable();
+            let permitted = alike.peek().is_some() || filtering == Dependence::Independent;
+            if permitted && refresh {
+                alike.for_each(|permitted| permitted.1 = now);
+                mapping.last_used = now;
+            }
+            permitted.then_some(mapping.internal)
+        })
     }
 
     /// Number of mappings.
@@ -212,23 +231,24 @@ impl Nat {
             mapping.permitted.retain(|permitted| lives(permitted.1));
             lives(mapping.last_used)
         });
+        self.unsolicited.retain(|entry| lives(entry.2));
     }
 
-    /// The external endpoint of a new mapping.
-    fn allocate(&mut self, internal: Endpoint) -> Endpoint {
+    /// The external endpoint of a new mapping towards `to`.
+    fn allocate(&mut self, internal: Endpoint, to: Endpoint) -> Endpoint {
         if self.behaviour.firewall {
             return internal;
         }
         let hole = self.holes.iter().find(|hole| hole.1 == internal);
         if let Some(&(external, _)) = hole
-            && (self.behaviour.mapping == Dependence::Independent || self.is_free(external))
+            && (self.behaviour.mapping == Dependence::Independent || self.is_free(external, to))
         {
             return external;
         }
         let address = self.pool(internal);
-        if self.behaviour.ports == Ports::Preserving {
+        if matches!(self.behaviour.ports, Ports::Preserving | Ports::Overloading) {
             let same = Endpoint::new(address, internal.port());
-            if self.may_give(same) {
+            if self.may_give(same, to) {
                 return same;
             }
         }
@@ -238,23 +258,31 @@ impl Nat {
                     self.next_port = self.next_port.checked_add(1).unwrap_or(*PORTS.start());
                     self.next_port
                 }
-                Ports::Preserving | Ports::Random => self.random.random_range(PORTS),
+                Ports::Preserving | Ports::Overloading | Ports::Random => {
+                    self.random.random_range(PORTS)
+                }
             };
             let external = Endpoint::new(address, port);
-            if self.may_give(external) {
+            if self.may_give(external, to) {
                 return external;
             }
         }
     }
 
-    fn is_free(&self, external: Endpoint) -> bool {
-        self.mappings
-            .iter()
-            .all(|mapping| mapping.external != external)
+    /// Whether a mapping towards `to` may have this external endpoint.
+    fn is_free(&self, external: Endpoint, to: Endpoint) -> bool {
+        let towards = self.behaviour.mapping.of(to);
+        let shares = |mapping: &Mapping| {
+            self.behaviour.ports == Ports::Overloading && mapping.towards != towards
+        };
+        let is_taken = |mapping: &Mapping| mapping.external == external && !shares(mapping);
+        let is_tracked =
+            |entry: &(Endpoint, Endpoint, Instant)| (entry.0, entry.1) == (to, external);
+        !self.mappings.iter().any(is_taken) && !self.unsolicited.iter().any(is_tracked)
     }
 
-    fn may_give(&self, external: Endpoint) -> bool {
-        self.is_free(external) && self.holes.iter().all(|hole| hole.0 != external)
+    fn may_give(&self, external: Endpoint, to: Endpoint) -> bool {
+        self.is_free(external, to) && self.holes.iter().all(|hole| hole.0 != external)
     }
 
     /// The external address of a new mapping.

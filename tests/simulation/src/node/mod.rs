@@ -1,14 +1,17 @@
 //! The machines of the simulation: our server, relay and client, unmodified, and IPv6 hosts.
 
 mod client;
+mod probe;
 mod relay;
 mod server;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use teredo_common::{address::Endpoint, time::Instant};
+use teredo_proto::probe::Measurement as _;
 
 pub use client::ClientNode;
+pub use probe::ProbeNode;
 pub use relay::RelayNode;
 pub use server::ServerNode;
 
@@ -48,6 +51,8 @@ pub enum Node {
     Client(Box<ClientNode>),
     /// A host with native IPv6.
     Host(HostNode),
+    /// A host that measures its NAT.
+    Probe(Box<ProbeNode>),
 }
 
 /// A host with native IPv6 and nothing else.
@@ -67,6 +72,7 @@ impl Node {
             Self::Relay(relay) => vec![relay.endpoint.ip()],
             Self::Client(client) => vec![client.ipv4],
             Self::Host(_) => Vec::new(),
+            Self::Probe(probe) => vec![probe.ipv4],
         }
     }
 
@@ -75,7 +81,7 @@ impl Node {
         match self {
             Self::Relay(relay) => Some(relay.ipv6),
             Self::Host(host) => Some(host.address),
-            Self::Server(_) | Self::Client(_) => None,
+            Self::Server(_) | Self::Client(_) | Self::Probe(_) => None,
         }
     }
 
@@ -86,7 +92,7 @@ impl Node {
             Self::Client(client) => Some(&client.stack),
             Self::Host(host) => Some(&host.stack),
             Self::Relay(relay) => relay.stack(),
-            Self::Server(_) => None,
+            Self::Server(_) | Self::Probe(_) => None,
         }
     }
 
@@ -103,6 +109,7 @@ impl Node {
             Self::Server(server) => server.handle_datagram(now, from, to, &payload, output),
             Self::Relay(relay) => relay.handle_datagram(now, from, to, payload, output),
             Self::Client(client) => client.handle_datagram(now, from, to, payload, output),
+            Self::Probe(probe) => probe.handle_datagram(now, from, to, &payload, output),
             Self::Host(_) => (),
         }
     }
@@ -128,7 +135,7 @@ impl Node {
                 let answer = host.stack.handle(now, host.address, &packet);
                 output.extend(answer.map(Output::Ipv6));
             }
-            Self::Server(_) | Self::Client(_) => (),
+            Self::Server(_) | Self::Client(_) | Self::Probe(_) => (),
         }
     }
 
@@ -136,6 +143,7 @@ impl Node {
         match self {
             Self::Relay(relay) => relay.handle_timeout(now, output),
             Self::Client(client) => client.handle_timeout(now, output),
+            Self::Probe(probe) => probe.handle_timeout(now, output),
             Self::Server(_) | Self::Host(_) => (),
         }
     }
@@ -144,6 +152,7 @@ impl Node {
         match self {
             Self::Relay(relay) => relay.relay.poll_timeout(),
             Self::Client(client) => client.poll_timeout(),
+            Self::Probe(probe) => probe.probe.poll_timeout(),
             Self::Server(_) | Self::Host(_) => None,
         }
     }

@@ -42,7 +42,7 @@ pub(super) fn settled(node: &Node) -> Result<(), Violation> {
             .into_iter()
             .find(|&(_, is, may_be)| is > may_be)
         }
-        Node::Server(_) | Node::Host(_) => None,
+        Node::Server(_) | Node::Host(_) | Node::Probe(_) => None,
     }
     .unwrap_or(("", 0, 0));
     if is > may_be {

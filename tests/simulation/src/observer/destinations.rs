@@ -83,5 +83,6 @@ pub(super) const fn name(node: &Node) -> &'static str {
         Node::Relay(_) => "the relay",
         Node::Client(_) => "a client",
         Node::Host(_) => "a host",
+        Node::Probe(_) => "a probe",
     }
 }

@@ -29,7 +29,7 @@ impl Packets {
         };
         let came = |is_reply| self.came.get(&(id, number, is_reply)).copied();
         let allowed = match node {
-            Node::Server(_) => 0,
+            Node::Server(_) | Node::Probe(_) => 0,
             // A host sends a request once, and one reply for each request received.
             Node::Client(_) | Node::Host(_) if is_reply => came(false).unwrap_or(0),
             Node::Client(_) | Node::Host(_) => 1,

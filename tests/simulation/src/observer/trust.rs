@@ -113,7 +113,7 @@ impl Trust {
                 let mut peers = client.client.peers().filter(|peer| peer.trusted);
                 peers.try_for_each(|peer| check(peer.address, peer.mapped))
             }
-            Node::Server(_) | Node::Host(_) => Ok(()),
+            Node::Server(_) | Node::Host(_) | Node::Probe(_) => Ok(()),
         }
     }
 }

@@ -148,7 +148,10 @@ impl Scene {
             }
             let identity = self.world.client(client).client.identity();
             let is_symmetric = identity.is_some_and(|own| own.nat == Nat::Symmetric);
-            if is_symmetric && self.relay == Kind::Firewall {
+            let gateway = self.world.gateway(client);
+            let moves_ports =
+                gateway.is_some_and(|gateway| self.world.nat(gateway).behaviour.tracks_unsolicited);
+            if (is_symmetric || moves_ports) && self.relay == Kind::Firewall {
                 // One of the pairs that never connect (docs/protocol/traversal.md).
                 continue;
             }

@@ -29,7 +29,12 @@ fn rfc4380_alone() {
     let symmetric: Vec<Kind> = symmetric.collect();
     let all = |kind: Kind| match kind {
         Kind::PortSymmetric => symmetric.clone(),
-        Kind::PortRestricted => vec![kind, Kind::UpnpPortRestricted, Kind::Firewall],
+        Kind::PortRestricted => vec![
+            kind,
+            Kind::LinuxFiltered,
+            Kind::UpnpPortRestricted,
+            Kind::Firewall,
+        ],
         Kind::Cone => vec![kind, Kind::Public],
         _ => vec![kind],
     };
@@ -82,30 +87,77 @@ fn rfc6081() {
         Port-symmetric           | S    | S      | -      | u           | -             | -             | -       | -        | -
         Address-symmetric        | S    | -      | -      | u           | -             | -             | -       | -        | -
     ";
+    for_seeds(SEEDS, |seed| assert_needs(&KINDS, &KINDS, TABLE, seed));
+}
+
+/// The table of docs/protocol/traversal.md for Linux routers. Without an input filter, the peer's
+/// bubble that opens the peer's NAT moves the port of the mapping towards the peer, if it comes
+/// first, so that the client behind such a router has to begin.
+#[test]
+fn linux_routers() {
+    const LINUX: [Kind; 2] = [Kind::LinuxFiltered, Kind::LinuxUnfiltered];
+    const KINDS: [Kind; 11] = [
+        Kind::Cone,
+        Kind::AddressRestricted,
+        Kind::PortRestricted,
+        Kind::LinuxFiltered,
+        Kind::LinuxUnfiltered,
+        Kind::UpnpPortRestricted,
+        Kind::UpnpPortSymmetric,
+        Kind::PortPreservingSymmetric,
+        Kind::SequentialSymmetric,
+        Kind::PortSymmetric,
+        Kind::AddressSymmetric,
+    ];
+    const FROM: &str = "
+        from \\ to       | Cone | Addr-r | Port-r | Filter | No filter | UPnP port-r | UPnP port-sym | Port-pres sym | Seq sym | Port-sym | Addr-sym
+        with a filter    | Y    | Y      | Y      | Y      | -         | Y           | -             | P             | Q       | -        | -
+        without a filter | Y    | Y      | Y      | Y      | -         | Y           | -             | -             | -       | -        | -
+    ";
+    const TO: &str = "
+        from \\ to                | with a filter | without a filter
+        Cone                     | Y             | S
+        Addr-restricted          | Y             | S
+        Port-restricted          | Y             | -
+        with a filter            | Y             | -
+        without a filter         | Y             | -
+        UPnP port-restricted     | Y             | U
+        UPnP port-symmetric      | -             | -
+        Port-preserving symmetric| P             | P
+        Sequential symmetric     | Q             | -
+        Port-symmetric           | -             | -
+        Address-symmetric        | -             | -
+    ";
     for_seeds(SEEDS, |seed| {
-        for (from, to, entry) in cells(&KINDS, &KINDS, TABLE) {
-            let what = format!("{from:?} to {to:?}");
-            let least = least(|means| between_clients(from, to, means, seed));
-            let letter = least.map_or('-', Means::letter);
-            let with_all = between_clients(from, to, Means::All, seed);
-            if letter == '-' {
-                assert!(
-                    matches!(entry, '-' | 'x'),
-                    "{what} does not work, but {entry}"
-                );
-                match entry {
-                    '-' => assert_refused(with_all, &what),
-                    _ => assert_eq!(with_all, Outcome::Silence, "{what}"),
-                }
-            } else {
-                assert_eq!(letter, entry.to_ascii_uppercase(), "{what}");
-                assert!(
-                    with_all.is_answered(),
-                    "{what} with everything: {with_all:?}"
-                );
-            }
-        }
+        assert_needs(&LINUX, &KINDS, FROM, seed);
+        assert_needs(&KINDS, &LINUX, TO, seed);
     });
+}
+
+/// Asserts the needs of all pairs of a table.
+fn assert_needs(rows: &[Kind], columns: &[Kind], table: &str, seed: u64) {
+    for (from, to, entry) in cells(rows, columns, table) {
+        let what = format!("{from:?} to {to:?}");
+        let least = least(|means| between_clients(from, to, means, seed));
+        let letter = least.map_or('-', Means::letter);
+        let with_all = between_clients(from, to, Means::All, seed);
+        if letter == '-' {
+            assert!(
+                matches!(entry, '-' | 'x'),
+                "{what} does not work, but {entry}"
+            );
+            match entry {
+                '-' => assert_refused(with_all, &what),
+                _ => assert_eq!(with_all, Outcome::Silence, "{what}"),
+            }
+        } else {
+            assert_eq!(letter, entry.to_ascii_uppercase(), "{what}");
+            assert!(
+                with_all.is_answered(),
+                "{what} with everything: {with_all:?}"
+            );
+        }
+    }
 }
 
 /// The same pairs after both sides have known each other and been silent until all of that state
