@@ -23,15 +23,15 @@ const TARGETS: &[&str] = &[
     "teredo::node",
     "teredo::node::calendar",
     "teredo::node::client",
-    "teredo::node::client::interface",
     "teredo::node::client::port_mapping",
     "teredo::node::client::record",
-    "teredo::node::client::servers",
     "teredo::node::fast_path",
-    "teredo::node::fast_path::loopback",
-    "teredo::node::relay",
+    "teredo::node::host",
+    "teredo::node::port",
     "teredo::node::server",
     "teredo::node::start",
+    "teredo::node::tunnel",
+    "teredo::node::upkeep",
 ];
 /// The crate of all targets.
 const CRATE: &str = "teredo";

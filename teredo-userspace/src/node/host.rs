@@ -92,6 +92,7 @@ impl Node {
                 return;
             }
             let plan = Plan::make(&self.config, &self.upkeep.snapshot, &self.state());
+            self.show_refusal(&plan);
             for (act, outcome) in self.act(&plan).await {
                 if let Err(error) = outcome {
                     tracing::debug!("{act:?}: {error}");
@@ -137,15 +138,16 @@ impl Node {
         }
         let snapshot = &self.upkeep.snapshot;
         let own = snapshot.own_addresses();
-        if self.roles.relay.is_some() {
+        let had_relay = self.roles.relay.is_some();
+        if had_relay {
             // Peers know the relay by its old address, from which their NATs let packets through.
             self.fast_path.remove(&self.config);
         }
         // The sockets are free for the new roles then.
         self.roles = Roles::default();
         let mut roles = Roles::make(&self.config, addresses, &self.clients, &own)?;
-        if let Some(relay) = &roles.relay {
-            tracing::info!("the relay is {}", relay.endpoint());
+        if let Some(relay) = roles.relay.as_ref().filter(|_| had_relay) {
+            tracing::info!("the relay is {} now", relay.endpoint());
         }
         if let Some(server) = &mut roles.server {
             server.handle_changes(&own, snapshot.has_native_route);
@@ -156,6 +158,13 @@ impl Node {
         }
         self.roles = roles;
         Ok(())
+    }
+
+    /// Shows the reason why nothing of the plan is in the fast path.
+    fn show_refusal(&mut self, plan: &Plan) {
+        if let Some(refusal) = &plan.refusal {
+            self.fast_path.refuse(refusal);
+        }
     }
 
     /// Carries out the acts that are due, and returns their outcomes.

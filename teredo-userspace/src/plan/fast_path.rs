@@ -2,7 +2,7 @@
 
 use std::net::SocketAddrV4;
 
-use super::{FastPathItem, Item, Plan, Port, State};
+use super::{FastPathItem, Item, Plan, Port, Refusal, State};
 use crate::{
     condition::Kind,
     config::{Config, FastPathRequest},
@@ -29,6 +29,13 @@ impl Plan {
             .relay
             .as_ref()
             .is_some_and(|relay| relay.host_specific);
+        if is_host_specific && wanted.server.is_none() {
+            let interfaces = host.default_links().into_iter();
+            self.refusal = Some(Refusal {
+                interfaces: interfaces.map(|link| link.name.clone()).collect(),
+                reason: "relay.host-specific is set: all packets are this host's own".to_owned(),
+            });
+        }
         if is_host_specific && wanted.relay.is_some() && wanted.mode != AttachPolicy::Auto {
             let text = format!(
                 "there is no fast path, since relay.host-specific is set and all packets are this host's own: \
@@ -143,21 +150,27 @@ impl Plan {
             Role::Server
         };
         let mut usable: Vec<&Link> = Vec::new();
-        for link in links {
+        for &link in &links {
             if usable.iter().any(|other| other.index == link.index) {
                 continue;
             }
             let name = &link.name;
             if !link.is_ethernet {
-                let text = format!(
+                let reason = format!(
                     "interface {name} is not Ethernet: name others in {}, or set {} = \"off\"",
                     wanted.interfaces_keys(),
                     wanted.mode_keys()
                 );
-                self.lacks(role, Kind::FastPathOff, name, text);
-                if wanted.mode != AttachPolicy::Off {
-                    return Vec::new();
+                self.refusal = Some(Refusal {
+                    interfaces: links.iter().map(|link| link.name.clone()).collect(),
+                    reason: reason.clone(),
+                });
+                // What the operator has named was meant.
+                let is_named = wanted.named().any(|named| named == name);
+                if is_named || wanted.mode != AttachPolicy::Auto {
+                    self.lacks(role, Kind::FastPathOff, name, reason);
                 }
+                return Vec::new();
             }
             if !link.is_up {
                 let text = format!("interface {name} is down: `ip link set {name} up`");

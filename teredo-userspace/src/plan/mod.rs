@@ -64,6 +64,15 @@ impl State {
     }
 }
 
+/// The reason why the XDP program is of no use on some interfaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The names of the interfaces.
+    pub interfaces: Vec<String>,
+    /// A clause for the user.
+    pub reason: String,
+}
+
 /// The plan for this host at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -73,6 +82,8 @@ pub struct Plan {
     pub has_server_addresses: bool,
     /// The items, in the order of dependence.
     pub items: Vec<Item>,
+    /// The reason why the fast path is not part of the plan.
+    pub refusal: Option<Refusal>,
     /// Everything that is wrong with the host.
     pub conditions: Vec<Condition>,
 }

@@ -213,7 +213,11 @@ fn no_permission() -> Result<()> {
     for name in crate::COMMANDS {
         let mut command = host.namespace.command("setpriv")?;
         command.args(["--bounding-set=-all", "--inh-caps=-all", "--"]);
-        command.arg(binary()?).args([name, "--config"]).arg(&file);
+        command
+            .arg(binary()?)
+            .args(*name)
+            .arg("--config")
+            .arg(&file);
         crate::assert_command_refused(
             &host,
             command,

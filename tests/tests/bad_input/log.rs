@@ -58,7 +58,7 @@ fn text_has_times_but_in_the_journal_priorities() -> Result<()> {
     let text = log_of_a_client("", None)?;
     let warning = text.lines().find(|line| line.contains(WARNING));
     let warning = warning.context("no warning")?;
-    ensure!(warning.contains(" WARN teredo::node::client: "), "{text}");
+    ensure!(warning.contains(" WARN teredo::node::upkeep: "), "{text}");
     ensure!(warning.starts_with("20"), "a time: {text}");
 
     let text = log_of_a_client("", Some("8:12345"))?;
@@ -100,7 +100,7 @@ fn a_refusal_is_an_error_in_the_journal() -> Result<()> {
     let file = host.configure("log = \"loud\"", "")?;
     for (name, prefix) in [("run", "<3>teredo: "), ("check", "teredo: ")] {
         let mut command = host.namespace.command(binary()?)?;
-        command.args([name, "--config"]).arg(&file);
+        command.arg(name).arg("--config").arg(&file);
         command.env("JOURNAL_STREAM", "8:12345");
         let output = to_the_end(command)?;
         let said = String::from_utf8(output.stderr)?;

@@ -228,7 +228,8 @@ fn no_permission() -> Result<()> {
         command
             .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
             .arg(&copy)
-            .args([name, "--config"])
+            .args(*name)
+            .arg("--config")
             .arg(&file);
         assert_command_refused(&host, command, &["no permission", "CAP_NET_ADMIN", "root"])?;
     }
@@ -271,7 +272,8 @@ fn no_tun_device() -> Result<()> {
             .arg("mount -t tmpfs none /dev/net && exec \"$@\"")
             .arg("sh")
             .arg(binary()?)
-            .args([name, "--config"])
+            .args(*name)
+            .arg("--config")
             .arg(&file);
         assert_command_refused(&host, command, &["/dev/net/tun", "modprobe tun"])?;
     }

@@ -23,7 +23,7 @@ use crate::{
     datapath::xdp::{self, AttachPolicy, AttachedProgram, Error, InterfaceStatus, Mode, Options},
     host::Snapshot,
     metrics::{self, Attachment, Role},
-    plan::FastPathItem,
+    plan::{FastPathItem, Refusal},
 };
 use plan::ProgramPlan;
 pub use plan::{Roles, flags};
@@ -154,6 +154,20 @@ impl FastPath {
             }),
             None => Ok(()),
         }
+    }
+
+    /// Shows the reason why no program is wanted, while none is loaded.
+    pub fn refuse(&mut self, refusal: &Refusal) {
+        if self.xdp.is_some() {
+            return;
+        }
+        let interfaces = refusal.interfaces.iter();
+        let attachments = interfaces.map(|interface| Attachment {
+            interface: interface.clone(),
+            mode: metrics::Mode::Off,
+            reason: refusal.reason.clone(),
+        });
+        self.attachments = attachments.collect();
     }
 
     /// Detaches the program, without which userspace does the work, and removes everything that an
