@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::harness::*;
 use crate::{
     client::{Bubble, DropReason},
-    shared::limiter::Rate,
+    shared::{limiter::Rate, turns::Pace},
 };
 
 /// A peer at one of many ports of one address.
@@ -26,7 +26,9 @@ fn l12_direct_bubbles_by_ipv4_address_and_answers_too() {
 
 #[test]
 fn l12_indirect_bubbles_by_server() {
-    let mut world = World::with(|config| config.indirect_bubble_rate = Rate::new(5, 5));
+    let mut world = World::with(|config| {
+        config.server_pace = Pace { first: 3, most: 3 };
+    });
     let ask = |world: &mut World, server| {
         for port in 1..=10 {
             let asked = bubble(&peer_at(port, server), &own(), &[]);
@@ -34,10 +36,10 @@ fn l12_indirect_bubbles_by_server() {
         }
     };
     ask(&mut world, PEER_SERVER);
-    assert_eq!(world.bubbles(Bubble::SentIndirect), 5);
-    assert_eq!(world.bubbles(Bubble::LimitedIndirect), 5);
+    assert_eq!(world.bubbles(Bubble::SentIndirect), 6);
+    assert_eq!(world.bubbles(Bubble::LimitedIndirect), 4);
     ask(&mut world, "9.10.11.13:3544");
-    assert_eq!(world.bubbles(Bubble::SentIndirect), 10, "another server");
+    assert_eq!(world.bubbles(Bubble::SentIndirect), 12, "another server");
 }
 
 #[test]
