@@ -249,7 +249,7 @@ impl Client {
 
     /// Tries to qualify at once if the client waits after a failure, because there is a reason to
     /// expect success: something changed on the host's network, or its packets want out. However
-    /// often this is called, the server is solicited at most nine times a minute (C-47).
+    /// often this is called, the server is solicited at most twelve times a minute (C-47).
     pub fn hasten(&mut self, now: Instant) {
         self.qualification.hasten(&mut self.shared, now);
         self.propagate_identity(now);

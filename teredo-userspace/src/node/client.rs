@@ -541,6 +541,10 @@ fn explain(reason: Offline) -> &'static str {
             "no server answers; is UDP to port 3544 blocked, or client.server wrong? The client \
              tries again"
         }
+        Offline::SecondarySilent => {
+            "the server answers, but not from its secondary address, which tells what the NAT does; \
+             is UDP to that address blocked, or does the server have only one? The client tries again"
+        }
         Offline::Symmetric => {
             "the NAT is symmetric: set client.symmetric = true, or forward a port to this host and \
              set client.port to it"

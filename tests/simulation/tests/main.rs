@@ -3,8 +3,10 @@
 
 mod histories;
 mod local;
+mod many;
 mod matrix;
 mod nat;
 mod native;
 mod qualification;
 mod recovery;
+mod restarts;

@@ -22,7 +22,7 @@ const HOPE: Duration = Duration::from_secs(600);
 /// The first wait after that, or behind a NAT that is not supported, and the longest one.
 const LONG_WAITS: [Duration; 2] = [Duration::from_secs(100), Duration::from_secs(900)];
 /// The shortest and the longest time between a failure and an attempt that something hastens.
-const HASTEN_GAPS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(8)];
+const HASTEN_GAPS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(4)];
 
 impl Qualification {
     /// Starts to qualify, unless that was done already.
