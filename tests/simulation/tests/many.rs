@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     time::{Duration, Instant as Stopwatch},
 };
 
@@ -124,6 +124,7 @@ struct Line {
 
 const DELAY: Duration = Duration::from_millis(25);
 const SERVER: Ipv4Addr = Ipv4Addr::new(1, 2, 3, 4);
+const HOST: Ipv6Addr = Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0xb);
 const RELAY: Endpoint = Endpoint::new(Ipv4Addr::new(5, 6, 7, 8), 3545);
 
 impl Line {
@@ -143,8 +144,7 @@ impl Line {
     fn native_sends(&mut self, client: u16) {
         let mapped = Endpoint::new(Ipv4Addr::new(9, 0, (client >> 8) as u8, client as u8), 4096);
         let address = TeredoAddress::new(SERVER, mapped).encode();
-        let host = "2000::b".parse().unwrap();
-        let mut packet = packet::numbered(host, address, false, client.into());
+        let mut packet = packet::numbered(HOST, address, false, client.into());
         let sent = self.relay.handle_ipv6(self.now, &mut packet);
         self.arrived += usize::from(sent.is_some());
         self.drain();
@@ -172,8 +172,12 @@ impl Line {
         let Some(server::Transmit::Datagram { to, payload, .. }) = sent else {
             return;
         };
-        let parts = encapsulation::parse(payload).unwrap();
-        let header = Header::parse(parts.packet).unwrap();
+        let Ok(parts) = encapsulation::parse(payload) else {
+            panic!("the server sends {payload:?}");
+        };
+        let Ok(header) = Header::parse(parts.packet) else {
+            panic!("the server forwards {:?}", parts.packet);
+        };
         let answer = bubble::build(&header.destination(), &header.source()).to_vec();
         self.to_relay.push_back((self.now + 2 * DELAY, to, answer));
     }
@@ -190,11 +194,13 @@ impl Line {
         };
         self.now = self.now.max(next);
         if times[0] == Some(next) {
-            let (_, bubble) = self.to_server.pop_front().unwrap();
-            self.serve(&bubble);
+            if let Some((_, bubble)) = self.to_server.pop_front() {
+                self.serve(&bubble);
+            }
         } else if times[1] == Some(next) {
-            let (_, from, mut answer) = self.to_relay.pop_front().unwrap();
-            self.relay.handle_datagram(self.now, from, 0, &mut answer);
+            if let Some((_, from, mut answer)) = self.to_relay.pop_front() {
+                self.relay.handle_datagram(self.now, from, 0, &mut answer);
+            }
         } else {
             self.relay.handle_timeout(self.now);
         }
