@@ -219,6 +219,37 @@ mod tests {
     }
 
     #[test]
+    fn p09_pauses_of_8_to_64_seconds_after_four_bursts() {
+        let mut history = History::default();
+        let mut now = START;
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            history.sent(now);
+            let sent = now;
+            while history.check(now, Patience::BackOff).is_err() {
+                now += Duration::from_millis(500);
+            }
+            pauses.push(now.saturating_since(sent).as_secs());
+        }
+        assert_eq!(pauses, [2, 2, 2, 8, 16, 32, 64, 64, 64, 64, 64, 64]);
+        history.answered();
+        history.sent(now);
+        assert_eq!(history.check(now + GAP, Patience::BackOff), Ok(()));
+    }
+
+    #[test]
+    fn p09_bursts_are_forgotten_after_a_window_without_any() {
+        let mut history = History::default();
+        for _ in 0..8 {
+            history.sent(START);
+        }
+        history.sent(START + WINDOW);
+        let next = START + WINDOW + GAP;
+        assert_eq!(history.check(next, Patience::BackOff), Ok(()));
+        assert_eq!(history.check(next, Patience::Window), Ok(()));
+    }
+
+    #[test]
     fn l12_histories_of_endpoints_are_bounded() {
         let keyed = Keyed::new(&mut StdRng::from_seed([1; 32]));
         let mut histories = Histories::new(10, Patience::Window, keyed);

@@ -6,6 +6,7 @@ use super::harness::*;
 use crate::{
     client::{Bubble, DropReason},
     shared::{limiter::Rate, turns::Pace},
+    wire::ipv6::Header,
 };
 
 /// A peer at one of many ports of one address.
@@ -40,6 +41,31 @@ fn l12_indirect_bubbles_by_server() {
     assert_eq!(world.bubbles(Bubble::LimitedIndirect), 4);
     ask(&mut world, "9.10.11.13:3544");
     assert_eq!(world.bubbles(Bubble::SentIndirect), 12, "another server");
+}
+
+/// Peers that the host sends to wait for their turn at their server; none is taken for dead before.
+#[test]
+fn l18_peers_of_one_server_take_turns() {
+    let mut world = World::new();
+    for last in 1..=60 {
+        let peer = teredo(&format!("8.0.{last}.1:1"), PEER_SERVER);
+        world.host_sends(&packet(&own(), &peer, 1)).unwrap();
+    }
+    let asked = |world: &World| world.bubbles(Bubble::SentIndirect);
+    assert_eq!(asked(&world), 16);
+    assert_eq!(world.bubbles(Bubble::LimitedIndirect), 44);
+    world.pass(Duration::from_millis(1950));
+    assert!((30..=32).contains(&asked(&world)), "eight a second");
+    let mut peers = std::collections::HashSet::new();
+    for _ in 0..20 {
+        for sent in world.take_sent() {
+            if sent.to == endpoint(PEER_SERVER) {
+                peers.insert(Header::parse(&sent.payload).unwrap().destination());
+            }
+        }
+        world.pass(Duration::from_millis(500));
+    }
+    assert_eq!(peers.len(), 60, "in twelve seconds, repetitions included");
 }
 
 #[test]
