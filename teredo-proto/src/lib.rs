@@ -198,6 +198,7 @@ pub use shared::{
     peers::OVERHEAD as QUEUE_OVERHEAD,
     server_address::ServerAddress,
     statistics::{Traffic, Unreachable},
+    turns::Pace,
 };
 pub use teredo_common::{
     address::{Endpoint, ServicePrefix, TeredoAddress},

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::harness::*;
 use crate::{
-    client::{Bubble, DropReason},
-    shared::{limiter::Rate, turns::Pace},
+    client::{Bubble, DropReason, Test},
+    shared::{limiter::Rate, statistics::Unreachable, turns::Pace},
     wire::ipv6::Header,
 };
 
@@ -66,6 +66,23 @@ fn l18_peers_of_one_server_take_turns() {
         world.pass(Duration::from_millis(500));
     }
     assert_eq!(peers.len(), 60, "in twelve seconds, repetitions included");
+}
+
+#[test]
+fn l18_tests_wait_for_their_turn() {
+    let mut world = World::new();
+    for number in 1..=40 {
+        let host = address(&format!("2000::{number:x}"));
+        world.host_sends(&packet(&own(), &host, 1)).unwrap();
+    }
+    assert_eq!(world.take_sent().len(), 16);
+    assert_eq!(world.tests(Test::Limited), 24);
+    world.pass(Duration::from_millis(1900));
+    assert!(
+        (14..=16).contains(&world.take_sent().len()),
+        "eight a second"
+    );
+    assert_eq!(world.unreachable(Unreachable::Sent), 0);
 }
 
 #[test]
