@@ -200,6 +200,7 @@ pub use shared::{
     peers::OVERHEAD as QUEUE_OVERHEAD,
     server_address::ServerAddress,
     statistics::{Traffic, Unreachable},
+    turns::Pace,
 };
 pub use teredo_common::{
     address::{Endpoint, ServicePrefix, TeredoAddress},

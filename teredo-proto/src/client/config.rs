@@ -8,7 +8,11 @@ use teredo_common::{
     wire::SERVER_PORT,
 };
 
-use crate::{ServerAddress, shared::limiter::Rate, wire::authentication::Key};
+use crate::{
+    ServerAddress,
+    shared::{limiter::Rate, turns::Pace},
+    wire::authentication::Key,
+};
 
 /// The configuration of a client; [`Config::new`] has the defaults.
 #[derive(Clone, Debug)]
@@ -61,8 +65,8 @@ pub struct Config {
     pub unreachable_rate: Rate,
     /// Rate of direct bubbles to one IPv4 address (L-12).
     pub direct_bubble_rate: Rate,
-    /// Rate of indirect bubbles to one server (L-12).
-    pub indirect_bubble_rate: Rate,
+    /// Pace of indirect bubbles and connectivity tests through one server (L-18).
+    pub server_pace: Pace,
 }
 
 impl Config {
@@ -93,7 +97,7 @@ impl Config {
             test_rate: Rate::new(20, 20),
             unreachable_rate: Rate::new(10, 10),
             direct_bubble_rate: Rate::new(20, 20),
-            indirect_bubble_rate: Rate::new(500, 500),
+            server_pace: Pace { first: 8, most: 8 },
         }
     }
 }

@@ -22,7 +22,7 @@ use std::{
 };
 
 use rand::{SeedableRng as _, rngs::StdRng};
-use teredo_common::{address::Endpoint, time::Instant};
+use teredo_common::{address::Endpoint, scope::is_global_unicast, time::Instant};
 
 pub use config::{Attached, Config, Credentials, Extensions, Network, Refresh, ServerEndpoints};
 pub use statistics::{Bubble, DropReason, Statistics, Test};
@@ -89,6 +89,8 @@ pub enum Event {
 pub enum Offline {
     /// No server answered.
     NoAnswer,
+    /// The primary address of a server answered, and the secondary one did not.
+    SecondarySilent,
     /// The NAT is symmetric, and [`Extensions::symmetric`] is off.
     Symmetric,
     /// The host has no route to the IPv4 internet.
@@ -238,8 +240,22 @@ impl Client {
         self.shared.config.servers = servers;
     }
 
-    /// Asks the server whether the mapping is still there, because it may be lost: the host was
-    /// suspended, for instance (C-46).
+    /// Handles that the host was suspended for `duration`, during which the clock stood still: no peer
+    /// is trusted any more (P-04), and the server is asked whether the mapping is still there (C-46).
+    pub fn handle_suspension(&mut self, now: Instant, duration: Duration) {
+        self.exchange.handle_suspension(&mut self.shared, duration);
+        self.recheck_mapping(now);
+    }
+
+    /// Tries to qualify at once if the client waits after a failure, because there is a reason to
+    /// expect success: something changed on the host's network, or its packets want out. However
+    /// often this is called, the server is solicited at most twelve times a minute (C-47).
+    pub fn hasten(&mut self, now: Instant) {
+        self.qualification.hasten(&mut self.shared, now);
+        self.propagate_identity(now);
+    }
+
+    /// Asks the server whether the mapping is still there, because it may be lost (C-46).
     pub fn recheck_mapping(&mut self, now: Instant) {
         self.qualification.recheck_mapping(&mut self.shared, now);
         self.propagate_identity(now);
@@ -375,6 +391,9 @@ impl Client {
             Ok(Forward::Queued) => None,
             Err(reason) => {
                 self.shared.statistics.dropped[reason] += 1;
+                if reason == DropReason::HostNotQualified && is_for_elsewhere(packet) {
+                    self.hasten(now);
+                }
                 None
             }
         }
@@ -442,6 +461,11 @@ impl Client {
         self.exchange
             .set_identity(&mut self.shared, now, self.identity);
     }
+}
+
+/// Whether a packet wants out: those of the kernel's own go to the link.
+fn is_for_elsewhere(packet: &[u8]) -> bool {
+    Header::parse(packet).is_ok_and(|header| is_global_unicast(&header.destination()))
 }
 
 /// Copies the mark of congestion from a datagram to the packet in it, before the packet may have to

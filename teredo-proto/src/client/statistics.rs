@@ -111,7 +111,7 @@ named! {
         SentDiscovery = "sent-discovery",
         /// Not sent directly (P-09, L-12).
         LimitedDirect = "limited-direct",
-        /// Not sent to a peer's server (L-06, L-12).
+        /// Not sent to a peer's server (L-06), or not at once, because of its pace (L-18).
         LimitedIndirect = "limited-indirect",
         /// Accepted from a peer.
         ReceivedDirect = "received-direct",
@@ -129,7 +129,7 @@ named! {
     Test {
         /// Sent.
         Sent = "sent",
-        /// Not sent, because of the rate (C-58).
+        /// Not sent (C-58), or not at once, because of the server's pace (L-18).
         Limited = "limited",
         /// Answered.
         Answered = "answered",

@@ -9,23 +9,59 @@ use teredo_common::{
 use super::{Relay, Transmit};
 use crate::{
     relay::statistics::{Bubble, DropReason},
-    shared::peers::{PeerIndex, Queue, Step},
+    shared::{
+        peers::{PeerIndex, Queue, Step},
+        turns::Party,
+    },
     wire::bubble,
 };
 
+/// The party of procedures that no packet caused.
+pub(super) const NOBODY: Party = [0; 8];
+
 impl Relay {
     /// Sends a burst, or as soon as that is allowed, and repeats it until there is an answer.
-    pub(super) fn start_procedure(&mut self, now: Instant, index: PeerIndex) {
-        self.peers.start_procedure(now, index);
+    pub(super) fn start_procedure(&mut self, now: Instant, index: PeerIndex, party: Party) {
+        self.peers.start_procedure(now, index, party);
         self.proceed(now, index);
     }
 
-    /// Takes the next step of a procedure if it is due.
+    /// Takes the next step of a procedure if it is due. A burst may have to wait for its turn (L-18).
     pub(super) fn proceed(&mut self, now: Instant, index: PeerIndex) {
         match self.peers.next_step(now, index, &mut self.random) {
             Step::Wait => {}
-            Step::Burst(_) => self.send_burst(now, index),
+            Step::Burst(_) => {
+                let server = embedded_server(&self.peers[index].address);
+                if self.is_own_server(server) || self.turns.take(server, now) {
+                    self.send_burst(now, index);
+                } else {
+                    self.wait_for_turn(index, server);
+                }
+            }
             Step::GiveUp(queue) => self.give_up(now, queue),
+        }
+    }
+
+    fn wait_for_turn(&mut self, index: PeerIndex, server: [u8; 4]) {
+        let (peers, turns) = (&mut self.peers, &mut self.turns);
+        let address = peers[index].address;
+        peers.wait_for_turn(index, |party| turns.wait(server, party, address));
+        let count = peers.trusted() + peers.untrusted();
+        turns.compact(count, |turn| peers.is_waiting(turn));
+        self.statistics.bubbles[Bubble::LimitedIndirect] += 1;
+    }
+
+    /// Sends the bursts whose turn has come.
+    pub(super) fn take_turns(&mut self, now: Instant) {
+        while let Some(turn) = self.turns.next(now, |turn| self.peers.is_waiting(turn)) {
+            let Some(index) = self.peers.take_turn(now, turn) else {
+                continue;
+            };
+            match self.peers.next_step(now, index, &mut self.random) {
+                Step::Wait => {}
+                Step::Burst(_) => self.send_burst(now, index),
+                Step::GiveUp(queue) => self.give_up(now, queue),
+            }
         }
     }
 
@@ -41,7 +77,7 @@ impl Relay {
         }
     }
 
-    /// Sends the bubbles of one burst that the rates allow (L-12).
+    /// Sends the bubbles of one burst; the direct one if the rates allow it (L-12).
     fn send_burst(&mut self, now: Instant, index: PeerIndex) {
         let peer = &self.peers[index];
         let (address, mapped) = (peer.address, peer.mapped);
@@ -51,11 +87,9 @@ impl Relay {
             address: embedded_server(&address),
             port: SERVER_PORT.to_be_bytes(),
         };
-        let mut is_sent = false;
         if self.config.direct_bubbles {
             let is_allowed = self.direct_bubble_histories.take(mapped, now)
                 && self.direct_bubble_buckets.take(mapped.address, now);
-            is_sent |= is_allowed;
             let kind = match is_allowed {
                 true => Bubble::SentDirect,
                 false => Bubble::LimitedDirect,
@@ -65,22 +99,14 @@ impl Relay {
                 self.send_bubble(mapped, &payload);
             }
         }
-        let is_allowed = self.indirect_bubble_buckets.take(server.address, now);
-        is_sent |= is_allowed;
-        let kind = match is_allowed {
-            true => Bubble::SentIndirect,
-            false => Bubble::LimitedIndirect,
-        };
-        self.statistics.bubbles[kind] += 1;
-        if is_allowed && self.is_own_server(server.address) {
+        self.statistics.bubbles[Bubble::SentIndirect] += 1;
+        if self.is_own_server(server.address) {
             let bubble = payload;
             self.transmits.push_back(Transmit::OwnServer { bubble });
-        } else if is_allowed {
+        } else {
             self.send_bubble(server, &payload);
         }
-        if is_sent {
-            self.peers[index].pending_mut().history.sent(now);
-        }
+        self.peers[index].pending_mut().history.sent(now);
     }
 
     fn send_bubble(&mut self, to: Endpoint, payload: &[u8]) {

@@ -12,7 +12,7 @@ use teredo_common::{
     wire::MTU,
 };
 
-use crate::shared::limiter::Rate;
+use crate::shared::{limiter::Rate, turns::Pace};
 
 /// The configuration of a relay; [`Config::new`] has the defaults.
 #[derive(Clone, Debug)]
@@ -71,8 +71,8 @@ pub struct Config {
     pub new_peer_rate: Rate,
     /// Rate of direct bubbles to one IPv4 address (L-12).
     pub direct_bubble_rate: Rate,
-    /// Rate of indirect bubbles to one server (L-12).
-    pub indirect_bubble_rate: Rate,
+    /// Pace of indirect bubbles through one server (L-18).
+    pub server_pace: Pace,
 }
 
 impl Config {
@@ -100,7 +100,7 @@ impl Config {
             unreachable_rate: Rate::new(10, 10),
             new_peer_rate: Rate::new(2_000, 20_000),
             direct_bubble_rate: Rate::new(20, 20),
-            indirect_bubble_rate: Rate::new(500, 500),
+            server_pace: Pace::DEFAULT,
         }
     }
 }

@@ -14,32 +14,48 @@ pub const EPOCH: Duration = Duration::from_secs(64);
 const UNIVERSAL_AND_GROUP: u8 = 0x03;
 
 /// The secret of one run of the relay.
-pub struct Cookie(Hmac<Md5>);
+pub struct Cookie {
+    hmac: Hmac<Md5>,
+    /// Time that the clock does not count.
+    skipped: Duration,
+}
 
 impl Cookie {
     /// Creates cookies from a key, which comes from a cryptographic random number generator.
     pub fn new(key: [u8; 16]) -> Self {
         let hmac = Hmac::new_from_slice(&key).expect("HMAC takes keys of any length");
-        Self(hmac)
+        Self {
+            hmac,
+            skipped: Duration::ZERO,
+        }
+    }
+
+    /// Lets cookies age by a time that the clock does not count.
+    pub fn skip(&mut self, duration: Duration) {
+        self.skipped = self.skipped.saturating_add(duration);
     }
 
     /// Returns the link-local source address of a bubble to `peer` at `now`.
     pub fn source(&self, now: Instant, peer: &[u8; 16]) -> [u8; 16] {
-        self.at(epoch(now), peer)
+        self.at(self.epoch(now), peer)
     }
 
     /// Whether `destination` is the source of a bubble sent to `peer` in this epoch or the one
     /// before.
     pub fn proves(&self, now: Instant, peer: &[u8; 16], destination: &[u8; 16]) -> bool {
-        let epoch = epoch(now);
+        let epoch = self.epoch(now);
         let previous = epoch.checked_sub(1);
         std::iter::once(epoch)
             .chain(previous)
             .any(|epoch| is_equal(&self.at(epoch, peer), destination))
     }
 
+    fn epoch(&self, now: Instant) -> u64 {
+        (now + self.skipped).as_nanos() / EPOCH.as_nanos() as u64
+    }
+
     fn at(&self, epoch: u64, peer: &[u8; 16]) -> [u8; 16] {
-        let mut hmac = self.0.clone();
+        let mut hmac = self.hmac.clone();
         hmac.update(peer);
         hmac.update(&epoch.to_be_bytes());
         let hash = hmac.finalize().into_bytes();
@@ -55,10 +71,6 @@ impl std::fmt::Debug for Cookie {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("Cookie(..)")
     }
-}
-
-fn epoch(now: Instant) -> u64 {
-    now.as_nanos() / EPOCH.as_nanos() as u64
 }
 
 /// Compares in constant time: the number of octets guessed right must not show.
@@ -83,6 +95,16 @@ mod tests {
         assert!(cookie.proves(START + Duration::from_secs(127), &peer, &source));
         assert!(!cookie.proves(START + Duration::from_secs(128), &peer, &source));
         assert!(!cookie.proves(START - Duration::from_secs(1), &peer, &source));
+    }
+
+    #[test]
+    fn p04_suspension_ends_cookies() {
+        let mut cookie = Cookie::new([7; 16]);
+        let source = cookie.source(START, &[1; 16]);
+        cookie.skip(2 * EPOCH);
+        assert!(!cookie.proves(START, &[1; 16], &source));
+        let source = cookie.source(START, &[1; 16]);
+        assert!(cookie.proves(START, &[1; 16], &source));
     }
 
     #[test]

@@ -37,7 +37,8 @@ use crate::shared::{
     keyed::Keyed,
     limiter::{Bucket, Buckets},
     own::OwnIpv4,
-    peers::{Bounds, Budget, Histories, PeerIndex, Peers, Timing},
+    peers::{Bounds, Budget, Histories, Patience, PeerIndex, Peers, Timing},
+    turns::Turns,
 };
 use cookie::Cookie;
 use trust::STAMP_DELAY;
@@ -109,6 +110,10 @@ pub struct PeerInfo {
 /// trusted peer, or the sweep that finds strangers in the map, makes up for them.
 const MAX_EVENTS: usize = 65_536;
 
+/// Number of paces towards servers, 40 octets each. Servers whose hashes meet share one: to slow down
+/// all, an attacker has to name half a million clients of other servers in a second.
+const SERVERS: usize = 65_536;
+
 /// A Teredo relay; the [module](self) tells how to use it.
 #[derive(Debug)]
 pub struct Relay {
@@ -124,7 +129,7 @@ pub struct Relay {
     unreachable_bucket: Bucket,
     new_peer_buckets: Buckets,
     direct_bubble_buckets: Buckets,
-    indirect_bubble_buckets: Buckets,
+    turns: Turns,
     direct_bubble_histories: Histories,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -163,8 +168,8 @@ impl Relay {
             unreachable_bucket: Bucket::default(),
             new_peer_buckets: Buckets::new(config.new_peer_rate, keyed),
             direct_bubble_buckets: Buckets::new(config.direct_bubble_rate, keyed),
-            indirect_bubble_buckets: Buckets::new(config.indirect_bubble_rate, keyed),
-            direct_bubble_histories: Histories::new(config.max_peers / 8, keyed),
+            turns: Turns::new(config.server_pace, SERVERS, keyed),
+            direct_bubble_histories: Histories::new(config.max_peers / 8, Patience::BackOff, keyed),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             statistics: Statistics::default(),
@@ -252,7 +257,8 @@ impl Relay {
     /// Returns the time at which to call [`Relay::handle_timeout`], or `None` if nothing will be due.
     /// An earlier call does no harm.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.peers.deadline().map(|(deadline, _)| deadline)
+        let peers = self.peers.deadline().map(|(deadline, _)| deadline);
+        [peers, self.turns.deadline()].into_iter().flatten().min()
     }
 
     /// Returns all peers, in no particular order.
@@ -290,6 +296,7 @@ impl Relay {
         statistics.untrusted_peers = self.peers.untrusted();
         statistics.queue_packets = self.queues.packets();
         statistics.queue_octets = self.queues.octets();
+        statistics.waiting_bubbles = self.turns.waiting();
         statistics
     }
 

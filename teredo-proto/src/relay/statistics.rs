@@ -61,7 +61,7 @@ named! {
         EncapDraining = "encap-draining",
         /// The source asks for too many new peers (L-12).
         EncapNewPeerRate = "encap-new-peer-rate",
-        /// The peer left too many bubbles unanswered (P-09).
+        /// The peer left too many bubbles unanswered to be asked again now (P-09).
         EncapBubbleLimit = "encap-bubble-limit",
         /// Too many packets wait for the peer (P-07).
         EncapQueuePeer = "encap-queue-peer",
@@ -87,7 +87,7 @@ named! {
         SentIndirect = "sent-indirect",
         /// Not sent to a peer's mapped endpoint, because of its rate (L-12).
         LimitedDirect = "limited-direct",
-        /// Not sent to a peer's server, because of its rate (L-12).
+        /// Not sent to a peer's server at once, because of its pace: it waits for its turn (L-18).
         LimitedIndirect = "limited-indirect",
         /// Accepted with a valid cookie: the answer to an indirect bubble.
         ReceivedCookie = "received-cookie",
@@ -119,6 +119,8 @@ pub struct Statistics {
     pub queue_packets: usize,
     /// Octets that wait now, with what it costs to keep them.
     pub queue_octets: usize,
+    /// Bubbles that wait for their turn now (L-18).
+    pub waiting_bubbles: usize,
     /// Packets dropped, by reason.
     pub dropped: Counts<DropReason>,
     /// Bubbles, by kind.

@@ -6,11 +6,11 @@ use teredo_common::{
     time::Instant,
 };
 
-use super::{Relay, Transmit};
+use super::{Relay, Transmit, bubbles::NOBODY};
 use crate::{
     relay::statistics::DropReason,
     shared::{
-        peers::{Full, NotQueued, PeerIndex},
+        peers::{Full, NotQueued, PeerIndex, network},
         statistics::Unreachable,
     },
     wire::{icmpv6, ipv6::Header},
@@ -124,6 +124,7 @@ impl Relay {
             return Err(DropReason::EncapServer);
         }
         if self.draining {
+            self.send_unreachable(now, packet);
             return Err(DropReason::EncapDraining);
         }
         let [network @ .., _, _, _, _, _, _, _, _] = *source;
@@ -140,7 +141,7 @@ impl Relay {
         if queued == Err(NotQueued::Exhausted) {
             self.send_unreachable(now, packet);
         } else if !self.peers[index].is_asked() {
-            self.start_procedure(now, index);
+            self.start_procedure(now, index, network(packet));
         }
         queued.map_err(|reason| match reason {
             NotQueued::Exhausted => DropReason::EncapBubbleLimit,
@@ -156,7 +157,7 @@ impl Relay {
     fn note_sent(&mut self, now: Instant, index: PeerIndex) {
         let due = self.peers.note_sent(now, index);
         if due.refresh {
-            self.start_procedure(now, index);
+            self.start_procedure(now, index, NOBODY);
         }
         if due.touch {
             self.touch(now, index);

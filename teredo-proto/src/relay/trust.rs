@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use teredo_common::{address::Endpoint, time::Instant};
+use teredo_common::{
+    address::{Endpoint, embedded_server},
+    time::Instant,
+};
 
-use super::{Event, Relay};
+use super::{Event, Relay, bubbles::NOBODY};
 use crate::{
     relay::statistics::DropReason,
-    shared::peers::{Chore, Peer, PeerIndex, RoleState},
+    shared::peers::{Chore, Patience, Peer, PeerIndex, Pending, RoleState},
 };
 
 /// The delay of the fast path's timestamps: they come once a second, and rounded to one.
@@ -15,6 +18,9 @@ pub(super) const STAMP_DELAY: Duration = Duration::from_secs(2);
 
 /// The relay knows nothing about a peer that the client does not know, too.
 impl RoleState for () {
+    /// RFC 4380 section 5.4.1 lets a relay ask again at once.
+    const PATIENCE: Patience = Patience::BackOff;
+
     /// Whether the peer answered everything that it was asked.
     fn may_refresh(peer: &Peer<Self>, _now: Instant, _lifetime: Duration) -> bool {
         peer.pending.is_none()
@@ -31,6 +37,30 @@ impl Relay {
         while let Some(index) = self.peers.take_due(now) {
             self.look_after(now, index);
         }
+        self.take_turns(now);
+    }
+
+    /// Handles that the host was suspended for `duration`, during which the clock stood still: no peer
+    /// is trusted any more, and no cookie of before is valid that would not be if the clock had gone on
+    /// (P-04). There is an [`Event::PeerForgotten`] for each peer that was trusted.
+    pub fn handle_suspension(&mut self, duration: Duration) {
+        self.cookie.skip(duration);
+        let peers = self.peers.iter();
+        let trusted: Vec<PeerIndex> = peers
+            .filter(|(_, peer)| peer.is_trusted())
+            .map(|(index, _)| index)
+            .collect();
+        for index in trusted {
+            let address = self.peers[index].address.into();
+            // Not one may be lost: the fast path would send to its mapping.
+            self.events.push_back(Event::PeerForgotten { address });
+            self.statistics.forgotten += 1;
+            let is_full = self.peers.is_untrusted_full();
+            self.peers.distrust(index);
+            if is_full {
+                self.remove(index);
+            }
+        }
     }
 
     /// Does what is due for one peer.
@@ -42,7 +72,7 @@ impl Relay {
                 self.look_after(now, index);
             }
             Chore::Step => self.proceed(now, index),
-            Chore::Refresh => self.start_procedure(now, index),
+            Chore::Refresh => self.start_procedure(now, index, NOBODY),
             Chore::Remove => self.remove(index),
         }
     }
@@ -73,8 +103,9 @@ impl Relay {
         peer.last_sent = peer.last_sent.max(last_sent);
         if has_received && let Some(pending) = peer.pending.take() {
             debug_assert!(pending.queue.is_empty());
-            let mapped = peer.mapped;
+            let (address, mapped) = (peer.address, peer.mapped);
             self.direct_bubble_histories.answered(mapped);
+            self.note_answer(&address, &pending);
         }
         let refresh_at = self.peers[index].last_received + refresh_after;
         if has_sent && last_sent >= refresh_at && self.peers[index].pending.is_none() {
@@ -108,6 +139,8 @@ impl Relay {
         }
         self.direct_bubble_histories.answered(mapped);
         if let Some(mut pending) = pending {
+            let address = self.peers[index].address;
+            self.note_answer(&address, &pending);
             while let Some(packet) = self.queues.pop(&mut pending.queue) {
                 self.peers[index].last_sent = now;
                 self.transmit(mapped, packet.into());
@@ -117,6 +150,13 @@ impl Relay {
             self.touch(now, index);
         }
         self.peers.arm_trusted(now, index);
+    }
+
+    /// Notes that a peer answered: its server forwards bubbles (L-18).
+    fn note_answer(&mut self, address: &[u8; 16], pending: &Pending) {
+        if pending.history.is_unanswered() {
+            self.turns.answered(embedded_server(address));
+        }
     }
 
     /// Notes that a peer is busy, and announces it again: the fast path might have lost it.

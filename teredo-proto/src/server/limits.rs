@@ -1,6 +1,9 @@
 //! Limits on what the server sends (S-23).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use teredo_common::{
     limiter::{self, BUCKETS, Exhausted, Limits, TOTAL_SLOT},
@@ -37,6 +40,17 @@ impl Buckets {
             return Err(TooFew);
         }
         Ok(Self(Box::new(storage)))
+    }
+
+    /// Gives back the tokens that a time brings which the clock does not count.
+    pub(super) fn age(&self, duration: Duration) {
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        for bucket in (*self.0).as_ref() {
+            let full_at = bucket.load(Ordering::Relaxed);
+            if full_at > 0 {
+                bucket.store(full_at.saturating_sub(nanoseconds), Ordering::Relaxed);
+            }
+        }
     }
 
     /// Takes a token for a packet from `source`. Two that do so at once may both get the last one.

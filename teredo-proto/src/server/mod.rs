@@ -191,6 +191,15 @@ impl Server {
         self.draining.is_some()
     }
 
+    /// Handles that the host was suspended for `duration`, during which the clock stood still (P-04):
+    /// the clients of the tunnel service were silent for as long, draining went on, and the limits
+    /// recovered.
+    pub fn handle_suspension(&mut self, now: Instant, duration: Duration) {
+        self.tunnel.age(now, duration);
+        self.draining = self.draining.map(|since| since - duration);
+        self.buckets.age(duration);
+    }
+
     /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()

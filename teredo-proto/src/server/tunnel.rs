@@ -121,6 +121,19 @@ impl Tunnel {
         }
     }
 
+    /// Lets everything that is remembered age by a time that the clock does not count.
+    pub fn age(&mut self, now: Instant, duration: Duration) {
+        for lease in self.leases.iter_mut().flatten() {
+            let is_here = |&(_, seen): &(Endpoint, Instant)| {
+                now.saturating_since(seen).saturating_add(duration) < LIFETIME
+            };
+            let mapped = lease.mapped.filter(is_here);
+            lease.mapped = mapped.map(|(mapped, seen)| (mapped, seen - duration));
+            lease.moved = lease.moved.map(|at| at - duration);
+            lease.told_flapping = lease.told_flapping.map(|at| at - duration);
+        }
+    }
+
     pub fn bindings(&self, clients: &Clients) -> impl Iterator<Item = Binding> {
         let leases = self.leases.iter().zip(clients.all());
         leases.filter_map(|(lease, client)| {

@@ -5,6 +5,7 @@ pub mod limiter;
 pub mod peers;
 pub mod server_address;
 pub mod statistics;
+pub mod turns;
 
 pub(crate) mod keyed;
 pub(crate) mod own;

@@ -15,7 +15,7 @@ use teredo_proto::{
 use super::{Path, Role, RoleState, Snapshot};
 
 /// Every state of a client, as statistics name them.
-pub const STATES: [&str; 8] = [
+pub const STATES: [&str; 9] = [
     "stopped",
     "starting",
     "second",
@@ -24,6 +24,7 @@ pub const STATES: [&str; 8] = [
     "offline-symmetric",
     "offline-no-network",
     "offline-native-ipv6",
+    "offline-secondary-silent",
 ];
 
 /// The status of a client.
@@ -128,6 +129,7 @@ const fn state_name(state: State) -> &'static str {
         State::Offline(Offline::Symmetric) => 5,
         State::Offline(Offline::NoNetwork) => 6,
         State::Offline(Offline::NativeIpv6) => 7,
+        State::Offline(Offline::SecondarySilent) => 8,
     }]
 }
 

@@ -544,6 +544,7 @@ fn describe(identity: &Identity) -> String {
 fn kind_of(reason: Offline) -> Option<Kind> {
     match reason {
         Offline::NoAnswer => Some(Kind::ServerSilent),
+        Offline::SecondarySilent => Some(Kind::SecondarySilent),
         Offline::Symmetric => Some(Kind::SymmetricNat),
         Offline::NoNetwork => Some(Kind::NoNetwork),
         Offline::NativeIpv6 => None,
@@ -556,6 +557,10 @@ fn explain(reason: Offline) -> &'static str {
         Offline::NoAnswer => {
             "no server answers; is UDP to port 3544 blocked, or client.server wrong? The client \
              tries again"
+        }
+        Offline::SecondarySilent => {
+            "the server answers, but not from its secondary address, which tells what the NAT does; \
+             is UDP to that address blocked, or does the server have only one? The client tries again"
         }
         Offline::Symmetric => {
             "the NAT is symmetric: set client.symmetric = true, or forward a port to this host and \

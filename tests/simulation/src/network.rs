@@ -89,8 +89,11 @@ impl Network {
         let is_public = self.realms[realm.0]
             .is_none_or(|gateway| self.gateways[gateway.0].nat.behaviour.firewall);
         if is_public {
-            // The addresses are not adjacent.
+            // The addresses are not adjacent, and none is private.
             self.public += 0x0001_0003;
+            if Ipv4Addr::from(self.public).is_private() {
+                self.public += 0x0100_0000;
+            }
             return self.public.into();
         }
         let host = self.private.entry(realm).or_insert(9);

@@ -233,13 +233,38 @@ impl World {
         self.start(id);
     }
 
-    /// Suspends a client's host for this time, then notifies the client.
+    /// Suspends the host of a client or a relay for this time, then notifies it.
     pub fn suspend(&mut self, id: NodeId, duration: Duration) {
         self.set_up(id, false);
         self.run(duration);
-        self.client_mut(id).fall_behind(duration);
         self.set_up(id, true);
-        self.with_client(id, Client::recheck_mapping);
+        self.act(id, |node, now, output| match node {
+            Node::Client(client) => {
+                client.fall_behind(duration);
+                let resume = |client: &mut Client, now| client.handle_suspension(now, duration);
+                client.act(now, resume, output);
+            }
+            Node::Relay(relay) => relay.resume(duration, output),
+            Node::Server(_) | Node::Host(_) => (),
+        });
+    }
+
+    /// Ends the client or relay on a machine and starts it anew, with the same configuration and no
+    /// memory.
+    pub fn restart(&mut self, id: NodeId) {
+        let seed = self.seed();
+        self.observer.restarted(id);
+        match self.node_mut(id) {
+            Node::Client(client) => {
+                client.restart(seed);
+                self.start(id);
+            }
+            Node::Relay(relay) => {
+                let (config, ipv6) = (relay.config.clone(), relay.ipv6);
+                **relay = RelayNode::new(config, ipv6, seed);
+            }
+            Node::Server(_) | Node::Host(_) => (),
+        }
     }
 
     /// Sets a host's reaction to pings.

@@ -16,7 +16,7 @@ use teredo_proto::wire::ipv6::Header;
 
 use super::{
     network::{GatewayId, Network, Realm, Transit},
-    node::{ClientNode, Node, Output},
+    node::{ClientNode, Node, Output, RelayNode},
     observer::Observer,
     stack::Stack,
 };
@@ -187,6 +187,19 @@ impl World {
         match self.node(id) {
             Node::Client(client) => client,
             other => panic!("no client but {other:?}"),
+        }
+    }
+
+    /// The relay on a machine.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the machine has none.
+    #[must_use]
+    pub fn relay(&self, id: NodeId) -> &RelayNode {
+        match self.node(id) {
+            Node::Relay(relay) => relay,
+            other => panic!("no relay but {other:?}"),
         }
     }
 

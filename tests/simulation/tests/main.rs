@@ -3,9 +3,11 @@
 
 mod histories;
 mod local;
+mod many;
 mod matrix;
 mod nat;
 mod native;
 mod probe;
 mod qualification;
 mod recovery;
+mod restarts;

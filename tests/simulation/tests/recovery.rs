@@ -8,7 +8,7 @@ use teredo_simulation::{
     NodeId, Realm, Weather, World, for_seeds,
     matrix::{Means, attempt, client_behind, qualify},
     nat::{Behaviour, Kind},
-    packet::Message,
+    packet::{self, Message},
 };
 
 /// The refresh interval before anything is measured (C-44).
@@ -21,6 +21,7 @@ const QUALIFICATION: Duration = Duration::from_secs(25);
 struct Site {
     world: World,
     server: NodeId,
+    relay: NodeId,
     host: NodeId,
     client: NodeId,
 }
@@ -28,7 +29,7 @@ struct Site {
 fn site(seed: u64, kind: Kind) -> Site {
     let mut world = World::new(seed);
     let server = world.add_server();
-    world.add_relay(Realm::INTERNET);
+    let relay = world.add_relay(Realm::INTERNET);
     let host = world.add_host();
     let client = client_behind(&mut world, server, kind, Means::All);
     qualify(&mut world, &[client]);
@@ -36,6 +37,7 @@ fn site(seed: u64, kind: Kind) -> Site {
     Site {
         world,
         server,
+        relay,
         host,
         client,
     }
@@ -212,6 +214,113 @@ fn c46_suspended() {
             site.works();
         }
     });
+}
+
+/// The relay's host was suspended, and its clock stood still: no mapping of before is used, and every
+/// peer is found again at once.
+#[test]
+fn p04_suspended_relay() {
+    for_seeds(5, |seed| {
+        for seconds in [10, 60, 36_000] {
+            let mut site = site(seed, Kind::PortRestricted);
+            let (world, relay, client) = (&mut site.world, site.relay, site.client);
+            let address = world.address(client).unwrap();
+            let is_fast = |world: &World| world.relay(relay).fast.contains(&address);
+            assert!(is_fast(world));
+            world.suspend(relay, Duration::from_secs(seconds));
+            assert!(!is_fast(world), "{seconds} s");
+            let mut peers = world.relay(relay).relay.peers();
+            assert!(peers.all(|peer| !peer.trusted));
+            drop(peers);
+            let (start, request) = (world.now, world.request(site.host, client));
+            world.run(Duration::from_secs(3));
+            let answered = world.stack(site.host).arrived(Message::Reply(request));
+            let took = answered.map(|at| at.saturating_since(start));
+            assert!(
+                took.is_some_and(|took| took < Duration::from_secs(1)),
+                "{took:?}"
+            );
+            assert!(is_fast(world));
+            site.works();
+        }
+    });
+}
+
+/// The client's host was suspended: it sends nothing to the mappings of before.
+#[test]
+fn p04_suspended_client() {
+    for_seeds(5, |seed| {
+        let mut site = site(seed, Kind::PortRestricted);
+        site.world.suspend(site.client, Duration::from_secs(3600));
+        let mut peers = site.world.client(site.client).client.peers();
+        assert!(peers.all(|peer| !peer.trusted));
+        drop(peers);
+        site.world.run(Duration::from_secs(3));
+        site.works();
+    });
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hint {
+    None,
+    Traffic,
+    Event,
+}
+
+/// The way to the internet is away for a while, and nothing changes on the client's host. The client
+/// is back soon after its end, and at once if there is a hint (C-47).
+#[test]
+fn c47_outages() {
+    for (hint, outages, limit) in [
+        (Hint::None, &[57, 120, 300][..], 25),
+        (Hint::Traffic, &[57, 300, 3600], 9),
+        (Hint::Event, &[57, 300, 3600], 1),
+    ] {
+        for &outage in outages {
+            for_seeds(5, |seed| {
+                let mut site = site(seed, Kind::PortRestricted);
+                let client = site.client;
+                let own = site.world.address(client).unwrap();
+                let to = site.world.address(site.host).unwrap();
+                let mut number = 1_000_000;
+                let mut send = |world: &mut World| {
+                    number += 1;
+                    let packet = packet::numbered(own, to, false, number);
+                    world.send_packet(client, packet);
+                };
+                site.world.set_connected(client, false);
+                for _ in 0..outage * 2 {
+                    if hint == Hint::Traffic {
+                        send(&mut site.world);
+                    }
+                    site.world.run(Duration::from_millis(500));
+                }
+                assert_eq!(site.world.address(client), None, "off-line by then");
+                site.world.set_connected(client, true);
+                if hint == Hint::Event {
+                    site.world.run_until(Duration::from_secs(13), |world| {
+                        world.client(client).is_settled()
+                    });
+                }
+                let start = site.world.now;
+                if hint == Hint::Event {
+                    site.world.with_client(client, Client::hasten);
+                }
+                while site.world.address(client).is_none() {
+                    if hint == Hint::Traffic {
+                        send(&mut site.world);
+                    }
+                    site.world.run(Duration::from_millis(100));
+                    let took = site.world.now.saturating_since(start);
+                    assert!(
+                        took < Duration::from_secs(limit),
+                        "{hint:?}, {outage} s: {took:?}"
+                    );
+                }
+                site.works();
+            });
+        }
+    }
 }
 
 /// The process stood still while its clock went on (P-04).

@@ -8,13 +8,13 @@ use teredo_common::{
     time::Instant,
 };
 
-use super::{Exchange, Shared, discovery::is_on_link, extensions::Trailers};
+use super::{Exchange, Shared, contact::Contact, discovery::is_on_link, extensions::Trailers};
 use crate::{
     client::{
         Nat,
         statistics::{Bubble, DropReason},
     },
-    shared::peers::{GAP, PeerIndex},
+    shared::peers::{GAP, PeerIndex, RoleState as _},
     wire::{bubble, encapsulation::Encapsulation, trailer::Trailer},
 };
 
@@ -76,7 +76,7 @@ impl Exchange {
             return Err(DropReason::BubbleTarget);
         }
         shared.statistics.bubbles[Bubble::ReceivedRelay] += 1;
-        if !self.limits.take_direct(origin, now) {
+        if !self.limits.take_relay(origin, now) {
             shared.statistics.bubbles[Bubble::LimitedDirect] += 1;
             return Ok(());
         }
@@ -94,13 +94,13 @@ impl Exchange {
     pub(super) fn answer(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
         let is_usable = self.peers.is_usable(now, index);
         let peer = &mut self.peers[index];
-        match peer.pending_mut().history.check(now) {
+        match peer.pending_mut().history.check(now, Contact::PATIENCE) {
             Ok(()) => {
                 peer.state.nonces.begin();
                 peer.state.random.is_unpredictable = false;
                 let mut is_sent = self.greet_local(shared, now, index);
                 if shared.config.extensions.symmetric && !is_usable {
-                    is_sent |= self.send_burst(shared, now, index);
+                    is_sent |= self.send_burst(shared, now, index, false);
                 } else {
                     is_sent |= self.send_directs(shared, now, index);
                 }

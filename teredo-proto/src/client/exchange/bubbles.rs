@@ -15,21 +15,28 @@ use crate::{
 
 impl Exchange {
     /// Sends the bubbles of one burst that the rates allow (L-12): direct ones and an indirect one,
-    /// or an echo test that has to come before that. Returns whether any were sent.
+    /// or an echo test that has to come before that. `has_turn` tells whether the server's pace
+    /// permits the indirect one already (L-18). Returns whether any were sent.
     pub(super) fn send_burst(
         &mut self,
         shared: &mut Shared,
         now: Instant,
         index: PeerIndex,
+        has_turn: bool,
     ) -> bool {
+        let server = embedded_server(&self.peers[index].address);
+        let has_turn = has_turn || self.turns.take(server, now);
         self.prepare_random_port(shared, now, index);
         let is_direct = self.send_directs(shared, now, index);
-        if is_direct && self.needs_echo_test(shared, now, index) {
+        if is_direct && has_turn && self.needs_echo_test(shared, now, index) {
             self.start_echo_test(shared, now, index, 1);
             return true;
         }
-        let is_indirect = self.send_indirect(shared, now, index);
-        is_direct || is_indirect
+        if !has_turn {
+            shared.statistics.bubbles[Bubble::LimitedIndirect] += 1;
+            return is_direct;
+        }
+        self.send_indirect(shared, now, index) || is_direct
     }
 
     /// Records a burst of any kind (P-09).
@@ -127,7 +134,7 @@ impl Exchange {
         shared.statistics.bubbles[Bubble::SentDirect] += 1;
     }
 
-    /// Sends an indirect bubble to the peer's server (L-06), with a nonce, and with the port
+    /// Sends an indirect bubble, whose turn it is, to the peer's server (L-06), with a nonce, and with the port
     /// and the endpoints at which the peer finds this client.
     pub(super) fn send_indirect(
         &mut self,
@@ -137,9 +144,7 @@ impl Exchange {
     ) -> bool {
         let peer = &mut self.peers[index];
         let server = embedded_server(&peer.address);
-        let is_allowed =
-            shared.own_ipv4.is_elsewhere(server) && self.limits.take_indirect(server, now);
-        if !is_allowed {
+        if !shared.own_ipv4.is_elsewhere(server) {
             shared.statistics.bubbles[Bubble::LimitedIndirect] += 1;
             return false;
         }

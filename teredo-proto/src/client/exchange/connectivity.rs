@@ -105,6 +105,9 @@ impl Exchange {
         }
         shared.statistics.tests[Outcome::Answered] += 1;
         self.relays.note(from, now);
+        let state = &mut self.peers[index].state;
+        state.is_talking = false;
+        state.unanswered_since = None;
         let port = shared.config.port;
         self.trust(shared, now, index, port, from);
         Ok(true)

@@ -8,7 +8,7 @@ use super::{
     connectivity::Tests,
     extensions::{port_preserving::RandomPorts, sequential::EchoTest, symmetric::Nonces},
 };
-use crate::shared::peers::{Peer, Queue, RoleState};
+use crate::shared::peers::{Patience, Peer, Queue, RoleState};
 
 /// The time for which a discovery bubble makes a peer a local one (RFC 4380 section 5.2.4).
 pub const LOCAL_MEMORY: Duration = Duration::from_secs(600);
@@ -43,6 +43,10 @@ pub struct Contact {
     pub random: RandomPorts,
     /// The test that finds the port of the NAT's next mapping (RFC 6081 section 5.5).
     pub echo: Option<Box<EchoTest>>,
+    /// Whether the last packet of the peer was one for the host, not the answer to a test.
+    pub is_talking: bool,
+    /// When the first packet since then was sent to the peer.
+    pub unanswered_since: Option<Instant>,
     /// Other endpoints at which the peer may be (RFC 6081 section 5.6).
     pub alternates: Vec<Endpoint>,
 }
@@ -57,6 +61,8 @@ pub struct Local {
 }
 
 impl RoleState for Contact {
+    const PATIENCE: Patience = Patience::Window;
+
     /// A peer on the same link is remembered as such.
     fn needed_until(&self) -> Instant {
         self.local
@@ -81,6 +87,19 @@ impl Contact {
     /// Whether this is the peer's endpoint on the same link.
     pub fn is_at_local(&self, endpoint: Endpoint) -> bool {
         self.local.is_some_and(|local| local.endpoint == endpoint)
+    }
+
+    /// Lets everything that is remembered age by a time that the clock does not count.
+    pub fn age(&mut self, duration: Duration) {
+        let local = self.local.filter(|_| duration < LOCAL_MEMORY);
+        self.local = local.map(|local| Local {
+            heard: local.heard - duration,
+            ..local
+        });
+        self.tests = None;
+        self.proved = None;
+        self.is_known = false;
+        self.unanswered_since = None;
     }
 
     /// Returns the peer's endpoint on the same link, if a discovery bubble arrived lately.

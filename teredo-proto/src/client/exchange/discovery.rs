@@ -9,13 +9,16 @@ use teredo_common::{
     time::Instant,
 };
 
-use super::{Exchange, Shared, contact::Local};
+use super::{
+    Exchange, Shared,
+    contact::{Contact, Local},
+};
 use crate::{
     client::{
         Attached, Transmit,
         statistics::{Bubble, DropReason},
     },
-    shared::peers::{GAP, PeerIndex},
+    shared::peers::{GAP, PeerIndex, RoleState as _},
     wire::{bubble, encapsulation::Encapsulation, ipv6::Header},
 };
 
@@ -122,9 +125,8 @@ impl Exchange {
             // Otherwise the new peer could not attribute the answer for minutes.
             self.send_discovery(shared, now);
         }
-        if self.peers[index].pending_mut().history.check(now).is_ok()
-            && self.send_to_local(shared, now, index)
-        {
+        let history = &self.peers[index].pending_mut().history;
+        if history.check(now, Contact::PATIENCE).is_ok() && self.send_to_local(shared, now, index) {
             self.count_burst(now, index);
         }
         Ok(())

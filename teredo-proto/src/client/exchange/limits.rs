@@ -6,7 +6,7 @@ use super::super::Config;
 use crate::shared::{
     keyed::Keyed,
     limiter::{Bucket, Buckets, Rate},
-    peers::Histories,
+    peers::{Histories, Patience},
 };
 
 /// The token buckets, and the memory of bubbles by endpoint.
@@ -17,20 +17,22 @@ pub struct Limits {
     unreachable_rate: Rate,
     unreachable: Bucket,
     direct: Buckets,
-    indirect: Buckets,
     endpoints: Histories,
+    /// Answers to relays.
+    relays: Histories,
 }
 
 impl Limits {
     pub fn new(config: &Config, keyed: Keyed) -> Self {
+        let capacity = config.max_peers.max(16);
         Self {
             test_rate: config.test_rate,
             tests: Bucket::default(),
             unreachable_rate: config.unreachable_rate,
             unreachable: Bucket::default(),
             direct: Buckets::new(config.direct_bubble_rate, keyed),
-            indirect: Buckets::new(config.indirect_bubble_rate, keyed),
-            endpoints: Histories::new(config.max_peers.max(16), keyed),
+            endpoints: Histories::new(capacity, Patience::Window, keyed),
+            relays: Histories::new(capacity, Patience::BackOff, keyed),
         }
     }
 
@@ -56,13 +58,15 @@ impl Limits {
         self.endpoints.take_again(to, now) && self.direct.take(to.address, now)
     }
 
-    /// Whether an indirect bubble may be sent to this server.
-    pub fn take_indirect(&mut self, server: [u8; 4], now: Instant) -> bool {
-        self.indirect.take(server, now)
+    /// Whether a relay's bubble may be answered. Whoever can have the server forward bubbles in a
+    /// relay's name must not be able to silence this client towards it for minutes.
+    pub fn take_relay(&mut self, relay: Endpoint, now: Instant) -> bool {
+        self.relays.take(relay, now) && self.direct.take(relay.address, now)
     }
 
     /// Records that a packet came directly from `endpoint`.
     pub fn answered(&mut self, endpoint: Endpoint) {
         self.endpoints.answered(endpoint);
+        self.relays.answered(endpoint);
     }
 }

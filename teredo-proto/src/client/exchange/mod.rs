@@ -30,6 +30,7 @@ use super::{Config, Identity, PeerInfo, Statistics, shared::Shared};
 use crate::shared::{
     keyed::Keyed,
     peers::{Bounds, Budget, PeerIndex, Peers, Timing},
+    turns::Turns,
 };
 use contact::Contact;
 use departed::Departed;
@@ -44,6 +45,8 @@ const TIMING: Timing = Timing {
     refresh_after: Duration::from_secs(25),
     grace: Duration::ZERO,
 };
+/// Number of paces towards servers. Servers whose hashes meet share one.
+const SERVERS: usize = 1024;
 /// Divisor of the room for waiting packets that yields the share of packets from unproved peers.
 const HELD_SHARE: usize = 4;
 
@@ -60,6 +63,7 @@ pub struct Exchange {
     /// Packets for the host that wait for the proof of their source (C-41).
     held: Budget,
     limits: Limits,
+    turns: Turns,
     relays: Relays,
     discovery: Discovery,
     ports: Ports,
@@ -92,6 +96,7 @@ impl Exchange {
             queues: Budget::new(bounds(config.queue_total_bytes - held), keyed),
             held: Budget::new(bounds(held), keyed),
             limits: Limits::new(config, keyed),
+            turns: Turns::new(config.server_pace, SERVERS, keyed),
             relays: Relays::default(),
             discovery: Discovery::default(),
             ports: Ports::default(),
@@ -147,12 +152,14 @@ impl Exchange {
             self.handle_echo_timeout(shared, now, index);
             self.look_after(shared, now, index);
         }
+        self.take_turns(shared, now);
     }
 
     /// When [`Exchange::handle_timeout`] is due next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let peers = self.peers.deadline().map(|(deadline, _)| deadline);
-        [peers, self.discovery.next].into_iter().flatten().min()
+        let deadlines = [peers, self.discovery.next, self.turns.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Returns all peers, in no particular order.

@@ -1,14 +1,20 @@
 //! Asking a peer until it answers: bubbles to clients, connectivity tests to native hosts (P-09 to
 //! P-11, C-51).
 
-use teredo_common::time::Instant;
+use teredo_common::{address::embedded_server, time::Instant};
 
 use super::{Exchange, Shared};
 use crate::{
-    client::statistics::DropReason,
-    shared::peers::{PeerIndex, Queue, Step},
+    client::statistics::{Bubble, DropReason, Test},
+    shared::{
+        peers::{PeerIndex, Queue, Step},
+        turns::Party,
+    },
     wire::icmpv6::ADDRESS_UNREACHABLE,
 };
+
+/// The one party of a client.
+const HOST: Party = [0; 8];
 
 impl Exchange {
     /// Asks now, or as soon as that is allowed, and again until there is an answer.
@@ -16,28 +22,80 @@ impl Exchange {
         let state = &mut self.peers[index].state;
         state.nonces.begin();
         state.random.is_unpredictable = false;
-        self.peers.start_procedure(now, index);
+        self.peers.start_procedure(now, index, HOST);
         self.proceed(shared, now, index);
     }
 
-    /// Takes the next step of a procedure if it is due.
+    /// Takes the next step of a procedure if it is due. What goes through a server may have to wait
+    /// for its turn (L-18).
     pub(super) fn proceed(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
         match self.peers.next_step(now, index, &mut shared.random) {
             Step::Wait => {}
-            Step::Burst(attempts) => self.ask(shared, now, index, attempts),
+            Step::Burst(attempts) => match self.server_to_ask(shared, now, index, attempts) {
+                None => self.ask(shared, now, index, attempts),
+                Some(server) if self.turns.take(server, now) => {
+                    self.ask(shared, now, index, attempts);
+                }
+                Some(server) => self.wait_for_turn(shared, index, server),
+            },
             Step::GiveUp(queue) => self.give_up(shared, now, index, queue),
         }
     }
 
-    /// Asks once, after `attempts` times before. A peer on the same link is looked for elsewhere
-    /// only if it does not answer there (C-63).
+    fn wait_for_turn(&mut self, shared: &mut Shared, index: PeerIndex, server: [u8; 4]) {
+        let (peers, turns) = (&mut self.peers, &mut self.turns);
+        let address = peers[index].address;
+        peers.wait_for_turn(index, |party| turns.wait(server, party, address));
+        let count = peers.trusted() + peers.untrusted();
+        turns.compact(count, |turn| peers.is_waiting(turn));
+        match shared.config.prefix.contains(&address) {
+            true => shared.statistics.bubbles[Bubble::LimitedIndirect] += 1,
+            false => shared.statistics.tests[Test::Limited] += 1,
+        }
+    }
+
+    /// Asks the peers whose turn has come.
+    pub(super) fn take_turns(&mut self, shared: &mut Shared, now: Instant) {
+        while let Some(turn) = self.turns.next(now, |turn| self.peers.is_waiting(turn)) {
+            let Some(index) = self.peers.take_turn(now, turn) else {
+                continue;
+            };
+            match self.peers.next_step(now, index, &mut shared.random) {
+                Step::Wait => {}
+                Step::Burst(attempts) => self.ask(shared, now, index, attempts),
+                Step::GiveUp(queue) => self.give_up(shared, now, index, queue),
+            }
+        }
+    }
+
+    /// The server through which a peer is asked next, after `attempts` times before; `None` if it is
+    /// asked directly or on the link.
+    fn server_to_ask(
+        &self,
+        shared: &Shared,
+        now: Instant,
+        index: PeerIndex,
+        attempts: u8,
+    ) -> Option<[u8; 4]> {
+        let peer = &self.peers[index];
+        if !shared.config.prefix.contains(&peer.address) {
+            return Some(self.identity?.server.primary.octets());
+        }
+        let is_local = attempts == 0 && peer.state.local(now).is_some();
+        let is_direct = is_local || self.may_solicit(shared, index, attempts);
+        (!is_direct).then(|| embedded_server(&peer.address))
+    }
+
+    /// Asks once, after `attempts` times before, with the turn of a server if it needs one. A peer on
+    /// the same link is looked for elsewhere only if it does not answer there (C-63).
     fn ask(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex, attempts: u8) {
         if !shared.config.prefix.contains(&self.peers[index].address) {
             return self.test(shared, now, index);
         }
+        let has_turn = self.server_to_ask(shared, now, index, attempts).is_some();
         let mut is_sent = self.greet_local(shared, now, index);
         if (!is_sent || attempts > 0) && !self.solicit(shared, now, index, attempts) {
-            is_sent |= self.send_burst(shared, now, index);
+            is_sent |= self.send_burst(shared, now, index, has_turn);
         } else {
             is_sent = true;
         }

@@ -97,6 +97,9 @@ impl Exchange {
             let peer = &self.peers[index];
             if peer.is_trusted() && peer.mapped == from {
                 let port = peer.state.port;
+                let state = &mut self.peers[index].state;
+                state.is_talking = true;
+                state.unanswered_since = None;
                 self.trust(shared, now, index, port, from);
                 return Ok(true);
             }

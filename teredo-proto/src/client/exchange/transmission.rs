@@ -1,5 +1,7 @@
 //! From the host: IPv6 packets in, UDP payloads out (RFC 4380 section 5.2.4).
 
+use std::time::Duration;
+
 use teredo_common::{
     address::{embedded_mapping, embedded_server, has_cone_flag, server_link_local},
     scope::{is_global_unicast, is_link_local},
@@ -7,11 +9,11 @@ use teredo_common::{
     wire::SERVER_PORT,
 };
 
-use super::{Exchange, Forward, Shared};
+use super::{Exchange, Forward, Shared, TIMING, contact::Contact};
 use crate::{
     client::{Transmit, statistics::DropReason},
     shared::{
-        peers::{Full, NotQueued, PeerIndex},
+        peers::{Full, NotQueued, PeerIndex, RoleState as _},
         statistics::Unreachable,
     },
     wire::{
@@ -21,6 +23,8 @@ use crate::{
 };
 
 const MULTICAST: u8 = 0xff;
+/// The time for which a native host may leave packets unanswered until it is tested (P-14).
+const STALL: Duration = Duration::from_secs(3);
 
 impl Exchange {
     /// Handles a packet of the host.
@@ -137,12 +141,23 @@ impl Exchange {
     fn note_sent(&mut self, shared: &mut Shared, now: Instant, index: PeerIndex) {
         let due = self.peers.note_sent(now, index);
         self.peers[index].state.random.refreshes = 0;
-        if due.refresh {
+        if due.refresh || self.is_stalled(now, index) {
             self.start_procedure(shared, now, index);
         }
         if due.touch {
             self.touch(now, index);
         }
+    }
+
+    /// Whether a native host that exchanged packets with this one fell silent while it is sent to: its
+    /// relay may have been restarted, and knows the client again only after a test (P-14).
+    fn is_stalled(&mut self, now: Instant, index: PeerIndex) -> bool {
+        let peer = &mut self.peers[index];
+        if !peer.state.is_talking || peer.state.tests.is_none() {
+            return false;
+        }
+        let since = *peer.state.unanswered_since.get_or_insert(now);
+        now.saturating_since(since) >= STALL && Contact::may_refresh(peer, now, TIMING.lifetime)
     }
 
     /// Informs the host that a packet cannot be sent, if that is allowed. The error comes from

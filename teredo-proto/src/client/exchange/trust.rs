@@ -1,11 +1,13 @@
 //! The life of peers: they come, gain trust, fall silent, lose trust and are removed.
 
+use std::time::Duration;
+
 use teredo_common::{
     address::{Endpoint, embedded_mapping},
     time::Instant,
 };
 
-use super::{Exchange, Shared, contact::Contact};
+use super::{Exchange, Shared, contact::Contact, relays::Relays};
 use crate::{
     client::{Transmit, statistics::DropReason},
     shared::peers::{Chore, PeerIndex},
@@ -62,6 +64,7 @@ impl Exchange {
         }
         peer.last_received = now;
         let is_same = was_usable && peer.mapped == mapped && peer.state.port == port;
+        self.limits.answered(mapped);
         if is_same && !peer.state.awaits {
             if now >= peer.next_touch {
                 self.touch(now, index);
@@ -98,7 +101,6 @@ impl Exchange {
             // An answer at the port itself: its prediction does not matter any more.
             self.peers[index].state.echo = None;
         }
-        self.limits.answered(mapped);
         for packet in self.queues.drain(queue) {
             self.peers[index].last_sent = now;
             shared.statistics.encapsulated.add(packet.len());
@@ -133,6 +135,25 @@ impl Exchange {
             self.remove(shared, oldest);
         }
         self.peers.distrust(index);
+    }
+
+    /// Handles that the host was suspended for a time that the clock does not count (P-04): nobody is
+    /// trusted any more, and what was asked before counts for nothing.
+    pub fn handle_suspension(&mut self, shared: &mut Shared, duration: Duration) {
+        self.relays = Relays::default();
+        let all: Vec<PeerIndex> = self.peers.iter().map(|(index, _)| index).collect();
+        for index in all {
+            let peer = &mut self.peers[index];
+            peer.state.age(duration);
+            if !peer.is_trusted() {
+                continue;
+            }
+            let is_full = self.peers.is_untrusted_full();
+            self.peers.distrust(index);
+            if is_full {
+                self.remove(shared, index);
+            }
+        }
     }
 
     /// Removes a peer, and drops the packets that wait for it.

@@ -26,7 +26,7 @@
 //!                └── Maintenance
 //!         three timeouts
 //!
-//!  Offline ── 100 to 900 seconds, or the network changed ──▶ Starting
+//!  Offline ── 5 to 900 seconds (C-47), hastened, or the network changed ──▶ Starting
 //! ```
 
 pub mod solicitation;
@@ -64,8 +64,17 @@ pub struct Qualification {
     interval: Interval,
     /// When the server's primary address was last asked.
     last_asked: Option<Instant>,
+    /// One of the servers that failed did so only with its secondary address.
+    is_secondary_silent: bool,
+    /// When the present period without success began.
+    offline_since: Option<Instant>,
+    /// When the last attempt failed.
+    failed_at: Instant,
     /// The length of the next wait; `None`: that of the first one.
     back_off: Option<Duration>,
+    /// The time after a failure for which [`Qualification::hasten`] waits; `None`: as after the first
+    /// one.
+    hasten_gap: Option<Duration>,
     /// The reason of the last [`Offline`] event, until the client is qualified again.
     reported: Option<Offline>,
     /// The server wants the client to use a new key, and that was reported.

@@ -14,10 +14,15 @@ use crate::{ServerAddress, wire::encapsulation::Encapsulation};
 
 /// The least time between two starts of qualification, however often there is a reason (C-46).
 const START_GAP: Duration = Duration::from_secs(2);
-/// How long the client is off-line after the first failure; twice as long after each further one.
-const BACK_OFF: Duration = Duration::from_secs(100);
-/// The longest time that the client is off-line before it tries again.
-const MAX_BACK_OFF: Duration = Duration::from_secs(900);
+/// The first wait after a failure, and the longest one within [`HOPE`]. Each is twice as long as the
+/// one before.
+const SHORT_WAITS: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
+/// The time for which a failure is taken for one that soon ends.
+const HOPE: Duration = Duration::from_secs(600);
+/// The first wait after that, or behind a NAT that is not supported, and the longest one.
+const LONG_WAITS: [Duration; 2] = [Duration::from_secs(100), Duration::from_secs(900)];
+/// The shortest and the longest time between a failure and an attempt that something hastens.
+const HASTEN_GAPS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(4)];
 
 impl Qualification {
     /// Starts to qualify, unless that was done already.
@@ -50,6 +55,25 @@ impl Qualification {
             self.restart(shared, now);
         } else if let Some(identity) = &mut self.identity {
             (identity.port_mapping, identity.upnp) = port_mapping(shared, identity.mapped);
+        } else {
+            self.hasten(shared, now);
+        }
+    }
+
+    /// Ends a wait after failure early, as soon as the last attempt is long enough ago (C-47).
+    pub fn hasten(&mut self, shared: &mut Shared, now: Instant) {
+        let Phase::Offline(Offline::NoAnswer | Offline::SecondarySilent, Some(until)) =
+            &mut self.phase
+        else {
+            return;
+        };
+        let [shortest, longest] = HASTEN_GAPS;
+        let gap = self.hasten_gap.unwrap_or(shortest);
+        let earliest = now.max(self.failed_at + gap);
+        if earliest < *until {
+            *until = earliest;
+            self.hasten_gap = Some(longest.min(gap * 2));
+            self.handle_timeout(shared, now);
         }
     }
 
@@ -61,7 +85,10 @@ impl Qualification {
                 self.phase = Phase::Idle(self.allowed_from(now));
                 self.handle_timeout(shared, now);
             }
-            Phase::Offline(Offline::NoAnswer | Offline::Symmetric, _) => self.restart(shared, now),
+            Phase::Offline(
+                Offline::NoAnswer | Offline::SecondarySilent | Offline::Symmetric,
+                _,
+            ) => self.restart(shared, now),
             // No mapping, or the server is being asked already.
             _ => {}
         }
@@ -75,14 +102,22 @@ impl Qualification {
         }
         self.is_not_cone &= self.source == shared.network.source;
         self.source = shared.network.source;
-        self.failed = 0;
-        self.back_off = None;
+        self.forget_failures();
         let allowed_from = self.allowed_from(now);
         if allowed_from > now {
             self.phase = Phase::Due(allowed_from);
         } else {
             self.begin(shared, now);
         }
+    }
+
+    /// Forgets everything that puts attempts off.
+    fn forget_failures(&mut self) {
+        self.failed = 0;
+        self.is_secondary_silent = false;
+        self.offline_since = None;
+        self.back_off = None;
+        self.hasten_gap = None;
     }
 
     /// When the server may be asked, if there is a reason now.
@@ -204,6 +239,7 @@ impl Qualification {
             Phase::Second(inquiry, _) => {
                 let is_alive = inquiry.handle_timeout(shared, now);
                 if !is_alive {
+                    self.is_secondary_silent = true;
                     self.fail_over(shared, now);
                 }
             }
@@ -228,7 +264,11 @@ impl Qualification {
         self.failed += 1;
         let servers = &shared.config.servers;
         if self.failed >= servers.len() {
-            self.go_offline(shared, now, Offline::NoAnswer);
+            let reason = match self.is_secondary_silent {
+                true => Offline::SecondarySilent,
+                false => Offline::NoAnswer,
+            };
+            self.go_offline(shared, now, reason);
             return;
         }
         let last = (servers.iter()).position(|&server| Some(server) == self.server);
@@ -243,18 +283,33 @@ impl Qualification {
         self.withdraw(shared);
         self.server = None;
         self.failed = 0;
+        self.is_secondary_silent = false;
+        self.failed_at = now;
         let until = match reason {
             Offline::NoNetwork | Offline::NativeIpv6 => None,
-            Offline::NoAnswer | Offline::Symmetric => {
-                let wait = self.back_off.unwrap_or(BACK_OFF);
-                self.back_off = Some(MAX_BACK_OFF.min(wait * 2));
-                Some(now + wait)
-            }
+            Offline::NoAnswer | Offline::SecondarySilent => Some(now + self.next_wait(now)),
+            Offline::Symmetric => Some(now + self.back_off(LONG_WAITS)),
         };
         self.phase = Phase::Offline(reason, until);
         if self.reported.replace(reason) != Some(reason) {
             shared.emit(Event::Offline(reason));
         }
+    }
+
+    /// The wait after a failure: short ones at first, since most outages are, and the client is to be
+    /// back soon after their end (C-47).
+    fn next_wait(&mut self, now: Instant) -> Duration {
+        let since = *self.offline_since.get_or_insert(now);
+        match now.saturating_since(since) < HOPE {
+            true => self.back_off(SHORT_WAITS),
+            false => self.back_off(LONG_WAITS),
+        }
+    }
+
+    /// The first of these waits, or twice as long a wait as the last one, up to the other.
+    fn back_off(&mut self, [first, longest]: [Duration; 2]) -> Duration {
+        let wait = self.back_off.map_or(first, |last| first.max(last * 2));
+        *self.back_off.insert(longest.min(wait))
     }
 
     /// Gives the client its address.
@@ -284,8 +339,7 @@ impl Qualification {
         if before.map(|before| (before.address, before.mtu)) != Some((address, identity.mtu)) {
             shared.emit(Event::Qualified(identity));
         }
-        self.failed = 0;
-        self.back_off = None;
+        self.forget_failures();
         self.reported = None;
         self.interval.set_identity(shared, now, identity);
         self.phase = Phase::Idle(now + self.interval.draw(shared));

@@ -6,11 +6,18 @@ use super::harness::*;
 use crate::relay::Event;
 use crate::{
     relay::{Bubble, DropReason},
-    shared::limiter::Rate,
+    shared::turns::Pace,
+    wire::ipv6,
 };
-use teredo_common::scope::is_link_local;
+use teredo_common::{address::embedded_mapping, scope::is_link_local};
 
 const ELSEWHERE: &str = "9.0.0.1:7777";
+
+/// A pace that nobody waits for.
+const NO_PACE: Pace = Pace {
+    first: 1000,
+    most: 1000,
+};
 
 /// Creates a client that was sent a bubble. Returns its address and the cookie.
 fn asked(world: &mut World) -> ([u8; 16], [u8; 16]) {
@@ -166,24 +173,31 @@ fn p02_the_first_bubble_goes_at_once() {
 }
 
 #[test]
-fn p09_no_more_than_four_bursts_in_five_minutes() {
+fn p09_bursts_without_answer_become_rare() {
     let mut world = World::new();
     let client = teredo(CLIENT);
-    for _ in 0..290 {
+    let start = world.now;
+    for _ in 0..300 {
         world.native_sends(&packet(&address(HOST), &client, 1));
         world.pass(Duration::from_secs(1));
     }
-    assert_eq!(world.bubbles().len(), 4);
+    let seconds: Vec<_> = world
+        .bubbles()
+        .iter()
+        .map(|bubble| bubble.0.saturating_since(start).as_secs())
+        .collect();
+    let pauses: Vec<_> = seconds.windows(2).map(|two| two[1] - two[0]).collect();
+    assert_eq!(pauses.len(), 9, "{seconds:?}");
+    for (pause, least) in pauses.into_iter().zip([2, 2, 2, 8, 16, 32, 64, 64, 64]) {
+        assert!((least..=least + 1).contains(&pause), "{seconds:?}");
+    }
     assert!(world.dropped(DropReason::EncapBubbleLimit) > 200);
     assert!(!world.own_packets.is_empty(), "and the host is told");
-    for _ in 0..30 {
-        world.native_sends(&packet(&address(HOST), &client, 1));
-        world.pass(Duration::from_secs(1));
-    }
-    let bubbles = world.bubbles();
-    assert!(bubbles.len() > 4, "then again");
-    let gap = bubbles[4].0.saturating_since(bubbles[0].0);
-    assert!(gap >= Duration::from_secs(300), "{gap:?}");
+    // Whenever the peer is there again, it is asked as soon as before after its answer.
+    world.pass(Duration::from_secs(64));
+    world.native_sends(&packet(&address(HOST), &client, 1));
+    world.client_sends(CLIENT, &bubble(&client, &address(HOST)));
+    assert_eq!(world.statistics().trusted_peers, 1);
 }
 
 #[test]
@@ -201,7 +215,7 @@ fn p09_an_answer_resets_the_count() {
 
 #[test]
 fn p10_repetitions_are_spread() {
-    let mut world = World::new();
+    let mut world = World::with(|config| config.server_pace = NO_PACE);
     for port in 1..=100 {
         let client = teredo(&format!("9.0.0.1:{port}"));
         world.native_sends(&packet(&address(HOST), &client, 1));
@@ -280,14 +294,21 @@ fn p12_without_answer_it_is_like_any_other_failure() {
         world.pass(Duration::from_millis(500));
         world.native_sends(&packet(&address(HOST), &client, 1));
     }
-    assert_eq!(world.bubbles().len(), 4, "one procedure");
+    assert_eq!(
+        world.bubbles().len(),
+        6,
+        "one procedure, and a burst now and then"
+    );
     assert!(!world.own_packets.is_empty());
     assert_eq!(world.statistics().queue_packets, 0);
 }
 
 #[test]
 fn l12_many_addresses_do_not_multiply_the_bubbles_to_one_endpoint() {
-    let mut world = World::with(|config| config.direct_bubbles = true);
+    let mut world = World::with(|config| {
+        config.direct_bubbles = true;
+        config.server_pace = NO_PACE;
+    });
     for flags in 0..40 {
         let client = teredo_of(CLIENT, SERVER, flags);
         world.native_sends(&packet(&address(HOST), &client, 1));
@@ -304,7 +325,10 @@ fn l12_many_addresses_do_not_multiply_the_bubbles_to_one_endpoint() {
 
 #[test]
 fn l12_direct_bubbles_to_one_address_are_limited() {
-    let mut world = World::with(|config| config.direct_bubbles = true);
+    let mut world = World::with(|config| {
+        config.direct_bubbles = true;
+        config.server_pace = NO_PACE;
+    });
     for port in 1..=100 {
         let client = teredo(&format!("9.0.0.1:{port}"));
         world.native_sends(&packet(&address(HOST), &client, 1));
@@ -319,15 +343,92 @@ fn l12_direct_bubbles_to_one_address_are_limited() {
 }
 
 #[test]
-fn l12_bubbles_to_one_server_are_limited() {
-    let mut world = World::with(|config| config.indirect_bubble_rate = Rate::new(5, 10));
+fn l18_bubbles_to_one_server_wait_for_their_turn() {
+    let mut world = World::with(|config| config.server_pace = Pace { first: 5, most: 5 });
     for port in 1..=100 {
         let client = teredo(&format!("9.0.0.1:{port}"));
         world.native_sends(&packet(&address(HOST), &client, 1));
     }
     assert_eq!(world.counted(Bubble::SentIndirect), 10);
     assert_eq!(world.counted(Bubble::LimitedIndirect), 90);
+    assert_eq!(world.statistics().waiting_bubbles, 90);
     let other = teredo_of("9.0.0.2:1", "1.2.3.5:1", 0);
     world.native_sends(&packet(&address(HOST), &other, 1));
-    assert_eq!(world.counted(Bubble::SentIndirect), 11);
+    assert_eq!(world.counted(Bubble::SentIndirect), 11, "another server");
+    // The peers answer at once; nobody's packet is lost, however long it waits.
+    let start = world.now;
+    for _ in 0..200 {
+        for (_, payload) in world
+            .take_sent()
+            .into_iter()
+            .filter(|sent| is_bubble(&sent.1))
+        {
+            let header = ipv6::Header::parse(&payload).unwrap();
+            let (peer, cookie) = (header.destination(), header.source());
+            let from = embedded_mapping(&peer).to_string();
+            world.client_sends(&from, &bubble(&peer, &cookie));
+        }
+        world.pass(Duration::from_millis(100));
+    }
+    let statistics = world.statistics();
+    assert_eq!(
+        (statistics.trusted_peers, statistics.queue_packets),
+        (101, 0)
+    );
+    assert_eq!(
+        world.counted(Bubble::SentIndirect),
+        101,
+        "each was asked once"
+    );
+    assert_eq!(statistics.encapsulated.packets, 101);
+    assert_eq!(statistics.waiting_bubbles, 0);
+    assert!(world.now.saturating_since(start) < Duration::from_secs(21));
+}
+
+/// A scan of one native network does not keep the peers of another one waiting.
+#[test]
+fn l18_native_networks_take_turns() {
+    let mut world = World::new();
+    for port in 1..=2000 {
+        let client = teredo(&format!("9.0.0.1:{port}"));
+        world.native_sends(&packet(&address(HOST), &client, 1));
+    }
+    world.take_sent();
+    let other = teredo("9.0.0.2:1");
+    world.native_sends(&packet(&address("2000:1::b"), &other, 1));
+    assert!(world.bubbles().is_empty());
+    world.pass(Duration::from_millis(500));
+    let sent = world.take_sent();
+    let mut peers = sent
+        .iter()
+        .map(|(_, payload)| ipv6::Header::parse(payload).unwrap().destination());
+    assert!(peers.any(|peer| peer == other));
+}
+
+/// A peer whose turn did not come is not taken for one that does not answer.
+#[test]
+fn l18_a_bubble_that_waits_does_not_count() {
+    let mut world = World::with(|config| config.server_pace = Pace { first: 1, most: 1 });
+    for port in 1..=40 {
+        let client = teredo(&format!("9.0.0.1:{port}"));
+        world.native_sends(&packet(&address(HOST), &client, 1));
+    }
+    world.pass(Duration::from_secs(20));
+    let last = teredo("9.0.0.1:40");
+    world.native_sends(&packet(&address(HOST), &last, 1));
+    assert_eq!(world.dropped(DropReason::EncapBubbleLimit), 0);
+    assert_eq!(world.dropped(DropReason::EncapNoAnswer), 0);
+    assert_eq!(world.statistics().queue_packets, 41);
+    world.client_sends("9.0.0.1:40", &bubble(&last, &address(HOST)));
+    assert_eq!(world.statistics().queue_packets, 39);
+}
+
+#[test]
+fn l18_the_server_in_the_same_process_has_no_pace() {
+    let mut world = World::with(|config| config.own_server = Some(endpoint(SERVER).ip()));
+    for port in 1..=100 {
+        let client = teredo(&format!("9.0.0.1:{port}"));
+        world.native_sends(&packet(&address(HOST), &client, 1));
+    }
+    assert_eq!(world.own_server.len(), 100);
 }

@@ -77,6 +77,50 @@ fn p04_time_that_stands_still_or_steps_back_makes_nothing_fresh() {
 }
 
 #[test]
+fn p04_after_suspension_every_peer_proves_itself_again() {
+    let mut world = World::with(|config| config.max_peers = 64);
+    let trusted: Vec<_> = (1..=40)
+        .map(|number| world.trust(&format!("9.0.0.{number}:1")))
+        .collect();
+    world.pass(Duration::from_secs(5));
+    world.take_events();
+    world.relay.handle_suspension(Duration::from_secs(3600));
+    let mut forgotten = std::collections::HashSet::new();
+    while let Some(event) = world.relay.poll_event() {
+        let Event::PeerForgotten { address } = event else {
+            panic!("{event:?}");
+        };
+        assert!(forgotten.insert(address.octets()));
+    }
+    assert_eq!(forgotten, trusted.iter().copied().collect());
+    let statistics = world.statistics();
+    assert_eq!(statistics.trusted_peers, 0);
+    assert_eq!(statistics.untrusted_peers, 8, "the quota holds");
+    assert_eq!(statistics.forgotten, 40);
+    // The stamps of the fast path are from before.
+    for client in &trusted {
+        assert!(!world.relay.record_stamps(client, world.now, world.now));
+        assert!(!world.relay.is_usable(world.now, client));
+    }
+    world.take_sent();
+    assert!(!world.native_sends(&packet(&address(HOST), &trusted[0], 1)));
+    assert_eq!(world.bubbles().len(), 1, "asked at once");
+    world.client_sends("9.0.0.1:1", &bubble(&trusted[0], &address(HOST)));
+    assert!(world.native_sends(&packet(&address(HOST), &trusted[0], 2)));
+}
+
+#[test]
+fn p04_a_cookie_from_before_suspension_proves_nothing() {
+    let mut world = World::new();
+    let client = teredo(CLIENT);
+    world.native_sends(&packet(&address(HOST), &client, 1));
+    let cookie = world.cookie();
+    world.relay.handle_suspension(Duration::from_secs(3600));
+    world.client_sends("9.0.0.1:7777", &bubble(&client, &cookie));
+    assert_eq!(world.statistics().trusted, 0);
+}
+
+#[test]
 fn p05_what_waited_is_never_overtaken() {
     let mut world = World::new();
     let client = teredo(CLIENT);

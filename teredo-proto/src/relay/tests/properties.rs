@@ -118,18 +118,23 @@ struct Observer {
     looked_at: usize,
 }
 
+/// P-09: after four bursts without answer, pauses of 8 seconds to 64.
 fn check_limits(times: &[Instant], answered: usize) -> Result<(), TestCaseError> {
-    let Some((&last, before)) = times.split_last() else {
+    let [.., previous, last] = times else {
         return Ok(());
     };
-    if let Some(&previous) = before.last() {
-        prop_assert!(last.saturating_since(previous) >= GAP);
+    let gap = last.saturating_since(*previous);
+    prop_assert!(gap >= GAP);
+    let since_answer = &times[answered..times.len() - 1];
+    let fresh = since_answer
+        .windows(2)
+        .rposition(|two| two[1].saturating_since(two[0]) >= WINDOW)
+        .map_or(0, |at| at + 1);
+    let unanswered = since_answer.len().saturating_sub(fresh);
+    if unanswered >= MAX_UNANSWERED {
+        let doublings = (unanswered - MAX_UNANSWERED).min(3);
+        prop_assert!(gap >= Duration::from_secs(8 << doublings));
     }
-    let unanswered = times.iter().skip(answered);
-    let recent = unanswered
-        .filter(|&&at| last.saturating_since(at) < WINDOW)
-        .count();
-    prop_assert!(recent <= MAX_UNANSWERED);
     Ok(())
 }
 

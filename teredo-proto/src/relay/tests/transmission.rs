@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::harness::*;
 use crate::{
     relay::{Bubble, DropReason},
-    shared::{limiter::Rate, statistics::Unreachable},
+    shared::{limiter::Rate, statistics::Unreachable, turns::Pace},
     testing::octets,
 };
 use teredo_common::wire::{HOP_BY_HOP, ICMPV6, NO_NEXT_HEADER, UDP};
@@ -256,7 +256,12 @@ fn r16_none_without_a_global_address() {
 
 #[test]
 fn r16_ten_at_once_and_ten_a_second() {
-    let mut world = World::new();
+    let mut world = World::with(|config| {
+        config.server_pace = Pace {
+            first: 1000,
+            most: 1000,
+        };
+    });
     for port in 1..=50 {
         let client = teredo(&format!("9.0.0.1:{port}"));
         world.native_sends(&packet(&address(HOST), &client, 1));
@@ -276,9 +281,27 @@ fn r26_no_new_peers_while_draining() {
     let client = world.trust(CLIENT);
     world.relay.drain();
     assert!(world.native_sends(&packet(&address(HOST), &client, 1)));
-    assert!(!world.native_sends(&packet(&address(HOST), &teredo("9.0.0.2:1"), 1)));
-    assert_eq!(world.dropped(DropReason::EncapDraining), 1);
+    for _ in 0..50 {
+        assert!(!world.native_sends(&packet(&address(HOST), &teredo("9.0.0.2:1"), 1)));
+    }
+    assert_eq!(world.dropped(DropReason::EncapDraining), 50);
     assert_eq!(world.relay.peers().count(), 1);
+    assert!(world.sent.iter().all(|(.., payload)| !is_bubble(payload)));
+    assert_eq!(world.own_packets.len(), 10, "the sender is told (R-16)");
+    assert_eq!(world.unreachable(Unreachable::RateLimited), 40);
+}
+
+/// A peer that the relay has goes on, even if it fell silent and has to be asked.
+#[test]
+fn r26_peers_go_on_while_draining() {
+    let mut world = World::new();
+    let client = world.trust(CLIENT);
+    world.relay.drain();
+    world.pass(Duration::from_secs(60));
+    assert!(!world.native_sends(&packet(&address(HOST), &client, 1)));
+    world.client_sends(CLIENT, &bubble(&client, &address(HOST)));
+    assert_eq!(world.statistics().trusted_peers, 1);
+    assert!(world.native_sends(&packet(&address(HOST), &client, 2)));
 }
 
 #[test]

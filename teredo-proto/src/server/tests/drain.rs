@@ -48,3 +48,16 @@ fn s27_no_solicitation_is_answered_and_the_rest_goes_on_for_two_intervals() {
     assert_eq!(world.relay_sends(&from_relay), None);
     assert_eq!(world.dropped(DropReason::Draining), before + 5);
 }
+
+#[test]
+fn p04_suspension_counts_for_draining() {
+    let mut world = World::new();
+    world.server.drain(world.now);
+    let echo = echo(&teredo(CLIENT), &address("ff02::2"));
+    world
+        .server
+        .handle_suspension(world.now, DRAIN - Duration::from_secs(1));
+    assert!(world.receives(CLIENT, &echo).is_some());
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.receives(CLIENT, &echo), None);
+}

@@ -48,6 +48,16 @@ fn s23_twenty_at_once_and_ten_a_second_for_each_source() {
 }
 
 #[test]
+fn p04_limits_recover_during_suspension() {
+    let mut world = limited();
+    assert_eq!(answered(&mut world, CLIENT, 100), 20);
+    world.server.handle_suspension(world.now, SECOND / 2);
+    assert_eq!(answered(&mut world, CLIENT, 100), 5);
+    world.server.handle_suspension(world.now, 3600 * SECOND);
+    assert_eq!(answered(&mut world, CLIENT, 100), 20);
+}
+
+#[test]
 fn s23_each_network_has_a_limit() {
     let mut world = limited();
     let sent: usize = (1..=20)

@@ -363,6 +363,23 @@ fn t04_a_client_that_is_gone_is_unreachable() {
     assert!(matches!(world.events()[..], [Event::TunnelBound { .. }]));
 }
 
+/// The clock does not count the suspension, and the client may be anywhere since.
+#[test]
+fn p04_a_client_may_be_gone_after_suspension() {
+    for (suspended, is_there) in [(200, true), (220, false), (86_400, false)] {
+        let mut world = bound();
+        world.pass(Duration::from_secs(30));
+        world
+            .server
+            .handle_suspension(world.now, Duration::from_secs(suspended));
+        assert_eq!(place(&world).is_some(), is_there);
+        let heard = world.receives(CLIENT, &udp(INSIDE, HOST));
+        assert_eq!(heard.is_some(), is_there, "{suspended}");
+        world.pass(Duration::from_secs(10));
+        assert!(world.receives(CLIENT, &udp(INSIDE, HOST)).is_none());
+    }
+}
+
 #[test]
 fn t04_errors_are_few_and_never_about_errors() {
     let mut world = world();

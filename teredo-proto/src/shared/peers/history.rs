@@ -16,12 +16,27 @@ pub const GAP: Duration = Duration::from_secs(2);
 pub const MAX_UNANSWERED: usize = 4;
 /// See [`MAX_UNANSWERED`].
 pub const WINDOW: Duration = Duration::from_secs(300);
+/// The pause after [`MAX_UNANSWERED`] bursts without answer, with [`Patience::BackOff`]. Each further
+/// burst doubles it.
+const FIRST_PAUSE: Duration = Duration::from_secs(8);
+/// How often a pause is doubled: up to 64 seconds.
+const MAX_DOUBLINGS: u8 = 3;
+
+/// The treatment of a peer that left [`MAX_UNANSWERED`] bursts without answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// There is no further burst until the first of them is [`WINDOW`] ago (RFC 4380 section 5.2.6).
+    Window,
+    /// There are further bursts after pauses of 8, 16, 32 and 64 seconds, and 64 from then on.
+    BackOff,
+}
+
 /// The reason why a burst must not be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// Too soon after the last one; it may be sent at this time.
     TooSoon(Instant),
-    /// Too many stayed without answer.
+    /// Too many stayed without answer, and the last one was not long ago.
     Exhausted,
 }
 
@@ -30,16 +45,27 @@ pub enum Refused {
 pub struct History {
     /// Newest first.
     bursts: [Instant; MAX_UNANSWERED],
-    /// How many of `bursts` count as unanswered; saturates at [`MAX_UNANSWERED`].
-    unanswered: usize,
+    /// Number of bursts since the last answer; saturates where it no longer matters.
+    unanswered: u8,
 }
+
+const _: () = assert!(MAX_UNANSWERED + MAX_DOUBLINGS as usize <= u8::MAX as usize);
 
 impl History {
     /// Whether another burst may be sent.
-    pub fn check(&self, now: Instant) -> Result<(), Refused> {
+    pub fn check(&self, now: Instant, patience: Patience) -> Result<(), Refused> {
         let [last, .., oldest] = self.bursts;
-        if self.unanswered == MAX_UNANSWERED && now.saturating_since(oldest) < WINDOW {
-            return Err(Refused::Exhausted);
+        if let Some(excess) = self.unanswered.checked_sub(MAX_UNANSWERED as u8) {
+            let is_over = match patience {
+                Patience::Window => now.saturating_since(oldest) >= WINDOW,
+                Patience::BackOff => {
+                    let pause = FIRST_PAUSE * (1 << excess.min(MAX_DOUBLINGS));
+                    now.saturating_since(last) >= pause
+                }
+            };
+            if !is_over {
+                return Err(Refused::Exhausted);
+            }
         }
         if last != Instant::ZERO && now.saturating_since(last) < GAP {
             return Err(Refused::TooSoon(last + GAP));
@@ -47,11 +73,14 @@ impl History {
         Ok(())
     }
 
-    /// Records a burst sent now.
+    /// Records a burst sent now. After [`WINDOW`] without any, those before do not count.
     pub fn sent(&mut self, now: Instant) {
+        if now.saturating_since(self.last()) >= WINDOW {
+            self.unanswered = 0;
+        }
         self.bursts.rotate_right(1);
         self.bursts[0] = now;
-        self.unanswered = (self.unanswered + 1).min(MAX_UNANSWERED);
+        self.unanswered = self.unanswered.saturating_add(1);
     }
 
     /// Records that the last burst ended only now.
@@ -62,6 +91,11 @@ impl History {
     /// Records that a packet came directly from the peer.
     pub fn answered(&mut self) {
         self.unanswered = 0;
+    }
+
+    /// Whether there was a burst since the last answer.
+    pub fn is_unanswered(&self) -> bool {
+        self.unanswered > 0
     }
 
     /// Returns the time of the last burst; [`Instant::ZERO`] if there was none.
@@ -75,14 +109,16 @@ impl History {
 #[derive(Debug)]
 pub struct Histories {
     capacity: usize,
+    patience: Patience,
     histories: HashMap<Endpoint, History, Keyed>,
     order: VecDeque<Endpoint>,
 }
 
 impl Histories {
-    pub(crate) fn new(capacity: usize, keyed: Keyed) -> Self {
+    pub(crate) fn new(capacity: usize, patience: Patience, keyed: Keyed) -> Self {
         Self {
             capacity,
+            patience,
             histories: HashMap::with_hasher(keyed),
             order: VecDeque::new(),
         }
@@ -91,7 +127,7 @@ impl Histories {
     /// Whether a bubble may be sent to `endpoint`; if so, records it as sent.
     pub fn take(&mut self, endpoint: Endpoint, now: Instant) -> bool {
         if let Some(history) = self.histories.get_mut(&endpoint) {
-            let permitted = history.check(now).is_ok();
+            let permitted = history.check(now, self.patience).is_ok();
             if permitted {
                 history.sent(now);
             }
@@ -138,18 +174,24 @@ mod tests {
 
     #[test]
     fn p02_the_first_burst_is_never_refused() {
-        assert_eq!(History::default().check(Instant::from_nanos(1)), Ok(()));
+        assert_eq!(
+            History::default().check(Instant::from_nanos(1), Patience::Window),
+            Ok(())
+        );
     }
 
     #[test]
     fn p09_two_seconds_between_bursts() {
         let mut history = History::default();
         history.sent(at(0));
-        assert_eq!(history.check(at(1_999)), Err(Refused::TooSoon(at(2_000))));
-        assert_eq!(history.check(at(2_000)), Ok(()));
+        assert_eq!(
+            history.check(at(1_999), Patience::Window),
+            Err(Refused::TooSoon(at(2_000)))
+        );
+        assert_eq!(history.check(at(2_000), Patience::Window), Ok(()));
         history.answered();
         assert_eq!(
-            history.check(at(1_999)),
+            history.check(at(1_999), Patience::Window),
             Err(Refused::TooSoon(at(2_000))),
             "an answer does not shorten the gap"
         );
@@ -159,21 +201,58 @@ mod tests {
     fn p09_four_in_three_hundred_seconds_without_answer() {
         let mut history = History::default();
         for second in [0, 100, 200, 290] {
-            assert_eq!(history.check(at(second * 1000)), Ok(()));
+            assert_eq!(history.check(at(second * 1000), Patience::Window), Ok(()));
             history.sent(at(second * 1000));
         }
-        assert_eq!(history.check(at(299_999)), Err(Refused::Exhausted));
-        assert_eq!(history.check(at(300_000)), Ok(()));
+        assert_eq!(
+            history.check(at(299_999), Patience::Window),
+            Err(Refused::Exhausted)
+        );
+        assert_eq!(history.check(at(300_000), Patience::Window), Ok(()));
         history.sent(at(300_000));
-        assert_eq!(history.check(at(399_000)), Err(Refused::Exhausted));
+        assert_eq!(
+            history.check(at(399_000), Patience::Window),
+            Err(Refused::Exhausted)
+        );
         history.answered();
-        assert_eq!(history.check(at(399_000)), Ok(()));
+        assert_eq!(history.check(at(399_000), Patience::Window), Ok(()));
+    }
+
+    #[test]
+    fn p09_pauses_of_8_to_64_seconds_after_four_bursts() {
+        let mut history = History::default();
+        let mut now = START;
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            history.sent(now);
+            let sent = now;
+            while history.check(now, Patience::BackOff).is_err() {
+                now += Duration::from_millis(500);
+            }
+            pauses.push(now.saturating_since(sent).as_secs());
+        }
+        assert_eq!(pauses, [2, 2, 2, 8, 16, 32, 64, 64, 64, 64, 64, 64]);
+        history.answered();
+        history.sent(now);
+        assert_eq!(history.check(now + GAP, Patience::BackOff), Ok(()));
+    }
+
+    #[test]
+    fn p09_bursts_are_forgotten_after_a_window_without_any() {
+        let mut history = History::default();
+        for _ in 0..8 {
+            history.sent(START);
+        }
+        history.sent(START + WINDOW);
+        let next = START + WINDOW + GAP;
+        assert_eq!(history.check(next, Patience::BackOff), Ok(()));
+        assert_eq!(history.check(next, Patience::Window), Ok(()));
     }
 
     #[test]
     fn l12_histories_of_endpoints_are_bounded() {
         let keyed = Keyed::new(&mut StdRng::from_seed([1; 32]));
-        let mut histories = Histories::new(10, keyed);
+        let mut histories = Histories::new(10, Patience::Window, keyed);
         for port in 1..=50 {
             let endpoint = Endpoint::new([9, 0, 0, 1].into(), port);
             assert!(histories.take(endpoint, at(0)));
@@ -204,7 +283,7 @@ mod tests {
                     .filter(|&&burst| now.saturating_since(burst) < WINDOW)
                     .count();
                 let expected = !too_soon && recent < MAX_UNANSWERED;
-                prop_assert_eq!(history.check(now).is_ok(), expected);
+                prop_assert_eq!(history.check(now, Patience::Window).is_ok(), expected);
                 if expected {
                     history.sent(now);
                     sent.push(now);

@@ -25,11 +25,11 @@ mod trust;
 #[cfg(test)]
 mod tests;
 
-pub use history::{GAP, Histories, History};
+pub use history::{GAP, Histories, History, Patience};
 #[cfg(test)]
 pub use history::{MAX_UNANSWERED, WINDOW};
-pub use peer::{Peer, RoleState};
+pub use peer::{Peer, Pending, RoleState};
 pub use procedure::{NotQueued, Step};
-pub use queue::{Bounds, Budget, Full, OVERHEAD, Queue};
+pub use queue::{Bounds, Budget, Full, OVERHEAD, Queue, network};
 pub use table::{PeerIndex, Peers};
 pub use trust::{Chore, Timing};

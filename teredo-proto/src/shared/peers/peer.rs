@@ -8,7 +8,7 @@ use teredo_common::{
 };
 
 use super::{
-    history::{History, WINDOW},
+    history::{History, Patience, WINDOW},
     procedure::Procedure,
     queue::Queue,
     table::{List, NONE},
@@ -59,6 +59,9 @@ pub struct Pending {
 
 /// The part of an entry that only one role needs, and its bearing on the peer's life.
 pub trait RoleState: Default {
+    /// The treatment of peers that do not answer.
+    const PATIENCE: Patience;
+
     /// Until when the entry of an untrusted peer is needed, its bubbles aside.
     fn needed_until(&self) -> Instant {
         Instant::ZERO

@@ -11,6 +11,7 @@ use super::{
     queue::{Budget, Full, Queue},
     table::{PeerIndex, Peers},
 };
+use crate::shared::turns::{Party, Turn};
 
 /// Bursts of one procedure: the first and three repetitions.
 const ATTEMPTS: u8 = 4;
@@ -25,6 +26,10 @@ pub struct Procedure {
     attempts: u8,
     /// When to repeat or give up.
     next: Instant,
+    /// The turn that the next burst waits for (L-18).
+    turn: Option<u64>,
+    /// The party that caused the procedure.
+    party: Party,
 }
 
 /// The next step of a procedure.
@@ -32,7 +37,7 @@ pub struct Procedure {
 pub enum Step {
     /// Nothing is due yet.
     Wait,
-    /// Another burst is to be sent, after this many.
+    /// Another burst is to be sent, after this many, or [`Peers::wait_for_turn`] is to be called.
     Burst(u8),
     /// No answer came. These packets waited for it, and have to be taken out of the budget.
     GiveUp(Queue),
@@ -53,12 +58,43 @@ fn jitter(random: &mut impl Rng) -> Duration {
 }
 
 impl<State: RoleState> Peers<State> {
-    /// Starts a procedure. Its first [`Peers::next_step`] is due now.
-    pub fn start_procedure(&mut self, now: Instant, index: PeerIndex) {
+    /// Starts a procedure because of `party`. Its first [`Peers::next_step`] is due now.
+    pub fn start_procedure(&mut self, now: Instant, index: PeerIndex, party: Party) {
         self[index].pending_mut().procedure = Some(Procedure {
             attempts: 0,
             next: now,
+            turn: None,
+            party,
         });
+    }
+
+    /// Puts the burst that is to be sent off until the turn that `wait` returns for the procedure's
+    /// party (L-18).
+    pub fn wait_for_turn(&mut self, index: PeerIndex, wait: impl FnOnce(Party) -> u64) {
+        if let Some(procedure) = &mut self[index].pending_mut().procedure {
+            procedure.turn = Some(wait(procedure.party));
+            procedure.attempts = procedure.attempts.saturating_sub(1);
+        }
+    }
+
+    /// Whether a peer still waits for a turn.
+    pub fn is_waiting(&self, turn: Turn) -> bool {
+        self.find_waiting(turn).is_some()
+    }
+
+    /// Returns the peer whose turn has come. Its [`Peers::next_step`] is due now.
+    pub fn take_turn(&mut self, now: Instant, turn: Turn) -> Option<PeerIndex> {
+        let index = self.find_waiting(turn)?;
+        let procedure = self[index].pending.as_mut()?.procedure.as_mut()?;
+        procedure.turn = None;
+        procedure.next = now;
+        Some(index)
+    }
+
+    fn find_waiting(&self, turn: Turn) -> Option<PeerIndex> {
+        let index = self.find(&turn.peer)?;
+        let procedure = self[index].pending.as_ref()?.procedure.as_ref()?;
+        (procedure.turn == Some(turn.number)).then_some(index)
     }
 
     /// Decides upon the next step of a procedure, and sets the deadline of the one after it.
@@ -68,8 +104,8 @@ impl<State: RoleState> Peers<State> {
             return Step::Wait;
         };
         let mut step = Step::Wait;
-        if now >= procedure.next {
-            match pending.history.check(now) {
+        if procedure.turn.is_none() && now >= procedure.next {
+            match pending.history.check(now, State::PATIENCE) {
                 Err(Refused::TooSoon(at)) => procedure.next = at + jitter(random),
                 Ok(()) if procedure.attempts < ATTEMPTS => {
                     step = Step::Burst(procedure.attempts);
@@ -81,8 +117,10 @@ impl<State: RoleState> Peers<State> {
                 }
             }
         }
-        let next = procedure.next;
-        self.arm(index, next);
+        if procedure.turn.is_none() {
+            let next = procedure.next;
+            self.arm(index, next);
+        }
         if self[index].is_trusted() {
             self.arm_trusted(now, index);
         }
@@ -126,7 +164,7 @@ impl<State: RoleState> Peers<State> {
         packet: &[u8],
     ) -> Result<(), NotQueued> {
         let pending = self[index].pending_mut();
-        let is_exhausted = pending.history.check(now) == Err(Refused::Exhausted);
+        let is_exhausted = pending.history.check(now, State::PATIENCE) == Err(Refused::Exhausted);
         if is_exhausted && pending.procedure.is_none() {
             self.arm_removal(index);
             return Err(NotQueued::Exhausted);

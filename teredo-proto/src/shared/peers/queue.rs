@@ -88,7 +88,7 @@ impl Budget {
         if self.octets + cost > self.bounds.octets {
             return Err(Full::Total);
         }
-        let source = source(packet);
+        let source = network(packet);
         let used = self.sources.get(&source).copied().unwrap_or_default();
         if used + cost > self.bounds.octets_per_source {
             return Err(Full::Source);
@@ -106,7 +106,7 @@ impl Budget {
         let cost = packet.len() + OVERHEAD;
         self.packets -= 1;
         self.octets -= cost;
-        if let Entry::Occupied(mut used) = self.sources.entry(source(&packet)) {
+        if let Entry::Occupied(mut used) = self.sources.entry(network(&packet)) {
             *used.get_mut() -= cost;
             if *used.get() == 0 {
                 used.remove();
@@ -121,8 +121,8 @@ impl Budget {
     }
 }
 
-/// The network of the packet's source.
-fn source(packet: &[u8]) -> [u8; 8] {
+/// Returns the /64 of a packet's source.
+pub fn network(packet: &[u8]) -> [u8; 8] {
     let network = packet.get(8..).and_then(|source| source.first_chunk());
     network.copied().unwrap_or_default()
 }

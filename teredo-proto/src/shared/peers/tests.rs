@@ -6,7 +6,8 @@ use rand::{SeedableRng as _, rngs::StdRng};
 use teredo_common::{address::Endpoint, time::Instant};
 
 use super::{
-    Bounds, Budget, Chore, Full, NotQueued, Peer, PeerIndex, Peers, RoleState, Step, Timing,
+    Bounds, Budget, Chore, Full, NotQueued, Patience, Peer, PeerIndex, Peers, RoleState, Step,
+    Timing,
 };
 use crate::shared::keyed::Keyed;
 
@@ -26,6 +27,8 @@ struct Role {
 }
 
 impl RoleState for Role {
+    const PATIENCE: Patience = Patience::Window;
+
     fn needed_until(&self) -> Instant {
         self.needed_until.unwrap_or(Instant::ZERO)
     }
@@ -175,7 +178,7 @@ fn p10_and_p11_four_bursts_and_then_the_end() {
         .peers
         .enqueue(&mut world.queues, START, index, &packet);
     assert_eq!(queued, Ok(()));
-    world.peers.start_procedure(START, index);
+    world.peers.start_procedure(START, index, [0; 8]);
     let mut now = START;
     for attempts in 0..4 {
         let step = world.step(now, index);
@@ -218,7 +221,7 @@ fn p07_a_full_queue_refuses_but_the_peer_is_asked() {
 fn p09_a_prolonged_burst_puts_off_the_next_one() {
     let mut world = World::new();
     let index = world.untrusted(1);
-    world.peers.start_procedure(START, index);
+    world.peers.start_procedure(START, index, [0; 8]);
     assert!(matches!(world.step(START, index), Step::Burst(0)));
     let end = START + seconds(1);
     let (peers, random) = (&mut world.peers, &mut world.random);

@@ -57,6 +57,14 @@ impl ClientNode {
         }
     }
 
+    /// Replaces the client by one that was started anew, with the same configuration.
+    pub(crate) fn restart(&mut self, seed: [u8; 32]) {
+        self.client = Client::new(self.config.clone(), seed);
+        self.network = Network::default();
+        self.address = None;
+        self.open_ports = [self.config.port].into();
+    }
+
     /// The source of the client's service traffic.
     #[must_use]
     pub const fn endpoint(&self) -> Endpoint {

@@ -150,7 +150,7 @@ impl Node {
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match self {
-            Self::Relay(relay) => relay.relay.poll_timeout(),
+            Self::Relay(relay) => relay.poll_timeout(),
             Self::Client(client) => client.poll_timeout(),
             Self::Probe(probe) => probe.probe.poll_timeout(),
             Self::Server(_) | Self::Host(_) => None,

@@ -1,10 +1,10 @@
 //! A machine with a Teredo relay: a router, or a host that relays for itself.
 
-use std::net::Ipv6Addr;
+use std::{collections::BTreeSet, net::Ipv6Addr, time::Duration};
 
 use teredo_common::{address::Endpoint, time::Instant};
 use teredo_proto::{
-    relay::{Config, Relay, Transmit},
+    relay::{Config, Event, Relay, Transmit},
     wire::ipv6::{self, Header},
 };
 
@@ -24,6 +24,10 @@ pub struct RelayNode {
     pub ipv6: Ipv6Addr,
     /// The machine's own applications; a router has none.
     stack: Option<Stack>,
+    /// Peers that the fast path may serve, by the events so far.
+    pub fast: BTreeSet<Ipv6Addr>,
+    /// Time by which the machine's clock is behind the world's after suspensions.
+    behind: Duration,
 }
 
 impl RelayNode {
@@ -36,8 +40,21 @@ impl RelayNode {
             endpoint: config.endpoint,
             ipv6,
             stack: config.host_specific.then(Stack::new),
+            fast: BTreeSet::new(),
+            behind: Duration::ZERO,
             config,
         }
+    }
+
+    /// Resumes after a suspension for this time, during which the machine's clock stood still.
+    pub(crate) fn resume(&mut self, duration: Duration, output: &mut Vec<Output>) {
+        self.behind += duration;
+        self.relay.handle_suspension(duration);
+        self.drain(output);
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        Some(self.relay.poll_timeout()? + self.behind)
     }
 
     pub(super) fn stack(&self) -> Option<&Stack> {
@@ -55,7 +72,8 @@ impl RelayNode {
         if to != self.endpoint {
             return;
         }
-        let packet = self.relay.handle_datagram(now, from, 0, &mut payload);
+        let clock = now - self.behind;
+        let packet = self.relay.handle_datagram(clock, from, 0, &mut payload);
         let packet = packet.map(|packet| packet.to_vec());
         self.drain(output);
         let Some(mut packet) = packet else { return };
@@ -95,7 +113,7 @@ impl RelayNode {
 
     /// Handles a packet for the tunnel.
     pub(crate) fn send(&mut self, now: Instant, mut packet: Vec<u8>, output: &mut Vec<Output>) {
-        let sent = self.relay.handle_ipv6(now, &mut packet);
+        let sent = self.relay.handle_ipv6(now - self.behind, &mut packet);
         output.extend(sent.map(|(to, payload)| Output::Datagram {
             from: self.endpoint,
             to,
@@ -105,7 +123,7 @@ impl RelayNode {
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, output: &mut Vec<Output>) {
-        self.relay.handle_timeout(now);
+        self.relay.handle_timeout(now - self.behind);
         self.drain(output);
     }
 
@@ -121,6 +139,11 @@ impl RelayNode {
                 Transmit::OwnServer { .. } => None,
             });
         }
-        while self.relay.poll_event().is_some() {}
+        while let Some(event) = self.relay.poll_event() {
+            match event {
+                Event::PeerTrusted { address, .. } => self.fast.insert(address),
+                Event::PeerForgotten { address } => self.fast.remove(&address),
+            };
+        }
     }
 }

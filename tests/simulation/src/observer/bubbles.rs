@@ -18,6 +18,11 @@ const GAP: Duration = Duration::from_secs(2);
 const MAX_UNANSWERED: usize = 4;
 /// The period of [`MAX_UNANSWERED`].
 const WINDOW: Duration = Duration::from_secs(300);
+/// The pause after [`MAX_UNANSWERED`] of a relay's bursts, or answers to a relay, in seconds; twice as
+/// long after each further one.
+const FIRST_PAUSE: u64 = 8;
+/// How often it is doubled.
+const MAX_DOUBLINGS: usize = 3;
 /// Bubbles of the two echo tests of one burst, and the answer to the peer.
 const MAX_TESTS: usize = 3;
 
@@ -56,7 +61,13 @@ struct History {
 }
 
 impl History {
-    fn sent(&mut self, now: Instant, peer: [u8; 16], kind: Kind) -> Result<(), String> {
+    fn sent(
+        &mut self,
+        now: Instant,
+        peer: [u8; 16],
+        kind: Kind,
+        backs_off: bool,
+    ) -> Result<(), String> {
         let is_direct = kind != Kind::Indirect;
         let gap = self.last.map(|last| now.saturating_since(last));
         match gap {
@@ -86,10 +97,14 @@ impl History {
         self.unanswered
             .retain(|&sent| now.saturating_since(sent) < WINDOW);
         self.unanswered.push(now);
-        if self.unanswered.len() > MAX_UNANSWERED {
-            return Err(format!("{} without answer", self.unanswered.len()));
+        let Some(excess) = self.unanswered.len().checked_sub(MAX_UNANSWERED + 1) else {
+            return Ok(());
+        };
+        let pause = Duration::from_secs(FIRST_PAUSE << excess.min(MAX_DOUBLINGS));
+        if backs_off && gap.is_none_or(|gap| gap >= pause) {
+            return Ok(());
         }
-        Ok(())
+        Err(format!("{} without answer", self.unanswered.len()))
     }
 }
 
@@ -149,7 +164,9 @@ impl Bubbles {
             (false, false) => Kind::Direct,
             (false, true) => Kind::Test,
         };
-        history.sent(now, peer, kind).map_err(|what| {
+        let is_for_relay = !ServicePrefix::STANDARD.contains(&peer);
+        let backs_off = is_for_relay || matches!(node, Node::Relay(_));
+        history.sent(now, peer, kind, backs_off).map_err(|what| {
             format!(
                 "{} sends {kind:?} bubbles to {to}: {what} (P-09)",
                 name(node)

@@ -3,7 +3,7 @@
 //! | Module | Rule |
 //! |---|---|
 //! | [`destinations`] | Datagrams go to permitted destinations only (L-02, L-05, L-06). |
-//! | [`bubbles`] | Bubbles to a peer are two seconds apart, at most four without answer (P-09). |
+//! | [`bubbles`] | Bubbles to a peer are two seconds apart, and rare after four without answer (P-09). |
 //! | [`trust`] | A trusted peer has proved that it is at the endpoint used for it (P-08). |
 //! | [`packets`] | No packet of a host is multiplied, or carried by a server (L-08, S-05). |
 //! | [`solicitations`] | Servers are solicited at most once in two seconds (C-46). |
@@ -62,6 +62,11 @@ impl Observer {
     /// The last events, for a reader.
     pub fn recent(&self) -> String {
         self.trace.to_string()
+    }
+
+    /// Forgets what a node did that has no memory of it any more.
+    pub fn restarted(&mut self, id: NodeId) {
+        self.nodes.remove(&id);
     }
 
     /// Notes a datagram before it is handled.

@@ -67,6 +67,7 @@ struct Scene {
     server: NodeId,
     host: NodeId,
     relay: Kind,
+    relay_node: NodeId,
     clients: Vec<NodeId>,
 }
 
@@ -76,7 +77,7 @@ impl Scene {
         let server = world.add_server();
         let host = world.add_host();
         let realm = world.add_nat(Realm::INTERNET, topology.relay);
-        world.add_relay_behind(realm, topology.relay);
+        let relay_node = world.add_relay_behind(realm, topology.relay);
         let mut clients: Vec<NodeId> = Vec::new();
         for &(kind, means) in &topology.clients {
             let realm = match (kind, clients.last()) {
@@ -106,6 +107,7 @@ impl Scene {
             server,
             host,
             relay: topology.relay,
+            relay_node,
             clients,
         };
         qualify(&mut scene.world, &scene.clients);

@@ -52,6 +52,13 @@ pub enum Step {
         client: usize,
         seconds: u64,
     },
+    SuspendRelay {
+        seconds: u64,
+    },
+    RestartRelay,
+    Restart {
+        client: usize,
+    },
     Doubt {
         client: usize,
     },
@@ -85,6 +92,9 @@ pub fn any_step() -> impl Strategy<Value = Step> {
             .prop_map(|(client, is_there)| Step::Native { client, is_there }),
         1 => (client.clone(), 1_u64..400)
             .prop_map(|(client, seconds)| Step::Suspend { client, seconds }),
+        1 => (5_u64..400).prop_map(|seconds| Step::SuspendRelay { seconds }),
+        1 => Just(Step::RestartRelay),
+        1 => client.clone().prop_map(|client| Step::Restart { client }),
         1 => client.clone().prop_map(|client| Step::Doubt { client }),
         1 => client.clone().prop_map(|client| Step::Stop { client }),
         1 => client.prop_map(|client| Step::Start { client }),
@@ -174,6 +184,12 @@ impl Step {
                     .world
                     .suspend(scene.client(client), Duration::from_secs(seconds));
             }
+            Self::SuspendRelay { seconds } => {
+                let relay = scene.relay_node;
+                scene.world.suspend(relay, Duration::from_secs(seconds));
+            }
+            Self::RestartRelay => scene.world.restart(scene.relay_node),
+            Self::Restart { client } => scene.world.restart(scene.client(client)),
             Self::Doubt { client } => scene
                 .world
                 .with_client(scene.client(client), Client::recheck_mapping),

@@ -2,9 +2,9 @@
 
 use teredo_common::time::Instant;
 
-use super::super::{Exchange, Shared};
+use super::super::{Exchange, Shared, contact::Contact};
 use crate::{
-    shared::peers::PeerIndex,
+    shared::peers::{PeerIndex, RoleState as _},
     wire::{bubble, trailer::Trailer},
 };
 
@@ -21,21 +21,30 @@ impl Exchange {
         index: PeerIndex,
         attempts: u8,
     ) -> bool {
-        let extensions = shared.config.extensions;
-        let peer = &self.peers[index];
-        let state = &peer.state;
-        let has_port = self.check_port(shared, state.port, &peer.address).is_ok();
-        if !extensions.symmetric
-            || !extensions.load_reduction
-            || attempts >= MAX_SOLICITATIONS
-            || !state.is_known
-            || !has_port
-        {
+        if !self.may_solicit(shared, index, attempts) {
             return false;
         }
+        let state = &self.peers[index].state;
         let (port, to) = (state.port, state.destination);
         let trailer = Trailer::NeighborSolicitation;
         self.send_signed(shared, now, index, (port, to), trailer, false)
+    }
+
+    /// Whether a peer is asked directly next, limits aside.
+    pub(in super::super) fn may_solicit(
+        &self,
+        shared: &Shared,
+        index: PeerIndex,
+        attempts: u8,
+    ) -> bool {
+        let extensions = shared.config.extensions;
+        let peer = &self.peers[index];
+        let state = &peer.state;
+        extensions.symmetric
+            && extensions.load_reduction
+            && attempts < MAX_SOLICITATIONS
+            && state.is_known
+            && self.check_port(shared, state.port, &peer.address).is_ok()
     }
 
     /// Answers a solicitation, within the limits of bubbles.
@@ -48,7 +57,11 @@ impl Exchange {
         let is_usable = self.peers.is_usable(now, index);
         let peer = &mut self.peers[index];
         let target = (peer.state.port, peer.state.destination);
-        let is_burst = peer.pending_mut().history.check(now).is_ok();
+        let is_burst = peer
+            .pending_mut()
+            .history
+            .check(now, Contact::PATIENCE)
+            .is_ok();
         let ends_burst = !is_burst && self.may_end_burst(now, index);
         if !is_usable || !is_burst && !ends_burst {
             return;

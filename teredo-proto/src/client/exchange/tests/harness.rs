@@ -235,6 +235,11 @@ impl World {
         self.now = end;
     }
 
+    /// Suspends the host; its clock stands still.
+    pub fn suspend(&mut self, duration: Duration) {
+        self.exchange.handle_suspension(&mut self.shared, duration);
+    }
+
     pub fn pass_seconds(&mut self, seconds: u64) {
         self.pass(Duration::from_secs(seconds));
     }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::harness::*;
 use crate::{
-    client::{Bubble, DropReason},
-    shared::limiter::Rate,
+    client::{Bubble, DropReason, Test},
+    shared::{limiter::Rate, statistics::Unreachable, turns::Pace},
+    wire::ipv6::Header,
 };
 
 /// A peer at one of many ports of one address.
@@ -26,7 +27,9 @@ fn l12_direct_bubbles_by_ipv4_address_and_answers_too() {
 
 #[test]
 fn l12_indirect_bubbles_by_server() {
-    let mut world = World::with(|config| config.indirect_bubble_rate = Rate::new(5, 5));
+    let mut world = World::with(|config| {
+        config.server_pace = Pace { first: 3, most: 3 };
+    });
     let ask = |world: &mut World, server| {
         for port in 1..=10 {
             let asked = bubble(&peer_at(port, server), &own(), &[]);
@@ -34,10 +37,52 @@ fn l12_indirect_bubbles_by_server() {
         }
     };
     ask(&mut world, PEER_SERVER);
-    assert_eq!(world.bubbles(Bubble::SentIndirect), 5);
-    assert_eq!(world.bubbles(Bubble::LimitedIndirect), 5);
+    assert_eq!(world.bubbles(Bubble::SentIndirect), 6);
+    assert_eq!(world.bubbles(Bubble::LimitedIndirect), 4);
     ask(&mut world, "9.10.11.13:3544");
-    assert_eq!(world.bubbles(Bubble::SentIndirect), 10, "another server");
+    assert_eq!(world.bubbles(Bubble::SentIndirect), 12, "another server");
+}
+
+/// Peers that the host sends to wait for their turn at their server; none is taken for dead before.
+#[test]
+fn l18_peers_of_one_server_take_turns() {
+    let mut world = World::new();
+    for last in 1..=60 {
+        let peer = teredo(&format!("8.0.{last}.1:1"), PEER_SERVER);
+        world.host_sends(&packet(&own(), &peer, 1)).unwrap();
+    }
+    let asked = |world: &World| world.bubbles(Bubble::SentIndirect);
+    assert_eq!(asked(&world), 16);
+    assert_eq!(world.bubbles(Bubble::LimitedIndirect), 44);
+    world.pass(Duration::from_millis(1950));
+    assert!((30..=32).contains(&asked(&world)), "eight a second");
+    let mut peers = std::collections::HashSet::new();
+    for _ in 0..20 {
+        for sent in world.take_sent() {
+            if sent.to == endpoint(PEER_SERVER) {
+                peers.insert(Header::parse(&sent.payload).unwrap().destination());
+            }
+        }
+        world.pass(Duration::from_millis(500));
+    }
+    assert_eq!(peers.len(), 60, "in twelve seconds, repetitions included");
+}
+
+#[test]
+fn l18_tests_wait_for_their_turn() {
+    let mut world = World::new();
+    for number in 1..=40 {
+        let host = address(&format!("2000::{number:x}"));
+        world.host_sends(&packet(&own(), &host, 1)).unwrap();
+    }
+    assert_eq!(world.take_sent().len(), 16);
+    assert_eq!(world.tests(Test::Limited), 24);
+    world.pass(Duration::from_millis(1900));
+    assert!(
+        (14..=16).contains(&world.take_sent().len()),
+        "eight a second"
+    );
+    assert_eq!(world.unreachable(Unreachable::Sent), 0);
 }
 
 #[test]

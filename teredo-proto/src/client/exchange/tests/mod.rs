@@ -11,5 +11,6 @@ mod properties;
 mod reception;
 mod relays;
 mod sequential;
+mod silence;
 mod symmetric;
 mod transmission;

@@ -2,7 +2,8 @@
 
 use super::harness::*;
 use crate::{
-    client::{DropReason, Identity, Nat, exchange::Forward},
+    client::{Config, DropReason, Identity, Nat, exchange::Forward},
+    shared::turns::Pace,
     wire::trailer::Trailer,
 };
 
@@ -10,7 +11,11 @@ const NONCE: [u8; 4] = [7; 4];
 
 /// A client behind a NAT that preserves ports.
 fn preserving() -> World {
-    let mut world = World::new();
+    preserving_with(|_| ())
+}
+
+fn preserving_with(change: impl FnOnce(&mut Config)) -> World {
+    let mut world = World::with(change);
     world.set_identity(Some(Identity {
         port_preserving: true,
         ..World::identity(Nat::Symmetric)
@@ -350,7 +355,12 @@ fn x36_a_peer_at_a_random_port_is_kept_for_twenty_bubbles() {
 
 #[test]
 fn ports_are_bounded_and_closed_with_their_peers() {
-    let mut world = preserving();
+    let mut world = preserving_with(|config| {
+        config.server_pace = Pace {
+            first: 1000,
+            most: 1000,
+        };
+    });
     for number in 0..200 {
         let other = teredo(&format!("8.0.1.{number}:1024"), PEER_SERVER);
         world.host_sends(&packet(&own(), &other, 1)).unwrap();

@@ -8,7 +8,7 @@ use std::{
 
 use proptest::prelude::*;
 use teredo_common::{
-    address::{Endpoint, embedded_mapping},
+    address::{Endpoint, ServicePrefix, embedded_mapping},
     scope::Ipv4Scope,
     time::Instant,
     wire::ICMPV6,
@@ -181,8 +181,8 @@ struct Burst {
 /// The rules that hold in every history.
 #[derive(Default)]
 struct Watch {
-    /// Bursts by endpoint that bubbles went to.
-    bursts: BTreeMap<Endpoint, Vec<Burst>>,
+    /// Bursts by endpoint that bubbles went to; those to relays apart.
+    bursts: BTreeMap<(Endpoint, bool), Vec<Burst>>,
     /// Endpoints on private networks that announced themselves.
     near: BTreeSet<Endpoint>,
     /// Sources of packets that one bubble may answer, now or when their peer is known.
@@ -199,16 +199,20 @@ impl Watch {
         let is_global = Ipv4Scope::Strict.accepts(to.address);
         assert!(is_global || self.near.contains(&to), "{to}: L-05, X-53");
         let header = Header::parse(&sent.payload);
-        if header.is_ok_and(Header::is_bubble) {
-            self.bubble(sent.at, to);
+        if let Ok(header) = header
+            && header.is_bubble()
+        {
+            let is_for_relay = !ServicePrefix::STANDARD.contains(&header.destination());
+            self.bubble(sent.at, to, is_for_relay);
         }
     }
 
-    /// P-09: bursts are two seconds apart, four in three hundred seconds, if nothing came from
-    /// there.
-    fn bubble(&mut self, at: Instant, to: Endpoint) {
+    /// P-09: bursts are two seconds apart, four in three hundred seconds, and ten to a relay, if
+    /// nothing came from there.
+    fn bubble(&mut self, at: Instant, to: Endpoint, is_for_relay: bool) {
         let is_server = to == endpoint(PEER_SERVER);
-        let bursts = self.bursts.entry(to).or_default();
+        let most = if is_for_relay { 10 } else { MAX_UNANSWERED };
+        let bursts = self.bursts.entry((to, is_for_relay)).or_default();
         let is_new = bursts
             .last()
             .is_none_or(|last| at.saturating_since(last.start) >= GAP);
@@ -222,14 +226,16 @@ impl Watch {
             .iter()
             .filter(|burst| !burst.is_answered && at.saturating_since(burst.start) < WINDOW);
         // Several addresses have this server.
-        assert!(is_server || recent.count() <= MAX_UNANSWERED, "{to}: P-09");
+        assert!(is_server || recent.count() <= most, "{to}: P-09");
     }
 
     /// The last burst may still end with a bubble that answers this.
     fn arrived(&mut self, from: Endpoint) {
         self.arrivals.insert(from);
-        for burst in self.bursts.entry(from).or_default() {
-            burst.is_answered = true;
+        for is_for_relay in [false, true] {
+            for burst in self.bursts.entry((from, is_for_relay)).or_default() {
+                burst.is_answered = true;
+            }
         }
     }
 }

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use super::{
-    harness::{OTHER, PRIMARY, ROUND_TRIP, SECONDARY, World, endpoint, seconds},
+    harness::{OTHER, PRIMARY, ROUND_TRIP, SECONDARY, World, endpoint, link_local, seconds},
     nat::Kind,
 };
-use crate::client::{Event, Offline, Refresh, ServerEndpoints, State};
+use crate::{
+    client::{Event, Offline, Refresh, ServerEndpoints, State},
+    testing::ipv6,
+};
 
 /// Refresh intervals that end no measurement in between.
 fn two_servers() -> World {
@@ -41,17 +44,32 @@ fn a_secondary_address_that_does_not_answer_is_as_bad() {
     let mut world = World::new(Kind::Restricted);
     let start = world.now;
     world.silent.insert(SECONDARY);
-    world.offline(Offline::NoAnswer);
+    world.offline(Offline::SecondarySilent);
     assert_eq!(world.now, start + ROUND_TRIP + seconds(12));
     assert_eq!(world.asked(SECONDARY).len(), 3);
 }
 
 #[test]
-fn off_line_for_100_seconds_doubling_to_900() {
+fn a_secondary_address_that_is_silent_is_told_whatever_another_server_does() {
+    let mut world = two_servers();
+    world.silent.insert(SECONDARY);
+    world.silent.insert(OTHER);
+    world.offline(Offline::SecondarySilent);
+    // Neither answers any more.
+    world.silent.insert(PRIMARY);
+    world.run_until(State::Starting);
+    world.offline(Offline::NoAnswer);
+    let told = [Offline::SecondarySilent, Offline::NoAnswer].map(Event::Offline);
+    assert_eq!(world.all_events(), told);
+}
+
+#[test]
+fn c47_short_waits_at_first_and_then_up_to_900_seconds() {
     let mut world = World::new(Kind::Restricted);
     world.silent.insert(PRIMARY);
+    let start = world.now;
     let mut waits = vec![];
-    for _ in 0..6 {
+    for _ in 0..26 {
         world.offline(Offline::NoAnswer);
         let from = world.now;
         assert_eq!(world.client.poll_timeout().unwrap(), {
@@ -60,23 +78,115 @@ fn off_line_for_100_seconds_doubling_to_900() {
         });
         waits.push(world.now.saturating_since(from).as_secs());
     }
-    assert_eq!(waits, [100, 200, 400, 800, 900, 900]);
+    assert_eq!(waits[..4], [5, 10, 20, 20]);
+    let long = waits.iter().position(|&wait| wait > 20).unwrap();
+    assert_eq!(waits[long..long + 6], [100, 200, 400, 800, 900, 900]);
+    let short: u64 = waits[..long].iter().sum();
+    assert!((600..640).contains(&(short + 12 * long as u64)));
+    let early = world.asked(PRIMARY);
+    let early = early
+        .iter()
+        .filter(|at| at.saturating_since(start) < seconds(600));
+    assert!(early.count() <= 60, "as many as of two qualified clients");
     assert_eq!(
         world.all_events(),
         [Event::Offline(Offline::NoAnswer)],
         "told once"
     );
-    // The server is back: the next spell begins with 100 seconds again.
+    // The server is back: the next spell begins with the shortest wait again.
     world.silent.clear();
     world.qualified();
     world.silent.insert(PRIMARY);
     world.offline(Offline::NoAnswer);
     let from = world.now;
     world.run_until(State::Starting);
-    assert_eq!(world.now, from + seconds(100));
+    assert_eq!(world.now, from + seconds(5));
     let told = world.all_events();
     let offline = |event: &&Event| matches!(event, Event::Offline(_));
     assert_eq!(told.iter().filter(offline).count(), 2);
+}
+
+#[test]
+fn c47_what_wants_out_hastens_the_client_within_bounds() {
+    let mut world = World::new(Kind::Restricted);
+    world.silent.insert(PRIMARY);
+    let own = "2001:0:c000:201::1".parse::<std::net::Ipv6Addr>().unwrap();
+    let host = "2000::b".parse::<std::net::Ipv6Addr>().unwrap();
+    let packet = ipv6(17, 64, &own.octets(), &host.octets(), &[0; 8]);
+    let send = |world: &mut World| {
+        assert_eq!(
+            world.client.handle_ipv6(world.now, &mut packet.clone()),
+            None
+        );
+        world.collect();
+    };
+    world.offline(Offline::NoAnswer);
+    // Long after the beginning, when the waits are long.
+    world.run(seconds(3000));
+    world.run_until(State::Starting);
+    world.offline(Offline::NoAnswer);
+    let before = world.asked(PRIMARY).len();
+    world.run(seconds(2));
+    send(&mut world);
+    assert_eq!(world.asked(PRIMARY).len(), before + 1, "at once");
+    let start = world.now;
+    for _ in 0..3000 {
+        send(&mut world);
+        world.run(Duration::from_millis(200));
+    }
+    let asked = world.asked(PRIMARY);
+    let recent = asked.iter().filter(|&&at| at >= start).count();
+    assert!((100..=120).contains(&recent), "{recent} in ten minutes");
+    // The network is back.
+    world.silent.clear();
+    let back = world.now;
+    while world.client.state() != State::Qualified {
+        send(&mut world);
+        world.run(Duration::from_millis(100));
+    }
+    assert!(world.now.saturating_since(back) < seconds(9));
+}
+
+/// Packets of the kernel to the link are no reason, nor is there one while the client has another
+/// reason to be off-line.
+#[test]
+fn c47_packets_to_the_link_hasten_nothing() {
+    let mut world = World::new(Kind::Restricted);
+    world.silent.insert(PRIMARY);
+    world.offline(Offline::NoAnswer);
+    let until = world.client.poll_timeout();
+    let routers = "ff02::2".parse::<std::net::Ipv6Addr>().unwrap().octets();
+    let mut packet = ipv6(
+        58,
+        255,
+        &link_local(),
+        &routers,
+        &[133, 0, 0, 0, 0, 0, 0, 0],
+    );
+    world.run(seconds(3));
+    world.client.handle_ipv6(world.now, &mut packet);
+    assert_eq!(world.client.poll_timeout(), until);
+    world.set_network(|network| network.source = None);
+    world.client.hasten(world.now);
+    assert_eq!(world.client.state(), State::Offline(Offline::NoNetwork));
+    assert_eq!(world.client.poll_timeout(), None);
+}
+
+/// Any change of the network is a reason, even with the same address.
+#[test]
+fn c47_a_network_that_changes_hastens_the_client() {
+    let mut world = World::new(Kind::Restricted);
+    world.silent.insert(PRIMARY);
+    world.offline(Offline::NoAnswer);
+    world.run(seconds(3000));
+    world.run_until(State::Starting);
+    world.offline(Offline::NoAnswer);
+    world.run(seconds(10));
+    world.silent.clear();
+    let start = world.now;
+    world.set_network(|network| network.port_mapping = Some(endpoint("9.0.0.9:9")));
+    world.qualified();
+    assert_eq!(world.now, start + ROUND_TRIP * 2);
 }
 
 #[test]
@@ -155,7 +265,7 @@ fn c01_off_line_when_all_servers_failed() {
     // The next round begins with the first.
     world.silent.remove(&PRIMARY);
     assert_eq!(world.qualified().server, ServerEndpoints::new(PRIMARY));
-    assert_eq!(world.now, start + seconds(124) + ROUND_TRIP * 2);
+    assert_eq!(world.now, start + seconds(29) + ROUND_TRIP * 2);
 }
 
 #[test]

@@ -178,6 +178,7 @@ impl World {
                 }
                 Transmit::OpenPort(port) => assert!(self.open_ports.insert(port)),
                 Transmit::ClosePort(port) => assert!(self.open_ports.remove(&port)),
+                Transmit::Ipv6(_) => {}
                 other => panic!("{other:?}"),
             }
         }
