@@ -167,7 +167,9 @@ impl Node {
 
     /// Applies changes of the kernel's routing.
     async fn handle_changes(&mut self, changes: Changes) -> Result<()> {
-        self.fast_path.invalidate_routes()?;
+        if changes.hops {
+            self.fast_path.invalidate_routes()?;
+        }
         let addresses = if changes.addresses {
             Some(self.routes.addresses().await?)
         } else {
