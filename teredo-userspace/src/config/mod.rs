@@ -38,6 +38,8 @@ pub use server::{
 pub use server_name::{ServerHost, ServerName};
 pub use values::{ApiAddress, ClientId, Ipv4Choice, OuterChecksum, RefreshInterval};
 
+use crate::datapath::udp::Segmentation;
+
 /// The default path of the configuration.
 pub const DEFAULT_PATH: &str = "/etc/teredo/teredo.toml";
 
@@ -75,6 +77,8 @@ pub struct NodeSection {
     /// The user to run as after the start; empty: the one that started the daemon.
     #[serde(deserialize_with = "values::user_name")]
     pub user: String,
+    /// Whether the kernel splits messages into the datagrams for one peer.
+    pub udp_segmentation: Segmentation,
 }
 
 impl Default for NodeSection {
@@ -86,6 +90,7 @@ impl Default for NodeSection {
             prefix: ServicePrefix::STANDARD,
             log: "info".to_owned(),
             user: String::new(),
+            udp_segmentation: Segmentation::Auto,
         }
     }
 }

@@ -750,14 +750,22 @@ fn nodes() -> impl Strategy<Value = NodeSection> {
         "(off|error|warn|info|debug|trace)(,teredo(::[a-z]{1,8})?=(warn|debug))?",
         prop::collection::vec(addresses(), 0..4),
         "[a-z]{0,20}",
+        prop_oneof![
+            Just(Segmentation::Auto),
+            Just(Segmentation::On),
+            Just(Segmentation::Off)
+        ],
     )
-        .prop_map(|(name, prefix, log, api, user)| NodeSection {
-            name,
-            prefix,
-            log,
-            api,
-            user,
-        })
+        .prop_map(
+            |(name, prefix, log, api, user, udp_segmentation)| NodeSection {
+                name,
+                prefix,
+                log,
+                api,
+                user,
+                udp_segmentation,
+            },
+        )
 }
 
 fn relays() -> impl Strategy<Value = RelaySection> {

@@ -40,6 +40,9 @@ struct Prepared {
 }
 
 pub async fn start(config: Config, secrets: Secrets) -> Result<Node> {
+    if !config.node.udp_segmentation.apply() {
+        tracing::info!("the kernel does not split messages: each datagram is sent by itself");
+    }
     let watch = Watch::open().context("cannot watch the kernel's routing")?;
     let routes = Routes::open()?;
     let own = routes.addresses().await?;
