@@ -5,17 +5,12 @@ use std::{collections::HashSet, io, net::SocketAddrV4};
 use rtnetlink::packet_route::link::InfoKind;
 use teredo_proto::server::RegisteredClient;
 
-use super::{
-    Host, Report,
-    network::Link,
-    owner, vrf,
-    xdp_features::{XdpFeatures, xdp_features},
-};
+use super::{Host, Report, network::Link, owner, vrf};
 use crate::{
     config::FastPathRequest,
     datapath::{
         route::Routes,
-        xdp::{self, AttachPolicy},
+        xdp::{self, AttachPolicy, XdpFeatures, xdp_features},
     },
     metrics::{Attachment, Mode},
     node::fast_path,

@@ -16,7 +16,6 @@ mod sunset;
 mod tun;
 mod user;
 mod vrf;
-mod xdp_features;
 
 use std::time::SystemTime;
 

@@ -232,6 +232,17 @@ impl FastPath {
         }
     }
 
+    /// Attaches the program in generic mode if frames are lost in native mode. Call it once a second.
+    pub fn examine_drops(&mut self) -> Result<(), Error> {
+        let Some(xdp) = &mut self.xdp else {
+            return Ok(());
+        };
+        if xdp.examine_drops()?.is_some() {
+            self.attachments = xdp.interfaces().iter().map(attachment).collect();
+        }
+        Ok(())
+    }
+
     /// Copies timestamps to the relay and reconciles the map with it. Call it once a second.
     pub fn sweep(&mut self, relay: &mut Relay) -> Result<(), Error> {
         let Some(xdp) = self.xdp.as_mut().filter(|_| self.relays) else {
