@@ -89,7 +89,7 @@ fn native_mode_ends_in_time(one_armed: bool) -> Result<()> {
         let ping = Ping::to(host.address)
             .count(3 * COUNT)
             .wait(Duration::from_secs(2));
-        let traffic = scope.spawn(|| ping.from(&site.client));
+        let traffic = scope.spawn(move || ping.from(&site.client));
         wait_until("there is traffic", Duration::from_secs(10), || {
             let paths = relay.status()?.packets.decap;
             Ok(paths.xdp > u64::from(COUNT + COUNT / 2))

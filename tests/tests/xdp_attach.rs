@@ -49,11 +49,21 @@ impl Host {
         )?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("test-{}-{number}", std::process::id());
-        let ends = Attached::nothing(&namespace, &["wan-end", "lan-end"])?;
+        let end = |name| Attached::nothing(&namespace, &[name]);
         Ok(Self {
-            ends: vec![ends],
+            ends: vec![end("wan-end")?, end("lan-end")?],
             namespace,
             name,
+        })
+    }
+
+    /// Removes the programs of the last of the other ends, and waits for their end: they end with their last
+    /// descriptor, of which a child of another test may still have a copy.
+    fn bare(&mut self, ends: &[&str]) -> Result<()> {
+        self.ends.truncate(self.ends.len() - ends.len());
+        wait_until("the other ends are bare", Duration::from_secs(10), || {
+            let mut programs = ends.iter().map(|end| self.interface(end));
+            programs.try_fold(true, |bare, end| Ok(bare && end?.program.is_none()))
         })
     }
 
@@ -516,7 +526,7 @@ fn a_map_too_large_for_the_kernel_is_named() -> Result<()> {
 fn a_veth_with_a_bare_end_gets_no_native_program() -> Result<()> {
     for offload in ["gro off", "gro on"] {
         let mut host = Host::new()?;
-        host.ends.clear();
+        host.bare(&["wan-end", "lan-end"])?;
         host.namespace.offload("wan-end", offload)?;
         host.namespace.offload("lan-end", offload)?;
         let text = host.refusal(&host.options(AttachPolicy::Native))?;
@@ -542,7 +552,7 @@ fn a_veth_with_a_bare_end_gets_no_native_program() -> Result<()> {
 #[test]
 fn one_bare_end_is_enough_to_attach_all_in_generic_mode() -> Result<()> {
     let mut host = Host::new()?;
-    host.ends = vec![Attached::nothing(&host.namespace, &["wan-end"])?];
+    host.bare(&["lan-end"])?;
     let path = host.start(&host.options(AttachPolicy::Auto))??;
     assert_eq!(host.modes()?, GENERIC);
     for attached in path.interfaces() {
@@ -565,17 +575,20 @@ fn native_mode_ends_with_the_program_at_the_other_end() -> Result<()> {
         path.program.insert(&PEER, &peer())?;
         assert_eq!(host.namespace.run(|| path.examine_drops())??, None);
         assert_eq!(host.modes()?, NATIVE);
-        host.ends.clear();
-        wait_until("it is noticed", Duration::from_secs(10), || {
-            let obstacle = host.namespace.run(|| path.examine_drops())??;
-            Ok(matches!(obstacle, Some(Obstacle::BareEnd { .. })))
-        })?;
+        host.bare(&["wan-end", "lan-end"])?;
+        let obstacle = host.namespace.run(|| path.examine_drops())??;
+        assert!(
+            matches!(obstacle, Some(Obstacle::BareEnd { .. })),
+            "{obstacle:?}"
+        );
         assert_eq!(host.modes()?, GENERIC);
         for attached in path.interfaces() {
             assert_eq!(attached.mode, Some(Mode::Generic));
             assert!(attached.reason.is_some());
         }
         assert!(path.program.peer(&PEER)?.is_some(), "peers stay");
+        // A program that comes back changes nothing.
+        host.attach_end()?;
         assert_eq!(host.namespace.run(|| path.examine_drops())??, None);
 
         if pin {

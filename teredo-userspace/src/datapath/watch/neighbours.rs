@@ -2,8 +2,9 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+use rtnetlink::packet_route::{
+    AddressFamily,
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
 };
 
 /// A neighbour: the index of its interface and its address.
@@ -41,8 +42,11 @@ impl Neighbours {
     }
 }
 
-/// Returns the neighbour that a message is about, unless it is an entry of a bridge.
+/// Returns the neighbour that a message is about, unless it is an entry of a bridge or a VXLAN.
 pub fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
+    if message.header.family == AddressFamily::Bridge {
+        return None;
+    }
     let address = message
         .attributes
         .iter()
@@ -78,8 +82,6 @@ fn link_layer_address(message: &NeighbourMessage) -> Option<&[u8]> {
 
 #[cfg(test)]
 pub mod tests {
-    use rtnetlink::packet_route::AddressFamily;
-
     use super::*;
 
     /// Returns a message about the neighbour 2001:db8::`number` of interface 7.
@@ -116,6 +118,17 @@ pub mod tests {
         assert!(!neighbours.remove(&message(1, Failed, None)), "still");
         assert!(!neighbours.set(&message(1, Reachable, Some(2))));
         assert!(neighbours.remove(&message(1, Reachable, Some(2))));
+    }
+
+    #[test]
+    fn entries_of_a_vxlan_are_no_neighbours() {
+        let mut neighbours = Neighbours::default();
+        for station in 0..3 {
+            let mut entry = message(1, NeighbourState::Permanent, Some(station));
+            entry.header.family = AddressFamily::Bridge;
+            assert!(!neighbours.set(&entry));
+        }
+        assert!(neighbours.0.is_empty());
     }
 
     #[test]

@@ -67,6 +67,15 @@ pub enum Obstacle {
     Headroom,
 }
 
+/// Returns the obstacle to native mode that the drivers tell before a program is attached.
+///
+/// # Errors
+///
+/// When the process has too many open files.
+pub fn native_obstacle(interfaces: &[Interface]) -> io::Result<Option<Obstacle>> {
+    Ok(Delivery::open()?.check_ends(interfaces).err())
+}
+
 /// The program's frames so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -111,7 +120,7 @@ impl Delivery {
         })
     }
 
-    /// Returns the obstacle to native mode that is known before the program is attached.
+    /// Checks for obstacles that are known before the program is attached.
     ///
     /// # Errors
     ///
@@ -127,7 +136,7 @@ impl Delivery {
         Ok(())
     }
 
-    /// Returns the obstacle that the interfaces themselves tell while the program is attached natively.
+    /// Checks for obstacles that the drivers tell while the program is attached natively.
     ///
     /// # Errors
     ///

@@ -36,7 +36,7 @@ use tracing::{info, warn};
 
 pub use buckets::SharedBuckets;
 use delivery::Delivery;
-pub use delivery::Obstacle;
+pub use delivery::{Obstacle, native_obstacle};
 pub use error::Error;
 pub use features::{XdpFeatures, xdp_features};
 pub use interface::Interface;

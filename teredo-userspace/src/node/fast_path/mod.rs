@@ -233,14 +233,17 @@ impl FastPath {
     }
 
     /// Attaches the program in generic mode if frames are lost in native mode. Call it once a second.
-    pub fn examine_drops(&mut self) -> Result<(), Error> {
+    pub fn examine_drops(&mut self) {
         let Some(xdp) = &mut self.xdp else {
-            return Ok(());
+            return;
         };
-        if xdp.examine_drops()?.is_some() {
-            self.attachments = xdp.interfaces().iter().map(attachment).collect();
+        match xdp.examine_drops() {
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                self.attachments = xdp.interfaces().iter().map(attachment).collect();
+            }
+            Err(error) => tracing::debug!("cannot tell whether frames arrive: {error}"),
         }
-        Ok(())
     }
 
     /// Copies timestamps to the relay and reconciles the map with it. Call it once a second.
