@@ -349,6 +349,13 @@ fn changes_of_the_network_are_noticed_and_stale_neighbours_probed() -> Result<()
                 .context(change)??;
         }
 
+        // A scan finds nobody, and changes nothing.
+        for number in 0x100..0x120 {
+            relay.ip(&format!(
+                "neigh add 2001:db8:1::{number:x} dev v6 nud failed"
+            ))?;
+        }
+
         // Once the host has been resolved, its entry is set stale by hand.
         let mac = host.ip("-br link show v6")?;
         let mac = mac
@@ -362,7 +369,11 @@ fn changes_of_the_network_are_noticed_and_stale_neighbours_probed() -> Result<()
             interface: index,
             address: IpAddr::V6(HOST),
         };
-        while !watch.changed().await?.stale.contains(&expected) {}
+        let mut changes = watch.changed().await?;
+        while !changes.stale.contains(&expected) {
+            changes = watch.changed().await?;
+        }
+        ensure!(!changes.hops, "{changes:?}");
         routes.probe(index, IpAddr::V6(HOST)).await?;
         loop {
             tokio::time::sleep(Duration::from_millis(10)).await;

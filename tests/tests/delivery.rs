@@ -16,13 +16,6 @@ const COUNT: u32 = 40;
 /// Most requests that may be lost when native mode ends: those of one and a half seconds.
 const LOST: u32 = 30;
 
-fn modes(daemon: &Teredo) -> Result<Vec<&'static str>> {
-    let attachments = daemon.status()?.xdp.into_iter();
-    Ok(attachments
-        .map(|attachment| attachment.mode.name())
-        .collect())
-}
-
 /// Checks that the daemon is in generic mode and says why.
 fn is_generic_for_a_reason(daemon: &Teredo) -> Result<()> {
     let attachments = daemon.status()?.xdp;
@@ -72,17 +65,23 @@ fn everything_arrives_at_a_container_with_two_interfaces() -> Result<()> {
     everything_arrives_without_programs(false)
 }
 
+/// Starts a relay in native mode and a client, which have sent to each other.
+fn native(scene: &Scene) -> Result<(Teredo, Client)> {
+    let relay = scene.start_relay(&scene.relay_config())?;
+    let client = scene.start_client_of(Maker::Teredo, scene.site())?;
+    all_arrive(scene, &client)?;
+    let mut attachments = relay.status()?.xdp.into_iter();
+    ensure!(attachments.all(|attachment| attachment.mode.name() == "native"));
+    Ok((relay, client))
+}
+
 /// Takes the programs from the other ends under traffic.
 fn native_mode_ends_in_time(one_armed: bool) -> Result<()> {
     let mut scene = Scene::new(Topology {
         one_armed,
         ..Topology::default()
     })?;
-    let relay = scene.start_relay(&scene.relay_config())?;
-    let client = scene.start_client_of(Maker::Teredo, scene.site())?;
-    all_arrive(&scene, &client)?;
-    ensure!(modes(&relay)?.iter().all(|mode| *mode == "native"));
-
+    let (relay, client) = native(&scene)?;
     let programs = scene.take_programs();
     let (site, host) = (scene.site(), scene.host());
     let pong = thread::scope(|scope| {
@@ -118,4 +117,23 @@ fn native_mode_of_one_interface_ends_in_time() -> Result<()> {
 #[test]
 fn native_mode_of_two_interfaces_ends_in_time() -> Result<()> {
     native_mode_ends_in_time(false)
+}
+
+/// A veth drops frames of a native program that are longer than the MTU of the other end, and counts
+/// them.
+#[test]
+fn a_driver_that_drops_what_it_is_given_ends_native_mode() -> Result<()> {
+    let scene = Scene::new(Topology::default())?;
+    let (relay, _client) = native(&scene)?;
+    scene.ipv6().namespace().ip("link set port0 mtu 700")?;
+    let (site, host) = (scene.site(), scene.host());
+    wait_until("native mode has ended", Duration::from_secs(20), || {
+        let ping = Ping::to(host.address).count(COUNT).packet_size(1000);
+        let lost = ping.wait(Duration::from_millis(100)).from(&site.client)?;
+        ensure!(lost.received == 0, "{lost:?}");
+        let attachments = relay.status()?.xdp;
+        Ok(attachments.iter().all(|attachment| {
+            attachment.mode.name() == "generic" && attachment.reason.contains("dropped")
+        }))
+    })
 }

@@ -331,6 +331,26 @@ mod tests {
     }
 
     #[test]
+    fn packets_without_headroom_are_an_obstacle_if_they_are_many() {
+        let mut delivery = Delivery::open().unwrap();
+        let mut totals = Totals::default();
+        delivery.begin(&[], totals);
+        for (sent, without_headroom, expected) in [
+            (0, 0, Ok(())),
+            (100, 0, Ok(())),
+            (100, 24, Ok(())),
+            (100, 25, Err(Obstacle::Headroom)),
+            (0, 1, Err(Obstacle::Headroom)),
+            (0, 0, Ok(())),
+        ] {
+            totals.sent += sent;
+            totals.without_headroom += without_headroom;
+            let found = delivery.look_at_counters(&[], totals, |_, _| {});
+            assert_eq!(found, expected, "{without_headroom} of {sent}");
+        }
+    }
+
+    #[test]
     fn old_kernels_that_do_not_tell_are_no_obstacle() {
         assert!(takes_redirected(None));
     }

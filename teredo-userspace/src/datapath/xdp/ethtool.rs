@@ -133,12 +133,10 @@ impl Ethtool {
     fn ask(&self, interface: &str, request: &mut [u32]) -> io::Result<()> {
         // SAFETY: a structure of numbers and pointers, for which zero is a value.
         let mut parameters: libc::ifreq = unsafe { std::mem::zeroed() };
-        let (last, name) = parameters.ifr_name.split_last_mut().expect("16 octets");
-        if interface.len() > name.len() {
+        if interface.len() >= parameters.ifr_name.len() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        *last = 0;
-        for (to, from) in name.iter_mut().zip(interface.bytes()) {
+        for (to, from) in parameters.ifr_name.iter_mut().zip(interface.bytes()) {
             *to = from as libc::c_char;
         }
         parameters.ifr_ifru.ifru_data = request.as_mut_ptr().cast();

@@ -11,12 +11,18 @@ use super::error::{Error, io_error};
 pub struct OwnIpv4 {
     addresses: HashMap<MapData, [u8; 4], u8>,
     filter: Array<MapData, u32>,
+    /// What the map holds.
+    held: HashSet<[u8; 4]>,
 }
 
 impl OwnIpv4 {
     /// Takes both maps, which are empty.
     pub fn new(addresses: HashMap<MapData, [u8; 4], u8>, filter: Array<MapData, u32>) -> Self {
-        Self { addresses, filter }
+        Self {
+            addresses,
+            filter,
+            held: HashSet::new(),
+        }
     }
 
     /// Replaces the set. Returns whether there was room for all of it.
@@ -26,18 +32,19 @@ impl OwnIpv4 {
     /// [`Error::Map`].
     pub fn replace(&mut self, addresses: &[Ipv4Addr]) -> Result<bool, Error> {
         let new: HashSet<[u8; 4]> = addresses.iter().map(Ipv4Addr::octets).collect();
-        let old: HashSet<[u8; 4]> = self.addresses.keys().filter_map(Result::ok).collect();
         // Those that are gone make room for the others.
-        for gone in old.difference(&new) {
-            match self.addresses.remove(gone) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(Error::map(OWN_IPV4, error)),
-            }
+        let gone: Vec<_> = self.held.difference(&new).copied().collect();
+        for address in gone {
+            let removed = self.addresses.remove(&address);
+            removed.map_err(|error| Error::map(OWN_IPV4, error))?;
+            self.held.remove(&address);
         }
-        for added in new.difference(&old) {
-            if let Err(error) = self.addresses.insert(added, 1, 0) {
+        let added: Vec<_> = new.difference(&self.held).copied().collect();
+        for address in added {
+            if let Err(error) = self.addresses.insert(address, 1, 0) {
                 return no_room(error);
             }
+            self.held.insert(address);
         }
         for (index, word) in (0..).zip(filter(&new)) {
             let set = self.filter.set(index, word, 0);
