@@ -22,10 +22,14 @@ use teredo::datapath::{
     watch::{StaleNeighbour, Watch},
 };
 use teredo_common::address::ServicePrefix;
-use teredo_lab::{Capture, Namespace, cpu::threads_named, links, peers::udp_packet};
+use teredo_lab::{Capture, Namespace, cpu::threads_named, links, peers::udp_packet, wait_until};
 
 const MTU: u16 = 1280;
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Time without changes after which the kernel has reported all of them.
+const QUIET: Duration = Duration::from_millis(500);
+/// A network on the link, of which no host answers.
+const SCANNED: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0);
 /// A native host behind the relay, and the relay's address towards it.
 const HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
 const RELAY: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
@@ -350,11 +354,18 @@ fn changes_of_the_network_are_noticed_and_stale_neighbours_probed() -> Result<()
         }
 
         // A scan finds nobody, and changes nothing.
+        while tokio::time::timeout(QUIET, watch.changed()).await.is_ok() {}
+        relay.sysctl("net.ipv6.neigh.v6.mcast_solicit", 1)?;
+        relay.sysctl("net.ipv6.neigh.v6.retrans_time_ms", 10)?;
+        let scan = UdpSocket::bind("[::]:0")?;
         for number in 0x100..0x120 {
-            relay.ip(&format!(
-                "neigh add 2001:db8:1::{number:x} dev v6 nud failed"
-            ))?;
+            let nobody = Ipv6Addr::from_bits(SCANNED.to_bits() + number);
+            scan.send_to(b"?", (nobody, 9))?;
         }
+        wait_until("the scan has failed", TIMEOUT, || {
+            let failed = relay.ip("neigh show dev v6 nud failed")?;
+            Ok(failed.lines().count() >= 0x20)
+        })?;
 
         // Once the host has been resolved, its entry is set stale by hand.
         let mac = host.ip("-br link show v6")?;
