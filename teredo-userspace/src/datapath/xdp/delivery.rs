@@ -76,6 +76,24 @@ pub fn native_obstacle(interfaces: &[Interface]) -> io::Result<Option<Obstacle>>
     Ok(Delivery::open()?.check_ends(interfaces).err())
 }
 
+/// Returns what is known of the interface's driver that only shows under traffic, as a clause for the
+/// user.
+#[must_use]
+pub fn known_trouble(interface: &str) -> Option<&'static str> {
+    trouble_of(&Ethtool::open().ok()?.driver(interface).ok()?)
+}
+
+/// Returns what is known of the driver of this name.
+fn trouble_of(driver: &str) -> Option<&'static str> {
+    match driver {
+        "gve" => Some(
+            "some versions of the driver gve leave native XDP programs no room for outer headers, in which \
+             case the fast path leaves native mode within a second",
+        ),
+        _ => None,
+    }
+}
+
 /// The program's frames so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -143,11 +161,15 @@ impl Delivery {
     /// The obstacle.
     pub fn check(&self, interfaces: &[Interface]) -> Result<(), Obstacle> {
         self.check_ends(interfaces)?;
-        let bare = interfaces.iter().find(|interface| {
+        let mut linked = interfaces
+            .iter()
+            // Drivers and bonds may tell nothing without a link, and frames are lost in every mode.
+            .filter(|interface| self.ethtool.has_link(&interface.name).unwrap_or(true));
+        let closed = linked.find(|interface| {
             let features = xdp_features(interface.index).ok();
             interfaces.len() > 1 && !takes_redirected(features)
         });
-        match bare {
+        match closed {
             Some(interface) => Err(Obstacle::NoRedirection {
                 interface: interface.name.clone(),
             }),
@@ -319,6 +341,13 @@ mod tests {
         assert!(!is_bare(Some("veth"), None));
         assert!(!is_bare(Some("virtio_net"), Some(true)));
         assert!(!is_bare(None, Some(true)));
+    }
+
+    #[test]
+    fn drivers_with_trouble_are_known() {
+        assert!(trouble_of("gve").is_some_and(|trouble| trouble.contains("gve")));
+        assert_eq!(trouble_of("veth"), None);
+        assert_eq!(known_trouble("no-such"), None);
     }
 
     #[test]

@@ -1,10 +1,22 @@
-//! The change from native to generic mode when native mode loses frames.
+//! The supervision of native mode, and the change to generic mode when frames are lost.
 
 use tracing::warn;
 
 use super::{AttachedProgram, Error, Mode, delivery::Obstacle};
 
 impl AttachedProgram {
+    /// Checks that frames arrive once the program is attached in this mode.
+    pub(super) fn begin_delivery(&mut self, mode: Mode) -> Result<(), Error> {
+        let totals = self.program.totals()?;
+        if mode == Mode::Native
+            && let Some(delivery) = &mut self.delivery
+        {
+            delivery.check(&self.interfaces)?;
+            delivery.begin(&self.interfaces, totals);
+        }
+        Ok(())
+    }
+
     /// Looks whether the frames that the program sends in native mode arrive, and attaches it in generic
     /// mode if they do not. Returns the obstacle to native mode then. To be called once a second.
     ///

@@ -36,7 +36,7 @@ use tracing::{info, warn};
 
 pub use buckets::SharedBuckets;
 use delivery::Delivery;
-pub use delivery::{Obstacle, native_obstacle};
+pub use delivery::{Obstacle, known_trouble, native_obstacle};
 pub use error::Error;
 pub use features::{XdpFeatures, xdp_features};
 pub use interface::Interface;
@@ -223,18 +223,6 @@ impl AttachedProgram {
             self.detach_all();
         }
         attached
-    }
-
-    /// Checks that frames arrive once the program is attached in this mode.
-    fn begin_delivery(&mut self, mode: Mode) -> Result<(), Error> {
-        let totals = self.program.totals()?;
-        if mode == Mode::Native
-            && let Some(delivery) = &mut self.delivery
-        {
-            delivery.check(&self.interfaces)?;
-            delivery.begin(&self.interfaces, totals);
-        }
-        Ok(())
     }
 
     /// Attaches in native mode if every interface supports it, else in generic mode to those that
