@@ -403,6 +403,9 @@ fn another_program_is_named_with_its_owner() -> Result<()> {
             text.contains(&format!("process {}", std::process::id())),
             "{text}"
         );
+        // A link attaches it, which `ip` cannot detach.
+        assert!(text.contains("bpftool link detach id"), "{text}");
+        assert!(!text.contains("xdp off"), "{text}");
         assert_eq!(host.modes()?, [None, Some(Mode::Native)], "undone");
         assert!(!host.instance().exists());
     }

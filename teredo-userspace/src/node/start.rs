@@ -40,9 +40,7 @@ struct Prepared {
 }
 
 pub async fn start(config: Config, secrets: Secrets) -> Result<Node> {
-    if !config.node.udp_segmentation.apply() {
-        tracing::info!("the kernel does not split messages: each datagram is sent by itself");
-    }
+    config.node.udp_segmentation.apply();
     let watch = Watch::open().context("cannot watch the kernel's routing")?;
     let routes = Routes::open()?;
     let own = routes.addresses().await?;

@@ -29,12 +29,17 @@ pub enum Segmentation {
 static IS_ON: AtomicBool = AtomicBool::new(true);
 
 impl Segmentation {
-    /// Applies the choice to the sockets that this process opens from now on, and returns whether the
-    /// kernel splits messages.
-    pub fn apply(self) -> bool {
-        let is_on = self.resolve(&release());
+    /// Applies the choice to the sockets that this process opens from now on.
+    pub fn apply(self) {
+        let release = release();
+        let is_on = self.resolve(&release);
         IS_ON.store(is_on, Ordering::Relaxed);
-        is_on
+        if self == Self::Auto && !is_on {
+            tracing::info!(
+                "each datagram is sent by itself, since Linux {release} may send several at once with \
+                 wrong headers; set node.udp-segmentation to \"on\" if it is mended"
+            );
+        }
     }
 
     /// Returns the choice for a kernel of this release.

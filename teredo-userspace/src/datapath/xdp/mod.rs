@@ -34,6 +34,7 @@ use ipnet::Ipv6Net;
 use teredo_common::maps::Settings;
 use tracing::{info, warn};
 
+pub use attach::detach_remedy;
 pub use buckets::SharedBuckets;
 use delivery::Delivery;
 pub use delivery::{Obstacle, known_trouble, native_obstacle};
