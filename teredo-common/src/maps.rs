@@ -69,8 +69,9 @@ pub const SERVER: &str = "SERVER";
 
 /// Entries of [`ROUTES`] on each CPU; a power of two.
 pub const ROUTE_SLOTS: u32 = 4096;
-/// Entries of [`OWN_IPV4`].
-pub const OWN_IPV4_MAX: u32 = 256;
+/// Entries of [`OWN_IPV4`] unless the host has so many addresses that the daemon needs more. The map
+/// takes memory for those that are used.
+pub const OWN_IPV4_MAX: u32 = 65_536;
 /// Entries of [`OWN_FILTER`].
 pub const OWN_FILTER_WORDS: u32 = 8;
 /// Entries of [`INTERFACES`] unless the daemon needs another number; a power of two.

@@ -1,7 +1,7 @@
 //! The maps, and access to the small ones. Layouts: [`teredo_common::maps`].
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     helpers,
     macros::map,
     maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
@@ -23,7 +23,7 @@ static PEERS: Array<Slot> = Array::with_max_entries(1 + MAX_REACH as u32, BPF_F_
 #[map]
 static SERVED: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(SERVED_MAX, 0);
 #[map]
-static OWN_IPV4: HashMap<[u8; 4], u8> = HashMap::with_max_entries(OWN_IPV4_MAX, 0);
+static OWN_IPV4: HashMap<[u8; 4], u8> = HashMap::with_max_entries(OWN_IPV4_MAX, BPF_F_NO_PREALLOC);
 #[map]
 static OWN_FILTER: Array<u32> = Array::with_max_entries(OWN_FILTER_WORDS, 0);
 #[map]

@@ -25,10 +25,14 @@ use teredo::{
     host::{Scope, Setting, Snapshot},
 };
 use teredo_common::address::ServicePrefix;
-use teredo_lab::{Capture, Namespace, cpu::threads_named, links, peers::udp_packet};
+use teredo_lab::{Capture, Namespace, cpu::threads_named, links, peers::udp_packet, wait_until};
 
 const MTU: u16 = 1280;
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Time without changes after which the kernel has reported all of them.
+const QUIET: Duration = Duration::from_millis(500);
+/// A network on the link, of which no host answers.
+const SCANNED: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0);
 /// A native host behind the relay, and the relay's address towards it.
 const HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
 const RELAY: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
@@ -341,6 +345,7 @@ fn changes_of_the_network_are_noticed_and_stale_neighbours_probed() -> Result<()
     let (relay, host) = hosts()?;
     let index = relay.run(|| nix::net::if_::if_nametoindex("v6"))??;
     run(&relay, async || {
+        relay.ip("neigh add 20.0.0.3 lladdr 02:00:00:00:00:01 dev v6")?;
         let (mut watch, routes) = (Watch::open()?, Routes::open()?);
         for change in [
             "link set lo mtu 65000",
@@ -349,7 +354,7 @@ fn changes_of_the_network_are_noticed_and_stale_neighbours_probed() -> Result<()
             "-6 addr add 2001:db8:1::1/64 dev v6 nodad",
             "-6 route add 2001:db8:2::/64 via 2001:db8:1::2",
             "-6 rule add from 2001:db8:3::/64 table 7",
-            "neigh replace 20.0.0.3 lladdr 02:00:00:00:00:01 dev v6",
+            "neigh replace 20.0.0.3 lladdr 02:00:00:00:00:02 dev v6",
         ] {
             relay.ip(change)?;
             // Further events of the previous change may come late.
@@ -361,6 +366,20 @@ fn changes_of_the_network_are_noticed_and_stale_neighbours_probed() -> Result<()
                 .await
                 .context(change)??;
         }
+
+        // A scan finds nobody, and changes nothing.
+        while tokio::time::timeout(QUIET, watch.changed()).await.is_ok() {}
+        relay.sysctl("net.ipv6.neigh.v6.mcast_solicit", 1)?;
+        relay.sysctl("net.ipv6.neigh.v6.retrans_time_ms", 10)?;
+        let scan = UdpSocket::bind("[::]:0")?;
+        for number in 0x100..0x120 {
+            let nobody = Ipv6Addr::from_bits(SCANNED.to_bits() + number);
+            scan.send_to(b"?", (nobody, 9))?;
+        }
+        wait_until("the scan has failed", TIMEOUT, || {
+            let failed = relay.ip("neigh show dev v6 nud failed")?;
+            Ok(failed.lines().count() >= 0x20)
+        })?;
 
         // Once the host has been resolved, its entry is set stale by hand.
         let mac = host.ip("-br link show v6")?;
@@ -375,10 +394,14 @@ fn changes_of_the_network_are_noticed_and_stale_neighbours_probed() -> Result<()
             interface: index,
             address: IpAddr::V6(HOST),
         };
-        while !watch.changed().await?.stale.contains(&expected) {}
+        let mut changes = watch.changed().await?;
+        while !changes.stale.contains(&expected) {
+            changes = watch.changed().await?;
+        }
+        ensure!(!changes.hops, "{changes:?}");
         routes.probe(index, IpAddr::V6(HOST)).await?;
         loop {
-            watch.changed().await?;
+            tokio::time::sleep(Duration::from_millis(10)).await;
             let entry = relay.ip(&format!("neigh show {HOST} dev v6"))?;
             ensure!(!entry.contains("FAILED"), "{entry}");
             if entry.contains("REACHABLE") {

@@ -1,6 +1,7 @@
 //! Attachment, pinning and recovery after a crash, and the errors when something is in the way.
 
 use std::{
+    net::Ipv4Addr,
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -12,7 +13,7 @@ use aya::{
     programs::links::{FdLink, PinnedLink},
 };
 use teredo::datapath::xdp::{
-    AttachPolicy, AttachedProgram, Error, Interface, Mode, Options, remove_leftovers,
+    AttachPolicy, AttachedProgram, Error, Interface, Mode, Obstacle, Options, remove_leftovers,
 };
 use teredo_common::{
     address::ServicePrefix,
@@ -22,11 +23,14 @@ use teredo_lab::{
     Namespace,
     fixture::{now, relay},
     packet::endpoint,
+    programs::Attached,
     wait_until,
 };
 
-/// A namespace with the veth interfaces `wan` and `lan`, and a name for a daemon.
+/// A namespace with the veth interfaces `wan` and `lan`, and a name for a daemon. The other ends have
+/// programs, without which there is no native mode.
 struct Host {
+    ends: Vec<Attached>,
     namespace: Namespace,
     name: String,
 }
@@ -45,7 +49,29 @@ impl Host {
         )?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("test-{}-{number}", std::process::id());
-        Ok(Self { namespace, name })
+        let end = |name| Attached::nothing(&namespace, &[name]);
+        Ok(Self {
+            ends: vec![end("wan-end")?, end("lan-end")?],
+            namespace,
+            name,
+        })
+    }
+
+    /// Removes the programs of the last of the other ends, and waits for their end: they end with their last
+    /// descriptor, of which a child of another test may still have a copy.
+    fn bare(&mut self, ends: &[&str]) -> Result<()> {
+        self.ends.truncate(self.ends.len() - ends.len());
+        wait_until("the other ends are bare", Duration::from_secs(10), || {
+            let mut programs = ends.iter().map(|end| self.interface(end));
+            programs.try_fold(true, |bare, end| Ok(bare && end?.program.is_none()))
+        })
+    }
+
+    /// Attaches a program to the other end of `lan`, which was made anew.
+    fn attach_end(&mut self) -> Result<()> {
+        self.ends
+            .push(Attached::nothing(&self.namespace, &["lan-end"])?);
+        Ok(())
     }
 
     fn options(&self, mode: AttachPolicy) -> Options {
@@ -305,7 +331,7 @@ fn a_restart_may_change_the_mode() -> Result<()> {
 
 #[test]
 fn a_recreated_interface_is_attached_again() -> Result<()> {
-    let host = Host::new()?;
+    let mut host = Host::new()?;
     drop(host.start(&host.options(AttachPolicy::Native))??);
     let index = host.interface("lan")?.index;
     host.namespace.ip("link del lan")?;
@@ -313,6 +339,7 @@ fn a_recreated_interface_is_attached_again() -> Result<()> {
         "link add lan index {index} type veth peer name lan-end"
     ))?;
     host.namespace.ip("link set lan up")?;
+    host.attach_end()?;
     let path = host.start(&host.options(AttachPolicy::Native))??;
     assert_eq!(host.modes()?, NATIVE);
     path.stop()?;
@@ -376,6 +403,9 @@ fn another_program_is_named_with_its_owner() -> Result<()> {
             text.contains(&format!("process {}", std::process::id())),
             "{text}"
         );
+        // A link attaches it, which `ip` cannot detach.
+        assert!(text.contains("bpftool link detach id"), "{text}");
+        assert!(!text.contains("xdp off"), "{text}");
         assert_eq!(host.modes()?, [None, Some(Mode::Native)], "undone");
         assert!(!host.instance().exists());
     }
@@ -412,7 +442,7 @@ fn a_large_mtu_is_named() -> Result<()> {
 
 #[test]
 fn too_few_queues_are_named() -> Result<()> {
-    let host = Host::new()?;
+    let mut host = Host::new()?;
     host.namespace.ip("link del lan")?;
     host.namespace
         .ip("link add lan numrxqueues 1 type veth peer name lan-end numtxqueues 4 numrxqueues 4")?;
@@ -420,6 +450,7 @@ fn too_few_queues_are_named() -> Result<()> {
     let mut queues = host.namespace.command("ethtool")?;
     queues.args(["-L", "lan-end", "tx", "4"]);
     assert!(queues.status()?.success());
+    host.attach_end()?;
     let text = host.refusal(&host.options(AttachPolicy::Native))?;
     assert!(
         text.contains("queues") && text.contains("ethtool -L"),
@@ -489,6 +520,132 @@ fn a_map_too_large_for_the_kernel_is_named() -> Result<()> {
     };
     let text = host.refusal(&options)?;
     assert!(text.contains("relay.max-peers"), "{text}");
+    host.assert_nothing_left()
+}
+
+/// What containers have by default: nothing at the other end, or only generic receive offload, which
+/// delivers redirected frames but not those that leave by the interface that they came by.
+#[test]
+fn a_veth_with_a_bare_end_gets_no_native_program() -> Result<()> {
+    for offload in ["gro off", "gro on"] {
+        let mut host = Host::new()?;
+        host.bare(&["wan-end", "lan-end"])?;
+        host.namespace.offload("wan-end", offload)?;
+        host.namespace.offload("lan-end", offload)?;
+        let text = host.refusal(&host.options(AttachPolicy::Native))?;
+        assert!(text.contains("`wan`"), "{text}");
+        assert!(text.contains("other end has no native program"), "{text}");
+        assert!(text.contains("\"generic\""), "{text}");
+        host.assert_nothing_left()?;
+        let path = host.start(&host.options(AttachPolicy::Auto))??;
+        assert_eq!(host.modes()?, GENERIC, "{offload}");
+        for attached in path.interfaces() {
+            let reason = attached.reason.as_deref().unwrap_or_default();
+            assert!(
+                reason.contains("other end has no native program"),
+                "{reason}"
+            );
+        }
+        path.stop()?;
+        host.assert_nothing_left()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn one_bare_end_is_enough_to_attach_all_in_generic_mode() -> Result<()> {
+    let mut host = Host::new()?;
+    host.bare(&["lan-end"])?;
+    let path = host.start(&host.options(AttachPolicy::Auto))??;
+    assert_eq!(host.modes()?, GENERIC);
+    for attached in path.interfaces() {
+        let reason = attached.reason.as_deref().unwrap_or_default();
+        assert!(reason.contains("`lan`"), "{reason}");
+    }
+    path.stop()?;
+    host.assert_nothing_left()
+}
+
+#[test]
+fn native_mode_ends_with_the_program_at_the_other_end() -> Result<()> {
+    for pin in [true, false] {
+        let mut host = Host::new()?;
+        let options = Options {
+            pin,
+            ..host.options(AttachPolicy::Auto)
+        };
+        let mut path = host.start(&options)??;
+        path.program.insert(&PEER, &peer())?;
+        assert_eq!(host.namespace.run(|| path.examine_drops())??, None);
+        assert_eq!(host.modes()?, NATIVE);
+        host.bare(&["wan-end", "lan-end"])?;
+        let obstacle = host.namespace.run(|| path.examine_drops())??;
+        assert!(
+            matches!(obstacle, Some(Obstacle::BareEnd { .. })),
+            "{obstacle:?}"
+        );
+        assert_eq!(host.modes()?, GENERIC);
+        for attached in path.interfaces() {
+            assert_eq!(attached.mode, Some(Mode::Generic));
+            assert!(attached.reason.is_some());
+        }
+        assert!(path.program.peer(&PEER)?.is_some(), "peers stay");
+        // A program that comes back changes nothing.
+        host.attach_end()?;
+        assert_eq!(host.namespace.run(|| path.examine_drops())??, None);
+
+        if pin {
+            drop(path);
+            assert_eq!(host.modes()?, GENERIC, "a crash does not detach");
+            path = host.start(&options)??;
+            assert!(path.adopted());
+        }
+        path.stop()?;
+        host.assert_ends()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_host_may_have_any_number_of_addresses() -> Result<()> {
+    let host = Host::new()?;
+    let addresses: Vec<Ipv4Addr> = (0..100_000_u32)
+        .map(|number| Ipv4Addr::from_bits(0x1400_0001 + number))
+        .collect();
+    let mut path = host.start(&Options {
+        own_ipv4: addresses[..300].to_vec(),
+        ..host.options(AttachPolicy::Native)
+    })??;
+    assert!(path.program.knows_own_ipv4());
+    let stations = path.program.stations()?;
+    assert_eq!(stations.len(), 2);
+    // More of them, all others, and few again.
+    for part in [
+        &addresses[..1000],
+        &addresses[40_000..90_000],
+        &addresses[..3],
+    ] {
+        path.program.set_own_ipv4(part)?;
+        assert!(path.program.knows_own_ipv4());
+        assert_eq!(path.program.stations()?, stations);
+    }
+    // Without room for all of them the program leaves every frame to the kernel.
+    path.program.set_own_ipv4(&addresses)?;
+    assert!(!path.program.knows_own_ipv4());
+    assert_eq!(path.program.stations()?, []);
+    host.namespace.run(|| path.invalidate_routes())??;
+    assert_eq!(path.program.stations()?, [], "not before there is room");
+    path.program.set_own_ipv4(&addresses[..300])?;
+    assert!(path.program.knows_own_ipv4());
+    assert_eq!(path.program.stations()?, stations);
+    path.stop()?;
+
+    let path = host.start(&Options {
+        own_ipv4: addresses,
+        ..host.options(AttachPolicy::Native)
+    })??;
+    assert!(path.program.knows_own_ipv4(), "the map has the host's size");
+    path.stop()?;
     host.assert_nothing_left()
 }
 

@@ -5,13 +5,10 @@ use std::{collections::HashSet, io, net::SocketAddrV4};
 use rtnetlink::packet_route::link::InfoKind;
 use teredo_proto::server::RegisteredClient;
 
-use super::{
-    Host, OUR_PROGRAM, Report, owner, vrf,
-    xdp_features::{XdpFeatures, xdp_features},
-};
+use super::{Host, OUR_PROGRAM, Report, owner, vrf};
 use crate::{
     config::FastPathRequest,
-    datapath::xdp::{self, AttachPolicy},
+    datapath::xdp::{self, AttachPolicy, XdpFeatures, xdp_features},
     host::Link,
     metrics::{Attachment, Mode},
     node::fast_path,

@@ -15,7 +15,6 @@ mod sunset;
 mod tun;
 mod user;
 mod vrf;
-mod xdp_features;
 
 use std::{collections::BTreeMap, time::SystemTime};
 

@@ -59,6 +59,7 @@ pub const KEYS: &[Key] = &[
          such as \"tcp:127.0.0.1:9580\", or a list of such",
     ),
     key("node", "user", "the name of a user, or \"\""),
+    key("node", "udp-segmentation", "\"auto\", \"on\" or \"off\""),
     key(
         "relay",
         "ipv4",

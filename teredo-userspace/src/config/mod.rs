@@ -40,6 +40,8 @@ pub use server::{
 pub use server_name::{ServerHost, ServerName, ServerNameError};
 pub use values::{ApiAddress, ClientId, Ipv4Choice, LogFormat, OuterChecksum, RefreshInterval};
 
+use crate::datapath::udp::Segmentation;
+
 /// The default path of the configuration.
 pub const DEFAULT_PATH: &str = "/etc/teredo/teredo.toml";
 
@@ -79,6 +81,8 @@ pub struct NodeSection {
     /// The user to run as after the start; empty: the one that started the daemon.
     #[serde(deserialize_with = "values::user_name")]
     pub user: String,
+    /// Whether the kernel splits messages into the datagrams for one peer.
+    pub udp_segmentation: Segmentation,
 }
 
 impl Default for NodeSection {
@@ -91,6 +95,7 @@ impl Default for NodeSection {
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             user: String::new(),
+            udp_segmentation: Segmentation::Auto,
         }
     }
 }

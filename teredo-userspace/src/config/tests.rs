@@ -771,15 +771,23 @@ fn nodes() -> impl Strategy<Value = NodeSection> {
         prop_oneof![Just(LogFormat::Text), Just(LogFormat::Json)],
         prop::collection::vec(addresses(), 0..4),
         "[a-z]{0,20}",
+        prop_oneof![
+            Just(Segmentation::Auto),
+            Just(Segmentation::On),
+            Just(Segmentation::Off)
+        ],
     )
-        .prop_map(|(name, prefix, log, log_format, api, user)| NodeSection {
-            name,
-            prefix,
-            log,
-            log_format,
-            api,
-            user,
-        })
+        .prop_map(
+            |(name, prefix, log, log_format, api, user, udp_segmentation)| NodeSection {
+                name,
+                prefix,
+                log,
+                log_format,
+                api,
+                user,
+                udp_segmentation,
+            },
+        )
 }
 
 fn relays() -> impl Strategy<Value = RelaySection> {

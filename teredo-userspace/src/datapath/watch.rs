@@ -1,24 +1,37 @@
 //! Notifications of changes in the kernel's routing.
 
+mod neighbours;
+mod pace;
+
 use std::{
     collections::HashSet,
+    future::pending,
     io,
     net::IpAddr,
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt,
-    socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
+    setsockopt, socket, sockopt,
 };
 use rtnetlink::{
-    packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload},
+    packet_core::{
+        NLM_F_DUMP, NLM_F_MULTIPART, NLM_F_REQUEST, NLMSG_DONE, NetlinkBuffer, NetlinkHeader,
+        NetlinkMessage, NetlinkPayload,
+    },
     packet_route::{
         RouteNetlinkMessage,
-        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+        neighbour::{NeighbourMessage, NeighbourState},
     },
 };
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::{Instant, sleep_until},
+};
+
+use neighbours::{Neighbours, neighbour};
+use pace::Pace;
 
 /// The groups of rtnetlink whose messages may imply another next hop.
 const GROUPS: u32 = (1 << (libc::RTNLGRP_LINK - 1))
@@ -49,6 +62,9 @@ pub struct Changes {
     pub addresses: bool,
     /// Whether routes or rules changed.
     pub routes: bool,
+    /// Whether a next hop may have changed: with interfaces, addresses, routes and rules, and with a
+    /// neighbour that the kernel sent to.
+    pub hops: bool,
     /// Neighbours that became stale.
     pub stale: HashSet<StaleNeighbour>,
 }
@@ -59,6 +75,16 @@ pub struct Changes {
 pub struct Watch {
     socket: AsyncFd<OwnedFd>,
     buffer: Box<[u8]>,
+    seen: Seen,
+}
+
+/// The changes seen so far, and what is needed to recognise further ones.
+#[derive(Debug, Default)]
+struct Seen {
+    pace: Pace,
+    neighbours: Neighbours,
+    /// Whether [`Seen::neighbours`] is complete. Until then any neighbour may be a next hop.
+    knows_neighbours: bool,
 }
 
 impl Watch {
@@ -77,98 +103,242 @@ impl Watch {
         // Lost messages do no harm, since loss is reported; fewer losses save work.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &(1 << 20));
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
+        ask_for_neighbours(&socket);
         // SAFETY: the descriptor is owned, so it stays open and the same as long as it is registered.
         let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }
             .map_err(io::Error::from)?;
         Ok(Self {
             socket,
             buffer: vec![0; BUFFER].into(),
+            seen: Seen::default(),
         })
     }
 
-    /// Waits for changes and returns all that are pending. Cancelling loses nothing.
+    /// Waits for changes and returns all that are pending, at most ten times a second. Cancelling loses
+    /// nothing.
     ///
     /// # Errors
     ///
     /// Errors of the socket itself.
     pub async fn changed(&mut self) -> io::Result<Changes> {
         loop {
-            let mut guard = self.socket.readable().await?;
-            let mut changed = false;
-            let mut changes = Changes::default();
-            loop {
-                let socket = guard.get_inner().as_raw_fd();
-                match recv(socket, &mut self.buffer, MsgFlags::empty()) {
-                    Ok(length) => {
-                        changed = true;
-                        add_changes(&self.buffer[..length], &mut changes);
-                    }
-                    // The queue overflowed, so anything may have changed.
-                    Err(nix::Error::ENOBUFS) => {
-                        changed = true;
-                        changes.addresses = true;
-                        changes.routes = true;
-                    }
-                    Err(nix::Error::EINTR) => {}
-                    Err(nix::Error::EAGAIN) => {
-                        guard.clear_ready();
-                        break;
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            if changed {
+            if let Some(changes) = self.seen.pace.report(Instant::now()) {
                 return Ok(changes);
+            }
+            let due = self.seen.pace.due();
+            let time_to_report = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                guard = self.socket.readable() => {
+                    let mut guard = guard?;
+                    if read(guard.get_inner(), &mut self.buffer, &mut self.seen)? {
+                        guard.clear_ready();
+                    }
+                }
+                () = time_to_report => {}
             }
         }
     }
 }
 
-/// Adds the changes that a datagram of messages reports.
-fn add_changes(mut messages: &[u8], changes: &mut Changes) {
-    while let Ok(header) = NetlinkBuffer::new_checked(&messages) {
-        let length = header.length() as usize;
-        match header.message_type() {
+/// Reads everything that waits in the socket, which is then empty.
+fn read(socket: &OwnedFd, buffer: &mut [u8], seen: &mut Seen) -> io::Result<bool> {
+    loop {
+        match recv(socket.as_raw_fd(), buffer, MsgFlags::empty()) {
+            Ok(length) => seen.add(&buffer[..length]),
+            Err(nix::Error::ENOBUFS) => {
+                seen.overrun();
+                ask_for_neighbours(socket);
+            }
+            Err(nix::Error::EINTR) => {}
+            Err(nix::Error::EAGAIN) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Asks the kernel for all neighbours. If it does not answer, every change of a neighbour counts.
+fn ask_for_neighbours(socket: &OwnedFd) {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let question = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(question));
+    message.finalize();
+    let mut octets = vec![0; message.buffer_len()];
+    message.serialize(&mut octets);
+    if let Err(error) = send(socket.as_raw_fd(), &octets, MsgFlags::empty()) {
+        tracing::debug!("the kernel does not list its neighbours: {error}");
+    }
+}
+
+impl Seen {
+    /// Notes that the queue overflowed, so that anything may have changed.
+    fn overrun(&mut self) {
+        let changes = self.pace.waiting();
+        changes.addresses = true;
+        changes.routes = true;
+        changes.hops = true;
+        self.neighbours.clear();
+        self.knows_neighbours = false;
+    }
+
+    /// Adds what a datagram of messages reports.
+    fn add(&mut self, mut messages: &[u8]) {
+        while let Ok(header) = NetlinkBuffer::new_checked(&messages) {
+            let length = header.length() as usize;
+            match header.message_type() {
+                NLMSG_DONE => self.knows_neighbours = true,
+                libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => {
+                    if let Ok(message) = NetlinkMessage::deserialize(&messages[..length]) {
+                        let is_answer = header.flags() & NLM_F_MULTIPART != 0;
+                        self.add_neighbour(message.payload, is_answer);
+                    }
+                }
+                kind => self.add_kind(kind),
+            }
+            messages = messages
+                .get(length.next_multiple_of(4)..)
+                .unwrap_or_default();
+        }
+    }
+
+    /// Adds a message that matters by its kind alone.
+    fn add_kind(&mut self, kind: u16) {
+        let changes = self.pace.waiting();
+        match kind {
             libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR => {
                 changes.addresses = true;
             }
             libc::RTM_NEWROUTE | libc::RTM_DELROUTE | libc::RTM_NEWRULE | libc::RTM_DELRULE => {
                 changes.routes = true;
             }
-            libc::RTM_NEWNEIGH => {
-                let message = NetlinkMessage::deserialize(&messages[..length]);
-                if let Ok(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(entry))) =
-                    message.map(|message| message.payload)
-                {
-                    changes.stale.extend(stale_neighbour(&entry));
-                }
-            }
-            _ => {}
+            _ => return,
         }
-        messages = messages
-            .get(length.next_multiple_of(4)..)
-            .unwrap_or_default();
+        changes.hops = true;
+    }
+
+    /// Adds a neighbour, from a report of a change or from the answer to the question for all of them.
+    fn add_neighbour(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>, is_answer: bool) {
+        let NetlinkPayload::InnerMessage(message) = payload else {
+            return;
+        };
+        let is_changed = match &message {
+            RouteNetlinkMessage::NewNeighbour(entry) => {
+                self.pace.waiting().stale.extend(stale_neighbour(entry));
+                self.neighbours.set(entry)
+            }
+            RouteNetlinkMessage::DelNeighbour(entry) => self.neighbours.remove(entry),
+            _ => return,
+        };
+        if is_changed || !(self.knows_neighbours || is_answer) {
+            self.pace.waiting().hops = true;
+        }
     }
 }
 
 fn stale_neighbour(message: &NeighbourMessage) -> Option<StaleNeighbour> {
-    if message.header.state != NeighbourState::Stale {
-        return None;
+    let (interface, address) = neighbour(message)?;
+    let is_stale = message.header.state == NeighbourState::Stale;
+    is_stale.then_some(StaleNeighbour { interface, address })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{neighbours::tests::message, *};
+
+    fn datagram(message: RouteNetlinkMessage, flags: u16) -> Vec<u8> {
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        message.finalize();
+        let mut octets = vec![0; message.buffer_len()];
+        message.serialize(&mut octets);
+        octets
     }
-    let address = message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
-                Some(IpAddr::V4(*address))
-            }
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
-                Some(IpAddr::V6(*address))
-            }
-            _ => None,
-        })?;
-    Some(StaleNeighbour {
-        interface: message.header.ifindex,
-        address,
-    })
+
+    fn new(number: u16, state: NeighbourState, station: Option<u8>, flags: u16) -> Vec<u8> {
+        let message = RouteNetlinkMessage::NewNeighbour(message(number, state, station));
+        datagram(message, flags)
+    }
+
+    /// Returns what has been seen of a host with the neighbour 1.
+    fn seen() -> Seen {
+        let mut seen = Seen::default();
+        seen.add(&new(1, NeighbourState::Reachable, Some(1), NLM_F_MULTIPART));
+        let mut done = NetlinkHeader::default();
+        (done.length, done.message_type) = (16, NLMSG_DONE);
+        let mut octets = [0; 16];
+        octets[..4].copy_from_slice(&done.length.to_ne_bytes());
+        octets[4..6].copy_from_slice(&done.message_type.to_ne_bytes());
+        seen.add(&octets);
+        assert!(seen.knows_neighbours);
+        assert_eq!(*seen.pace.waiting(), Changes::default());
+        seen
+    }
+
+    #[test]
+    fn a_scan_changes_nothing() {
+        let mut seen = seen();
+        for number in 2..2000 {
+            seen.add(&new(number, NeighbourState::Failed, None, 0));
+        }
+        assert_eq!(*seen.pace.waiting(), Changes::default());
+    }
+
+    #[test]
+    fn a_known_neighbour_at_another_station_changes_a_hop() {
+        for (state, station) in [
+            (NeighbourState::Reachable, Some(2)),
+            (NeighbourState::Failed, None),
+        ] {
+            let mut seen = seen();
+            seen.add(&new(1, state, station, 0));
+            let changes = seen.pace.waiting();
+            assert!(changes.hops && !changes.routes && !changes.addresses);
+        }
+        let mut seen = seen();
+        let message = message(1, NeighbourState::Stale, Some(1));
+        seen.add(&datagram(RouteNetlinkMessage::DelNeighbour(message), 0));
+        assert!(seen.pace.waiting().hops);
+    }
+
+    #[test]
+    fn a_stale_neighbour_is_reported_without_a_change_of_hops() {
+        let mut seen = seen();
+        seen.add(&new(1, NeighbourState::Stale, Some(1), 0));
+        let changes = seen.pace.waiting();
+        assert_eq!(changes.stale.len(), 1);
+        assert!(!changes.hops);
+    }
+
+    #[test]
+    fn every_change_counts_while_the_neighbours_are_unknown() {
+        let mut seen = seen();
+        seen.overrun();
+        *seen.pace.waiting() = Changes::default();
+        seen.add(&new(1, NeighbourState::Reachable, Some(1), 0));
+        assert!(seen.pace.waiting().hops);
+    }
+
+    #[test]
+    fn routes_rules_links_and_addresses_change_hops() {
+        for kind in [
+            libc::RTM_NEWLINK,
+            libc::RTM_DELLINK,
+            libc::RTM_NEWADDR,
+            libc::RTM_DELADDR,
+            libc::RTM_NEWROUTE,
+            libc::RTM_DELROUTE,
+            libc::RTM_NEWRULE,
+            libc::RTM_DELRULE,
+        ] {
+            let mut seen = seen();
+            seen.add_kind(kind);
+            assert!(seen.pace.waiting().hops, "{kind}");
+        }
+    }
 }

@@ -187,6 +187,7 @@ impl Node {
         for role in self.calendar.roles_over(SystemTime::now()) {
             self.drain_role(role);
         }
+        self.fast_path.examine_drops();
         if let Some(relay) = &mut self.roles.relay {
             self.fast_path.sweep(&mut relay.relay);
             relay.flush(&mut self.fast_path, self.roles.server.as_mut());
@@ -220,7 +221,9 @@ impl Node {
 
     /// Applies changes of the kernel's routing.
     async fn handle_changes(&mut self, changes: Changes) {
-        self.fast_path.invalidate_routes();
+        if changes.hops {
+            self.fast_path.invalidate_routes();
+        }
         if changes.addresses || changes.routes {
             self.upkeep.look_soon();
         }

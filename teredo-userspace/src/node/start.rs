@@ -26,6 +26,7 @@ use crate::{
 const ROUNDS: usize = 8;
 
 pub async fn start(config: Config, secrets: Secrets, patience: Patience) -> Result<Node> {
+    config.node.udp_segmentation.apply();
     let watch = Watch::open().context("cannot watch the kernel's routing")?;
     let routes = Routes::open()?;
     let client = match &config.client {

@@ -13,6 +13,7 @@ use teredo_lab::{
     Namespace, Scene, Teredo, Topology,
     cpu::{self, Threads},
     links::cable,
+    programs::Attached,
     scene::{Client, Maker, RELAY, RELAY_IPV6},
     traffic::{Ping, Tcp},
 };
@@ -43,6 +44,7 @@ pub struct Connection {
     // Dropped before their namespaces.
     client: Client,
     _relay: Teredo,
+    _programs: [Attached; 2],
     near: Namespace,
     scene: Scene,
 }
@@ -64,7 +66,7 @@ impl Connection {
             ..Topology::default()
         })?;
         let near = scene.add_ipv4_host("client", CLIENT)?;
-        lay_cables(&scene, &near)?;
+        let programs = lay_cables(&scene, &near)?;
         let cables = CABLES.map(|[relay, _]| relay);
         let interfaces: Vec<String> = (scene.relay_interfaces().into_iter())
             .chain(cables)
@@ -90,6 +92,7 @@ impl Connection {
             variant,
             client,
             _relay: relay,
+            _programs: programs,
             near,
             scene,
         })
@@ -144,15 +147,13 @@ impl Connection {
     }
 }
 
-/// Connects the relay with both ends, and routes packets through these cables.
-fn lay_cables(scene: &Scene, near: &Namespace) -> Result<()> {
+/// Connects the relay with both ends, and routes packets through these cables. Frames that an XDP program
+/// redirects into them arrive only if their far ends have programs, too.
+fn lay_cables(scene: &Scene, near: &Namespace) -> Result<[Attached; 2]> {
     let [[near4, near_direct], [near6, host_direct]] = CABLES;
     let (relay, host) = (&scene.relay, &scene.host().namespace);
     for ((own, far), end) in [((near4, near_direct), near), ((near6, host_direct), host)] {
         cable((relay, own), (end, far))?;
-        // Frames that an XDP program redirects into the cable arrive only if its far end has a
-        // program too.
-        end.offload(far, "gro on")?;
     }
     relay.ip_batch(&format!(
         "addr add 20.1.0.1/30 dev {near4}
@@ -171,5 +172,8 @@ fn lay_cables(scene: &Scene, near: &Namespace) -> Result<()> {
     scene
         .server_namespace()
         .ip(&format!("route add 2001:db8:7::/64 via {RELAY_IPV6}"))?;
-    Ok(())
+    Ok([
+        Attached::nothing(near, &[near_direct])?,
+        Attached::nothing(host, &[host_direct])?,
+    ])
 }

@@ -132,6 +132,12 @@ impl Internet {
         Ok(())
     }
 
+    /// Takes the programs of the bridge's ports. Once they are dropped, hosts are connected as containers
+    /// are: frames of native programs no longer arrive.
+    pub fn take_programs(&mut self) -> Vec<Attached> {
+        std::mem::take(&mut self.programs)
+    }
+
     /// Returns the bridge's port.
     fn connect(&self, host: &Namespace, interface: &str) -> Result<String> {
         // Only unique among this bridge's ports, and no longer than an interface name may be.

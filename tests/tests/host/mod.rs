@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Result;
 use tempfile::TempDir;
-use teredo_lab::{Namespace, links, wait_until};
+use teredo_lab::{Namespace, links, programs::Attached, wait_until};
 
 /// Longest time that the kernel may take to settle.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,8 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Host {
     /// The host's network namespace.
     pub namespace: Namespace,
-    /// The far end of the host's cable, without any program.
+    /// The far end of the host's cable.
     pub far: Namespace,
+    /// Passes every frame at the far end, without which the host has no native XDP.
+    passing: Attached,
     /// The host's own directory.
     pub directory: TempDir,
 }
@@ -50,6 +52,7 @@ impl Host {
         })?;
         Ok(Self {
             namespace,
+            passing: Attached::nothing(&far, &["wan"])?,
             far,
             directory: tempfile::tempdir()?,
         })

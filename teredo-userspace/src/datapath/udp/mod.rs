@@ -4,6 +4,7 @@ mod discovery;
 mod mailbox;
 mod messages;
 mod receive;
+pub mod segmentation;
 mod send;
 mod socket;
 
@@ -19,6 +20,7 @@ use thiserror::Error;
 pub use discovery::{Arrival, DiscoverySocket};
 pub use mailbox::{Mailbox, MailboxError};
 pub use receive::{Datagram, ReceiveBatch, Receiver};
+pub use segmentation::Segmentation;
 pub use send::Sender;
 
 /// Port of the discard service, which never sends.

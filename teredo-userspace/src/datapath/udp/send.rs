@@ -7,7 +7,10 @@ use std::{
     ptr, slice,
 };
 
-use super::messages::{Control, Messages, name};
+use super::{
+    messages::{Control, Messages, name},
+    segmentation,
+};
 use crate::datapath::BATCH;
 
 /// Most segments of one message: the limit of kernels since 4.18.
@@ -22,8 +25,10 @@ pub struct Sender {
     messages: Messages,
     /// Payloads that each message carries.
     runs: [usize; BATCH],
-    /// Whether the kernel splits messages into segments; some kernels refuse on devices without
-    /// checksum offload.
+    /// Whether the kernel splits messages into segments, as configured ([`Segmentation`]); some kernels
+    /// refuse on devices without checksum offload.
+    ///
+    /// [`Segmentation`]: super::Segmentation
     segmentation: bool,
 }
 
@@ -33,7 +38,7 @@ impl Sender {
             socket,
             messages: Messages::new(),
             runs: [0; BATCH],
-            segmentation: true,
+            segmentation: segmentation::is_on(),
         }
     }
 

@@ -3,7 +3,9 @@
 
 use std::{fs, path::PathBuf};
 
-use aya::programs::{ProgramError, ProgramInfo, XdpError, loaded_programs};
+use aya::programs::{
+    ProgramError, ProgramInfo, XdpError, links::LinkType, loaded_links, loaded_programs,
+};
 
 use super::{error::Error, interface::Interface, mode::Mode};
 
@@ -20,9 +22,10 @@ pub fn refusal(interface: &Interface, mode: Mode, error: &ProgramError) -> Error
         Some(libc::ENODEV) => return Error::NoInterface { name: name.clone() },
         Some(libc::EBUSY | libc::EEXIST) => match interface.refreshed().program {
             Some(attachment) => format!(
-                "the interface has {} already in {} mode; detach it (`ip link set dev {name} xdp off`, or stop its owner)",
+                "the interface has {} already in {} mode; detach it ({})",
                 describe_program(attachment.program),
                 attachment.mode,
+                detach_remedy(name, attachment.program),
             ),
             None => format!("another XDP program is attached; `bpftool net show dev {name}` names it"),
         },
@@ -45,6 +48,31 @@ pub fn refusal(interface: &Interface, mode: Mode, error: &ProgramError) -> Error
         interface: name.clone(),
         mode,
         reason,
+    }
+}
+
+/// Returns how an operator detaches another program from the interface, as a clause.
+#[must_use]
+pub fn detach_remedy(interface: &str, program: u32) -> String {
+    let links = loaded_links()
+        .filter_map(Result::ok)
+        .filter(|link| {
+            link.program_id() == program && matches!(link.link_type(), Ok(LinkType::Xdp))
+        })
+        .map(|link| link.id());
+    remedy_for(interface, &links.collect::<Vec<_>>())
+}
+
+/// `links` are those of the program. `ip` cannot detach what a link attaches.
+fn remedy_for(interface: &str, links: &[u32]) -> String {
+    match links {
+        [] => format!("`ip link set dev {interface} xdp off`, or stop its owner"),
+        [link] => format!("stop its owner, or `bpftool link detach id {link}`"),
+        _ => {
+            "stop its owner, or detach the link to this interface among those that `bpftool link` \
+              lists"
+                .to_owned()
+        }
     }
 }
 
@@ -104,4 +132,18 @@ fn owner_of_program(id: u32) -> Option<String> {
     let command = fs::read_to_string(process.join("comm")).ok()?;
     let pid = process.file_name()?.to_string_lossy().into_owned();
     Some(format!("process {pid} ({})", command.trim_end()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_remedy_fits_the_way_of_attaching() {
+        assert!(remedy_for("eth0", &[]).contains("`ip link set dev eth0 xdp off`"));
+        for links in [&[7][..], &[7, 8]] {
+            assert!(!remedy_for("eth0", links).contains("xdp off"));
+        }
+        assert!(remedy_for("eth0", &[7]).contains("`bpftool link detach id 7`"));
+    }
 }

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 
-use super::{mode::Mode, refusal::Refusal};
+use super::{delivery::Obstacle, mode::Mode, refusal::Refusal};
 
 /// Why the fast path could not start, or a map not be written. The message is the whole sentence
 /// for the user.
@@ -79,6 +79,9 @@ pub enum Error {
         /// The reason, with the remedy.
         reason: String,
     },
+    /// Frames that the program would send in native mode would be lost.
+    #[error("{0}; or set xdp.mode to \"generic\" or \"auto\"")]
+    Undelivered(#[from] Obstacle),
     /// Another daemon holds the same pin directory.
     #[error(
         "another teredo daemon called `{name}` is running: stop it, or give this one another node.name"

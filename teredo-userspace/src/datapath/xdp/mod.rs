@@ -8,9 +8,14 @@
 mod attach;
 mod bond;
 mod buckets;
+mod delivery;
 pub mod error;
+mod ethtool;
+mod fallback;
+mod features;
 pub mod interface;
 mod mode;
+mod own_ipv4;
 mod pins;
 mod policy;
 pub mod program;
@@ -29,8 +34,12 @@ use ipnet::Ipv6Net;
 use teredo_common::maps::Settings;
 use tracing::{info, warn};
 
+pub use attach::detach_remedy;
 pub use buckets::SharedBuckets;
+use delivery::Delivery;
+pub use delivery::{Obstacle, known_trouble, native_obstacle};
 pub use error::Error;
+pub use features::{XdpFeatures, xdp_features};
 pub use interface::Interface;
 pub use mode::Mode;
 use pins::Pins;
@@ -76,6 +85,9 @@ pub struct InterfaceStatus {
     pub mode: Option<Mode>,
     /// Why it is not attached, or not native.
     pub reason: Option<String>,
+    /// Frames that the program sent natively and that the driver dropped since the program was first
+    /// attached, as far as the driver counts them.
+    pub dropped: u64,
 }
 
 /// The loaded program, attached to its interfaces. Dropping it without [`AttachedProgram::stop`]
@@ -88,6 +100,8 @@ pub struct AttachedProgram {
     links: Vec<Held>,
     pins: Option<Pins>,
     adopted: bool,
+    /// What is known about the drivers; `None` if they cannot be asked.
+    delivery: Option<Delivery>,
 }
 
 /// A link that keeps the program attached as long as it, or its pin, exists.
@@ -159,6 +173,7 @@ impl AttachedProgram {
                 links: Vec::new(),
                 pins,
                 adopted: left.is_some(),
+                delivery: Delivery::open().ok(),
             }),
             Err(error) => {
                 if left.is_none()
@@ -197,13 +212,18 @@ impl AttachedProgram {
 
     /// Attaches to all interfaces in one mode, or to none.
     fn attach_all(&mut self, mode: Mode) -> Result<(), Error> {
-        for index in 0..self.interfaces.len() {
-            if let Err(error) = self.attach_one(index, mode) {
-                self.detach_all();
-                return Err(error);
-            }
+        if mode == Mode::Native
+            && let Some(delivery) = &self.delivery
+        {
+            delivery.check_ends(&self.interfaces)?;
         }
-        Ok(())
+        let attached = (0..self.interfaces.len())
+            .try_for_each(|index| self.attach_one(index, mode))
+            .and_then(|()| self.begin_delivery(mode));
+        if attached.is_err() {
+            self.detach_all();
+        }
+        attached
     }
 
     /// Attaches in native mode if every interface supports it, else in generic mode to those that
@@ -221,16 +241,23 @@ impl AttachedProgram {
             match self.attach_all(Mode::Native) {
                 Ok(()) => return Ok(()),
                 Err(error @ Error::Permission { .. }) => return Err(error),
+                Err(Error::Undelivered(obstacle)) => obstacle.to_string(),
                 Err(error) => error.to_string(),
             }
         };
+        info!("the fast path is not in native mode: {reason}");
+        self.attach_generic(&reason)
+    }
+
+    /// Attaches in generic mode to those interfaces that support it. `reason` is why not in native mode.
+    fn attach_generic(&mut self, reason: &str) -> Result<(), Error> {
         for index in 0..self.interfaces.len() {
             let result = self.attach_one(index, Mode::Generic);
             let interface = &self.interfaces[index];
             match result {
                 Ok(()) => {
                     if let Some(attached) = self.attached.last_mut() {
-                        attached.reason = Some(reason.clone());
+                        attached.reason = Some(reason.to_owned());
                     }
                 }
                 Err(error) => self.attached.push(InterfaceStatus {
@@ -238,6 +265,7 @@ impl AttachedProgram {
                     index: interface.index,
                     mode: None,
                     reason: Some(error.to_string()),
+                    dropped: 0,
                 }),
             }
         }
@@ -272,6 +300,7 @@ impl AttachedProgram {
             index: interface.index,
             mode: Some(mode),
             reason: None,
+            dropped: 0,
         });
         Ok(())
     }

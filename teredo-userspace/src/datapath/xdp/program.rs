@@ -9,9 +9,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{
-        Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, lpm_trie::Key,
-    },
+    maps::{Array, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, lpm_trie::Key},
     programs::Xdp,
     util::nr_cpus,
 };
@@ -22,18 +20,20 @@ use teredo_common::{
     limiter::BUCKETS,
     maps::{
         self, ALLOWED, ALLOWED_MAX, COUNTERS, Counter, DRAINING, GENERATION, IDENTIFICATION,
-        INTERFACES, INTERFACES_MAX, LIMITS, NextHop, OWN_FILTER, OWN_FILTER_WORDS, OWN_IPV4, PEERS,
-        Peer, SERVED, SERVED_MAX, Settings, Slot, own_filter_bit,
+        INTERFACES, INTERFACES_MAX, LIMITS, NextHop, OWN_FILTER, OWN_IPV4, PEERS, Peer, SERVED,
+        SERVED_MAX, Settings, Slot,
     },
     respond,
     time::Instant,
-    verdict::Verdict,
+    verdict::{Action, Verdict},
 };
 
 use super::{
     buckets::SharedBuckets,
+    delivery::Totals,
     error::Error,
     interface::Interface,
+    own_ipv4::{self, OwnIpv4},
     table::{self, PeerMap},
 };
 
@@ -76,9 +76,12 @@ pub struct Program {
     ebpf: Ebpf,
     peers: PeerMap,
     peer_map: MapData,
-    own_ipv4: HashMap<MapData, [u8; 4], u8>,
-    own_filter: Array<MapData, u32>,
+    own_ipv4: OwnIpv4,
+    /// Whether [`Self::own_ipv4`] holds all of this host's addresses.
+    knows_own_ipv4: bool,
     interfaces: Array<MapData, maps::Interface>,
+    /// The slots of the map of interfaces that are or were in use.
+    entries: BTreeMap<u32, maps::Interface>,
     interface_mask: u32,
     generation: Array<MapData, u32>,
     counters: PerCpuArray<MapData, Counter>,
@@ -119,6 +122,7 @@ impl Program {
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries(PEERS, table::slots(peer_table))
             .map_max_entries(INTERFACES, settings.interface_mask + 1)
+            .map_max_entries(OWN_IPV4, own_ipv4::room(parameters.own_ipv4.len()))
             .map_max_entries(SERVED, SERVED_MAX.max(parameters.served.len() as u32))
             .map_max_entries(LIMITS, buckets)
             .map_max_entries(ALLOWED, ALLOWED_MAX.max(allowed));
@@ -134,9 +138,10 @@ impl Program {
         let mut program = Self {
             peers: peers.map_err(peers_error)?,
             peer_map,
-            own_ipv4: take(&mut ebpf, OWN_IPV4)?,
-            own_filter: take(&mut ebpf, OWN_FILTER)?,
+            own_ipv4: OwnIpv4::new(take(&mut ebpf, OWN_IPV4)?, take(&mut ebpf, OWN_FILTER)?),
+            knows_own_ipv4: true,
             interfaces: take(&mut ebpf, INTERFACES)?,
+            entries: BTreeMap::new(),
             interface_mask: settings.interface_mask,
             generation: take(&mut ebpf, GENERATION)?,
             counters: take(&mut ebpf, COUNTERS)?,
@@ -285,6 +290,25 @@ impl Program {
             .collect()
     }
 
+    /// Returns the sums of the counters that tell whether native mode does its job.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub(super) fn totals(&self) -> Result<Totals, Error> {
+        let mut totals = Totals::default();
+        for (verdict, counter) in self.counters()? {
+            match verdict {
+                Verdict::EncapHeadroom | Verdict::RespondHeadroom => {
+                    totals.without_headroom += counter.packets;
+                }
+                verdict if verdict.action() == Action::Forward => totals.sent += counter.packets,
+                _ => {}
+            }
+        }
+        Ok(totals)
+    }
+
     /// Invalidates every next hop that the program has cached.
     ///
     /// # Errors
@@ -358,32 +382,27 @@ impl Program {
             .map_err(|error| Error::map(DRAINING, error))
     }
 
-    /// Replaces the set of this host's IPv4 addresses.
+    /// Replaces the set of this host's IPv4 addresses. While the map has no room for all of them, the
+    /// program passes every frame to the kernel, as it could not tell which are this host's; see
+    /// [`Self::knows_own_ipv4`].
     ///
     /// # Errors
     ///
-    /// [`Error::Map`], for example for more than [`maps::OWN_IPV4_MAX`] addresses.
+    /// [`Error::Map`].
     pub fn set_own_ipv4(&mut self, addresses: &[Ipv4Addr]) -> Result<(), Error> {
-        let fail = |error| Error::map(OWN_IPV4, error);
-        let old: Vec<[u8; 4]> = self.own_ipv4.keys().filter_map(Result::ok).collect();
-        for address in addresses {
-            self.own_ipv4.insert(address.octets(), 1, 0).map_err(fail)?;
-        }
-        for address in old {
-            if !addresses.contains(&Ipv4Addr::from(address)) {
-                self.own_ipv4.remove(&address).map_err(fail)?;
-            }
-        }
-        let mut filter = [0; OWN_FILTER_WORDS as usize];
-        for address in addresses {
-            let (index, bit) = own_filter_bit(address.octets());
-            filter[index as usize] |= bit;
-        }
-        for (index, word) in (0..).zip(filter) {
-            let set = self.own_filter.set(index, word, 0);
-            set.map_err(|error| Error::map(OWN_FILTER, error))?;
+        let knew = self.knows_own_ipv4;
+        self.knows_own_ipv4 = self.own_ipv4.replace(addresses)?;
+        if self.knows_own_ipv4 != knew {
+            self.write_interfaces()?;
         }
         Ok(())
+    }
+
+    /// Returns whether the program knows all of this host's IPv4 addresses, without which it forwards
+    /// nothing.
+    #[must_use]
+    pub fn knows_own_ipv4(&self) -> bool {
+        self.knows_own_ipv4
     }
 
     /// Writes the interfaces' Ethernet addresses and the ports of bonds, which may have changed. An
@@ -394,7 +413,18 @@ impl Program {
     ///
     /// [`Error::Map`].
     pub fn set_interfaces(&mut self, interfaces: &[Interface]) -> Result<(), Error> {
-        for (slot, entry) in entries(interfaces, self.interface_mask) {
+        self.entries
+            .extend(entries(interfaces, self.interface_mask));
+        self.write_interfaces()
+    }
+
+    /// Writes the map of interfaces: empty slots while the program has to pass every frame.
+    fn write_interfaces(&mut self) -> Result<(), Error> {
+        for (&slot, entry) in &self.entries {
+            let entry = match self.knows_own_ipv4 {
+                true => *entry,
+                false => maps::Interface::default(),
+            };
             self.interfaces
                 .set(slot, entry, 0)
                 .map_err(|error| Error::map(INTERFACES, error))?;
@@ -424,11 +454,9 @@ impl Program {
     /// [`Error::Map`].
     pub fn clear_interface(&mut self, interface: &Interface) -> Result<(), Error> {
         for slot in entries(std::slice::from_ref(interface), self.interface_mask).into_keys() {
-            self.interfaces
-                .set(slot, maps::Interface::default(), 0)
-                .map_err(|error| Error::map(INTERFACES, error))?;
+            self.entries.insert(slot, maps::Interface::default());
         }
-        Ok(())
+        self.write_interfaces()
     }
 
     fn start_log(&mut self) -> Result<(), Error> {

@@ -343,6 +343,20 @@ impl FastPath {
         }
     }
 
+    /// Attaches the program in generic mode if frames are lost in native mode. Call it once a second.
+    pub fn examine_drops(&mut self) {
+        let Some(xdp) = &mut self.xdp else {
+            return;
+        };
+        match xdp.examine_drops() {
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                self.attachments = xdp.interfaces().iter().map(attachment).collect();
+            }
+            Err(error) => tracing::debug!("cannot tell whether frames arrive: {error}"),
+        }
+    }
+
     /// Copies timestamps to the relay and reconciles the map with it. Call it once a second.
     pub fn sweep(&mut self, relay: &mut Relay) {
         self.failure = None;

@@ -27,6 +27,7 @@ use super::{
     links::Internet,
     namespace::Namespace,
     nat::{Nat, NatKind},
+    programs::Attached,
 };
 
 /// The server's primary address; the secondary one follows it.
@@ -236,6 +237,13 @@ impl Scene {
             Some(_) => [IPV4_INTERFACE, IPV6_INTERFACE],
             None => [ONE_ARM; 2],
         }
+    }
+
+    /// Takes the programs of the other ends of all hosts' interfaces; see [`Internet::take_programs`].
+    pub fn take_programs(&mut self) -> Vec<Attached> {
+        let mut programs = self.ipv4.take_programs();
+        programs.extend(self.ipv6.iter_mut().flat_map(Internet::take_programs));
+        programs
     }
 
     /// Adds a site with a NAT of this kind.

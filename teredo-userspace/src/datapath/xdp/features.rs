@@ -34,12 +34,21 @@ impl XdpFeatures {
     const BASIC: u64 = 1;
     /// They can redirect frames to other interfaces.
     const REDIRECT: u64 = 2;
+    /// It sends frames that programs of other interfaces redirect to it.
+    const NDO_XMIT: u64 = 4;
 
     /// Whether the relay's program can run in the driver.
     #[must_use]
     pub const fn is_native(self) -> bool {
         let needed = Self::BASIC | Self::REDIRECT;
         self.0 & needed == needed
+    }
+
+    /// Whether frames that are redirected to the interface leave by it. The kernel drops them otherwise.
+    /// Many drivers are able to once they run a program themselves.
+    #[must_use]
+    pub const fn takes_redirected(self) -> bool {
+        self.0 & Self::NDO_XMIT != 0
     }
 }
 

@@ -1,0 +1,83 @@
+//! The pace at which changes are reported.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Changes;
+
+/// The least time between two reports. The first change after a pause is reported at once.
+pub const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Changes that wait for their report. None is lost: those that come too soon are reported together at
+/// the end of the interval.
+#[derive(Debug, Default)]
+pub struct Pace {
+    waiting: Changes,
+    /// The end of the interval that the last report began.
+    next: Option<Instant>,
+}
+
+impl Pace {
+    /// Returns the changes that wait, to add others to.
+    pub fn waiting(&mut self) -> &mut Changes {
+        &mut self.waiting
+    }
+
+    /// Takes the changes if it is time to report some.
+    pub fn report(&mut self, now: Instant) -> Option<Changes> {
+        if self.waiting == Changes::default() || self.next.is_some_and(|next| now < next) {
+            return None;
+        }
+        self.next = Some(now + INTERVAL);
+        Some(std::mem::take(&mut self.waiting))
+    }
+
+    /// Returns the time of the next report, if changes wait for it.
+    pub fn due(&self) -> Option<Instant> {
+        self.next.filter(|_| self.waiting != Changes::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_keep_their_distance_and_miss_nothing() {
+        let mut pace = Pace::default();
+        let start = Instant::now();
+        assert_eq!(pace.report(start), None, "nothing changed");
+        let (mut reports, mut last) = (0, None);
+        // A change each millisecond for a second.
+        for millisecond in 0..1000 {
+            let now = start + Duration::from_millis(millisecond);
+            pace.waiting().hops = true;
+            if let Some(changes) = pace.report(now) {
+                assert!(changes.hops);
+                assert!(last.is_none_or(|last| now >= last + INTERVAL));
+                (reports, last) = (reports + 1, Some(now));
+            }
+        }
+        assert_eq!(reports, 10);
+        // Changes after the last report are due when its interval ends.
+        pace.waiting().routes = true;
+        let due = pace.due().expect("changes wait");
+        assert_eq!(due, last.expect("there were reports") + INTERVAL);
+        let changes = pace.report(due).expect("it is time");
+        assert!(changes.hops && changes.routes);
+        assert_eq!(pace.due(), None);
+        assert_eq!(pace.report(due + INTERVAL), None);
+    }
+
+    #[test]
+    fn the_first_change_after_a_pause_is_reported_at_once() {
+        let mut pace = Pace::default();
+        let start = Instant::now();
+        for pause in [0, 1, 50] {
+            let now = start + INTERVAL * pause;
+            pace.waiting().addresses = true;
+            assert!(pace.report(now).is_some());
+        }
+    }
+}

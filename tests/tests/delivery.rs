@@ -1,0 +1,139 @@
+//! Hosts that are connected as containers are: by veths whose other ends have no XDP program, so that
+//! frames of native programs vanish.
+
+use std::{panic, thread, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use teredo_lab::{
+    Scene, Teredo, Topology,
+    scene::{Client, Maker},
+    traffic::Ping,
+    wait_until,
+};
+
+/// Requests of one run of `ping`, which take two seconds.
+const COUNT: u32 = 40;
+/// Most requests that may be lost when native mode ends: those of one and a half seconds.
+const LOST: u32 = 30;
+
+/// Checks that the daemon is in generic mode and says why.
+fn is_generic_for_a_reason(daemon: &Teredo) -> Result<()> {
+    let attachments = daemon.status()?.xdp;
+    ensure!(!attachments.is_empty());
+    for attachment in attachments {
+        ensure!(attachment.mode.name() == "generic", "{attachment:?}");
+        ensure!(attachment.reason.contains("other end"), "{attachment:?}");
+    }
+    Ok(())
+}
+
+/// Sends packets both ways, all of which must arrive.
+fn all_arrive(scene: &Scene, client: &Client) -> Result<()> {
+    let (site, host) = (scene.site(), scene.host());
+    Ping::to(client.address())
+        .count(COUNT)
+        .all_from(&host.namespace)?;
+    Ping::to(host.address).count(COUNT).all_from(&site.client)
+}
+
+fn everything_arrives_without_programs(one_armed: bool) -> Result<()> {
+    let mut scene = Scene::new(Topology {
+        one_armed,
+        server: None,
+        ..Topology::default()
+    })?;
+    drop(scene.take_programs());
+    let server = scene.start_server(&scene.server_config())?;
+    is_generic_for_a_reason(&server)?;
+    let relay = scene.start_relay(&scene.relay_config())?;
+    is_generic_for_a_reason(&relay)?;
+    let client = scene.start_client_of(Maker::Teredo, scene.site())?;
+    ensure!(server.advertised()?.xdp > 0, "the server's program answers");
+    all_arrive(&scene, &client)?;
+    let forwarded = relay.packets_during(|| all_arrive(&scene, &client))?;
+    ensure!(forwarded.encap.xdp > 0 && forwarded.decap.xdp > 0);
+    Ok(())
+}
+
+#[test]
+fn everything_arrives_at_a_container_with_one_interface() -> Result<()> {
+    everything_arrives_without_programs(true)
+}
+
+#[test]
+fn everything_arrives_at_a_container_with_two_interfaces() -> Result<()> {
+    everything_arrives_without_programs(false)
+}
+
+/// Starts a relay in native mode and a client, which have sent to each other.
+fn native(scene: &Scene) -> Result<(Teredo, Client)> {
+    let relay = scene.start_relay(&scene.relay_config())?;
+    let client = scene.start_client_of(Maker::Teredo, scene.site())?;
+    all_arrive(scene, &client)?;
+    let mut attachments = relay.status()?.xdp.into_iter();
+    ensure!(attachments.all(|attachment| attachment.mode.name() == "native"));
+    Ok((relay, client))
+}
+
+/// Takes the programs from the other ends under traffic.
+fn native_mode_ends_in_time(one_armed: bool) -> Result<()> {
+    let mut scene = Scene::new(Topology {
+        one_armed,
+        ..Topology::default()
+    })?;
+    let (relay, client) = native(&scene)?;
+    let programs = scene.take_programs();
+    let (site, host) = (scene.site(), scene.host());
+    let pong = thread::scope(|scope| {
+        let ping = Ping::to(host.address)
+            .count(3 * COUNT)
+            .wait(Duration::from_secs(2));
+        let traffic = scope.spawn(move || ping.from(&site.client));
+        wait_until("there is traffic", Duration::from_secs(10), || {
+            let paths = relay.status()?.packets.decap;
+            Ok(paths.xdp > u64::from(COUNT + COUNT / 2))
+        })?;
+        drop(programs);
+        traffic
+            .join()
+            .unwrap_or_else(|panic| panic::resume_unwind(panic))
+    })?;
+    ensure!(pong.sent == 3 * COUNT, "{pong:?}");
+    ensure!(
+        pong.sent - pong.received <= LOST,
+        "{} lost: {}",
+        pong.sent - pong.received,
+        pong.text
+    );
+    is_generic_for_a_reason(&relay)?;
+    all_arrive(&scene, &client).context("in generic mode")
+}
+
+#[test]
+fn native_mode_of_one_interface_ends_in_time() -> Result<()> {
+    native_mode_ends_in_time(true)
+}
+
+#[test]
+fn native_mode_of_two_interfaces_ends_in_time() -> Result<()> {
+    native_mode_ends_in_time(false)
+}
+
+/// A veth drops frames of a native program that are longer than the MTU of the other end, and counts
+/// them.
+#[test]
+fn a_driver_that_drops_what_it_is_given_ends_native_mode() -> Result<()> {
+    let scene = Scene::new(Topology::default())?;
+    let (relay, _client) = native(&scene)?;
+    scene.ipv6().namespace().ip("link set port0 mtu 700")?;
+    let (site, host) = (scene.site(), scene.host());
+    wait_until("native mode has ended", Duration::from_secs(20), || {
+        let ping = Ping::to(host.address).count(COUNT).packet_size(1000);
+        let lost = ping.wait(Duration::from_millis(100)).from(&site.client)?;
+        ensure!(lost.received == 0, "{lost:?}");
+        let attachments = relay.status()?.xdp;
+        Ok(attachments.iter().all(|attachment| {
+            attachment.mode.name() == "generic" && attachment.reason.contains("dropped")
+        }))
+    })
+}
