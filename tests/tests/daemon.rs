@@ -4,7 +4,7 @@ mod host;
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::TcpStream,
     os::unix::{
         fs::{MetadataExt as _, PermissionsExt as _},
@@ -222,7 +222,12 @@ fn systemd_is_notified() -> Result<()> {
     socket.set_read_timeout(Some(PATIENCE))?;
     let next = || -> Result<String> {
         let mut buffer = [0; 256];
-        let length = socket.recv(&mut buffer)?;
+        let length = loop {
+            match socket.recv(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => break received?,
+            }
+        };
         Ok(String::from_utf8_lossy(&buffer[..length]).trim().to_owned())
     };
     let mut daemon = start_with(&host, &file, |command| {
