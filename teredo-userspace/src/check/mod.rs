@@ -50,6 +50,8 @@ pub struct Purpose {
     pub after_sunset: bool,
     /// Whether the XDP program is loaded for a moment. A start need not: it loads the program itself.
     pub loads_program: bool,
+    /// Whether this process has the sockets of the API already: then no other daemon answers there.
+    pub has_api: bool,
 }
 
 /// Looks at everything that this configuration needs. Needs a tokio runtime.
@@ -73,7 +75,7 @@ pub async fn examine(
     let host = Host {
         config,
         network,
-        is_running: is_running(config).await,
+        is_running: !purpose.has_api && is_running(config).await,
         loads_program: purpose.loads_program,
     };
     if host.is_running {
@@ -97,7 +99,9 @@ pub async fn examine(
     }
     let clients = secrets.map_or_else(|_| Vec::new(), |secrets| secrets.clients.clone());
     fast_path::examine(&host, endpoint, clients, &mut report).await;
-    api::examine(&host, &mut report);
+    if !purpose.has_api {
+        api::examine(&host, &mut report);
+    }
     memory(config, &mut report);
     report
 }

@@ -15,14 +15,14 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Start, check::first_trouble, start_runtime};
 use crate::{
-    api::{self, Handle},
+    api::{self, Handle, Listeners, listener},
     check::{self, Purpose},
     config::{
         Config,
         secrets::{self, Secrets},
     },
     node::Node,
-    privileges,
+    privileges::{self, UserChange},
 };
 
 /// The exit code that shells report for a process ended by a signal, less the signal's number.
@@ -40,12 +40,21 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     start_log(&config.node.log)?;
     // Read the keys before dropping privileges.
     let secrets = secrets::load(&config);
+    privileges::raise_file_limit();
+    let user = privileges::plan_user_change(&config)?;
+    // While the process may still write in directories of root.
+    let listeners = api::listen(&config.node.api, user.as_ref().map(UserChange::owner));
     // Before there is a second thread, see `UserChange::carry_out`.
-    if let Some(change) = privileges::plan_user_change(&config)? {
-        change.carry_out(&config)?;
+    if let Some(change) = user {
+        change.carry_out()?;
     }
     let runtime = start_runtime()?;
-    let result = runtime.block_on(daemon(config, secrets, arguments.start.after_sunset));
+    let result = runtime.block_on(daemon(
+        config,
+        secrets,
+        listeners,
+        arguments.start.after_sunset,
+    ));
     // A slow client of the API must not delay the end.
     runtime.shutdown_background();
     result
@@ -69,6 +78,7 @@ fn start_log(filter: &str) -> Result<()> {
 async fn daemon(
     config: Config,
     secrets: Result<Secrets, secrets::Error>,
+    listeners: Result<Listeners, listener::Error>,
     after_sunset: bool,
 ) -> Result<()> {
     // From here on no signal ends the process before it has cleaned up.
@@ -76,13 +86,14 @@ async fn daemon(
     let purpose = Purpose {
         after_sunset,
         loads_program: false,
+        has_api: listeners.is_ok(),
     };
     let report = check::examine(&config, secrets.as_ref(), purpose).await;
     first_trouble(&report)?;
     for defect in report.defects() {
         warn!("{}", defect.text);
     }
-    let listeners = api::listen(&config.node.api)?;
+    let listeners = listeners?;
     let name = config.node.name.clone();
     let node = Node::start(config, secrets?).await?;
     let handle = node.handle();

@@ -38,6 +38,7 @@ impl Node {
         let mut snapshot = Snapshot {
             name: self.config.name.clone(),
             uptime: self.started.elapsed(),
+            time: clock::now(),
             xdp: self.fast_path.attachments().to_vec(),
             xdp_refused: self.fast_path.refused(),
             ..Snapshot::default()
