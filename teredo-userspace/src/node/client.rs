@@ -370,6 +370,7 @@ impl ClientRole {
             Event::Qualified(identity) => {
                 tracing::info!("Teredo address {}", describe(&identity));
                 self.refresh = None;
+                self.mapping.renew();
                 if usize::from(identity.mtu) > self.packets.room() {
                     self.packets = PacketBatch::new(identity.mtu);
                 }
