@@ -3,19 +3,22 @@
 use ipnet::Ipv6Net;
 use teredo_common::scope::is_global_unicast;
 
-use super::{Host, Report};
+use super::{Host, Report, routing::Routing, settings};
 use crate::{
     config::{self, RelaySection},
     datapath::route::{Family, forwarding},
 };
 
+/// The command that switches forwarding on.
+const FORWARD: &str = "sysctl -w net.ipv6.conf.all.forwarding=1";
+
 /// Looks whether packets can be routed between the tunnel and the IPv6 internet.
-pub fn examine(host: &Host<'_>, relay: &RelaySection, report: &mut Report) {
+pub fn examine(host: &Host<'_>, routing: &Routing, relay: &RelaySection, report: &mut Report) {
     if relay.host_specific {
         native_address(host, report);
     } else {
         let or = "set relay.host-specific = true to serve this host alone";
-        forwards(or, report);
+        forwards(host, routing, or, report);
         default_route(host, report);
     }
     prefix_route(host, relay, report);
@@ -38,15 +41,20 @@ fn native_address(host: &Host<'_>, report: &mut Report) {
 }
 
 /// Looks whether the host forwards IPv6; `or` is what helps besides.
-pub fn forwards(or: &str, report: &mut Report) {
+pub fn forwards(host: &Host<'_>, routing: &Routing, or: &str, report: &mut Report) {
     match forwarding(Family::Ipv6, "all") {
         Ok(true) => report.fine("forwarding", "IPv6 is forwarded"),
-        Ok(false) => report.trouble(
-            "forwarding",
-            format!(
-                "this host does not forward IPv6: `sysctl -w net.ipv6.conf.all.forwarding=1`, or {or}"
-            ),
-        ),
+        Ok(false) => {
+            // A host that forwards accepts no announcements, unless this is set first.
+            let text = match settings::before_forwarding(host, routing) {
+                Some(first) => format!(
+                    "this host does not forward IPv6: `{first} && {FORWARD}`, in this order, since the \
+                     default route was announced by a router and would be lost otherwise; or {or}"
+                ),
+                None => format!("this host does not forward IPv6: `{FORWARD}`, or {or}"),
+            };
+            report.trouble("forwarding", text);
+        }
         Err(_) => report.trouble(
             "forwarding",
             "this host has no IPv6: boot without ipv6.disable=1, or load the module ipv6",

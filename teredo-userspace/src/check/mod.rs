@@ -4,14 +4,22 @@
 
 mod api;
 mod client;
+mod conntrack;
 mod fast_path;
+mod firewall;
 mod ipv4;
 mod ipv6;
+mod kernel_settings;
+mod link;
 mod memory;
+mod mtu;
 mod network;
 mod owner;
 mod report;
+mod reverse_path;
+mod routing;
 mod server;
+mod settings;
 mod sunset;
 mod tun;
 mod user;
@@ -33,6 +41,7 @@ use crate::{
 use memory::{Memory, Octets};
 use network::Network;
 pub use report::{Report, Verdict};
+use routing::Routing;
 
 /// What the checks look at.
 struct Host<'a> {
@@ -84,21 +93,32 @@ pub async fn examine(
     permissions(&host, &mut report);
     sunset::examine(config, SystemTime::now(), purpose.after_sunset, &mut report);
     user::examine(&host, &mut report);
+    let routing = Routing::read().await.unwrap_or_default();
+    settings::examine(&host, &routing, &mut report);
     let mut endpoint = None;
     if let Some(relay) = &config.relay {
         tun::examine(&host, &relay.tun, &mut report);
         endpoint = ipv4::examine(&host, relay, &mut report).await;
-        ipv6::examine(&host, relay, &mut report);
+        ipv6::examine(&host, &routing, relay, &mut report);
+        mtu::examine(&host, &routing, relay, &mut report);
     }
     if let Some(section) = &config.server {
         keys(secrets, &mut report);
-        server::examine(&host, section, endpoint, &mut report);
+        server::examine(&host, &routing, section, endpoint, &mut report);
     }
     if let Some(client) = &config.client {
         client::examine(&host, client, secrets, &mut report).await;
     }
+    let served = config.server.iter().flat_map(|server| server.ipv4);
+    let own: Vec<_> = endpoint.iter().map(|own| *own.ip()).chain(served).collect();
+    reverse_path::examine(&host, &routing, &own, &mut report);
+    link::examine(&host, &routing, &mut report);
+    conntrack::examine(&mut report);
     let clients = secrets.map_or_else(|_| Vec::new(), |secrets| secrets.clients.clone());
     fast_path::examine(&host, endpoint, clients, &mut report).await;
+    if purpose.loads_program {
+        firewall::examine(&host, &mut report);
+    }
     if !purpose.has_api {
         api::examine(&host, &mut report);
     }

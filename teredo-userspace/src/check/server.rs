@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use ipnet::Ipv6Net;
 use teredo_common::{scope::Ipv4Scope, wire::SERVER_PORT};
 
-use super::{Host, Report, ipv4, ipv6, tun, vrf};
+use super::{Host, Report, ipv4, ipv6, routing::Routing, tun, vrf};
 use crate::{
     config::{self, Ipv4Choice, RelaySection, ServerSection},
     datapath::native::Native,
@@ -14,6 +14,7 @@ use crate::{
 /// Looks whether the server can run. `relay` is where the relay beside it is.
 pub fn examine(
     host: &Host<'_>,
+    routing: &Routing,
     server: &ServerSection,
     relay: Option<SocketAddrV4>,
     report: &mut Report,
@@ -34,7 +35,7 @@ pub fn examine(
     }
     native(host, server, report);
     if server.has_tunnel_service() {
-        tunnel_service(host, server, report);
+        tunnel_service(host, routing, server, report);
     }
 }
 
@@ -159,9 +160,10 @@ fn native(host: &Host<'_>, server: &ServerSection, report: &mut Report) {
     }
 }
 
-fn tunnel_service(host: &Host<'_>, server: &ServerSection, report: &mut Report) {
+fn tunnel_service(host: &Host<'_>, routing: &Routing, server: &ServerSection, report: &mut Report) {
     tun::examine(host, &server.tun, report);
-    ipv6::forwards("remove the prefix of every [[server.client]]", report);
+    let or = "remove the prefix of every [[server.client]]";
+    ipv6::forwards(host, routing, or, report);
     for prefix in server.clients.iter().filter_map(|client| client.prefix) {
         if let Some(foreign) = host.network.foreign_route(prefix, &server.tun) {
             let text = format!(
