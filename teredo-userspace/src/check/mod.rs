@@ -3,6 +3,7 @@
 //! `teredo check` shows all of it; `teredo run` refuses to start at the first trouble.
 
 mod api;
+mod bpffs;
 mod client;
 mod conntrack;
 mod fast_path;
@@ -10,10 +11,12 @@ mod firewall;
 mod ipv4;
 mod ipv6;
 mod kernel_settings;
+mod limits;
 mod link;
 mod memory;
 mod mtu;
 mod network;
+mod nic;
 mod owner;
 mod report;
 mod reverse_path;
@@ -116,6 +119,10 @@ pub async fn examine(
     conntrack::examine(&mut report);
     let clients = secrets.map_or_else(|_| Vec::new(), |secrets| secrets.clients.clone());
     fast_path::examine(&host, endpoint, clients, &mut report).await;
+    bpffs::examine(&host, &mut report);
+    nic::examine(&mut report);
+    let maps = report.memory.peer_map + report.memory.other_maps;
+    limits::examine(&host, maps, &mut report);
     if purpose.loads_program {
         firewall::examine(&host, &mut report);
     }

@@ -25,7 +25,7 @@ use teredo_common::{
     wire::MTU,
 };
 use teredo_proto::client::{
-    self, Client, Credentials, Event, Extensions, Identity, Nat, Offline, Refresh, Transmit,
+    self, Client, Credentials, Event, Extensions, Identity, Nat, Offline, Refresh, State, Transmit,
 };
 use tokio::{
     io::Interest,
@@ -77,6 +77,7 @@ pub struct ClientRole {
     /// Ends the wait for the gateway.
     gateway_timeout: Pin<Box<Sleep>>,
     is_started: bool,
+    is_qualified: bool,
     host: HostNetwork,
     suspend: SuspendClock,
     datagrams: ReceiveBatch,
@@ -145,6 +146,7 @@ impl ClientRole {
             mapping: PortMapping::new(&node.name),
             gateway_timeout: Box::pin(sleep(GATEWAY_TIMEOUT)),
             is_started: false,
+            is_qualified: false,
             host: HostNetwork::default(),
             suspend: SuspendClock::new(),
             datagrams: ReceiveBatch::new(),
@@ -301,10 +303,20 @@ impl ClientRole {
         loop {
             self.transmit();
             let Some(event) = self.client.poll_event() else {
+                self.note_qualification();
                 return Ok(());
             };
             self.handle_event(event, routes).await?;
         }
+    }
+
+    /// Renews the port mapping at each qualification: no event tells those with the same address.
+    fn note_qualification(&mut self) {
+        let is_qualified = self.client.state() == State::Qualified;
+        if is_qualified && !self.is_qualified {
+            self.mapping.renew();
+        }
+        self.is_qualified = is_qualified;
     }
 
     fn transmit(&mut self) {
@@ -370,7 +382,6 @@ impl ClientRole {
             Event::Qualified(identity) => {
                 tracing::info!("Teredo address {}", describe(&identity));
                 self.refresh = None;
-                self.mapping.renew();
                 if usize::from(identity.mtu) > self.packets.room() {
                     self.packets = PacketBatch::new(identity.mtu);
                 }
