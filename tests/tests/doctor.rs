@@ -9,19 +9,17 @@ use teredo_lab::{process::output, teredo::binary};
 use host::Host;
 
 /// A fault of a host, and what is said of it.
-struct Case {
+struct Case<'a> {
     /// Commands that make the fault.
-    faults: &'static [&'static str],
+    faults: &'a [&'a str],
     /// The subject and the verdict of the finding.
-    subject: &'static str,
-    verdict: &'static str,
+    subject: &'a str,
+    verdict: &'a str,
     /// A part of the sentence.
-    text: &'static str,
+    text: &'a str,
     /// Whether the command in the sentence mends it.
     has_remedy: bool,
 }
-
-const TABLE: &str = "nft add table inet lab";
 
 /// Runs commands on the host, as an operator would.
 fn run(host: &Host, commands: &[&str]) -> Result<()> {
@@ -53,7 +51,7 @@ fn findings(host: &Host) -> Result<Vec<(String, String, String)>> {
         .collect())
 }
 
-fn try_case(case: &Case) -> Result<()> {
+fn try_case(case: &Case<'_>) -> Result<()> {
     let host = Host::new()?;
     let find = || -> Result<Option<String>> {
         let findings = findings(&host)?.into_iter();
@@ -84,8 +82,9 @@ fn a_firewall_that_drops_is_told_with_the_rule_to_add() -> Result<()> {
         let chain = format!(
             "nft 'add chain inet lab {chain} {{ type filter hook {chain} priority 0; policy drop; }}'"
         );
+        let faults = ["nft add table inet lab", &*chain];
         try_case(&Case {
-            faults: &[TABLE, Box::leak(chain.into_boxed_str())],
+            faults: &faults,
             subject: "firewall",
             verdict: "degraded",
             text,
@@ -164,6 +163,7 @@ fn faults_of_settings_are_told() -> Result<()> {
         },
         Case {
             faults: &[
+                "echo 1 > /proc/sys/net/ipv6/conf/wan/accept_ra",
                 "ip -6 route del default",
                 "ip -6 route add default via 2001:db8::2 dev wan proto ra",
             ],
@@ -187,6 +187,7 @@ fn forwarding_does_not_cost_an_announced_route() -> Result<()> {
         &host,
         &[
             "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding",
+            "echo 1 > /proc/sys/net/ipv6/conf/wan/accept_ra",
             "ip -6 route del default",
             "ip -6 route add default via 2001:db8::2 dev wan proto ra",
         ],

@@ -56,13 +56,9 @@ fn has_global_ipv6(host: &Host<'_>) -> bool {
     })
 }
 
-/// Returns a sentence for each interface of a default route without carrier.
+/// Returns a sentence for each interface of a best default route without carrier.
 fn links(network: &Network, routing: &Routing) -> Vec<String> {
-    let mut indices: Vec<_> = routing
-        .defaults
-        .iter()
-        .map(|route| route.interface)
-        .collect();
+    let mut indices: Vec<_> = routing.best().map(|route| route.interface).collect();
     indices.sort_unstable();
     indices.dedup();
     let links = indices
@@ -80,10 +76,9 @@ fn links(network: &Network, routing: &Routing) -> Vec<String> {
         .collect()
 }
 
-/// Returns a sentence for each gateway that does not answer.
+/// Returns a sentence for each gateway of a best default route that does not answer.
 fn gateways(network: &Network, routing: &Routing) -> Vec<String> {
-    let defaults = routing.defaults.iter();
-    let silent = defaults.filter_map(|route| {
+    let silent = routing.best().filter_map(|route| {
         let gateway = route.gateway?;
         let is_silent = routing
             .silent
@@ -170,6 +165,7 @@ mod tests {
                 is_ipv6: false,
                 interface: 2,
                 gateway: Some(gateway.parse().unwrap()),
+                metric: 5,
                 is_announced: false,
             }],
             silent: vec![SilentNeighbour {
@@ -185,6 +181,13 @@ mod tests {
         assert!(links(&network(true), &routing("192.0.2.2")).is_empty());
         assert_eq!(links(&network(false), &routing("192.0.2.2")).len(), 1);
         assert!(links(&network(false), &Routing::default()).is_empty());
+        let mut better = routing("192.0.2.2");
+        better.defaults.push(DefaultRoute {
+            interface: 3,
+            metric: 4,
+            ..better.defaults[0]
+        });
+        assert!(links(&network(false), &better).is_empty());
         assert!(gateways(&network(true), &routing("192.0.2.2")).is_empty());
         let silent = gateways(&network(true), &routing("192.0.2.1"));
         assert!(

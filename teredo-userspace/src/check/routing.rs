@@ -25,6 +25,8 @@ pub struct DefaultRoute {
     pub interface: u32,
     /// The next hop; none on a link without one.
     pub gateway: Option<IpAddr>,
+    /// The lower, the better.
+    pub metric: u32,
     /// Whether a router announced it.
     pub is_announced: bool,
 }
@@ -78,6 +80,15 @@ impl Routing {
         result.map_err(|error| io::Error::other(error.to_string()))
     }
 
+    /// Returns the best default routes of each family.
+    pub fn best(&self) -> impl Iterator<Item = &DefaultRoute> {
+        let is_best = |route: &&DefaultRoute| {
+            let mut others = self.defaults.iter();
+            others.all(|other| other.is_ipv6 != route.is_ipv6 || other.metric >= route.metric)
+        };
+        self.defaults.iter().filter(is_best)
+    }
+
     /// Returns the numbers of the interfaces of a family's default routes.
     pub fn ways_out(&self, is_ipv6: bool) -> impl Iterator<Item = u32> {
         let defaults = self.defaults.iter();
@@ -118,9 +129,11 @@ fn default_route(route: &RouteMessage, is_ipv6: bool) -> Option<DefaultRoute> {
     }
     let mut interface = None;
     let mut gateway = None;
+    let mut metric = 0;
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::Priority(priority) => metric = *priority,
             RouteAttribute::Gateway(RouteAddress::Inet(address)) => {
                 gateway = Some((*address).into())
             }
@@ -137,6 +150,7 @@ fn default_route(route: &RouteMessage, is_ipv6: bool) -> Option<DefaultRoute> {
         is_ipv6,
         interface: interface?,
         gateway,
+        metric,
         is_announced: header.protocol == RouteProtocol::Ra,
     })
 }
@@ -186,9 +200,7 @@ fn rule(message: &RuleMessage) -> PolicyRule {
             | RuleAttribute::IpProtocol(_)
             | RuleAttribute::SourcePortRange(_)
             | RuleAttribute::DestinationPortRange(_)
-            | RuleAttribute::L3MDev(_)
-            | RuleAttribute::SuppressPrefixLen(_)
-            | RuleAttribute::SuppressIfGroup(_) => rule.is_selective = true,
+            | RuleAttribute::L3MDev(_) => rule.is_selective = true,
             _ => {}
         }
     }

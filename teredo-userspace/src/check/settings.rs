@@ -11,6 +11,10 @@ use super::{
 /// Where the kernel has its settings.
 const SETTINGS: &str = "/proc/sys";
 
+/// The value of `accept_ra` with which the kernel accepts announcements unless it forwards. With 0
+/// another program may accept them, whose routes stay.
+const BY_HOSTS: u64 = 1;
+
 /// What was read of a host.
 #[derive(Clone, Debug, Default)]
 struct Facts {
@@ -73,7 +77,7 @@ fn announced(host: &Host<'_>, routing: &Routing) -> Vec<(String, u64)> {
 /// route is lost; none if there is no such route.
 pub fn before_forwarding(host: &Host<'_>, routing: &Routing) -> Option<String> {
     let announced = announced(host, routing);
-    let lost = announced.iter().filter(|(_, accepts)| *accepts < 2);
+    let lost = announced.iter().filter(|(_, accepts)| *accepts == BY_HOSTS);
     let commands: Vec<_> = lost.map(|(name, _)| accept(name)).collect();
     (!commands.is_empty()).then(|| commands.join(" && "))
 }
@@ -95,7 +99,7 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         ));
     }
     for (name, accepts) in &facts.announced {
-        if facts.forwards && *accepts == 1 {
+        if facts.forwards && *accepts == BY_HOSTS {
             findings.push(Finding::Degraded(format!(
                 "the IPv6 default route by {name} was announced by a router, but this host forwards, \
                  so the kernel accepts no announcement any more and the route will expire: `{}`",
