@@ -4,7 +4,7 @@ mod host;
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::TcpStream,
     os::unix::{
         fs::{MetadataExt as _, PermissionsExt as _},
@@ -222,7 +222,12 @@ fn systemd_is_notified() -> Result<()> {
     socket.set_read_timeout(Some(PATIENCE))?;
     let next = || -> Result<String> {
         let mut buffer = [0; 256];
-        let length = socket.recv(&mut buffer)?;
+        let length = loop {
+            match socket.recv(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => break received?,
+            }
+        };
         Ok(String::from_utf8_lossy(&buffer[..length]).trim().to_owned())
     };
     let mut daemon = start_with(&host, &file, |command| {
@@ -269,6 +274,32 @@ fn a_relay_drops_all_but_the_needed_privileges() -> Result<()> {
 
     assert_eq!(daemon.terminate()?.code(), Some(0), "{}", daemon.log());
     assert_eq!(host.traces()?, before);
+    Ok(())
+}
+
+/// The directory is root's, as service managers and earlier daemons of root make it.
+#[test]
+fn a_user_gets_its_socket_in_a_directory_of_root() -> Result<()> {
+    let host = Host::new()?;
+    let file = host.configure("user = \"nobody\"", "xdp.mode = \"off\"")?;
+    let directory = host.directory.path().join("run");
+    fs::create_dir(&directory)?;
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))?;
+    // The second start finds the socket that the first could not remove.
+    for _ in 0..2 {
+        let mut check = host.namespace.command(binary()?)?;
+        let check = check.args(["check", "--config"]).arg(&file).output()?;
+        assert!(check.status.success(), "{check:?}");
+        let mut daemon = start(&host, &file)?;
+        let socket = fs::metadata(host.socket())?;
+        assert_eq!((socket.uid(), socket.mode() & 0o777), (65534, 0o660));
+        assert!(ask(&file, "status")?.status.success());
+        let kept = fs::metadata(&directory)?;
+        assert_eq!((kept.uid(), kept.mode() & 0o777), (0, 0o755));
+        assert_eq!(daemon.terminate()?.code(), Some(0), "{}", daemon.log());
+        let names: Vec<_> = fs::read_dir(&directory)?.flatten().collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+    }
     Ok(())
 }
 

@@ -4,7 +4,9 @@ use std::{io, time::Duration};
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt as _, Empty};
-use hyper::{Method, Request, StatusCode, client::conn::http1, header::HOST};
+use hyper::{
+    Method, Request, Response, StatusCode, body::Incoming, client::conn::http1, header::HOST,
+};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::{
@@ -15,7 +17,7 @@ use tokio::{
 
 use crate::config::ApiAddress;
 
-/// The most time that an answer may take.
+/// The most time that each part of an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The reason why a request failed. Each is a sentence for the user, with the remedy.
@@ -74,35 +76,53 @@ pub async fn post(address: &ApiAddress, path: &str) -> Result<(), Error> {
 }
 
 async fn request(address: &ApiAddress, method: Method, path: &str) -> Result<Bytes, Error> {
-    let answer = async {
+    let response = async {
         match address {
             ApiAddress::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await;
                 let stream = stream.map_err(|error| refused(address, error))?;
-                exchange(stream, address, method, path).await
+                send(stream, address, method, path).await
             }
             ApiAddress::Tcp(socket) => {
                 let stream = TcpStream::connect(socket).await;
                 let stream = stream.map_err(|error| refused(address, error))?;
-                exchange(stream, address, method, path).await
+                send(stream, address, method, path).await
             }
         }
     };
-    let too_late = |_| {
-        no_answer(
-            address,
-            format!("none within {} s", ANSWER_TIMEOUT.as_secs()),
-        )
-    };
-    timeout(ANSWER_TIMEOUT, answer).await.map_err(too_late)?
+    let response = in_time(address, response).await??;
+    let status = response.status();
+    let mut frames = response.into_body();
+    let mut body = Vec::new();
+    while let Some(frame) = in_time(address, frames.frame()).await? {
+        let frame = frame.map_err(|error| no_answer(address, error))?;
+        body.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+    }
+    let said = || String::from_utf8_lossy(&body).into_owned();
+    match status {
+        StatusCode::OK => Ok(body.into()),
+        StatusCode::FORBIDDEN => Err(Error::Refused {
+            address: address.to_string(),
+            reason: said(),
+        }),
+        status => Err(no_answer(address, format!("{status} {}", said()))),
+    }
 }
 
-async fn exchange<S>(
+/// Waits for a part of an answer.
+async fn in_time<T>(address: &ApiAddress, part: impl Future<Output = T>) -> Result<T, Error> {
+    let late = || format!("none within {} s", ANSWER_TIMEOUT.as_secs());
+    let part = timeout(ANSWER_TIMEOUT, part).await;
+    part.map_err(|_| no_answer(address, late()))
+}
+
+/// Sends a request and returns the beginning of the answer.
+async fn send<S>(
     stream: S,
     address: &ApiAddress,
     method: Method,
     path: &str,
-) -> Result<Bytes, Error>
+) -> Result<Response<Incoming>, Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -110,31 +130,19 @@ where
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(failed)?;
-    let connection = tokio::spawn(connection);
+    // It ends with the answer, or when that is dropped.
+    tokio::spawn(connection);
+    let host = match address {
+        ApiAddress::Unix(_) => "localhost".to_owned(),
+        ApiAddress::Tcp(socket) => socket.to_string(),
+    };
     let request = Request::builder()
         .method(method)
         .uri(path)
-        .header(HOST, "teredo")
+        .header(HOST, host)
         .body(Empty::<Bytes>::new())
         .map_err(|error| no_answer(address, error))?;
-    let response = sender.send_request(request).await.map_err(failed)?;
-    let status = response.status();
-    let body = response
-        .into_body()
-        .collect()
-        .await
-        .map_err(failed)?
-        .to_bytes();
-    connection.abort();
-    let said = || String::from_utf8_lossy(&body);
-    match status {
-        StatusCode::OK => Ok(body),
-        StatusCode::FORBIDDEN => Err(Error::Refused {
-            address: address.to_string(),
-            reason: said().into_owned(),
-        }),
-        status => Err(no_answer(address, format!("{status} {}", said()))),
-    }
+    sender.send_request(request).await.map_err(failed)
 }
 
 fn refused(address: &ApiAddress, source: io::Error) -> Error {

@@ -6,7 +6,7 @@ use super::types::Peer;
 use crate::metrics::Snapshot;
 
 /// Peers in one page: few enough that listing them hardly delays packets.
-pub const PAGE: usize = 1024;
+pub const PAGE: usize = 256;
 
 /// Requests that may wait for the node.
 const CAPACITY: usize = 16;

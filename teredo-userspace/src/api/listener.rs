@@ -1,27 +1,43 @@
 //! The listening sockets of the API.
 
 use std::{
-    fs, io,
-    net::SocketAddr,
-    os::unix::{
-        fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
-        net::UnixStream,
+    fs::{self, Metadata},
+    io::{self, ErrorKind},
+    net::{SocketAddr, TcpListener},
+    os::{
+        fd::AsRawFd as _,
+        unix::{
+            fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, lchown},
+            net::{UnixListener, UnixStream},
+        },
     },
     path::{Path, PathBuf},
 };
 
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen as listen_on, socket,
+use nix::{
+    fcntl::{AT_FDCWD, AtFlags},
+    sys::{
+        socket::{
+            AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen as listen_on, socket,
+        },
+        stat::{Mode, fchmod, umask},
+    },
+    unistd::{AccessFlags, faccessat},
 };
 use thiserror::Error;
-use tokio::net::{TcpListener, UnixListener};
 
-use crate::config::ApiAddress;
+use crate::{config::ApiAddress, privileges::Owner};
 
 /// The mode of the unix socket: its user and group may use it.
 const SOCKET_MODE: u32 = 0o660;
+/// The mask under which the socket is bound, so that it gets this mode at once.
+const SOCKET_MASK: u32 = 0o007;
 /// The mode of the directory that is made for the socket.
 const DIRECTORY_MODE: u32 = 0o755;
+/// The permission to write for group and others.
+const OTHERS_WRITE: u32 = 0o022;
+/// The attempts to bind a socket while other daemons start and stop in the same directory.
+const ATTEMPTS: u32 = 100;
 
 /// The reason why the API cannot listen. Each is a sentence for the user, with the remedy.
 #[derive(Debug, Error)]
@@ -45,7 +61,7 @@ pub enum Error {
     },
 }
 
-/// A listening socket.
+/// A listening socket that does not block.
 #[derive(Debug)]
 pub enum Listener {
     /// A unix socket.
@@ -69,29 +85,29 @@ impl Listeners {
     }
 }
 
-/// Listens on all addresses, or fails and listens on none. Needs a tokio runtime.
+/// Listens on all addresses, or fails and listens on none.
 ///
-/// Sockets that a dead daemon left are replaced.
+/// Sockets that a dead daemon left are replaced. If root calls this for a daemon that will run as
+/// another user, `owner`, the sockets are that user's, also in a directory where only root may write.
+/// There must not be a second thread then.
 ///
 /// # Errors
 ///
 /// When an address is taken or not allowed.
-pub fn listen(addresses: &[ApiAddress]) -> Result<Listeners, Error> {
+pub fn listen(addresses: &[ApiAddress], owner: Option<Owner>) -> Result<Listeners, Error> {
     let mut listeners = Listeners::default();
     for address in addresses {
-        let refused = |source| Error::Refused {
-            address: address.to_string(),
-            source,
-        };
         match address {
             ApiAddress::Unix(path) => {
-                clear(path)?;
-                let (socket, file) = bind_unix(path).map_err(refused)?;
+                let (socket, file) = listen_unix(path, owner)?;
                 listeners.sockets.push(Listener::Unix(socket));
                 listeners.files.push(file);
             }
-            ApiAddress::Tcp(address) => {
-                let socket = bind_tcp(*address).map_err(refused)?;
+            ApiAddress::Tcp(socket) => {
+                let socket = bind_tcp(*socket).map_err(|source| Error::Refused {
+                    address: address.to_string(),
+                    source,
+                })?;
                 listeners.sockets.push(Listener::Tcp(socket));
             }
         }
@@ -108,12 +124,18 @@ pub enum Leftover {
     DeadSocket,
 }
 
-/// Examines whether a unix socket may be bound to `path`. Changes nothing.
+/// Examines whether a unix socket may be bound to `path`, for `owner` as in [`listen`]. Changes nothing.
 ///
 /// # Errors
 ///
-/// [`Error::AlreadyRunning`] or [`Error::NotASocket`].
-pub fn examine(path: &Path) -> Result<Leftover, Error> {
+/// The error that [`listen`] would return.
+pub fn examine(path: &Path, owner: Option<Owner>) -> Result<Leftover, Error> {
+    let leftover = examine_file(path)?;
+    may_bind(path, owner).map_err(|source| refused(path, source))?;
+    Ok(leftover)
+}
+
+fn examine_file(path: &Path) -> Result<Leftover, Error> {
     let Ok(metadata) = fs::symlink_metadata(path) else {
         return Ok(Leftover::Nothing);
     };
@@ -121,65 +143,191 @@ pub fn examine(path: &Path) -> Result<Leftover, Error> {
         return Err(Error::NotASocket(path.to_owned()));
     }
     match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Leftover::DeadSocket),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(Leftover::DeadSocket),
+        // Another daemon stopped at this moment.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Leftover::Nothing),
         // A full queue or another user's socket: the daemon is alive.
         _ => Err(Error::AlreadyRunning(path.to_owned())),
     }
 }
 
-/// Removes the socket of a dead daemon.
-fn clear(path: &Path) -> Result<(), Error> {
-    match examine(path)? {
-        Leftover::Nothing => Ok(()),
-        Leftover::DeadSocket => fs::remove_file(path).map_err(|source| Error::Refused {
-            address: format!("unix:{}", path.display()),
-            source,
-        }),
+/// Examines whether there is, or can be made, a directory to bind in.
+fn may_bind(path: &Path, owner: Option<Owner>) -> io::Result<()> {
+    let Some(directory) = path.parent() else {
+        return Ok(());
+    };
+    match fs::metadata(directory) {
+        Ok(metadata) if owner.is_some_and(|owner| !may_have_sockets(&metadata, owner)) => {
+            Err(ErrorKind::PermissionDenied.into())
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => match directory.parent() {
+            Some(parent) => may_write(parent),
+            None => Err(error),
+        },
+        Err(error) => Err(error),
+        Ok(_) => may_write(directory),
     }
 }
 
-fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
-    let mut directory = None;
-    if let Some(parent) = path.parent()
-        && !parent.exists()
-    {
-        fs::DirBuilder::new().mode(DIRECTORY_MODE).create(parent)?;
-        directory = Some(parent.to_owned());
+fn may_write(directory: &Path) -> io::Result<()> {
+    let mode = AccessFlags::W_OK | AccessFlags::X_OK;
+    Ok(faccessat(AT_FDCWD, directory, mode, AtFlags::AT_EACCESS)?)
+}
+
+/// Returns whether sockets of a user can be bound in a directory: by that user, or by root.
+fn may_have_sockets(directory: &Metadata, owner: Owner) -> bool {
+    let mode = directory.mode();
+    let is_writable = (directory.uid() == owner.uid.as_raw() && mode & 0o200 != 0)
+        || (directory.gid() == owner.gid.as_raw() && mode & 0o020 != 0)
+        || mode & 0o002 != 0;
+    is_writable || is_roots_alone(directory)
+}
+
+/// Returns whether only root can replace files in a directory.
+fn is_roots_alone(directory: &Metadata) -> bool {
+    directory.uid() == 0 && directory.mode() & OTHERS_WRITE == 0
+}
+
+fn refused(path: &Path, source: io::Error) -> Error {
+    Error::Refused {
+        address: format!("unix:{}", path.display()),
+        source,
     }
+}
+
+/// Binds and listens, however many daemons start and stop in the same directory.
+fn listen_unix(path: &Path, owner: Option<Owner>) -> Result<(UnixListener, SocketFile), Error> {
+    let refused = |source| refused(path, source);
+    let mut directory = None;
+    for _ in 0..ATTEMPTS {
+        if let Some(parent) = path.parent()
+            && make_directory(parent, owner).map_err(refused)?
+        {
+            directory = Some(parent.to_owned());
+        }
+        match bind_for(path, owner) {
+            Ok((socket, identity)) => {
+                let file = SocketFile {
+                    path: path.to_owned(),
+                    identity,
+                    directory,
+                };
+                return Ok((socket, file));
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => clear(path)?,
+            // The directory was another daemon's, which has stopped.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                if let Some(directory) = directory {
+                    // It stays if it has files of others.
+                    let _ = fs::remove_dir(directory);
+                }
+                return Err(refused(error));
+            }
+        }
+    }
+    Err(refused(ErrorKind::ResourceBusy.into()))
+}
+
+/// Makes the directory, and returns whether it was missing.
+fn make_directory(directory: &Path, owner: Option<Owner>) -> io::Result<bool> {
+    match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
+        Ok(()) => {
+            if let Some(owner) = owner {
+                lchown(
+                    directory,
+                    Some(owner.uid.as_raw()),
+                    Some(owner.gid.as_raw()),
+                )?;
+            }
+            Ok(true)
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Binds as the socket's owner. In a directory that is root's alone, root binds and hands the socket
+/// over: nobody can put another file in its place there.
+fn bind_for(path: &Path, owner: Option<Owner>) -> io::Result<(UnixListener, Identity)> {
+    let Some(owner) = owner else {
+        return bind_unix(path);
+    };
+    match owner.act(|| bind_unix(path))? {
+        Err(error)
+            if error.kind() == ErrorKind::PermissionDenied
+                && path
+                    .parent()
+                    .map(fs::metadata)
+                    .transpose()?
+                    .is_some_and(|directory| is_roots_alone(&directory)) =>
+        {
+            let bound = bind_unix(path)?;
+            lchown(path, Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))?;
+            Ok(bound)
+        }
+        bound => bound,
+    }
+}
+
+/// Binds and listens under another name, and then gives the socket its name: so that the socket of a
+/// daemon that starts is never taken for that of a dead one.
+fn bind_unix(path: &Path) -> io::Result<(UnixListener, Identity)> {
+    let temporary = beside(path);
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    let bound = bind_raw(&socket, path);
-    let metadata = bound.and_then(|()| {
-        // The socket does not listen yet, so no client connects before the mode is right.
-        fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
-        fs::symlink_metadata(path)
-    });
-    let file = match metadata {
-        Ok(metadata) => SocketFile {
-            path: path.to_owned(),
-            identity: (metadata.dev(), metadata.ino()),
-            directory,
-        },
-        Err(error) => {
-            if let Some(directory) = directory {
-                // It is empty, since it was made a moment ago.
-                let _ = fs::remove_dir(directory);
-            }
-            return Err(error);
-        }
-    };
-    listen_on(&socket, Backlog::MAXCONN)?;
-    Ok((UnixListener::from_std(socket.into())?, file))
+    fchmod(&socket, Mode::from_bits_truncate(SOCKET_MODE))?;
+    let address = UnixAddr::new(&temporary)?;
+    let mask = umask(Mode::from_bits_truncate(SOCKET_MASK));
+    let bound = bind(socket.as_raw_fd(), &address);
+    umask(mask);
+    bound?;
+    let linked = listen_on(&socket, Backlog::MAXCONN)
+        .map_err(io::Error::from)
+        .and_then(|()| fs::symlink_metadata(&temporary))
+        .and_then(|metadata| fs::hard_link(&temporary, path).map(|()| identity(&metadata)));
+    let _ = fs::remove_file(&temporary);
+    Ok((socket.into(), linked?))
 }
 
-fn bind_raw(socket: &impl std::os::fd::AsRawFd, path: &Path) -> io::Result<()> {
-    Ok(bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?)
+/// Removes the socket of a dead daemon, but not that of one which has replaced it meanwhile.
+fn clear(path: &Path) -> Result<(), Error> {
+    let Ok(before) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    if examine_file(path)? == Leftover::Nothing {
+        return Ok(());
+    }
+    let aside = beside(path);
+    match fs::rename(path, &aside) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        renamed => renamed.map_err(|source| refused(path, source))?,
+    }
+    let moved = fs::symlink_metadata(&aside);
+    let is_dead = moved.is_ok_and(|moved| identity(&moved) == identity(&before));
+    if !is_dead {
+        let _ = fs::hard_link(&aside, path);
+    }
+    let _ = fs::remove_file(&aside);
+    Ok(())
+}
+
+/// Returns an unused name in the directory of `path`.
+fn beside(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".{:08x}", rand::random::<u32>()))
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = std::net::TcpListener::bind(address)?;
+    let socket = TcpListener::bind(address)?;
     socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket)
+    Ok(socket)
+}
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+fn identity(metadata: &Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
 }
 
 /// The file of a unix socket. Dropping it removes the file, unless that was replaced, and the
@@ -187,15 +335,14 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// Device and inode.
-    identity: (u64, u64),
+    identity: Identity,
     directory: Option<PathBuf>,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let is_ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
+            .is_ok_and(|metadata| identity(&metadata) == self.identity);
         if is_ours {
             let _ = fs::remove_file(&self.path);
         }

@@ -1,11 +1,14 @@
 //! The API of a running daemon: HTTP on a unix socket, on TCP, or both.
 //!
-//! On all sockets: `GET /status`, `GET /peers` and `GET /metrics`. On the unix socket also
-//! `POST /drain`, which makes the daemon drain.
+//! On all sockets: `GET /status`, `GET /peers`, `GET /metrics`, `GET /healthz` and `GET /readyz`. On the
+//! unix socket also `POST /drain`, which makes the daemon drain.
 
 pub mod client;
+mod connections;
 pub mod handle;
+mod health;
 pub mod listener;
+mod origin;
 mod server;
 pub mod types;
 

@@ -1,57 +1,113 @@
 //! The HTTP server of the API.
 
-use std::{
-    future::{IntoFuture as _, pending},
-    io,
-};
+use std::{future::pending, io, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::State,
+    extract::{FromRef, State},
     http::{StatusCode, header::CONTENT_TYPE},
+    middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use futures_util::stream;
-use tokio::task::JoinSet;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::{Mutex, Semaphore},
+    task::JoinSet,
+    time::{Interval, MissedTickBehavior, interval},
+};
 
 use super::{
+    connections,
     handle::{Handle, Page, Stopped},
+    health::{healthz, readyz},
     listener::{Listener, Listeners},
+    origin,
     types::Status,
 };
 use crate::metrics;
+
+/// The most lists of peers that one listening socket sends at the same time.
+const LISTINGS: usize = 2;
+/// The interval between two pages of peers for one listening socket.
+const PAGE_INTERVAL: Duration = Duration::from_millis(5);
+
+/// The access of one listening socket to the node. Each socket has its own share, so that readers on
+/// TCP, where any user may connect, delay neither packets nor the operator on the unix socket.
+#[derive(Clone)]
+struct Access {
+    handle: Handle,
+    listings: Arc<Semaphore>,
+    pages: Arc<Mutex<Interval>>,
+}
+
+impl Access {
+    fn new(handle: Handle) -> Self {
+        let mut pages = interval(PAGE_INTERVAL);
+        pages.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            handle,
+            listings: Arc::new(Semaphore::new(LISTINGS)),
+            pages: Arc::new(Mutex::new(pages)),
+        }
+    }
+
+    /// Returns a page of peers when it is its turn.
+    async fn page(&self, cursor: u64) -> Result<Page, Stopped> {
+        self.pages.lock().await.tick().await;
+        self.handle.peers(cursor).await
+    }
+}
+
+impl FromRef<Access> for Handle {
+    fn from_ref(access: &Access) -> Self {
+        access.handle.clone()
+    }
+}
 
 /// Answers requests until the future is dropped, which also removes the sockets' files.
 ///
 /// # Errors
 ///
-/// When a listening socket fails for good.
+/// When a listening socket cannot be used.
 pub async fn serve(listeners: Listeners, handle: Handle) -> io::Result<()> {
     let readers = Router::new()
         .route("/status", get(status))
         .route("/peers", get(peers))
-        .route("/metrics", get(prometheus));
+        .route("/metrics", get(prometheus))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz));
     let on_unix = readers.clone().route("/drain", post(drain));
-    let on_unix = on_unix.with_state(handle.clone());
-    let on_tcp = readers.route("/drain", post(refuse)).with_state(handle);
+    let on_tcp = readers
+        .route("/drain", post(refuse))
+        .layer(middleware::from_fn(origin::refuse_web_pages));
     let (sockets, _files) = listeners.into_parts();
     let mut servers = JoinSet::new();
     for socket in sockets {
+        let access = Access::new(handle.clone());
         match socket {
             Listener::Unix(socket) => {
-                servers.spawn(axum::serve(socket, on_unix.clone()).into_future());
+                let socket = UnixListener::from_std(socket)?;
+                servers.spawn(connections::serve(
+                    socket,
+                    on_unix.clone().with_state(access),
+                ));
             }
             Listener::Tcp(socket) => {
-                servers.spawn(axum::serve(socket, on_tcp.clone()).into_future());
+                let socket = TcpListener::from_std(socket)?;
+                servers.spawn(connections::serve(
+                    socket,
+                    on_tcp.clone().with_state(access),
+                ));
             }
         }
     }
-    match servers.join_next().await {
-        Some(ended) => ended.map_err(io::Error::other)?,
-        None => pending().await,
+    while let Some(ended) = servers.join_next().await {
+        ended.map_err(io::Error::other)?;
     }
+    pending().await
 }
 
 impl IntoResponse for Stopped {
@@ -84,24 +140,26 @@ async fn prometheus(State(handle): State<Handle>) -> Result<Response, Stopped> {
 
 /// Sends one JSON array, page by page as the client reads, so that the node never lists all peers at
 /// once.
-async fn peers(State(handle): State<Handle>) -> Result<Response, Stopped> {
+async fn peers(State(access): State<Access>) -> Result<Response, Stopped> {
+    // The semaphore is never closed.
+    let turn = access.listings.clone().acquire_owned().await.ok();
     let start = Array {
-        page: handle.peers(0).await?,
+        page: access.page(0).await?,
         is_open: false,
         has_elements: false,
     };
-    let pages = stream::try_unfold(Some(start), move |state| {
-        let handle = handle.clone();
+    let pages = stream::try_unfold(Some((start, turn)), move |state| {
+        let access = access.clone();
         async move {
-            let Some(mut array) = state else {
+            let Some((mut array, turn)) = state else {
                 return Ok::<_, io::Error>(None);
             };
             let text = array.text()?;
             let next = array.page.next;
             let state = match next {
                 Some(cursor) => {
-                    array.page = handle.peers(cursor).await.map_err(io::Error::other)?;
-                    Some(array)
+                    array.page = access.page(cursor).await.map_err(io::Error::other)?;
+                    Some((array, turn))
                 }
                 None => None,
             };

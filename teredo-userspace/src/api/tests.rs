@@ -6,17 +6,22 @@ use std::{
     time::Duration,
 };
 
-use teredo_common::verdict::Direction;
+use teredo_common::{time::Instant, verdict::Direction};
 use teredo_proto::{relay::Statistics, server};
-use tokio::sync::mpsc;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::mpsc,
+};
 
 use super::{
+    connections::PLACES,
     handle::PAGE,
     listener::{Leftover, examine},
     types::{Peer, PeerState, Status},
     *,
 };
 use crate::{
+    condition::{Condition, Kind, Lasting},
     config::ApiAddress,
     metrics::{self, Snapshot},
 };
@@ -80,7 +85,7 @@ async fn node(mut requests: mpsc::Receiver<Request>, peers: usize) {
 /// Serves on `address` while `work` runs.
 async fn with_api<T>(address: &ApiAddress, peers: usize, work: impl Future<Output = T>) -> T {
     let (handle, requests) = Handle::new();
-    let listeners = listen(std::slice::from_ref(address)).unwrap();
+    let listeners = listen(std::slice::from_ref(address), None).unwrap();
     tokio::select! {
         result = work => result,
         ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
@@ -127,6 +132,31 @@ async fn status_and_metrics_tell_the_same_numbers() {
     }
 }
 
+#[test]
+fn conditions_are_told_with_their_age() {
+    let mut snapshot = snapshot();
+    snapshot.time = Instant::ZERO + Duration::from_secs(12);
+    snapshot.conditions.push(Lasting {
+        condition: Condition {
+            kind: Kind::FastPathOff,
+            role: metrics::Role::Relay,
+            subject: "eth0".to_owned(),
+            text: "another program is there".to_owned(),
+        },
+        since: Instant::ZERO + Duration::from_secs(2),
+    });
+    let status = serde_json::to_value(Status::from(&snapshot)).unwrap();
+    let expected = serde_json::json!([{
+        "kind": "fast-path-off",
+        "role": "relay",
+        "subject": "eth0",
+        "severity": "degraded",
+        "text": "another program is there",
+        "since_seconds": 10.0,
+    }]);
+    assert_eq!(status["conditions"], expected);
+}
+
 /// S-27: only who may use the unix socket may stop the service.
 #[tokio::test]
 async fn s27_draining_is_asked_for_on_the_unix_socket_alone() {
@@ -136,7 +166,7 @@ async fn s27_draining_is_asked_for_on_the_unix_socket_alone() {
     assert!(drained.is_ok(), "{drained:?}");
     let tcp = free_tcp();
     let (handle, mut requests) = Handle::new();
-    let listeners = listen(std::slice::from_ref(&tcp)).unwrap();
+    let listeners = listen(std::slice::from_ref(&tcp), None).unwrap();
     tokio::select! {
         result = client::post(&tcp, "/drain") => {
             let sentence = result.unwrap_err().to_string();
@@ -167,13 +197,11 @@ async fn a_reader_who_stops_reading_stops_the_listing() {
     let directory = tempfile::tempdir().unwrap();
     let (address, path) = unix(&directory);
     let (handle, mut requests) = Handle::new();
-    let listeners = listen(&[address]).unwrap();
+    let listeners = listen(&[address], None).unwrap();
     let pages = async {
         let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
         let request = b"GET /peers HTTP/1.1\r\nhost: teredo\r\n\r\n";
-        tokio::io::AsyncWriteExt::write_all(&mut stream, request)
-            .await
-            .unwrap();
+        stream.write_all(request).await.unwrap();
         let mut pages = 0;
         // An endless list. When no page was asked for in a while, the writer waits for us.
         while let Ok(Some(request)) =
@@ -205,7 +233,7 @@ async fn a_node_that_has_ended_is_an_answer() {
     let (address, _) = unix(&directory);
     let (handle, requests) = Handle::new();
     drop(requests);
-    let listeners = listen(std::slice::from_ref(&address)).unwrap();
+    let listeners = listen(std::slice::from_ref(&address), None).unwrap();
     tokio::select! {
         result = client::get(&address, "/status") => {
             let sentence = result.unwrap_err().to_string();
@@ -239,12 +267,15 @@ async fn a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not() {
     let address = [ApiAddress::Unix(path.clone())];
     // Dropping a std listener leaves its file, as a crash does.
     drop(UnixListener::bind(&path).unwrap());
-    assert_eq!(examine(&path).unwrap(), Leftover::DeadSocket);
-    let listeners = listen(&address).unwrap();
-    assert!(examine(&path).is_err());
-    let sentence = listen(&address).unwrap_err().to_string();
+    assert_eq!(examine(&path, None).unwrap(), Leftover::DeadSocket);
+    let listeners = listen(&address, None).unwrap();
+    assert!(examine(&path, None).is_err());
+    let sentence = listen(&address, None).unwrap_err().to_string();
     assert!(sentence.starts_with("already running: "), "{sentence}");
-    assert!(examine(&path).is_err(), "the failed start took the socket");
+    assert!(
+        examine(&path, None).is_err(),
+        "the failed start took the socket"
+    );
     drop(listeners);
     assert!(!path.exists());
 }
@@ -254,14 +285,14 @@ async fn nothing_else_is_ever_removed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("api.sock");
     fs::write(&path, "precious").unwrap();
-    let sentence = listen(&[ApiAddress::Unix(path.clone())])
+    let sentence = listen(&[ApiAddress::Unix(path.clone())], None)
         .unwrap_err()
         .to_string();
     assert!(sentence.contains("is not a socket"), "{sentence}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
 
     fs::remove_file(&path).unwrap();
-    let listeners = listen(&[ApiAddress::Unix(path.clone())]).unwrap();
+    let listeners = listen(&[ApiAddress::Unix(path.clone())], None).unwrap();
     fs::remove_file(&path).unwrap();
     fs::write(&path, "another's").unwrap();
     drop(listeners);
@@ -274,7 +305,7 @@ async fn a_failed_second_address_takes_the_first_back() {
     let (address, path) = unix(&directory);
     let taken = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
     let tcp: SocketAddr = taken.local_addr().unwrap();
-    let sentence = listen(&[address, ApiAddress::Tcp(tcp)])
+    let sentence = listen(&[address, ApiAddress::Tcp(tcp)], None)
         .unwrap_err()
         .to_string();
     assert!(
@@ -282,6 +313,242 @@ async fn a_failed_second_address_takes_the_first_back() {
         "{sentence}"
     );
     assert!(!path.exists() && !path.parent().unwrap().exists());
+}
+
+/// Sends a request and returns the whole answer, or nothing if the connection was closed.
+async fn exchange(address: SocketAddr, request: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn an_idle_crowd_locks_nobody_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let (unix, _) = unix(&directory);
+    let tcp = free_tcp();
+    let ApiAddress::Tcp(address) = tcp else {
+        unreachable!()
+    };
+    let (handle, requests) = Handle::new();
+    let listeners = listen(&[unix.clone(), tcp.clone()], None).unwrap();
+    let work = async {
+        let mut crowd = Vec::new();
+        for _ in 0..300 {
+            crowd.push(tokio::net::TcpStream::connect(address).await.unwrap());
+        }
+        client::get(&unix, "/status").await.unwrap();
+        client::get(&tcp, "/status").await.unwrap();
+        let mut open = 0;
+        for stream in &mut crowd {
+            let mut octet = [0];
+            let closed = tokio::time::timeout(Duration::from_millis(1), stream.read(&mut octet));
+            open += usize::from(closed.await.is_err());
+        }
+        assert!(open <= PLACES, "{open} connections are held");
+    };
+    tokio::select! {
+        () = work => {}
+        ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
+        () = node(requests, 0) => panic!("the node ended"),
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_for_one_request_of_bounded_size() {
+    let tcp = free_tcp();
+    let ApiAddress::Tcp(address) = tcp else {
+        unreachable!()
+    };
+    with_api(&tcp, 0, async {
+        let request = "GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n";
+        let answer = exchange(address, &request.repeat(2)).await;
+        assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 1, "{answer}");
+        let long = format!("GET / HTTP/1.1\r\nhost: {}\r\n\r\n", "a".repeat(100_000));
+        let answer = exchange(address, &long).await;
+        assert!(!answer.contains("200"), "{answer}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn health_is_told_in_plain_text_and_to_head_requests() {
+    let tcp = free_tcp();
+    let ApiAddress::Tcp(address) = tcp else {
+        unreachable!()
+    };
+    with_api(&tcp, 0, async {
+        let ask = |method, page| {
+            let request = format!("{method} {page} HTTP/1.1\r\nhost: {address}\r\n\r\n");
+            async move { exchange(address, &request).await }
+        };
+        let healthy = ask("GET", "/healthz").await;
+        assert!(healthy.starts_with("HTTP/1.1 200 OK\r\n"), "{healthy}");
+        assert!(healthy.contains("content-type: text/plain; charset=utf-8\r\n"));
+        assert!(healthy.ends_with("\r\n\r\nok\n"), "{healthy}");
+        let headers = ask("HEAD", "/healthz").await;
+        assert!(headers.starts_with("HTTP/1.1 200 OK\r\n"), "{headers}");
+        assert!(headers.ends_with("\r\n\r\n"), "{headers}");
+        // The server of these tests drains.
+        let draining = ask("GET", "/readyz").await;
+        assert!(draining.starts_with("HTTP/1.1 503 "), "{draining}");
+        assert!(draining.contains("draining server: "), "{draining}");
+        assert!(ask("HEAD", "/readyz").await.starts_with("HTTP/1.1 503 "));
+        assert!(ask("POST", "/healthz").await.starts_with("HTTP/1.1 405 "));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_answer_is_not_healthy() {
+    let tcp = free_tcp();
+    let ApiAddress::Tcp(address) = tcp else {
+        unreachable!()
+    };
+    let (handle, _requests) = Handle::new();
+    let listeners = listen(std::slice::from_ref(&tcp), None).unwrap();
+    let request = format!("GET /readyz HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    tokio::select! {
+        answer = exchange(address, &request) => {
+            assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+            assert!(answer.contains("starting daemon: "), "{answer}");
+        }
+        ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
+    }
+}
+
+#[tokio::test]
+async fn web_pages_are_refused_on_tcp_alone() {
+    let tcp = free_tcp();
+    let ApiAddress::Tcp(address) = tcp else {
+        unreachable!()
+    };
+    with_api(&tcp, 1, async {
+        for header in [
+            "host: rebind.example",
+            "host: 127.0.0.1\r\norigin: http://a.example",
+        ] {
+            for path in ["/status", "/peers", "/nothing"] {
+                let request = format!("GET {path} HTTP/1.1\r\n{header}\r\n\r\n");
+                let answer = exchange(address, &request).await;
+                assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn lists_of_peers_wait_for_each_other_and_not_the_status() {
+    let tcp = free_tcp();
+    let ApiAddress::Tcp(address) = tcp else {
+        unreachable!()
+    };
+    let (handle, mut requests) = Handle::new();
+    let listeners = listen(std::slice::from_ref(&tcp), None).unwrap();
+    let asked = std::cell::RefCell::new(std::collections::BTreeMap::<u64, usize>::new());
+    let node = async {
+        // An endless list, which the clients do not read.
+        while let Some(request) = requests.recv().await {
+            match request {
+                Request::Snapshot(reply) => drop(reply.send(snapshot())),
+                Request::Peers { cursor, reply } => {
+                    *asked.borrow_mut().entry(cursor).or_default() += 1;
+                    let page = Page {
+                        peers: (0..PAGE).map(peer).collect(),
+                        next: Some(1),
+                    };
+                    drop(reply.send(page));
+                }
+                Request::Drain(_) => panic!("nobody drains"),
+            }
+        }
+    };
+    let work = async {
+        let mut readers = Vec::new();
+        for _ in 0..10 {
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let request = b"GET /peers HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n";
+            stream.write_all(request).await.unwrap();
+            readers.push(stream);
+        }
+        for _ in 0..10 {
+            client::get(&tcp, "/status").await.unwrap();
+        }
+        assert_eq!(asked.borrow().get(&0), Some(&2), "lists at once");
+        drop(readers);
+    };
+    tokio::select! {
+        () = work => {}
+        ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
+        () = node => panic!("the node ended"),
+    }
+}
+
+/// Daemons that start and stop at the same moment share a directory that none of them finds.
+#[test]
+fn daemons_that_start_together_all_listen() {
+    for _ in 0..40 {
+        let directory = tempfile::tempdir().unwrap();
+        let start = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let (start, path) = (&start, directory.path().join("run"));
+                scope.spawn(move || {
+                    let path = path.join(format!("{number}.sock"));
+                    start.wait();
+                    for _ in 0..5 {
+                        let address = [ApiAddress::Unix(path.clone())];
+                        let listeners = listen(&address, None).unwrap();
+                        std::os::unix::net::UnixStream::connect(&path).unwrap();
+                        drop(listeners);
+                    }
+                });
+            }
+        });
+        let left: Vec<_> = fs::read_dir(directory.path()).unwrap().flatten().collect();
+        let left = left
+            .iter()
+            .flat_map(|run| fs::read_dir(run.path()).unwrap());
+        assert_eq!(left.count(), 0, "files are left");
+    }
+}
+
+/// Of daemons of one name exactly one starts, also where a dead one has left its socket.
+#[test]
+fn of_daemons_of_one_name_one_starts() {
+    for _ in 0..40 {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("api.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let start = std::sync::Barrier::new(4);
+        let started: Vec<_> = std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| {
+                let address = [ApiAddress::Unix(path.clone())];
+                let start = &start;
+                scope.spawn(move || {
+                    start.wait();
+                    listen(&address, None)
+                })
+            });
+            threads.map(|thread| thread.join().unwrap()).into()
+        });
+        let (listening, refused): (Vec<_>, Vec<_>) = started.into_iter().partition(Result::is_ok);
+        assert_eq!(listening.len(), 1, "{refused:?}");
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_found_before_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("one/two/api.sock");
+    let sentence = examine(&path, None).unwrap_err().to_string();
+    assert!(sentence.contains("cannot listen on unix:"), "{sentence}");
+    let error = listen(&[ApiAddress::Unix(path)], None).unwrap_err();
+    assert_eq!(error.to_string(), sentence);
 }
 
 #[tokio::test]

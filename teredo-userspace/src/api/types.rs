@@ -6,9 +6,12 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use teredo_common::verdict::Direction;
+use teredo_common::{time::Instant, verdict::Direction};
 
-use crate::metrics::{Attachment, ClientStatus, Path, Role, RoleState, Snapshot};
+use crate::{
+    condition::{Lasting, Severity},
+    metrics::{Attachment, ClientStatus, Path, Role, RoleState, Snapshot},
+};
 
 /// `GET /status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +30,9 @@ pub struct Status {
     /// Dates on which roles end, by role.
     #[serde(default)]
     pub sunset: BTreeMap<String, String>,
+    /// The conditions that are true.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
     /// How the fast path is attached to each interface.
     pub xdp: Vec<Attachment>,
     /// Forwarded packets.
@@ -47,6 +53,38 @@ pub struct Status {
     /// The status of the client, if it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<ClientStatus>,
+}
+
+/// A way in which a role does not do its whole job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Condition {
+    /// Name of the kind.
+    pub kind: String,
+    /// Name of the role.
+    pub role: String,
+    /// The interface, address, prefix or file that it concerns; may be empty.
+    pub subject: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// The reason and the remedy, as a sentence.
+    pub text: String,
+    /// Seconds since it began.
+    pub since_seconds: f64,
+}
+
+impl Condition {
+    /// Describes a condition at the time `now`.
+    fn new(lasting: &Lasting, now: Instant) -> Self {
+        let condition = &lasting.condition;
+        Self {
+            kind: condition.kind.name().to_owned(),
+            role: condition.role.name().to_owned(),
+            subject: condition.subject.clone(),
+            severity: condition.kind.severity(),
+            text: condition.text.clone(),
+            since_seconds: now.saturating_since(lasting.since).as_secs_f64(),
+        }
+    }
 }
 
 /// The status of the server.
@@ -122,6 +160,11 @@ impl From<&Snapshot> for Status {
                 .filter_map(|(role, state)| {
                     Some((role.name().to_owned(), state.sunset?.to_string()))
                 })
+                .collect(),
+            conditions: snapshot
+                .conditions
+                .iter()
+                .map(|lasting| Condition::new(lasting, snapshot.time))
                 .collect(),
             xdp: snapshot.xdp.clone(),
             packets: numbers(|traffic| traffic.packets),

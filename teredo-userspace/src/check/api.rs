@@ -6,17 +6,21 @@ use super::{Host, Report};
 use crate::{
     api::listener::{self, Leftover},
     config::ApiAddress,
+    privileges,
 };
 
 /// Looks whether the API can listen.
 pub fn examine(host: &Host<'_>, report: &mut Report) {
+    // A user that cannot be had is trouble already.
+    let change = privileges::plan_user_change(host.config).ok().flatten();
+    let owner = change.map(|change| change.owner());
     for address in &host.config.node.api {
         if host.is_running {
             report.fine("api", format!("answers on {address}"));
             continue;
         }
         match address {
-            ApiAddress::Unix(path) => match listener::examine(path) {
+            ApiAddress::Unix(path) => match listener::examine(path, owner) {
                 Ok(Leftover::Nothing) => report.fine("api", format!("{address} is free")),
                 Ok(Leftover::DeadSocket) => {
                     let text = format!("{address} was left by a dead daemon, to be replaced");

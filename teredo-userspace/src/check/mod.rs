@@ -3,14 +3,25 @@
 //! `teredo check` shows all of it; `teredo run` refuses to start at the first trouble.
 
 mod api;
+mod bpffs;
 mod client;
+mod conntrack;
 mod fast_path;
+mod firewall;
 mod ipv4;
 mod ipv6;
+mod kernel_settings;
+mod limits;
+mod link;
 mod memory;
+mod mtu;
+mod nic;
 mod owner;
 mod report;
+mod reverse_path;
+mod routing;
 mod server;
+mod settings;
 mod sunset;
 mod tun;
 mod user;
@@ -35,6 +46,7 @@ use crate::{
 };
 use memory::{Memory, Octets};
 pub use report::{Report, Verdict};
+use routing::Routing;
 
 /// Name of our program in the kernel.
 const OUR_PROGRAM: &str = "teredo";
@@ -57,6 +69,8 @@ pub struct Purpose {
     pub after_sunset: bool,
     /// Whether the XDP program is loaded for a moment. A start need not: it loads the program itself.
     pub loads_program: bool,
+    /// Whether this process has the sockets of the API already: then no other daemon answers there.
+    pub has_api: bool,
 }
 
 /// Looks at everything that this configuration needs. Needs a tokio runtime.
@@ -85,7 +99,7 @@ pub async fn examine(
         config,
         plan: Plan::make(config, &network, &state),
         network,
-        is_running: is_running(config).await,
+        is_running: !purpose.has_api && is_running(config).await,
         loads_program: purpose.loads_program,
     };
     if host.is_running {
@@ -94,11 +108,14 @@ pub async fn examine(
     permissions(&host, &mut report);
     sunset::examine(config, SystemTime::now(), purpose.after_sunset, &mut report);
     user::examine(&host, &mut report);
+    let routing = Routing::read().await.unwrap_or_default();
+    settings::examine(&host, &routing, &mut report);
     let mut endpoint = None;
     if let Some(relay) = &config.relay {
         tun::examine(&host, &relay.tun, &mut report);
         endpoint = ipv4::examine(&host, relay, &mut report);
         ipv6::examine(&host, relay, &mut report);
+        mtu::examine(&host, &routing, relay, &mut report);
     }
     if let Some(section) = &config.server {
         keys(secrets, &mut report);
@@ -107,6 +124,11 @@ pub async fn examine(
     if let Some(client) = &config.client {
         client::examine(&host, client, secrets, &mut report).await;
     }
+    let served = config.server.iter().flat_map(|server| server.ipv4);
+    let own: Vec<_> = endpoint.iter().map(|own| *own.ip()).chain(served).collect();
+    reverse_path::examine(&host, &routing, &own, &mut report);
+    link::examine(&host, &routing, &mut report);
+    conntrack::examine(&mut report);
     let clients = secrets.map_or_else(|_| Vec::new(), |secrets| secrets.clients.clone());
     fast_path::examine(&host, endpoint, clients, &mut report);
     for condition in &host.plan.conditions {
@@ -115,7 +137,16 @@ pub async fn examine(
     if host.is_running {
         differences(&host, &state.own, &mut report);
     }
-    api::examine(&host, &mut report);
+    bpffs::examine(&host, &mut report);
+    nic::examine(&mut report);
+    let maps = report.memory.peer_map + report.memory.other_maps;
+    limits::examine(&host, maps, &mut report);
+    if purpose.loads_program {
+        firewall::examine(&host, &mut report);
+    }
+    if !purpose.has_api {
+        api::examine(&host, &mut report);
+    }
     memory(config, &mut report);
     report
 }

@@ -89,6 +89,11 @@ impl Report {
         self.add(Verdict::Trouble, subject, text);
     }
 
+    /// Adds something that the daemon waits for.
+    pub fn waiting(&mut self, subject: &'static str, text: impl Into<String>) {
+        self.add(Verdict::Waiting, subject, text);
+    }
+
     /// Adds something that the daemon does without.
     pub fn degraded(&mut self, subject: &'static str, text: impl Into<String>) {
         self.add(Verdict::Degraded, subject, text);

@@ -44,6 +44,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let purpose = Purpose {
         after_sunset: *after_sunset,
         loads_program: true,
+        has_api: false,
     };
     let examination = check::examine(&config, secrets.as_ref(), purpose);
     let report = start_runtime()?.block_on(examination);

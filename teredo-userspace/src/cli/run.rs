@@ -18,14 +18,14 @@ use super::{
     log, start_runtime,
 };
 use crate::{
-    api::{self, Handle},
+    api::{self, Handle, Listeners, listener},
     check::{self, Purpose},
     config::{
         Config,
         secrets::{self, Secrets},
     },
     node::{Node, Patience},
-    privileges,
+    privileges::{self, UserChange},
 };
 
 /// The exit code that shells report for a process ended by a signal, less the signal's number.
@@ -46,12 +46,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     log::start(&config.node)?;
     // Read the keys before dropping privileges.
     let secrets = secrets::load(&config);
+    privileges::raise_file_limit();
+    let user = privileges::plan_user_change(&config)?;
+    // While the process may still write in directories of root.
+    let listeners = api::listen(&config.node.api, user.as_ref().map(UserChange::owner));
     // Before there is a second thread, see `UserChange::carry_out`.
-    if let Some(change) = privileges::plan_user_change(&config)? {
-        change.carry_out(&config)?;
+    if let Some(change) = user {
+        change.carry_out()?;
     }
     let runtime = start_runtime()?;
-    let result = runtime.block_on(daemon(config, secrets, arguments));
+    let result = runtime.block_on(daemon(config, secrets, listeners, arguments));
     // A slow client of the API must not delay the end.
     runtime.shutdown_background();
     result
@@ -60,6 +64,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 async fn daemon(
     config: Config,
     secrets: Result<Secrets, secrets::Error>,
+    listeners: Result<Listeners, listener::Error>,
     arguments: &Arguments,
 ) -> Result<()> {
     // From here on no signal ends the process before it has cleaned up.
@@ -67,6 +72,7 @@ async fn daemon(
     let purpose = Purpose {
         after_sunset: arguments.start.after_sunset,
         loads_program: false,
+        has_api: listeners.is_ok(),
     };
     let report = check::examine(&config, secrets.as_ref(), purpose).await;
     first_trouble(&report)?;
@@ -82,7 +88,7 @@ async fn daemon(
     } else {
         Patience::Wait
     };
-    let listeners = api::listen(&config.node.api)?;
+    let listeners = listeners?;
     let name = config.node.name.clone();
     let node = Node::start(config, secrets?, patience).await?;
     let handle = node.handle();

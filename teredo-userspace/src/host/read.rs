@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rtnetlink::packet_route::{
     AddressFamily,
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp},
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
 use teredo_common::address::ServicePrefix;
 
@@ -150,6 +150,7 @@ fn route(message: &RouteMessage) -> Option<Route> {
         gateway,
         metric,
         source,
+        is_announced: message.header.protocol == RouteProtocol::Ra,
     })
 }
 

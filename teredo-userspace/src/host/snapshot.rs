@@ -49,6 +49,8 @@ pub struct Route {
     pub metric: u32,
     /// The preferred source address.
     pub source: Option<IpAddr>,
+    /// Whether a router announced it.
+    pub is_announced: bool,
 }
 
 /// The kernel's network at one moment, as far as the daemon depends on it.

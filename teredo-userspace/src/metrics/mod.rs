@@ -2,6 +2,7 @@
 //! [`Snapshot`].
 
 mod client;
+mod conditions;
 mod prometheus;
 mod request;
 mod role;
@@ -11,11 +12,13 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 use teredo_common::{
     maps,
+    time::Instant,
     verdict::{Action, Direction, Verdict},
     wire::{ENCAPSULATION, ETHERNET_HEADER},
 };
 use teredo_proto::{Unreachable, relay::Statistics, server};
 
+use crate::condition::Lasting;
 pub use client::{ClientStatus, STATES};
 pub use prometheus::{CONTENT_TYPE, render};
 pub use request::ServedRequest;
@@ -128,6 +131,10 @@ pub struct Snapshot {
     pub name: String,
     /// Time since the daemon started.
     pub uptime: Duration,
+    /// The time of the snapshot, on the clock of its conditions.
+    pub time: Instant,
+    /// The conditions that are true.
+    pub conditions: Vec<Lasting>,
     /// The running roles.
     pub roles: BTreeMap<Role, RoleState>,
     /// How the fast path is attached to each interface.

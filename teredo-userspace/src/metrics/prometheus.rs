@@ -9,7 +9,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{ClientStatus, DIRECTIONS, Path, Role, STATES, Snapshot, Traffic, direction_name};
+use super::{
+    ClientStatus, DIRECTIONS, Path, Role, STATES, Snapshot, Traffic, conditions, direction_name,
+};
 
 /// The media type of the text that [`render`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -168,6 +170,12 @@ impl Collector for Snapshot {
         });
         let help = "When the role ends, in seconds since the Unix epoch";
         gauges(&mut to, "sunset_timestamp_seconds", help, sunsets)?;
+        let conditions = conditions::values(self).map(|(kind, role, is_true)| {
+            let labels = [("condition", kind.name()), role.label()];
+            (labels, u64::from(is_true))
+        });
+        let help = "Whether the role does not do its whole job, by the kind of the reason";
+        gauges(&mut to, "condition", help, conditions)?;
         let attached = self.xdp.iter().map(|attachment| {
             let labels = [
                 ("interface", &*attachment.interface),
@@ -256,7 +264,7 @@ fn gauges<L: EncodeLabelSet>(
 mod tests {
     use std::time::Duration;
 
-    use teredo_common::verdict::Direction;
+    use teredo_common::{time::Instant, verdict::Direction};
 
     use super::*;
     use teredo_proto::{
@@ -264,7 +272,10 @@ mod tests {
         server::{Service, Statistics as ServerStatistics},
     };
 
-    use crate::metrics::{Attachment, Mode, RoleState};
+    use crate::{
+        condition::{Condition, Kind, Lasting},
+        metrics::{Attachment, Mode, RoleState},
+    };
 
     #[test]
     fn names_and_labels_are_those_of_the_documentation() {
@@ -347,6 +358,30 @@ mod tests {
             assert!(text.lines().any(|there| there == line), "{line} in\n{text}");
         }
         assert!(!text.contains(r#"role="relay""#) && !text.contains("teredo_draining{"));
+    }
+
+    #[test]
+    fn conditions_that_are_not_true_are_zero() {
+        let mut snapshot = Snapshot::default();
+        snapshot.add_relay(RoleState::default(), &Statistics::default());
+        let route = Condition {
+            kind: Kind::Route,
+            role: Role::Relay,
+            subject: "2001::/32".to_owned(),
+            text: String::new(),
+        };
+        snapshot.conditions.push(Lasting {
+            condition: route,
+            since: Instant::ZERO,
+        });
+        let text = render(snapshot).unwrap();
+        for line in [
+            r#"teredo_condition{condition="route",role="relay"} 1"#,
+            r#"teredo_condition{condition="tunnel",role="relay"} 0"#,
+        ] {
+            assert!(text.lines().any(|there| there == line), "{line} in\n{text}");
+        }
+        assert!(!text.contains(r#"condition="server-silent""#));
     }
 
     #[test]

@@ -6,7 +6,6 @@ mod port_mapping;
 mod ports;
 mod record;
 mod servers;
-mod suspend;
 
 use std::{
     cell::RefCell,
@@ -23,7 +22,9 @@ use teredo_common::{
     wire::MTU,
 };
 use teredo_proto::{
-    client::{self, Client, Credentials, Event, Extensions, Identity, Offline, Refresh, Transmit},
+    client::{
+        self, Client, Credentials, Event, Extensions, Identity, Offline, Refresh, State, Transmit,
+    },
     nat::Behaviour,
 };
 use tokio::time::{Sleep, sleep};
@@ -51,7 +52,6 @@ use discovery::{LocalDiscovery, Multicast};
 use port_mapping::{GatewayLink, PortMapping};
 use ports::ExtraPorts;
 use servers::Servers;
-use suspend::SuspendClock;
 
 /// The interval between maintenance solicitations until it is measured (RFC 4380 section 2.15).
 const REFRESH: Duration = Duration::from_secs(30);
@@ -81,8 +81,8 @@ pub struct ClientRole {
     /// Ends the wait for the gateway.
     gateway_timeout: Pin<Box<Sleep>>,
     is_started: bool,
+    is_qualified: bool,
     host: HostNetwork,
-    suspend: SuspendClock,
     datagrams: ReceiveBatch,
     packets: PacketBatch,
     timer: Timer,
@@ -153,8 +153,8 @@ impl ClientRole {
             mapping: PortMapping::new(&node.name),
             gateway_timeout: Box::pin(sleep(GATEWAY_TIMEOUT)),
             is_started: false,
+            is_qualified: false,
             host: HostNetwork::default(),
-            suspend: SuspendClock::new(),
             datagrams: ReceiveBatch::new(),
             packets: PacketBatch::new(MTU),
             timer: Timer::new(),
@@ -287,10 +287,20 @@ impl ClientRole {
         loop {
             self.transmit();
             let Some(event) = self.client.poll_event() else {
+                self.note_qualification();
                 return;
             };
             self.handle_event(event);
         }
+    }
+
+    /// Renews the port mapping at each qualification: no event tells those with the same address.
+    fn note_qualification(&mut self) {
+        let is_qualified = self.client.state() == State::Qualified;
+        if is_qualified && !self.is_qualified {
+            self.mapping.renew();
+        }
+        self.is_qualified = is_qualified;
     }
 
     fn transmit(&mut self) {
@@ -430,13 +440,10 @@ impl ClientRole {
         })
     }
 
-    /// Checks whether the host was suspended. To be called about once a second.
-    pub fn check_for_suspend(&mut self) {
-        if self.suspend.was_suspended() {
-            tracing::info!("the host was suspended: asking the server for the mapping again");
-            self.client.recheck_mapping(clock::now());
-            self.flush();
-        }
+    /// Handles that the host was suspended for this time.
+    pub fn handle_suspension(&mut self, duration: Duration) {
+        self.client.handle_suspension(clock::now(), duration);
+        self.flush();
     }
 
     /// Stops the protocol and removes the port mapping.

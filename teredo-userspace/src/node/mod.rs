@@ -16,6 +16,7 @@ mod roles;
 mod send_failures;
 mod server;
 mod start;
+mod suspend;
 mod timer;
 mod tunnel;
 mod upkeep;
@@ -38,6 +39,7 @@ use fast_path::FastPath;
 use relay::RelayRole;
 use roles::Roles;
 use server::ServerRole;
+use suspend::SuspendClock;
 use upkeep::Upkeep;
 
 use crate::{
@@ -79,6 +81,7 @@ pub struct Node {
     routes: Routes,
     watch: Watch,
     upkeep: Upkeep,
+    suspend: SuspendClock,
     is_draining: bool,
     /// Whether the peers that an earlier run left in the map were handed to the relay.
     is_handed_over: bool,
@@ -178,11 +181,8 @@ impl Node {
     }
 
     fn sweep(&mut self) {
-        if let Some(client) = &mut self.client {
-            client.check_for_suspend();
-            if client.take_changed() {
-                self.upkeep.look_soon();
-            }
+        if let Some(duration) = self.suspend.suspension() {
+            self.handle_suspension(duration);
         }
         for role in self.calendar.roles_over(SystemTime::now()) {
             self.drain_role(role);
@@ -194,6 +194,25 @@ impl Node {
         } else {
             self.fast_path.flush_log();
         }
+    }
+
+    /// Ends the freshness of everything that was learnt before the host was suspended (P-04), since the
+    /// clock of the protocol stood still.
+    fn handle_suspension(&mut self, duration: Duration) {
+        tracing::info!("the host was suspended for {} s", duration.as_secs());
+        if let Some(relay) = &mut self.roles.relay {
+            relay.relay.handle_suspension(duration);
+            relay.flush(&mut self.fast_path, self.roles.server.as_mut());
+        }
+        if let Some(server) = &mut self.roles.server {
+            server
+                .protocol_mut()
+                .handle_suspension(clock::now(), duration);
+        }
+        if let Some(client) = &mut self.client {
+            client.handle_suspension(duration);
+        }
+        self.upkeep.look_soon();
     }
 
     /// Makes every role accept no new clients and peers from now on (S-27, R-26).

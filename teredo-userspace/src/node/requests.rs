@@ -36,8 +36,10 @@ impl Node {
         let mut snapshot = Snapshot {
             name: self.config.node.name.clone(),
             uptime: self.started.elapsed(),
+            time: clock::now(),
             xdp: self.fast_path.attachments().to_vec(),
             xdp_refused: self.fast_path.refused(),
+            conditions: self.upkeep.conditions().iter().cloned().collect(),
             ..Snapshot::default()
         };
         if let Some(role) = &self.roles.relay {

@@ -12,6 +12,7 @@ use super::{
     host::{self, ActError},
     parameters::random,
     roles::Roles,
+    suspend::SuspendClock,
     upkeep::Upkeep,
 };
 use crate::{
@@ -52,6 +53,7 @@ pub async fn start(config: Config, secrets: Secrets, patience: Patience) -> Resu
         routes,
         watch,
         upkeep: Upkeep::new(),
+        suspend: SuspendClock::new(),
         is_draining: false,
         is_handed_over: false,
         requests,

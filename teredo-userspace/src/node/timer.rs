@@ -37,9 +37,28 @@ impl Timer {
             .reset(tokio::time::Instant::now() + wait);
     }
 
-    /// Waits for the deadline. Cancelling loses nothing.
+    /// Waits for the deadline, which disarms the timer. Cancelling loses nothing.
     pub async fn expired(&mut self) {
         self.sleep.as_mut().await;
-        self.deadline = None;
+        self.set(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_timer_fires_once() {
+        let mut timer = Timer::new();
+        timer.set(Some(clock::now()));
+        timer.expired().await;
+        timer.set(None);
+        let again = timeout(Duration::from_millis(20), timer.expired()).await;
+        assert!(again.is_err(), "it fired without a deadline");
     }
 }

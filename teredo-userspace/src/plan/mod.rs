@@ -167,10 +167,11 @@ pub fn is_required(config: &Config, kind: Kind) -> bool {
 pub const fn tunnel_settings(role: Role) -> &'static [(&'static str, &'static str)] {
     // The host may have disabled IPv6 for new interfaces.
     const IPV6: (&str, &str) = ("disable_ipv6", "0");
+    // A link-local address is of no use, and the kernel would send packets for it.
+    const NO_ADDRESS: (&str, &str) = ("addr_gen_mode", "1");
     match role {
-        Role::Relay | Role::Server => &[IPV6],
-        // Neither a link-local address nor routers are of use there.
-        Role::Client => &[IPV6, ("addr_gen_mode", "1"), ("accept_ra", "0")],
+        Role::Relay | Role::Server => &[IPV6, NO_ADDRESS],
+        Role::Client => &[IPV6, NO_ADDRESS, ("accept_ra", "0")],
     }
 }
 
@@ -187,6 +188,8 @@ pub fn scope(config: &Config, host: &Snapshot, own: &Own) -> Scope {
         Setting::ipv4_forwarding("all"),
         Setting::ipv4_forwarding("lo"),
     ];
+    let uplinks = host.default_links().into_iter();
+    settings.extend(uplinks.map(|link| Setting::ipv6(&link.name, "accept_ra")));
     for index in own.tunnels.values() {
         let Some(link) = host.link_numbered(*index) else {
             continue;

@@ -13,6 +13,9 @@ use crate::{
     metrics::Role,
 };
 
+/// The command that switches forwarding on.
+const FORWARD: &str = "sysctl -w net.ipv6.conf.all.forwarding=1";
+
 impl Plan {
     /// Adds the relay, and returns whether it can serve.
     pub(super) fn add_relay(
@@ -90,14 +93,36 @@ impl Plan {
         let setting = Setting::ipv6_forwarding("all");
         let text = match host.is_on(&setting) {
             Some(true) => return,
-            Some(false) => format!(
-                "this host does not forward IPv6: `sysctl -w net.ipv6.conf.all.forwarding=1`, or {or}"
-            ),
+            Some(false) => match before_forwarding(host) {
+                Some(first) => format!(
+                    "this host does not forward IPv6: `{first} && {FORWARD}`, in this order, since the \
+                     default route was announced by a router and would be lost otherwise; or {or}"
+                ),
+                None => format!("this host does not forward IPv6: `{FORWARD}`, or {or}"),
+            },
             None => "this host has no IPv6: boot without ipv6.disable=1, or load the module ipv6"
                 .to_owned(),
         };
         self.lacks(role, Kind::Setting, &setting.to_string(), text);
     }
+}
+
+/// Returns the commands that have to come before forwarding is switched on, lest an announced default
+/// route is lost: a host that forwards accepts no announcements unless this is set. `None` if there is
+/// no such route.
+fn before_forwarding(host: &Snapshot) -> Option<String> {
+    let routes = host.routes.iter();
+    let announced = routes.filter(|route| route.is_announced && route.is_default());
+    let links = announced.filter_map(|route| host.link_numbered(*route.interfaces.first()?));
+    let setting = |name: &str| Setting::ipv6(name, "accept_ra");
+    let lost = links.filter(|link| {
+        let accepts = host.settings.get(&setting(&link.name));
+        accepts.is_some_and(|accepts| accepts == "1")
+    });
+    let commands: Vec<_> = lost
+        .map(|link| format!("sysctl -w {}=2", setting(&link.name)))
+        .collect();
+    (!commands.is_empty()).then(|| commands.join(" && "))
 }
 
 /// Returns the relay's own address, or the reason why it has none.

@@ -2,20 +2,20 @@
 
 pub mod capabilities;
 
-use std::{collections::HashSet, ffi::CString, fs, os::unix::fs::DirBuilderExt as _};
+use std::{collections::HashSet, ffi::CString, io};
 
 use anyhow::{Context as _, Result};
 use caps::{CapSet, Capability};
 use nix::{
-    sys::prctl,
-    unistd::{Uid, User, chown, initgroups, setgid, setuid},
+    sys::{
+        prctl,
+        resource::{Resource, getrlimit, setrlimit},
+    },
+    unistd::{Gid, Uid, User, getegid, geteuid, initgroups, setegid, seteuid, setgid, setuid},
 };
 use thiserror::Error;
 
-use crate::config::{ApiAddress, Config};
-
-/// The mode of directories that are made for the user.
-const DIRECTORY_MODE: u32 = 0o755;
+use crate::config::Config;
 
 /// The reason why the daemon cannot change to the user. Each is a sentence with the remedy.
 #[derive(Debug, Error)]
@@ -82,39 +82,26 @@ pub fn plan_user_change(config: &Config) -> Result<Option<UserChange>, Refusal> 
 }
 
 impl UserChange {
-    /// Makes the directories of the API's sockets, then becomes the user for good, with only the
-    /// needed capabilities.
+    /// Returns the user as the owner of files.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        Owner {
+            uid: self.user.uid,
+            gid: self.user.gid,
+        }
+    }
+
+    /// Becomes the user for good, with only the needed capabilities.
     ///
     /// Capabilities belong to threads: call this before there is a second one.
     ///
     /// # Errors
     ///
     /// When the kernel refuses. The change may be incomplete then, so the process should end.
-    pub fn carry_out(self, config: &Config) -> Result<()> {
-        self.make_directories(config)?;
+    pub fn carry_out(self) -> Result<()> {
         let name = self.user.name.clone();
         self.change()
             .with_context(|| format!("cannot become {name}"))
-    }
-
-    fn make_directories(&self, config: &Config) -> Result<()> {
-        for address in &config.node.api {
-            let ApiAddress::Unix(path) = address else {
-                continue;
-            };
-            let Some(directory) = path.parent() else {
-                continue;
-            };
-            if !directory.exists() {
-                let uid = Some(self.user.uid);
-                fs::DirBuilder::new()
-                    .mode(DIRECTORY_MODE)
-                    .create(directory)
-                    .and_then(|()| Ok(chown(directory, uid, Some(self.user.gid))?))
-                    .with_context(|| format!("cannot make {}", directory.display()))?;
-            }
-        }
-        Ok(())
     }
 
     fn change(self) -> Result<()> {
@@ -136,5 +123,41 @@ impl UserChange {
         caps::set(None, CapSet::Inheritable, &HashSet::new())?;
         prctl::set_no_new_privs()?;
         Ok(())
+    }
+}
+
+/// The user and group that will own a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub uid: Uid,
+    /// The group.
+    pub gid: Gid,
+}
+
+impl Owner {
+    /// Calls `work` with the rights of this user. To be called by root, before there is a second
+    /// thread.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a change of the effective user or group.
+    pub fn act<T>(self, work: impl FnOnce() -> T) -> io::Result<T> {
+        let (uid, gid) = (geteuid(), getegid());
+        setegid(self.gid)?;
+        let result = seteuid(self.uid).map(|()| work());
+        seteuid(uid)?;
+        setegid(gid)?;
+        Ok(result?)
+    }
+}
+
+/// Raises the limit of open files as far as the process may. The API, the roles and the looks at the
+/// host share it, and the usual limit of 1024 is for programs that call `select`.
+pub fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::debug!("cannot raise the limit of open files: {error}");
     }
 }

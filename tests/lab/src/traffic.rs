@@ -94,7 +94,8 @@ impl Ping {
     pub fn from(self, namespace: &Namespace) -> Result<Pong> {
         let result = namespace
             .command("ping")?
-            .args(["-6", "-n", "-i", "0.05", "-M", "do"])
+            // For the last reply, ping waits no longer than an interval if others have come.
+            .args(["-6", "-n", "-i", "0.2", "-M", "do"])
             .args(["-c", &self.count.to_string()])
             .args(["-s", &self.payload.to_string()])
             .args(["-t", &self.hop_limit.to_string()])

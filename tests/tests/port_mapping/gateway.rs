@@ -17,7 +17,7 @@ use teredo_lab::Namespace;
 
 /// The gateway's address on its link.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
-/// The external address that the gateway reports.
+/// An external address of the gateway.
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(20, 9, 9, 9);
 
 const SEARCHES: (Ipv4Addr, u16) = (Ipv4Addr::new(239, 255, 255, 250), 1900);
@@ -74,15 +74,17 @@ pub struct Gateway {
 #[derive(Default)]
 struct State {
     is_over: AtomicBool,
-    knows_its_address: bool,
+    /// The external address that it reports.
+    outside: Option<Ipv4Addr>,
     requests: Mutex<Vec<Request>>,
     /// The forwarded ports.
     ports: Mutex<BTreeSet<String>>,
 }
 
 impl Gateway {
-    /// Opens the gateway's ports in the namespace, which has its address.
-    pub fn start(namespace: &Namespace, knows_its_address: bool) -> Result<Self> {
+    /// Opens the gateway's ports in the namespace, which has its address. `outside` is the external
+    /// address that it reports.
+    pub fn start(namespace: &Namespace, outside: Option<Ipv4Addr>) -> Result<Self> {
         let (searches, requests) = namespace.run(|| -> Result<_> {
             let searches = UdpSocket::bind(("0.0.0.0", SEARCHES.1))?;
             searches.join_multicast_v4(&SEARCHES.0, &ADDRESS)?;
@@ -93,7 +95,7 @@ impl Gateway {
         })??;
         let location = format!("http://{}/device.xml", requests.local_addr()?);
         let state = Arc::new(State {
-            knows_its_address,
+            outside,
             ..State::default()
         });
         let (searched, asked) = (state.clone(), state.clone());
@@ -221,10 +223,10 @@ impl State {
             "DeletePortMapping" if ports.remove(&arguments[1]) => String::new(),
             // No such entry in the array.
             "DeletePortMapping" => return Err(714),
-            _ if self.knows_its_address => {
-                format!("<NewExternalIPAddress>{OUTSIDE}</NewExternalIPAddress>")
+            _ => {
+                let outside = self.outside.ok_or(501_u16)?;
+                format!("<NewExternalIPAddress>{outside}</NewExternalIPAddress>")
             }
-            _ => return Err(501),
         };
         Ok(envelope(&format!(
             "<u:{action}Response xmlns:u=\"urn:schemas-upnp-org:service:WANIPConnection:1\">{content}\

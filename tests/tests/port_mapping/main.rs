@@ -4,7 +4,7 @@ mod gateway;
 #[path = "../host/mod.rs"]
 mod host;
 
-use std::{process::Command, time::Duration};
+use std::{net::Ipv4Addr, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
@@ -27,7 +27,7 @@ const PORT: u16 = 5000;
 /// A host with a private address, and a server behind its gateway.
 struct Site {
     host: Host,
-    _server: Teredo,
+    server: Option<Teredo>,
 }
 
 impl Site {
@@ -45,19 +45,22 @@ impl Site {
                 namespace.ip(&format!("addr add {address} dev wan"))?;
             }
         }
+        host.namespace
+            .ip("route add 20.0.0.0/24 via 192.168.77.1")?;
+        let mut site = Self { host, server: None };
+        site.start_server()?;
+        Ok(site)
+    }
+
+    fn start_server(&mut self) -> Result<()> {
         let config = Config::new()
-            .set("node.name", host.far.name())
+            .set("node.name", self.host.far.name())
             .set("server.ipv4", vec!["20.0.0.254", "20.0.0.253"])
             .set("server.ipv4-scope", "lab")
             .set("server.forward-echo", false)
             .set("server.xdp.mode", "off");
-        let server = Teredo::start(&host.far, &config)?;
-        host.namespace
-            .ip("route add 20.0.0.0/24 via 192.168.77.1")?;
-        Ok(Self {
-            host,
-            _server: server,
-        })
+        self.server = Some(Teredo::start(&self.host.far, &config)?);
+        Ok(())
     }
 
     fn namespace(&self) -> &Namespace {
@@ -100,7 +103,7 @@ impl Site {
 fn x20_x22_the_port_is_forwarded_from_before_qualification_until_the_end() -> Result<()> {
     let site = Site::new()?;
     site.route_by("192.168.77.1")?;
-    let gateway = Gateway::start(&site.host.far, true)?;
+    let gateway = Gateway::start(&site.host.far, Some(OUTSIDE))?;
     let mut daemon = site.start("")?;
     // A client that is qualified has already asked the gateway.
     let requests = gateway.requests();
@@ -128,7 +131,7 @@ fn x20_x22_the_port_is_forwarded_from_before_qualification_until_the_end() -> Re
 fn x20_a_mapping_without_an_external_address_is_removed() -> Result<()> {
     let site = Site::new()?;
     site.route_by("192.168.77.1")?;
-    let gateway = Gateway::start(&site.host.far, false)?;
+    let gateway = Gateway::start(&site.host.far, None)?;
     let _daemon = site.start("")?;
     let expected = [
         "AddPortMapping",
@@ -145,7 +148,7 @@ fn x20_a_mapping_without_an_external_address_is_removed() -> Result<()> {
 fn x22_leftovers_of_a_crash_are_deleted_first() -> Result<()> {
     let site = Site::new()?;
     site.route_by("192.168.77.1")?;
-    let gateway = Gateway::start(&site.host.far, true)?;
+    let gateway = Gateway::start(&site.host.far, Some(OUTSIDE))?;
     let mut daemon = site.start("")?;
     daemon.signal(Signal::SIGKILL)?;
     daemon.wait(PATIENCE)?;
@@ -173,7 +176,7 @@ fn x22_leftovers_of_a_crash_are_deleted_first() -> Result<()> {
 fn z01_native_ipv6_ends_the_mapping() -> Result<()> {
     let site = Site::new()?;
     site.route_by("192.168.77.1")?;
-    let gateway = Gateway::start(&site.host.far, true)?;
+    let gateway = Gateway::start(&site.host.far, Some(OUTSIDE))?;
     let _daemon = site.start("")?;
     assert_eq!(gateway.ports().len(), 1);
     // The default route exists already.
@@ -187,7 +190,7 @@ fn z01_native_ipv6_ends_the_mapping() -> Result<()> {
 #[test]
 fn x20_only_the_gateway_is_asked_and_only_if_configured() -> Result<()> {
     let site = Site::new()?;
-    let gateway = Gateway::start(&site.host.far, true)?;
+    let gateway = Gateway::start(&site.host.far, Some(OUTSIDE))?;
     // The host that answers is not the one that routes the client's packets.
     site.route_by("192.168.77.254")?;
     let mut daemon = site.start("")?;
@@ -201,5 +204,46 @@ fn x20_only_the_gateway_is_asked_and_only_if_configured() -> Result<()> {
     site.route_by("192.168.77.1")?;
     let _daemon = site.start("port-mapping = false")?;
     assert!(gateway.requests().is_empty(), "{:?}", gateway.requests());
+    Ok(())
+}
+
+#[test]
+fn x20_a_gateway_that_is_late_is_found() -> Result<()> {
+    let site = Site::new()?;
+    site.route_by("192.168.77.1")?;
+    let _daemon = site.start("")?;
+    assert_eq!(site.status()?["port_mapping"], Value::Null);
+    let gateway = Gateway::start(&site.host.far, Some(OUTSIDE))?;
+    let external = Value::from(format!("{OUTSIDE}:{PORT}"));
+    wait_until("the port is forwarded", PATIENCE, || {
+        Ok(site.status()?["port_mapping"] == external)
+    })?;
+    assert_eq!(gateway.ports(), [PORT.to_string()]);
+    Ok(())
+}
+
+/// A gateway that restarts forgets the mapping, and has another port and address. The provider's new
+/// address makes the client qualify again; here the server does.
+#[test]
+fn x20_a_gateway_that_restarted_is_asked_again() -> Result<()> {
+    const OTHER: Ipv4Addr = Ipv4Addr::new(20, 9, 9, 10);
+
+    let mut site = Site::new()?;
+    site.route_by("192.168.77.1")?;
+    let gateway = Gateway::start(&site.host.far, Some(OUTSIDE))?;
+    let _daemon = site.start("refresh = 5")?;
+    assert_eq!(gateway.ports(), [PORT.to_string()]);
+    drop(gateway);
+    let gateway = Gateway::start(&site.host.far, Some(OTHER))?;
+    site.server = None;
+    wait_until("it misses the server", 2 * PATIENCE, || {
+        Ok(site.status()?["state"] != "qualified")
+    })?;
+    site.start_server()?;
+    let external = Value::from(format!("{OTHER}:{PORT}"));
+    wait_until("the new address is known", 2 * PATIENCE, || {
+        Ok(site.status()?["port_mapping"] == external)
+    })?;
+    assert_eq!(gateway.ports(), [PORT.to_string()]);
     Ok(())
 }

@@ -1,36 +1,35 @@
 //! The port mapping that the gateway is asked for by UPnP (RFC 6081 section 5.3).
 //!
-//! Only the default gateway is asked. The mapping is recorded in a file, so that it is removed even
-//! after a crash.
+//! Only the default gateway is asked. Gateways restart, forget and change their address, so the
+//! request is repeated. The mapping is recorded in a file, so that it is removed even after a crash.
+
+mod schedule;
+mod search;
 
 use std::{
+    fmt,
     future::pending,
-    io,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     time::Duration,
 };
 
 use igd_next::{
-    PortMappingProtocol, SearchOptions,
-    aio::{
-        Gateway,
-        tokio::{Tokio, search_gateway},
-    },
+    AddPortError, GetExternalIpError, PortMappingProtocol, RequestError,
+    aio::{Gateway, tokio::Tokio},
 };
-use teredo_common::address::Endpoint;
-use tokio::{task::JoinHandle, time::timeout};
+use teredo_common::{address::Endpoint, scope::Ipv4Scope};
+use tokio::{
+    task::{JoinError, JoinHandle},
+    time::timeout,
+};
 
-use super::record::{Record, Recorded};
+use super::record::{Record, Recorded, hardware_address};
+use crate::node::{clock, timer::Timer};
+use schedule::Schedule;
 
 /// The description in the gateway's list of mappings.
 const DESCRIPTION: &str = "TEREDO";
-/// The port at which gateways listen for searches.
-const SEARCH_PORT: u16 = 1900;
-/// The multicast group of searches.
-const SEARCH_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 255, 250);
-/// The wait for the answer to a search, for which gateways may take three seconds.
-const SEARCH_TIMEOUT: Duration = Duration::from_millis(3_500);
-/// The wait for the answer to another request.
+/// The wait for the answer to a request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The link between this host and the gateway.
@@ -48,15 +47,38 @@ pub struct PortMapping {
     record: Record,
     /// The link on which a mapping is wanted.
     link: Option<GatewayLink>,
-    task: Option<JoinHandle<Option<Mapping>>>,
-    mapping: Option<Mapping>,
+    schedule: Schedule,
+    timer: Timer,
+    /// The request that is pending, or the removal of the mapping on another link.
+    task: Option<JoinHandle<Option<Attempt>>>,
+    /// Whether a request on this link has ended.
+    has_result: bool,
+    /// The gateway that has the mapping, or may have it.
+    gateway: Option<Gateway<Tokio>>,
+    external: Option<SocketAddrV4>,
+    /// What the log has about the mapping.
+    told: String,
 }
 
-/// A mapping in the gateway.
+/// The end of a request.
 #[derive(Debug)]
-struct Mapping {
-    gateway: Gateway<Tokio>,
-    external: SocketAddrV4,
+struct Attempt {
+    /// The gateway that has the mapping, or may have it.
+    gateway: Option<Gateway<Tokio>>,
+    answer: Answer,
+    /// A sentence for the log.
+    text: String,
+}
+
+/// The answer of a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// It forwards this endpoint.
+    Forwards(SocketAddrV4),
+    /// It does not forward.
+    Refuses,
+    /// There is none, or none that is understood.
+    None,
 }
 
 impl PortMapping {
@@ -65,19 +87,24 @@ impl PortMapping {
         Self {
             record: Record::of(instance),
             link: None,
+            schedule: Schedule::default(),
+            timer: Timer::new(),
             task: None,
-            mapping: None,
+            has_result: false,
+            gateway: None,
+            external: None,
+            told: String::new(),
         }
     }
 
     /// Returns the endpoint that the gateway forwards to the service port.
     pub fn external(&self) -> Option<Endpoint> {
-        self.mapping.as_ref().map(|mapping| mapping.external.into())
+        self.external.map(Into::into)
     }
 
-    /// Returns whether a request to the gateway is pending.
+    /// Returns whether the first request on the link is pending.
     pub fn is_pending(&self) -> bool {
-        self.task.is_some()
+        self.task.is_some() && !self.has_result
     }
 
     /// Sets the link on which a mapping is wanted. A mapping on another link is removed.
@@ -85,138 +112,310 @@ impl PortMapping {
         if link == self.link {
             return;
         }
+        let port = self.link.map(|link| link.local.port());
         self.link = link;
+        self.schedule = Schedule::default();
+        self.has_result = false;
+        self.external = None;
+        self.told.clear();
         if let Some(task) = self.task.take() {
             task.abort();
         }
-        let old = self.mapping.take();
+        let old = self.gateway.take().zip(port);
         let record = self.record.clone();
         self.task = Some(tokio::spawn(async move {
-            if let Some(old) = old {
-                remove(&old, &record).await;
+            if let Some((gateway, port)) = old {
+                remove(&gateway, port, &record).await;
             }
-            establish(link?, &record).await
+            Some(ask(link?, None, &record).await)
         }));
+    }
+
+    /// Asks the gateway again soon, because it may have changed: the client has qualified.
+    pub fn renew(&mut self) {
+        self.schedule.hasten(clock::now());
     }
 
     /// Waits until the gateway has answered or failed to. Cancelling loses nothing.
     pub async fn answered(&mut self) {
-        let Some(task) = &mut self.task else {
-            return pending().await;
-        };
-        let mapping = task.await.ok().flatten();
-        self.task = None;
-        if let Some(mapping) = &mapping {
-            tracing::info!(
-                "the gateway {} forwards {} to this host",
-                mapping.gateway.addr.ip(),
-                mapping.external
-            );
+        loop {
+            let is_idle = self.task.is_none();
+            self.timer.set(self.schedule.due().filter(|_| is_idle));
+            tokio::select! {
+                attempt = completed(self.task.as_mut()) => {
+                    self.task = None;
+                    self.has_result = true;
+                    // A task that has failed is no answer either.
+                    if let (Some(_), attempt) = (self.link, attempt.unwrap_or_default()) {
+                        self.apply(attempt);
+                    }
+                    return;
+                }
+                () = self.timer.expired() => self.ask_again(),
+            }
         }
-        self.mapping = mapping;
+    }
+
+    fn ask_again(&mut self) {
+        let Some(link) = self.link else { return };
+        let (known, record) = (self.gateway.clone(), self.record.clone());
+        let task = async move { Some(ask(link, known, &record).await) };
+        self.task = Some(tokio::spawn(task));
+    }
+
+    fn apply(&mut self, attempt: Option<Attempt>) {
+        let now = clock::now();
+        let Some(attempt) = attempt else {
+            return self.schedule.unanswered(now);
+        };
+        self.external = match attempt.answer {
+            Answer::Forwards(external) => Some(external),
+            Answer::Refuses | Answer::None => None,
+        };
+        self.gateway = attempt.gateway;
+        if attempt.answer == Answer::None {
+            self.schedule.unanswered(now);
+        } else {
+            self.schedule.answered(now);
+        }
+        if attempt.text != self.told {
+            tracing::info!("{}", attempt.text);
+            self.told = attempt.text;
+        }
     }
 
     /// Removes the mapping.
     pub async fn stop(&mut self) {
-        self.link = None;
         if let Some(task) = self.task.take() {
             task.abort();
             // A mapping that it may have made is in the record.
-            if let Ok(Some(mapping)) = task.await {
-                self.mapping = Some(mapping);
+            if let Ok(Some(attempt)) = task.await {
+                self.gateway = attempt.gateway;
             }
         }
-        if let Some(mapping) = self.mapping.take() {
-            remove(&mapping, &self.record).await;
+        if let (Some(link), Some(gateway)) = (self.link.take(), self.gateway.take()) {
+            remove(&gateway, link.local.port(), &self.record).await;
         }
     }
 }
 
-impl Mapping {
-    fn port(&self) -> u16 {
-        self.external.port()
+/// Waits for a task; forever without one.
+async fn completed(
+    task: Option<&mut JoinHandle<Option<Attempt>>>,
+) -> Result<Option<Attempt>, JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => pending().await,
     }
 }
 
-/// Removes the mapping that a crash left, requests the new one, and asks for the gateway's external
-/// address (X-20).
-async fn establish(link: GatewayLink, record: &Record) -> Option<Mapping> {
-    let gateway = search(link).await?;
-    if let Some(left) = record.read().filter(|left| left.gateway == link.gateway) {
-        delete(&gateway, left.port).await;
-        record.clear();
+/// Asks the known gateway, or searches for it if it does not answer. Then a mapping that a crash
+/// left is removed first (X-20).
+async fn ask(link: GatewayLink, known: Option<Gateway<Tokio>>, record: &Record) -> Attempt {
+    if let Some(gateway) = &known {
+        let attempt = forward(gateway, link, record).await;
+        if attempt.answer != Answer::None {
+            return attempt;
+        }
     }
+    let Some(gateway) = search::search(link).await else {
+        let text = format!(
+            "the gateway {} answers no search for UPnP; the client tries again",
+            link.gateway
+        );
+        return Attempt {
+            gateway: known,
+            answer: Answer::None,
+            text,
+        };
+    };
+    let left = record
+        .read()
+        .filter(|left| known.is_none() && left.is_of(link.gateway, &device(&gateway)));
+    if let Some(left) = left {
+        remove(&gateway, left.port, record).await;
+    }
+    forward(&gateway, link, record).await
+}
+
+/// Requests the mapping and asks for the gateway's external address.
+async fn forward(gateway: &Gateway<Tokio>, link: GatewayLink, record: &Record) -> Attempt {
     let port = link.local.port();
-    record.write(Recorded {
+    record.write(&Recorded {
         gateway: link.gateway,
+        device: device(gateway),
         port,
     });
     let local = SocketAddr::V4(link.local);
     let added = gateway.add_port(PortMappingProtocol::UDP, port, local, 0, DESCRIPTION);
-    if let Err(error) = within(added).await {
-        tracing::info!("the gateway {} forwards no port: {error}", link.gateway);
-        record.clear();
-        return None;
-    }
-    match within(gateway.get_external_ip()).await {
-        Ok(IpAddr::V4(address)) if !address.is_unspecified() => Some(Mapping {
-            gateway,
-            external: SocketAddrV4::new(address, port),
-        }),
-        unusable => {
-            let why = match unusable {
-                Ok(address) => format!("{address} is not reachable"),
-                Err(error) => error,
+    let address = match within(added).await {
+        Ok(()) => within(gateway.get_external_ip()).await,
+        Err(failure) => {
+            let (is_answer, gateway) = (failure.is_answer, gateway.clone());
+            if is_answer {
+                record.clear();
+            }
+            return Attempt {
+                // Without an answer it may have made the mapping.
+                gateway: (!is_answer).then_some(gateway),
+                answer: failure.answer(),
+                text: format!("the gateway {} forwards no port: {failure}", link.gateway),
             };
-            let gateway_address = link.gateway;
-            tracing::info!(
-                "the gateway {gateway_address} reports no usable external address: {why}"
-            );
-            delete(&gateway, port).await;
+        }
+    };
+    match address {
+        Ok(IpAddr::V4(address)) if !address.is_unspecified() => {
+            let external = SocketAddrV4::new(address, port);
+            Attempt {
+                gateway: Some(gateway.clone()),
+                answer: Answer::Forwards(external),
+                text: describe(link.gateway, external),
+            }
+        }
+        unusable => {
+            let (answer, reason) = match unusable {
+                Ok(address) => (Answer::Refuses, format!("{address} is not reachable")),
+                Err(failure) => (failure.answer(), failure.to_string()),
+            };
+            let is_removed = remove(gateway, port, record).await;
+            Attempt {
+                gateway: (!is_removed).then(|| gateway.clone()),
+                answer,
+                text: format!(
+                    "the gateway {} reports no usable external address: {reason}",
+                    link.gateway
+                ),
+            }
+        }
+    }
+}
+
+/// Describes a mapping for the log.
+fn describe(gateway: Ipv4Addr, external: SocketAddrV4) -> String {
+    let hint = if Ipv4Scope::Strict.accepts(external.ip().octets()) {
+        ""
+    } else {
+        ", which is not a public address: there is another NAT behind the gateway, of the provider \
+         or of a second router, so the port is not reachable from the internet"
+    };
+    format!("the gateway {gateway} forwards {external} to this host{hint}")
+}
+
+/// Returns the name of the device behind an address that many gateways have: its hardware address, or
+/// the location of its description.
+fn device(gateway: &Gateway<Tokio>) -> String {
+    let hardware = match gateway.addr.ip() {
+        IpAddr::V4(address) => hardware_address(address),
+        IpAddr::V6(_) => None,
+    };
+    hardware.unwrap_or_else(|| format!("http://{}{}", gateway.addr, gateway.root_url))
+}
+
+/// Removes a mapping and its record, and returns whether that succeeded.
+async fn remove(gateway: &Gateway<Tokio>, port: u16, record: &Record) -> bool {
+    let removed = gateway.remove_port(PortMappingProtocol::UDP, port);
+    let failure = match timeout(ANSWER_TIMEOUT, removed).await {
+        Ok(Ok(())) => {
             record.clear();
-            None
+            return true;
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "no answer".to_owned(),
+    };
+    tracing::debug!("cannot remove the mapping of UDP port {port}: {failure}");
+    false
+}
+
+/// A request that failed.
+#[derive(Debug)]
+struct Failure {
+    /// Whether the gateway has answered.
+    is_answer: bool,
+    text: String,
+}
+
+impl Failure {
+    const fn answer(&self) -> Answer {
+        if self.is_answer {
+            Answer::Refuses
+        } else {
+            Answer::None
         }
     }
 }
 
-/// Searches for the gateway: by multicast on the link, then at its own address.
-async fn search(link: GatewayLink) -> Option<Gateway<Tokio>> {
-    for to in [SEARCH_GROUP, link.gateway] {
-        let mut options = SearchOptions::default();
-        options.bind_addr = SocketAddr::new((*link.local.ip()).into(), 0);
-        options.broadcast_address = SocketAddr::new(to.into(), SEARCH_PORT);
-        options.timeout = Some(SEARCH_TIMEOUT);
-        options.single_search_timeout = Some(SEARCH_TIMEOUT);
-        match search_gateway(options).await {
-            Ok(gateway) if gateway.addr.ip() == IpAddr::V4(link.gateway) => return Some(gateway),
-            Ok(gateway) => tracing::debug!("{} is not the default gateway", gateway.addr.ip()),
-            Err(error) => tracing::debug!("no gateway found at {to}: {error}"),
-        }
-    }
-    None
-}
-
-async fn remove(mapping: &Mapping, record: &Record) {
-    if delete(&mapping.gateway, mapping.port()).await {
-        record.clear();
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
     }
 }
 
-/// Deletes a mapping and returns whether that succeeded.
-async fn delete(gateway: &Gateway<Tokio>, port: u16) -> bool {
-    let removed = within(gateway.remove_port(PortMappingProtocol::UDP, port)).await;
-    if let Err(error) = &removed {
-        tracing::debug!("cannot remove the mapping of UDP port {port}: {error}");
+impl From<AddPortError> for Failure {
+    fn from(error: AddPortError) -> Self {
+        let text = error.to_string();
+        let is_answer = match &error {
+            AddPortError::RequestError(error) => is_answer(error),
+            _ => true,
+        };
+        Self { is_answer, text }
     }
-    removed.is_ok()
+}
+
+impl From<GetExternalIpError> for Failure {
+    fn from(error: GetExternalIpError) -> Self {
+        let text = error.to_string();
+        let is_answer = match &error {
+            GetExternalIpError::RequestError(error) => is_answer(error),
+            GetExternalIpError::ActionNotAuthorized => true,
+        };
+        Self { is_answer, text }
+    }
+}
+
+/// Returns whether the error is what the gateway said, rather than silence or noise.
+const fn is_answer(error: &RequestError) -> bool {
+    matches!(
+        error,
+        RequestError::ErrorCode(..) | RequestError::UnsupportedAction(_)
+    )
 }
 
 /// Waits for the answer of a gateway, with a timeout.
-async fn within<T, E: std::fmt::Display>(
+async fn within<T, E: Into<Failure>>(
     request: impl Future<Output = Result<T, E>>,
-) -> Result<T, String> {
+) -> Result<T, Failure> {
     match timeout(ANSWER_TIMEOUT, request).await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).to_string()),
+        Ok(result) => result.map_err(Into::into),
+        Err(_) => Err(Failure {
+            is_answer: false,
+            text: format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn x22_silence_is_no_refusal() {
+        let silence = RequestError::IoError(io::ErrorKind::TimedOut.into());
+        assert!(!Failure::from(AddPortError::RequestError(silence)).is_answer);
+        let noise = RequestError::InvalidResponse("<html>".to_owned());
+        assert!(!Failure::from(AddPortError::RequestError(noise)).is_answer);
+        let refusal = RequestError::ErrorCode(501, "failed".to_owned());
+        assert!(Failure::from(AddPortError::RequestError(refusal)).is_answer);
+        assert!(Failure::from(AddPortError::PortInUse).is_answer);
+    }
+
+    #[test]
+    fn x20_an_address_behind_another_nat_is_told() {
+        let told = |external: &str| describe(Ipv4Addr::LOCALHOST, external.parse().unwrap());
+        for nested in ["10.0.0.5:3797", "100.64.3.4:3797", "192.168.0.7:3797"] {
+            assert!(told(nested).contains("not a public address"), "{nested}");
+        }
+        assert!(!told("8.8.8.8:3797").contains("not a public"));
     }
 }

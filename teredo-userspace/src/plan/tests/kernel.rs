@@ -194,6 +194,7 @@ impl Kernel {
             gateway: None,
             metric,
             source: None,
+            is_announced: false,
         });
         Ok(())
     }
@@ -407,5 +408,6 @@ pub fn foreign(prefix: Ipv6Net, interface: u32) -> Route {
         gateway: None,
         metric: 1024,
         source: None,
+        is_announced: false,
     }
 }

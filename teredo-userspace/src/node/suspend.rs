@@ -17,14 +17,15 @@ impl SuspendClock {
         Self(suspended())
     }
 
-    /// Returns whether the host was suspended since the last call.
-    pub fn was_suspended(&mut self) -> bool {
+    /// Returns for how long the host was suspended since the last call, if that matters.
+    pub fn suspension(&mut self) -> Option<Duration> {
         self.update(suspended())
     }
 
-    fn update(&mut self, suspended: Duration) -> bool {
+    fn update(&mut self, suspended: Duration) -> Option<Duration> {
         let before = std::mem::replace(&mut self.0, suspended);
-        suspended.saturating_sub(before) >= NOTICEABLE
+        let duration = suspended.saturating_sub(before);
+        (duration >= NOTICEABLE).then_some(duration)
     }
 }
 
@@ -45,12 +46,12 @@ mod tests {
     #[test]
     fn c46_a_suspension_is_noticed_once() {
         let mut clock = SuspendClock(Duration::from_secs(7));
-        let mut was_suspended = |suspended: u64| clock.update(Duration::from_millis(suspended));
-        assert!(!was_suspended(7_000));
-        assert!(!was_suspended(7_001));
-        assert!(was_suspended(12_001));
-        assert!(!was_suspended(12_001));
+        let mut suspension = |suspended: u64| clock.update(Duration::from_millis(suspended));
+        assert_eq!(suspension(7_000), None);
+        assert_eq!(suspension(7_001), None);
+        assert_eq!(suspension(12_001), Some(Duration::from_secs(5)));
+        assert_eq!(suspension(12_001), None);
         // Nothing but a suspension moves one of the clocks.
-        assert!(!SuspendClock::new().was_suspended());
+        assert_eq!(SuspendClock::new().suspension(), None);
     }
 }

@@ -1,0 +1,193 @@
+//! The connections of one listening socket: a bounded number, each for one request and a bounded time.
+//!
+//! The daemon has one thread and a bounded number of file descriptors. Without these bounds any
+//! local user could use up both through a TCP socket of the API.
+
+use std::{
+    collections::BTreeMap,
+    future::pending,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{Router, extract::Request, response::Response, serve::Listener};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    task::JoinSet,
+    time::sleep,
+};
+
+/// The most connections of one listening socket at the same time.
+pub const PLACES: usize = 32;
+/// The time within which a request must arrive.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time within which an answer must be taken.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The most octets of a request's header, and of a connection's buffers.
+const BUFFER_MAX: usize = 16 * 1024;
+/// The pause after a connection was accepted, which leaves the thread to packets.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Serves the connections of a listening socket. Dropping the future ends them.
+pub async fn serve<L: Listener>(mut socket: L, router: Router) {
+    let mut places = Places::new(PLACES);
+    let mut connections = JoinSet::new();
+    loop {
+        // An error, such as too few file descriptors, is tried again inside.
+        let (stream, _) = socket.accept().await;
+        let place = places.take().await;
+        connections.spawn(converse(TokioIo::new(stream), router.clone(), place));
+        while connections.try_join_next().is_some() {}
+        sleep(PAUSE).await;
+    }
+}
+
+/// Answers the request of one connection. There is no second one, so that a connection is either
+/// idle or being answered.
+async fn converse<S>(stream: S, router: Router, mut place: Place)
+where
+    S: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    let waiting = place.waiting.clone();
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |request: Request<Incoming>| {
+        waiting.end();
+        let response = router.call(request);
+        async move { Ok::<Response, io::Error>(response.await.unwrap_or_else(|never| match never {})) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIMEOUT)
+        .max_buf_size(BUFFER_MAX)
+        .keep_alive(false)
+        .serve_connection(stream, service);
+    tokio::select! {
+        // The client has gone or is answered; neither is worth a line in the log.
+        _ = connection => {}
+        () = place.lost() => {}
+        () = sleep(REQUEST_TIMEOUT + ANSWER_TIMEOUT) => {}
+    }
+}
+
+/// The places for connections.
+struct Places {
+    free: Arc<Semaphore>,
+    idle: Idle,
+    /// The number of the next connection.
+    next: u64,
+}
+
+/// The connections whose request has not arrived yet, by number: the oldest is the first.
+type Idle = Arc<Mutex<BTreeMap<u64, oneshot::Sender<()>>>>;
+
+impl Places {
+    fn new(number: usize) -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(number)),
+            idle: Idle::default(),
+            next: 0,
+        }
+    }
+
+    /// Waits for a place. If none is free, the oldest idle connection loses its place.
+    async fn take(&mut self) -> Place {
+        if self.free.available_permits() == 0 {
+            let oldest = locked(&self.idle, BTreeMap::pop_first);
+            if let Some((_, oldest)) = oldest {
+                // The connection may have ended at this moment.
+                let _ = oldest.send(());
+            }
+        }
+        let permit = self.free.clone().acquire_owned().await.ok();
+        let (sender, lost) = oneshot::channel();
+        let number = self.next;
+        self.next += 1;
+        locked(&self.idle, |idle| idle.insert(number, sender));
+        Place {
+            waiting: Waiting {
+                number,
+                idle: self.idle.clone(),
+            },
+            lost,
+            _permit: permit,
+        }
+    }
+}
+
+/// The place of one connection, free again when dropped.
+struct Place {
+    waiting: Waiting,
+    lost: oneshot::Receiver<()>,
+    /// `None` is impossible: the semaphore is never closed.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    /// Waits until another connection takes the place; forever once the request has arrived.
+    async fn lost(&mut self) {
+        if (&mut self.lost).await.is_err() {
+            pending().await
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.waiting.end();
+    }
+}
+
+/// The wait of one connection for its request.
+#[derive(Clone)]
+struct Waiting {
+    number: u64,
+    idle: Idle,
+}
+
+impl Waiting {
+    /// Ends the wait: the connection keeps its place from now on.
+    fn end(&self) {
+        locked(&self.idle, |idle| idle.remove(&self.number));
+    }
+}
+
+fn locked<T>(idle: &Idle, change: impl FnOnce(&mut BTreeMap<u64, oneshot::Sender<()>>) -> T) -> T {
+    change(&mut idle.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn the_oldest_idle_connection_makes_room() {
+        let mut places = Places::new(2);
+        let mut first = places.take().await;
+        let mut second = places.take().await;
+        first.waiting.end();
+        let third = tokio::spawn(async move { (places.take().await, places) });
+        second.lost().await;
+        assert!(timeout(SHORT, first.lost()).await.is_err(), "it was asked");
+        drop(second);
+        let (third, mut places) = third.await.unwrap();
+        third.waiting.end();
+        // Both are being answered now: a newcomer waits until one has ended.
+        assert!(timeout(SHORT, places.take()).await.is_err());
+        drop(first);
+        places.take().await;
+    }
+}

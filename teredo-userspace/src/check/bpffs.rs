@@ -1,0 +1,126 @@
+//! The BPF file system, in which maps and links survive a crash.
+
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+use nix::sys::statfs::{FsType, statfs};
+
+use super::{Host, Report};
+
+/// Where the system mounts it.
+const MOUNT_POINT: &str = "/sys/fs/bpf";
+/// `BPF_FS_MAGIC`.
+const MAGIC: FsType = FsType(0xcafe_4a11);
+/// The permission to write for group and others.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// What was read of the file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Facts {
+    /// It is not mounted.
+    Missing,
+    /// It is mounted, with this owner and mode of its root.
+    Mounted { owner: u32, mode: u32 },
+}
+
+/// Looks whether the pins are safe there.
+pub fn examine(host: &Host<'_>, report: &mut Report) {
+    if !host.config.fast_path().is_some_and(|wanted| wanted.pin) {
+        return;
+    }
+    // A process without access finds nothing out.
+    let Ok(facts) = read() else { return };
+    match judge(facts) {
+        Ok(()) => report.fine("bpffs", format!("{MOUNT_POINT} is root's")),
+        Err((true, text)) => report.degraded("bpffs", text),
+        Err((false, text)) => report.note("bpffs", text),
+    }
+}
+
+fn read() -> io::Result<Facts> {
+    let path = Path::new(MOUNT_POINT);
+    if !path.exists() || statfs(path)?.filesystem_type() != MAGIC {
+        return Ok(Facts::Missing);
+    }
+    let metadata = fs::metadata(path)?;
+    Ok(Facts::Mounted {
+        owner: metadata.uid(),
+        mode: metadata.permissions().mode(),
+    })
+}
+
+/// Returns whether it is a defect, and a sentence.
+fn judge(facts: Facts) -> Result<(), (bool, String)> {
+    match facts {
+        Facts::Missing => Err((
+            false,
+            format!(
+                "no BPF file system is mounted, so the daemon mounts one, for which it needs \
+                 CAP_SYS_ADMIN: `mount -t bpf -o mode=0700 bpf {MOUNT_POINT}`, or set xdp.pin = false"
+            ),
+        )),
+        Facts::Mounted { owner: 0, mode } if mode & OTHERS_WRITE == 0 => Ok(()),
+        Facts::Mounted { owner: 0, .. } => Err((
+            true,
+            format!(
+                "every user may write in {MOUNT_POINT}, and so take or remove the daemon's pins: `chmod \
+                 0700 {MOUNT_POINT}`"
+            ),
+        )),
+        Facts::Mounted { owner, .. } => Err((
+            true,
+            format!(
+                "{MOUNT_POINT} belongs to user {owner}, who may take or remove the daemon's pins: `chown \
+                 root {MOUNT_POINT}`"
+            ),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_system_must_be_roots() {
+        assert_eq!(
+            judge(Facts::Mounted {
+                owner: 0,
+                mode: 0o40700
+            }),
+            Ok(())
+        );
+        assert_eq!(
+            judge(Facts::Mounted {
+                owner: 0,
+                mode: 0o40755
+            }),
+            Ok(())
+        );
+        for (facts, is_defect, remedy) in [
+            (Facts::Missing, false, "mount -t bpf"),
+            (
+                Facts::Mounted {
+                    owner: 0,
+                    mode: 0o41777,
+                },
+                true,
+                "chmod 0700 /sys/fs/bpf",
+            ),
+            (
+                Facts::Mounted {
+                    owner: 1000,
+                    mode: 0o40700,
+                },
+                true,
+                "chown root /sys/fs/bpf",
+            ),
+        ] {
+            let (found, text) = judge(facts).unwrap_err();
+            assert!(found == is_defect && text.contains(remedy), "{text}");
+        }
+    }
+}

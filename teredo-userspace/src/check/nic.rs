@@ -1,0 +1,250 @@
+//! Offloads, queues and rings of the network cards of the fast path, as ethtool shows them.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, OwnedFd},
+};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+use super::Report;
+
+/// Commands of `SIOCETHTOOL`.
+const GET_RINGS: u32 = 0x10;
+const GET_FLAGS: u32 = 0x25;
+const GET_FLOW_HASH: u32 = 0x29;
+/// Bits of the answer to [`GET_FLAGS`].
+const RX_VLAN: u32 = 1 << 8;
+const LRO: u32 = 1 << 15;
+/// `UDP_V4_FLOW`, and the bits of both ports in the answer to [`GET_FLOW_HASH`].
+const UDP_IPV4: u32 = 2;
+const PORTS: u64 = 1 << 6 | 1 << 7;
+/// Receive descriptors with which a burst is not lost.
+const RING: u32 = 1024;
+
+nix::ioctl_readwrite_bad!(ethtool, libc::SIOCETHTOOL, libc::ifreq);
+
+/// `struct ethtool_value`.
+#[repr(C)]
+struct Value {
+    command: u32,
+    data: u32,
+}
+
+/// `struct ethtool_ringparam`.
+#[repr(C)]
+#[derive(Default)]
+struct Rings {
+    command: u32,
+    receive_max: u32,
+    mini_max: u32,
+    jumbo_max: u32,
+    transmit_max: u32,
+    receive: u32,
+    mini: u32,
+    jumbo: u32,
+    transmit: u32,
+}
+
+/// The beginning of `struct ethtool_rxnfc`, of which the kernel answers this much.
+#[repr(C)]
+struct FlowHash {
+    command: u32,
+    flow: u32,
+    data: u64,
+    /// The rest, which is not used here.
+    rest: [u64; 22],
+}
+
+/// What a card told; `None` where its driver cannot tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Facts {
+    /// Offloads.
+    flags: Option<u32>,
+    /// Receive descriptors in use, and their maximum.
+    ring: Option<(u32, u32)>,
+    /// The fields of UDP over IPv4 that choose the receive queue.
+    hash: Option<u64>,
+    queues: usize,
+}
+
+/// Looks at the interfaces that the fast path would be attached to in their drivers.
+pub fn examine(report: &mut Report) {
+    for attachment in report.xdp.clone() {
+        if attachment.mode == crate::metrics::Mode::Off {
+            continue;
+        }
+        let name = &attachment.interface;
+        let Ok(facts) = read(name) else { continue };
+        for (is_defect, text) in judge(name, facts) {
+            if is_defect {
+                report.degraded("nic", text);
+            } else {
+                report.note("nic", text);
+            }
+        }
+    }
+}
+
+fn judge(name: &str, facts: Facts) -> Vec<(bool, String)> {
+    let mut findings = Vec::new();
+    let has = |flag| facts.flags.is_some_and(|flags| flags & flag != 0);
+    if has(LRO) {
+        findings.push((
+            true,
+            format!(
+                "LRO of {name} joins packets that XDP must see one by one: `ethtool -K {name} lro off \
+                 gro-hw off`"
+            ),
+        ));
+    }
+    if has(RX_VLAN) {
+        findings.push((
+            false,
+            format!(
+                "{name} takes VLAN tags out of frames, so XDP serves tagged frames as if they had none; if \
+                 there are VLANs on this link: `ethtool -K {name} rxvlan off`"
+            ),
+        ));
+    }
+    if let Some((now, max)) = facts.ring
+        && now < RING.min(max)
+    {
+        findings.push((
+            false,
+            format!(
+                "the receive ring of {name} has {now} of {max} descriptors, so bursts are lost: `ethtool \
+                 -G {name} rx {}`",
+                max.min(4 * RING)
+            ),
+        ));
+    }
+    if facts.queues > 1 && facts.hash.is_some_and(|fields| fields & PORTS != PORTS) {
+        findings.push((
+            false,
+            format!(
+                "{name} chooses receive queues without UDP ports, so the packets of one NAT share a CPU: \
+                 `ethtool -N {name} rx-flow-hash udp4 sdfn`"
+            ),
+        ));
+    }
+    findings
+}
+
+fn read(name: &str) -> io::Result<Facts> {
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let mut flags = Value {
+        command: GET_FLAGS,
+        data: 0,
+    };
+    let mut rings = Rings {
+        command: GET_RINGS,
+        ..Rings::default()
+    };
+    let mut hash = FlowHash {
+        command: GET_FLOW_HASH,
+        flow: UDP_IPV4,
+        data: 0,
+        rest: [0; 22],
+    };
+    let queues = std::fs::read_dir(format!("/sys/class/net/{name}/queues")).map_or(0, |queues| {
+        let names = queues.flatten().map(|queue| queue.file_name());
+        names
+            .filter(|name| name.to_string_lossy().starts_with("rx-"))
+            .count()
+    });
+    // SAFETY: each structure is the one that its command reads and writes.
+    unsafe {
+        Ok(Facts {
+            flags: ask(&socket, name, &mut flags).ok().map(|()| flags.data),
+            ring: ask(&socket, name, &mut rings)
+                .ok()
+                .map(|()| (rings.receive, rings.receive_max)),
+            hash: ask(&socket, name, &mut hash).ok().map(|()| hash.data),
+            queues,
+        })
+    }
+}
+
+/// Asks the driver of the interface.
+///
+/// # Safety
+///
+/// `question` must be the structure that the command at its beginning reads and writes.
+unsafe fn ask<T>(socket: &OwnedFd, name: &str, question: &mut T) -> io::Result<()> {
+    // SAFETY: zeros are valid for a structure of integers and a pointer.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_data = std::ptr::from_mut(question).cast();
+    // SAFETY: the request is valid, and its pointer too, as the caller promises.
+    unsafe { ethtool(socket.as_raw_fd(), &raw mut request) }?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_that_suits_is_silent() {
+        let good = Facts {
+            flags: Some(0),
+            ring: Some((1024, 4096)),
+            hash: Some(PORTS | 1 << 4 | 1 << 5),
+            queues: 8,
+        };
+        assert!(judge("eth0", good).is_empty());
+        assert!(
+            judge("eth0", Facts::default()).is_empty(),
+            "nothing is known"
+        );
+    }
+
+    #[test]
+    fn offloads_rings_and_hashes_are_told_with_the_command() {
+        let bad = Facts {
+            flags: Some(LRO | RX_VLAN),
+            ring: Some((256, 8192)),
+            hash: Some(1 << 4 | 1 << 5),
+            queues: 8,
+        };
+        let findings = judge("eth0", bad);
+        for (index, (is_defect, command)) in [
+            (true, "ethtool -K eth0 lro off"),
+            (false, "ethtool -K eth0 rxvlan off"),
+            (false, "ethtool -G eth0 rx 4096"),
+            (false, "ethtool -N eth0 rx-flow-hash udp4 sdfn"),
+        ]
+        .iter()
+        .enumerate()
+        {
+            let (found, text) = &findings[index];
+            assert!(found == is_defect && text.contains(command), "{text}");
+        }
+        let one_queue = Facts { queues: 1, ..bad };
+        assert_eq!(judge("eth0", one_queue).len(), 3);
+        // A small ring that cannot be larger is no finding.
+        let small = Facts {
+            ring: Some((256, 256)),
+            ..Facts::default()
+        };
+        assert!(judge("eth0", small).is_empty());
+    }
+
+    #[test]
+    fn the_loopback_interface_can_be_asked() {
+        // It has no rings, and its driver tells no hash.
+        let facts = read("lo").unwrap();
+        assert_eq!(facts.ring, None);
+    }
+}
