@@ -10,7 +10,7 @@ use teredo_common::{time::Instant, verdict::Direction};
 
 use crate::{
     condition::{Lasting, Severity},
-    metrics::{Attachment, ClientStatus, Path, Role, RoleState, Snapshot},
+    metrics::{Attachment, ClientStatus, Path, Rate, Role, RoleState, Snapshot},
 };
 
 /// `GET /status`.
@@ -30,9 +30,18 @@ pub struct Status {
     /// Dates on which roles end, by role.
     #[serde(default)]
     pub sunset: BTreeMap<String, String>,
+    /// Whether all roles do their jobs.
+    #[serde(default)]
+    pub verdict: Verdict,
     /// The conditions that are true.
     #[serde(default)]
     pub conditions: Vec<Condition>,
+    /// The local UDP endpoints of the roles that have them.
+    #[serde(default)]
+    pub endpoints: BTreeMap<String, Vec<SocketAddrV4>>,
+    /// The traffic per second, by direction.
+    #[serde(default)]
+    pub rates: BTreeMap<String, Rate>,
     /// How the fast path is attached to each interface.
     pub xdp: Vec<Attachment>,
     /// Forwarded packets.
@@ -53,6 +62,33 @@ pub struct Status {
     /// The status of the client, if it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<ClientStatus>,
+}
+
+/// Whether all roles of a daemon do their jobs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// All do.
+    #[default]
+    Ok,
+    /// All do, but slower or not completely.
+    Degraded,
+    /// At least one does not.
+    Down,
+}
+
+impl Verdict {
+    fn of(snapshot: &Snapshot) -> Self {
+        let severities = snapshot
+            .conditions
+            .iter()
+            .map(|lasting| lasting.condition.kind.severity());
+        match severities.max() {
+            None => Self::Ok,
+            Some(Severity::Degraded) => Self::Degraded,
+            Some(Severity::Down) => Self::Down,
+        }
+    }
 }
 
 /// A way in which a role does not do its whole job.
@@ -130,6 +166,9 @@ pub struct PeerCounts {
     pub trusted: u64,
     /// Peers whose mapping is not confirmed yet.
     pub untrusted: u64,
+    /// The most peers that there can be; 0 without a relay and a client.
+    #[serde(default)]
+    pub maximum: u64,
 }
 
 impl From<&Snapshot> for Status {
@@ -161,6 +200,20 @@ impl From<&Snapshot> for Status {
                     Some((role.name().to_owned(), state.sunset?.to_string()))
                 })
                 .collect(),
+            verdict: Verdict::of(snapshot),
+            endpoints: snapshot
+                .endpoints
+                .iter()
+                .map(|(role, endpoints)| {
+                    let endpoints = endpoints.iter().map(|&endpoint| endpoint.into());
+                    (role.name().to_owned(), endpoints.collect())
+                })
+                .collect(),
+            rates: snapshot
+                .rates
+                .iter()
+                .map(|(&direction, &rate)| (direction.to_owned(), rate))
+                .collect(),
             conditions: snapshot
                 .conditions
                 .iter()
@@ -182,6 +235,7 @@ impl From<&Snapshot> for Status {
             peers: PeerCounts {
                 trusted: snapshot.peers_trusted,
                 untrusted: snapshot.peers_untrusted,
+                maximum: snapshot.peers_max,
             },
             server: snapshot
                 .roles

@@ -134,9 +134,7 @@ fn judge_rule(rule: &PolicyRule, prefix: Ipv6Net) -> Option<(bool, String)> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{
-            routing::{DefaultRoute, SilentNeighbour},
-        },
+        super::routing::{DefaultRoute, SilentNeighbour},
         *,
     };
     use crate::host::Link;

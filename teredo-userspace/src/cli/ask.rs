@@ -1,8 +1,9 @@
 //! `teredo status`, `teredo peers` and `teredo drain`: requests to a running daemon.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, io::IsTerminal as _, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
+use clap::Args;
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -13,19 +14,44 @@ use super::{
 use crate::{
     api::{
         client,
-        types::{Directions, Paths, Peer, ServerStatus, Status},
+        types::{Directions, Paths, Peer, PeerCounts, ServerStatus, Status, Verdict},
     },
+    condition::Severity,
     config::{ApiAddress, Config},
     metrics::ClientStatus,
 };
 
-/// Prints the status of a daemon.
-pub fn status(query: &Query) -> Result<()> {
-    let status: Status = ask(query, "/status")?;
-    if query.json {
-        print_json(&status)
-    } else {
-        print(&status_text(&status))
+/// The interval of `--watch`.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// The options of `teredo status`.
+#[derive(Debug, Args)]
+pub struct StatusArguments {
+    #[command(flatten)]
+    query: Query,
+    /// Print the status again every second
+    #[arg(long)]
+    watch: bool,
+}
+
+/// Prints the status of a daemon; with `--watch` every second, until the command is ended.
+pub fn status(arguments: &StatusArguments) -> Result<()> {
+    let StatusArguments { query, watch } = arguments;
+    loop {
+        let status: Status = ask(query, "/status")?;
+        if *watch && std::io::stdout().is_terminal() {
+            // Home, and everything below cleared.
+            print("\x1b[H\x1b[J")?;
+        }
+        if query.json {
+            print_json(&status)?;
+        } else {
+            print(&status_text(&status))?;
+        }
+        if !watch {
+            return Ok(());
+        }
+        thread::sleep(PERIOD);
     }
 }
 
@@ -86,16 +112,22 @@ fn addresses(daemon: &Daemon) -> Result<Vec<ApiAddress>> {
 
 fn status_text(status: &Status) -> String {
     let mut text = format!(
-        "{} {}, {}, up {}\n",
+        "{}\n{} {}, {}, up {}\n",
+        verdict_line(status),
         status.name,
         status.version,
         status.roles.join(", "),
         duration(status.uptime_seconds),
     );
-    if !status.draining.is_empty() {
+    for (role, endpoints) in &status.endpoints {
+        let endpoints: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
         // Writing to a String cannot fail.
+        let _ = writeln!(text, "the {role} is at UDP {}", endpoints.join(", "));
+    }
+    if !status.draining.is_empty() {
         let _ = writeln!(text, "draining: {}", status.draining.join(", "));
     }
+    text += &conditions_text(status);
     for (role, date) in &status.sunset {
         let _ = writeln!(text, "the {role} ends on {date}");
     }
@@ -132,6 +164,57 @@ fn status_text(status: &Status) -> String {
         text += &table.render("  ");
     }
     text
+}
+
+/// Returns whether all roles do their jobs, and if not, the most important reason.
+fn verdict_line(status: &Status) -> String {
+    let severity = match status.verdict {
+        Verdict::Ok if status.draining.is_empty() => {
+            return format!("ok: {}", job(status));
+        }
+        Verdict::Ok => {
+            let PeerCounts {
+                trusted, untrusted, ..
+            } = status.peers;
+            return format!("draining: {} peers remain", trusted + untrusted);
+        }
+        Verdict::Degraded => Severity::Degraded,
+        Verdict::Down => Severity::Down,
+    };
+    let word = match severity {
+        Severity::Degraded => "degraded",
+        Severity::Down => "DOWN",
+    };
+    let mut conditions = status.conditions.iter();
+    let first = conditions.find(|condition| condition.severity == severity);
+    first.map_or(word.to_owned(), |first| format!("{word}: {}", first.text))
+}
+
+/// Describes what a daemon without conditions does.
+fn job(status: &Status) -> String {
+    match &status.client {
+        Some(client) => match client.address {
+            Some(address) => format!("the client has the address {address}"),
+            None => format!("the client is {}", client.state),
+        },
+        None if status.roles.is_empty() => "no role runs".to_owned(),
+        None => format!("{} at work", status.roles.join(" and ")),
+    }
+}
+
+fn conditions_text(status: &Status) -> String {
+    if status.conditions.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::default();
+    for condition in &status.conditions {
+        table.row(&[
+            condition.kind.clone(),
+            format!("{} ago", duration(condition.since_seconds)),
+            condition.text.clone(),
+        ]);
+    }
+    format!("\nconditions\n{}", table.render("  "))
 }
 
 fn fast_path_text(status: &Status) -> String {
@@ -223,9 +306,28 @@ fn userspace_text(status: &Status) -> String {
 }
 
 fn peers_line(status: &Status) -> String {
+    let rates: Vec<_> = status
+        .rates
+        .iter()
+        .map(|(direction, rate)| {
+            let megabits = rate.bytes * 8.0 / 1e6;
+            format!(
+                "{direction} {:.0} packets/s, {megabits:.1} Mbit/s",
+                rate.packets
+            )
+        })
+        .collect();
+    let rates = match &*rates {
+        [] => String::new(),
+        rates => format!("\nnow      {}", rates.join("; ")),
+    };
     format!(
-        "\npeers    {} trusted, {} untrusted\nbubbles  {} sent, {} received\n",
-        status.peers.trusted, status.peers.untrusted, status.bubbles.sent, status.bubbles.received,
+        "{rates}\npeers    {} trusted, {} untrusted, at most {}\nbubbles  {} sent, {} received\n",
+        status.peers.trusted,
+        status.peers.untrusted,
+        status.peers.maximum,
+        status.bubbles.sent,
+        status.bubbles.received,
     )
 }
 

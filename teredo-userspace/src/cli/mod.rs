@@ -34,7 +34,7 @@ enum Command {
     /// Checks whether the configuration can run on this host
     Check(check::Arguments),
     /// Shows the status of a running daemon: fast path, traffic, drops, peers
-    Status(Query),
+    Status(ask::StatusArguments),
     /// Lists the peers of a running daemon
     Peers(Query),
     /// Makes a running daemon accept no new peers and clients, so that it can be stopped gracefully

@@ -7,7 +7,7 @@ mod prometheus;
 mod request;
 mod role;
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddrV4, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use teredo_common::{
@@ -82,6 +82,15 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
+/// Traffic per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rate {
+    /// Packets per second.
+    pub packets: f64,
+    /// Octets of IPv6 packets per second, without encapsulation.
+    pub bytes: f64,
+}
+
 /// How the XDP program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -135,7 +144,13 @@ pub struct Snapshot {
     pub time: Instant,
     /// The conditions that are true.
     pub conditions: Vec<Lasting>,
-    /// The running roles.
+    /// The local endpoints of the roles that have sockets.
+    pub endpoints: BTreeMap<Role, Vec<SocketAddrV4>>,
+    /// The traffic of both paths per second, over the last seconds, by direction.
+    pub rates: BTreeMap<&'static str, Rate>,
+    /// The most peers of the relay or the client; 0 if neither runs.
+    pub peers_max: u64,
+    /// The configured roles.
     pub roles: BTreeMap<Role, RoleState>,
     /// How the fast path is attached to each interface.
     pub xdp: Vec<Attachment>,
@@ -178,6 +193,18 @@ impl Snapshot {
     pub fn traffic(&self, direction: Direction, path: Path) -> Traffic {
         let key = (direction_name(direction), path);
         self.traffic.get(&key).copied().unwrap_or_default()
+    }
+
+    /// Returns the forwarded packets of a direction on both paths.
+    #[must_use]
+    pub fn total(&self, direction: Direction) -> Traffic {
+        let mut total = Traffic::default();
+        for path in Path::ALL {
+            let traffic = self.traffic(direction, path);
+            total.packets += traffic.packets;
+            total.bytes += traffic.bytes;
+        }
+        total
     }
 
     /// Adds forwarded packets; `bytes` counts octets of the IPv6 packets.

@@ -10,6 +10,7 @@ pub mod fast_path;
 mod host;
 mod parameters;
 mod port;
+mod rates;
 mod relay;
 mod requests;
 mod roles;
@@ -36,6 +37,7 @@ use tokio::{
 use calendar::Calendar;
 use client::ClientRole;
 use fast_path::FastPath;
+use rates::Rates;
 use relay::RelayRole;
 use roles::Roles;
 use server::ServerRole;
@@ -82,6 +84,7 @@ pub struct Node {
     watch: Watch,
     upkeep: Upkeep,
     suspend: SuspendClock,
+    rates: Rates,
     is_draining: bool,
     /// Whether the peers that an earlier run left in the map were handed to the relay.
     is_handed_over: bool,
@@ -194,6 +197,7 @@ impl Node {
         } else {
             self.fast_path.flush_log();
         }
+        self.measure();
     }
 
     /// Ends the freshness of everything that was learnt before the host was suspended (P-04), since the

@@ -1,12 +1,14 @@
 //! The answers to requests of the API.
 
+use std::net::SocketAddrV4;
+
 use teredo_common::{
     address::{ServicePrefix, TeredoAddress},
     time::Instant,
 };
 use teredo_proto::{client, relay::PeerInfo};
 
-use super::{Node, clock};
+use super::{Node, clock, host::configured};
 use crate::{
     api::{
         Page, Request,
@@ -32,6 +34,12 @@ impl Node {
         }
     }
 
+    /// Measures the traffic since the last call. To be called about once a second.
+    pub(super) fn measure(&mut self) {
+        let snapshot = self.snapshot();
+        self.rates.measure(snapshot.time, &snapshot);
+    }
+
     fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot {
             name: self.config.node.name.clone(),
@@ -42,7 +50,18 @@ impl Node {
             conditions: self.upkeep.conditions().iter().cloned().collect(),
             ..Snapshot::default()
         };
+        // A role that waits for the host is one, too.
+        for role in configured(&self.config) {
+            let state = RoleState {
+                is_draining: role == Role::Relay && self.is_draining,
+                sunset: self.calendar.date(role),
+            };
+            snapshot.roles.insert(role, state);
+        }
+        snapshot.rates = self.rates.rates();
         if let Some(role) = &self.roles.relay {
+            let endpoints = vec![role.endpoint()];
+            snapshot.endpoints.insert(Role::Relay, endpoints);
             let state = RoleState {
                 is_draining: role.relay.is_draining(),
                 sunset: self.calendar.date(Role::Relay),
@@ -55,7 +74,14 @@ impl Node {
                 snapshot.add_dropped(Role::Relay, reason, packets);
             }
         }
-        if let Some(role) = &self.roles.server {
+        let relay = self.config.relay.as_ref().map(|relay| relay.max_peers);
+        let client = self.config.client.as_ref().map(|client| client.max_peers);
+        snapshot.peers_max = relay.or(client).unwrap_or(0) as u64;
+        if let (Some(role), Some(section)) = (&self.roles.server, &self.config.server) {
+            let endpoints = section
+                .ipv4
+                .map(|address| SocketAddrV4::new(address, section.port));
+            snapshot.endpoints.insert(Role::Server, endpoints.into());
             let server = role.protocol();
             let state = RoleState {
                 is_draining: server.is_draining(),
