@@ -1,6 +1,9 @@
 //! Our relay and many peers.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use teredo_lab::{
@@ -46,6 +49,34 @@ fn a_thousand_peers_use_the_fast_path() -> Result<()> {
             "{forwarded:?}"
         );
         ensure!(fast_share(paths) > 0.99, "{forwarded:?}");
+    }
+    Ok(())
+}
+
+/// Relay and server have the limits and paces that are the defaults (L-18, S-23): nine peers a second,
+/// after a few at once, and no first packet is lost.
+#[test]
+fn l18_three_hundred_peers_of_one_server_begin_at_once() -> Result<()> {
+    const COUNT: u16 = 300;
+    const PATIENCE: Duration = Duration::from_secs(45);
+    let scene = Scene::new(Topology {
+        clients: 0,
+        ..Topology::default()
+    })?;
+    let relay = start(&scene, "native")?;
+    let namespace = scene.add_ipv4_host("peers", ADDRESS)?;
+    let peers = Peers::open(&namespace, SERVER, ADDRESS, FIRST_PORT, COUNT)?;
+    let begin = Instant::now();
+    Conversation::new(scene.host(), &peers)?.open_at_once(RELAY, PATIENCE)?;
+    let took = begin.elapsed();
+    println!("{took:?}");
+    ensure!(took < PATIENCE, "{took:?}");
+    let dropped = relay.status()?.dropped;
+    for reason in ["encap-bubble-limit", "encap-no-answer"] {
+        ensure!(
+            dropped.get(reason).is_none_or(|&count| count == 0),
+            "{dropped:?}"
+        );
     }
     Ok(())
 }

@@ -158,22 +158,42 @@ impl<'a> Conversation<'a> {
     ///
     /// Fails when a datagram does not arrive.
     pub fn open(&self, relay: SocketAddrV4) -> Result<()> {
-        let content = |index| format!("first {index}");
         for group in self.groups() {
-            for index in group.clone() {
-                self.send(index, &content(index))?;
-            }
-            for index in group.clone() {
-                // From the relay directly or, after an origin indication, through the server.
-                self.peers.wait_for(index, "a bubble", ARRIVAL, |packet| {
-                    is_bubble(packet) || packet.get(8..).is_some_and(is_bubble)
-                })?;
-                let answer = bubble(self.peers.address(index), self.host.0);
-                self.peers.send(index, relay, &answer)?;
-            }
-            for index in group {
-                self.expect(index, &content(index))?;
-            }
+            self.open_group(group, relay, ARRIVAL)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the conversation as [`Self::open`] does, but with all peers at once: each may have to
+    /// wait for its turn at the server for as long as `patience`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a datagram does not arrive.
+    pub fn open_at_once(&self, relay: SocketAddrV4, patience: Duration) -> Result<()> {
+        self.open_group(0..self.peers.len(), relay, patience)
+    }
+
+    fn open_group(
+        &self,
+        group: Range<usize>,
+        relay: SocketAddrV4,
+        patience: Duration,
+    ) -> Result<()> {
+        let content = |index| format!("first {index}");
+        for index in group.clone() {
+            self.send(index, &content(index))?;
+        }
+        for index in group.clone() {
+            // From the relay directly or, after an origin indication, through the server.
+            self.peers.wait_for(index, "a bubble", patience, |packet| {
+                is_bubble(packet) || packet.get(8..).is_some_and(is_bubble)
+            })?;
+            let answer = bubble(self.peers.address(index), self.host.0);
+            self.peers.send(index, relay, &answer)?;
+        }
+        for index in group {
+            self.expect(index, &content(index))?;
         }
         Ok(())
     }

@@ -58,8 +58,8 @@ impl Limits {
         self.endpoints.take_again(to, now) && self.direct.take(to.address, now)
     }
 
-    /// Whether a relay's bubble may be answered. Whoever can have the server forward bubbles in a
-    /// relay's name must not be able to silence this client towards it for minutes.
+    /// Whether a relay's bubble may be answered. Bubbles that others forge in a relay's name must not
+    /// silence this client towards it for minutes.
     pub fn take_relay(&mut self, relay: Endpoint, now: Instant) -> bool {
         self.relays.take(relay, now) && self.direct.take(relay.address, now)
     }

@@ -111,6 +111,8 @@ pub struct Histories {
     capacity: usize,
     patience: Patience,
     histories: HashMap<Endpoint, History, Keyed>,
+    /// Number of endpoints that owe an answer: mostly none, and then an answer costs no look-up.
+    unanswered: usize,
     order: VecDeque<Endpoint>,
 }
 
@@ -120,6 +122,7 @@ impl Histories {
             capacity,
             patience,
             histories: HashMap::with_hasher(keyed),
+            unanswered: 0,
             order: VecDeque::new(),
         }
     }
@@ -129,6 +132,7 @@ impl Histories {
         if let Some(history) = self.histories.get_mut(&endpoint) {
             let permitted = history.check(now, self.patience).is_ok();
             if permitted {
+                self.unanswered += usize::from(!history.is_unanswered());
                 history.sent(now);
             }
             return permitted;
@@ -136,10 +140,12 @@ impl Histories {
         if self.order.len() >= self.capacity
             && let Some(oldest) = self.order.pop_front()
         {
-            self.histories.remove(&oldest);
+            let evicted = self.histories.remove(&oldest);
+            self.unanswered -= usize::from(evicted.is_some_and(|one| one.is_unanswered()));
         }
         let mut history = History::default();
         history.sent(now);
+        self.unanswered += 1;
         self.histories.insert(endpoint, history);
         self.order.push_back(endpoint);
         true
@@ -154,7 +160,11 @@ impl Histories {
 
     /// Records that a packet came directly from `endpoint`.
     pub fn answered(&mut self, endpoint: Endpoint) {
+        if self.unanswered == 0 {
+            return;
+        }
         if let Some(history) = self.histories.get_mut(&endpoint) {
+            self.unanswered -= usize::from(history.is_unanswered());
             history.answered();
         }
     }
@@ -259,6 +269,19 @@ mod tests {
             assert!(!histories.take(endpoint, at(1_000)));
             assert!(histories.histories.len() <= 10);
             assert_eq!(histories.histories.len(), histories.order.len());
+        }
+        let owing = |histories: &Histories| {
+            let all = histories.histories.values();
+            all.filter(|history| history.is_unanswered()).count()
+        };
+        assert_eq!((histories.unanswered, owing(&histories)), (10, 10));
+        for port in (1..=50).rev().step_by(2) {
+            histories.answered(Endpoint::new([9, 0, 0, 1].into(), port));
+        }
+        assert_eq!((histories.unanswered, owing(&histories)), (5, 5));
+        for port in 41..=60 {
+            histories.take(Endpoint::new([9, 0, 0, 1].into(), port), at(9_000));
+            assert_eq!(histories.unanswered, owing(&histories));
         }
     }
 
