@@ -382,7 +382,7 @@ impl ClientRole {
             }
             Event::Offline(reason) => {
                 self.offline = Some(reason);
-                if reason == Offline::NoAnswer {
+                if matches!(reason, Offline::NoAnswer | Offline::SecondarySilent) {
                     // The server may have another address now.
                     self.servers.look_up();
                 }
@@ -438,6 +438,12 @@ impl ClientRole {
             local: SocketAddrV4::new(source, self.service_port),
             gateway: self.host.gateway?,
         })
+    }
+
+    /// Tries to qualify at once if the client waits after a failure.
+    pub fn hasten(&mut self) {
+        self.client.hasten(clock::now());
+        self.flush();
     }
 
     /// Handles that the host was suspended for this time.

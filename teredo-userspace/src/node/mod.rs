@@ -250,6 +250,10 @@ impl Node {
         if changes.addresses || changes.routes {
             self.upkeep.look_soon();
         }
+        // After an outage, an event is the first sign that the network is back.
+        if let Some(client) = &mut self.client {
+            client.hasten();
+        }
         // The kernel does not know that the fast path still uses them.
         for stale in changes.stale {
             if self.fast_path.uses(stale.interface) {
