@@ -136,7 +136,8 @@ verdicts! {
     EncapHopLimit = ENCAP, Pass, "encap-hop-limit";
     /// D2-07: larger than the tunnel's MTU, or than the way out allows.
     EncapTooBig = ENCAP, Pass, "encap-too-big";
-    /// D2-09: no checksum shortcut, and a zero checksum is not allowed.
+    /// D2-11: the inner checksum is left to a network card. D2-09: no checksum shortcut, and a zero
+    /// checksum is not allowed.
     EncapChecksum = ENCAP, Pass, "encap-checksum";
     /// D2-10: no route, no neighbour, or an interface that is not ours.
     EncapNextHop = ENCAP, Pass, "encap-next-hop";

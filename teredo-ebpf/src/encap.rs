@@ -13,7 +13,7 @@ use teredo_common::{
 
 use crate::{
     frame::{self, Frame},
-    headers::{Ipv6, Ipv6Start, OUTER, Outer, covers_payload},
+    headers::{Ipv6, Ipv6Start, OUTER, Outer, covers_payload, is_unfinished},
     maps, native,
     outcome::{Outcome, Sent},
     peer, route, settings,
@@ -58,6 +58,9 @@ pub fn encapsulate(context: &XdpContext, frame: Frame) -> Outcome {
     let length = (payload + IPV6_HEADER) as u32;
     if length > settings::mtu() {
         return Err(Verdict::EncapTooBig);
+    }
+    if is_unfinished(ipv6, frame.skip::<HEADERS>(), next_header, payload) {
+        return Err(Verdict::EncapChecksum);
     }
     let relay = settings::relay();
     let mapped = peer.mapped();

@@ -5,14 +5,16 @@ use std::{panic, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use teredo_lab::{
-    Scene, Teredo, Topology,
+    Namespace, Scene, Teredo, Topology,
     scene::{Client, Maker},
-    traffic::Ping,
+    traffic::{Ping, Tcp},
     wait_until,
 };
 
 /// Requests of one run of `ping`, which take two seconds.
 const COUNT: u32 = 40;
+/// Octets of each TCP connection in each direction.
+const OCTETS: u64 = 1_000_000;
 /// Most requests that may be lost when native mode ends: those of one and a half seconds.
 const LOST: u32 = 30;
 
@@ -52,6 +54,44 @@ fn everything_arrives_without_programs(one_armed: bool) -> Result<()> {
     all_arrive(&scene, &client)?;
     let forwarded = relay.packets_during(|| all_arrive(&scene, &client))?;
     ensure!(forwarded.encap.xdp > 0 && forwarded.decap.xdp > 0);
+
+    unfinished_checksums_arrive(&scene, &client)
+}
+
+/// Sends TCP both ways while all interfaces leave checksums to the other end, which finishes none.
+fn unfinished_checksums_arrive(scene: &Scene, client: &Client) -> Result<()> {
+    for namespace in [
+        &scene.relay,
+        scene.server_namespace(),
+        scene.ipv4.namespace(),
+        scene.ipv6().namespace(),
+        &scene.host().namespace,
+        &scene.site().client,
+    ] {
+        offload_checksums(namespace)?;
+    }
+    all_arrive(scene, client)?;
+    let (site, host) = (&scene.site().client, &scene.host().namespace);
+    let there = Tcp::to(scene.host().address);
+    there
+        .upload(OCTETS)
+        .download(OCTETS)
+        .between(site, host)
+        .context("TCP of the client")?;
+    let back = Tcp::to(client.address());
+    back.upload(OCTETS)
+        .download(OCTETS)
+        .between(host, site)
+        .context("TCP of the native host")?;
+    Ok(())
+}
+
+/// Lets every interface leave checksums to the other end, which is the default of the kernel.
+fn offload_checksums(namespace: &Namespace) -> Result<()> {
+    for line in namespace.ip("-o link show type veth")?.lines() {
+        let name = line.split([':', '@']).nth(1).context("a name")?;
+        namespace.offload(name.trim(), "tx on")?;
+    }
     Ok(())
 }
 
@@ -117,6 +157,21 @@ fn native_mode_of_one_interface_ends_in_time() -> Result<()> {
 #[test]
 fn native_mode_of_two_interfaces_ends_in_time() -> Result<()> {
     native_mode_ends_in_time(false)
+}
+
+#[test]
+fn unfinished_checksums_arrive_in_native_mode() -> Result<()> {
+    for one_armed in [true, false] {
+        let scene = Scene::new(Topology {
+            one_armed,
+            ..Topology::default()
+        })?;
+        let (relay, client) = native(&scene)?;
+        unfinished_checksums_arrive(&scene, &client)?;
+        let mut attachments = relay.status()?.xdp.into_iter();
+        ensure!(attachments.all(|attachment| attachment.mode.name() == "native"));
+    }
+    Ok(())
 }
 
 /// A veth drops frames of a native program that are longer than the MTU of the other end, and counts

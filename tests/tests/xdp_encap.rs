@@ -5,6 +5,7 @@ use std::{net::Ipv6Addr, time::Duration};
 use anyhow::Result;
 use teredo_common::{
     address::Endpoint,
+    checksum::ipv6_pseudo_header,
     maps::{Peer, Settings},
     time::Instant,
     verdict::Verdict::*,
@@ -432,6 +433,44 @@ fn without_proof() -> Vec<(&'static str, Vec<u8>)> {
         ("UDP cut short", ipv6(from, to, 17, &[0; 7])),
         ("ICMPv6 cut short", ipv6(from, to, 58, &[0; 7])),
     ]
+}
+
+/// Packets as the kernel leaves them to a network card that finishes checksums.
+fn unfinished() -> Vec<(&'static str, Vec<u8>)> {
+    let (from, to) = (address(HOST_ADDRESS), address(CLIENT));
+    [
+        ("UDP", udp(from, to, b"datagram"), 6),
+        ("UDP, odd length", udp(from, to, b"odd"), 6),
+        ("TCP", tcp(from, to, b"segment"), 16),
+        ("TCP, no data", tcp(from, to, b""), 16),
+    ]
+    .map(|(name, mut packet, offset)| {
+        let length = (packet.len() - 40) as u32;
+        let (source, destination) = (from.octets(), to.octets());
+        let sum = ipv6_pseudo_header(&source, &destination, length, packet[6]).fold();
+        packet[40 + offset..42 + offset].copy_from_slice(&sum);
+        (name, packet)
+    })
+    .to_vec()
+}
+
+#[test]
+fn d2_11_unfinished_checksums() -> Result<()> {
+    for flags in [
+        0,
+        Settings::ALLOW_ZERO_CHECKSUM,
+        Settings::ALWAYS_ZERO_CHECKSUM,
+    ] {
+        let setup = Setup {
+            flags,
+            ..Setup::default()
+        };
+        let mut fixture = fixture(&setup)?;
+        for (name, packet) in unfinished() {
+            fixture.refuse(Port::Lan, vec![(name, frame(&packet), EncapChecksum)])?;
+        }
+    }
+    Ok(())
 }
 
 #[test]

@@ -1,9 +1,16 @@
 //! The transport header directly after an IPv6 header, as far as the outer checksum needs it.
 
-use teredo_common::wire::{ICMPV6, TCP, UDP};
+use teredo_common::{
+    checksum::Sum,
+    wire::{ICMPV6, TCP, UDP},
+};
 
+use super::Ipv6;
 use crate::frame::Frame;
 
+/// Octets of a TCP header up to the end of the checksum, and the checksum's offset.
+const TCP_START: usize = 18;
+const TCP_CHECKSUM: usize = 16;
 /// Offset of the length of a UDP datagram.
 const UDP_LENGTH: usize = 4;
 /// Offset of the checksum of a UDP datagram.
@@ -26,4 +33,33 @@ pub fn covers_payload(transport: Frame, next_header: u8, payload: usize) -> bool
         },
         _ => false,
     }
+}
+
+/// Whether the checksum of TCP or UDP is that of the pseudo-header alone. So the kernel leaves it to the
+/// network card, and nobody would finish it within a tunnel.
+#[inline(always)]
+pub fn is_unfinished(ipv6: Ipv6, transport: Frame, next_header: u8, payload: usize) -> bool {
+    let checksum = match next_header {
+        TCP => transport
+            .first::<TCP_START>()
+            .map(|tcp| tcp.read::<u16, TCP_CHECKSUM>()),
+        UDP => transport
+            .first::<8>()
+            .map(|udp| udp.read::<u16, UDP_CHECKSUM>()),
+        _ => None,
+    };
+    let [a, b, c, d] = ipv6.source_words().map(u32::to_ne_bytes);
+    let [e, f, g, h] = ipv6.destination_words().map(u32::to_ne_bytes);
+    let pseudo_header = Sum::ZERO
+        .add_4(a)
+        .add_4(b)
+        .add_4(c)
+        .add_4(d)
+        .add_4(e)
+        .add_4(f)
+        .add_4(g)
+        .add_4(h)
+        .add(payload as u16)
+        .add(next_header as u16);
+    checksum.is_some_and(|checksum| checksum.to_ne_bytes() == pseudo_header.fold())
 }

@@ -228,7 +228,9 @@ impl Seen {
         };
         let is_changed = match &message {
             RouteNetlinkMessage::NewNeighbour(entry) => {
-                self.pace.waiting().stale.extend(stale_neighbour(entry));
+                if !is_answer {
+                    self.pace.waiting().stale.extend(stale_neighbour(entry));
+                }
                 self.neighbours.set(entry)
             }
             RouteNetlinkMessage::DelNeighbour(entry) => self.neighbours.remove(entry),
@@ -268,7 +270,7 @@ mod tests {
     /// Returns what has been seen of a host with the neighbour 1.
     fn seen() -> Seen {
         let mut seen = Seen::default();
-        seen.add(&new(1, NeighbourState::Reachable, Some(1), NLM_F_MULTIPART));
+        seen.add(&new(1, NeighbourState::Stale, Some(1), NLM_F_MULTIPART));
         let mut done = NetlinkHeader::default();
         (done.length, done.message_type) = (16, NLMSG_DONE);
         let mut octets = [0; 16];

@@ -245,7 +245,7 @@ impl World {
                 client.act(now, resume, output);
             }
             Node::Relay(relay) => relay.resume(duration, output),
-            Node::Server(_) | Node::Host(_) => (),
+            Node::Server(_) | Node::Host(_) | Node::Probe(_) => (),
         });
     }
 
@@ -263,7 +263,7 @@ impl World {
                 let (config, ipv6) = (relay.config.clone(), relay.ipv6);
                 **relay = RelayNode::new(config, ipv6, seed);
             }
-            Node::Server(_) | Node::Host(_) => (),
+            Node::Server(_) | Node::Host(_) | Node::Probe(_) => (),
         }
     }
 
