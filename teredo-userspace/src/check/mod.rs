@@ -38,7 +38,7 @@ use crate::{
         Config,
         secrets::{self, Secrets},
     },
-    datapath::route::Routes,
+    datapath::{route::Routes, xdp},
     host::Snapshot,
     metrics::Role,
     plan::{self, Item, Own, Plan, State},
@@ -47,9 +47,6 @@ use crate::{
 use memory::{Memory, Octets};
 pub use report::{Report, Verdict};
 use routing::Routing;
-
-/// Name of our program in the kernel.
-const OUR_PROGRAM: &str = "teredo";
 
 /// The subject of the examinations.
 struct Host<'a> {
@@ -162,9 +159,8 @@ async fn read(config: &Config) -> Result<(Snapshot, Own)> {
         network = Snapshot::read(&routes, &scope).await?;
         own.tunnels = tunnels(config, &network);
     }
-    let programs = network.links.iter().filter_map(|link| link.xdp_program);
-    let is_ours = |number: &u32| owner::program_name(*number).as_deref() == Some(OUR_PROGRAM);
-    own.program = programs.into_iter().find(is_ours);
+    let mut links = network.links.iter();
+    own.program = links.find_map(|link| xdp::pinned_program(&config.node.name, link.index));
     Ok((network, own))
 }
 

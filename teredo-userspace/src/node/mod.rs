@@ -6,6 +6,7 @@
 mod calendar;
 mod client;
 mod clock;
+mod evidence;
 pub mod fast_path;
 mod host;
 mod parameters;
@@ -36,6 +37,7 @@ use tokio::{
 
 use calendar::Calendar;
 use client::ClientRole;
+use evidence::Evidence;
 use fast_path::FastPath;
 use rates::Rates;
 use relay::RelayRole;
@@ -85,6 +87,8 @@ pub struct Node {
     upkeep: Upkeep,
     suspend: SuspendClock,
     rates: Rates,
+    /// The evidence of a firewall in the way of the relay's datagrams, and of its packets.
+    evidence: [Evidence; 2],
     is_draining: bool,
     /// Whether the peers that an earlier run left in the map were handed to the relay.
     is_handed_over: bool,

@@ -56,6 +56,7 @@ pub async fn start(config: Config, secrets: Secrets, patience: Patience) -> Resu
         upkeep: Upkeep::new(),
         suspend: SuspendClock::new(),
         rates: Rates::default(),
+        evidence: Default::default(),
         is_draining: false,
         is_handed_over: false,
         requests,

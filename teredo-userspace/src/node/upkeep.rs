@@ -25,7 +25,7 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// The shortest interval between two looks.
 const SHORTEST: Duration = Duration::from_millis(100);
 /// The interval between looks without changes.
-const SLOW: Duration = Duration::from_secs(5);
+const SLOW: Duration = Duration::from_secs(3);
 /// A look that takes long is repeated after this many times its duration, without changes.
 const PATIENCE: u32 = 100;
 /// As [`PATIENCE`], after changes.
