@@ -81,8 +81,15 @@ impl Node {
         }
     }
 
+    /// Makes the next look cover the roles' tunnels.
+    pub(super) fn update_scope(&mut self) {
+        let own = own(&self.roles, self.client.as_ref(), &self.fast_path);
+        self.upkeep.scope = plan::scope(&self.config, &self.upkeep.snapshot, &own);
+    }
+
     /// Brings the host nearer to the plan after a look. Trouble becomes a condition.
     pub(super) async fn reconcile(&mut self, has_snapshot: bool) {
+        self.update_scope();
         if has_snapshot {
             self.apply_snapshot();
             let plan = Plan::make(&self.config, &self.upkeep.snapshot, &self.state());

@@ -33,6 +33,8 @@ pub use trial::load as try_to_load;
 #[derive(Default)]
 pub struct FastPath {
     xdp: Option<AttachedProgram>,
+    /// The number of the program in the kernel.
+    program: Option<u32>,
     /// The plan that the program was loaded for.
     item: Option<FastPathItem>,
     attachments: Vec<Attachment>,
@@ -126,6 +128,7 @@ impl FastPath {
                 if let Some(end) = self.draining {
                     xdp.program.set_draining(Some(end))?;
                 }
+                self.program = xdp.program_number();
                 self.xdp = Some(xdp);
                 self.relays = plan.relays;
                 self.max_peers = plan.max_peers as usize;
@@ -202,7 +205,7 @@ impl FastPath {
 
     /// Returns the number of the program in the kernel.
     pub fn program(&self) -> Option<u32> {
-        self.xdp.as_ref()?.program_number()
+        self.xdp.as_ref().and(self.program)
     }
 
     /// Returns how the program is attached to each interface.
