@@ -41,7 +41,7 @@ use crate::{
     datapath::{route::Routes, xdp},
     host::Snapshot,
     metrics::Role,
-    plan::{self, Item, Own, Plan, State},
+    plan::{self, Fix, Item, Own, Plan, State},
     privileges::capabilities,
 };
 use memory::{Memory, Octets};
@@ -131,6 +131,7 @@ pub async fn examine(
     for condition in &host.plan.conditions {
         report.condition(condition);
     }
+    report.fixes = host.plan.fixes(config, &host.network);
     if host.is_running {
         differences(&host, &state.own, &mut report);
     }
@@ -146,6 +147,18 @@ pub async fn examine(
     }
     memory(config, &mut report);
     report
+}
+
+/// Changes the host.
+///
+/// # Errors
+///
+/// Without permission.
+pub async fn fix(fix: &Fix) -> Result<()> {
+    match fix {
+        Fix::Setting { setting, value } => Ok(setting.write(value)?),
+        Fix::Up { index, .. } => Ok(Routes::open()?.set_up(*index).await?),
+    }
 }
 
 /// Reads the network, and finds the parts of it that belong to a daemon of this configuration.
