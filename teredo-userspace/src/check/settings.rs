@@ -18,8 +18,12 @@ const BY_HOSTS: u64 = 1;
 /// What was read of a host.
 #[derive(Clone, Debug, Default)]
 struct Facts {
-    /// Whether the daemon makes a tunnel, whose settings it writes.
-    has_tunnel: bool,
+    /// Whether a role switches forwarding on for its tunnel.
+    has_forwarding_tunnel: bool,
+    /// Whether a role needs a tunnel that has IPv6 from the start.
+    has_relay_tunnel: bool,
+    /// Whether a client runs, which gives its tunnel IPv6 itself.
+    has_client: bool,
     is_read_only: bool,
     /// Whether new interfaces have no IPv6.
     is_ipv6_disabled: bool,
@@ -39,12 +43,15 @@ enum Finding {
 /// Looks at the settings.
 pub fn examine(host: &Host<'_>, routing: &Routing, report: &mut Report) {
     let config = host.config;
-    let tunnel_service = config
+    let service = config
         .server
         .iter()
         .any(|server| server.has_tunnel_service());
+    let relay = config.relay.as_ref();
     let facts = Facts {
-        has_tunnel: config.relay.is_some() || config.client.is_some() || tunnel_service,
+        has_forwarding_tunnel: service || relay.is_some_and(|relay| !relay.host_specific),
+        has_relay_tunnel: service || relay.is_some(),
+        has_client: config.client.is_some(),
         is_read_only: statvfs(SETTINGS).is_ok_and(|at| at.flags().contains(FsFlags::ST_RDONLY)),
         is_ipv6_disabled: number("net/ipv6/conf/default/disable_ipv6") == Some(1),
         forwards: number("net/ipv6/conf/all/forwarding") == Some(1),
@@ -84,14 +91,15 @@ pub fn before_forwarding(host: &Host<'_>, routing: &Routing) -> Option<String> {
 
 fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if facts.has_tunnel && facts.is_read_only {
+    let is_client_stopped = facts.has_client && facts.is_ipv6_disabled;
+    if facts.is_read_only && (facts.has_forwarding_tunnel || is_client_stopped) {
         findings.push(Finding::Trouble(
             "/proc/sys is read-only, so the daemon cannot set up its tunnel: in a container, mount it \
              writable (`docker run --privileged`, or `--security-opt systempaths=unconfined`)"
                 .to_owned(),
         ));
     }
-    if facts.has_tunnel && facts.is_ipv6_disabled {
+    if facts.is_ipv6_disabled && facts.has_relay_tunnel {
         findings.push(Finding::Trouble(
             "new interfaces have no IPv6, so the tunnel cannot be used: `sysctl -w \
              net.ipv6.conf.default.disable_ipv6=0`"
@@ -121,21 +129,36 @@ mod tests {
 
     #[test]
     fn a_tunnel_needs_settings_that_can_be_written_and_ipv6() {
-        let facts = Facts {
-            is_read_only: true,
-            is_ipv6_disabled: true,
-            ..Facts::default()
+        let none = Facts::default();
+        let relay = Facts {
+            has_forwarding_tunnel: true,
+            has_relay_tunnel: true,
+            ..none.clone()
         };
-        assert_eq!(judge(&facts), []);
-        let facts = Facts {
-            has_tunnel: true,
-            ..facts
+        let host_specific = Facts {
+            has_forwarding_tunnel: false,
+            ..relay.clone()
         };
-        let findings = judge(&facts);
-        let [Finding::Trouble(first), Finding::Trouble(second)] = &*findings else {
-            panic!("{findings:?}");
+        let client = Facts {
+            has_client: true,
+            ..none.clone()
         };
-        assert!(first.contains("read-only") && second.contains("disable_ipv6=0"));
+        // Neither, read-only, IPv6 disabled, both.
+        for (facts, expected) in [
+            (none, [0, 0, 0, 0]),
+            (relay, [0, 1, 1, 2]),
+            (host_specific, [0, 0, 1, 1]),
+            (client, [0, 0, 0, 1]),
+        ] {
+            for (index, count) in expected.into_iter().enumerate() {
+                let facts = Facts {
+                    is_read_only: index & 1 != 0,
+                    is_ipv6_disabled: index & 2 != 0,
+                    ..facts.clone()
+                };
+                assert_eq!(judge(&facts).len(), count, "{facts:?}");
+            }
+        }
     }
 
     #[test]
