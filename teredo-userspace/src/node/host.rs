@@ -199,8 +199,9 @@ impl Node {
         if !outcomes.is_empty() {
             self.upkeep.look_soon();
         }
-        if let Some(due) = self.upkeep.reconciler.poll_timeout() {
-            self.upkeep.look_after(due.saturating_since(clock::now()));
+        let now = clock::now();
+        if let Some(due) = self.upkeep.reconciler.poll_timeout(now) {
+            self.upkeep.look_after(due.saturating_since(now));
         }
         outcomes
     }
