@@ -326,7 +326,7 @@ impl Node {
             interface: "all".to_owned(),
             ..setting.clone()
         };
-        match default.read() {
+        match default.read()? {
             Some(value) => write(setting, &value),
             None => Ok(()),
         }
