@@ -272,9 +272,10 @@ impl Node {
             Role::Client => self.client.as_mut().map(|role| &mut role.tunnel),
         };
         let tunnel = tunnel.context("the role does not run")?;
-        let is_there = tunnel
-            .index()
-            .is_some_and(|index| snapshot.link_numbered(index).is_some());
+        // The snapshot may be older than the role.
+        let is_there = tunnel.index().is_some_and(|index| {
+            snapshot.link_numbered(index).is_some() || name_of(index).is_some()
+        });
         if !is_there {
             tunnel.reopen()?;
         }
