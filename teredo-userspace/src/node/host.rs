@@ -119,6 +119,7 @@ impl Node {
         let snapshot = &self.upkeep.snapshot;
         let own = snapshot.own_addresses();
         self.fast_path.set_own_ipv4(&own.ipv4);
+        self.fast_path.set_names(snapshot);
         if let Some(server) = &mut self.roles.server {
             server.handle_changes(&own, snapshot.has_native_route);
         }
