@@ -409,7 +409,9 @@ fn condition(role: Role, kind: Kind, subject: &str, text: String) -> Condition {
 }
 
 fn name_of(interface: u32) -> Option<String> {
-    if_indextoname(interface).ok()?.into_string().ok()
+    let name = if_indextoname(interface).ok()?.into_string().ok()?;
+    // The crate takes a missing interface for one without a name.
+    (!name.is_empty()).then_some(name)
 }
 
 fn write(setting: &Setting, value: &str) -> Result<()> {
