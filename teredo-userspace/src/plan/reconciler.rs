@@ -22,7 +22,7 @@ const CALM: Duration = Duration::from_secs(60);
 /// The number of losses in a row from which an item is reported as contested.
 const CONTESTED: u32 = 4;
 /// The time after a loss for which a contest lasts: the next loss would have come.
-const CONTEST: Duration = Duration::from_millis(1_600);
+const CONTEST: Duration = Duration::from_millis(1_000);
 
 /// An act that changes the host.
 #[derive(Clone, Debug, PartialEq, Eq)]

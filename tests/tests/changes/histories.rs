@@ -18,7 +18,7 @@ use teredo_lab::{
 use super::{PATIENCE, SOON, answers, has_program, is_well, shell};
 
 /// The number of acts of a history.
-const ACTS: u32 = 150;
+const ACTS: u32 = 200;
 /// The number of acts after which the host is examined.
 const STRETCH: u32 = 25;
 
@@ -205,7 +205,7 @@ fn a_client_follows_any_history() -> Result<()> {
         true; nft delete table inet lab
         true; ip -6 route del 2001::/32 dev eth0
         true; ip -6 route del default via fe80::77 dev eth0
-        true; ip addr del 2001:db8:7::5/64 dev eth0
+        true; ip addr del 2001:db8:7::5/64 dev eth0; ip addr del 2001:db8:9::9/64 dev teredo
         true; ip link set eth0 mtu 1500 up; ip addr replace 192.168.0.2/24 dev eth0
         true; ip route replace default via 192.168.0.1 dev eth0";
     let mut acts = tunnel_acts();

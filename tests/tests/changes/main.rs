@@ -41,16 +41,14 @@ fn health(teredo: &Teredo) -> Result<(u16, String)> {
 /// Waits until no condition is left, neither in `status` nor on the health page.
 fn is_well(teredo: &Teredo) -> Result<()> {
     let well = (200, "ok\n".to_owned());
-    let waited = wait_until("all is well", SOON, || Ok(health(teredo)? == well));
-    waited.with_context(|| format!("{:?}", health(teredo)))?;
-    let status = teredo.status()?;
-    ensure!(
-        status.verdict == Verdict::Ok && status.conditions.is_empty(),
-        "{:?}: {:?}",
-        status.verdict,
-        status.conditions
-    );
-    Ok(())
+    let waited = wait_until("all is well", SOON, || {
+        if health(teredo)? != well {
+            return Ok(false);
+        }
+        let status = teredo.status()?;
+        Ok(status.verdict == Verdict::Ok && status.conditions.is_empty())
+    });
+    waited.with_context(|| format!("{:?}", health(teredo)))
 }
 
 /// Waits until there is a condition of this kind, and checks that verdict and health page agree with
