@@ -318,6 +318,18 @@ impl Node {
         index.context("the tunnel interface is missing")
     }
 
+    /// Restores the settings of interfaces that are not the daemon's.
+    pub(super) fn restore_settings(&self) {
+        for item in self.upkeep.reconciler.placed() {
+            if let Item::Setting { setting, .. } = item
+                && item.tunnel().is_none()
+                && let Err(error) = self.restore(setting)
+            {
+                tracing::warn!("{error:#}");
+            }
+        }
+    }
+
     /// Gives a setting of an interface the value that interfaces have by default. The value found at the
     /// start is no guide, since an earlier daemon may have crashed.
     fn restore(&self, setting: &Setting) -> Result<()> {
