@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use caps::{CapSet, Capability};
 use nix::sys::statfs::{FsType, statfs};
 
 use super::{Host, Report};
@@ -21,7 +22,10 @@ const OTHERS_WRITE: u32 = 0o022;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Facts {
     /// It is not mounted.
-    Missing,
+    Missing {
+        /// Whether this process may mount it.
+        may_mount: bool,
+    },
     /// It is mounted, with this owner and mode of its root.
     Mounted { owner: u32, mode: u32 },
 }
@@ -43,7 +47,10 @@ pub fn examine(host: &Host<'_>, report: &mut Report) {
 fn read() -> io::Result<Facts> {
     let path = Path::new(MOUNT_POINT);
     if !path.exists() || statfs(path)?.filesystem_type() != MAGIC {
-        return Ok(Facts::Missing);
+        let may_mount = caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN);
+        return Ok(Facts::Missing {
+            may_mount: may_mount.unwrap_or_default(),
+        });
     }
     let metadata = fs::metadata(path)?;
     Ok(Facts::Mounted {
@@ -55,11 +62,16 @@ fn read() -> io::Result<Facts> {
 /// Returns whether it is a defect, and a sentence.
 fn judge(facts: Facts) -> Result<(), (bool, String)> {
     match facts {
-        Facts::Missing => Err((
-            false,
+        Facts::Missing { may_mount } => Err((
+            !may_mount,
             format!(
-                "no BPF file system is mounted, so the daemon mounts one, for which it needs \
-                 CAP_SYS_ADMIN: `mount -t bpf -o mode=0700 bpf {MOUNT_POINT}`, or set xdp.pin = false"
+                "no BPF file system is mounted, {}: `mount -t bpf -o mode=0700 bpf {MOUNT_POINT}`, or set \
+                 xdp.pin = false",
+                if may_mount {
+                    "so the daemon mounts one"
+                } else {
+                    "and this process may not mount one (CAP_SYS_ADMIN)"
+                }
             ),
         )),
         Facts::Mounted { owner: 0, mode } if mode & OTHERS_WRITE == 0 => Ok(()),
@@ -101,7 +113,8 @@ mod tests {
             Ok(())
         );
         for (facts, is_defect, remedy) in [
-            (Facts::Missing, false, "mount -t bpf"),
+            (Facts::Missing { may_mount: true }, false, "mount -t bpf"),
+            (Facts::Missing { may_mount: false }, true, "CAP_SYS_ADMIN"),
             (
                 Facts::Mounted {
                     owner: 0,

@@ -5,10 +5,10 @@ use std::{collections::HashSet, io, net::SocketAddrV4};
 use rtnetlink::packet_route::link::InfoKind;
 use teredo_proto::server::RegisteredClient;
 
-use super::{Host, OUR_PROGRAM, Report, owner, vrf};
+use super::{Host, Report, owner, vrf};
 use crate::{
     config::FastPathRequest,
-    datapath::xdp::{self, AttachPolicy, XdpFeatures, xdp_features},
+    datapath::xdp::{self, AttachPolicy, Interface, XdpFeatures, xdp_features},
     host::Link,
     metrics::{Attachment, Mode},
     node::fast_path,
@@ -120,15 +120,17 @@ fn is_usable(
     let Some(number) = link.xdp_program else {
         return true;
     };
-    if host.is_running || owner::program_name(number).as_deref() == Some(OUR_PROGRAM) {
+    // That of an earlier run is replaced.
+    if host.is_running || xdp::pinned_program(&host.config.node.name, link.index) == Some(number) {
         return true;
     }
     report.trouble(
         "fast path",
         format!(
-            "{} is attached to {name}, which takes only one: detach it with `ip link set dev {name} \
-             xdp off` or by stopping its owner, leave {name} out of {}, or set {} = \"off\"",
+            "{} is attached to {name}, which takes only one: detach it ({}), leave {name} out of {}, or \
+             set {} = \"off\"",
             owner::program(number),
+            xdp::detach_remedy(name, number),
             wanted.interfaces_keys(),
             wanted.mode_keys()
         ),
@@ -235,20 +237,32 @@ fn predict(wanted: FastPathRequest<'_>, links: &[&Link], report: &mut Report) {
     let obstacle = match wanted.mode {
         AttachPolicy::Generic => None,
         _ => links.iter().find_map(|link| {
-            native_obstacle(link, xdp_features(link.index)).map(|why| (link, why))
+            native_obstacle(link, xdp_features(link.index)).or_else(|| bare_end(link))
         }),
     };
     let (mode, reason) = match (wanted.mode, obstacle) {
         (AttachPolicy::Generic, _) => (Mode::Generic, String::new()),
-        (AttachPolicy::Native, Some((_, why))) => {
+        (AttachPolicy::Native, Some(why)) => {
             let keys = wanted.mode_keys();
             let text = format!("{why}; set {keys} to \"auto\" or \"generic\"");
             return report.trouble("fast path", text);
         }
-        (_, Some((_, why))) => (Mode::Generic, format!("since {why}")),
+        (_, Some(why)) => (Mode::Generic, format!("since {why}")),
         (_, None) => (Mode::Native, String::new()),
     };
     report.xdp = attachments(links, mode, &reason);
+    for link in links.iter().filter(|_| mode == Mode::Native) {
+        if let Some(trouble) = xdp::known_trouble(&link.name) {
+            report.note("fast path", format!("{}: {trouble}", link.name));
+        }
+    }
+}
+
+/// Returns why frames that a native program sends through the interface would vanish.
+fn bare_end(link: &Link) -> Option<String> {
+    let interface = Interface::named(&link.name).ok()?;
+    let obstacle = xdp::native_obstacle(&[interface]).ok()??;
+    Some(obstacle.to_string())
 }
 
 fn attachments(links: &[&Link], mode: Mode, reason: &str) -> Vec<Attachment> {

@@ -38,18 +38,15 @@ use crate::{
         Config,
         secrets::{self, Secrets},
     },
-    datapath::route::Routes,
+    datapath::{route::Routes, xdp},
     host::Snapshot,
     metrics::Role,
-    plan::{self, Item, Own, Plan, State},
+    plan::{self, Fix, Item, Own, Plan, State},
     privileges::capabilities,
 };
 use memory::{Memory, Octets};
 pub use report::{Report, Verdict};
 use routing::Routing;
-
-/// Name of our program in the kernel.
-const OUR_PROGRAM: &str = "teredo";
 
 /// The subject of the examinations.
 struct Host<'a> {
@@ -134,6 +131,7 @@ pub async fn examine(
     for condition in &host.plan.conditions {
         report.condition(condition);
     }
+    report.fixes = host.plan.fixes(config, &host.network);
     if host.is_running {
         differences(&host, &state.own, &mut report);
     }
@@ -151,6 +149,18 @@ pub async fn examine(
     report
 }
 
+/// Changes the host.
+///
+/// # Errors
+///
+/// Without permission.
+pub async fn fix(fix: &Fix) -> Result<()> {
+    match fix {
+        Fix::Setting { setting, value } => Ok(setting.write(value)?),
+        Fix::Up { index, .. } => Ok(Routes::open()?.set_up(*index).await?),
+    }
+}
+
 /// Reads the network, and finds the parts of it that belong to a daemon of this configuration.
 async fn read(config: &Config) -> Result<(Snapshot, Own)> {
     let routes = Routes::open()?;
@@ -162,9 +172,8 @@ async fn read(config: &Config) -> Result<(Snapshot, Own)> {
         network = Snapshot::read(&routes, &scope).await?;
         own.tunnels = tunnels(config, &network);
     }
-    let programs = network.links.iter().filter_map(|link| link.xdp_program);
-    let is_ours = |number: &u32| owner::program_name(*number).as_deref() == Some(OUR_PROGRAM);
-    own.program = programs.into_iter().find(is_ours);
+    let mut links = network.links.iter();
+    own.program = links.find_map(|link| xdp::pinned_program(&config.node.name, link.index));
     Ok((network, own))
 }
 

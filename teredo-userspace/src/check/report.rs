@@ -6,6 +6,7 @@ use super::memory::Memory;
 use crate::{
     condition::{Condition, Kind, Severity},
     metrics::Attachment,
+    plan::Fix,
 };
 
 /// How a finding matters.
@@ -48,6 +49,9 @@ pub struct Report {
     /// The verifier's whole log, if the kernel refuses the program.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub verifier_log: String,
+    /// Changes of the host that end some of the findings.
+    #[serde(skip)]
+    pub fixes: Vec<Fix>,
     /// What the configuration costs.
     pub memory: Memory,
 }
@@ -60,6 +64,7 @@ impl Report {
             findings: Vec::new(),
             xdp: Vec::new(),
             verifier_log: String::new(),
+            fixes: Vec::new(),
             memory,
         }
     }

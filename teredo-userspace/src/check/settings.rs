@@ -18,7 +18,9 @@ const BY_HOSTS: u64 = 1;
 /// What was read of a host.
 #[derive(Clone, Debug, Default)]
 struct Facts {
-    /// Whether the daemon makes a tunnel, whose settings it writes.
+    /// Whether a role switches forwarding on for its tunnel.
+    has_forwarding_tunnel: bool,
+    /// Whether a role has a tunnel, which needs IPv6.
     has_tunnel: bool,
     is_read_only: bool,
     /// Whether new interfaces have no IPv6.
@@ -39,12 +41,14 @@ enum Finding {
 /// Looks at the settings.
 pub fn examine(host: &Host<'_>, routing: &Routing, report: &mut Report) {
     let config = host.config;
-    let tunnel_service = config
+    let service = config
         .server
         .iter()
         .any(|server| server.has_tunnel_service());
+    let relay = config.relay.as_ref();
     let facts = Facts {
-        has_tunnel: config.relay.is_some() || config.client.is_some() || tunnel_service,
+        has_forwarding_tunnel: service || relay.is_some_and(|relay| !relay.host_specific),
+        has_tunnel: service || relay.is_some() || config.client.is_some(),
         is_read_only: statvfs(SETTINGS).is_ok_and(|at| at.flags().contains(FsFlags::ST_RDONLY)),
         is_ipv6_disabled: number("net/ipv6/conf/default/disable_ipv6") == Some(1),
         forwards: number("net/ipv6/conf/all/forwarding") == Some(1),
@@ -75,18 +79,11 @@ fn announced(host: &Host<'_>, routing: &Routing) -> Vec<(String, u64)> {
 
 fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if facts.has_tunnel && facts.is_read_only {
+    let is_stopped = facts.has_tunnel && facts.is_ipv6_disabled;
+    if facts.is_read_only && (facts.has_forwarding_tunnel || is_stopped) {
         findings.push(Finding::Waiting(
             "/proc/sys is read-only, so the daemon cannot set up its tunnel: in a container, mount it \
              writable (`docker run --privileged`, or `--security-opt systempaths=unconfined`)"
-                .to_owned(),
-        ));
-    }
-    // Otherwise the daemon enables IPv6 on its tunnel.
-    if facts.has_tunnel && facts.is_ipv6_disabled && facts.is_read_only {
-        findings.push(Finding::Waiting(
-            "new interfaces have no IPv6, so the tunnel cannot be used: `sysctl -w \
-             net.ipv6.conf.default.disable_ipv6=0`"
                 .to_owned(),
         ));
     }
@@ -113,21 +110,36 @@ mod tests {
 
     #[test]
     fn a_tunnel_needs_settings_that_can_be_written_and_ipv6() {
-        let facts = Facts {
-            is_read_only: true,
-            is_ipv6_disabled: true,
-            ..Facts::default()
-        };
-        assert_eq!(judge(&facts), []);
-        let facts = Facts {
+        let none = Facts::default();
+        let relay = Facts {
+            has_forwarding_tunnel: true,
             has_tunnel: true,
-            ..facts
+            ..none.clone()
         };
-        let findings = judge(&facts);
-        let [Finding::Waiting(first), Finding::Waiting(second)] = &*findings else {
-            panic!("{findings:?}");
+        let host_specific = Facts {
+            has_forwarding_tunnel: false,
+            ..relay.clone()
         };
-        assert!(first.contains("read-only") && second.contains("disable_ipv6=0"));
+        let client = Facts {
+            has_tunnel: true,
+            ..none.clone()
+        };
+        // Neither, read-only, IPv6 disabled, both.
+        for (facts, expected) in [
+            (none, [0, 0, 0, 0]),
+            (relay, [0, 1, 0, 1]),
+            (host_specific, [0, 0, 0, 1]),
+            (client, [0, 0, 0, 1]),
+        ] {
+            for (index, count) in expected.into_iter().enumerate() {
+                let facts = Facts {
+                    is_read_only: index & 1 != 0,
+                    is_ipv6_disabled: index & 2 != 0,
+                    ..facts.clone()
+                };
+                assert_eq!(judge(&facts).len(), count, "{facts:?}");
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `teredo check`: whether the configuration would run on this host.
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde::Serialize;
 
@@ -22,6 +22,9 @@ pub struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Show the safe changes of the host that end some of the findings, and make them until the next boot
+    #[arg(long, conflicts_with = "json")]
+    fix: bool,
     /// If the kernel refuses the XDP program, print its verifier's whole log
     #[arg(long)]
     verbose: bool,
@@ -46,8 +49,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         loads_program: true,
         has_api: false,
     };
-    let examination = check::examine(&config, secrets.as_ref(), purpose);
-    let report = start_runtime()?.block_on(examination);
+    let runtime = start_runtime()?;
+    let examination = || runtime.block_on(check::examine(&config, secrets.as_ref(), purpose));
+    let mut report = examination();
+    if arguments.fix && !report.fixes.is_empty() {
+        for fix in &report.fixes {
+            print(&format!("# {fix}\n"))?;
+            let fixed = runtime.block_on(check::fix(fix));
+            fixed.with_context(|| format!("{fix}"))?;
+        }
+        report = examination();
+    }
     if arguments.json {
         let ok = report.defects().next().is_none();
         print_json(&Summary {

@@ -87,6 +87,17 @@ impl Routes {
         check(result, || format!("bring {} up", name_of(interface)))
     }
 
+    /// Brings an interface up.
+    ///
+    /// # Errors
+    ///
+    /// Without `CAP_NET_ADMIN`, or when the interface is gone.
+    pub async fn set_up(&self, interface: u32) -> Result<(), RouteError> {
+        let message = LinkUnspec::new_with_index(interface).up().build();
+        let result = self.handle.link().set(message).execute().await;
+        check(result, || format!("bring {} up", name_of(interface)))
+    }
+
     /// Removes an interface, with its addresses and routes. An interface that is gone is no error.
     ///
     /// # Errors

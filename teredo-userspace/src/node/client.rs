@@ -200,7 +200,7 @@ impl ClientRole {
         tokio::select! {
             _ = self.port.receive(&datagrams) => Input::Datagrams(self.service_port),
             port = self.ports.receive(&datagrams) => Input::Datagrams(port),
-            () = self.tunnel.read(&mut self.packets) => Input::Packets,
+            _ = self.tunnel.read(&mut self.packets) => Input::Packets,
             multicast = discovered(self.discovery.as_mut()) => Input::Discovery(multicast),
             () = self.timer.expired() => Input::Time,
             () = self.servers.changed() => Input::Servers,

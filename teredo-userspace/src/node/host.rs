@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::net::if_::if_indextoname;
+use teredo_common::verdict::Verdict;
 
 use super::{
     Node,
     client::ClientRole,
     clock,
+    evidence::Passage,
     fast_path::{FastPath, PlaceError},
     roles::{Addresses, Roles},
     server::ServerRole,
@@ -79,15 +81,22 @@ impl Node {
         }
     }
 
+    /// Makes the next look cover the roles' tunnels.
+    pub(super) fn update_scope(&mut self) {
+        let own = own(&self.roles, self.client.as_ref(), &self.fast_path);
+        self.upkeep.scope = plan::scope(&self.config, &self.upkeep.snapshot, &own);
+    }
+
     /// Brings the host nearer to the plan after a look. Trouble becomes a condition.
     pub(super) async fn reconcile(&mut self, has_snapshot: bool) {
+        self.update_scope();
         if has_snapshot {
             self.apply_snapshot();
             let plan = Plan::make(&self.config, &self.upkeep.snapshot, &self.state());
             if let Err(error) = self.make_roles(&plan) {
                 let role = configured(&self.config)[0];
                 let text = sentence(&error);
-                self.set_conditions(plan, vec![condition(role, Kind::Socket, text)]);
+                self.set_conditions(plan, vec![condition(role, Kind::Socket, "", text)]);
                 self.upkeep.look_after(Duration::from_secs(1));
                 return;
             }
@@ -322,6 +331,56 @@ impl Node {
         }
     }
 
+    /// Returns the conditions for packets that this host drops between the program and the daemon.
+    fn firewall_conditions(&mut self) -> Vec<Condition> {
+        let Some(relay) = &self.roles.relay else {
+            return Vec::new();
+        };
+        let counters = self.fast_path.counters();
+        let passed = |verdict| {
+            let mut counters = counters.iter();
+            let found = counters.find(|(counted, _)| *counted == verdict);
+            found.map_or(0, |(_, counter)| counter.packets)
+        };
+        let [datagrams, packets] = relay.received();
+        let passages = [
+            Passage {
+                passed: passed(Verdict::DecapBubble) + passed(Verdict::DecapUnknownPeer),
+                received: datagrams,
+            },
+            Passage {
+                passed: passed(Verdict::EncapUnknownPeer),
+                received: packets,
+            },
+        ];
+        let now = clock::now();
+        let mut is_dropped = passages.iter().zip(&mut self.evidence);
+        let mut is_dropped = || {
+            let next = is_dropped.next();
+            next.is_some_and(|(passage, evidence)| evidence.observe(now, *passage))
+        };
+        let port = relay.endpoint().port();
+        let prefix = self.config.node.prefix;
+        let mut conditions = Vec::new();
+        if is_dropped() {
+            let text = format!(
+                "datagrams for UDP port {port} arrive, but this host drops them before the daemon gets them: \
+                 let them through its firewall, with nftables `nft insert rule inet filter input udp dport \
+                 {port} accept`"
+            );
+            conditions.push(condition(Role::Relay, Kind::Firewall, "input", text));
+        }
+        if is_dropped() {
+            let text = format!(
+                "packets for {prefix} arrive, but this host drops them before the daemon gets them: let its \
+                 firewall forward them, with nftables `nft insert rule inet filter forward ip6 daddr {prefix} \
+                 accept`, or remove the policy rule or route that diverts them"
+            );
+            conditions.push(condition(Role::Relay, Kind::Firewall, "forward", text));
+        }
+        conditions
+    }
+
     /// Sets the conditions: those of the plan, of the roles, and `more`.
     fn set_conditions(&mut self, plan: Plan, more: Vec<Condition>) {
         let mut conditions = plan.conditions;
@@ -329,6 +388,7 @@ impl Node {
         if let Some(client) = &self.client {
             conditions.extend(client.conditions());
         }
+        conditions.extend(self.firewall_conditions());
         conditions.extend(self.fast_path.conditions());
         let role = configured(&self.config).first().copied();
         let role = role.unwrap_or(Role::Relay);
@@ -336,11 +396,11 @@ impl Node {
     }
 }
 
-fn condition(role: Role, kind: Kind, text: String) -> Condition {
+fn condition(role: Role, kind: Kind, subject: &str, text: String) -> Condition {
     Condition {
         kind,
         role,
-        subject: String::new(),
+        subject: subject.to_owned(),
         text,
     }
 }

@@ -6,6 +6,7 @@
 mod calendar;
 mod client;
 mod clock;
+mod evidence;
 pub mod fast_path;
 mod host;
 mod parameters;
@@ -36,6 +37,7 @@ use tokio::{
 
 use calendar::Calendar;
 use client::ClientRole;
+use evidence::Evidence;
 use fast_path::FastPath;
 use rates::Rates;
 use relay::RelayRole;
@@ -52,7 +54,6 @@ use crate::{
         watch::{Changes, StaleNeighbour, Watch},
     },
     metrics::Role,
-    plan,
 };
 
 /// The interval at which the map of the fast path is reconciled with the relay.
@@ -85,6 +86,8 @@ pub struct Node {
     upkeep: Upkeep,
     suspend: SuspendClock,
     rates: Rates,
+    /// The evidence of a firewall in the way of the relay's datagrams, and of its packets.
+    evidence: [Evidence; 2],
     is_draining: bool,
     /// Whether the peers that an earlier run left in the map were handed to the relay.
     is_handed_over: bool,
@@ -138,9 +141,7 @@ impl Node {
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let (config, roles) = (&self.config, &mut self.roles);
-            let own = host::own(roles, self.client.as_ref(), &self.fast_path);
-            let scope = |snapshot: &_| plan::scope(config, snapshot, &own);
+            let roles = &mut self.roles;
             let input = tokio::select! {
                 input = relay_input(roles.relay.as_mut()) => Input::Relay(input),
                 input = server_input(roles.server.as_mut()) => Input::Server(input),
@@ -148,7 +149,7 @@ impl Node {
                 _ = sweep.tick() => Input::Sweep,
                 Some(request) = self.requests.recv() => Input::Request(request),
                 changes = self.watch.changed() => Input::Changes(changes),
-                has_snapshot = self.upkeep.looked(&self.routes, scope) => Input::Look(has_snapshot),
+                has_snapshot = self.upkeep.looked(&self.routes) => Input::Look(has_snapshot),
             };
             self.handle_input(input).await;
         }

@@ -50,6 +50,8 @@ pub struct RelayRole {
     packets: PacketBatch,
     transmits: Vec<Transmit>,
     timer: Timer,
+    /// Datagrams from clients, and packets from the kernel, since the start.
+    received: [u64; 2],
 }
 
 /// An input that is ready.
@@ -88,6 +90,7 @@ impl RelayRole {
             packets: PacketBatch::new(config.mtu),
             transmits: Vec::new(),
             timer: Timer::new(),
+            received: [0; 2],
         })
     }
 
@@ -106,10 +109,21 @@ impl RelayRole {
         self.timer.set(self.relay.poll_timeout());
         let datagrams = RefCell::new(&mut self.datagrams);
         tokio::select! {
-            _ = self.port.receive(&datagrams) => Input::Datagrams,
-            () = self.tunnel.read(&mut self.packets) => Input::Packets,
+            received = self.port.receive(&datagrams) => {
+                self.received[0] += received as u64;
+                Input::Datagrams
+            }
+            read = self.tunnel.read(&mut self.packets) => {
+                self.received[1] += read as u64;
+                Input::Packets
+            }
             () = self.timer.expired() => Input::Time,
         }
+    }
+
+    /// Returns the numbers of datagrams from clients and of packets from the kernel since the start.
+    pub fn received(&self) -> [u64; 2] {
+        self.received
     }
 
     /// Handles an input. Call [`Self::flush`] afterwards.

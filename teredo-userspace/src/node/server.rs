@@ -151,7 +151,7 @@ impl ServerRole {
             _ = receive(secondary.as_ref(), &datagrams) => {
                 Input::Datagrams(ServerAddress::Secondary)
             }
-            () = read(self.answers.exits.tunnel.as_mut(), &mut self.packets) => Input::Packets,
+            _ = read(self.answers.exits.tunnel.as_mut(), &mut self.packets) => Input::Packets,
         }
     }
 
@@ -215,7 +215,7 @@ async fn receive(port: Option<&Port>, batch: &RefCell<&mut ReceiveBatch>) -> usi
 }
 
 /// Waits for packets; forever without a tunnel service.
-async fn read(tunnel: Option<&mut Tunnel>, packets: &mut PacketBatch) {
+async fn read(tunnel: Option<&mut Tunnel>, packets: &mut PacketBatch) -> usize {
     match tunnel {
         Some(tunnel) => tunnel.read(packets).await,
         None => pending().await,

@@ -5,22 +5,15 @@ use std::{mem, time::Instant};
 use anyhow::{Context as _, Result, anyhow};
 
 use super::{
-    Node, Patience,
-    calendar::Calendar,
-    client::ClientRole,
-    fast_path::FastPath,
-    host::{self, ActError},
-    parameters::random,
-    rates::Rates,
-    roles::Roles,
-    suspend::SuspendClock,
-    upkeep::Upkeep,
+    Node, Patience, calendar::Calendar, client::ClientRole, fast_path::FastPath, host::ActError,
+    parameters::random, rates::Rates, roles::Roles, suspend::SuspendClock, upkeep::Upkeep,
 };
 use crate::{
     api::Handle,
     config::{Config, secrets::Secrets},
     datapath::{route::Routes, watch::Watch},
-    plan::{self, Act, Item, Plan},
+    host::Snapshot,
+    plan::{self, Act, Item, Own, Plan},
 };
 
 /// The most rounds in which the host is brought to the plan at the start. Each of them makes the next
@@ -53,9 +46,10 @@ pub async fn start(config: Config, secrets: Secrets, patience: Patience) -> Resu
         fast_path: FastPath::default(),
         routes,
         watch,
-        upkeep: Upkeep::new(),
+        upkeep: Upkeep::new(plan::scope(&config, &Snapshot::default(), &Own::default())),
         suspend: SuspendClock::new(),
         rates: Rates::default(),
+        evidence: Default::default(),
         is_draining: false,
         is_handed_over: false,
         requests,
@@ -83,9 +77,8 @@ impl Node {
             crate::datapath::xdp::remove_leftovers(&self.config.node.name)?;
         }
         for _ in 0..ROUNDS {
-            let own = host::own(&self.roles, self.client.as_ref(), &self.fast_path);
-            let scope = plan::scope(&self.config, &self.upkeep.snapshot, &own);
-            let read = crate::host::Snapshot::read(&self.routes, &scope);
+            self.update_scope();
+            let read = Snapshot::read(&self.routes, &self.upkeep.scope);
             self.upkeep.snapshot = read.await?;
             let before = self.roles.relay.is_some() || self.roles.server.is_some();
             let plan = Plan::make(&self.config, &self.upkeep.snapshot, &self.state());

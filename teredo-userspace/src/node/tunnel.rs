@@ -60,9 +60,9 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Waits for packets. Cancelling loses nothing. If the interface is removed, it returns
-    /// an empty batch once, and waits until it is opened again.
-    pub async fn read(&mut self, packets: &mut PacketBatch) {
+    /// Waits for packets and returns how many there are. Cancelling loses nothing. If the interface is
+    /// removed, it returns an empty batch once, and waits until it is opened again.
+    pub async fn read(&mut self, packets: &mut PacketBatch) -> usize {
         if self.is_lost {
             return pending().await;
         }
@@ -70,10 +70,11 @@ impl Tunnel {
             .tun
             .async_io(Interest::READABLE, |tun| tun.read(packets))
             .await;
-        if let Err(error) = read {
+        read.unwrap_or_else(|error| {
             tracing::debug!("the tunnel interface {} is lost: {error}", self.name);
             self.is_lost = true;
-        }
+            0
+        })
     }
 
     /// Hands packets to the kernel and returns how many it accepted.

@@ -25,7 +25,7 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// The shortest interval between two looks.
 const SHORTEST: Duration = Duration::from_millis(100);
 /// The interval between looks without changes.
-const SLOW: Duration = Duration::from_secs(5);
+const SLOW: Duration = Duration::from_secs(3);
 /// A look that takes long is repeated after this many times its duration, without changes.
 const PATIENCE: u32 = 100;
 /// As [`PATIENCE`], after changes.
@@ -36,6 +36,8 @@ const HASTE: u32 = 4;
 pub struct Upkeep {
     /// The last snapshot.
     pub snapshot: Snapshot,
+    /// The part of the network that the next look covers.
+    pub scope: Scope,
     pub reconciler: Reconciler,
     conditions: Conditions,
     look: Option<JoinHandle<Result<Snapshot, RouteError>>>,
@@ -49,10 +51,11 @@ pub struct Upkeep {
 
 impl Upkeep {
     /// Returns the state before the first look, which is due. Needs a tokio runtime.
-    pub fn new() -> Self {
+    pub fn new(scope: Scope) -> Self {
         let now = time::Instant::now();
         Self {
             snapshot: Snapshot::default(),
+            scope,
             reconciler: Reconciler::default(),
             conditions: Conditions::default(),
             look: None,
@@ -76,14 +79,10 @@ impl Upkeep {
 
     /// Waits for the next look and returns its outcome: whether there is a new snapshot. Cancelling loses
     /// nothing.
-    pub async fn looked(
-        &mut self,
-        routes: &Routes,
-        scope: impl FnOnce(&Snapshot) -> Scope,
-    ) -> bool {
+    pub async fn looked(&mut self, routes: &Routes) -> bool {
         if self.look.is_none() {
             sleep_until(self.next).await;
-            let (routes, scope) = (routes.clone(), scope(&self.snapshot));
+            let (routes, scope) = (routes.clone(), self.scope.clone());
             self.began = time::Instant::now();
             self.look = Some(tokio::spawn(async move {
                 Snapshot::read(&routes, &scope).await

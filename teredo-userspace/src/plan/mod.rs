@@ -6,6 +6,7 @@
 
 mod client;
 mod fast_path;
+mod fix;
 mod item;
 mod reconciler;
 mod relay;
@@ -25,6 +26,7 @@ use crate::{
     metrics::Role,
 };
 pub use client::{Tunnelled, is_native};
+pub use fix::Fix;
 pub use item::{FastPathItem, Item, Own, Port};
 pub use reconciler::{Act, Notice, Reconciler};
 

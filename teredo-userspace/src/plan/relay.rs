@@ -9,7 +9,7 @@ use super::{Item, Plan, State, USUAL_METRIC};
 use crate::{
     condition::Kind,
     config::{self, Config, Ipv4Choice, RelaySection},
-    host::{Setting, Snapshot},
+    host::{Link, Setting, Snapshot},
     metrics::Role,
 };
 
@@ -107,22 +107,28 @@ impl Plan {
     }
 }
 
-/// Returns the commands that have to come before forwarding is switched on, lest an announced default
-/// route is lost: a host that forwards accepts no announcements unless this is set. `None` if there is
-/// no such route.
+/// Returns the commands that have to come before forwarding is switched on; `None` if no announced route
+/// would be lost.
 fn before_forwarding(host: &Snapshot) -> Option<String> {
-    let routes = host.routes.iter();
-    let announced = routes.filter(|route| route.is_announced && route.is_default());
-    let links = announced.filter_map(|route| host.link_numbered(*route.interfaces.first()?));
-    let setting = |name: &str| Setting::ipv6(name, "accept_ra");
-    let lost = links.filter(|link| {
-        let accepts = host.settings.get(&setting(&link.name));
-        accepts.is_some_and(|accepts| accepts == "1")
-    });
-    let commands: Vec<_> = lost
-        .map(|link| format!("sysctl -w {}=2", setting(&link.name)))
+    let commands: Vec<_> = announced_links(host)
+        .map(|link| format!("sysctl -w {}=2", Setting::ipv6(&link.name, "accept_ra")))
         .collect();
     (!commands.is_empty()).then(|| commands.join(" && "))
+}
+
+/// Iterates over the interfaces of default routes that a router has announced, and that are lost when
+/// forwarding is switched on: a host that forwards accepts announcements only by `accept_ra` = 2.
+pub(super) fn announced_links(host: &Snapshot) -> impl Iterator<Item = &Link> {
+    host.default_links().into_iter().filter(|link| {
+        let is_announced = host.routes.iter().any(|route| {
+            route.is_announced
+                && route.is_default()
+                && !route.is_ipv4()
+                && route.interfaces.contains(&link.index)
+        });
+        let accepts = host.settings.get(&Setting::ipv6(&link.name, "accept_ra"));
+        is_announced && accepts.is_some_and(|accepts| accepts == "1")
+    })
 }
 
 /// Returns the relay's own address, or the reason why it has none.

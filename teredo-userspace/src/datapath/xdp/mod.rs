@@ -43,7 +43,7 @@ pub use features::{XdpFeatures, xdp_features};
 pub use interface::Interface;
 pub use mode::Mode;
 use pins::Pins;
-pub use pins::remove_leftovers;
+pub use pins::{pinned_program, remove_leftovers};
 pub use policy::AttachPolicy;
 pub use program::{Parameters, Program, ServerParameters};
 pub use refusal::Refusal;

@@ -9,7 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::{MapData, MapInfo, MapType};
+use aya::{
+    maps::{MapData, MapInfo, MapType},
+    programs::links::{FdLink, PinnedLink},
+};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -124,6 +127,21 @@ impl Pins {
     pub fn remove(self) -> Result<(), Error> {
         remove_instance(&self.instance)
     }
+}
+
+/// Returns the number of the program that the pinned link of a daemon called `name` attaches to the
+/// interface with this index, whether that daemon runs or not.
+#[must_use]
+pub fn pinned_program(name: &str, index: u32) -> Option<u32> {
+    let path = directory_of(name).join(format!("{LINK}{index}"));
+    let link = FdLink::from(PinnedLink::from_pin(path).ok()?);
+    Some(link.info().ok()?.program_id())
+}
+
+/// Returns the directory of the pins of a daemon called `name`.
+fn directory_of(name: &str) -> PathBuf {
+    let instance = Path::new(ROOT).join("teredo").join(name);
+    instance.join(format!("v{ABI_VERSION}"))
 }
 
 /// Removes the pins that a daemon called `name` left when it crashed, and detaches its program.

@@ -33,6 +33,8 @@ pub use trial::load as try_to_load;
 #[derive(Default)]
 pub struct FastPath {
     xdp: Option<AttachedProgram>,
+    /// The number of the program in the kernel.
+    program: Option<u32>,
     /// The plan that the program was loaded for.
     item: Option<FastPathItem>,
     attachments: Vec<Attachment>,
@@ -50,6 +52,8 @@ pub struct FastPath {
     draining: Option<Instant>,
     /// The frames that earlier programs of this process counted and the present one does not.
     counted: Vec<(Verdict, Counter)>,
+    /// The reason why the program left native mode.
+    obstacle: Option<String>,
     /// The reason why a map could not be used at the last attempt.
     failure: Option<String>,
 }
@@ -117,12 +121,14 @@ impl FastPath {
             self.detach();
         }
         self.item = None;
+        self.obstacle = None;
         match AttachedProgram::start(&options) {
             Ok(mut xdp) => {
                 self.attachments = xdp.interfaces().iter().map(attachment).collect();
                 if let Some(end) = self.draining {
                     xdp.program.set_draining(Some(end))?;
                 }
+                self.program = xdp.program_number();
                 self.xdp = Some(xdp);
                 self.relays = plan.relays;
                 self.max_peers = plan.max_peers as usize;
@@ -199,7 +205,7 @@ impl FastPath {
 
     /// Returns the number of the program in the kernel.
     pub fn program(&self) -> Option<u32> {
-        self.xdp.as_ref()?.program_number()
+        self.xdp.as_ref().and(self.program)
     }
 
     /// Returns how the program is attached to each interface.
@@ -276,6 +282,22 @@ impl FastPath {
                         userspace: raise relay.max-peers";
             add(Kind::MapFull, "peers", text.to_owned());
         }
+        if self
+            .xdp
+            .as_ref()
+            .is_some_and(|xdp| !xdp.program.knows_own_ipv4())
+        {
+            let text = "the map of the fast path has no room for this host's IPv4 addresses, so that all \
+                        packets go through userspace until the program is loaded again: restart the daemon";
+            add(Kind::MapFull, "addresses", text.to_owned());
+        }
+        if let Some(obstacle) = &self.obstacle {
+            add(
+                Kind::FastPathDrops,
+                "",
+                format!("the fast path has left native mode: {obstacle}; restart the daemon then"),
+            );
+        }
         if let Some(failure) = &self.failure {
             add(Kind::Resources, "maps", failure.clone());
         }
@@ -350,7 +372,8 @@ impl FastPath {
         };
         match xdp.examine_drops() {
             Ok(None) => {}
-            Ok(Some(_)) => {
+            Ok(Some(obstacle)) => {
+                self.obstacle = Some(obstacle.to_string());
                 self.attachments = xdp.interfaces().iter().map(attachment).collect();
             }
             Err(error) => tracing::debug!("cannot tell whether frames arrive: {error}"),

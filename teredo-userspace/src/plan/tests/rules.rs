@@ -271,3 +271,33 @@ fn a_refusal_is_a_condition_until_it_ends() {
     assert!(reconciler.acts(at(300), &[], |_| false).is_empty());
     assert!(reconciler.conditions(at(300)).is_empty());
 }
+
+#[test]
+fn forwarding_is_switched_on_without_losing_an_announced_route() {
+    let mut kernel = host();
+    let uplink = kernel.index_of("eth0").unwrap();
+    kernel.set(&Setting::ipv6_forwarding("all"), "0").unwrap();
+    kernel
+        .set(&Setting::ipv6("eth0", "accept_ra"), "1")
+        .unwrap();
+    kernel.add_route(net("::/0"), uplink, 1024).unwrap();
+    let daemon = relay(Ipv4Choice::Auto);
+    let fixes = |kernel: &Kernel| -> Vec<String> {
+        let (plan, snapshot) = daemon.plan(kernel);
+        let fixes = plan.fixes(&daemon.config, &snapshot).into_iter();
+        fixes.map(|fix| fix.to_string()).collect()
+    };
+    let forward = "sysctl -w net.ipv6.conf.all.forwarding=1";
+    assert_eq!(fixes(&kernel), [forward]);
+    kernel
+        .routes
+        .iter_mut()
+        .for_each(|route| route.is_announced = true);
+    let accept = "sysctl -w net.ipv6.conf.eth0.accept_ra=2";
+    assert_eq!(fixes(&kernel), [accept, forward]);
+    let (plan, _) = daemon.plan(&kernel);
+    let text = &plan.conditions[0].text;
+    assert!(text.contains(&format!("{accept} && {forward}")), "{text}");
+    kernel.set(&Setting::ipv6_forwarding("all"), "1").unwrap();
+    assert_eq!(fixes(&kernel), [""; 0]);
+}
