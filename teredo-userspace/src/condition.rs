@@ -197,6 +197,42 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_describes_each_kind() {
+        const TEXT: &str = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../docs/conditions.md"
+        ));
+        let rows = TEXT.lines().filter(|line| line.starts_with("| `"));
+        let described: Vec<_> = rows
+            .map(|row| {
+                let mut cells = row.split('|').map(|cell| cell.trim().trim_matches('`'));
+                [1, 0].map(|skipped| cells.nth(skipped).unwrap_or_default())
+            })
+            .collect();
+        let kinds: Vec<_> = Kind::ALL
+            .iter()
+            .map(|kind| match kind.severity() {
+                Severity::Degraded => [kind.name(), "degraded"],
+                Severity::Down => [kind.name(), "down"],
+            })
+            .collect();
+        assert_eq!(described, kinds, "in this order, with their severities");
+    }
+
+    #[test]
+    fn the_documented_alerts_name_each_kind_that_degrades() {
+        const TEXT: &str = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../docs/statistics.md"
+        ));
+        let kinds = Kind::ALL.iter();
+        let degraded = kinds.filter(|kind| kind.severity() == Severity::Degraded);
+        let names: Vec<_> = degraded.map(|kind| kind.name()).collect();
+        let expression = format!("\"{}\"", names.join("|"));
+        assert_eq!(TEXT.matches(&expression).count(), 2, "{expression}");
+    }
+
+    #[test]
     fn a_condition_begins_once_and_keeps_its_beginning() {
         let mut conditions = Conditions::default();
         let start = Instant::ZERO + Duration::from_secs(5);
