@@ -192,7 +192,7 @@ impl Node {
                 Act::Place(item) => self.place(item).await,
                 Act::Remove(item) => self.remove(item).await,
             };
-            let clause = outcome.as_ref().map(|()| ()).map_err(ToString::to_string);
+            let clause = outcome.as_ref().copied().map_err(ToString::to_string);
             self.upkeep.reconciler.finish(clock::now(), &act, clause);
             outcomes.push((act, outcome));
         }
