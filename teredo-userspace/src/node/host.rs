@@ -264,16 +264,14 @@ impl Node {
 
     /// Opens the tunnel interface of a role again if it has gone, and brings it up.
     async fn place_tunnel(&mut self, role: Role, mtu: u16) -> Result<()> {
-        let snapshot = &self.upkeep.snapshot;
         let tunnel = match role {
             Role::Relay => self.roles.relay.as_mut().map(|role| &mut role.tunnel),
             Role::Server => self.roles.server.as_mut().and_then(ServerRole::tunnel_mut),
             Role::Client => self.client.as_mut().map(|role| &mut role.tunnel),
         };
         let tunnel = tunnel.context("the role does not run")?;
-        let is_there = tunnel
-            .index()
-            .is_some_and(|index| snapshot.link_numbered(index).is_some());
+        // A role that was made since the last look has an interface that the snapshot lacks.
+        let is_there = tunnel.index().is_some_and(|index| name_of(index).is_some());
         if !is_there {
             tunnel.reopen()?;
         }
