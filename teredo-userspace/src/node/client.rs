@@ -414,6 +414,11 @@ impl ClientRole {
         }
         self.mapping.set_link(self.gateway_link());
         self.update_network();
+        if self.offline == Some(Offline::NoNetwork) && self.host.network.source.is_some() {
+            // Another reason follows, if there is one.
+            self.offline = None;
+            self.has_changed = true;
+        }
         self.start_when_ready();
     }
 
