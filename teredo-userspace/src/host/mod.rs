@@ -8,6 +8,6 @@ mod snapshot;
 
 pub use names::lookup_ipv4;
 pub use network::HostNetwork;
-pub use read::Scope;
+pub use read::{LookError, Scope};
 pub use setting::Setting;
 pub use snapshot::{Link, Route, Snapshot};

@@ -1,6 +1,10 @@
 //! Reading a [`Snapshot`] from the kernel.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use futures_util::TryStreamExt as _;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -10,6 +14,7 @@ use rtnetlink::packet_route::{
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
 use teredo_common::address::ServicePrefix;
+use thiserror::Error;
 
 use super::{
     setting::Setting,
@@ -19,6 +24,22 @@ use crate::datapath::{
     native,
     route::{RouteError, Routes},
 };
+
+/// The reason why there is no snapshot.
+#[derive(Debug, Error)]
+pub enum LookError {
+    /// The kernel does not answer.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// A setting cannot be read.
+    #[error("cannot read {setting}")]
+    Setting {
+        /// The setting.
+        setting: Setting,
+        /// The reason.
+        source: io::Error,
+    },
+}
 
 /// The part of the kernel's network that a snapshot covers.
 #[derive(Clone, Debug)]
@@ -49,8 +70,8 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// When the kernel does not answer.
-    pub async fn read(routes: &Routes, scope: &Scope) -> Result<Self, RouteError> {
+    /// When the kernel does not answer, or the process has no file descriptors or memory left.
+    pub async fn read(routes: &Routes, scope: &Scope) -> Result<Self, LookError> {
         let links = routes.links().await?;
         let addresses = routes.host_addresses().await?;
         let mut found = Vec::new();
@@ -58,14 +79,19 @@ impl Snapshot {
         while let Some(message) = messages.try_next().await? {
             found.extend(route(&message).filter(|route| scope.covers(route)));
         }
-        let settings = scope.settings.iter();
+        let mut settings = BTreeMap::new();
+        for setting in &scope.settings {
+            let value = setting.read().map_err(|source| LookError::Setting {
+                setting: setting.clone(),
+                source,
+            })?;
+            settings.extend(value.map(|value| (setting.clone(), value)));
+        }
         Ok(Self {
             links: links.iter().filter_map(link).collect(),
             addresses,
             routes: found,
-            settings: settings
-                .filter_map(|setting| Some((setting.clone(), setting.read()?)))
-                .collect(),
+            settings,
             has_native_route: native::has_route(scope.prefix).ok(),
         })
     }

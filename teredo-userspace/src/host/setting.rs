@@ -2,6 +2,8 @@
 
 use std::{fmt, fs, io, path::PathBuf};
 
+use nix::errno::Errno;
+
 /// A setting of an interface, or of `all` or `default`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Setting {
@@ -38,9 +40,16 @@ impl Setting {
     }
 
     /// Reads the value in the network namespace of the calling thread; `None` if there is none.
-    pub fn read(&self) -> Option<String> {
-        let value = fs::read_to_string(self.path()).ok()?;
-        Some(value.trim().to_owned())
+    ///
+    /// # Errors
+    ///
+    /// When the process has no file descriptors or memory left.
+    pub fn read(&self) -> io::Result<Option<String>> {
+        match fs::read_to_string(self.path()) {
+            Ok(value) => Ok(Some(value.trim().to_owned())),
+            Err(error) if is_shortage(&error) => Err(error),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Writes a value.
@@ -58,6 +67,13 @@ impl Setting {
             .iter()
             .collect()
     }
+}
+
+/// Returns whether an error tells of this process, not of the file.
+fn is_shortage(error: &io::Error) -> bool {
+    let error = error.raw_os_error().map(Errno::from_raw);
+    let shortages = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS];
+    error.is_some_and(|error| shortages.contains(&error))
 }
 
 /// Formats the key as sysctl prints it.

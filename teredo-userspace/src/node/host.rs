@@ -119,6 +119,7 @@ impl Node {
         let snapshot = &self.upkeep.snapshot;
         let own = snapshot.own_addresses();
         self.fast_path.set_own_ipv4(&own.ipv4);
+        self.fast_path.set_names(snapshot);
         if let Some(server) = &mut self.roles.server {
             server.handle_changes(&own, snapshot.has_native_route);
         }
@@ -199,8 +200,9 @@ impl Node {
         if !outcomes.is_empty() {
             self.upkeep.look_soon();
         }
-        if let Some(due) = self.upkeep.reconciler.poll_timeout() {
-            self.upkeep.look_after(due.saturating_since(clock::now()));
+        let now = clock::now();
+        if let Some(due) = self.upkeep.reconciler.poll_timeout(now) {
+            self.upkeep.look_after(due.saturating_since(now));
         }
         outcomes
     }
@@ -335,7 +337,7 @@ impl Node {
             interface: "all".to_owned(),
             ..setting.clone()
         };
-        match default.read() {
+        match default.read()? {
             Some(value) => write(setting, &value),
             None => Ok(()),
         }

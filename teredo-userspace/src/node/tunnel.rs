@@ -49,13 +49,17 @@ impl Tunnel {
     }
 
     /// Replaces the interface, which is lost or was moved away.
+    ///
+    /// # Errors
+    ///
+    /// When no new one can be opened. Then everything stays as it is.
     pub fn reopen(&mut self) -> Result<(), TunError> {
+        let new = open(&self.name, self.lifetime)?;
         // What is out of sight, for example in another namespace, shall not outlive this.
         if let Err(error) = self.tun.get_ref().end_with_process() {
             tracing::debug!("the old tunnel interface stays: {error}");
         }
-        self.is_lost = true;
-        self.tun = open(&self.name, self.lifetime)?;
+        self.tun = new;
         self.is_lost = false;
         Ok(())
     }

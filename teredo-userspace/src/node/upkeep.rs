@@ -14,8 +14,8 @@ use tokio::{
 
 use crate::{
     condition::{Condition, Conditions, Kind},
-    datapath::route::{RouteError, Routes},
-    host::{Scope, Snapshot},
+    datapath::route::Routes,
+    host::{LookError, Scope, Snapshot},
     metrics::Role,
     plan::{Notice, Reconciler},
 };
@@ -24,8 +24,8 @@ use crate::{
 const SETTLE: Duration = Duration::from_millis(20);
 /// The shortest interval between two looks.
 const SHORTEST: Duration = Duration::from_millis(100);
-/// The interval between looks without changes.
-const SLOW: Duration = Duration::from_secs(3);
+/// The interval between looks without changes, since the kernel does not report those of its settings.
+const SLOW: Duration = Duration::from_secs(1);
 /// A look that takes long is repeated after this many times its duration, without changes.
 const PATIENCE: u32 = 100;
 /// As [`PATIENCE`], after changes.
@@ -40,7 +40,7 @@ pub struct Upkeep {
     pub scope: Scope,
     pub reconciler: Reconciler,
     conditions: Conditions,
-    look: Option<JoinHandle<Result<Snapshot, RouteError>>>,
+    look: Option<JoinHandle<Result<Snapshot, LookError>>>,
     began: time::Instant,
     next: time::Instant,
     /// The earliest time of a look after a change.

@@ -46,22 +46,24 @@ impl Plan {
         }
         // All packets of a host-specific relay are this host's own.
         let section = config.relay.as_ref().filter(|relay| !relay.host_specific);
-        if let (Some(names), Some(section), Some(address)) =
-            (wanted.relay, section, self.relay_address)
-        {
+        if let (Some(names), Some(section)) = (wanted.relay, section) {
             let found = if names.is_empty() {
                 host.default_links()
             } else {
                 self.named(Role::Relay, names, &wanted, host)
             };
-            if found.is_empty() && names.is_empty() {
+            let address = self.relay_address;
+            if found.is_empty() && names.is_empty() && address.is_some() {
                 let text = format!(
                     "no default route implies the interfaces: name in {} those towards the IPv4 and the \
                      IPv6 internet",
                     wanted.interfaces_keys()
                 );
                 self.lacks(Role::Relay, Kind::FastPathOff, "", text);
-            } else if serves && let Some(tunnel) = state.own.tunnels.get(&Role::Relay) {
+            } else if serves
+                && let (Some(address), Some(tunnel)) =
+                    (address, state.own.tunnels.get(&Role::Relay))
+            {
                 relay = Some((SocketAddrV4::new(address, section.port), *tunnel));
                 links.extend(found);
             }

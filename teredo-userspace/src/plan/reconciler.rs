@@ -21,6 +21,8 @@ const PROGRAM_WAITS: [Duration; 2] = [Duration::from_secs(5), Duration::from_sec
 const CALM: Duration = Duration::from_secs(60);
 /// The number of losses in a row from which an item is reported as contested.
 const CONTESTED: u32 = 4;
+/// The time after a loss for which a contest lasts: the next loss would have come.
+const CONTEST: Duration = Duration::from_millis(1_600);
 
 /// An act that changes the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +57,12 @@ struct Trial {
     placed: Instant,
     /// The earliest time of the next attempt.
     next: Instant,
+}
+
+impl Trial {
+    fn is_contested(&self, now: Instant) -> bool {
+        self.losses >= CONTESTED && now.saturating_since(self.lost) < CONTEST
+    }
 }
 
 /// The state of the reconciler.
@@ -173,12 +181,18 @@ impl Reconciler {
         }
     }
 
-    /// Returns the time of the next attempt that waits, if any does.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    /// Returns the time of the next attempt that waits, or of the end of a condition, if any is due
+    /// after `now`.
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let waiting = self.trials.iter().filter(|(item, trial)| {
             trial.error.is_some() || trial.losses > 0 && !self.placed.contains(item)
         });
-        waiting.map(|(_, trial)| trial.next).min()
+        let contested = self
+            .trials
+            .values()
+            .filter(|trial| trial.is_contested(now))
+            .map(|trial| trial.lost + CONTEST);
+        waiting.map(|(_, trial)| trial.next).chain(contested).min()
     }
 
     /// Iterates over the items that are in place.
@@ -206,8 +220,7 @@ impl Reconciler {
             if let Some(error) = &trial.error {
                 add(item.kind(), error.clone());
             }
-            let is_recent = now.saturating_since(trial.lost) <= WAITS[1] * 2;
-            if trial.losses >= CONTESTED && is_recent {
+            if trial.is_contested(now) {
                 add(
                     Kind::Contested,
                     format!(

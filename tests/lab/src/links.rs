@@ -140,9 +140,12 @@ impl Internet {
 
     /// Returns the bridge's port.
     fn connect(&self, host: &Namespace, interface: &str) -> Result<String> {
-        // Only unique among this bridge's ports, and no longer than an interface name may be.
-        let number = self.ports()?.len();
-        let port = format!("port{number}");
+        // Only unique among this bridge's ports, and no longer than an interface name may be. The
+        // ports of interfaces that were deleted have gone.
+        let ports = self.ports()?.concat();
+        let mut names = (0..).map(|number| format!("port{number}"));
+        let is_free = |name: &String| !ports.contains(&format!(" {name}@"));
+        let port = names.find(is_free).context("no free name")?;
         cable((host, interface), (&self.namespace, &port))?;
         self.namespace
             .ip(&format!("link set {port} master {BRIDGE}"))?;

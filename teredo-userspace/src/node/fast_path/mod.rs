@@ -213,6 +213,18 @@ impl FastPath {
         &self.attachments
     }
 
+    /// Shows the names that the interfaces have now.
+    pub fn set_names(&mut self, host: &Snapshot) {
+        let Some(xdp) = &self.xdp else {
+            return;
+        };
+        for (attachment, status) in self.attachments.iter_mut().zip(xdp.interfaces()) {
+            if let Some(link) = host.link_numbered(status.index) {
+                attachment.interface.clone_from(&link.name);
+            }
+        }
+    }
+
     /// Returns the frames by verdict; empty without a program.
     pub fn counters(&self) -> Vec<(Verdict, Counter)> {
         let mut sum = self.counted.clone();

@@ -186,13 +186,13 @@ fn run(seed: u64) {
         // Some acts come at once, some after a while.
         for _ in 0..random.random_range(0..8) {
             now += TICK;
-            daemon.look(&mut kernel, now);
+            daemon.look_if_due(&mut kernel, now);
         }
     }
     let end = now + PATIENCE;
     while now < end {
         now += TICK;
-        daemon.look(&mut kernel, now);
+        daemon.look_if_due(&mut kernel, now);
     }
     let (plan, snapshot) = daemon.plan(&kernel);
     let own = &daemon.state.own;

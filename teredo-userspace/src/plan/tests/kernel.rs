@@ -28,7 +28,7 @@ const SETTINGS: [(&str, &str); 5] = [
 ];
 
 /// The tables of the kernel.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Kernel {
     pub links: BTreeMap<u32, Link>,
     pub addresses: Vec<HostAddress>,
@@ -232,6 +232,10 @@ pub struct Daemon {
     reconciler: Reconciler,
     address: Option<Ipv4Addr>,
     last: Snapshot,
+    /// The host and the client's address after the last look.
+    seen: Option<(Kernel, Option<Tunnelled>)>,
+    /// The time of the next look without a change.
+    due: Option<Instant>,
 }
 
 impl Daemon {
@@ -243,6 +247,8 @@ impl Daemon {
             reconciler: Reconciler::default(),
             address: None,
             last: Snapshot::default(),
+            seen: None,
+            due: None,
         }
     }
 
@@ -257,6 +263,20 @@ impl Daemon {
         // The settings of a tunnel are known after a first look at it.
         snapshot = kernel.snapshot(&self.config, &self.state.own, &snapshot);
         (Plan::make(&self.config, &snapshot, &self.state), snapshot)
+    }
+
+    /// Looks at the host if it has changed, or if something is due.
+    pub fn look_if_due(&mut self, kernel: &mut Kernel, now: Instant) {
+        let is_due = self.due.is_some_and(|due| due <= now);
+        let seen = (&*kernel, self.state.client);
+        if is_due || self.seen.as_ref().map(|(seen, client)| (seen, *client)) != Some(seen) {
+            let has_acted = self.look(kernel, now);
+            self.due = match has_acted {
+                true => Some(now),
+                false => self.reconciler.poll_timeout(now),
+            };
+            self.seen = Some((kernel.clone(), self.state.client));
+        }
     }
 
     /// Looks at the host and acts once. Returns whether it acted.

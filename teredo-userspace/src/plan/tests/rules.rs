@@ -255,7 +255,7 @@ fn a_refusal_is_a_condition_until_it_ends() {
     reconciler.acts(at(0), &plan, |_| false);
     reconciler.finish(at(0), &place, Err("read-only".to_owned()));
     assert!(reconciler.acts(at(50), &plan, |_| false).is_empty());
-    assert_eq!(reconciler.poll_timeout(), Some(at(100)));
+    assert_eq!(reconciler.poll_timeout(at(0)), Some(at(100)));
     let conditions = reconciler.conditions(at(50));
     assert_eq!(conditions.len(), 1);
     assert_eq!(
