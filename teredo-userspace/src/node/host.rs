@@ -418,7 +418,9 @@ fn condition(role: Role, kind: Kind, subject: &str, text: String) -> Condition {
 }
 
 fn name_of(interface: u32) -> Option<String> {
-    if_indextoname(interface).ok()?.into_string().ok()
+    let name = if_indextoname(interface).ok()?.into_string().ok()?;
+    // That of an interface that is gone is empty.
+    (!name.is_empty()).then_some(name)
 }
 
 fn write(setting: &Setting, value: &str) -> Result<()> {
