@@ -419,7 +419,7 @@ fn condition(role: Role, kind: Kind, subject: &str, text: String) -> Condition {
 
 fn name_of(interface: u32) -> Option<String> {
     let name = if_indextoname(interface).ok()?.into_string().ok()?;
-    // That of an interface that is gone is empty.
+    // The crate takes a missing interface for one without a name.
     (!name.is_empty()).then_some(name)
 }
 
