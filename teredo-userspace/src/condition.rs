@@ -47,8 +47,6 @@ pub enum Kind {
     MapFull,
     /// A firewall of this host drops the role's packets.
     Firewall,
-    /// This host has no IPv6 address that native hosts can answer to.
-    NoGlobalIpv6,
     /// There is no route for the Teredo prefix, so connectivity tests are not forwarded.
     NoNativeRoute,
     /// A server's name cannot be looked up.
@@ -61,8 +59,6 @@ pub enum Kind {
     SymmetricNat,
     /// The host has no way to the IPv4 internet.
     NoNetwork,
-    /// Packets leave by another default route.
-    OtherDefaultRoute,
     /// The process has no file descriptors or memory left for a look at the host.
     Resources,
     /// Somebody removes again and again what the daemon restores.
@@ -86,14 +82,12 @@ impl Kind {
             Self::FastPathDrops => "fast-path-drops",
             Self::MapFull => "map-full",
             Self::Firewall => "firewall",
-            Self::NoGlobalIpv6 => "no-global-ipv6",
             Self::NoNativeRoute => "no-native-route",
             Self::NameUnknown => "name-unknown",
             Self::ServerSilent => "server-silent",
             Self::SecondarySilent => "secondary-silent",
             Self::SymmetricNat => "symmetric-nat",
             Self::NoNetwork => "no-network",
-            Self::OtherDefaultRoute => "other-default-route",
             Self::Resources => "resources",
             Self::Contested => "contested",
         }
@@ -104,10 +98,10 @@ impl Kind {
     pub const fn severity(self) -> Severity {
         match self {
             Self::InterfaceMissing
+            | Self::NameUnknown
             | Self::FastPathOff
             | Self::FastPathDrops
             | Self::MapFull
-            | Self::NoGlobalIpv6
             | Self::NoNativeRoute
             | Self::Resources
             | Self::Contested => Severity::Degraded,
@@ -194,6 +188,42 @@ mod tests {
             subject: "eth0".to_owned(),
             text: text.to_owned(),
         }
+    }
+
+    #[test]
+    fn the_documentation_describes_each_kind() {
+        const TEXT: &str = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../docs/conditions.md"
+        ));
+        let rows = TEXT.lines().filter(|line| line.starts_with("| `"));
+        let described: Vec<_> = rows
+            .map(|row| {
+                let mut cells = row.split('|').map(|cell| cell.trim().trim_matches('`'));
+                [1, 0].map(|skipped| cells.nth(skipped).unwrap_or_default())
+            })
+            .collect();
+        let kinds: Vec<_> = Kind::ALL
+            .iter()
+            .map(|kind| match kind.severity() {
+                Severity::Degraded => [kind.name(), "degraded"],
+                Severity::Down => [kind.name(), "down"],
+            })
+            .collect();
+        assert_eq!(described, kinds, "in this order, with their severities");
+    }
+
+    #[test]
+    fn the_documented_alerts_name_each_kind_that_degrades() {
+        const TEXT: &str = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../docs/statistics.md"
+        ));
+        let kinds = Kind::ALL.iter();
+        let degraded = kinds.filter(|kind| kind.severity() == Severity::Degraded);
+        let names: Vec<_> = degraded.map(|kind| kind.name()).collect();
+        let expression = format!("\"{}\"", names.join("|"));
+        assert_eq!(TEXT.matches(&expression).count(), 2, "{expression}");
     }
 
     #[test]

@@ -9,12 +9,14 @@
 //! |---|---|
 //! | `sunset` | dates on which roles end |
 //! | [`datapath`] | UDP sockets, TUN interfaces, the kernel's routes, and the XDP program with its maps |
-//! | `host` | facts about this host that the client and the check need |
+//! | [`host`] | this host as it is: a snapshot of its interfaces, addresses, routes and settings |
 //! | [`config`] | the configuration file and the files with keys |
 //! | `privileges` | the capabilities that a configuration needs, and the change of user |
 //! | [`metrics`] | all statistics at one moment, and their form for Prometheus |
+//! | [`condition`] | the named ways in which a role does not do its whole job |
+//! | `plan` | this host as it should be: items and conditions, and the reconciler that decides on acts |
 //! | [`api`] | HTTP on a unix socket or TCP, and the channel to the node |
-//! | [`node`] | the event loop: roles, fast path, timers |
+//! | [`node`] | the event loop: roles, fast path, timers, upkeep of the host |
 //! | `check` | whether a configuration can run on this host |
 //! | [`cli`] | the command `teredo` |
 //!

@@ -330,11 +330,11 @@ fn settings_are_read_and_written_in_the_callers_namespace() -> Result<()> {
     namespace.ip("link add eth1 type veth peer name eth3")?;
     namespace.run(|| -> Result<()> {
         for of in [Setting::ipv4_forwarding, Setting::ipv6_forwarding] {
-            ensure!(of("eth1").read().as_deref() == Some("0"));
+            ensure!(of("eth1").read()?.as_deref() == Some("0"));
             of("eth1").write("1")?;
-            ensure!(of("eth1").read().as_deref() == Some("1"));
-            ensure!(of("all").read().as_deref() == Some("0"));
-            ensure!(of("eth2").read().is_none() && of("eth2").write("1").is_err());
+            ensure!(of("eth1").read()?.as_deref() == Some("1"));
+            ensure!(of("all").read()?.as_deref() == Some("0"));
+            ensure!(of("eth2").read()?.is_none() && of("eth2").write("1").is_err());
         }
         Ok(())
     })?

@@ -204,10 +204,7 @@ impl From<&Snapshot> for Status {
             endpoints: snapshot
                 .endpoints
                 .iter()
-                .map(|(role, endpoints)| {
-                    let endpoints = endpoints.iter().map(|&endpoint| endpoint.into());
-                    (role.name().to_owned(), endpoints.collect())
-                })
+                .map(|(role, endpoints)| (role.name().to_owned(), endpoints.clone()))
                 .collect(),
             rates: snapshot
                 .rates

@@ -140,12 +140,12 @@ const fn subject(kind: Kind) -> &'static str {
     match kind {
         Kind::AddressMissing | Kind::NoNetwork => "address",
         Kind::Setting => "forwarding",
-        Kind::Route | Kind::RouteDiverted | Kind::OtherDefaultRoute => "route",
+        Kind::Route | Kind::RouteDiverted => "route",
         Kind::Tunnel | Kind::TunnelAddress => "tun",
         Kind::InterfaceMissing | Kind::FastPathOff | Kind::FastPathDrops | Kind::MapFull => {
             "fast path"
         }
-        Kind::NoNativeRoute | Kind::NoGlobalIpv6 => "native",
+        Kind::NoNativeRoute => "native",
         Kind::NameUnknown | Kind::ServerSilent | Kind::SecondarySilent | Kind::SymmetricNat => {
             "server"
         }

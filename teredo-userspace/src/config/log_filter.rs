@@ -18,12 +18,16 @@ const TARGETS: &[&str] = &[
     "teredo::cli::run",
     "teredo::datapath::napi",
     "teredo::datapath::tun",
+    "teredo::datapath::udp::segmentation",
+    "teredo::datapath::watch",
     "teredo::datapath::xdp",
+    "teredo::datapath::xdp::fallback",
     "teredo::datapath::xdp::pins",
     "teredo::node",
     "teredo::node::calendar",
     "teredo::node::client",
     "teredo::node::client::port_mapping",
+    "teredo::node::client::port_mapping::search",
     "teredo::node::client::record",
     "teredo::node::fast_path",
     "teredo::node::host",
@@ -32,6 +36,7 @@ const TARGETS: &[&str] = &[
     "teredo::node::start",
     "teredo::node::tunnel",
     "teredo::node::upkeep",
+    "teredo::privileges",
 ];
 /// The crate of all targets.
 const CRATE: &str = "teredo";
@@ -337,7 +342,7 @@ mod tests {
         for (filter, nearest) in [
             ("teredo::nodes=debug", "teredo::node"),
             ("info,teredo::nodes=debug", "teredo::node"),
-            ("teredo::node::rely=debug", "teredo::node::relay"),
+            ("teredo::node::serfer=debug", "teredo::node::server"),
             ("teredo::node::clients", "teredo::node::client"),
             ("terredo=debug", "teredo"),
             ("teredod", "teredo"),

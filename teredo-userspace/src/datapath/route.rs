@@ -248,6 +248,7 @@ fn name_of(interface: u32) -> String {
     if_indextoname(interface)
         .ok()
         .and_then(|name| name.into_string().ok())
+        .filter(|name| !name.is_empty())
         .unwrap_or_else(|| format!("interface {interface}"))
 }
 

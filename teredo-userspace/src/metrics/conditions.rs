@@ -7,7 +7,7 @@ use crate::condition::Kind;
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 20] = [
         Self::AddressMissing,
         Self::Socket,
         Self::Tunnel,
@@ -20,14 +20,12 @@ impl Kind {
         Self::FastPathDrops,
         Self::MapFull,
         Self::Firewall,
-        Self::NoGlobalIpv6,
         Self::NoNativeRoute,
         Self::NameUnknown,
         Self::ServerSilent,
         Self::SecondarySilent,
         Self::SymmetricNat,
         Self::NoNetwork,
-        Self::OtherDefaultRoute,
         Self::Resources,
         Self::Contested,
     ];
@@ -42,21 +40,20 @@ impl Kind {
             | Self::Firewall
             | Self::Resources
             | Self::Contested => true,
-            Self::Route | Self::RouteDiverted => !matches!(role, Role::Server),
+            // A server has routes for its tunnel service.
+            Self::Route | Self::RouteDiverted => true,
+            Self::NoNetwork => !matches!(role, Role::Server),
             Self::AddressMissing
             | Self::InterfaceMissing
             | Self::FastPathOff
             | Self::FastPathDrops
-            | Self::MapFull
-            | Self::NoGlobalIpv6 => !matches!(role, Role::Client),
+            | Self::MapFull => !matches!(role, Role::Client),
             Self::NoNativeRoute => matches!(role, Role::Server),
             Self::TunnelAddress
             | Self::NameUnknown
             | Self::ServerSilent
             | Self::SecondarySilent
-            | Self::SymmetricNat
-            | Self::NoNetwork
-            | Self::OtherDefaultRoute => matches!(role, Role::Client),
+            | Self::SymmetricNat => matches!(role, Role::Client),
         }
     }
 }

@@ -414,6 +414,11 @@ impl ClientRole {
         }
         self.mapping.set_link(self.gateway_link());
         self.update_network();
+        if self.offline == Some(Offline::NoNetwork) && self.host.network.source.is_some() {
+            // Another reason follows, if there is one.
+            self.offline = None;
+            self.has_changed = true;
+        }
         self.start_when_ready();
     }
 
@@ -482,7 +487,11 @@ impl ClientRole {
                 format!("the server {name} cannot be looked up: {reason}; it is tried again"),
             );
         }
-        if let Some(reason) = self.offline
+        if self.servers.known().is_empty() {
+            let text = "no server is known, since no name of client.server can be looked up: is the name \
+                        server reachable, or client.server wrong? It is tried again";
+            add(Kind::ServerSilent, "", text.to_owned());
+        } else if let Some(reason) = self.offline
             && let Some(kind) = kind_of(reason)
         {
             add(kind, "", format!("off-line: {}", explain(reason)));

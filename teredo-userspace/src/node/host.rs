@@ -193,7 +193,7 @@ impl Node {
                 Act::Place(item) => self.place(item).await,
                 Act::Remove(item) => self.remove(item).await,
             };
-            let clause = outcome.as_ref().map(|()| ()).map_err(ToString::to_string);
+            let clause = outcome.as_ref().copied().map_err(ToString::to_string);
             self.upkeep.reconciler.finish(clock::now(), &act, clause);
             outcomes.push((act, outcome));
         }
@@ -266,17 +266,14 @@ impl Node {
 
     /// Opens the tunnel interface of a role again if it has gone, and brings it up.
     async fn place_tunnel(&mut self, role: Role, mtu: u16) -> Result<()> {
-        let snapshot = &self.upkeep.snapshot;
         let tunnel = match role {
             Role::Relay => self.roles.relay.as_mut().map(|role| &mut role.tunnel),
             Role::Server => self.roles.server.as_mut().and_then(ServerRole::tunnel_mut),
             Role::Client => self.client.as_mut().map(|role| &mut role.tunnel),
         };
         let tunnel = tunnel.context("the role does not run")?;
-        // The snapshot may be older than the role.
-        let is_there = tunnel.index().is_some_and(|index| {
-            snapshot.link_numbered(index).is_some() || name_of(index).is_some()
-        });
+        // A role that was made since the last look has an interface that the snapshot lacks.
+        let is_there = tunnel.index().is_some_and(|index| name_of(index).is_some());
         if !is_there {
             tunnel.reopen()?;
         }
@@ -319,6 +316,18 @@ impl Node {
         let own = own(&self.roles, self.client.as_ref(), &self.fast_path);
         let index = own.tunnels.get(&role).copied();
         index.context("the tunnel interface is missing")
+    }
+
+    /// Restores the settings of interfaces that are not the daemon's.
+    pub(super) fn restore_settings(&self) {
+        for item in self.upkeep.reconciler.placed() {
+            if let Item::Setting { setting, .. } = item
+                && item.tunnel().is_none()
+                && let Err(error) = self.restore(setting)
+            {
+                tracing::warn!("{error:#}");
+            }
+        }
     }
 
     /// Gives a setting of an interface the value that interfaces have by default. The value found at the

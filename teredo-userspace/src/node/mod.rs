@@ -287,6 +287,7 @@ impl Node {
         if let Some(client) = &mut self.client {
             client.stop().await;
         }
+        self.restore_settings();
         for (interface, _) in self.tunnels() {
             self.routes.remove_link(interface).await?;
         }

@@ -129,6 +129,7 @@ impl Node {
         if let Err(error) = mem::take(&mut self.fast_path).abandon() {
             tracing::warn!("{error}");
         }
+        self.restore_settings();
         let tunnels: Vec<_> = self.tunnels().collect();
         for (interface, is_taken_over) in tunnels {
             if !is_taken_over && let Err(error) = self.routes.remove_link(interface).await {

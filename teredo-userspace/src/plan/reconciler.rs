@@ -195,6 +195,11 @@ impl Reconciler {
         waiting.map(|(_, trial)| trial.next).chain(contested).min()
     }
 
+    /// Iterates over the items that are in place.
+    pub fn placed(&self) -> impl Iterator<Item = &Item> {
+        self.placed.iter()
+    }
+
     /// Returns the observations since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)

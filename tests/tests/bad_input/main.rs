@@ -245,7 +245,7 @@ fn another_xdp_program_is_attached() -> Result<()> {
         assert_refused(
             &host,
             &file,
-            &["(sink)", "attached to wan", "ip link set dev wan xdp off"],
+            &["(sink)", "attached to wan", "bpftool link detach id"],
         )?;
     }
     drop(other);

@@ -32,7 +32,7 @@ use aya::programs::{
 };
 use ipnet::Ipv6Net;
 use teredo_common::maps::Settings;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 pub use attach::detach_remedy;
 pub use buckets::SharedBuckets;
@@ -107,7 +107,6 @@ pub struct AttachedProgram {
 /// A link that keeps the program attached as long as it, or its pin, exists.
 enum Held {
     /// The program is detached when this process ends.
-    #[expect(dead_code, reason = "held for its drop")]
     Unpinned(XdpLink),
     /// The link is in the pin directory, too.
     #[expect(dead_code, reason = "held for its drop")]
@@ -366,7 +365,15 @@ impl AttachedProgram {
         {
             warn!("{error}");
         }
-        self.links.clear();
+        for link in self.links.drain(..) {
+            if let Held::Unpinned(link) = link
+                && let Ok(link) = FdLink::try_from(link)
+                && let Ok(info) = link.info()
+                && let Err(error) = sys::detach_link_numbered(info.id())
+            {
+                debug!("cannot detach a link: {error}");
+            }
+        }
         self.attached.clear();
     }
 

@@ -14,6 +14,7 @@ use bytemuck::{Pod, Zeroable};
 
 // Of the kernel's `bpf_cmd`.
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
 const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// The members of the kernel's `bpf_attr` for pinned objects.
@@ -30,6 +31,16 @@ struct Object {
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Link {
     link_fd: u32,
+    padding: u32,
+}
+
+/// The member of the kernel's `bpf_attr` for opening objects by number.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Number {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
     padding: u32,
 }
 
@@ -71,7 +82,27 @@ pub fn detach_link(path: &Path) -> io::Result<()> {
     // SAFETY: the name is zero-terminated and outlives the call.
     let fd = unsafe { bpf(BPF_OBJ_GET, &mut object)? };
     // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    detach(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Detaches the program of the link with this number at once. When its descriptors are closed, the kernel
+/// would detach it only after the last copy, which a child process may hold for a moment.
+///
+/// # Errors
+///
+/// The error of the kernel; `ENOENT` if there is no such link.
+pub fn detach_link_numbered(id: u32) -> io::Result<()> {
+    let mut number = Number {
+        id,
+        ..Number::zeroed()
+    };
+    // SAFETY: the attributes contain no pointers.
+    let fd = unsafe { bpf(BPF_LINK_GET_FD_BY_ID, &mut number)? };
+    // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
+    detach(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+fn detach(fd: OwnedFd) -> io::Result<()> {
     let mut link = Link {
         link_fd: fd.as_raw_fd() as u32,
         padding: 0,

@@ -252,7 +252,7 @@ impl FastPath {
         let shared = self.xdp.as_ref().map(|xdp| xdp.program.limits());
         let shared = shared.and_then(Result::ok).flatten();
         let shared = shared.and_then(|shared| Buckets::shared(shared).ok());
-        shared.unwrap_or_else(Buckets::new)
+        shared.unwrap_or_default()
     }
 
     /// Makes the program answer no more solicitations and, from `end` on, forward no more bubbles
