@@ -309,6 +309,7 @@ fn a_host_with_many_addresses_is_served() -> Result<()> {
         site.host().ip_batch(&lines.join("\n"))
     };
     addresses("add")?;
+    is_well(&site.relay)?;
     answers(&site.scene.host().namespace, site.client.address())?;
     addresses("del")?;
     site.serves()
