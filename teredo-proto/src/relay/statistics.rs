@@ -43,6 +43,8 @@ named! {
 
         /// Not an IPv6 packet (W-03, W-05).
         EncapMalformed = "encap-malformed",
+        /// A multicast packet of this host itself: the kernel announces its groups on the tunnel.
+        EncapMulticast = "encap-multicast",
         /// The destination is not a Teredo address of this service.
         EncapNotTeredo = "encap-not-teredo",
         /// The source is not served, not global unicast, Teredo, or leads back to this host through

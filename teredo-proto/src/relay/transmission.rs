@@ -27,6 +27,9 @@ enum Forward {
     Queued,
 }
 
+/// The first octet of multicast addresses.
+const MULTICAST: u8 = 0xff;
+
 impl Relay {
     /// Handles an IPv6 packet that the kernel routed to the Teredo service, with its hop limit
     /// decremented unless it is this host's own.
@@ -64,6 +67,9 @@ impl Relay {
     fn route(&mut self, now: Instant, packet: &[u8]) -> Result<Forward, DropReason> {
         let header = Header::parse(packet).map_err(|_| DropReason::EncapMalformed)?;
         let (source, destination) = (header.source(), header.destination());
+        if destination[0] == MULTICAST {
+            return Err(DropReason::EncapMulticast);
+        }
         if !self.config.prefix.contains(&destination) {
             return Err(DropReason::EncapNotTeredo);
         }

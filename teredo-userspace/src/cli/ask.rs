@@ -24,6 +24,9 @@ use crate::{
 /// The interval of `--watch`.
 const PERIOD: Duration = Duration::from_secs(1);
 
+/// The reason of drops that are no defect: the kernel's own packets.
+const NOISE: &str = "encap-multicast";
+
 /// The options of `teredo status`.
 #[derive(Debug, Args)]
 pub struct StatusArguments {
@@ -150,7 +153,7 @@ fn status_text(status: &Status) -> String {
     for (title, reasons) in [dropped].into_iter().chain(passed) {
         let mut counted: Vec<_> = reasons
             .iter()
-            .filter(|(_, packets)| **packets > 0)
+            .filter(|(reason, packets)| **packets > 0 && *reason != NOISE)
             .collect();
         counted.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
         let _ = writeln!(text, "\n{title}");

@@ -28,6 +28,13 @@ fn r01_only_teredo_destinations_with_a_global_endpoint() {
     let mut world = World::new();
     let reason = DropReason::EncapNotTeredo;
     dropped(&mut world, HOST, address("2001:db8::5"), reason);
+    // The kernel's own packets are told apart.
+    dropped(
+        &mut world,
+        "::",
+        address("ff02::16"),
+        DropReason::EncapMulticast,
+    );
     let reason = DropReason::EncapDestination;
     for mapped in [
         "10.0.0.1:4096",
