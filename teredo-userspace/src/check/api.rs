@@ -1,4 +1,4 @@
-//! Where the daemon is asked.
+//! The addresses of the API.
 
 use std::net::TcpListener;
 
@@ -9,7 +9,7 @@ use crate::{
     privileges,
 };
 
-/// Looks whether the API can listen.
+/// Examines whether the API can listen.
 pub fn examine(host: &Host<'_>, report: &mut Report) {
     // A user that cannot be had is trouble already.
     let change = privileges::plan_user_change(host.config).ok().flatten();
@@ -34,7 +34,9 @@ pub fn examine(host: &Host<'_>, report: &mut Report) {
                 }
                 Ok(_) => report.note(
                     "api",
-                    format!("whoever can reach {address} can read the peers; mind the firewall"),
+                    format!(
+                        "every host that reaches {address} can read the peers; mind the firewall"
+                    ),
                 ),
                 Err(source) => {
                     let error = listener::Error::Refused {

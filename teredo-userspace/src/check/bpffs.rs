@@ -11,14 +11,14 @@ use nix::sys::statfs::{FsType, statfs};
 
 use super::{Host, Report};
 
-/// Where the system mounts it.
+/// The place at which the system mounts it.
 const MOUNT_POINT: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC`.
 const MAGIC: FsType = FsType(0xcafe_4a11);
 /// The permission to write for group and others.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// What was read of the file system.
+/// The facts about the file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Facts {
     /// It is not mounted.
@@ -30,7 +30,7 @@ enum Facts {
     Mounted { owner: u32, mode: u32 },
 }
 
-/// Looks whether the pins are safe there.
+/// Examines whether the pins are safe there.
 pub fn examine(host: &Host<'_>, report: &mut Report) {
     if !host.config.fast_path().is_some_and(|wanted| wanted.pin) {
         return;

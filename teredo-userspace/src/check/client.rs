@@ -1,4 +1,4 @@
-//! What the client needs of the host.
+//! The requirements of the client.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
@@ -19,12 +19,12 @@ use crate::{
     host::{HostNetwork, lookup_ipv4},
 };
 
-/// Where the kernel has its settings of IPv6, if it has IPv6.
+/// The directory of the kernel's settings of IPv6, if it has IPv6.
 const IPV6: &str = "/proc/sys/net/ipv6";
 /// For how long a name is looked up here. The daemon is more patient.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Looks whether the client can run.
+/// Examines whether the client can run.
 pub async fn examine(
     host: &Host<'_>,
     client: &ClientSection,
@@ -66,7 +66,7 @@ fn ports(host: &Host<'_>, client: &ClientSection, report: &mut Report) {
     }
 }
 
-/// Looks the servers up.
+/// Looks up the servers.
 async fn servers(client: &ClientSection, report: &mut Report) -> Vec<ServerEndpoints> {
     let mut known = Vec::new();
     for server in &client.servers {
@@ -99,7 +99,7 @@ async fn servers(client: &ClientSection, report: &mut Report) -> Vec<ServerEndpo
     known
 }
 
-/// Looks whether there is a way to the servers, and whether there is a better one than Teredo.
+/// Examines whether there is a way to the servers, and whether there is a better one than Teredo.
 fn network(
     host: &Host<'_>,
     client: &ClientSection,
@@ -136,7 +136,7 @@ fn network(
     }
 }
 
-/// Looks whether somebody else does Teredo here.
+/// Examines whether another program routes the Teredo prefix.
 fn route(host: &Host<'_>, client: &ClientSection, report: &mut Report) {
     let prefix = host.config.node.prefix;
     let network = config::network(prefix);

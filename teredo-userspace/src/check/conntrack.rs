@@ -2,7 +2,7 @@
 
 use super::{Report, kernel_settings::number};
 
-/// Looks whether the table is nearly full.
+/// Examines whether the table is nearly full.
 pub fn examine(report: &mut Report) {
     let count = number("net/netfilter/nf_conntrack_count");
     let max = number("net/netfilter/nf_conntrack_max");

@@ -1,4 +1,4 @@
-//! Where the fast path would run, and how.
+//! The interfaces of the fast path, and its mode.
 
 use std::{collections::HashSet, io, net::SocketAddrV4};
 
@@ -17,7 +17,7 @@ use crate::{
 /// Up to this MTU a frame fits into one page, which native programs need.
 const NATIVE_MTU: u32 = 3_498;
 
-/// Looks at every interface that the program would be attached to, and loads the program for a moment.
+/// Examines every interface that the program would be attached to, and loads the program for a moment.
 /// `relay_endpoint` and `clients` are parameters of the program.
 pub fn examine(
     host: &Host<'_>,
@@ -109,7 +109,7 @@ fn links<'a>(host: &'a Host<'_>, wanted: FastPathRequest<'_>) -> Vec<&'a Link> {
     links
 }
 
-/// Whether a program can be attached to the interface at all; says why not.
+/// Returns whether a program can be attached to the interface at all, and reports why not.
 fn is_usable(
     host: &Host<'_>,
     wanted: FastPathRequest<'_>,
@@ -138,7 +138,7 @@ fn is_usable(
     false
 }
 
-/// Whether the kernel takes the program; reports why not.
+/// Returns whether the kernel accepts the program, and reports why not.
 fn is_loaded(
     host: &Host<'_>,
     mode: AttachPolicy,

@@ -10,7 +10,7 @@ use crate::{
     datapath::udp::{BindError, UdpSocket},
 };
 
-/// Looks whether the relay's port can be opened, and tells where it is.
+/// Examines whether the relay's port can be opened, and returns its endpoint.
 pub fn examine(host: &Host<'_>, relay: &RelaySection, report: &mut Report) -> Option<SocketAddrV4> {
     // Without an address there is a condition.
     let address = host.plan.relay_address?;
@@ -23,7 +23,7 @@ pub fn examine(host: &Host<'_>, relay: &RelaySection, report: &mut Report) -> Op
     Some(endpoint)
 }
 
-/// Looks whether a port can be opened; `key` is where the configuration has its number.
+/// Examines whether a port can be opened; `key` is the key of its number in the configuration.
 pub fn port(host: &Host<'_>, endpoint: SocketAddrV4, key: &str, report: &mut Report) {
     if host.is_running {
         return report.fine("port", format!("the daemon has UDP {endpoint}"));

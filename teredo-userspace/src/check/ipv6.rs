@@ -7,7 +7,7 @@ use teredo_common::scope::is_global_unicast;
 use super::{Host, Report};
 use crate::{condition::Kind, config::RelaySection, host::Setting};
 
-/// Looks at the routes of the relay's packets. Everything that is missing is a condition of the plan.
+/// Examines the routes of the relay's packets. Everything that is missing is a condition of the plan.
 pub fn examine(host: &Host<'_>, relay: &RelaySection, report: &mut Report) {
     let prefix = host.config.node.prefix;
     if relay.host_specific {

@@ -16,7 +16,7 @@ const YEAR_2024: Duration = Duration::from_secs(1_704_067_200);
 /// The first kernel that does not count BPF maps as locked memory.
 const UNLOCKED: (u32, u32) = (5, 11);
 
-/// What was read.
+/// The facts that were read.
 #[derive(Clone, Copy, Debug)]
 struct Facts {
     /// The most open files, as far as the daemon may raise it.
@@ -32,7 +32,7 @@ struct Facts {
     is_synchronised: bool,
 }
 
-/// Looks at limits and clock. `maps` is the size of the maps, octets.
+/// Examines limits and clock. `maps` is the size of the maps, octets.
 pub fn examine(host: &Host<'_>, maps: u64, report: &mut Report) {
     let hard = |resource| getrlimit(resource).map_or(u64::MAX, |(_, hard)| hard);
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

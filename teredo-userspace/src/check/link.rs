@@ -16,7 +16,7 @@ const MAIN_PRIORITY: u32 = 32_766;
 const LOCAL: u32 = 255;
 const MAIN: u32 = 254;
 
-/// Looks at links, gateways, addresses and rules.
+/// Examines links, gateways, addresses and rules.
 pub fn examine(host: &Host<'_>, routing: &Routing, report: &mut Report) {
     for text in links(&host.network, routing) {
         report.degraded("link", text);

@@ -1,4 +1,4 @@
-//! Whether a configuration can run on this host, found out without disturbing anything.
+//! The examination of whether a configuration can run on this host, which changes nothing.
 //!
 //! `teredo check` shows all of it; `teredo run` refuses to start at the first trouble.
 
@@ -59,7 +59,7 @@ struct Host<'a> {
     loads_program: bool,
 }
 
-/// What the examination is for.
+/// The purpose of an examination.
 #[derive(Clone, Copy, Debug)]
 pub struct Purpose {
     /// Roles start although the day of their sunset has come.
@@ -70,7 +70,7 @@ pub struct Purpose {
     pub has_api: bool,
 }
 
-/// Looks at everything that this configuration needs. Needs a tokio runtime.
+/// Examines everything that this configuration needs. Needs a tokio runtime.
 ///
 /// `secrets` is the result of [`secrets::load`].
 pub async fn examine(

@@ -9,7 +9,7 @@ const OUTER: u32 = 28;
 /// The least MTU of IPv6 (RFC 8200 section 5).
 const LEAST: u32 = 1280;
 
-/// Looks whether full packets of the tunnel fit.
+/// Examines whether full packets of the tunnel fit.
 pub fn examine(host: &Host<'_>, routing: &Routing, relay: &RelaySection, report: &mut Report) {
     let indices = routing.ways_out(false);
     let links: Vec<_> = indices

@@ -56,7 +56,7 @@ struct FlowHash {
     rest: [u64; 22],
 }
 
-/// What a card told; `None` where its driver cannot tell.
+/// The facts about a card; `None` if its driver does not report them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Facts {
     /// Offloads.
@@ -68,7 +68,7 @@ struct Facts {
     queues: usize,
 }
 
-/// Looks at the interfaces that the fast path would be attached to in their drivers.
+/// Examines the interfaces that the fast path would be attached to in their drivers.
 pub fn examine(report: &mut Report) {
     for attachment in report.xdp.clone() {
         if attachment.mode == crate::metrics::Mode::Off {

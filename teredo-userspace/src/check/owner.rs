@@ -1,4 +1,4 @@
-//! Who holds what the daemon wants.
+//! The owners of ports and programs that the daemon needs.
 
 use std::{fs, net::Ipv4Addr, path::PathBuf};
 

@@ -1,4 +1,4 @@
-//! What was found, for people and programs.
+//! The findings, for people and programs.
 
 use serde::Serialize;
 
@@ -28,7 +28,7 @@ pub enum Verdict {
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was looked at.
+    /// The subject of the examination.
     pub subject: &'static str,
     /// How it matters.
     pub verdict: Verdict,
@@ -44,7 +44,7 @@ pub struct Finding {
 pub struct Report {
     /// In the order of looking; what others depend on comes first.
     pub findings: Vec<Finding>,
-    /// Where and how the fast path would run.
+    /// The interfaces of the fast path, with the mode that it would have.
     pub xdp: Vec<Attachment>,
     /// The verifier's whole log, if the kernel refuses the program.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -52,7 +52,7 @@ pub struct Report {
     /// Changes of the host that end some of the findings.
     #[serde(skip)]
     pub fixes: Vec<Fix>,
-    /// What the configuration costs.
+    /// The memory that the configuration takes.
     pub memory: Memory,
 }
 

@@ -17,7 +17,7 @@ struct Interface {
     is_way_out: bool,
 }
 
-/// Looks whether the filter drops datagrams to the addresses of the roles.
+/// Examines whether the filter drops datagrams to the addresses of the roles.
 pub fn examine(host: &Host<'_>, routing: &Routing, addresses: &[Ipv4Addr], report: &mut Report) {
     let ways_out: Vec<_> = routing.ways_out(false).collect();
     let all = of_interface("ipv4", "all", "rp_filter").unwrap_or_default();

@@ -21,7 +21,7 @@ use rtnetlink::{
 pub struct DefaultRoute {
     /// Whether it is of IPv6.
     pub is_ipv6: bool,
-    /// Number of its interface.
+    /// The index of its interface.
     pub interface: u32,
     /// The next hop; none on a link without one.
     pub gateway: Option<IpAddr>,
@@ -34,7 +34,7 @@ pub struct DefaultRoute {
 /// A neighbour whose link-layer address was asked for in vain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SilentNeighbour {
-    /// Number of its interface.
+    /// The index of its interface.
     pub interface: u32,
     /// Its address.
     pub address: IpAddr,
@@ -49,7 +49,7 @@ pub struct PolicyRule {
     pub destination: Option<Ipv6Net>,
     /// Whether it concerns packets by anything else: their source, interface, mark or user.
     pub is_selective: bool,
-    /// What it does.
+    /// Its action.
     pub action: RuleAction,
     /// The table that it looks routes up in.
     pub table: u32,

@@ -1,4 +1,4 @@
-//! What the server needs of the host.
+//! The requirements of the server.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -12,7 +12,7 @@ use crate::{
     host::Route,
 };
 
-/// Looks whether the server can run. `relay` is where the relay beside it is.
+/// Examines whether the server can run. `relay` is the endpoint of the relay beside it.
 pub fn examine(
     host: &Host<'_>,
     server: &ServerSection,
@@ -65,7 +65,8 @@ fn address(host: &Host<'_>, server: &ServerSection, address: Ipv4Addr, report: &
     ipv4::port(host, endpoint, "server.port", report);
 }
 
-/// Clients of Microsoft and Miredo are told one address, and take the next for the other.
+/// Reports addresses that are not neighbours: clients of Microsoft and Miredo know one, and assume that
+/// the next is the other.
 fn neighbours(server: &ServerSection, report: &mut Report) {
     let [primary, secondary] = server.ipv4.map(Ipv4Addr::to_bits);
     if primary.checked_add(1) != Some(secondary) {
@@ -81,7 +82,8 @@ fn neighbours(server: &ServerSection, report: &mut Report) {
     }
 }
 
-/// What the file alone does not tell, since the relay's address may be automatic.
+/// Examines the ports of server and relay, which the file alone does not determine if the relay's address
+/// is automatic.
 fn beside(
     relay: Option<&RelaySection>,
     server: &ServerSection,
@@ -106,7 +108,7 @@ fn beside(
     }
 }
 
-/// S-25: whether connectivity tests of clients can leave for native IPv6.
+/// Examines whether connectivity tests of clients can leave for native IPv6 (S-25).
 fn native(host: &Host<'_>, server: &ServerSection, report: &mut Report) {
     if !server.forward_echo && !server.forward_echo_replies {
         return report.note(

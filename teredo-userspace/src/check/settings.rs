@@ -8,14 +8,14 @@ use super::{
     routing::Routing,
 };
 
-/// Where the kernel has its settings.
+/// The directory of the kernel's settings.
 const SETTINGS: &str = "/proc/sys";
 
 /// The value of `accept_ra` with which the kernel accepts announcements unless it forwards. With 0
 /// another program may accept them, whose routes stay.
 const BY_HOSTS: u64 = 1;
 
-/// What was read of a host.
+/// The facts about a host.
 #[derive(Clone, Debug, Default)]
 struct Facts {
     /// Whether a role switches forwarding on for its tunnel.
@@ -38,7 +38,7 @@ enum Finding {
     Degraded(String),
 }
 
-/// Looks at the settings.
+/// Examines the settings.
 pub fn examine(host: &Host<'_>, routing: &Routing, report: &mut Report) {
     let config = host.config;
     let service = config

@@ -8,7 +8,7 @@ use crate::{
     sunset::{Phase, phase},
 };
 
-/// Looks whether a role's day has come, or comes soon (requirement Z-03).
+/// Examines whether a role's day has come, or comes soon (requirement Z-03).
 pub fn examine(config: &Config, now: SystemTime, is_over_bearable: bool, report: &mut Report) {
     let relay = config.relay.as_ref().and_then(|relay| relay.sunset);
     let server = config.server.as_ref().and_then(|server| server.sunset);

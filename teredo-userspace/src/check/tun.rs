@@ -7,7 +7,7 @@ use crate::datapath::tun::TunError;
 
 const CONTROL_FILE: &str = "/dev/net/tun";
 
-/// Looks whether the tunnel interface can be made.
+/// Examines whether the tunnel interface can be made.
 pub fn examine(host: &Host<'_>, name: &str, report: &mut Report) {
     if let Err(error) = OpenOptions::new().read(true).write(true).open(CONTROL_FILE) {
         let error = match error.kind() {

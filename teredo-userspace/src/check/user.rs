@@ -3,7 +3,7 @@
 use super::{Host, Report};
 use crate::privileges;
 
-/// Looks whether the daemon can become the configured user.
+/// Examines whether the daemon can become the configured user.
 pub fn examine(host: &Host<'_>, report: &mut Report) {
     if host.config.node.user.is_empty() {
         return;

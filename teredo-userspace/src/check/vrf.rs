@@ -7,7 +7,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket, so
 use super::{Host, Report};
 use crate::{config::RelaySection, host::Link};
 
-/// Where an address and this process are.
+/// The routing tables of an address and of this process.
 #[derive(Clone, Copy, Debug)]
 struct Placement<'a> {
     address: Ipv4Addr,
@@ -26,7 +26,7 @@ struct Tunnel<'a> {
     has_route: bool,
 }
 
-/// Looks whether the address and this process are in the same VRF, and reports what a relay needs
+/// Examines whether the address and this process are in the same VRF, and reports what a relay needs
 /// there. Returns `false` if the address cannot be used.
 pub fn examine(
     host: &Host<'_>,

@@ -1,5 +1,7 @@
 //! Changes of a relay's host.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use teredo_lab::{
     Namespace, Scene, Teredo, Topology,
@@ -10,7 +12,7 @@ use teredo_lab::{
     wait_until,
 };
 
-use super::{PATIENCE, SOON, answers, has_program, is_said, is_well, shell, station};
+use super::{PATIENCE, SOON, answers, has_program, health, is_said, is_well, shell, station};
 
 /// A relay that serves a client and a native host.
 struct Site {
@@ -346,6 +348,47 @@ fn a_daemon_without_descriptors_serves_on() -> Result<()> {
     ensure!(told.contains("condition=\"resources\""), "{told}");
     limit("1024:")?;
     site.survives("ip -6 route del 2001::/32 dev teredo")
+}
+
+/// A firewall of the relay's host, which drops what the XDP program passes to the daemon.
+fn is_found(rule: &str, subject: &str) -> Result<()> {
+    let scene = Scene::new(Topology::default())?;
+    let relay = scene.start_relay(&scene.relay_config())?;
+    let client = scene.start_client_of(Maker::Teredo, scene.site())?;
+    scene
+        .relay
+        .nft(&format!("table inet lab {{ chain drops {{ {rule} }}; }}"))?;
+    let native = &scene.host().namespace;
+    let ping = Ping::to(client.address()).wait(Duration::from_millis(500));
+    wait_until("the firewall is found", PATIENCE, || {
+        ensure!(ping.from(native)?.received == 0, "the rule drops nothing");
+        let (_, text) = health(&relay)?;
+        Ok(text
+            .lines()
+            .any(|line| line.starts_with(&format!("firewall relay {subject}"))))
+    })
+    .with_context(|| relay.daemon.log())?;
+    shell(&scene.relay, "nft delete table inet lab")?;
+    wait_until("a ping is answered", PATIENCE, || {
+        Ok(ping.from(native)?.received == 1)
+    })?;
+    wait_until("all is well", PATIENCE, || Ok(health(&relay)?.0 == 200))
+}
+
+#[test]
+fn a_firewall_that_drops_datagrams_is_found_by_evidence() -> Result<()> {
+    is_found(
+        "type filter hook input priority 0; udp dport 3545 drop;",
+        "input",
+    )
+}
+
+#[test]
+fn a_firewall_that_drops_packets_is_found_by_evidence() -> Result<()> {
+    is_found(
+        "type filter hook forward priority 0; policy drop;",
+        "forward",
+    )
 }
 
 /// Makes the relay drain.

@@ -16,7 +16,7 @@ use teredo_common::wire::SERVER_PORT;
 use super::{Host, Report};
 use rules::{Fate, Hook, Packet, Table, judge};
 
-/// Where programs of the operator are.
+/// The directories of programs of the operator.
 const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/usr/local/sbin"];
 /// The tables of the older iptables that are in use.
 const LEGACY_TABLES: &str = "/proc/net/ip_tables_names";
@@ -41,7 +41,7 @@ struct Rules {
     iptables: [Option<String>; 2],
 }
 
-/// Looks whether the firewall drops packets of the roles.
+/// Examines whether the firewall drops packets of the roles.
 pub fn examine(host: &Host<'_>, report: &mut Report) {
     let rules = Rules::read();
     if rules.nftables.is_none() && rules.iptables.iter().all(Option::is_none) {

@@ -1,4 +1,4 @@
-//! What a list of firewall rules does with a packet, as far as the rules can be understood.
+//! The verdict of a list of firewall rules on a packet, as far as the rules can be understood.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -27,10 +27,11 @@ impl Hook {
     }
 }
 
-/// What the packets in question have in common. What is `None` or empty differs from packet to packet.
+/// The properties that the packets in question have in common. A property that is `None` or empty differs
+/// from packet to packet.
 #[derive(Clone, Debug)]
 pub struct Packet {
-    /// Where they pass.
+    /// The hook that they pass.
     pub hook: Hook,
     /// Whether they are IPv6 packets.
     pub is_ipv6: bool,
@@ -52,7 +53,7 @@ pub struct Packet {
     pub is_established: bool,
 }
 
-/// Whether a rule concerns the packets.
+/// The relation of a rule to the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Match {
     /// All of them.
@@ -92,7 +93,7 @@ impl From<bool> for Match {
     }
 }
 
-/// What a rule does with a packet that it concerns.
+/// The action of a rule on a packet that it concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// The hook's other chains decide.
@@ -114,7 +115,7 @@ pub enum Action {
 pub struct Rule {
     /// Whether it concerns them.
     pub matches: Match,
-    /// What it does then.
+    /// Its action then.
     pub action: Action,
 }
 
