@@ -273,8 +273,9 @@ enum Hint {
 fn c47_outages() {
     for (hint, outages, limit) in [
         (Hint::None, &[57, 120, 300][..], 25),
+        (Hint::None, &[3600], 75),
         (Hint::Traffic, &[57, 300, 3600], 9),
-        (Hint::Event, &[57, 300, 3600], 1),
+        (Hint::Event, &[57, 300, 3600], 5),
     ] {
         for &outage in outages {
             for_seeds(5, |seed| {

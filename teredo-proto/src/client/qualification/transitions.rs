@@ -19,7 +19,10 @@ const START_GAP: Duration = Duration::from_secs(2);
 const SHORT_WAITS: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
 /// The time for which a failure is taken for one that soon ends.
 const HOPE: Duration = Duration::from_secs(600);
-/// The first wait after that, or behind a NAT that is not supported, and the longest one.
+/// The first wait after that, and the longest one: a server is asked little more often than by a client
+/// that is qualified.
+const LATE_WAITS: [Duration; 2] = [Duration::from_secs(40), Duration::from_secs(60)];
+/// The first wait behind a NAT that is not supported, and the longest one.
 const LONG_WAITS: [Duration; 2] = [Duration::from_secs(100), Duration::from_secs(900)];
 /// The shortest and the longest time between a failure and an attempt that something hastens.
 const HASTEN_GAPS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(4)];
@@ -302,7 +305,7 @@ impl Qualification {
         let since = *self.offline_since.get_or_insert(now);
         match now.saturating_since(since) < HOPE {
             true => self.back_off(SHORT_WAITS),
-            false => self.back_off(LONG_WAITS),
+            false => self.back_off(LATE_WAITS),
         }
     }
 
