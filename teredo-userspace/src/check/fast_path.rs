@@ -272,6 +272,7 @@ fn attachments(links: &[&Link], mode: Mode, reason: &str) -> Vec<Attachment> {
             interface: link.name.clone(),
             mode,
             reason: reason.to_owned(),
+            dropped: 0,
         })
         .collect()
 }

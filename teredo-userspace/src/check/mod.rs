@@ -38,7 +38,11 @@ use crate::{
         Config,
         secrets::{self, Secrets},
     },
-    datapath::{route::Routes, xdp},
+    datapath::{
+        route::Routes,
+        udp::{Segmentation, segmentation},
+        xdp,
+    },
     host::Snapshot,
     metrics::Role,
     plan::{self, Fix, Item, Own, Plan, State},
@@ -134,6 +138,11 @@ pub async fn examine(
     report.fixes = host.plan.fixes(config, &host.network);
     if host.is_running {
         differences(&host, &state.own, &mut report);
+    }
+    if config.node.udp_segmentation == Segmentation::Auto && segmentation::is_broken_here() {
+        let text = "node.udp-segmentation is off on this kernel, which may send the datagrams for one peer \
+                    with wrong headers: set it to \"on\" if the distributor has repaired that";
+        report.note("udp", text);
     }
     bpffs::examine(&host, &mut report);
     nic::examine(&mut report);

@@ -229,8 +229,11 @@ fn fast_path_text(status: &Status) -> String {
     for attachment in &status.xdp {
         table.row(&[
             &attachment.interface,
-            attachment.mode.name(),
-            &attachment.reason,
+            &attachment.mode.name().to_owned(),
+            &match attachment.dropped {
+                0 => attachment.reason.clone(),
+                dropped => format!("{} ({dropped} frames were lost)", attachment.reason),
+            },
         ]);
     }
     text + &table.render("  ")

@@ -130,6 +130,10 @@ pub struct Attachment {
     pub mode: Mode,
     /// Why the program is not attached in a better mode; empty without a reason.
     pub reason: String,
+    /// Frames that the program sent natively and that the driver dropped, before the program left native
+    /// mode for that.
+    #[serde(default)]
+    pub dropped: u64,
 }
 
 /// All statistics at one moment. Counters start at zero with the daemon (those of the fast path with

@@ -285,6 +285,7 @@ mod tests {
                 interface: "eth0".to_owned(),
                 mode: Mode::Native,
                 reason: String::new(),
+                dropped: 0,
             }],
             ..Snapshot::default()
         };

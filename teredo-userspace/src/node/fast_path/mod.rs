@@ -140,6 +140,7 @@ impl FastPath {
                     interface,
                     mode: metrics::Mode::Off,
                     reason: reason.clone(),
+                    dropped: 0,
                 };
                 self.attachments = options.interfaces.into_iter().map(off).collect();
                 if !matches!(error, Error::Running { .. }) {
@@ -172,6 +173,7 @@ impl FastPath {
             interface: interface.clone(),
             mode: metrics::Mode::Off,
             reason: refusal.reason.clone(),
+            dropped: 0,
         });
         self.attachments = attachments.collect();
     }
@@ -539,5 +541,6 @@ fn attachment(status: &InterfaceStatus) -> Attachment {
             None => metrics::Mode::Off,
         },
         reason: status.reason.clone().unwrap_or_default(),
+        dropped: status.dropped,
     }
 }
