@@ -139,7 +139,10 @@ impl Routes {
         interface: u32,
         metric: u32,
     ) -> Result<(), RouteError> {
-        let request = self.handle.route().add(route(prefix, interface, metric));
+        let request =
+            self.handle
+                .route()
+                .add(route(prefix, interface, metric, libc::RT_TABLE_MAIN));
         check(request.execute().await, || {
             format!("route {prefix} into {}", name_of(interface))
         })
@@ -156,10 +159,55 @@ impl Routes {
         interface: u32,
         metric: u32,
     ) -> Result<(), RouteError> {
-        let request = self.handle.route().del(route(prefix, interface, metric));
+        let request =
+            self.handle
+                .route()
+                .del(route(prefix, interface, metric, libc::RT_TABLE_MAIN));
         check(
             unless(request.execute().await, &[libc::ESRCH, libc::ENODEV]),
             || format!("remove the route of {prefix}"),
+        )
+    }
+
+    /// Routes a prefix into an interface as [`Self::add_route`] does, but in the table of local addresses:
+    /// the kernel looks it up first, and routing daemons do not announce it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::add_route`].
+    pub async fn add_local_route(
+        &self,
+        prefix: Ipv6Net,
+        interface: u32,
+        metric: u32,
+    ) -> Result<(), RouteError> {
+        let request =
+            self.handle
+                .route()
+                .add(route(prefix, interface, metric, libc::RT_TABLE_LOCAL));
+        check(request.execute().await, || {
+            format!("route {prefix} into {} locally", name_of(interface))
+        })
+    }
+
+    /// Undoes [`Self::add_local_route`]. A route that is gone is no error.
+    ///
+    /// # Errors
+    ///
+    /// Without `CAP_NET_ADMIN`.
+    pub async fn remove_local_route(
+        &self,
+        prefix: Ipv6Net,
+        interface: u32,
+        metric: u32,
+    ) -> Result<(), RouteError> {
+        let request =
+            self.handle
+                .route()
+                .del(route(prefix, interface, metric, libc::RT_TABLE_LOCAL));
+        check(
+            unless(request.execute().await, &[libc::ESRCH, libc::ENODEV]),
+            || format!("remove the local route of {prefix}"),
         )
     }
 
@@ -228,12 +276,13 @@ impl OwnAddresses {
 }
 
 /// Returns the message that adds or removes the route of a prefix.
-fn route(prefix: Ipv6Net, interface: u32, metric: u32) -> RouteMessage {
+fn route(prefix: Ipv6Net, interface: u32, metric: u32, table: u8) -> RouteMessage {
     RouteMessageBuilder::<Ipv6Addr>::new()
         .destination_prefix(prefix.network(), prefix.prefix_len())
         .gateway(GATEWAY)
         .output_interface(interface)
         .priority(metric)
+        .table_id(table.into())
         .build()
 }
 

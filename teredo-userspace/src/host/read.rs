@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use super::{
     setting::Setting,
-    snapshot::{Link, Route, Snapshot},
+    snapshot::{Link, Route, Snapshot, Table},
 };
 use crate::datapath::{
     native,
@@ -40,6 +40,9 @@ pub enum LookError {
         source: io::Error,
     },
 }
+
+/// The number of the table of local addresses.
+const RT_TABLE_LOCAL: u8 = libc::RT_TABLE_LOCAL;
 
 /// The part of the kernel's network that a snapshot covers.
 #[derive(Clone, Debug)]
@@ -139,11 +142,14 @@ fn kind(infos: &[LinkInfo]) -> Option<InfoKind> {
     })
 }
 
-/// Returns a route of the main table that the kernel uses.
+/// Returns a route of the main or the local table that leads to other hosts.
 fn route(message: &RouteMessage) -> Option<Route> {
-    if message.header.table != RouteHeader::RT_TABLE_MAIN {
-        return None;
-    }
+    let table = match (message.header.table, message.header.kind) {
+        (RouteHeader::RT_TABLE_MAIN, _) => Table::Main,
+        // The others are for addresses.
+        (RT_TABLE_LOCAL, RouteType::Unicast) => Table::Local,
+        _ => return None,
+    };
     let length = message.header.destination_prefix_length;
     let mut destination = match message.header.address_family {
         AddressFamily::Inet => IpNet::V4(Ipv4Net::new(Ipv4Addr::UNSPECIFIED, length).ok()?),
@@ -171,6 +177,7 @@ fn route(message: &RouteMessage) -> Option<Route> {
         interfaces.clear();
     }
     Some(Route {
+        table,
         destination,
         interfaces,
         gateway,

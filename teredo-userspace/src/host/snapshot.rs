@@ -36,9 +36,21 @@ pub struct Link {
     pub xdp_program: Option<u32>,
 }
 
-/// A route of the main table.
+/// A routing table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// The table of ordinary routes, which routing daemons announce.
+    #[default]
+    Main,
+    /// The table of this host's own addresses, which is looked up first, and which nobody announces.
+    Local,
+}
+
+/// A route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
+    /// Its table.
+    pub table: Table,
     /// The destinations.
     pub destination: IpNet,
     /// The indices of its interfaces; none for a route that refuses.
@@ -84,7 +96,9 @@ impl Link {
 impl Route {
     /// Returns whether it is a default route that leads to an interface.
     pub fn is_default(&self) -> bool {
-        self.destination.prefix_len() == 0 && !self.interfaces.is_empty()
+        self.table == Table::Main
+            && self.destination.prefix_len() == 0
+            && !self.interfaces.is_empty()
     }
 
     /// Returns whether it is for the IPv4 family.
@@ -172,7 +186,8 @@ impl Snapshot {
         let ours = self.link(interface).map(|link| link.index);
         let mut routes = self.routes.iter();
         routes.find(|route| {
-            route.destination == IpNet::V6(prefix)
+            route.table == Table::Main
+                && route.destination == IpNet::V6(prefix)
                 && (route.interfaces.is_empty()
                     || route.interfaces.iter().any(|index| Some(*index) != ours))
         })

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     condition::{Condition, Kind},
     config::Config,
-    host::Setting,
+    host::{Setting, Table},
     metrics::Role,
     plan::{self, Act, FastPathItem, Item, Own, Plan, State},
 };
@@ -220,12 +220,16 @@ impl Node {
             }
             Item::Route {
                 role,
+                table,
                 prefix,
                 metric,
             } => {
                 let tunnel = self.tunnel(*role).map_err(other)?;
-                let added = self.routes.add_route(*prefix, tunnel, *metric);
-                added.await.map_err(|error| other(error.into()))
+                let added = match table {
+                    Table::Main => self.routes.add_route(*prefix, tunnel, *metric).await,
+                    Table::Local => self.routes.add_local_route(*prefix, tunnel, *metric).await,
+                };
+                added.map_err(|error| other(error.into()))
             }
             Item::FastPath(item) => self.place_fast_path(item).map_err(ActError::FastPath),
         }
@@ -247,14 +251,22 @@ impl Node {
             }
             Item::Route {
                 role,
+                table,
                 prefix,
                 metric,
             } => {
                 let Ok(tunnel) = self.tunnel(*role) else {
                     return Ok(());
                 };
-                let removed = self.routes.remove_route(*prefix, tunnel, *metric);
-                removed.await.map_err(|error| other(error.into()))
+                let removed = match table {
+                    Table::Main => self.routes.remove_route(*prefix, tunnel, *metric).await,
+                    Table::Local => {
+                        self.routes
+                            .remove_local_route(*prefix, tunnel, *metric)
+                            .await
+                    }
+                };
+                removed.map_err(|error| other(error.into()))
             }
             Item::FastPath(_) => {
                 self.fast_path.remove(&self.config);

@@ -9,7 +9,7 @@ use super::{Item, Plan, State, USUAL_METRIC};
 use crate::{
     condition::Kind,
     config::{self, Config},
-    host::{Route, Snapshot},
+    host::{Route, Snapshot, Table},
     metrics::Role,
 };
 
@@ -53,6 +53,7 @@ impl Plan {
         } else {
             self.items.push(Item::Route {
                 role,
+                table: Table::Main,
                 prefix,
                 metric: USUAL_METRIC,
             });
@@ -65,6 +66,7 @@ impl Plan {
         if is_wanted && !is_native(host, tunnel, config.node.prefix) {
             self.items.push(Item::Route {
                 role,
+                table: Table::Main,
                 prefix: Ipv6Net::default(),
                 metric: if has_other_default(host, tunnel) {
                     FIRST

@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 use crate::{
     condition::Kind,
-    host::{Setting, Snapshot},
+    host::{Setting, Snapshot, Table},
     metrics::Role,
 };
 
@@ -47,6 +47,8 @@ pub enum Item {
     Route {
         /// The role.
         role: Role,
+        /// The table of the route.
+        table: Table,
         /// The destinations.
         prefix: Ipv6Net,
         /// The metric; smaller is preferred.
@@ -122,10 +124,12 @@ impl Item {
             }
             Self::Route {
                 role,
+                table,
                 prefix,
                 metric,
             } => host.routes.iter().any(|route| {
                 route.destination == IpNet::V6(*prefix)
+                    && route.table == *table
                     && route.metric == *metric
                     && tunnel(role).is_some_and(|index| route.interfaces == [index])
             }),

@@ -22,7 +22,7 @@ use crate::{
     condition::{Condition, Kind, Severity},
     config::Config,
     datapath::xdp::AttachPolicy,
-    host::{Route, Scope, Setting, Snapshot},
+    host::{Route, Scope, Setting, Snapshot, Table},
     metrics::Role,
 };
 pub use client::{Tunnelled, is_native};
@@ -31,7 +31,7 @@ pub use item::{FastPathItem, Item, Own, Port};
 pub use reconciler::{Act, Notice, Reconciler};
 
 /// The metric that the kernel gives to routes of IPv6 without one.
-const USUAL_METRIC: u32 = 1024;
+pub const USUAL_METRIC: u32 = 1024;
 
 /// The state of the daemon that the plan depends on.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +61,10 @@ impl State {
                 // Before the role has its tunnel, the route of an earlier run is its own.
                 None => host.end_of(route) == name,
             };
-            route.destination == IpNet::V6(prefix) && route.metric <= USUAL_METRIC && !is_own
+            route.table == Table::Main
+                && route.destination == IpNet::V6(prefix)
+                && route.metric <= USUAL_METRIC
+                && !is_own
         })
     }
 }

@@ -100,6 +100,8 @@ impl Reconciler {
                 acts.push(Act::Place(item.clone()));
             }
         }
+        // A route is removed after another has taken its place.
+        acts.sort_by_key(|act| matches!(act, Act::Remove(Item::Route { .. })));
         acts
     }
 

@@ -9,7 +9,7 @@ use super::{Item, Plan, State, USUAL_METRIC};
 use crate::{
     condition::Kind,
     config::{self, Config, Ipv4Choice, RelaySection},
-    host::{Link, Setting, Snapshot},
+    host::{Link, Setting, Snapshot, Table},
     metrics::Role,
 };
 
@@ -59,11 +59,17 @@ impl Plan {
         !self.is_down(Role::Relay)
     }
 
-    /// Adds the route of the Teredo prefix, which announces that the relay serves.
+    /// Adds the route of the Teredo prefix, which announces that the relay serves. A relay that drains is
+    /// not announced, but serves what still comes: its peers, and errors for others.
     pub(super) fn announce(&mut self, config: &Config, relay: &RelaySection, state: &State) {
-        if relay.route && !state.is_draining {
+        if relay.route {
             self.items.push(Item::Route {
                 role: Role::Relay,
+                table: if state.is_draining {
+                    Table::Local
+                } else {
+                    Table::Main
+                },
                 prefix: config::network(config.node.prefix),
                 metric: USUAL_METRIC,
             });

@@ -6,7 +6,7 @@ use super::{Item, Plan, State, USUAL_METRIC, relay};
 use crate::{
     condition::Kind,
     config::{Config, ServerSection},
-    host::Snapshot,
+    host::{Snapshot, Table},
     metrics::Role,
 };
 
@@ -68,6 +68,7 @@ impl Plan {
                 } else {
                     self.items.push(Item::Route {
                         role: Role::Server,
+                        table: Table::Main,
                         prefix,
                         metric: USUAL_METRIC,
                     });

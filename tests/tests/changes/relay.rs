@@ -399,7 +399,16 @@ fn drain(relay: &Teredo) -> Result<()> {
 
 #[test]
 fn r26_a_relay_that_drains_serves_its_peers_alone() -> Result<()> {
-    let site = Site::new(false, |config| config)?;
+    serves_while_it_drains("auto")
+}
+
+#[test]
+fn r26_a_relay_without_xdp_that_drains_serves_its_peers() -> Result<()> {
+    serves_while_it_drains("off")
+}
+
+fn serves_while_it_drains(mode: &str) -> Result<()> {
+    let site = Site::new(false, |config| config.set("relay.xdp.mode", mode))?;
     drain(&site.relay)?;
     wait_until("the route is withdrawn", SOON, || Ok(!site.announces()?))?;
     // Others may have the route for some time.
@@ -419,9 +428,11 @@ fn r26_a_relay_that_drains_serves_its_peers_alone() -> Result<()> {
 #[test]
 fn r26_a_relay_that_drains_refuses_new_peers_with_an_error() -> Result<()> {
     let scene = Scene::new(Topology::default())?;
-    let relay = scene.start_relay(&scene.relay_config().set("relay.route", false))?;
-    scene.relay.ip("-6 route add 2001::/32 dev teredo")?;
+    let relay = scene.start_relay(&scene.relay_config())?;
     drain(&relay)?;
+    wait_until("the route is withdrawn", SOON, || {
+        Ok(scene.relay.ip("-6 route show 2001::/32")?.is_empty())
+    })?;
     let stranger = "2001:0:1400:1::4141:ebff:f3fe".parse()?;
     let pong = Ping::to(stranger)
         .wait(PATIENCE)

@@ -286,7 +286,11 @@ impl FastPath {
         let mut add = |kind, subject: &str, text: String| {
             conditions.push(Condition {
                 kind,
-                role: Role::Relay,
+                role: if self.relays {
+                    Role::Relay
+                } else {
+                    Role::Server
+                },
                 subject: subject.to_owned(),
                 text,
             });

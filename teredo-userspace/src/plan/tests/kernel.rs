@@ -13,7 +13,7 @@ use crate::{
     condition::{Condition, Conditions},
     config::Config,
     datapath::route::HostAddress,
-    host::{Link, Route, Setting, Snapshot},
+    host::{Link, Route, Setting, Snapshot, Table},
     metrics::Role,
     plan::{Act, Item, Own, Plan, Reconciler, State, Tunnelled, scope},
 };
@@ -175,20 +175,31 @@ impl Kernel {
         interface: u32,
         metric: u32,
     ) -> Result<(), String> {
+        self.add_route_in(Table::Main, destination, interface, metric)
+    }
+
+    fn add_route_in(
+        &mut self,
+        table: Table,
+        destination: IpNet,
+        interface: u32,
+        metric: u32,
+    ) -> Result<(), String> {
         let link = self.links.get(&interface).ok_or("no such interface")?;
         if !link.is_up {
             return Err("the interface is down".to_owned());
         }
         let mut routes = self.routes.iter();
-        if let Some(same) =
-            routes.find(|route| route.destination == destination && route.metric == metric)
-        {
+        if let Some(same) = routes.find(|route| {
+            (route.table, route.destination, route.metric) == (table, destination, metric)
+        }) {
             return match same.interfaces == [interface] {
                 true => Ok(()),
                 false => Err("there is another route".to_owned()),
             };
         }
         self.routes.push(Route {
+            table,
             destination,
             interfaces: vec![interface],
             gateway: None,
@@ -363,9 +374,10 @@ impl Daemon {
             }
             Act::Place(Item::Route {
                 role,
+                table,
                 prefix,
                 metric,
-            }) => kernel.add_route(IpNet::V6(*prefix), self.tunnel(*role)?, *metric),
+            }) => kernel.add_route_in(*table, IpNet::V6(*prefix), self.tunnel(*role)?, *metric),
             Act::Place(Item::FastPath(item)) => {
                 self.detach(kernel);
                 for port in &item.interfaces {
@@ -397,12 +409,14 @@ impl Daemon {
             }
             Act::Remove(Item::Route {
                 role,
+                table,
                 prefix,
                 metric,
             }) => {
                 let tunnel = self.tunnel(*role).unwrap_or(0);
                 kernel.routes.retain(|route| {
-                    (route.destination, route.metric) != (IpNet::V6(*prefix), *metric)
+                    (route.table, route.destination, route.metric)
+                        != (*table, IpNet::V6(*prefix), *metric)
                         || route.interfaces != [tunnel]
                 });
                 Ok(())
@@ -423,6 +437,7 @@ impl Daemon {
 /// Returns the route of a prefix that is not the daemon's.
 pub fn foreign(prefix: Ipv6Net, interface: u32) -> Route {
     Route {
+        table: Table::Main,
         destination: IpNet::V6(prefix),
         interfaces: vec![interface],
         gateway: None,

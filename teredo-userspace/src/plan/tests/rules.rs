@@ -9,7 +9,7 @@ use super::kernel::{Daemon, Kernel};
 use crate::{
     condition::Kind,
     config::{ClientSection, Config, Ipv4Choice, RelaySection},
-    host::Setting,
+    host::{Setting, Table},
     plan::{Act, Item, Notice, Reconciler, is_native},
 };
 
@@ -63,7 +63,7 @@ fn has_route(kernel: &Kernel) -> bool {
     kernel
         .routes
         .iter()
-        .any(|route| route.destination == net("2001::/32"))
+        .any(|route| route.table == Table::Main && route.destination == net("2001::/32"))
 }
 
 fn kinds(daemon: &Daemon) -> Vec<Kind> {
