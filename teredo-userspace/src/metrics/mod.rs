@@ -132,8 +132,12 @@ pub struct Attachment {
     pub reason: String,
     /// Frames that the program sent natively and that the driver dropped, before the program left native
     /// mode for that.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub dropped: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// All statistics at one moment. Counters start at zero with the daemon (those of the fast path with
