@@ -86,10 +86,8 @@ impl Exchange {
 
     /// Closes a peer's own port.
     pub(in super::super) fn close_random_port(&mut self, shared: &mut Shared, index: PeerIndex) {
-        let state = &mut self.peers[index].state;
-        if let Some((port, _)) = state.random.own.take() {
-            state.random.predicted = 0;
-            state.echo = None;
+        if let Some((port, _)) = self.peers[index].state.random.own {
+            self.forget_random_port(index, port);
             self.ports.close(shared, port);
         }
     }
@@ -98,11 +96,18 @@ impl Exchange {
     pub(in super::super) fn random_port_failed(&mut self, port: u16) {
         let address = self.ports.forget(port);
         if let Some(index) = address.and_then(|address| self.peers.find(&address)) {
-            let state = &mut self.peers[index].state;
-            state.random.own = None;
-            state.random.predicted = 0;
-            state.echo = None;
+            self.forget_random_port(index, port);
         }
+    }
+
+    /// Forgets everything about a peer that its own port, which is not open any more, was for.
+    fn forget_random_port(&mut self, index: PeerIndex, port: u16) {
+        let state = &mut self.peers[index].state;
+        state.random.own = None;
+        state.random.predicted = 0;
+        state.echo = None;
+        // A bubble that came to the port cannot be answered from there.
+        state.proved = state.proved.filter(|&(proved, ..)| proved != port);
     }
 
     /// Records the port that a peer announces in a bubble.
