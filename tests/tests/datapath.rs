@@ -18,7 +18,7 @@ use nix::{
 use teredo::{
     datapath::{
         native::{self, Native},
-        route::Routes,
+        route::{Routes, Table, TunnelRoute},
         tun::{PacketBatch, Tun, TunError},
         watch::{StaleNeighbour, Watch},
     },
@@ -64,14 +64,22 @@ fn hosts() -> Result<(Namespace, Namespace)> {
     Ok((relay, host))
 }
 
+/// Returns the route of the Teredo prefix.
+fn prefix_route() -> Result<TunnelRoute> {
+    Ok(TunnelRoute {
+        table: Table::Main,
+        prefix: "2001::/32".parse()?,
+        metric: 1024,
+    })
+}
+
 /// Makes the TUN interface as the node does.
 async fn open() -> Result<(Tun, Routes)> {
     let (tun, routes) = (Tun::open("teredo")?, Routes::open()?);
-    routes.bring_up(tun.index(), MTU).await?;
+    routes.bring_up(tun.index(), Some(MTU)).await?;
     Setting::ipv6_forwarding(tun.name()).write("1")?;
-    let prefix = "2001::/32".parse()?;
     // An earlier owner may have left it.
-    let _ = routes.add_route(prefix, tun.index(), 1024).await;
+    let _ = routes.add_route(prefix_route()?, tun.index()).await;
     Ok((tun, routes))
 }
 
@@ -235,9 +243,8 @@ fn an_interface_is_taken_over_after_a_crash_but_not_from_a_running_daemon() -> R
         let (second, _) = open().await?;
         ensure!(second.is_taken_over() && second.index() == index);
         ensure!(namespace.ip("-6 route show 2001::/32")?.lines().count() == 1);
-        let prefix = "2001::/32".parse()?;
-        routes.remove_route(prefix, index, 1024).await?;
-        routes.remove_route(prefix, index, 1024).await?;
+        routes.remove_route(prefix_route()?, index).await?;
+        routes.remove_route(prefix_route()?, index).await?;
         ensure!(namespace.ip("-6 route show 2001::/32")?.is_empty());
 
         for name in [

@@ -166,7 +166,7 @@ pub async fn examine(
 pub async fn fix(fix: &Fix) -> Result<()> {
     match fix {
         Fix::Setting { setting, value } => Ok(setting.write(value)?),
-        Fix::Up { index, .. } => Ok(Routes::open()?.set_up(*index).await?),
+        Fix::Up { index, .. } => Ok(Routes::open()?.bring_up(*index, None).await?),
     }
 }
 

@@ -73,28 +73,17 @@ impl Routes {
         })
     }
 
-    /// Sets an interface's MTU, in octets, and brings it up.
+    /// Brings an interface up, with this MTU in octets if there is one.
     ///
     /// # Errors
     ///
     /// Without `CAP_NET_ADMIN`, or when the interface is gone.
-    pub async fn bring_up(&self, interface: u32, mtu: u16) -> Result<(), RouteError> {
-        let message = LinkUnspec::new_with_index(interface)
-            .mtu(u32::from(mtu))
-            .up()
-            .build();
-        let result = self.handle.link().set(message).execute().await;
-        check(result, || format!("bring {} up", name_of(interface)))
-    }
-
-    /// Brings an interface up.
-    ///
-    /// # Errors
-    ///
-    /// Without `CAP_NET_ADMIN`, or when the interface is gone.
-    pub async fn set_up(&self, interface: u32) -> Result<(), RouteError> {
-        let message = LinkUnspec::new_with_index(interface).up().build();
-        let result = self.handle.link().set(message).execute().await;
+    pub async fn bring_up(&self, interface: u32, mtu: Option<u16>) -> Result<(), RouteError> {
+        let mut message = LinkUnspec::new_with_index(interface).up();
+        if let Some(mtu) = mtu {
+            message = message.mtu(mtu.into());
+        }
+        let result = self.handle.link().set(message.build()).execute().await;
         check(result, || format!("bring {} up", name_of(interface)))
     }
 
@@ -127,24 +116,15 @@ impl Routes {
         })
     }
 
-    /// Routes a prefix into an interface. Among routes of the same prefix, the one with the smallest
-    /// metric is used.
+    /// Adds a route into an interface.
     ///
     /// # Errors
     ///
     /// When the interface is down, or a route for the prefix has the same metric already.
-    pub async fn add_route(
-        &self,
-        prefix: Ipv6Net,
-        interface: u32,
-        metric: u32,
-    ) -> Result<(), RouteError> {
-        let request =
-            self.handle
-                .route()
-                .add(route(prefix, interface, metric, libc::RT_TABLE_MAIN));
+    pub async fn add_route(&self, route: TunnelRoute, interface: u32) -> Result<(), RouteError> {
+        let request = self.handle.route().add(route.message(interface));
         check(request.execute().await, || {
-            format!("route {prefix} into {}", name_of(interface))
+            format!("route {} into {}", route.prefix, name_of(interface))
         })
     }
 
@@ -153,62 +133,10 @@ impl Routes {
     /// # Errors
     ///
     /// Without `CAP_NET_ADMIN`.
-    pub async fn remove_route(
-        &self,
-        prefix: Ipv6Net,
-        interface: u32,
-        metric: u32,
-    ) -> Result<(), RouteError> {
-        let request =
-            self.handle
-                .route()
-                .del(route(prefix, interface, metric, libc::RT_TABLE_MAIN));
-        check(
-            unless(request.execute().await, &[libc::ESRCH, libc::ENODEV]),
-            || format!("remove the route of {prefix}"),
-        )
-    }
-
-    /// Routes a prefix into an interface as [`Self::add_route`] does, but in the table of local addresses:
-    /// the kernel looks it up first, and routing daemons do not announce it.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::add_route`].
-    pub async fn add_local_route(
-        &self,
-        prefix: Ipv6Net,
-        interface: u32,
-        metric: u32,
-    ) -> Result<(), RouteError> {
-        let request =
-            self.handle
-                .route()
-                .add(route(prefix, interface, metric, libc::RT_TABLE_LOCAL));
-        check(request.execute().await, || {
-            format!("route {prefix} into {} locally", name_of(interface))
-        })
-    }
-
-    /// Undoes [`Self::add_local_route`]. A route that is gone is no error.
-    ///
-    /// # Errors
-    ///
-    /// Without `CAP_NET_ADMIN`.
-    pub async fn remove_local_route(
-        &self,
-        prefix: Ipv6Net,
-        interface: u32,
-        metric: u32,
-    ) -> Result<(), RouteError> {
-        let request =
-            self.handle
-                .route()
-                .del(route(prefix, interface, metric, libc::RT_TABLE_LOCAL));
-        check(
-            unless(request.execute().await, &[libc::ESRCH, libc::ENODEV]),
-            || format!("remove the local route of {prefix}"),
-        )
+    pub async fn remove_route(&self, route: TunnelRoute, interface: u32) -> Result<(), RouteError> {
+        let request = self.handle.route().del(route.message(interface));
+        let result = unless(request.execute().await, &[libc::ESRCH, libc::ENODEV]);
+        check(result, || format!("remove the route of {}", route.prefix))
     }
 
     /// Returns all interfaces.
@@ -258,6 +186,51 @@ impl Routes {
     }
 }
 
+/// A routing table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// The table of ordinary routes, which routing daemons announce.
+    #[default]
+    Main,
+    /// The table of this host's own addresses, which is looked up first, and which nobody announces.
+    Local,
+}
+
+impl Table {
+    /// Returns its number in the kernel.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Main => libc::RT_TABLE_MAIN,
+            Self::Local => libc::RT_TABLE_LOCAL,
+        }
+    }
+}
+
+/// A route into a tunnel interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TunnelRoute {
+    /// Its table.
+    pub table: Table,
+    /// The destinations.
+    pub prefix: Ipv6Net,
+    /// The metric; among routes of the same prefix, the one with the smallest is used.
+    pub metric: u32,
+}
+
+impl TunnelRoute {
+    /// Returns the message that adds or removes it.
+    fn message(self, interface: u32) -> RouteMessage {
+        RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(self.prefix.network(), self.prefix.prefix_len())
+            .gateway(GATEWAY)
+            .output_interface(interface)
+            .priority(self.metric)
+            .table_id(self.table.number().into())
+            .build()
+    }
+}
+
 /// The addresses of this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnAddresses {
@@ -273,17 +246,6 @@ impl OwnAddresses {
         self.ipv4.push(address);
         self.ipv4.extend(broadcast(address, prefix_length));
     }
-}
-
-/// Returns the message that adds or removes the route of a prefix.
-fn route(prefix: Ipv6Net, interface: u32, metric: u32, table: u8) -> RouteMessage {
-    RouteMessageBuilder::<Ipv6Addr>::new()
-        .destination_prefix(prefix.network(), prefix.prefix_len())
-        .gateway(GATEWAY)
-        .output_interface(interface)
-        .priority(metric)
-        .table_id(table.into())
-        .build()
 }
 
 /// Returns the broadcast address of the network, which the kernel accepts even if it is not

@@ -11,18 +11,18 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rtnetlink::packet_route::{
     AddressFamily,
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp},
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
 };
 use teredo_common::address::ServicePrefix;
 use thiserror::Error;
 
 use super::{
     setting::Setting,
-    snapshot::{Link, Route, Snapshot, Table},
+    snapshot::{Link, Route, Snapshot},
 };
 use crate::datapath::{
     native,
-    route::{RouteError, Routes},
+    route::{RouteError, Routes, Table},
 };
 
 /// The reason why there is no snapshot.
@@ -40,9 +40,6 @@ pub enum LookError {
         source: io::Error,
     },
 }
-
-/// The number of the table of local addresses.
-const RT_TABLE_LOCAL: u8 = libc::RT_TABLE_LOCAL;
 
 /// The part of the kernel's network that a snapshot covers.
 #[derive(Clone, Debug)]
@@ -144,12 +141,13 @@ fn kind(infos: &[LinkInfo]) -> Option<InfoKind> {
 
 /// Returns a route of the main or the local table that leads to other hosts.
 fn route(message: &RouteMessage) -> Option<Route> {
-    let table = match (message.header.table, message.header.kind) {
-        (RouteHeader::RT_TABLE_MAIN, _) => Table::Main,
-        // The others are for addresses.
-        (RT_TABLE_LOCAL, RouteType::Unicast) => Table::Local,
-        _ => return None,
-    };
+    let tables = [Table::Main, Table::Local].into_iter();
+    let mut tables = tables.filter(|table| table.number() == message.header.table);
+    let table = tables.next()?;
+    if table == Table::Local && message.header.kind != RouteType::Unicast {
+        // It is for an address.
+        return None;
+    }
     let length = message.header.destination_prefix_length;
     let mut destination = match message.header.address_family {
         AddressFamily::Inet => IpNet::V4(Ipv4Net::new(Ipv4Addr::UNSPECIFIED, length).ok()?),

@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv6Net};
 use rtnetlink::packet_route::link::InfoKind;
 
 use super::setting::Setting;
-use crate::datapath::route::{HostAddress, OwnAddresses};
+use crate::datapath::route::{HostAddress, OwnAddresses, Table, TunnelRoute};
 
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,16 +34,6 @@ pub struct Link {
     pub has_carrier: bool,
     /// The number of the XDP program that is attached to it.
     pub xdp_program: Option<u32>,
-}
-
-/// A routing table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Table {
-    /// The table of ordinary routes, which routing daemons announce.
-    #[default]
-    Main,
-    /// The table of this host's own addresses, which is looked up first, and which nobody announces.
-    Local,
 }
 
 /// A route.
@@ -99,6 +89,13 @@ impl Route {
         self.table == Table::Main
             && self.destination.prefix_len() == 0
             && !self.interfaces.is_empty()
+    }
+
+    /// Returns whether it has the table, the destinations and the metric of this one.
+    pub fn is(&self, route: TunnelRoute) -> bool {
+        self.table == route.table
+            && self.destination == IpNet::V6(route.prefix)
+            && self.metric == route.metric
     }
 
     /// Returns whether it is for the IPv4 family.

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     condition::{Condition, Kind},
     config::Config,
-    host::{Setting, Table},
+    host::Setting,
     metrics::Role,
     plan::{self, Act, FastPathItem, Item, Own, Plan, State},
 };
@@ -182,10 +182,7 @@ impl Node {
         let own = self.state().own;
         let snapshot = &self.upkeep.snapshot;
         let is_held = |item: &Item| item.is_held(snapshot, &own);
-        let acts = self
-            .upkeep
-            .reconciler
-            .acts(clock::now(), &plan.items, is_held);
+        let acts = self.upkeep.reconciler.acts(clock::now(), plan, is_held);
         self.upkeep.log_notices();
         let mut outcomes = Vec::new();
         for act in acts {
@@ -218,17 +215,9 @@ impl Node {
                     .add_address(tunnel, (*address).into(), ADDRESS_PREFIX);
                 added.await.map_err(|error| other(error.into()))
             }
-            Item::Route {
-                role,
-                table,
-                prefix,
-                metric,
-            } => {
+            Item::Route { role, route } => {
                 let tunnel = self.tunnel(*role).map_err(other)?;
-                let added = match table {
-                    Table::Main => self.routes.add_route(*prefix, tunnel, *metric).await,
-                    Table::Local => self.routes.add_local_route(*prefix, tunnel, *metric).await,
-                };
+                let added = self.routes.add_route(*route, tunnel).await;
                 added.map_err(|error| other(error.into()))
             }
             Item::FastPath(item) => self.place_fast_path(item).map_err(ActError::FastPath),
@@ -249,23 +238,11 @@ impl Node {
                     .remove_address(tunnel, (*address).into(), ADDRESS_PREFIX);
                 removed.await.map_err(|error| other(error.into()))
             }
-            Item::Route {
-                role,
-                table,
-                prefix,
-                metric,
-            } => {
+            Item::Route { role, route } => {
                 let Ok(tunnel) = self.tunnel(*role) else {
                     return Ok(());
                 };
-                let removed = match table {
-                    Table::Main => self.routes.remove_route(*prefix, tunnel, *metric).await,
-                    Table::Local => {
-                        self.routes
-                            .remove_local_route(*prefix, tunnel, *metric)
-                            .await
-                    }
-                };
+                let removed = self.routes.remove_route(*route, tunnel).await;
                 removed.map_err(|error| other(error.into()))
             }
             Item::FastPath(_) => {
@@ -297,7 +274,7 @@ impl Node {
                 let _ = Setting::ipv6(&name, setting).write(value);
             }
         }
-        Ok(self.routes.bring_up(index, mtu).await?)
+        Ok(self.routes.bring_up(index, Some(mtu)).await?)
     }
 
     fn place_fast_path(&mut self, item: &FastPathItem) -> Result<(), PlaceError> {

@@ -97,7 +97,6 @@ impl Node {
                 break;
             }
         }
-        self.remove_local_route().await;
         self.reconcile(true).await;
         if patience == Patience::Fail {
             let mut conditions = self.upkeep.conditions().iter();
@@ -107,21 +106,6 @@ impl Node {
             }
         }
         Ok(())
-    }
-
-    /// Removes the route that a relay left which crashed while it drained.
-    async fn remove_local_route(&self) {
-        let tunnel = self.roles.relay.as_ref();
-        let Some(tunnel) = tunnel.and_then(|role| role.tunnel.index()) else {
-            return;
-        };
-        let prefix = crate::config::network(self.config.node.prefix);
-        let removed = self
-            .routes
-            .remove_local_route(prefix, tunnel, plan::USUAL_METRIC);
-        if let Err(error) = removed.await {
-            tracing::debug!("{error}");
-        }
     }
 
     /// Returns the failure of an act as an error, if a start fails with it.

@@ -5,11 +5,12 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::Ipv6Net;
 use teredo_common::{address::ServicePrefix, scope::is_global_unicast, wire::MTU};
 
-use super::{Item, Plan, State, USUAL_METRIC};
+use super::{Item, Plan, State, usual_route};
 use crate::{
     condition::Kind,
     config::{self, Config},
-    host::{Route, Snapshot, Table},
+    datapath::route::TunnelRoute,
+    host::{Route, Snapshot},
     metrics::Role,
 };
 
@@ -53,9 +54,7 @@ impl Plan {
         } else {
             self.items.push(Item::Route {
                 role,
-                table: Table::Main,
-                prefix,
-                metric: USUAL_METRIC,
+                route: usual_route(prefix),
             });
         }
         let tunnel = state.own.tunnels.get(&role).copied().unwrap_or(0);
@@ -66,12 +65,13 @@ impl Plan {
         if is_wanted && !is_native(host, tunnel, config.node.prefix) {
             self.items.push(Item::Route {
                 role,
-                table: Table::Main,
-                prefix: Ipv6Net::default(),
-                metric: if has_other_default(host, tunnel) {
-                    FIRST
-                } else {
-                    LAST
+                route: TunnelRoute {
+                    metric: if has_other_default(host, tunnel) {
+                        FIRST
+                    } else {
+                        LAST
+                    },
+                    ..usual_route(Ipv6Net::default())
                 },
             });
         }

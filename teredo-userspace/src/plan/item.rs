@@ -6,11 +6,10 @@ use std::{
     net::{Ipv6Addr, SocketAddrV4},
 };
 
-use ipnet::{IpNet, Ipv6Net};
-
 use crate::{
     condition::Kind,
-    host::{Setting, Snapshot, Table},
+    datapath::route::TunnelRoute,
+    host::{Setting, Snapshot},
     metrics::Role,
 };
 
@@ -47,12 +46,8 @@ pub enum Item {
     Route {
         /// The role.
         role: Role,
-        /// The table of the route.
-        table: Table,
-        /// The destinations.
-        prefix: Ipv6Net,
-        /// The metric; smaller is preferred.
-        metric: u32,
+        /// The route.
+        route: TunnelRoute,
     },
 }
 
@@ -122,16 +117,8 @@ impl Item {
             Self::FastPath(item) => {
                 own.fast_path.as_ref() == Some(item) && item.is_attached(host, own)
             }
-            Self::Route {
-                role,
-                table,
-                prefix,
-                metric,
-            } => host.routes.iter().any(|route| {
-                route.destination == IpNet::V6(*prefix)
-                    && route.table == *table
-                    && route.metric == *metric
-                    && tunnel(role).is_some_and(|index| route.interfaces == [index])
+            Self::Route { role, route } => host.routes.iter().any(|found| {
+                found.is(*route) && tunnel(role).is_some_and(|index| found.interfaces == [index])
             }),
         }
     }
@@ -177,7 +164,7 @@ impl Item {
             Self::Tunnel { .. } | Self::FastPath(_) => String::new(),
             Self::Setting { setting, .. } => setting.to_string(),
             Self::Address { address, .. } => address.to_string(),
-            Self::Route { prefix, .. } => prefix.to_string(),
+            Self::Route { route, .. } => route.prefix.to_string(),
         }
     }
 }
@@ -201,7 +188,7 @@ impl fmt::Display for Item {
             Self::Setting { setting, value, .. } => write!(formatter, "{setting} = {value}"),
             Self::Address { address, .. } => write!(formatter, "the address {address}"),
             Self::FastPath(_) => formatter.write_str("the XDP program"),
-            Self::Route { prefix, .. } => write!(formatter, "the route of {prefix}"),
+            Self::Route { route, .. } => write!(formatter, "the route of {}", route.prefix),
         }
     }
 }

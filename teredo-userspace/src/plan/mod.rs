@@ -21,8 +21,11 @@ use ipnet::{IpNet, Ipv6Net};
 use crate::{
     condition::{Condition, Kind, Severity},
     config::Config,
-    datapath::xdp::AttachPolicy,
-    host::{Route, Scope, Setting, Snapshot, Table},
+    datapath::{
+        route::{Table, TunnelRoute},
+        xdp::AttachPolicy,
+    },
+    host::{Route, Scope, Setting, Snapshot},
     metrics::Role,
 };
 pub use client::{Tunnelled, is_native};
@@ -31,7 +34,7 @@ pub use item::{FastPathItem, Item, Own, Port};
 pub use reconciler::{Act, Notice, Reconciler};
 
 /// The metric that the kernel gives to routes of IPv6 without one.
-pub const USUAL_METRIC: u32 = 1024;
+const USUAL_METRIC: u32 = 1024;
 
 /// The state of the daemon that the plan depends on.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +90,8 @@ pub struct Plan {
     pub has_server_addresses: bool,
     /// The items, in the order of dependence.
     pub items: Vec<Item>,
+    /// Items that must not be there unless they are among the others, even if an earlier run placed them.
+    pub unwanted: Vec<Item>,
     /// The reason why the fast path is not part of the plan.
     pub refusal: Option<Refusal>,
     /// Everything that is wrong with the host.
@@ -153,6 +158,15 @@ impl Plan {
         self.conditions
             .iter()
             .any(|one| one.role == role && one.kind.severity() == Severity::Down)
+    }
+}
+
+/// Returns the route into a tunnel that the kernel makes of a prefix by default.
+const fn usual_route(prefix: Ipv6Net) -> TunnelRoute {
+    TunnelRoute {
+        table: Table::Main,
+        prefix,
+        metric: USUAL_METRIC,
     }
 }
 

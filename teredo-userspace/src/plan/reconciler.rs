@@ -8,7 +8,7 @@ use std::{
 
 use teredo_common::time::Instant;
 
-use super::item::Item;
+use super::{Plan, item::Item};
 use crate::condition::{Condition, Kind};
 
 /// The first and the longest wait after a failure, and after the second loss of an item in a row. The
@@ -78,12 +78,10 @@ impl Reconciler {
     /// Returns the acts that bring the host nearer to the plan, in the order of dependence. The
     /// outcome of each is to be reported to [`Self::finish`], and the host to be looked at again
     /// when there were any. `is_held` returns whether the host has an item.
-    pub fn acts(
-        &mut self,
-        now: Instant,
-        plan: &[Item],
-        is_held: impl Fn(&Item) -> bool,
-    ) -> Vec<Act> {
+    pub fn acts(&mut self, now: Instant, plan: &Plan, is_held: impl Fn(&Item) -> bool) -> Vec<Act> {
+        let unwanted = plan.unwanted.iter().filter(|item| is_held(item));
+        self.placed.extend(unwanted.cloned());
+        let plan = &*plan.items;
         let mut acts = self.removals(now, plan, &is_held);
         self.trials.retain(|item, trial| {
             plan.contains(item)

@@ -5,13 +5,26 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv6Net;
 use teredo_common::scope::is_global_unicast;
 
-use super::{Item, Plan, State, USUAL_METRIC};
+use super::{Item, Plan, State, usual_route};
 use crate::{
     condition::Kind,
     config::{self, Config, Ipv4Choice, RelaySection},
-    host::{Link, Setting, Snapshot, Table},
+    datapath::route::{Table, TunnelRoute},
+    host::{Link, Setting, Snapshot},
     metrics::Role,
 };
+
+/// Returns the route of the Teredo prefix.
+fn relay_route(config: &Config, is_draining: bool) -> TunnelRoute {
+    TunnelRoute {
+        table: if is_draining {
+            Table::Local
+        } else {
+            Table::Main
+        },
+        ..usual_route(config::network(config.node.prefix))
+    }
+}
 
 /// The command that switches forwarding on.
 const FORWARD: &str = "sysctl -w net.ipv6.conf.all.forwarding=1";
@@ -35,6 +48,14 @@ impl Plan {
             if !relay.host_specific {
                 self.add_forwarding(Role::Relay, host, state);
             }
+        }
+        if relay.route {
+            // A run that crashed may have left either.
+            self.unwanted
+                .extend([false, true].map(|is_draining| Item::Route {
+                    role: Role::Relay,
+                    route: relay_route(config, is_draining),
+                }));
         }
         if relay.host_specific {
             if native_address(config, host).is_none() {
@@ -65,13 +86,7 @@ impl Plan {
         if relay.route {
             self.items.push(Item::Route {
                 role: Role::Relay,
-                table: if state.is_draining {
-                    Table::Local
-                } else {
-                    Table::Main
-                },
-                prefix: config::network(config.node.prefix),
-                metric: USUAL_METRIC,
+                route: relay_route(config, state.is_draining),
             });
         }
     }

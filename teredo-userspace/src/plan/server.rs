@@ -2,11 +2,11 @@
 
 use teredo_common::wire::MTU;
 
-use super::{Item, Plan, State, USUAL_METRIC, relay};
+use super::{Item, Plan, State, relay, usual_route};
 use crate::{
     condition::Kind,
     config::{Config, ServerSection},
-    host::{Snapshot, Table},
+    host::Snapshot,
     metrics::Role,
 };
 
@@ -68,9 +68,7 @@ impl Plan {
                 } else {
                     self.items.push(Item::Route {
                         role: Role::Server,
-                        table: Table::Main,
-                        prefix,
-                        metric: USUAL_METRIC,
+                        route: usual_route(prefix),
                     });
                 }
             }

@@ -229,10 +229,9 @@ fn run(seed: u64) {
             .iter()
             .filter(|route| route.interfaces == [*tunnel])
         {
-            let is_planned = plan.items.iter().any(|item| {
-                matches!(item, Item::Route { prefix, metric, .. }
-                if route.destination == IpNet::V6(*prefix) && route.metric == *metric)
-            });
+            let is_planned = plan.items.iter().any(
+                |item| matches!(item, Item::Route { route: planned, .. } if route.is(*planned)),
+            );
             assert!(is_planned, "seed {seed}: {route:?} remains");
         }
     }

@@ -12,8 +12,8 @@ use teredo_common::time::Instant;
 use crate::{
     condition::{Condition, Conditions},
     config::Config,
-    datapath::route::HostAddress,
-    host::{Link, Route, Setting, Snapshot, Table},
+    datapath::route::{HostAddress, Table},
+    host::{Link, Route, Setting, Snapshot},
     metrics::Role,
     plan::{Act, Item, Own, Plan, Reconciler, State, Tunnelled, scope},
 };
@@ -303,7 +303,7 @@ impl Daemon {
         let own = self.state.own.clone();
         let acts = self
             .reconciler
-            .acts(now, &plan.items, |item| item.is_held(&snapshot, &own));
+            .acts(now, &plan, |item| item.is_held(&snapshot, &own));
         for act in &acts {
             let outcome = self.carry_out(kernel, act);
             self.reconciler.finish(now, act, outcome);
@@ -372,12 +372,10 @@ impl Daemon {
             Act::Place(Item::Address { role, address }) => {
                 kernel.add_address(self.tunnel(*role)?, (*address).into(), 128)
             }
-            Act::Place(Item::Route {
-                role,
-                table,
-                prefix,
-                metric,
-            }) => kernel.add_route_in(*table, IpNet::V6(*prefix), self.tunnel(*role)?, *metric),
+            Act::Place(Item::Route { role, route }) => {
+                let destination = IpNet::V6(route.prefix);
+                kernel.add_route_in(route.table, destination, self.tunnel(*role)?, route.metric)
+            }
             Act::Place(Item::FastPath(item)) => {
                 self.detach(kernel);
                 for port in &item.interfaces {
@@ -407,18 +405,10 @@ impl Daemon {
                     .retain(|one| one.address != IpAddr::V6(*address));
                 Ok(())
             }
-            Act::Remove(Item::Route {
-                role,
-                table,
-                prefix,
-                metric,
-            }) => {
+            Act::Remove(Item::Route { role, route }) => {
                 let tunnel = self.tunnel(*role).unwrap_or(0);
-                kernel.routes.retain(|route| {
-                    (route.table, route.destination, route.metric)
-                        != (*table, IpNet::V6(*prefix), *metric)
-                        || route.interfaces != [tunnel]
-                });
+                let routes = &mut kernel.routes;
+                routes.retain(|found| !found.is(*route) || found.interfaces != [tunnel]);
                 Ok(())
             }
             Act::Remove(Item::Setting { .. } | Item::Tunnel { .. }) => Ok(()),

@@ -9,8 +9,9 @@ use super::kernel::{Daemon, Kernel};
 use crate::{
     condition::Kind,
     config::{ClientSection, Config, Ipv4Choice, RelaySection},
-    host::{Setting, Table},
-    plan::{Act, Item, Notice, Reconciler, is_native},
+    datapath::route::Table,
+    host::Setting,
+    plan::{Act, Item, Notice, Plan, Reconciler, is_native},
 };
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(9, 0, 0, 5);
@@ -194,6 +195,13 @@ fn z02_only_global_addresses_outside_teredo_are_native() {
     }
 }
 
+fn plan() -> Plan {
+    Plan {
+        items: vec![item()],
+        ..Plan::default()
+    }
+}
+
 fn item() -> Item {
     Item::Setting {
         role: crate::metrics::Role::Relay,
@@ -205,7 +213,7 @@ fn item() -> Item {
 #[test]
 fn a_loss_is_repaired_at_once_and_a_contest_with_growing_waits() {
     let mut reconciler = Reconciler::default();
-    let plan = [item()];
+    let plan = plan();
     let place = [Act::Place(item())];
     assert_eq!(reconciler.acts(at(0), &plan, |_| false), place);
     reconciler.finish(at(0), &place[0], Ok(()));
@@ -236,7 +244,7 @@ fn a_loss_is_repaired_at_once_and_a_contest_with_growing_waits() {
 #[test]
 fn after_a_calm_a_loss_is_the_first_again() {
     let mut reconciler = Reconciler::default();
-    let (plan, place) = ([item()], Act::Place(item()));
+    let (plan, place) = (plan(), Act::Place(item()));
     reconciler.acts(at(0), &plan, |_| false);
     reconciler.finish(at(0), &place, Ok(()));
     for start in [0, 100_000, 200_000] {
@@ -251,7 +259,7 @@ fn after_a_calm_a_loss_is_the_first_again() {
 #[test]
 fn a_refusal_is_a_condition_until_it_ends() {
     let mut reconciler = Reconciler::default();
-    let (plan, place) = ([item()], Act::Place(item()));
+    let (plan, place) = (plan(), Act::Place(item()));
     reconciler.acts(at(0), &plan, |_| false);
     reconciler.finish(at(0), &place, Err("read-only".to_owned()));
     assert!(reconciler.acts(at(50), &plan, |_| false).is_empty());
@@ -268,7 +276,11 @@ fn a_refusal_is_a_condition_until_it_ends() {
     // It is not wanted any more.
     reconciler.acts(at(100), &plan, |_| false);
     reconciler.finish(at(100), &place, Err("read-only".to_owned()));
-    assert!(reconciler.acts(at(300), &[], |_| false).is_empty());
+    assert!(
+        reconciler
+            .acts(at(300), &Plan::default(), |_| false)
+            .is_empty()
+    );
     assert!(reconciler.conditions(at(300)).is_empty());
 }
 
@@ -300,4 +312,23 @@ fn forwarding_is_switched_on_without_losing_an_announced_route() {
     assert!(text.contains(&format!("{accept} && {forward}")), "{text}");
     kernel.set(&Setting::ipv6_forwarding("all"), "1").unwrap();
     assert_eq!(fixes(&kernel), [""; 0]);
+}
+
+#[test]
+fn routes_that_an_earlier_run_left_go() {
+    let mut kernel = host();
+    let mut daemon = relay(Ipv4Choice::Address(ADDRESS));
+    settle(&mut daemon, &mut kernel, 0);
+    daemon.state.is_draining = true;
+    settle(&mut daemon, &mut kernel, 10_000);
+    let tables = |kernel: &Kernel| -> Vec<Table> {
+        let routes = kernel.routes.iter();
+        let ours = routes.filter(|route| route.destination == net("2001::/32"));
+        ours.map(|route| route.table).collect()
+    };
+    assert_eq!(tables(&kernel), [Table::Local]);
+    // The next run finds what a crash left.
+    let mut daemon = relay(Ipv4Choice::Address(ADDRESS));
+    settle(&mut daemon, &mut kernel, 20_000);
+    assert_eq!(tables(&kernel), [Table::Main]);
 }
