@@ -1,11 +1,13 @@
 //! The table of connections, which every datagram of a client needs room in where the kernel tracks.
 
-use super::{Report, kernel_settings::number};
+use std::fs;
+
+use super::Report;
 
 /// Examines whether the table is nearly full.
 pub fn examine(report: &mut Report) {
-    let count = number("net/netfilter/nf_conntrack_count");
-    let max = number("net/netfilter/nf_conntrack_max");
+    let count = number("nf_conntrack_count");
+    let max = number("nf_conntrack_max");
     // Without them the kernel does not track.
     let (Some(count), Some(max)) = (count, max) else {
         return;
@@ -14,6 +16,11 @@ pub fn examine(report: &mut Report) {
         Some(text) => report.degraded("conntrack", text),
         None => report.fine("conntrack", format!("{count} of {max} connections")),
     }
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).ok()?;
+    text.trim().parse().ok()
 }
 
 /// From nine tenths on a burst fills the table.

@@ -1,5 +1,7 @@
 //! The links by which packets leave, their gateways, and the rules that could divert them.
 
+use std::collections::BTreeSet;
+
 use ipnet::Ipv6Net;
 use rtnetlink::packet_route::rule::RuleAction;
 use teredo_common::scope::is_global_unicast;
@@ -8,7 +10,10 @@ use super::{
     Host, Report,
     routing::{PolicyRule, Routing},
 };
-use crate::{config, host::Snapshot};
+use crate::{
+    config,
+    host::{Route, Snapshot},
+};
 
 /// The priority of the rule for the main table.
 const MAIN_PRIORITY: u32 = 32_766;
@@ -18,7 +23,7 @@ const MAIN: u32 = 254;
 
 /// Examines links, gateways, addresses and rules.
 pub fn examine(host: &Host<'_>, routing: &Routing, report: &mut Report) {
-    for text in links(&host.network, routing) {
+    for text in links(&host.network) {
         report.degraded("link", text);
     }
     for text in gateways(&host.network, routing) {
@@ -55,13 +60,18 @@ fn has_global_ipv6(host: &Host<'_>) -> bool {
     })
 }
 
+fn best_defaults(network: &Snapshot) -> impl Iterator<Item = &Route> {
+    [true, false]
+        .into_iter()
+        .filter_map(|is_ipv4| network.best_default(is_ipv4))
+}
+
 /// Returns a sentence for each interface of a best default route without carrier.
-fn links(network: &Snapshot, routing: &Routing) -> Vec<String> {
-    let mut indices: Vec<_> = routing.best().map(|route| route.interface).collect();
-    indices.sort_unstable();
-    indices.dedup();
+fn links(network: &Snapshot) -> Vec<String> {
+    let best = best_defaults(network);
+    let indices: BTreeSet<_> = best.flat_map(|route| &route.interfaces).collect();
     let links = indices
-        .iter()
+        .into_iter()
         .filter_map(|&index| network.link_numbered(index));
     let links = links.filter(|link| link.is_up && !link.has_carrier);
     links
@@ -77,13 +87,12 @@ fn links(network: &Snapshot, routing: &Routing) -> Vec<String> {
 
 /// Returns a sentence for each gateway of a best default route that does not answer.
 fn gateways(network: &Snapshot, routing: &Routing) -> Vec<String> {
-    let silent = routing.best().filter_map(|route| {
-        let gateway = route.gateway?;
-        let is_silent = routing
-            .silent
-            .iter()
-            .any(|silent| silent.address == gateway && silent.interface == route.interface);
-        is_silent.then_some((gateway, route.interface))
+    let silent = best_defaults(network).filter_map(|route| {
+        let mut silent = routing.silent.iter();
+        let found = silent.find(|silent| {
+            Some(silent.address) == route.gateway && route.interfaces.contains(&silent.interface)
+        })?;
+        Some((found.address, found.interface))
     });
     silent
         .map(|(gateway, interface)| {
@@ -133,14 +142,20 @@ fn judge_rule(rule: &PolicyRule, prefix: Ipv6Net) -> Option<(bool, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::routing::{DefaultRoute, SilentNeighbour},
-        *,
-    };
-    use crate::host::Link;
+    use super::{super::routing::SilentNeighbour, *};
+    use crate::{datapath::route::Table, host::Link};
 
-    fn network(has_carrier: bool) -> Snapshot {
+    fn network(has_carrier: bool, gateway: &str) -> Snapshot {
         Snapshot {
+            routes: vec![Route {
+                table: Table::Main,
+                destination: "0.0.0.0/0".parse().unwrap(),
+                interfaces: vec![2],
+                gateway: Some(gateway.parse().unwrap()),
+                metric: 5,
+                source: None,
+                is_announced: false,
+            }],
             links: vec![Link {
                 name: "eth0".to_owned(),
                 index: 2,
@@ -157,15 +172,8 @@ mod tests {
         }
     }
 
-    fn routing(gateway: &str) -> Routing {
+    fn routing() -> Routing {
         Routing {
-            defaults: vec![DefaultRoute {
-                is_ipv6: false,
-                interface: 2,
-                gateway: Some(gateway.parse().unwrap()),
-                metric: 5,
-                is_announced: false,
-            }],
             silent: vec![SilentNeighbour {
                 interface: 2,
                 address: "192.0.2.1".parse().unwrap(),
@@ -176,18 +184,20 @@ mod tests {
 
     #[test]
     fn a_way_out_needs_carrier_and_a_gateway_that_answers() {
-        assert!(links(&network(true), &routing("192.0.2.2")).is_empty());
-        assert_eq!(links(&network(false), &routing("192.0.2.2")).len(), 1);
-        assert!(links(&network(false), &Routing::default()).is_empty());
-        let mut better = routing("192.0.2.2");
-        better.defaults.push(DefaultRoute {
-            interface: 3,
+        assert!(links(&network(true, "192.0.2.2")).is_empty());
+        let mut without = network(false, "192.0.2.2");
+        assert_eq!(links(&without).len(), 1);
+        let better = Route {
+            interfaces: vec![3],
             metric: 4,
-            ..better.defaults[0]
-        });
-        assert!(links(&network(false), &better).is_empty());
-        assert!(gateways(&network(true), &routing("192.0.2.2")).is_empty());
-        let silent = gateways(&network(true), &routing("192.0.2.1"));
+            ..without.routes[0].clone()
+        };
+        without.routes.push(better);
+        assert!(links(&without).is_empty());
+        without.routes.clear();
+        assert!(links(&without).is_empty());
+        assert!(gateways(&network(true, "192.0.2.2"), &routing()).is_empty());
+        let silent = gateways(&network(true, "192.0.2.1"), &routing());
         assert!(
             silent[0].contains("192.0.2.1 does not answer ARP on eth0"),
             "{silent:?}"

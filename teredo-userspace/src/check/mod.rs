@@ -10,7 +10,6 @@ mod fast_path;
 mod firewall;
 mod ipv4;
 mod ipv6;
-mod kernel_settings;
 mod limits;
 mod link;
 mod memory;
@@ -84,7 +83,7 @@ pub async fn examine(
 ) -> Report {
     let cpus = nr_cpus().map_or(1, |cpus| cpus as u64);
     let mut report = Report::new(Memory::of(config, cpus));
-    let (network, own) = match read(config).await {
+    let (network, own, routing) = match read(config).await {
         Ok(found) => found,
         Err(error) => {
             let text = format!("the kernel does not describe its network: {error:#}");
@@ -109,14 +108,13 @@ pub async fn examine(
     permissions(&host, &mut report);
     sunset::examine(config, SystemTime::now(), purpose.after_sunset, &mut report);
     user::examine(&host, &mut report);
-    let routing = Routing::read().await.unwrap_or_default();
-    settings::examine(&host, &routing, &mut report);
+    settings::examine(&host, &mut report);
     let mut endpoint = None;
     if let Some(relay) = &config.relay {
         tun::examine(&host, &relay.tun, &mut report);
         endpoint = ipv4::examine(&host, relay, &mut report);
         ipv6::examine(&host, relay, &mut report);
-        mtu::examine(&host, &routing, relay, &mut report);
+        mtu::examine(&host, relay, &mut report);
     }
     if let Some(section) = &config.server {
         keys(secrets, &mut report);
@@ -127,7 +125,7 @@ pub async fn examine(
     }
     let served = config.server.iter().flat_map(|server| server.ipv4);
     let own: Vec<_> = endpoint.iter().map(|own| *own.ip()).chain(served).collect();
-    reverse_path::examine(&host, &routing, &own, &mut report);
+    reverse_path::examine(&host, &own, &mut report);
     link::examine(&host, &routing, &mut report);
     conntrack::examine(&mut report);
     let clients = secrets.map_or_else(|_| Vec::new(), |secrets| secrets.clients.clone());
@@ -171,7 +169,7 @@ pub async fn fix(fix: &Fix) -> Result<()> {
 }
 
 /// Reads the network, and finds the parts of it that belong to a daemon of this configuration.
-async fn read(config: &Config) -> Result<(Snapshot, Own)> {
+async fn read(config: &Config) -> Result<(Snapshot, Own, Routing)> {
     let routes = Routes::open()?;
     let mut own = Own::default();
     let mut network = Snapshot::default();
@@ -183,7 +181,8 @@ async fn read(config: &Config) -> Result<(Snapshot, Own)> {
     }
     let mut links = network.links.iter();
     own.program = links.find_map(|link| xdp::pinned_program(&config.node.name, link.index));
-    Ok((network, own))
+    let routing = Routing::read(&routes).await.unwrap_or_default();
+    Ok((network, own, routing))
 }
 
 /// Returns the indices of the roles' tunnels; 0 for those that do not exist yet.

@@ -1,8 +1,7 @@
 //! The MTU of the ways out, against the MTU of the relay's tunnel.
 
-use super::{Host, Report, routing::Routing};
-use crate::config::RelaySection;
-use crate::host::Link;
+use super::{Host, Report};
+use crate::{config::RelaySection, host::Link};
 
 /// Octets of the outer headers: IPv4 and UDP.
 const OUTER: u32 = 28;
@@ -10,11 +9,8 @@ const OUTER: u32 = 28;
 const LEAST: u32 = 1280;
 
 /// Examines whether full packets of the tunnel fit.
-pub fn examine(host: &Host<'_>, routing: &Routing, relay: &RelaySection, report: &mut Report) {
-    let indices = routing.ways_out(false);
-    let links: Vec<_> = indices
-        .filter_map(|index| host.network.link_numbered(index))
-        .collect();
+pub fn examine(host: &Host<'_>, relay: &RelaySection, report: &mut Report) {
+    let links = host.network.ways_out(true);
     let tight: Vec<_> = links
         .iter()
         .filter_map(|link| judge(link, relay.mtu.into()))

@@ -1,8 +1,9 @@
 //! The reverse path filter (RFC 3704), which drops datagrams that do not come by the way back.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
-use super::{Host, Report, kernel_settings::of_interface, routing::Routing};
+use super::{Host, Report};
+use crate::host::Setting;
 
 /// The strict mode of `rp_filter`.
 const STRICT: u64 = 1;
@@ -18,10 +19,14 @@ struct Interface {
 }
 
 /// Examines whether the filter drops datagrams to the addresses of the roles.
-pub fn examine(host: &Host<'_>, routing: &Routing, addresses: &[Ipv4Addr], report: &mut Report) {
-    let ways_out: Vec<_> = routing.ways_out(false).collect();
-    let all = of_interface("ipv4", "all", "rp_filter").unwrap_or_default();
+pub fn examine(host: &Host<'_>, addresses: &[Ipv4Addr], report: &mut Report) {
+    let filter = |name: &str| {
+        Setting::ipv4(name, "rp_filter")
+            .number()
+            .unwrap_or_default()
+    };
     let network = &host.network;
+    let ways_out = network.ways_out(true);
     let mut interfaces = Vec::new();
     for link in addresses
         .iter()
@@ -29,10 +34,8 @@ pub fn examine(host: &Host<'_>, routing: &Routing, addresses: &[Ipv4Addr], repor
     {
         let interface = Interface {
             name: link.name.clone(),
-            filter: of_interface("ipv4", &link.name, "rp_filter")
-                .unwrap_or_default()
-                .max(all),
-            is_way_out: ways_out.contains(&link.index),
+            filter: filter(&link.name).max(filter("all")),
+            is_way_out: ways_out.contains(&link),
         };
         if !interfaces.contains(&interface) {
             interfaces.push(interface);
@@ -40,18 +43,11 @@ pub fn examine(host: &Host<'_>, routing: &Routing, addresses: &[Ipv4Addr], repor
     }
     match judge(&interfaces) {
         Some(text) => report.degraded("reverse path", text),
-        None if !addresses.is_empty() && addresses.iter().all(|own| is_there(host, *own)) => {
+        None if !addresses.is_empty() && addresses.iter().all(|own| network.has_ipv4(*own)) => {
             report.fine("reverse path", "no datagram is filtered by its way back");
         }
         None => {}
     }
-}
-
-fn is_there(host: &Host<'_>, address: Ipv4Addr) -> bool {
-    host.network
-        .addresses
-        .iter()
-        .any(|own| own.address == IpAddr::V4(address))
 }
 
 /// Strict filtering loses what arrives where no route leads back.

@@ -2,18 +2,11 @@
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use super::{
-    Host, Report,
-    kernel_settings::{number, of_interface},
-    routing::Routing,
-};
+use super::{Host, Report};
+use crate::{host::Setting, plan};
 
 /// The directory of the kernel's settings.
 const SETTINGS: &str = "/proc/sys";
-
-/// The value of `accept_ra` with which the kernel accepts announcements unless it forwards. With 0
-/// another program may accept them, whose routes stay.
-const BY_HOSTS: u64 = 1;
 
 /// The facts about a host.
 #[derive(Clone, Debug, Default)]
@@ -27,8 +20,9 @@ struct Facts {
     is_ipv6_disabled: bool,
     /// Whether this host forwards IPv6.
     forwards: bool,
-    /// Interfaces of IPv6 default routes that routers have announced, with their `accept_ra`.
-    announced: Vec<(String, u64)>,
+    /// Interfaces of announced IPv6 default routes, whose announcements are not accepted while this host
+    /// forwards.
+    announced: Vec<String>,
 }
 
 /// A finding: how it matters and its sentence.
@@ -39,7 +33,7 @@ enum Finding {
 }
 
 /// Examines the settings.
-pub fn examine(host: &Host<'_>, routing: &Routing, report: &mut Report) {
+pub fn examine(host: &Host<'_>, report: &mut Report) {
     let config = host.config;
     let service = config
         .server
@@ -50,9 +44,11 @@ pub fn examine(host: &Host<'_>, routing: &Routing, report: &mut Report) {
         has_forwarding_tunnel: service || relay.is_some_and(|relay| !relay.host_specific),
         has_tunnel: service || relay.is_some() || config.client.is_some(),
         is_read_only: statvfs(SETTINGS).is_ok_and(|at| at.flags().contains(FsFlags::ST_RDONLY)),
-        is_ipv6_disabled: number("net/ipv6/conf/default/disable_ipv6") == Some(1),
-        forwards: number("net/ipv6/conf/all/forwarding") == Some(1),
-        announced: announced(host, routing),
+        is_ipv6_disabled: Setting::ipv6("default", "disable_ipv6").number() == Some(1),
+        forwards: Setting::ipv6_forwarding("all").number() == Some(1),
+        announced: plan::announced_links(&host.network)
+            .map(|link| link.name.clone())
+            .collect(),
     };
     for finding in judge(&facts) {
         match finding {
@@ -62,19 +58,6 @@ pub fn examine(host: &Host<'_>, routing: &Routing, report: &mut Report) {
             Finding::Degraded(text) => report.degraded("settings", text),
         }
     }
-}
-
-/// Returns the interfaces of announced IPv6 default routes, with their `accept_ra`.
-fn announced(host: &Host<'_>, routing: &Routing) -> Vec<(String, u64)> {
-    let routes = routing.defaults.iter();
-    let routes = routes.filter(|route| route.is_ipv6 && route.is_announced);
-    let links = routes.filter_map(|route| host.network.link_numbered(route.interface));
-    links
-        .map(|link| {
-            let accepts = of_interface("ipv6", &link.name, "accept_ra").unwrap_or_default();
-            (link.name.clone(), accepts)
-        })
-        .collect()
 }
 
 fn judge(facts: &Facts) -> Vec<Finding> {
@@ -87,8 +70,8 @@ fn judge(facts: &Facts) -> Vec<Finding> {
                 .to_owned(),
         ));
     }
-    for (name, accepts) in &facts.announced {
-        if facts.forwards && *accepts == BY_HOSTS {
+    if facts.forwards {
+        for name in &facts.announced {
             findings.push(Finding::Degraded(format!(
                 "the IPv6 default route by {name} was announced by a router, but this host forwards, \
                  so the kernel accepts no announcement any more and the route will expire: `{}`",
@@ -144,13 +127,17 @@ mod tests {
 
     #[test]
     fn a_router_keeps_an_announced_route_with_two_alone() {
-        for (forwards, accepts, is_lost) in [(true, 1, true), (true, 2, false), (false, 1, false)] {
+        for (forwards, announced, is_lost) in [
+            (true, vec!["eth0".to_owned()], true),
+            (true, Vec::new(), false),
+            (false, vec!["eth0".to_owned()], false),
+        ] {
             let facts = Facts {
                 forwards,
-                announced: vec![("eth0".to_owned(), accepts)],
+                announced,
                 ..Facts::default()
             };
-            assert_eq!(!judge(&facts).is_empty(), is_lost, "{forwards} {accepts}");
+            assert_eq!(!judge(&facts).is_empty(), is_lost, "{facts:?}");
         }
     }
 }

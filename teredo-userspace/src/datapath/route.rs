@@ -12,12 +12,13 @@ use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use ipnet::{Ipv4Net, Ipv6Net};
 use nix::net::if_::if_indextoname;
 use rtnetlink::{
-    Handle, LinkUnspec, RouteMessageBuilder,
+    Handle, IpVersion, LinkUnspec, RouteMessageBuilder,
     packet_route::{
         address::AddressMessage,
         link::LinkMessage,
-        neighbour::{NeighbourFlags, NeighbourState},
+        neighbour::{NeighbourFlags, NeighbourMessage, NeighbourState},
         route::RouteMessage,
+        rule::RuleMessage,
     },
 };
 use thiserror::Error;
@@ -147,6 +148,27 @@ impl Routes {
     pub async fn links(&self) -> Result<Vec<LinkMessage>, RouteError> {
         let links = self.handle.link().get().execute().try_collect().await;
         links.map_err(|error| failure("list the interfaces", error))
+    }
+
+    /// Returns all neighbours.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not list its neighbours.
+    pub async fn neighbours(&self) -> Result<Vec<NeighbourMessage>, RouteError> {
+        let neighbours = self.handle.neighbours().get().execute().try_collect().await;
+        neighbours.map_err(|error| failure("list the neighbours", error))
+    }
+
+    /// Returns the policy rules of IPv6.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not list its rules, or has none.
+    pub async fn ipv6_rules(&self) -> Result<Vec<RuleMessage>, RouteError> {
+        let rules = self.handle.rule().get(IpVersion::V6).execute();
+        let rules = rules.try_collect().await;
+        rules.map_err(|error| failure("list the rules", error))
     }
 
     /// Returns the routes of all tables and of both families, one after the other.

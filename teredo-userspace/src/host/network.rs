@@ -43,7 +43,7 @@ impl HostNetwork {
         if source.is_none() {
             source = snapshot.default_ipv4_address();
         }
-        let gateway = snapshot.best_ipv4_default().and_then(|route| route.gateway);
+        let gateway = snapshot.best_default(true).and_then(|route| route.gateway);
         Self {
             network: Network {
                 source,

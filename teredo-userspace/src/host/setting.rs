@@ -16,14 +16,19 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// Returns whether the interface forwards packets of IPv4.
+    /// Returns the setting of whether the interface forwards packets of IPv4.
     pub fn ipv4_forwarding(interface: &str) -> Self {
         Self::new("ipv4", interface, "forwarding")
     }
 
-    /// Returns whether the interface forwards packets of IPv6.
+    /// Returns the setting of whether the interface forwards packets of IPv6.
     pub fn ipv6_forwarding(interface: &str) -> Self {
         Self::new("ipv6", interface, "forwarding")
+    }
+
+    /// Returns the setting of IPv4 with this name.
+    pub fn ipv4(interface: &str, name: &'static str) -> Self {
+        Self::new("ipv4", interface, name)
     }
 
     /// Returns the setting of IPv6 with this name.
@@ -50,6 +55,11 @@ impl Setting {
             Err(error) if is_shortage(&error) => Err(error),
             Err(_) => Ok(None),
         }
+    }
+
+    /// Reads a number; `None` if there is none.
+    pub fn number(&self) -> Option<u64> {
+        self.read().ok()??.parse().ok()
     }
 
     /// Writes a value.

@@ -1,7 +1,7 @@
 //! The kernel's interfaces, addresses, routes and settings at one moment.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -133,39 +133,46 @@ impl Snapshot {
             .filter_map(|one| self.link_numbered(one.interface))
     }
 
-    /// Returns the interfaces of the default routes of both families, each once, in the order of the
-    /// routes.
-    pub fn default_links(&self) -> Vec<&Link> {
-        let mut links: Vec<&Link> = Vec::new();
-        // IPv4 first, as in the documentation.
-        for is_ipv4 in [true, false] {
-            let routes = self.routes.iter();
-            let routes = routes.filter(|route| route.is_default() && route.is_ipv4() == is_ipv4);
-            for index in routes.flat_map(|route| &route.interfaces) {
-                let is_known = links.iter().any(|link| link.index == *index);
-                if let Some(link) = self.link_numbered(*index)
-                    && !is_known
-                {
-                    links.push(link);
-                }
-            }
-        }
+    /// Iterates over the default routes of a family.
+    pub fn default_routes(&self, is_ipv4: bool) -> impl Iterator<Item = &Route> {
+        let routes = self.routes.iter();
+        routes.filter(move |route| route.is_default() && route.is_ipv4() == is_ipv4)
+    }
+
+    /// Returns the default route of a family with the smallest metric.
+    pub fn best_default(&self, is_ipv4: bool) -> Option<&Route> {
+        self.default_routes(is_ipv4)
+            .min_by_key(|route| route.metric)
+    }
+
+    /// Returns the interfaces of the default routes of a family, each once, in the order of the routes.
+    pub fn ways_out(&self, is_ipv4: bool) -> Vec<&Link> {
+        let indices = self.default_routes(is_ipv4);
+        let indices = indices.flat_map(|route| &route.interfaces);
+        let mut links: Vec<&Link> = indices
+            .filter_map(|index| self.link_numbered(*index))
+            .collect();
+        let mut seen = HashSet::new();
+        links.retain(|link| seen.insert(link.index));
         links
     }
 
-    /// Returns the IPv4 default route with the smallest metric.
-    pub fn best_ipv4_default(&self) -> Option<&Route> {
-        let routes = self.routes.iter();
-        routes
-            .filter(|route| route.is_default() && route.is_ipv4())
-            .min_by_key(|route| route.metric)
+    /// Returns the interfaces of the default routes of both families, each once, those of IPv4 first.
+    pub fn default_links(&self) -> Vec<&Link> {
+        let mut links = self.ways_out(true);
+        for link in self.ways_out(false) {
+            if !links.iter().any(|other| other.index == link.index) {
+                links.push(link);
+            }
+        }
+        links
     }
 
     /// Returns the address that this host uses towards the IPv4 internet: the preferred source of the
     /// default route, or else the first global address of its interface. `None` without a default
     /// route.
     pub fn default_ipv4_address(&self) -> Option<Ipv4Addr> {
-        let best = self.best_ipv4_default()?;
+        let best = self.best_default(true)?;
         if let Some(IpAddr::V4(source)) = best.source {
             return Some(source);
         }

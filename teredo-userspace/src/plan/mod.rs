@@ -32,6 +32,7 @@ pub use client::{Tunnelled, is_native};
 pub use fix::Fix;
 pub use item::{FastPathItem, Item, Own, Port};
 pub use reconciler::{Act, Notice, Reconciler};
+pub use relay::announced_links;
 
 /// The metric that the kernel gives to routes of IPv6 without one.
 const USUAL_METRIC: u32 = 1024;

@@ -139,7 +139,7 @@ fn before_forwarding(host: &Snapshot) -> Option<String> {
 
 /// Iterates over the interfaces of default routes that a router has announced, and that are lost when
 /// forwarding is switched on: a host that forwards accepts announcements only by `accept_ra` = 2.
-pub(super) fn announced_links(host: &Snapshot) -> impl Iterator<Item = &Link> {
+pub fn announced_links(host: &Snapshot) -> impl Iterator<Item = &Link> {
     host.default_links().into_iter().filter(|link| {
         let is_announced = host.routes.iter().any(|route| {
             route.is_announced

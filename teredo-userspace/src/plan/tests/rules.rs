@@ -307,6 +307,16 @@ fn forwarding_is_switched_on_without_losing_an_announced_route() {
         .for_each(|route| route.is_announced = true);
     let accept = "sysctl -w net.ipv6.conf.eth0.accept_ra=2";
     assert_eq!(fixes(&kernel), [accept, forward]);
+    // With other values nothing is lost.
+    for value in ["0", "2"] {
+        kernel
+            .set(&Setting::ipv6("eth0", "accept_ra"), value)
+            .unwrap();
+        assert_eq!(fixes(&kernel), [forward]);
+    }
+    kernel
+        .set(&Setting::ipv6("eth0", "accept_ra"), "1")
+        .unwrap();
     let (plan, _) = daemon.plan(&kernel);
     let text = &plan.conditions[0].text;
     assert!(text.contains(&format!("{accept} && {forward}")), "{text}");
