@@ -1,60 +1,17 @@
 //! Offloads, queues and rings of the network cards of the fast path, as ethtool shows them.
 
-use std::{
-    io,
-    os::fd::{AsRawFd as _, OwnedFd},
-};
-
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use std::{fs, io};
 
 use super::Report;
+use crate::datapath::ethtool::Ethtool;
 
-/// Commands of `SIOCETHTOOL`.
-const GET_RINGS: u32 = 0x10;
-const GET_FLAGS: u32 = 0x25;
-const GET_FLOW_HASH: u32 = 0x29;
-/// Bits of the answer to [`GET_FLAGS`].
+/// Offloads of [`Ethtool::flags`].
 const RX_VLAN: u32 = 1 << 8;
 const LRO: u32 = 1 << 15;
-/// `UDP_V4_FLOW`, and the bits of both ports in the answer to [`GET_FLOW_HASH`].
-const UDP_IPV4: u32 = 2;
+/// Both ports in [`Ethtool::hashed_fields`].
 const PORTS: u64 = 1 << 6 | 1 << 7;
 /// Receive descriptors with which a burst is not lost.
 const RING: u32 = 1024;
-
-nix::ioctl_readwrite_bad!(ethtool, libc::SIOCETHTOOL, libc::ifreq);
-
-/// `struct ethtool_value`.
-#[repr(C)]
-struct Value {
-    command: u32,
-    data: u32,
-}
-
-/// `struct ethtool_ringparam`.
-#[repr(C)]
-#[derive(Default)]
-struct Rings {
-    command: u32,
-    receive_max: u32,
-    mini_max: u32,
-    jumbo_max: u32,
-    transmit_max: u32,
-    receive: u32,
-    mini: u32,
-    jumbo: u32,
-    transmit: u32,
-}
-
-/// The beginning of `struct ethtool_rxnfc`, of which the kernel answers this much.
-#[repr(C)]
-struct FlowHash {
-    command: u32,
-    flow: u32,
-    data: u64,
-    /// The rest, which is not used here.
-    rest: [u64; 22],
-}
 
 /// The facts about a card; `None` if its driver does not report them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,63 +89,16 @@ fn judge(name: &str, facts: Facts) -> Vec<(bool, String)> {
 }
 
 fn read(name: &str) -> io::Result<Facts> {
-    let socket = socket(
-        AddressFamily::Inet,
-        SockType::Datagram,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
-    let mut flags = Value {
-        command: GET_FLAGS,
-        data: 0,
-    };
-    let mut rings = Rings {
-        command: GET_RINGS,
-        ..Rings::default()
-    };
-    let mut hash = FlowHash {
-        command: GET_FLOW_HASH,
-        flow: UDP_IPV4,
-        data: 0,
-        rest: [0; 22],
-    };
-    let queues = std::fs::read_dir(format!("/sys/class/net/{name}/queues")).map_or(0, |queues| {
-        let names = queues.flatten().map(|queue| queue.file_name());
-        names
-            .filter(|name| name.to_string_lossy().starts_with("rx-"))
-            .count()
-    });
-    // SAFETY: each structure is the one that its command reads and writes.
-    unsafe {
-        Ok(Facts {
-            flags: ask(&socket, name, &mut flags).ok().map(|()| flags.data),
-            ring: ask(&socket, name, &mut rings)
-                .ok()
-                .map(|()| (rings.receive, rings.receive_max)),
-            hash: ask(&socket, name, &mut hash).ok().map(|()| hash.data),
-            queues,
-        })
-    }
-}
-
-/// Asks the driver of the interface.
-///
-/// # Safety
-///
-/// `question` must be the structure that the command at its beginning reads and writes.
-unsafe fn ask<T>(socket: &OwnedFd, name: &str, question: &mut T) -> io::Result<()> {
-    // SAFETY: zeros are valid for a structure of integers and a pointer.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    if name.len() >= request.ifr_name.len() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
-    }
-    request.ifr_ifru.ifru_data = std::ptr::from_mut(question).cast();
-    // SAFETY: the request is valid, and its pointer too, as the caller promises.
-    unsafe { ethtool(socket.as_raw_fd(), &raw mut request) }?;
-    Ok(())
+    let ethtool = Ethtool::open()?;
+    let queues = fs::read_dir(format!("/sys/class/net/{name}/queues"));
+    let queues = queues.into_iter().flatten().flatten();
+    let queues = queues.filter(|queue| queue.file_name().to_string_lossy().starts_with("rx-"));
+    Ok(Facts {
+        flags: ethtool.flags(name).ok(),
+        ring: ethtool.receive_ring(name).ok(),
+        hash: ethtool.hashed_fields(name).ok(),
+        queues: queues.count(),
+    })
 }
 
 #[cfg(test)]

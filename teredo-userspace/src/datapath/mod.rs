@@ -4,6 +4,7 @@
 //!
 //! Everything works in batches, since system calls dominate the cost of a packet.
 
+pub mod ethtool;
 mod napi;
 pub mod native;
 pub mod route;

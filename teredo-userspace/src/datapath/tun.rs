@@ -1,9 +1,9 @@
 //! The TUN interface through which the daemon and the kernel's IPv6 routing exchange packets.
 
 use std::{
-    io, mem,
+    io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
-    ptr, thread,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -11,12 +11,11 @@ use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
     net::if_::if_nametoindex,
     poll::{PollFd, PollFlags, poll},
-    sys::socket::{AddressFamily, SockFlag, SockType, socket},
     unistd::{read, write},
 };
 use thiserror::Error;
 
-use super::{BATCH, napi};
+use super::{BATCH, ethtool::Ethtool, napi};
 
 const CONTROL_FILE: &str = "/dev/net/tun";
 /// Octets of kernel memory that written packets may occupy until they are routed: more than one
@@ -129,7 +128,7 @@ impl Tun {
         // SAFETY: the request reads an integer.
         unsafe { set_queue(self.as_raw_fd(), &QUEUE) }?;
         // With many peers, coalescing the packets of a flow costs more than it saves.
-        set_receive_offload(&self.name, false)
+        Ethtool::open()?.set_receive_offload(&self.name, false)
     }
 
     /// Lets the kernel coalesce the packets of a flow that are written together (generic receive
@@ -139,7 +138,7 @@ impl Tun {
     ///
     /// When the kernel refuses.
     pub fn coalesce(&self) -> io::Result<()> {
-        set_receive_offload(&self.name, true)
+        Ethtool::open()?.set_receive_offload(&self.name, true)
     }
 
     /// Returns the interface's name.
@@ -316,40 +315,6 @@ fn attach(name: &str, napi: bool) -> Result<tun::Device, TunError> {
             _ => other(name, error),
         });
     }
-}
-
-/// Sets generic receive offload: whether the kernel coalesces the packets of a flow.
-fn set_receive_offload(name: &str, on: bool) -> io::Result<()> {
-    /// `struct ethtool_value` of <linux/ethtool.h>.
-    #[repr(C)]
-    struct Value {
-        command: u32,
-        data: u32,
-    }
-    /// Sets generic receive offload.
-    const ETHTOOL_SGRO: u32 = 0x2c;
-
-    let socket = socket(
-        AddressFamily::Inet,
-        SockType::Datagram,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
-    let mut value = Value {
-        command: ETHTOOL_SGRO,
-        data: on.into(),
-    };
-    // SAFETY: all zeros are a valid request.
-    let mut request: libc::ifreq = unsafe { mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from as libc::c_char;
-    }
-    request.ifr_ifru.ifru_data = ptr::from_mut(&mut value).cast();
-    // SAFETY: the request contains the interface's name, zero-terminated because names are shorter
-    // than the field, and points to the structure of the command.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &request) };
-    nix::Error::result(result)?;
-    Ok(())
 }
 
 nix::ioctl_write_ptr!(

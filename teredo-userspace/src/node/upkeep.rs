@@ -7,11 +7,9 @@
 use std::time::Duration;
 
 use teredo_common::time::Instant;
-use tokio::{
-    task::JoinHandle,
-    time::{self, sleep_until},
-};
+use tokio::task::JoinHandle;
 
+use super::{clock, timer::Timer};
 use crate::{
     condition::{Condition, Conditions, Kind},
     datapath::route::Routes,
@@ -41,10 +39,11 @@ pub struct Upkeep {
     pub reconciler: Reconciler,
     conditions: Conditions,
     look: Option<JoinHandle<Result<Snapshot, LookError>>>,
-    began: time::Instant,
-    next: time::Instant,
+    began: Instant,
+    next: Instant,
     /// The earliest time of a look after a change.
-    earliest: time::Instant,
+    earliest: Instant,
+    timer: Timer,
     /// Why the last look failed.
     failure: Option<String>,
 }
@@ -52,7 +51,7 @@ pub struct Upkeep {
 impl Upkeep {
     /// Returns the state before the first look, which is due. Needs a tokio runtime.
     pub fn new(scope: Scope) -> Self {
-        let now = time::Instant::now();
+        let now = clock::now();
         Self {
             snapshot: Snapshot::default(),
             scope,
@@ -62,6 +61,7 @@ impl Upkeep {
             began: now,
             next: now,
             earliest: now,
+            timer: Timer::new(),
             failure: None,
         }
     }
@@ -73,7 +73,7 @@ impl Upkeep {
 
     /// Makes the next look take place after this time at the latest.
     pub fn look_after(&mut self, wait: Duration) {
-        let due = (time::Instant::now() + wait).max(self.earliest);
+        let due = (clock::now() + wait).max(self.earliest);
         self.next = self.next.min(due);
     }
 
@@ -81,9 +81,10 @@ impl Upkeep {
     /// nothing.
     pub async fn looked(&mut self, routes: &Routes) -> bool {
         if self.look.is_none() {
-            sleep_until(self.next).await;
+            self.timer.set(Some(self.next));
+            self.timer.expired().await;
             let (routes, scope) = (routes.clone(), self.scope.clone());
-            self.began = time::Instant::now();
+            self.began = clock::now();
             self.look = Some(tokio::spawn(async move {
                 Snapshot::read(&routes, &scope).await
             }));
@@ -95,8 +96,8 @@ impl Upkeep {
         };
         let outcome = look.await;
         self.look = None;
-        let now = time::Instant::now();
-        let took = now - self.began;
+        let now = clock::now();
+        let took = now.saturating_since(self.began);
         self.earliest = now + SHORTEST.max(took * HASTE);
         self.next = self
             .next

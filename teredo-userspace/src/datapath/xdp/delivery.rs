@@ -16,10 +16,10 @@ use std::{collections::HashMap, io};
 use nix::net::if_::if_indextoname;
 
 use super::{
-    ethtool::Ethtool,
     features::{XdpFeatures, xdp_features},
     interface::Interface,
 };
+use crate::datapath::ethtool::Ethtool;
 
 /// The driver whose interfaces come in pairs.
 const VETH: &str = "veth";

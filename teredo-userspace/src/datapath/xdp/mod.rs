@@ -10,7 +10,6 @@ mod bond;
 mod buckets;
 mod delivery;
 pub mod error;
-mod ethtool;
 mod fallback;
 mod features;
 pub mod interface;

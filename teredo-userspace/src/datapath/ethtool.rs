@@ -1,4 +1,4 @@
-//! What drivers tell through the ethtool interface of the kernel.
+//! Questions to drivers, and settings of them, through the ethtool interface of the kernel.
 
 use std::{
     io,
@@ -10,17 +10,30 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 // Commands and sets of strings of the kernel's `linux/ethtool.h`.
 const GET_DRIVER: u32 = 0x03;
 const GET_LINK: u32 = 0x0a;
+const GET_RINGS: u32 = 0x10;
 const GET_STRINGS: u32 = 0x1b;
 const GET_STATISTICS: u32 = 0x1d;
+const GET_FLAGS: u32 = 0x25;
+const GET_FLOW_HASH: u32 = 0x29;
+const SET_RECEIVE_OFFLOAD: u32 = 0x2c;
 const GET_SET_SIZES: u32 = 0x37;
 const GET_FEATURES: u32 = 0x3a;
 const STATISTICS: u32 = 1;
 const FEATURES: u32 = 4;
 
+/// `UDP_V4_FLOW`.
+const UDP_IPV4: u32 = 2;
+
 /// Octets of each string.
 const STRING: usize = 32;
 /// Words of `struct ethtool_drvinfo`.
 const DRIVER_WORDS: usize = 49;
+/// Words of `struct ethtool_ringparam`, and the places of maximum and number of receive descriptors.
+const RING_WORDS: usize = 9;
+const RECEIVE_MAX: usize = 1;
+const RECEIVE: usize = 5;
+/// Words of the beginning of `struct ethtool_rxnfc`, of which the kernel answers this much.
+const FLOW_WORDS: usize = 48;
 /// Words of `struct ethtool_gstrings`, `ethtool_stats` and `ethtool_gfeatures` before their arrays.
 const STRINGS_HEADER: usize = 3;
 const HEADER: usize = 2;
@@ -85,6 +98,50 @@ impl Ethtool {
         self.ask(interface, &mut features)?;
         let available = features.get(HEADER + bit / 32 * BLOCK);
         Ok(available.is_some_and(|available| available >> (bit % 32) & 1 != 0))
+    }
+
+    /// Returns the offloads that are on, as `ETH_FLAG_*` of the kernel.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::driver`].
+    pub fn flags(&self, interface: &str) -> io::Result<u32> {
+        let mut flags = [GET_FLAGS, 0];
+        self.ask(interface, &mut flags)?;
+        Ok(flags[1])
+    }
+
+    /// Returns the number of receive descriptors of each queue, and its maximum.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::driver`]; also if the driver has no rings.
+    pub fn receive_ring(&self, interface: &str) -> io::Result<(u32, u32)> {
+        let mut rings = [0; RING_WORDS];
+        rings[0] = GET_RINGS;
+        self.ask(interface, &mut rings)?;
+        Ok((rings[RECEIVE], rings[RECEIVE_MAX]))
+    }
+
+    /// Returns the fields of datagrams over IPv4 that choose the receive queue, as `RXH_*` of the kernel.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::driver`]; also if the driver does not report them.
+    pub fn hashed_fields(&self, interface: &str) -> io::Result<u64> {
+        let mut flow = [0; FLOW_WORDS];
+        flow[..2].copy_from_slice(&[GET_FLOW_HASH, UDP_IPV4]);
+        self.ask(interface, &mut flow)?;
+        Ok(bytemuck::cast([flow[2], flow[3]]))
+    }
+
+    /// Sets generic receive offload: whether the kernel coalesces the packets of a flow.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::driver`], and without permission.
+    pub fn set_receive_offload(&self, interface: &str, on: bool) -> io::Result<()> {
+        self.ask(interface, &mut [SET_RECEIVE_OFFLOAD, on.into()])
     }
 
     /// Returns the names of the driver's own counters, as `ethtool -S` shows them.

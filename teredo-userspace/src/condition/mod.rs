@@ -3,12 +3,15 @@
 //! A condition shows for as long as it is true, and ends by itself. The command `status`, the health
 //! pages, the metrics and the log all show the same set.
 
+mod kind;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use teredo_common::time::Instant;
 
 use crate::metrics::Role;
+pub use kind::Kind;
 
 /// The severity of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -18,96 +21,6 @@ pub enum Severity {
     Degraded,
     /// The role does not do its job.
     Down,
-}
-
-/// The kind of a condition. Its name is stable, for scripts and alerts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// The host does not have the IPv4 address of the role, or no route that implies it.
-    AddressMissing,
-    /// The role's socket cannot be opened.
-    Socket,
-    /// The TUN interface is missing or down, and cannot be restored.
-    Tunnel,
-    /// An address of the tunnel is missing, and cannot be restored.
-    TunnelAddress,
-    /// A route is missing, and cannot be restored.
-    Route,
-    /// The kernel has another way for the packets of the role.
-    RouteDiverted,
-    /// A setting of the kernel is not as the role needs it, and cannot be restored.
-    Setting,
-    /// A configured interface does not exist, or is down.
-    InterfaceMissing,
-    /// The XDP program is not attached.
-    FastPathOff,
-    /// The driver drops frames that the XDP program sends.
-    FastPathDrops,
-    /// A map of the XDP program has no room.
-    MapFull,
-    /// A firewall of this host drops the role's packets.
-    Firewall,
-    /// There is no route for the Teredo prefix, so connectivity tests are not forwarded.
-    NoNativeRoute,
-    /// A server's name cannot be looked up.
-    NameUnknown,
-    /// No server answers.
-    ServerSilent,
-    /// Only the server's secondary address does not answer.
-    SecondarySilent,
-    /// The NAT is symmetric and the client does not traverse it.
-    SymmetricNat,
-    /// The host has no way to the IPv4 internet.
-    NoNetwork,
-    /// The process has no file descriptors or memory left for a look at the host.
-    Resources,
-    /// Somebody removes again and again what the daemon restores.
-    Contested,
-}
-
-impl Kind {
-    /// Returns the name in kebab case.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::AddressMissing => "address-missing",
-            Self::Socket => "socket",
-            Self::Tunnel => "tunnel",
-            Self::TunnelAddress => "tunnel-address",
-            Self::Route => "route",
-            Self::RouteDiverted => "route-diverted",
-            Self::Setting => "setting",
-            Self::InterfaceMissing => "interface-missing",
-            Self::FastPathOff => "fast-path-off",
-            Self::FastPathDrops => "fast-path-drops",
-            Self::MapFull => "map-full",
-            Self::Firewall => "firewall",
-            Self::NoNativeRoute => "no-native-route",
-            Self::NameUnknown => "name-unknown",
-            Self::ServerSilent => "server-silent",
-            Self::SecondarySilent => "secondary-silent",
-            Self::SymmetricNat => "symmetric-nat",
-            Self::NoNetwork => "no-network",
-            Self::Resources => "resources",
-            Self::Contested => "contested",
-        }
-    }
-
-    /// Returns the severity.
-    #[must_use]
-    pub const fn severity(self) -> Severity {
-        match self {
-            Self::InterfaceMissing
-            | Self::NameUnknown
-            | Self::FastPathOff
-            | Self::FastPathDrops
-            | Self::MapFull
-            | Self::NoNativeRoute
-            | Self::Resources
-            | Self::Contested => Severity::Degraded,
-            _ => Severity::Down,
-        }
-    }
 }
 
 /// A condition that is true now.
