@@ -24,6 +24,8 @@ use crate::{
     plan::{self, Act, FastPathItem, Item, Own, Plan, State},
 };
 
+/// The wait before roles are made again whose sockets could not be opened.
+const RETRY: Duration = Duration::from_secs(1);
 /// The prefix length of a tunnel's address. On-link routes are added separately.
 const ADDRESS_PREFIX: u8 = 128;
 
@@ -76,7 +78,7 @@ impl Node {
     pub(super) fn state(&self) -> State {
         State {
             own: own(&self.roles, self.client.as_ref(), &self.fast_path),
-            is_draining: self.is_draining,
+            is_draining: self.draining.contains(&Role::Relay),
             client: self.client.as_ref().and_then(ClientRole::tunnelled),
         }
     }
@@ -92,25 +94,32 @@ impl Node {
         self.update_scope();
         if has_snapshot {
             self.apply_snapshot();
-            let plan = Plan::make(&self.config, &self.upkeep.snapshot, &self.state());
-            if let Err(error) = self.make_roles(&plan) {
-                let role = configured(&self.config)[0];
-                let text = sentence(&error);
-                self.set_conditions(plan, vec![condition(role, Kind::Socket, "", text)]);
-                self.upkeep.look_after(Duration::from_secs(1));
-                return;
-            }
-            let plan = Plan::make(&self.config, &self.upkeep.snapshot, &self.state());
-            self.show_refusal(&plan);
-            for (act, outcome) in self.act(&plan).await {
-                if let Err(error) = outcome {
-                    tracing::debug!("{act:?}: {error}");
+        }
+        let plan = Plan::make(&self.config, &self.upkeep.snapshot, &self.state());
+        let mut trouble = None;
+        if has_snapshot {
+            match self.make_roles(&plan) {
+                // Their interfaces are not in the snapshot yet.
+                Ok(true) => self.upkeep.look_soon(),
+                Ok(false) => self.carry_out(&plan).await,
+                Err(error) => {
+                    let role = configured(&self.config)[0];
+                    trouble = Some(condition(role, Kind::Socket, "", sentence(&error)));
+                    self.upkeep.look_after(RETRY);
                 }
             }
-            self.set_conditions(plan, Vec::new());
-        } else {
-            let plan = Plan::make(&self.config, &self.upkeep.snapshot, &self.state());
-            self.set_conditions(plan, Vec::new());
+        }
+        self.set_conditions(plan, trouble);
+    }
+
+    async fn carry_out(&mut self, plan: &Plan) {
+        if let Some(refusal) = &plan.refusal {
+            self.fast_path.refuse(refusal);
+        }
+        for (act, outcome) in self.act(plan).await {
+            if let Err(error) = outcome {
+                tracing::debug!("{act:?}: {error}");
+            }
         }
     }
 
@@ -133,18 +142,18 @@ impl Node {
     }
 
     /// Makes the relay and the server when the host has their addresses, and anew when the relay's has
-    /// changed.
+    /// changed. Returns whether it did.
     ///
     /// # Errors
     ///
     /// When a socket or a TUN interface cannot be opened. The roles do not run then.
-    pub(super) fn make_roles(&mut self, plan: &Plan) -> Result<()> {
+    pub(super) fn make_roles(&mut self, plan: &Plan) -> Result<bool> {
         let addresses = Addresses {
             relay: plan.relay_address,
             server: plan.has_server_addresses,
         };
         if !self.roles.are_due(&self.config, addresses) {
-            return Ok(());
+            return Ok(false);
         }
         let snapshot = &self.upkeep.snapshot;
         let own = snapshot.own_addresses();
@@ -163,18 +172,11 @@ impl Node {
             server.handle_changes(&own, snapshot.has_native_route);
             server.protocol_mut().set_buckets(self.fast_path.buckets());
         }
-        if self.is_draining {
-            roles.relay.iter_mut().for_each(|role| role.relay.drain());
-        }
         self.roles = roles;
-        Ok(())
-    }
-
-    /// Shows the reason why nothing of the plan is in the fast path.
-    fn show_refusal(&mut self, plan: &Plan) {
-        if let Some(refusal) = &plan.refusal {
-            self.fast_path.refuse(refusal);
+        for role in self.draining.clone() {
+            self.drain_role(role);
         }
+        Ok(true)
     }
 
     /// Carries out the acts that are due, and returns their outcomes.
@@ -382,10 +384,10 @@ impl Node {
         conditions
     }
 
-    /// Sets the conditions: those of the plan, of the roles, and `more`.
-    fn set_conditions(&mut self, plan: Plan, more: Vec<Condition>) {
+    /// Sets the conditions: those of the plan and of the roles, and `trouble`.
+    fn set_conditions(&mut self, plan: Plan, trouble: Option<Condition>) {
         let mut conditions = plan.conditions;
-        conditions.extend(more);
+        conditions.extend(trouble);
         if let Some(client) = &self.client {
             conditions.extend(client.conditions());
         }

@@ -24,6 +24,7 @@ mod tunnel;
 mod upkeep;
 
 use std::{
+    collections::BTreeSet,
     future::{Future, pending},
     time::{Duration, Instant as StartTime, SystemTime},
 };
@@ -88,7 +89,8 @@ pub struct Node {
     rates: Rates,
     /// The evidence of a firewall in the way of the relay's datagrams, and of its packets.
     evidence: [Evidence; 2],
-    is_draining: bool,
+    /// The roles that accept no new peers and clients any more.
+    draining: BTreeSet<Role>,
     /// Whether the peers that an earlier run left in the map were handed to the relay.
     is_handed_over: bool,
     requests: mpsc::Receiver<Request>,
@@ -228,19 +230,18 @@ impl Node {
 
     fn drain_role(&mut self, role: Role) {
         match (role, &mut self.roles.relay, &mut self.roles.server) {
-            (Role::Relay, Some(relay), _) => {
-                relay.relay.drain();
-                self.is_draining = true;
-                // The route is withdrawn.
-                self.upkeep.look_soon();
-            }
+            (Role::Relay, Some(relay), _) => relay.relay.drain(),
             (Role::Server, _, Some(server)) if !server.protocol().is_draining() => {
                 let now = clock::now();
                 server.protocol_mut().drain(now);
                 self.fast_path.drain(now + DRAIN);
             }
+            // A role that waits for the host drains as soon as it runs.
             _ => {}
         }
+        self.draining.insert(role);
+        // The route is withdrawn.
+        self.upkeep.look_soon();
     }
 
     /// Applies changes of the kernel's routing.

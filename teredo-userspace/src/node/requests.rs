@@ -50,23 +50,18 @@ impl Node {
             conditions: self.upkeep.conditions().iter().cloned().collect(),
             ..Snapshot::default()
         };
+        let state = |role| RoleState {
+            is_draining: self.draining.contains(&role),
+            sunset: self.calendar.date(role),
+        };
         // A role that waits for the host is one, too.
-        for role in configured(&self.config) {
-            let state = RoleState {
-                is_draining: role == Role::Relay && self.is_draining,
-                sunset: self.calendar.date(role),
-            };
-            snapshot.roles.insert(role, state);
-        }
+        let roles = configured(&self.config).into_iter();
+        snapshot.roles.extend(roles.map(|role| (role, state(role))));
         snapshot.rates = self.rates.rates();
         if let Some(role) = &self.roles.relay {
             let endpoints = vec![role.endpoint()];
             snapshot.endpoints.insert(Role::Relay, endpoints);
-            let state = RoleState {
-                is_draining: role.relay.is_draining(),
-                sunset: self.calendar.date(Role::Relay),
-            };
-            snapshot.add_relay(state, &role.relay.statistics());
+            snapshot.add_relay(state(Role::Relay), &role.relay.statistics());
             for (reason, packets) in [
                 (DECAP_NOT_TAKEN, role.failures.decapsulated),
                 (ENCAP_NOT_TAKEN, role.failures.encapsulated),
@@ -83,11 +78,11 @@ impl Node {
                 .map(|address| SocketAddrV4::new(address, section.port));
             snapshot.endpoints.insert(Role::Server, endpoints.into());
             let server = role.protocol();
-            let state = RoleState {
-                is_draining: server.is_draining(),
-                sunset: self.calendar.date(Role::Server),
-            };
-            snapshot.add_server(state, server.statistics(), server.bindings().count());
+            snapshot.add_server(
+                state(Role::Server),
+                server.statistics(),
+                server.bindings().count(),
+            );
             let failures = role.failures();
             for (reason, packets) in [
                 (OVERRUN, role.overrun()),

@@ -1,6 +1,6 @@
 //! The start of a node.
 
-use std::{mem, time::Instant};
+use std::{collections::BTreeSet, mem, time::Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 
@@ -50,7 +50,7 @@ pub async fn start(config: Config, secrets: Secrets, patience: Patience) -> Resu
         suspend: SuspendClock::new(),
         rates: Rates::default(),
         evidence: Default::default(),
-        is_draining: false,
+        draining: BTreeSet::new(),
         is_handed_over: false,
         requests,
         handle,
@@ -80,11 +80,8 @@ impl Node {
             self.update_scope();
             let read = Snapshot::read(&self.routes, &self.upkeep.scope);
             self.upkeep.snapshot = read.await?;
-            let before = self.roles.relay.is_some() || self.roles.server.is_some();
             let plan = Plan::make(&self.config, &self.upkeep.snapshot, &self.state());
-            self.make_roles(&plan)?;
-            let is_new = before != (self.roles.relay.is_some() || self.roles.server.is_some());
-            if is_new {
+            if self.make_roles(&plan)? {
                 // Their interfaces are not in the snapshot yet.
                 continue;
             }

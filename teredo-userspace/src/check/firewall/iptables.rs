@@ -165,16 +165,9 @@ mod tests {
 
     fn fate(rules: &str) -> Fate {
         let packet = Packet {
-            hook: Hook::Input,
-            is_ipv6: false,
-            is_udp: true,
-            source_port: None,
             destination_port: Some(3545),
-            source: None,
-            destination: None,
             input: vec!["eth0".to_owned()],
-            output: Vec::new(),
-            is_established: false,
+            ..Packet::datagrams(Hook::Input)
         };
         let text = format!(
             "*nat\n:INPUT DROP [0:0]\nCOMMIT\n*filter\n{rules}\n:OTHER - [0:0]\n\

@@ -93,18 +93,7 @@ impl Need {
     fn datagrams(hook: Hook, name: String) -> Self {
         Self {
             name,
-            packet: Packet {
-                hook,
-                is_ipv6: false,
-                is_udp: true,
-                source_port: None,
-                destination_port: None,
-                source: None,
-                destination: None,
-                input: Vec::new(),
-                output: Vec::new(),
-                is_established: false,
-            },
+            packet: Packet::datagrams(hook),
             nft: String::new(),
             iptables: String::new(),
         }

@@ -274,16 +274,9 @@ mod tests {
 
     fn packet() -> Packet {
         Packet {
-            hook: Hook::Input,
-            is_ipv6: false,
-            is_udp: true,
-            source_port: None,
             destination_port: Some(3545),
-            source: None,
-            destination: None,
             input: vec!["eth0".to_owned()],
-            output: Vec::new(),
-            is_established: false,
+            ..Packet::datagrams(Hook::Input)
         }
     }
 

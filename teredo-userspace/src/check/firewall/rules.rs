@@ -53,6 +53,24 @@ pub struct Packet {
     pub is_established: bool,
 }
 
+impl Packet {
+    /// Returns UDP datagrams over IPv4 that have nothing else in common.
+    pub fn datagrams(hook: Hook) -> Self {
+        Self {
+            hook,
+            is_ipv6: false,
+            is_udp: true,
+            source_port: None,
+            destination_port: None,
+            source: None,
+            destination: None,
+            input: Vec::new(),
+            output: Vec::new(),
+            is_established: false,
+        }
+    }
+}
+
 /// The relation of a rule to the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Match {
