@@ -407,14 +407,12 @@ fn changes_of_the_network_are_noticed_and_stale_neighbours_probed() -> Result<()
         }
         ensure!(!changes.hops, "{changes:?}");
         routes.probe(index, IpAddr::V6(HOST)).await?;
-        loop {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        // The kernel waits for five seconds before it asks.
+        wait_until("the host is reachable", TIMEOUT * 2, || {
             let entry = relay.ip(&format!("neigh show {HOST} dev v6"))?;
             ensure!(!entry.contains("FAILED"), "{entry}");
-            if entry.contains("REACHABLE") {
-                return Ok(());
-            }
-        }
+            Ok(entry.contains("REACHABLE"))
+        })
     })
 }
 

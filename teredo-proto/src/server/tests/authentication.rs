@@ -132,8 +132,8 @@ fn a08_a_retired_key_is_told_of_once_in_a_while() {
     assert_eq!(world.events().len(), 1);
 }
 
-/// The place that a solicitation comes from is not proved: whoever passes it on is told of as its
-/// origin, as a NAT would be.
+/// The outer source of a solicitation is not authenticated: a host that passes it on appears as its
+/// origin, as a NAT does.
 #[test]
 fn a10_the_outer_header_is_not_covered() {
     let alice = alice(Algorithm::HmacSha1);
@@ -291,7 +291,7 @@ fn a05_identifications_are_opaque() {
             .unwrap();
         assert_eq!(answer(&sent).0, id);
     }
-    // Without identification and value it is the nonce alone, whoever is known.
+    // Without identification and value there is only the nonce, which names no client.
     world.drops(
         DropReason::AuthenticationRequired,
         CLIENT,
