@@ -173,6 +173,9 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(20);
 
+    /// The longest time for a step.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
     #[tokio::test]
     async fn the_oldest_idle_connection_makes_room() {
         let mut places = Places::new(2);
@@ -180,7 +183,8 @@ mod tests {
         let mut second = places.take().await;
         first.waiting.end();
         let third = tokio::spawn(async move { (places.take().await, places) });
-        second.lost().await;
+        let asked = timeout(PATIENCE, second.lost()).await;
+        assert!(asked.is_ok(), "it makes no room");
         assert!(timeout(SHORT, first.lost()).await.is_err(), "it was asked");
         drop(second);
         let (third, mut places) = third.await.unwrap();

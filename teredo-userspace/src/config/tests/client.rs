@@ -1,5 +1,7 @@
 //! `[client]`.
 
+use proptest::prelude::*;
+
 use super::*;
 
 #[test]

@@ -297,7 +297,7 @@ fn c41_held_packets_from_elsewhere_are_not_delivered() {
 }
 
 #[test]
-fn c41_whoever_wants_unsolicited_packets_gets_them_tested() {
+fn c41_a_client_that_accepts_unsolicited_packets_tests_their_sources() {
     let mut world = World::with(|config| config.accept_unsolicited = true);
     let data = packet(&address(HOST), &own(), 1);
     assert_eq!(world.arrives(RELAY, &data), Ok(None));
