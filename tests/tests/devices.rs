@@ -10,14 +10,12 @@ use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use teredo_lab::{
     Scene, Teredo, Topology,
-    scene::{Client, IPV4_INTERFACE, IPV6_INTERFACE, Maker, RELAY, RELAY_IPV6},
-    teredo::{binary, fast_share},
+    scene::{IPV4_INTERFACE, IPV6_INTERFACE, Maker, RELAY, RELAY_IPV6},
+    teredo::binary,
     traffic::Ping,
     wait_until,
 };
 
-/// Least share of a trusted peer's traffic that XDP carries.
-const FAST: f64 = 0.95;
 /// How long the bond may take to change to another port.
 const SOON: Duration = Duration::from_secs(30);
 /// Second port of the bond.
@@ -44,24 +42,6 @@ fn bond(scene: &mut Scene, mode: &str) -> Result<()> {
     ))
 }
 
-/// Sends packets both ways, nearly all of which the fast path must carry.
-fn passes_fast(scene: &Scene, relay: &Teredo, client: &Client) -> Result<()> {
-    let (site, host) = (scene.site(), scene.host());
-    Ping::to(client.address()).all_from(&host.namespace)?;
-    Ping::to(host.address).all_from(&site.client)?;
-    let forwarded = relay.packets_during(|| {
-        Ping::to(client.address())
-            .count(40)
-            .all_from(&host.namespace)?;
-        Ping::to(host.address).count(40).all_from(&site.client)
-    })?;
-    for paths in [forwarded.encap, forwarded.decap] {
-        ensure!(paths.xdp + paths.userspace >= 80, "{forwarded:?}");
-        ensure!(fast_share(paths) > FAST, "{forwarded:?}");
-    }
-    Ok(())
-}
-
 fn bonded(mode: &str) -> Result<()> {
     let mut scene = Scene::new(Topology::default())?;
     bond(&mut scene, mode)?;
@@ -72,7 +52,7 @@ fn bonded(mode: &str) -> Result<()> {
     let relay = scene.start_relay(&config)?;
     let site = scene.site();
     let client = scene.start_client_in(Maker::Teredo, &site.client, site.port)?;
-    passes_fast(&scene, &relay, &client)?;
+    scene.check_fast_path(&relay, &client)?;
 
     // A port that joins the bond later is served, too: packets can arrive by no other.
     let third = "v4third";
@@ -88,7 +68,7 @@ fn bonded(mode: &str) -> Result<()> {
     wait_until("the bond has another port in use", SOON, || {
         Ok(Ping::to(client.address()).from(host)?.received > 0)
     })?;
-    passes_fast(&scene, &relay, &client)
+    scene.check_fast_path(&relay, &client)
 }
 
 #[test]

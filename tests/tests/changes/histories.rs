@@ -5,7 +5,7 @@
 
 use std::{env, fmt::Write as _, net::Ipv6Addr, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
 use teredo_lab::{

@@ -19,7 +19,7 @@ mod roles;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 pub use self::roles::{Client, Relay, Server};
 use super::{
@@ -28,6 +28,8 @@ use super::{
     namespace::Namespace,
     nat::{Nat, NatKind},
     programs::Attached,
+    teredo::{Teredo, fast_share},
+    traffic::Ping,
 };
 
 /// The server's primary address; the secondary one follows it.
@@ -317,5 +319,33 @@ impl Scene {
         Capture::filtered(&self.relay, self.relay_interfaces()[0], |frame| {
             frame.get(12..14) == Some(&[0x08, 0x00])
         })
+    }
+
+    /// Checks that XDP carries at least 95 % of the pings that the first client and the first
+    /// native host exchange through a relay of ours.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a ping is not answered, when the relay did not forward all of them, and when it
+    /// forwarded too many in userspace.
+    pub fn check_fast_path(&self, relay: &Teredo, client: &Client) -> Result<()> {
+        const COUNT: u32 = 40;
+        let (site, host) = (self.site(), self.host());
+        Ping::to(client.address()).all_from(&host.namespace)?;
+        Ping::to(host.address).all_from(&site.client)?;
+        let forwarded = relay.packets_during(|| {
+            Ping::to(client.address())
+                .count(COUNT)
+                .all_from(&host.namespace)?;
+            Ping::to(host.address).count(COUNT).all_from(&site.client)
+        })?;
+        for paths in [forwarded.encap, forwarded.decap] {
+            ensure!(
+                paths.xdp + paths.userspace >= u64::from(2 * COUNT),
+                "{forwarded:?}"
+            );
+            ensure!(fast_share(paths) > 0.95, "{forwarded:?}");
+        }
+        Ok(())
     }
 }
