@@ -2,6 +2,7 @@
 
 use teredo_common::{
     address::{Endpoint, embedded_server},
+    cookie::Sent,
     time::Instant,
     wire::SERVER_PORT,
 };
@@ -81,7 +82,7 @@ impl Relay {
     fn send_burst(&mut self, now: Instant, index: PeerIndex) {
         let peer = &self.peers[index];
         let (address, mapped) = (peer.address, peer.mapped);
-        let source = self.cookie.source(now, &address);
+        let source = self.cookie.source(now, Sent::Indirectly, &address);
         let payload = bubble::build(&source, &address);
         let server = Endpoint {
             address: embedded_server(&address),

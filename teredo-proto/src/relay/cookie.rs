@@ -1,33 +1,38 @@
 //! The source address of the relay's bubbles: a keyed hash of the destination, so that the bubble
-//! that answers it proves that it arrived (requirements ).
+//! that answers it proves that it arrived (requirements ).
 
 use std::time::Duration;
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use md5::Md5;
-use teredo_common::time::Instant;
-
-/// The time for which one hash is used; it stays valid for as long again.
-pub const EPOCH: Duration = Duration::from_secs(64);
-
-/// Universal/local and group bits of an interface identifier (RFC 4291 section 2.5.1).
-const UNIVERSAL_AND_GROUP: u8 = 0x03;
+use teredo_common::{
+    cookie::{self, CookieKey, Sent},
+    time::Instant,
+};
 
 /// The secret of one run of the relay.
+#[derive(Debug)]
 pub struct Cookie {
-    hmac: Hmac<Md5>,
+    key: CookieKey,
     /// Time that the clock does not count.
     skipped: Duration,
 }
 
 impl Cookie {
     /// Creates cookies from a key, which comes from a cryptographic random number generator.
-    pub fn new(key: [u8; 16]) -> Self {
-        let hmac = Hmac::new_from_slice(&key).expect("HMAC takes keys of any length");
+    pub fn new(key: CookieKey) -> Self {
         Self {
-            hmac,
+            key,
             skipped: Duration::ZERO,
         }
+    }
+
+    /// Returns the key.
+    pub fn key(&self) -> CookieKey {
+        self.key
+    }
+
+    /// Returns the time by which cookies are older than the clock says.
+    pub fn skipped(&self) -> Duration {
+        self.skipped
     }
 
     /// Lets cookies age by a time that the clock does not count.
@@ -36,101 +41,80 @@ impl Cookie {
     }
 
     /// Returns the link-local source address of a bubble to `peer` at `now`.
-    pub fn source(&self, now: Instant, peer: &[u8; 16]) -> [u8; 16] {
-        self.at(self.epoch(now), peer)
+    pub fn source(&self, now: Instant, sent: Sent, peer: &[u8; 16]) -> [u8; 16] {
+        let epoch = self.epoch(now);
+        let identifier = self.key.interface_identifier(epoch, sent, words(peer));
+        bytemuck::cast([cookie::PREFIX, identifier])
     }
 
-    /// Whether `destination` is the source of a bubble sent to `peer` in this epoch or the one
-    /// before.
-    pub fn proves(&self, now: Instant, peer: &[u8; 16], destination: &[u8; 16]) -> bool {
-        let epoch = self.epoch(now);
-        let previous = epoch.checked_sub(1);
-        std::iter::once(epoch)
-            .chain(previous)
-            .any(|epoch| is_equal(&self.at(epoch, peer), destination))
+    /// Whether `destination` is the source of a bubble that was sent to `peer` this way, in this
+    /// epoch or the one before.
+    pub fn proves(
+        &self,
+        now: Instant,
+        sent: Sent,
+        peer: &[u8; 16],
+        destination: &[u8; 16],
+    ) -> bool {
+        let [prefix, identifier] = words(destination);
+        prefix == cookie::PREFIX
+            && (self.key).proves(self.epoch(now), sent, words(peer), identifier)
     }
 
     fn epoch(&self, now: Instant) -> u64 {
-        (now + self.skipped).as_nanos() / EPOCH.as_nanos() as u64
-    }
-
-    fn at(&self, epoch: u64, peer: &[u8; 16]) -> [u8; 16] {
-        let mut hmac = self.hmac.clone();
-        hmac.update(peer);
-        hmac.update(&epoch.to_be_bytes());
-        let hash = hmac.finalize().into_bytes();
-        let mut address = [0; 16];
-        address[..2].copy_from_slice(&[0xfe, 0x80]);
-        address[8..].copy_from_slice(&hash[..8]);
-        address[8] &= !UNIVERSAL_AND_GROUP;
-        address
+        let skipped = u64::try_from(self.skipped.as_nanos()).unwrap_or(u64::MAX);
+        cookie::epoch(now, skipped)
     }
 }
 
-impl std::fmt::Debug for Cookie {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Cookie(..)")
-    }
-}
-
-/// Compares in constant time: the number of octets guessed right must not show.
-fn is_equal(one: &[u8; 16], other: &[u8; 16]) -> bool {
-    u128::from_ne_bytes(*one) ^ u128::from_ne_bytes(*other) == 0
+/// Returns an address as two words in memory order.
+fn words(address: &[u8; 16]) -> [u64; 2] {
+    bytemuck::cast(*address)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
     use teredo_common::scope::is_link_local;
 
-    const START: Instant = Instant::from_nanos(640_000_000_000);
+    use super::*;
+
+    const EPOCH: Duration = Duration::from_nanos(cookie::EPOCH);
+    const START: Instant = Instant::from_nanos(10 * cookie::EPOCH);
+    const PEER: [u8; 16] = [0x20; 16];
 
     #[test]
     fn r12_current_and_previous_epoch_are_valid() {
-        let cookie = Cookie::new([7; 16]);
-        let peer = [0x20; 16];
-        let source = cookie.source(START, &peer);
-        assert!(cookie.proves(START, &peer, &source));
-        assert!(cookie.proves(START + Duration::from_secs(127), &peer, &source));
-        assert!(!cookie.proves(START + Duration::from_secs(128), &peer, &source));
-        assert!(!cookie.proves(START - Duration::from_secs(1), &peer, &source));
+        let cookie = Cookie::new(CookieKey([7; 2]));
+        let source = cookie.source(START, Sent::Indirectly, &PEER);
+        let proves = |now| cookie.proves(now, Sent::Indirectly, &PEER, &source);
+        assert!(proves(START));
+        assert!(proves(START + Duration::from_secs(127)));
+        assert!(!proves(START + Duration::from_secs(128)));
+        assert!(!proves(START - Duration::from_secs(1)));
     }
 
     #[test]
     fn p04_suspension_ends_cookies() {
-        let mut cookie = Cookie::new([7; 16]);
-        let source = cookie.source(START, &[1; 16]);
+        let mut cookie = Cookie::new(CookieKey([7; 2]));
+        let source = cookie.source(START, Sent::Indirectly, &PEER);
         cookie.skip(2 * EPOCH);
-        assert!(!cookie.proves(START, &[1; 16], &source));
-        let source = cookie.source(START, &[1; 16]);
-        assert!(cookie.proves(START, &[1; 16], &source));
-    }
-
-    #[test]
-    fn r12_the_first_epoch_has_none_before_it() {
-        let cookie = Cookie::new([7; 16]);
-        assert!(!cookie.proves(Instant::ZERO, &[1; 16], &[2; 16]));
-    }
-
-    #[test]
-    fn r12_peer_and_key_matter() {
-        let cookie = Cookie::new([7; 16]);
-        let source = cookie.source(START, &[1; 16]);
-        assert!(!cookie.proves(START, &[2; 16], &source));
-        assert!(!Cookie::new([8; 16]).proves(START, &[1; 16], &source));
+        assert!(!cookie.proves(START, Sent::Indirectly, &PEER, &source));
+        let source = cookie.source(START, Sent::Indirectly, &PEER);
+        assert!(cookie.proves(START, Sent::Indirectly, &PEER, &source));
     }
 
     proptest! {
         #[test]
-        fn r12_link_local_without_universal_and_group_bits(key: [u8; 16], peer: [u8; 16], now: u64) {
+        fn r12_cookies_are_link_local_addresses(key: [u64; 2], peer: [u8; 16], now: u64) {
             let now = Instant::from_nanos(now);
-            let cookie = Cookie::new(key);
-            let source = cookie.source(now, &peer);
+            let cookie = Cookie::new(CookieKey(key));
+            let source = cookie.source(now, Sent::Indirectly, &peer);
             prop_assert!(is_link_local(&source));
-            prop_assert_eq!(&source[2..8], &[0; 6]);
-            prop_assert_eq!(source[8] & 3, 0);
-            prop_assert!(cookie.proves(now, &peer, &source));
+            prop_assert!(cookie.proves(now, Sent::Indirectly, &peer, &source));
+            let mut other = source;
+            other[1] ^= 0x40;
+            prop_assert!(!cookie.proves(now, Sent::Indirectly, &peer, &other));
         }
     }
 }

@@ -19,11 +19,13 @@ mod tests;
 use std::{
     collections::VecDeque,
     net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
 };
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use teredo_common::{
     address::{Endpoint, embedded_mapping, embedded_server},
+    cookie::CookieKey,
     maps,
     scope::is_global_unicast,
     time::Instant,
@@ -141,8 +143,7 @@ impl Relay {
     /// generator: the cookies and hash tables are as secret as it is (L-16).
     pub fn new(mut config: Config, seed: [u8; 32]) -> Self {
         let mut random = StdRng::from_seed(seed);
-        let mut cookie_key = [0; 16];
-        random.fill_bytes(&mut cookie_key);
+        let key = CookieKey([random.next_u64(), random.next_u64()]);
         let keyed = Keyed::new(&mut random);
         config.direct_bubbles |= config.host_specific;
         let (own_ipv4, own_ipv6) = (config.own_ipv4.clone(), config.own_ipv6.clone());
@@ -161,7 +162,7 @@ impl Relay {
             own_ipv6: Vec::new(),
             serves_all: config.served.iter().any(|served| served.prefix_len() == 0),
             draining: false,
-            cookie: Cookie::new(cookie_key),
+            cookie: Cookie::new(key),
             random,
             peers: Peers::new(config.max_peers, timing, keyed),
             queues: Budget::new(bounds, keyed),
@@ -228,6 +229,12 @@ impl Relay {
         self.peers.put_off_touch(now, index);
         self.peers.arm_trusted(now, index);
         true
+    }
+
+    /// Returns the key of the cookies, and the time by which they are older than the clock says, for
+    /// a fast path that recognises them.
+    pub fn cookies(&self) -> (CookieKey, Duration) {
+        (self.cookie.key(), self.cookie.skipped())
     }
 
     /// Stops taking new peers; those that the relay has already go on.

@@ -2,6 +2,7 @@
 
 use teredo_common::{
     address::{Endpoint, embedded_mapping},
+    cookie::Sent,
     scope::{is_global_unicast, is_link_local},
     time::Instant,
 };
@@ -106,7 +107,7 @@ impl Relay {
         let has_cookie = is_bubble
             && found.is_some()
             && is_link_local(destination)
-            && self.cookie.proves(now, source, destination);
+            && (self.cookie).proves(now, Sent::Indirectly, source, destination);
         if !has_cookie && !is_known {
             if !is_embedded {
                 return Err(DropReason::DecapMapping);
