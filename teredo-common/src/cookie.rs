@@ -1,5 +1,5 @@
 //! The cookies of a relay: link-local addresses that only the receiver of a bubble can know
-//! (requirements ).
+//! (requirements ).
 //!
 //! The daemon sends them, and the XDP program recognises them, without any entry for the peer: a
 //! cookie is a keyed hash of the peer's address, of the time, and, if it was sent to a mapping,
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn r34_key_peer_way_and_mapping_matter() {
+    fn r35_key_peer_way_and_mapping_matter() {
         let key = CookieKey([7, 8]);
         let identifier = key.interface_identifier(10, Sent::To(MAPPED), PEER);
         let proves = |key: CookieKey, sent, peer| key.proves(10, sent, peer, identifier);

@@ -10,7 +10,10 @@ use teredo_common::{
 
 use crate::{
     ServerAddress,
-    shared::{limiter::Rate, turns::Pace},
+    shared::{
+        limiter::{Ipv4Rates, Rate},
+        turns::Pace,
+    },
     wire::authentication::Key,
 };
 
@@ -63,8 +66,8 @@ pub struct Config {
     pub test_rate: Rate,
     /// Rate of Destination Unreachable messages.
     pub unreachable_rate: Rate,
-    /// Rate of direct bubbles to one IPv4 address (L-12).
-    pub direct_bubble_rate: Rate,
+    /// Rates of direct bubbles (L-12).
+    pub direct_bubble_rates: Ipv4Rates,
     /// Pace of indirect bubbles and connectivity tests through one server (L-18).
     pub server_pace: Pace,
 }
@@ -96,8 +99,17 @@ impl Config {
             queue_total_bytes: 4 << 20,
             test_rate: Rate::new(20, 20),
             unreachable_rate: Rate::new(10, 10),
-            direct_bubble_rate: Rate::new(20, 20),
-            server_pace: Pace { first: 8, most: 8 },
+            direct_bubble_rates: Ipv4Rates {
+                address: Rate::new(20, 20),
+                network: Rate::new(40, 80),
+                total: Rate::new(50, 400),
+            },
+            server_pace: Pace {
+                first: 8,
+                most: 8,
+                network: 100,
+                total: 400,
+            },
         }
     }
 }

@@ -4,21 +4,26 @@ use teredo_common::{
     address::{Endpoint, embedded_server},
     cookie::Sent,
     time::Instant,
-    wire::SERVER_PORT,
+    wire::{ENCAPSULATION, IPV6_HEADER, SERVER_PORT},
 };
 
 use super::{Relay, Transmit};
 use crate::{
     relay::statistics::{Bubble, DropReason},
     shared::{
+        party::Party,
         peers::{PeerIndex, Queue, Step},
-        turns::Party,
     },
     wire::bubble,
 };
 
-/// The party of procedures that no packet caused.
-pub(super) const NOBODY: Party = [0; 8];
+/// Octets of a datagram with a bubble.
+const DATAGRAM: u16 = (ENCAPSULATION + IPV6_HEADER) as u16;
+/// Bubbles that a packet pays for at most, if it has as many octets. So nobody makes the relay send
+/// more than twice of what it gets (L-19).
+const PAID: u16 = 2;
+/// Bubbles that the packets for one peer can pay for in advance.
+const MAX_PAID: u16 = 8;
 
 impl Relay {
     /// Sends a burst, or as soon as that is allowed, and repeats it until there is an answer.
@@ -33,20 +38,48 @@ impl Relay {
             Step::Wait => {}
             Step::Burst(_) => {
                 let server = embedded_server(&self.peers[index].address);
-                if self.is_own_server(server) || self.turns.take(server, now) {
+                if !self.can_pay(index, DATAGRAM) {
+                    self.statistics.bubbles[Bubble::Withheld] += 1;
+                } else if self.is_own_server(server) || self.turns.take(server, now) {
                     self.send_burst(now, index);
                 } else {
-                    self.wait_for_turn(index, server);
+                    self.wait_for_turn(now, index, server);
                 }
             }
             Step::GiveUp(queue) => self.give_up(now, queue),
         }
     }
 
-    fn wait_for_turn(&mut self, index: PeerIndex, server: [u8; 4]) {
+    /// Counts a packet that asks for bubbles to a peer.
+    pub(super) fn earn_bubbles(&mut self, index: PeerIndex, packet: &[u8]) {
+        let octets = u16::try_from(packet.len()).unwrap_or(u16::MAX);
+        let earned = octets.saturating_mul(PAID).min(PAID * DATAGRAM);
+        let pending = self.peers[index].pending_mut();
+        pending.allowance = pending
+            .allowance
+            .saturating_add(earned)
+            .min(MAX_PAID * DATAGRAM);
+    }
+
+    /// Whether bubbles of as many octets may be sent. Nobody pays for those to peers that proved to
+    /// be there, nor for those of packets of this host itself.
+    fn can_pay(&self, index: PeerIndex, octets: u16) -> bool {
+        let peer = &self.peers[index];
+        let pending = peer.pending.as_ref();
+        self.config.host_specific
+            || peer.is_trusted()
+            || pending.is_some_and(|pending| pending.allowance >= octets)
+    }
+
+    fn pay(&mut self, index: PeerIndex, octets: u16) {
+        let pending = self.peers[index].pending_mut();
+        pending.allowance = pending.allowance.saturating_sub(octets);
+    }
+
+    fn wait_for_turn(&mut self, now: Instant, index: PeerIndex, server: [u8; 4]) {
         let (peers, turns) = (&mut self.peers, &mut self.turns);
         let address = peers[index].address;
-        peers.wait_for_turn(index, |party| turns.wait(server, party, address));
+        peers.wait_for_turn(index, |party| turns.wait(server, party, address, now));
         let count = peers.trusted() + peers.untrusted();
         turns.compact(count, |turn| peers.is_waiting(turn));
         self.statistics.bubbles[Bubble::LimitedIndirect] += 1;
@@ -89,17 +122,21 @@ impl Relay {
             port: SERVER_PORT.to_be_bytes(),
         };
         if self.config.direct_bubbles {
-            let is_allowed = self.direct_bubble_histories.take(mapped, now)
-                && self.direct_bubble_buckets.take(mapped.address, now);
+            let is_allowed = self.can_pay(index, 2 * DATAGRAM)
+                && self.direct_bubble_rates.free_at(&mapped.address) <= now
+                && self.direct_bubble_histories.take(mapped, now)
+                && self.direct_bubble_rates.take(&mapped.address, now);
             let kind = match is_allowed {
                 true => Bubble::SentDirect,
                 false => Bubble::LimitedDirect,
             };
             self.statistics.bubbles[kind] += 1;
             if is_allowed {
+                self.pay(index, DATAGRAM);
                 self.send_bubble(mapped, &payload);
             }
         }
+        self.pay(index, DATAGRAM);
         self.statistics.bubbles[Bubble::SentIndirect] += 1;
         if self.is_own_server(server.address) {
             let bubble = payload;
@@ -110,7 +147,7 @@ impl Relay {
         self.peers[index].pending_mut().history.sent(now);
     }
 
-    fn send_bubble(&mut self, to: Endpoint, payload: &[u8]) {
+    pub(super) fn send_bubble(&mut self, to: Endpoint, payload: &[u8]) {
         self.transmits.push_back(Transmit::Datagram {
             to,
             payload: payload.to_vec(),

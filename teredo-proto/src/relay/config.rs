@@ -12,7 +12,10 @@ use teredo_common::{
     wire::MTU,
 };
 
-use crate::shared::{limiter::Rate, turns::Pace};
+use crate::shared::{
+    limiter::{Ipv4Rates, Ipv6Rates, Rate},
+    turns::Pace,
+};
 
 /// The configuration of a relay; [`Config::new`] has the defaults.
 #[derive(Clone, Debug)]
@@ -60,17 +63,19 @@ pub struct Config {
     /// Whether bubbles go to the peer's mapped endpoint as well as to its server: for a relay
     /// behind a NAT or a firewall that lets in only answers.
     pub direct_bubbles: bool,
-    /// Whether a peer is trusted only after it returned a cookie.
-    pub strict_trust: bool,
     /// Whether a peer whose address has the cone flag is trusted at once. Lets others aim the
     /// relay's packets at anyone.
     pub honor_cone: bool,
     /// Rate of Destination Unreachable messages.
     pub unreachable_rate: Rate,
-    /// Rate of new peers because of packets from one native /64 (L-12).
-    pub new_peer_rate: Rate,
-    /// Rate of direct bubbles to one IPv4 address (L-12).
-    pub direct_bubble_rate: Rate,
+    /// Rates of new peers because of packets from native networks (L-12).
+    pub new_peer_rates: Ipv6Rates,
+    /// Rates of direct bubbles (L-12).
+    pub direct_bubble_rates: Ipv4Rates,
+    /// Rates of questions for the proof of a mapping.
+    pub question_rates: Ipv4Rates,
+    /// Rates of packets to mappings that are not proved.
+    pub unproved_rates: Ipv4Rates,
     /// Pace of indirect bubbles through one server (L-18).
     pub server_pace: Pace,
 }
@@ -95,11 +100,30 @@ impl Config {
             peer_lifetime: Duration::from_secs(30),
             refresh_after: Duration::from_secs(25),
             direct_bubbles: false,
-            strict_trust: false,
             honor_cone: false,
             unreachable_rate: Rate::new(10, 10),
-            new_peer_rate: Rate::new(2_000, 20_000),
-            direct_bubble_rate: Rate::new(20, 20),
+            new_peer_rates: Ipv6Rates {
+                subnet: Rate::new(2_000, 10_000),
+                home: Rate::new(3_000, 12_000),
+                site: Rate::new(4_000, 16_000),
+                provider: Rate::new(8_000, 16_000),
+                total: Rate::new(50_000, 50_000),
+            },
+            direct_bubble_rates: Ipv4Rates {
+                address: Rate::new(20, 20),
+                network: Rate::new(100, 200),
+                total: Rate::new(5_000, 5_000),
+            },
+            question_rates: Ipv4Rates {
+                address: Rate::new(200, 400),
+                network: Rate::new(1_000, 2_000),
+                total: Rate::new(20_000, 20_000),
+            },
+            unproved_rates: Ipv4Rates {
+                address: Rate::new(2_000, 4_000),
+                network: Rate::new(4_000, 8_000),
+                total: Rate::new(50_000, 50_000),
+            },
             server_pace: Pace::DEFAULT,
         }
     }

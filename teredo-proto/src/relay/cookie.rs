@@ -1,5 +1,5 @@
 //! The source address of the relay's bubbles: a keyed hash of the destination, so that the bubble
-//! that answers it proves that it arrived (requirements ).
+//! that answers it proves that it arrived (requirements ).
 
 use std::time::Duration;
 
@@ -57,8 +57,20 @@ impl Cookie {
         destination: &[u8; 16],
     ) -> bool {
         let [prefix, identifier] = words(destination);
-        prefix == cookie::PREFIX
-            && (self.key).proves(self.epoch(now), sent, words(peer), identifier)
+        let identifier = identifier.to_ne_bytes();
+        prefix == cookie::PREFIX && self.proves_identifier(now, sent, peer, identifier)
+    }
+
+    /// As [`Cookie::proves`], for the interface identifier alone.
+    pub fn proves_identifier(
+        &self,
+        now: Instant,
+        sent: Sent,
+        peer: &[u8; 16],
+        identifier: [u8; 8],
+    ) -> bool {
+        let identifier = u64::from_ne_bytes(identifier);
+        (self.key).proves(self.epoch(now), sent, words(peer), identifier)
     }
 
     fn epoch(&self, now: Instant) -> u64 {

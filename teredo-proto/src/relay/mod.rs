@@ -8,10 +8,12 @@
 mod bubbles;
 mod config;
 mod cookie;
+mod proof;
 mod reception;
 mod statistics;
 mod transmission;
 mod trust;
+mod unproved;
 
 #[cfg(test)]
 mod tests;
@@ -33,17 +35,20 @@ use teredo_common::{
 };
 
 pub use config::Config;
-pub use statistics::{Bubble, DropReason, Statistics};
+pub use statistics::{Bubble, DropReason, Question, Statistics};
 
 use crate::shared::{
     keyed::Keyed,
-    limiter::{Bucket, Buckets},
+    limiter::{Bucket, Tiers},
     own::OwnIpv4,
+    party::NOBODY,
     peers::{Bounds, Budget, Histories, Patience, PeerIndex, Peers, Timing},
     turns::Turns,
 };
 use cookie::Cookie;
+use proof::Proof;
 use trust::STAMP_DELAY;
+use unproved::Unproved;
 
 /// A packet for the caller to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +73,8 @@ pub enum Transmit {
 /// A change of the peers that the fast path may serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The peer became trusted, or its mapping changed, or its packets pass through the relay
-    /// although the fast path could serve them (at most once a second).
+    /// The mapping of a trusted peer is proved, or its packets pass through the relay although
+    /// the fast path could serve them (at most once a second).
     PeerTrusted {
         /// The peer's Teredo address.
         address: Ipv6Addr,
@@ -82,7 +87,7 @@ pub enum Event {
         /// When a packet was last sent to the peer.
         last_sent: Instant,
     },
-    /// The peer is not trusted any more.
+    /// The peer is not trusted any more, or its mapping is not proved any more.
     PeerForgotten {
         /// The peer's Teredo address.
         address: Ipv6Addr,
@@ -98,6 +103,8 @@ pub struct PeerInfo {
     pub mapped: Endpoint,
     /// Whether packets are sent to [`PeerInfo::mapped`].
     pub trusted: bool,
+    /// Whether something that was sent only to [`PeerInfo::mapped`] came back from there.
+    pub proved: bool,
     /// Whether [`PeerInfo::mapped`] differs from the endpoint in the address.
     pub symmetric: bool,
     /// When a packet of the peer last arrived; [`Instant::ZERO`] if never.
@@ -126,11 +133,13 @@ pub struct Relay {
     draining: bool,
     cookie: Cookie,
     random: StdRng,
-    peers: Peers,
+    peers: Peers<Proof>,
     queues: Budget,
     unreachable_bucket: Bucket,
-    new_peer_buckets: Buckets,
-    direct_bubble_buckets: Buckets,
+    new_peer_rates: Tiers,
+    direct_bubble_rates: Tiers,
+    question_rates: Tiers,
+    unproved: Unproved,
     turns: Turns,
     direct_bubble_histories: Histories,
     transmits: VecDeque<Transmit>,
@@ -167,8 +176,10 @@ impl Relay {
             peers: Peers::new(config.max_peers, timing, keyed),
             queues: Budget::new(bounds, keyed),
             unreachable_bucket: Bucket::default(),
-            new_peer_buckets: Buckets::new(config.new_peer_rate, keyed),
-            direct_bubble_buckets: Buckets::new(config.direct_bubble_rate, keyed),
+            new_peer_rates: config.new_peer_rates.tiers(keyed),
+            direct_bubble_rates: config.direct_bubble_rates.tiers(keyed),
+            question_rates: config.question_rates.tiers(keyed),
+            unproved: Unproved::new(&config, keyed),
             turns: Turns::new(config.server_pace, SERVERS, keyed),
             direct_bubble_histories: Histories::new(config.max_peers / 8, Patience::BackOff, keyed),
             transmits: VecDeque::new(),
@@ -219,7 +230,7 @@ impl Relay {
             return false;
         }
         self.make_room();
-        let index = self.peers.insert(octets, peer.mapped);
+        let index = self.peers.insert(octets, peer.mapped, NOBODY);
         self.peers.trust(index);
         let entry = &mut self.peers[index];
         entry.symmetric = symmetric;
@@ -228,6 +239,7 @@ impl Relay {
         self.statistics.trusted += 1;
         self.peers.put_off_touch(now, index);
         self.peers.arm_trusted(now, index);
+        self.adopt_proof(now, index);
         true
     }
 
@@ -274,6 +286,7 @@ impl Relay {
             address: peer.address.into(),
             mapped: peer.mapped,
             trusted: peer.is_trusted(),
+            proved: peer.state.holds(),
             symmetric: peer.symmetric,
             last_received: peer.last_received,
             last_sent: peer.last_sent,

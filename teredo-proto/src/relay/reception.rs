@@ -3,14 +3,14 @@
 use teredo_common::{
     address::{Endpoint, embedded_mapping},
     cookie::Sent,
-    scope::{is_global_unicast, is_link_local},
+    scope::is_global_unicast,
     time::Instant,
 };
 
 use super::Relay;
 use crate::{
-    relay::statistics::{Bubble, DropReason},
-    shared::peers::PeerIndex,
+    relay::statistics::{Bubble, DropReason, Question},
+    shared::{party::NOBODY, peers::PeerIndex},
     wire::{
         ecn, encapsulation,
         ipv6::{self, Header},
@@ -78,8 +78,13 @@ impl Relay {
         if !self.config.prefix.contains(&source) {
             return Err(DropReason::DecapSource);
         }
-        self.authenticate(now, from, header.is_bubble(), &source, &destination)?;
+        let index = self.authenticate(now, from, header.is_bubble(), &source, &destination)?;
         if header.is_bubble() {
+            return Ok(None);
+        }
+        if self.is_echo_of_cookie(now, from, &source, parts.packet) {
+            self.statistics.questions[Question::AnsweredEcho] += 1;
+            self.prove(now, index);
             return Ok(None);
         }
         if ipv6::has_forbidden_routing(parts.packet) {
@@ -89,6 +94,7 @@ impl Relay {
         if ecn::must_drop(ecn, header.congestion()) {
             return Err(DropReason::DecapCongestion);
         }
+        self.seek_proof(now, index, Some(destination));
         Ok(Some(header.packet_length()))
     }
 
@@ -100,23 +106,20 @@ impl Relay {
         is_bubble: bool,
         source: &[u8; 16],
         destination: &[u8; 16],
-    ) -> Result<(), DropReason> {
+    ) -> Result<PeerIndex, DropReason> {
         let found = self.peers.find(source);
-        let is_embedded = from == embedded_mapping(source);
+        let returned = |sent| is_bubble && self.cookie.proves(now, sent, source, destination);
+        let has_proof = returned(Sent::To(from));
+        let has_cookie = has_proof || returned(Sent::Indirectly);
         let is_known = found.is_some_and(|index| self.is_known_at(index, from, now));
-        let has_cookie = is_bubble
-            && found.is_some()
-            && is_link_local(destination)
-            && (self.cookie).proves(now, Sent::Indirectly, source, destination);
-        if !has_cookie && !is_known {
-            if !is_embedded {
-                return Err(DropReason::DecapMapping);
-            }
-            if self.config.strict_trust && found.is_some() {
-                return Err(DropReason::DecapStrictTrust);
-            }
+        if !has_cookie && !is_known && from != embedded_mapping(source) {
+            return Err(DropReason::DecapMapping);
         }
-        let index = found.ok_or(DropReason::DecapUnknownPeer)?;
+        let index = match found {
+            Some(index) => index,
+            None if has_cookie => self.readmit(source)?,
+            None => return Err(DropReason::DecapUnknownPeer),
+        };
         if is_bubble {
             let kind = match has_cookie {
                 true => Bubble::ReceivedCookie,
@@ -125,7 +128,24 @@ impl Relay {
             self.statistics.bubbles[kind] += 1;
         }
         self.trust(now, index, from);
-        Ok(())
+        if has_proof {
+            self.statistics.questions[Question::AnsweredBubble] += 1;
+            self.prove(now, index);
+        } else if is_bubble {
+            self.seek_proof(now, index, None);
+        }
+        Ok(index)
+    }
+
+    /// Creates the entry of a peer that brings back a cookie, and was forgotten meanwhile: the relay
+    /// asked it, so nothing is lost with an entry but the packets that waited.
+    fn readmit(&mut self, address: &[u8; 16]) -> Result<PeerIndex, DropReason> {
+        if self.draining || !self.may_be_peer(address) {
+            return Err(DropReason::DecapUnknownPeer);
+        }
+        self.make_room();
+        let mapped = embedded_mapping(address);
+        Ok(self.peers.insert(*address, mapped, NOBODY))
     }
 
     /// Whether a usable entry has this endpoint. For a peer that is not symmetric, that is the

@@ -26,8 +26,6 @@ named! {
         DecapMapping = "decap-mapping",
         /// Nobody sent anything to the inner source.
         DecapUnknownPeer = "decap-unknown-peer",
-        /// Trust needs a bubble with a cookie first.
-        DecapStrictTrust = "decap-strict-trust",
         /// A routing header other than that of Mobile IPv6 (L-11).
         DecapRoutingHeader = "decap-routing-header",
         /// The inner destination is a Teredo address.
@@ -61,7 +59,7 @@ named! {
         EncapServer = "encap-server",
         /// The relay is being stopped and takes no new peers.
         EncapDraining = "encap-draining",
-        /// The source asks for too many new peers (L-12).
+        /// The source, or a network of it, asks for too many new peers (L-12).
         EncapNewPeerRate = "encap-new-peer-rate",
         /// The peer left too many bubbles unanswered to be asked again now (P-09).
         EncapBubbleLimit = "encap-bubble-limit",
@@ -75,6 +73,8 @@ named! {
         EncapNoAnswer = "encap-no-answer",
         /// Newer peers took the place of the one that the packet waited for (P-06).
         EncapEvicted = "encap-evicted",
+        /// The peer's mapping is not proved, and too much was sent there already.
+        EncapUnproved = "encap-unproved",
         /// More packets wait to be sent than anybody takes.
         EncapBacklog = "encap-backlog",
     }
@@ -91,10 +91,30 @@ named! {
         LimitedDirect = "limited-direct",
         /// Not sent to a peer's server at once, because of its pace: it waits for its turn (L-18).
         LimitedIndirect = "limited-indirect",
+        /// Not sent to a peer's server again: too few packets wait for the answer (L-19).
+        Withheld = "withheld",
         /// Accepted with a valid cookie: the answer to an indirect bubble.
         ReceivedCookie = "received-cookie",
         /// Accepted for its outer source.
         ReceivedDirect = "received-direct",
+    }
+}
+
+named! {
+    /// What happened to questions for the proof of a mapping.
+    Question {
+        /// Bubbles sent to a mapping.
+        SentBubble = "sent-bubble",
+        /// Echo requests sent to a mapping.
+        SentEcho = "sent-echo",
+        /// Not sent to a mapping, because of its rate.
+        Limited = "limited",
+        /// Answered with a bubble.
+        AnsweredBubble = "answered-bubble",
+        /// Answered with an echo reply.
+        AnsweredEcho = "answered-echo",
+        /// Proofs that became too old.
+        Expired = "expired",
     }
 }
 
@@ -109,12 +129,16 @@ pub struct Statistics {
     pub queued: u64,
     /// Times that a peer became trusted.
     pub trusted: u64,
+    /// Times that a mapping was proved.
+    pub proved: u64,
     /// Times that a trusted peer was forgotten.
     pub forgotten: u64,
     /// Events that nobody took in time.
     pub events_lost: u64,
     /// Peers that are trusted now.
     pub trusted_peers: usize,
+    /// Trusted peers whose mapping is proved now.
+    pub proved_peers: usize,
     /// Peers that are known but not trusted now.
     pub untrusted_peers: usize,
     /// Packets that wait now.
@@ -127,6 +151,8 @@ pub struct Statistics {
     pub dropped: Counts<DropReason>,
     /// Bubbles, by kind.
     pub bubbles: Counts<Bubble>,
+    /// Questions for the proof of a mapping, by kind.
+    pub questions: Counts<Question>,
     /// Destination Unreachable messages, by outcome.
     pub unreachable: Counts<Unreachable>,
 }

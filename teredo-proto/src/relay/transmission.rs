@@ -6,10 +6,11 @@ use teredo_common::{
     time::Instant,
 };
 
-use super::{Relay, Transmit, bubbles::NOBODY};
+use super::{Relay, Transmit};
 use crate::{
     relay::statistics::DropReason,
     shared::{
+        party::NOBODY,
         peers::{Full, NotQueued, PeerIndex, network},
         statistics::Unreachable,
     },
@@ -89,6 +90,9 @@ impl Relay {
             None => self.create_peer(now, packet, &source, &destination)?,
         };
         if self.peers.is_usable(now, index) {
+            if !self.may_send(now, index) {
+                return Err(DropReason::EncapUnproved);
+            }
             self.note_sent(now, index);
             return Ok(Forward::Send(self.peers[index].mapped, length));
         }
@@ -98,6 +102,9 @@ impl Relay {
         if self.config.honor_cone && has_cone_flag(&destination) {
             let mapped = embedded_mapping(&destination);
             self.trust(now, index, mapped);
+            if !self.may_send(now, index) {
+                return Err(DropReason::EncapUnproved);
+            }
             self.note_sent(now, index);
             return Ok(Forward::Send(mapped, length));
         }
@@ -133,16 +140,16 @@ impl Relay {
             self.send_unreachable(now, packet);
             return Err(DropReason::EncapDraining);
         }
-        let [network @ .., _, _, _, _, _, _, _, _] = *source;
-        if !self.new_peer_buckets.take(network, now) {
+        if !self.new_peer_rates.take(source, now) {
             return Err(DropReason::EncapNewPeerRate);
         }
         self.make_room();
-        Ok(self.peers.insert(*destination, mapped))
+        Ok((self.peers).insert(*destination, mapped, network(packet)))
     }
 
     /// Queues a packet for a peer that is not usable, and asks the peer for an answer.
     fn enqueue(&mut self, now: Instant, index: PeerIndex, packet: &[u8]) -> Result<(), DropReason> {
+        self.earn_bubbles(index, packet);
         let queued = self.peers.enqueue(&mut self.queues, now, index, packet);
         if queued == Err(NotQueued::Exhausted) {
             self.send_unreachable(now, packet);

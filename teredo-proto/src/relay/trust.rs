@@ -7,29 +7,17 @@ use teredo_common::{
     time::Instant,
 };
 
-use super::{Event, Relay, bubbles::NOBODY};
+use super::{Event, Relay};
 use crate::{
     relay::statistics::DropReason,
-    shared::peers::{Chore, Patience, Peer, PeerIndex, Pending, RoleState},
+    shared::{
+        party::NOBODY,
+        peers::{Chore, PeerIndex, Pending},
+    },
 };
 
 /// The delay of the fast path's timestamps: they come once a second, and rounded to one.
 pub(super) const STAMP_DELAY: Duration = Duration::from_secs(2);
-
-/// The relay knows nothing about a peer that the client does not know, too.
-impl RoleState for () {
-    /// RFC 4380 section 5.4.1 lets a relay ask again at once.
-    const PATIENCE: Patience = Patience::BackOff;
-
-    /// Whether the peer answered everything that it was asked.
-    fn may_refresh(peer: &Peer<Self>, _now: Instant, _lifetime: Duration) -> bool {
-        peer.pending.is_none()
-    }
-
-    fn displaces_untrusted(_peer: &Peer<Self>) -> bool {
-        false
-    }
-}
 
 impl Relay {
     /// Does everything that is due. Call it at [`Relay::poll_timeout`].
@@ -51,10 +39,7 @@ impl Relay {
             .map(|(index, _)| index)
             .collect();
         for index in trusted {
-            let address = self.peers[index].address.into();
-            // Not one may be lost: the fast path would send to its mapping.
-            self.events.push_back(Event::PeerForgotten { address });
-            self.statistics.forgotten += 1;
+            self.withdraw(index);
             let is_full = self.peers.is_untrusted_full();
             self.peers.distrust(index);
             if is_full {
@@ -65,8 +50,9 @@ impl Relay {
 
     /// Does what is due for one peer.
     fn look_after(&mut self, now: Instant, index: PeerIndex) {
-        match self.peers.next_chore(now, index, |()| false) {
-            Chore::Nothing => {}
+        self.maintain_proof(now, index);
+        match self.peers.next_chore(now, index, |_| false) {
+            Chore::Nothing => self.arm_proof(index),
             Chore::Distrust => {
                 self.distrust(index);
                 self.look_after(now, index);
@@ -79,7 +65,8 @@ impl Relay {
 
     /// Records the timestamps of an entry of the fast path's map, about once a second for every
     /// entry. They only ever move forward, and keep a trusted peer fresh as if its packets had come
-    /// here. Returns whether the peer is trusted: an entry of any other does not belong in the map.
+    /// here. Returns whether the peer's mapping is proved: an entry of any other does not belong in
+    /// the map.
     pub fn record_stamps(
         &mut self,
         address: &[u8; 16],
@@ -91,7 +78,7 @@ impl Relay {
         };
         let refresh_after = self.config.refresh_after;
         let peer = &mut self.peers[index];
-        if !peer.is_trusted() {
+        if !peer.is_trusted() || !peer.state.holds() {
             return false;
         }
         let has_received = last_received > peer.last_received;
@@ -105,7 +92,7 @@ impl Relay {
             debug_assert!(pending.queue.is_empty());
             let (address, mapped) = (peer.address, peer.mapped);
             self.direct_bubble_histories.answered(mapped);
-            self.note_answer(&address, &pending);
+            self.note_answer(last_received, &address, &pending);
         }
         let refresh_at = self.peers[index].last_received + refresh_after;
         if has_sent && last_sent >= refresh_at && self.peers[index].pending.is_none() {
@@ -115,57 +102,72 @@ impl Relay {
         true
     }
 
-    /// Trusts a peer that proved to be at `mapped`, forgets its bubbles and sends the packets that
+    /// Trusts a peer that seems to be at `mapped`, forgets its bubbles and sends the packets that
     /// waited for it, in this order (P-05, R-22).
     pub(super) fn trust(&mut self, now: Instant, index: PeerIndex, mapped: Endpoint) {
         let was_usable = self.peers.is_usable(now, index);
+        let was_elsewhere = self.peers[index].mapped != mapped;
         let peer = &mut self.peers[index];
         peer.last_received = now;
-        if was_usable && peer.mapped == mapped && peer.pending.is_none() {
-            if now >= peer.next_touch {
+        if was_usable && !was_elsewhere && peer.pending.is_none() {
+            let is_due = now >= peer.next_touch;
+            self.earn_credit(index);
+            if is_due {
                 self.touch(now, index);
             }
             return;
         }
-        let is_news = !was_usable || peer.mapped != mapped;
+        if was_elsewhere {
+            self.forget_proof(index);
+        }
+        let peer = &mut self.peers[index];
         peer.set_mapped(mapped);
         let pending = peer.pending.take();
-        if !self.peers[index].is_trusted() {
+        if !peer.is_trusted() {
             if let Some(oldest) = self.peers.make_trusted_room() {
                 self.remove(oldest);
             }
             self.peers.trust(index);
             self.statistics.trusted += 1;
+        } else if was_elsewhere {
+            self.peers.trust(index);
         }
+        self.earn_credit(index);
         self.direct_bubble_histories.answered(mapped);
         if let Some(mut pending) = pending {
             let address = self.peers[index].address;
-            self.note_answer(&address, &pending);
+            self.note_answer(now, &address, &pending);
             while let Some(packet) = self.queues.pop(&mut pending.queue) {
-                self.peers[index].last_sent = now;
-                self.transmit(mapped, packet.into());
+                if self.may_send(now, index) {
+                    self.peers[index].last_sent = now;
+                    self.transmit(mapped, packet.into());
+                } else {
+                    self.statistics.dropped[DropReason::EncapUnproved] += 1;
+                }
             }
         }
-        if is_news {
+        if !was_usable || was_elsewhere {
             self.touch(now, index);
         }
         self.peers.arm_trusted(now, index);
     }
 
     /// Notes that a peer answered: its server forwards bubbles (L-18).
-    fn note_answer(&mut self, address: &[u8; 16], pending: &Pending) {
+    fn note_answer(&mut self, now: Instant, address: &[u8; 16], pending: &Pending) {
         if pending.history.is_unanswered() {
-            self.turns.answered(embedded_server(address));
+            self.turns.answered(embedded_server(address), now);
         }
     }
 
     /// Notes that a peer is busy, and announces it again: the fast path might have lost it.
     pub(super) fn touch(&mut self, now: Instant, index: PeerIndex) {
         self.peers.touch_busy(now, index);
-        self.announce(index);
+        if self.peers[index].state.holds() {
+            self.announce(index);
+        }
     }
 
-    /// Reports a trusted peer to the fast path.
+    /// Reports a peer whose mapping is proved to the fast path.
     fn announce(&mut self, index: PeerIndex) {
         let peer = &self.peers[index];
         let event = Event::PeerTrusted {
@@ -204,10 +206,9 @@ impl Relay {
         }
     }
 
-    /// Reports to the fast path that a peer is no longer trusted.
+    /// Takes the proof of a peer that is trusted no longer away.
     fn withdraw(&mut self, index: PeerIndex) {
-        let address = self.peers[index].address.into();
         self.statistics.forgotten += 1;
-        self.emit(Event::PeerForgotten { address });
+        self.forget_proof(index);
     }
 }

@@ -20,6 +20,101 @@ impl Bucket {
     }
 }
 
+/// The rate of the networks of one size.
+#[derive(Clone, Copy, Debug)]
+pub struct Tier {
+    /// Length of the networks in octets; 0 is everything.
+    pub octets: usize,
+    /// The rate of each network.
+    pub rate: Rate,
+}
+
+/// The rates of what is sent unasked to IPv4 addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv4Rates {
+    /// To each address.
+    pub address: Rate,
+    /// To each /24.
+    pub network: Rate,
+    /// To all addresses together.
+    pub total: Rate,
+}
+
+impl Ipv4Rates {
+    /// Returns full buckets for addresses of four octets.
+    pub(crate) fn tiers(&self, keyed: Keyed) -> Tiers {
+        let tier = |octets, rate| Tier { octets, rate };
+        let tiers = [
+            tier(4, self.address),
+            tier(3, self.network),
+            tier(0, self.total),
+        ];
+        Tiers::new(&tiers, keyed)
+    }
+}
+
+/// The rates of what IPv6 sources may cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6Rates {
+    /// Each /64.
+    pub subnet: Rate,
+    /// Each /56.
+    pub home: Rate,
+    /// Each /48.
+    pub site: Rate,
+    /// Each /32.
+    pub provider: Rate,
+    /// All sources together.
+    pub total: Rate,
+}
+
+impl Ipv6Rates {
+    /// Returns full buckets for addresses of eight octets or more.
+    pub(crate) fn tiers(&self, keyed: Keyed) -> Tiers {
+        let tier = |octets, rate| Tier { octets, rate };
+        let tiers = [
+            tier(8, self.subnet),
+            tier(7, self.home),
+            tier(6, self.site),
+            tier(4, self.provider),
+            tier(0, self.total),
+        ];
+        Tiers::new(&tiers, keyed)
+    }
+}
+
+/// Buckets for networks of several sizes, of which an address takes a token each. So nobody gets
+/// more by using many addresses.
+#[derive(Debug)]
+pub struct Tiers(Vec<(usize, Buckets)>);
+
+impl Tiers {
+    /// Creates buckets of the tiers, all full.
+    pub(crate) fn new(tiers: &[Tier], keyed: Keyed) -> Self {
+        let buckets = |&Tier { octets, rate }: &Tier| (octets, Buckets::new(rate, keyed));
+        Self(tiers.iter().map(buckets).collect())
+    }
+
+    /// Takes a token from the bucket of each network of `address`, or none if one is empty, and
+    /// returns whether it did. `address` has at least as many octets as the longest network.
+    pub fn take(&mut self, address: &[u8], now: Instant) -> bool {
+        let is_free = self.free_at(address) <= now;
+        if is_free {
+            for (octets, buckets) in &mut self.0 {
+                buckets.take_slice(&address[..*octets], now);
+            }
+        }
+        is_free
+    }
+
+    /// Returns when [`Tiers::take`] has a token for the address.
+    pub fn free_at(&self, address: &[u8]) -> Instant {
+        let tiers = self.0.iter();
+        let free = tiers.map(|(octets, buckets)| buckets.free_at(&address[..*octets]));
+        free.max().unwrap_or_default()
+    }
+}
+
 /// A bucket for each key. Keys whose hashes meet share one, so a key may get less than its rate
 /// under a flood of others, but never more.
 #[derive(Debug)]
@@ -44,8 +139,25 @@ impl Buckets {
 
     /// Takes a token from the bucket of `key`. Returns `false` if there is none.
     pub fn take<const LENGTH: usize>(&mut self, key: [u8; LENGTH], now: Instant) -> bool {
-        let hash = self.keyed.hash_one(key) as usize;
-        self.buckets[hash % Self::COUNT].take(self.rate, now)
+        self.take_slice(&key, now)
+    }
+
+    fn take_slice(&mut self, key: &[u8], now: Instant) -> bool {
+        let slot = self.slot(key);
+        self.buckets[slot].take(self.rate, now)
+    }
+
+    /// Returns when the bucket of `key` has a token; never, if the rate is zero.
+    fn free_at(&self, key: &[u8]) -> Instant {
+        let Bucket(full) = self.buckets[self.slot(key)];
+        match self.rate.interval {
+            0 => Instant::from_nanos(u64::MAX),
+            _ => Instant::from_nanos(full.saturating_sub(self.rate.tolerance)),
+        }
+    }
+
+    fn slot(&self, key: &[u8]) -> usize {
+        self.keyed.hash_one(key) as usize % self.buckets.len()
     }
 }
 
@@ -62,6 +174,26 @@ mod tests {
         let rate = Rate::new(10, 3);
         assert_eq!((0..5).filter(|_| bucket.take(rate, START)).count(), 3);
         assert!(!Bucket::default().take(Rate::new(0, 9), START));
+    }
+
+    #[test]
+    fn l12_a_refused_address_takes_no_token_from_its_networks() {
+        let keyed = Keyed::new(&mut StdRng::from_seed([1; 32]));
+        let tier = |octets, burst| Tier {
+            octets,
+            rate: Rate::new(1, burst),
+        };
+        let mut tiers = Tiers::new(&[tier(2, 1), tier(1, 2), tier(0, 3)], keyed);
+        assert!(tiers.take(&[1, 1], START));
+        for _ in 0..10 {
+            assert!(!tiers.take(&[1, 1], START), "the address has no token");
+        }
+        assert!(tiers.take(&[1, 2], START));
+        assert!(!tiers.take(&[1, 3], START), "nor has its network");
+        assert!(tiers.take(&[2, 1], START));
+        assert!(!tiers.take(&[3, 1], START), "nor is there any");
+        let free = tiers.free_at(&[3, 1]);
+        assert!(free > START && tiers.take(&[3, 1], free));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod counts;
 pub mod limiter;
+pub mod party;
 pub mod peers;
 pub mod server_address;
 pub mod statistics;

@@ -16,13 +16,16 @@ pub const SOURCE_POLICY: u8 = 5;
 
 const HEADER: usize = 8;
 const HOP_LIMIT: u8 = 64;
+/// The shortest packet that an error is sent about, in octets: the error is twice as long.
+const SHORTEST: usize = IPV6_HEADER + HEADER;
 /// Types below this one are errors.
 const FIRST_INFORMATIONAL: u8 = 128;
 const REDIRECT: u8 = 137;
 
 /// Returns `true` if an error may be sent about `packet` (RFC 4443 section 2.4 e): it is not an ICMPv6
 /// error or redirect itself, is not sent to a multicast address, and comes from one node. A packet
-/// whose transport header cannot be reached might be an error, so none is sent about it.
+/// whose transport header cannot be reached might be an error, so none is sent about it; nor about one
+/// of which an error would be more than twice as long (L-19).
 pub fn may_answer(packet: &[u8]) -> bool {
     let Ok(header) = ipv6::Header::parse(packet) else {
         return false;
@@ -33,10 +36,10 @@ pub fn may_answer(packet: &[u8]) -> bool {
     }
     match ipv6::chain(packet).last() {
         Some(ChainLink::Transport(ICMPV6, [kind, ..])) => {
-            *kind >= FIRST_INFORMATIONAL && *kind != REDIRECT
+            *kind >= FIRST_INFORMATIONAL && *kind != REDIRECT && packet.len() >= SHORTEST
         }
         Some(ChainLink::Transport(ICMPV6, [])) => false,
-        Some(ChainLink::Transport(..)) => true,
+        Some(ChainLink::Transport(..)) => packet.len() >= SHORTEST,
         _ => false,
     }
 }
@@ -213,15 +216,28 @@ mod tests {
 
     #[test]
     fn no_error_about_errors() {
-        assert!(may_answer(&packet(ICMPV6, &[128, 0, 0, 0])));
+        assert!(may_answer(&packet(ICMPV6, &[128, 0, 0, 0, 0, 0, 0, 0])));
         for kind in [1, 2, 3, 4, 100, 127, REDIRECT] {
-            assert!(!may_answer(&packet(ICMPV6, &[kind, 0, 0, 0])), "{kind}");
+            assert!(
+                !may_answer(&packet(ICMPV6, &[kind, 0, 0, 0, 0, 0, 0, 0])),
+                "{kind}"
+            );
         }
         let behind_options = [ICMPV6, 0, 1, 4, 0, 0, 0, 0, 1, 3, 0, 0];
         assert!(!may_answer(&packet(DESTINATION_OPTIONS, &behind_options)));
         let later_fragment = [ICMPV6, 0, 1, 0, 0, 0, 0, 0, 128, 0, 0, 0];
         assert!(!may_answer(&packet(FRAGMENT, &later_fragment)));
         assert!(!may_answer(&packet(ICMPV6, &[])));
+    }
+
+    #[test]
+    fn l19_no_error_more_than_twice_as_long_as_its_packet() {
+        for length in 0..200 {
+            let packet = packet(UDP, &vec![0; length]);
+            let error = address_unreachable(&RELAY, &packet);
+            assert_eq!(error.is_some(), length >= 8, "{length}");
+            assert!(error.is_none_or(|error| error.len() <= 2 * packet.len()));
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ fn peer(number: usize) -> Peer {
         mapped: "192.0.2.1:4096".parse().unwrap(),
         state: PeerState::Trusted,
         symmetric: false,
+        proved: true,
         last_received_seconds: Some(1.5),
         last_sent_seconds: None,
         local: false,

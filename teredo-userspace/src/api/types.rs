@@ -276,6 +276,10 @@ pub struct Peer {
     pub state: PeerState,
     /// Whether the mapping differs from the one in the address.
     pub symmetric: bool,
+    /// Whether something that a relay sent only to the mapping came back from there, so that the fast
+    /// path may serve the peer.
+    #[serde(default)]
+    pub proved: bool,
     /// Seconds since a packet of the peer arrived; absent before the first.
     pub last_received_seconds: Option<f64>,
     /// Seconds since a packet was sent to the peer; absent before the first.

@@ -173,6 +173,8 @@ pub struct Snapshot {
     pub passed: BTreeMap<&'static str, u64>,
     /// Bubbles by kind and outcome, one for each datagram.
     pub bubbles: BTreeMap<&'static str, u64>,
+    /// The relay's questions for the proof of a peer's mapping, by kind and outcome.
+    pub questions: BTreeMap<&'static str, u64>,
     /// The client's connectivity tests by outcome.
     pub tests: BTreeMap<&'static str, u64>,
     /// ICMPv6 errors for destinations that do not answer, by role and outcome.
@@ -187,6 +189,8 @@ pub struct Snapshot {
     pub events_lost: u64,
     /// Peers whose mapping is confirmed.
     pub peers_trusted: u64,
+    /// Peers of the relay whose mapping is proved: the fast path may serve them.
+    pub peers_proved: u64,
     /// Peers whose mapping is not confirmed yet.
     pub peers_untrusted: u64,
     /// Packets that wait for an answer of their peer.
@@ -269,7 +273,11 @@ impl Snapshot {
             let total = self.unreachable.entry((Role::Relay, outcome.reason()));
             *total.or_default() += count;
         }
+        for (kind, count) in relay.questions.iter() {
+            *self.questions.entry(kind.reason()).or_default() += count;
+        }
         self.peers_trusted += relay.trusted_peers as u64;
+        self.peers_proved += relay.proved_peers as u64;
         self.peers_untrusted += relay.untrusted_peers as u64;
         self.queue_packets += relay.queue_packets as u64;
         self.queue_bytes += relay.queue_octets as u64;
@@ -344,7 +352,7 @@ mod tests {
 
     use teredo_proto::{
         client::{self as client_protocol, Test},
-        relay::{Bubble, DropReason},
+        relay::{Bubble, DropReason, Question},
     };
 
     use super::*;
@@ -413,6 +421,7 @@ mod tests {
         assert_eq!((snapshot.peers_trusted, snapshot.queue_packets), (5, 6));
         assert_eq!(snapshot.dropped.len(), DropReason::ALL.len());
         assert_eq!(snapshot.bubbles.len(), Bubble::ALL.len());
+        assert_eq!(snapshot.questions.len(), Question::ALL.len());
         assert_eq!(snapshot.unreachable.len(), Unreachable::ALL.len());
     }
 

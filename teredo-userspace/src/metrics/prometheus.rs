@@ -99,6 +99,15 @@ impl Collector for Snapshot {
         )?;
         counters(
             &mut to,
+            "questions",
+            "Questions for the proof of a peer's mapping, by kind and outcome",
+            relays.clone().flat_map(|_| {
+                let questions = self.questions.iter();
+                questions.map(|(&kind, &count)| ([RELAY, ("kind", kind)], count))
+            }),
+        )?;
+        counters(
+            &mut to,
             "unreachable",
             "ICMPv6 errors for destinations that do not answer, by outcome",
             self.unreachable
@@ -112,6 +121,12 @@ impl Collector for Snapshot {
             ]
         });
         gauges(&mut to, "peers", "Peers that the daemon knows", peers)?;
+        gauges(
+            &mut to,
+            "proved_peers",
+            "Peers whose mapping is proved, so that the fast path may serve them",
+            relays.clone().map(|_| ([RELAY], self.peers_proved)),
+        )?;
         for (name, help, value) in [
             (
                 "queue_packets",

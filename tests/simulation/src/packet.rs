@@ -16,6 +16,8 @@ const UDP_HEADER: usize = 8;
 const ICMPV6_HEADER: usize = 8;
 /// UDP ports of requests: none that means anything.
 const PORT: u16 = 7777;
+/// Octets of a numbered request: with its headers, it pays for two bubbles (L-19).
+const NUMBERED: usize = 28;
 
 /// What a packet says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +39,13 @@ pub enum Message {
 /// A request or a reply.
 #[must_use]
 pub fn numbered(source: Ipv6Addr, destination: Ipv6Addr, is_reply: bool, number: u64) -> Vec<u8> {
-    let mut body = Vec::with_capacity(UDP_HEADER + 9);
-    for field in [PORT, PORT, UDP_HEADER as u16 + 9, 0] {
+    let mut body = Vec::with_capacity(UDP_HEADER + NUMBERED);
+    for field in [PORT, PORT, (UDP_HEADER + NUMBERED) as u16, 0] {
         body.extend(field.to_be_bytes());
     }
     body.push(is_reply.into());
     body.extend(number.to_be_bytes());
+    body.resize(UDP_HEADER + NUMBERED, 0);
     transport(source, destination, UDP, &body)
 }
 

@@ -208,10 +208,15 @@ impl Exchange {
         source: &[u8; 16],
         parts: &Encapsulation<'_>,
     ) -> Result<(), DropReason> {
-        if !shared.config.prefix.contains(source) {
-            return Err(DropReason::RelayBubble);
-        }
         let trailers = Trailers::parse(parts.trailers)?;
+        if !shared.config.prefix.contains(source) {
+            let is_question = trailers.is_solicitation && is_link_local(source);
+            if !is_question || !self.relays.knows(from, now) {
+                return Err(DropReason::RelayBubble);
+            }
+            self.prove_mapping(shared, now, to, from, source);
+            return Ok(());
+        }
         let found = self.peers.find(source);
         let is_mapped = found.is_some_and(|index| {
             let peer = &self.peers[index];
@@ -253,6 +258,25 @@ impl Exchange {
             self.end_burst(shared, now, index);
         }
         Ok(())
+    }
+
+    /// Answers the question of a relay whether this client is at its mapping (C-43): its packets come
+    /// from the fast path after that.
+    fn prove_mapping(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        port: u16,
+        relay: Endpoint,
+        source: &[u8; 16],
+    ) {
+        if !self.limits.take_relay_again(relay, now) {
+            shared.statistics.bubbles[Bubble::LimitedDirect] += 1;
+            return;
+        }
+        let mut payload = bubble::build(&self.own, source).to_vec();
+        Trailer::NeighborAdvertisement.write(&mut payload);
+        self.send_direct_payload(shared, port, relay, payload);
     }
 
     /// Returns the sender of a packet, if the packet comes from the endpoint in the sender's

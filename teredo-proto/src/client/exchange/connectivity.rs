@@ -18,13 +18,17 @@ const REMEMBERED: usize = 4;
 /// The time for which a test may be answered.
 const VALIDITY: Duration = Duration::from_secs(30);
 
+/// Octets of a test's nonce: at least eight (RFC 4380 section 5.2.9), and so many that the reply
+/// pays for both bubbles of a relay behind a firewall (L-19).
+const NONCE: usize = 24;
+
 /// The latest tests of one peer.
 #[derive(Debug, Default)]
 pub struct Tests([Option<Test>; REMEMBERED]);
 
 #[derive(Clone, Copy, Debug)]
 struct Test {
-    nonce: [u8; 16],
+    nonce: [u8; NONCE],
     identifier: u16,
     sequence: u16,
     sent: Instant,

@@ -5,9 +5,13 @@ use teredo_common::{address::Endpoint, time::Instant};
 use super::super::Config;
 use crate::shared::{
     keyed::Keyed,
-    limiter::{Bucket, Buckets, Rate},
+    limiter::{Bucket, Rate, Tiers},
     peers::{Histories, Patience},
 };
+
+/// Number of endpoints whose bubbles are remembered: as many as there are bubbles to at the total
+/// rate by default, in the time for which they count.
+const ENDPOINTS: usize = 16_384;
 
 /// The token buckets, and the memory of bubbles by endpoint.
 #[derive(Debug)]
@@ -16,7 +20,7 @@ pub struct Limits {
     tests: Bucket,
     unreachable_rate: Rate,
     unreachable: Bucket,
-    direct: Buckets,
+    direct: Tiers,
     endpoints: Histories,
     /// Answers to relays.
     relays: Histories,
@@ -24,15 +28,14 @@ pub struct Limits {
 
 impl Limits {
     pub fn new(config: &Config, keyed: Keyed) -> Self {
-        let capacity = config.max_peers.max(16);
         Self {
             test_rate: config.test_rate,
             tests: Bucket::default(),
             unreachable_rate: config.unreachable_rate,
             unreachable: Bucket::default(),
-            direct: Buckets::new(config.direct_bubble_rate, keyed),
-            endpoints: Histories::new(capacity, Patience::Window, keyed),
-            relays: Histories::new(capacity, Patience::BackOff, keyed),
+            direct: config.direct_bubble_rates.tiers(keyed),
+            endpoints: Histories::new(ENDPOINTS, Patience::Window, keyed),
+            relays: Histories::new(ENDPOINTS, Patience::BackOff, keyed),
         }
     }
 
@@ -49,19 +52,24 @@ impl Limits {
     /// Whether a bubble that begins a burst may be sent to this endpoint, regardless of the IPv6
     /// address.
     pub fn take_direct(&mut self, to: Endpoint, now: Instant) -> bool {
-        self.endpoints.take(to, now) && self.direct.take(to.address, now)
+        self.endpoints.take(to, now) && self.direct.take(&to.address, now)
     }
 
     /// Whether a bubble that ends a burst may be sent: it may follow another one to the same
     /// endpoint.
     pub fn take_answer(&mut self, to: Endpoint, now: Instant) -> bool {
-        self.endpoints.take_again(to, now) && self.direct.take(to.address, now)
+        self.endpoints.take_again(to, now) && self.direct.take(&to.address, now)
     }
 
     /// Whether a relay's bubble may be answered. Bubbles that others forge in a relay's name must not
     /// silence this client towards it for minutes.
     pub fn take_relay(&mut self, relay: Endpoint, now: Instant) -> bool {
-        self.relays.take(relay, now) && self.direct.take(relay.address, now)
+        self.relays.take(relay, now) && self.direct.take(&relay.address, now)
+    }
+
+    /// As [`Limits::take_relay`], for another bubble within two seconds.
+    pub fn take_relay_again(&mut self, relay: Endpoint, now: Instant) -> bool {
+        self.relays.take_again(relay, now) && self.direct.take(&relay.address, now)
     }
 
     /// Records that a packet came directly from `endpoint`.

@@ -7,14 +7,11 @@ use super::{Exchange, Shared};
 use crate::{
     client::statistics::{Bubble, DropReason, Test},
     shared::{
+        party::NOBODY,
         peers::{PeerIndex, Queue, Step},
-        turns::Party,
     },
     wire::icmpv6::ADDRESS_UNREACHABLE,
 };
-
-/// The one party of a client.
-const HOST: Party = [0; 8];
 
 impl Exchange {
     /// Asks now, or as soon as that is allowed, and again until there is an answer.
@@ -22,7 +19,7 @@ impl Exchange {
         let state = &mut self.peers[index].state;
         state.nonces.begin();
         state.random.is_unpredictable = false;
-        self.peers.start_procedure(now, index, HOST);
+        self.peers.start_procedure(now, index, NOBODY);
         self.proceed(shared, now, index);
     }
 
@@ -36,16 +33,22 @@ impl Exchange {
                 Some(server) if self.turns.take(server, now) => {
                     self.ask(shared, now, index, attempts);
                 }
-                Some(server) => self.wait_for_turn(shared, index, server),
+                Some(server) => self.wait_for_turn(shared, now, index, server),
             },
             Step::GiveUp(queue) => self.give_up(shared, now, index, queue),
         }
     }
 
-    fn wait_for_turn(&mut self, shared: &mut Shared, index: PeerIndex, server: [u8; 4]) {
+    fn wait_for_turn(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        index: PeerIndex,
+        server: [u8; 4],
+    ) {
         let (peers, turns) = (&mut self.peers, &mut self.turns);
         let address = peers[index].address;
-        peers.wait_for_turn(index, |party| turns.wait(server, party, address));
+        peers.wait_for_turn(index, |party| turns.wait(server, party, address, now));
         let count = peers.trusted() + peers.untrusted();
         turns.compact(count, |turn| peers.is_waiting(turn));
         match shared.config.prefix.contains(&address) {

@@ -10,14 +10,23 @@ use teredo_common::{
 use super::{Exchange, Shared, contact::Contact, relays::Relays};
 use crate::{
     client::{Transmit, statistics::DropReason},
-    shared::peers::{Chore, PeerIndex},
+    shared::{
+        party,
+        peers::{Chore, PeerIndex},
+    },
 };
 
 impl Exchange {
     /// Inserts a peer of which only the address is known (P-02). Call
     /// [`crate::shared::peers::Peers::make_room`] before.
     pub(super) fn insert(&mut self, shared: &Shared, address: [u8; 16]) -> PeerIndex {
-        let index = self.peers.insert(address, embedded_mapping(&address));
+        let mapped = embedded_mapping(&address);
+        let [network @ .., _, _, _, _, _, _, _, _] = address;
+        let party = match shared.config.prefix.contains(&address) {
+            true => party::of_endpoint(mapped),
+            false => network,
+        };
+        let index = self.peers.insert(address, mapped, party);
         self.peers[index].state.port = shared.config.port;
         if let Some(history) = self.departed.recall(&address) {
             self.peers[index].pending_mut().history = history;

@@ -38,7 +38,7 @@ fn l06_bubbles_for_the_own_server_are_handed_over_and_never_sent() {
 
     // The client answers from wherever its NAT maps it: the cookie proves it.
     assert_eq!(world.client_sends("9.0.0.1:5000", &answer), None);
-    let sent = world.take_sent();
+    let sent = world.take_data();
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].0, endpoint("9.0.0.1:5000"));
 }

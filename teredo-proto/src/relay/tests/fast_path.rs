@@ -158,6 +158,7 @@ fn a_peer_that_was_forgotten_and_comes_back_is_told_at_once() {
     let client = world.trust(CLIENT);
     world.pass(40 * SECOND);
     world.client_sends(CLIENT, &packet(&client, &address(HOST), 1));
+    world.prove(&client, CLIENT);
     let events = world.take_events();
     assert_eq!(events[0], forgotten(client));
     assert!(matches!(events[1], Event::PeerTrusted { .. }));

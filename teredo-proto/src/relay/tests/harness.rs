@@ -6,6 +6,7 @@ use teredo_common::{
     address::{Endpoint, TeredoAddress},
     scope::Ipv4Scope,
     time::Instant,
+    wire::NO_NEXT_HEADER,
 };
 
 pub use crate::testing::{address, bubble, endpoint, ipv6, is_bubble, packet};
@@ -35,6 +36,11 @@ pub fn teredo_of(mapped: &str, server: &str, flags: u16) -> [u8; 16] {
 /// The Teredo address of a client at `mapped`.
 pub fn teredo(mapped: &str) -> [u8; 16] {
     teredo_of(mapped, SERVER, 0)
+}
+
+/// A packet that pays for two bubbles, as the first one of TCP does.
+pub fn first_packet(source: &[u8; 16], destination: &[u8; 16]) -> Vec<u8> {
+    ipv6(6, 64, source, destination, &[0; 40])
 }
 
 /// The relay and its surroundings.
@@ -121,6 +127,13 @@ impl World {
             .extend(std::iter::from_fn(|| self.relay.poll_event()));
     }
 
+    /// Returns and clears the datagrams sent so far that are no questions for a proof, without times.
+    pub fn take_data(&mut self) -> Vec<(Endpoint, Vec<u8>)> {
+        let mut sent = self.take_sent();
+        sent.retain(|(_, payload)| payload[6] != NO_NEXT_HEADER || payload.len() == 40);
+        sent
+    }
+
     /// Returns and clears the datagrams sent so far, without times.
     pub fn take_sent(&mut self) -> Vec<(Endpoint, Vec<u8>)> {
         let sent = std::mem::take(&mut self.sent);
@@ -165,8 +178,38 @@ impl World {
         self.statistics().unreachable[outcome]
     }
 
-    /// Makes the client at `mapped` a trusted peer, and clears the datagrams of that.
+    /// The source of the last bubble that was sent to `mapped` itself: the second cookie.
+    pub fn question(&self, mapped: &str) -> [u8; 16] {
+        let mut questions = self.sent.iter().rev();
+        let bubble = questions.find(|(_, to, payload)| {
+            *to == endpoint(mapped) && payload.get(40..42) == Some(&[4, 4])
+        });
+        ipv6::Header::parse(&bubble.unwrap().2).unwrap().source()
+    }
+
+    /// Makes the client at `mapped` a trusted peer whose mapping is proved, and clears the datagrams
+    /// of that.
     pub fn trust(&mut self, mapped: &str) -> [u8; 16] {
+        let client = self.accept(mapped);
+        self.prove(&client, mapped);
+        self.take_sent();
+        self.take_events();
+        client
+    }
+
+    /// Lets a trusted client prove that it is at `mapped`.
+    pub fn prove(&mut self, client: &[u8; 16], mapped: &str) {
+        let question = self.question(mapped);
+        self.client_sends(mapped, &bubble(client, &question));
+        assert!(
+            self.relay
+                .peers()
+                .any(|peer| peer.proved && peer.address.octets() == *client)
+        );
+    }
+
+    /// Makes the client at `mapped` a trusted peer whose mapping is not proved.
+    pub fn accept(&mut self, mapped: &str) -> [u8; 16] {
         let client = teredo(mapped);
         self.native_sends(&packet(&address(HOST), &client, 0));
         assert_eq!(
@@ -178,8 +221,6 @@ impl World {
                 .peers()
                 .any(|peer| peer.trusted && peer.address.octets() == client)
         );
-        self.take_sent();
-        self.take_events();
         client
     }
 }

@@ -6,6 +6,7 @@ mod fast_path;
 mod harness;
 mod host_specific;
 mod peers;
+mod proof;
 mod properties;
 mod reception;
 mod transmission;

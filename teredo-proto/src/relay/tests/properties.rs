@@ -1,23 +1,26 @@
 //! Random histories in virtual time.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use proptest::prelude::*;
 use teredo_common::{
     address::{Endpoint, ServicePrefix, embedded_mapping, embedded_server},
     scope::{Ipv4Scope, is_global_unicast},
     time::Instant,
-    wire::SERVER_PORT,
+    wire::{ICMPV6, SERVER_PORT},
 };
 
 use super::harness::*;
 use crate::{
-    relay::{Bubble, DropReason},
+    relay::{Bubble, DropReason, Event, Question},
     shared::{
         limiter::Rate,
         peers::{GAP, MAX_UNANSWERED, WINDOW},
     },
-    wire::ipv6::Header,
+    wire::{icmpv6, ipv6::Header},
 };
 
 const CLIENTS: usize = 12;
@@ -47,6 +50,13 @@ enum Step {
         elsewhere: bool,
         with_cookie: bool,
     },
+    /// A client answers the last question that came to an endpoint, from there or not.
+    Answer {
+        client: usize,
+        elsewhere: bool,
+        from_there: bool,
+        with_echo: bool,
+    },
     /// The fast path saw traffic.
     Stamps {
         client: usize,
@@ -71,6 +81,11 @@ fn step() -> impl Strategy<Value = Step> {
         ),
         2 => (client.clone(), any::<bool>(), any::<bool>()).prop_map(
             |(client, elsewhere, with_cookie)| Step::Bubble { client, elsewhere, with_cookie }
+        ),
+        2 => (client.clone(), any::<bool>(), prop::bool::weighted(0.8), any::<bool>()).prop_map(
+            |(client, elsewhere, from_there, with_echo)| {
+                Step::Answer { client, elsewhere, from_there, with_echo }
+            }
         ),
         1 => (client, any::<bool>()).prop_map(|(client, received)| Step::Stamps { client, received }),
         3 => prop_oneof![0_u64..3_000, 0_u64..60_000, 0_u64..400_000]
@@ -111,11 +126,16 @@ struct Observer {
     /// The same for direct bubbles to each endpoint.
     direct: HashMap<Endpoint, (Vec<Instant>, usize)>,
     cookies: HashMap<[u8; 16], [u8; 16]>,
+    /// The last bubble and the last echo request that went to an endpoint alone.
+    questions: HashMap<([u8; 16], Endpoint), [Option<Vec<u8>>; 2]>,
+    /// Peers that answered one of them from there.
+    proved: HashSet<([u8; 16], Endpoint)>,
     marks: HashMap<[u8; 16], u32>,
     native: u64,
     datagrams: u64,
     next_mark: u32,
     looked_at: usize,
+    events: usize,
 }
 
 /// P-09: after four bursts without answer, pauses of 8 seconds to 64.
@@ -165,6 +185,12 @@ impl Observer {
             prop_assert!(Ipv4Scope::Strict.accepts(to.address), "L-05");
             prop_assert_ne!(*to, endpoint(RELAY), "L-02");
             prop_assert!(ServicePrefix::STANDARD.contains(&destination), "R-01");
+            let is_question = payload.ends_with(&[4, 4, 0, 0, 0, 0]);
+            if is_question || header.next_header() == ICMPV6 {
+                let questions = self.questions.entry((destination, *to)).or_default();
+                questions[usize::from(!is_question)] = Some(payload.clone());
+                continue;
+            }
             if header.is_bubble() {
                 let server = Endpoint {
                     address: embedded_server(&destination),
@@ -195,6 +221,16 @@ impl Observer {
             prop_assert!(last.is_none_or(|last| last < mark), "P-05: in order");
         }
         self.looked_at = world.sent.len();
+        for event in &world.events[self.events..] {
+            if let Event::PeerTrusted {
+                address, mapped, ..
+            } = event
+            {
+                let proof = (address.octets(), *mapped);
+                prop_assert!(self.proved.contains(&proof), "R-35: {event:?}");
+            }
+        }
+        self.events = world.events.len();
         Ok(())
     }
 
@@ -214,7 +250,11 @@ impl Observer {
         let bubbles =
             statistics.bubbles[Bubble::ReceivedCookie] + statistics.bubbles[Bubble::ReceivedDirect];
         let forwarded = statistics.decapsulated.packets;
-        prop_assert_eq!(self.datagrams, forwarded + bubbles + dropped("decap-"));
+        let echoes = statistics.questions[Question::AnsweredEcho];
+        prop_assert_eq!(
+            self.datagrams,
+            forwarded + bubbles + echoes + dropped("decap-")
+        );
 
         let peers: Vec<_> = world.relay.peers().collect();
         let trusted = peers.iter().filter(|peer| peer.trusted).count();
@@ -232,14 +272,13 @@ impl Observer {
     }
 }
 
-fn run(steps: Vec<Step>, max_peers: usize, strict: bool) -> Result<(), TestCaseError> {
+fn run(steps: Vec<Step>, max_peers: usize) -> Result<(), TestCaseError> {
     let mut world = World::with(|config| {
         config.max_peers = max_peers;
         config.queue_per_peer = QUEUE_PER_PEER;
         config.queue_total_bytes = QUEUE_TOTAL;
         config.direct_bubbles = true;
-        config.strict_trust = strict;
-        config.direct_bubble_rate = DIRECT_RATE;
+        config.direct_bubble_rates.address = DIRECT_RATE;
     });
     let mut observer = Observer {
         max_peers,
@@ -252,7 +291,7 @@ fn run(steps: Vec<Step>, max_peers: usize, strict: bool) -> Result<(), TestCaseE
                 let (client, _) = client(number);
                 observer.native += 1;
                 observer.next_mark += 1;
-                let mut packet = packet(&address(HOST), &client, 0);
+                let mut packet = first_packet(&address(HOST), &client);
                 packet[40..44].copy_from_slice(&observer.next_mark.to_be_bytes());
                 world.native_sends(&packet);
             }
@@ -264,27 +303,17 @@ fn run(steps: Vec<Step>, max_peers: usize, strict: bool) -> Result<(), TestCaseE
                 let (client, mapped) = client(number);
                 let away_at = format!("9.0.1.{number}:7777");
                 let from = if away { &away_at } else { &mapped };
-                let is_proved = if away {
-                    elsewhere.get(&client) == Some(&away_at)
-                } else {
-                    !strict
-                        || world
-                            .relay
-                            .peers()
-                            .any(|peer| peer.address.octets() == client && peer.trusted)
-                };
+                let is_proved = !away || elsewhere.get(&client) == Some(&away_at);
                 let to = address(DESTINATIONS[destination]);
                 let is_known = world
                     .relay
                     .peers()
                     .any(|peer| peer.address.octets() == client);
                 let is_sent = packet(&client, &to, 1);
-                let before = world.statistics().dropped[DropReason::DecapMapping]
-                    + world.statistics().dropped[DropReason::DecapStrictTrust];
+                let before = world.statistics().dropped[DropReason::DecapMapping];
                 observer.datagrams += 1;
                 let forwarded = world.client_sends(from, &is_sent);
-                let after = world.statistics().dropped[DropReason::DecapMapping]
-                    + world.statistics().dropped[DropReason::DecapStrictTrust];
+                let after = world.statistics().dropped[DropReason::DecapMapping];
                 if let Some(packet) = &forwarded {
                     prop_assert!(is_proved && is_known, "R-20, R-21");
                     prop_assert_eq!(packet, &is_sent);
@@ -324,6 +353,49 @@ fn run(steps: Vec<Step>, max_peers: usize, strict: bool) -> Result<(), TestCaseE
                     observer.answer(&client, endpoint(from));
                 }
             }
+            Step::Answer {
+                client: number,
+                elsewhere: away,
+                from_there,
+                with_echo,
+            } => {
+                let (client, mapped) = client(number);
+                let away_at = format!("9.0.1.{number}:7777");
+                let to = if away { &away_at } else { &mapped };
+                let from = if away == from_there {
+                    &away_at
+                } else {
+                    &mapped
+                };
+                let questions = observer.questions.get(&(client, endpoint(to)));
+                let Some(question) =
+                    questions.and_then(|questions| questions[usize::from(with_echo)].clone())
+                else {
+                    continue;
+                };
+                let header = Header::parse(&question).unwrap();
+                let answer = match with_echo {
+                    true => {
+                        let mut answer = Vec::new();
+                        icmpv6::echo_reply(&client, &question, &mut answer);
+                        answer
+                    }
+                    false => bubble(&client, &header.source()),
+                };
+                if from_there {
+                    observer.proved.insert((client, endpoint(to)));
+                }
+                let before = world.statistics();
+                observer.datagrams += 1;
+                world.client_sends(from, &answer);
+                let after = world.statistics();
+                if after.dropped == before.dropped {
+                    observer.answer(&client, endpoint(from));
+                    if from_there && away {
+                        elsewhere.insert(client, away_at.clone());
+                    }
+                }
+            }
             Step::Stamps {
                 client: number,
                 received,
@@ -335,7 +407,7 @@ fn run(steps: Vec<Step>, max_peers: usize, strict: bool) -> Result<(), TestCaseE
                     .find(|peer| peer.address.octets() == client);
                 let stamp = if received { world.now } else { Instant::ZERO };
                 let trusted = world.relay.record_stamps(&client, stamp, world.now);
-                prop_assert_eq!(trusted, known.is_some_and(|peer| peer.trusted));
+                prop_assert_eq!(trusted, known.is_some_and(|peer| peer.proved));
                 if let Some(peer) = known
                     && received
                     && trusted
@@ -400,9 +472,8 @@ proptest! {
     fn no_history_breaks_a_rule(
         steps in prop::collection::vec(step(), 1..150),
         max_peers in prop::sample::select(vec![MANY_PEERS, FEW_PEERS]),
-        strict in prop::bool::weighted(0.2),
     ) {
-        run(steps, max_peers, strict)?;
+        run(steps, max_peers)?;
     }
 
     #[test]

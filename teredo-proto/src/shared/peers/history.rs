@@ -19,6 +19,8 @@ pub const WINDOW: Duration = Duration::from_secs(300);
 /// The pause after [`MAX_UNANSWERED`] bursts without answer, with [`Patience::BackOff`]. Each further
 /// burst doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(8);
+/// Number of endpoints that are examined to find one that may be forgotten.
+const EXAMINED: usize = 8;
 /// How often a pause is doubled: up to 64 seconds.
 const MAX_DOUBLINGS: u8 = 3;
 
@@ -98,6 +100,15 @@ impl History {
         self.unanswered > 0
     }
 
+    /// Whether the bursts do not count any more: they were answered, or are long ago.
+    pub fn is_over(&self, now: Instant) -> bool {
+        let memory = match self.is_unanswered() {
+            true => WINDOW,
+            false => GAP,
+        };
+        now.saturating_since(self.last()) >= memory
+    }
+
     /// Returns the time of the last burst; [`Instant::ZERO`] if there was none.
     pub fn last(&self) -> Instant {
         self.bursts[0]
@@ -105,7 +116,9 @@ impl History {
 }
 
 /// [`History`] for endpoints, so that many IPv6 addresses that embed one endpoint do not multiply
-/// the bubbles sent to it (L-12). Forgets the oldest endpoints first.
+/// the bubbles sent to it (L-12). An endpoint is not forgotten while its bubbles count: if there are
+/// too many such endpoints, bubbles to others have to wait, so that nobody can make the memory lose
+/// one by naming many.
 #[derive(Debug)]
 pub struct Histories {
     capacity: usize,
@@ -137,11 +150,8 @@ impl Histories {
             }
             return permitted;
         }
-        if self.order.len() >= self.capacity
-            && let Some(oldest) = self.order.pop_front()
-        {
-            let evicted = self.histories.remove(&oldest);
-            self.unanswered -= usize::from(evicted.is_some_and(|one| one.is_unanswered()));
+        if self.order.len() >= self.capacity && !self.forget_one(now) {
+            return false;
         }
         let mut history = History::default();
         history.sent(now);
@@ -149,6 +159,24 @@ impl Histories {
         self.histories.insert(endpoint, history);
         self.order.push_back(endpoint);
         true
+    }
+
+    /// Forgets an endpoint whose bubbles do not count any more, if one of the next is such.
+    fn forget_one(&mut self, now: Instant) -> bool {
+        for _ in 0..EXAMINED {
+            let Some(&next) = self.order.front() else {
+                return true;
+            };
+            let history = self.histories.get(&next);
+            if history.is_none_or(|history| history.is_over(now)) {
+                self.order.pop_front();
+                let forgotten = self.histories.remove(&next);
+                self.unanswered -= usize::from(forgotten.is_some_and(|one| one.is_unanswered()));
+                return true;
+            }
+            self.order.rotate_left(1);
+        }
+        false
     }
 
     /// As [`Histories::take`], for a bubble that may also belong to the last burst.
@@ -265,7 +293,8 @@ mod tests {
         let mut histories = Histories::new(10, Patience::Window, keyed);
         for port in 1..=50 {
             let endpoint = Endpoint::new([9, 0, 0, 1].into(), port);
-            assert!(histories.take(endpoint, at(0)));
+            let is_permitted = histories.take(endpoint, at(0));
+            assert_eq!(is_permitted, port <= 10, "nothing that counts is forgotten");
             assert!(!histories.take(endpoint, at(1_000)));
             assert!(histories.histories.len() <= 10);
             assert_eq!(histories.histories.len(), histories.order.len());
@@ -275,7 +304,7 @@ mod tests {
             all.filter(|history| history.is_unanswered()).count()
         };
         assert_eq!((histories.unanswered, owing(&histories)), (10, 10));
-        for port in (1..=50).rev().step_by(2) {
+        for port in (1..=10).rev().step_by(2) {
             histories.answered(Endpoint::new([9, 0, 0, 1].into(), port));
         }
         assert_eq!((histories.unanswered, owing(&histories)), (5, 5));

@@ -18,6 +18,7 @@ mod history;
 mod peer;
 mod procedure;
 mod queue;
+mod shares;
 mod table;
 mod timers;
 mod trust;

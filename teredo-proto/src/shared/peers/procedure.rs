@@ -11,7 +11,7 @@ use super::{
     queue::{Budget, Full, Queue},
     table::{PeerIndex, Peers},
 };
-use crate::shared::turns::{Party, Turn};
+use crate::shared::{party::Party, turns::Turn};
 
 /// Bursts of one procedure: the first and three repetitions.
 const ATTEMPTS: u8 = 4;

@@ -1,9 +1,12 @@
-//! The list of recent peers (RFC 4380 section 5.2): bounded, with the least recently used going
-//! first, and with a quota for peers that are not trusted, so that a scan cannot push out those
-//! that are (P-01, P-06).
+//! The list of recent peers (RFC 4380 section 5.2): bounded, with a quota for peers that are not
+//! trusted, so that a scan cannot push out those that are (P-01, P-06).
+//!
+//! When a list is full, a peer goes that was not used for long, of the network that has most: a
+//! flood pushes out its own entries, however many addresses it uses in its networks.
 
 use std::{
     collections::HashMap,
+    hash::BuildHasher as _,
     ops::{Index, IndexMut},
 };
 
@@ -11,10 +14,18 @@ use teredo_common::{address::Endpoint, time::Instant};
 
 use super::{
     peer::{NO_TIMER, Peer, Pending, RoleState},
+    shares::Shares,
     timers::Timers,
     trust::Timing,
 };
-use crate::shared::keyed::Keyed;
+use crate::shared::{
+    keyed::Keyed,
+    party::{self, NOBODY, Party},
+};
+
+/// Number of random peers of which one goes, unless the least recently used one weighs as much. A
+/// network that has a quarter of a list is missed once in a hundred times.
+const CANDIDATES: u64 = 16;
 
 /// The slot of no peer.
 pub(super) const NONE: u32 = u32::MAX;
@@ -28,24 +39,29 @@ pub(super) enum List {
 }
 
 /// A doubly linked list through the slots: most recently used first.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Chain {
     first: u32,
     last: u32,
-    length: usize,
+    /// The slots in the list, in no particular order.
+    members: Vec<u32>,
+    shares: Shares,
 }
 
 impl Chain {
-    const EMPTY: Self = Self {
-        first: NONE,
-        last: NONE,
-        length: 0,
-    };
+    fn new(keyed: Keyed) -> Self {
+        Self {
+            first: NONE,
+            last: NONE,
+            members: Vec::new(),
+            shares: Shares::new(keyed),
+        }
+    }
 }
 
 /// The bounded table of peers, with their deadlines.
 #[derive(Debug)]
-pub struct Peers<State = ()> {
+pub struct Peers<State> {
     slots: Vec<Peer<State>>,
     free: Vec<u32>,
     indices: HashMap<[u8; 16], u32, Keyed>,
@@ -54,6 +70,8 @@ pub struct Peers<State = ()> {
     max_trusted: usize,
     max_untrusted: usize,
     timers: Timers,
+    /// Number of times that a peer had to go, for the choice among them.
+    choices: u64,
     pub(super) timing: Timing,
 }
 
@@ -84,33 +102,34 @@ impl<State: RoleState> Peers<State> {
             slots: Vec::new(),
             free: Vec::new(),
             indices: HashMap::with_hasher(keyed),
-            trusted: Chain::EMPTY,
-            untrusted: Chain::EMPTY,
+            trusted: Chain::new(keyed),
+            untrusted: Chain::new(keyed),
             max_trusted: max - max_untrusted,
             max_untrusted,
             timers: Timers::default(),
+            choices: 0,
             timing,
         }
     }
 
     /// Number of trusted peers.
     pub fn trusted(&self) -> usize {
-        self.trusted.length
+        self.trusted.members.len()
     }
 
     /// Number of untrusted peers.
     pub fn untrusted(&self) -> usize {
-        self.untrusted.length
+        self.untrusted.members.len()
     }
 
     /// Whether another trusted peer costs an older one.
     pub fn is_trusted_full(&self) -> bool {
-        self.trusted.length >= self.max_trusted
+        self.trusted.members.len() >= self.max_trusted
     }
 
     /// Whether another untrusted peer costs an older one.
     pub fn is_untrusted_full(&self) -> bool {
-        self.untrusted.length >= self.max_untrusted
+        self.untrusted.members.len() >= self.max_untrusted
     }
 
     /// The peer with this address.
@@ -127,10 +146,11 @@ impl<State: RoleState> Peers<State> {
             .map(|(index, peer)| (PeerIndex(index as u32), peer))
     }
 
-    /// Inserts an untrusted peer that is not in the table. Call [`Peers::make_room`] first.
-    pub fn insert(&mut self, address: [u8; 16], mapped: Endpoint) -> PeerIndex {
+    /// Inserts an untrusted peer that is not in the table, because of `party`. Call
+    /// [`Peers::make_room`] first.
+    pub fn insert(&mut self, address: [u8; 16], mapped: Endpoint, party: Party) -> PeerIndex {
         debug_assert!(!self.indices.contains_key(&address) && !self.is_untrusted_full());
-        let peer = Peer::new(address, mapped);
+        let peer = Peer::new(address, mapped, party);
         let index = match self.free.pop() {
             Some(index) => {
                 self.slots[index as usize] = peer;
@@ -142,24 +162,55 @@ impl<State: RoleState> Peers<State> {
             }
         };
         self.indices.insert(address, index);
+        self.join(index, List::Untrusted);
         self.link_first(index, List::Untrusted);
         PeerIndex(index)
     }
 
-    /// Returns the least recently used untrusted peer, if another one needs its place.
-    pub fn make_room(&self) -> Option<PeerIndex> {
-        (self.is_untrusted_full() && self.untrusted.last != NONE)
-            .then_some(PeerIndex(self.untrusted.last))
+    /// Returns the untrusted peer that has to go, if another one needs its place.
+    pub fn make_room(&mut self) -> Option<PeerIndex> {
+        self.is_untrusted_full()
+            .then(|| self.heaviest(List::Untrusted))
+            .flatten()
     }
 
-    /// Returns the least recently used trusted peer, if another one needs its place.
-    pub fn make_trusted_room(&self) -> Option<PeerIndex> {
-        (self.is_trusted_full() && self.trusted.last != NONE)
-            .then_some(PeerIndex(self.trusted.last))
+    /// Returns the trusted peer that has to go, if another one needs its place.
+    pub fn make_trusted_room(&mut self) -> Option<PeerIndex> {
+        self.is_trusted_full()
+            .then(|| self.heaviest(List::Trusted))
+            .flatten()
     }
 
-    /// Marks a peer as trusted. Call [`Peers::make_trusted_room`] first.
+    /// Chooses the peer of a full list that goes: the least recently used one, unless there are others
+    /// of networks that have more.
+    fn heaviest(&mut self, list: List) -> Option<PeerIndex> {
+        self.choices = self.choices.wrapping_add(1);
+        let (chain, slots) = match list {
+            List::Trusted => (&self.trusted, &self.slots),
+            List::Untrusted | List::Free => (&self.untrusted, &self.slots),
+        };
+        let weight = |index: u32| {
+            let peer = slots.get(index as usize)?;
+            let weight = chain.shares.weight(peer.party);
+            Some((peer.state.is_expendable(), weight, index))
+        };
+        let mut heaviest = weight(chain.last)?;
+        for number in 0..CANDIDATES {
+            let random = self.indices.hasher().hash_one((self.choices, number));
+            let place = random as usize % chain.members.len();
+            if let Some(candidate) = weight(chain.members[place])
+                && (candidate.0, candidate.1) > (heaviest.0, heaviest.1)
+            {
+                heaviest = candidate;
+            }
+        }
+        Some(PeerIndex(heaviest.2))
+    }
+
+    /// Marks a peer as trusted, or as trusted at another endpoint. It takes a place of the network of
+    /// its mapping. Call [`Peers::make_trusted_room`] first.
     pub fn trust(&mut self, index: PeerIndex) {
+        self.change_party(index, List::Trusted, party::of_endpoint(self[index].mapped));
         self.unlink(index.0);
         self.link_first(index.0, List::Trusted);
     }
@@ -167,8 +218,36 @@ impl<State: RoleState> Peers<State> {
     /// Moves a peer to the end of the untrusted: it is the next of them to go, unless it is used
     /// again. Call [`Peers::make_room`] first.
     pub(super) fn move_to_untrusted(&mut self, index: PeerIndex) {
+        self.change_party(index, List::Untrusted, NOBODY);
         self.unlink(index.0);
         self.link_last(index.0, List::Untrusted);
+    }
+
+    /// Counts a peer for a party in the list that it is about to join, and no longer as before.
+    fn change_party(&mut self, index: PeerIndex, list: List, party: Party) {
+        self.leave(index.0);
+        self[index].party = party;
+        self.join(index.0, list);
+    }
+
+    fn join(&mut self, index: u32, list: List) {
+        let party = self.slots[index as usize].party;
+        let chain = self.chain(list);
+        chain.shares.add(party);
+        chain.members.push(index);
+        let place = chain.members.len() - 1;
+        self.slots[index as usize].place = place as u32;
+    }
+
+    fn leave(&mut self, index: u32) {
+        let peer = &self.slots[index as usize];
+        let (list, party, place) = (peer.list, peer.party, peer.place);
+        let chain = self.chain(list);
+        chain.shares.remove(party);
+        chain.members.swap_remove(place as usize);
+        if let Some(&moved) = chain.members.get(place as usize) {
+            self.slots[moved as usize].place = place;
+        }
     }
 
     /// Makes a peer the most recently used of its kind.
@@ -182,8 +261,9 @@ impl<State: RoleState> Peers<State> {
 
     /// Removes a peer. Its waiting packets have to be taken out of their budget.
     pub fn remove(&mut self, index: PeerIndex) -> Option<Box<Pending>> {
-        self.unlink(index.0);
         let address = self[index].address;
+        self.leave(index.0);
+        self.unlink(index.0);
         self.indices.remove(&address);
         self.free.push(index.0);
         self[index].timer = NO_TIMER;
@@ -198,7 +278,10 @@ impl<State: RoleState> Peers<State> {
         }
         peer.timer = deadline;
         self.timers.push(deadline, index.0);
-        let (slots, count) = (&self.slots, self.trusted.length + self.untrusted.length);
+        let (slots, count) = (
+            &self.slots,
+            self.trusted.members.len() + self.untrusted.members.len(),
+        );
         self.timers.compact(count, |deadline, number| {
             let peer = slots.get(number as usize);
             peer.is_some_and(|peer| peer.timer == deadline)
@@ -236,7 +319,6 @@ impl<State: RoleState> Peers<State> {
         if second == NONE {
             chain.last = index;
         }
-        chain.length += 1;
         if let Some(peer) = self.slots.get_mut(second as usize) {
             peer.previous = index;
         }
@@ -252,7 +334,6 @@ impl<State: RoleState> Peers<State> {
         if second == NONE {
             chain.first = index;
         }
-        chain.length += 1;
         if let Some(peer) = self.slots.get_mut(second as usize) {
             peer.next = index;
         }
@@ -279,7 +360,6 @@ impl<State: RoleState> Peers<State> {
         if chain.last == index {
             chain.last = previous;
         }
-        chain.length -= 1;
     }
 }
 
@@ -288,6 +368,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::shared::peers::Patience;
     use proptest::prelude::*;
     use rand::{SeedableRng as _, rngs::StdRng};
 
@@ -299,7 +380,23 @@ mod tests {
         grace: Duration::ZERO,
     };
 
-    fn table() -> Peers {
+    /// A role that adds nothing.
+    #[derive(Debug, Default)]
+    struct Plain;
+
+    impl RoleState for Plain {
+        const PATIENCE: Patience = Patience::BackOff;
+
+        fn may_refresh(_peer: &Peer<Self>, _now: Instant, _lifetime: Duration) -> bool {
+            false
+        }
+
+        fn displaces_untrusted(_peer: &Peer<Self>) -> bool {
+            false
+        }
+    }
+
+    fn table() -> Peers<Plain> {
         Peers::new(MAX, TIMING, Keyed::new(&mut StdRng::from_seed([1; 32])))
     }
 
@@ -310,7 +407,7 @@ mod tests {
     #[test]
     fn p02_a_new_peer_is_neither_trusted_nor_fresh() {
         let mut peers = table();
-        let index = peers.insert(address(1), Endpoint::default());
+        let index = peers.insert(address(1), Endpoint::default(), NOBODY);
         let peer = &peers[index];
         assert!(!peer.is_trusted());
         assert!(!peers.is_usable(Instant::ZERO, index));
@@ -322,7 +419,7 @@ mod tests {
     #[test]
     fn p03_usable_is_trusted_and_fresh() {
         let mut peers = table();
-        let index = peers.insert(address(1), Endpoint::default());
+        let index = peers.insert(address(1), Endpoint::default(), NOBODY);
         peers.trust(index);
         let now = Instant::from_nanos(100_000_000_000);
         peers[index].last_received = now;
@@ -334,10 +431,41 @@ mod tests {
     #[test]
     fn p06_an_eighth_is_for_the_untrusted() {
         for (max, untrusted) in [(0, 1), (2, 1), (16, 2), (65_536, 8_192)] {
-            let peers = Peers::<()>::new(max, TIMING, Keyed::new(&mut StdRng::from_seed([1; 32])));
+            let peers =
+                Peers::<Plain>::new(max, TIMING, Keyed::new(&mut StdRng::from_seed([1; 32])));
             assert_eq!(peers.max_untrusted, untrusted);
             assert_eq!(peers.max_untrusted + peers.max_trusted, max.max(2));
         }
+    }
+
+    #[test]
+    fn p06_a_flood_pushes_out_its_own_entries() {
+        let keyed = Keyed::new(&mut StdRng::from_seed([1; 32]));
+        let mut peers = Peers::<Plain>::new(64 * 8, TIMING, keyed);
+        let mut insert = |number: u32, party| {
+            if let Some(heaviest) = peers.make_room() {
+                peers.remove(heaviest);
+            }
+            let mut address = [0; 16];
+            address[..4].copy_from_slice(&number.to_be_bytes());
+            peers.insert(address, Endpoint::default(), party);
+        };
+        for number in 0..20 {
+            insert(number, [0x20, 0, 0, number as u8, 0, 0, 0, 0]);
+        }
+        for number in 20..20_000_u32 {
+            // One network, of which every /64 asks once.
+            let [_, a, b, c] = number.to_be_bytes();
+            insert(number, [0x30, 0, 0, 0, 0, a, b, c]);
+        }
+        let rest: Vec<u32> = (0..20_u32)
+            .filter(|number| {
+                let mut address = [0; 16];
+                address[..4].copy_from_slice(&number.to_be_bytes());
+                peers.find(&address).is_none()
+            })
+            .collect();
+        assert_eq!(rest, []);
     }
 
     /// The expected contents of the table: most recently used first.
@@ -376,7 +504,7 @@ mod tests {
                             prop_assert_eq!(&peers[oldest].address, &address(model.untrusted.pop().unwrap()));
                             peers.remove(oldest);
                         }
-                        peers.insert(address(number), Endpoint::default());
+                        peers.insert(address(number), Endpoint::default(), NOBODY);
                         model.untrusted.insert(0, number);
                     }
                     (0 | 1, Some(index)) if !peers[index].is_trusted() => {

@@ -67,7 +67,7 @@ impl World {
     }
 
     fn untrusted(&mut self, number: u8) -> PeerIndex {
-        self.peers.insert([number; 16], Endpoint::default())
+        (self.peers).insert([number; 16], Endpoint::default(), [0; 8])
     }
 
     /// A peer that was last heard at [`START`].

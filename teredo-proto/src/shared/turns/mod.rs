@@ -4,6 +4,9 @@
 //! the sender keeps below the limit that a server of this project has by default: what exceeds it
 //! waits here, where it is not lost. Servers whose limit is higher are found by trial: the pace
 //! doubles as long as the answers keep up with it.
+//!
+//! The servers of one /24 have a pace together, and so have all servers. Three quarters of the latter
+//! are for servers that answered lately: a flood that names servers at random leaves them alone.
 
 mod line;
 mod pace;
@@ -17,14 +20,56 @@ use std::{
     hash::BuildHasher as _,
 };
 
-use teredo_common::time::Instant;
+use teredo_common::{limiter::Rate, time::Instant};
 
-use super::keyed::Keyed;
+use super::{
+    keyed::Keyed,
+    limiter::{Tier, Tiers},
+    party::Party,
+};
 use line::Line;
 use pace::Server;
 
-pub use line::{Party, Turn};
+pub use line::Turn;
 pub use pace::Pace;
+
+/// The part of the total pace that is for servers that did not answer lately, as a divisor.
+const STRANGERS: u32 = 4;
+/// Length of the networks of servers that have a pace together, in octets.
+const NETWORK: usize = 3;
+
+/// The servers that have lines.
+#[derive(Debug)]
+struct Class {
+    /// When the first in a line may go, at the latest.
+    due: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// The pace of all servers of the class.
+    total: Tiers,
+}
+
+impl Class {
+    fn new(per_second: u32, keyed: Keyed) -> Self {
+        let tier = Tier {
+            octets: 0,
+            rate: Rate::new(per_second, per_second),
+        };
+        Self {
+            due: BinaryHeap::new(),
+            total: Tiers::new(&[tier], keyed),
+        }
+    }
+
+    /// When the first in a line may go.
+    fn deadline(&self) -> Option<Instant> {
+        let &Reverse((at, _)) = self.due.peek()?;
+        Some(at.max(self.total.free_at(&[])))
+    }
+}
+
+/// Index of the class of servers that answered lately.
+const KNOWN: usize = 0;
+/// Index of the class of other servers.
+const UNKNOWN: usize = 1;
 
 /// Decides when packets may go through servers.
 #[derive(Debug)]
@@ -34,9 +79,9 @@ pub struct Turns {
     /// Servers whose hashes meet share a pace, as [`super::limiter::Buckets`] do.
     servers: Box<[Server]>,
     /// Those for which peers wait.
-    lines: HashMap<usize, Line, Keyed>,
-    /// When the first in a line may go, at the latest.
-    due: BinaryHeap<Reverse<(Instant, usize)>>,
+    lines: HashMap<usize, ([u8; 4], Line), Keyed>,
+    classes: [Class; 2],
+    networks: Tiers,
     waiting: usize,
     last_number: u64,
 }
@@ -44,12 +89,20 @@ pub struct Turns {
 impl Turns {
     /// Creates turns for `servers` servers, at least one.
     pub(crate) fn new(pace: Pace, servers: usize, keyed: Keyed) -> Self {
+        let network = Tier {
+            octets: NETWORK,
+            rate: Rate::new(pace.network, pace.network),
+        };
         Self {
             pace,
             keyed,
             servers: vec![Server::default(); servers.max(1)].into(),
             lines: HashMap::with_hasher(keyed),
-            due: BinaryHeap::new(),
+            classes: [
+                Class::new(pace.total - pace.total / STRANGERS, keyed),
+                Class::new(pace.total / STRANGERS, keyed),
+            ],
+            networks: Tiers::new(&[network], keyed),
             waiting: 0,
             last_number: 0,
         }
@@ -59,23 +112,50 @@ impl Turns {
     /// wait for that server.
     pub fn take(&mut self, server: [u8; 4], now: Instant) -> bool {
         let slot = self.slot(server);
-        !self.lines.contains_key(&slot) && self.servers[slot].take(self.pace, now)
+        let class = self.class(slot, now);
+        !self.lines.contains_key(&slot) && self.take_from(class, server, slot, now)
+    }
+
+    /// Takes a token for a packet through a server from everything that has a pace, or from nothing.
+    fn take_from(&mut self, class: usize, server: [u8; 4], slot: usize, now: Instant) -> bool {
+        let total = &mut self.classes[class].total;
+        let is_taken = total.free_at(&[]) <= now
+            && self.networks.free_at(&server) <= now
+            && self.servers[slot].take(self.pace, now);
+        is_taken && total.take(&[], now) && self.networks.take(&server, now)
+    }
+
+    /// Returns the class of a server.
+    fn class(&self, slot: usize, now: Instant) -> usize {
+        match self.servers[slot].is_known(now) {
+            true => KNOWN,
+            false => UNKNOWN,
+        }
+    }
+
+    /// Returns when a server's own pace and that of its network have a token.
+    fn free_at(&self, server: [u8; 4], slot: usize) -> Instant {
+        let own = self.servers[slot].free_at(self.pace);
+        own.max(self.networks.free_at(&server))
     }
 
     /// Lets a peer wait until [`Turns::next`] returns its turn, and returns the turn's number.
-    pub fn wait(&mut self, server: [u8; 4], party: Party, peer: [u8; 16]) -> u64 {
+    pub fn wait(&mut self, server: [u8; 4], party: Party, peer: [u8; 16], now: Instant) -> u64 {
         self.last_number += 1;
         let turn = Turn {
             peer,
             number: self.last_number,
         };
         let slot = self.slot(server);
-        let keyed = self.keyed;
-        let line = self.lines.entry(slot).or_insert_with(|| {
-            let free = self.servers[slot].free_at(self.pace);
-            self.due.push(Reverse((free, slot)));
-            Line::new(keyed)
-        });
+        if !self.lines.contains_key(&slot) {
+            let free = self.free_at(server, slot);
+            let class = self.class(slot, now);
+            self.classes[class].due.push(Reverse((free, slot)));
+        }
+        let (_, line) = self
+            .lines
+            .entry(slot)
+            .or_insert_with(|| (server, Line::default()));
         line.push(party, turn);
         self.waiting += 1;
         turn.number
@@ -84,27 +164,39 @@ impl Turns {
     /// Returns the next turn that has come, and counts its packet as sent. Skips those for which
     /// `holds` is false.
     pub fn next(&mut self, now: Instant, holds: impl Fn(Turn) -> bool) -> Option<Turn> {
-        while let Some(&Reverse((at, slot))) = self.due.peek()
-            && at <= now
-        {
-            self.due.pop();
-            let server = &mut self.servers[slot];
-            let Some(line) = self.lines.get_mut(&slot) else {
+        [KNOWN, UNKNOWN]
+            .into_iter()
+            .find_map(|class| self.next_of(class, now, &holds))
+    }
+
+    fn next_of(
+        &mut self,
+        class: usize,
+        now: Instant,
+        holds: &impl Fn(Turn) -> bool,
+    ) -> Option<Turn> {
+        while self.classes[class].deadline().is_some_and(|at| at <= now) {
+            let Reverse((_, slot)) = self.classes[class].due.pop()?;
+            let Some((server, line)) = self.lines.get_mut(&slot) else {
                 continue;
             };
+            let server = *server;
             let before = line.length;
-            let next = line.find(&holds);
+            let has_next = line.has_next(holds);
             self.waiting -= before - line.length;
-            let Some(party) = next else {
+            if !has_next {
                 self.lines.remove(&slot);
                 continue;
-            };
-            let turn = match server.take(self.pace, now) {
-                true => line.pop(party),
-                false => None,
+            }
+            let is_taken = self.take_from(class, server, slot, now);
+            let turn = match self.lines.get_mut(&slot) {
+                Some((_, line)) if is_taken => line.pop(),
+                _ => None,
             };
             self.waiting -= usize::from(turn.is_some());
-            self.due.push(Reverse((server.free_at(self.pace), slot)));
+            let free = self.free_at(server, slot);
+            let class = self.class(slot, now);
+            self.classes[class].due.push(Reverse((free, slot)));
             if turn.is_some() {
                 return turn;
             }
@@ -113,9 +205,9 @@ impl Turns {
     }
 
     /// Records that a peer of `server` answered what was sent to it.
-    pub fn answered(&mut self, server: [u8; 4]) {
+    pub fn answered(&mut self, server: [u8; 4], now: Instant) {
         let slot = self.slot(server);
-        self.servers[slot].answered();
+        self.servers[slot].answered(now);
     }
 
     /// Forgets the turns for which `holds` is false, when there are more than twice as many as
@@ -124,19 +216,23 @@ impl Turns {
         if self.waiting <= 2 * peers + 64 {
             return;
         }
-        self.lines.retain(|_, line| {
+        self.lines.retain(|_, (_, line)| {
             line.retain(&holds);
             line.length > 0
         });
-        self.waiting = self.lines.values().map(|line| line.length).sum();
+        self.waiting = self.lines.values().map(|(_, line)| line.length).sum();
         let lines = &self.lines;
-        self.due
-            .retain(|Reverse((_, slot))| lines.contains_key(slot));
+        for class in &mut self.classes {
+            class
+                .due
+                .retain(|Reverse((_, slot))| lines.contains_key(slot));
+        }
     }
 
     /// Returns when [`Turns::next`] may have something to return, or `None` if nobody waits.
     pub fn deadline(&self) -> Option<Instant> {
-        self.due.peek().map(|&Reverse((at, _))| at)
+        let classes = self.classes.iter();
+        classes.filter_map(Class::deadline).min()
     }
 
     /// Returns the number of those that wait. Some of them may have lost interest.

@@ -12,6 +12,8 @@ use teredo_common::{
 pub(super) const TRIAL: Duration = Duration::from_secs(3);
 /// The time after a trial that failed until there is another one.
 const HOLD: Duration = Duration::from_secs(300);
+/// The time for which an answer makes a server a known one.
+const KNOWN: Duration = Duration::from_secs(3600);
 /// Silence after which a pace that was found by trial is forgotten.
 pub(super) const IDLE: Duration = Duration::from_secs(60);
 
@@ -23,6 +25,12 @@ pub struct Pace {
     /// Upper bound on the pace towards a server that answers. If it is not above
     /// [`Pace::first`], nothing is tried.
     pub most: u32,
+    /// Pace towards all servers of a /24 together, at least 1. As many as in one second may leave at
+    /// once.
+    pub network: u32,
+    /// Pace towards all servers together, at least 4. As many as in one second may leave at once. A
+    /// quarter is for servers that did not answer within the last hour.
+    pub total: u32,
 }
 
 impl Pace {
@@ -31,6 +39,8 @@ impl Pace {
     pub const DEFAULT: Self = Self {
         first: 9,
         most: 500,
+        network: 1_000,
+        total: 20_000,
     };
 }
 
@@ -49,6 +59,8 @@ pub struct Server {
     answered: u32,
     /// No other pace is tried before this.
     held_until: Instant,
+    /// When the last answer came; [`Instant::ZERO`] if none did.
+    last_answer: Instant,
 }
 
 impl Server {
@@ -72,8 +84,14 @@ impl Server {
     }
 
     /// Records an answer.
-    pub fn answered(&mut self) {
+    pub fn answered(&mut self, now: Instant) {
         self.answered = self.answered.saturating_add(1);
+        self.last_answer = now;
+    }
+
+    /// Whether there was an answer lately.
+    pub fn is_known(&self, now: Instant) -> bool {
+        self.last_answer != Instant::ZERO && now.saturating_since(self.last_answer) < KNOWN
     }
 
     /// Ends a trial. A server that answers at least three quarters of nearly as many packets as were

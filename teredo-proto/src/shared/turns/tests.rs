@@ -15,7 +15,15 @@ const HOST: Party = [0x20; 8];
 
 fn turns(most: u32) -> Turns {
     let keyed = Keyed::new(&mut StdRng::from_seed([1; 32]));
-    Turns::new(Pace { first: 9, most }, 4096, keyed)
+    Turns::new(
+        Pace {
+            first: 9,
+            most,
+            ..Pace::DEFAULT
+        },
+        4096,
+        keyed,
+    )
 }
 
 fn peer(number: u16) -> [u8; 16] {
@@ -31,7 +39,7 @@ fn run(turns: &mut Turns, end: Instant, answers: impl Fn(usize) -> bool) -> Vec<
         let now = at.max(START);
         while let Some(turn) = turns.next(now, |_| true) {
             if answers(gone.len()) {
-                turns.answered(SERVER);
+                turns.answered(SERVER, now);
             }
             gone.push((now, turn));
         }
@@ -49,7 +57,7 @@ fn l18_a_burst_goes_at_once_and_the_rest_in_turn() {
     let at_once = (0..100).filter(|_| turns.take(SERVER, START)).count();
     assert_eq!(at_once, 18);
     for number in 0..100 {
-        turns.wait(SERVER, HOST, peer(number));
+        turns.wait(SERVER, HOST, peer(number), START);
         assert!(!turns.take(SERVER, START + seconds(1)), "others wait");
     }
     assert!(turns.take([1, 2, 3, 5], START), "another server");
@@ -68,7 +76,7 @@ fn l18_the_pace_is_below_the_default_limit_of_a_server() {
     let mut bucket = 0;
     let limit = Rate::new(10, 20);
     for number in 0..500 {
-        turns.wait(SERVER, HOST, peer(number));
+        turns.wait(SERVER, HOST, peer(number), START);
     }
     for (at, _) in run(&mut turns, START + seconds(100), |_| true) {
         // As late as 200 ms after the one before.
@@ -82,20 +90,72 @@ fn l18_the_pace_is_below_the_default_limit_of_a_server() {
 fn l18_parties_take_turns() {
     let mut turns = turns(9);
     for number in 0..1000 {
-        turns.wait(SERVER, HOST, peer(number));
+        turns.wait(SERVER, HOST, peer(number), START);
     }
-    turns.wait(SERVER, [0x21; 8], peer(2000));
-    turns.wait(SERVER, [0x21; 8], peer(2001));
+    turns.wait(SERVER, [0x21; 8], peer(2000), START);
+    turns.wait(SERVER, [0x21; 8], peer(2001), START);
     let gone = run(&mut turns, START + seconds(1), |_| true);
     let order: Vec<_> = gone.iter().map(|(_, turn)| turn.peer).take(5).collect();
     assert_eq!(order, [peer(0), peer(2000), peer(1), peer(2001), peer(2)]);
 }
 
 #[test]
+fn l18_a_network_has_one_turn_however_many_parts_it_has() {
+    let mut turns = turns(9);
+    for number in 0..1000_u16 {
+        let [a, b] = number.to_be_bytes();
+        turns.wait(SERVER, [0x20, 0, 0, 0, 0, 0, a, b], peer(number), START);
+    }
+    turns.wait(SERVER, [0x20, 0, 0, 0, 0, 1, 0, 0], peer(2000), START);
+    turns.wait(SERVER, [0x21; 8], peer(2001), START);
+    let gone = run(&mut turns, START + seconds(1), |_| true);
+    let order: Vec<_> = gone.iter().map(|(_, turn)| turn.peer).take(6).collect();
+    let expected = [0, 2001, 2000, 256, 512, 768];
+    assert_eq!(order, expected.map(peer), "/32, then /48, then /56 and /64");
+}
+
+#[test]
+fn l18_the_servers_of_a_network_have_a_pace_together() {
+    let mut turns = turns(9);
+    let at_once = |turns: &mut Turns, network: u8| {
+        let servers = (0..=255).cycle().take(256 * 18);
+        let taken = servers.filter(|&last| turns.take([1, 2, network, last], START));
+        taken.count()
+    };
+    assert_eq!(at_once(&mut turns, 3), 1_000);
+    assert_eq!(at_once(&mut turns, 4), 1_000);
+}
+
+#[test]
+fn l18_servers_that_answered_have_most_of_the_total_pace() {
+    let keyed = Keyed::new(&mut StdRng::from_seed([1; 32]));
+    let mut turns = Turns::new(Pace::DEFAULT, 1 << 24, keyed);
+    turns.answered(SERVER, START);
+    let named_at_random = (0..100_000_u32)
+        .filter(|number| {
+            let [_, a, b, c] = number.to_be_bytes();
+            turns.take([9, a, b, c], START)
+        })
+        .count();
+    // A few share the place of the server that is known.
+    assert!(
+        (5_000..5_100).contains(&named_at_random),
+        "{named_at_random}"
+    );
+    assert!(turns.take(SERVER, START), "a server that is known");
+    // Those that wait are told when, and nobody is asked in vain before that.
+    turns.wait([9, 9, 9, 9], HOST, peer(1), START);
+    let deadline = turns.deadline().unwrap();
+    assert!(deadline > START);
+    assert_eq!(turns.next(START, |_| true), None);
+    assert!(turns.next(deadline, |_| true).is_some());
+}
+
+#[test]
 fn l18_turns_that_do_not_hold_are_skipped_and_do_not_pile_up() {
     let mut turns = turns(9);
     for _ in 0..10_000 {
-        let number = turns.wait(SERVER, HOST, peer(1));
+        let number = turns.wait(SERVER, HOST, peer(1), START);
         let holds = |turn: Turn| turn.number == number;
         turns.compact(1, holds);
         assert!(turns.waiting() <= 67);
@@ -111,7 +171,7 @@ fn l18_turns_that_do_not_hold_are_skipped_and_do_not_pile_up() {
 fn l18_a_server_that_answers_everything_gets_more() {
     let mut turns = turns(500);
     for number in 0..5000 {
-        turns.wait(SERVER, HOST, peer(number));
+        turns.wait(SERVER, HOST, peer(number), START);
     }
     let gone = run(&mut turns, START + seconds(600), |_| true);
     let took = gone.last().unwrap().0.saturating_since(START);
@@ -130,14 +190,14 @@ fn l18_a_server_that_does_not_gets_no_more_than_others_for_minutes() {
     while now < START + seconds(600) {
         while turns.waiting() < 100 {
             number += 1;
-            turns.wait(SERVER, HOST, peer(number));
+            turns.wait(SERVER, HOST, peer(number), START);
         }
         now = turns.deadline().unwrap().max(now);
         while turns.next(now, |_| true).is_some() {
             match limiter::take(bucket, limit, now) {
                 Some(new) => {
                     bucket = new;
-                    turns.answered(SERVER);
+                    turns.answered(SERVER, now);
                 }
                 None => refused += 1,
             }
@@ -150,7 +210,7 @@ fn l18_a_server_that_does_not_gets_no_more_than_others_for_minutes() {
 fn l18_a_pace_found_by_trial_is_forgotten_in_idle_time() {
     let mut turns = turns(500);
     for number in 0..2000 {
-        turns.wait(SERVER, HOST, peer(number));
+        turns.wait(SERVER, HOST, peer(number), START);
     }
     let gone = run(&mut turns, START + seconds(600), |_| true);
     let later = gone.last().unwrap().0 + IDLE + TRIAL;

@@ -411,10 +411,10 @@ impl FastPath {
             return Ok(());
         };
         xdp.program.flush_log();
-        let (mut trusted, mut unknown) = (0, Vec::new());
+        let (mut present, mut unknown) = (0, Vec::new());
         xdp.program.for_each_peer(|address, peer| {
             if relay.record_stamps(address, peer.last_received, peer.last_sent) {
-                trusted += 1;
+                present += 1;
             } else {
                 unknown.push(*address);
             }
@@ -422,7 +422,7 @@ impl FastPath {
         for address in &unknown {
             xdp.program.remove(address)?;
         }
-        if trusted < relay.statistics().trusted_peers.min(self.max_peers) {
+        if present < relay.statistics().proved_peers.min(self.max_peers) {
             self.insert_missing(relay)?;
         }
         Ok(())
@@ -436,7 +436,7 @@ impl FastPath {
         xdp.program.for_each_peer(|address, _| {
             present.insert(*address);
         })?;
-        for peer in relay.peers().filter(|peer| peer.trusted) {
+        for peer in relay.peers().filter(|peer| peer.proved) {
             let address = peer.address.octets();
             if !present.contains(&address) {
                 let entry = entry(

@@ -4,10 +4,15 @@ use std::{collections::BTreeMap, time::Duration};
 
 use teredo_common::{
     address::{Endpoint, ServicePrefix, embedded_mapping, embedded_server},
+    scope::is_link_local,
     time::Instant,
     wire::SERVER_PORT,
 };
-use teredo_proto::wire::{encapsulation::Encapsulation, ipv6::Header};
+use teredo_proto::wire::{
+    encapsulation::Encapsulation,
+    ipv6::Header,
+    trailer::{self, Trailer},
+};
 
 use super::{Violation, destinations::name};
 use crate::node::Node;
@@ -23,6 +28,11 @@ const WINDOW: Duration = Duration::from_secs(300);
 const FIRST_PAUSE: u64 = 8;
 /// How often it is doubled.
 const MAX_DOUBLINGS: usize = 3;
+/// Questions to one endpoint for the proof of mappings within [`QUESTION_TIME`]: a peer whose mapping
+/// changes is asked at once.
+const MAX_QUESTIONS: usize = 4;
+/// See [`MAX_QUESTIONS`].
+const QUESTION_TIME: Duration = Duration::from_secs(1);
 /// Bubbles of the two echo tests of one burst, and the answer to the peer.
 const MAX_TESTS: usize = 3;
 
@@ -33,6 +43,8 @@ pub(super) struct Bubbles {
     indirect: BTreeMap<[u8; 16], History>,
     /// Direct bubbles, by destination.
     direct: BTreeMap<Endpoint, History>,
+    /// Times of the last questions for a proof, by mapping.
+    questions: BTreeMap<Endpoint, Vec<Instant>>,
 }
 
 /// A bubble.
@@ -109,6 +121,25 @@ impl History {
 }
 
 impl Bubbles {
+    /// Judges a question or an answer to one.
+    fn asked(&mut self, now: Instant, node: &Node, to: Endpoint) -> Result<(), Violation> {
+        if !matches!(node, Node::Relay(_)) {
+            return Ok(());
+        }
+        let asked = self.questions.entry(to).or_default();
+        asked.retain(|&at| now.saturating_since(at) < QUESTION_TIME);
+        asked.push(now);
+        match asked.len() > MAX_QUESTIONS {
+            true => Err(format!(
+                "{} asks {} for proof {} times (R-35)",
+                name(node),
+                to,
+                asked.len()
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// Counts a packet directly from a peer as an answer.
     pub fn arrived(&mut self, node: &Node, from: Endpoint, parts: &Encapsulation<'_>) {
         let Ok(header) = Header::parse(parts.packet) else {
@@ -147,6 +178,9 @@ impl Bubbles {
         if !header.is_bubble() || matches!(node, Node::Server(_)) || is_own(node, &peer) {
             return Ok(());
         }
+        if is_question(&header, parts) {
+            return self.asked(now, node, to);
+        }
         let server = Endpoint::new(embedded_server(&peer).into(), SERVER_PORT);
         if embedded_mapping(&peer) == server {
             // The bubble may be direct or indirect.
@@ -173,6 +207,16 @@ impl Bubbles {
             )
         })
     }
+}
+
+/// Whether a bubble is a relay's question for the proof of a mapping, or a client's answer to it
+/// (R-35, C-43).
+fn is_question(header: &Header<'_>, parts: &Encapsulation<'_>) -> bool {
+    trailer::parse(parts.trailers).any(|trailer| match trailer {
+        Ok(Trailer::NeighborSolicitation) => is_link_local(&header.source()),
+        Ok(Trailer::NeighborAdvertisement) => is_link_local(&header.destination()),
+        _ => false,
+    })
 }
 
 /// Whether the bubble is to the client itself, as when it measures the interval between

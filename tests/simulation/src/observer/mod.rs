@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`destinations`] | Datagrams go to permitted destinations only (L-02, L-05, L-06). |
 //! | [`bubbles`] | Bubbles to a peer are two seconds apart, and rare after four without answer (P-09). |
-//! | [`trust`] | A trusted peer has proved that it is at the endpoint used for it (P-08). |
+//! | [`trust`] | A trusted peer has proved that it is at the endpoint used for it (P-08, R-35). |
 //! | [`packets`] | No packet of a host is multiplied, or carried by a server (L-08, S-05). |
 //! | [`solicitations`] | Servers are solicited at most once in two seconds (C-46). |
 //! | [`bounds`] | Tables and queues are bounded (P-06, P-07). |
@@ -179,7 +179,7 @@ impl Watched {
         self.bubbles.sent(now, node, (from, to), parts)?;
         self.solicitations.sent(now, node, from, to, parts)?;
         self.addresses.sent(node, parts)?;
-        self.trust.sent(parts);
+        self.trust.sent(to, parts);
         Ok(())
     }
 }

@@ -31,14 +31,24 @@ pub(super) struct Trust {
     discovered: BTreeSet<([u8; 16], Endpoint)>,
     /// Peers and endpoints that belong together.
     proved: BTreeSet<([u8; 16], Endpoint)>,
+    /// What was sent to one endpoint of a peer alone: sources of bubbles, and echoes.
+    questions: BTreeMap<([u8; 16], Endpoint), BTreeSet<Vec<u8>>>,
+    /// Peers, and endpoints that something came back from.
+    confirmed: BTreeSet<([u8; 16], Endpoint)>,
 }
 
 impl Trust {
-    pub fn sent(&mut self, parts: &Encapsulation<'_>) {
+    pub fn sent(&mut self, to: Endpoint, parts: &Encapsulation<'_>) {
         let Ok(header) = Header::parse(parts.packet) else {
             return;
         };
         let peer = header.destination();
+        let question = match echo(parts, ECHO_REQUEST) {
+            Some(echo) => echo.to_vec(),
+            None => header.source().to_vec(),
+        };
+        let questions = self.questions.entry((peer, to)).or_default();
+        questions.insert(question);
         if header.is_bubble() {
             let sources = self.sources.entry(peer).or_default();
             sources.insert(header.source());
@@ -60,6 +70,14 @@ impl Trust {
             return;
         };
         let peer = header.source();
+        let answer = match echo(parts, ECHO_REPLY) {
+            Some(echo) => echo.to_vec(),
+            None => header.destination().to_vec(),
+        };
+        let questions = self.questions.get(&(peer, from));
+        if questions.is_some_and(|questions| questions.contains(&answer)) {
+            self.confirmed.insert((peer, from));
+        }
         let is_teredo = ServicePrefix::STANDARD.contains(&peer);
         let knows_nonce = nonce(parts).is_some_and(|nonce| {
             let nonces = self.nonces.get(&peer);
@@ -107,7 +125,18 @@ impl Trust {
         match node {
             Node::Relay(relay) => {
                 let mut peers = relay.relay.peers().filter(|peer| peer.trusted);
-                peers.try_for_each(|peer| check(peer.address, peer.mapped))
+                peers.try_for_each(|peer| check(peer.address, peer.mapped))?;
+                let mut peers = relay.relay.peers().filter(|peer| peer.proved);
+                let unconfirmed = peers.find(|peer| {
+                    let proof = (peer.address.octets(), peer.mapped);
+                    !self.confirmed.contains(&proof)
+                });
+                unconfirmed.map_or(Ok(()), |peer| {
+                    let (address, mapped) = (peer.address, peer.mapped);
+                    Err(format!(
+                        "a relay serves {address} at {mapped}, where nothing came back from (R-35)"
+                    ))
+                })
             }
             Node::Client(client) => {
                 let mut peers = client.client.peers().filter(|peer| peer.trusted);

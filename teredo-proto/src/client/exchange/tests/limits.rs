@@ -16,7 +16,7 @@ fn peer_at(port: u16, server: &str) -> [u8; 16] {
 
 #[test]
 fn l12_direct_bubbles_by_ipv4_address_and_answers_too() {
-    let mut world = World::with(|config| config.direct_bubble_rate = Rate::new(5, 5));
+    let mut world = World::with(|config| config.direct_bubble_rates.address = Rate::new(5, 5));
     for port in 1..=20 {
         let asked = bubble(&peer_at(port, PEER_SERVER), &own(), &[]);
         world.arrives(SERVER, &asked).unwrap();
@@ -28,7 +28,11 @@ fn l12_direct_bubbles_by_ipv4_address_and_answers_too() {
 #[test]
 fn l12_indirect_bubbles_by_server() {
     let mut world = World::with(|config| {
-        config.server_pace = Pace { first: 3, most: 3 };
+        config.server_pace = Pace {
+            first: 3,
+            most: 3,
+            ..Pace::DEFAULT
+        };
     });
     let ask = |world: &mut World, server| {
         for port in 1..=10 {

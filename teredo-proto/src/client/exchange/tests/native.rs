@@ -79,7 +79,7 @@ fn c55_every_test_has_a_new_nonce_and_any_of_the_last_four_is_accepted() {
         let tests = world.take_payloads();
         let data: Vec<_> = tests.iter().map(|(_, test)| &test[48..]).collect();
         assert_eq!(data.len(), 4);
-        assert!(data.iter().all(|data| data.len() == 16));
+        assert!(data.iter().all(|data| data.len() == 24));
         assert!((1..4).all(|newer| !data[..newer].contains(&data[newer])));
         assert_eq!(
             world.arrives(RELAY, &reply_to(&tests[answered].1)),

@@ -359,6 +359,7 @@ fn ports_are_bounded_and_closed_with_their_peers() {
         config.server_pace = Pace {
             first: 1000,
             most: 1000,
+            ..Pace::DEFAULT
         };
     });
     for number in 0..200 {

@@ -80,3 +80,33 @@ fn c34_bubbles_that_nobody_may_send() {
     assert_eq!(world.arrives(RELAY, &direct), Err(DropReason::RelayBubble));
     assert_eq!(world.take_sent(), []);
 }
+
+#[test]
+fn c43_a_relay_learns_that_the_client_is_at_its_mapping() {
+    let mut world = World::new();
+    let question = |source: &str| bubble(&address(source), &own(), &[4, 4, 0, 0, 0, 0]);
+    assert_eq!(
+        world.arrives(RELAY, &question("fe80::2")),
+        Err(DropReason::RelayBubble),
+        "a relay that nobody knows"
+    );
+    let asked = with_origin(RELAY, &bubble(&address("fe80::1"), &own(), &[]));
+    world.arrives(SERVER, &asked).unwrap();
+    world.take_sent();
+    assert_eq!(world.arrives(RELAY, &question("fe80::2")), Ok(None));
+    let expected = bubble(&own(), &address("fe80::2"), &[4, 4, 1, 0, 0, 0]);
+    let sent = world.take_sent();
+    assert_eq!(sent.len(), 1);
+    assert_eq!((sent[0].to, &sent[0].payload), (endpoint(RELAY), &expected));
+    for refused in [
+        bubble(&address("fe80::2"), &own(), &[]),
+        question("2000::b"),
+    ] {
+        assert_eq!(world.arrives(RELAY, &refused), Err(DropReason::RelayBubble));
+    }
+    // The address has a rate, whoever forges it.
+    for _ in 0..100 {
+        world.arrives(RELAY, &question("fe80::2")).unwrap();
+    }
+    assert!(world.take_sent().len() <= 20);
+}
