@@ -71,5 +71,5 @@ impl Ethernet {
 }
 
 /// Destination and source address of a frame, as three words in their order in memory.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses(pub [u32; 3]);

@@ -1,6 +1,5 @@
 //! IPv4 to IPv6: decapsulation of a packet from a trusted peer.
 
-use aya_ebpf::programs::XdpContext;
 use teredo_common::{
     address::Endpoint,
     checksum::encapsulation,
@@ -13,9 +12,10 @@ use teredo_common::{
 };
 
 use crate::{
-    frame::{self, Frame},
+    environment::Environment,
+    frame::Frame,
     headers::{Ethernet, Ipv6, Ipv6Start, OUTER, Outer, covers_payload},
-    maps, native,
+    native,
     outcome::{Outcome, Sent},
     peer, route, settings,
 };
@@ -28,10 +28,10 @@ const WRITTEN: usize = ETHERNET_HEADER + 8;
 /// Decapsulates the frame, or leaves it as it is. Conditions in the order of decision table D1,
 /// except that the tests for the relay's endpoint come first.
 #[inline(always)]
-pub fn decapsulate(context: &XdpContext, frame: Frame) -> Outcome {
+pub fn decapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
     let outer = Outer::of(frame).ok_or(Verdict::DecapNotOurs)?;
-    let relay = settings::relay();
-    if !outer.is_udp() || outer.destination() != settings::relay_address() {
+    let relay = settings::relay(environment);
+    if !outer.is_udp() || outer.destination() != settings::relay_address(environment) {
         return Err(Verdict::DecapNotOurs);
     }
     if outer.has_options() {
@@ -42,7 +42,7 @@ pub fn decapsulate(context: &XdpContext, frame: Frame) -> Outcome {
     }
     let from = outer.source();
     let port = outer.source_port();
-    if outer.destination_port() != settings::relay_port() || port == 0 {
+    if outer.destination_port() != settings::relay_port(environment) || port == 0 {
         return Err(Verdict::DecapNotOurs);
     }
     if outer.time_to_live() == 0 {
@@ -58,7 +58,7 @@ pub fn decapsulate(context: &XdpContext, frame: Frame) -> Outcome {
     if outer.has_congestion_notification() {
         return Err(Verdict::DecapCongestion);
     }
-    if from == settings::relay_address() {
+    if from == settings::relay_address(environment) {
         return Err(Verdict::DecapOwnSource);
     }
 
@@ -78,13 +78,13 @@ pub fn decapsulate(context: &XdpContext, frame: Frame) -> Outcome {
         return Err(Verdict::DecapExtensionHeader);
     }
     let source = ipv6.source_words();
-    if source[0] != settings::prefix() {
+    if source[0] != settings::prefix(environment) {
         return Err(Verdict::DecapSource);
     }
 
-    let slot = maps::peer(source).ok_or(Verdict::DecapUnknownPeer)?;
-    let now = maps::now();
-    let peer = peer::usable(slot, now).ok_or(Verdict::DecapStalePeer)?;
+    let slot = peer::find(environment, source).ok_or(Verdict::DecapUnknownPeer)?;
+    let now = environment.now();
+    let peer = peer::usable(environment, slot, now).ok_or(Verdict::DecapStalePeer)?;
     let embedded = !source[3] == from && !ipv6.source_obfuscated_port() == port;
     if peer.address != from || peer.port != port || !(embedded || peer.flags & Peer::SYMMETRIC != 0)
     {
@@ -92,7 +92,7 @@ pub fn decapsulate(context: &XdpContext, frame: Frame) -> Outcome {
     }
 
     let destination = ipv6.destination_words();
-    if !native::is_relayed(destination) {
+    if !native::is_relayed(environment, destination) {
         return Err(Verdict::DecapDestination);
     }
     let hop_limit = ipv6.hop_limit();
@@ -112,18 +112,18 @@ pub fn decapsulate(context: &XdpContext, frame: Frame) -> Outcome {
             return Err(Verdict::DecapChecksum);
         }
     }
-    let hop = route::to_ipv6(context, source, destination, now).ok_or(Verdict::DecapNextHop)?;
+    let hop = route::to_ipv6(environment, source, destination, now).ok_or(Verdict::DecapNextHop)?;
     if (payload + IPV6_HEADER) as u32 > hop.mtu {
         return Err(Verdict::DecapTooBig);
     }
 
-    if !frame::move_start(context, ENCAPSULATION as i32) {
+    if !environment.move_start(ENCAPSULATION as i32) {
         return Err(Verdict::DecapLength);
     }
-    if padding != 0 && !frame::cut_end(context, padding) {
+    if padding != 0 && !environment.cut_end(padding) {
         return Err(Verdict::DecapAborted);
     }
-    let written = Frame::of(context)
+    let written = Frame::of(environment)
         .first::<WRITTEN>()
         .ok_or(Verdict::DecapAborted)?;
     let ethernet = Ethernet::new(written.part::<0, ETHERNET_HEADER>());

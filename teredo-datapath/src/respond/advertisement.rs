@@ -1,6 +1,5 @@
 //! Router advertisements, written over the solicitations that they answer (RFC 4380 section 5.3.2).
 
-use aya_ebpf::programs::XdpContext;
 use teredo_common::{
     address::Endpoint,
     checksum::Sum,
@@ -18,9 +17,9 @@ use super::{
     server,
 };
 use crate::{
-    frame::{self, Frame},
+    environment::Environment,
+    frame::Frame,
     headers::{Ipv6, OUTER, Outer, udp_sum},
-    maps,
     outcome::{Outcome, Sent},
     route::Hop,
 };
@@ -44,7 +43,7 @@ impl Recipient {
     /// Returns the sender of a solicitation.
     #[inline(always)]
     pub fn of<const AUTHENTICATION: usize>(
-        context: &XdpContext,
+        environment: &impl Environment,
         request: Request,
         ipv6: Ipv6,
     ) -> Result<Self, Verdict> {
@@ -59,7 +58,7 @@ impl Recipient {
             confirmation = header.read::<u8, 12>();
         }
         Ok(Self {
-            way: Hop::back(context, request.outer.ethernet()),
+            way: Hop::back(environment, request.outer.ethernet()),
             mapped: request.mapped(),
             ipv6: ipv6.source(),
             nonce,
@@ -93,17 +92,19 @@ pub fn packet_sum(first: u64, length: usize) -> Sum {
 /// Turns the frame of a solicitation, `length` octets long, into the advertisement.
 #[inline(always)]
 pub fn send<const AUTHENTICATION: usize>(
-    context: &XdpContext,
+    environment: &impl Environment,
     length: usize,
     from: u32,
     to: Recipient,
 ) -> Outcome {
-    let payload = AUTHENTICATION + ORIGIN_INDICATION_LENGTH + server::advertisement_length();
+    let payload =
+        AUTHENTICATION + ORIGIN_INDICATION_LENGTH + server::advertisement_length(environment);
     // All of the new frame is written, so its start may be anywhere.
-    if !frame::move_start(context, length as i32 - (OUTER + payload) as i32) {
+    if !environment.move_start(length as i32 - (OUTER + payload) as i32) {
         return Err(Verdict::RespondHeadroom);
     }
-    write::<AUTHENTICATION>(Frame::of(context), from, to).ok_or(Verdict::RespondAborted)?;
+    write::<AUTHENTICATION>(environment, Frame::of(environment), from, to)
+        .ok_or(Verdict::RespondAborted)?;
     Ok(Sent {
         verdict: Verdict::RespondAdvertised,
         interface: to.way.interface,
@@ -112,31 +113,36 @@ pub fn send<const AUTHENTICATION: usize>(
 
 /// Writes the whole frame. Returns `None`, which the verifier cannot rule out, if it is too short.
 #[inline(always)]
-fn write<const AUTHENTICATION: usize>(frame: Frame, from: u32, to: Recipient) -> Option<()> {
+fn write<const AUTHENTICATION: usize>(
+    environment: &impl Environment,
+    frame: Frame,
+    from: u32,
+    to: Recipient,
+) -> Option<()> {
     const PLAIN: usize = ORIGIN_INDICATION_LENGTH + Advertisement::PLAIN as usize;
-    let length = server::advertisement_length();
+    let length = server::advertisement_length(environment);
     let origin = to.mapped.origin_indication();
-    let first = server::advertisement_word::<0>();
+    let first = server::advertisement_word::<0>(environment);
 
     let payload = frame.skip::<OUTER>().skip::<AUTHENTICATION>();
     let packet = payload.first::<PLAIN>()?;
     packet.write::<u64, 0>(u64::from_ne_bytes(origin));
     packet.write::<u64, 8>(first);
-    packet.write::<u64, 16>(server::advertisement_word::<1>());
-    packet.write::<u64, 24>(server::advertisement_word::<2>());
+    packet.write::<u64, 16>(server::advertisement_word::<1>(environment));
+    packet.write::<u64, 24>(server::advertisement_word::<2>(environment));
     packet.write::<u64, 32>(to.ipv6[0]);
     packet.write::<u64, 40>(to.ipv6[1]);
-    packet.write::<u64, 48>(server::advertisement_word::<5>());
-    packet.write::<u64, 56>(server::advertisement_word::<6>());
-    packet.write::<u64, 64>(server::advertisement_word::<7>());
-    packet.write::<u64, 72>(server::advertisement_word::<8>());
-    packet.write::<u64, 80>(server::advertisement_word::<9>());
-    packet.write::<u64, 88>(server::advertisement_word::<10>());
+    packet.write::<u64, 48>(server::advertisement_word::<5>(environment));
+    packet.write::<u64, 56>(server::advertisement_word::<6>(environment));
+    packet.write::<u64, 64>(server::advertisement_word::<7>(environment));
+    packet.write::<u64, 72>(server::advertisement_word::<8>(environment));
+    packet.write::<u64, 80>(server::advertisement_word::<9>(environment));
+    packet.write::<u64, 88>(server::advertisement_word::<10>(environment));
     if length == Advertisement::WITH_MTU as usize {
         let option = payload.skip::<PLAIN>().first::<8>()?;
-        option.write::<u64, 0>(server::advertisement_word::<11>());
+        option.write::<u64, 0>(server::advertisement_word::<11>(environment));
     }
-    let sum = Sum::ZERO.add_2(server::advertisement_sum());
+    let sum = Sum::ZERO.add_2(server::advertisement_sum(environment));
     let checksum = add_16(sum, to.ipv6).checksum();
     packet.write::<u16, 50>(u16::from_ne_bytes(checksum));
 
@@ -151,10 +157,16 @@ fn write<const AUTHENTICATION: usize>(frame: Frame, from: u32, to: Recipient) ->
     let rest = packet_sum(first, length - IPV6_HEADER).add_8(origin);
     let payload = to.payload_sum::<AUTHENTICATION>(VALID, rest);
     let length = (UDP_HEADER + AUTHENTICATION + ORIGIN_INDICATION_LENGTH + length) as u16;
-    let from = server::endpoint(from);
+    let from = server::endpoint(environment, from);
     let checksum = udp_sum(from, to.mapped, length)
         .add_sum(payload)
         .udp_checksum();
-    outer.write(from, to.mapped, length, checksum, maps::identification());
+    outer.write(
+        from,
+        to.mapped,
+        length,
+        checksum,
+        environment.identification(),
+    );
     Some(())
 }

@@ -1,6 +1,5 @@
 //! Bubbles for clients of the server (requirements S-08, S-09, S-14, S-15).
 
-use aya_ebpf::programs::XdpContext;
 use teredo_common::{
     address::Endpoint,
     checksum::Sum,
@@ -16,7 +15,8 @@ use super::{
     server,
 };
 use crate::{
-    frame::{self, Frame},
+    environment::Environment,
+    frame::Frame,
     headers::{Ipv6, OUTER, Outer, udp_sum},
     maps,
     outcome::{Outcome, Sent},
@@ -28,44 +28,44 @@ const PAYLOAD: usize = ORIGIN_INDICATION_LENGTH + IPV6_HEADER;
 
 /// Forwards a bubble with an origin indication.
 #[inline(always)]
-pub fn forward(context: &XdpContext, request: Request, ipv6: Ipv6) -> Outcome {
-    if request.is_to_secondary() {
+pub fn forward(environment: &impl Environment, request: Request, ipv6: Ipv6) -> Outcome {
+    if request.is_to_secondary(environment) {
         return Err(Verdict::RespondSecondary);
     }
-    request.check_source()?;
+    request.check_source(environment)?;
     if !request.ends_with(ipv6, 0) {
         return Err(Verdict::RespondTrailers);
     }
-    if server::has(ServerConstants::MORE_PREFIXES) {
+    if server::has(environment, ServerConstants::MORE_PREFIXES) {
         return Err(Verdict::RespondDaemon);
     }
-    let to = check(request, ipv6)?;
+    let to = check(environment, request, ipv6)?;
 
     let (start, source, destination) = (ipv6.start_word(), ipv6.source(), ipv6.destination());
     let packet = add_16(
         add_16(Sum::ZERO.add_8(start.to_ne_bytes()), source),
         destination,
     );
-    if !request.is_intact(packet) {
+    if !request.is_intact(environment, packet) {
         return Err(Verdict::RespondChecksum);
     }
-    let from = server::endpoint(server::primary());
-    let hop = route::to_endpoint(context, from, to).ok_or(Verdict::RespondNextHop)?;
+    let from = server::endpoint(environment, server::primary(environment));
+    let hop = route::to_endpoint(environment, from, to).ok_or(Verdict::RespondNextHop)?;
     if hop.mtu < (ENCAPSULATION + PAYLOAD) as u32 {
         return Err(Verdict::RespondNextHop);
     }
-    let now = maps::now();
-    if maps::draining().is_some_and(|end| now >= end) {
+    let now = environment.now();
+    if maps::draining(environment).is_some_and(|end| now >= end) {
         return Err(Verdict::RespondDraining);
     }
-    limits::take_token(request.source, now)?;
+    limits::take_token(environment, request.source, now)?;
 
     let origin = request.mapped().origin_indication();
     let longer = (OUTER + PAYLOAD) as i32 - request.frame.length() as i32;
-    if !frame::move_start(context, -longer) {
+    if !environment.move_start(-longer) {
         return Err(Verdict::RespondHeadroom);
     }
-    let written = Frame::of(context)
+    let written = Frame::of(environment)
         .first::<{ OUTER + PAYLOAD }>()
         .ok_or(Verdict::RespondAborted)?;
     let outer = Outer::new(written.part::<0, OUTER>());
@@ -75,7 +75,7 @@ pub fn forward(context: &XdpContext, request: Request, ipv6: Ipv6) -> Outcome {
         .add_8(origin)
         .udp_checksum();
     hop.write(outer.ethernet(), ETHERTYPE_IPV4);
-    outer.write(from, to, length, checksum, maps::identification());
+    outer.write(from, to, length, checksum, environment.identification());
     let payload = written.part::<OUTER, PAYLOAD>();
     payload.write::<u64, 0>(u64::from_ne_bytes(origin));
     payload.write::<u64, 8>(start);
@@ -91,41 +91,48 @@ pub fn forward(context: &XdpContext, request: Request, ipv6: Ipv6) -> Outcome {
 
 /// Returns the endpoint to send the bubble to, if the server forwards it.
 #[inline(always)]
-fn check(request: Request, ipv6: Ipv6) -> Result<Endpoint, Verdict> {
+fn check(
+    environment: &impl Environment,
+    request: Request,
+    ipv6: Ipv6,
+) -> Result<Endpoint, Verdict> {
     let (source, destination) = (ipv6.source_words(), ipv6.destination_words());
     if source == destination {
         return Err(Verdict::RespondSameAddress);
     }
-    let is_left_to_daemon = request.is_for_relay() || server::has(ServerConstants::TUNNEL);
-    if !server::is_served(destination[0]) {
+    let is_left_to_daemon =
+        request.is_for_relay(environment) || server::has(environment, ServerConstants::TUNNEL);
+    if !server::is_served(environment, destination[0]) {
         return Err(match is_left_to_daemon {
             true => Verdict::RespondDaemon,
             false => Verdict::RespondDestination,
         });
     }
-    if server::is_served(source[0]) {
+    if server::is_served(environment, source[0]) {
         if embedded(source) != request.mapped() {
             return Err(Verdict::RespondSourceMismatch);
         }
     } else {
-        check_native(ipv6.source())?;
+        check_native(environment, ipv6.source())?;
     }
-    if destination[1] != server::primary() {
-        return Err(match server::has(ServerConstants::FORWARDS_FOREIGN) {
-            true => Verdict::RespondDaemon,
-            false => Verdict::RespondForeign,
-        });
+    if destination[1] != server::primary(environment) {
+        return Err(
+            match server::has(environment, ServerConstants::FORWARDS_FOREIGN) {
+                true => Verdict::RespondDaemon,
+                false => Verdict::RespondForeign,
+            },
+        );
     }
     let to = embedded(destination);
     let is_reachable = to.port != [0, 0]
-        && server::scope().accepts(to.address)
-        && !is_own(u32::from_ne_bytes(to.address));
+        && server::scope(environment).accepts(to.address)
+        && !is_own(environment, u32::from_ne_bytes(to.address));
     is_reachable.then_some(to).ok_or(Verdict::RespondMapping)
 }
 
 /// Whether an address that is not Teredo may be the source of a bubble.
 #[inline(always)]
-fn check_native(source: [u64; 2]) -> Result<(), Verdict> {
+fn check_native(environment: &impl Environment, source: [u64; 2]) -> Result<(), Verdict> {
     let [a, b, c, d, e, f, g, h] = source[0].to_ne_bytes();
     let [i, j, k, l, m, n, o, p] = source[1].to_ne_bytes();
     let source = [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p];
@@ -133,11 +140,11 @@ fn check_native(source: [u64; 2]) -> Result<(), Verdict> {
         return Err(Verdict::RespondSource);
     }
     if let Some(router) = embedded_router(&source)
-        && is_own(u32::from_ne_bytes(router))
+        && is_own(environment, u32::from_ne_bytes(router))
     {
         return Err(Verdict::RespondSource);
     }
-    if server::has(ServerConstants::TUNNEL) && !is_link_local(&source) {
+    if server::has(environment, ServerConstants::TUNNEL) && !is_link_local(&source) {
         return Err(Verdict::RespondDaemon);
     }
     Ok(())

@@ -1,6 +1,5 @@
 //! Router solicitations (RFC 4861 section 4.1) in the forms that Windows and Miredo send.
 
-use aya_ebpf::programs::XdpContext;
 use teredo_common::{
     checksum::Sum,
     respond::ServerConstants,
@@ -15,6 +14,7 @@ use super::{
     server,
 };
 use crate::{
+    environment::Environment,
     headers::{Ipv6, OUTER, Options, Solicitation},
     maps,
     outcome::Outcome,
@@ -26,11 +26,11 @@ const WITH_OPTION: usize = Solicitation::LENGTH + Options::LENGTH;
 /// Answers a solicitation that comes after a nonce-only authentication header, or without one.
 #[inline(always)]
 pub fn answer<const AUTHENTICATION: usize>(
-    context: &XdpContext,
+    environment: &impl Environment,
     request: Request,
     ipv6: Ipv6,
 ) -> Outcome {
-    request.check_source()?;
+    request.check_source(environment)?;
     let length = ipv6.payload_length();
     if (length != Solicitation::LENGTH && length != WITH_OPTION)
         || !request.ends_with(ipv6, AUTHENTICATION)
@@ -55,7 +55,7 @@ pub fn answer<const AUTHENTICATION: usize>(
         .add(ICMPV6.into())
         .add_8(solicitation.word().to_ne_bytes());
     if length == WITH_OPTION {
-        if length > server::icmpv6_payload() {
+        if length > server::icmpv6_payload(environment) {
             return Err(Verdict::RespondIcmpv6);
         }
         let options = Options::of(message).ok_or(Verdict::RespondMalformed)?;
@@ -67,28 +67,28 @@ pub fn answer<const AUTHENTICATION: usize>(
     if !sum.is_valid() {
         return Err(Verdict::RespondInvalidSolicitation);
     }
-    if server::has(ServerConstants::REQUIRES_AUTHENTICATION) {
+    if server::has(environment, ServerConstants::REQUIRES_AUTHENTICATION) {
         return Err(Verdict::RespondAuthentication);
     }
-    let recipient = Recipient::of::<AUTHENTICATION>(context, request, ipv6)?;
+    let recipient = Recipient::of::<AUTHENTICATION>(environment, request, ipv6)?;
     let packet = advertisement::packet_sum(ipv6.start_word(), length);
     let payload = recipient.payload_sum::<AUTHENTICATION>(recipient.confirmation, packet);
-    if !request.is_intact(payload) {
+    if !request.is_intact(environment, payload) {
         return Err(Verdict::RespondChecksum);
     }
-    if maps::draining().is_some() {
+    if maps::draining(environment).is_some() {
         return Err(Verdict::RespondDraining);
     }
     let is_cone = ipv6.source()[1] & CONE != 0;
-    if is_cone && !server::has(ServerConstants::ONE_INTERFACE) {
+    if is_cone && !server::has(environment, ServerConstants::ONE_INTERFACE) {
         return Err(Verdict::RespondCone);
     }
-    let from = match is_cone != request.is_to_secondary() {
-        true => server::secondary(),
-        false => server::primary(),
+    let from = match is_cone != request.is_to_secondary(environment) {
+        true => server::secondary(environment),
+        false => server::primary(environment),
     };
-    limits::take_token(request.source, maps::now())?;
-    advertisement::send::<AUTHENTICATION>(context, request.frame.length(), from, recipient)
+    limits::take_token(environment, request.source, environment.now())?;
+    advertisement::send::<AUTHENTICATION>(environment, request.frame.length(), from, recipient)
 }
 
 /// The cone flag in the second half of an address.

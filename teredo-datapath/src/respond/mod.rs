@@ -9,7 +9,6 @@ mod request;
 mod server;
 mod solicitation;
 
-use aya_ebpf::programs::XdpContext;
 use teredo_common::{
     respond::ServerConstants,
     verdict::Verdict,
@@ -18,6 +17,7 @@ use teredo_common::{
 
 use self::request::Request;
 use crate::{
+    environment::Environment,
     frame::Frame,
     headers::{OUTER, Outer},
     outcome::Outcome,
@@ -31,19 +31,19 @@ const AUTHENTICATION: u16 = u16::from_ne_bytes([0, 1]);
 /// Answers a frame, or leaves it as it is. The verdict is [`Verdict::RespondNotOurs`] if the frame is
 /// not for the server, or is for a relay at the same endpoint.
 #[inline(always)]
-pub fn respond(context: &XdpContext, frame: Frame) -> Outcome {
-    if !server::is_enabled() {
+pub fn respond(environment: &impl Environment, frame: Frame) -> Outcome {
+    if !server::is_enabled(environment) {
         return Err(Verdict::RespondNotOurs);
     }
     let outer = Outer::of(frame).ok_or(Verdict::RespondNotOurs)?;
-    if !request::is_for_server(outer) {
+    if !request::is_for_server(environment, outer) {
         return Err(Verdict::RespondNotOurs);
     }
-    answer(context, Request::read(frame, outer)?)
+    answer(environment, Request::read(environment, frame, outer)?)
 }
 
 #[inline(always)]
-fn answer(context: &XdpContext, request: Request) -> Outcome {
+fn answer(environment: &impl Environment, request: Request) -> Outcome {
     let start = request
         .frame
         .skip::<OUTER>()
@@ -57,7 +57,7 @@ fn answer(context: &XdpContext, request: Request) -> Outcome {
         if !ipv6.is_to_all_routers() {
             return Err(Verdict::RespondIcmpv6);
         }
-        return solicitation::answer::<NONCE_ONLY_LENGTH>(context, request, ipv6);
+        return solicitation::answer::<NONCE_ONLY_LENGTH>(environment, request, ipv6);
     }
     if start.read::<u16, 0>() == AUTHENTICATION {
         return Err(Verdict::RespondAuthentication);
@@ -67,21 +67,21 @@ fn answer(context: &XdpContext, request: Request) -> Outcome {
     }
     let ipv6 = request.ipv6::<0>()?;
     if ipv6.next_header() == ICMPV6 && ipv6.is_to_all_routers() {
-        return solicitation::answer::<0>(context, request, ipv6);
+        return solicitation::answer::<0>(environment, request, ipv6);
     }
     if ipv6.next_header() == NO_NEXT_HEADER && ipv6.payload_length() == 0 {
-        return bubble::forward(context, request, ipv6);
+        return bubble::forward(environment, request, ipv6);
     }
-    if request.is_for_relay() {
+    if request.is_for_relay(environment) {
         return Err(Verdict::RespondNotOurs);
     }
     if ipv6.next_header() == ICMPV6 {
         return Err(Verdict::RespondIcmpv6);
     }
-    if request.is_to_secondary() {
+    if request.is_to_secondary(environment) {
         return Err(Verdict::RespondSecondary);
     }
-    if server::has(ServerConstants::TUNNEL) {
+    if server::has(environment, ServerConstants::TUNNEL) {
         return Err(Verdict::RespondDaemon);
     }
     Err(Verdict::RespondNotService)

@@ -10,6 +10,7 @@ use teredo_common::{
 
 use super::server;
 use crate::{
+    environment::Environment,
     frame::Frame,
     headers::{Ipv6, OUTER, Outer, udp_sum},
     maps, settings,
@@ -34,19 +35,23 @@ pub struct Request {
 
 /// Whether this is a UDP datagram to the server, without IPv4 options and not fragmented.
 #[inline(always)]
-pub fn is_for_server(outer: Outer) -> bool {
+pub fn is_for_server(environment: &impl Environment, outer: Outer) -> bool {
     let local = outer.destination();
     outer.is_udp()
-        && (local == server::primary() || local == server::secondary())
+        && (local == server::primary(environment) || local == server::secondary(environment))
         && !outer.has_options()
         && !outer.is_fragment()
-        && outer.destination_port() == server::port()
+        && outer.destination_port() == server::port(environment)
 }
 
 impl Request {
     /// Checks the outer headers.
     #[inline(always)]
-    pub fn read(frame: Frame, outer: Outer) -> Result<Self, Verdict> {
+    pub fn read(
+        environment: &impl Environment,
+        frame: Frame,
+        outer: Outer,
+    ) -> Result<Self, Verdict> {
         let source_port = outer.source_port();
         if outer.time_to_live() == 0 || source_port == 0 {
             return Err(Verdict::RespondHeader);
@@ -60,7 +65,7 @@ impl Request {
             return Err(Verdict::RespondLength);
         }
         let source = outer.source();
-        if is_own(source) {
+        if is_own(environment, source) {
             return Err(Verdict::RespondOwnSource);
         }
         Ok(Self {
@@ -93,12 +98,13 @@ impl Request {
 
     /// Whether the server serves the source.
     #[inline(always)]
-    pub fn check_source(self) -> Result<(), Verdict> {
+    pub fn check_source(self, environment: &impl Environment) -> Result<(), Verdict> {
         let source = self.source.to_ne_bytes();
-        if !server::scope().accepts(source) {
+        if !server::scope(environment).accepts(source) {
             return Err(Verdict::RespondSourceScope);
         }
-        if server::has(ServerConstants::ALLOWS_SOME) && !maps::is_allowed(source) {
+        if server::has(environment, ServerConstants::ALLOWS_SOME) && !environment.is_allowed(source)
+        {
             return Err(Verdict::RespondNotAllowed);
         }
         Ok(())
@@ -115,24 +121,24 @@ impl Request {
 
     /// Whether the datagram came to the secondary address.
     #[inline(always)]
-    pub fn is_to_secondary(self) -> bool {
-        self.local == server::secondary()
+    pub fn is_to_secondary(self, environment: &impl Environment) -> bool {
+        self.local == server::secondary(environment)
     }
 
     /// Whether a relay receives at the same endpoint.
     #[inline(always)]
-    pub fn is_for_relay(self) -> bool {
-        server::shares_its_port() && !self.is_to_secondary()
+    pub fn is_for_relay(self, environment: &impl Environment) -> bool {
+        server::shares_its_port(environment) && !self.is_to_secondary(environment)
     }
 
     /// Whether the UDP checksum is right for a payload of this sum, or absent.
     #[inline(always)]
-    pub fn is_intact(self, payload: Sum) -> bool {
+    pub fn is_intact(self, environment: &impl Environment, payload: Sum) -> bool {
         let checksum = self.outer.checksum();
         checksum == 0
             || udp_sum(
                 self.mapped(),
-                server::endpoint(self.local),
+                server::endpoint(environment, self.local),
                 (UDP_HEADER + self.length) as u16,
             )
             .add_2(checksum.to_ne_bytes())
@@ -143,11 +149,11 @@ impl Request {
 
 /// Whether this host has the IPv4 address.
 #[inline(always)]
-pub fn is_own(address: u32) -> bool {
-    address == server::primary()
-        || address == server::secondary()
-        || (settings::has_relay() && address == settings::relay_address())
-        || maps::is_own_ipv4(address.to_ne_bytes())
+pub fn is_own(environment: &impl Environment, address: u32) -> bool {
+    address == server::primary(environment)
+        || address == server::secondary(environment)
+        || (settings::has_relay(environment) && address == settings::relay_address(environment))
+        || maps::is_own_ipv4(environment, address.to_ne_bytes())
 }
 
 /// Adds eight octets twice.

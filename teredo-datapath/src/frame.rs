@@ -9,7 +9,7 @@
 //!   arithmetic on pointers, and cannot conclude from lengths that a bounds check is not needed.
 //! - A number from a frame is bounded by an instruction of its own.
 
-use aya_ebpf::{EbpfContext as _, helpers, programs::XdpContext};
+use crate::environment::Environment;
 
 /// The octets of a frame, from the Ethernet header or a later position to its end.
 #[derive(Clone, Copy)]
@@ -22,10 +22,10 @@ impl Frame {
     /// Returns the frame as it is now. A change of its size invalidates the value, and the verifier
     /// refuses any later use.
     #[inline(always)]
-    pub fn of(context: &XdpContext) -> Self {
+    pub fn of(environment: &impl Environment) -> Self {
         Self {
-            start: context.data(),
-            end: context.data_end(),
+            start: environment.start(),
+            end: environment.end(),
         }
     }
 
@@ -64,7 +64,14 @@ impl<const N: usize> Octets<N> {
         // refuses a pointer from before a change of the frame's size. Every bit pattern is a
         // `Word`. A load of any size is one BPF instruction whatever the address; the verifier
         // checks the alignment on machines that need it.
-        unsafe { self.0.add(AT).cast::<T>().read() }
+        unsafe {
+            let word = self.0.add(AT).cast::<T>();
+            if cfg!(target_arch = "bpf") {
+                word.read()
+            } else {
+                word.read_unaligned()
+            }
+        }
     }
 
     /// Returns the value of the 16-bit number at offset `AT`.
@@ -78,7 +85,14 @@ impl<const N: usize> Octets<N> {
     pub fn write<T: Word, const AT: usize>(self, value: T) {
         const { assert!(AT + size_of::<T>() <= N) }
         // SAFETY: as in `read`; no other CPU has this frame.
-        unsafe { self.0.add(AT).cast::<T>().write(value) }
+        unsafe {
+            let word = self.0.add(AT).cast::<T>();
+            if cfg!(target_arch = "bpf") {
+                word.write(value);
+            } else {
+                word.write_unaligned(value);
+            }
+        }
     }
 
     /// Returns the `M` octets from offset `AT` on.
@@ -146,17 +160,3 @@ impl Word for u8 {}
 impl Word for u16 {}
 impl Word for u32 {}
 impl Word for u64 {}
-
-/// Moves the start of the frame: forward if `delta` is positive. On failure nothing has changed.
-#[inline(always)]
-pub fn move_start(context: &XdpContext, delta: i32) -> bool {
-    // SAFETY: the context is the one that the kernel passed to the program.
-    unsafe { helpers::bpf_xdp_adjust_head(context.as_ptr().cast(), delta) == 0 }
-}
-
-/// Cuts `octets` off the end of the frame. On failure nothing has changed.
-#[inline(always)]
-pub fn cut_end(context: &XdpContext, octets: usize) -> bool {
-    // SAFETY: as in `move_start`.
-    unsafe { helpers::bpf_xdp_adjust_tail(context.as_ptr().cast(), -(octets as i32)) == 0 }
-}
