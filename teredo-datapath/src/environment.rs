@@ -1,5 +1,11 @@
 //! The seam between the data path and the machine that runs it.
 
+#[cfg(not(target_arch = "bpf"))]
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering::{AcqRel, Acquire, Release},
+};
+
 use teredo_common::{
     address::Endpoint,
     maps::{Interface, PeerTable, Settings},
@@ -132,4 +138,29 @@ pub trait Words: Copy {
 
     /// Returns the words from `index` on.
     fn from(self, index: usize) -> Self;
+}
+
+#[cfg(not(target_arch = "bpf"))]
+impl Words for &[AtomicU64] {
+    #[inline]
+    fn load(self, index: usize) -> u64 {
+        self[index].load(Acquire)
+    }
+
+    #[inline]
+    fn store(self, index: usize, value: u64) {
+        self[index].store(value, Release);
+    }
+
+    #[inline]
+    fn compare_exchange(self, index: usize, old: u64, new: u64) -> bool {
+        self[index]
+            .compare_exchange(old, new, AcqRel, Acquire)
+            .is_ok()
+    }
+
+    #[inline]
+    fn from(self, index: usize) -> Self {
+        &self[index..]
+    }
 }

@@ -10,11 +10,16 @@
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+#[cfg(any(test, feature = "host"))]
+extern crate std;
+
 mod decap;
 mod encap;
 mod environment;
 mod frame;
 mod headers;
+#[cfg(feature = "host")]
+pub mod host;
 mod maps;
 mod native;
 mod outcome;
@@ -22,6 +27,8 @@ mod peer;
 mod respond;
 mod route;
 mod settings;
+#[cfg(not(target_arch = "bpf"))]
+pub mod table;
 pub mod words;
 
 use teredo_common::verdict::{Action, Verdict};
