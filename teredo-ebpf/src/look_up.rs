@@ -66,16 +66,10 @@ fn ask(context: &XdpContext, from: u32, query: &mut bpf_fib_lookup) -> Option<Wa
     if result != i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
         return None;
     }
-    let [a, b, c, d, e, f] = query.dmac;
-    let [g, h, i, j, k, l] = query.smac;
     Some(Way {
         interface: query.ifindex,
         // SAFETY: both members of the union are the same number.
         mtu: unsafe { query.__bindgen_anon_1.mtu_result },
-        addresses: Addresses([
-            u32::from_ne_bytes([a, b, c, d]),
-            u32::from_ne_bytes([e, f, g, h]),
-            u32::from_ne_bytes([i, j, k, l]),
-        ]),
+        addresses: Addresses::new(query.dmac, query.smac),
     })
 }

@@ -73,3 +73,17 @@ impl Ethernet {
 /// Destination and source address of a frame, as three words in their order in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses(pub [u32; 3]);
+
+impl Addresses {
+    /// Returns the words of two addresses.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(destination: [u8; 6], source: [u8; 6]) -> Self {
+        let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (destination, source);
+        Self([
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+        ])
+    }
+}

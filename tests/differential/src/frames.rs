@@ -11,19 +11,23 @@ use teredo_common::{
         ICMPV6, NO_NEXT_HEADER, ROUTING, TCP, UDP,
     },
 };
-use teredo_lab::{
-    fixture::{HOST, LAN, Port, ROUTER, WAN, relay},
+
+use crate::{
     packet::{
         address, datagram, echo, endpoint, ethernet, fix_header_checksum, fix_udp_checksum, ipv6,
         octets, tcp, udp,
     },
+    site::{HOST, LAN, Port, ROUTER, WAN, relay},
 };
 
 /// An entry of the map of peers.
 #[derive(Clone, Debug)]
 pub struct Known {
+    /// The Teredo address.
     pub address: Ipv6Addr,
+    /// The mapped endpoint.
     pub mapped: Endpoint,
+    /// Flags of the entry.
     pub flags: u16,
     /// Duration of the peer's silence.
     pub age: Duration,
@@ -31,6 +35,7 @@ pub struct Known {
 
 impl Known {
     /// Whether both paths know the peer.
+    #[must_use]
     pub fn is_usable(&self) -> bool {
         self.flags & Peer::TRUSTED != 0 && self.age < Duration::from_secs(30)
     }
@@ -42,6 +47,7 @@ fn teredo(mapped: &str, server: &str, flags: u16) -> Ipv6Addr {
 }
 
 /// Entries that the comparison starts with.
+#[must_use]
 pub fn known() -> Vec<Known> {
     let entry = |embedded: &str, mapped: &str, flags: u16, seconds: u64| Known {
         address: teredo(embedded, "1.2.3.4:3544", 0x1027),
@@ -119,12 +125,15 @@ const NEXT_HEADERS: &[u8] = &[
 ];
 
 /// A generator of frames.
+#[derive(Debug)]
 pub struct Frames {
     random: StdRng,
     known: Vec<Known>,
 }
 
 impl Frames {
+    /// Returns a generator whose peers are mostly the first of `known`.
+    #[must_use]
     pub fn new(random: StdRng, known: Vec<Known>) -> Self {
         Self { random, known }
     }

@@ -1,9 +1,4 @@
-//! The fast path against the slow path: the kernel and the userspace relay forward every frame that
-//! XDP forwards, to the octet, and drop those that it drops; XDP leaves frames that it passes
-//! unchanged.
-
-mod frames;
-mod kernel;
+//! The relay's two paths.
 
 use std::{collections::HashMap, net::Ipv6Addr, time::Duration};
 
@@ -14,35 +9,42 @@ use teredo_common::{
     maps::Peer,
     verdict::{Action, Direction, Verdict},
 };
-use teredo_lab::fixture::{self, Fixture, Outcome, Port, Setup};
 use teredo_proto::relay::{Config, DropReason, Event, Relay};
 
-use frames::{Frames, Known};
+use crate::{
+    FastPath, Outcome,
+    frames::{self, Frames, Known},
+    kernel,
+    site::{self, OWN_IPV4, Port, Setup},
+};
 
-/// Frames in each direction and set-up, unless [`fixture::cases`] says otherwise.
-const FRAMES: usize = 6_000;
 /// Number of frames after which the peers are kept alive.
 const REFRESH: usize = 500;
 
 /// Both paths with the same peers.
-struct Paths {
-    fixture: Fixture,
+#[derive(Debug)]
+pub struct Paths<F> {
+    fast: F,
     relay: Relay,
     known: Vec<Known>,
     seen: HashMap<Verdict, usize>,
 }
 
-impl Paths {
-    fn new(setup: &Setup) -> Result<Self> {
-        let fixture = Fixture::new(setup)?;
-        let mut config = Config::new(fixture::relay());
+impl<F: FastPath> Paths<F> {
+    /// Makes the relay of a set-up beside its fast path, and gives both the same peers.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the fast path does.
+    pub fn new(fast: F, setup: &Setup) -> Result<Self> {
+        let mut config = Config::new(site::relay());
         config.mtu = setup.mtu;
         config.served = setup.served.clone();
-        config.own_ipv4 = vec!["5.6.7.9".parse()?];
+        config.own_ipv4 = vec![OWN_IPV4[1].into()];
         config.peer_lifetime = Duration::from_nanos(setup.peer_lifetime);
         let mut paths = Self {
             relay: Relay::new(config, [7; 32]),
-            fixture,
+            fast,
             known: frames::known(),
             seen: HashMap::new(),
         };
@@ -54,14 +56,14 @@ impl Paths {
 
     /// Adds a peer to both paths, or an entry that must not be used to the fast path alone.
     fn introduce(&mut self, known: &Known) -> Result<()> {
-        let now = fixture::now();
+        let now = self.fast.now();
         let entry = Peer {
             mapped: known.mapped,
             flags: known.flags,
             last_received: now - known.age,
             last_sent: now - known.age,
         };
-        self.fixture.insert(known.address, entry)?;
+        self.fast.insert(known.address, entry)?;
         let adopted = self.relay.adopt_peer(now, known.address, &entry);
         ensure!(adopted == known.is_usable(), "{known:?}");
         Ok(())
@@ -69,7 +71,7 @@ impl Paths {
 
     /// Keeps the peers alive, as other traffic would.
     fn refresh(&mut self) -> Result<()> {
-        let now = fixture::now();
+        let now = self.fast.now();
         let trusted: Vec<_> = self.relay.peers().filter(|peer| peer.trusted).collect();
         for peer in trusted {
             self.relay.record_stamps(&peer.address.octets(), now, now);
@@ -80,19 +82,19 @@ impl Paths {
 
     fn tell(&mut self, address: Ipv6Addr, mapped: Endpoint, symmetric: bool) -> Result<()> {
         let symmetric = if symmetric { Peer::SYMMETRIC } else { 0 };
-        let now = fixture::now();
+        let now = self.fast.now();
         let entry = Peer {
             mapped,
             flags: Peer::TRUSTED | symmetric,
             last_received: now,
             last_sent: now,
         };
-        self.fixture.insert(address, entry)
+        self.fast.insert(address, entry)
     }
 
     /// Does the daemon's work after each packet.
     fn settle(&mut self) -> Result<()> {
-        self.relay.handle_timeout(fixture::now());
+        self.relay.handle_timeout(self.fast.now());
         while self.relay.poll_transmit().is_some() {}
         while let Some(event) = self.relay.poll_event() {
             match event {
@@ -103,7 +105,7 @@ impl Paths {
                     ..
                 } => self.tell(address, mapped, symmetric)?,
                 Event::PeerForgotten { address } => {
-                    self.fixture.program.remove(&address.octets())?;
+                    self.fast.remove(address)?;
                 }
             }
         }
@@ -117,19 +119,19 @@ impl Paths {
         let payload = &mut datagram.payload;
         let packet = self
             .relay
-            .handle_datagram(fixture::now(), from, ecn, payload)?;
+            .handle_datagram(self.fast.now(), from, ecn, payload)?;
         Some(packet.to_vec())
     }
 
     /// The datagram that leaves for a client without XDP.
     fn slow_encapsulation(&mut self, frame: &[u8]) -> Option<(Endpoint, Vec<u8>)> {
         let mut packet = kernel::route(kernel::ipv6(frame)?)?;
-        let (to, payload) = self.relay.handle_ipv6(fixture::now(), &mut packet)?;
+        let (to, payload) = self.relay.handle_ipv6(self.fast.now(), &mut packet)?;
         Some((to, payload.to_vec()))
     }
 
-    fn fast(&mut self, port: Port, frame: &[u8]) -> Result<Outcome> {
-        let outcome = self.fixture.run(port, frame)?;
+    fn run_fast(&mut self, port: Port, frame: &[u8]) -> Result<Outcome> {
+        let outcome = self.fast.run(port, frame)?;
         *self.seen.entry(outcome.verdict).or_default() += 1;
         if outcome.verdict.action() != Action::Forward {
             ensure!(outcome.frame == frame, "changed and then not forwarded");
@@ -138,7 +140,7 @@ impl Paths {
     }
 
     fn compare_decapsulation(&mut self, frame: &[u8]) -> Result<()> {
-        let outcome = self.fast(Port::Wan, frame)?;
+        let outcome = self.run_fast(Port::Wan, frame)?;
         let is_damaged = kernel::receive(frame).is_some_and(|datagram| !datagram.is_intact);
         if is_damaged && outcome.verdict.action() == Action::Forward {
             // The headers alone prove the outer checksum if the inner one is right. Wrong octets
@@ -171,7 +173,7 @@ impl Paths {
     }
 
     fn compare_encapsulation(&mut self, port: Port, frame: &[u8]) -> Result<()> {
-        let outcome = self.fast(port, frame)?;
+        let outcome = self.run_fast(port, frame)?;
         let slow = self.slow_encapsulation(frame);
         match outcome.verdict.action() {
             Action::Forward => {
@@ -198,7 +200,11 @@ impl Paths {
     }
 
     /// Runs both paths on `count` frames in each direction.
-    fn compare(&mut self, seed: u64, count: usize) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// Fails when they differ, with the frame, or when hardly any frame was forwarded.
+    pub fn compare(&mut self, seed: u64, count: usize) -> Result<()> {
         let mut frames = Frames::new(StdRng::seed_from_u64(seed), self.known.clone());
         for number in 0..count {
             if number % REFRESH == 0 {
@@ -214,6 +220,24 @@ impl Paths {
             let (port, frame) = frames.native_sends();
             self.compare_encapsulation(port, &frame)
                 .with_context(|| format!("seed {seed}, frame {number}: {port:?} {frame:02x?}"))?;
+        }
+        self.check_variety(count)
+    }
+
+    /// Checks that the compared frames did not all end at the first test of the tables.
+    fn check_variety(&self, frames: usize) -> Result<()> {
+        for (forwarded, direction) in [
+            (Verdict::DecapForwarded, Direction::Decap),
+            (Verdict::EncapForwarded, Direction::Encap),
+        ] {
+            let count = self.count(forwarded);
+            ensure!(
+                count > frames / 10,
+                "only {count} {forwarded:?}: {:?}",
+                self.seen
+            );
+            let verdicts = self.verdicts(direction);
+            ensure!(verdicts >= 10, "only {verdicts} verdicts: {:?}", self.seen);
         }
         Ok(())
     }
@@ -243,41 +267,4 @@ fn contradicts(verdict: Verdict) -> bool {
             | Verdict::EncapLength
             | Verdict::EncapSource
     )
-}
-
-fn check(setup: &Setup, seed: u64) -> Result<()> {
-    let mut paths = Paths::new(setup)?;
-    let frames = fixture::cases(FRAMES);
-    paths.compare(seed, frames)?;
-    // The compared frames must not all end at the first test of the tables.
-    for (forwarded, direction) in [
-        (Verdict::DecapForwarded, Direction::Decap),
-        (Verdict::EncapForwarded, Direction::Encap),
-    ] {
-        let count = paths.count(forwarded);
-        ensure!(
-            count > frames / 10,
-            "only {count} {forwarded:?}: {:?}",
-            paths.seen
-        );
-        let verdicts = paths.verdicts(direction);
-        ensure!(verdicts >= 10, "only {verdicts} verdicts: {:?}", paths.seen);
-    }
-    Ok(())
-}
-
-#[test]
-fn default_settings() -> Result<()> {
-    check(&Setup::default(), 1)
-}
-
-#[test]
-fn restricted_destinations_and_no_zero_checksums() -> Result<()> {
-    let setup = Setup {
-        flags: 0,
-        served: vec!["2000::/16".parse()?, "2001:db8::/32".parse()?],
-        mtu: 1400,
-        ..Setup::default()
-    };
-    check(&setup, 2)
 }

@@ -9,7 +9,8 @@ use teredo_common::{
         OUTER_TTL, TCP, UDP, UDP_HEADER,
     },
 };
-use teredo_lab::fixture;
+
+use crate::site;
 
 /// A datagram as the relay's socket receives it.
 pub struct Datagram {
@@ -37,7 +38,7 @@ fn packet(frame: &[u8], ethertype: u16) -> Option<&[u8]> {
 }
 
 fn is_for_us(frame: &[u8]) -> bool {
-    frame.starts_with(&fixture::WAN) || frame.starts_with(&fixture::LAN)
+    frame.starts_with(&site::WAN) || frame.starts_with(&site::LAN)
 }
 
 /// Receives a frame: the datagram for the relay, if the frame holds a complete one.
@@ -60,7 +61,7 @@ pub fn receive(frame: &[u8]) -> Option<Datagram> {
     let to = endpoint_at(packet, 16, header + 2)?;
     let checksum = u16_at(packet, header + 6)?;
     let expected = u16::from_be_bytes(checksum::ipv4_udp(from, to, payload));
-    (to == fixture::relay()).then(|| Datagram {
+    (to == site::relay()).then(|| Datagram {
         from,
         ecn: packet[1] & 3,
         is_intact: checksum == 0 || checksum == expected,
@@ -103,7 +104,7 @@ pub fn check_sent(frame: &[u8], to: Endpoint, payload: &[u8]) -> Result<()> {
         Sum::ZERO.add_octets(&packet[..IPV4_HEADER]).is_valid(),
         "header checksum"
     );
-    let from = fixture::relay();
+    let from = site::relay();
     ensure!(endpoint_at(packet, 12, 20) == Some(from), "source");
     ensure!(endpoint_at(packet, 16, 22) == Some(to), "destination");
     let length = (UDP_HEADER + payload.len()) as u16;
