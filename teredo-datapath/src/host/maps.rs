@@ -153,6 +153,13 @@ impl Maps {
         }
     }
 
+    /// Returns the token buckets of the server; none without one.
+    #[must_use]
+    pub fn buckets(&self) -> Vec<u64> {
+        let buckets = self.buckets.iter();
+        buckets.map(|bucket| bucket.load(Relaxed)).collect()
+    }
+
     fn near(&self, address: &[u8; 16]) -> Near<'_> {
         Near(&self.slots[self.table.home(address)..])
     }

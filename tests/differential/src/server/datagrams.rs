@@ -5,12 +5,15 @@ use std::net::Ipv6Addr;
 use rand::{Rng, RngExt as _, seq::IndexedRandom as _};
 use teredo_common::{
     address::{Endpoint, ServicePrefix, TeredoAddress, server_link_local},
-    wire::{ALL_ROUTERS, ICMPV6, NO_NEXT_HEADER, UDP},
+    wire::{ALL_ROUTERS, ETHERTYPE_IPV4, ICMPV6, NO_NEXT_HEADER, UDP},
 };
-use teredo_proto::testing::transport;
+use teredo_proto::{ServerAddress, testing::transport};
 
 use super::{PORT, PRIMARY, SECONDARY};
-use crate::packet::{endpoint, ipv6};
+use crate::{
+    packet::{datagram, endpoint, ethernet, fix_header_checksum, ipv6},
+    site::{ROUTER, WAN},
+};
 
 /// The source of a datagram: mostly one that is served.
 pub fn source(random: &mut impl Rng) -> Endpoint {
@@ -38,6 +41,37 @@ pub fn source(random: &mut impl Rng) -> Endpoint {
         SERVED
     };
     endpoint(among.choose(random).expect("there are some"))
+}
+
+/// Returns an address of the server: mostly the primary one.
+pub fn destination(random: &mut impl Rng) -> ServerAddress {
+    match random.random_ratio(1, 4) {
+        true => ServerAddress::Secondary,
+        false => ServerAddress::Primary,
+    }
+}
+
+/// Returns the frame of a datagram to the server: with or without checksum and padding.
+pub fn frame(random: &mut impl Rng, from: Endpoint, to: ServerAddress, payload: &[u8]) -> Vec<u8> {
+    let address = match to {
+        ServerAddress::Primary => PRIMARY,
+        ServerAddress::Secondary => SECONDARY,
+    };
+    let server = Endpoint::new(address.into(), PORT);
+    let mut packet = datagram(from, server, random.random(), payload);
+    if random.random_ratio(1, 10) {
+        // No checksum.
+        packet[26..28].fill(0);
+    }
+    if random.random_ratio(1, 10) {
+        packet[8] = 1;
+        fix_header_checksum(&mut packet);
+    }
+    let mut frame = ethernet(WAN, ROUTER, ETHERTYPE_IPV4, &packet);
+    if random.random_ratio(1, 4) {
+        frame.extend([0xee; 9]);
+    }
+    frame
 }
 
 /// A UDP payload: mostly a plausible one of a client or relay, now and then spoiled.
@@ -151,10 +185,13 @@ fn solicitation(random: &mut impl Rng, source: Ipv6Addr, destination: Ipv6Addr) 
     packet
 }
 
+/// Returns an IPv6 packet with an ICMPv6 message.
+#[must_use]
 pub fn icmpv6(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> Vec<u8> {
     transport(ICMPV6, 64, &source.octets(), &destination.octets(), message)
 }
 
+/// Returns a source of a solicitation.
 pub fn link_local(random: &mut impl Rng) -> Ipv6Addr {
     const ADDRESSES: &[&str] = &[
         "fe80::ffff:ffff:ffff",

@@ -1,17 +1,16 @@
 //! The server's two paths: the fast path's answers are the daemon's, octet for octet.
 
-mod datagrams;
+pub mod datagrams;
 pub mod scenarios;
 
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rand::{SeedableRng as _, rngs::StdRng};
 use teredo_common::{
     address::Endpoint,
     limiter::Rate,
     verdict::{Action, Verdict},
-    wire::ETHERTYPE_IPV4,
 };
 use teredo_proto::{
     ServerAddress,
@@ -20,16 +19,17 @@ use teredo_proto::{
 
 use crate::{
     FastPath,
-    packet::{IP, datagram, ethernet, fix_header_checksum},
-    site::{OWN_IPV4, Port, ROUTER, Setup, WAN},
+    packet::{IP, datagram},
+    site::{OWN_IPV4, Port, Setup},
 };
 
 const PRIMARY: [u8; 4] = [1, 2, 3, 4];
 const SECONDARY: [u8; 4] = [1, 2, 3, 5];
 const PORT: u16 = 3544;
 
-/// A server with plenty of tokens on the addresses of the fixture's host.
-fn config() -> Config {
+/// Returns a server with plenty of tokens on the addresses of the site.
+#[must_use]
+pub fn config() -> Config {
     let mut config = Config::new(PRIMARY.into(), SECONDARY.into());
     config.own_ipv4 = OWN_IPV4.map(Into::into).to_vec();
     for rate in [
@@ -74,24 +74,7 @@ impl<F: FastPath> Pair<F> {
 
     /// Gives a datagram to both, and returns the program's verdict.
     fn compare(&mut self, from: Endpoint, to: ServerAddress, payload: &[u8]) -> Result<Verdict> {
-        let address = match to {
-            ServerAddress::Primary => PRIMARY,
-            ServerAddress::Secondary => SECONDARY,
-        };
-        let server = Endpoint::new(address.into(), PORT);
-        let mut packet = datagram(from, server, self.random.random(), payload);
-        if self.random.random_ratio(1, 10) {
-            // No checksum.
-            packet[26..28].fill(0);
-        }
-        if self.random.random_ratio(1, 10) {
-            packet[8] = 1;
-            fix_header_checksum(&mut packet);
-        }
-        let mut frame = ethernet(WAN, ROUTER, ETHERTYPE_IPV4, &packet);
-        if self.random.random_ratio(1, 4) {
-            frame.extend([0xee; 9]);
-        }
+        let frame = datagrams::frame(&mut self.random, from, to, payload);
         let outcome = self.fast.run(Port::Wan, &frame)?;
         let output = self
             .server
@@ -125,10 +108,7 @@ impl<F: FastPath> Pair<F> {
     fn compare_many(&mut self, count: usize) -> Result<()> {
         for _ in 0..count {
             let from = datagrams::source(&mut self.random);
-            let to = match self.random.random_ratio(1, 4) {
-                true => ServerAddress::Secondary,
-                false => ServerAddress::Primary,
-            };
+            let to = datagrams::destination(&mut self.random);
             let payload = datagrams::payload(&mut self.random, from);
             self.compare(from, to, &payload)?;
         }
