@@ -45,7 +45,7 @@ fn ebpf() -> Result<()> {
     let mut command = shell::cargo();
     command
         // The same crates as in the build scripts.
-        .env("RUSTC_BOOTSTRAP", "teredo_ebpf,aya_ebpf")
+        .env("RUSTC_BOOTSTRAP", "teredo_ebpf,teredo_datapath,aya_ebpf")
         .args([
             "clippy",
             "--package=teredo-ebpf",

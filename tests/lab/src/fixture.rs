@@ -3,7 +3,7 @@
 //! No packet is sent. The program runs on frames that `BPF_PROG_TEST_RUN` feeds to it, in a
 //! namespace whose routes and neighbours it looks up.
 
-use std::{env, net::Ipv6Addr, time::Duration};
+use std::{net::Ipv6Addr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{TestRun as _, TestRunOptions, XdpMode};
@@ -11,112 +11,32 @@ use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
-use teredo_proto::server;
 
 use teredo::datapath::xdp::{self, Interface, Parameters, Program};
 use teredo_common::{
-    address::{Endpoint, ServicePrefix},
-    maps::{Counter, Peer, Settings, Slot},
+    address::Endpoint,
+    maps::{Counter, Peer, Slot},
     time::Instant,
     verdict::{Action, Verdict},
 };
 
-use crate::{Namespace, packet, wait_until};
+use teredo_differential::{FastPath, host::HostPath, site::OWN_IPV4};
 
-/// Ethernet address of the interface towards the IPv4 internet.
-pub const WAN: [u8; 6] = [2, 0, 0, 0, 0, 0x0a];
-/// Ethernet address of the interface towards native IPv6 hosts.
-pub const LAN: [u8; 6] = [2, 0, 0, 0, 0, 0x0b];
-/// Ethernet address of the IPv4 router, 5.6.7.1 on the WAN.
-pub const ROUTER: [u8; 6] = [2, 0, 0, 0, 4, 1];
-/// Ethernet address of the native host 2000::b on the LAN.
-pub const HOST: [u8; 6] = [2, 0, 0, 0, 6, 0x0b];
-/// Ethernet address of the IPv6 router on the WAN.
-pub const ROUTER_V6: [u8; 6] = [2, 0, 0, 0, 6, 1];
+use crate::{Namespace, wait_until};
+
+pub use teredo_differential::{
+    Outcome,
+    site::{HOST, LAN, Port, ROUTER, ROUTER_V6, Setup, WAN, cases, relay},
+};
 
 /// Length of the shortest frame that `BPF_PROG_TEST_RUN` accepts.
 pub const SHORTEST: usize = 14;
-
-/// Returns the number of cases of a randomized test: the value of `PROPTEST_CASES`, which property
-/// tests obey too, or `usual`.
-///
-/// # Panics
-///
-/// When `PROPTEST_CASES` is not a number.
-#[must_use]
-pub fn cases(usual: usize) -> usize {
-    let cases = env::var("PROPTEST_CASES").ok();
-    cases.map_or(usual, |cases| {
-        cases.parse().expect("PROPTEST_CASES should be a number")
-    })
-}
-
-/// The ingress interface of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Port {
-    /// The interface towards the IPv4 internet; some native hosts are there too.
-    Wan,
-    /// The interface towards native IPv6 hosts.
-    Lan,
-    /// An interface that the program is attached to but does not know.
-    Other,
-}
-
-/// The program's treatment of a frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// The only verdict whose counter changed.
-    pub verdict: Verdict,
-    /// Whether the frame leaves by its ingress interface; `None` if it is not sent.
-    pub same_interface: bool,
-    /// The frame afterwards.
-    pub frame: Vec<u8>,
-}
 
 /// A frame that the program leaves unchanged: its name, the frame, the verdict.
 pub type Refusal = (&'static str, Vec<u8>, Verdict);
 
 /// A frame that the program translates: its name, the frame, and the frame that leaves.
 pub type Passage = (&'static str, Vec<u8>, Vec<u8>);
-
-/// The parameters of a [`Fixture`].
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// Flags of the settings.
-    pub flags: u32,
-    /// MTU of the tunnel.
-    pub mtu: u16,
-    /// Lifetime of a peer in nanoseconds.
-    pub peer_lifetime: u64,
-    /// Native prefixes served.
-    pub served: Vec<ipnet::Ipv6Net>,
-    /// Entries of the map of peers.
-    pub max_peers: u32,
-    /// Whether the program logs.
-    pub log: bool,
-    /// Whether there is a relay.
-    pub relay: bool,
-    /// The server, if there is one.
-    pub server: Option<server::Config>,
-    /// Whether both of its addresses are on one interface.
-    pub one_interface: bool,
-}
-
-impl Default for Setup {
-    fn default() -> Self {
-        Self {
-            flags: Settings::ALLOW_ZERO_CHECKSUM,
-            mtu: 1280,
-            peer_lifetime: 30_000_000_000,
-            served: vec![ipnet::Ipv6Net::default()],
-            max_peers: 1024,
-            log: false,
-            relay: true,
-            server: None,
-            one_interface: true,
-        }
-    }
-}
 
 /// The relay of the vectors, 5.6.7.8:3545, on a LAN with 2000::b.
 pub struct Fixture {
@@ -125,12 +45,7 @@ pub struct Fixture {
     /// The loaded program.
     pub program: Program,
     ports: [Interface; 3],
-}
-
-/// The relay's endpoint.
-#[must_use]
-pub fn relay() -> Endpoint {
-    packet::endpoint("5.6.7.8:3545")
+    tunnel: u32,
 }
 
 /// Time on the clock of stamps.
@@ -204,41 +119,31 @@ impl Fixture {
         namespace.sysctl("net.ipv4.conf.lo.forwarding", 1)?;
         namespace.sysctl("net.ipv6.conf.tunnel.forwarding", 1)?;
         let setup = setup.clone();
-        let (program, ports) = namespace.run(|| Self::load(&setup))??;
+        let (program, ports, tunnel) = namespace.run(|| Self::load(&setup))??;
         Ok(Self {
             namespace,
             program,
             ports,
+            tunnel,
         })
     }
 
-    fn load(setup: &Setup) -> Result<(Program, [Interface; 3])> {
+    fn load(setup: &Setup) -> Result<(Program, [Interface; 3], u32)> {
         let wan = Interface::named("wan")?;
         let lan = Interface::named("lan")?;
         let other = Interface::named("other")?;
-        let (relay, tunnel) = match setup.relay {
-            true => (relay(), nix::net::if_::if_nametoindex("tunnel")?),
-            false => (Endpoint::default(), 0),
-        };
+        let tunnel = nix::net::if_::if_nametoindex("tunnel")?;
         let server = setup.server.as_ref().map(|config| xdp::ServerParameters {
             constants: config.fast_path(setup.one_interface),
             allowed: config.allow.clone(),
         });
         let mut program = Program::load(
             &Parameters {
-                settings: Settings {
-                    peer_lifetime: setup.peer_lifetime,
-                    relay,
-                    mtu: setup.mtu,
-                    prefix: ServicePrefix::STANDARD,
-                    tunnel,
-                    flags: setup.flags,
-                    interface_mask: 0,
-                },
+                settings: setup.settings(tunnel),
                 server: server.as_ref(),
                 max_peers: setup.max_peers,
                 served: &setup.served,
-                own_ipv4: &[[5, 6, 7, 8].into(), [5, 6, 7, 9].into()],
+                own_ipv4: &OWN_IPV4.map(Into::into),
                 interfaces: &[wan.clone(), lan.clone()],
                 log: setup.log,
             },
@@ -250,7 +155,14 @@ impl Fixture {
                 .xdp()?
                 .attach_to_if_index(interface.index, XdpMode::Driver)?;
         }
-        Ok((program, [wan, lan, other]))
+        Ok((program, [wan, lan, other], tunnel))
+    }
+
+    /// Returns the data path on this host for the same set-up, with the same interfaces and without peers.
+    #[must_use]
+    pub fn on_host(&self, setup: &Setup) -> HostPath {
+        let interfaces = self.ports.each_ref().map(|port| port.index);
+        HostPath::on(setup, interfaces, self.tunnel)
     }
 
     /// Inserts a trusted peer, last heard just now.
@@ -404,6 +316,28 @@ impl Fixture {
         })??;
         out.truncate(result.data_size_out as usize);
         Ok((result.return_value, out))
+    }
+}
+
+impl FastPath for Fixture {
+    fn now(&self) -> Instant {
+        now()
+    }
+
+    fn insert(&mut self, address: Ipv6Addr, peer: Peer) -> Result<()> {
+        self.insert(address, peer)
+    }
+
+    fn remove(&mut self, address: Ipv6Addr) -> Result<()> {
+        Ok(self.program.remove(&address.octets())?)
+    }
+
+    fn set_draining(&mut self, end: Option<Instant>) -> Result<()> {
+        Ok(self.program.set_draining(end)?)
+    }
+
+    fn run(&mut self, port: Port, frame: &[u8]) -> Result<Outcome> {
+        self.run(port, frame)
     }
 }
 

@@ -13,7 +13,6 @@ pub mod links;
 pub mod miredo;
 pub mod namespace;
 pub mod nat;
-pub mod packet;
 pub mod peers;
 pub mod process;
 pub mod programs;
@@ -23,6 +22,8 @@ pub mod teredo;
 pub mod together;
 pub mod traffic;
 pub mod wait;
+
+pub use teredo_differential::packet;
 
 pub use capture::Capture;
 pub use links::Internet;

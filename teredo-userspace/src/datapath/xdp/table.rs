@@ -1,49 +1,37 @@
-//! The daemon's side of the table of peers, whose layout [`teredo_common::maps`] describes.
-//!
-//! The program reads and writes the table at the same time, so all accesses here are atomic words.
-//! The order of the writes ensures that the program finds a peer with all of its fields or not at
-//! all.
+//! The daemon's table of peers, in memory that it shares with the program. [`teredo_datapath::table`]
+//! writes the entries.
 //!
 //! Only the part in use is mapped: the kernel counts mapped pages as memory of the process, and the
 //! whole table would be most of it.
 
 use std::{
     io,
-    mem::offset_of,
     num::NonZeroUsize,
     ops::Range,
     os::fd::{AsFd, OwnedFd},
     ptr::NonNull,
     slice,
-    sync::atomic::{
-        AtomicU64,
-        Ordering::{Acquire, Relaxed, Release},
-    },
+    sync::atomic::AtomicU64,
 };
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use teredo_common::maps::{MAX_REACH, NextHop, Peer, PeerTable, Slot};
-
-const WORDS: usize = size_of::<Slot>() / 8;
-/// Index of the word that holds mapping, flags and reach.
-const MAPPED: usize = offset_of!(Slot, mapped) / 8;
-const LAST_RECEIVED: usize = offset_of!(Slot, last_received) / 8;
-const LAST_SENT: usize = offset_of!(Slot, last_sent) / 8;
-const NEXT_HOP: usize = offset_of!(Slot, next_hop) / 8;
+use teredo_datapath::{
+    table::{self, NEIGHBOURHOOD, Neighbourhood, Table},
+    words::SLOT,
+};
 
 /// Slots that are mapped at a time when all are visited; they take 1 MiB.
 const WINDOW: usize = 16_384;
 
 /// The words of one slot.
-type Words = [AtomicU64; WORDS];
+type Words = [AtomicU64; SLOT];
 
 /// The table of peers.
 #[derive(Debug)]
 pub struct PeerMap {
     map: OwnedFd,
-    parameters: PeerTable,
-    count: usize,
-    limit: usize,
+    table: Table,
 }
 
 /// Returns the parameters of a table for `peers` peers, with a new seed. Half of the table stays
@@ -87,9 +75,7 @@ impl PeerMap {
     pub fn new(map: impl AsFd, parameters: PeerTable, limit: u32) -> io::Result<Self> {
         Ok(Self {
             map: map.as_fd().try_clone_to_owned()?,
-            parameters,
-            count: 0,
-            limit: limit as usize,
+            table: Table::new(parameters, limit as usize),
         })
     }
 
@@ -100,66 +86,47 @@ impl PeerMap {
     ///
     /// When the kernel does not map the memory, as in all following methods.
     pub fn insert(&mut self, address: &[u8; 16], peer: &Peer) -> io::Result<bool> {
-        let near = self.neighbourhood(address)?;
-        if let Some(words) = near.find(address) {
-            replace(words, peer);
-            return Ok(true);
-        }
-        if self.count >= self.limit {
-            return Ok(false);
-        }
-        let added = near.add(address, peer);
-        self.count += usize::from(added);
-        Ok(added)
+        let memory = self.neighbourhood(address)?;
+        Ok(self.table.insert(&memory, address, peer))
     }
 
     /// Removes a peer. An absent peer is no error.
     pub fn remove(&mut self, address: &[u8; 16]) -> io::Result<()> {
-        let near = self.neighbourhood(address)?;
-        if let Some(words) = near.find(address) {
-            words[0].store(0, Release);
-            words[1].store(0, Release);
-            set_mapped(words, &Peer::default());
-            near.set_reach(near.measure_reach(self.parameters));
-            self.count = self.count.saturating_sub(1);
-        }
+        let memory = self.neighbourhood(address)?;
+        self.table.remove(&memory, address);
         Ok(())
     }
 
     /// Returns the slot of a peer.
     pub fn get(&self, address: &[u8; 16]) -> io::Result<Option<Slot>> {
-        Ok(self.neighbourhood(address)?.find(address).map(read))
+        Ok(table::get(&self.neighbourhood(address)?, address))
     }
 
     /// Sets a peer's next hop, as the program does, and returns whether the peer is present.
     pub fn set_next_hop(&mut self, address: &[u8; 16], next_hop: NextHop) -> io::Result<bool> {
-        let near = self.neighbourhood(address)?;
-        let Some(words) = near.find(address) else {
-            return Ok(false);
-        };
-        let new: [u64; WORDS - NEXT_HOP] = bytemuck::cast(next_hop);
-        for (word, new) in words[NEXT_HOP..].iter().zip(new) {
-            word.store(new, Relaxed);
-        }
-        Ok(true)
+        let memory = self.neighbourhood(address)?;
+        Ok(table::set_next_hop(&memory, address, next_hop))
     }
 
     /// Calls `visit` with every peer.
     pub fn for_each(&mut self, mut visit: impl FnMut(&[u8; 16], &Peer)) -> io::Result<()> {
         let mut count = 0;
-        for_each_in(&self.map, slots(self.parameters), |address, peer| {
-            count += 1;
-            visit(address, peer);
-        })?;
+        for_each_in(
+            &self.map,
+            slots(self.table.parameters()),
+            |address, peer| {
+                count += 1;
+                visit(address, peer);
+            },
+        )?;
         // Another process may have changed the map.
-        self.count = count;
+        self.table.set_count(count);
         Ok(())
     }
 
-    fn neighbourhood(&self, address: &[u8; 16]) -> io::Result<Neighbourhood> {
-        let home = self.parameters.home(bytemuck::cast(*address)) as usize;
-        let memory = Memory::map(&self.map, home..home + usize::from(MAX_REACH) + 1)?;
-        Ok(Neighbourhood { memory, home })
+    fn neighbourhood(&self, address: &[u8; 16]) -> io::Result<Memory> {
+        let home = self.table.home(address);
+        Memory::map(&self.map, home..home + NEIGHBOURHOOD)
     }
 }
 
@@ -173,64 +140,14 @@ pub fn for_each_in(
     for start in (0..slots).step_by(WINDOW) {
         let memory = Memory::map(&map, start..slots.min(start + WINDOW))?;
         for words in memory.slots() {
-            if words[0].load(Relaxed) != 0 {
-                let slot = read(words);
+            let words = &words[..];
+            if !table::is_empty(words) {
+                let slot = table::read(words);
                 visit(&slot.address, &slot.peer());
             }
         }
     }
     Ok(())
-}
-
-/// The slots that may hold a peer: its home and those behind it.
-struct Neighbourhood {
-    memory: Memory,
-    home: usize,
-}
-
-impl Neighbourhood {
-    fn find(&self, address: &[u8; 16]) -> Option<&Words> {
-        let reach = usize::from(self.reach());
-        let mut near = self.memory.slots().iter().take(reach + 1);
-        near.find(|words| address_in(words) == *address)
-    }
-
-    /// Puts a new peer into the nearest empty slot and returns whether there was one.
-    fn add(&self, address: &[u8; 16], peer: &Peer) -> bool {
-        let mut near = self.memory.slots().iter().enumerate();
-        let Some((distance, words)) = near.find(|(_, words)| address_in(words) == [0; 16]) else {
-            return false;
-        };
-        // The program may have written the previous owner's after that was removed.
-        words[NEXT_HOP].store(0, Relaxed);
-        words[LAST_RECEIVED].store(peer.last_received.as_nanos(), Relaxed);
-        words[LAST_SENT].store(peer.last_sent.as_nanos(), Relaxed);
-        set_mapped(words, peer);
-        // The second half alone is no address, since the first is never zero.
-        let [first, second] = bytemuck::cast::<_, [u64; 2]>(*address);
-        words[1].store(second, Release);
-        words[0].store(first, Release);
-        self.set_reach(self.reach().max(distance as u8));
-        true
-    }
-
-    fn reach(&self) -> u8 {
-        read(&self.memory.slots()[0]).reach
-    }
-
-    fn set_reach(&self, reach: u8) {
-        change(&self.memory.slots()[0], |slot| slot.reach = reach);
-    }
-
-    /// Returns the largest distance of a peer whose home this is.
-    fn measure_reach(&self, parameters: PeerTable) -> u8 {
-        let lives_here = |words: &Words| {
-            let address = address_in(words);
-            address != [0; 16] && parameters.home(bytemuck::cast(address)) as usize == self.home
-        };
-        let last = self.memory.slots().iter().rposition(lives_here);
-        last.unwrap_or(0) as u8
-    }
 }
 
 /// Slots of a table, mapped into memory.
@@ -279,6 +196,14 @@ impl Memory {
     }
 }
 
+impl<'a> Neighbourhood for &'a Memory {
+    type Words = &'a [AtomicU64];
+
+    fn slot(self, distance: usize) -> Self::Words {
+        &self.slots()[distance]
+    }
+}
+
 impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: `map` made the mapping with this size, and no borrow outlives `self`.
@@ -291,42 +216,6 @@ fn page_size() -> usize {
     // SAFETY: the call takes and returns integers only.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).unwrap_or(4096)
-}
-
-fn replace(words: &Words, peer: &Peer) {
-    let old = read(words);
-    if (old.mapped, u16::from(old.flags)) != (peer.mapped, peer.flags) {
-        set_mapped(words, peer);
-        // The cached next hop leads to the old endpoint.
-        words[NEXT_HOP].store(0, Release);
-    }
-    // The program may have advanced them further.
-    words[LAST_RECEIVED].fetch_max(peer.last_received.as_nanos(), Relaxed);
-    words[LAST_SENT].fetch_max(peer.last_sent.as_nanos(), Relaxed);
-}
-
-fn set_mapped(words: &Words, peer: &Peer) {
-    change(words, |slot| {
-        slot.mapped = peer.mapped;
-        slot.flags = peer.flags as u8;
-    });
-}
-
-/// Changes mapping, flags and reach at once. Only the daemon writes this word.
-fn change(words: &Words, change: impl FnOnce(&mut Slot)) {
-    let mut slot = read(words);
-    change(&mut slot);
-    let new: [u64; WORDS] = bytemuck::cast(slot);
-    words[MAPPED].store(new[MAPPED], Release);
-}
-
-fn address_in(words: &Words) -> [u8; 16] {
-    bytemuck::cast([words[0].load(Acquire), words[1].load(Acquire)])
-}
-
-fn read(words: &Words) -> Slot {
-    let words: [u64; WORDS] = std::array::from_fn(|index| words[index].load(Acquire));
-    bytemuck::cast(words)
 }
 
 #[cfg(test)]
@@ -385,7 +274,7 @@ mod tests {
             .filter(|&number| table.insert(&address(number), &peer(number)).unwrap())
             .count();
         assert!(taken > 9_950, "{taken}");
-        assert_eq!(table.count, taken);
+        assert_eq!(table.table.count(), taken);
     }
 
     #[test]
@@ -445,7 +334,7 @@ mod tests {
                     model.remove(&address(number));
                 }
                 prop_assert!(model.len() <= 30);
-                prop_assert_eq!(table.count, model.len());
+                prop_assert_eq!(table.table.count(), model.len());
                 for number in 0..60 {
                     prop_assert_eq!(found(&table, number), model.contains_key(&address(number)));
                 }

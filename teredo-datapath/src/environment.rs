@@ -1,0 +1,166 @@
+//! The seam between the data path and the machine that runs it.
+
+#[cfg(not(target_arch = "bpf"))]
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering::{AcqRel, Acquire, Release},
+};
+
+use teredo_common::{
+    address::Endpoint,
+    maps::{Interface, PeerTable, Settings},
+    respond::ServerConstants,
+    time::Instant,
+    verdict::Verdict,
+};
+
+use crate::headers::Addresses;
+
+/// One frame, and everything that the data path needs to decide about it: access to the frame, the
+/// constants that the daemon chose, the maps, and the kernel's helpers.
+///
+/// The XDP program implements it with maps and helpers of the kernel; the `host` module with memory of
+/// a process.
+///
+/// # Safety
+///
+/// The octets from [`Self::start`] to [`Self::end`] can be read and written, and nobody else does so
+/// while the data path runs.
+pub unsafe trait Environment {
+    /// Words that CPUs and the daemon share, in a value of a map.
+    type Words: Words;
+
+    /// Returns the address of the frame's first octet.
+    fn start(&self) -> usize;
+
+    /// Returns the address behind the frame's last octet.
+    fn end(&self) -> usize;
+
+    /// Moves the start of the frame by `delta` octets, towards its end if that is positive. Returns
+    /// whether there was room; if not, nothing has changed.
+    fn move_start(&self, delta: i32) -> bool;
+
+    /// Cuts `octets` off the end of the frame. Returns whether it has as many; if not, nothing has
+    /// changed.
+    fn cut_end(&self, octets: usize) -> bool;
+
+    /// Returns the index of the interface by which the frame came.
+    fn ingress(&self) -> u32;
+
+    /// Returns the relay's constants.
+    fn settings(&self) -> &Settings;
+
+    /// Returns the parameters of the table of peers.
+    fn peer_table(&self) -> &PeerTable;
+
+    /// Returns the server's constants.
+    fn server(&self) -> &ServerConstants;
+
+    /// Returns the words of a [`teredo_common::maps::Slot`] in the table of peers.
+    fn slot(&self, index: u32) -> Option<Self::Words>;
+
+    /// Returns the words of a [`teredo_common::maps::Route`] of this CPU.
+    fn route(&self, index: u32) -> Option<Self::Words>;
+
+    /// Returns the single word of a token bucket of the server.
+    fn bucket(&self, index: u32) -> Option<Self::Words>;
+
+    /// Returns an entry of the table of interfaces.
+    fn interface(&self, slot: u32) -> Option<Interface>;
+
+    /// Returns the generation that cached next hops must have.
+    fn generation(&self) -> u32;
+
+    /// Returns the end of a draining server, in nanoseconds; zero if it is not draining.
+    fn draining(&self) -> u64;
+
+    /// Whether one of the prefixes that the relay serves holds the IPv6 address.
+    fn is_served(&self, address: [u8; 16]) -> bool;
+
+    /// Returns a word of the filter of this host's IPv4 addresses.
+    fn own_filter(&self, index: u32) -> u32;
+
+    /// Whether this host has the IPv4 address.
+    fn is_own_ipv4(&self, address: [u8; 4]) -> bool;
+
+    /// Whether one of the networks that the server serves holds the IPv4 address.
+    fn is_allowed(&self, address: [u8; 4]) -> bool;
+
+    /// Returns this CPU's next IPv4 identification, host byte order.
+    fn identification(&self) -> u16;
+
+    /// Returns this CPU's tokens of the server's bucket for everything.
+    fn reserve(&self) -> Option<u32>;
+
+    /// Replaces this CPU's tokens of the server's bucket for everything.
+    fn set_reserve(&self, tokens: u32);
+
+    /// Counts a frame that was `octets` long when it arrived.
+    fn count(&self, verdict: Verdict, octets: u64);
+
+    /// Returns the time on the clock of all stamps.
+    fn now(&self) -> Instant;
+
+    /// Looks up the way of a UDP datagram in the kernel's tables, as if it came by the interface `from`.
+    /// Returns `None` unless the kernel would forward it to a known neighbour.
+    fn look_up_ipv4(&self, from: u32, source: Endpoint, destination: Endpoint) -> Option<Way>;
+
+    /// Looks up the way of an IPv6 packet between two addresses, in words as they lie in memory; otherwise
+    /// as [`Self::look_up_ipv4`].
+    fn look_up_ipv6(&self, from: u32, source: [u32; 4], destination: [u32; 4]) -> Option<Way>;
+
+    /// Logs that a frame is not forwarded.
+    fn log(&self, verdict: Verdict, length: usize);
+}
+
+/// The result of a look-up in the kernel's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Index of the interface to leave through.
+    pub interface: u32,
+    /// Octets of IP packet that fit.
+    pub mtu: u16,
+    /// Destination and source address of the frame.
+    pub addresses: Addresses,
+}
+
+/// Words of 64 bits that other CPUs and the daemon may read and write at the same time. No access is
+/// torn.
+pub trait Words: Copy {
+    /// Returns a word.
+    fn load(self, index: usize) -> u64;
+
+    /// Replaces a word.
+    fn store(self, index: usize, value: u64);
+
+    /// Replaces a word by `new` if it is `old`, and returns whether it was.
+    fn compare_exchange(self, index: usize, old: u64, new: u64) -> bool;
+
+    /// Returns the words from `index` on.
+    fn from(self, index: usize) -> Self;
+}
+
+#[cfg(not(target_arch = "bpf"))]
+impl Words for &[AtomicU64] {
+    #[inline]
+    fn load(self, index: usize) -> u64 {
+        self[index].load(Acquire)
+    }
+
+    #[inline]
+    fn store(self, index: usize, value: u64) {
+        self[index].store(value, Release);
+    }
+
+    #[inline]
+    fn compare_exchange(self, index: usize, old: u64, new: u64) -> bool {
+        self[index]
+            .compare_exchange(old, new, AcqRel, Acquire)
+            .is_ok()
+    }
+
+    #[inline]
+    fn from(self, index: usize) -> Self {
+        &self[index..]
+    }
+}

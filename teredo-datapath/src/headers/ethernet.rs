@@ -1,0 +1,89 @@
+//! The Ethernet header without VLAN tags.
+
+use teredo_common::wire::{ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
+
+use crate::frame::{Frame, Octets};
+
+/// Offset of the destination address.
+const DESTINATION: usize = 0;
+/// Offset of the source address.
+const SOURCE: usize = 6;
+/// Offset of the EtherType.
+const ETHERTYPE: usize = 12;
+
+/// The Ethernet header of a frame.
+#[derive(Clone, Copy)]
+pub struct Ethernet(Octets<ETHERNET_HEADER>);
+
+impl Ethernet {
+    /// Returns the header of a frame, if the frame has one.
+    #[inline(always)]
+    pub fn of(frame: Frame) -> Option<Self> {
+        frame.first().map(Self)
+    }
+
+    /// Returns the view of octets that are to become a header.
+    #[inline(always)]
+    pub fn new(octets: Octets<ETHERNET_HEADER>) -> Self {
+        Self(octets)
+    }
+
+    /// Whether the frame carries IPv4.
+    #[inline(always)]
+    pub fn is_ipv4(self) -> bool {
+        self.0.read::<u16, ETHERTYPE>() == ETHERTYPE_IPV4.to_be()
+    }
+
+    /// Whether the frame carries IPv6.
+    #[inline(always)]
+    pub fn is_ipv6(self) -> bool {
+        self.0.read::<u16, ETHERTYPE>() == ETHERTYPE_IPV6.to_be()
+    }
+
+    /// Whether the destination is this address, given as its first four and its last two octets.
+    #[inline(always)]
+    pub fn is_to(self, first: u32, last: u16) -> bool {
+        self.0.read::<u32, DESTINATION>() == first
+            && self.0.read::<u16, { DESTINATION + 4 }>() == last
+    }
+
+    /// Returns the addresses of a frame that goes back to the sender of this one.
+    #[inline(always)]
+    pub fn reversed(self) -> Addresses {
+        let [a, b] = self.0.read::<u16, { SOURCE + 4 }>().to_ne_bytes();
+        let [c, d] = self.0.read::<u16, DESTINATION>().to_ne_bytes();
+        Addresses([
+            self.0.read::<u32, SOURCE>(),
+            u32::from_ne_bytes([a, b, c, d]),
+            self.0.read::<u32, { DESTINATION + 2 }>(),
+        ])
+    }
+
+    /// Writes the whole header.
+    #[inline(always)]
+    pub fn write(self, addresses: Addresses, ethertype: u16) {
+        let Addresses([a, b, c]) = addresses;
+        self.0.write::<u32, DESTINATION>(a);
+        self.0.write::<u32, { DESTINATION + 4 }>(b);
+        self.0.write::<u32, { DESTINATION + 8 }>(c);
+        self.0.write::<u16, ETHERTYPE>(ethertype.to_be());
+    }
+}
+
+/// Destination and source address of a frame, as three words in their order in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses(pub [u32; 3]);
+
+impl Addresses {
+    /// Returns the words of two addresses.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(destination: [u8; 6], source: [u8; 6]) -> Self {
+        let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (destination, source);
+        Self([
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+        ])
+    }
+}

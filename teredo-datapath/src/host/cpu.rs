@@ -1,0 +1,87 @@
+//! The maps of one CPU.
+
+use core::{
+    cell::Cell,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+use std::{boxed::Box, vec::Vec};
+
+use teredo_common::{
+    maps::{Counter, ROUTE_SLOTS, Route},
+    verdict::Verdict,
+};
+
+use crate::words::ROUTE;
+
+/// The maps that a CPU has for itself.
+#[derive(Debug)]
+pub struct Cpu {
+    routes: Box<[[AtomicU64; ROUTE]]>,
+    counters: Box<[Cell<Counter>]>,
+    identification: Cell<u32>,
+    reserve: Cell<u32>,
+}
+
+impl Default for Cpu {
+    fn default() -> Self {
+        Self {
+            routes: (0..ROUTE_SLOTS).map(|_| Default::default()).collect(),
+            counters: Verdict::ALL.iter().map(|_| Cell::default()).collect(),
+            identification: Cell::new(0),
+            reserve: Cell::new(0),
+        }
+    }
+}
+
+impl Cpu {
+    /// Returns the number of frames that met a verdict, and their octets.
+    #[must_use]
+    pub fn counter(&self, verdict: Verdict) -> Counter {
+        self.counters[verdict as usize].get()
+    }
+
+    /// Sets the next IPv4 identification.
+    pub fn set_identification(&self, next: u32) {
+        self.identification.set(next);
+    }
+
+    /// Returns the cached routes.
+    #[must_use]
+    pub fn routes(&self) -> Vec<Route> {
+        let words = |route: &[AtomicU64; ROUTE]| route.each_ref().map(|word| word.load(Relaxed));
+        self.routes
+            .iter()
+            .map(|route| bytemuck::cast(words(route)))
+            .collect()
+    }
+
+    pub(super) fn route(&self, index: u32) -> Option<&[AtomicU64]> {
+        self.routes.get(index as usize).map(|route| &route[..])
+    }
+
+    pub(super) fn next_identification(&self) -> u16 {
+        let next = self.identification.get();
+        self.identification.set(next.wrapping_add(1));
+        next as u16
+    }
+
+    /// Returns the tokens of the server's bucket for everything that the CPU has taken and not used.
+    #[must_use]
+    pub fn reserve(&self) -> u32 {
+        self.reserve.get()
+    }
+
+    /// Replaces the tokens of the server's bucket for everything.
+    pub fn set_reserve(&self, tokens: u32) {
+        self.reserve.set(tokens);
+    }
+
+    pub(super) fn count(&self, verdict: Verdict, octets: u64) {
+        let counter = &self.counters[verdict as usize];
+        let Counter { packets, bytes } = counter.get();
+        counter.set(Counter {
+            packets: packets + 1,
+            bytes: bytes + octets,
+        });
+    }
+}

@@ -1,0 +1,177 @@
+//! One run of the data path.
+
+use core::{cell::Cell, sync::atomic::AtomicU64};
+use std::vec::Vec;
+
+use teredo_common::{
+    address::Endpoint,
+    maps::{Interface, PeerTable, Settings},
+    respond::ServerConstants,
+    time::Instant,
+    verdict::Verdict,
+};
+
+use super::{Buffer, Cpu, HEADROOM, Maps, Network};
+use crate::{Environment, Fate, Way};
+
+/// The arrival of a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// The frame, from its Ethernet header on.
+    pub frame: &'a [u8],
+    /// Index of the interface.
+    pub ingress: u32,
+    /// The time on the clock of stamps.
+    pub now: Instant,
+}
+
+/// The result of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The verdict, which was counted.
+    pub verdict: Verdict,
+    /// The fate of the frame.
+    pub fate: Fate,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+}
+
+impl Maps {
+    /// Runs the data path on a frame that arrives.
+    #[must_use]
+    pub fn run(&self, cpu: &Cpu, network: &impl Network, arrival: Arrival<'_>) -> Outcome {
+        let run = Run {
+            maps: self,
+            cpu,
+            network,
+            buffer: Buffer::new(arrival.frame, HEADROOM),
+            arrival,
+            verdict: Cell::new(Verdict::NotIp),
+        };
+        let fate = crate::run(&run);
+        Outcome {
+            verdict: run.verdict.get(),
+            fate,
+            frame: run.buffer.frame(),
+        }
+    }
+}
+
+struct Run<'a, N> {
+    maps: &'a Maps,
+    cpu: &'a Cpu,
+    network: &'a N,
+    buffer: Buffer,
+    arrival: Arrival<'a>,
+    verdict: Cell<Verdict>,
+}
+
+// SAFETY: the range lies within the buffer, which only this run reaches.
+unsafe impl<'a, N: Network> Environment for Run<'a, N> {
+    type Words = &'a [AtomicU64];
+
+    fn start(&self) -> usize {
+        self.buffer.range().0
+    }
+
+    fn end(&self) -> usize {
+        self.buffer.range().1
+    }
+
+    fn move_start(&self, delta: i32) -> bool {
+        self.buffer.move_start(delta)
+    }
+
+    fn cut_end(&self, octets: usize) -> bool {
+        self.buffer.cut_end(octets)
+    }
+
+    fn ingress(&self) -> u32 {
+        self.arrival.ingress
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.maps.settings
+    }
+
+    fn peer_table(&self) -> &PeerTable {
+        &self.maps.peer_table
+    }
+
+    fn server(&self) -> &ServerConstants {
+        &self.maps.server
+    }
+
+    fn slot(&self, index: u32) -> Option<Self::Words> {
+        self.maps.slot(index)
+    }
+
+    fn route(&self, index: u32) -> Option<Self::Words> {
+        self.cpu.route(index)
+    }
+
+    fn bucket(&self, index: u32) -> Option<Self::Words> {
+        self.maps.bucket(index)
+    }
+
+    fn interface(&self, slot: u32) -> Option<Interface> {
+        self.maps.interface(slot)
+    }
+
+    fn generation(&self) -> u32 {
+        self.maps.generation()
+    }
+
+    fn draining(&self) -> u64 {
+        self.maps.draining()
+    }
+
+    fn is_served(&self, address: [u8; 16]) -> bool {
+        self.maps.is_served(address)
+    }
+
+    fn own_filter(&self, index: u32) -> u32 {
+        self.maps.own_filter(index)
+    }
+
+    fn is_own_ipv4(&self, address: [u8; 4]) -> bool {
+        self.maps.is_own_ipv4(address)
+    }
+
+    fn is_allowed(&self, address: [u8; 4]) -> bool {
+        self.maps.is_allowed(address)
+    }
+
+    fn identification(&self) -> u16 {
+        self.cpu.next_identification()
+    }
+
+    fn reserve(&self) -> Option<u32> {
+        Some(self.cpu.reserve())
+    }
+
+    fn set_reserve(&self, tokens: u32) {
+        self.cpu.set_reserve(tokens);
+    }
+
+    fn count(&self, verdict: Verdict, octets: u64) {
+        self.verdict.set(verdict);
+        self.cpu.count(verdict, octets);
+    }
+
+    fn now(&self) -> Instant {
+        self.arrival.now
+    }
+
+    fn look_up_ipv4(&self, from: u32, source: Endpoint, destination: Endpoint) -> Option<Way> {
+        self.network.look_up_ipv4(from, source, destination)
+    }
+
+    fn look_up_ipv6(&self, from: u32, source: [u32; 4], destination: [u32; 4]) -> Option<Way> {
+        let address = |words: [u32; 4]| bytemuck::cast::<_, [u8; 16]>(words).into();
+        self.network
+            .look_up_ipv6(from, address(source), address(destination))
+    }
+
+    fn log(&self, _verdict: Verdict, _length: usize) {}
+}

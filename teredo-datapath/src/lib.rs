@@ -1,0 +1,108 @@
+//! The data path of a Teredo relay and server: IPv4 frames from trusted peers are decapsulated, IPv6
+//! frames to them encapsulated, solicitations and bubbles to the server answered, and all
+//! other frames go to the kernel unchanged.
+//!
+//! [`run`] decides about one frame. It reaches the frame, the maps and the kernel through an
+//! [`Environment`], so that the XDP program and tests on the host run the same code.
+//!
+//! Everything is inlined into the XDP program. The first versions of the kernel that run it verify each
+//! function with nothing known about its arguments.
+#![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+
+#[cfg(any(test, feature = "host"))]
+extern crate std;
+
+mod decap;
+mod encap;
+mod environment;
+mod frame;
+mod headers;
+#[cfg(feature = "host")]
+pub mod host;
+mod maps;
+mod native;
+mod outcome;
+mod peer;
+mod respond;
+mod route;
+mod settings;
+#[cfg(not(target_arch = "bpf"))]
+pub mod table;
+pub mod words;
+
+use teredo_common::verdict::{Action, Verdict};
+
+pub use crate::{
+    environment::{Environment, Way, Words},
+    headers::Addresses,
+};
+use crate::{
+    frame::Frame,
+    headers::Ethernet,
+    outcome::{Outcome, Sent},
+};
+
+/// The fate of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The kernel gets the frame, which is unchanged.
+    Pass,
+    /// Nobody gets the frame.
+    Drop,
+    /// The frame leaves by its ingress interface.
+    Return,
+    /// The frame leaves by the interface with this index.
+    Redirect(u32),
+}
+
+/// Translates or answers the frame, or leaves it as it is, and counts the verdict.
+#[inline(always)]
+pub fn run(environment: &impl Environment) -> Fate {
+    let frame = Frame::of(environment);
+    let length = frame.length();
+    let (verdict, fate) = match translate(environment, frame) {
+        Ok(Sent { verdict, interface }) if interface == environment.ingress() => {
+            (verdict, Fate::Return)
+        }
+        Ok(Sent { verdict, interface }) => (verdict, Fate::Redirect(interface)),
+        Err(verdict) => {
+            environment.log(verdict, length);
+            let fate = match verdict.action() {
+                Action::Drop => Fate::Drop,
+                Action::Forward | Action::Pass => Fate::Pass,
+            };
+            (verdict, fate)
+        }
+    };
+    environment.count(verdict, length as u64);
+    fate
+}
+
+/// Dispatches on the protocol of the frame.
+#[inline(always)]
+fn translate(environment: &impl Environment, frame: Frame) -> Outcome {
+    let ethernet = Ethernet::of(frame).ok_or(Verdict::NotIp)?;
+    let is_ipv4 = ethernet.is_ipv4();
+    if !is_ipv4 && !ethernet.is_ipv6() {
+        return Err(Verdict::NotIp);
+    }
+    // An interface in promiscuous mode sees frames that the switch floods. Such a frame is another
+    // router's to forward, and forwarding it here too would send it twice. Testing the group bit
+    // alone would not catch it. The array look-up takes 2 ns of some 40.
+    if !maps::is_own_station(environment, ethernet) {
+        return Err(Verdict::OtherStation);
+    }
+    if is_ipv4 {
+        match respond::respond(environment, frame) {
+            Err(Verdict::RespondNotOurs) if settings::has_relay(environment) => {
+                decap::decapsulate(environment, frame)
+            }
+            outcome => outcome,
+        }
+    } else if settings::has_relay(environment) {
+        encap::encapsulate(environment, frame)
+    } else {
+        Err(Verdict::NoRelay)
+    }
+}

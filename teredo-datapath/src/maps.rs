@@ -1,0 +1,57 @@
+//! Access to the small maps. Layouts: [`teredo_common::maps`].
+
+use core::mem::offset_of;
+
+use teredo_common::{
+    maps::{Interface, own_filter_bit},
+    time::Instant,
+};
+
+use crate::{environment::Environment, headers::Ethernet, settings};
+
+const _: () = assert!(offset_of!(Interface, station) == 4);
+
+/// Whether this host has the IPv4 address.
+#[inline(always)]
+pub fn is_own_ipv4(environment: &impl Environment, address: [u8; 4]) -> bool {
+    let (index, bit) = own_filter_bit(address);
+    environment.own_filter(index) & bit != 0 && environment.is_own_ipv4(address)
+}
+
+/// Returns the end of forwarding, if the server is draining.
+#[inline(always)]
+pub fn draining(environment: &impl Environment) -> Option<Instant> {
+    match environment.draining() {
+        0 => None,
+        end => Some(Instant::from_nanos(end)),
+    }
+}
+
+#[inline(always)]
+fn interface(environment: &impl Environment, index: u32) -> Option<Interface> {
+    let slot = Interface::slot(index, settings::interface_mask(environment));
+    let interface = environment.interface(slot)?;
+    (interface.index == index).then_some(interface)
+}
+
+/// Whether packets may leave through the interface.
+#[inline(always)]
+pub fn is_way_out(environment: &impl Environment, index: u32) -> bool {
+    interface(environment, index).is_some()
+}
+
+/// Whether a frame's destination is the address of its ingress interface.
+#[inline(always)]
+pub fn is_own_station(environment: &impl Environment, ethernet: Ethernet) -> bool {
+    let Some(interface) = interface(environment, environment.ingress()) else {
+        return false;
+    };
+    let [a, b, c, d, e, f] = interface.station;
+    ethernet.is_to(u32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f]))
+}
+
+/// Returns the generation that a cached next hop must have.
+#[inline(always)]
+pub fn generation(environment: &impl Environment) -> u16 {
+    environment.generation() as u16
+}

@@ -1,0 +1,104 @@
+//! The settings that the daemon loads the program with; constants to the verifier.
+
+use core::{mem::offset_of, ptr};
+
+use teredo_common::{
+    address::Endpoint,
+    maps::{PeerTable, Settings},
+};
+
+use crate::environment::Environment;
+
+const _: () = {
+    assert!(offset_of!(Settings, relay) % 4 == 0);
+    assert!(offset_of!(Settings, prefix) % 4 == 0);
+    assert!(offset_of!(Endpoint, address) == 0);
+    assert!(offset_of!(Endpoint, port) == 4);
+};
+
+/// Reads a field in one instruction. `$field` has the size and alignment of `$type`.
+macro_rules! field {
+    ($environment:ident, $field:ident $(.$inner:ident)? as $type:ty) => {{
+        let settings: &Settings = $environment.settings();
+        // SAFETY: inside the settings; the assertions above prove the alignment. Volatile, because
+        // the compiler of the XDP program must not use the initial values.
+        unsafe { ptr::read_volatile((&raw const settings.$field $(.$inner)?).cast::<$type>()) }
+    }};
+}
+
+/// Returns the nanoseconds of silence after which a peer is left to the daemon.
+#[inline(always)]
+pub fn peer_lifetime(environment: &impl Environment) -> u64 {
+    field!(environment, peer_lifetime as u64)
+}
+
+/// Whether there is a relay.
+#[inline(always)]
+pub fn has_relay(environment: &impl Environment) -> bool {
+    relay_port(environment) != 0
+}
+
+/// Returns the relay's IPv4 address, network byte order.
+#[inline(always)]
+pub fn relay_address(environment: &impl Environment) -> u32 {
+    field!(environment, relay.address as u32)
+}
+
+/// Returns the relay's UDP port, network byte order.
+#[inline(always)]
+pub fn relay_port(environment: &impl Environment) -> u16 {
+    field!(environment, relay.port as u16)
+}
+
+/// Returns the relay's endpoint.
+#[inline(always)]
+pub fn relay(environment: &impl Environment) -> Endpoint {
+    Endpoint {
+        address: relay_address(environment).to_ne_bytes(),
+        port: relay_port(environment).to_ne_bytes(),
+    }
+}
+
+/// Returns the size of the largest IPv6 packet in the tunnel, in octets.
+#[inline(always)]
+pub fn mtu(environment: &impl Environment) -> u32 {
+    u32::from(field!(environment, mtu as u16))
+}
+
+/// Returns the Teredo service prefix, network byte order.
+#[inline(always)]
+pub fn prefix(environment: &impl Environment) -> u32 {
+    field!(environment, prefix as u32)
+}
+
+/// Returns the index of the interface where route look-ups start.
+#[inline(always)]
+pub fn tunnel(environment: &impl Environment) -> u32 {
+    field!(environment, tunnel as u32)
+}
+
+/// Whether a flag of [`Settings`] is set.
+#[inline(always)]
+pub fn has(environment: &impl Environment, flag: u32) -> bool {
+    field!(environment, flags as u32) & flag != 0
+}
+
+/// See [`teredo_common::maps::Interface::slot`].
+#[inline(always)]
+pub fn interface_mask(environment: &impl Environment) -> u32 {
+    field!(environment, interface_mask as u32)
+}
+
+/// Returns the parameters of the search for a peer.
+#[inline(always)]
+pub fn peer_table(environment: &impl Environment) -> PeerTable {
+    let table = environment.peer_table();
+    // SAFETY: as for the other settings.
+    unsafe {
+        PeerTable {
+            seed: ptr::read_volatile(&raw const table.seed),
+            homes: ptr::read_volatile(&raw const table.homes),
+            reserved: 0,
+        }
+    }
+}

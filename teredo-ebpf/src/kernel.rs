@@ -1,0 +1,195 @@
+//! The data path's environment in the kernel.
+
+use aya_ebpf::{EbpfContext as _, helpers, maps::lpm_trie::Key, programs::XdpContext};
+use aya_log_ebpf::debug;
+use teredo_common::{
+    address::Endpoint,
+    maps::{Interface, PeerTable, Settings},
+    respond::ServerConstants,
+    time::Instant,
+    verdict::Verdict,
+};
+use teredo_datapath::{Environment, Way};
+
+use crate::{constants, look_up, maps, words::MapWords};
+
+/// The run of the program for one frame.
+pub struct Kernel<'a>(&'a XdpContext);
+
+impl<'a> Kernel<'a> {
+    /// Returns the environment of a run.
+    #[inline(always)]
+    pub fn new(context: &'a XdpContext) -> Self {
+        Self(context)
+    }
+}
+
+// SAFETY: the kernel gives the frame to this CPU alone, and the verifier refuses access beyond it.
+unsafe impl Environment for Kernel<'_> {
+    type Words = MapWords;
+
+    #[inline(always)]
+    fn start(&self) -> usize {
+        self.0.data()
+    }
+
+    #[inline(always)]
+    fn end(&self) -> usize {
+        self.0.data_end()
+    }
+
+    #[inline(always)]
+    fn move_start(&self, delta: i32) -> bool {
+        // SAFETY: the context is the one that the kernel passed to the program.
+        unsafe { helpers::bpf_xdp_adjust_head(self.0.as_ptr().cast(), delta) == 0 }
+    }
+
+    #[inline(always)]
+    fn cut_end(&self, octets: usize) -> bool {
+        // SAFETY: as in `move_start`.
+        unsafe { helpers::bpf_xdp_adjust_tail(self.0.as_ptr().cast(), -(octets as i32)) == 0 }
+    }
+
+    #[inline(always)]
+    fn ingress(&self) -> u32 {
+        self.0.ingress_ifindex() as u32
+    }
+
+    #[inline(always)]
+    fn settings(&self) -> &Settings {
+        &constants::SETTINGS
+    }
+
+    #[inline(always)]
+    fn peer_table(&self) -> &PeerTable {
+        &constants::PEER_TABLE
+    }
+
+    #[inline(always)]
+    fn server(&self) -> &ServerConstants {
+        &constants::SERVER
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<MapWords> {
+        maps::PEERS.get_ptr_mut(index).map(MapWords::of)
+    }
+
+    #[inline(always)]
+    fn route(&self, index: u32) -> Option<MapWords> {
+        maps::ROUTES.get_ptr_mut(index).map(MapWords::of)
+    }
+
+    #[inline(always)]
+    fn bucket(&self, index: u32) -> Option<MapWords> {
+        maps::LIMITS.get_ptr_mut(index).map(MapWords::of)
+    }
+
+    #[inline(always)]
+    fn interface(&self, slot: u32) -> Option<Interface> {
+        let interface = maps::INTERFACES.get_ptr(slot)?;
+        // SAFETY: a value of the map.
+        Some(unsafe { interface.read() })
+    }
+
+    #[inline(always)]
+    fn generation(&self) -> u32 {
+        let generation = maps::GENERATION.get_ptr(0);
+        // SAFETY: a value of the map. Volatile, as the daemon writes it at any time.
+        generation.map_or(0, |generation| unsafe { generation.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn draining(&self) -> u64 {
+        let end = maps::DRAINING.get_ptr(0);
+        // SAFETY: as in `generation`.
+        end.map_or(0, |end| unsafe { end.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn is_served(&self, address: [u8; 16]) -> bool {
+        maps::SERVED.get(Key::new(128, address)).is_some()
+    }
+
+    #[inline(always)]
+    fn own_filter(&self, index: u32) -> u32 {
+        let word = maps::OWN_FILTER.get_ptr(index);
+        // SAFETY: as in `generation`.
+        word.map_or(0, |word| unsafe { word.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn is_own_ipv4(&self, address: [u8; 4]) -> bool {
+        maps::OWN_IPV4.get_ptr(address).is_some()
+    }
+
+    #[inline(always)]
+    fn is_allowed(&self, address: [u8; 4]) -> bool {
+        maps::ALLOWED.get(Key::new(32, address)).is_some()
+    }
+
+    #[inline(always)]
+    fn identification(&self) -> u16 {
+        let Some(next) = maps::IDENTIFICATION.get_ptr_mut(0) else {
+            return 0;
+        };
+        // SAFETY: a value of the map that belongs to this CPU.
+        unsafe {
+            let identification = next.read();
+            next.write(identification.wrapping_add(1));
+            identification as u16
+        }
+    }
+
+    #[inline(always)]
+    fn reserve(&self) -> Option<u32> {
+        let reserve = maps::RESERVE.get_ptr(0)?;
+        // SAFETY: a value of the map that belongs to this CPU.
+        Some(unsafe { reserve.read() })
+    }
+
+    #[inline(always)]
+    fn set_reserve(&self, tokens: u32) {
+        if let Some(reserve) = maps::RESERVE.get_ptr_mut(0) {
+            // SAFETY: as in `reserve`.
+            unsafe { reserve.write(tokens) };
+        }
+    }
+
+    #[inline(always)]
+    fn count(&self, verdict: Verdict, octets: u64) {
+        if let Some(counter) = maps::COUNTERS.get_ptr_mut(verdict as u32) {
+            // SAFETY: a value of the map that belongs to this CPU.
+            unsafe {
+                (*counter).packets += 1;
+                (*counter).bytes += octets;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn now(&self) -> Instant {
+        // The time is precise to a tick, which is enough for lifetimes of seconds and takes half the
+        // time of the precise one.
+        // SAFETY: the helper has no arguments and no conditions.
+        Instant::from_nanos(unsafe { helpers::bpf_ktime_get_coarse_ns() })
+    }
+
+    #[inline(always)]
+    fn look_up_ipv4(&self, from: u32, source: Endpoint, destination: Endpoint) -> Option<Way> {
+        look_up::ipv4(self.0, from, source, destination)
+    }
+
+    #[inline(always)]
+    fn look_up_ipv6(&self, from: u32, source: [u32; 4], destination: [u32; 4]) -> Option<Way> {
+        look_up::ipv6(self.0, from, source, destination)
+    }
+
+    #[inline(always)]
+    fn log(&self, verdict: Verdict, length: usize) {
+        debug!(
+            self.0,
+            "verdict {} on {} octets", verdict as u32, length as u64
+        );
+    }
+}

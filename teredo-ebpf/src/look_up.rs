@@ -1,0 +1,75 @@
+//! Look-ups in the kernel's routes and neighbours.
+
+use core::mem::zeroed;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup},
+    helpers,
+    programs::XdpContext,
+};
+use teredo_common::{address::Endpoint, wire::UDP};
+use teredo_datapath::{Addresses, Way};
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// See [`teredo_datapath::Environment::look_up_ipv6`].
+#[inline(always)]
+pub fn ipv6(
+    context: &XdpContext,
+    from: u32,
+    source: [u32; 4],
+    destination: [u32; 4],
+) -> Option<Way> {
+    // SAFETY: a structure of numbers, for which zero is a value.
+    let mut query: bpf_fib_lookup = unsafe { zeroed() };
+    query.family = AF_INET6;
+    query.__bindgen_anon_3.ipv6_src = source;
+    query.__bindgen_anon_4.ipv6_dst = destination;
+    ask(context, from, &mut query)
+}
+
+/// See [`teredo_datapath::Environment::look_up_ipv4`].
+#[inline(always)]
+pub fn ipv4(
+    context: &XdpContext,
+    from: u32,
+    source: Endpoint,
+    destination: Endpoint,
+) -> Option<Way> {
+    // SAFETY: a structure of numbers, for which zero is a value.
+    let mut query: bpf_fib_lookup = unsafe { zeroed() };
+    query.family = AF_INET;
+    query.l4_protocol = UDP;
+    query.sport = u16::from_ne_bytes(source.port);
+    query.dport = u16::from_ne_bytes(destination.port);
+    query.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(source.address);
+    query.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(destination.address);
+    ask(context, from, &mut query)
+}
+
+#[inline(always)]
+fn ask(context: &XdpContext, from: u32, query: &mut bpf_fib_lookup) -> Option<Way> {
+    query.ifindex = from;
+    // Any length makes the kernel report the MTU of the route.
+    query.__bindgen_anon_1.tot_len = 1;
+    // SAFETY: the context is the kernel's, the query as large as said.
+    let result = unsafe {
+        helpers::bpf_fib_lookup(
+            context.as_ptr(),
+            &raw mut *query,
+            size_of::<bpf_fib_lookup>() as i32,
+            0,
+        )
+    };
+    if result != i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
+        return None;
+    }
+    Some(Way {
+        interface: query.ifindex,
+        // SAFETY: both members of the union are the same number.
+        mtu: unsafe { query.__bindgen_anon_1.mtu_result },
+        addresses: Addresses::new(query.dmac, query.smac),
+    })
+}

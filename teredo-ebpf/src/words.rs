@@ -1,0 +1,73 @@
+//! Words in the values of maps.
+
+use teredo_datapath::Words;
+
+/// Words from an address on, aligned and within a value of a map. The verifier refuses access to any
+/// other.
+#[derive(Clone, Copy)]
+pub struct MapWords(*mut u64);
+
+impl MapWords {
+    /// Returns the words of a value of a map. The kernel aligns values to eight octets.
+    #[inline(always)]
+    pub fn of<T>(value: *mut T) -> Self {
+        const { assert!(size_of::<T>() % 8 == 0) }
+        Self(value.cast())
+    }
+}
+
+impl Words for MapWords {
+    #[inline(always)]
+    fn load(self, index: usize) -> u64 {
+        // SAFETY: within a value of a map. Volatile, as other CPUs and the daemon write it.
+        unsafe { self.0.add(index).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn store(self, index: usize, value: u64) {
+        // SAFETY: as in `load`.
+        unsafe { self.0.add(index).write_volatile(value) }
+    }
+
+    #[inline(always)]
+    fn compare_exchange(self, index: usize, old: u64, new: u64) -> bool {
+        // SAFETY: as in `load`.
+        unsafe { compare_exchange(self.0.add(index), old, new) }
+    }
+
+    #[inline(always)]
+    fn from(self, index: usize) -> Self {
+        Self(self.0.wrapping_add(index))
+    }
+}
+
+/// Writes `new` if the word is `old`, and returns whether it was. A full barrier. The BPF machine has the
+/// instruction, but Rust's library for it does not.
+///
+/// # Safety
+///
+/// `word` is aligned and lies in a value of a map.
+#[inline(always)]
+unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> bool {
+    let seen: u64;
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: one instruction, on a word that the caller vouches for.
+    unsafe {
+        core::arch::asm!(
+            "r0 = cmpxchg_64({word} + 0x0, r0, {new})",
+            word = in(reg) word,
+            new = in(reg) new,
+            inout("r0") old => seen,
+        );
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+        // SAFETY: as the caller vouches.
+        let word = unsafe { AtomicU64::from_ptr(word) };
+        seen = word
+            .compare_exchange(old, new, SeqCst, SeqCst)
+            .unwrap_or_else(|seen| seen);
+    }
+    seen == old
+}
