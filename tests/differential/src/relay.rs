@@ -9,7 +9,14 @@ use teredo_common::{
     maps::Peer,
     verdict::{Action, Direction, Verdict},
 };
-use teredo_proto::relay::{Config, DropReason, Event, Relay};
+use teredo_proto::{
+    relay::{Config, DropReason, Event, Relay, Transmit},
+    wire::{
+        bubble, encapsulation,
+        ipv6::Header,
+        trailer::{self, Trailer},
+    },
+};
 
 use crate::{
     FastPath, Outcome,
@@ -72,8 +79,8 @@ impl<F: FastPath> Paths<F> {
     /// Keeps the peers alive, as other traffic would.
     fn refresh(&mut self) -> Result<()> {
         let now = self.fast.now();
-        let trusted: Vec<_> = self.relay.peers().filter(|peer| peer.trusted).collect();
-        for peer in trusted {
+        let proved: Vec<_> = self.relay.peers().filter(|peer| peer.proved).collect();
+        for peer in proved {
             self.relay.record_stamps(&peer.address.octets(), now, now);
             self.tell(peer.address, peer.mapped, peer.symmetric)?;
         }
@@ -95,7 +102,9 @@ impl<F: FastPath> Paths<F> {
     /// Does the daemon's work after each packet.
     fn settle(&mut self) -> Result<()> {
         self.relay.handle_timeout(self.fast.now());
-        while self.relay.poll_transmit().is_some() {}
+        while let Some(transmit) = self.relay.poll_transmit() {
+            self.answer(&transmit);
+        }
         while let Some(event) = self.relay.poll_event() {
             match event {
                 Event::PeerTrusted {
@@ -110,6 +119,23 @@ impl<F: FastPath> Paths<F> {
             }
         }
         Ok(())
+    }
+
+    /// Answers the relay's question whether a peer is at its mapping, as the peer would.
+    fn answer(&mut self, transmit: &Transmit) {
+        let Transmit::Datagram { to, payload } = transmit else {
+            return;
+        };
+        let Ok(parts) = encapsulation::parse(payload) else {
+            return;
+        };
+        let mut trailers = trailer::parse(parts.trailers);
+        if trailers.any(|trailer| trailer == Ok(Trailer::NeighborSolicitation))
+            && let Ok(question) = Header::parse(parts.packet)
+        {
+            let mut answer = bubble::build(&question.destination(), &question.source());
+            (self.relay).handle_datagram(self.fast.now(), *to, 0, &mut answer);
+        }
     }
 
     /// The packet that leaves for a native host without XDP.
