@@ -166,6 +166,9 @@ pub struct PeerCounts {
     pub trusted: u64,
     /// Peers whose mapping is not confirmed yet.
     pub untrusted: u64,
+    /// Trusted peers of a relay whose mapping is proved.
+    #[serde(default)]
+    pub proved: u64,
     /// The most peers that there can be; 0 without a relay and a client.
     #[serde(default)]
     pub maximum: u64,
@@ -232,6 +235,7 @@ impl From<&Snapshot> for Status {
             peers: PeerCounts {
                 trusted: snapshot.peers_trusted,
                 untrusted: snapshot.peers_untrusted,
+                proved: snapshot.peers_proved,
                 maximum: snapshot.peers_max,
             },
             server: snapshot

@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
-use teredo_common::wire::SERVER_PORT;
 use teredo_lab::{
     Namespace,
     frames::{Stations, datagram},
@@ -78,6 +77,13 @@ impl Clients {
             let window: BTreeSet<u32> = (first..count).take(WINDOW).collect();
             self.deliver(Direction::Encap, count, window.clone())?;
             self.deliver(Direction::Decap, count, window)?;
+        }
+        // The last ones may still have to prove that they are at their mappings.
+        while self.ends.wait(SILENCE)? {
+            while let Some(frame) = self.ends.next(0)? {
+                self.at_ipv4(&frame, count)?;
+            }
+            while self.ends.next(1)?.is_some() {}
         }
         self.fresh = Some((since, count));
         Ok(())
@@ -169,9 +175,7 @@ impl Clients {
             return Ok(None);
         };
         if is_bubble(datagram.payload) {
-            if datagram.destination.port() == SERVER_PORT {
-                self.answer(&datagram, count)?;
-            }
+            self.answer(&datagram, count)?;
             return Ok(None);
         }
         let Some(inner) = Inner::parse(datagram.payload)? else {
@@ -189,10 +193,11 @@ impl Clients {
         Ok(number)
     }
 
-    /// The client answers a bubble that has come through its server.
-    fn answer(&self, indirect: &Datagram<'_>, count: u32) -> Result<()> {
+    /// The client answers a bubble that has come through its server, or the question that came to
+    /// its mapping.
+    fn answer(&self, asks: &Datagram<'_>, count: u32) -> Result<()> {
         let mut addresses = [[0; 16]; 2];
-        for (address, octets) in addresses.iter_mut().zip(indirect.payload[8..40].chunks(16)) {
+        for (address, octets) in addresses.iter_mut().zip(asks.payload[8..40].chunks(16)) {
             address.copy_from_slice(octets);
         }
         let [relay, asked] = addresses.map(Ipv6Addr::from);
@@ -202,12 +207,14 @@ impl Clients {
         };
         let client = client(number);
         ensure!(
-            client.encode() == asked && client.server == indirect.destination.ip(),
-            "a bubble for {asked} went to the server {}",
-            indirect.destination
+            client.encode() == asked
+                && (client.server == asks.destination.ip()
+                    || client.mapped == asks.destination.into()),
+            "a bubble for {asked} went to {}",
+            asks.destination
         );
         let answer = bubble(asked, relay);
-        let frame = datagram(self.stations[0], client.mapped, indirect.source, &answer)?;
+        let frame = datagram(self.stations[0], client.mapped, asks.source, &answer)?;
         self.ends.send(0, &frame)
     }
 }

@@ -115,6 +115,27 @@ impl Peers {
     }
 }
 
+/// Whether these octets are a relay's question for the proof that a peer is at its mapping: a bubble
+/// with a neighbor solicitation trailer.
+#[must_use]
+pub fn is_question(packet: &[u8]) -> bool {
+    is_bubble(packet) && packet[40..] == [4, 4, 0, 0, 0, 0]
+}
+
+/// Returns the answer to a bubble of a relay.
+///
+/// # Panics
+///
+/// If these octets are no bubble.
+#[must_use]
+pub fn answer_to(packet: &[u8]) -> Vec<u8> {
+    let address = |at: usize| {
+        let octets: [u8; 16] = packet[at..at + 16].try_into().expect("a bubble");
+        Ipv6Addr::from(octets)
+    };
+    bubble(address(24), address(8))
+}
+
 /// A conversation in datagrams between a native host and every one of many peers in turn.
 #[derive(Debug)]
 pub struct Conversation<'a> {
@@ -152,7 +173,7 @@ impl<'a> Conversation<'a> {
     }
 
     /// Sends a first datagram from the host to every peer. It waits in the relay for the bubbles
-    /// and must arrive.
+    /// and must arrive. The peers then prove that they are at their mappings.
     ///
     /// # Errors
     ///
@@ -192,8 +213,14 @@ impl<'a> Conversation<'a> {
             let answer = bubble(self.peers.address(index), self.host.0);
             self.peers.send(index, relay, &answer)?;
         }
-        for index in group {
+        for index in group.clone() {
             self.expect(index, &content(index))?;
+        }
+        for index in group {
+            let question = self
+                .peers
+                .wait_for(index, "a question", ARRIVAL, is_question)?;
+            self.peers.send(index, relay, &answer_to(&question))?;
         }
         Ok(())
     }
