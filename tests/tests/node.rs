@@ -153,6 +153,10 @@ fn talk(scene: &Scene, node: &Running, count: u16, rounds: u64) -> Result<Snapsh
     let peers = Peers::open(&namespace, SERVER, PEERS, 10_000, count)?;
     let conversation = Conversation::new(scene.host(), &peers)?;
     conversation.open(RELAY)?;
+    conversation.prove()?;
+    wait_until("all mappings are proved", TIMEOUT, || {
+        Ok(node.numbers()?.peers_proved == u64::from(count))
+    })?;
     for _ in 0..rounds {
         conversation.exchange(RELAY)?;
     }
@@ -284,6 +288,7 @@ fn the_fast_path_is_reconciled_with_the_relay() -> Result<()> {
     let peers = Peers::open(&namespace, SERVER, PEERS, 10_000, 10)?;
     let conversation = Conversation::new(scene.host(), &peers)?;
     conversation.open(RELAY)?;
+    conversation.prove()?;
     let mut table = Table::open(&scene)?;
     table.wait_for(&peers)?;
 
@@ -326,6 +331,7 @@ fn a_full_table_loses_no_traffic() -> Result<()> {
         is_full.wait();
         let result = conversation
             .open(RELAY)
+            .and_then(|()| conversation.prove())
             .and_then(|()| conversation.exchange(RELAY));
         is_over.store(true, Ordering::Relaxed);
         result.and(filling.join().expect("the filling thread does not panic"))

@@ -36,6 +36,7 @@ fn a_thousand_peers_use_the_fast_path() -> Result<()> {
     let peers = Peers::open(&namespace, SERVER, ADDRESS, FIRST_PORT, COUNT)?;
     let conversation = Conversation::new(scene.host(), &peers)?;
     conversation.open(RELAY)?;
+    conversation.prove()?;
     wait_until("all are in XDP", TIMEOUT, || {
         let known = relay.peers()?;
         let fast = known.iter().filter(|peer| is_trusted(peer) && peer.xdp);

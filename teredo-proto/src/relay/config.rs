@@ -115,9 +115,9 @@ impl Config {
                 total: Rate::new(5_000, 5_000),
             },
             question_rates: Ipv4Rates {
-                address: Rate::new(200, 400),
-                network: Rate::new(1_000, 2_000),
-                total: Rate::new(20_000, 20_000),
+                address: Rate::new(2_000, 4_000),
+                network: Rate::new(4_000, 8_000),
+                total: Rate::new(50_000, 50_000),
             },
             unproved_rates: Ipv4Rates {
                 address: Rate::new(2_000, 4_000),

@@ -86,7 +86,8 @@ impl Peers {
         Ok(())
     }
 
-    /// Waits for the next datagram to client `index` that `wanted` selects; others are skipped.
+    /// Waits for the next datagram to client `index` that `wanted` selects; others are skipped, and
+    /// questions for the proof of the client's mapping are answered.
     ///
     /// # Errors
     ///
@@ -105,11 +106,15 @@ impl Peers {
             let left = end.saturating_duration_since(Instant::now());
             // A timeout of zero would mean forever.
             socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-            let length = socket
-                .recv(&mut buffer)
+            let (length, from) = socket
+                .recv_from(&mut buffer)
                 .with_context(|| format!("client {index}: {what}"))?;
-            if wanted(&buffer[..length]) {
-                return Ok(buffer[..length].to_vec());
+            let datagram = &buffer[..length];
+            if is_question(datagram) {
+                socket.send_to(&answer_to(datagram), from)?;
+            }
+            if wanted(datagram) {
+                return Ok(datagram.to_vec());
             }
         }
     }
@@ -173,7 +178,7 @@ impl<'a> Conversation<'a> {
     }
 
     /// Sends a first datagram from the host to every peer. It waits in the relay for the bubbles
-    /// and must arrive. The peers then prove that they are at their mappings.
+    /// and must arrive.
     ///
     /// # Errors
     ///
@@ -201,26 +206,34 @@ impl<'a> Conversation<'a> {
         relay: SocketAddrV4,
         patience: Duration,
     ) -> Result<()> {
-        let content = |index| format!("first {index}");
+        // So long that the relay asks again if its bubble is lost (L-19).
+        let content = |index| format!("the first datagram for {index}");
         for index in group.clone() {
             self.send(index, &content(index))?;
         }
         for index in group.clone() {
             // From the relay directly or, after an origin indication, through the server.
             self.peers.wait_for(index, "a bubble", patience, |packet| {
-                is_bubble(packet) || packet.get(8..).is_some_and(is_bubble)
+                (is_bubble(packet) && !is_question(packet))
+                    || packet.get(8..).is_some_and(is_bubble)
             })?;
             let answer = bubble(self.peers.address(index), self.host.0);
             self.peers.send(index, relay, &answer)?;
         }
-        for index in group.clone() {
+        for index in group {
             self.expect(index, &content(index))?;
         }
-        for index in group {
-            let question = self
-                .peers
-                .wait_for(index, "a question", ARRIVAL, is_question)?;
-            self.peers.send(index, relay, &answer_to(&question))?;
+        Ok(())
+    }
+
+    /// Waits until every peer has answered the question of our relay.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a question does not come.
+    pub fn prove(&self) -> Result<()> {
+        for index in 0..self.peers.len() {
+            (self.peers).wait_for(index, "a question", ARRIVAL, is_question)?;
         }
         Ok(())
     }
@@ -232,7 +245,8 @@ impl<'a> Conversation<'a> {
     ///
     /// Fails when a datagram does not arrive.
     pub fn open_unasked(&self, relay: SocketAddrV4) -> Result<()> {
-        let content = |index| format!("first {index}");
+        // So long that the relay asks again if its bubble is lost (L-19).
+        let content = |index| format!("the first datagram for {index}");
         for group in self.groups() {
             for index in group.clone() {
                 self.send(index, &content(index))?;
