@@ -98,6 +98,7 @@ fn twenty_thousand_destinations_do_not_thrash_the_kernel() -> Result<()> {
         let peers = Peers::open(&namespace, SERVER, ADDRESS, port, BATCH)?;
         let conversation = Conversation::new(scene.host(), &peers)?;
         conversation.open_unasked(RELAY)?;
+        conversation.prove()?;
         conversation.exchange(RELAY)?;
     }
     assert_eq!(relay.status()?.peers.trusted, 20_000);

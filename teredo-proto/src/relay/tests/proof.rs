@@ -327,3 +327,29 @@ fn l12_new_peers_have_shares_by_network() {
     assert_eq!(flood("2400::1"), 10, "the last of all");
     assert_eq!(flood("2600::1"), 0);
 }
+
+#[test]
+fn r36_many_honest_peers_of_one_address_lose_nothing() {
+    let mut world = World::with(|config| config.server_pace.first = 10_000);
+    for batch in 0..6_u16 {
+        let ports = batch * 500 + 1..batch * 500 + 501;
+        let peers: Vec<_> = ports
+            .map(|port| format!("9.0.0.1:{port}"))
+            .map(|mapped| (teredo(&mapped), mapped))
+            .collect();
+        for (client, _) in &peers {
+            world.native_sends(&packet(&address(HOST), client, 1));
+        }
+        for (client, mapped) in &peers {
+            world.client_sends(mapped, &bubble(client, &address(HOST)));
+        }
+        for (client, mapped) in &peers {
+            world.client_sends(mapped, &packet(client, &address(HOST), 1));
+        }
+        for (client, _) in &peers {
+            assert!(world.native_sends(&packet(&address(HOST), client, 2)));
+        }
+        assert_eq!(world.dropped(DropReason::EncapUnproved), 0, "{batch}");
+        world.pass(Duration::from_secs(2));
+    }
+}
