@@ -197,6 +197,7 @@ pub use relay::Relay;
 pub use server::Server;
 pub use shared::{
     counts::{Count, Counts, Named},
+    limiter::{Ipv4Rates, Ipv6Rates},
     peers::OVERHEAD as QUEUE_OVERHEAD,
     server_address::ServerAddress,
     statistics::{Traffic, Unreachable},

@@ -102,28 +102,14 @@ impl Config {
             direct_bubbles: false,
             honor_cone: false,
             unreachable_rate: Rate::new(10, 10),
-            new_peer_rates: Ipv6Rates {
-                subnet: Rate::new(2_000, 10_000),
-                home: Rate::new(3_000, 12_000),
-                site: Rate::new(4_000, 16_000),
-                provider: Rate::new(8_000, 16_000),
-                total: Rate::new(50_000, 50_000),
-            },
+            new_peer_rates: Ipv6Rates::of_subnet(2_000, 50_000),
             direct_bubble_rates: Ipv4Rates {
                 address: Rate::new(20, 20),
                 network: Rate::new(100, 200),
                 total: Rate::new(5_000, 5_000),
             },
-            question_rates: Ipv4Rates {
-                address: Rate::new(2_000, 4_000),
-                network: Rate::new(4_000, 8_000),
-                total: Rate::new(50_000, 50_000),
-            },
-            unproved_rates: Ipv4Rates {
-                address: Rate::new(2_000, 4_000),
-                network: Rate::new(4_000, 8_000),
-                total: Rate::new(50_000, 50_000),
-            },
+            question_rates: Ipv4Rates::of_address(2_000),
+            unproved_rates: Ipv4Rates::of_address(2_000),
             server_pace: Pace::DEFAULT,
         }
     }

@@ -41,6 +41,18 @@ pub struct Ipv4Rates {
 }
 
 impl Ipv4Rates {
+    /// Rates of `per_second` to an address, twice as many to a /24, and 25 times as many in total.
+    /// As many as in two seconds may come at once, and in total as many as in one.
+    pub const fn of_address(per_second: u32) -> Self {
+        let network = per_second.saturating_mul(2);
+        let total = per_second.saturating_mul(25);
+        Self {
+            address: Rate::new(per_second, network),
+            network: Rate::new(network, network.saturating_mul(2)),
+            total: Rate::new(total, total),
+        }
+    }
+
     /// Returns full buckets for addresses of four octets.
     pub(crate) fn tiers(&self, keyed: Keyed) -> Tiers {
         let tier = |octets, rate| Tier { octets, rate };
@@ -69,6 +81,23 @@ pub struct Ipv6Rates {
 }
 
 impl Ipv6Rates {
+    /// Rates of `per_second` to a /64, half as many more to a /56, twice as many to a /48, four times as
+    /// many to a /32, and `total`. As many as in five seconds may come at once from a /64, in two from a
+    /// /32, and in one from all.
+    pub const fn of_subnet(per_second: u32, total: u32) -> Self {
+        let home = per_second.saturating_add(per_second / 2);
+        let site = per_second.saturating_mul(2);
+        let provider = per_second.saturating_mul(4);
+        let at_once = per_second.saturating_mul(8);
+        Self {
+            subnet: Rate::new(per_second, per_second.saturating_mul(5)),
+            home: Rate::new(home, per_second.saturating_mul(6)),
+            site: Rate::new(site, at_once),
+            provider: Rate::new(provider, at_once),
+            total: Rate::new(total, total),
+        }
+    }
+
     /// Returns full buckets for addresses of eight octets or more.
     pub(crate) fn tiers(&self, keyed: Keyed) -> Tiers {
         let tier = |octets, rate| Tier { octets, rate };

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 use teredo_common::{maps, scope::Ipv4Scope};
+use teredo_proto::Pace;
 
 use super::values::{self, Ipv4Choice, OuterChecksum};
 use crate::{datapath::xdp::AttachPolicy, sunset::Date};
@@ -52,6 +53,26 @@ pub struct RelaySection {
     /// Most octets that wait for the bubbles of all peers; see [`QUEUE_TOTAL_BYTES`].
     #[serde(deserialize_with = "values::queue_total_bytes")]
     pub queue_total_bytes: usize,
+    /// Whether bubbles go to the peers' mappings as well as to their servers.
+    pub direct_bubbles: bool,
+    /// Bubbles per second through one server, until it turns out to take more; see [`RATE`](super::RATE).
+    #[serde(deserialize_with = "values::rate")]
+    pub bubble_rate: u32,
+    /// Bubbles per second through all servers together; see [`RATE`](super::RATE).
+    #[serde(deserialize_with = "values::rate")]
+    pub bubble_total_rate: u32,
+    /// New peers per second because of packets from one native /64; see [`RATE`](super::RATE).
+    #[serde(deserialize_with = "values::rate")]
+    pub new_peer_rate: u32,
+    /// New peers per second because of all packets; see [`RATE`](super::RATE).
+    #[serde(deserialize_with = "values::rate")]
+    pub new_peer_total_rate: u32,
+    /// Packets per second to the peers at one address that did not prove to be there; see [`RATE`](super::RATE).
+    #[serde(deserialize_with = "values::rate")]
+    pub unproved_rate: u32,
+    /// ICMPv6 errors per second; see [`RATE`](super::RATE).
+    #[serde(deserialize_with = "values::rate")]
+    pub unreachable_rate: u32,
     /// Whether to keep a route for the service prefix while the relay can serve.
     pub route: bool,
     /// The date on which the relay ends.
@@ -89,6 +110,13 @@ impl Default for RelaySection {
             max_peers: maps::PEERS_MAX as usize,
             queue_per_peer: 16,
             queue_total_bytes: 16 << 20,
+            direct_bubbles: false,
+            bubble_rate: Pace::DEFAULT.first,
+            bubble_total_rate: Pace::DEFAULT.total,
+            new_peer_rate: 2_000,
+            new_peer_total_rate: 50_000,
+            unproved_rate: 2_000,
+            unreachable_rate: 10,
             route: true,
             sunset: None,
             xdp: RelayXdpSection::default(),

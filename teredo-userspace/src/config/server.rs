@@ -10,7 +10,7 @@ use teredo_proto::wire::authentication::Algorithm;
 use super::values::{self, ClientId};
 use crate::{datapath::xdp::AttachPolicy, sunset::Date};
 
-/// Permitted `server.rate`, `server.network-rate` and `server.total-rate`, per second.
+/// Permitted rates of `server` and `relay`, per second.
 pub const RATE: RangeInclusive<u64> = 1..=100_000_000;
 /// Permitted `server.burst` and `server.network-burst`.
 pub const BURST: RangeInclusive<u64> = 1..=1_000_000;

@@ -10,7 +10,7 @@ use teredo_common::{
     maps::Settings,
 };
 use teredo_proto::{
-    relay,
+    Ipv4Rates, Ipv6Rates, Pace, relay,
     server::{self, RegisteredClient},
 };
 
@@ -42,6 +42,15 @@ pub fn relay_config(
         max_peers: relay.max_peers,
         queue_per_peer: relay.queue_per_peer,
         queue_total_bytes: relay.queue_total_bytes,
+        direct_bubbles: relay.direct_bubbles,
+        server_pace: Pace {
+            first: relay.bubble_rate,
+            total: relay.bubble_total_rate,
+            ..Pace::DEFAULT
+        },
+        new_peer_rates: Ipv6Rates::of_subnet(relay.new_peer_rate, relay.new_peer_total_rate),
+        unproved_rates: Ipv4Rates::of_address(relay.unproved_rate),
+        unreachable_rate: Rate::new(relay.unreachable_rate, relay.unreachable_rate),
         ..relay::Config::new(endpoint.into())
     }
 }

@@ -68,6 +68,7 @@ fn relays() -> impl Strategy<Value = RelaySection> {
         scopes(),
         bounds,
         (xdps(), dates()),
+        (any::<bool>(), prop::array::uniform6(RATE)),
     )
         .prop_map(
             |(
@@ -77,7 +78,16 @@ fn relays() -> impl Strategy<Value = RelaySection> {
                 ipv4_scope,
                 bounds,
                 (xdp, sunset),
+                (direct_bubbles, rates),
             )| {
+                let [
+                    bubble_rate,
+                    bubble_total_rate,
+                    new_peer_rate,
+                    new_peer_total_rate,
+                    unproved_rate,
+                    unreachable_rate,
+                ] = rates.map(|rate| rate as u32);
                 RelaySection {
                     ipv4,
                     port,
@@ -89,6 +99,13 @@ fn relays() -> impl Strategy<Value = RelaySection> {
                     max_peers: bounds.0,
                     queue_per_peer: bounds.1,
                     queue_total_bytes: bounds.2,
+                    direct_bubbles,
+                    bubble_rate,
+                    bubble_total_rate,
+                    new_peer_rate,
+                    new_peer_total_rate,
+                    unproved_rate,
+                    unreachable_rate,
                     route,
                     sunset,
                     xdp,
