@@ -93,59 +93,72 @@ impl RoleState for Proof {
 
 impl Relay {
     /// Asks a peer that is trusted for proof, if it owes one. `host` is the native host of a packet
-    /// that came from the peer.
+    /// that came from the peer. One packet is not worth more than one question (L-19), so the forms
+    /// take turns.
     pub(super) fn seek_proof(&mut self, now: Instant, index: PeerIndex, host: Option<[u8; 16]>) {
         let proof = &mut self.peers[index].state;
         let is_first = host.is_some() && proof.host == NO_HOST;
         proof.host = host.unwrap_or(proof.host);
-        if proof.holds() {
+        if proof.holds() || now < proof.next && !is_first {
             return;
         }
-        if now >= proof.next {
-            self.ask(now, index);
-        } else if is_first {
+        let is_echo_due = is_first || proof.host != NO_HOST && proof.asked % 2 == 1;
+        self.put_off_question(now, index);
+        if is_echo_due {
             self.ask_by_echo(now, index);
+        } else {
+            self.ask_by_bubble(now, index);
         }
     }
 
-    /// Sends the second cookie to the mapping, in every form.
-    fn ask(&mut self, now: Instant, index: PeerIndex) {
-        let peer = &mut self.peers[index];
-        let (address, mapped) = (peer.address, peer.mapped);
-        let pause = FIRST_PAUSE * (1 << peer.state.asked.min(MAX_DOUBLINGS));
-        peer.state.next = now + pause;
-        peer.state.asked = peer.state.asked.saturating_add(1);
-        if !self.question_rates.take(&mapped.address, now) {
-            self.statistics.questions[Question::Limited] += 1;
+    /// Lets the relay ask again after a pause.
+    fn put_off_question(&mut self, now: Instant, index: PeerIndex) {
+        let proof = &mut self.peers[index].state;
+        let pause = FIRST_PAUSE * (1 << proof.asked.min(MAX_DOUBLINGS));
+        proof.next = now + pause;
+        proof.asked = proof.asked.saturating_add(1);
+    }
+
+    /// Sends the second cookie to the mapping as the source of a bubble.
+    fn ask_by_bubble(&mut self, now: Instant, index: PeerIndex) {
+        let Some((cookie, address, mapped)) = self.question(now, index) else {
             return;
-        }
-        let cookie = self.cookie.source(now, Sent::To(mapped), &address);
+        };
         let mut payload = bubble::build(&cookie, &address).to_vec();
         Trailer::NeighborSolicitation.write(&mut payload);
         self.send_bubble(mapped, &payload);
         self.statistics.questions[Question::SentBubble] += 1;
-        if self.peers[index].state.host != NO_HOST {
-            self.ask_by_echo(now, index);
-        }
     }
 
-    /// Sends the second cookie to the mapping in an echo request.
+    /// Sends the second cookie to the mapping as the data of an echo request.
     fn ask_by_echo(&mut self, now: Instant, index: PeerIndex) {
-        let peer = &self.peers[index];
-        let (address, mapped, host) = (peer.address, peer.mapped, peer.state.host);
-        if !self.question_rates.take(&mapped.address, now) {
-            self.statistics.questions[Question::Limited] += 1;
+        let Some((cookie, address, mapped)) = self.question(now, index) else {
             return;
-        }
-        let cookie = self.cookie.source(now, Sent::To(mapped), &address);
+        };
         let echo = Echo {
             identifier: IDENTIFIER,
             sequence: 0,
             data: &cookie[8..],
         };
-        let request = icmpv6::echo_request(&host, &address, echo);
+        let request = icmpv6::echo_request(&self.peers[index].state.host, &address, echo);
         self.send_bubble(mapped, &request);
         self.statistics.questions[Question::SentEcho] += 1;
+    }
+
+    /// Returns the second cookie of a peer, the peer's address, and its mapping, if the rates allow a
+    /// question.
+    fn question(
+        &mut self,
+        now: Instant,
+        index: PeerIndex,
+    ) -> Option<([u8; 16], [u8; 16], Endpoint)> {
+        let (address, mapped) = (self.peers[index].address, self.peers[index].mapped);
+        if !self.question_rates.take(&mapped.address, now) {
+            self.statistics.questions[Question::Limited] += 1;
+            return None;
+        }
+        let cookie = self.cookie.source(now, Sent::To(mapped), &address);
+        Some((cookie, address, mapped))
     }
 
     /// Whether a packet from the mapping of a peer answers an echo request of the relay.
@@ -219,7 +232,11 @@ impl Relay {
             self.statistics.questions[Question::Expired] += 1;
             self.forget_proof(index);
         } else {
-            self.ask(now, index);
+            self.put_off_question(now, index);
+            self.ask_by_bubble(now, index);
+            if self.peers[index].state.host != NO_HOST {
+                self.ask_by_echo(now, index);
+            }
         }
     }
 

@@ -6,14 +6,14 @@ use teredo_common::{
     address::{Endpoint, TeredoAddress},
     scope::Ipv4Scope,
     time::Instant,
-    wire::NO_NEXT_HEADER,
+    wire::{ICMPV6, NO_NEXT_HEADER},
 };
 
 pub use crate::testing::{address, bubble, endpoint, ipv6, is_bubble, packet};
 use crate::{
     relay::{Bubble, Config, DropReason, Event, Relay, Statistics, Transmit},
     shared::statistics::Unreachable,
-    wire::ipv6,
+    wire::{icmpv6, ipv6},
 };
 
 /// The relay of the test vectors.
@@ -41,6 +41,11 @@ pub fn teredo(mapped: &str) -> [u8; 16] {
 /// A packet that pays for two bubbles, as the first one of TCP does.
 pub fn first_packet(source: &[u8; 16], destination: &[u8; 16]) -> Vec<u8> {
     ipv6(6, 64, source, destination, &[0; 40])
+}
+
+/// Whether a payload is the relay's question, as a bubble.
+fn is_question(payload: &[u8]) -> bool {
+    payload[6] == NO_NEXT_HEADER && payload.get(40..42) == Some(&[4, 4])
 }
 
 /// The relay and its surroundings.
@@ -181,9 +186,8 @@ impl World {
     /// The source of the last bubble that was sent to `mapped` itself: the second cookie.
     pub fn question(&self, mapped: &str) -> [u8; 16] {
         let mut questions = self.sent.iter().rev();
-        let bubble = questions.find(|(_, to, payload)| {
-            *to == endpoint(mapped) && payload.get(40..42) == Some(&[4, 4])
-        });
+        let bubble =
+            questions.find(|(_, to, payload)| *to == endpoint(mapped) && is_question(payload));
         ipv6::Header::parse(&bubble.unwrap().2).unwrap().source()
     }
 
@@ -199,8 +203,23 @@ impl World {
 
     /// Lets a trusted client prove that it is at `mapped`.
     pub fn prove(&mut self, client: &[u8; 16], mapped: &str) {
-        let question = self.question(mapped);
-        self.client_sends(mapped, &bubble(client, &question));
+        let mut sent = self.sent.iter().rev();
+        let question = sent.find(|(_, to, payload)| {
+            *to == endpoint(mapped) && (is_question(payload) || payload[6] == ICMPV6)
+        });
+        let question = question.unwrap().2.clone();
+        let answer = match is_question(&question) {
+            true => {
+                let cookie = ipv6::Header::parse(&question).unwrap().source();
+                bubble(client, &cookie)
+            }
+            false => {
+                let mut answer = Vec::new();
+                icmpv6::echo_reply(client, &question, &mut answer);
+                answer
+            }
+        };
+        self.client_sends(mapped, &answer);
         assert!(
             self.relay
                 .peers()
