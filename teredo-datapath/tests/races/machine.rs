@@ -33,6 +33,8 @@ pub const GENERATION: u16 = 7;
 /// The last octets of the mapped addresses of two peers.
 pub const X: u8 = 1;
 pub const Y: u8 = 2;
+/// The last octet of a mapped address that is in no peer's address.
+pub const ELSEWHERE: u8 = 3;
 
 const INTERFACE: u32 = 2;
 const STATION: [u8; 6] = [2, 0, 0, 0, 0, 9];
@@ -173,18 +175,19 @@ impl Memory {
         })
     }
 
-    /// Runs the program on a packet from a peer to a native host.
-    pub fn decapsulate(&self, from: u8) -> Fate {
+    /// Runs the program on a packet from a peer, which comes from the mapping of this or another number, to
+    /// a native host.
+    pub fn decapsulate(&self, from: u8, at: u8) -> Fate {
         let packet = packet(address(from), native());
         let length = 8 + packet.len() as u16;
         let mut datagram = vec![0x45, 0];
         datagram.extend((20 + length).to_be_bytes());
         datagram.extend([0, 0, 0, 0, 64, UDP, 0, 0]);
-        datagram.extend(mapped(from).address);
+        datagram.extend(mapped(at).address);
         datagram.extend(RELAY.address);
         let sum = checksum::Sum::ZERO.add_octets(&datagram).checksum();
         datagram[10..12].copy_from_slice(&sum);
-        datagram.extend(mapped(from).port);
+        datagram.extend(mapped(at).port);
         datagram.extend(RELAY.port);
         datagram.extend(length.to_be_bytes());
         datagram.extend([0, 0]);

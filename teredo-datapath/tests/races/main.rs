@@ -13,7 +13,7 @@ use teredo_common::{
 };
 use teredo_datapath::Fate;
 
-use machine::{Memory, NOW, SECOND, X, Y, address, peer, way};
+use machine::{ELSEWHERE, Memory, NOW, SECOND, X, Y, address, peer, way};
 
 /// Runs a history in every order with at most this number of preemptions.
 fn explore(preemptions: usize, history: impl Fn() + Send + Sync + 'static) {
@@ -22,11 +22,18 @@ fn explore(preemptions: usize, history: impl Fn() + Send + Sync + 'static) {
     builder.check(history);
 }
 
-/// A table with the peer `X`, whose way is cached.
+/// A table with the peer `X`, whose way is not cached.
 fn with_x() -> Arc<Memory> {
     let memory = Memory::default();
     memory.insert(X, &peer(X, X));
     Arc::new(memory)
+}
+
+/// A table with the peer `X`, whose way is cached.
+fn with_cached_x() -> Arc<Memory> {
+    let memory = with_x();
+    assert_eq!(memory.encapsulate(X), Some((X, way(X))));
+    memory
 }
 
 /// Checks that a slot holds nothing of another peer.
@@ -50,7 +57,7 @@ fn check_slot(slot: &Slot) {
 /// The daemon gives the slot of X to Y while the program encapsulates a packet for X.
 #[test]
 fn a_packet_never_leaves_for_another_peer() {
-    explore(3, || {
+    explore(2, || {
         let memory = with_x();
         let program = {
             let memory = memory.clone();
@@ -70,7 +77,7 @@ fn a_packet_never_leaves_for_another_peer() {
 /// The same, and another CPU encapsulates a packet for Y.
 #[test]
 fn a_way_is_never_cached_for_the_next_peer_in_the_slot() {
-    explore(3, || {
+    explore(2, || {
         let memory = with_x();
         let program = {
             let memory = memory.clone();
@@ -86,34 +93,73 @@ fn a_way_is_never_cached_for_the_next_peer_in_the_slot() {
     });
 }
 
-/// Two CPUs encapsulate packets for X while the daemon moves it to another mapping.
+/// The program encapsulates a packet for X while the daemon moves it to another mapping.
 #[test]
 fn a_packet_leaves_by_the_way_to_its_mapping() {
-    explore(3, || {
-        let memory = with_x();
-        let programs = [(); 1].map(|()| {
-            let memory = memory.clone();
-            thread::spawn(move || memory.encapsulate(X))
-        });
-        memory.insert(X, &peer(X, Y));
-        for program in programs {
+    for start in [with_x, with_cached_x] {
+        explore(2, move || {
+            let memory = start();
+            let program = {
+                let memory = memory.clone();
+                thread::spawn(move || memory.encapsulate(X))
+            };
+            memory.insert(X, &peer(X, Y));
             if let Some((mapped, station)) = program.join().unwrap() {
                 assert!(mapped == X || mapped == Y);
                 assert_eq!(station, way(mapped), "the way of the other mapping");
             }
-        }
-        check_slot(&memory.get(X).unwrap());
+            check_slot(&memory.get(X).unwrap());
+        });
+    }
+}
+
+/// The slot of X goes to Y, whose way is cached, and to X again.
+#[test]
+fn a_peer_that_returns_to_its_slot_is_another() {
+    explore(2, || {
+        let memory = with_cached_x();
+        let program = {
+            let memory = memory.clone();
+            thread::spawn(move || memory.encapsulate(X))
+        };
+        memory.remove(X);
+        memory.insert(Y, &peer(Y, Y));
+        assert_eq!(memory.encapsulate(Y), Some((Y, way(Y))));
+        memory.remove(Y);
+        memory.insert(X, &peer(X, X));
+        let sent = program.join().unwrap();
+        assert!(sent.is_none_or(|sent| sent == (X, way(X))), "{sent:?}");
+    });
+}
+
+/// X is stale. The daemon gives its slot to Y, which is not, while a packet of X arrives.
+#[test]
+fn a_stale_peer_is_never_fresh_by_the_stamp_of_another() {
+    explore(2, || {
+        let memory = Arc::new(Memory::default());
+        let stale = Peer {
+            last_received: Instant::from_nanos(NOW - 40 * SECOND),
+            ..peer(X, X)
+        };
+        memory.insert(X, &stale);
+        let program = {
+            let memory = memory.clone();
+            thread::spawn(move || memory.decapsulate(X, X))
+        };
+        memory.remove(X);
+        memory.insert(Y, &peer(Y, Y));
+        assert_eq!(program.join().unwrap(), Fate::Pass);
     });
 }
 
 /// The program decapsulates a packet of X, whose stamp is old, while the daemon gives the slot to Y.
 #[test]
 fn a_packet_never_keeps_another_peer_alive() {
-    explore(3, || {
+    explore(2, || {
         let memory = with_x();
         let program = {
             let memory = memory.clone();
-            thread::spawn(move || memory.decapsulate(X))
+            thread::spawn(move || memory.decapsulate(X, X))
         };
         memory.remove(X);
         let stale = Peer {
@@ -128,11 +174,28 @@ fn a_packet_never_keeps_another_peer_alive() {
     });
 }
 
+/// The slot of Y, which is behind a symmetric NAT, goes to X. Meanwhile a packet with X as its source comes
+/// from the mapping of Y.
+#[test]
+fn a_packet_from_another_peers_mapping_is_never_forwarded() {
+    explore(2, || {
+        let memory = Arc::new(Memory::default());
+        memory.insert(Y, &peer(Y, ELSEWHERE));
+        let program = {
+            let memory = memory.clone();
+            thread::spawn(move || memory.decapsulate(X, ELSEWHERE))
+        };
+        memory.remove(Y);
+        memory.insert(X, &peer(X, X));
+        assert_eq!(program.join().unwrap(), Fate::Pass);
+    });
+}
+
 /// The program encapsulates a packet for X, which was not sent to for long, while the daemon gives the slot
 /// to Y.
 #[test]
 fn a_packet_is_never_noted_as_sent_to_another_peer() {
-    explore(3, || {
+    explore(2, || {
         let memory = with_x();
         let program = {
             let memory = memory.clone();
@@ -153,7 +216,7 @@ fn a_packet_is_never_noted_as_sent_to_another_peer() {
 /// The program sees a new peer whole or not at all.
 #[test]
 fn a_new_peer_is_found_with_all_of_its_fields() {
-    explore(3, || {
+    explore(2, || {
         let memory = Arc::new(Memory::default());
         let program = {
             let memory = memory.clone();
