@@ -239,6 +239,7 @@ fn x41_an_answer_ends_the_echo_test() {
             (Some(Kind::SequentialSymmetric), Means::Sequential),
         ],
         relay: Kind::Firewall,
+        is_fast: false,
         lifetime: Duration::from_secs(60),
         inbound_refresh: false,
         hairpinning: false,
