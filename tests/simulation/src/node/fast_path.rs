@@ -189,7 +189,7 @@ impl FastPath {
         for address in unknown {
             self.maps.remove(&address);
         }
-        for peer in relay.peers().filter(|peer| peer.trusted) {
+        for peer in relay.peers().filter(|peer| peer.proved) {
             let address = peer.address.octets();
             if !present.contains(&address) {
                 let entry = entry(
