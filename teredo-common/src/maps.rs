@@ -13,6 +13,10 @@
 //! [`PeerTable::home`] on. The slot there says, in [`Slot::reach`], how far the peers of that home are
 //! spread, so that an unknown address costs one cache miss too. The daemon alone adds, moves and
 //! removes; the program writes stamps and next hops.
+//!
+//! The daemon may give a slot to another peer while a CPU reads it. The word with mapping, flags and
+//! reach counts such changes: what was read between two loads of this word belongs to one peer if the
+//! word is the same.
 
 use core::{mem::offset_of, time::Duration};
 
@@ -25,7 +29,7 @@ use crate::{
 };
 
 /// Part of the pin path: maps of another layout are never adopted.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Array of [`Slot`], which can be mapped into memory.
 pub const PEERS: &str = "PEERS";
@@ -125,6 +129,15 @@ impl NextHop {
     pub const EMPTY: u16 = 0;
     /// A generation that [`GENERATION`] never has: some CPU is writing the other fields.
     pub const CLAIMED: u16 = u16::MAX;
+    /// A generation that [`GENERATION`] never has: some CPU is writing the other fields, and they are of
+    /// no use any more.
+    pub const REVOKED: u16 = u16::MAX - 1;
+
+    /// Whether no cached next hop has this generation.
+    #[inline(always)]
+    pub const fn is_reserved(generation: u16) -> bool {
+        matches!(generation, Self::EMPTY | Self::CLAIMED | Self::REVOKED)
+    }
     /// The unit of [`NextHop::checked`], about a millisecond; the number wraps after 52 days.
     pub const TICK: Duration = Duration::from_nanos(1 << 20);
 }
@@ -179,7 +192,8 @@ pub struct Slot {
     pub address: [u8; 16],
     /// [`Peer::mapped`].
     pub mapped: Endpoint,
-    /// [`Peer::flags`], which fit.
+    /// [`Peer::flags`] in the bits of [`Slot::FLAGS`]; the other bits count how often the slot got
+    /// another peer or mapping.
     pub flags: u8,
     /// The largest distance from this slot of a peer whose home it is. The slot itself may hold a peer
     /// of another home.
@@ -193,11 +207,14 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// The bits of [`Slot::flags`] that are flags of the peer.
+    pub const FLAGS: u8 = (Peer::TRUSTED | Peer::SYMMETRIC) as u8;
+
     /// The peer in the slot.
     pub const fn peer(&self) -> Peer {
         Peer {
             mapped: self.mapped,
-            flags: self.flags as u16,
+            flags: (self.flags & Self::FLAGS) as u16,
             last_received: self.last_received,
             last_sent: self.last_sent,
         }

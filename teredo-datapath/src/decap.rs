@@ -82,9 +82,14 @@ pub fn decapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
         return Err(Verdict::DecapSource);
     }
 
-    let slot = peer::find(environment, source).ok_or(Verdict::DecapUnknownPeer)?;
+    let entry = peer::find(environment, source).ok_or(Verdict::DecapUnknownPeer)?;
     let now = environment.now();
-    let peer = peer::usable(environment, slot, now).ok_or(Verdict::DecapStalePeer)?;
+    let peer = entry
+        .usable(environment, now)
+        .ok_or(Verdict::DecapStalePeer)?;
+    if !entry.is_current(peer.last_received) {
+        return Err(Verdict::DecapStalePeer);
+    }
     let embedded = !source[3] == from && !ipv6.source_obfuscated_port() == port;
     if peer.address != from || peer.port != port || !(embedded || peer.flags & Peer::SYMMETRIC != 0)
     {
@@ -129,7 +134,7 @@ pub fn decapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
     let ethernet = Ethernet::new(written.part::<0, ETHERNET_HEADER>());
     hop.write(ethernet, ETHERTYPE_IPV6);
     Ipv6Start::new(written.part::<ETHERNET_HEADER, 8>()).set_hop_limit(hop_limit - 1);
-    peer::received(slot, peer, now);
+    entry.received(peer, now);
     Ok(Sent {
         verdict: Verdict::DecapForwarded,
         interface: hop.interface,

@@ -11,13 +11,12 @@ use teredo_common::{
 };
 
 use crate::{
-    environment::{Environment, Words as _},
+    environment::Environment,
     frame::Frame,
     headers::{Ipv6, Ipv6Start, OUTER, Outer, covers_payload, is_unfinished},
     native,
     outcome::{Outcome, Sent},
     peer, route, settings,
-    words::NEXT_HOP,
 };
 
 /// Octets up to the end of the IPv6 header.
@@ -49,10 +48,13 @@ pub fn encapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
         return Err(Verdict::EncapExtensionHeader);
     }
 
-    let slot =
+    let entry =
         peer::find(environment, ipv6.destination_words()).ok_or(Verdict::EncapUnknownPeer)?;
     let now = environment.now();
-    let peer = peer::usable(environment, slot, now).ok_or(Verdict::EncapStalePeer)?;
+    let peer = entry
+        .usable(environment, now)
+        .ok_or(Verdict::EncapStalePeer)?;
+    let last_sent = entry.last_sent();
     let hop_limit = ipv6.hop_limit();
     if hop_limit <= 1 {
         return Err(Verdict::EncapHopLimit);
@@ -77,8 +79,8 @@ pub fn encapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
     } else {
         return Err(Verdict::EncapChecksum);
     };
-    let hop = route::to_ipv4(environment, mapped, slot.from(NEXT_HOP), now)
-        .ok_or(Verdict::EncapNextHop)?;
+    let after = peer.last_received | last_sent;
+    let hop = route::to_peer(environment, entry, mapped, after, now)?;
     if length + ENCAPSULATION as u32 > hop.mtu {
         return Err(Verdict::EncapTooBig);
     }
@@ -103,7 +105,7 @@ pub fn encapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
         environment.identification(),
     );
     Ipv6Start::new(written.part::<OUTER, 8>()).set_hop_limit(hop_limit - 1);
-    peer::sent(slot, now);
+    entry.sent(last_sent, now);
     Ok(Sent {
         verdict: Verdict::EncapForwarded,
         interface: hop.interface,

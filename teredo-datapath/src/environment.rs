@@ -3,7 +3,8 @@
 #[cfg(not(target_arch = "bpf"))]
 use core::sync::atomic::{
     AtomicU64,
-    Ordering::{AcqRel, Acquire, Release},
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    fence,
 };
 
 use teredo_common::{
@@ -127,40 +128,67 @@ pub struct Way {
 /// Words of 64 bits that other CPUs and the daemon may read and write at the same time. No access is
 /// torn.
 pub trait Words: Copy {
-    /// Returns a word.
+    /// Returns a word. The machine may have read it earlier or later than other words, unless
+    /// [`Self::after`] forbids that.
     fn load(self, index: usize) -> u64;
 
-    /// Replaces a word.
+    /// Returns the same words for accesses that come after the load of `value`.
+    fn after(self, value: u64) -> Self;
+
+    /// Replaces a word. Others may see it earlier or later than other words.
     fn store(self, index: usize, value: u64);
 
-    /// Replaces a word by `new` if it is `old`, and returns whether it was.
+    /// Replaces a word by `new` if it is `old`, and returns whether it was. If it was, everything before
+    /// comes before, and everything after comes after.
     fn compare_exchange(self, index: usize, old: u64, new: u64) -> bool;
 
     /// Returns the words from `index` on.
     fn from(self, index: usize) -> Self;
 }
 
+/// Words that the daemon writes.
+pub trait Publish: Words {
+    /// Replaces a word. Whoever sees it sees everything that this thread stored before.
+    fn publish(self, index: usize, value: u64);
+}
+
 #[cfg(not(target_arch = "bpf"))]
 impl Words for &[AtomicU64] {
     #[inline]
     fn load(self, index: usize) -> u64 {
-        self[index].load(Acquire)
+        self[index].load(Relaxed)
+    }
+
+    #[inline]
+    fn after(self, _value: u64) -> Self {
+        fence(Acquire);
+        self
     }
 
     #[inline]
     fn store(self, index: usize, value: u64) {
-        self[index].store(value, Release);
+        self[index].store(value, Relaxed);
     }
 
     #[inline]
     fn compare_exchange(self, index: usize, old: u64, new: u64) -> bool {
-        self[index]
-            .compare_exchange(old, new, AcqRel, Acquire)
-            .is_ok()
+        let exchanged = self[index].compare_exchange(old, new, AcqRel, Relaxed);
+        if exchanged.is_ok() {
+            fence(AcqRel);
+        }
+        exchanged.is_ok()
     }
 
     #[inline]
     fn from(self, index: usize) -> Self {
         &self[index..]
+    }
+}
+
+#[cfg(not(target_arch = "bpf"))]
+impl Publish for &[AtomicU64] {
+    #[inline]
+    fn publish(self, index: usize, value: u64) {
+        self[index].store(value, Release);
     }
 }

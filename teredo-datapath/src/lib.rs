@@ -34,7 +34,7 @@ pub mod words;
 use teredo_common::verdict::{Action, Verdict};
 
 pub use crate::{
-    environment::{Environment, Way, Words},
+    environment::{Environment, Publish, Way, Words},
     headers::Addresses,
 };
 use crate::{

@@ -6,12 +6,15 @@ use teredo_common::{
     address::Endpoint,
     maps::{NEXT_HOP_LIFETIME, NextHop, ROUTE_SLOTS},
     time::Instant,
+    verdict::Verdict,
 };
 
 use crate::{
     environment::{Environment, Way, Words},
     headers::{Addresses, Ethernet},
-    maps, settings,
+    maps,
+    peer::Entry,
+    settings,
     words::{ADDRESS, ROUTE_NEXT_HOP, join, split},
 };
 
@@ -87,7 +90,7 @@ pub fn to_ipv6(
     let next_hop = route.from(ROUTE_NEXT_HOP);
     if route.load(ADDRESS) == first
         && route.load(ADDRESS + 1) == second
-        && let Some(hop) = remembered(next_hop, now, generation)
+        && let (Some(hop), _) = remembered(next_hop, now, generation)
     {
         return Some(hop);
     }
@@ -95,25 +98,36 @@ pub fn to_ipv6(
     let hop = Hop::usable(environment, way)?;
     route.store(ADDRESS, first);
     route.store(ADDRESS + 1, second);
-    remember(next_hop, hop, now, generation);
+    remember(next_hop, None, hop, now, generation);
     Some(hop)
 }
 
-/// Returns the next hop of a peer's endpoint, cached in `slot`, which is part of the peer's entry.
+/// Returns the next hop of a peer's mapping, cached in the peer's slot, after the load of `last`. The
+/// verdict is [`Verdict::EncapStalePeer`] if the slot got another peer or mapping meanwhile.
 #[inline(always)]
-pub fn to_ipv4(
+pub fn to_peer<W: Words>(
     environment: &impl Environment,
-    destination: Endpoint,
-    slot: impl Words,
+    entry: Entry<W>,
+    mapped: Endpoint,
+    last: u64,
     now: Instant,
-) -> Option<Hop> {
+) -> Result<Hop, Verdict> {
     let generation = maps::generation(environment);
-    if let Some(hop) = remembered(slot, now, generation) {
-        return Some(hop);
+    let slot = entry.next_hop(last);
+    let (hop, last) = remembered(slot, now, generation);
+    let hop = match hop {
+        Some(hop) => hop,
+        None => {
+            let relay = settings::relay(environment);
+            let hop = to_endpoint(environment, relay, mapped).ok_or(Verdict::EncapNextHop)?;
+            remember(slot, Some(entry), hop, now, generation);
+            hop
+        }
+    };
+    if !entry.is_current(last) {
+        return Err(Verdict::EncapStalePeer);
     }
-    let hop = to_endpoint(environment, settings::relay(environment), destination)?;
-    remember(slot, hop, now, generation);
-    Some(hop)
+    Ok(hop)
 }
 
 /// Returns the next hop of a datagram from an own endpoint to another, uncached.
@@ -137,42 +151,60 @@ fn start(environment: &impl Environment) -> u32 {
 }
 
 /// Returns the next hop in the slot, if it was read from the kernel's tables in this generation and
-/// recently.
+/// recently; and the word that was loaded last.
 ///
-/// Another CPU may be writing: the generation then differs before or after. A machine that reorders
-/// loads could still mix two hops once, and the frame is lost as on any route change.
+/// Another CPU may be writing: the generation then differs before or after.
 #[inline(always)]
-fn remembered(slot: impl Words, now: Instant, generation: u16) -> Option<Hop> {
+fn remembered(slot: impl Words, now: Instant, generation: u16) -> (Option<Hop>, u64) {
     let before = slot.load(0);
     let (seen, mtu, interface) = untag(before);
     if seen != generation {
-        return None;
+        return (None, before);
     }
-    let (checked, a) = split(slot.load(1));
-    let (b, c) = split(slot.load(2));
+    let slot = slot.after(before);
+    let (first, second) = (slot.load(1), slot.load(2));
+    let (checked, a) = split(first);
+    let (b, c) = split(second);
     let hop = Hop {
         interface,
         mtu: u32::from(mtu),
         addresses: Addresses([a, b, c]),
     };
-    (slot.load(0) == before && ticks(now).wrapping_sub(checked) < LIFETIME).then_some(hop)
+    let after = slot.after(first | second).load(0);
+    let is_valid = after == before && ticks(now).wrapping_sub(checked) < LIFETIME;
+    (is_valid.then_some(hop), after)
 }
 
-/// Fills the slot, unless another CPU is doing so.
+/// Fills the slot, unless another CPU is doing so, or it is no longer that of the `owner`.
+///
+/// The claim is a lock, and only one CPU has it. It is taken before the owner is checked, and the daemon
+/// looks for it after it has changed the owner: either this CPU notices the change, or the daemon notices the
+/// claim, and revokes it.
 #[inline(always)]
-fn remember(slot: impl Words, hop: Hop, now: Instant, generation: u16) {
+fn remember<W: Words>(slot: W, owner: Option<Entry<W>>, hop: Hop, now: Instant, generation: u16) {
+    let empty = tag(NextHop::EMPTY, 0, 0);
     let claimed = tag(NextHop::CLAIMED, 0, 0);
+    let revoked = tag(NextHop::REVOKED, 0, 0);
     let seen = slot.load(0);
-    if untag(seen).0 == NextHop::CLAIMED || !slot.compare_exchange(0, seen, claimed) {
+    let is_busy = matches!(untag(seen).0, NextHop::CLAIMED | NextHop::REVOKED);
+    if is_busy || !slot.compare_exchange(0, seen, claimed) {
         return;
     }
-    // The claim keeps other writers away.
-    let Addresses([a, b, c]) = hop.addresses;
-    slot.store(1, join(ticks(now), a));
-    slot.store(2, join(b, c));
-    // A plain store could overtake the others. It fails if the daemon gave the slot to another
-    // peer meanwhile.
-    slot.compare_exchange(0, claimed, tag(generation, hop.mtu as u16, hop.interface));
+    let is_owned = match owner {
+        Some(owner) => owner.is_current(claimed),
+        None => true,
+    };
+    let new = if is_owned {
+        let Addresses([a, b, c]) = hop.addresses;
+        slot.store(1, join(ticks(now), a));
+        slot.store(2, join(b, c));
+        tag(generation, hop.mtu as u16, hop.interface)
+    } else {
+        empty
+    };
+    if !slot.compare_exchange(0, claimed, new) {
+        slot.compare_exchange(0, revoked, empty);
+    }
 }
 
 #[inline(always)]

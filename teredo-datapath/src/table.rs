@@ -1,22 +1,33 @@
 //! The daemon's side of the table of peers, whose layout [`teredo_common::maps`] describes.
 //!
 //! The program reads and writes the table at the same time. The order of the writes ensures that the
-//! program finds a peer with all of its fields or not at all.
+//! program finds a peer with all of its fields or not at all:
+//!
+//! - A peer is added with its address last, the first half after the second, and removed with its address
+//!   first.
+//! - Whenever a slot gets another peer or mapping, the word with the mapping changes before and after the
+//!   other fields, and is never again what it was: it has a counter ([`Slot::flags`]). A CPU that loads it
+//!   before and after the others, and finds the same, has read fields that belong together.
+//! - A CPU that writes a next hop has claimed it in the word with the generation. The daemon revokes the
+//!   claim when the next hop is of no use any more ([`revoke`]).
 
 use teredo_common::maps::{MAX_REACH, NextHop, Peer, PeerTable, Slot};
 
 use crate::{
-    Words,
+    Publish, Words,
     words::{ADDRESS, LAST_RECEIVED, LAST_SENT, MAPPED, NEXT_HOP, SLOT},
 };
 
 /// Slots of a neighbourhood: the home of some peers, and those behind it that may hold them.
 pub const NEIGHBOURHOOD: usize = MAX_REACH as usize + 1;
 
+/// The lowest bit of the counter in [`Slot::flags`].
+const COUNT: u8 = Slot::FLAGS + 1;
+
 /// The slots that may hold a peer: its home and those behind it.
 pub trait Neighbourhood: Copy {
     /// The words of a slot.
-    type Words: Words;
+    type Words: Publish;
 
     /// Returns the words of the slot at this distance from the home, which is less than
     /// [`NEIGHBOURHOOD`].
@@ -83,21 +94,22 @@ impl Table {
     /// Removes a peer. An absent peer is no error.
     pub fn remove(&mut self, near: impl Neighbourhood, address: &[u8; 16]) {
         if let Some(words) = find(near, address) {
-            words.store(ADDRESS, 0);
-            words.store(ADDRESS + 1, 0);
+            words.publish(ADDRESS, 0);
+            words.publish(ADDRESS + 1, 0);
             set_mapped(words, &Peer::default());
             set_reach(near, self.measure_reach(near, self.home(address)));
             self.count = self.count.saturating_sub(1);
         }
     }
 
-    /// Returns the largest distance of a peer whose home this is.
+    /// Returns the largest distance of a peer whose home this is, which is not greater than before.
     fn measure_reach(&self, near: impl Neighbourhood, home: usize) -> u8 {
         let lives_here = |&distance: &usize| {
             let address = address_in(near.slot(distance));
             address != [0; 16] && self.home(&address) == home
         };
-        (0..NEIGHBOURHOOD).rev().find(lives_here).unwrap_or(0) as u8
+        let reach = usize::from(mapped_in(near.slot(0)).reach);
+        (0..=reach).rev().find(lives_here).unwrap_or(0) as u8
     }
 }
 
@@ -130,7 +142,7 @@ pub fn is_empty(words: impl Words) -> bool {
 }
 
 fn find<N: Neighbourhood>(near: N, address: &[u8; 16]) -> Option<N::Words> {
-    let reach = usize::from(read(near.slot(0)).reach);
+    let reach = usize::from(mapped_in(near.slot(0)).reach);
     (0..=reach)
         .map(|distance| near.slot(distance))
         .find(|&words| address_in(words) == *address)
@@ -143,26 +155,27 @@ fn add(near: impl Neighbourhood, address: &[u8; 16], peer: &Peer) -> bool {
         return false;
     };
     let words = near.slot(distance);
-    // The program may have written the previous owner's after that was removed.
-    words.store(NEXT_HOP, 0);
-    words.store(LAST_RECEIVED, peer.last_received.as_nanos());
-    words.store(LAST_SENT, peer.last_sent.as_nanos());
+    revoke(words);
+    words.publish(LAST_RECEIVED, peer.last_received.as_nanos());
+    words.publish(LAST_SENT, peer.last_sent.as_nanos());
     set_mapped(words, peer);
     // The second half alone is no address, since the first is never zero.
     let [first, second] = bytemuck::cast::<_, [u64; 2]>(*address);
-    words.store(ADDRESS + 1, second);
-    words.store(ADDRESS, first);
-    let reach = read(near.slot(0)).reach;
+    words.publish(ADDRESS + 1, second);
+    words.publish(ADDRESS, first);
+    let reach = mapped_in(near.slot(0)).reach;
     set_reach(near, reach.max(distance as u8));
     true
 }
 
-fn replace(words: impl Words, peer: &Peer) {
-    let old = read(words);
-    if (old.mapped, u16::from(old.flags)) != (peer.mapped, peer.flags) {
+fn replace(words: impl Publish, peer: &Peer) {
+    let old = mapped_in(words);
+    let flags = u16::from(old.flags & Slot::FLAGS);
+    if (old.mapped, flags) != (peer.mapped, peer.flags) {
+        // Without trust, until the cached next hop no longer leads to the old endpoint.
+        set_mapped(words, &Peer::default());
+        revoke(words);
         set_mapped(words, peer);
-        // The cached next hop leads to the old endpoint.
-        words.store(NEXT_HOP, 0);
     }
     // The program may have advanced them further.
     advance(words, LAST_RECEIVED, peer.last_received.as_nanos());
@@ -179,10 +192,35 @@ fn advance(words: impl Words, index: usize, stamp: u64) {
     }
 }
 
-fn set_mapped(words: impl Words, peer: &Peer) {
+/// Makes the next hop empty, or has the CPU that is writing it do so.
+fn revoke(words: impl Words) {
+    let word = |generation| {
+        let next_hop = NextHop {
+            generation,
+            ..NextHop::default()
+        };
+        bytemuck::cast::<_, [u64; SLOT - NEXT_HOP]>(next_hop)[0]
+    };
+    loop {
+        let seen = words.load(NEXT_HOP);
+        let [a, b, ..] = seen.to_ne_bytes();
+        let new = match u16::from_ne_bytes([a, b]) {
+            NextHop::CLAIMED | NextHop::REVOKED => NextHop::REVOKED,
+            _ => NextHop::EMPTY,
+        };
+        // Also if nothing changes: a CPU that claims it after this notices that the mapping has changed.
+        if words.compare_exchange(NEXT_HOP, seen, word(new)) {
+            return;
+        }
+    }
+}
+
+/// Replaces mapping and flags, and counts the change.
+fn set_mapped(words: impl Publish, peer: &Peer) {
     change(words, |slot| {
+        let count = slot.flags.wrapping_add(COUNT) & !Slot::FLAGS;
         slot.mapped = peer.mapped;
-        slot.flags = peer.flags as u8;
+        slot.flags = count | peer.flags as u8 & Slot::FLAGS;
     });
 }
 
@@ -191,11 +229,18 @@ fn set_reach(near: impl Neighbourhood, reach: u8) {
 }
 
 /// Changes mapping, flags and reach at once. Only the daemon writes this word.
-fn change(words: impl Words, change: impl FnOnce(&mut Slot)) {
-    let mut slot = read(words);
+fn change(words: impl Publish, change: impl FnOnce(&mut Slot)) {
+    let mut slot = mapped_in(words);
     change(&mut slot);
     let new: [u64; SLOT] = bytemuck::cast(slot);
-    words.store(MAPPED, new[MAPPED]);
+    words.publish(MAPPED, new[MAPPED]);
+}
+
+/// Returns a slot of which mapping, flags and reach are those of `words`.
+fn mapped_in(words: impl Words) -> Slot {
+    let mut slot = [0; SLOT];
+    slot[MAPPED] = words.load(MAPPED);
+    bytemuck::cast(slot)
 }
 
 fn address_in(words: impl Words) -> [u8; 16] {

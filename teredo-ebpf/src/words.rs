@@ -23,6 +23,29 @@ impl Words for MapWords {
         unsafe { self.0.add(index).read_volatile() }
     }
 
+    /// Makes the address of later accesses depend on the value, since machines that reorder loads do not
+    /// reorder these. The BPF machine of many kernels in use has no other barrier for loads.
+    #[inline(always)]
+    fn after(self, value: u64) -> Self {
+        #[cfg(target_arch = "bpf")]
+        let value = {
+            let mut value = value;
+            // SAFETY: arithmetic on a register. The compiler does not learn that the result is zero; the
+            // verifier does.
+            unsafe {
+                core::arch::asm!(
+                    "{0} &= 0",
+                    inlateout(reg) value,
+                    options(pure, nomem, nostack),
+                );
+            }
+            value
+        };
+        #[cfg(not(target_arch = "bpf"))]
+        let value = value & 0;
+        Self(self.0.wrapping_byte_add(value as usize))
+    }
+
     #[inline(always)]
     fn store(self, index: usize, value: u64) {
         // SAFETY: as in `load`.

@@ -9,9 +9,10 @@ use crate::shell;
 /// The guide to the code.
 const GUIDE: &str = "docs/hacking.md";
 /// The beginnings of paths in the tables, and the directories that they stand for.
-const CRATES: [(&str, &str); 4] = [
+const CRATES: [(&str, &str); 5] = [
     ("common/", "teredo-common/src/"),
     ("daemon/", "teredo-userspace/src/"),
+    ("datapath/", "teredo-datapath/src/"),
     ("ebpf/", "teredo-ebpf/src/"),
     ("proto/", "teredo-proto/src/"),
 ];

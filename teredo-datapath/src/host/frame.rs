@@ -42,14 +42,16 @@ impl Buffer {
     }
 
     /// Returns the addresses of the frame's first octet, and behind its last.
-    pub(super) fn range(&self) -> (usize, usize) {
+    #[must_use]
+    pub fn range(&self) -> (usize, usize) {
         let memory = self.memory.expose_provenance();
         let (start, end) = self.frame.get();
         (memory + start, memory + end)
     }
 
-    /// Moves the start of the frame as the kernel does, which keeps an Ethernet header at least.
-    pub(super) fn move_start(&self, delta: i32) -> bool {
+    /// Moves the start of the frame as the kernel does, which keeps an Ethernet header at least. Returns
+    /// whether it did.
+    pub fn move_start(&self, delta: i32) -> bool {
         let (start, end) = self.frame.get();
         match start.checked_add_signed(delta as isize) {
             Some(start) if start + ETHERNET_HEADER <= end => {
@@ -61,7 +63,8 @@ impl Buffer {
     }
 
     /// Cuts octets off the end of the frame as the kernel does, which keeps an Ethernet header at least.
-    pub(super) fn cut_end(&self, octets: usize) -> bool {
+    /// Returns whether it did.
+    pub fn cut_end(&self, octets: usize) -> bool {
         let (start, end) = self.frame.get();
         match end.checked_sub(octets) {
             Some(end) if start + ETHERNET_HEADER <= end => {

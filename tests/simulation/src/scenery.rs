@@ -74,7 +74,7 @@ impl World {
         config.own_ipv4 = vec![address];
         change(&mut config);
         let (ipv6, is_router) = (self.native_address(), !config.host_specific);
-        let node = RelayNode::new(config, ipv6, self.seed());
+        let node = RelayNode::new(config, ipv6, self.seed(), self.fast_relays);
         let id = self.add(realm, Node::Relay(Box::new(node)));
         if is_router {
             self.relay = Some(id);
@@ -244,7 +244,7 @@ impl World {
                 let resume = |client: &mut Client, now| client.handle_suspension(now, duration);
                 client.act(now, resume, output);
             }
-            Node::Relay(relay) => relay.resume(duration, output),
+            Node::Relay(relay) => relay.resume(now, duration, output),
             Node::Server(_) | Node::Host(_) | Node::Probe(_) => (),
         });
     }
@@ -259,10 +259,7 @@ impl World {
                 client.restart(seed);
                 self.start(id);
             }
-            Node::Relay(relay) => {
-                let (config, ipv6) = (relay.config.clone(), relay.ipv6);
-                **relay = RelayNode::new(config, ipv6, seed);
-            }
+            Node::Relay(relay) => relay.restart(seed),
             Node::Server(_) | Node::Host(_) | Node::Probe(_) => (),
         }
     }

@@ -98,6 +98,8 @@ pub struct World {
     pub now: Instant,
     /// The treatment of packets in the internet; may be changed at any time.
     pub weather: Weather,
+    /// Whether relays that are added have a fast path.
+    pub fast_relays: bool,
     pub(super) random: StdRng,
     pub(super) network: Network,
     machines: Vec<Machine>,
@@ -122,6 +124,7 @@ impl World {
         Self {
             now: BEGINNING,
             weather: Weather::FAIR,
+            fast_relays: true,
             random: StdRng::seed_from_u64(seed),
             network: Network::new(),
             machines: Vec::new(),

@@ -229,6 +229,12 @@ fn p04_suspended_relay() {
             assert!(is_fast(world));
             world.suspend(relay, Duration::from_secs(seconds));
             assert!(!is_fast(world), "{seconds} s");
+            let mut in_table = 0;
+            if let Some(fast_path) = &world.relay(relay).fast_path {
+                assert!(fast_path.forwarded > 0, "unused");
+                fast_path.for_each_peer(|_, _| in_table += 1);
+            }
+            assert_eq!(in_table, 0, "{seconds} s");
             let mut peers = world.relay(relay).relay.peers();
             assert!(peers.all(|peer| !peer.trusted));
             drop(peers);

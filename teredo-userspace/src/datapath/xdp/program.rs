@@ -325,7 +325,7 @@ impl Program {
     fn set_generation(&mut self, generation: u32) -> Result<(), Error> {
         // The program uses the lower half.
         let generation = match generation as u16 {
-            NextHop::EMPTY | NextHop::CLAIMED => 1,
+            reserved if NextHop::is_reserved(reserved) => 1,
             generation => u32::from(generation),
         };
         self.generation

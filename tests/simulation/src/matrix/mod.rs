@@ -191,6 +191,7 @@ pub fn with_relay(
     seed: u64,
 ) -> Outcome {
     let mut world = World::new(seed);
+    world.fast_relays = seed.is_multiple_of(2);
     let server = world.add_server();
     let host = world.add_host();
     let realm = world.add_nat(Realm::INTERNET, relay);

@@ -1,6 +1,7 @@
 //! The machines of the simulation: our server, relay and client, unmodified, and IPv6 hosts.
 
 mod client;
+mod fast_path;
 mod probe;
 mod relay;
 mod server;
@@ -11,6 +12,7 @@ use teredo_common::{address::Endpoint, time::Instant};
 use teredo_proto::probe::Measurement as _;
 
 pub use client::ClientNode;
+pub use fast_path::FastPath;
 pub use probe::ProbeNode;
 pub use relay::RelayNode;
 pub use server::ServerNode;

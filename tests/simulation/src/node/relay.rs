@@ -8,7 +8,10 @@ use teredo_proto::{
     wire::ipv6::{self, Header},
 };
 
-use super::Output;
+use super::{
+    Output,
+    fast_path::{Fast, FastPath},
+};
 use crate::stack::Stack;
 
 /// A machine with a Teredo relay.
@@ -26,14 +29,16 @@ pub struct RelayNode {
     stack: Option<Stack>,
     /// Peers that the fast path may serve, by the events so far.
     pub fast: BTreeSet<Ipv6Addr>,
+    /// The fast path, if the relay has one.
+    pub fast_path: Option<FastPath>,
     /// Time by which the machine's clock is behind the world's after suspensions.
     behind: Duration,
 }
 
 impl RelayNode {
-    /// Makes a relay at `config.endpoint` whose errors come from `ipv6`.
+    /// Makes a relay at `config.endpoint`, with a fast path or without, whose errors come from `ipv6`.
     #[must_use]
-    pub fn new(mut config: Config, ipv6: Ipv6Addr, seed: [u8; 32]) -> Self {
+    pub fn new(mut config: Config, ipv6: Ipv6Addr, seed: [u8; 32], is_fast: bool) -> Self {
         config.own_ipv6 = vec![ipv6];
         Self {
             relay: Relay::new(config.clone(), seed),
@@ -41,20 +46,29 @@ impl RelayNode {
             ipv6,
             stack: config.host_specific.then(Stack::new),
             fast: BTreeSet::new(),
+            fast_path: is_fast.then(|| FastPath::new(&config, ipv6)),
             behind: Duration::ZERO,
             config,
         }
     }
 
     /// Resumes after a suspension for this time, during which the machine's clock stood still.
-    pub(crate) fn resume(&mut self, duration: Duration, output: &mut Vec<Output>) {
+    pub(crate) fn resume(&mut self, now: Instant, duration: Duration, output: &mut Vec<Output>) {
         self.behind += duration;
         self.relay.handle_suspension(duration);
-        self.drain(output);
+        self.drain(now - self.behind, output);
+    }
+
+    /// Starts anew, without memory.
+    pub(crate) fn restart(&mut self, seed: [u8; 32]) {
+        let is_fast = self.fast_path.is_some();
+        *self = Self::new(self.config.clone(), self.ipv6, seed, is_fast);
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        Some(self.relay.poll_timeout()? + self.behind)
+        let sweep = self.fast_path.as_ref().and_then(FastPath::poll_timeout);
+        let next = self.relay.poll_timeout().into_iter().chain(sweep).min()?;
+        Some(next + self.behind)
     }
 
     pub(super) fn stack(&self) -> Option<&Stack> {
@@ -73,9 +87,16 @@ impl RelayNode {
             return;
         }
         let clock = now - self.behind;
+        if let Some(fast_path) = &mut self.fast_path {
+            match fast_path.receive(clock, from, to, &payload) {
+                Fast::Sent(packet) => return output.push(Output::Ipv6(packet)),
+                Fast::Dropped => return,
+                Fast::Passed => {}
+            }
+        }
         let packet = self.relay.handle_datagram(clock, from, 0, &mut payload);
         let packet = packet.map(|packet| packet.to_vec());
-        self.drain(output);
+        self.drain(clock, output);
         let Some(mut packet) = packet else { return };
         if self.stack.is_some() {
             self.deliver(now, &packet, output);
@@ -92,6 +113,16 @@ impl RelayNode {
         mut packet: Vec<u8>,
         output: &mut Vec<Output>,
     ) {
+        if let Some(fast_path) = &mut self.fast_path {
+            match fast_path.route(now - self.behind, &packet) {
+                Fast::Sent((to, payload)) => {
+                    let from = self.endpoint;
+                    return output.push(Output::Datagram { from, to, payload });
+                }
+                Fast::Dropped => return,
+                Fast::Passed => {}
+            }
+        }
         let Ok(header) = Header::parse(&packet) else {
             return;
         };
@@ -113,21 +144,26 @@ impl RelayNode {
 
     /// Handles a packet for the tunnel.
     pub(crate) fn send(&mut self, now: Instant, mut packet: Vec<u8>, output: &mut Vec<Output>) {
-        let sent = self.relay.handle_ipv6(now - self.behind, &mut packet);
+        let clock = now - self.behind;
+        let sent = self.relay.handle_ipv6(clock, &mut packet);
         output.extend(sent.map(|(to, payload)| Output::Datagram {
             from: self.endpoint,
             to,
             payload: payload.to_vec(),
         }));
-        self.drain(output);
+        self.drain(clock, output);
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, output: &mut Vec<Output>) {
-        self.relay.handle_timeout(now - self.behind);
-        self.drain(output);
+        let clock = now - self.behind;
+        if let Some(fast_path) = &mut self.fast_path {
+            fast_path.handle_timeout(clock, &mut self.relay);
+        }
+        self.relay.handle_timeout(clock);
+        self.drain(clock, output);
     }
 
-    fn drain(&mut self, output: &mut Vec<Output>) {
+    fn drain(&mut self, clock: Instant, output: &mut Vec<Output>) {
         while let Some(transmit) = self.relay.poll_transmit() {
             output.extend(match transmit {
                 Transmit::Datagram { to, payload } => Some(Output::Datagram {
@@ -140,6 +176,9 @@ impl RelayNode {
             });
         }
         while let Some(event) = self.relay.poll_event() {
+            if let Some(fast_path) = &mut self.fast_path {
+                fast_path.apply(clock, &event);
+            }
             match event {
                 Event::PeerTrusted { address, .. } => self.fast.insert(address),
                 Event::PeerForgotten { address } => self.fast.remove(&address),

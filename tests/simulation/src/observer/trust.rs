@@ -1,6 +1,9 @@
 //! The trust in peers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv6Addr,
+};
 
 use teredo_common::{
     address::{Endpoint, ServicePrefix, embedded_mapping},
@@ -113,7 +116,7 @@ impl Trust {
     }
 
     pub fn settled(&self, node: &Node) -> Result<(), Violation> {
-        let check = |peer: std::net::Ipv6Addr, mapped: Endpoint| {
+        let check = |peer: Ipv6Addr, mapped: Endpoint| {
             if self.proved.contains(&(peer.octets(), mapped)) {
                 return Ok(());
             }
@@ -126,17 +129,25 @@ impl Trust {
             Node::Relay(relay) => {
                 let mut peers = relay.relay.peers().filter(|peer| peer.trusted);
                 peers.try_for_each(|peer| check(peer.address, peer.mapped))?;
-                let mut peers = relay.relay.peers().filter(|peer| peer.proved);
-                let unconfirmed = peers.find(|peer| {
-                    let proof = (peer.address.octets(), peer.mapped);
-                    !self.confirmed.contains(&proof)
-                });
-                unconfirmed.map_or(Ok(()), |peer| {
-                    let (address, mapped) = (peer.address, peer.mapped);
+                let confirmed = |address: Ipv6Addr, mapped| {
+                    if self.confirmed.contains(&(address.octets(), mapped)) {
+                        return Ok(());
+                    }
                     Err(format!(
                         "a relay serves {address} at {mapped}, where nothing came back from (R-35)"
                     ))
-                })
+                };
+                let mut peers = relay.relay.peers().filter(|peer| peer.proved);
+                peers.try_for_each(|peer| confirmed(peer.address, peer.mapped))?;
+                let mut result = Ok(());
+                if let Some(fast_path) = &relay.fast_path {
+                    fast_path.for_each_peer(|address, mapped| {
+                        if result.is_ok() {
+                            result = confirmed(address, mapped);
+                        }
+                    });
+                }
+                result
             }
             Node::Client(client) => {
                 let mut peers = client.client.peers().filter(|peer| peer.trusted);

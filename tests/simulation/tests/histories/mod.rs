@@ -29,6 +29,8 @@ struct Topology {
     /// The clients' NATs and extensions. `None` puts a client behind the NAT of the previous one.
     clients: Vec<(Option<Kind>, Means)>,
     relay: Kind,
+    /// Whether the relay has a fast path.
+    is_fast: bool,
     /// Lifetime of the NATs' mappings.
     lifetime: Duration,
     inbound_refresh: bool,
@@ -45,15 +47,17 @@ fn topology(clients: usize) -> impl Strategy<Value = Topology> {
         any::<u64>(),
         clients,
         relay,
+        any::<bool>(),
         lifetime,
         any::<bool>(),
         any::<bool>(),
     )
         .prop_map(
-            |(seed, clients, relay, lifetime, inbound_refresh, hairpinning)| Topology {
+            |(seed, clients, relay, is_fast, lifetime, inbound_refresh, hairpinning)| Topology {
                 seed,
                 clients,
                 relay,
+                is_fast,
                 lifetime: Duration::from_secs(lifetime),
                 inbound_refresh,
                 hairpinning,
@@ -74,6 +78,7 @@ struct Scene {
 impl Scene {
     fn new(topology: &Topology) -> Self {
         let mut world = World::new(topology.seed);
+        world.fast_relays = topology.is_fast;
         let server = world.add_server();
         let host = world.add_host();
         let realm = world.add_nat(Realm::INTERNET, topology.relay);
@@ -234,6 +239,7 @@ fn x41_an_answer_ends_the_echo_test() {
             (Some(Kind::SequentialSymmetric), Means::Sequential),
         ],
         relay: Kind::Firewall,
+        is_fast: false,
         lifetime: Duration::from_secs(60),
         inbound_refresh: false,
         hairpinning: false,
