@@ -142,12 +142,12 @@ impl Exchange {
         now: Instant,
         index: PeerIndex,
     ) -> bool {
-        let peer = &mut self.peers[index];
-        let server = embedded_server(&peer.address);
-        if !shared.own_ipv4.is_elsewhere(server) {
+        let server = server_of(&self.peers[index].address);
+        if !self.may_reach(shared, server) {
             shared.statistics.bubbles[Bubble::LimitedIndirect] += 1;
             return false;
         }
+        let peer = &mut self.peers[index];
         let mut payload = bubble::build(&self.own, &peer.address).to_vec();
         if shared.config.extensions.symmetric {
             let nonce = peer.state.nonces.next(&mut shared.random);
@@ -158,13 +158,17 @@ impl Exchange {
             Trailer::RandomPort(random_port).write(&mut payload);
         }
         self.write_alternates(shared, now, index, &mut payload);
-        let to = Endpoint {
-            address: server,
-            port: SERVER_PORT.to_be_bytes(),
-        };
         let port = shared.config.port;
-        shared.send(port, to, payload);
+        shared.send(port, server, payload);
         shared.statistics.bubbles[Bubble::SentIndirect] += 1;
         true
+    }
+}
+
+/// Returns the endpoint of the server that a Teredo address names (L-06).
+pub(super) const fn server_of(address: &[u8; 16]) -> Endpoint {
+    Endpoint {
+        address: embedded_server(address),
+        port: SERVER_PORT.to_be_bytes(),
     }
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use teredo_common::{
-    address::{embedded_mapping, embedded_server, has_cone_flag, server_link_local},
+    address::{embedded_mapping, has_cone_flag, server_link_local},
     scope::{is_global_unicast, is_link_local},
     time::Instant,
     wire::SERVER_PORT,
 };
 
-use super::{Exchange, Forward, Shared, TIMING, contact::Contact};
+use super::{Exchange, Forward, Shared, TIMING, bubbles::server_of, contact::Contact};
 use crate::{
     client::{Transmit, statistics::DropReason},
     shared::{
@@ -102,8 +102,8 @@ impl Exchange {
         }
         let is_teredo = shared.config.prefix.contains(destination);
         if is_teredo {
-            let server = embedded_server(destination);
-            if !self.may_be_peer(shared, destination) || !shared.own_ipv4.is_elsewhere(server) {
+            let server = server_of(destination);
+            if !self.may_be_peer(shared, destination) || !self.may_reach(shared, server) {
                 self.refuse(shared, now, ADDRESS_UNREACHABLE, packet);
                 return Err(DropReason::HostDestination);
             }

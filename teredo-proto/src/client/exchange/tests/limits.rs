@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::harness::*;
 use crate::{
-    client::{Bubble, DropReason, Test},
+    client::{Bubble, DropReason, Identity, Nat, Test},
     shared::{limiter::Rate, statistics::Unreachable, turns::Pace},
     wire::ipv6::Header,
 };
@@ -102,6 +102,27 @@ fn l06_no_indirect_bubble_to_a_forbidden_server() {
             .collect();
         assert_eq!(sent, [endpoint(PEER)], "{server}");
     }
+}
+
+#[test]
+fn l02_no_bubble_to_a_server_at_the_own_mapping() {
+    const AT: &str = "9.0.0.1:3544";
+    let mut world = World::new();
+    let own = teredo(AT, SERVER);
+    world.set_identity(Some(Identity {
+        address: own.into(),
+        mapped: endpoint(AT),
+        ..World::identity(Nat::Restricted)
+    }));
+    world.take_sent();
+    let peer = teredo(PEER, AT);
+    world.arrives(SERVER, &bubble(&peer, &own, &[])).unwrap();
+    let sent = world.take_sent();
+    assert!(sent.iter().all(|datagram| datagram.to == endpoint(PEER)));
+    let other = teredo("8.0.0.2:1", AT);
+    let refused = world.host_sends(&packet(&own, &other, 0));
+    assert_eq!(refused, Err(DropReason::HostDestination));
+    assert_eq!(world.take_sent(), []);
 }
 
 #[test]
