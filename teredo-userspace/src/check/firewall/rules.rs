@@ -158,6 +158,7 @@ pub enum Fate {
 }
 
 /// The end of a walk through a chain.
+#[derive(Clone, Copy)]
 enum End {
     Accepted,
     Dropped,
@@ -166,7 +167,7 @@ enum End {
 }
 
 /// The doubts that have come up on the way.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Doubts {
     accepted: bool,
     dropped: bool,
@@ -175,9 +176,13 @@ struct Doubts {
 /// Returns the fate of the packets in a table, and the chain that decides it.
 pub fn judge(table: &Table) -> (Fate, Option<&str>) {
     let mut worst = (Fate::Passed, None);
+    let mut walk = Walk {
+        table,
+        ends: BTreeMap::new(),
+    };
     for (name, drops) in &table.base {
-        let mut doubts = Doubts::default();
-        let is_dropped = match walk(table, name, &mut doubts, 0) {
+        let (end, doubts) = walk.chain(name, 0);
+        let is_dropped = match end {
             End::Accepted => false,
             End::Dropped => true,
             End::Open => *drops,
@@ -194,46 +199,67 @@ pub fn judge(table: &Table) -> (Fate, Option<&str>) {
     worst
 }
 
-fn walk(table: &Table, name: &str, doubts: &mut Doubts, depth: usize) -> End {
-    let Some(rules) = table.chains.get(name).filter(|_| depth < DEPTH_MAX) else {
-        return End::Open;
-    };
-    for rule in rules {
-        let is_certain = match rule.matches {
-            Match::None => continue,
-            Match::All => true,
-            Match::Some | Match::Unknown => false,
-        };
-        let end = match &rule.action {
-            Action::Continue => continue,
-            Action::Accept => End::Accepted,
-            Action::Drop => End::Dropped,
-            Action::Return if is_certain => return End::Open,
-            Action::Return => {
-                // The rest of the chain concerns some packets only.
-                doubts.accepted = true;
-                continue;
-            }
-            Action::Jump(to) | Action::Goto(to) => {
-                let mut inner = Doubts::default();
-                let end = walk(table, to, &mut inner, depth + 1);
-                doubts.accepted |= inner.accepted;
-                // Those of certain sources are another matter.
-                doubts.dropped |= inner.dropped && rule.matches != Match::Some;
-                if is_certain && matches!(rule.action, Action::Goto(_)) {
-                    return end;
-                }
-                end
-            }
-        };
-        match (end, rule.matches) {
-            (End::Open, _) | (End::Dropped, Match::Some) => {}
-            (end, Match::All) => return end,
-            (End::Accepted, _) => doubts.accepted = true,
-            (End::Dropped, _) => doubts.dropped = true,
+/// A walk through the chains of a table.
+struct Walk<'t> {
+    table: &'t Table,
+    /// The ends of the chains so far, each of which is walked once: there may be many jumps to it.
+    ends: BTreeMap<&'t str, (End, Doubts)>,
+}
+
+impl<'t> Walk<'t> {
+    fn chain(&mut self, name: &'t str, depth: usize) -> (End, Doubts) {
+        let open = (End::Open, Doubts::default());
+        if let Some(&end) = self.ends.get(name) {
+            return end;
         }
+        let Some(rules) = self.table.chains.get(name).filter(|_| depth < DEPTH_MAX) else {
+            return open;
+        };
+        // The kernel accepts no chain that leads to itself.
+        self.ends.insert(name, open);
+        let mut doubts = Doubts::default();
+        let end = self.rules(rules, &mut doubts, depth);
+        self.ends.insert(name, (end, doubts));
+        (end, doubts)
     }
-    End::Open
+
+    fn rules(&mut self, rules: &'t [Rule], doubts: &mut Doubts, depth: usize) -> End {
+        for rule in rules {
+            let is_certain = match rule.matches {
+                Match::None => continue,
+                Match::All => true,
+                Match::Some | Match::Unknown => false,
+            };
+            let end = match &rule.action {
+                Action::Continue => continue,
+                Action::Accept => End::Accepted,
+                Action::Drop => End::Dropped,
+                Action::Return if is_certain => return End::Open,
+                Action::Return => {
+                    // The rest of the chain concerns some packets only.
+                    doubts.accepted = true;
+                    continue;
+                }
+                Action::Jump(to) | Action::Goto(to) => {
+                    let (end, inner) = self.chain(to, depth + 1);
+                    doubts.accepted |= inner.accepted;
+                    // Those of certain sources are another matter.
+                    doubts.dropped |= inner.dropped && rule.matches != Match::Some;
+                    if is_certain && matches!(rule.action, Action::Goto(_)) {
+                        return end;
+                    }
+                    end
+                }
+            };
+            match (end, rule.matches) {
+                (End::Open, _) | (End::Dropped, Match::Some) => {}
+                (end, Match::All) => return end,
+                (End::Accepted, _) => doubts.accepted = true,
+                (End::Dropped, _) => doubts.dropped = true,
+            }
+        }
+        End::Open
+    }
 }
 
 #[cfg(test)]
@@ -310,5 +336,22 @@ mod tests {
         assert_eq!(judge(&left), (Fate::Dropped, Some("input")));
         let endless = [(All, Action::Jump("input".to_owned()))];
         assert_eq!(judge(&table(false, &[("input", &endless)])).0, Fate::Passed);
+    }
+
+    #[test]
+    fn a_chain_is_walked_once_for_all_jumps_to_it() {
+        let names: Vec<_> = (0..DEPTH_MAX).map(|number| number.to_string()).collect();
+        let jumps = |to: &str| vec![(Match::Some, Action::Jump(to.to_owned())); 100];
+        let rules: Vec<_> = names[1..].iter().map(|to| jumps(to)).collect();
+        let mut chains: Vec<_> = names.iter().zip(&rules).collect();
+        let last = vec![(Match::All, Action::Drop)];
+        chains.push((&names[DEPTH_MAX - 1], &last));
+        let chains: Vec<_> = chains
+            .iter()
+            .map(|(name, rules)| (&***name, &***rules))
+            .collect();
+        let mut table = table(true, &chains);
+        table.base[0].0 = "0".to_owned();
+        assert_eq!(judge(&table), (Fate::Dropped, Some("0")));
     }
 }
