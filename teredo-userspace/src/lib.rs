@@ -41,3 +41,5 @@ pub mod node;
 mod plan;
 mod privileges;
 mod sunset;
+#[cfg(feature = "testing")]
+pub mod testing;

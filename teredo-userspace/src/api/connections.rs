@@ -52,6 +52,16 @@ pub async fn serve<L: Listener>(mut socket: L, router: Router) {
     }
 }
 
+/// Answers the request of the only connection.
+#[cfg(feature = "testing")]
+pub async fn converse_alone<S>(stream: S, router: Router)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let place = Places::new(1).take().await;
+    converse(TokioIo::new(stream), router, place).await;
+}
+
 /// Answers the request of one connection. There is no second one, so that a connection is either
 /// idle or being answered.
 async fn converse<S>(stream: S, router: Router, mut place: Place)

@@ -14,6 +14,8 @@ pub mod types;
 
 pub use handle::{Handle, Page, Request};
 pub use listener::{Listeners, listen};
+#[cfg(feature = "testing")]
+pub(crate) use server::converse;
 pub use server::serve;
 
 #[cfg(test)]

@@ -67,22 +67,36 @@ impl FromRef<Access> for Handle {
     }
 }
 
+/// The answers on sockets of each kind.
+struct Routers {
+    on_unix: Router<Access>,
+    on_tcp: Router<Access>,
+}
+
+impl Routers {
+    fn new() -> Self {
+        let readers = Router::new()
+            .route("/status", get(status))
+            .route("/peers", get(peers))
+            .route("/metrics", get(prometheus))
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz));
+        Self {
+            on_unix: readers.clone().route("/drain", post(drain)),
+            on_tcp: readers
+                .route("/drain", post(refuse))
+                .layer(middleware::from_fn(origin::refuse_web_pages)),
+        }
+    }
+}
+
 /// Answers requests until the future is dropped, which also removes the sockets' files.
 ///
 /// # Errors
 ///
 /// When a listening socket cannot be used.
 pub async fn serve(listeners: Listeners, handle: Handle) -> io::Result<()> {
-    let readers = Router::new()
-        .route("/status", get(status))
-        .route("/peers", get(peers))
-        .route("/metrics", get(prometheus))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz));
-    let on_unix = readers.clone().route("/drain", post(drain));
-    let on_tcp = readers
-        .route("/drain", post(refuse))
-        .layer(middleware::from_fn(origin::refuse_web_pages));
+    let Routers { on_unix, on_tcp } = Routers::new();
     let (sockets, _files) = listeners.into_parts();
     let mut servers = JoinSet::new();
     for socket in sockets {
@@ -108,6 +122,17 @@ pub async fn serve(listeners: Listeners, handle: Handle) -> io::Result<()> {
         ended.map_err(io::Error::other)?;
     }
     pending().await
+}
+
+/// Answers the request of one connection, as that of a TCP socket or of the unix socket.
+#[cfg(feature = "testing")]
+pub async fn converse<S>(stream: S, handle: Handle, is_tcp: bool)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let Routers { on_unix, on_tcp } = Routers::new();
+    let router = if is_tcp { on_tcp } else { on_unix };
+    connections::converse_alone(stream, router.with_state(Access::new(handle))).await;
 }
 
 impl IntoResponse for Stopped {

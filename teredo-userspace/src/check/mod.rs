@@ -47,6 +47,8 @@ use crate::{
     plan::{self, Fix, Item, Own, Plan, State},
     privileges::capabilities,
 };
+#[cfg(feature = "testing")]
+pub use firewall::judge_texts as judge_firewall;
 use memory::{Memory, Octets};
 pub use report::{Report, Verdict};
 use routing::Routing;

@@ -10,7 +10,7 @@ mod document;
 mod error;
 mod fast_path;
 pub mod keys;
-mod log_filter;
+pub(crate) mod log_filter;
 mod reason;
 mod relay;
 pub mod secrets;

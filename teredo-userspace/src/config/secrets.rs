@@ -165,7 +165,12 @@ fn read(algorithm: Algorithm, file: &Path, owners: &[Uid]) -> Result<Key, Refusa
     }
     let mut text = Vec::new();
     opened.read_to_end(&mut text).map_err(Refusal::Unreadable)?;
-    let secret = str::from_utf8(&text).ok().and_then(one_line);
+    parse(algorithm, &text)
+}
+
+/// Returns the key in the contents of a file.
+pub(crate) fn parse(algorithm: Algorithm, text: &[u8]) -> Result<Key, Refusal> {
+    let secret = str::from_utf8(text).ok().and_then(one_line);
     let secret = secret.ok_or(Refusal::NotHexadecimal)?;
     if secret.len() > MAX_SECRET {
         return Err(Refusal::Long);

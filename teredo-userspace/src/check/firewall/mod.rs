@@ -14,6 +14,7 @@ use std::{
 use teredo_common::wire::SERVER_PORT;
 
 use super::{Host, Report};
+use crate::config::Config;
 use rules::{Fate, Hook, Packet, Table, judge};
 
 /// The directories of programs of the operator.
@@ -47,7 +48,7 @@ pub fn examine(host: &Host<'_>, report: &mut Report) {
     if rules.nftables.is_none() && rules.iptables.iter().all(Option::is_none) {
         return;
     }
-    let needs = needs(host);
+    let needs = needs(host.config);
     let mut is_fine = true;
     for need in &needs {
         let Some((fate, text)) = rules.verdict(need) else {
@@ -65,8 +66,7 @@ pub fn examine(host: &Host<'_>, report: &mut Report) {
 }
 
 /// Lists the packets that the roles need.
-fn needs(host: &Host<'_>) -> Vec<Need> {
-    let config = host.config;
+fn needs(config: &Config) -> Vec<Need> {
     let mut needs = Vec::new();
     if let Some(relay) = &config.relay {
         needs.push(Need::input("relay", relay.port));
@@ -222,6 +222,20 @@ fn worst(tables: &[Table]) -> (Fate, Option<String>) {
         .max_by_key(|(fate, _)| *fate)
         .unwrap_or((Fate::Passed, None));
     (worst.0, worst.1.map(str::to_owned))
+}
+
+/// Judges the rules in these texts, of nft and of the older iptables, for all that a configuration needs.
+/// Returns a sentence for each need that they may drop.
+#[cfg(feature = "testing")]
+pub fn judge_texts(config: &Config, nftables: &str, iptables: &str) -> Vec<String> {
+    let rules = Rules {
+        nftables: Some(nftables.to_owned()),
+        iptables: [Some(iptables.to_owned()), Some(iptables.to_owned())],
+    };
+    let needs = needs(config).into_iter();
+    needs
+        .filter_map(|need| Some(rules.verdict(&need)?.1))
+        .collect()
 }
 
 /// Runs a program and returns its output; `None` without the program, or when it fails.
