@@ -14,10 +14,13 @@ use crate::site;
 
 /// A datagram as the relay's socket receives it.
 pub struct Datagram {
+    /// Its source.
     pub from: Endpoint,
+    /// ECN field of the IPv4 header, 0 to 3.
     pub ecn: u8,
     /// Whether the checksum is right or absent; the kernel drops other datagrams.
     pub is_intact: bool,
+    /// UDP payload.
     pub payload: Vec<u8>,
 }
 

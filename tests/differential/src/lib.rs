@@ -7,7 +7,7 @@
 
 pub mod frames;
 pub mod host;
-mod kernel;
+pub mod kernel;
 pub mod packet;
 pub mod relay;
 pub mod server;
