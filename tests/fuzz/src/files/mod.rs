@@ -1,0 +1,6 @@
+//! What the daemon reads: its files, the texts of other programs, and requests to its API.
+
+pub mod api;
+pub mod config;
+pub mod firewall;
+pub mod texts;
