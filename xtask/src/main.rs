@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod fuzz;
 mod guide;
 mod lint;
 mod run;
@@ -50,6 +51,8 @@ enum Command {
     Run(run::Arguments),
     /// Measure relay, server and client against Miredo and the bare XDP redirect of this machine
     Bench(bench::Arguments),
+    /// Search for inputs that break a rule, or replay those that are known
+    Fuzz(fuzz::Arguments),
     /// Run a command in a virtual machine with one of Debian's kernels, or try the daemon on each
     Vm(vm::Arguments),
 }
@@ -83,6 +86,7 @@ fn execute(command: Command) -> Result<ExitCode> {
         }
         Command::Run(arguments) => run::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Vm(arguments) => vm::run(&arguments),
     }
 }

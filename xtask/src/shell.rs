@@ -76,6 +76,13 @@ pub fn cargo() -> Command {
     command
 }
 
+/// Returns a command that runs the compiler that cargo uses.
+pub fn rustc() -> Command {
+    let mut command = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    command.current_dir(root());
+    command
+}
+
 /// Returns cargo's target directory.
 pub fn target() -> PathBuf {
     match env::var_os("CARGO_TARGET_DIR") {

@@ -6,7 +6,7 @@ mod toolchain;
 use std::process::ExitCode;
 
 use anyhow::Result;
-pub use packages::is_installed;
+pub use packages::{Tool, ensure as ensure_tools, install, is_installed};
 
 /// Installs everything that is missing.
 pub fn ensure() -> Result<()> {
