@@ -22,16 +22,45 @@ pub const HOP_BY_HOP: u8 = 0;
 pub const TCP: u8 = 6;
 /// IPv6 next header and IPv4 protocol: UDP.
 pub const UDP: u8 = 17;
+/// IPv6 next header: Datagram Congestion Control Protocol.
+pub const DCCP: u8 = 33;
 /// IPv6 next header: routing.
 pub const ROUTING: u8 = 43;
 /// IPv6 next header: fragment.
 pub const FRAGMENT: u8 = 44;
+/// IPv6 next header: Encapsulating Security Payload, behind which nothing is readable.
+pub const ESP: u8 = 50;
+/// IPv6 next header: Authentication Header, whose length is in units of four octets (RFC 4302).
+pub const AUTHENTICATION_HEADER: u8 = 51;
 /// IPv6 next header: ICMPv6.
 pub const ICMPV6: u8 = 58;
 /// IPv6 next header: no next header. With payload length 0 it makes a bubble.
 pub const NO_NEXT_HEADER: u8 = 59;
 /// IPv6 next header: destination options.
 pub const DESTINATION_OPTIONS: u8 = 60;
+/// IPv6 next header: Stream Control Transmission Protocol.
+pub const SCTP: u8 = 132;
+/// IPv6 next header: mobility (RFC 6275).
+pub const MOBILITY: u8 = 135;
+/// IPv6 next header: UDP-Lite.
+pub const UDP_LITE: u8 = 136;
+/// IPv6 next header: Host Identity Protocol (RFC 7401).
+pub const HOST_IDENTITY: u8 = 139;
+/// IPv6 next header: Shim6 (RFC 5533).
+pub const SHIM6: u8 = 140;
+/// IPv6 next header: first of two for experiments (RFC 7045 section 4).
+pub const EXPERIMENT_1: u8 = 253;
+/// IPv6 next header: second of two for experiments (RFC 7045 section 4).
+pub const EXPERIMENT_2: u8 = 254;
+
+/// Whether no other header can follow one with this IPv6 next header, as far as is known for certain.
+#[inline(always)]
+pub const fn is_transport(next_header: u8) -> bool {
+    matches!(
+        next_header,
+        TCP | UDP | DCCP | ESP | ICMPV6 | SCTP | UDP_LITE
+    )
+}
 
 /// UDP port of Teredo servers (RFC 4380 section 2.7), host byte order.
 pub const SERVER_PORT: u16 = 3544;

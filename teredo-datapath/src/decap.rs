@@ -6,15 +6,14 @@ use teredo_common::{
     maps::Peer,
     verdict::Verdict,
     wire::{
-        DESTINATION_OPTIONS, ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV6, FRAGMENT, HOP_BY_HOP,
-        IPV6_HEADER, NO_NEXT_HEADER, ROUTING, UDP_HEADER,
+        ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV6, IPV6_HEADER, NO_NEXT_HEADER, UDP_HEADER,
     },
 };
 
 use crate::{
     environment::Environment,
     frame::Frame,
-    headers::{Ethernet, Ipv6, Ipv6Start, OUTER, Outer, covers_payload},
+    headers::{Ethernet, Ipv6, Ipv6Start, OUTER, Outer, covers_payload, is_plain},
     native,
     outcome::{Outcome, Sent},
     peer, route, settings,
@@ -74,7 +73,7 @@ pub fn decapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
     if payload == 0 || next_header == NO_NEXT_HEADER {
         return Err(Verdict::DecapBubble);
     }
-    if is_extended(frame, next_header) {
+    if !is_plain(frame.skip::<HEADERS>(), next_header) {
         return Err(Verdict::DecapExtensionHeader);
     }
     let source = ipv6.source_words();
@@ -139,16 +138,4 @@ pub fn decapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
         verdict: Verdict::DecapForwarded,
         interface: hop.interface,
     })
-}
-
-/// Whether there may be a routing header, also behind options or in a fragment, which only userspace
-/// can judge.
-#[inline(always)]
-fn is_extended(frame: Frame, next_header: u8) -> bool {
-    let behind = match frame.skip::<HEADERS>().first::<1>() {
-        Some(fragment) if next_header == FRAGMENT => fragment.read::<u8, 0>(),
-        _ => next_header,
-    };
-    let is_nested = behind == FRAGMENT && next_header == FRAGMENT;
-    is_nested || matches!(behind, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS)
 }

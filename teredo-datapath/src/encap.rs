@@ -5,15 +5,14 @@ use teredo_common::{
     maps::Settings,
     verdict::Verdict,
     wire::{
-        DESTINATION_OPTIONS, ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV4, HOP_BY_HOP,
-        IPV6_HEADER, NO_NEXT_HEADER, ROUTING, UDP_HEADER,
+        ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV4, IPV6_HEADER, NO_NEXT_HEADER, UDP_HEADER,
     },
 };
 
 use crate::{
     environment::Environment,
     frame::Frame,
-    headers::{Ipv6, Ipv6Start, OUTER, Outer, covers_payload, is_unfinished},
+    headers::{Ipv6, Ipv6Start, OUTER, Outer, covers_payload, is_plain, is_unfinished},
     native,
     outcome::{Outcome, Sent},
     peer, route, settings,
@@ -44,7 +43,7 @@ pub fn encapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
     if payload == 0 || next_header == NO_NEXT_HEADER {
         return Err(Verdict::EncapBubble);
     }
-    if matches!(next_header, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS) {
+    if !is_plain(frame.skip::<HEADERS>(), next_header) {
         return Err(Verdict::EncapExtensionHeader);
     }
 

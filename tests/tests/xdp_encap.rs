@@ -181,6 +181,7 @@ fn d2_03_sources() -> Result<()> {
         ("unique local", "fc00::b"),
         ("multicast", "ff0e::b"),
         ("Teredo", "2001:0:102:304::1"),
+        ("Teredo of the draft", "3ffe:831f:102:304::1"),
         ("6to4 of the relay", "2002:506:708::1"),
         ("ISATAP of another own address", "2000::200:5efe:506:709"),
     ] {
@@ -244,8 +245,18 @@ fn d2_04_packets_for_userspace() -> Result<()> {
                 with(60, &[0; 8]),
                 EncapExtensionHeader,
             ),
+            (
+                "options in a fragment",
+                with(44, &[60, 0, 0, 1, 0, 0, 0, 1]),
+                EncapExtensionHeader,
+            ),
         ],
-    )
+    )?;
+    for next_header in [51, 135, 139, 140, 253, 254, 4, 41, 47, 200] {
+        let frame = with(next_header, &[0; 24]);
+        fixture.refuse(Port::Lan, vec![("not plain", frame, EncapExtensionHeader)])?;
+    }
+    Ok(())
 }
 
 #[test]

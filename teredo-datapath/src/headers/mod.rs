@@ -11,5 +11,5 @@ pub use self::{
     icmpv6::{Options, Solicitation},
     ipv6::{Ipv6, Ipv6Start},
     outer::{OUTER, Outer, udp_sum},
-    transport::{covers_payload, is_unfinished},
+    transport::{covers_payload, is_plain, is_unfinished},
 };

@@ -2,7 +2,7 @@
 
 use teredo_common::{
     checksum::Sum,
-    wire::{ICMPV6, TCP, UDP},
+    wire::{FRAGMENT, ICMPV6, TCP, UDP, is_transport},
 };
 
 use super::Ipv6;
@@ -15,6 +15,17 @@ const TCP_CHECKSUM: usize = 16;
 const UDP_LENGTH: usize = 4;
 /// Offset of the checksum of a UDP datagram.
 const UDP_CHECKSUM: usize = 6;
+
+/// Whether a transport follows the IPv6 header, at once or in a fragment, so that no routing header can.
+/// Anything else, also protocols that are unknown here, only userspace can judge.
+#[inline(always)]
+pub fn is_plain(payload: Frame, next_header: u8) -> bool {
+    let behind = match payload.first::<1>() {
+        Some(fragment) if next_header == FRAGMENT => fragment.read::<u8, 0>(),
+        _ => next_header,
+    };
+    is_transport(behind)
+}
 
 /// Whether the transport, which starts at `transport`, has a checksum over all of the `payload` octets
 /// after the IPv6 header. The outer checksum in constant time requires it.

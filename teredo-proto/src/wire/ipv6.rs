@@ -1,11 +1,10 @@
 //! The fixed IPv6 header (RFC 8200 section 3) and the chain of extension headers after it.
 
-use teredo_common::wire::{
-    DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, IPV6_HEADER, NO_NEXT_HEADER, ROUTING,
-};
+mod chain;
 
-/// The routing header of Mobile IPv6 (RFC 6275), the one that may cross the tunnel (L-11).
-const MOBILE_IPV6: u8 = 2;
+use teredo_common::wire::{HOP_BY_HOP, IPV6_HEADER, NO_NEXT_HEADER};
+
+pub use chain::{ChainLink, chain, has_forbidden_routing};
 
 /// The reason why octets are not an IPv6 packet that Teredo carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -126,62 +125,6 @@ pub fn decrement_hop_limit(packet: &mut [u8]) {
     }
 }
 
-/// One header of the chain, or the transport that ends it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChainLink<'a> {
-    /// A routing header: its type (RFC 8200 section 4.4).
-    Routing(u8),
-    /// An extension header that Teredo has no opinion on.
-    Other,
-    /// The header that is no extension header and ends the chain: its protocol number, and the octets
-    /// from it on.
-    Transport(u8, &'a [u8]),
-}
-
-/// Walks the extension headers of a packet that [`Header::parse`] accepts. Ends early, without
-/// [`ChainLink::Transport`], where the chain is cut short or goes on in another fragment.
-pub fn chain(packet: &[u8]) -> impl Iterator<Item = ChainLink<'_>> {
-    let mut next = packet.get(6).copied();
-    let mut rest = packet.get(IPV6_HEADER..).unwrap_or_default();
-    std::iter::from_fn(move || {
-        let current = next.take()?;
-        if !is_extension(current) {
-            return Some(ChainLink::Transport(current, rest));
-        }
-        let fixed: &[u8; 8] = rest.first_chunk()?;
-        let length = match current {
-            FRAGMENT => 8,
-            _ => 8 + 8 * usize::from(fixed[1]),
-        };
-        let is_later_fragment =
-            current == FRAGMENT && u16::from_be_bytes([fixed[2], fixed[3]]) & 0xfff8 != 0;
-        if let Some(after) = rest.get(length..)
-            && !is_later_fragment
-        {
-            next = Some(fixed[0]);
-            rest = after;
-        }
-        Some(match current {
-            ROUTING => ChainLink::Routing(fixed[2]),
-            _ => ChainLink::Other,
-        })
-    })
-}
-
-/// Whether a routing header other than that of Mobile IPv6 would lead the packet elsewhere (L-11).
-pub fn has_forbidden_routing(packet: &[u8]) -> bool {
-    let is_forbidden = |link| matches!(link, ChainLink::Routing(kind) if kind != MOBILE_IPV6);
-    packet.get(6).is_some_and(|&next| is_extension(next)) && chain(packet).any(is_forbidden)
-}
-
-/// Whether another header follows one with this protocol number.
-const fn is_extension(next_header: u8) -> bool {
-    matches!(
-        next_header,
-        HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,8 +144,6 @@ mod tests {
         assert_eq!(header.source()[..], packet[8..24]);
         assert_eq!(header.destination()[..], packet[24..40]);
         assert!(!header.is_bubble());
-        let transport = ChainLink::Transport(ICMPV6, &packet[40..]);
-        assert_eq!(chain(&packet).collect::<Vec<_>>(), [transport]);
     }
 
     #[test]
@@ -248,71 +189,12 @@ mod tests {
         assert_eq!(Header::parse(&packet).unwrap().congestion(), 3);
     }
 
-    fn with_payload(next_header: u8, payload: &[u8]) -> Vec<u8> {
-        let fixed = header(
-            payload.len() as u16,
-            next_header,
-            64,
-            &[0x20; 16],
-            &[0x21; 16],
-        );
-        [&fixed[..], payload].concat()
-    }
-
-    #[test]
-    fn chain_of_extension_headers() {
-        let payload = [
-            &[ROUTING, 0, 0, 0, 0, 0, 0, 0][..],
-            &[FRAGMENT, 1, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            &[UDP, 0, 0, 1, 0, 0, 0, 7],
-            &[0xaa; 9],
-        ]
-        .concat();
-        let packet = with_payload(HOP_BY_HOP, &payload);
-        let links: Vec<_> = chain(&packet).collect();
-        assert_eq!(
-            links,
-            [
-                ChainLink::Other,
-                ChainLink::Routing(4),
-                ChainLink::Other,
-                ChainLink::Transport(UDP, &[0xaa; 9])
-            ]
-        );
-    }
-
-    #[test]
-    fn l11_only_the_routing_header_of_mobile_ipv6_passes() {
-        for kind in 0..=u8::MAX {
-            let routing = [UDP, 0, kind, 0, 0, 0, 0, 0];
-            let first = with_payload(ROUTING, &routing);
-            assert_eq!(has_forbidden_routing(&first), kind != 2, "{kind}");
-            let later = with_payload(
-                HOP_BY_HOP,
-                &[&[ROUTING, 0, 0, 0, 0, 0, 0, 0], &routing[..]].concat(),
-            );
-            assert_eq!(has_forbidden_routing(&later), kind != 2, "{kind}");
-        }
-        assert!(!has_forbidden_routing(&octets(V14)));
-    }
-
-    #[test]
-    fn chain_ends_at_a_later_fragment_and_where_it_is_cut() {
-        let packet = with_payload(FRAGMENT, &[UDP, 0, 0, 8, 0, 0, 0, 7, 1, 2]);
-        assert_eq!(chain(&packet).collect::<Vec<_>>(), [ChainLink::Other]);
-        let packet = with_payload(ROUTING, &[UDP, 9, 2, 0, 0, 0, 0, 0]);
-        assert_eq!(chain(&packet).collect::<Vec<_>>(), [ChainLink::Routing(2)]);
-        let packet = with_payload(ROUTING, &[UDP, 9, 2]);
-        assert_eq!(chain(&packet).count(), 0);
-    }
-
     proptest! {
         #[test]
         fn any_octets_are_parsed_without_panic(octets in prop::collection::vec(any::<u8>(), 0..120)) {
             if let Ok(header) = Header::parse(&octets) {
                 prop_assert!(header.packet_length() <= octets.len());
             }
-            prop_assert!(chain(&octets).count() <= 16);
         }
     }
 }

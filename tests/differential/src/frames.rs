@@ -7,8 +7,9 @@ use teredo_common::{
     address::{Endpoint, TeredoAddress},
     maps::Peer,
     wire::{
-        DESTINATION_OPTIONS, ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT, HOP_BY_HOP,
-        ICMPV6, NO_NEXT_HEADER, ROUTING, TCP, UDP,
+        AUTHENTICATION_HEADER, DCCP, DESTINATION_OPTIONS, ESP, ETHERNET_HEADER, ETHERTYPE_IPV4,
+        ETHERTYPE_IPV6, EXPERIMENT_1, EXPERIMENT_2, FRAGMENT, HOP_BY_HOP, HOST_IDENTITY, ICMPV6,
+        MOBILITY, NO_NEXT_HEADER, ROUTING, SCTP, SHIM6, TCP, UDP, UDP_LITE,
     },
 };
 
@@ -118,10 +119,19 @@ const NEXT_HEADERS: &[u8] = &[
     TCP,
     UDP,
     ICMPV6,
-    33,
-    50,
-    132,
-    136,
+    DCCP,
+    ESP,
+    SCTP,
+    UDP_LITE,
+    AUTHENTICATION_HEADER,
+    MOBILITY,
+    HOST_IDENTITY,
+    SHIM6,
+    EXPERIMENT_1,
+    EXPERIMENT_2,
+    4,
+    41,
+    200,
 ];
 
 /// A generator of frames.
@@ -216,6 +226,9 @@ impl Frames {
 
     /// Makes a packet with a rare next header or with extension headers.
     fn extended(&mut self, source: Ipv6Addr, destination: Ipv6Addr, data: &[u8]) -> Vec<u8> {
+        if self.chance(50) {
+            return self.chained(source, destination, data);
+        }
         let mut next_header = *NEXT_HEADERS.choose(&mut self.random).expect("not empty");
         let mut after = *NEXT_HEADERS.choose(&mut self.random).expect("not empty");
         let mut payload = Vec::new();
@@ -232,6 +245,32 @@ impl Frames {
         }
         if self.chance(80) {
             payload.extend(data);
+        }
+        ipv6(source, destination, next_header, &payload)
+    }
+
+    /// Makes a packet with a chain of well-formed headers, of which one may be a routing header.
+    fn chained(&mut self, source: Ipv6Addr, destination: Ipv6Addr, data: &[u8]) -> Vec<u8> {
+        let mut payload = data.to_vec();
+        let mut next_header = *[TCP, UDP, ESP].choose(&mut self.random).expect("not empty");
+        for _ in 0..self.random.random_range(1..5) {
+            let units: u8 = self.random.random_range(0..3);
+            let number = *NEXT_HEADERS.choose(&mut self.random).expect("not empty");
+            let mut header = vec![next_header, units, 0, 0];
+            let length = match number {
+                AUTHENTICATION_HEADER => 8 + 4 * usize::from(units),
+                FRAGMENT => 8,
+                _ => 8 + 8 * usize::from(units),
+            };
+            if number == ROUTING && self.chance(50) {
+                header[2] = 2;
+            }
+            if number == FRAGMENT {
+                header[3] = self.pick(&[&[0], &[1], &[8]])[0];
+            }
+            header.resize(length, 0);
+            payload = [header, payload].concat();
+            next_header = number;
         }
         ipv6(source, destination, next_header, &payload)
     }
