@@ -14,6 +14,7 @@ pub mod cookie;
 pub mod limiter;
 pub mod mailbox;
 pub mod maps;
+pub mod prefixes;
 pub mod respond;
 pub mod scope;
 pub mod time;

@@ -24,6 +24,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     address::{Endpoint, ServicePrefix},
+    prefixes::TeredoPrefixes,
     time::Instant,
     verdict::Verdict,
 };
@@ -287,6 +288,8 @@ pub struct Settings {
     pub flags: u32,
     /// For [`Interface::slot`].
     pub interface_mask: u32,
+    /// The prefixes of all Teredo services, whose addresses are not relayed to or from.
+    pub teredo: TeredoPrefixes,
 }
 
 impl Settings {
@@ -306,7 +309,7 @@ const _: () = {
     assert!(size_of::<Interface>() == 16);
     assert!(size_of::<Route>() == 40);
     assert!(size_of::<Counter>() == 16);
-    assert!(size_of::<Settings>() == 32);
+    assert!(size_of::<Settings>() == 72);
     assert!(ROUTE_SLOTS.is_power_of_two());
     assert!(INTERFACES_MAX.is_power_of_two());
 };

@@ -16,7 +16,7 @@ pub fn is_relayed(environment: &impl Environment, words: [u32; 4]) -> bool {
         a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2],
         d[3],
     ];
-    if words[0] == settings::prefix(environment) || !is_global_unicast(&address) {
+    if settings::is_teredo(environment, words[0]) || !is_global_unicast(&address) {
         return false;
     }
     if let Some(router) = embedded_router(&address)

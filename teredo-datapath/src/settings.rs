@@ -5,6 +5,7 @@ use core::{mem::offset_of, ptr};
 use teredo_common::{
     address::Endpoint,
     maps::{PeerTable, Settings},
+    prefixes::TeredoPrefixes,
 };
 
 use crate::environment::Environment;
@@ -12,6 +13,7 @@ use crate::environment::Environment;
 const _: () = {
     assert!(offset_of!(Settings, relay) % 4 == 0);
     assert!(offset_of!(Settings, prefix) % 4 == 0);
+    assert!(offset_of!(Settings, teredo) % 4 == 0);
     assert!(offset_of!(Endpoint, address) == 0);
     assert!(offset_of!(Endpoint, port) == 4);
 };
@@ -69,6 +71,27 @@ pub fn mtu(environment: &impl Environment) -> u32 {
 #[inline(always)]
 pub fn prefix(environment: &impl Environment) -> u32 {
     field!(environment, prefix as u32)
+}
+
+/// Whether an address that begins with this word, network byte order, is a Teredo address. The verifier
+/// removes the comparisons with prefixes that repeat the first.
+#[inline(always)]
+pub fn is_teredo(environment: &impl Environment, word: u32) -> bool {
+    let first = teredo(environment, 0);
+    let mut is_teredo = word == first;
+    for place in 1..size_of::<TeredoPrefixes>() / 4 {
+        let prefix = teredo(environment, place);
+        is_teredo |= prefix != first && word == prefix;
+    }
+    is_teredo
+}
+
+/// Returns the prefix of a Teredo service, network byte order.
+#[inline(always)]
+fn teredo(environment: &impl Environment, place: usize) -> u32 {
+    let settings: &Settings = environment.settings();
+    // SAFETY: as in `field`; callers count the prefixes.
+    unsafe { ptr::read_volatile((&raw const settings.teredo).cast::<u32>().add(place)) }
 }
 
 /// Returns the index of the interface where route look-ups start.

@@ -4,6 +4,7 @@ use teredo_common::{
     address::{Endpoint, ServicePrefix},
     limiter::{Limits, Rate},
     maps::{PeerTable, Settings},
+    prefixes::TeredoPrefixes,
     respond::{Advertisement, PREFIXES, ServerConstants},
     wire::MTU,
 };
@@ -21,6 +22,7 @@ pub static SETTINGS: Settings = Settings {
     tunnel: 0,
     flags: 0,
     interface_mask: 0,
+    teredo: TeredoPrefixes::STANDARD,
 };
 
 /// Overridden by the daemon.

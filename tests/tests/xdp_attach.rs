@@ -18,6 +18,7 @@ use teredo::datapath::xdp::{
 use teredo_common::{
     address::ServicePrefix,
     maps::{ABI_VERSION, Peer, Settings},
+    prefixes::TeredoPrefixes,
 };
 use teredo_lab::{
     Namespace,
@@ -85,6 +86,7 @@ impl Host {
                 tunnel: 1,
                 flags: 0,
                 interface_mask: 0,
+                teredo: TeredoPrefixes::STANDARD,
             },
             served: vec![ipnet::Ipv6Net::default()],
             own_ipv4: vec![relay().ip()],

@@ -4,8 +4,9 @@ use std::net::Ipv6Addr;
 
 use anyhow::Result;
 use teredo_common::{
-    address::Endpoint,
+    address::{Endpoint, ServicePrefix},
     maps::Peer,
+    prefixes::TeredoPrefixes,
     verdict::Verdict::*,
     wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
@@ -600,6 +601,7 @@ fn d1_15_destinations() -> Result<()> {
         ("unique local", "fd00::b"),
         ("multicast", "ff0e::b"),
         ("Teredo", "2001:0:102:304::1"),
+        ("Teredo of the draft", "3ffe:831f:102:304::1"),
         ("6to4 of the relay", "2002:506:708::1"),
         ("6to4 of another own address", "2002:506:709::1"),
         ("ISATAP of the relay", "2000::5efe:506:708"),
@@ -626,6 +628,30 @@ fn d1_15_destinations() -> Result<()> {
             DecapForwarded
         };
         assert_eq!(verdict, expected, "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn d1_15_no_service_is_native() -> Result<()> {
+    let served: Vec<_> = (1..=8)
+        .map(|last| ServicePrefix([0x2a, 0, 0, last]))
+        .collect();
+    let setup = Setup {
+        teredo: TeredoPrefixes::new(served),
+        ..Setup::default()
+    };
+    let mut fixture = fixture(&setup)?;
+    for (destination, verdict) in [
+        ("2a00:1::1", DecapDestination),
+        ("2a00:8::1", DecapDestination),
+        ("2001::1", DecapDestination),
+        ("3ffe:831f::1", DecapDestination),
+        ("2a00:9::1", DecapForwarded),
+        ("2a00::1", DecapForwarded),
+    ] {
+        let outcome = fixture.run(Port::Wan, &frame(&to(destination)))?;
+        assert_eq!(outcome.verdict, verdict, "{destination}");
     }
     Ok(())
 }

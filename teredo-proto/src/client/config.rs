@@ -4,6 +4,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
+    prefixes::TeredoPrefixes,
     scope::Ipv4Scope,
     wire::SERVER_PORT,
 };
@@ -73,6 +74,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether the address is one of another Teredo service than the client's. It is neither a peer's nor
+    /// a native host's.
+    pub(super) fn is_foreign(&self, address: &[u8; 16]) -> bool {
+        TeredoPrefixes::STANDARD.contains(address) && !self.prefix.contains(address)
+    }
+
     /// Creates the default configuration of a client of these servers with this service port (host
     /// byte order).
     #[must_use]

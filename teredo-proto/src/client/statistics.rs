@@ -30,7 +30,7 @@ named! {
         Tunnel = "tunnel",
         /// An authentication header or origin indication that is not from the server.
         ServerElement = "server-element",
-        /// The inner source is no address of another host (C-18).
+        /// The inner source is no address of another host (C-18), or one of another Teredo service (C-41).
         Source = "source",
         /// A routing header other than that of Mobile IPv6 (L-11).
         RoutingHeader = "routing-header",

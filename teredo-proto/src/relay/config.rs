@@ -8,6 +8,7 @@ use std::{
 use ipnet::Ipv6Net;
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
+    prefixes::TeredoPrefixes,
     scope::Ipv4Scope,
     wire::MTU,
 };
@@ -24,6 +25,9 @@ pub struct Config {
     pub endpoint: Endpoint,
     /// Prefix of the Teredo addresses that the relay serves.
     pub prefix: ServicePrefix,
+    /// Prefixes of all Teredo services, [`Config::prefix`] among them or not. Their addresses are never
+    /// native.
+    pub teredo: TeredoPrefixes,
     /// Native networks that the relay serves, all of them by default. Link-local, multicast and
     /// Teredo addresses are never served, whatever is in here.
     pub served: Vec<Ipv6Net>,
@@ -86,6 +90,7 @@ impl Config {
         Self {
             endpoint,
             prefix: ServicePrefix::STANDARD,
+            teredo: TeredoPrefixes::STANDARD,
             served: vec![Ipv6Net::default()],
             host_specific: false,
             own_ipv4: Vec::new(),

@@ -337,6 +337,11 @@ impl Relay {
         own.is_some_and(|own| own.octets() == server)
     }
 
+    /// Whether the address is one of a Teredo service, and so not native.
+    fn is_teredo(&self, address: &[u8; 16]) -> bool {
+        self.config.prefix.contains(address) || self.config.teredo.contains(address)
+    }
+
     /// Whether the relay serves this native address.
     fn serves(&self, address: &[u8; 16]) -> bool {
         if self.config.host_specific {
@@ -352,8 +357,7 @@ impl Relay {
     /// The address that errors are sent from.
     fn error_source(&self) -> Option<[u8; 16]> {
         let mut candidates = self.own_ipv6.iter().copied();
-        candidates
-            .find(|address| is_global_unicast(address) && !self.config.prefix.contains(address))
+        candidates.find(|address| is_global_unicast(address) && !self.is_teredo(address))
     }
 
     /// Sends a packet of a native host after everything that waits already.

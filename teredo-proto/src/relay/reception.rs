@@ -156,7 +156,7 @@ impl Relay {
 
     /// Checks that the destination is native and served by the relay.
     fn check_destination(&self, destination: &[u8; 16]) -> Result<(), DropReason> {
-        if self.config.prefix.contains(destination) {
+        if self.is_teredo(destination) {
             return Err(DropReason::DecapDestinationTeredo);
         }
         if !is_global_unicast(destination) {

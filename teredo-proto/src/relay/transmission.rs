@@ -115,7 +115,7 @@ impl Relay {
     /// Whether the relay serves this native source (R-08, L-07, L-10).
     fn may_come_from(&self, source: &[u8; 16]) -> bool {
         is_global_unicast(source)
-            && !self.config.prefix.contains(source)
+            && !self.is_teredo(source)
             && self.serves(source)
             && !self.own_ipv4.leads_back(source)
     }

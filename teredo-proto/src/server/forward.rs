@@ -3,6 +3,7 @@
 
 use teredo_common::{
     address::{Endpoint, embedded_mapping},
+    prefixes::TeredoPrefixes,
     scope::is_global_unicast,
     time::Instant,
     wire::MAX_TRAILERS,
@@ -139,6 +140,9 @@ impl Server {
         };
         if !is_test {
             return Err(DropReason::NotEcho);
+        }
+        if TeredoPrefixes::STANDARD.contains(&packet.destination) {
+            return Err(DropReason::DestinationScope);
         }
         if self.own_ipv4.leads_back(&packet.destination) {
             return Err(DropReason::DestinationLoop);

@@ -74,7 +74,8 @@ named! {
         SourceLoop = "source-loop",
         /// Something else than an echo request for the server itself (S-11).
         Local = "local",
-        /// The inner destination is not global unicast (S-12).
+        /// The inner destination is not global unicast, or an address of a Teredo service that is not
+        /// served (S-12, S-13).
         DestinationScope = "destination-scope",
         /// The endpoint in the inner destination is not global unicast, is this host, or has port 0
         /// (S-14, L-02).

@@ -8,6 +8,7 @@ use rand::{TryRng as _, rngs::SysRng};
 use teredo_common::{
     limiter::{Limits, Rate},
     maps::Settings,
+    prefixes::TeredoPrefixes,
 };
 use teredo_proto::{
     Ipv4Rates, Ipv6Rates, Pace, relay,
@@ -32,6 +33,7 @@ pub fn relay_config(
 ) -> relay::Config {
     relay::Config {
         prefix: config.node.prefix,
+        teredo: TeredoPrefixes::new(config.service_prefixes()),
         served: relay.serve.clone(),
         host_specific: relay.host_specific,
         own_ipv4: own.ipv4.clone(),
@@ -109,6 +111,7 @@ pub fn settings(
         tunnel,
         flags: fast_path::flags(relay.xdp.outer_checksum),
         interface_mask: 0,
+        teredo: TeredoPrefixes::new(config.service_prefixes()),
     }
 }
 
@@ -123,4 +126,33 @@ pub fn random<const LENGTH: usize>() -> Result<[u8; LENGTH]> {
         .try_fill_bytes(&mut octets)
         .context("the system has no random numbers")?;
     Ok(octets)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use teredo_common::address::ServicePrefix;
+
+    use super::*;
+
+    #[test]
+    fn l10_every_prefix_of_either_role_is_teredo_to_relay_and_program() {
+        let text = "[node]\nprefix = \"2a01:203::/32\"\n[relay]\n[server]\n\
+                    ipv4 = [\"198.51.100.1\", \"198.51.100.2\"]\nextra-prefixes = [\"2a01:204::/32\"]";
+        let config = Config::parse(text, Path::new("teredo.toml")).unwrap();
+        let section = config.relay.as_ref().unwrap();
+        let endpoint = "198.51.100.3:3545".parse().unwrap();
+        let relay = relay_config(&config, section, endpoint, &OwnAddresses::default());
+        let settings = settings(&config, section, endpoint, Duration::ZERO, 1);
+        for teredo in [relay.teredo, settings.teredo] {
+            let own = [[0x2a, 1, 2, 3], [0x2a, 1, 2, 4]].map(ServicePrefix);
+            for prefix in own
+                .into_iter()
+                .chain([ServicePrefix::STANDARD, ServicePrefix::DRAFT])
+            {
+                assert!(teredo.0.contains(&prefix), "{prefix}");
+            }
+        }
+    }
 }

@@ -47,6 +47,7 @@ impl<F: FastPath> Paths<F> {
         let mut config = Config::new(site::relay());
         config.mtu = setup.mtu;
         config.served = setup.served.clone();
+        config.teredo = setup.teredo;
         config.own_ipv4 = vec![OWN_IPV4[1].into()];
         config.peer_lifetime = Duration::from_nanos(setup.peer_lifetime);
         let mut paths = Self {

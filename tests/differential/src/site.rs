@@ -5,6 +5,7 @@ use std::env;
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
     maps::Settings,
+    prefixes::TeredoPrefixes,
 };
 use teredo_datapath::{Addresses, Way, host::RouteTable};
 use teredo_proto::server;
@@ -51,6 +52,8 @@ pub struct Setup {
     pub peer_lifetime: u64,
     /// Native prefixes served.
     pub served: Vec<ipnet::Ipv6Net>,
+    /// Prefixes of Teredo services.
+    pub teredo: TeredoPrefixes,
     /// Entries of the map of peers.
     pub max_peers: u32,
     /// Whether the program logs.
@@ -70,6 +73,7 @@ impl Default for Setup {
             mtu: 1280,
             peer_lifetime: 30_000_000_000,
             served: vec![ipnet::Ipv6Net::default()],
+            teredo: TeredoPrefixes::STANDARD,
             max_peers: 1024,
             log: false,
             relay: true,
@@ -93,6 +97,7 @@ impl Setup {
             served: served
                 .map(|prefix| prefix.parse().expect("a prefix"))
                 .to_vec(),
+            teredo: TeredoPrefixes::new([ServicePrefix([0x20, 0, 0x10, 0])]),
             mtu: 1400,
             ..Self::default()
         }
@@ -113,6 +118,7 @@ impl Setup {
             tunnel,
             flags: self.flags,
             interface_mask: 0,
+            teredo: self.teredo,
         }
     }
 }

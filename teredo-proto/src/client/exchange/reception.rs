@@ -110,6 +110,9 @@ impl Exchange {
             self.trust(shared, now, index, to, from);
             return Ok(true);
         }
+        if shared.config.is_foreign(&source) {
+            return Err(DropReason::Source);
+        }
         self.hold(shared, now, found, from, &source, packet)?;
         Ok(false)
     }

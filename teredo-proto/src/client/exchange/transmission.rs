@@ -100,6 +100,10 @@ impl Exchange {
         if !is_global_unicast(destination) || *destination == self.own {
             return Err(DropReason::HostDestination);
         }
+        if shared.config.is_foreign(destination) {
+            self.refuse(shared, now, ADDRESS_UNREACHABLE, packet);
+            return Err(DropReason::HostDestination);
+        }
         let is_teredo = shared.config.prefix.contains(destination);
         if is_teredo {
             let server = server_of(destination);

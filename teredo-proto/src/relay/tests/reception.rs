@@ -7,7 +7,11 @@ use crate::{
     relay::{Bubble, DropReason},
     testing::octets,
 };
-use teredo_common::wire::{DESTINATION_OPTIONS, HOP_BY_HOP, ROUTING, UDP};
+use teredo_common::{
+    address::ServicePrefix,
+    prefixes::TeredoPrefixes,
+    wire::{DESTINATION_OPTIONS, HOP_BY_HOP, ROUTING, UDP},
+};
 
 /// A packet that must be dropped for this reason.
 fn dropped(world: &mut World, from: &str, payload: &[u8], reason: DropReason) {
@@ -191,6 +195,48 @@ fn r24_l10_no_destination_inside_teredo_or_without_global_scope() {
 }
 
 #[test]
+fn r24_l10_no_teredo_address_is_native_whichever_service_it_is_of() {
+    let served: Vec<_> = [[0x2a, 1, 2, 3], [0x2a, 1, 2, 4]].map(ServicePrefix).into();
+    let mut world = World::with(|config| config.teredo = TeredoPrefixes::new(served));
+    let client = world.trust(CLIENT);
+    for destination in ["3ffe:831f::1", "2001::1", "2a01:203::1", "2a01:204::1"] {
+        let packet = packet(&client, &address(destination), 1);
+        let reason = DropReason::DecapDestinationTeredo;
+        dropped(&mut world, CLIENT, &packet, reason);
+        // Nor may it send to a client.
+        assert!(!world.native_sends(&ipv6(UDP, 64, &address(destination), &client, &[0; 9])));
+    }
+    assert_eq!(world.dropped(DropReason::EncapSource), 4);
+    let near = packet(&client, &address("2a01:205::1"), 1);
+    assert!(world.client_sends(CLIENT, &near).is_some());
+}
+
+#[test]
+fn r24_the_standard_prefix_is_not_native_where_another_is_served() {
+    let prefix = ServicePrefix([0x2a, 1, 2, 3]);
+    let mut world = World::with(|config| config.prefix = prefix);
+    let in_service = |prefix: ServicePrefix| {
+        let mut address = teredo(CLIENT);
+        address[..4].copy_from_slice(&prefix.0);
+        address
+    };
+    let client = in_service(prefix);
+    world.native_sends(&packet(&address(HOST), &client, 1));
+    world.client_sends(CLIENT, &bubble(&client, &address(HOST)));
+    world.take_sent();
+    for other in [ServicePrefix::STANDARD, ServicePrefix::DRAFT] {
+        let packet = packet(&client, &in_service(other), 1);
+        let reason = DropReason::DecapDestinationTeredo;
+        dropped(&mut world, CLIENT, &packet, reason);
+    }
+    assert!(
+        world
+            .client_sends(CLIENT, &packet(&client, &address(HOST), 1))
+            .is_some()
+    );
+}
+
+#[test]
 fn r25_elements_that_only_servers_send_are_refused() {
     let mut world = World::new();
     let client = world.trust(CLIENT);
@@ -325,6 +371,15 @@ fn l11_routing_headers_other_than_of_mobile_ipv6_are_refused() {
         dropped(&mut world, CLIENT, &packet, reason);
     }
     for first in [HOP_BY_HOP, DESTINATION_OPTIONS] {
+        let packet = ipv6(first, 64, &client, &to, &behind_options);
+        dropped(&mut world, CLIENT, &packet, reason);
+    }
+    // Authentication, Shim6 and others hide nothing.
+    let behind_authentication =
+        [&[ROUTING, 1, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0][..], &routed(0)].concat();
+    let packet = ipv6(51, 64, &client, &to, &behind_authentication);
+    dropped(&mut world, CLIENT, &packet, reason);
+    for first in [135, 139, 140, 253, 254] {
         let packet = ipv6(first, 64, &client, &to, &behind_options);
         dropped(&mut world, CLIENT, &packet, reason);
     }

@@ -284,6 +284,17 @@ fn s13_nothing_but_tests_leaves_for_native_ipv6() {
     ));
 }
 
+#[test]
+fn s13_an_address_of_another_teredo_service_is_not_native() {
+    let mut world = World::new();
+    let draft = address("3ffe:831f:102:304::1");
+    world.drops(
+        DropReason::DestinationScope,
+        CLIENT,
+        &echo(&teredo(CLIENT), &draft),
+    );
+}
+
 /// Only clients that are where their address says have their packets sent out.
 #[test]
 fn s13_not_from_native_sources() {

@@ -307,6 +307,22 @@ fn c41_a_client_that_accepts_unsolicited_packets_tests_their_sources() {
 }
 
 #[test]
+fn c41_c51_an_address_of_another_teredo_service_is_no_native_host() {
+    let mut world = World::with(|config| config.accept_unsolicited = true);
+    let foreign = address("3ffe:831f:102:304::1");
+    assert_eq!(
+        world.host_sends(&packet(&own(), &foreign, 1)),
+        Err(DropReason::HostDestination)
+    );
+    assert_eq!(world.unreachable(Unreachable::Sent), 1);
+    assert_eq!(
+        world.arrives(RELAY, &packet(&foreign, &own(), 1)),
+        Err(DropReason::Source)
+    );
+    assert_eq!(world.take_sent().len(), 0, "no test");
+}
+
+#[test]
 fn p08_data_from_elsewhere_does_not_move_a_native_host() {
     let mut world = World::new();
     let host = world.trust_host();

@@ -116,6 +116,15 @@ fn l11_routing_headers_are_dropped() {
         world.arrives(PEER, &routed(9)),
         Err(DropReason::RoutingHeader)
     );
+    let hidden = [
+        &[43, 1, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0][..],
+        &[59, 0, 0, 0, 0, 0, 0, 0],
+    ]
+    .concat();
+    assert_eq!(
+        world.arrives(PEER, &ipv6(51, 64, &peer, &own(), &hidden)),
+        Err(DropReason::RoutingHeader)
+    );
     assert!(world.arrives(PEER, &routed(2)).unwrap().is_some());
 }
 
