@@ -62,6 +62,8 @@ const RESPOND: Option<Direction> = Some(Direction::Respond);
 verdicts! {
     /// Neither IPv4 nor IPv6 directly after the Ethernet header, or too short for one.
     NotIp = NEITHER, Pass, "not-ip";
+    /// The frame has a VLAN tag.
+    Tagged = NEITHER, Pass, "tagged";
     /// The frame is addressed to another station.
     OtherStation = NEITHER, Pass, "other-station";
     /// IPv6, and there is no relay.

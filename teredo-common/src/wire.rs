@@ -15,6 +15,10 @@ pub const ENCAPSULATION: usize = IPV4_HEADER + UDP_HEADER;
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// EtherType of IPv6.
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// EtherType of a VLAN tag (IEEE 802.1Q).
+pub const ETHERTYPE_VLAN: u16 = 0x8100;
+/// EtherType of a service VLAN tag (IEEE 802.1ad).
+pub const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 
 /// IPv6 next header: hop-by-hop options.
 pub const HOP_BY_HOP: u8 = 0;

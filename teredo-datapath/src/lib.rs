@@ -85,7 +85,10 @@ fn translate(environment: &impl Environment, frame: Frame) -> Outcome {
     let ethernet = Ethernet::of(frame).ok_or(Verdict::NotIp)?;
     let is_ipv4 = ethernet.is_ipv4();
     if !is_ipv4 && !ethernet.is_ipv6() {
-        return Err(Verdict::NotIp);
+        return Err(match ethernet.is_tagged() {
+            true => Verdict::Tagged,
+            false => Verdict::NotIp,
+        });
     }
     // An interface in promiscuous mode sees frames that the switch floods. Such a frame is another
     // router's to forward, and forwarding it here too would send it twice. Testing the group bit

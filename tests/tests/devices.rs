@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use teredo_lab::{
     Scene, Teredo, Topology,
-    scene::{IPV4_INTERFACE, IPV6_INTERFACE, Maker, RELAY, RELAY_IPV6},
+    scene::{IPV4_INTERFACE, IPV6_INTERFACE, Maker, RELAY, RELAY_IPV6, SERVER_IPV6},
     teredo::binary,
     traffic::Ping,
     wait_until,
@@ -167,6 +167,55 @@ fn a_vlan_interface_is_generic_and_the_reason_is_named() -> Result<()> {
     ensure!(text.matches(reason).count() == 2, "{text}");
     let native = format!("{interfaces}\nxdp.mode = \"native\"");
     bench.refuse(&[], &native, "v6.10 is a VLAN interface")
+}
+
+#[test]
+fn an_interface_below_a_vlan_interface_is_refused_where_tags_may_be_hidden() -> Result<()> {
+    let bench = Bench::new()?;
+    bench
+        .scene
+        .relay
+        .ip(&format!(
+            "link add link {IPV4_INTERFACE} name v4.10 type vlan id 10"
+        ))
+        .context("this kernel has no VLAN interfaces")?;
+    let native = format!(
+        "xdp.interfaces = [\"{IPV4_INTERFACE}\", \"{IPV6_INTERFACE}\"]\nxdp.mode = \"native\""
+    );
+    bench.refuse(&[], &native, "carries the VLAN interface v4.10")
+}
+
+/// Frames of the VLAN interface lose their tags in the kernel before its program sees them, and those that
+/// it sends get one.
+#[test]
+fn both_directions_of_a_vlan_interface_are_fast() -> Result<()> {
+    let scene = Scene::new(Topology::default())?;
+    let host = scene.host();
+    // The server's tests of native hosts leave by the VLAN, too.
+    let server = scene.server_namespace();
+    for (namespace, address) in [
+        (&scene.relay, RELAY_IPV6),
+        (&host.namespace, host.address),
+        (server, SERVER_IPV6),
+    ] {
+        namespace.ip_batch(&format!(
+            "link add link {IPV6_INTERFACE} name v6.10 type vlan id 10
+            link set v6.10 up
+            addr del {address}/64 dev {IPV6_INTERFACE}
+            addr add {address}/64 dev v6.10 nodad"
+        ))?;
+    }
+    for namespace in [&host.namespace, server] {
+        namespace.ip(&format!("-6 route replace 2001::/32 via {RELAY_IPV6}"))?;
+    }
+    Ping::to(RELAY_IPV6).all_from(&host.namespace)?;
+    let config = scene
+        .relay_config()
+        .set("relay.xdp.interfaces", vec![IPV4_INTERFACE, "v6.10"]);
+    let relay = scene.start_relay(&config)?;
+    let site = scene.site();
+    let client = scene.start_client_in(Maker::Teredo, &site.client, site.port)?;
+    scene.check_fast_path(&relay, &client)
 }
 
 #[test]

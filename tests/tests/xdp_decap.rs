@@ -122,7 +122,17 @@ fn d1_01_to_04_frames_for_the_relay() -> Result<()> {
             (
                 "VLAN tag",
                 [&frame(&data())[..12], &tagged, &frame(&data())[12..]].concat(),
-                NotIp,
+                Tagged,
+            ),
+            (
+                "service VLAN tag",
+                [
+                    &frame(&data())[..12],
+                    &octets("88a8 0064"),
+                    &frame(&data())[12..],
+                ]
+                .concat(),
+                Tagged,
             ),
             ("TCP", outer(|packet| packet[9] = 6), DecapNotOurs),
             ("ICMP", outer(|packet| packet[9] = 1), DecapNotOurs),

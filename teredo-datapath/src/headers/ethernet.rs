@@ -1,6 +1,8 @@
 //! The Ethernet header without VLAN tags.
 
-use teredo_common::wire::{ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
+use teredo_common::wire::{
+    ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN,
+};
 
 use crate::frame::{Frame, Octets};
 
@@ -38,6 +40,13 @@ impl Ethernet {
     #[inline(always)]
     pub fn is_ipv6(self) -> bool {
         self.0.read::<u16, ETHERTYPE>() == ETHERTYPE_IPV6.to_be()
+    }
+
+    /// Whether a VLAN tag follows the addresses.
+    #[inline(always)]
+    pub fn is_tagged(self) -> bool {
+        let ethertype = self.0.read::<u16, ETHERTYPE>();
+        ethertype == ETHERTYPE_VLAN.to_be() || ethertype == ETHERTYPE_SERVICE_VLAN.to_be()
     }
 
     /// Whether the destination is this address, given as its first four and its last two octets.

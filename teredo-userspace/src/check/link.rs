@@ -164,6 +164,7 @@ mod tests {
                 is_point_to_point: false,
                 kind: None,
                 controller: None,
+                lower: None,
                 is_up: true,
                 has_carrier,
                 xdp_program: None,

@@ -53,6 +53,7 @@ mod tests {
             is_point_to_point: false,
             kind: None,
             controller: None,
+            lower: None,
             is_up: true,
             has_carrier: true,
             xdp_program: None,

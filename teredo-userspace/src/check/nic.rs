@@ -59,8 +59,9 @@ fn judge(name: &str, facts: Facts) -> Vec<(bool, String)> {
         findings.push((
             false,
             format!(
-                "{name} takes VLAN tags out of frames, so XDP serves tagged frames as if they had none; if \
-                 there are VLANs on this link: `ethtool -K {name} rxvlan off`"
+                "{name} takes VLAN tags out of frames, where XDP does not see them: the daemon does \
+                 `ethtool -K {name} rxvlan off` where that helps, and else takes the program off when \
+                 tagged frames arrive"
             ),
         ));
     }

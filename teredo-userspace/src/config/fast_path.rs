@@ -1,7 +1,7 @@
 //! The fast path that the roles ask for. One program serves all roles.
 
 use super::Config;
-use crate::datapath::xdp::AttachPolicy;
+use crate::{datapath::xdp::AttachPolicy, metrics::Role};
 
 /// The combined request of all roles that have a fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,15 @@ pub struct FastPathRequest<'a> {
 }
 
 impl FastPathRequest<'_> {
+    /// Returns the role that answers for the whole program.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self.relay {
+            Some(_) => Role::Relay,
+            None => Role::Server,
+        }
+    }
+
     /// Returns the keys of [`Self::mode`], for messages.
     #[must_use]
     pub fn mode_keys(&self) -> &'static str {

@@ -23,6 +23,7 @@ const TARGETS: &[&str] = &[
     "teredo::datapath::xdp",
     "teredo::datapath::xdp::fallback",
     "teredo::datapath::xdp::pins",
+    "teredo::datapath::xdp::tags",
     "teredo::node",
     "teredo::node::calendar",
     "teredo::node::client",

@@ -14,6 +14,7 @@ const GET_RINGS: u32 = 0x10;
 const GET_STRINGS: u32 = 0x1b;
 const GET_STATISTICS: u32 = 0x1d;
 const GET_FLAGS: u32 = 0x25;
+const SET_FLAGS: u32 = 0x26;
 const GET_FLOW_HASH: u32 = 0x29;
 const SET_RECEIVE_OFFLOAD: u32 = 0x2c;
 const GET_SET_SIZES: u32 = 0x37;
@@ -23,6 +24,9 @@ const FEATURES: u32 = 4;
 
 /// `UDP_V4_FLOW`.
 const UDP_IPV4: u32 = 2;
+
+/// `ETH_FLAG_RXVLAN`.
+const TAG_REMOVAL: u32 = 1 << 8;
 
 /// Octets of each string.
 const STRING: usize = 32;
@@ -109,6 +113,29 @@ impl Ethtool {
         let mut flags = [GET_FLAGS, 0];
         self.ask(interface, &mut flags)?;
         Ok(flags[1])
+    }
+
+    /// Returns whether the driver takes VLAN tags out of the frames that arrive.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::driver`].
+    pub fn removes_tags(&self, interface: &str) -> io::Result<bool> {
+        Ok(self.flags(interface)? & TAG_REMOVAL != 0)
+    }
+
+    /// Sets whether the driver takes VLAN tags out of the frames that arrive.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::driver`], without permission, and if the driver cannot.
+    pub fn set_tag_removal(&self, interface: &str, on: bool) -> io::Result<()> {
+        let flags = self.flags(interface)?;
+        let flags = match on {
+            true => flags | TAG_REMOVAL,
+            false => flags & !TAG_REMOVAL,
+        };
+        self.ask(interface, &mut [SET_FLAGS, flags])
     }
 
     /// Returns the number of receive descriptors of each queue, and its maximum.

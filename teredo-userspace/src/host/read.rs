@@ -107,15 +107,19 @@ fn link(message: &LinkMessage) -> Option<Link> {
         is_point_to_point: flags.contains(LinkFlags::Pointopoint),
         kind: None,
         controller: None,
+        lower: None,
         is_up: flags.contains(LinkFlags::Up),
         has_carrier: flags.contains(LinkFlags::LowerUp),
         xdp_program: None,
     };
+    let mut is_elsewhere = false;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Controller(index) => link.controller = Some(*index),
+            LinkAttribute::Link(index) => link.lower = Some(*index),
+            LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
             LinkAttribute::LinkInfo(infos) => link.kind = kind(infos),
             LinkAttribute::Xdp(attributes) => {
                 link.xdp_program = attributes.iter().find_map(|attribute| match attribute {
@@ -129,6 +133,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
             _ => {}
         }
     }
+    link.lower = link.lower.filter(|_| !is_elsewhere);
     (!link.name.is_empty()).then_some(link)
 }
 

@@ -28,6 +28,8 @@ pub struct Link {
     pub kind: Option<InfoKind>,
     /// The index of the bond, bridge or VRF that it belongs to.
     pub controller: Option<u32>,
+    /// The index of the interface below it, if that is in the same network namespace.
+    pub lower: Option<u32>,
     /// Whether it is up, as an operator sets it.
     pub is_up: bool,
     /// Whether it has a carrier.
@@ -77,6 +79,15 @@ impl Link {
         self.kind == Some(InfoKind::Tun)
     }
 
+    /// Returns whether frames may lose their VLAN tags before XDP sees them, whatever the settings of this
+    /// host are.
+    pub fn hides_tags(&self) -> bool {
+        matches!(
+            self.kind,
+            Some(InfoKind::Veth | InfoKind::Bridge | InfoKind::MacVlan | InfoKind::IpVlan)
+        )
+    }
+
     /// Returns whether it stands for a routing table of its own.
     pub fn is_vrf(&self) -> bool {
         self.kind == Some(InfoKind::Vrf)
@@ -118,6 +129,12 @@ impl Snapshot {
     /// Returns the bond, bridge or VRF that the interface belongs to.
     pub fn controller_of(&self, link: &Link) -> Option<&Link> {
         self.link_numbered(link.controller?)
+    }
+
+    /// Returns a VLAN interface on this interface.
+    pub fn vlan_on(&self, link: &Link) -> Option<&Link> {
+        let mut links = self.links.iter();
+        links.find(|one| one.kind == Some(InfoKind::Vlan) && one.lower == Some(link.index))
     }
 
     /// Returns the VRF that the interface belongs to.

@@ -80,6 +80,7 @@ impl Node {
             own: own(&self.roles, self.client.as_ref(), &self.fast_path),
             is_draining: self.draining.contains(&Role::Relay),
             client: self.client.as_ref().and_then(ClientRole::tunnelled),
+            hidden_tags: self.fast_path.hidden_tags().clone(),
         }
     }
 

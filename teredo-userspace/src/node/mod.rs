@@ -194,6 +194,9 @@ impl Node {
             self.drain_role(role);
         }
         self.fast_path.examine_drops();
+        if self.fast_path.examine_tags() {
+            self.upkeep.look_soon();
+        }
         if let Some(relay) = &mut self.roles.relay {
             self.fast_path.sweep(&mut relay.relay);
             relay.flush(&mut self.fast_path, self.roles.server.as_mut());

@@ -87,6 +87,7 @@ impl Plan {
             return;
         }
         let links = self.usable(&wanted, links);
+        let links = self.untagged(&wanted, links, host, state);
         if links.is_empty() {
             return;
         }
@@ -115,6 +116,46 @@ impl Plan {
             relay,
             server,
         }));
+    }
+
+    /// Returns the interfaces, or none if frames with VLAN tags arrive by one of them where XDP may not
+    /// see the tags.
+    fn untagged<'a>(
+        &mut self,
+        wanted: &FastPathRequest<'_>,
+        links: Vec<&'a Link>,
+        host: &Snapshot,
+        state: &State,
+    ) -> Vec<&'a Link> {
+        let reason = links.iter().find_map(|link| {
+            let name = &link.name;
+            let clause = if state.hidden_tags.contains(&link.index) {
+                format!(
+                    "frames with VLAN tags arrive by {name}, where XDP does not see the tags: keep them from \
+                     it, or leave the tags in the frames (on a veth `ethtool -K OTHER-END txvlan off`), and \
+                     restart the daemon"
+                )
+            } else {
+                let vlan = host.vlan_on(link).filter(|_| link.hides_tags())?;
+                format!(
+                    "{name} carries the VLAN interface {}, and XDP may not see the VLAN tags in its frames: \
+                     name VLAN interfaces or others in {}",
+                    vlan.name,
+                    wanted.interfaces_keys()
+                )
+            };
+            Some((name.clone(), clause))
+        });
+        let Some((name, reason)) = reason else {
+            return links;
+        };
+        let role = wanted.role();
+        self.refusal = Some(Refusal {
+            interfaces: links.iter().map(|link| link.name.clone()).collect(),
+            reason: reason.clone(),
+        });
+        self.lacks(role, Kind::FastPathOff, &name, reason);
+        Vec::new()
     }
 
     /// Returns the named interfaces that exist, and reports the others.
@@ -146,11 +187,7 @@ impl Plan {
     /// that are down. A program on some interfaces of the others cannot send to them, which the kernel
     /// does then.
     fn usable<'a>(&mut self, wanted: &FastPathRequest<'_>, links: Vec<&'a Link>) -> Vec<&'a Link> {
-        let role = if wanted.relay.is_some() {
-            Role::Relay
-        } else {
-            Role::Server
-        };
+        let role = wanted.role();
         let mut usable: Vec<&Link> = Vec::new();
         for &link in &links {
             if usable.iter().any(|other| other.index == link.index) {

@@ -14,7 +14,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use ipnet::{IpNet, Ipv6Net};
 
@@ -46,6 +46,8 @@ pub struct State {
     pub is_draining: bool,
     /// The client's address, while it has one.
     pub client: Option<Tunnelled>,
+    /// The interfaces by which frames arrive whose VLAN tags XDP does not see.
+    pub hidden_tags: BTreeSet<u32>,
 }
 
 impl State {

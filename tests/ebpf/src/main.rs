@@ -5,12 +5,12 @@
 
 use aya_ebpf::{
     bindings::{TC_ACT_OK, TC_ACT_STOLEN, xdp_action},
-    helpers::generated::{bpf_ktime_get_ns, bpf_redirect, bpf_xdp_adjust_head},
+    helpers::generated::{bpf_ktime_get_ns, bpf_redirect, bpf_skb_vlan_push, bpf_xdp_adjust_head},
     macros::{classifier, map, xdp},
     maps::{Array, PerCpuArray, ProgramArray},
     programs::{TcContext, XdpContext},
 };
-use teredo_common::wire::{ENCAPSULATION, ETHERNET_HEADER, UDP};
+use teredo_common::wire::{ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_VLAN, UDP};
 use teredo_lab_ebpf::{
     Count, FORGED_PORTS, Flow, HEADERS, NATIVE_HEADERS, SIZES,
     flood::{FRAME, Flood, Progress},
@@ -151,6 +151,19 @@ pub fn departures(context: TcContext) -> i32 {
     } else {
         TC_ACT_OK
     }
+}
+
+/// Puts frames with a mark into the VLAN of this number, beside the frame as a bridge does it. The driver
+/// writes the tag into the frame unless the interface has an offload for that.
+#[classifier]
+pub fn trunk(context: TcContext) -> i32 {
+    // SAFETY: the context is the kernel's.
+    let mark = unsafe { (*context.skb.skb).mark } as u16;
+    if mark != 0 {
+        // SAFETY: as above; the helper takes any tag.
+        unsafe { bpf_skb_vlan_push(context.skb.skb, ETHERTYPE_VLAN.to_be(), mark) };
+    }
+    TC_ACT_OK
 }
 
 /// Whether a frame holds a datagram over IPv4 to or from a forged client.

@@ -21,6 +21,7 @@ pub mod scene;
 pub mod teredo;
 pub mod together;
 pub mod traffic;
+pub mod trunk;
 pub mod wait;
 
 pub use teredo_differential::packet;

@@ -24,7 +24,7 @@ use teredo_lab_ebpf::{
 use super::cpu;
 use crate::{Namespace, wait_for};
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench"));
+pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench"));
 
 /// Frames that a generator holds and sends before it lets the network work: the kernel's default.
 pub const BATCH: u32 = 64;

@@ -270,7 +270,7 @@ fn sum(values: &[u64], indices: &[usize]) -> u64 {
 }
 
 /// Returns index and name of the interfaces that frames leave by.
-fn ports(interface: &Interface) -> Vec<(u32, String)> {
+pub fn ports(interface: &Interface) -> Vec<(u32, String)> {
     if interface.ports.is_empty() {
         return vec![(interface.index, interface.name.clone())];
     }

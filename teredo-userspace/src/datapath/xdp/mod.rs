@@ -21,6 +21,7 @@ pub mod program;
 mod refusal;
 mod sys;
 mod table;
+mod tags;
 
 use std::net::Ipv4Addr;
 
@@ -47,6 +48,7 @@ pub use policy::AttachPolicy;
 pub use program::{Parameters, Program, ServerParameters};
 pub use refusal::Refusal;
 pub use table::size as peer_map_size;
+pub use tags::TagKeeper;
 
 /// The options that the fast path is started with.
 #[derive(Clone, Debug)]

@@ -4,7 +4,11 @@
 mod plan;
 mod trial;
 
-use std::{collections::HashSet, mem, net::Ipv4Addr};
+use std::{
+    collections::{BTreeSet, HashSet},
+    mem,
+    net::Ipv4Addr,
+};
 
 use teredo_common::{
     address::Endpoint,
@@ -20,7 +24,10 @@ use teredo_proto::{
 use crate::{
     condition::{Condition, Kind},
     config::Config,
-    datapath::xdp::{self, AttachPolicy, AttachedProgram, Error, InterfaceStatus, Mode, Options},
+    datapath::xdp::{
+        self, AttachPolicy, AttachedProgram, Error, Interface, InterfaceStatus, Mode, Options,
+        TagKeeper,
+    },
     host::Snapshot,
     metrics::{self, Attachment, Role},
     plan::{FastPathItem, Refusal},
@@ -56,6 +63,9 @@ pub struct FastPath {
     obstacle: Option<String>,
     /// The reason why a map could not be used at the last attempt.
     failure: Option<String>,
+    tags: TagKeeper,
+    /// The interfaces whose VLAN tags are hidden from the program.
+    hidden: BTreeSet<u32>,
 }
 
 impl std::fmt::Debug for FastPath {
@@ -122,7 +132,12 @@ impl FastPath {
         }
         self.item = None;
         self.obstacle = None;
-        match AttachedProgram::start(&options) {
+        let interfaces = options.interfaces.iter();
+        let interfaces: Vec<_> = interfaces
+            .filter_map(|name| Interface::named(name).ok())
+            .collect();
+        let kept = self.tags.keep(&interfaces);
+        match kept.and_then(|()| AttachedProgram::start(&options)) {
             Ok(mut xdp) => {
                 self.attachments = xdp.interfaces().iter().map(attachment).collect();
                 if let Some(end) = self.draining {
@@ -133,6 +148,8 @@ impl FastPath {
                 self.relays = plan.relays;
                 self.max_peers = plan.max_peers as usize;
                 self.item = Some(item.clone());
+                let seen = self.tagged();
+                self.tags.begin(seen);
             }
             Err(error) => {
                 let reason = error.to_string();
@@ -398,6 +415,33 @@ impl FastPath {
         }
     }
 
+    /// Returns the frames with VLAN tags that the program has seen.
+    fn tagged(&self) -> u64 {
+        let mut counters = self.counters().into_iter();
+        let tagged = counters.find(|(verdict, _)| *verdict == Verdict::Tagged);
+        tagged.map_or(0, |(_, counter)| counter.packets)
+    }
+
+    /// Looks whether VLAN tags are hidden from the program on one of its interfaces. Returns whether the
+    /// plan has changed for that reason. Call it once a second.
+    pub fn examine_tags(&mut self) -> bool {
+        if self.xdp.is_none() || !self.tags.is_listening() {
+            return false;
+        }
+        self.tags.count();
+        let seen = self.tagged();
+        let Some((index, name)) = self.tags.hidden(seen) else {
+            return false;
+        };
+        tracing::warn!("frames with VLAN tags arrive by {name}, where XDP does not see the tags");
+        self.hidden.insert(index)
+    }
+
+    /// Returns the interfaces whose VLAN tags are hidden from the program, which must not run there.
+    pub fn hidden_tags(&self) -> &BTreeSet<u32> {
+        &self.hidden
+    }
+
     /// Copies timestamps to the relay and reconciles the map with it. Call it once a second.
     pub fn sweep(&mut self, relay: &mut Relay) {
         self.failure = None;
@@ -480,7 +524,8 @@ impl FastPath {
     }
 
     /// Undoes a start that has failed: detaches the program unless an earlier run had attached it.
-    pub fn abandon(self) -> Result<(), Error> {
+    pub fn abandon(mut self) -> Result<(), Error> {
+        self.tags.restore();
         match self.xdp {
             Some(xdp) if !xdp.adopted() => xdp.stop(),
             // The program stays attached.
@@ -489,7 +534,8 @@ impl FastPath {
     }
 
     /// Detaches the program.
-    pub fn stop(self) -> Result<(), Error> {
+    pub fn stop(mut self) -> Result<(), Error> {
+        self.tags.restore();
         self.xdp.map_or(Ok(()), AttachedProgram::stop)
     }
 }

@@ -73,6 +73,7 @@ impl Kernel {
             is_point_to_point: is_tun,
             kind,
             controller: None,
+            lower: None,
             is_up: !is_tun,
             has_carrier: true,
             xdp_program: None,

@@ -342,3 +342,38 @@ fn routes_that_an_earlier_run_left_go() {
     settle(&mut daemon, &mut kernel, 20_000);
     assert_eq!(tables(&kernel), [Table::Main]);
 }
+
+#[test]
+fn no_program_runs_where_vlan_tags_may_be_hidden() {
+    use rtnetlink::packet_route::link::InfoKind;
+
+    let wants_program = |kind: Option<InfoKind>, has_vlan: bool, hidden: bool| {
+        let mut kernel = host();
+        let outside = kernel.index_of("eth0").unwrap();
+        kernel.links.get_mut(&outside).unwrap().kind = kind;
+        if has_vlan {
+            let vlan = kernel.add_link("eth0.10", Some(InfoKind::Vlan));
+            kernel.links.get_mut(&vlan).unwrap().lower = Some(outside);
+        }
+        let mut daemon = relay(Ipv4Choice::Auto);
+        if hidden {
+            daemon.state.hidden_tags.insert(outside);
+        }
+        settle(&mut daemon, &mut kernel, 0);
+        let is_reported = kinds(&daemon).contains(&Kind::FastPathOff);
+        let (plan, _) = daemon.plan(&kernel);
+        let has_program = plan
+            .items
+            .iter()
+            .any(|item| matches!(item, Item::FastPath(_)));
+        assert_eq!(is_reported, !has_program);
+        has_program
+    };
+    assert!(wants_program(Some(InfoKind::Veth), false, false));
+    assert!(!wants_program(Some(InfoKind::Veth), true, false));
+    assert!(!wants_program(Some(InfoKind::Bridge), true, false));
+    // The driver leaves tags in frames, and a VLAN interface has removed them.
+    assert!(wants_program(None, true, false));
+    assert!(wants_program(Some(InfoKind::Vlan), true, false));
+    assert!(!wants_program(None, false, true));
+}
