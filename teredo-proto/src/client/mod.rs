@@ -444,6 +444,16 @@ impl Client {
         self.exchange.peers()
     }
 
+    /// Returns the number of slots of the list of peers, of which some may be free.
+    pub fn slots(&self) -> usize {
+        self.exchange.slots()
+    }
+
+    /// Iterates over the peers in these slots, each with its slot. A peer keeps its slot.
+    pub fn peers_in(&self, slots: Range<usize>) -> impl Iterator<Item = (usize, PeerInfo)> {
+        self.exchange.peers_in(slots)
+    }
+
     /// Returns the counters since the start, and the current number of peers and waiting packets.
     pub fn statistics(&self) -> Statistics {
         let mut statistics = self.shared.statistics;

@@ -21,6 +21,7 @@ mod tests;
 use std::{
     collections::VecDeque,
     net::{Ipv4Addr, Ipv6Addr},
+    ops::Range,
     time::Duration,
 };
 
@@ -282,15 +283,29 @@ impl Relay {
 
     /// Returns all peers, in no particular order.
     pub fn peers(&self) -> impl Iterator<Item = PeerInfo> {
-        self.peers.iter().map(|(_, peer)| PeerInfo {
-            address: peer.address.into(),
-            mapped: peer.mapped,
-            trusted: peer.is_trusted(),
-            proved: peer.state.holds(),
-            symmetric: peer.symmetric,
-            last_received: peer.last_received,
-            last_sent: peer.last_sent,
-            queued: peer.queued(),
+        let peers = self.peers_in(0..usize::MAX);
+        peers.map(|(_, peer)| peer)
+    }
+
+    /// Returns the number of slots of the list of peers, of which some may be free.
+    pub fn slots(&self) -> usize {
+        self.peers.slots()
+    }
+
+    /// Iterates over the peers in these slots, each with its slot. A peer keeps its slot.
+    pub fn peers_in(&self, slots: Range<usize>) -> impl Iterator<Item = (usize, PeerInfo)> {
+        self.peers.in_slots(slots).map(|(slot, peer)| {
+            let peer = PeerInfo {
+                address: peer.address.into(),
+                mapped: peer.mapped,
+                trusted: peer.is_trusted(),
+                proved: peer.state.holds(),
+                symmetric: peer.symmetric,
+                last_received: peer.last_received,
+                last_sent: peer.last_sent,
+                queued: peer.queued(),
+            };
+            (slot, peer)
         })
     }
 

@@ -30,7 +30,7 @@ pub enum Request {
 /// A page of the list of peers. Peers that come or go between two pages may be missed.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// The peers, in no particular order.
+    /// The peers, in no particular order; none at all if the page covers free places alone.
     pub peers: Vec<Peer>,
     /// The opaque cursor of the next page; `None` after the last.
     pub next: Option<u64>,

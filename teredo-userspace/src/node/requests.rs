@@ -1,6 +1,6 @@
 //! The answers to requests of the API.
 
-use std::net::SocketAddrV4;
+use std::{net::SocketAddrV4, ops::Range};
 
 use teredo_common::{
     address::{ServicePrefix, TeredoAddress},
@@ -20,6 +20,9 @@ use crate::{
         RoleState, Snapshot, TUNNEL_NOT_TAKEN,
     },
 };
+
+/// Slots of the list of peers that one page covers.
+const PAGE_SLOTS: usize = 16 * PAGE;
 
 impl Node {
     pub(super) fn handle_request(&mut self, request: Request) {
@@ -106,26 +109,51 @@ impl Node {
         snapshot
     }
 
+    /// Returns a page of the list of peers. A node has a relay or a client, never both.
     fn page(&mut self, cursor: u64) -> Page {
         let now = clock::now();
-        let start = usize::try_from(cursor).unwrap_or(usize::MAX);
-        let relay = self.roles.relay.iter().flat_map(|role| role.relay.peers());
-        let relay = relay.map(|peer| relay_peer(&peer, now));
-        let prefix = self.config.node.prefix;
-        let client = self.client.iter().flat_map(|role| role.client.peers());
-        let client = client.map(|peer| client_peer(&peer, prefix, now));
-        let mut rest = relay.chain(client).skip(start);
-        let peers: Vec<_> = rest
-            .by_ref()
-            .take(PAGE)
-            .map(|peer| Peer {
-                xdp: self.fast_path.has(&peer.address.octets()),
-                ..peer
+        let mut page = if let Some(role) = &self.roles.relay {
+            let relay = &role.relay;
+            page_of(cursor, relay.slots(), |slots| {
+                let peers = relay.peers_in(slots);
+                peers.map(|(slot, peer)| (slot, relay_peer(&peer, now)))
             })
-            .collect();
-        let next = rest.next().is_some().then_some(cursor + PAGE as u64);
-        Page { peers, next }
+        } else if let Some(role) = &self.client {
+            let (client, prefix) = (&role.client, self.config.node.prefix);
+            page_of(cursor, client.slots(), |slots| {
+                let peers = client.peers_in(slots);
+                peers.map(|(slot, peer)| (slot, client_peer(&peer, prefix, now)))
+            })
+        } else {
+            Page::default()
+        };
+        for peer in &mut page.peers {
+            peer.xdp = self.fast_path.has(&peer.address.octets());
+        }
+        page
     }
+}
+
+/// Returns the page of a list with this many slots, some of them free, that begins in slot `cursor`. It
+/// covers so few slots that the time for it does not depend on the length of the list.
+fn page_of<I: Iterator<Item = (usize, Peer)>>(
+    cursor: u64,
+    slots: usize,
+    peers_in: impl FnOnce(Range<usize>) -> I,
+) -> Page {
+    let start = usize::try_from(cursor).unwrap_or(usize::MAX);
+    let end = start.saturating_add(PAGE_SLOTS);
+    let mut next = end;
+    let mut peers = Vec::new();
+    for (slot, peer) in peers_in(start..end) {
+        peers.push(peer);
+        if peers.len() == PAGE {
+            next = slot + 1;
+            break;
+        }
+    }
+    let next = (next < slots).then_some(next as u64);
+    Page { peers, next }
 }
 
 /// Describes the peer of a relay.
@@ -171,4 +199,61 @@ const fn state(is_trusted: bool) -> PeerState {
 /// Returns the seconds since `then`; `None` if that is zero, which stands for never.
 fn since(then: Instant, now: Instant) -> Option<f64> {
     (then != Instant::ZERO).then(|| now.saturating_since(then).as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn peer(slot: usize) -> Peer {
+        Peer {
+            address: (slot as u128).into(),
+            mapped: SocketAddrV4::new([9, 9, 9, 9].into(), 1),
+            state: PeerState::Trusted,
+            proved: true,
+            symmetric: false,
+            last_received_seconds: None,
+            last_sent_seconds: None,
+            local: false,
+            xdp: false,
+        }
+    }
+
+    /// Reads all pages of a list in which every `step`th slot is used. Returns the peers, and the most slots
+    /// that one page visited.
+    fn read(slots: usize, step: usize) -> (Vec<Peer>, usize) {
+        let (mut peers, mut most) = (Vec::new(), 0);
+        let mut cursor = Some(0);
+        while let Some(start) = cursor {
+            let mut visited = 0;
+            let page = page_of(start, slots, |range| {
+                let range = range.start..range.end.min(slots);
+                let visited = &mut visited;
+                range
+                    .inspect(|_| *visited += 1)
+                    .filter(move |slot| slot % step == 0)
+                    .map(|slot| (slot, peer(slot)))
+            });
+            assert!(page.peers.len() <= PAGE);
+            peers.extend(page.peers);
+            most = most.max(visited);
+            cursor = page.next;
+        }
+        (peers, most)
+    }
+
+    #[test]
+    fn pages_have_every_peer_once_and_visit_few_slots() {
+        for slots in [0, 1, PAGE, PAGE + 1, 100_000] {
+            for step in [1, 3, 50_000] {
+                let (peers, most) = read(slots, step);
+                let different: BTreeSet<_> = peers.iter().map(|peer| peer.address).collect();
+                assert_eq!(different.len(), peers.len());
+                assert_eq!(peers.len(), slots.div_ceil(step));
+                assert!(most <= 16 * PAGE, "{most}");
+            }
+        }
+    }
 }

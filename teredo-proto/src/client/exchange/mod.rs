@@ -18,7 +18,7 @@ mod trust;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use rand::Rng;
 use teredo_common::{
@@ -164,14 +164,28 @@ impl Exchange {
 
     /// Returns all peers, in no particular order.
     pub fn peers(&self) -> impl Iterator<Item = PeerInfo> {
-        self.peers.iter().map(|(_, peer)| PeerInfo {
-            address: peer.address.into(),
-            mapped: peer.mapped,
-            trusted: peer.is_trusted(),
-            local: peer.state.is_at_local(peer.mapped),
-            last_received: peer.last_received,
-            last_sent: peer.last_sent,
-            queued: peer.queued(),
+        let peers = self.peers_in(0..usize::MAX);
+        peers.map(|(_, peer)| peer)
+    }
+
+    /// Returns the number of slots of the list of peers, of which some may be free.
+    pub fn slots(&self) -> usize {
+        self.peers.slots()
+    }
+
+    /// Iterates over the peers in these slots, each with its slot. A peer keeps its slot.
+    pub fn peers_in(&self, slots: Range<usize>) -> impl Iterator<Item = (usize, PeerInfo)> {
+        self.peers.in_slots(slots).map(|(slot, peer)| {
+            let peer = PeerInfo {
+                address: peer.address.into(),
+                mapped: peer.mapped,
+                trusted: peer.is_trusted(),
+                local: peer.state.is_at_local(peer.mapped),
+                last_received: peer.last_received,
+                last_sent: peer.last_sent,
+                queued: peer.queued(),
+            };
+            (slot, peer)
         })
     }
 

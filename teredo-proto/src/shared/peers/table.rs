@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     hash::BuildHasher as _,
-    ops::{Index, IndexMut},
+    ops::{Index, IndexMut, Range},
 };
 
 use teredo_common::{address::Endpoint, time::Instant};
@@ -139,11 +139,23 @@ impl<State: RoleState> Peers<State> {
 
     /// All peers.
     pub fn iter(&self) -> impl Iterator<Item = (PeerIndex, &Peer<State>)> {
-        self.slots
-            .iter()
-            .enumerate()
+        let slots = self.in_slots(0..self.slots.len());
+        slots.map(|(index, peer)| (PeerIndex(index as u32), peer))
+    }
+
+    /// The number of slots, of which some may be free.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The peers in these slots, each with its slot. Takes no time for the slots before.
+    pub fn in_slots(&self, slots: Range<usize>) -> impl Iterator<Item = (usize, &Peer<State>)> {
+        let end = slots.end.min(self.slots.len());
+        let start = slots.start.min(end);
+        let peers = self.slots[start..end].iter().enumerate();
+        peers
             .filter(|(_, peer)| peer.list != List::Free)
-            .map(|(index, peer)| (PeerIndex(index as u32), peer))
+            .map(move |(offset, peer)| (start + offset, peer))
     }
 
     /// Inserts an untrusted peer that is not in the table, because of `party`. Call
