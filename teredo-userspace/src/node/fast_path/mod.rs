@@ -1,6 +1,7 @@
 //! The fast path of all roles, as the event loop sees it. Its map is kept in sync with the relay: it
 //! holds every peer that the relay trusts, and no other.
 
+mod missing;
 mod plan;
 mod trial;
 
@@ -8,6 +9,7 @@ use std::{
     collections::{BTreeSet, HashSet},
     mem,
     net::Ipv4Addr,
+    ops::Range,
 };
 
 use teredo_common::{
@@ -32,6 +34,7 @@ use crate::{
     metrics::{self, Attachment, Role},
     plan::{FastPathItem, Refusal},
 };
+use missing::{Missing, Pass};
 use plan::ProgramPlan;
 pub use plan::{Roles, flags};
 pub use trial::load as try_to_load;
@@ -53,6 +56,7 @@ pub struct FastPath {
     refused: u64,
     /// The value of [`Self::refused`] at the sweep before the last.
     refused_before: u64,
+    missing: Missing,
     /// Whether a trusted peer was refused between the last two sweeps.
     is_full: bool,
     /// The moment from which the server forwards no bubbles, if it drains.
@@ -146,6 +150,7 @@ impl FastPath {
                 self.program = xdp.program_number();
                 self.xdp = Some(xdp);
                 self.relays = plan.relays;
+                self.missing = Missing::default();
                 self.max_peers = plan.max_peers as usize;
                 self.item = Some(item.clone());
                 let seen = self.tagged();
@@ -394,6 +399,7 @@ impl FastPath {
         match xdp.program.insert(address, peer) {
             Err(Error::Full) => {
                 self.refused += 1;
+                self.missing.refused();
                 Ok(())
             }
             result => result,
@@ -447,7 +453,8 @@ impl FastPath {
         self.failure = None;
         let result = self.try_sweep(relay);
         self.note(result);
-        self.is_full = self.refused > mem::replace(&mut self.refused_before, self.refused);
+        let refused_before = mem::replace(&mut self.refused_before, self.refused);
+        self.is_full = self.refused > refused_before || self.missing.has_refused();
     }
 
     fn try_sweep(&mut self, relay: &mut Relay) -> Result<(), Error> {
@@ -466,21 +473,32 @@ impl FastPath {
         for address in &unknown {
             xdp.program.remove(address)?;
         }
-        if present < relay.statistics().proved_peers.min(self.max_peers) {
-            self.insert_missing(relay)?;
+        let expected = relay.statistics().proved_peers.min(self.max_peers);
+        let missing = expected.saturating_sub(present) as u64;
+        match self.missing.pass(missing, relay.slots()) {
+            Pass::Nothing => Ok(()),
+            Pass::Slots(slots) => self.insert_missing(relay, slots, &HashSet::new()),
+            Pass::Everything => {
+                let mut present = HashSet::new();
+                if let Some(xdp) = &mut self.xdp {
+                    xdp.program.for_each_peer(|address, _| {
+                        present.insert(*address);
+                    })?;
+                }
+                self.insert_missing(relay, 0..usize::MAX, &present)
+            }
         }
-        Ok(())
     }
 
-    fn insert_missing(&mut self, relay: &Relay) -> Result<(), Error> {
-        let Some(xdp) = &mut self.xdp else {
-            return Ok(());
-        };
-        let mut present = HashSet::new();
-        xdp.program.for_each_peer(|address, _| {
-            present.insert(*address);
-        })?;
-        for peer in relay.peers().filter(|peer| peer.proved) {
+    /// Inserts the proved peers in these slots of the relay's list, except those that are `present`.
+    fn insert_missing(
+        &mut self,
+        relay: &Relay,
+        slots: Range<usize>,
+        present: &HashSet<[u8; 16]>,
+    ) -> Result<(), Error> {
+        let peers = relay.peers_in(slots).map(|(_, peer)| peer);
+        for peer in peers.filter(|peer| peer.proved) {
             let address = peer.address.octets();
             if !present.contains(&address) {
                 let entry = entry(
