@@ -11,6 +11,7 @@ extern crate std;
 pub mod address;
 pub mod checksum;
 pub mod cookie;
+pub mod generations;
 pub mod limiter;
 pub mod mailbox;
 pub mod maps;

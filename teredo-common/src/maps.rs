@@ -47,8 +47,12 @@ pub const INTERFACES: &str = "INTERFACES";
 /// Per-CPU one-entry array with the next IPv4 identification, as `u32`; the daemon writes a random
 /// start (requirement W-07).
 pub const IDENTIFICATION: &str = "IDENTIFICATION";
-/// One-entry array with the generation of every cached [`NextHop`], as `u32`.
-pub const GENERATION: &str = "GENERATION";
+/// One-entry array, which can be mapped into memory, of the generations of cached [`NextHop`]s, as `u16`:
+/// one for each bucket of destinations; see [`crate::generations`].
+pub const GENERATIONS: &str = "GENERATIONS";
+/// One-entry array, which can be mapped into memory, of [`STATION_MARKS`] octets: 1 if a next hop was cached
+/// whose Ethernet address has this [`station_mark`]. The daemon sets them back to 0.
+pub const STATIONS: &str = "STATIONS";
 /// Per-CPU array of [`Counter`], indexed by [`Verdict`].
 pub const COUNTERS: &str = "COUNTERS";
 /// Per-CPU array of [`Route`], indexed by a hash of the destination.
@@ -100,8 +104,18 @@ pub const fn own_filter_bit([a, b, c, d]: [u8; 4]) -> (u32, u32) {
     (number / 32, 1 << (number % 32))
 }
 
+/// Entries of [`STATIONS`]; a power of two.
+pub const STATION_MARKS: usize = 4096;
+
+/// Returns the place of an Ethernet address in [`STATIONS`].
+#[inline(always)]
+pub const fn station_mark([a, b, c, d, e, f]: [u8; 6]) -> usize {
+    let number = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+    (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize
+}
+
 /// Time for which a next hop is used without another look at the kernel's tables. The daemon
-/// announces changes through [`GENERATION`]; this bounds the delay while there is no daemon.
+/// announces changes through [`GENERATIONS`]; this bounds the delay while there is no daemon.
 pub const NEXT_HOP_LIFETIME: Duration = Duration::from_secs(1);
 /// A stamp is written when it is older than this, so that CPUs that serve the same peer do not
 /// take the cache line from each other at every packet.
@@ -111,7 +125,8 @@ pub const STAMP_RESOLUTION: Duration = Duration::from_secs(1);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct NextHop {
-    /// [`GENERATION`] at that time; [`NextHop::EMPTY`] or [`NextHop::CLAIMED`].
+    /// The generation of the destination's bucket at that time; [`NextHop::EMPTY`] or
+    /// [`NextHop::CLAIMED`].
     pub generation: u16,
     /// MTU of the route, in octets of IP packet.
     pub mtu: u16,
@@ -126,11 +141,11 @@ pub struct NextHop {
 }
 
 impl NextHop {
-    /// A generation that [`GENERATION`] never has: nothing was stored yet.
+    /// A generation that no bucket ever has: nothing was stored yet.
     pub const EMPTY: u16 = 0;
-    /// A generation that [`GENERATION`] never has: some CPU is writing the other fields.
+    /// A generation that no bucket ever has: some CPU is writing the other fields.
     pub const CLAIMED: u16 = u16::MAX;
-    /// A generation that [`GENERATION`] never has: some CPU is writing the other fields, and they are of
+    /// A generation that no bucket ever has: some CPU is writing the other fields, and they are of
     /// no use any more.
     pub const REVOKED: u16 = u16::MAX - 1;
 
@@ -226,7 +241,8 @@ impl Slot {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct PeerTable {
-    /// Random, so that an attacker cannot choose addresses that share a home.
+    /// Random, so that an attacker cannot choose addresses that share a home, or destinations that share a
+    /// place in [`ROUTES`].
     pub seed: u64,
     /// Number of homes. The array has [`MAX_REACH`] slots more.
     pub homes: u32,
@@ -245,6 +261,19 @@ impl PeerTable {
         let mixed = (mixed ^ (mixed >> 32)).wrapping_add(server as u64);
         let mixed = mixed.wrapping_mul(0xd6e8_feb8_6659_fd93);
         (((mixed >> 32) * self.homes as u64) >> 32) as u32
+    }
+}
+
+impl PeerTable {
+    /// The index in [`ROUTES`] of a native destination, in words as they lie in memory.
+    #[inline(always)]
+    pub const fn route(self, destination: [u32; 4]) -> u32 {
+        let [a, b, c, d] = destination;
+        let (first, second) = (a as u64 | ((b as u64) << 32), c as u64 | ((d as u64) << 32));
+        let mixed = (first ^ self.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (mixed ^ (mixed >> 32) ^ second).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        let mixed = (mixed ^ (mixed >> 32) ^ self.seed).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        (mixed >> (64 - ROUTE_SLOTS.ilog2())) as u32
     }
 }
 
@@ -311,6 +340,7 @@ const _: () = {
     assert!(size_of::<Counter>() == 16);
     assert!(size_of::<Settings>() == 72);
     assert!(ROUTE_SLOTS.is_power_of_two());
+    assert!(STATION_MARKS == 1 << (64 - 52));
     assert!(INTERFACES_MAX.is_power_of_two());
 };
 
@@ -330,4 +360,52 @@ mod user {
     unsafe impl aya::Pod for Counter {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Settings {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{collections::HashMap, vec::Vec};
+
+    /// The most destinations of a list that share a place.
+    fn most(table: PeerTable, destinations: &[[u32; 4]]) -> usize {
+        let mut counts = HashMap::new();
+        for &destination in destinations {
+            *counts.entry(table.route(destination)).or_default() += 1;
+        }
+        counts.into_values().max().unwrap_or(0)
+    }
+
+    #[test]
+    fn destinations_that_collide_under_one_seed_do_not_under_another() {
+        let table = |seed| PeerTable {
+            seed,
+            homes: 1,
+            reserved: 0,
+        };
+        let all = |number: u32| [0x0120, 0, number.wrapping_mul(0x0101_0011), number];
+        let place = table(1).route(all(0));
+        let chosen: Vec<_> = (0..400_000)
+            .map(all)
+            .filter(|&destination| table(1).route(destination) == place)
+            .collect();
+        assert!(chosen.len() > 50, "{}", chosen.len());
+        for seed in [2, 3, 0x8000_0000_0000_0001, u64::MAX] {
+            let most = most(table(seed), &chosen);
+            assert!(most < 6, "{most} of {} with seed {seed}", chosen.len());
+        }
+    }
+
+    #[test]
+    fn destinations_of_one_network_are_spread() {
+        let table = PeerTable {
+            seed: 0x1234_5678_9abc_def0,
+            homes: 1,
+            reserved: 0,
+        };
+        for shift in [0, 8, 16, 24] {
+            let destinations: Vec<_> = (0..256).map(|number| [1, 2, 3, number << shift]).collect();
+            assert!(most(table, &destinations) < 6);
+        }
+    }
 }

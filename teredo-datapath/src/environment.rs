@@ -69,8 +69,12 @@ pub unsafe trait Environment {
     /// Returns an entry of the table of interfaces.
     fn interface(&self, slot: u32) -> Option<Interface>;
 
-    /// Returns the generation that cached next hops must have.
-    fn generation(&self) -> u32;
+    /// Returns the generation that cached next hops of destinations in a bucket must have; see
+    /// [`teredo_common::generations`].
+    fn generation(&self, bucket: u16) -> u16;
+
+    /// Marks a station as one that frames are sent to: [`teredo_common::maps::station_mark`].
+    fn mark_station(&self, mark: usize);
 
     /// Returns the end of a draining server, in nanoseconds; zero if it is not draining.
     fn draining(&self) -> u64;

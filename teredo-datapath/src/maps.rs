@@ -49,9 +49,3 @@ pub fn is_own_station(environment: &impl Environment, ethernet: Ethernet) -> boo
     let [a, b, c, d, e, f] = interface.station;
     ethernet.is_to(u32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f]))
 }
-
-/// Returns the generation that a cached next hop must have.
-#[inline(always)]
-pub fn generation(environment: &impl Environment) -> u16 {
-    environment.generation() as u16
-}

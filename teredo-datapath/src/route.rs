@@ -4,7 +4,8 @@ use core::mem::offset_of;
 
 use teredo_common::{
     address::Endpoint,
-    maps::{NEXT_HOP_LIFETIME, NextHop, ROUTE_SLOTS},
+    generations::{ipv4_bucket, ipv6_bucket},
+    maps::{NEXT_HOP_LIFETIME, NextHop, station_mark},
     time::Instant,
     verdict::Verdict,
 };
@@ -83,9 +84,8 @@ pub fn to_ipv6(
     now: Instant,
 ) -> Option<Hop> {
     let [a, b, c, d] = destination;
-    let mixed = (a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ d).wrapping_mul(0x9e37_79b1);
-    let route = environment.route(mixed >> (32 - ROUTE_SLOTS.ilog2()))?;
-    let generation = maps::generation(environment);
+    let route = environment.route(settings::peer_table(environment).route(destination))?;
+    let generation = environment.generation(ipv6_bucket(a));
     let (first, second) = (join(a, b), join(c, d));
     let next_hop = route.from(ROUTE_NEXT_HOP);
     if route.load(ADDRESS) == first
@@ -98,7 +98,7 @@ pub fn to_ipv6(
     let hop = Hop::usable(environment, way)?;
     route.store(ADDRESS, first);
     route.store(ADDRESS + 1, second);
-    remember(next_hop, None, hop, now, generation);
+    remember(environment, next_hop, None, hop, now, generation);
     Some(hop)
 }
 
@@ -112,7 +112,7 @@ pub fn to_peer<W: Words>(
     last: u64,
     now: Instant,
 ) -> Result<Hop, Verdict> {
-    let generation = maps::generation(environment);
+    let generation = environment.generation(ipv4_bucket(mapped.address));
     let slot = entry.next_hop(last);
     let (hop, last) = remembered(slot, now, generation);
     let hop = match hop {
@@ -120,7 +120,7 @@ pub fn to_peer<W: Words>(
         None => {
             let relay = settings::relay(environment);
             let hop = to_endpoint(environment, relay, mapped).ok_or(Verdict::EncapNextHop)?;
-            remember(slot, Some(entry), hop, now, generation);
+            remember(environment, slot, Some(entry), hop, now, generation);
             hop
         }
     };
@@ -181,7 +181,14 @@ fn remembered(slot: impl Words, now: Instant, generation: u16) -> (Option<Hop>, 
 /// looks for it after it has changed the owner: either this CPU notices the change, or the daemon notices the
 /// claim, and revokes it.
 #[inline(always)]
-fn remember<W: Words>(slot: W, owner: Option<Entry<W>>, hop: Hop, now: Instant, generation: u16) {
+fn remember<W: Words>(
+    environment: &impl Environment,
+    slot: W,
+    owner: Option<Entry<W>>,
+    hop: Hop,
+    now: Instant,
+    generation: u16,
+) {
     let empty = tag(NextHop::EMPTY, 0, 0);
     let claimed = tag(NextHop::CLAIMED, 0, 0);
     let revoked = tag(NextHop::REVOKED, 0, 0);
@@ -196,6 +203,7 @@ fn remember<W: Words>(slot: W, owner: Option<Entry<W>>, hop: Hop, now: Instant, 
     };
     let new = if is_owned {
         let Addresses([a, b, c]) = hop.addresses;
+        environment.mark_station(station_mark(hop.addresses.destination()));
         slot.store(1, join(ticks(now), a));
         slot.store(2, join(b, c));
         tag(generation, hop.mtu as u16, hop.interface)

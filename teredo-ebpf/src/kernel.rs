@@ -4,7 +4,7 @@ use aya_ebpf::{EbpfContext as _, helpers, maps::lpm_trie::Key, programs::XdpCont
 use aya_log_ebpf::debug;
 use teredo_common::{
     address::Endpoint,
-    maps::{Interface, PeerTable, Settings},
+    maps::{Interface, PeerTable, STATION_MARKS, Settings},
     respond::ServerConstants,
     time::Instant,
     verdict::Verdict,
@@ -93,10 +93,27 @@ unsafe impl Environment for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn generation(&self) -> u32 {
-        let generation = maps::GENERATION.get_ptr(0);
-        // SAFETY: a value of the map. Volatile, as the daemon writes it at any time.
-        generation.map_or(0, |generation| unsafe { generation.read_volatile() })
+    fn generation(&self, bucket: u16) -> u16 {
+        let Some(generations) = maps::GENERATIONS.get_ptr(0) else {
+            return 0;
+        };
+        // SAFETY: within the value of the map, which has all buckets. Volatile, as the daemon writes it
+        // at any time.
+        unsafe {
+            let first = generations.cast::<u16>();
+            first.add(usize::from(bucket)).read_volatile()
+        }
+    }
+
+    #[inline(always)]
+    fn mark_station(&self, mark: usize) {
+        if let Some(stations) = maps::STATIONS.get_ptr_mut(0) {
+            // SAFETY: within the value of the map. Volatile, as the daemon writes it, too.
+            unsafe {
+                let first = stations.cast::<u8>();
+                first.add(mark % STATION_MARKS).write_volatile(1);
+            }
+        }
     }
 
     #[inline(always)]

@@ -6,10 +6,11 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray},
 };
 use teredo_common::{
+    generations::GENERATIONS as GENERATIONS_LENGTH,
     limiter::BUCKETS,
     maps::{
         ALLOWED_MAX, COUNTERS_MAX, Counter, INTERFACES_MAX, Interface, MAX_REACH, OWN_FILTER_WORDS,
-        OWN_IPV4_MAX, ROUTE_SLOTS, Route, SERVED_MAX, Slot,
+        OWN_IPV4_MAX, ROUTE_SLOTS, Route, SERVED_MAX, STATION_MARKS, Slot,
     },
 };
 
@@ -25,7 +26,10 @@ pub static OWN_FILTER: Array<u32> = Array::with_max_entries(OWN_FILTER_WORDS, 0)
 #[map]
 pub static INTERFACES: Array<Interface> = Array::with_max_entries(INTERFACES_MAX, 0);
 #[map]
-pub static GENERATION: Array<u32> = Array::with_max_entries(1, 0);
+pub static GENERATIONS: Array<[u16; GENERATIONS_LENGTH]> =
+    Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub static STATIONS: Array<[u8; STATION_MARKS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTERS_MAX, 0);
 #[map]

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
+use teredo::datapath::watch::Hops;
 use teredo_common::{
     maps::{NextHop, Peer, ROUTE_SLOTS},
     time::Instant,
@@ -120,6 +121,78 @@ fn packets_that_are_not_forwarded_leave_no_stamp() -> Result<()> {
 /// An Ethernet address that no neighbour of the fixture has.
 const NEW: [u8; 6] = [2, 0, 0, 0, 9, 9];
 
+/// The hops of the destinations of prefixes.
+fn hops(prefixes: &[&str]) -> Result<Hops> {
+    let mut hops = Hops::default();
+    for prefix in prefixes {
+        hops.add(prefix.parse()?);
+    }
+    Ok(hops)
+}
+
+/// Whether the frame leaves by a new neighbour once the hops of these prefixes are invalid.
+fn is_asked_again(port: Port, frame: &[u8], neighbour: &str, prefixes: &[&str]) -> Result<bool> {
+    let hops = hops(prefixes)?;
+    let (_, changed) = at_once(|fixture| {
+        fixture.run(port, frame)?;
+        let change = format!("neigh replace {neighbour} lladdr 02:00:00:00:09:09");
+        let device = if port == Port::Lan { "wan" } else { "lan" };
+        fixture
+            .namespace
+            .ip(&format!("{change} dev {device} nud permanent"))?;
+        fixture.program.invalidate(&hops);
+        Ok(fixture.run(port, frame)?.frame[..6] == NEW)
+    })?;
+    Ok(changed)
+}
+
+#[test]
+fn a_change_invalidates_the_hops_that_it_concerns_and_no_others() -> Result<()> {
+    for (prefixes, is_concerned) in [
+        (&["9.0.0.0/24"][..], true),
+        (&["9.0.0.1/32"], true),
+        (&["9.0.0.0/13"], true),
+        (&["8.0.0.0/7"], true),
+        (&["0.0.0.0/0"], true),
+        (
+            &["9.1.0.0/24", "8.0.0.0/8", "10.0.0.0/8", "2000::/32"],
+            false,
+        ),
+    ] {
+        let (frame, neighbour) = (to_client(), "5.6.7.1");
+        let asked = is_asked_again(Port::Lan, &frame, neighbour, prefixes)?;
+        assert_eq!(asked, is_concerned, "{prefixes:?}");
+    }
+    for (prefixes, is_concerned) in [
+        (&["2000::/64"][..], true),
+        (&["2000::b/128"], true),
+        (&["2000::/28"], true),
+        (&["2000::/3"], true),
+        (&["2000:1::/32", "2001:db8::/32", "9.0.0.0/24"], false),
+    ] {
+        let (frame, neighbour) = (from_client(), "2000::b");
+        let asked = is_asked_again(Port::Wan, &frame, neighbour, prefixes)?;
+        assert_eq!(asked, is_concerned, "{prefixes:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn only_stations_that_frames_leave_for_are_in_use() -> Result<()> {
+    let mut fixture = fixture(now(), now())?;
+    fixture.program.collect_stations(false);
+    assert!(!fixture.program.sends_to(HOST));
+    fixture.run(Port::Wan, &from_client())?;
+    fixture.program.collect_stations(false);
+    assert!(fixture.program.sends_to(HOST) && !fixture.program.sends_to(ROUTER));
+    // It is remembered for one period.
+    fixture.program.collect_stations(true);
+    assert!(fixture.program.sends_to(HOST));
+    fixture.program.collect_stations(true);
+    assert!(!fixture.program.sends_to(HOST));
+    Ok(())
+}
+
 /// The next hop of a frame after `change`: at once, after a change of the generation, and, without
 /// that, once the next hop is a second old.
 fn follows(
@@ -142,7 +215,7 @@ fn follows(
     let (mut fixture, (first, second)) = changed()?;
     assert_eq!(first[..6], before);
     assert_eq!(second[..12], first[..12], "is remembered");
-    fixture.program.bump_generation()?;
+    fixture.program.invalidate(&Hops::All);
     after(&mut fixture)?;
 
     // No daemon changes the generation.

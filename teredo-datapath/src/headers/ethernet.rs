@@ -95,4 +95,12 @@ impl Addresses {
             u32::from_ne_bytes([i, j, k, l]),
         ])
     }
+
+    /// Returns the destination.
+    #[inline(always)]
+    pub fn destination(self) -> [u8; 6] {
+        let Self([first, second, _]) = self;
+        let ([a, b, c, d], [e, f, ..]) = (first.to_ne_bytes(), second.to_ne_bytes());
+        [a, b, c, d, e, f]
+    }
 }

@@ -3,7 +3,7 @@
 use core::{
     net::{Ipv4Addr, Ipv6Addr},
     sync::atomic::{
-        AtomicU32, AtomicU64,
+        AtomicBool, AtomicU16, AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
     },
 };
@@ -12,10 +12,11 @@ use std::{boxed::Box, collections::HashSet, vec::Vec};
 use bytemuck::Zeroable as _;
 use ipnet::{Ipv4Net, Ipv6Net};
 use teredo_common::{
+    generations::GENERATIONS,
     limiter::BUCKETS,
     maps::{
-        INTERFACES_MAX, Interface, MAX_REACH, NextHop, OWN_FILTER_WORDS, Peer, PeerTable, Settings,
-        Slot, own_filter_bit,
+        INTERFACES_MAX, Interface, MAX_REACH, NextHop, OWN_FILTER_WORDS, Peer, PeerTable,
+        STATION_MARKS, Settings, Slot, own_filter_bit,
     },
     respond::ServerConstants,
     time::Instant,
@@ -36,7 +37,8 @@ pub struct Maps {
     table: Table,
     buckets: Box<[AtomicU64]>,
     interfaces: Vec<Interface>,
-    generation: AtomicU32,
+    generations: Box<[AtomicU16]>,
+    stations: Box<[AtomicBool]>,
     draining: AtomicU64,
     served: Vec<Ipv6Net>,
     own_ipv4: HashSet<[u8; 4]>,
@@ -66,7 +68,8 @@ impl Maps {
             table: Table::new(peer_table, peers as usize),
             buckets: Box::default(),
             interfaces: [Interface::default(); INTERFACES_MAX as usize].to_vec(),
-            generation: AtomicU32::new(1),
+            generations: (0..GENERATIONS).map(|_| AtomicU16::new(1)).collect(),
+            stations: (0..STATION_MARKS).map(|_| AtomicBool::default()).collect(),
             draining: AtomicU64::new(0),
             served: Vec::new(),
             own_ipv4: HashSet::new(),
@@ -108,9 +111,11 @@ impl Maps {
         };
     }
 
-    /// Sets the generation of cached next hops.
+    /// Sets the generation of all cached next hops.
     pub fn set_generation(&self, generation: u16) {
-        self.generation.store(generation.into(), Release);
+        for bucket in &self.generations {
+            bucket.store(generation, Release);
+        }
     }
 
     /// Makes the server answer no more solicitations and, from `end` on, forward no more bubbles.
@@ -176,8 +181,12 @@ impl Maps {
         self.interfaces.get(slot as usize).copied()
     }
 
-    pub(super) fn generation(&self) -> u32 {
-        self.generation.load(Acquire)
+    pub(super) fn generation(&self, bucket: u16) -> u16 {
+        self.generations[usize::from(bucket)].load(Acquire)
+    }
+
+    pub(super) fn mark_station(&self, mark: usize) {
+        self.stations[mark].store(true, Relaxed);
     }
 
     pub(super) fn draining(&self) -> u64 {

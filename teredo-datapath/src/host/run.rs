@@ -118,8 +118,12 @@ unsafe impl<'a, N: Network> Environment for Run<'a, N> {
         self.maps.interface(slot)
     }
 
-    fn generation(&self) -> u32 {
-        self.maps.generation()
+    fn generation(&self, bucket: u16) -> u16 {
+        self.maps.generation(bucket)
+    }
+
+    fn mark_station(&self, mark: usize) {
+        self.maps.mark_station(mark);
     }
 
     fn draining(&self) -> u64 {

@@ -1,16 +1,17 @@
 //! Notifications of changes in the kernel's routing.
 
+mod hops;
 mod neighbours;
 mod pace;
 
 use std::{
-    collections::HashSet,
     future::pending,
     io,
     net::IpAddr,
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
+use ipnet::{IpNet, Ipv6Net};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
     setsockopt, socket, sockopt,
@@ -20,16 +21,14 @@ use rtnetlink::{
         NLM_F_DUMP, NLM_F_MULTIPART, NLM_F_REQUEST, NLMSG_DONE, NetlinkBuffer, NetlinkHeader,
         NetlinkMessage, NetlinkPayload,
     },
-    packet_route::{
-        RouteNetlinkMessage,
-        neighbour::{NeighbourMessage, NeighbourState},
-    },
+    packet_route::{RouteNetlinkMessage, neighbour::NeighbourMessage, route::RouteMessage},
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
     time::{Instant, sleep_until},
 };
 
+pub use hops::{Gateways, Hops};
 use neighbours::{Neighbours, neighbour};
 use pace::Pace;
 
@@ -60,13 +59,12 @@ pub struct StaleNeighbour {
 pub struct Changes {
     /// Whether interfaces or their addresses changed.
     pub addresses: bool,
-    /// Whether routes or rules changed.
+    /// Whether rules changed, or routes that matter: default routes and those that overlap with the prefixes
+    /// of [`Watch::set_prefixes`].
     pub routes: bool,
-    /// Whether a next hop may have changed: with interfaces, addresses, routes and rules, and with a
-    /// neighbour that the kernel sent to.
-    pub hops: bool,
-    /// Neighbours that became stale.
-    pub stale: HashSet<StaleNeighbour>,
+    /// The destinations whose next hops may have changed: all with interfaces, addresses, rules, and
+    /// gateways that the kernel sent to; those of routes, and of other neighbours.
+    pub hops: Hops,
 }
 
 /// A subscription to changes of links, addresses, routes, rules and neighbours. Needs a tokio
@@ -85,6 +83,11 @@ struct Seen {
     neighbours: Neighbours,
     /// Whether [`Seen::neighbours`] is complete. Until then any neighbour may be a next hop.
     knows_neighbours: bool,
+    /// The gateways of all routes; `None` until they are known. Until then any neighbour may be one.
+    gateways: Option<Gateways>,
+    /// Gateways of routes that were reported since.
+    new_gateways: Gateways,
+    prefixes: Vec<Ipv6Net>,
 }
 
 impl Watch {
@@ -112,6 +115,22 @@ impl Watch {
             buffer: vec![0; BUFFER].into(),
             seen: Seen::default(),
         })
+    }
+
+    /// Sets the prefixes of IPv6 whose routes matter.
+    pub fn set_prefixes(&mut self, prefixes: Vec<Ipv6Net>) {
+        self.seen.prefixes = prefixes;
+    }
+
+    /// Sets the gateways of all routes.
+    pub fn set_gateways(&mut self, gateways: Gateways) {
+        self.seen.gateways = Some(gateways);
+    }
+
+    /// Iterates over the neighbours that the kernel sends to and has not confirmed lately, with their
+    /// Ethernet addresses.
+    pub fn stale(&self) -> impl Iterator<Item = (StaleNeighbour, [u8; 6])> {
+        self.seen.neighbours.stale()
     }
 
     /// Waits for changes and returns all that are pending, at most ten times a second. Cancelling loses
@@ -181,8 +200,9 @@ impl Seen {
         let changes = self.pace.waiting();
         changes.addresses = true;
         changes.routes = true;
-        changes.hops = true;
+        changes.hops = Hops::All;
         self.neighbours.clear();
+        self.gateways = None;
         self.knows_neighbours = false;
     }
 
@@ -196,6 +216,12 @@ impl Seen {
                     if let Ok(message) = NetlinkMessage::deserialize(&messages[..length]) {
                         let is_answer = header.flags() & NLM_F_MULTIPART != 0;
                         self.add_neighbour(message.payload, is_answer);
+                    }
+                }
+                libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
+                    match NetlinkMessage::deserialize(&messages[..length]) {
+                        Ok(message) => self.add_route(message.payload),
+                        Err(_) => self.add_kind(libc::RTM_NEWRULE),
                     }
                 }
                 kind => self.add_kind(kind),
@@ -213,12 +239,42 @@ impl Seen {
             libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR => {
                 changes.addresses = true;
             }
-            libc::RTM_NEWROUTE | libc::RTM_DELROUTE | libc::RTM_NEWRULE | libc::RTM_DELRULE => {
-                changes.routes = true;
-            }
+            libc::RTM_NEWRULE | libc::RTM_DELRULE => changes.routes = true,
             _ => return,
         }
-        changes.hops = true;
+        changes.hops = Hops::All;
+    }
+
+    /// Adds a route that came, changed or went.
+    fn add_route(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>) {
+        let message: RouteMessage = match payload {
+            NetlinkPayload::InnerMessage(
+                RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message),
+            ) => message,
+            _ => return,
+        };
+        self.new_gateways.add(&message);
+        let changes = self.pace.waiting();
+        let Some((prefix, _)) = hops::route(&message) else {
+            changes.routes = true;
+            changes.hops = Hops::All;
+            return;
+        };
+        changes.hops.add(prefix);
+        changes.routes |= prefix.prefix_len() == 0
+            || match prefix {
+                IpNet::V4(_) => false,
+                IpNet::V6(prefix) => self
+                    .prefixes
+                    .iter()
+                    .any(|other| prefix.contains(other) || other.contains(&prefix)),
+            };
+    }
+
+    /// Whether a neighbour may be the gateway of a route.
+    fn may_be_gateway(&self, address: &IpAddr) -> bool {
+        let known = self.gateways.as_ref();
+        known.is_none_or(|known| known.may_be(address)) || self.new_gateways.may_be(address)
     }
 
     /// Adds a neighbour, from a report of a change or from the answer to the question for all of them.
@@ -226,30 +282,34 @@ impl Seen {
         let NetlinkPayload::InnerMessage(message) = payload else {
             return;
         };
-        let is_changed = match &message {
-            RouteNetlinkMessage::NewNeighbour(entry) => {
-                if !is_answer {
-                    self.pace.waiting().stale.extend(stale_neighbour(entry));
-                }
-                self.neighbours.set(entry)
-            }
-            RouteNetlinkMessage::DelNeighbour(entry) => self.neighbours.remove(entry),
+        let (entry, is_changed) = match &message {
+            RouteNetlinkMessage::NewNeighbour(entry) => (entry, self.neighbours.set(entry)),
+            RouteNetlinkMessage::DelNeighbour(entry) => (entry, self.neighbours.remove(entry)),
             _ => return,
         };
-        if is_changed || !(self.knows_neighbours || is_answer) {
-            self.pace.waiting().hops = true;
+        if !is_changed && (self.knows_neighbours || is_answer) {
+            return;
+        }
+        let Some((_, address)) = neighbour(entry) else {
+            return;
+        };
+        let is_gateway = self.may_be_gateway(&address);
+        let hops = &mut self.pace.waiting().hops;
+        match is_gateway {
+            true => *hops = Hops::All,
+            false => hops.add(address.into()),
         }
     }
 }
 
-fn stale_neighbour(message: &NeighbourMessage) -> Option<StaleNeighbour> {
-    let (interface, address) = neighbour(message)?;
-    let is_stale = message.header.state == NeighbourState::Stale;
-    is_stale.then_some(StaleNeighbour { interface, address })
-}
-
 #[cfg(test)]
 mod tests {
+    use rtnetlink::packet_route::{
+        AddressFamily,
+        neighbour::NeighbourState,
+        route::{RouteAddress, RouteAttribute},
+    };
+
     use super::{neighbours::tests::message, *};
 
     fn datagram(message: RouteNetlinkMessage, flags: u16) -> Vec<u8> {
@@ -267,9 +327,38 @@ mod tests {
         datagram(message, flags)
     }
 
-    /// Returns what has been seen of a host with the neighbour 1.
+    fn route(prefix: &str, gateway: &str) -> Vec<u8> {
+        let prefix: Ipv6Net = prefix.parse().unwrap();
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet6;
+        message.header.destination_prefix_length = prefix.prefix_len();
+        message.attributes = vec![RouteAttribute::Gateway(RouteAddress::Inet6(
+            gateway.parse().unwrap(),
+        ))];
+        if prefix.prefix_len() > 0 {
+            let address = RouteAddress::Inet6(prefix.network());
+            message
+                .attributes
+                .push(RouteAttribute::Destination(address));
+        }
+        datagram(RouteNetlinkMessage::NewRoute(message), 0)
+    }
+
+    fn hops(prefixes: &[&str]) -> Hops {
+        let mut hops = Hops::default();
+        for prefix in prefixes {
+            hops.add(prefix.parse().unwrap());
+        }
+        hops
+    }
+
+    /// Returns what has been seen of a host with the neighbour 1, which is no gateway.
     fn seen() -> Seen {
-        let mut seen = Seen::default();
+        let mut seen = Seen {
+            gateways: Some(Gateways::default()),
+            prefixes: vec!["2001::/32".parse().unwrap()],
+            ..Seen::default()
+        };
         seen.add(&new(1, NeighbourState::Stale, Some(1), NLM_F_MULTIPART));
         let mut done = NetlinkHeader::default();
         (done.length, done.message_type) = (16, NLMSG_DONE);
@@ -292,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_neighbour_at_another_station_changes_a_hop() {
+    fn a_known_neighbour_at_another_station_changes_its_own_hop() {
         for (state, station) in [
             (NeighbourState::Reachable, Some(2)),
             (NeighbourState::Failed, None),
@@ -300,21 +389,40 @@ mod tests {
             let mut seen = seen();
             seen.add(&new(1, state, station, 0));
             let changes = seen.pace.waiting();
-            assert!(changes.hops && !changes.routes && !changes.addresses);
+            assert_eq!(changes.hops, hops(&["2001:db8::1/128"]));
+            assert!(!changes.routes && !changes.addresses);
         }
         let mut seen = seen();
         let message = message(1, NeighbourState::Stale, Some(1));
         seen.add(&datagram(RouteNetlinkMessage::DelNeighbour(message), 0));
-        assert!(seen.pace.waiting().hops);
+        assert!(!seen.pace.waiting().hops.is_empty());
     }
 
     #[test]
-    fn a_stale_neighbour_is_reported_without_a_change_of_hops() {
+    fn a_gateway_changes_all_hops() {
+        let moved = new(1, NeighbourState::Reachable, Some(2), 0);
+        let mut unknown = seen();
+        unknown.gateways = None;
+        unknown.add(&moved);
+        assert_eq!(unknown.pace.waiting().hops, Hops::All);
+        // A route that came since the gateways were listed.
         let mut seen = seen();
+        seen.add(&route("2400::/32", "2001:db8::1"));
+        *seen.pace.waiting() = Changes::default();
+        seen.add(&moved);
+        assert_eq!(seen.pace.waiting().hops, Hops::All);
+    }
+
+    #[test]
+    fn a_stale_neighbour_is_known_and_changes_no_hop() {
+        let mut seen = seen();
+        seen.add(&new(1, NeighbourState::Reachable, Some(1), 0));
+        assert_eq!(seen.neighbours.stale().count(), 0);
         seen.add(&new(1, NeighbourState::Stale, Some(1), 0));
-        let changes = seen.pace.waiting();
-        assert_eq!(changes.stale.len(), 1);
-        assert!(!changes.hops);
+        let stale: Vec<_> = seen.neighbours.stale().collect();
+        assert_eq!(stale.len(), 1);
+        assert_eq!(stale[0].1, [2, 0, 0, 0, 0, 1]);
+        assert!(seen.pace.waiting().hops.is_empty());
     }
 
     #[test]
@@ -323,24 +431,35 @@ mod tests {
         seen.overrun();
         *seen.pace.waiting() = Changes::default();
         seen.add(&new(1, NeighbourState::Reachable, Some(1), 0));
-        assert!(seen.pace.waiting().hops);
+        assert!(!seen.pace.waiting().hops.is_empty());
     }
 
     #[test]
-    fn routes_rules_links_and_addresses_change_hops() {
+    fn a_route_changes_the_hops_of_its_destinations() {
+        let mut seen = seen();
+        seen.add(&route("2400:1::/48", "fe80::1"));
+        let changes = std::mem::take(seen.pace.waiting());
+        assert_eq!(changes.hops, hops(&["2400:1::/48"]));
+        assert!(!changes.routes, "it does not matter to the plan");
+        for matters in ["::/0", "2000::/3", "2001::/32", "2001:0:1::/48"] {
+            seen.add(&route(matters, "fe80::1"));
+            assert!(std::mem::take(seen.pace.waiting()).routes, "{matters}");
+        }
+    }
+
+    #[test]
+    fn rules_links_and_addresses_change_all_hops() {
         for kind in [
             libc::RTM_NEWLINK,
             libc::RTM_DELLINK,
             libc::RTM_NEWADDR,
             libc::RTM_DELADDR,
-            libc::RTM_NEWROUTE,
-            libc::RTM_DELROUTE,
             libc::RTM_NEWRULE,
             libc::RTM_DELRULE,
         ] {
             let mut seen = seen();
             seen.add_kind(kind);
-            assert!(seen.pace.waiting().hops, "{kind}");
+            assert_eq!(seen.pace.waiting().hops, Hops::All, "{kind}");
         }
     }
 }

@@ -23,6 +23,7 @@ use super::{
 use crate::datapath::{
     native,
     route::{RouteError, Routes, Table},
+    watch::Gateways,
 };
 
 /// The reason why there is no snapshot.
@@ -74,9 +75,10 @@ impl Snapshot {
     pub async fn read(routes: &Routes, scope: &Scope) -> Result<Self, LookError> {
         let links = routes.links().await?;
         let addresses = routes.host_addresses().await?;
-        let mut found = Vec::new();
+        let (mut found, mut gateways) = (Vec::new(), Gateways::default());
         let mut messages = std::pin::pin!(routes.all_routes());
         while let Some(message) = messages.try_next().await? {
+            gateways.add(&message);
             found.extend(route(&message).filter(|route| scope.covers(route)));
         }
         let mut settings = BTreeMap::new();
@@ -91,6 +93,7 @@ impl Snapshot {
             links: links.iter().filter_map(link).collect(),
             addresses,
             routes: found,
+            gateways,
             settings,
             has_native_route: native::has_route(scope.prefix).ok(),
         })

@@ -9,7 +9,10 @@ use ipnet::{IpNet, Ipv6Net};
 use rtnetlink::packet_route::link::InfoKind;
 
 use super::setting::Setting;
-use crate::datapath::route::{HostAddress, OwnAddresses, Table, TunnelRoute};
+use crate::datapath::{
+    route::{HostAddress, OwnAddresses, Table, TunnelRoute},
+    watch::Gateways,
+};
 
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +70,8 @@ pub struct Snapshot {
     /// The default routes of both families, and the IPv6 routes that overlap with the prefixes that
     /// were asked for.
     pub routes: Vec<Route>,
+    /// The gateways of all routes.
+    pub gateways: Gateways,
     /// The values of the settings that were asked for, as far as they exist.
     pub settings: BTreeMap<Setting, String>,
     /// Whether this host has a route, of any prefix length, for the Teredo prefix; `None` if unknown.

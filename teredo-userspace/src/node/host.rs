@@ -88,6 +88,7 @@ impl Node {
     pub(super) fn update_scope(&mut self) {
         let own = own(&self.roles, self.client.as_ref(), &self.fast_path);
         self.upkeep.scope = plan::scope(&self.config, &self.upkeep.snapshot, &own);
+        self.watch.set_prefixes(self.upkeep.scope.prefixes.clone());
     }
 
     /// Brings the host nearer to the plan after a look. Trouble becomes a condition.
@@ -127,6 +128,7 @@ impl Node {
     /// Passes the addresses and routes of the host to the roles and the program.
     fn apply_snapshot(&mut self) {
         let snapshot = &self.upkeep.snapshot;
+        self.watch.set_gateways(snapshot.gateways.clone());
         let own = snapshot.own_addresses();
         self.fast_path.set_own_ipv4(&own.ipv4);
         self.fast_path.set_names(snapshot);

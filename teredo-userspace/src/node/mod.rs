@@ -59,6 +59,8 @@ use crate::{
 
 /// The interval at which the map of the fast path is reconciled with the relay.
 const SWEEP: Duration = Duration::from_secs(1);
+/// The most neighbours that the kernel is made to confirm at one sweep.
+const PROBES: usize = 64;
 
 /// What a start does about a host that lacks something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +180,10 @@ impl Node {
                     }
                 }
             }
-            Input::Sweep => self.sweep(),
+            Input::Sweep => {
+                self.sweep();
+                self.confirm_neighbours().await;
+            }
             Input::Request(request) => self.handle_request(request),
             Input::Changes(Ok(changes)) => self.handle_changes(changes).await,
             Input::Changes(Err(error)) => self.reopen_watch(&error).await,
@@ -249,9 +254,7 @@ impl Node {
 
     /// Applies changes of the kernel's routing.
     async fn handle_changes(&mut self, changes: Changes) {
-        if changes.hops {
-            self.fast_path.invalidate_routes();
-        }
+        self.fast_path.handle_changes(&changes);
         if changes.addresses || changes.routes {
             self.upkeep.look_soon();
         }
@@ -259,11 +262,17 @@ impl Node {
         if let Some(client) = &mut self.client {
             client.hasten();
         }
-        // The kernel does not know that the fast path still uses them.
-        for stale in changes.stale {
-            if self.fast_path.uses(stale.interface) {
-                self.probe(stale).await;
-            }
+    }
+
+    /// Makes the kernel confirm neighbours that the fast path uses, which the kernel does not know.
+    async fn confirm_neighbours(&mut self) {
+        self.fast_path.collect_stations();
+        let stale = self.watch.stale();
+        let used = stale
+            .filter(|(neighbour, station)| self.fast_path.sends_to(neighbour.interface, *station));
+        let due: Vec<_> = used.map(|(neighbour, _)| neighbour).take(PROBES).collect();
+        for neighbour in due {
+            self.probe(neighbour).await;
         }
     }
 
@@ -272,7 +281,10 @@ impl Node {
     async fn reopen_watch(&mut self, error: &std::io::Error) {
         tracing::debug!("the subscription to changes of the host has failed: {error}");
         match Watch::open() {
-            Ok(watch) => self.watch = watch,
+            Ok(watch) => {
+                self.watch = watch;
+                self.watch.set_prefixes(self.upkeep.scope.prefixes.clone());
+            }
             Err(_) => tokio::time::sleep(port::RETRY).await,
         }
         self.upkeep.look_soon();

@@ -7,13 +7,24 @@ use rtnetlink::packet_route::{
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
 };
 
+use super::StaleNeighbour;
+
 /// A neighbour: the index of its interface and its address.
 pub type Neighbour = (u32, IpAddr);
 
 /// The link-layer addresses of all neighbours that the kernel sends to. Only these can be next hops,
 /// since the kernel gives the XDP program no other; a scan that finds nobody changes nothing here.
 #[derive(Debug, Default)]
-pub struct Neighbours(HashMap<Neighbour, Vec<u8>>);
+pub struct Neighbours(HashMap<Neighbour, Entry>);
+
+/// The state of a neighbour that the kernel sends to.
+#[derive(Debug)]
+struct Entry {
+    /// The link-layer address.
+    address: Vec<u8>,
+    /// Whether the kernel has not confirmed it lately.
+    is_stale: bool,
+}
 
 impl Neighbours {
     /// Records the state of a neighbour after `RTM_NEWNEIGH`. Returns whether a next hop to it may have
@@ -24,8 +35,12 @@ impl Neighbours {
         };
         match link_layer_address(message) {
             Some(address) => {
-                let before = self.0.insert(neighbour, address.to_vec());
-                before.is_some_and(|before| before != address)
+                let entry = Entry {
+                    address: address.to_vec(),
+                    is_stale: message.header.state == NeighbourState::Stale,
+                };
+                let before = self.0.insert(neighbour, entry);
+                before.is_some_and(|before| before.address != address)
             }
             None => self.0.remove(&neighbour).is_some(),
         }
@@ -34,6 +49,15 @@ impl Neighbours {
     /// Forgets a neighbour after `RTM_DELNEIGH`. Returns whether it can have been a next hop.
     pub fn remove(&mut self, message: &NeighbourMessage) -> bool {
         neighbour(message).is_some_and(|neighbour| self.0.remove(&neighbour).is_some())
+    }
+
+    /// Iterates over those that the kernel has not confirmed lately and that have Ethernet addresses.
+    pub fn stale(&self) -> impl Iterator<Item = (StaleNeighbour, [u8; 6])> {
+        let stale = self.0.iter().filter(|(_, entry)| entry.is_stale);
+        stale.filter_map(|(&(interface, address), entry)| {
+            let station = entry.address.as_slice().try_into().ok()?;
+            Some((StaleNeighbour { interface, address }, station))
+        })
     }
 
     /// Forgets all of them.

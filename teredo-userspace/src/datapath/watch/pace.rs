@@ -42,6 +42,7 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datapath::watch::Hops;
 
     #[test]
     fn reports_keep_their_distance_and_miss_nothing() {
@@ -52,9 +53,9 @@ mod tests {
         // A change each millisecond for a second.
         for millisecond in 0..1000 {
             let now = start + Duration::from_millis(millisecond);
-            pace.waiting().hops = true;
+            pace.waiting().hops = Hops::All;
             if let Some(changes) = pace.report(now) {
-                assert!(changes.hops);
+                assert_eq!(changes.hops, Hops::All);
                 assert!(last.is_none_or(|last| now >= last + INTERVAL));
                 (reports, last) = (reports + 1, Some(now));
             }
@@ -65,7 +66,7 @@ mod tests {
         let due = pace.due().expect("changes wait");
         assert_eq!(due, last.expect("there were reports") + INTERVAL);
         let changes = pace.report(due).expect("it is time");
-        assert!(changes.hops && changes.routes);
+        assert!(changes.hops == Hops::All && changes.routes);
         assert_eq!(pace.due(), None);
         assert_eq!(pace.report(due + INTERVAL), None);
     }

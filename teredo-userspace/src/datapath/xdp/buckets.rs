@@ -1,24 +1,42 @@
-//! The token buckets of the server's rate limits, in memory that the program and the daemon share.
+//! Maps in memory that the program and the daemon share.
 
-use std::{io, num::NonZeroUsize, os::fd::AsFd, ptr::NonNull, slice, sync::atomic::AtomicU64};
+use std::{
+    io,
+    num::NonZeroUsize,
+    os::fd::AsFd,
+    ptr::NonNull,
+    slice,
+    sync::atomic::{AtomicU8, AtomicU16, AtomicU64},
+};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use teredo_common::limiter::BUCKETS;
 
-const SIZE: usize = BUCKETS as usize * size_of::<u64>();
+/// A type of which a map may consist: a number that program and daemon read and write at once.
+pub trait Number: Sized + Send + Sync {}
 
-/// The mapped buckets. The mapping stays valid when the program is gone.
+impl Number for AtomicU8 {}
+impl Number for AtomicU16 {}
+impl Number for AtomicU64 {}
+
+/// The numbers of a map. The mapping stays valid when the program is gone.
 #[derive(Debug)]
-pub struct SharedBuckets(NonNull<AtomicU64>);
+pub struct Shared<T: Number> {
+    memory: NonNull<T>,
+    size: NonZeroUsize,
+}
 
-impl SharedBuckets {
-    /// Maps the BPF map into memory.
+/// The token buckets of the server's rate limits.
+pub type SharedBuckets = Shared<AtomicU64>;
+
+impl<T: Number> Shared<T> {
+    /// Maps a BPF map of this many numbers into memory.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub(super) fn new(map: impl AsFd) -> io::Result<Self> {
-        let size = NonZeroUsize::new(SIZE).ok_or(io::ErrorKind::InvalidInput)?;
+    pub(super) fn new(map: impl AsFd, length: usize) -> io::Result<Self> {
+        let size = NonZeroUsize::new(length * size_of::<T>());
+        let size = size.ok_or(io::ErrorKind::InvalidInput)?;
         // SAFETY: the kernel chooses the address, so no other mapping is replaced.
         let memory = unsafe {
             mmap(
@@ -30,26 +48,29 @@ impl SharedBuckets {
                 0,
             )?
         };
-        Ok(Self(memory.cast()))
+        Ok(Self {
+            memory: memory.cast(),
+            size,
+        })
     }
 }
 
-impl AsRef<[AtomicU64]> for SharedBuckets {
-    fn as_ref(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping has this size and lives as long as `self`; the program, too, writes
-        // whole words.
-        unsafe { slice::from_raw_parts(self.0.as_ptr(), BUCKETS as usize) }
+impl<T: Number> AsRef<[T]> for Shared<T> {
+    fn as_ref(&self) -> &[T] {
+        // SAFETY: the mapping has this size and lives as long as `self`; the program, too, writes whole
+        // numbers.
+        unsafe { slice::from_raw_parts(self.memory.as_ptr(), self.size.get() / size_of::<T>()) }
     }
 }
 
-// SAFETY: the memory consists of atomic words and belongs to no thread.
-unsafe impl Send for SharedBuckets {}
+// SAFETY: the memory consists of atomic numbers and belongs to no thread.
+unsafe impl<T: Number> Send for Shared<T> {}
 // SAFETY: as above.
-unsafe impl Sync for SharedBuckets {}
+unsafe impl<T: Number> Sync for Shared<T> {}
 
-impl Drop for SharedBuckets {
+impl<T: Number> Drop for Shared<T> {
     fn drop(&mut self) {
         // SAFETY: `new` made the mapping, and no reference into it outlives `self`.
-        let _ = unsafe { munmap(self.0.cast(), SIZE) };
+        let _ = unsafe { munmap(self.memory.cast(), self.size.get()) };
     }
 }

@@ -12,6 +12,7 @@ mod delivery;
 pub mod error;
 mod fallback;
 mod features;
+mod hops;
 pub mod interface;
 mod mode;
 mod own_ipv4;
@@ -33,6 +34,8 @@ use aya::programs::{
 use ipnet::Ipv6Net;
 use teredo_common::maps::Settings;
 use tracing::{debug, info, warn};
+
+use crate::datapath::watch::Hops;
 
 pub use attach::detach_remedy;
 pub use buckets::SharedBuckets;
@@ -396,18 +399,28 @@ impl AttachedProgram {
         &self.attached
     }
 
+    /// Makes the program read the interfaces' Ethernet addresses again. To be called when a link
+    /// changes, before [`Program::invalidate`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn refresh_interfaces(&mut self) -> Result<(), Error> {
+        for interface in &mut self.interfaces {
+            *interface = interface.refreshed();
+        }
+        self.program.set_interfaces(&self.interfaces)
+    }
+
     /// Makes the program forget its next hops and read the interfaces' Ethernet addresses again.
-    /// To be called when a route, neighbour, link or address changes.
     ///
     /// # Errors
     ///
     /// [`Error::Map`].
     pub fn invalidate_routes(&mut self) -> Result<(), Error> {
-        for interface in &mut self.interfaces {
-            *interface = interface.refreshed();
-        }
-        self.program.set_interfaces(&self.interfaces)?;
-        self.program.bump_generation()
+        self.refresh_interfaces()?;
+        self.program.invalidate(&Hops::All);
+        Ok(())
     }
 
     /// Detaches the program and removes every pin.

@@ -19,19 +19,22 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use teredo_common::{
     limiter::BUCKETS,
     maps::{
-        self, ALLOWED, ALLOWED_MAX, COUNTERS, Counter, DRAINING, GENERATION, IDENTIFICATION,
+        self, ALLOWED, ALLOWED_MAX, COUNTERS, Counter, DRAINING, GENERATIONS, IDENTIFICATION,
         INTERFACES, INTERFACES_MAX, LIMITS, NextHop, OWN_FILTER, OWN_IPV4, PEERS, Peer, SERVED,
-        SERVED_MAX, Settings, Slot,
+        SERVED_MAX, STATIONS, Settings, Slot,
     },
     respond,
     time::Instant,
     verdict::{Action, Verdict},
 };
 
+use crate::datapath::watch::Hops;
+
 use super::{
     buckets::SharedBuckets,
     delivery::Totals,
     error::Error,
+    hops::HopMaps,
     interface::Interface,
     own_ipv4::{self, OwnIpv4},
     table::{self, PeerMap},
@@ -83,7 +86,7 @@ pub struct Program {
     /// The slots of the map of interfaces that are or were in use.
     entries: BTreeMap<u32, maps::Interface>,
     interface_mask: u32,
-    generation: Array<MapData, u32>,
+    hops: HopMaps,
     counters: PerCpuArray<MapData, Counter>,
     identification: PerCpuArray<MapData, u32>,
     limits: Option<MapData>,
@@ -134,6 +137,13 @@ impl Program {
 
         let peer_map = array(&mut ebpf, PEERS)?;
         let limits = array(&mut ebpf, LIMITS)?;
+        let generations = array(&mut ebpf, GENERATIONS)?;
+        let stations = array(&mut ebpf, STATIONS)?;
+        let hops = HopMaps::new(generations.fd(), stations.fd());
+        let hops = hops.map_err(|source| Error::Map {
+            map: GENERATIONS,
+            source,
+        })?;
         let peers = PeerMap::new(peer_map.fd(), peer_table, parameters.max_peers);
         let mut program = Self {
             peers: peers.map_err(peers_error)?,
@@ -143,7 +153,7 @@ impl Program {
             interfaces: take(&mut ebpf, INTERFACES)?,
             entries: BTreeMap::new(),
             interface_mask: settings.interface_mask,
-            generation: take(&mut ebpf, GENERATION)?,
+            hops,
             counters: take(&mut ebpf, COUNTERS)?,
             identification: take(&mut ebpf, IDENTIFICATION)?,
             limits: server.is_some().then_some(limits),
@@ -160,7 +170,6 @@ impl Program {
         }
         program.set_own_ipv4(parameters.own_ipv4)?;
         program.set_interfaces(parameters.interfaces)?;
-        program.set_generation(rand::random())?;
         program.set_identification(rand::random)?;
         Ok(program)
     }
@@ -309,28 +318,25 @@ impl Program {
         Ok(totals)
     }
 
-    /// Invalidates every next hop that the program has cached.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn bump_generation(&mut self) -> Result<(), Error> {
-        let generation = self
-            .generation
-            .get(&0, 0)
-            .map_err(|error| Error::map(GENERATION, error))?;
-        self.set_generation(generation.wrapping_add(1))
+    /// Invalidates next hops that the program has cached.
+    pub fn invalidate(&self, hops: &Hops) {
+        self.hops.invalidate(hops);
     }
 
-    fn set_generation(&mut self, generation: u32) -> Result<(), Error> {
-        // The program uses the lower half.
-        let generation = match generation as u16 {
-            reserved if NextHop::is_reserved(reserved) => 1,
-            generation => u32::from(generation),
-        };
-        self.generation
-            .set(0, generation, 0)
-            .map_err(|error| Error::map(GENERATION, error))
+    /// Collects the stations that the program has sent to since the last call, and begins a new period if
+    /// `is_over`.
+    pub fn collect_stations(&mut self, is_over: bool) {
+        self.hops.collect_stations();
+        if is_over {
+            self.hops.begin_period();
+        }
+    }
+
+    /// Returns whether the program may have sent to a station in this period or the last, as far as that was
+    /// collected. Stations share marks, so that it is not certain.
+    #[must_use]
+    pub fn sends_to(&self, station: [u8; 6]) -> bool {
+        self.hops.has_used(station)
     }
 
     /// Sets the next IPv4 identification of every CPU.
@@ -364,7 +370,7 @@ impl Program {
         };
         let limits = self.limits.as_ref();
         limits
-            .map(|limits| SharedBuckets::new(limits.fd()))
+            .map(|limits| SharedBuckets::new(limits.fd(), BUCKETS as usize))
             .transpose()
             .map_err(map)
     }

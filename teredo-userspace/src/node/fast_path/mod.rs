@@ -26,9 +26,12 @@ use teredo_proto::{
 use crate::{
     condition::{Condition, Kind},
     config::Config,
-    datapath::xdp::{
-        self, AttachPolicy, AttachedProgram, Error, Interface, InterfaceStatus, Mode, Options,
-        TagKeeper,
+    datapath::{
+        watch::Changes,
+        xdp::{
+            self, AttachPolicy, AttachedProgram, Error, Interface, InterfaceStatus, Mode, Options,
+            TagKeeper,
+        },
     },
     host::Snapshot,
     metrics::{self, Attachment, Role},
@@ -38,6 +41,10 @@ use missing::{Missing, Pass};
 use plan::ProgramPlan;
 pub use plan::{Roles, flags};
 pub use trial::load as try_to_load;
+
+/// Sweeps after which a station that the program sent to is forgotten, at the earliest. The kernel takes
+/// neighbours for stale after about 30 seconds.
+const STATION_PERIOD: u32 = 60;
 
 /// The fast path of this node; the default is none.
 #[derive(Default)]
@@ -67,6 +74,8 @@ pub struct FastPath {
     obstacle: Option<String>,
     /// The reason why a map could not be used at the last attempt.
     failure: Option<String>,
+    /// Calls of [`Self::collect_stations`].
+    sweeps: u32,
     tags: TagKeeper,
     /// The interfaces whose VLAN tags are hidden from the program.
     hidden: BTreeSet<u32>,
@@ -520,10 +529,32 @@ impl FastPath {
         }
     }
 
-    /// Makes the program ask the kernel for routes and neighbours again.
-    pub fn invalidate_routes(&mut self) {
-        let result = self.attached(AttachedProgram::invalidate_routes);
+    /// Makes the program ask the kernel again for next hops that may have changed.
+    pub fn handle_changes(&mut self, changes: &Changes) {
+        let result = self.attached(|xdp| {
+            if changes.addresses {
+                xdp.refresh_interfaces()?;
+            }
+            xdp.program.invalidate(&changes.hops);
+            Ok(())
+        });
         self.note(result);
+    }
+
+    /// Notes the stations that the program sends to. Call it once a second.
+    pub fn collect_stations(&mut self) {
+        let Some(xdp) = &mut self.xdp else {
+            return;
+        };
+        self.sweeps = self.sweeps.wrapping_add(1);
+        let is_over = self.sweeps.is_multiple_of(STATION_PERIOD);
+        xdp.program.collect_stations(is_over);
+    }
+
+    /// Returns whether the program may have sent to a station lately.
+    pub fn sends_to(&self, interface: u32, station: [u8; 6]) -> bool {
+        let xdp = self.xdp.as_ref();
+        self.uses(interface) && xdp.is_some_and(|xdp| xdp.program.sends_to(station))
     }
 
     /// Returns whether the program sends through this interface.

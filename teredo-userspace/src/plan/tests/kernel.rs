@@ -224,6 +224,7 @@ impl Kernel {
         let scope = scope(config, last, own);
         let settings = scope.settings.iter();
         Snapshot {
+            gateways: crate::datapath::watch::Gateways::default(),
             links: self.links.values().cloned().collect(),
             addresses: self.addresses.clone(),
             routes: self.routes.clone(),
