@@ -249,6 +249,8 @@ impl Workload for Stream {
 pub enum Part {
     /// The XDP program alone.
     TestRun,
+    /// The XDP program alone, while routes change.
+    Churn,
     /// Packets per second through the relays.
     Throughput,
     /// Solicitations that servers answer per second.
@@ -260,8 +262,9 @@ pub enum Part {
 }
 
 impl Part {
-    const ALL: [(Self, &str); 5] = [
+    const ALL: [(Self, &str); 6] = [
         (Self::TestRun, "test-run"),
+        (Self::Churn, "churn"),
         (Self::Throughput, "throughput"),
         (Self::Solicitations, "solicitations"),
         (Self::Client, "client"),
@@ -291,7 +294,7 @@ impl Selection {
         match part {
             Part::Throughput => true,
             Part::Client => !any_case && self.client_variants().next().is_some(),
-            Part::TestRun => self.variants.is_empty() && !any_case,
+            Part::TestRun | Part::Churn => self.variants.is_empty() && !any_case,
             Part::Solicitations => !any_case && self.directions.is_empty(),
             Part::Memory => self.variants.is_empty() && !any_case && self.directions.is_empty(),
         }

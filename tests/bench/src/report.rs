@@ -12,7 +12,8 @@ use serde::Serialize;
 use teredo_lab::cpu;
 
 use super::{
-    cases::{Case, Direction, Solicitations, Stream, Tunnel, Variant, Workload},
+    cases::{CLIENTS, Case, Direction, Solicitations, Stream, Tunnel, Variant, Workload},
+    churn,
     memory::Memory,
     test_run::Cost,
     throughput::Sample,
@@ -354,6 +355,8 @@ pub struct Report {
     pub rounds: usize,
     /// The XDP program alone.
     pub test_runs: Vec<TestRunReport>,
+    /// The XDP program alone, while routes change.
+    pub churn: Vec<churn::Cost>,
     /// Packets per second through the relays.
     pub cases: Vec<CaseReport<Case>>,
     /// Solicitations per second that servers answer.
@@ -380,6 +383,7 @@ impl Report {
             seconds: time.as_secs_f64(),
             rounds,
             test_runs: Vec::new(),
+            churn: Vec::new(),
             cases: Vec::new(),
             solicitations: Vec::new(),
             tunnels: Vec::new(),
@@ -449,6 +453,30 @@ impl Report {
              {load_after} after (the benchmark itself makes about 1.5)\n"
         );
         text
+    }
+
+    /// The lines of the table of costs while routes change: one for each rate, compared with none.
+    #[must_use]
+    pub fn churn_lines(&self) -> Vec<String> {
+        let of = |rate: u32, figure: fn(&churn::Cost) -> f64| {
+            let costs = self.churn.iter().filter(move |cost| cost.rate == rate);
+            Spread::of(costs.map(figure))
+        };
+        let still = of(0, |cost| cost.nanoseconds).map_or(f64::NAN, |still| still.median);
+        let line = |rate| {
+            let (cost, changes) = (
+                of(rate, |cost| cost.nanoseconds)?,
+                of(rate, |cost| cost.changes)?,
+            );
+            Some(format!(
+                "XDP program alone, encap, {} clients, {:.0} changes of routes/s: {} ns/packet ({:+.1} %)",
+                CLIENTS[1],
+                changes.median,
+                cost.text(1.0, 0),
+                (cost.median / still - 1.0) * 100.0,
+            ))
+        };
+        churn::RATES.into_iter().filter_map(line).collect()
     }
 
     /// Writes the report to `directory`: under a name of its own, and as `latest.json`.

@@ -7,6 +7,7 @@ use teredo_lab_ebpf::SIZES;
 
 use super::{
     cases::{CLIENTS, Part, Selection, Solicitations, Stream, Tunnel, Variant, Workload},
+    churn,
     client::Client,
     memory,
     relay::Relay,
@@ -27,6 +28,9 @@ pub fn run(selection: &Selection, time: Duration, rounds: usize) -> Result<Repor
     let mut report = Report::new(time, rounds)?;
     if selection.part(Part::TestRun) {
         test_runs(selection, rounds, &mut report)?;
+    }
+    if selection.part(Part::Churn) {
+        churn(rounds, &mut report)?;
     }
     if selection.part(Part::Throughput) {
         throughput(selection, time, rounds, &mut report)?;
@@ -62,6 +66,20 @@ fn test_runs(selection: &Selection, rounds: usize, report: &mut Report) -> Resul
                 report.test_runs.push(test_run);
             }
         }
+    }
+    Ok(())
+}
+
+/// Measures all rates in each round, so that they share what else happens on the machine.
+fn churn(rounds: usize, report: &mut Report) -> Result<()> {
+    let mut relay = Relay::start(Variant::Xdp)?;
+    for _ in 0..rounds {
+        for rate in churn::RATES {
+            report.churn.push(churn::measure(&mut relay, rate)?);
+        }
+    }
+    for line in report.churn_lines() {
+        println!("{line}");
     }
     Ok(())
 }

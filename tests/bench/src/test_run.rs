@@ -38,6 +38,20 @@ pub struct Cost {
 ///
 /// Fails when the relay is not ours, or does not forward every packet.
 pub fn measure(relay: &mut Relay, direction: Direction, clients: u32) -> Result<Cost> {
+    measure_runs(relay, direction, clients, RUNS)
+}
+
+/// Measures as [`measure`] does, with this number of runs.
+///
+/// # Errors
+///
+/// As [`measure`].
+pub fn measure_runs(
+    relay: &mut Relay,
+    direction: Direction,
+    clients: u32,
+    runs: u32,
+) -> Result<Cost> {
     relay.acquaint(clients, AGE)?;
     let entry = Site::entry(direction);
     let program = program(relay, NEAR[entry])?;
@@ -54,7 +68,7 @@ pub fn measure(relay: &mut Relay, direction: Direction, clients: u32) -> Result<
     Ok(Cost {
         direction,
         clients,
-        nanoseconds: run(RUNS)?,
+        nanoseconds: run(runs)?,
     })
 }
 
