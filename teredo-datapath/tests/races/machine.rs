@@ -13,6 +13,7 @@ use teredo_common::{
     address::{Endpoint, ServicePrefix, TeredoAddress},
     checksum,
     maps::{Interface, Peer, PeerTable, Settings, Slot},
+    prefixes::TeredoPrefixes,
     respond::ServerConstants,
     time::Instant,
     verdict::Verdict,
@@ -240,6 +241,7 @@ impl<'a> Run<'a> {
                 tunnel: 1,
                 flags: 0,
                 interface_mask: 0,
+                teredo: TeredoPrefixes::STANDARD,
             },
             server: ServerConstants::zeroed(),
         }
@@ -306,9 +308,11 @@ unsafe impl<'a> Environment for Run<'a> {
         })
     }
 
-    fn generation(&self) -> u32 {
-        GENERATION.into()
+    fn generation(&self, _bucket: u16) -> u16 {
+        GENERATION
     }
+
+    fn mark_station(&self, _mark: usize) {}
 
     fn draining(&self) -> u64 {
         0

@@ -24,12 +24,13 @@ use crate::{build, setup, shell};
 /// The script that runs in each machine.
 const SCRIPT: &str = include_str!("guest/kernels.sh");
 /// Test programs that the script runs.
-const TESTS: [&str; 10] = [
+const TESTS: [&str; 11] = [
     "bad_input",
     "devices",
     "differential",
     "respond_differential",
     "xdp_attach",
+    "xdp_builds",
     "xdp_decap",
     "xdp_encap",
     "xdp_respond",
