@@ -83,6 +83,7 @@ impl FastPath {
             tunnel: INTERFACE + 1,
             flags: Settings::ALLOW_ZERO_CHECKSUM,
             interface_mask: 0,
+            teredo: config.teredo,
         };
         let peers = PEERS.min(config.max_peers as u32);
         let mut maps = Maps::new(settings, peers, 0x5eed);
