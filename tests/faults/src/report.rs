@@ -1,0 +1,52 @@
+//! Reports of runs.
+
+use std::{fs, path::Path};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::{ledger::Account, samples::Sample};
+
+/// One stretch of a soak run, between two quiet moments.
+#[derive(Clone, Debug, Serialize)]
+pub struct Epoch {
+    /// Its number.
+    pub number: usize,
+    /// What happened during it, besides the load.
+    pub event: String,
+    /// Whether the event may take packets.
+    pub takes: bool,
+    /// The accounts.
+    pub accounts: Vec<Account>,
+    /// Packets that the event took.
+    pub taken: i64,
+}
+
+/// A soak run.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// The stretches.
+    pub epochs: Vec<Epoch>,
+    /// What was held over time.
+    pub samples: Vec<Sample>,
+    /// What did not balance.
+    pub failures: Vec<String>,
+    /// The accounts of the whole run.
+    pub total: Vec<Account>,
+}
+
+impl Report {
+    /// Writes the report as JSON.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        Ok(fs::write(path, serde_json::to_string_pretty(self)?)?)
+    }
+}
