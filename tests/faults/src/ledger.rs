@@ -219,7 +219,7 @@ impl Ledger {
         // Packets of the kernel itself, which nobody counted as sent.
         account
             .found
-            .retain(|(name, _)| NOT_SENT.iter().any(|part| name.contains(part)));
+            .retain(|(name, _)| !NOT_SENT.iter().any(|part| name.contains(part)));
         account
     }
 
