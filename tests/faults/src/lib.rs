@@ -4,10 +4,12 @@
 //! whose packets are counted where they are sent and where they arrive. A [`ledger`] compares both
 //! with the counters of the daemons and the kernel.
 
+pub mod fault;
 pub mod ledger;
 pub mod load;
 pub mod metrics;
 pub mod report;
+pub mod runner;
 pub mod samples;
 pub mod site;
 pub mod soak;

@@ -1,10 +1,14 @@
 //! Faults under load, and the soak run: `cargo xtask faults`, `cargo xtask soak`.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use teredo_faults::{load::Rates, soak};
+use teredo_faults::{load::Rates, runner, soak};
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -14,6 +18,15 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Random faults under load, after each of which the daemons have to recover
+    Faults {
+        /// How long
+        #[arg(long, default_value_t = 5.0)]
+        minutes: f64,
+        /// The seed of the sequence of faults [default: the time]
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Mixed traffic with churn, expiry, restarts and faults, every packet of which is accounted for
     Soak {
         /// How long
@@ -43,6 +56,11 @@ fn main() -> ExitCode {
 
 fn execute(command: Command) -> Result<()> {
     match command {
+        Command::Faults { minutes, seed } => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+            let seed = seed.unwrap_or(now.as_secs());
+            runner::run(seed, Duration::from_secs_f64(minutes * 60.0))?;
+        }
         Command::Soak {
             minutes,
             seed,

@@ -1,8 +1,13 @@
 //! A scene with our relay, server and client under load.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use teredo::api::types::Verdict;
 use teredo_lab::{
     Scene, Teredo, Topology,
     scene::{Client, Maker},
@@ -16,6 +21,12 @@ use crate::{
 
 /// Longest time for a start.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The time without losses after which traffic flows again.
+const TRIAL: Duration = Duration::from_millis(500);
+/// The time that packets may take.
+const UNDER_WAY: Duration = Duration::from_millis(150);
+/// The classes that are sent all the time and arrive.
+pub const STEADY: [Class; 4] = [Class::Down, Class::Up, Class::ClientDown, Class::ClientUp];
 
 /// A daemon of the site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,12 +100,62 @@ impl Site {
     ///
     /// Fails when they do not.
     pub fn flows(&self) -> Result<()> {
-        let classes = [Class::Down, Class::Up, Class::ClientDown, Class::ClientUp];
         let phase = self.load.tally().next_phase();
-        for class in classes {
+        for class in STEADY {
             wait_until(class.name(), PATIENCE, || {
                 let count = self.load.tally().during(class, phase..=phase);
                 Ok(count.delivered > 20)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Waits until no packet of the steady classes is lost for half a second.
+    ///
+    /// # Errors
+    ///
+    /// Fails when packets are still lost after `bound`, with their numbers.
+    pub fn recovers(&self, bound: Duration) -> Result<Duration> {
+        let start = Instant::now();
+        loop {
+            let tally = self.load.tally();
+            let phase = tally.next_phase();
+            thread::sleep(TRIAL);
+            tally.next_phase();
+            thread::sleep(UNDER_WAY);
+            let counts = STEADY.map(|class| (class.name(), tally.during(class, phase..=phase)));
+            if counts
+                .iter()
+                .all(|(_, count)| count.sent > 0 && count.missing() == 0)
+            {
+                return Ok(start.elapsed());
+            }
+            ensure!(
+                start.elapsed() < bound,
+                "packets are still lost after {bound:?}: {counts:?}"
+            );
+        }
+    }
+
+    /// Waits until no daemon reports a condition.
+    ///
+    /// # Errors
+    ///
+    /// Fails when one still does after `bound`.
+    pub fn is_well(&self, bound: Duration) -> Result<()> {
+        for who in Who::ALL {
+            let daemon = self.daemon(who);
+            let waited = wait_until("no condition is left", bound, || {
+                let status = daemon.status()?;
+                Ok(status.verdict == Verdict::Ok && status.conditions.is_empty())
+            });
+            waited.with_context(|| {
+                let conditions = daemon.status().map(|status| status.conditions);
+                format!(
+                    "the {}: {conditions:?}\n{}",
+                    who.name(),
+                    daemon.daemon.log()
+                )
             })?;
         }
         Ok(())
