@@ -25,14 +25,20 @@ pub struct Ledger {
     gauges: Numbers,
 }
 
-/// Counters of packets that the kernel itself sends, such as reports of multicast listeners, and of
-/// answers of the server.
-const NOT_SENT: [&str; 5] = [
-    "encap-multicast",
-    "host-multicast",
+/// Counters of packets that nobody counts as sent, or that are counted otherwise.
+const ELSEWHERE: [&str; 9] = [
+    // Answers of the server.
     "advertisement-",
+    "multicasts to interface",
+    "own packets to interface",
+    // What the kernel itself sends.
     "Ip6OutNoRoutes",
     "Ip6OutDiscards",
+    // The daemons count these themselves.
+    "relay: teredo send drops",
+    "client: teredo send drops",
+    "relay: UdpInErrors",
+    "client: UdpInErrors",
 ];
 
 /// One side of an account.
@@ -193,7 +199,19 @@ impl Ledger {
                 "connectivity tests".to_owned(),
                 self.sum(&["client: teredo_client_tests_total", "\"sent\""]),
             ),
+            (
+                "ICMPv6 of the relay's kernel".to_owned(),
+                self.sum(&["kernel of relay: own packets to interface"]),
+            ),
+            (
+                "ICMPv6 of the client's kernel".to_owned(),
+                self.sum(&["kernel of client: multicasts to interface"]),
+            ),
         ]);
+        account.found.push((
+            "ICMPv6 of the relay's kernel: arrived".to_owned(),
+            site.load.unexpected().cast_signed(),
+        ));
         account.found.extend([
             (
                 "connectivity tests: answered".to_owned(),
@@ -216,10 +234,9 @@ impl Ledger {
         ] {
             account.found.extend(self.rows(parts));
         }
-        // Packets of the kernel itself, which nobody counted as sent.
         account
             .found
-            .retain(|(name, _)| !NOT_SENT.iter().any(|part| name.contains(part)));
+            .retain(|(name, _)| !ELSEWHERE.iter().any(|part| name.contains(part)));
         account
     }
 

@@ -8,6 +8,7 @@ pub mod fault;
 pub mod ledger;
 pub mod load;
 pub mod metrics;
+pub mod refusal;
 pub mod report;
 pub mod runner;
 pub mod samples;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use teredo_lab::Namespace;
+use teredo_lab::{Namespace, miredo::INTERFACE};
 
 /// Numbers by name.
 pub type Numbers = BTreeMap<String, u64>;
@@ -81,11 +81,13 @@ pub fn get(socket: &Path, page: &str) -> Result<String> {
 /// Fails when the kernel's files cannot be read.
 pub fn of_kernel(namespace: &Namespace) -> Result<Numbers> {
     let read = |name: &str| fs::read_to_string(format!("/proc/thread-self/net/{name}"));
-    let [snmp, snmp6, dev] = namespace.run(|| {
+    let tunnel = format!("dev_snmp6/{INTERFACE}");
+    let [snmp, snmp6, dev, tunnel] = namespace.run(|| {
         anyhow::Ok([
             read("snmp")?,
             read("snmp6").unwrap_or_default(),
             read("dev")?,
+            read(&tunnel).unwrap_or_default(),
         ])
     })??;
     let mut numbers = Numbers::new();
@@ -108,7 +110,28 @@ pub fn of_kernel(namespace: &Namespace) -> Result<Numbers> {
     }
     numbers.retain(|name, _| KERNEL.contains(&name.as_str()));
     numbers.extend(of_interfaces(&dev));
+    numbers.extend(own_packets(&tunnel).into_iter().flatten());
     Ok(numbers)
+}
+
+/// The packets that the kernel of the host itself has sent to a tunnel: all, and those to groups, such as
+/// reports of listeners. An interface that is made anew has another name.
+fn own_packets(table: &str) -> Option<[(String, u64); 2]> {
+    let number = |name: &str| {
+        let line = table.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().parse::<u64>().ok()
+    };
+    let index = number("ifIndex")?;
+    Some([
+        (
+            format!("own packets to interface {index}"),
+            number("Ip6OutRequests")?,
+        ),
+        (
+            format!("multicasts to interface {index}"),
+            number("Ip6OutMcastPkts")?,
+        ),
+    ])
 }
 
 /// The lost packets of every interface but the loopback.

@@ -223,7 +223,11 @@ fn watch(site: &mut Site, time: Duration, start: Instant, report: &mut Report) -
 }
 
 /// Stops the load, waits until nothing moves, and reads all counters.
-fn settle(site: &mut Site, ledger: &mut Ledger) -> Result<()> {
+///
+/// # Errors
+///
+/// Fails when packets still move after 40 seconds, or when a daemon does not answer.
+pub fn settle(site: &mut Site, ledger: &mut Ledger) -> Result<()> {
     site.load.pause(true);
     let deadline = Instant::now() + SETTLE;
     let mut last = Vec::new();

@@ -1,7 +1,9 @@
 //! Faults under load: after each the daemon recovers, and nothing is lost that the fault itself did not
 //! take.
 
+mod accounts;
 mod host;
+mod memory;
 mod network;
 mod process;
 
