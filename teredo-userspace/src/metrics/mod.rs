@@ -458,8 +458,8 @@ mod tests {
                     .iter()
                     .map(|kind| kind.reason())
                     .collect::<Vec<_>>(),
-                3,
                 4,
+                5,
             ),
         ] {
             let snapshot = Snapshot {

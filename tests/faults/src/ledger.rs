@@ -26,7 +26,7 @@ pub struct Ledger {
 }
 
 /// Counters of packets that nobody counts as sent, or that are counted otherwise.
-const ELSEWHERE: [&str; 9] = [
+const ELSEWHERE: [&str; 10] = [
     // Answers of the server.
     "advertisement-",
     "multicasts to interface",
@@ -38,6 +38,7 @@ const ELSEWHERE: [&str; 9] = [
     "relay: teredo send drops",
     "client: teredo send drops",
     "relay: UdpInErrors",
+    "relay: IpOutNoRoutes",
     "client: UdpInErrors",
 ];
 

@@ -1,6 +1,6 @@
 //! Reports of runs.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -18,8 +18,42 @@ pub struct Epoch {
     pub takes: bool,
     /// The accounts.
     pub accounts: Vec<Account>,
-    /// Packets that the event took.
-    pub taken: i64,
+}
+
+impl Epoch {
+    /// Prints a line.
+    pub fn print(&self, elapsed: Duration) {
+        let missing = self.accounts.iter();
+        let missing = missing.map(|account| format!("{} {}", account.name, account.missing()));
+        println!(
+            "{:6.0} s  {:3}  {:30} missing: {}",
+            elapsed.as_secs_f64(),
+            self.number,
+            self.event,
+            missing.collect::<Vec<_>>().join(", ")
+        );
+    }
+
+    /// Returns the accounts that do not balance.
+    ///
+    /// # Errors
+    ///
+    /// Never.
+    pub fn failures(&self) -> Result<Vec<String>> {
+        let wrong = self.accounts.iter();
+        let wrong = wrong.filter(|account| account.missing() != 0);
+        wrong
+            .map(|account| {
+                let text = serde_json::to_string(account)?;
+                Ok(format!(
+                    "stretch {} ({}): {} are missing: {text}",
+                    self.number,
+                    self.event,
+                    account.missing()
+                ))
+            })
+            .collect()
+    }
 }
 
 /// A soak run.

@@ -7,15 +7,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use anyhow::{Context as _, Result, ensure};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 
 use crate::{
+    fault::{self, Fault, Takes},
     ledger::{Account, Ledger},
-    load::{Rates, tally::Class},
+    load::Rates,
     report::{Epoch, Report},
+    runner::play,
     samples,
-    site::{Site, Who},
+    site::{STEADY, Site, Who},
 };
 
 /// The parameters of a run.
@@ -37,6 +39,8 @@ pub struct Plan {
 const SAMPLE: Duration = Duration::from_secs(10);
 /// Longest time until nothing moves.
 const SETTLE: Duration = Duration::from_secs(40);
+/// Longest time from the end of an event until all traffic flows.
+const RECOVERY: Duration = Duration::from_secs(20);
 /// The time for which nothing may move.
 const QUIET: Duration = Duration::from_millis(1500);
 
@@ -48,24 +52,68 @@ enum Event {
     QuietRestart,
     /// The relay is restarted under load.
     Restart,
-    /// The relay is killed and started again under load.
-    Kill,
     /// The server is restarted under load.
     ServerRestart,
+    /// The fault of this index.
+    Fault(usize),
 }
 
 impl Event {
-    const ALL: [Self; 5] = [
+    /// Events besides faults.
+    const OTHERS: [Self; 4] = [
         Self::Nothing,
         Self::QuietRestart,
         Self::Restart,
-        Self::Kill,
         Self::ServerRestart,
     ];
+}
 
-    /// Whether packets may be lost without a counter: those that a process had in its hands.
-    const fn takes(self) -> bool {
-        matches!(self, Self::Restart | Self::Kill | Self::ServerRestart)
+/// The events of a run in a random order, in which each comes once before any comes again.
+struct Events {
+    random: StdRng,
+    faults: Vec<Box<dyn Fault>>,
+    left: Vec<Event>,
+}
+
+impl Events {
+    fn new(seed: u64) -> Self {
+        Self {
+            random: StdRng::seed_from_u64(seed),
+            faults: fault::all(),
+            // At first the run shows itself without events.
+            left: vec![Event::Nothing],
+        }
+    }
+
+    fn next(&mut self) -> Event {
+        if self.left.is_empty() {
+            let faults = (0..self.faults.len()).map(Event::Fault);
+            self.left = Event::OTHERS.into_iter().chain(faults).collect();
+            self.left.shuffle(&mut self.random);
+        }
+        self.left.pop().unwrap_or(Event::Nothing)
+    }
+
+    fn name(&self, event: Event) -> &'static str {
+        match event {
+            Event::Nothing => "load alone",
+            Event::QuietRestart => "restart without load",
+            Event::Restart => "restart",
+            Event::ServerRestart => "restart of the server",
+            Event::Fault(index) => self.faults[index].name(),
+        }
+    }
+
+    /// Whether packets may be lost without a counter: those that a process or an interface took with it.
+    fn takes(&self, event: Event) -> bool {
+        match event {
+            Event::Nothing | Event::QuietRestart => false,
+            Event::Restart | Event::ServerRestart => true,
+            Event::Fault(index) => {
+                let fault = &self.faults[index];
+                fault.restarts() || fault.takes() == Takes::Anything
+            }
+        }
     }
 }
 
@@ -75,7 +123,7 @@ impl Event {
 ///
 /// Fails when an account does not balance, with the account.
 pub fn run(plan: &Plan) -> Result<Report> {
-    let mut random = StdRng::seed_from_u64(plan.seed);
+    let mut events = Events::new(plan.seed);
     let mut site = Site::new(plan.rates)?;
     let mut ledger = Ledger::default();
     let mut report = Report {
@@ -86,128 +134,106 @@ pub fn run(plan: &Plan) -> Result<Report> {
     let beginning = ledger.accounts(&site);
     let mut before = beginning.clone();
     let start = Instant::now();
-    let mut failures = Vec::new();
     while start.elapsed() < plan.duration {
         let number = report.epochs.len();
-        let event = match number {
-            // At first the run shows itself without events.
-            0 => Event::Nothing,
-            _ => Event::ALL[random.random_range(0..Event::ALL.len())],
-        };
-        let phases = stretch(&mut site, &mut ledger, plan, event, start, &mut report)?;
+        let event = events.next();
+        let name = events.name(event);
+        stretch(
+            &mut site,
+            &mut ledger,
+            plan,
+            (&mut events, event),
+            start,
+            &mut report,
+        )
+        .with_context(|| format!("stretch {number}, {name}"))?;
         settle(&mut site, &mut ledger)?;
         let after = ledger.accounts(&site);
-        let accounts: Vec<_> = after
-            .iter()
-            .zip(&before)
-            .map(|(later, earlier)| later.since(earlier))
-            .collect();
-        before = after;
-        let taken: i64 = accounts.iter().map(Account::missing).sum();
-        for account in &accounts {
-            let missing = account.missing();
-            if missing != 0 && !event.takes() {
-                failures.push(format!(
-                    "stretch {number} ({event:?}): {missing} of {}: {}",
-                    account.name,
-                    serde_json::to_string_pretty(account)?
-                ));
-            }
-        }
-        for class in [Class::Down, Class::Up] {
-            for phase in phases.clone() {
-                let count = site.load.tally().during(class, phase..=phase);
-                let is_event = event.takes() && phase == phases.start() + 1;
-                if event == Event::Kill || !is_event {
-                    if count.missing() != 0 {
-                        failures.push(format!(
-                            "stretch {number} ({event:?}), part {}: {} {} were lost",
-                            phase - phases.start(),
-                            count.missing(),
-                            class.name()
-                        ));
-                    }
-                }
-            }
-        }
-        println!(
-            "{:6.0} s  {number:3}  {event:?}: missing {:?}",
-            start.elapsed().as_secs_f64(),
-            accounts
-                .iter()
-                .map(|account| (account.name, account.missing()))
-                .collect::<Vec<_>>()
-        );
-        report.epochs.push(Epoch {
+        let since = |earlier: &[Account]| -> Vec<_> {
+            let pairs = after.iter().zip(earlier);
+            pairs.map(|(later, earlier)| later.since(earlier)).collect()
+        };
+        let epoch = Epoch {
             number,
-            event: format!("{event:?}"),
-            takes: event.takes(),
-            accounts,
-            taken,
-        });
-        report.total = before
-            .iter()
-            .zip(&beginning)
-            .map(|(later, earlier)| later.since(earlier))
-            .collect();
-        report.write(&plan.output)?;
-        for failure in failures.drain(..) {
-            println!("{failure}");
-            report.failures.push(failure);
+            event: name.to_owned(),
+            takes: events.takes(event),
+            accounts: since(&before),
+        };
+        epoch.print(start.elapsed());
+        if !epoch.takes {
+            report.failures.extend(epoch.failures()?);
         }
+        report.epochs.push(epoch);
+        report.total = since(&beginning);
+        report.write(&plan.output)?;
+        before = after;
     }
-    report.write(&plan.output)?;
     let failed = report.failures.len();
-    ensure!(failed == 0, "{failed} accounts do not balance");
+    ensure!(failed == 0, "{failed} failures: {:#?}", report.failures);
     Ok(report)
 }
 
-/// Runs the load for a stretch, with the event in the middle, and returns the phases: before, during
-/// and after the event.
+/// Runs the load for a stretch, with the event in the middle.
 fn stretch(
     site: &mut Site,
     ledger: &mut Ledger,
     plan: &Plan,
-    event: Event,
+    (events, event): (&mut Events, Event),
     start: Instant,
     report: &mut Report,
-) -> Result<std::ops::RangeInclusive<u32>> {
+) -> Result<()> {
     if event == Event::QuietRestart {
         ledger.read(site)?;
         site.restart_relay()?;
         ledger.restarted(Who::Relay, false);
     }
     site.load.pause(false);
-    if event == Event::QuietRestart {
-        // Peers have to be found anew.
-        site.flows()?;
-    }
+    // After a restart peers have to be found anew.
+    site.recovers(RECOVERY)?;
     let first = site.load.tally().next_phase();
     watch(site, plan.stretch / 2, start, report)?;
     site.load.tally().next_phase();
     match event {
         Event::Nothing | Event::QuietRestart => {}
-        Event::Restart | Event::Kill => {
+        Event::Restart => {
             ledger.read_daemon(site, Who::Relay)?;
-            let is_crash = event == Event::Kill;
-            match is_crash {
-                true => site.kill_relay()?,
-                false => site.restart_relay()?,
-            }
-            ledger.restarted(Who::Relay, is_crash);
+            site.restart_relay()?;
+            ledger.restarted(Who::Relay, false);
         }
         Event::ServerRestart => {
             ledger.read_daemon(site, Who::Server)?;
             site.restart_server()?;
             ledger.restarted(Who::Server, false);
         }
+        Event::Fault(index) => {
+            ledger.read_daemon(site, Who::Relay)?;
+            let hold = Duration::from_millis(events.random.random_range(0..3000));
+            let fault = events.faults[index].as_mut();
+            if let Err(error) = play(site, fault, hold) {
+                report.failures.push(format!("{error:#}"));
+            }
+            if fault.restarts() {
+                ledger.restarted(Who::Relay, fault.takes() == Takes::Daemon);
+            }
+        }
     }
-    if event.takes() {
-        site.flows()?;
-    }
+    site.recovers(RECOVERY)?;
     let last = site.load.tally().next_phase();
     watch(site, plan.stretch / 2, start, report)?;
-    Ok(first..=last)
+    site.load.tally().next_phase();
+    thread::sleep(QUIET);
+    for phase in [first, last] {
+        for class in STEADY {
+            let count = site.load.tally().during(class, phase..=phase);
+            if count.missing() != 0 || count.repeated != 0 {
+                let name = class.name();
+                report
+                    .failures
+                    .push(format!("beside the event, {name}: {count:?}"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Takes samples for some time.

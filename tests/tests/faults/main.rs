@@ -6,6 +6,7 @@ mod host;
 mod memory;
 mod network;
 mod process;
+mod watchdog;
 
 use std::time::Duration;
 
