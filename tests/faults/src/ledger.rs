@@ -64,6 +64,21 @@ impl Account {
         sum(&self.sent) - sum(&self.found)
     }
 
+    /// Adds another account of the same name.
+    pub fn add(&mut self, other: &Self) {
+        for (side, others) in [
+            (&mut self.sent, &other.sent),
+            (&mut self.found, &other.found),
+        ] {
+            for (name, count) in others {
+                match side.iter_mut().find(|(known, _)| known == name) {
+                    Some((_, sum)) => *sum += count,
+                    None => side.push((name.clone(), *count)),
+                }
+            }
+        }
+    }
+
     /// Returns the account of what happened since an earlier one.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
@@ -336,5 +351,48 @@ impl Ledger {
             self.answers(site),
             self.bubbles(site),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(sent: i64, arrived: i64, dropped: i64) -> Account {
+        let row = |name: &str, count| (name.to_owned(), count);
+        Account {
+            name: "relay",
+            sent: vec![row("sent", sent)],
+            found: vec![row("arrived", arrived), row("dropped", dropped)],
+        }
+    }
+
+    #[test]
+    fn an_account_balances_when_everything_is_named() {
+        assert_eq!(account(10, 7, 3).missing(), 0);
+        assert_eq!(account(10, 7, 2).missing(), 1);
+        let later = account(20, 7, 3).since(&account(10, 7, 3));
+        assert_eq!(later.missing(), 10);
+        assert!(later.found.is_empty());
+        let mut sum = account(10, 7, 2);
+        sum.add(&later);
+        assert_eq!(sum.missing(), 11);
+    }
+
+    #[test]
+    fn counters_go_on_over_restarts() {
+        let mut ledger = Ledger::default();
+        for value in [5, 8] {
+            ledger.set("relay: a_total".to_owned(), value);
+        }
+        ledger.restarted(Who::Relay, false);
+        ledger.set("relay: a_total".to_owned(), 9);
+        assert_eq!(ledger.sum(&["a_total"]), 17);
+        // After a crash, the program goes on.
+        let name = "relay: b_total{path=\"xdp\"}";
+        ledger.set(name.to_owned(), 5);
+        ledger.restarted(Who::Relay, true);
+        ledger.set(name.to_owned(), 9);
+        assert_eq!(ledger.sum(&["b_total"]), 9);
     }
 }

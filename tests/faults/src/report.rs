@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::{ledger::Account, samples::Sample};
+use crate::{ledger::Account, runner::Outcome, samples::Sample};
 
 /// One stretch of a soak run, between two quiet moments.
 #[derive(Clone, Debug, Serialize)]
@@ -16,6 +16,8 @@ pub struct Epoch {
     pub event: String,
     /// Whether the event may take packets.
     pub takes: bool,
+    /// What a fault did.
+    pub outcome: Option<Outcome>,
     /// The accounts.
     pub accounts: Vec<Account>,
 }
@@ -67,11 +69,25 @@ pub struct Report {
     pub samples: Vec<Sample>,
     /// What did not balance.
     pub failures: Vec<String>,
-    /// The accounts of the whole run.
+    /// The accounts of all stretches in which nothing was taken, together.
     pub total: Vec<Account>,
 }
 
 impl Report {
+    /// Adds a stretch.
+    pub fn add(&mut self, epoch: Epoch) {
+        if !epoch.takes {
+            if self.total.is_empty() {
+                self.total.clone_from(&epoch.accounts);
+            } else {
+                for (total, account) in self.total.iter_mut().zip(&epoch.accounts) {
+                    total.add(account);
+                }
+            }
+        }
+        self.epochs.push(epoch);
+    }
+
     /// Writes the report as JSON.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde::Serialize;
 use teredo_lab::wait_until;
 
 use crate::{
@@ -23,9 +24,11 @@ const AROUND: Duration = Duration::from_secs(1);
 const UNDER_WAY: Duration = Duration::from_millis(500);
 
 /// What a fault did.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Outcome {
-    /// From the end of the fault until all traffic flowed.
+    /// Time from the beginning of the fault to its end.
+    pub held: Duration,
+    /// Time from the end of the fault until all traffic flowed, half a second of which is the proof.
     pub recovery: Duration,
     /// Packets of trusted peers that were lost from the fault until then.
     pub lost: u64,
@@ -41,6 +44,7 @@ pub fn play(site: &mut Site, fault: &mut dyn Fault, hold: Duration) -> Result<Ou
     let name = fault.name();
     let before = site.load.tally().next_phase();
     thread::sleep(AROUND);
+    let start = Instant::now();
     let first = site.load.tally().next_phase();
     fault
         .inject(site)
@@ -53,6 +57,7 @@ pub fn play(site: &mut Site, fault: &mut dyn Fault, hold: Duration) -> Result<Ou
         .with_context(|| format!("{name}: {}", site.relay.daemon.log()))?;
     }
     thread::sleep(hold);
+    let held = start.elapsed();
     fault.heal(site).with_context(|| format!("{name}: heal"))?;
     let recovery = site
         .recovers(fault.bound())
@@ -83,6 +88,7 @@ pub fn play(site: &mut Site, fault: &mut dyn Fault, hold: Duration) -> Result<Ou
         "{name}: {taken} packets of trusted peers were lost"
     );
     Ok(Outcome {
+        held,
         recovery,
         lost: taken,
     })

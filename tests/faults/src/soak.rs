@@ -12,10 +12,10 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 
 use crate::{
     fault::{self, Fault, Takes},
-    ledger::{Account, Ledger},
+    ledger::Ledger,
     load::Rates,
     report::{Epoch, Report},
-    runner::play,
+    runner::{Outcome, play},
     samples,
     site::{STEADY, Site, Who},
 };
@@ -131,14 +131,13 @@ pub fn run(plan: &Plan) -> Result<Report> {
         ..Report::default()
     };
     settle(&mut site, &mut ledger)?;
-    let beginning = ledger.accounts(&site);
-    let mut before = beginning.clone();
+    let mut before = ledger.accounts(&site);
     let start = Instant::now();
     while start.elapsed() < plan.duration {
         let number = report.epochs.len();
         let event = events.next();
         let name = events.name(event);
-        stretch(
+        let outcome = stretch(
             &mut site,
             &mut ledger,
             plan,
@@ -149,22 +148,20 @@ pub fn run(plan: &Plan) -> Result<Report> {
         .with_context(|| format!("stretch {number}, {name}"))?;
         settle(&mut site, &mut ledger)?;
         let after = ledger.accounts(&site);
-        let since = |earlier: &[Account]| -> Vec<_> {
-            let pairs = after.iter().zip(earlier);
-            pairs.map(|(later, earlier)| later.since(earlier)).collect()
-        };
+        let pairs = after.iter().zip(&before);
+        let accounts = pairs.map(|(later, earlier)| later.since(earlier)).collect();
         let epoch = Epoch {
             number,
             event: name.to_owned(),
             takes: events.takes(event),
-            accounts: since(&before),
+            outcome,
+            accounts,
         };
         epoch.print(start.elapsed());
         if !epoch.takes {
             report.failures.extend(epoch.failures()?);
         }
-        report.epochs.push(epoch);
-        report.total = since(&beginning);
+        report.add(epoch);
         report.write(&plan.output)?;
         before = after;
     }
@@ -173,7 +170,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
     Ok(report)
 }
 
-/// Runs the load for a stretch, with the event in the middle.
+/// Runs the load for a stretch, with the event in the middle, and returns what a fault did.
 fn stretch(
     site: &mut Site,
     ledger: &mut Ledger,
@@ -181,7 +178,8 @@ fn stretch(
     (events, event): (&mut Events, Event),
     start: Instant,
     report: &mut Report,
-) -> Result<()> {
+) -> Result<Option<Outcome>> {
+    let mut outcome = None;
     if event == Event::QuietRestart {
         ledger.read(site)?;
         site.restart_relay()?;
@@ -209,8 +207,9 @@ fn stretch(
             ledger.read_daemon(site, Who::Relay)?;
             let hold = Duration::from_millis(events.random.random_range(0..3000));
             let fault = events.faults[index].as_mut();
-            if let Err(error) = play(site, fault, hold) {
-                report.failures.push(format!("{error:#}"));
+            match play(site, fault, hold) {
+                Ok(played) => outcome = Some(played),
+                Err(error) => report.failures.push(format!("{error:#}")),
             }
             if fault.restarts() {
                 ledger.restarted(Who::Relay, fault.takes() == Takes::Daemon);
@@ -233,7 +232,7 @@ fn stretch(
             }
         }
     }
-    Ok(())
+    Ok(outcome)
 }
 
 /// Takes samples for some time.
