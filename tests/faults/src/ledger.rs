@@ -26,9 +26,10 @@ pub struct Ledger {
 }
 
 /// Counters of packets that nobody counts as sent, or that are counted otherwise.
-const ELSEWHERE: [&str; 10] = [
+const ELSEWHERE: [&str; 11] = [
     // Answers of the server.
     "advertisement-",
+    "Icmp6OutEchoReplies",
     "multicasts to interface",
     "own packets to interface",
     // What the kernel itself sends.
@@ -216,6 +217,10 @@ impl Ledger {
                 self.sum(&["client: teredo_client_tests_total", "\"sent\""]),
             ),
             (
+                "echo replies of the client's kernel".to_owned(),
+                self.sum(&["kernel of client: Icmp6OutEchoReplies"]),
+            ),
+            (
                 "ICMPv6 of the relay's kernel".to_owned(),
                 self.sum(&["kernel of relay: own packets to interface"]),
             ),
@@ -242,6 +247,7 @@ impl Ledger {
         for parts in [
             &["relay: teredo_dropped_total"][..],
             &["relay: teredo_bubbles_total", "received-"],
+            &["relay: teredo_questions_total", "answered-echo"],
             &["client: teredo_dropped_total"],
             &["kernel of relay: "],
             &["kernel of host: "],

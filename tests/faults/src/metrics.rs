@@ -17,8 +17,8 @@ pub type Numbers = BTreeMap<String, u64>;
 
 /// Longest time that an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The kernel's counters of packets that did not go on.
-const KERNEL: [&str; 21] = [
+/// The kernel's counters of packets that did not go on, and of those that it answers.
+const KERNEL: [&str; 22] = [
     "Ip6InHdrErrors",
     "Ip6InTooBigErrors",
     "Ip6InNoRoutes",
@@ -28,6 +28,7 @@ const KERNEL: [&str; 21] = [
     "Ip6InDiscards",
     "Ip6OutDiscards",
     "Ip6OutNoRoutes",
+    "Icmp6OutEchoReplies",
     "Udp6InErrors",
     "Udp6NoPorts",
     "IpInHdrErrors",

@@ -75,7 +75,7 @@ struct Shared {
     tally: Tally,
     is_paused: AtomicBool,
     is_over: AtomicBool,
-    /// Bubbles that peers got, and sent as answers.
+    /// Bubbles that peers got through the server, and sent as answers to any.
     bubbles: [AtomicU64; 2],
     /// Datagrams that no peer expected.
     unexpected: AtomicU64,
@@ -153,7 +153,7 @@ impl Load {
         self.shared.is_paused.store(is_paused, Ordering::Release);
     }
 
-    /// Returns the numbers of bubbles that peers received and sent.
+    /// Returns the numbers of bubbles that peers received through the server, and sent.
     #[must_use]
     pub fn bubbles(&self) -> [u64; 2] {
         [0, 1].map(|index: usize| self.shared.bubbles[index].load(Ordering::Relaxed))

@@ -10,9 +10,10 @@ use nix::sys::{
     epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
     resource::{Resource, getrlimit, setrlimit},
 };
+use teredo_common::wire::ICMPV6;
 use teredo_lab::{
     packet::ipv6,
-    peers::{bubble, is_bubble, teredo_address, udp_packet},
+    peers::{answer_to, is_bubble, teredo_address, udp_packet},
     qualification::origin,
     scene::{RELAY, SERVER},
 };
@@ -146,14 +147,15 @@ fn receive(shared: &Shared, peer: &mut Peer, host: Ipv6Addr, buffer: &mut [u8]) 
     let (mut met, mut answers) = (0, Vec::new());
     drain(&peer.socket, buffer, |octets, from| {
         // Through the server there is an origin indication in front.
-        let packet = match octets {
-            [0, 0, _, _, _, _, _, _, packet @ ..] => packet,
-            packet => packet,
+        let (packet, is_forwarded) = match octets {
+            [0, 0, _, _, _, _, _, _, packet @ ..] => (packet, true),
+            packet => (packet, false),
         };
         if is_bubble(packet) {
-            shared.bubbles[0].fetch_add(1, Ordering::Relaxed);
-            let source: [u8; 16] = packet[8..24].try_into()?;
-            answers.push(bubble(peer.address, source.into()));
+            shared.bubbles[0].fetch_add(is_forwarded.into(), Ordering::Relaxed);
+            answers.push(answer_to(packet));
+        } else if is_echo_request(packet) {
+            // Of the relay itself: the answer to its bubble is proof enough.
         } else if let Some(mark) = packet.get(HEADERS..).and_then(Mark::decode)
             && from.ip() == IpAddr::V4(*RELAY.ip())
         {
@@ -176,6 +178,11 @@ fn receive(shared: &Shared, peer: &mut Peer, host: Ipv6Addr, buffer: &mut [u8]) 
         }
     }
     Ok(())
+}
+
+/// Whether this is an ICMPv6 echo request.
+fn is_echo_request(packet: &[u8]) -> bool {
+    packet.get(6) == Some(&ICMPV6) && packet.get(40) == Some(&128)
 }
 
 /// Sends a packet of a peer to the relay.
