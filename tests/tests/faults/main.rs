@@ -2,6 +2,7 @@
 //! take.
 
 mod accounts;
+mod clock;
 mod host;
 mod memory;
 mod network;
