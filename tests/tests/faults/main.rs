@@ -3,6 +3,7 @@
 
 mod accounts;
 mod clock;
+mod disk;
 mod host;
 mod memory;
 mod network;
