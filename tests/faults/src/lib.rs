@@ -4,6 +4,7 @@
 //! whose packets are counted where they are sent and where they arrive. A [`ledger`] compares both
 //! with the counters of the daemons and the kernel.
 
+pub mod account;
 pub mod fault;
 pub mod ledger;
 pub mod load;

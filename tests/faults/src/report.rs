@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::{ledger::Account, runner::Outcome, samples::Sample};
+use crate::{account::Account, runner::Outcome, samples::Sample};
 
 /// One stretch of a soak run, between two quiet moments.
 #[derive(Clone, Debug, Serialize)]

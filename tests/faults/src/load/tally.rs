@@ -11,7 +11,7 @@ pub const MARK: usize = 20;
 const MAGIC: [u8; 4] = *b"mark";
 
 macro_rules! classes {
-    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $delivered:literal;)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal;)+) => {
         /// A kind of packet.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Class {
@@ -27,47 +27,41 @@ macro_rules! classes {
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$name => $text,)+ }
             }
-
-            /// Returns whether packets of this class are to arrive.
-            #[must_use]
-            pub const fn is_delivered(self) -> bool {
-                match self { $(Self::$name => $delivered,)+ }
-            }
         }
     };
 }
 
 classes! {
     /// From the native host to peers that send all the time, by the fast path.
-    Down = "to steady peers", true;
+    Down = "to steady peers";
     /// From peers that send all the time to the native host, by the fast path.
-    Up = "from steady peers", true;
+    Up = "from steady peers";
     /// From the native host to peers that were unknown, or forgotten.
-    NewDown = "to new peers", true;
+    NewDown = "to new peers";
     /// The answers of new peers.
-    NewUp = "from new peers", true;
+    NewUp = "from new peers";
     /// From the native host to the host of our client.
-    ClientDown = "to a client", true;
+    ClientDown = "to a client";
     /// From the host of our client to the native host.
-    ClientUp = "from a client", true;
+    ClientUp = "from a client";
     /// To peers that do not answer.
-    Silent = "to silent peers", false;
+    Silent = "to silent peers";
     /// To Teredo addresses whose endpoint nobody may send to.
-    Misdirected = "to forbidden endpoints", false;
+    Misdirected = "to forbidden endpoints";
     /// To steady peers, larger than the tunnel's MTU.
-    TooBig = "too big", false;
+    TooBig = "too big";
     /// To steady peers, with a hop limit that ends at the relay.
-    HopsDown = "to steady peers, hop limit 1", false;
+    HopsDown = "to steady peers, hop limit 1";
     /// From steady peers, with a hop limit that ends at the relay.
-    HopsUp = "from steady peers, hop limit 1", false;
+    HopsUp = "from steady peers, hop limit 1";
     /// From steady peers, to a native address without a route.
-    Unrouted = "from steady peers, no route", false;
+    Unrouted = "from steady peers, no route";
     /// Datagrams to the relay that it must not accept.
-    Garbage = "garbage to the relay", false;
+    Garbage = "garbage to the relay";
     /// Solicitations, which count as delivered when the answer arrives.
-    Solicitation = "solicitations", true;
+    Solicitation = "solicitations";
     /// Datagrams to the server that it must not accept.
-    ServerGarbage = "garbage to the server", false;
+    ServerGarbage = "garbage to the server";
 }
 
 /// The identity of a packet.
