@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod fuzz;
+mod faults;
 mod guide;
 mod lint;
 mod run;
@@ -53,6 +54,10 @@ enum Command {
     Bench(bench::Arguments),
     /// Search for inputs that break a rule, or replay those that are known
     Fuzz(fuzz::Arguments),
+    /// Inject random faults under load, after each of which the daemons have to recover
+    Faults(faults::Faults),
+    /// Run mixed traffic with churn, restarts and faults, and account for every packet
+    Soak(faults::Soak),
     /// Run a command in a virtual machine with one of Debian's kernels, or try the daemon on each
     Vm(vm::Arguments),
 }
@@ -87,6 +92,8 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Run(arguments) => run::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Faults(arguments) => faults::faults(&arguments),
+        Command::Soak(arguments) => faults::soak(&arguments),
         Command::Vm(arguments) => vm::run(&arguments),
     }
 }

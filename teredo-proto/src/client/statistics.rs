@@ -109,6 +109,8 @@ named! {
         SentIndirect = "sent-indirect",
         /// Sent to the link.
         SentDiscovery = "sent-discovery",
+        /// Sent to itself through its server, to measure how long the NAT keeps mappings (C-52).
+        SentInterval = "sent-interval",
         /// Not sent directly (P-09, L-12).
         LimitedDirect = "limited-direct",
         /// Not sent to a peer's server (L-06), or not at once, because of its pace (L-18).
@@ -121,6 +123,8 @@ named! {
         ReceivedRelay = "received-relay",
         /// Accepted from the link.
         ReceivedDiscovery = "received-discovery",
+        /// Accepted from itself through its server: the NAT has kept the mapping.
+        ReceivedInterval = "received-interval",
     }
 }
 

@@ -167,6 +167,7 @@ mod tests {
                 lower: None,
                 is_up: true,
                 has_carrier,
+                dropped: 0,
                 xdp_program: None,
             }],
             ..Snapshot::default()

@@ -56,6 +56,7 @@ mod tests {
             lower: None,
             is_up: true,
             has_carrier: true,
+            dropped: 0,
             xdp_program: None,
         }
     }

@@ -21,7 +21,7 @@ pub fn program_name(number: u32) -> Option<String> {
     loaded_programs()
         .filter_map(Result::ok)
         .find(|program| program.id() == number)
-        .and_then(|program| program.name_as_str().map(str::to_owned))
+        .map(|program| String::from_utf8_lossy(program.name()).into_owned())
 }
 
 /// A name for the process that has the UDP port of an address, if we may know it.

@@ -115,7 +115,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{prefix}teredo: {}", output::sentence(&error));
+            log::explain(&format!("{prefix}teredo: {}", output::sentence(&error)));
             ExitCode::FAILURE
         }
     }

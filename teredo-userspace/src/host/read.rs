@@ -113,6 +113,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
         lower: None,
         is_up: flags.contains(LinkFlags::Up),
         has_carrier: flags.contains(LinkFlags::LowerUp),
+        dropped: 0,
         xdp_program: None,
     };
     let mut is_elsewhere = false;
@@ -120,6 +121,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Stats64(numbers) => link.dropped = numbers.tx_dropped,
             LinkAttribute::Controller(index) => link.controller = Some(*index),
             LinkAttribute::Link(index) => link.lower = Some(*index),
             LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,

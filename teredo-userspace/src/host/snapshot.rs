@@ -37,6 +37,8 @@ pub struct Link {
     pub is_up: bool,
     /// Whether it has a carrier.
     pub has_carrier: bool,
+    /// Packets that it did not send, since it was made.
+    pub dropped: u64,
     /// The number of the XDP program that is attached to it.
     pub xdp_program: Option<u32>,
 }

@@ -28,6 +28,10 @@ pub use role::{Role, RoleState};
 pub const DECAP_NOT_TAKEN: &str = "decap-not-taken";
 /// Drop reason: the kernel did not accept a datagram into the tunnel.
 pub const ENCAP_NOT_TAKEN: &str = "encap-not-taken";
+/// Drop reason: datagrams from the tunnel arrived faster than the daemon received them.
+pub const DECAP_OVERRUN: &str = "decap-overrun";
+/// Drop reason: packets into the tunnel came faster than the daemon read them.
+pub const ENCAP_OVERRUN: &str = "encap-overrun";
 /// Drop reason: datagrams to the server arrived faster than the daemon received them.
 pub const OVERRUN: &str = "overrun";
 /// Drop reason: the kernel did not accept a datagram of the server.
@@ -454,8 +458,8 @@ mod tests {
                     .iter()
                     .map(|kind| kind.reason())
                     .collect::<Vec<_>>(),
-                3,
                 4,
+                5,
             ),
         ] {
             let snapshot = Snapshot {
@@ -493,7 +497,12 @@ mod tests {
     #[test]
     fn every_reason_is_documented_and_no_other() {
         let daemon = DropReason::ALL.iter().map(|reason| reason.reason());
-        let host = [DECAP_NOT_TAKEN, ENCAP_NOT_TAKEN];
+        let host = [
+            DECAP_NOT_TAKEN,
+            ENCAP_NOT_TAKEN,
+            DECAP_OVERRUN,
+            ENCAP_OVERRUN,
+        ];
         let server = server::DropReason::ALL.iter().map(|reason| reason.reason());
         let client = client_protocol::DropReason::ALL.iter();
         let client = client.map(|reason| reason.reason());

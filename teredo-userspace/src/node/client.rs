@@ -170,6 +170,12 @@ impl ClientRole {
         self.tunnelled
     }
 
+    /// Returns the numbers of datagrams to the service port, and of packets of this host, that came
+    /// faster than they were received.
+    pub fn overrun(&self) -> [u64; 2] {
+        [self.port.lost(), self.tunnel.dropped()]
+    }
+
     /// Returns the status of the client.
     pub fn status(&self) -> ClientStatus {
         let refresh = match self.config.refresh {

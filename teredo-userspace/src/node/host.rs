@@ -137,9 +137,11 @@ impl Node {
         }
         if let Some(relay) = &mut self.roles.relay {
             relay.set_own_addresses(&own);
+            relay.tunnel.note_dropped(snapshot);
             relay.flush(&mut self.fast_path, self.roles.server.as_mut());
         }
         if let Some(client) = &mut self.client {
+            client.tunnel.note_dropped(snapshot);
             client.handle_changes(snapshot);
         }
     }

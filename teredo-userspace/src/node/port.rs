@@ -1,7 +1,7 @@
 //! A UDP port as the event loop uses it.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::pending,
     io,
     os::fd::{AsFd, AsRawFd},
@@ -24,6 +24,8 @@ pub struct Port {
     receiver: AsyncFd<Receiver>,
     marked: AsyncFd<Receiver>,
     mailbox: Option<AsyncFd<Mailbox>>,
+    /// The datagrams that the kernel dropped at each socket until the last look, and all of them.
+    dropped: Cell<([u32; 2], u64)>,
 }
 
 impl Port {
@@ -33,6 +35,7 @@ impl Port {
             receiver: register(receiver)?,
             marked: register(marked)?,
             mailbox: None,
+            dropped: Cell::default(),
         })
     }
 
@@ -44,10 +47,20 @@ impl Port {
         })
     }
 
-    /// Returns the number of datagrams that were lost because the mailbox was full.
+    /// Returns the number of datagrams that were lost because they came faster than they were received.
+    /// To be called before four thousand million more are lost.
     pub fn lost(&self) -> u64 {
-        let mailbox = self.mailbox.as_ref();
-        mailbox.map_or(0, |mailbox| mailbox.get_ref().lost())
+        // The program of a mailbox drops every datagram that it takes out of the socket.
+        if let Some(mailbox) = &self.mailbox {
+            return mailbox.get_ref().lost();
+        }
+        let (before, mut total) = self.dropped.get();
+        let now = [&self.receiver, &self.marked].map(|receiver| receiver.get_ref().dropped());
+        for (now, before) in now.iter().zip(before) {
+            total += u64::from(now.wrapping_sub(before));
+        }
+        self.dropped.set((now, total));
+        total
     }
 
     /// Receives from the first of the sockets and the mailbox that has datagrams, and returns how many.

@@ -126,6 +126,12 @@ impl RelayRole {
         self.received
     }
 
+    /// Returns the numbers of datagrams from clients, and of packets from the kernel, that came faster
+    /// than they were received.
+    pub fn overrun(&self) -> [u64; 2] {
+        [self.port.lost(), self.tunnel.dropped()]
+    }
+
     /// Handles an input. Call [`Self::flush`] afterwards.
     pub fn handle(&mut self, input: Input, server: Option<&mut ServerRole>) {
         match (input, server) {

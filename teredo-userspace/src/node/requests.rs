@@ -16,8 +16,8 @@ use crate::{
         types::{Peer, PeerState},
     },
     metrics::{
-        DATAGRAM_NOT_TAKEN, DECAP_NOT_TAKEN, ENCAP_NOT_TAKEN, NATIVE_NOT_TAKEN, OVERRUN, Role,
-        RoleState, Snapshot, TUNNEL_NOT_TAKEN,
+        DATAGRAM_NOT_TAKEN, DECAP_NOT_TAKEN, DECAP_OVERRUN, ENCAP_NOT_TAKEN, ENCAP_OVERRUN,
+        NATIVE_NOT_TAKEN, OVERRUN, Role, RoleState, Snapshot, TUNNEL_NOT_TAKEN,
     },
 };
 
@@ -65,9 +65,12 @@ impl Node {
             let endpoints = vec![role.endpoint()];
             snapshot.endpoints.insert(Role::Relay, endpoints);
             snapshot.add_relay(state(Role::Relay), &role.relay.statistics());
+            let [decap, encap] = role.overrun();
             for (reason, packets) in [
                 (DECAP_NOT_TAKEN, role.failures.decapsulated),
                 (ENCAP_NOT_TAKEN, role.failures.encapsulated),
+                (DECAP_OVERRUN, decap),
+                (ENCAP_OVERRUN, encap),
             ] {
                 snapshot.add_dropped(Role::Relay, reason, packets);
             }
@@ -98,9 +101,12 @@ impl Node {
         }
         if let Some(role) = &self.client {
             snapshot.add_client(role.status(), &role.client);
+            let [decap, encap] = role.overrun();
             for (reason, packets) in [
                 (DECAP_NOT_TAKEN, role.failures.decapsulated),
                 (ENCAP_NOT_TAKEN, role.failures.encapsulated),
+                (DECAP_OVERRUN, decap),
+                (ENCAP_OVERRUN, encap),
             ] {
                 snapshot.add_dropped(Role::Client, reason, packets);
             }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
+use super::clock::NEVER;
+
 /// The shortest suspension that matters to a NAT.
 const NOTICEABLE: Duration = Duration::from_secs(5);
 
@@ -36,7 +38,8 @@ fn suspended() -> Duration {
     };
     // Read in this order, so that the time between both reads never adds to the difference.
     let with = read(ClockId::CLOCK_BOOTTIME);
-    with.saturating_sub(read(ClockId::CLOCK_MONOTONIC))
+    // A time namespace may set either clock ahead of the other.
+    (with + NEVER).saturating_sub(read(ClockId::CLOCK_MONOTONIC))
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@ use std::{future::pending, io};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::port::register;
-use crate::datapath::tun::{PacketBatch, Tun, TunError};
+use crate::{
+    datapath::tun::{PacketBatch, Tun, TunError},
+    host::Snapshot,
+};
 
 /// The time for which the interface exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +27,17 @@ pub struct Tunnel {
     lifetime: Lifetime,
     /// Whether the kernel gives no packets through this descriptor any more.
     is_lost: bool,
+    dropped: Dropped,
+}
+
+/// The packets that came faster than they were read, longer than the kernel kept them.
+#[derive(Debug, Default)]
+struct Dropped {
+    /// The interface that was looked at last; there is none of index 0.
+    index: u32,
+    /// Its number then.
+    last: u64,
+    total: u64,
 }
 
 impl Tunnel {
@@ -34,6 +48,7 @@ impl Tunnel {
             name: name.to_owned(),
             lifetime,
             is_lost: false,
+            dropped: Dropped::default(),
         })
     }
 
@@ -46,6 +61,29 @@ impl Tunnel {
     pub fn origin(&self) -> (u32, bool) {
         let tun = self.tun.get_ref();
         (tun.index(), tun.is_taken_over())
+    }
+
+    /// Notes the packets that the interface has dropped so far.
+    pub fn note_dropped(&mut self, snapshot: &Snapshot) {
+        let tun = self.tun.get_ref();
+        let mut links = snapshot.links.iter();
+        let Some(link) = links.find(|link| link.index == tun.index()) else {
+            return;
+        };
+        let dropped = &mut self.dropped;
+        if dropped.index != link.index {
+            dropped.index = link.index;
+            // Those of earlier runs do not count.
+            dropped.last = if tun.is_taken_over() { link.dropped } else { 0 };
+        }
+        dropped.total += link.dropped.saturating_sub(dropped.last);
+        dropped.last = link.dropped;
+    }
+
+    /// Returns how many packets were lost because they came faster than they were read, up to the last
+    /// look at the host.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.total
     }
 
     /// Replaces the interface, which is lost or was moved away.

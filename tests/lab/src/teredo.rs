@@ -102,6 +102,19 @@ pub struct Teredo {
 }
 
 impl Teredo {
+    /// Waits until the API answers.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the daemon ends or does not answer in time, with the end of its log.
+    pub fn ready(&mut self) -> Result<()> {
+        let file = self.file.clone();
+        self.daemon.wait_for("its API answers", START, || {
+            Ok(ask::<Status>(&file, "status").ok())
+        })?;
+        Ok(())
+    }
+
     /// Starts the daemon and waits until its API answers. The configuration's `node.name` is
     /// unique and `node.api` a socket of its own unless they are set.
     ///
@@ -110,10 +123,7 @@ impl Teredo {
     /// Fails when the daemon ends or does not answer in time, with the end of its log.
     pub fn start(namespace: &Namespace, config: &Config) -> Result<Self> {
         let mut teredo = Self::start_unready(namespace, config)?;
-        let file = teredo.file.clone();
-        teredo.daemon.wait_for("its API answers", START, || {
-            Ok(ask::<Status>(&file, "status").ok())
-        })?;
+        teredo.ready()?;
         Ok(teredo)
     }
 
@@ -123,10 +133,24 @@ impl Teredo {
     ///
     /// Fails when the daemon cannot be started.
     pub fn start_unready(namespace: &Namespace, config: &Config) -> Result<Self> {
+        Self::start_prepared(namespace, config, |_| Ok(()))
+    }
+
+    /// Starts the daemon without waiting, with a command that `prepare` may change.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the daemon cannot be started, and as `prepare`.
+    pub fn start_prepared(
+        namespace: &Namespace,
+        config: &Config,
+        prepare: impl FnOnce(&mut Command) -> Result<()>,
+    ) -> Result<Self> {
         let directory = Daemon::directory("daemon")?;
         let file = directory.path().join("teredo.toml");
         fs::write(&file, complete(config, namespace, &directory).to_string())?;
-        let command = run(namespace, &file)?;
+        let mut command = run(namespace, &file, &[])?;
+        prepare(&mut command)?;
         let daemon = Daemon::start("teredo", command, directory)?;
         Ok(Self { daemon, file })
     }
@@ -149,6 +173,15 @@ impl Teredo {
     ///
     /// Fails as [`Self::start`].
     pub fn start_again(&mut self, namespace: &Namespace) -> Result<()> {
+        self.start_again_under(namespace, &[])
+    }
+
+    /// Starts the daemon as [`Self::start_again`] does, through the command that `prefix` begins.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Self::start`].
+    pub fn start_again_under(&mut self, namespace: &Namespace, prefix: &[&str]) -> Result<()> {
         if self.daemon.status()?.is_none() {
             bail!("the daemon still runs");
         }
@@ -160,12 +193,9 @@ impl Teredo {
             &file,
             text.replace(&old, &directory.path().to_string_lossy()),
         )?;
-        self.daemon = Daemon::start("teredo", run(namespace, &file)?, directory)?;
-        self.file.clone_from(&file);
-        self.daemon.wait_for("its API answers", START, || {
-            Ok(ask::<Status>(&file, "status").ok())
-        })?;
-        Ok(())
+        self.daemon = Daemon::start("teredo", run(namespace, &file, prefix)?, directory)?;
+        self.file = file;
+        self.ready()
     }
 
     /// Ends the daemon with SIGTERM and starts it again.
@@ -260,9 +290,19 @@ fn complete(config: &Config, namespace: &Namespace, directory: &TempDir) -> Conf
     config
 }
 
-fn run(namespace: &Namespace, file: &Path) -> Result<Command> {
-    let mut command = namespace.command(binary()?)?;
-    command.arg0("teredo").args(["run", "--config"]).arg(file);
+/// The command that runs the daemon, as arguments of the command that `prefix` begins.
+fn run(namespace: &Namespace, file: &Path, prefix: &[&str]) -> Result<Command> {
+    let program = binary()?;
+    let mut command = if let [first, rest @ ..] = prefix {
+        let mut command = namespace.command(first)?;
+        command.args(rest).arg(program);
+        command
+    } else {
+        let mut command = namespace.command(program)?;
+        command.arg0("teredo");
+        command
+    };
+    command.args(["run", "--config"]).arg(file);
     Ok(command)
 }
 

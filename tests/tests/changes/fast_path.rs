@@ -1,12 +1,7 @@
 //! Changes of the XDP program and its interfaces by others.
 
-use std::{
-    fs,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-};
-
 use anyhow::{Context as _, Result, ensure};
-use nix::{libc, unistd::Pid};
+use teredo_faults::fault::program::detach;
 use teredo_lab::{Namespace, Teredo, programs::Attached, teredo::Config, wait_until};
 
 use super::{SOON, has_program, host::Host, is_said, is_well, shell};
@@ -41,7 +36,7 @@ fn a_program_that_others_detach_comes_back() -> Result<()> {
     let relay = start(&host, true)?;
     for round in 0..2 {
         let before = number(&host.namespace, "wan")?;
-        detach(relay.daemon.pid())?;
+        ensure!(detach(relay.daemon.pid())? > 0, "there is no link");
         wait_until("another program is there", SOON, || {
             let now = number(&host.namespace, "wan")?;
             Ok(now.is_some() && now != before)
@@ -50,44 +45,6 @@ fn a_program_that_others_detach_comes_back() -> Result<()> {
         is_well(&relay)?;
         ensure!(mode(&relay)? == "native");
     }
-    Ok(())
-}
-
-/// Detaches the XDP programs of a process, as `bpftool link detach` does.
-fn detach(pid: Pid) -> Result<()> {
-    /// Commands of the system call bpf.
-    const GET_LINK: libc::c_int = 30;
-    const DETACH_LINK: libc::c_int = 34;
-
-    let bpf = |command: libc::c_int, argument: u32| -> Result<i64> {
-        // The beginning of `union bpf_attr`, which holds numbers of 32 bits here.
-        let attributes = [argument, 0, 0, 0];
-        // SAFETY: the kernel reads the attributes, which have the given size, during the call alone.
-        let result = unsafe {
-            let size = size_of_val(&attributes);
-            libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size)
-        };
-        ensure!(result >= 0, "{}", std::io::Error::last_os_error());
-        Ok(result)
-    };
-    let mut detached = 0;
-    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
-        let info = fs::read_to_string(entry?.path()).unwrap_or_default();
-        let field = |name: &str| {
-            let line = info.lines().find_map(|line| line.strip_prefix(name));
-            line.map(|value| value.trim().to_owned())
-        };
-        if field("link_type:").as_deref() != Some("xdp") {
-            continue;
-        }
-        let id = field("link_id:").context("a link has a number")?.parse()?;
-        let link = i32::try_from(bpf(GET_LINK, id)?)?;
-        // SAFETY: the descriptor is new and nobody else closes it.
-        let link = unsafe { OwnedFd::from_raw_fd(link) };
-        bpf(DETACH_LINK, u32::try_from(link.as_raw_fd())?)?;
-        detached += 1;
-    }
-    ensure!(detached > 0, "there is no link");
     Ok(())
 }
 

@@ -10,7 +10,11 @@ use teredo_common::{
 };
 
 use super::{
-    super::{Event, Identity, Nat, Refresh, Transmit, shared::Shared, statistics::DropReason},
+    super::{
+        Event, Identity, Nat, Refresh, Transmit,
+        shared::Shared,
+        statistics::{Bubble, DropReason},
+    },
     inquiry::Inquiry,
     solicitation::Advertised,
 };
@@ -244,12 +248,14 @@ impl Measurement {
             && from == self.identity.server.primary()
             && header.source() == self.identity.address.octets()
             && header.destination() == self.address;
-        match self.step {
-            Step::Bubble(..) if is_ours => Ok(self.judge(shared, now, true)),
+        let progress = match self.step {
+            Step::Bubble(..) if is_ours => self.judge(shared, now, true),
             // The answer to one that was sent before.
-            Step::Rest(_) | Step::Maintenance(_) if is_ours => Ok(Progress::Continues),
-            _ => Err(DropReason::Port),
-        }
+            Step::Rest(_) | Step::Maintenance(_) if is_ours => Progress::Continues,
+            _ => return Err(DropReason::Port),
+        };
+        shared.statistics.bubbles[Bubble::ReceivedInterval] += 1;
+        Ok(progress)
     }
 
     fn handle_advertisement(
@@ -333,6 +339,7 @@ impl Measurement {
         let bubble = bubble::build(&self.identity.address.octets(), &self.address);
         let (port, server) = (shared.config.port, self.identity.server.primary());
         shared.send(port, server, bubble.to_vec());
+        shared.statistics.bubbles[Bubble::SentInterval] += 1;
         self.step = Step::Bubble(number, now + BUBBLE_TIMEOUT);
     }
 

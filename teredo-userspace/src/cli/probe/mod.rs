@@ -21,7 +21,10 @@ use teredo_proto::{
     probe::{Findings, Lifetime, LifetimeProbe, NatProbe},
 };
 
-use super::output::{print, print_json};
+use super::{
+    log::explain,
+    output::{print, print_json},
+};
 use crate::config::{ServerHost, ServerName};
 use failure::Failure;
 use report::{FailureReport, Report};
@@ -109,7 +112,9 @@ fn fail(failure: Failure, json: bool) -> Result<ExitCode> {
     }
     if is_invalid {
         // In the form of other invalid arguments.
-        eprintln!("error: {failure}\n\nFor more information, try '--help'.");
+        explain(&format!(
+            "error: {failure}\n\nFor more information, try '--help'."
+        ));
         return Ok(ExitCode::from(INVALID));
     }
     Err(failure.into())
@@ -181,11 +186,11 @@ fn measure_lifetime(server: ServerEndpoints) -> Result<Lifetime, Failure> {
     const ANY_PORT: u16 = 0;
     let sockets = Sockets::open(LifetimeProbe::SOCKETS, ANY_PORT)?;
     let mut probe = LifetimeProbe::new(server, seed()?, Instant::ZERO);
-    eprintln!("measuring how long the NAT keeps an unused mapping");
+    explain("measuring how long the NAT keeps an unused mapping");
     sockets.run(&mut probe, server, |probe| {
         while let Some(progress) = probe.poll_event() {
             let kept = if progress.kept { "kept" } else { "lost" };
-            eprintln!("after {} s: {kept}", progress.idle.as_secs_f64());
+            explain(&format!("after {} s: {kept}", progress.idle.as_secs_f64()));
         }
     })?;
     Ok(probe.lifetime())

@@ -15,12 +15,16 @@ use teredo_common::mailbox::{LETTERS, LOST, Letter};
 use thiserror::Error;
 
 use super::receive::ReceiveBatch;
+use crate::datapath::xdp::abilities;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mailbox"));
 
 /// The reason why a socket has no mailbox.
 #[derive(Debug, Error)]
 pub enum MailboxError {
+    /// There is no memory or descriptor to find out what the kernel is able to do.
+    #[error("cannot examine the kernel")]
+    Examination(#[from] io::Error),
     /// The object cannot be loaded.
     #[error("cannot load the mailbox's program")]
     Load(#[from] EbpfError),
@@ -57,6 +61,7 @@ impl Mailbox {
     ///
     /// Without `CAP_BPF` and `CAP_NET_ADMIN`, or on kernels before 5.8.
     pub(super) fn before(socket: &OwnedFd) -> Result<Self, MailboxError> {
+        abilities::examine()?;
         // The program does not use the kernel's own types; reading them would take memory.
         let mut object = EbpfLoader::new().btf(None).load(OBJECT)?;
         let missing = |name: &str| MapError::InvalidName {

@@ -47,6 +47,28 @@ impl Receiver {
         batch.filled = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
         Ok(batch.filled)
     }
+
+    /// Returns how many datagrams the kernel has dropped at the socket, for want of room or with a wrong
+    /// checksum. The number wraps around.
+    #[must_use]
+    pub fn dropped(&self) -> u32 {
+        /// `SK_MEMINFO_DROPS` and `SK_MEMINFO_VARS`.
+        const DROPS: usize = 8;
+        const LENGTH: usize = 9;
+        let mut numbers = [0_u32; LENGTH];
+        let mut length = size_of_val(&numbers) as libc::socklen_t;
+        // SAFETY: the kernel writes no more than the given length to the numbers.
+        let result = unsafe {
+            libc::getsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_MEMINFO,
+                numbers.as_mut_ptr().cast(),
+                &mut length,
+            )
+        };
+        if result == 0 { numbers[DROPS] } else { 0 }
+    }
 }
 
 impl AsFd for Receiver {

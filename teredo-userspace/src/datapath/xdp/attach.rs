@@ -98,10 +98,8 @@ fn describe_program(id: u32) -> String {
     let info = loaded_programs()
         .filter_map(Result::ok)
         .find(|info| info.id() == id);
-    let name = info
-        .as_ref()
-        .and_then(ProgramInfo::name_as_str)
-        .unwrap_or("");
+    let name = info.as_ref().map(ProgramInfo::name).unwrap_or_default();
+    let name = String::from_utf8_lossy(name);
     let owner = owner_of_program(id).map_or(String::new(), |owner| format!(" of {owner}"));
     format!("program {id} `{name}`{owner}")
 }

@@ -35,21 +35,21 @@ pub enum Error {
         /// What was tried.
         action: String,
     },
-    /// The kernel has no memory for the maps.
+    /// The kernel has no memory for a map or the program.
     #[error(
-        "the kernel has no memory for the map {map}: lower relay.max-peers, or raise the memory limit of the service"
+        "the kernel has no memory for {what}: lower relay.max-peers, or raise the memory limit of the service"
     )]
     Memory {
-        /// Name of the map.
-        map: String,
+        /// The map or the program.
+        what: String,
     },
     /// The process may not open more files.
     #[error(
-        "no file descriptor is left for the map {map}: raise the limit of open files (LimitNOFILE= of the service, or `ulimit -n`)"
+        "no file descriptor is left for {what}: raise the limit of open files (LimitNOFILE= of the service, or `ulimit -n`)"
     )]
     Descriptors {
-        /// Name of the map.
-        map: String,
+        /// The map or the program.
+        what: String,
     },
     /// The kernel was built without BPF.
     #[error(
@@ -136,21 +136,38 @@ impl Error {
         }
     }
 
+    /// The kernel's abilities could not be examined.
+    pub(super) fn examination(error: &io::Error) -> Self {
+        let what = "BPF";
+        Self::shortage(error.raw_os_error().unwrap_or(0), what).unwrap_or(Self::NoBpf)
+    }
+
+    /// What is short, if that is what this number of an error means.
+    fn shortage(code: i32, what: &str) -> Option<Self> {
+        let what = what.to_owned();
+        match code {
+            libc::ENOMEM => Some(Self::Memory { what }),
+            libc::EMFILE | libc::ENFILE => Some(Self::Descriptors { what }),
+            _ => None,
+        }
+    }
+
     /// Why the object could not be turned into maps and a program.
     pub(super) fn load(error: EbpfError) -> Self {
         match error {
             EbpfError::MapError(MapError::CreateError { name, io_error }) => {
-                let action = format!("creating the map {name}");
-                match io_error.raw_os_error() {
-                    Some(libc::EPERM | libc::EACCES) => Self::Permission { action },
-                    Some(libc::ENOMEM | libc::E2BIG) => Self::Memory { map: name },
-                    Some(libc::EMFILE | libc::ENFILE) => Self::Descriptors { map: name },
-                    Some(libc::ENOSYS) => Self::NoBpf,
+                let what = format!("the map {name}");
+                let action = format!("creating {what}");
+                let code = io_error.raw_os_error().unwrap_or(0);
+                Self::shortage(code, &what).unwrap_or_else(|| match code {
+                    libc::EPERM | libc::EACCES => Self::Permission { action },
+                    libc::E2BIG => Self::Memory { what },
+                    libc::ENOSYS => Self::NoBpf,
                     _ => Self::Unsupported {
                         action,
                         reason: io_error.to_string(),
                     },
-                }
+                })
             }
             EbpfError::ProgramError(error) => Self::program(error),
             EbpfError::ParseError(error) => Self::Object {
@@ -171,14 +188,15 @@ impl Error {
                 verifier_log,
             } => {
                 let log = verifier_log.to_string();
-                match io_error.raw_os_error() {
+                let code = io_error.raw_os_error().unwrap_or(0);
+                Self::shortage(code, "the XDP program").unwrap_or_else(|| match code {
                     // Without the capability the kernel refuses before its verifier runs.
-                    Some(libc::EPERM) if log.trim().is_empty() => Self::Permission {
+                    libc::EPERM if log.trim().is_empty() => Self::Permission {
                         action: "loading the XDP program".to_owned(),
                     },
-                    Some(libc::ENOSYS) => Self::NoBpf,
+                    libc::ENOSYS => Self::NoBpf,
                     _ => Self::Refused(Refusal::new(&io_error, log)),
-                }
+                })
             }
             other => Self::Object {
                 reason: other.to_string(),

@@ -5,6 +5,7 @@
 //! reads their timestamps and the counters, and announces changes of routes and neighbours. Packets
 //! that the program does not handle arrive through the kernel as if the program were absent.
 
+pub mod abilities;
 mod attach;
 mod bond;
 mod buckets;

@@ -31,6 +31,7 @@ use teredo_common::{
 use crate::datapath::watch::Hops;
 
 use super::{
+    abilities,
     buckets::SharedBuckets,
     delivery::Totals,
     error::Error,
@@ -102,6 +103,7 @@ impl Program {
     ///
     /// When the kernel refuses: a sentence with the reason and the remedy.
     pub fn load(parameters: &Parameters<'_>, counters: Option<&Path>) -> Result<Self, Error> {
+        abilities::examine().map_err(|error| Error::examination(&error))?;
         let mut settings = parameters.settings;
         settings.interface_mask = interface_mask(parameters.interfaces);
         if !parameters.served.contains(&Ipv6Net::default()) {

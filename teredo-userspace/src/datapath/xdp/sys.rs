@@ -13,9 +13,20 @@ use std::{
 use bytemuck::{Pod, Zeroable};
 
 // Of the kernel's `bpf_cmd`.
+const BPF_MAP_CREATE: libc::c_int = 0;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
 const BPF_LINK_DETACH: libc::c_int = 34;
+
+/// The members of the kernel's `bpf_attr` for new maps.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Map {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+}
 
 /// The members of the kernel's `bpf_attr` for pinned objects.
 #[repr(C)]
@@ -64,6 +75,25 @@ unsafe fn bpf<T: Pod>(command: libc::c_int, attributes: &mut T) -> io::Result<li
         return Err(io::Error::last_os_error());
     }
     Ok(result)
+}
+
+/// Creates an array of one small entry.
+///
+/// # Errors
+///
+/// The error of the kernel.
+pub fn create_map() -> io::Result<OwnedFd> {
+    const BPF_MAP_TYPE_ARRAY: u32 = 2;
+    let mut map = Map {
+        map_type: BPF_MAP_TYPE_ARRAY,
+        key_size: 4,
+        value_size: 4,
+        max_entries: 1,
+    };
+    // SAFETY: the attributes contain no pointers.
+    let fd = unsafe { bpf(BPF_MAP_CREATE, &mut map)? };
+    // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Detaches the program of a pinned link at once. After removing the pin alone, the kernel would

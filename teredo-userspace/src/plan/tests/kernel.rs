@@ -76,6 +76,7 @@ impl Kernel {
             lower: None,
             is_up: !is_tun,
             has_carrier: true,
+            dropped: 0,
             xdp_program: None,
         };
         self.links.insert(index, link);

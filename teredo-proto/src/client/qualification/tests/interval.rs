@@ -7,7 +7,7 @@ use super::{
     nat::Kind,
 };
 use crate::{
-    client::{Event, Refresh, ServerEndpoints},
+    client::{Bubble, Event, Refresh, ServerEndpoints},
     wire::{bubble, encapsulation, ipv6::Header},
 };
 
@@ -85,6 +85,11 @@ fn v24_c52_dec13_the_interval_for_each_lifetime() {
             let interval = Duration::from_secs_f64(interval);
             assert_eq!(found(&world), Some(interval), "lifetime {lifetime}");
             assert_eq!(world.open_ports.len(), 1, "closed when done");
+            let counted = &world.client.statistics().bubbles;
+            let sent: usize = probes(&world).iter().map(|&(_, count)| count).sum();
+            assert_eq!(counted[Bubble::SentInterval], sent as u64);
+            let came = expected.iter().filter(|(_, is_through)| *is_through);
+            assert_eq!(counted[Bubble::ReceivedInterval], came.count() as u64);
             // The service port never lost its mapping for it.
             assert_eq!(world.client.identity(), Some(&identity));
             // And maintenance uses it.
