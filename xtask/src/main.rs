@@ -53,6 +53,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Search for inputs that break a rule, or replay those that are known
     Fuzz(fuzz::Arguments),
+    /// Measure the share of honest traffic that gets through while relay and server are flooded
+    Attack(bench::Arguments),
     /// Run a command in a virtual machine with one of Debian's kernels, or try the daemon on each
     Vm(vm::Arguments),
 }
@@ -85,8 +87,9 @@ fn execute(command: Command) -> Result<ExitCode> {
             test::run(filter.as_deref()).map(|()| ExitCode::SUCCESS)
         }
         Command::Run(arguments) => run::run(&arguments),
-        Command::Bench(arguments) => bench::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Bench(arguments) => bench::run("bench", &arguments),
+        Command::Attack(arguments) => bench::run("attack", &arguments),
         Command::Vm(arguments) => vm::run(&arguments),
     }
 }
