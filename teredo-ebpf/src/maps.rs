@@ -6,6 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray},
 };
 use teredo_common::{
+    budget::WORDS,
     limiter::BUCKETS,
     maps::{
         ALLOWED_MAX, COUNTERS_MAX, Counter, INTERFACES_MAX, Interface, MAX_REACH, OWN_FILTER_WORDS,
@@ -40,3 +41,5 @@ pub static RESERVE: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 pub static ALLOWED: LpmTrie<[u8; 4], u8> = LpmTrie::with_max_entries(ALLOWED_MAX, 0);
 #[map]
 pub static DRAINING: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+pub static BUDGETS: Array<u64> = Array::with_max_entries(WORDS, BPF_F_MMAPABLE);

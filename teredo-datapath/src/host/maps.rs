@@ -12,6 +12,8 @@ use std::{boxed::Box, collections::HashSet, vec::Vec};
 use bytemuck::Zeroable as _;
 use ipnet::{Ipv4Net, Ipv6Net};
 use teredo_common::{
+    budget::{self, Budget},
+    cookie::CookieKey,
     limiter::BUCKETS,
     maps::{
         INTERFACES_MAX, Interface, MAX_REACH, NextHop, OWN_FILTER_WORDS, Peer, PeerTable, Settings,
@@ -35,6 +37,8 @@ pub struct Maps {
     slots: Box<[[AtomicU64; SLOT]]>,
     table: Table,
     buckets: Box<[AtomicU64]>,
+    pub(super) budget: Budget,
+    budgets: Box<[AtomicU64]>,
     interfaces: Vec<Interface>,
     generation: AtomicU32,
     draining: AtomicU64,
@@ -65,6 +69,8 @@ impl Maps {
             slots: (0..slots).map(|_| Default::default()).collect(),
             table: Table::new(peer_table, peers as usize),
             buckets: Box::default(),
+            budget: Budget::default(),
+            budgets: Box::default(),
             interfaces: [Interface::default(); INTERFACES_MAX as usize].to_vec(),
             generation: AtomicU32::new(1),
             draining: AtomicU64::new(0),
@@ -80,6 +86,22 @@ impl Maps {
         self.server = server;
         self.allowed = allowed;
         self.buckets = (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
+    }
+
+    /// Limits what is left to the daemon.
+    pub fn set_budget(&mut self, budget: Budget) {
+        self.budget = budget;
+        self.budgets = (0..budget::WORDS).map(|_| AtomicU64::new(0)).collect();
+    }
+
+    /// Makes the data path recognise a relay's cookies, which are older than the clock says by `skipped`
+    /// nanoseconds, if there is a budget.
+    pub fn set_cookies(&self, CookieKey([first, second]): CookieKey, skipped: u64) {
+        for (index, word) in (budget::SKIPPED..).zip([skipped, first, second]) {
+            if let Some([stored, ..]) = self.budgets(index) {
+                stored.store(word, Relaxed);
+            }
+        }
     }
 
     /// Restricts native destinations to these prefixes.
@@ -170,6 +192,10 @@ impl Maps {
 
     pub(super) fn bucket(&self, index: u32) -> Option<&[AtomicU64]> {
         self.buckets.get(index as usize).map(core::slice::from_ref)
+    }
+
+    pub(super) fn budgets(&self, index: u32) -> Option<&[AtomicU64]> {
+        self.budgets.get(index as usize).map(core::slice::from_ref)
     }
 
     pub(super) fn interface(&self, slot: u32) -> Option<Interface> {

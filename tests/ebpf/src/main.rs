@@ -74,7 +74,7 @@ pub fn flood(context: XdpContext) -> u32 {
     };
     // SAFETY: the entry exists while the program does, and one generator runs at a time.
     let progress = unsafe { &mut *progress };
-    if !is_due(progress, flood.interval) {
+    if !is_due(progress, flood.interval, Progress::CATCH_UP) {
         return xdp_action::XDP_DROP;
     }
     let start = context.data();
@@ -97,7 +97,7 @@ pub fn spray(context: XdpContext) -> u32 {
     };
     // SAFETY: the entry exists while the program does, and one generator runs at a time.
     let progress = unsafe { &mut *progress };
-    if !is_due(progress, spray.interval) {
+    if !is_due(progress, spray.interval, Spray::CATCH_UP) {
         return xdp_action::XDP_DROP;
     }
     let start = context.data();
@@ -111,9 +111,10 @@ pub fn spray(context: XdpContext) -> u32 {
     }
 }
 
-/// Whether the next frame is due; then the one after it is due later.
+/// Whether the next frame is due; then the one after it is due later. A generator that was late by up
+/// to `catch_up` nanoseconds makes up for it.
 #[inline(always)]
-fn is_due(progress: &mut Progress, interval: u32) -> bool {
+fn is_due(progress: &mut Progress, interval: u32, catch_up: u64) -> bool {
     if interval == 0 {
         return true;
     }
@@ -123,7 +124,7 @@ fn is_due(progress: &mut Progress, interval: u32) -> bool {
         return false;
     }
     let next = progress.due + u64::from(interval);
-    progress.due = next.max(now.saturating_sub(Progress::CATCH_UP));
+    progress.due = next.max(now.saturating_sub(catch_up));
     true
 }
 

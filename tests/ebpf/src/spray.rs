@@ -189,6 +189,10 @@ pub struct Spray {
 }
 
 impl Spray {
+    /// Longest delay that a generator makes up for, in nanoseconds: on a busy machine, it may not
+    /// run for some time slices of others.
+    pub const CATCH_UP: u64 = 50_000_000;
+
     /// Makes a spray of at least one and at most [`TEMPLATES`] templates.
     pub fn new(seed: u64, interval: u32, templates: &[Template]) -> Option<Self> {
         if templates.is_empty() || templates.len() > TEMPLATES {
