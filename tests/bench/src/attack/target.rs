@@ -45,7 +45,15 @@ impl Defence {
     const fn keys(self) -> &'static [(&'static str, i64)] {
         match self {
             Self::On => &[],
-            Self::Off => &[],
+            Self::Off => &[
+                ("relay.xdp.new-peer-rate", 0),
+                ("relay.xdp.answer-rate", 0),
+                ("relay.xdp.peer-rate", 0),
+                ("relay.xdp.claim-rate", 0),
+                ("relay.xdp.fragment-rate", 0),
+                ("relay.xdp.other-rate", 0),
+                ("server.xdp.daemon-rate", 0),
+            ],
         }
     }
 }
