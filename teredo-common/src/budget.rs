@@ -66,8 +66,8 @@ pub struct Allowance {
 
 /// The shares of networks in the rate of a class: an eighth, a quarter and half of it.
 const SHARES: [u32; LEVELS] = [8, 4, 2];
-/// The burst of everything, as a part of the rate per second. It is longer than the time between two ticks
-/// of the program's clock.
+/// The burst, as a part of the rate per second: the same for all, so that the burst of one network leaves
+/// some of the burst of everything. It is longer than the time between two ticks of the program's clock.
 const BURST: u32 = 10;
 
 impl Allowance {
@@ -87,10 +87,10 @@ impl Allowance {
         }
         const fn share(per_second: u32, part: u32) -> Rate {
             let rate = per_second.div_ceil(part);
-            Rate::new(rate, rate)
+            Rate::new(rate, rate.div_ceil(BURST))
         }
         let [small, medium, large] = SHARES;
-        let total = Rate::new(per_second, per_second.div_ceil(BURST));
+        let total = share(per_second, 1);
         Self {
             networks: [
                 share(per_second, small),
