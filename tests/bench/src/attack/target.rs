@@ -42,7 +42,8 @@ impl Defence {
     }
 
     /// The configuration's keys.
-    const fn keys(self) -> &'static [(&'static str, i64)] {
+    #[must_use]
+    pub const fn keys(self) -> &'static [(&'static str, i64)] {
         match self {
             Self::On => &[],
             Self::Off => &[
@@ -100,12 +101,12 @@ pub struct State {
 }
 
 impl Target {
-    /// Starts the daemon.
+    /// Starts the daemon with these keys besides the necessary ones.
     ///
     /// # Errors
     ///
     /// Fails without root, or when the daemon does not start with XDP in native mode.
-    pub fn start(defence: Defence) -> Result<Self> {
+    pub fn start(keys: &[(&str, i64)]) -> Result<Self> {
         let site = Site::new("attacked")?;
         for address in SERVER {
             site.near
@@ -125,7 +126,7 @@ impl Target {
             )
             .set("server.xdp.mode", "native")
             .set("server.xdp.interfaces", vec![NEAR[0].to_owned()]);
-        for &(key, value) in defence.keys() {
+        for &(key, value) in keys {
             config = config.set(key, value);
         }
         let daemon = cpu::on_core(cpu::RELAY, || Teredo::start(&site.near, &config))

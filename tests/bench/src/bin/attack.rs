@@ -81,7 +81,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         let mut points = Vec::new();
         for &packets in packets {
             for &sources in &arguments.sources {
-                let target = Target::start(defence)?;
+                let target = Target::start(defence.keys())?;
                 cpu::pin(cpu::RELAY)?;
                 let mut honest = Honest::new(&target.site)?;
                 let attack = Attack { packets, sources };
