@@ -1,5 +1,5 @@
 //! The budget of what the XDP program passes to the daemon, so that floods end in the driver
-//! (requirements L-20 to L-23).
+//! (requirements L-20 to L-22).
 //!
 //! Every packet that the program leaves to the daemon belongs to a [`Class`], by what speaks for
 //! its honesty. A class has an [`Allowance`] in packets per second: for the networks that its
