@@ -205,8 +205,8 @@ impl Mark {
     /// Returns the place of a packet with this hash.
     #[inline(always)]
     pub const fn new(hash: u64, now: Instant) -> Self {
-        let one = (hash as u32 & 0xffff) * MARKS >> 16;
-        let other = ((hash >> 16) as u32 & 0xffff) * MARKS >> 16;
+        let one = ((hash as u32 & 0xffff) * MARKS) >> 16;
+        let other = (((hash >> 16) as u32 & 0xffff) * MARKS) >> 16;
         Self {
             word: (hash >> (u64::BITS - FILTER_BITS)) as u32,
             bits: (1 << one) | (1 << other),
