@@ -24,7 +24,7 @@ use crate::{
     peer,
     respond::server as own_server,
     settings,
-    words::{MAPPED, join},
+    words::join,
 };
 
 /// A packet for the daemon.
@@ -124,12 +124,10 @@ fn from_ipv4(environment: &impl Environment, frame: Frame, now: Instant) -> Opti
         return Some(other);
     }
     let identity = endpoint ^ ipv6.source()[1];
-    if let Some(slot) = peer::find(environment, source) {
-        let [e, f, g, h, i, j, _, _] = slot.load(MAPPED).to_ne_bytes();
-        let mapped = u32::from_ne_bytes([e, f, g, h]);
-        if mapped == from && u16::from_ne_bytes([i, j]) == port {
-            return Some(packet(Class::Peer, identity));
-        }
+    if let Some(entry) = peer::find(environment, source)
+        && entry.is_at(from, port)
+    {
+        return Some(packet(Class::Peer, identity));
     }
     if is_cookie(environment, outer, ipv6, now) {
         let stamp = environment.budgets(server(mix(seed(environment), source[1].into())));
