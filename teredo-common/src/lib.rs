@@ -9,6 +9,7 @@
 extern crate std;
 
 pub mod address;
+pub mod budget;
 pub mod checksum;
 pub mod cookie;
 pub mod generations;

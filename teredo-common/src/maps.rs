@@ -69,6 +69,11 @@ pub const DRAINING: &str = "DRAINING";
 /// Per-CPU one-entry array with the tokens of the bucket for everything that the CPU has taken and
 /// not used yet, as `u32`.
 pub const RESERVE: &str = "RESERVE";
+/// Array of words, which can be mapped into memory; [`crate::budget`] has their order. One entry if nothing
+/// is limited.
+pub const BUDGETS: &str = "BUDGETS";
+/// The read-only global of type [`crate::budget::Budget`].
+pub const BUDGET: &str = "BUDGET";
 /// The read-only global of type [`Settings`].
 pub const SETTINGS: &str = "SETTINGS";
 /// The read-only global of type [`PeerTable`].
@@ -350,6 +355,8 @@ mod user {
 
     // SAFETY: `repr(C)` without padding (bytemuck::Pod proves it) and valid for any octets.
     unsafe impl aya::Pod for Slot {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::budget::Budget {}
     // SAFETY: as above.
     unsafe impl aya::Pod for PeerTable {}
     // SAFETY: as above.

@@ -54,6 +54,23 @@ macro_rules! verdicts {
     };
 }
 
+impl Verdict {
+    /// Whether the daemon may get the frame: the program passes it to the kernel, and looked at it
+    /// for more than its addresses. Fragments are, although the first of them tells the port.
+    #[inline(always)]
+    pub const fn is_for_daemon(self) -> bool {
+        matches!(self.action(), Action::Pass)
+            && !matches!(
+                self,
+                Self::NotIp
+                    | Self::Tagged
+                    | Self::OtherStation
+                    | Self::NoRelay
+                    | Self::EncapNotOurs
+            )
+    }
+}
+
 const NEITHER: Option<Direction> = None;
 const DECAP: Option<Direction> = Some(Direction::Decap);
 const ENCAP: Option<Direction> = Some(Direction::Encap);
@@ -93,6 +110,8 @@ verdicts! {
     DecapTrailers = DECAP, Pass, "decap-trailers";
     /// D1-10: a bubble, or no payload.
     DecapBubble = DECAP, Pass, "decap-bubble";
+    /// D1-10: an ICMPv6 message as long as an answer to the relay's question.
+    DecapAnswer = DECAP, Pass, "decap-answer";
     /// D1-11: hop-by-hop options, routing header or destination options.
     DecapExtensionHeader = DECAP, Pass, "decap-extension-header";
     /// D1-12: the inner source is not a Teredo address of this service.
@@ -117,6 +136,16 @@ verdicts! {
     /// The kernel refused to cut the frame to its new size after a first cut. Never seen; the frame
     /// is no longer what arrived.
     DecapAborted = DECAP, Drop, "decap-aborted";
+    /// Nothing speaks for the packet, and such packets have used up their budget (L-20).
+    DecapOtherLimit = DECAP, Drop, "decap-other-limit";
+    /// From the endpoint in its address, and such packets have used up their budget (L-20).
+    DecapClaimLimit = DECAP, Drop, "decap-claim-limit";
+    /// The answer to a bubble, and answers have used up their budget (L-20).
+    DecapCookieLimit = DECAP, Drop, "decap-cookie-limit";
+    /// From a peer in the map, for the daemon, and such packets have used up their budget (L-20).
+    DecapPeerLimit = DECAP, Drop, "decap-peer-limit";
+    /// A fragment, or with IPv4 options, and such packets have used up their budget (L-20).
+    DecapFragmentLimit = DECAP, Drop, "decap-fragment-limit";
 
     /// D2: encapsulated and sent.
     EncapForwarded = ENCAP, Forward, "encap-forwarded";
@@ -147,6 +176,10 @@ verdicts! {
     EncapHeadroom = ENCAP, Pass, "encap-headroom";
     /// See [`Verdict::DecapAborted`].
     EncapAborted = ENCAP, Drop, "encap-aborted";
+    /// To a peer that is not in the map, and such packets have used up their budget (L-20).
+    EncapNewPeerLimit = ENCAP, Drop, "encap-new-peer-limit";
+    /// To a peer in the map, for the daemon, and such packets have used up their budget (L-20).
+    EncapPeerLimit = ENCAP, Drop, "encap-peer-limit";
 
     /// A solicitation was answered with an advertisement.
     RespondAdvertised = RESPOND, Forward, "respond-advertised";
@@ -210,6 +243,8 @@ verdicts! {
     RespondNetworkLimit = RESPOND, Drop, "respond-network-limit";
     /// The global rate limit is exhausted (S-23).
     RespondTotalLimit = RESPOND, Drop, "respond-total-limit";
+    /// For the daemon's server, and such packets have used up their budget (L-20).
+    RespondDaemonLimit = RESPOND, Drop, "respond-daemon-limit";
     /// No route, no neighbour, too small an MTU, or an interface that is not ours.
     RespondNextHop = RESPOND, Pass, "respond-next-hop";
     /// No room in front of the frame.

@@ -6,7 +6,8 @@ use teredo_common::{
     maps::Peer,
     verdict::Verdict,
     wire::{
-        ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV6, IPV6_HEADER, NO_NEXT_HEADER, UDP_HEADER,
+        ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV6, ICMPV6, IPV6_HEADER, NO_NEXT_HEADER,
+        UDP_HEADER,
     },
 };
 
@@ -21,6 +22,8 @@ use crate::{
 
 /// Octets up to the end of the inner IPv6 header.
 const HEADERS: usize = OUTER + IPV6_HEADER;
+/// Octets of an echo reply to the relay's question: its header, and the cookie.
+const ANSWER: usize = 16;
 /// Octets of a decapsulated frame that are written: up to the eighth of the IPv6 header.
 const WRITTEN: usize = ETHERNET_HEADER + 8;
 
@@ -72,6 +75,9 @@ pub fn decapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
     let next_header = ipv6.next_header();
     if payload == 0 || next_header == NO_NEXT_HEADER {
         return Err(Verdict::DecapBubble);
+    }
+    if next_header == ICMPV6 && payload == ANSWER {
+        return Err(Verdict::DecapAnswer);
     }
     if !is_plain(frame.skip::<HEADERS>(), next_header) {
         return Err(Verdict::DecapExtensionHeader);

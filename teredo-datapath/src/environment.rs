@@ -9,6 +9,7 @@ use core::sync::atomic::{
 
 use teredo_common::{
     address::Endpoint,
+    budget::Budget,
     maps::{Interface, PeerTable, Settings},
     respond::ServerConstants,
     time::Instant,
@@ -65,6 +66,12 @@ pub unsafe trait Environment {
 
     /// Returns the single word of a token bucket of the server.
     fn bucket(&self, index: u32) -> Option<Self::Words>;
+
+    /// Returns the constants of the budget.
+    fn budget(&self) -> &Budget;
+
+    /// Returns a single word of the budget's state; [`teredo_common::budget`] has their order.
+    fn budgets(&self, index: u32) -> Option<Self::Words>;
 
     /// Returns an entry of the table of interfaces.
     fn interface(&self, slot: u32) -> Option<Interface>;

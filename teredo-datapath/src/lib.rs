@@ -13,6 +13,7 @@
 #[cfg(any(test, feature = "host"))]
 extern crate std;
 
+mod budget;
 mod decap;
 mod encap;
 mod environment;
@@ -67,6 +68,7 @@ pub fn run(environment: &impl Environment) -> Fate {
         }
         Ok(Sent { verdict, interface }) => (verdict, Fate::Redirect(interface)),
         Err(verdict) => {
+            let verdict = budget::limit(environment, verdict);
             environment.log(verdict, length);
             let fate = match verdict.action() {
                 Action::Drop => Fate::Drop,

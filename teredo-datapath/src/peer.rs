@@ -78,6 +78,13 @@ impl<W: Words> Entry<W> {
         (peer.flags & Peer::TRUSTED != 0 && fresh).then_some(peer)
     }
 
+    /// Whether the mapping is this endpoint, both in network byte order.
+    #[inline(always)]
+    pub fn is_at(self, address: u32, port: u16) -> bool {
+        let [a, b, c, d, e, f, ..] = self.mapped.to_ne_bytes();
+        u32::from_ne_bytes([a, b, c, d]) == address && u16::from_ne_bytes([e, f]) == port
+    }
+
     /// Returns the words of the cached next hop, for accesses that come after the load of `last`.
     #[inline(always)]
     pub fn next_hop(self, last: u64) -> W {

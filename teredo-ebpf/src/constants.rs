@@ -2,6 +2,7 @@
 
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
+    budget::{Allowance, Budget, CLASSES},
     limiter::{Limits, Rate},
     maps::{PeerTable, Settings},
     prefixes::TeredoPrefixes,
@@ -61,4 +62,11 @@ pub static SERVER: ServerConstants = ServerConstants {
     scope: 0,
     icmpv6_payload: 0,
     flags: 0,
+};
+
+/// Overridden by the daemon.
+#[unsafe(no_mangle)]
+pub static BUDGET: Budget = Budget {
+    seed: 0,
+    allowances: [Allowance::new(0); CLASSES],
 };

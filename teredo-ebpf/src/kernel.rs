@@ -4,6 +4,7 @@ use aya_ebpf::{EbpfContext as _, helpers, maps::lpm_trie::Key, programs::XdpCont
 use aya_log_ebpf::debug;
 use teredo_common::{
     address::Endpoint,
+    budget::Budget,
     maps::{Interface, PeerTable, STATION_MARKS, Settings},
     respond::ServerConstants,
     time::Instant,
@@ -83,6 +84,16 @@ unsafe impl Environment for Kernel<'_> {
     #[inline(always)]
     fn bucket(&self, index: u32) -> Option<MapWords> {
         maps::LIMITS.get_ptr_mut(index).map(MapWords::of)
+    }
+
+    #[inline(always)]
+    fn budget(&self) -> &Budget {
+        &constants::BUDGET
+    }
+
+    #[inline(always)]
+    fn budgets(&self, index: u32) -> Option<MapWords> {
+        maps::BUDGETS.get_ptr_mut(index).map(MapWords::of)
     }
 
     #[inline(always)]

@@ -6,6 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray},
 };
 use teredo_common::{
+    budget::WORDS,
     generations::GENERATIONS as GENERATIONS_LENGTH,
     limiter::BUCKETS,
     maps::{
@@ -44,3 +45,5 @@ pub static RESERVE: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 pub static ALLOWED: LpmTrie<[u8; 4], u8> = LpmTrie::with_max_entries(ALLOWED_MAX, 0);
 #[map]
 pub static DRAINING: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+pub static BUDGETS: Array<u64> = Array::with_max_entries(WORDS, BPF_F_MMAPABLE);

@@ -9,7 +9,7 @@ use teredo::datapath::{
     ethtool::Ethtool,
     xdp::{AttachPolicy, AttachedProgram, Interface, Options, ServerParameters, TagKeeper},
 };
-use teredo_common::{maps::Settings, verdict::Verdict, wire::ALL_ROUTERS};
+use teredo_common::{budget::Budget, maps::Settings, verdict::Verdict, wire::ALL_ROUTERS};
 use teredo_lab::{
     Namespace, Scene, Topology,
     capture::Capture,
@@ -72,6 +72,7 @@ impl Wire {
                 constants: config.fast_path(true),
                 allowed: Vec::new(),
             }),
+            budget: Budget::default(),
             interfaces: vec!["wan".to_owned()],
             mode,
             max_peers: 1024,

@@ -77,6 +77,7 @@ impl Host {
 
     fn options(&self, mode: AttachPolicy) -> Options {
         Options {
+            budget: teredo_common::budget::Budget::default(),
             name: self.name.clone(),
             settings: Settings {
                 peer_lifetime: 30_000_000_000,

@@ -403,6 +403,16 @@ fn d1_10_and_11_packets_for_userspace() -> Result<()> {
                 DecapBubble,
             ),
             ("no next header, but payload", with(59), DecapBubble),
+            (
+                "an echo reply of the length of a cookie",
+                frame(&ipv6(
+                    address(CLIENT),
+                    address(HOST_ADDRESS),
+                    58,
+                    &[129, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8],
+                )),
+                DecapAnswer,
+            ),
             ("hop-by-hop options", with(0), DecapExtensionHeader),
             ("routing", with(43), DecapExtensionHeader),
             ("destination options", with(60), DecapExtensionHeader),

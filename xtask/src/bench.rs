@@ -1,4 +1,4 @@
-//! `cargo xtask bench`.
+//! `cargo xtask bench` and `cargo xtask attack`.
 
 use std::process::ExitCode;
 
@@ -7,22 +7,22 @@ use clap::Args;
 
 use crate::{build, setup, shell};
 
-/// The arguments of the benchmark, which parses them itself.
+/// The arguments of a benchmark, which parses them itself.
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// Arguments of the benchmark, such as `--quick`; `cargo xtask bench -- --help` lists them
+    /// Arguments of the benchmark, such as `--quick`; `-- --help` lists them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
 
-/// Builds everything with optimisation and measures.
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+/// Builds everything with optimisation and measures with this program of the benchmarks.
+pub fn run(program: &str, arguments: &Arguments) -> Result<ExitCode> {
     setup::ensure()?;
     build::packages(&["teredo-userspace", "teredo-bench"], true)?;
-    let mut command = shell::as_root(build::directory(true).join("bench"));
+    let mut command = shell::as_root(build::directory(true).join(program));
     command.arg(format!(
         "--output={}",
-        shell::target().join("bench").display()
+        shell::target().join(program).display()
     ));
     shell::become_command(command.args(&arguments.arguments))
 }

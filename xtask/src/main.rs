@@ -2,8 +2,8 @@
 
 mod bench;
 mod build;
-mod fuzz;
 mod faults;
+mod fuzz;
 mod guide;
 mod lint;
 mod run;
@@ -58,6 +58,8 @@ enum Command {
     Faults(faults::Faults),
     /// Run mixed traffic with churn, restarts and faults, and account for every packet
     Soak(faults::Soak),
+    /// Measure the share of honest traffic that gets through while relay and server are flooded
+    Attack(bench::Arguments),
     /// Run a command in a virtual machine with one of Debian's kernels, or try the daemon on each
     Vm(vm::Arguments),
 }
@@ -90,10 +92,11 @@ fn execute(command: Command) -> Result<ExitCode> {
             test::run(filter.as_deref()).map(|()| ExitCode::SUCCESS)
         }
         Command::Run(arguments) => run::run(&arguments),
-        Command::Bench(arguments) => bench::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Faults(arguments) => faults::faults(&arguments),
         Command::Soak(arguments) => faults::soak(&arguments),
+        Command::Bench(arguments) => bench::run("bench", &arguments),
+        Command::Attack(arguments) => bench::run("attack", &arguments),
         Command::Vm(arguments) => vm::run(&arguments),
     }
 }

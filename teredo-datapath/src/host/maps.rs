@@ -12,6 +12,8 @@ use std::{boxed::Box, collections::HashSet, vec::Vec};
 use bytemuck::Zeroable as _;
 use ipnet::{Ipv4Net, Ipv6Net};
 use teredo_common::{
+    budget::{self, Budget},
+    cookie::CookieKey,
     generations::GENERATIONS,
     limiter::BUCKETS,
     maps::{
@@ -36,6 +38,8 @@ pub struct Maps {
     slots: Box<[[AtomicU64; SLOT]]>,
     table: Table,
     buckets: Box<[AtomicU64]>,
+    pub(super) budget: Budget,
+    budgets: Box<[AtomicU64]>,
     interfaces: Vec<Interface>,
     generations: Box<[AtomicU16]>,
     stations: Box<[AtomicBool]>,
@@ -67,6 +71,8 @@ impl Maps {
             slots: (0..slots).map(|_| Default::default()).collect(),
             table: Table::new(peer_table, peers as usize),
             buckets: Box::default(),
+            budget: Budget::default(),
+            budgets: Box::default(),
             interfaces: [Interface::default(); INTERFACES_MAX as usize].to_vec(),
             generations: (0..GENERATIONS).map(|_| AtomicU16::new(1)).collect(),
             stations: (0..STATION_MARKS).map(|_| AtomicBool::default()).collect(),
@@ -83,6 +89,22 @@ impl Maps {
         self.server = server;
         self.allowed = allowed;
         self.buckets = (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
+    }
+
+    /// Limits what is left to the daemon.
+    pub fn set_budget(&mut self, budget: Budget) {
+        self.budget = budget;
+        self.budgets = (0..budget::WORDS).map(|_| AtomicU64::new(0)).collect();
+    }
+
+    /// Makes the data path recognise a relay's cookies, which are older than the clock says by `skipped`
+    /// nanoseconds, if there is a budget.
+    pub fn set_cookies(&self, CookieKey([first, second]): CookieKey, skipped: u64) {
+        for (index, word) in (budget::SKIPPED..).zip([skipped, first, second]) {
+            if let Some([stored, ..]) = self.budgets(index) {
+                stored.store(word, Relaxed);
+            }
+        }
     }
 
     /// Restricts native destinations to these prefixes.
@@ -175,6 +197,10 @@ impl Maps {
 
     pub(super) fn bucket(&self, index: u32) -> Option<&[AtomicU64]> {
         self.buckets.get(index as usize).map(core::slice::from_ref)
+    }
+
+    pub(super) fn budgets(&self, index: u32) -> Option<&[AtomicU64]> {
+        self.budgets.get(index as usize).map(core::slice::from_ref)
     }
 
     pub(super) fn interface(&self, slot: u32) -> Option<Interface> {

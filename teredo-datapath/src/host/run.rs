@@ -5,6 +5,7 @@ use std::vec::Vec;
 
 use teredo_common::{
     address::Endpoint,
+    budget::Budget,
     maps::{Interface, PeerTable, Settings},
     respond::ServerConstants,
     time::Instant,
@@ -112,6 +113,14 @@ unsafe impl<'a, N: Network> Environment for Run<'a, N> {
 
     fn bucket(&self, index: u32) -> Option<Self::Words> {
         self.maps.bucket(index)
+    }
+
+    fn budget(&self) -> &Budget {
+        &self.maps.budget
+    }
+
+    fn budgets(&self, index: u32) -> Option<Self::Words> {
+        self.maps.budgets(index)
     }
 
     fn interface(&self, slot: u32) -> Option<Interface> {

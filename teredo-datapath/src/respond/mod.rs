@@ -6,7 +6,7 @@ mod advertisement;
 mod bubble;
 mod limits;
 mod request;
-mod server;
+pub mod server;
 mod solicitation;
 
 use teredo_common::{

@@ -11,6 +11,7 @@ use loom::sync::atomic::{
 };
 use teredo_common::{
     address::{Endpoint, ServicePrefix, TeredoAddress},
+    budget::{Allowance, Budget, CLASSES},
     checksum,
     maps::{Interface, Peer, PeerTable, Settings, Slot},
     prefixes::TeredoPrefixes,
@@ -122,6 +123,12 @@ impl Publish for LoomWords<'_> {
         }
     }
 }
+
+/// Nothing is limited.
+static NO_BUDGET: Budget = Budget {
+    seed: 0,
+    allowances: [Allowance::new(0); CLASSES],
+};
 
 /// One slot: the others of the neighbourhood are never reached, as no two peers are in the table at once.
 #[derive(Debug)]
@@ -297,6 +304,14 @@ unsafe impl<'a> Environment for Run<'a> {
     }
 
     fn bucket(&self, _index: u32) -> Option<LoomWords<'a>> {
+        None
+    }
+
+    fn budget(&self) -> &Budget {
+        &NO_BUDGET
+    }
+
+    fn budgets(&self, _index: u32) -> Option<LoomWords<'a>> {
         None
     }
 

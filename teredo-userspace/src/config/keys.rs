@@ -26,6 +26,7 @@ const INTERFACE: &str = "an interface name: 1 to 15 letters, digits, dots, dashe
 const SCOPE: &str = "\"strict\", \"rfc4380\" or \"lab\"";
 const DATE: &str = "a date such as \"2030-12-31\", or \"\"";
 const RATE: &str = "a number per second, 1 to 100000000";
+const XDP_RATE: &str = "a number per second, 0 to 100000000";
 const BURST: &str = "a number of packets, 1 to 1000000";
 const XDP_MODE: &str = "\"auto\", \"native\", \"generic\" or \"off\"";
 const ALGORITHM: &str = "\"hmac-md5\" or \"hmac-sha1\"";
@@ -92,6 +93,12 @@ pub const KEYS: &[Key] = &[
     key("relay.xdp", "interfaces", INTERFACES),
     key("relay.xdp", "outer-checksum", "\"auto\" or \"zero\""),
     key("relay.xdp", "pin", SWITCH),
+    key("relay.xdp", "new-peer-rate", XDP_RATE),
+    key("relay.xdp", "answer-rate", XDP_RATE),
+    key("relay.xdp", "peer-rate", XDP_RATE),
+    key("relay.xdp", "claim-rate", XDP_RATE),
+    key("relay.xdp", "fragment-rate", XDP_RATE),
+    key("relay.xdp", "other-rate", XDP_RATE),
     key(
         "server",
         "ipv4",
@@ -127,6 +134,7 @@ pub const KEYS: &[Key] = &[
     key("server.xdp", "mode", XDP_MODE),
     key("server.xdp", "interfaces", INTERFACES),
     key("server.xdp", "pin", SWITCH),
+    key("server.xdp", "daemon-rate", XDP_RATE),
     key(
         "server.client",
         "id",

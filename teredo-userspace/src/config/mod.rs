@@ -32,7 +32,9 @@ pub use client::{CLIENT_MAX_PEERS, ClientSection, REFRESH, SERVERS_MAX};
 use document::Document;
 pub use error::Error;
 pub use fast_path::FastPathRequest;
-pub use relay::{MAX_PEERS, MTU, QUEUE_PER_PEER, QUEUE_TOTAL_BYTES, RelaySection, RelayXdpSection};
+pub use relay::{
+    MAX_PEERS, MTU, QUEUE_PER_PEER, QUEUE_TOTAL_BYTES, RelaySection, RelayXdpSection, XDP_RATE,
+};
 pub use server::{
     ALLOW_MAX, BURST, EXTRA_PREFIXES_MAX, ICMPV6_PAYLOAD, RATE, RETIRED_SECRETS_MAX,
     ServerClientSection, ServerSection, ServerXdpSection,

@@ -18,6 +18,8 @@ pub const MAX_PEERS: RangeInclusive<u64> = 16..=4_194_304;
 pub const QUEUE_PER_PEER: RangeInclusive<u64> = 1..=256;
 /// Permitted `relay.queue-total-bytes`, octets.
 pub const QUEUE_TOTAL_BYTES: RangeInclusive<u64> = 65_536..=1_073_741_824;
+/// Permitted rates of `[relay.xdp]` and `[server.xdp]`, per second; 0: not limited.
+pub const XDP_RATE: RangeInclusive<u64> = 0..=100_000_000;
 
 /// `[relay]`: the relay role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +97,24 @@ pub struct RelayXdpSection {
     pub outer_checksum: OuterChecksum,
     /// Whether maps and links are pinned, so that they survive a crash of the daemon.
     pub pin: bool,
+    /// Packets per second from native hosts to unknown peers that the daemon gets; see [`XDP_RATE`].
+    #[serde(deserialize_with = "values::xdp_rate")]
+    pub new_peer_rate: u32,
+    /// Answers to bubbles per second that the daemon gets.
+    #[serde(deserialize_with = "values::xdp_rate")]
+    pub answer_rate: u32,
+    /// Packets per second from and to peers in the map that the daemon gets, for each direction.
+    #[serde(deserialize_with = "values::xdp_rate")]
+    pub peer_rate: u32,
+    /// Datagrams per second from the endpoint in their Teredo address that the daemon gets.
+    #[serde(deserialize_with = "values::xdp_rate")]
+    pub claim_rate: u32,
+    /// Fragments per second that the kernel gets.
+    #[serde(deserialize_with = "values::xdp_rate")]
+    pub fragment_rate: u32,
+    /// Other datagrams to the relay per second that the daemon gets.
+    #[serde(deserialize_with = "values::xdp_rate")]
+    pub other_rate: u32,
 }
 
 impl Default for RelaySection {
@@ -131,6 +151,12 @@ impl Default for RelayXdpSection {
             interfaces: Vec::new(),
             outer_checksum: OuterChecksum::Auto,
             pin: true,
+            new_peer_rate: 20_000,
+            answer_rate: 50_000,
+            peer_rate: 200_000,
+            claim_rate: 10_000,
+            fragment_rate: 10_000,
+            other_rate: 2_000,
         }
     }
 }

@@ -98,6 +98,9 @@ pub struct ServerXdpSection {
     pub interfaces: Vec<String>,
     /// Whether maps and links are pinned, so that they survive a crash of the daemon.
     pub pin: bool,
+    /// Packets to the server per second that the daemon gets; see [`super::XDP_RATE`].
+    #[serde(deserialize_with = "values::xdp_rate")]
+    pub daemon_rate: u32,
 }
 
 /// `[[server.client]]`: a client with a key.
@@ -174,6 +177,7 @@ impl Default for ServerXdpSection {
             mode: AttachPolicy::Auto,
             interfaces: Vec::new(),
             pin: true,
+            daemon_rate: 50_000,
         }
     }
 }

@@ -591,6 +591,10 @@ pub fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     number(from, &super::RATE)
 }
 
+pub fn xdp_rate<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    number(from, &super::XDP_RATE)
+}
+
 pub fn burst<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     number(from, &super::BURST)
 }

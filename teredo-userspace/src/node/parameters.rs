@@ -6,6 +6,7 @@ use std::{net::SocketAddrV4, time::Duration};
 use anyhow::{Context as _, Result};
 use rand::{TryRng as _, rngs::SysRng};
 use teredo_common::{
+    budget::{Allowance, Budget, Class},
     limiter::{Limits, Rate},
     maps::Settings,
     prefixes::TeredoPrefixes,
@@ -113,6 +114,29 @@ pub fn settings(
         interface_mask: 0,
         teredo: TeredoPrefixes::new(config.service_prefixes()),
     }
+}
+
+/// Returns the allowances of what the XDP program leaves to the daemon (L-20).
+pub fn budget(config: &Config) -> Budget {
+    let mut budget = Budget::default();
+    let mut allow = |class: Class, per_second| {
+        budget.allowances[class as usize] = Allowance::new(per_second);
+    };
+    if let Some(relay) = &config.relay {
+        let rates = &relay.xdp;
+        allow(Class::Other, rates.other_rate);
+        allow(Class::Claim, rates.claim_rate);
+        allow(Class::Cookie, rates.answer_rate);
+        allow(Class::Peer, rates.peer_rate);
+        allow(Class::Fragment, rates.fragment_rate);
+        allow(Class::Native, rates.new_peer_rate.div_ceil(2));
+        allow(Class::NativeKnown, rates.new_peer_rate);
+        allow(Class::NativePeer, rates.peer_rate);
+    }
+    if let Some(server) = &config.server {
+        allow(Class::Server, server.xdp.daemon_rate);
+    }
+    budget
 }
 
 /// Returns octets that cannot be guessed.

@@ -69,6 +69,18 @@ impl Ends {
         }
     }
 
+    /// Sends a frame, or loses it when the interface has no room for it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the interface refuses it for another reason.
+    pub fn try_send(&self, cable: usize, frame: &[u8]) -> Result<()> {
+        match send(self.0[cable].as_raw_fd(), frame, MsgFlags::empty()) {
+            Ok(_) | Err(Errno::EAGAIN | Errno::ENOBUFS) => Ok(()),
+            Err(error) => Err(io::Error::from(error).into()),
+        }
+    }
+
     /// Whether a frame arrives before `timeout`.
     ///
     /// # Errors

@@ -14,6 +14,7 @@
 //! Clients take the place of relay processes, on a host that forwards into the tunnel and out of
 //! it; then they carry a TCP connection through a relay to a native host.
 
+pub mod attack;
 pub mod cases;
 pub mod churn;
 pub mod client;

@@ -184,7 +184,10 @@ impl Subject for Relay {
 fn work(variant: Variant, site: &Site) -> Result<Work> {
     let config = Config::new()
         .set("relay.ipv4", RELAY.ip().to_string())
-        .set("relay.port", i64::from(RELAY.port()));
+        .set("relay.port", i64::from(RELAY.port()))
+        // All clients are new at the start, and wait for nothing but the relay's bubbles.
+        .set("relay.xdp.new-peer-rate", 0)
+        .set("relay.xdp.answer-rate", 0);
     match variant {
         Variant::None => Ok(Work::Nobody),
         Variant::Bare => {

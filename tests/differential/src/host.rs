@@ -5,6 +5,7 @@ use std::{net::Ipv6Addr, time::Duration};
 use anyhow::{Result, ensure};
 use ipnet::Ipv6Net;
 use teredo_common::{
+    budget::Budget,
     maps::{Counter, Peer},
     time::Instant,
     verdict::Action,
@@ -54,6 +55,9 @@ impl HostPath {
         }
         if let Some(config) = &setup.server {
             maps.set_server(config.fast_path(setup.one_interface), config.allow.clone());
+        }
+        if setup.budget != Budget::default() {
+            maps.set_budget(setup.budget);
         }
         maps.set_own_ipv4(OWN_IPV4);
         let [wan, lan, _] = interfaces;

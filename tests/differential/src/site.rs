@@ -4,6 +4,7 @@ use std::env;
 
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
+    budget::Budget,
     maps::Settings,
     prefixes::TeredoPrefixes,
 };
@@ -46,6 +47,8 @@ pub enum Port {
 pub struct Setup {
     /// Flags of the settings.
     pub flags: u32,
+    /// The allowances of what is left to the daemon; unlimited by default.
+    pub budget: Budget,
     /// MTU of the tunnel.
     pub mtu: u16,
     /// Lifetime of a peer in nanoseconds.
@@ -70,6 +73,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             flags: Settings::ALLOW_ZERO_CHECKSUM,
+            budget: Budget::default(),
             mtu: 1280,
             peer_lifetime: 30_000_000_000,
             served: vec![ipnet::Ipv6Net::default()],

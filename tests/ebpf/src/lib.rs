@@ -2,6 +2,8 @@
 #![no_std]
 
 pub mod flood;
+pub mod sift;
+pub mod spray;
 
 use bytemuck::{Pod, Zeroable};
 use core::net::Ipv4Addr;

@@ -14,6 +14,8 @@ use teredo_common::wire::{ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_VLAN, UDP};
 use teredo_lab_ebpf::{
     Count, FORGED_PORTS, Flow, HEADERS, NATIVE_HEADERS, SIZES,
     flood::{FRAME, Flood, Progress},
+    sift::{self, FATES, Fate},
+    spray::{self, Spray},
 };
 
 /// The generator's parameters.
@@ -27,6 +29,14 @@ static FLOOD: Array<Flood> = Array::with_max_entries(1, 0);
 /// The progress of the flood.
 #[map]
 static PROGRESS: Array<Progress> = Array::with_max_entries(1, 0);
+
+/// The parameters of [`spray`].
+#[map]
+static SPRAY: Array<Spray> = Array::with_max_entries(1, 0);
+
+/// The counters of [`sift`], by fate.
+#[map]
+static SIFTED: PerCpuArray<u64> = PerCpuArray::with_max_entries(FATES, 0);
 
 /// The egress interface of [`forward`].
 #[unsafe(no_mangle)]
@@ -64,14 +74,8 @@ pub fn flood(context: XdpContext) -> u32 {
     };
     // SAFETY: the entry exists while the program does, and one generator runs at a time.
     let progress = unsafe { &mut *progress };
-    if flood.interval > 0 {
-        // SAFETY: the helper takes nothing.
-        let now = unsafe { bpf_ktime_get_ns() };
-        if now < progress.due {
-            return xdp_action::XDP_DROP;
-        }
-        let next = progress.due + u64::from(flood.interval);
-        progress.due = next.max(now.saturating_sub(Progress::CATCH_UP));
+    if !is_due(progress, flood.interval, Progress::CATCH_UP) {
+        return xdp_action::XDP_DROP;
     }
     let start = context.data();
     if start + FRAME > context.data_end() {
@@ -82,6 +86,61 @@ pub fn flood(context: XdpContext) -> u32 {
     unsafe {
         flood.write(progress, start as *mut u8);
         bpf_redirect(flood.interface, 0) as u32
+    }
+}
+
+/// Turns the frame into the spray's next and sends it when it is due.
+#[xdp]
+pub fn spray(context: XdpContext) -> u32 {
+    let (Some(spray), Some(progress)) = (SPRAY.get(0), PROGRESS.get_ptr_mut(0)) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // SAFETY: the entry exists while the program does, and one generator runs at a time.
+    let progress = unsafe { &mut *progress };
+    if !is_due(progress, spray.interval, Spray::CATCH_UP) {
+        return xdp_action::XDP_DROP;
+    }
+    let start = context.data();
+    if start + spray::FRAME > context.data_end() {
+        return xdp_action::XDP_ABORTED;
+    }
+    // SAFETY: as in `flood`.
+    unsafe {
+        let interface = spray.write(progress, start as *mut u8);
+        bpf_redirect(interface, 0) as u32
+    }
+}
+
+/// Whether the next frame is due; then the one after it is due later. A generator that was late by up
+/// to `catch_up` nanoseconds makes up for it.
+#[inline(always)]
+fn is_due(progress: &mut Progress, interval: u32, catch_up: u64) -> bool {
+    if interval == 0 {
+        return true;
+    }
+    // SAFETY: the helper takes nothing.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if now < progress.due {
+        return false;
+    }
+    let next = progress.due + u64::from(interval);
+    progress.due = next.max(now.saturating_sub(catch_up));
+    true
+}
+
+/// Counts frames by their fate, and drops all but those for the honest.
+#[xdp]
+pub fn sift(context: XdpContext) -> u32 {
+    // SAFETY: the kernel's machines that run XDP programs natively need no alignment.
+    let fate = unsafe { sift::fate(context.data(), context.data_end()) };
+    if let Some(count) = SIFTED.get_ptr_mut(fate as u32) {
+        // SAFETY: the pointer is to this CPU's entry, and a program is not preempted by another
+        // run of itself on the same CPU.
+        unsafe { *count += 1 };
+    }
+    match fate {
+        Fate::Pass => xdp_action::XDP_PASS,
+        _ => xdp_action::XDP_DROP,
     }
 }
 

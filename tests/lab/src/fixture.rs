@@ -140,6 +140,7 @@ impl Fixture {
         let mut program = Program::load(
             &Parameters {
                 settings: setup.settings(tunnel),
+                budget: setup.budget,
                 server: server.as_ref(),
                 max_peers: setup.max_peers,
                 served: &setup.served,

@@ -19,6 +19,8 @@ use aya::{
 use teredo_lab_ebpf::{
     Count, Flow,
     flood::{FRAME, Flood, KINDS, Progress},
+    sift::Fate,
+    spray::{self, Spray},
 };
 
 use super::cpu;
@@ -65,6 +67,28 @@ impl Attached {
     /// Fails when the kernel refuses it.
     pub fn answers(namespace: &Namespace, interfaces: &[&str]) -> Result<Self> {
         Self::everywhere(namespace, interfaces, "answers")
+    }
+
+    /// Attaches the far end of a relay under attack, which lets only the frames for honest machines
+    /// pass.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel refuses it.
+    pub fn sift(namespace: &Namespace, interfaces: &[&str]) -> Result<Self> {
+        Self::everywhere(namespace, interfaces, "sift")
+    }
+
+    /// Number of frames that met this fate at the far end.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the map cannot be read.
+    pub fn sifted(&self, fate: Fate) -> Result<u64> {
+        let map = self.object.map("SIFTED");
+        let map = map.context("the object has no SIFTED")?;
+        let counts = PerCpuArray::<_, u64>::try_from(map)?.get(&(fate as u32), 0)?;
+        Ok(counts.iter().sum())
     }
 
     /// Attaches the sink for packets from a process to forged clients, at the egress of its host.
@@ -246,23 +270,41 @@ impl Generator {
         sources: u32,
         kinds: [&[u8; FRAME]; KINDS],
     ) -> Result<Self> {
-        const SIZE: usize = size_of::<Flood>();
         let interval = u32::try_from(interval.as_nanos())?;
         let flood = Flood::new(interface, interval, sources, kinds)
             .context("a frame is not the first client's")?;
+        let octets = <[u8; size_of::<Flood>()]>::try_from(bytemuck::bytes_of(&flood))?;
+        Self::with_parameters("flood", "FLOOD", octets, kinds[0].to_vec())
+    }
+
+    /// Loads a generator of a spray.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel refuses the program.
+    pub fn spray(spray: &Spray) -> Result<Self> {
+        let octets = <[u8; size_of::<Spray>()]>::try_from(bytemuck::bytes_of(spray))?;
+        Self::with_parameters("spray", "SPRAY", octets, vec![0; spray::FRAME])
+    }
+
+    fn with_parameters<const SIZE: usize>(
+        name: &'static str,
+        map: &str,
+        parameters: [u8; SIZE],
+        frame: Vec<u8>,
+    ) -> Result<Self> {
         let mut object = Ebpf::load(OBJECT)?;
-        let map = object.map_mut("FLOOD").context("the object has no FLOOD")?;
-        let octets = <[u8; SIZE]>::try_from(bytemuck::bytes_of(&flood))?;
-        Array::<_, [u8; SIZE]>::try_from(map)?.set(0, octets, 0)?;
-        program(&mut object, "flood")?;
+        let map = object.map_mut(map).context("the object has no such map")?;
+        Array::<_, [u8; SIZE]>::try_from(map)?.set(0, parameters, 0)?;
+        program(&mut object, name)?;
         Ok(Self {
             object,
-            name: "flood",
-            frame: kinds[0].to_vec(),
+            name,
+            frame,
         })
     }
 
-    /// Number of frames that a flood has sent so far.
+    /// Number of frames that a flood or spray has sent so far.
     ///
     /// # Errors
     ///

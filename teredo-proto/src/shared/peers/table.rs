@@ -27,6 +27,9 @@ use crate::shared::{
 /// network that has a quarter of a list is missed once in a hundred times.
 const CANDIDATES: u64 = 16;
 
+/// The part of a list by which shares differ that are compared, as a divisor.
+const PARTS: u32 = 64;
+
 /// The slot of no peer.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -201,9 +204,11 @@ impl<State: RoleState> Peers<State> {
             List::Trusted => (&self.trusted, &self.slots),
             List::Untrusted | List::Free => (&self.untrusted, &self.slots),
         };
+        // Small numbers say nothing: in a flood from everywhere, two peers are not a large share.
+        let part = (chain.members.len() as u32 / PARTS).max(1);
         let weight = |index: u32| {
             let peer = slots.get(index as usize)?;
-            let weight = chain.shares.weight(peer.party);
+            let weight = chain.shares.weight(peer.party).map(|count| count / part);
             Some((peer.state.is_expendable(), weight, index))
         };
         let mut heaviest = weight(chain.last)?;
@@ -478,6 +483,41 @@ mod tests {
             })
             .collect();
         assert_eq!(rest, []);
+    }
+
+    #[test]
+    fn p06_in_a_flood_from_everywhere_two_peers_are_no_large_share() {
+        let keyed = Keyed::new(&mut StdRng::from_seed([1; 32]));
+        let mut peers = Peers::<Plain>::new(1024 * 8, TIMING, keyed);
+        let mut insert = |number: u32, party| {
+            if let Some(heaviest) = peers.make_room() {
+                peers.remove(heaviest);
+            }
+            let mut address = [0; 16];
+            address[..4].copy_from_slice(&number.to_be_bytes());
+            peers.insert(address, Endpoint::default(), party);
+        };
+        for number in 0..1024_u32 {
+            insert(
+                number,
+                [3, number as u8, (number >> 8) as u8, 0, 0, 0, 0, 0],
+            );
+        }
+        for number in 1024..1034 {
+            insert(number, [0x20, 0, 0, 0, 0, 0, 0, number as u8]);
+        }
+        for number in 2000..2900_u32 {
+            insert(
+                number,
+                [4, number as u8, (number >> 8) as u8, 0, 0, 0, 0, 0],
+            );
+        }
+        let is_there = |number: &u32| {
+            let mut address = [0; 16];
+            address[..4].copy_from_slice(&number.to_be_bytes());
+            peers.find(&address).is_some()
+        };
+        assert_eq!((1024..1034).filter(is_there).count(), 10);
     }
 
     /// The expected contents of the table: most recently used first.

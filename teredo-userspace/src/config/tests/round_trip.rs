@@ -234,12 +234,29 @@ fn xdps() -> impl Strategy<Value = RelayXdpSection> {
     ];
     let outer_checksum = prop_oneof![Just(OuterChecksum::Auto), Just(OuterChecksum::Zero)];
     let interfaces = prop::collection::btree_set("[a-z]{1,8}[0-9]{0,4}", 0..4);
-    (mode, interfaces, outer_checksum, any::<bool>()).prop_map(
-        |(mode, interfaces, outer_checksum, pin)| RelayXdpSection {
-            mode,
-            interfaces: interfaces.into_iter().collect(),
-            outer_checksum,
-            pin,
+    let rates = prop::array::uniform6(XDP_RATE);
+    (mode, interfaces, outer_checksum, any::<bool>(), rates).prop_map(
+        |(mode, interfaces, outer_checksum, pin, rates)| {
+            let [
+                new_peer_rate,
+                answer_rate,
+                peer_rate,
+                claim_rate,
+                fragment_rate,
+                other_rate,
+            ] = rates.map(|rate| rate as u32);
+            RelayXdpSection {
+                mode,
+                interfaces: interfaces.into_iter().collect(),
+                outer_checksum,
+                pin,
+                new_peer_rate,
+                answer_rate,
+                peer_rate,
+                claim_rate,
+                fragment_rate,
+                other_rate,
+            }
         },
     )
 }

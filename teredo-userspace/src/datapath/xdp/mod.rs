@@ -33,7 +33,7 @@ use aya::programs::{
     xdp::XdpLink,
 };
 use ipnet::Ipv6Net;
-use teredo_common::maps::Settings;
+use teredo_common::{budget::Budget, maps::Settings};
 use tracing::{debug, info, warn};
 
 use crate::datapath::watch::Hops;
@@ -61,6 +61,8 @@ pub struct Options {
     pub name: String,
     /// The relay's constants; see [`Parameters::settings`].
     pub settings: Settings,
+    /// The allowances; see [`Parameters::budget`].
+    pub budget: Budget,
     /// `relay.serve`.
     pub served: Vec<Ipv6Net>,
     /// This host's IPv4 addresses.
@@ -154,6 +156,7 @@ impl AttachedProgram {
     ) -> Result<Self, Error> {
         let parameters = Parameters {
             settings: options.settings,
+            budget: options.budget,
             max_peers: options.max_peers,
             served: &options.served,
             own_ipv4: &options.own_ipv4,

@@ -5,6 +5,7 @@ use std::{
     io,
     net::Ipv4Addr,
     path::Path,
+    time::Duration,
 };
 
 use aya::{
@@ -17,11 +18,13 @@ use aya_log::EbpfLogger;
 use bytemuck::Zeroable as _;
 use ipnet::{Ipv4Net, Ipv6Net};
 use teredo_common::{
+    budget::{self, Budget},
+    cookie::CookieKey,
     limiter::BUCKETS,
     maps::{
-        self, ALLOWED, ALLOWED_MAX, COUNTERS, Counter, DRAINING, GENERATIONS, IDENTIFICATION,
-        INTERFACES, INTERFACES_MAX, LIMITS, NextHop, OWN_FILTER, OWN_IPV4, PEERS, Peer, SERVED,
-        SERVED_MAX, STATIONS, Settings, Slot,
+        self, ALLOWED, ALLOWED_MAX, BUDGETS, COUNTERS, Counter, DRAINING, GENERATIONS,
+        IDENTIFICATION, INTERFACES, INTERFACES_MAX, LIMITS, NextHop, OWN_FILTER, OWN_IPV4, PEERS,
+        Peer, SERVED, SERVED_MAX, STATIONS, Settings, Slot,
     },
     respond,
     time::Instant,
@@ -52,6 +55,8 @@ pub struct Parameters<'a> {
     /// The relay's constants. `interface_mask` and the flag `SERVES_SOME` are filled in from the
     /// other fields.
     pub settings: Settings,
+    /// The allowances of what is left to the daemon. The seed is filled in.
+    pub budget: Budget,
     /// Entries of the map of peers.
     pub max_peers: u32,
     /// Native prefixes relayed to.
@@ -92,6 +97,9 @@ pub struct Program {
     identification: PerCpuArray<MapData, u32>,
     limits: Option<MapData>,
     draining: Array<MapData, u64>,
+    budgets: Array<MapData, u64>,
+    /// The words of [`Self::budgets`] by which the program recognises cookies.
+    cookies: [u64; 3],
     flush_log: Option<Box<dyn FnMut() + Send>>,
 }
 
@@ -117,6 +125,11 @@ impl Program {
             Some(server) => (server.constants, BUCKETS, server.allowed.len() as u32),
             None => (respond::ServerConstants::zeroed(), 1, 0),
         };
+        let budget = Budget {
+            seed: rand::random(),
+            ..parameters.budget
+        };
+        let limits_something = budget.allowances != Budget::default().allowances;
         let mut loader = EbpfLoader::new();
         loader
             // The program does not use the kernel's own types; reading them would take memory.
@@ -124,12 +137,14 @@ impl Program {
             .override_global(maps::SETTINGS, &settings, true)
             .override_global(maps::PEER_TABLE, &peer_table, true)
             .override_global(maps::SERVER, &constants, true)
+            .override_global(maps::BUDGET, &budget, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries(PEERS, table::slots(peer_table))
             .map_max_entries(INTERFACES, settings.interface_mask + 1)
             .map_max_entries(OWN_IPV4, own_ipv4::room(parameters.own_ipv4.len()))
             .map_max_entries(SERVED, SERVED_MAX.max(parameters.served.len() as u32))
             .map_max_entries(LIMITS, buckets)
+            .map_max_entries(BUDGETS, if limits_something { budget::WORDS } else { 1 })
             .map_max_entries(ALLOWED, ALLOWED_MAX.max(allowed));
         if let Some(path) = counters {
             loader.map_pin_path(COUNTERS, path);
@@ -160,6 +175,8 @@ impl Program {
             identification: take(&mut ebpf, IDENTIFICATION)?,
             limits: server.is_some().then_some(limits),
             draining: take(&mut ebpf, DRAINING)?,
+            budgets: take(&mut ebpf, BUDGETS)?,
+            cookies: [0; 3],
             flush_log: None,
             ebpf,
         };
@@ -465,6 +482,27 @@ impl Program {
             self.entries.insert(slot, maps::Interface::default());
         }
         self.write_interfaces()
+    }
+
+    /// Makes the program recognise the relay's cookies, which are older than the clock says by `skipped`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn set_cookies(&mut self, key: CookieKey, skipped: Duration) -> Result<(), Error> {
+        let skipped = u64::try_from(skipped.as_nanos()).unwrap_or(u64::MAX);
+        let CookieKey([first, second]) = key;
+        let words = [skipped, first, second];
+        if words == self.cookies || self.budgets.len() < budget::WORDS {
+            return Ok(());
+        }
+        for (index, word) in (budget::SKIPPED..).zip(words) {
+            self.budgets
+                .set(index, word, 0)
+                .map_err(|error| Error::map(BUDGETS, error))?;
+        }
+        self.cookies = words;
+        Ok(())
     }
 
     fn start_log(&mut self) -> Result<(), Error> {

@@ -35,6 +35,7 @@ use crate::{
     },
     host::Snapshot,
     metrics::{self, Attachment, Role},
+    node::parameters,
     plan::{FastPathItem, Refusal},
 };
 use missing::{Missing, Pass};
@@ -128,6 +129,7 @@ impl FastPath {
         let options = Options {
             name: config.node.name.clone(),
             settings: plan.settings,
+            budget: parameters::budget(config),
             served: plan.served,
             own_ipv4: host.own_addresses().ipv4,
             server: plan.server,
@@ -296,6 +298,13 @@ impl FastPath {
         self.note(result);
     }
 
+    /// Makes the program recognise the relay's cookies (L-20).
+    fn set_cookies(&mut self, relay: &Relay) {
+        let (key, skipped) = relay.cookies();
+        let result = self.attached(|xdp| xdp.program.set_cookies(key, skipped));
+        self.note(result);
+    }
+
     /// Does something with the program, if there is one.
     fn attached(
         &mut self,
@@ -460,6 +469,7 @@ impl FastPath {
     /// Copies timestamps to the relay and reconciles the map with it. Call it once a second.
     pub fn sweep(&mut self, relay: &mut Relay) {
         self.failure = None;
+        self.set_cookies(relay);
         let result = self.try_sweep(relay);
         self.note(result);
         let refused_before = mem::replace(&mut self.refused_before, self.refused);

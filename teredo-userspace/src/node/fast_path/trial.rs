@@ -10,7 +10,7 @@ use crate::{
     config::Config,
     datapath::xdp::{Error, Interface, Parameters, Program},
     host::Snapshot,
-    node::parameters::{server_config, settings},
+    node::parameters::{budget, server_config, settings},
     plan::{FastPathItem, Item, Plan},
 };
 
@@ -53,6 +53,7 @@ pub fn load(
         .collect::<Result<Vec<_>, Error>>()?;
     let parameters = Parameters {
         settings: plan.settings,
+        budget: budget(config),
         max_peers: plan.max_peers,
         served: &plan.served,
         own_ipv4: &own.ipv4,
