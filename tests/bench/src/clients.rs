@@ -208,8 +208,7 @@ impl Clients {
         let client = client(number);
         ensure!(
             client.encode() == asked
-                && (client.server == asks.destination.ip()
-                    || client.mapped == asks.destination.into()),
+                && (client.server == asks.destination.ip() || client.mapped == asks.destination),
             "a bubble for {asked} went to {}",
             asks.destination
         );

@@ -117,6 +117,9 @@ const DESTINATIONS: [&str; 6] = [
     "2002:506:708::1",
 ];
 
+/// A peer and its mapping.
+type Mapping = ([u8; 16], Endpoint);
+
 /// The knowledge of an observer of the relay's wire.
 #[derive(Default)]
 struct Observer {
@@ -127,9 +130,9 @@ struct Observer {
     direct: HashMap<Endpoint, (Vec<Instant>, usize)>,
     cookies: HashMap<[u8; 16], [u8; 16]>,
     /// The last bubble and the last echo request that went to an endpoint alone.
-    questions: HashMap<([u8; 16], Endpoint), [Option<Vec<u8>>; 2]>,
+    questions: HashMap<Mapping, [Option<Vec<u8>>; 2]>,
     /// Peers that answered one of them from there.
-    proved: HashSet<([u8; 16], Endpoint)>,
+    proved: HashSet<Mapping>,
     marks: HashMap<[u8; 16], u32>,
     native: u64,
     datagrams: u64,
