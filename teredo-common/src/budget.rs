@@ -7,8 +7,9 @@
 //! it are dropped.
 //!
 //! - **Networks.** What one network sends takes from three buckets: those of an IPv4 address, /24
-//!   and /16, or of an IPv6 /64, /48 and /32. A network has at most half of the class, so that a flood
-//!   from one leaves the rest to others.
+//!   and /16, or of an IPv6 /64, /48 and /32. They matter as soon as half of the burst of the class is
+//!   used up: a flood from one network then leaves the rest to others, while without a flood
+//!   nobody is held back.
 //! - **Those who try again.** Forged sources are all over, and none comes back; somebody who waits
 //!   for an answer repeats the packet after a second or more. Packets that were refused for want
 //!   of tokens leave two bits in a [`FILTER`], and the same packet again within [`PERIOD`] to twice
@@ -66,9 +67,9 @@ pub struct Allowance {
 
 /// The shares of networks in the rate of a class: an eighth, a quarter and half of it.
 const SHARES: [u32; LEVELS] = [8, 4, 2];
-/// The burst, as a part of the rate per second: the same for all, so that the burst of one network leaves
-/// some of the burst of everything. It is longer than the time between two ticks of the program's clock.
-const BURST: u32 = 10;
+/// The burst, as a part of the rate per second: the same for all, so that a network that has used half of
+/// the burst of everything has nothing of its own left.
+const BURST: u32 = 2;
 
 impl Allowance {
     /// Makes the allowance of `per_second` packets altogether, and as many again for packets that were

@@ -110,7 +110,7 @@ verdicts! {
     DecapTrailers = DECAP, Pass, "decap-trailers";
     /// D1-10: a bubble, or no payload.
     DecapBubble = DECAP, Pass, "decap-bubble";
-    /// D1-10: an ICMPv6 message as long as an answer to the relay's question.
+    /// D1-10: an echo reply as long as an answer to the relay's question.
     DecapAnswer = DECAP, Pass, "decap-answer";
     /// D1-11: hop-by-hop options, routing header or destination options.
     DecapExtensionHeader = DECAP, Pass, "decap-extension-header";

