@@ -52,6 +52,7 @@ pub fn relay_config(
             ..Pace::DEFAULT
         },
         new_peer_rates: Ipv6Rates::of_subnet(relay.new_peer_rate, relay.new_peer_total_rate),
+        question_rates: Ipv4Rates::of_address(relay.unproved_rate),
         unproved_rates: Ipv4Rates::of_address(relay.unproved_rate),
         unreachable_rate: Rate::new(relay.unreachable_rate, relay.unreachable_rate),
         ..relay::Config::new(endpoint.into())
