@@ -37,7 +37,7 @@ const PARTS: &[Part] = &[
     Part {
         name: "data path",
         path: "teredo-datapath/src/",
-        least: 90.0,
+        least: 80.0,
     },
 ];
 
