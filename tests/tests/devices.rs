@@ -9,7 +9,7 @@ use std::{fs, path::PathBuf, process::Output, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use teredo_lab::{
-    Scene, Teredo, Topology,
+    Scene, Topology,
     scene::{IPV4_INTERFACE, IPV6_INTERFACE, Maker, RELAY, RELAY_IPV6, SERVER_IPV6},
     teredo::binary,
     traffic::Ping,
