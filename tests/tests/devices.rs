@@ -169,22 +169,6 @@ fn a_vlan_interface_is_generic_and_the_reason_is_named() -> Result<()> {
     bench.refuse(&[], &native, "v6.10 is a VLAN interface")
 }
 
-#[test]
-fn an_interface_below_a_vlan_interface_is_refused_where_tags_may_be_hidden() -> Result<()> {
-    let bench = Bench::new()?;
-    bench
-        .scene
-        .relay
-        .ip(&format!(
-            "link add link {IPV4_INTERFACE} name v4.10 type vlan id 10"
-        ))
-        .context("this kernel has no VLAN interfaces")?;
-    let native = format!(
-        "xdp.interfaces = [\"{IPV4_INTERFACE}\", \"{IPV6_INTERFACE}\"]\nxdp.mode = \"native\""
-    );
-    bench.refuse(&[], &native, "carries the VLAN interface v4.10")
-}
-
 /// Frames of the VLAN interface lose their tags in the kernel before its program sees them, and those that
 /// it sends get one.
 #[test]
