@@ -154,13 +154,14 @@ impl NextHop {
     /// no use any more.
     pub const REVOKED: u16 = u16::MAX - 1;
 
+    /// The unit of [`NextHop::checked`], about a millisecond; the number wraps after 52 days.
+    pub const TICK: Duration = Duration::from_nanos(1 << 20);
+
     /// Whether no cached next hop has this generation.
     #[inline(always)]
     pub const fn is_reserved(generation: u16) -> bool {
         matches!(generation, Self::EMPTY | Self::CLAIMED | Self::REVOKED)
     }
-    /// The unit of [`NextHop::checked`], about a millisecond; the number wraps after 52 days.
-    pub const TICK: Duration = Duration::from_nanos(1 << 20);
 }
 
 /// An interface that the program is attached to.
@@ -203,6 +204,24 @@ impl Peer {
     pub const TRUSTED: u16 = 1;
     /// [`Peer::mapped`] is not the endpoint embedded in the peer's address (requirement R-13).
     pub const SYMMETRIC: u16 = 2;
+
+    /// Returns the entry of a peer that userspace trusts.
+    pub const fn trusted(
+        mapped: Endpoint,
+        symmetric: bool,
+        last_received: Instant,
+        last_sent: Instant,
+    ) -> Self {
+        Self {
+            mapped,
+            flags: match symmetric {
+                true => Self::TRUSTED | Self::SYMMETRIC,
+                false => Self::TRUSTED,
+            },
+            last_received,
+            last_sent,
+        }
+    }
 }
 
 /// One slot of the table of peers: a cache line.

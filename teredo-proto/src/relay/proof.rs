@@ -38,6 +38,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_DOUBLINGS: u8 = 6;
 /// The identifier of the relay's echo requests.
 const IDENTIFIER: u16 = 0x5465;
+/// Octets of the packets that answer an echo request: a reply, and an error that quotes the request.
+const ANSWERS: [usize; 2] = [56, 104];
 /// No native host is known that the peer talks to.
 const NO_HOST: [u8; 16] = [0; 16];
 
@@ -169,6 +171,10 @@ impl Relay {
         source: &[u8; 16],
         packet: &[u8],
     ) -> bool {
+        // Before the checksum of everything that comes.
+        if !ANSWERS.contains(&packet.len()) {
+            return false;
+        }
         let Some(echo) = icmpv6::echo_answer(packet) else {
             return false;
         };

@@ -48,7 +48,7 @@ impl Unproved {
                 *credit = left;
                 true
             }
-            None => self.mappings.take([a, b, c, d, e, f], now),
+            None => self.mappings.take(&[a, b, c, d, e, f], now),
         };
         is_paid && self.rates.take(&mapped.address, now)
     }

@@ -120,7 +120,10 @@ pub struct Tiers(Vec<(usize, Buckets)>);
 impl Tiers {
     /// Creates buckets of the tiers, all full.
     pub(crate) fn new(tiers: &[Tier], keyed: Keyed) -> Self {
-        let buckets = |&Tier { octets, rate }: &Tier| (octets, Buckets::new(rate, keyed));
+        let buckets = |&Tier { octets, rate }: &Tier| {
+            let count = if octets == 0 { 1 } else { Buckets::COUNT };
+            (octets, Buckets::with_count(count, rate, keyed))
+        };
         Self(tiers.iter().map(buckets).collect())
     }
 
@@ -130,7 +133,7 @@ impl Tiers {
         let is_free = self.free_at(address) <= now;
         if is_free {
             for (octets, buckets) in &mut self.0 {
-                buckets.take_slice(&address[..*octets], now);
+                buckets.take(&address[..*octets], now);
             }
         }
         is_free
@@ -159,19 +162,19 @@ impl Buckets {
 
     /// Creates buckets of the same rate, all full.
     pub(crate) fn new(rate: Rate, keyed: Keyed) -> Self {
+        Self::with_count(Self::COUNT, rate, keyed)
+    }
+
+    fn with_count(count: usize, rate: Rate, keyed: Keyed) -> Self {
         Self {
             rate,
             keyed,
-            buckets: vec![Bucket::default(); Self::COUNT].into(),
+            buckets: vec![Bucket::default(); count].into(),
         }
     }
 
     /// Takes a token from the bucket of `key`. Returns `false` if there is none.
-    pub fn take<const LENGTH: usize>(&mut self, key: [u8; LENGTH], now: Instant) -> bool {
-        self.take_slice(&key, now)
-    }
-
-    fn take_slice(&mut self, key: &[u8], now: Instant) -> bool {
+    pub fn take(&mut self, key: &[u8], now: Instant) -> bool {
         let slot = self.slot(key);
         self.buckets[slot].take(self.rate, now)
     }
@@ -229,9 +232,9 @@ mod tests {
     fn keys_have_their_own_buckets() {
         let keyed = Keyed::new(&mut StdRng::from_seed([1; 32]));
         let mut buckets = Buckets::new(Rate::new(1, 1), keyed);
-        assert!(buckets.take([1, 2, 3, 4], START));
-        assert!(!buckets.take([1, 2, 3, 4], START));
-        let others = (0..100).filter(|&last| buckets.take([5, 6, 7, last], START));
+        assert!(buckets.take(&[1, 2, 3, 4], START));
+        assert!(!buckets.take(&[1, 2, 3, 4], START));
+        let others = (0..100).filter(|&last| buckets.take(&[5, 6, 7, last], START));
         assert!(others.count() > 90);
     }
 }

@@ -89,14 +89,8 @@ impl<F: FastPath> Paths<F> {
     }
 
     fn tell(&mut self, address: Ipv6Addr, mapped: Endpoint, symmetric: bool) -> Result<()> {
-        let symmetric = if symmetric { Peer::SYMMETRIC } else { 0 };
         let now = self.fast.now();
-        let entry = Peer {
-            mapped,
-            flags: Peer::TRUSTED | symmetric,
-            last_received: now,
-            last_sent: now,
-        };
+        let entry = Peer::trusted(mapped, symmetric, now, now);
         self.fast.insert(address, entry)
     }
 
@@ -283,7 +277,8 @@ impl<F: FastPath> Paths<F> {
 }
 
 /// Whether XDP's reason is one for which userspace would drop the packet, too.
-fn contradicts(verdict: Verdict) -> bool {
+#[must_use]
+pub fn contradicts(verdict: Verdict) -> bool {
     matches!(
         verdict,
         Verdict::DecapNotOurs

@@ -143,25 +143,7 @@ impl Attacker {
     /// Fails when the generator cannot be loaded.
     pub fn flood(&self, kinds: [Forgery; KINDS], sources: u32, rate: u32) -> Result<Flood> {
         let interval = Duration::from_secs(1) / rate;
-        let generator = Arc::new(self.generator(kinds, sources, interval)?);
-        let stop = Arc::new(AtomicBool::new(false));
-        let thread = {
-            let (generator, stop) = (Arc::clone(&generator), Arc::clone(&stop));
-            self.namespace.spawn(move || {
-                let mut count = 100_000;
-                while !stop.load(Ordering::Relaxed) {
-                    let run = generator.send_here(count, BATCH)?;
-                    let pace = f64::from(count) / run.elapsed.as_secs_f64();
-                    count = (pace * RUN.as_secs_f64()) as u32;
-                }
-                Ok(())
-            })?
-        };
-        Ok(Flood {
-            generator,
-            stop,
-            thread: Some(thread),
-        })
+        Flood::start(&self.namespace, self.generator(kinds, sources, interval)?)
     }
 
     fn generator(
@@ -198,11 +180,38 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Datagrams sent so far.
+    /// Lets a generator send from a namespace until the flood is stopped or dropped.
     ///
     /// # Errors
     ///
-    /// Fails when the datagrams cannot be counted.
+    /// Fails when there is no thread for it.
+    pub fn start(namespace: &Namespace, generator: Generator) -> Result<Self> {
+        let generator = Arc::new(generator);
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = {
+            let (generator, stop) = (Arc::clone(&generator), Arc::clone(&stop));
+            namespace.spawn(move || {
+                let mut count = 100_000;
+                while !stop.load(Ordering::Relaxed) {
+                    let run = generator.send_here(count, BATCH)?;
+                    let pace = f64::from(count) / run.elapsed.as_secs_f64();
+                    count = (pace * RUN.as_secs_f64()) as u32;
+                }
+                Ok(())
+            })?
+        };
+        Ok(Self {
+            generator,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Frames sent so far.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the frames cannot be counted.
     pub fn sent(&self) -> Result<u64> {
         self.generator.sent()
     }

@@ -13,7 +13,6 @@ use std::{
 };
 
 use teredo_common::{
-    address::Endpoint,
     maps::{Counter, Peer},
     time::Instant,
     verdict::Verdict,
@@ -399,7 +398,7 @@ impl FastPath {
                 last_received,
                 last_sent,
             } => {
-                let entry = entry(mapped, symmetric, last_received, last_sent);
+                let entry = Peer::trusted(mapped, symmetric, last_received, last_sent);
                 self.insert(&address.octets(), &entry)
             }
             Event::PeerForgotten { address } => match &mut self.xdp {
@@ -520,7 +519,7 @@ impl FastPath {
         for peer in peers.filter(|peer| peer.proved) {
             let address = peer.address.octets();
             if !present.contains(&address) {
-                let entry = entry(
+                let entry = Peer::trusted(
                     peer.mapped,
                     peer.symmetric,
                     peer.last_received,
@@ -615,17 +614,6 @@ fn add(sum: &mut Vec<(Verdict, Counter)>, counters: &[(Verdict, Counter)]) {
     for ((_, sum), (_, counter)) in sum.iter_mut().zip(counters) {
         sum.packets += counter.packets;
         sum.bytes += counter.bytes;
-    }
-}
-
-/// Returns the map entry of a trusted peer.
-fn entry(mapped: Endpoint, symmetric: bool, last_received: Instant, last_sent: Instant) -> Peer {
-    let symmetric = if symmetric { Peer::SYMMETRIC } else { 0 };
-    Peer {
-        mapped,
-        flags: Peer::TRUSTED | symmetric,
-        last_received,
-        last_sent,
     }
 }
 

@@ -3,21 +3,16 @@
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
     str::FromStr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use teredo_common::{address::Endpoint, wire::ETHERTYPE_IPV6};
 use teredo_lab::{
+    flood::Flood,
     frames::{Stations, datagram, ethernet},
     peers::{bubble, teredo_address, udp_packet},
-    programs::{BATCH, Generator},
+    programs::Generator,
     qualification::{CLIENT, nonce_only, solicitation},
 };
 use teredo_lab_ebpf::spray::{FRAME, Kind, Spray, Template};
@@ -247,86 +242,20 @@ fn forged(stations: Stations, to: Endpoint, payload: &[u8]) -> Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// Time of one run of the generator: long enough that the pause between runs does not matter, and
-/// short enough that a flood ends soon after it is told to.
-const RUN: Duration = Duration::from_secs(1);
-
-/// A running flood.
-#[derive(Debug)]
-pub struct Flood {
-    generator: Arc<Generator>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<()>>>,
-}
-
-impl Flood {
-    /// Starts a flood of `rate` packets per second; the generator may be slower.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the generator cannot be loaded.
-    pub fn start(site: &Site, attack: Attack, rate: u32) -> Result<Self> {
-        let interval = 1_000_000_000 / rate.max(1);
-        let seed = rand_seed();
-        let spray = Spray::new(seed, interval, &attack.templates(site)?);
-        let generator = Arc::new(Generator::spray(
-            &spray.context("an attack has templates")?,
-        )?);
-        let stop = Arc::new(AtomicBool::new(false));
-        let thread = {
-            let (generator, stop) = (Arc::clone(&generator), Arc::clone(&stop));
-            site.far.spawn(move || {
-                let mut count = 100_000;
-                while !stop.load(Ordering::Relaxed) {
-                    let run = generator.send_here(count, BATCH)?;
-                    let pace = f64::from(count) / run.elapsed.as_secs_f64();
-                    count = (pace * RUN.as_secs_f64()) as u32;
-                }
-                Ok(())
-            })?
-        };
-        Ok(Self {
-            generator,
-            stop,
-            thread: Some(thread),
-        })
-    }
-
-    /// Frames sent so far.
-    ///
-    /// # Errors
-    ///
-    /// Fails when they cannot be counted.
-    pub fn sent(&self) -> Result<u64> {
-        self.generator.sent()
-    }
-
-    /// Ends the flood.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the flood had ended by itself.
-    pub fn stop(mut self) -> Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
-        match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(result)) => result,
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Flood {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+/// Starts a flood of `rate` packets per second; the generator may be slower.
+///
+/// # Errors
+///
+/// Fails when the generator cannot be loaded.
+pub fn start(site: &Site, attack: Attack, rate: u32) -> Result<Flood> {
+    let interval = 1_000_000_000 / rate.max(1);
+    let spray = Spray::new(random_seed(), interval, &attack.templates(site)?);
+    let spray = spray.context("an attack has templates")?;
+    Flood::start(&site.far, Generator::spray(&spray)?)
 }
 
 /// A number that no earlier flood has started with, so that its clients are new.
-fn rand_seed() -> u64 {
+fn random_seed() -> u64 {
     use std::hash::{BuildHasher as _, RandomState};
     RandomState::new().hash_one(0)
 }

@@ -17,11 +17,11 @@ pub mod target;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use teredo_lab::cpu;
+use teredo_lab::{cpu, flood::Flood};
 use teredo_lab_ebpf::sift::Fate;
 
 use self::{
-    flood::{Attack, Flood},
+    flood::Attack,
     honest::Honest,
     report::{Count, Point},
     target::{State, Target},
@@ -46,7 +46,7 @@ pub fn measure(
 ) -> Result<Point> {
     let flood = match rate {
         0 => None,
-        rate => Some(Flood::start(&target.site, attack, rate)?),
+        rate => Some(flood::start(&target.site, attack, rate)?),
     };
     let start = Instant::now();
     honest.live_until(|_| start.elapsed() > RAMP)?;

@@ -4,7 +4,7 @@
 use teredo_common::{
     address::{Endpoint, embedded_mapping},
     maps::{Peer, Settings},
-    verdict::{Action, Verdict},
+    verdict::Action,
     wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
 use teredo_differential::{
@@ -12,6 +12,7 @@ use teredo_differential::{
     host::HostPath,
     kernel,
     packet::{datagram, ethernet, fix_header_checksum},
+    relay::contradicts,
     site::{HOST, LAN, Port, ROUTER, Setup, WAN},
 };
 use teredo_proto::relay::Event;
@@ -226,18 +227,4 @@ impl Paths {
         assert!(outcome.frame.len() >= 14);
         true
     }
-}
-
-/// Whether the fast path's reason is one for which the relay would drop the packet, too.
-fn contradicts(verdict: Verdict) -> bool {
-    matches!(
-        verdict,
-        Verdict::DecapNotOurs
-            | Verdict::DecapNotIpv6
-            | Verdict::DecapSource
-            | Verdict::DecapDestination
-            | Verdict::EncapNotOurs
-            | Verdict::EncapLength
-            | Verdict::EncapSource
-    )
 }

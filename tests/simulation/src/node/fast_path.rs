@@ -161,7 +161,7 @@ impl FastPath {
                 last_received,
                 last_sent,
             } => {
-                let entry = entry(mapped, symmetric, last_received, last_sent);
+                let entry = Peer::trusted(mapped, symmetric, last_received, last_sent);
                 // A peer that finds no room is left to the relay.
                 self.maps.insert(&address.octets(), &entry);
                 self.sweep_at.get_or_insert(now + SWEEP);
@@ -193,7 +193,7 @@ impl FastPath {
         for peer in relay.peers().filter(|peer| peer.proved) {
             let address = peer.address.octets();
             if !present.contains(&address) {
-                let entry = entry(
+                let entry = Peer::trusted(
                     peer.mapped,
                     peer.symmetric,
                     peer.last_received,
@@ -212,16 +212,6 @@ impl FastPath {
     pub fn for_each_peer(&self, mut visit: impl FnMut(Ipv6Addr, Endpoint)) {
         self.maps
             .for_each_peer(|address, peer| visit((*address).into(), peer.mapped));
-    }
-}
-
-fn entry(mapped: Endpoint, symmetric: bool, last_received: Instant, last_sent: Instant) -> Peer {
-    let symmetric = if symmetric { Peer::SYMMETRIC } else { 0 };
-    Peer {
-        mapped,
-        flags: Peer::TRUSTED | symmetric,
-        last_received,
-        last_sent,
     }
 }
 
