@@ -1,6 +1,7 @@
 //! The specification in `docs/protocol`, held against the code and the tests; and
 //! `docs/conformance.md`, which is written from the three.
 
+mod attacks;
 mod checks;
 mod citations;
 mod conformance;
@@ -134,8 +135,11 @@ impl Outcome {
         let test_code = files().map(|(path, text)| (path, citations::test_code(path, text)));
         let test_code: TestCode<'_> = test_code.collect();
         let usage = Usage::of(&cited);
+        let all: Vec<_> = files().collect();
+        let mut failures = checks::check(&register, &cited, &usage, &test_code);
+        failures.extend(attacks::check(&all));
         Self {
-            failures: checks::check(&register, &cited, &usage, &test_code),
+            failures,
             document: conformance::render(&register, &usage),
         }
     }
