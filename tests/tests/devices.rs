@@ -169,6 +169,24 @@ fn a_vlan_interface_is_generic_and_the_reason_is_named() -> Result<()> {
     bench.refuse(&[], &native, "v6.10 is a VLAN interface")
 }
 
+/// On a veth that carries a VLAN interface, frames with tags would look like others to the program.
+#[test]
+fn an_interface_below_a_vlan_interface_takes_no_program_where_tags_may_be_hidden() -> Result<()> {
+    let bench = Bench::new()?;
+    bench
+        .scene
+        .relay
+        .ip(&format!(
+            "link add link {IPV4_INTERFACE} name v4.10 type vlan id 10"
+        ))
+        .context("this kernel has no VLAN interfaces")?;
+    let interfaces = format!("xdp.interfaces = [\"{IPV4_INTERFACE}\", \"{IPV6_INTERFACE}\"]");
+    let output = bench.run(&[], "check", &interfaces)?;
+    let text = String::from_utf8([output.stdout, output.stderr].concat())?;
+    ensure!(text.contains("carries the VLAN interface v4.10"), "{text}");
+    Ok(())
+}
+
 /// Frames of the VLAN interface lose their tags in the kernel before its program sees them, and those that
 /// it sends get one.
 #[test]
