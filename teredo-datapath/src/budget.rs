@@ -38,18 +38,14 @@ struct Packet {
     identity: u64,
 }
 
-/// Returns the verdict about a frame with this one: the same, or that such packets have used up their
-/// budget.
+/// Returns the verdict about a frame for the daemon if such packets have used up their budget.
 #[inline(always)]
-pub fn limit(environment: &impl Environment, verdict: Verdict) -> Verdict {
-    if !verdict.is_for_daemon() || environment.budgets(1).is_none() {
-        return verdict;
-    }
+pub fn exceeded(environment: &impl Environment) -> Option<Verdict> {
+    // The program of a host without budgets has no words for them.
+    environment.budgets(KEY)?;
     let now = environment.now();
-    match classify(environment, now) {
-        Some(packet) if !admits(environment, packet, now) => beyond(packet.class),
-        _ => verdict,
-    }
+    let packet = classify(environment, now)?;
+    (!admits(environment, packet, now)).then(|| beyond(packet.class))
 }
 
 /// The verdict about packets beyond the allowance of their class.

@@ -68,12 +68,20 @@ pub fn run(environment: &impl Environment) -> Fate {
         }
         Ok(Sent { verdict, interface }) => (verdict, Fate::Redirect(interface)),
         Err(verdict) => {
-            let verdict = budget::limit(environment, verdict);
-            environment.log(verdict, length);
+            let is_for_daemon = verdict.is_for_daemon();
             let fate = match verdict.action() {
                 Action::Drop => Fate::Drop,
                 Action::Forward | Action::Pass => Fate::Pass,
             };
+            let left = (outcome::forget(verdict, length), fate);
+            let (verdict, fate) = match is_for_daemon {
+                true => match budget::exceeded(environment) {
+                    Some(verdict) => (outcome::forget(verdict, length), Fate::Drop),
+                    None => left,
+                },
+                false => left,
+            };
+            environment.log(verdict, length);
             (verdict, fate)
         }
     };

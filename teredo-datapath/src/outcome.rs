@@ -14,3 +14,33 @@ pub struct Sent {
     /// Index of the interface through which the frame leaves.
     pub interface: u32,
 }
+
+/// Returns the verdict as a number about which the verifier knows nothing, so that it follows what comes
+/// next once, and not for every verdict again. It knows nothing about `unknown` already.
+#[inline(always)]
+pub fn forget(verdict: Verdict, unknown: usize) -> Verdict {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut number = verdict as u64;
+        // SAFETY: arithmetic on registers. The number stays the same, as the operands of `&` have no bit in
+        // common, which the verifier does not see.
+        unsafe {
+            core::arch::asm!(
+                "{inverted} = {unknown}",
+                "{inverted} ^= -1",
+                "{inverted} &= {unknown}",
+                "{number} |= {inverted}",
+                inverted = out(reg) _,
+                unknown = in(reg) unknown,
+                number = inlateout(reg) number,
+                options(pure, nomem, nostack),
+            );
+            core::mem::transmute::<u32, Verdict>(number as u32)
+        }
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        let _ = unknown;
+        verdict
+    }
+}

@@ -1,0 +1,63 @@
+//! The work of the kernel's verifier on the program, for every combination of roles. It refuses a program
+//! that takes it a million instructions, so each combination has to stay far below.
+
+use anyhow::Result;
+use teredo_common::budget::{Allowance, Budget, CLASSES};
+use teredo_lab::fixture::{Fixture, Setup, relay};
+use teredo_proto::server::Config;
+
+/// Instructions that the verifier may follow: a quarter of what it refuses, because other kernels may need
+/// more. Those before Linux 5.16 do not tell how many they needed; they load the program or not.
+const MOST: u32 = 250_000;
+
+/// Returns a set-up in which nothing is left out: every part that the verifier sees to be unreachable
+/// costs it nothing.
+fn everything() -> Setup {
+    Setup {
+        budget: Budget {
+            seed: 7,
+            allowances: [Allowance::new(1000); CLASSES],
+        },
+        served: vec!["2000::/3".parse().expect("a prefix")],
+        log: true,
+        ..Setup::default()
+    }
+}
+
+/// A server at 1.2.3.4, or at the relay's endpoint.
+fn server(is_at_relay: bool) -> Config {
+    if !is_at_relay {
+        return Config::new([1, 2, 3, 4].into(), [1, 2, 3, 5].into());
+    }
+    let mut config = Config::new([5, 6, 7, 8].into(), [5, 6, 7, 9].into());
+    config.port = 3545;
+    config.relay = Some(relay());
+    config
+}
+
+#[test]
+fn every_combination_of_roles_is_far_from_the_limit() -> Result<()> {
+    let combinations = [
+        ("relay", true, None),
+        ("server", false, Some(server(false))),
+        ("both, on two ports", true, Some(server(false))),
+        ("both, on one port", true, Some(server(true))),
+    ];
+    let mut failures = Vec::new();
+    for (roles, relay, server) in combinations {
+        let fixture = Fixture::new(&Setup {
+            relay,
+            server,
+            ..everything()
+        });
+        let instructions = fixture.and_then(|mut fixture| {
+            Ok(fixture.program.xdp()?.info()?.verified_instruction_count())
+        });
+        eprintln!("{roles}: {instructions:?}");
+        if !matches!(instructions, Ok(count) if count.unwrap_or(0) <= MOST) {
+            failures.push(roles);
+        }
+    }
+    assert!(failures.is_empty(), "beyond {MOST}: {failures:?}");
+    Ok(())
+}
