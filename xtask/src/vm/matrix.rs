@@ -24,7 +24,7 @@ use crate::{build, setup, shell};
 /// The script that runs in each machine.
 const SCRIPT: &str = include_str!("guest/kernels.sh");
 /// Test programs that the script runs.
-const TESTS: [&str; 11] = [
+const TESTS: [&str; 12] = [
     "bad_input",
     "devices",
     "differential",
@@ -36,11 +36,12 @@ const TESTS: [&str; 11] = [
     "xdp_respond",
     "xdp_state",
     "xdp_vectors",
+    "xdp_verifier",
 ];
 /// Binaries that the script runs.
 const BINARIES: [&str; 2] = ["teredo", "scene"];
 /// How long a kernel may take on a machine with KVM.
-const TIMEOUT: Duration = Duration::from_secs(400);
+const TIMEOUT: Duration = Duration::from_secs(600);
 /// Mebibytes of memory of a machine.
 const MEMORY: u32 = 2048;
 
