@@ -66,7 +66,13 @@ impl Builds {
             self.kernel.remove(known.address)?;
             return self.host.remove(known.address);
         }
-        let age = Duration::from_secs(self.random.random_range(0..40));
+        // Never near the end of the lifetime, which may pass between the two runs of a frame.
+        let (fresh, stale) = (0..10, 50..60);
+        let ages = match self.random.random_ratio(1, 4) {
+            true => stale,
+            false => fresh,
+        };
+        let age = Duration::from_secs(self.random.random_range(ages));
         let last = now() - age;
         let mapped = match self.random.random_ratio(1, 4) {
             true => self.known[0].mapped,
