@@ -24,13 +24,14 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     address::{Endpoint, ServicePrefix},
+    generations::{FIRST, GENERATION},
     prefixes::TeredoPrefixes,
     time::Instant,
     verdict::Verdict,
 };
 
 /// Part of the pin path: maps of another layout are never adopted.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Array of [`Slot`], which can be mapped into memory.
 pub const PEERS: &str = "PEERS";
@@ -47,7 +48,7 @@ pub const INTERFACES: &str = "INTERFACES";
 /// Per-CPU one-entry array with the next IPv4 identification, as `u32`; the daemon writes a random
 /// start (requirement W-07).
 pub const IDENTIFICATION: &str = "IDENTIFICATION";
-/// One-entry array, which can be mapped into memory, of the generations of cached [`NextHop`]s, as `u16`:
+/// One-entry array, which can be mapped into memory, of the generations of cached [`NextHop`]s, as `u32`:
 /// one for each bucket of destinations; see [`crate::generations`].
 pub const GENERATIONS: &str = "GENERATIONS";
 /// One-entry array, which can be mapped into memory, of [`STATION_MARKS`] octets: 1 if a next hop was cached
@@ -55,7 +56,7 @@ pub const GENERATIONS: &str = "GENERATIONS";
 pub const STATIONS: &str = "STATIONS";
 /// Per-CPU array of [`Counter`], indexed by [`Verdict`].
 pub const COUNTERS: &str = "COUNTERS";
-/// Per-CPU array of [`Route`], indexed by a hash of the destination.
+/// Array, which can be mapped into memory, of [`PeerTable::route_sets`] [`RouteSet`]s.
 pub const ROUTES: &str = "ROUTES";
 /// Array of token buckets, as `u64`, which can be mapped into memory; [`crate::limiter`] has their
 /// order. One entry without a server.
@@ -81,8 +82,10 @@ pub const PEER_TABLE: &str = "PEER_TABLE";
 /// The read-only global of type [`crate::respond::ServerConstants`].
 pub const SERVER: &str = "SERVER";
 
-/// Entries of [`ROUTES`] on each CPU; a power of two.
-pub const ROUTE_SLOTS: u32 = 4096;
+/// Sets of [`ROUTES`]; a power of two. They take 2 MiB.
+pub const ROUTE_SETS: u32 = 16_384;
+/// [`Route`]s of a set.
+pub const ROUTE_WAYS: usize = 3;
 /// Entries of [`OWN_IPV4`] unless the host has so many addresses that the daemon needs more. The map
 /// takes memory for those that are used.
 pub const OWN_IPV4_MAX: u32 = 65_536;
@@ -119,48 +122,70 @@ pub const fn station_mark([a, b, c, d, e, f]: [u8; 6]) -> usize {
     (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize
 }
 
-/// Time for which a next hop is used without another look at the kernel's tables. The daemon
-/// announces changes through [`GENERATIONS`]; this bounds the delay while there is no daemon.
-pub const NEXT_HOP_LIFETIME: Duration = Duration::from_secs(1);
 /// A stamp is written when it is older than this, so that CPUs that serve the same peer do not
 /// take the cache line from each other at every packet.
 pub const STAMP_RESOLUTION: Duration = Duration::from_secs(1);
 
-/// The next hop of a frame, as in the kernel's tables at [`NextHop::checked`].
+/// The next hop of a frame, as in the kernel's tables at the time of its generation.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct NextHop {
-    /// The generation of the destination's bucket at that time; [`NextHop::EMPTY`] or
-    /// [`NextHop::CLAIMED`].
-    pub generation: u16,
-    /// MTU of the route, in octets of IP packet.
-    pub mtu: u16,
-    /// Index of the interface to leave through.
-    pub interface: u32,
-    /// When the kernel's tables were read, in units of [`NextHop::TICK`].
-    pub checked: u32,
+    /// Changes before and after the other fields.
+    pub version: Version,
     /// Destination address of the frame.
     pub destination: [u8; 6],
     /// Source address of the frame.
     pub source: [u8; 6],
+    /// MTU of the route, in octets of IP packet.
+    pub mtu: u16,
+    /// Zero.
+    pub reserved: [u8; 2],
 }
 
 impl NextHop {
     /// A generation that no bucket ever has: nothing was stored yet.
-    pub const EMPTY: u16 = 0;
+    pub const EMPTY: u32 = 0;
     /// A generation that no bucket ever has: some CPU is writing the other fields.
-    pub const CLAIMED: u16 = u16::MAX;
+    pub const CLAIMED: u32 = 2;
     /// A generation that no bucket ever has: some CPU is writing the other fields, and they are of
     /// no use any more.
-    pub const REVOKED: u16 = u16::MAX - 1;
+    pub const REVOKED: u32 = 4;
+}
 
-    /// The unit of [`NextHop::checked`], about a millisecond; the number wraps after 52 days.
-    pub const TICK: Duration = Duration::from_nanos(1 << 20);
+/// The generation and the interface of a cached next hop, and the number of times that it was stored, in one
+/// word.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Version(pub u64);
 
-    /// Whether no cached next hop has this generation.
+impl Version {
+    /// Larger indices of interfaces have no room here.
+    pub const INTERFACE_MAX: u32 = GENERATION;
+
+    /// Returns the version that comes after this one when a next hop is stored.
     #[inline(always)]
-    pub const fn is_reserved(generation: u16) -> bool {
-        matches!(generation, Self::EMPTY | Self::CLAIMED | Self::REVOKED)
+    pub const fn next(self, generation: u32, interface: u32) -> Self {
+        let count = (self.0 >> 48).wrapping_add(1);
+        Self(generation as u64 | (interface as u64) << 24 | count << 48)
+    }
+
+    /// Returns the same version with another generation.
+    #[inline(always)]
+    pub const fn with(self, generation: u32) -> Self {
+        Self(self.0 & !(GENERATION as u64) | generation as u64)
+    }
+
+    /// Returns the generation of the destination's bucket; [`NextHop::EMPTY`], [`NextHop::CLAIMED`] or
+    /// [`NextHop::REVOKED`].
+    #[inline(always)]
+    pub const fn generation(self) -> u32 {
+        self.0 as u32 & GENERATION
+    }
+
+    /// Returns the index of the interface to leave through.
+    #[inline(always)]
+    pub const fn interface(self) -> u32 {
+        (self.0 >> 24) as u32 & GENERATION
     }
 }
 
@@ -266,12 +291,12 @@ impl Slot {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct PeerTable {
     /// Random, so that an attacker cannot choose addresses that share a home, or destinations that share a
-    /// place in [`ROUTES`].
+    /// set of [`ROUTES`].
     pub seed: u64,
     /// Number of homes. The array has [`MAX_REACH`] slots more.
     pub homes: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Number of sets of [`ROUTES`]; a power of two.
+    pub route_sets: u32,
 }
 
 impl PeerTable {
@@ -289,26 +314,64 @@ impl PeerTable {
 }
 
 impl PeerTable {
-    /// The index in [`ROUTES`] of a native destination, in words as they lie in memory.
+    /// Returns the index of the set of [`ROUTES`] for a key.
     #[inline(always)]
-    pub const fn route(self, destination: [u32; 4]) -> u32 {
-        let [a, b, c, d] = destination;
-        let (first, second) = (a as u64 | ((b as u64) << 32), c as u64 | ((d as u64) << 32));
+    pub const fn route_set(self, RouteKey([first, second]): RouteKey) -> u32 {
         let mixed = (first ^ self.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mixed = (mixed ^ (mixed >> 32) ^ second).wrapping_mul(0xd6e8_feb8_6659_fd93);
         let mixed = (mixed ^ (mixed >> 32) ^ self.seed).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        (mixed >> (64 - ROUTE_SLOTS.ilog2())) as u32
+        (mixed >> 32) as u32 & self.route_sets.wrapping_sub(1)
     }
 }
 
-/// The next hop of one native destination.
+/// The native destination of a cached route, or all those behind a gateway that begin alike; in words as
+/// they lie in memory.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct RouteKey(pub [u64; 2]);
+
+impl RouteKey {
+    /// The second half of the key of many destinations. No single one that ends so is cached.
+    const MANY: u64 = u64::MAX;
+    /// The key in a place without a route, which is none of a relayed destination.
+    pub const EMPTY: Self = Self([0; 2]);
+
+    /// Returns the key of one destination, if it can be cached.
+    #[inline(always)]
+    pub const fn of_host(destination: [u64; 2]) -> Option<Self> {
+        match destination[1] {
+            Self::MANY => None,
+            _ => Some(Self(destination)),
+        }
+    }
+
+    /// Returns the key of all destinations whose first `bits` are those of `first`; from 1 to
+    /// [`SHARED_BITS_MAX`](crate::generations::SHARED_BITS_MAX).
+    #[inline(always)]
+    pub const fn of_prefix(first: u64, bits: u8) -> Self {
+        let mask = (u64::MAX << (64 - bits as u32 & 63)).to_be();
+        Self([first & mask, Self::MANY])
+    }
+}
+
+/// The next hop of one native destination, or of many that share it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Route {
-    /// The IPv6 destination.
-    pub destination: [u8; 16],
+    /// The destinations; zeros in an empty place.
+    pub key: RouteKey,
     /// The cached next hop.
     pub next_hop: NextHop,
+}
+
+/// The routes that one destination may be among: two cache lines.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct RouteSet {
+    /// The places of the routes.
+    pub routes: [Route; ROUTE_WAYS],
+    /// Zero.
+    pub reserved: u64,
 }
 
 /// Packets and octets that met one [`Verdict`] on one CPU.
@@ -361,16 +424,18 @@ const _: () = {
     assert!(size_of::<PeerTable>() == 16);
     assert!(size_of::<Interface>() == 16);
     assert!(size_of::<Route>() == 40);
+    assert!(size_of::<RouteSet>() == 128);
     assert!(size_of::<Counter>() == 16);
     assert!(size_of::<Settings>() == 72);
-    assert!(ROUTE_SLOTS.is_power_of_two());
+    assert!(ROUTE_SETS.is_power_of_two());
+    assert!(NextHop::REVOKED < FIRST);
     assert!(STATION_MARKS == 1 << (64 - 52));
     assert!(INTERFACES_MAX.is_power_of_two());
 };
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Counter, Interface, PeerTable, Route, Settings, Slot};
+    use super::{Counter, Interface, PeerTable, RouteSet, Settings, Slot};
 
     // SAFETY: `repr(C)` without padding (bytemuck::Pod proves it) and valid for any octets.
     unsafe impl aya::Pod for Slot {}
@@ -381,7 +446,7 @@ mod user {
     // SAFETY: as above.
     unsafe impl aya::Pod for Interface {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for Route {}
+    unsafe impl aya::Pod for RouteSet {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Counter {}
     // SAFETY: as above.
@@ -393,31 +458,34 @@ mod tests {
     use super::*;
     use std::{collections::HashMap, vec::Vec};
 
-    /// The most destinations of a list that share a place.
-    fn most(table: PeerTable, destinations: &[[u32; 4]]) -> usize {
+    const TABLE: PeerTable = PeerTable {
+        seed: 1,
+        homes: 1,
+        route_sets: 4096,
+    };
+
+    /// The most destinations of a list that share a set.
+    fn most(table: PeerTable, destinations: &[[u64; 2]]) -> usize {
         let mut counts = HashMap::new();
         for &destination in destinations {
-            *counts.entry(table.route(destination)).or_default() += 1;
+            let set = table.route_set(RouteKey(destination));
+            *counts.entry(set).or_default() += 1;
         }
         counts.into_values().max().unwrap_or(0)
     }
 
     #[test]
     fn destinations_that_collide_under_one_seed_do_not_under_another() {
-        let table = |seed| PeerTable {
-            seed,
-            homes: 1,
-            reserved: 0,
-        };
-        let all = |number: u32| [0x0120, 0, number.wrapping_mul(0x0101_0011), number];
-        let place = table(1).route(all(0));
+        let all = |number: u64| [0x0120, number << 32 | number.wrapping_mul(0x0101_0011)];
+        let set = |destination| TABLE.route_set(RouteKey(destination));
+        let place = set(all(0));
         let chosen: Vec<_> = (0..400_000)
             .map(all)
-            .filter(|&destination| table(1).route(destination) == place)
+            .filter(|&destination| set(destination) == place)
             .collect();
         assert!(chosen.len() > 50, "{}", chosen.len());
         for seed in [2, 3, 0x8000_0000_0000_0001, u64::MAX] {
-            let most = most(table(seed), &chosen);
+            let most = most(PeerTable { seed, ..TABLE }, &chosen);
             assert!(most < 6, "{most} of {} with seed {seed}", chosen.len());
         }
     }
@@ -426,12 +494,45 @@ mod tests {
     fn destinations_of_one_network_are_spread() {
         let table = PeerTable {
             seed: 0x1234_5678_9abc_def0,
-            homes: 1,
-            reserved: 0,
+            ..TABLE
         };
-        for shift in [0, 8, 16, 24] {
-            let destinations: Vec<_> = (0..256).map(|number| [1, 2, 3, number << shift]).collect();
+        for shift in [0, 8, 16, 24, 32, 56] {
+            let destinations: Vec<_> = (0..256).map(|number| [1, number << shift]).collect();
             assert!(most(table, &destinations) < 6);
+        }
+    }
+
+    #[test]
+    fn a_key_holds_the_destinations_that_begin_alike() {
+        let words = |octets: [u8; 16]| bytemuck::cast::<_, [u64; 2]>(octets);
+        let one = words([
+            0x20, 1, 0xd, 0xb8, 0x12, 0x34, 0x56, 0x78, 0, 0, 0, 0, 0, 0, 0, 1,
+        ]);
+        let other = words([
+            0x20, 1, 0xd, 0xb8, 0x12, 0x30, 0x56, 0x78, 0, 0, 0, 0, 0, 0, 0, 1,
+        ]);
+        for (bits, alike) in [(1, true), (32, true), (44, true), (46, false), (64, false)] {
+            let [one, other] = [one, other].map(|words| RouteKey::of_prefix(words[0], bits));
+            assert_eq!(one == other, alike, "{bits}");
+        }
+        // No host has the key of its prefix.
+        assert_eq!(RouteKey::of_host(one), Some(RouteKey(one)));
+        let RouteKey(prefix) = RouteKey::of_prefix(one[0], 64);
+        assert_eq!(prefix[0], one[0]);
+        assert_eq!(RouteKey::of_host(prefix), None);
+    }
+
+    #[test]
+    fn every_version_is_new() {
+        let mut version = Version::default();
+        for _ in 0..3 {
+            let next = version.next(FIRST, Version::INTERFACE_MAX);
+            assert_ne!(next, version);
+            assert_eq!(next.generation(), FIRST);
+            assert_eq!(next.interface(), Version::INTERFACE_MAX);
+            assert_eq!(next.with(NextHop::CLAIMED).generation(), NextHop::CLAIMED);
+            assert_eq!(next.with(NextHop::CLAIMED).with(FIRST), next);
+            version = next;
         }
     }
 }

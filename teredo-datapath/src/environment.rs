@@ -61,8 +61,8 @@ pub unsafe trait Environment {
     /// Returns the words of a [`teredo_common::maps::Slot`] in the table of peers.
     fn slot(&self, index: u32) -> Option<Self::Words>;
 
-    /// Returns the words of a [`teredo_common::maps::Route`] of this CPU.
-    fn route(&self, index: u32) -> Option<Self::Words>;
+    /// Returns the words of a [`teredo_common::maps::RouteSet`].
+    fn route_set(&self, index: u32) -> Option<Self::Words>;
 
     /// Returns the single word of a token bucket of the server.
     fn bucket(&self, index: u32) -> Option<Self::Words>;
@@ -76,9 +76,8 @@ pub unsafe trait Environment {
     /// Returns an entry of the table of interfaces.
     fn interface(&self, slot: u32) -> Option<Interface>;
 
-    /// Returns the generation that cached next hops of destinations in a bucket must have; see
-    /// [`teredo_common::generations`].
-    fn generation(&self, bucket: u16) -> u16;
+    /// Returns a number in the map of generations; [`teredo_common::generations`] has their order.
+    fn generations(&self, index: usize) -> u32;
 
     /// Marks a station as one that frames are sent to: [`teredo_common::maps::station_mark`].
     fn mark_station(&self, mark: usize);
@@ -134,6 +133,8 @@ pub struct Way {
     pub mtu: u16,
     /// Destination and source address of the frame.
     pub addresses: Addresses,
+    /// Whether the frame goes to a gateway, and not to the destination itself. Only for IPv6.
+    pub has_gateway: bool,
 }
 
 /// Words of 64 bits that other CPUs and the daemon may read and write at the same time. No access is

@@ -1,11 +1,14 @@
-//! The next hop of a translated frame: the kernel's routes and neighbours, cached for a moment.
+//! The next hop of a translated frame: the kernel's routes and neighbours, cached for a while.
+//!
+//! A cached next hop is valid in one generation of its destination's bucket; see
+//! [`teredo_common::generations`].
 
 use core::mem::offset_of;
 
 use teredo_common::{
     address::Endpoint,
-    generations::{ipv4_bucket, ipv6_bucket},
-    maps::{NEXT_HOP_LIFETIME, NextHop, station_mark},
+    generations::{self, HEARTBEAT, ipv4_bucket, ipv6_bucket},
+    maps::{NextHop, ROUTE_WAYS, RouteKey, Version, station_mark},
     time::Instant,
     verdict::Verdict,
 };
@@ -16,24 +19,23 @@ use crate::{
     maps,
     peer::Entry,
     settings,
-    words::{ADDRESS, ROUTE_NEXT_HOP, join, split},
+    words::{ADDRESS, ROUTE, ROUTE_NEXT_HOP, join, split},
 };
 
 /// Index of the loopback interface in every network namespace.
 const LOOPBACK: u32 = 1;
-const TICK: u32 = (NextHop::TICK.as_nanos() as u64).ilog2();
-const LIFETIME: u32 = (NEXT_HOP_LIFETIME.as_nanos() >> TICK) as u32;
+/// Index of the first word behind the version of a next hop.
+const FIRST: usize = 1;
+/// Index of the second.
+const SECOND: usize = 2;
 
 const _: () = {
-    // Generation, MTU and interface are one word, which other CPUs see change at once.
-    assert!(offset_of!(NextHop, generation) == 0);
-    assert!(offset_of!(NextHop, mtu) == 2);
-    assert!(offset_of!(NextHop, interface) == 4);
-    assert!(offset_of!(NextHop, checked) == 8);
-    assert!(1 << TICK == NextHop::TICK.as_nanos());
-    // The two addresses are read and written as three halves of words.
-    assert!(offset_of!(NextHop, destination) == 12);
-    assert!(offset_of!(NextHop, source) == 18);
+    // The two addresses are the first word, and half of the second.
+    assert!(offset_of!(NextHop, version) == 0);
+    assert!(offset_of!(NextHop, destination) == 8 * FIRST);
+    assert!(offset_of!(NextHop, source) == 8 * FIRST + 6);
+    assert!(offset_of!(NextHop, mtu) == 8 * SECOND + 4);
+    assert!(offset_of!(NextHop, reserved) == 8 * SECOND + 6);
 };
 
 /// A next hop, in registers.
@@ -75,7 +77,8 @@ impl Hop {
     }
 }
 
-/// Returns the next hop of a native destination, cached per CPU and destination.
+/// Returns the next hop of a native destination. It is cached; if it is a gateway, for all destinations of
+/// the same route at once.
 #[inline(always)]
 pub fn to_ipv6(
     environment: &impl Environment,
@@ -84,21 +87,29 @@ pub fn to_ipv6(
     now: Instant,
 ) -> Option<Hop> {
     let [a, b, c, d] = destination;
-    let route = environment.route(settings::peer_table(environment).route(destination))?;
-    let generation = environment.generation(ipv6_bucket(a));
+    let current = current(environment, ipv6_bucket(a), now);
     let (first, second) = (join(a, b), join(c, d));
-    let next_hop = route.from(ROUTE_NEXT_HOP);
-    if route.load(ADDRESS) == first
-        && route.load(ADDRESS + 1) == second
-        && let (Some(hop), _) = remembered(next_hop, now, generation)
+    let many = match current.shared_bits {
+        0 => None,
+        bits => Some(RouteKey::of_prefix(first, bits)),
+    };
+    if let Some(key) = many
+        && let Some(hop) = recall(environment, key, current.generation)
+    {
+        return Some(hop);
+    }
+    let one = RouteKey::of_host([first, second]);
+    if let Some(key) = one
+        && let Some(hop) = recall(environment, key, current.generation)
     {
         return Some(hop);
     }
     let way = environment.look_up_ipv6(start(environment), source, destination)?;
     let hop = Hop::usable(environment, way)?;
-    route.store(ADDRESS, first);
-    route.store(ADDRESS + 1, second);
-    remember(environment, next_hop, None, hop, now, generation);
+    let key = if way.has_gateway { many.or(one) } else { one };
+    if let Some(key) = key {
+        keep(environment, key, hop, current.generation);
+    }
     Some(hop)
 }
 
@@ -112,15 +123,19 @@ pub fn to_peer<W: Words>(
     last: u64,
     now: Instant,
 ) -> Result<Hop, Verdict> {
-    let generation = environment.generation(ipv4_bucket(mapped.address));
+    let Current { generation, .. } = current(environment, ipv4_bucket(mapped.address), now);
     let slot = entry.next_hop(last);
-    let (hop, last) = remembered(slot, now, generation);
+    let (hop, last) = remembered(slot, generation);
     let hop = match hop {
         Some(hop) => hop,
         None => {
             let relay = settings::relay(environment);
             let hop = to_endpoint(environment, relay, mapped).ok_or(Verdict::EncapNextHop)?;
-            remember(environment, slot, Some(entry), hop, now, generation);
+            // The claim is taken before the owner is checked, and the daemon looks for it after it has
+            // changed the owner: either this CPU notices the change, or the daemon notices the claim,
+            // and revokes it.
+            let is_owned = |claimed| entry.is_current(claimed);
+            remember(environment, slot, is_owned, hop, generation);
             hop
         }
     };
@@ -150,91 +165,158 @@ fn start(environment: &impl Environment) -> u32 {
     }
 }
 
-/// Returns the next hop in the slot, if it was read from the kernel's tables in this generation and
-/// recently; and the word that was loaded last.
-///
-/// Another CPU may be writing: the generation then differs before or after.
+/// The conditions for cached next hops of a bucket of destinations.
+struct Current {
+    /// The generation of valid ones.
+    generation: u32,
+    /// The bits that decide about the route of an IPv6 destination; zero if all do.
+    shared_bits: u8,
+}
+
+/// Returns the conditions of a bucket.
 #[inline(always)]
-fn remembered(slot: impl Words, now: Instant, generation: u16) -> (Option<Hop>, u64) {
+fn current(environment: &impl Environment, bucket: u16, now: Instant) -> Current {
+    let heartbeat = environment.generations(HEARTBEAT);
+    let number = environment.generations(usize::from(bucket));
+    if generations::is_alive(heartbeat, now) {
+        Current {
+            generation: generations::generation(number),
+            shared_bits: generations::shared_bits(number),
+        }
+    } else {
+        // Nobody says which destinations have the same route any more.
+        Current {
+            generation: generations::of_clock(now),
+            shared_bits: 0,
+        }
+    }
+}
+
+/// Returns the cached next hop of a key.
+#[inline(always)]
+fn recall<E: Environment>(environment: &E, key: RouteKey, generation: u32) -> Option<Hop> {
+    let set = environment.route_set(settings::peer_table(environment).route_set(key))?;
+    for place in 0..ROUTE_WAYS {
+        let route = set.from(place * ROUTE);
+        if difference(route, key) == 0 {
+            let before = route.load(ROUTE_NEXT_HOP);
+            // Another CPU may have given the place to another key before that.
+            let difference = difference(route.after(before), key);
+            return match difference {
+                0 => {
+                    let next_hop = route.after(difference).from(ROUTE_NEXT_HOP);
+                    remembered_since(next_hop, before, generation).0
+                }
+                _ => None,
+            };
+        }
+    }
+    None
+}
+
+/// Caches the next hop of a key: in the place that it has, or an empty one, or that of another key.
+#[inline(always)]
+fn keep<E: Environment>(environment: &E, key: RouteKey, hop: Hop, generation: u32) {
+    let index = settings::peer_table(environment).route_set(key);
+    let Some(set) = environment.route_set(index) else {
+        return;
+    };
+    let RouteKey([first, second]) = key;
+    // Any will do, as long as it is not the same for all keys. Old verifiers know no remainders.
+    let mixed = first ^ first >> 32 ^ second >> 48 ^ second >> 16;
+    let mut chosen = (mixed & 0xffff) as usize * ROUTE_WAYS >> 16;
+    for place in 0..ROUTE_WAYS {
+        let route = set.from(place * ROUTE);
+        if difference(route, key) == 0 || difference(route, RouteKey::EMPTY) == 0 {
+            chosen = place;
+            break;
+        }
+    }
+    let route = set.from(chosen * ROUTE);
+    let take = |claimed| {
+        let route = route.after(claimed);
+        route.store(ADDRESS, first);
+        route.store(ADDRESS + 1, second);
+        true
+    };
+    remember(
+        environment,
+        route.from(ROUTE_NEXT_HOP),
+        take,
+        hop,
+        generation,
+    );
+}
+
+/// Returns zero if a route has this key.
+#[inline(always)]
+fn difference(route: impl Words, RouteKey([first, second]): RouteKey) -> u64 {
+    (route.load(ADDRESS) ^ first) | (route.load(ADDRESS + 1) ^ second)
+}
+
+/// Returns the next hop in the slot, if it is of this generation; and the word that was loaded last.
+#[inline(always)]
+fn remembered(slot: impl Words, generation: u32) -> (Option<Hop>, u64) {
     let before = slot.load(0);
-    let (seen, mtu, interface) = untag(before);
-    if seen != generation {
+    remembered_since(slot, before, generation)
+}
+
+/// Returns the same, after the load of the version `before`.
+///
+/// Another CPU may be writing: the version then differs before or after.
+#[inline(always)]
+fn remembered_since(slot: impl Words, before: u64, generation: u32) -> (Option<Hop>, u64) {
+    let version = Version(before);
+    if version.generation() != generation {
         return (None, before);
     }
     let slot = slot.after(before);
-    let (first, second) = (slot.load(1), slot.load(2));
-    let (checked, a) = split(first);
-    let (b, c) = split(second);
+    let (first, second) = (slot.load(FIRST), slot.load(SECOND));
+    let (a, b) = split(first);
+    let (c, last) = split(second);
+    let [d, e, ..] = last.to_ne_bytes();
     let hop = Hop {
-        interface,
-        mtu: u32::from(mtu),
+        interface: version.interface(),
+        mtu: u16::from_ne_bytes([d, e]).into(),
         addresses: Addresses([a, b, c]),
     };
     let after = slot.after(first | second).load(0);
-    let is_valid = after == before && ticks(now).wrapping_sub(checked) < LIFETIME;
-    (is_valid.then_some(hop), after)
+    ((after == before).then_some(hop), after)
 }
 
-/// Fills the slot, unless another CPU is doing so, or it is no longer that of the `owner`.
+/// Fills the slot, unless another CPU is doing so, or it may not be filled.
 ///
-/// The claim is a lock, and only one CPU has it. It is taken before the owner is checked, and the daemon
-/// looks for it after it has changed the owner: either this CPU notices the change, or the daemon notices the
-/// claim, and revokes it.
+/// The claim is a lock, and only one CPU has it. `take` is called with it, after it was taken, and tells
+/// whether the slot may be filled.
 #[inline(always)]
 fn remember<W: Words>(
     environment: &impl Environment,
     slot: W,
-    owner: Option<Entry<W>>,
+    take: impl FnOnce(u64) -> bool,
     hop: Hop,
-    now: Instant,
-    generation: u16,
+    generation: u32,
 ) {
-    let empty = tag(NextHop::EMPTY, 0, 0);
-    let claimed = tag(NextHop::CLAIMED, 0, 0);
-    let revoked = tag(NextHop::REVOKED, 0, 0);
-    let seen = slot.load(0);
-    let is_busy = matches!(untag(seen).0, NextHop::CLAIMED | NextHop::REVOKED);
-    if is_busy || !slot.compare_exchange(0, seen, claimed) {
+    if hop.interface > Version::INTERFACE_MAX {
         return;
     }
-    let is_owned = match owner {
-        Some(owner) => owner.is_current(claimed),
-        None => true,
-    };
-    let new = if is_owned {
-        let Addresses([a, b, c]) = hop.addresses;
-        environment.mark_station(station_mark(hop.addresses.destination()));
-        slot.store(1, join(ticks(now), a));
-        slot.store(2, join(b, c));
-        tag(generation, hop.mtu as u16, hop.interface)
-    } else {
-        empty
-    };
-    if !slot.compare_exchange(0, claimed, new) {
-        slot.compare_exchange(0, revoked, empty);
+    let seen = Version(slot.load(0));
+    let claimed = seen.with(NextHop::CLAIMED);
+    let is_busy = matches!(seen.generation(), NextHop::CLAIMED | NextHop::REVOKED);
+    if is_busy || !slot.compare_exchange(0, seen.0, claimed.0) {
+        return;
     }
-}
-
-#[inline(always)]
-fn ticks(now: Instant) -> u32 {
-    (now.as_nanos() >> TICK) as u32
-}
-
-/// Packs generation, MTU and interface as they lie in memory.
-#[inline(always)]
-fn tag(generation: u16, mtu: u16, interface: u32) -> u64 {
-    let [a, b] = generation.to_ne_bytes();
-    let [c, d] = mtu.to_ne_bytes();
-    let [e, f, g, h] = interface.to_ne_bytes();
-    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
-}
-
-#[inline(always)]
-fn untag(word: u64) -> (u16, u16, u32) {
-    let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
-    (
-        u16::from_ne_bytes([a, b]),
-        u16::from_ne_bytes([c, d]),
-        u32::from_ne_bytes([e, f, g, h]),
-    )
+    let new = if take(claimed.0) {
+        let Addresses([a, b, c]) = hop.addresses;
+        let [d, e] = (hop.mtu as u16).to_ne_bytes();
+        environment.mark_station(station_mark(hop.addresses.destination()));
+        slot.store(FIRST, join(a, b));
+        slot.store(SECOND, join(c, u32::from_ne_bytes([d, e, 0, 0])));
+        seen.next(generation, hop.interface)
+    } else {
+        seen.next(NextHop::EMPTY, 0)
+    };
+    if !slot.compare_exchange(0, claimed.0, new.0) {
+        let revoked = seen.with(NextHop::REVOKED);
+        slot.compare_exchange(0, revoked.0, seen.next(NextHop::EMPTY, 0).0);
+    }
 }

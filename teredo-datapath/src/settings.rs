@@ -121,7 +121,7 @@ pub fn peer_table(environment: &impl Environment) -> PeerTable {
         PeerTable {
             seed: ptr::read_volatile(&raw const table.seed),
             homes: ptr::read_volatile(&raw const table.homes),
-            reserved: 0,
+            route_sets: ptr::read_volatile(&raw const table.route_sets),
         }
     }
 }

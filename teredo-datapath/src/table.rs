@@ -11,7 +11,7 @@
 //! - A CPU that writes a next hop has claimed it in the word with the generation. The daemon revokes the
 //!   claim when the next hop is of no use any more ([`revoke`]).
 
-use teredo_common::maps::{MAX_REACH, NextHop, Peer, PeerTable, Slot};
+use teredo_common::maps::{MAX_REACH, NextHop, Peer, PeerTable, Slot, Version};
 
 use crate::{
     Publish, Words,
@@ -194,22 +194,14 @@ fn advance(words: impl Words, index: usize, stamp: u64) {
 
 /// Makes the next hop empty, or has the CPU that is writing it do so.
 fn revoke(words: impl Words) {
-    let word = |generation| {
-        let next_hop = NextHop {
-            generation,
-            ..NextHop::default()
-        };
-        bytemuck::cast::<_, [u64; SLOT - NEXT_HOP]>(next_hop)[0]
-    };
     loop {
-        let seen = words.load(NEXT_HOP);
-        let [a, b, ..] = seen.to_ne_bytes();
-        let new = match u16::from_ne_bytes([a, b]) {
-            NextHop::CLAIMED | NextHop::REVOKED => NextHop::REVOKED,
-            _ => NextHop::EMPTY,
+        let seen = Version(words.load(NEXT_HOP));
+        let new = match seen.generation() {
+            NextHop::CLAIMED | NextHop::REVOKED => seen.with(NextHop::REVOKED),
+            _ => seen.next(NextHop::EMPTY, 0),
         };
         // Also if nothing changes: a CPU that claims it after this notices that the mapping has changed.
-        if words.compare_exchange(NEXT_HOP, seen, word(new)) {
+        if words.compare_exchange(NEXT_HOP, seen.0, new.0) {
             return;
         }
     }

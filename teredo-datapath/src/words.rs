@@ -1,14 +1,16 @@
-//! The words of a [`Slot`] and of a [`Route`].
+//! The words of a [`Slot`] and of a [`RouteSet`].
 
 use core::mem::offset_of;
 
-use teredo_common::maps::{NextHop, Route, Slot};
+use teredo_common::maps::{NextHop, Route, RouteSet, Slot};
 
 /// Words of a slot.
 pub const SLOT: usize = size_of::<Slot>() / 8;
+/// Words of a set of routes.
+pub const ROUTE_SET: usize = size_of::<RouteSet>() / 8;
 /// Words of a route.
 pub const ROUTE: usize = size_of::<Route>() / 8;
-/// Index of the first of two words with the address of a peer, or of a route's destination.
+/// Index of the first of two words with the address of a peer, or with the key of a route.
 pub const ADDRESS: usize = offset_of!(Slot, address) / 8;
 /// Index of the word with a peer's mapped endpoint and flags, and with the reach of the slot.
 pub const MAPPED: usize = offset_of!(Slot, mapped) / 8;
@@ -22,7 +24,8 @@ pub const NEXT_HOP: usize = offset_of!(Slot, next_hop) / 8;
 pub const ROUTE_NEXT_HOP: usize = offset_of!(Route, next_hop) / 8;
 
 const _: () = {
-    assert!(ADDRESS == 0 && offset_of!(Route, destination) == 0);
+    assert!(ADDRESS == 0 && offset_of!(Route, key) == 0);
+    assert!(offset_of!(RouteSet, routes) == 0);
     assert!(offset_of!(Slot, mapped) % 8 == 0);
     assert!(offset_of!(Slot, flags) == offset_of!(Slot, mapped) + 6);
     assert!(offset_of!(Slot, reach) == offset_of!(Slot, mapped) + 7);

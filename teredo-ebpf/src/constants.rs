@@ -31,7 +31,7 @@ pub static SETTINGS: Settings = Settings {
 pub static PEER_TABLE: PeerTable = PeerTable {
     seed: 0,
     homes: 1,
-    reserved: 0,
+    route_sets: 1,
 };
 
 const NO_RATE: Rate = Rate {

@@ -77,7 +77,7 @@ unsafe impl Environment for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn route(&self, index: u32) -> Option<MapWords> {
+    fn route_set(&self, index: u32) -> Option<MapWords> {
         maps::ROUTES.get_ptr_mut(index).map(MapWords::of)
     }
 
@@ -104,15 +104,15 @@ unsafe impl Environment for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn generation(&self, bucket: u16) -> u16 {
+    fn generations(&self, index: usize) -> u32 {
         let Some(generations) = maps::GENERATIONS.get_ptr(0) else {
             return 0;
         };
-        // SAFETY: within the value of the map, which has all buckets. Volatile, as the daemon writes it
-        // at any time.
+        // SAFETY: within the value of the map; every index is less than the numbers in it. Volatile, as the
+        // daemon writes it at any time.
         unsafe {
-            let first = generations.cast::<u16>();
-            first.add(usize::from(bucket)).read_volatile()
+            let first = generations.cast::<u32>();
+            first.add(index).read_volatile()
         }
     }
 

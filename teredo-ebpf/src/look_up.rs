@@ -1,6 +1,6 @@
 //! Look-ups in the kernel's routes and neighbours.
 
-use core::mem::zeroed;
+use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -22,12 +22,22 @@ pub fn ipv6(
     source: [u32; 4],
     destination: [u32; 4],
 ) -> Option<Way> {
-    // SAFETY: a structure of numbers, for which zero is a value.
-    let mut query: bpf_fib_lookup = unsafe { zeroed() };
+    let mut query = Query::new();
+    let query = query.fields();
     query.family = AF_INET6;
     query.__bindgen_anon_3.ipv6_src = source;
     query.__bindgen_anon_4.ipv6_dst = destination;
-    ask(context, from, &mut query)
+    let way = ask(context, from, query)?;
+    // SAFETY: the kernel has replaced the destination by a gateway's address, if there is one.
+    let next = unsafe { query.__bindgen_anon_4.ipv6_dst };
+    let differs = next
+        .iter()
+        .zip(destination)
+        .fold(0, |all, (next, part)| all | (next ^ part));
+    Some(Way {
+        has_gateway: differs != 0,
+        ..way
+    })
 }
 
 /// See [`teredo_datapath::Environment::look_up_ipv4`].
@@ -38,15 +48,43 @@ pub fn ipv4(
     source: Endpoint,
     destination: Endpoint,
 ) -> Option<Way> {
-    // SAFETY: a structure of numbers, for which zero is a value.
-    let mut query: bpf_fib_lookup = unsafe { zeroed() };
+    let mut query = Query::new();
+    let query = query.fields();
     query.family = AF_INET;
     query.l4_protocol = UDP;
     query.sport = u16::from_ne_bytes(source.port);
     query.dport = u16::from_ne_bytes(destination.port);
     query.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(source.address);
     query.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(destination.address);
-    ask(context, from, &mut query)
+    ask(context, from, query)
+}
+
+/// Words of a query.
+const WORDS: usize = size_of::<bpf_fib_lookup>() / 8;
+
+/// A query, aligned so that it can be zeroed word by word. The compiler's own way is a call that writes
+/// octet by octet.
+#[repr(C, align(8))]
+struct Query(MaybeUninit<bpf_fib_lookup>);
+
+impl Query {
+    #[inline(always)]
+    fn new() -> Self {
+        const { assert!(size_of::<bpf_fib_lookup>().is_multiple_of(8)) }
+        let mut query = Self(MaybeUninit::uninit());
+        let first = query.0.as_mut_ptr().cast::<u64>();
+        for word in 0..WORDS {
+            // SAFETY: within the query. Volatile, so that it stays a store.
+            unsafe { first.add(word).write_volatile(0) };
+        }
+        query
+    }
+
+    #[inline(always)]
+    fn fields(&mut self) -> &mut bpf_fib_lookup {
+        // SAFETY: a structure of numbers, for which zero is a value.
+        unsafe { self.0.assume_init_mut() }
+    }
 }
 
 #[inline(always)]
@@ -71,5 +109,6 @@ fn ask(context: &XdpContext, from: u32, query: &mut bpf_fib_lookup) -> Option<Wa
         // SAFETY: both members of the union are the same number.
         mtu: unsafe { query.__bindgen_anon_1.mtu_result },
         addresses: Addresses::new(query.dmac, query.smac),
+        has_gateway: false,
     })
 }

@@ -7,11 +7,11 @@ use aya_ebpf::{
 };
 use teredo_common::{
     budget::WORDS,
-    generations::GENERATIONS as GENERATIONS_LENGTH,
+    generations::NUMBERS,
     limiter::BUCKETS,
     maps::{
         ALLOWED_MAX, COUNTERS_MAX, Counter, INTERFACES_MAX, Interface, MAX_REACH, OWN_FILTER_WORDS,
-        OWN_IPV4_MAX, ROUTE_SLOTS, Route, SERVED_MAX, STATION_MARKS, Slot,
+        OWN_IPV4_MAX, ROUTE_SETS, RouteSet, SERVED_MAX, STATION_MARKS, Slot,
     },
 };
 
@@ -27,14 +27,13 @@ pub static OWN_FILTER: Array<u32> = Array::with_max_entries(OWN_FILTER_WORDS, 0)
 #[map]
 pub static INTERFACES: Array<Interface> = Array::with_max_entries(INTERFACES_MAX, 0);
 #[map]
-pub static GENERATIONS: Array<[u16; GENERATIONS_LENGTH]> =
-    Array::with_max_entries(1, BPF_F_MMAPABLE);
+pub static GENERATIONS: Array<[u32; NUMBERS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub static STATIONS: Array<[u8; STATION_MARKS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTERS_MAX, 0);
 #[map]
-pub static ROUTES: PerCpuArray<Route> = PerCpuArray::with_max_entries(ROUTE_SLOTS, 0);
+pub static ROUTES: Array<RouteSet> = Array::with_max_entries(ROUTE_SETS, BPF_F_MMAPABLE);
 #[map]
 pub static IDENTIFICATION: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 #[map]

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::atomic::Ordering::Relaxed, time::Duration}
 use anyhow::{Context as _, Result, ensure};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use teredo_common::{
-    maps::{NextHop, Peer, STAMP_RESOLUTION, Slot},
+    maps::{NextHop, Peer, STAMP_RESOLUTION, Slot, Version},
     verdict::Verdict,
 };
 use teredo_differential::{
@@ -160,15 +160,15 @@ impl Builds {
     }
 }
 
-/// The slot without stamps, and without the generation of its next hop, of which the daemon's is random.
+/// The slot without stamps, and without the generation of its next hop, which depends on the clock.
 fn timeless(slot: Slot) -> Slot {
-    let is_cached = slot.next_hop.generation != NextHop::EMPTY;
+    let version = slot.next_hop.version;
+    let is_cached = version.generation() != NextHop::EMPTY;
     Slot {
         last_received: Default::default(),
         last_sent: Default::default(),
         next_hop: NextHop {
-            generation: u16::from(is_cached),
-            checked: 0,
+            version: Version(u64::from(is_cached) * u64::from(version.interface())),
             ..slot.next_hop
         },
         ..slot

@@ -1,22 +1,13 @@
 //! The maps of one CPU.
 
-use core::{
-    cell::Cell,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-};
-use std::{boxed::Box, vec::Vec};
+use core::cell::Cell;
+use std::boxed::Box;
 
-use teredo_common::{
-    maps::{Counter, ROUTE_SLOTS, Route},
-    verdict::Verdict,
-};
-
-use crate::words::ROUTE;
+use teredo_common::{maps::Counter, verdict::Verdict};
 
 /// The maps that a CPU has for itself.
 #[derive(Debug)]
 pub struct Cpu {
-    routes: Box<[[AtomicU64; ROUTE]]>,
     counters: Box<[Cell<Counter>]>,
     identification: Cell<u32>,
     reserve: Cell<u32>,
@@ -25,7 +16,6 @@ pub struct Cpu {
 impl Default for Cpu {
     fn default() -> Self {
         Self {
-            routes: (0..ROUTE_SLOTS).map(|_| Default::default()).collect(),
             counters: Verdict::ALL.iter().map(|_| Cell::default()).collect(),
             identification: Cell::new(0),
             reserve: Cell::new(0),
@@ -43,20 +33,6 @@ impl Cpu {
     /// Sets the next IPv4 identification.
     pub fn set_identification(&self, next: u32) {
         self.identification.set(next);
-    }
-
-    /// Returns the cached routes.
-    #[must_use]
-    pub fn routes(&self) -> Vec<Route> {
-        let words = |route: &[AtomicU64; ROUTE]| route.each_ref().map(|word| word.load(Relaxed));
-        self.routes
-            .iter()
-            .map(|route| bytemuck::cast(words(route)))
-            .collect()
-    }
-
-    pub(super) fn route(&self, index: u32) -> Option<&[AtomicU64]> {
-        self.routes.get(index as usize).map(|route| &route[..])
     }
 
     pub(super) fn next_identification(&self) -> u16 {

@@ -3,7 +3,7 @@
 use core::{
     net::{Ipv4Addr, Ipv6Addr},
     sync::atomic::{
-        AtomicBool, AtomicU16, AtomicU64,
+        AtomicBool, AtomicU32, AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
     },
 };
@@ -14,7 +14,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use teredo_common::{
     budget::{self, Budget},
     cookie::CookieKey,
-    generations::GENERATIONS,
+    generations::{self, GENERATIONS, HEARTBEAT, NUMBERS},
     limiter::BUCKETS,
     maps::{
         INTERFACES_MAX, Interface, MAX_REACH, NextHop, OWN_FILTER_WORDS, Peer, PeerTable,
@@ -26,8 +26,11 @@ use teredo_common::{
 
 use crate::{
     table::{self, Neighbourhood, Table},
-    words::SLOT,
+    words::{ROUTE_SET, SLOT},
 };
+
+/// Sets of routes: fewer than in the kernel, as many of these maps are made.
+const ROUTE_SETS: u32 = 256;
 
 /// The constants and the maps that the daemon fills.
 #[derive(Debug)]
@@ -36,12 +39,13 @@ pub struct Maps {
     pub(super) peer_table: PeerTable,
     pub(super) server: ServerConstants,
     slots: Box<[[AtomicU64; SLOT]]>,
+    routes: Box<[[AtomicU64; ROUTE_SET]]>,
     table: Table,
     buckets: Box<[AtomicU64]>,
     pub(super) budget: Budget,
     budgets: Box<[AtomicU64]>,
     interfaces: Vec<Interface>,
-    generations: Box<[AtomicU16]>,
+    generations: Box<[AtomicU32]>,
     stations: Box<[AtomicBool]>,
     draining: AtomicU64,
     served: Vec<Ipv6Net>,
@@ -58,7 +62,7 @@ impl Maps {
         let peer_table = PeerTable {
             seed,
             homes: peers.saturating_mul(2).max(1),
-            reserved: 0,
+            route_sets: ROUTE_SETS,
         };
         let slots = peer_table.homes as usize + usize::from(MAX_REACH);
         Self {
@@ -69,12 +73,13 @@ impl Maps {
             peer_table,
             server: ServerConstants::zeroed(),
             slots: (0..slots).map(|_| Default::default()).collect(),
+            routes: (0..ROUTE_SETS).map(|_| Default::default()).collect(),
             table: Table::new(peer_table, peers as usize),
             buckets: Box::default(),
             budget: Budget::default(),
             budgets: Box::default(),
             interfaces: [Interface::default(); INTERFACES_MAX as usize].to_vec(),
-            generations: (0..GENERATIONS).map(|_| AtomicU16::new(1)).collect(),
+            generations: (0..NUMBERS).map(|_| AtomicU32::new(0)).collect(),
             stations: (0..STATION_MARKS).map(|_| AtomicBool::default()).collect(),
             draining: AtomicU64::new(0),
             served: Vec::new(),
@@ -133,10 +138,13 @@ impl Maps {
         };
     }
 
-    /// Sets the generation of all cached next hops.
-    pub fn set_generation(&self, generation: u16) {
-        for bucket in &self.generations {
-            bucket.store(generation, Release);
+    /// Sets the generation of all buckets of destinations, and the bits that decide about the route of an
+    /// IPv6 destination, as a daemon does that lives until then.
+    pub fn set_generation(&self, generation: u32, shared_bits: u8, now: Instant) {
+        self.generations[HEARTBEAT].store(generations::seconds(now), Release);
+        let number = generations::number(generation, shared_bits);
+        for bucket in &self.generations[..GENERATIONS] {
+            bucket.store(number, Release);
         }
     }
 
@@ -207,8 +215,12 @@ impl Maps {
         self.interfaces.get(slot as usize).copied()
     }
 
-    pub(super) fn generation(&self, bucket: u16) -> u16 {
-        self.generations[usize::from(bucket)].load(Acquire)
+    pub(super) fn route_set(&self, index: u32) -> Option<&[AtomicU64]> {
+        self.routes.get(index as usize).map(|set| &set[..])
+    }
+
+    pub(super) fn generations(&self, index: usize) -> u32 {
+        self.generations[index].load(Acquire)
     }
 
     pub(super) fn mark_station(&self, mark: usize) {

@@ -107,8 +107,8 @@ unsafe impl<'a, N: Network> Environment for Run<'a, N> {
         self.maps.slot(index)
     }
 
-    fn route(&self, index: u32) -> Option<Self::Words> {
-        self.cpu.route(index)
+    fn route_set(&self, index: u32) -> Option<Self::Words> {
+        self.maps.route_set(index)
     }
 
     fn bucket(&self, index: u32) -> Option<Self::Words> {
@@ -127,8 +127,8 @@ unsafe impl<'a, N: Network> Environment for Run<'a, N> {
         self.maps.interface(slot)
     }
 
-    fn generation(&self, bucket: u16) -> u16 {
-        self.maps.generation(bucket)
+    fn generations(&self, index: usize) -> u32 {
+        self.maps.generations(index)
     }
 
     fn mark_station(&self, mark: usize) {

@@ -13,6 +13,7 @@ use teredo_common::{
     address::{Endpoint, ServicePrefix, TeredoAddress},
     budget::{Allowance, Budget, CLASSES},
     checksum,
+    generations::{self, HEARTBEAT},
     maps::{Interface, Peer, PeerTable, Settings, Slot},
     prefixes::TeredoPrefixes,
     respond::ServerConstants,
@@ -24,19 +25,21 @@ use teredo_datapath::{
     Addresses, Environment, Fate, Publish, Way, Words,
     host::{Buffer, HEADROOM},
     table::{self, Neighbourhood, Table},
-    words::{LAST_RECEIVED, LAST_SENT, ROUTE, SLOT},
+    words::{LAST_RECEIVED, LAST_SENT, ROUTE_SET, SLOT},
 };
 
 pub const SECOND: u64 = 1_000_000_000;
 /// The time of every run.
 pub const NOW: u64 = 1_000 * SECOND;
 /// The generation of cached next hops.
-pub const GENERATION: u16 = 7;
+pub const GENERATION: u32 = 70;
 /// The last octets of the mapped addresses of two peers.
 pub const X: u8 = 1;
 pub const Y: u8 = 2;
 /// The last octet of a mapped address that is in no peer's address.
 pub const ELSEWHERE: u8 = 3;
+/// The native host of most packets.
+pub const NATIVE: u8 = 0x0b;
 
 const INTERFACE: u32 = 2;
 const STATION: [u8; 6] = [2, 0, 0, 0, 0, 9];
@@ -45,7 +48,7 @@ const RELAY: Endpoint = endpoint([5, 6, 7, 8]);
 const PARAMETERS: PeerTable = PeerTable {
     seed: 0,
     homes: 1,
-    reserved: 0,
+    route_sets: 1,
 };
 
 const fn endpoint(address: [u8; 4]) -> Endpoint {
@@ -130,10 +133,12 @@ static NO_BUDGET: Budget = Budget {
     allowances: [Allowance::new(0); CLASSES],
 };
 
-/// One slot: the others of the neighbourhood are never reached, as no two peers are in the table at once.
+/// One slot, and one set of routes: the others of the neighbourhood are never reached, as no two peers are
+/// in the table at once.
 #[derive(Debug)]
 pub struct Memory {
     slot: [AtomicU64; SLOT],
+    routes: [AtomicU64; ROUTE_SET],
     table: Mutex<Table>,
 }
 
@@ -141,6 +146,7 @@ impl Default for Memory {
     fn default() -> Self {
         Self {
             slot: std::array::from_fn(|_| AtomicU64::new(0)),
+            routes: std::array::from_fn(|_| AtomicU64::new(0)),
             table: Mutex::new(Table::new(PARAMETERS, 1)),
         }
     }
@@ -173,9 +179,9 @@ impl Memory {
     /// Runs the program on a packet from a native host to a peer. Returns the last octet of the IPv4
     /// destination and the station, if the packet is sent.
     pub fn encapsulate(&self, to: u8) -> Option<(u8, [u8; 6])> {
-        let packet = packet(native(), address(to));
+        let packet = packet(native(NATIVE), address(to));
         let buffer = Buffer::new(&frame(ETHERTYPE_IPV6, &packet), HEADROOM);
-        let fate = teredo_datapath::run(&Run::new(self, &buffer, &route()));
+        let fate = teredo_datapath::run(&Run::new(self, &buffer));
         (fate == Fate::Return).then(|| {
             let frame = buffer.frame();
             let station = frame[..6].try_into().expect("a frame");
@@ -186,7 +192,13 @@ impl Memory {
     /// Runs the program on a packet from a peer, which comes from the mapping of this or another number, to
     /// a native host.
     pub fn decapsulate(&self, from: u8, at: u8) -> Fate {
-        let packet = packet(address(from), native());
+        self.decapsulate_to(from, at, NATIVE).0
+    }
+
+    /// Runs the program on a packet from a peer to the native host of this number. Returns the fate of the
+    /// frame, and its station afterwards.
+    pub fn decapsulate_to(&self, from: u8, at: u8, to: u8) -> (Fate, [u8; 6]) {
+        let packet = packet(address(from), native(to));
         let length = 8 + packet.len() as u16;
         let mut datagram = vec![0x45, 0];
         datagram.extend((20 + length).to_be_bytes());
@@ -201,12 +213,15 @@ impl Memory {
         datagram.extend([0, 0]);
         datagram.extend(packet);
         let buffer = Buffer::new(&frame(ETHERTYPE_IPV4, &datagram), HEADROOM);
-        teredo_datapath::run(&Run::new(self, &buffer, &route()))
+        let fate = teredo_datapath::run(&Run::new(self, &buffer));
+        let station = buffer.frame()[..6].try_into().expect("a frame");
+        (fate, station)
     }
 }
 
-fn native() -> [u8; 16] {
-    [0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x0b]
+/// Returns the address of a native host on the link.
+fn native(number: u8) -> [u8; 16] {
+    [0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, number]
 }
 
 fn packet(source: [u8; 16], destination: [u8; 16]) -> Vec<u8> {
@@ -229,17 +244,15 @@ fn frame(ethertype: u16, packet: &[u8]) -> Vec<u8> {
 struct Run<'a> {
     memory: &'a Memory,
     buffer: &'a Buffer,
-    route: &'a [AtomicU64; ROUTE],
     settings: Settings,
     server: ServerConstants,
 }
 
 impl<'a> Run<'a> {
-    fn new(memory: &'a Memory, buffer: &'a Buffer, route: &'a [AtomicU64; ROUTE]) -> Self {
+    fn new(memory: &'a Memory, buffer: &'a Buffer) -> Self {
         Self {
             memory,
             buffer,
-            route,
             settings: Settings {
                 peer_lifetime: 30 * SECOND,
                 relay: RELAY,
@@ -253,10 +266,6 @@ impl<'a> Run<'a> {
             server: ServerConstants::zeroed(),
         }
     }
-}
-
-fn route() -> [AtomicU64; ROUTE] {
-    std::array::from_fn(|_| AtomicU64::new(0))
 }
 
 // SAFETY: the range lies within the buffer, which only this run reaches.
@@ -299,8 +308,8 @@ unsafe impl<'a> Environment for Run<'a> {
         (index == 0).then_some(LoomWords(&self.memory.slot))
     }
 
-    fn route(&self, _index: u32) -> Option<LoomWords<'a>> {
-        Some(LoomWords(self.route))
+    fn route_set(&self, _index: u32) -> Option<LoomWords<'a>> {
+        Some(LoomWords(&self.memory.routes))
     }
 
     fn bucket(&self, _index: u32) -> Option<LoomWords<'a>> {
@@ -323,8 +332,11 @@ unsafe impl<'a> Environment for Run<'a> {
         })
     }
 
-    fn generation(&self, _bucket: u16) -> u16 {
-        GENERATION
+    fn generations(&self, index: usize) -> u32 {
+        match index {
+            HEARTBEAT => generations::seconds(self.now()),
+            _ => generations::number(GENERATION, 0),
+        }
     }
 
     fn mark_station(&self, _mark: usize) {}
@@ -371,11 +383,18 @@ unsafe impl<'a> Environment for Run<'a> {
             interface: INTERFACE,
             mtu: 1500,
             addresses: Addresses::new(way(last), STATION),
+            has_gateway: false,
         })
     }
 
-    fn look_up_ipv6(&self, _from: u32, _: [u32; 4], _: [u32; 4]) -> Option<Way> {
-        self.look_up_ipv4(0, RELAY, RELAY)
+    fn look_up_ipv6(&self, _from: u32, _: [u32; 4], destination: [u32; 4]) -> Option<Way> {
+        let [.., last] = bytemuck::cast::<_, [u8; 16]>(destination);
+        Some(Way {
+            interface: INTERFACE,
+            mtu: 1500,
+            addresses: Addresses::new(way(last), STATION),
+            has_gateway: false,
+        })
     }
 
     fn log(&self, _verdict: Verdict, _length: usize) {}

@@ -39,10 +39,11 @@ fn with_cached_x() -> Arc<Memory> {
 /// Checks that a slot holds nothing of another peer.
 fn check_slot(slot: &Slot) {
     let NextHop {
-        generation,
+        version,
         destination,
         ..
     } = slot.next_hop;
+    let generation = version.generation();
     assert_ne!(generation, NextHop::CLAIMED, "nobody writes any more");
     if generation == machine::GENERATION {
         let [.., last] = slot.mapped.address;
@@ -226,5 +227,31 @@ fn a_new_peer_is_found_with_all_of_its_fields() {
         let sent = program.join().unwrap();
         assert!(sent.is_none_or(|sent| sent == (X, way(X))), "{sent:?}");
         assert_eq!(memory.get(X).unwrap().address, address(X));
+    });
+}
+
+/// Three CPUs send packets of X to native hosts whose routes have the same place in the cache.
+#[test]
+fn a_packet_leaves_by_the_way_to_its_native_host() {
+    explore(2, || {
+        let memory = with_x();
+        // All places but one are taken.
+        for host in [20, 21] {
+            assert_eq!(memory.decapsulate_to(X, X, host).1, way(host));
+        }
+        let send = |host: u8| {
+            let memory = memory.clone();
+            thread::spawn(move || {
+                // The first packet fills the place, and the second finds it filled, or taken by another.
+                for _ in 0..2 {
+                    let (fate, station) = memory.decapsulate_to(X, X, host);
+                    assert_eq!((fate, station), (Fate::Return, way(host)));
+                }
+            })
+        };
+        let threads = [send(22), send(25)];
+        for thread in threads {
+            thread.join().unwrap();
+        }
     });
 }

@@ -5,13 +5,11 @@ use std::fmt;
 use serde::Serialize;
 use teredo_common::{
     limiter, mailbox,
-    maps::{self, Route},
+    maps::{self, RouteSet},
 };
 
 use crate::{config::Config, datapath::xdp};
 
-/// Octets of the pointer to each element of a per-CPU array.
-const POINTER: u64 = 8;
 /// Octets of the daemon for each peer it knows. 163 were measured with a full table of trusted
 /// peers; peers with a procedure under way take more.
 const PEER_ENTRY: u64 = 256;
@@ -39,9 +37,9 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Estimates the memory on a host with `cpus` possible CPUs.
+    /// Estimates the memory.
     #[must_use]
-    pub fn of(config: &Config, cpus: u64) -> Self {
+    pub fn of(config: &Config) -> Self {
         let has_maps = u64::from(config.fast_path().is_some());
         let relay = config.relay.as_ref();
         let client = config.client.as_ref();
@@ -51,9 +49,7 @@ impl Memory {
         let queues = queues.unwrap_or(0);
         Self {
             peer_map: has_maps * xdp::peer_map_size(peers as u32),
-            other_maps: has_maps
-                * u64::from(maps::ROUTE_SLOTS)
-                * (POINTER + cpus * size_of::<Route>() as u64),
+            other_maps: has_maps * u64::from(maps::ROUTE_SETS) * size_of::<RouteSet>() as u64,
             peer_table: peers as u64 * PEER_ENTRY,
             queues: queues as u64,
             limits: config.server.as_ref().map_or(0, |_| LIMITS),
@@ -95,11 +91,11 @@ mod tests {
 
     #[test]
     fn maps_cost_what_the_kernel_says() {
-        // `bpftool map show` says 33562624 for the peers, 360760 for the routes of two CPUs: this and
-        // the map itself, which for the peers begins and ends with a page.
-        let memory = Memory::of(&with(RelaySection::default()), 2);
+        // `bpftool map show` says 33562624 for the peers: this and the map itself, which begins and ends
+        // with a page.
+        let memory = Memory::of(&with(RelaySection::default()));
         assert_eq!(memory.peer_map, 33_562_624 - 6_208);
-        assert_eq!(memory.other_maps, 360_760 - 312);
+        assert_eq!(memory.other_maps, 2 << 20);
         assert!(memory.peer_map + memory.other_maps < 64 << 20);
         assert_eq!(Octets(memory.peer_map).to_string(), "32.0 MiB");
 
@@ -122,12 +118,12 @@ mod tests {
             server: Some(ServerSection::default()),
             ..Config::default()
         };
-        let limits = Octets(Memory::of(&server, 2).limits);
+        let limits = Octets(Memory::of(&server).limits);
         let documented = format!("all limits together take {limits}");
         assert!(DOCUMENTATION.contains(&documented), "{documented}");
         assert_eq!(memory.limits, 0);
 
-        let peer_map = |relay: RelaySection| Memory::of(&with(relay), 2).peer_map;
+        let peer_map = |relay: RelaySection| Memory::of(&with(relay)).peer_map;
         let mut relay = RelaySection {
             max_peers: 1_000,
             ..RelaySection::default()

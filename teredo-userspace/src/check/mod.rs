@@ -29,7 +29,6 @@ mod vrf;
 use std::{collections::BTreeMap, time::SystemTime};
 
 use anyhow::Result;
-use aya::util::nr_cpus;
 
 use crate::{
     api::{self as daemon, types::Status},
@@ -83,8 +82,7 @@ pub async fn examine(
     secrets: Result<&Secrets, &secrets::Error>,
     purpose: Purpose,
 ) -> Report {
-    let cpus = nr_cpus().map_or(1, |cpus| cpus as u64);
-    let mut report = Report::new(Memory::of(config, cpus));
+    let mut report = Report::new(Memory::of(config));
     let (network, own, routing) = match read(config).await {
         Ok(found) => found,
         Err(error) => {

@@ -64,7 +64,7 @@ mod tests {
             (before(0), false, Verdict::Trouble),
             (before(0), true, Verdict::Note),
         ] {
-            let mut report = Report::new(Memory::of(&config, 1));
+            let mut report = Report::new(Memory::of(&config));
             examine(&config, now, is_over_bearable, &mut report);
             let [finding] = &*report.findings else {
                 panic!("{:?}", report.findings);

@@ -1,5 +1,6 @@
 //! Notifications of changes in the kernel's routing.
 
+mod depths;
 mod hops;
 mod neighbours;
 mod pace;
@@ -28,6 +29,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+pub use depths::Depths;
 pub use hops::{Gateways, Hops};
 use neighbours::{Neighbours, neighbour};
 use pace::Pace;
@@ -65,6 +67,8 @@ pub struct Changes {
     /// The destinations whose next hops may have changed: all with interfaces, addresses, rules, and
     /// gateways that the kernel sent to; those of routes, and of other neighbours.
     pub hops: Hops,
+    /// The routes that came, as far as they distinguish destinations.
+    pub depths: Depths,
 }
 
 /// A subscription to changes of links, addresses, routes, rules and neighbours. Needs a tokio
@@ -87,6 +91,8 @@ struct Seen {
     gateways: Option<Gateways>,
     /// Gateways of routes that were reported since.
     new_gateways: Gateways,
+    /// Routes that were reported since the last call of [`Watch::complete`].
+    new_depths: Depths,
     prefixes: Vec<Ipv6Net>,
 }
 
@@ -125,6 +131,13 @@ impl Watch {
     /// Sets the gateways of all routes.
     pub fn set_gateways(&mut self, gateways: Gateways) {
         self.seen.gateways = Some(gateways);
+    }
+
+    /// Adds to the routes of a snapshot those that came after it was taken.
+    pub fn complete(&mut self, snapshot: &Depths) -> Depths {
+        let mut depths = snapshot.clone();
+        depths.extend(&std::mem::take(&mut self.seen.new_depths));
+        depths
     }
 
     /// Iterates over the neighbours that the kernel sends to and has not confirmed lately, with their
@@ -247,14 +260,19 @@ impl Seen {
 
     /// Adds a route that came, changed or went.
     fn add_route(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>) {
-        let message: RouteMessage = match payload {
-            NetlinkPayload::InnerMessage(
-                RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message),
-            ) => message,
+        let (message, is_new): (RouteMessage, bool) = match payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(message)) => (message, true),
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRoute(message)) => {
+                (message, false)
+            }
             _ => return,
         };
         self.new_gateways.add(&message);
         let changes = self.pace.waiting();
+        if is_new {
+            changes.depths.add(&message);
+            self.new_depths.add(&message);
+        }
         let Some((prefix, _)) = hops::route(&message) else {
             changes.routes = true;
             changes.hops = Hops::All;

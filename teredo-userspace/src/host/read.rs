@@ -23,7 +23,7 @@ use super::{
 use crate::datapath::{
     native,
     route::{RouteError, Routes, Table},
-    watch::Gateways,
+    watch::{Depths, Gateways},
 };
 
 /// The reason why there is no snapshot.
@@ -76,9 +76,11 @@ impl Snapshot {
         let links = routes.links().await?;
         let addresses = routes.host_addresses().await?;
         let (mut found, mut gateways) = (Vec::new(), Gateways::default());
+        let mut depths = Depths::default();
         let mut messages = std::pin::pin!(routes.all_routes());
         while let Some(message) = messages.try_next().await? {
             gateways.add(&message);
+            depths.add(&message);
             found.extend(route(&message).filter(|route| scope.covers(route)));
         }
         let mut settings = BTreeMap::new();
@@ -94,6 +96,7 @@ impl Snapshot {
             addresses,
             routes: found,
             gateways,
+            depths,
             settings,
             has_native_route: native::has_route(scope.prefix).ok(),
         })

@@ -11,7 +11,7 @@ use rtnetlink::packet_route::link::InfoKind;
 use super::setting::Setting;
 use crate::datapath::{
     route::{HostAddress, OwnAddresses, Table, TunnelRoute},
-    watch::Gateways,
+    watch::{Depths, Gateways},
 };
 
 /// A network interface.
@@ -74,6 +74,8 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
     /// The gateways of all routes.
     pub gateways: Gateways,
+    /// How many bits of a native destination decide about its route.
+    pub depths: Depths,
     /// The values of the settings that were asked for, as far as they exist.
     pub settings: BTreeMap<Setting, String>,
     /// Whether this host has a route, of any prefix length, for the Teredo prefix; `None` if unknown.

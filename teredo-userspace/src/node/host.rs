@@ -129,6 +129,8 @@ impl Node {
     fn apply_snapshot(&mut self) {
         let snapshot = &self.upkeep.snapshot;
         self.watch.set_gateways(snapshot.gateways.clone());
+        self.fast_path
+            .set_depths(self.watch.complete(&snapshot.depths));
         let own = snapshot.own_addresses();
         self.fast_path.set_own_ipv4(&own.ipv4);
         self.fast_path.set_names(snapshot);

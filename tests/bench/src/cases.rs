@@ -8,6 +8,8 @@ use teredo_lab_ebpf::{Flow, SIZES};
 
 /// Number of clients that the packets come from or go to.
 pub const CLIENTS: [u32; 2] = [1, 10_000];
+/// Number of native hosts that one client sends to.
+pub const HOSTS: [u32; 4] = [1, 1_000, 10_000, 65_000];
 
 /// The device between generator and sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -126,6 +128,36 @@ pub struct Case {
     pub size: u16,
     /// Number of clients that take turns.
     pub clients: u32,
+    /// The native hosts.
+    pub hosts: Hosts,
+}
+
+/// The native hosts that clients send to in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Hosts {
+    /// Their number.
+    pub count: u32,
+    /// Whether they are the relay's neighbours; otherwise they are behind a gateway.
+    pub are_on_link: bool,
+}
+
+impl Hosts {
+    /// One host, on the link.
+    pub const ONE: Self = Self {
+        count: 1,
+        are_on_link: true,
+    };
+}
+
+impl fmt::Display for Hosts {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.count == 1 { "" } else { "s" };
+        let place = match self.are_on_link {
+            true => "on the link",
+            false => "behind a gateway",
+        };
+        write!(formatter, "{} host{plural} {place}", self.count)
+    }
 }
 
 impl Case {
@@ -136,6 +168,7 @@ impl Case {
             direction,
             size: SIZES[0],
             clients: CLIENTS[1],
+            hosts: Hosts::ONE,
         }
     }
 }
@@ -146,13 +179,18 @@ impl fmt::Display for Case {
             direction,
             size,
             clients,
+            hosts,
         } = self;
         let plural = if *clients == 1 { "" } else { "s" };
         write!(
             formatter,
             "{}, {size} octets, {clients} client{plural}",
             direction.word()
-        )
+        )?;
+        match *hosts {
+            Hosts::ONE => Ok(()),
+            hosts => write!(formatter, ", {hosts}"),
+        }
     }
 }
 
@@ -253,6 +291,8 @@ pub enum Part {
     Churn,
     /// Packets per second through the relays.
     Throughput,
+    /// Packets per second to many native hosts.
+    Hosts,
     /// Solicitations that servers answer per second.
     Solicitations,
     /// Packets per second, and TCP, through clients.
@@ -262,10 +302,11 @@ pub enum Part {
 }
 
 impl Part {
-    const ALL: [(Self, &str); 6] = [
+    const ALL: [(Self, &str); 7] = [
         (Self::TestRun, "test-run"),
         (Self::Churn, "churn"),
         (Self::Throughput, "throughput"),
+        (Self::Hosts, "hosts"),
         (Self::Solicitations, "solicitations"),
         (Self::Client, "client"),
         (Self::Memory, "memory"),
@@ -296,6 +337,7 @@ impl Selection {
             Part::Client => !any_case && self.client_variants().next().is_some(),
             Part::TestRun | Part::Churn => self.variants.is_empty() && !any_case,
             Part::Solicitations => !any_case && self.directions.is_empty(),
+            Part::Hosts => !any_case && !self.directions.contains(&Direction::Encap),
             Part::Memory => self.variants.is_empty() && !any_case && self.directions.is_empty(),
         }
     }
@@ -324,7 +366,28 @@ impl Selection {
                     direction,
                     size,
                     clients,
+                    hosts: Hosts::ONE,
                 })
+            })
+        })
+    }
+
+    /// The variants that many native hosts are measured with: those without a process, unless others are
+    /// named.
+    pub fn host_variants(&self) -> impl Iterator<Item = Variant> {
+        let is_named = !self.variants.is_empty();
+        self.variants()
+            .filter(move |variant| is_named || variant.is_inline())
+    }
+
+    /// The workloads with many native hosts.
+    pub fn host_cases(&self) -> impl Iterator<Item = Case> {
+        [false, true].into_iter().flat_map(|are_on_link| {
+            HOSTS.into_iter().map(move |count| Case {
+                direction: Direction::Decap,
+                size: SIZES[0],
+                clients: 1,
+                hosts: Hosts { count, are_on_link },
             })
         })
     }
@@ -413,7 +476,7 @@ mod tests {
         assert!(some.cases().eq([Case::demanding(Direction::Encap)]));
         assert!(some.part(Part::Throughput));
         assert!(!some.part(Part::Memory) && !some.part(Part::TestRun));
-        assert!(!some.part(Part::Solicitations));
+        assert!(!some.part(Part::Solicitations) && !some.part(Part::Hosts));
         let memory = select("memory");
         assert!(memory.part(Part::Memory) && !memory.part(Part::Throughput));
     }

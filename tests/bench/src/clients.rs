@@ -12,12 +12,13 @@ use teredo_lab::{
     frames::{Stations, datagram},
     peers::{bubble, is_bubble},
 };
-use teredo_lab_ebpf::{client, index};
+use teredo_lab_ebpf::{client, host, index};
 
 use super::{
-    cases::{Case, Direction},
+    cases::{Case, Direction, Hosts},
     ends::Ends,
     frames::{Datagram, HOST, Inner, data},
+    relay::first_host,
     site::Site,
 };
 
@@ -110,7 +111,7 @@ impl Clients {
             while let Some(frame) = self.ends.next(exit)? {
                 let number = match case.direction {
                     Direction::Encap => self.at_ipv4(&frame, case.clients)?,
-                    Direction::Decap => at_ipv6(&frame, case.clients)?,
+                    Direction::Decap => at_ipv6(&frame, case.clients, case.hosts)?,
                 };
                 if let Some(number) = number {
                     *arrived.entry(number).or_insert(0) += 1;
@@ -145,7 +146,7 @@ impl Clients {
                 );
             }
             for &number in &missing {
-                let frame = data(self.stations[entry], direction, number, SIZE)?;
+                let frame = data(self.stations[entry], direction, number, HOST, SIZE)?;
                 self.ends.send(entry, &frame)?;
             }
             while !missing.is_empty() && self.ends.wait(SILENCE)? {
@@ -157,7 +158,7 @@ impl Clients {
                     }
                 }
                 while let Some(frame) = self.ends.next(1)? {
-                    if let Some(number) = at_ipv6(&frame, count)?
+                    if let Some(number) = at_ipv6(&frame, count, Hosts::ONE)?
                         && direction == Direction::Decap
                     {
                         missing.remove(&number);
@@ -218,12 +219,18 @@ impl Clients {
     }
 }
 
-/// The client whose packet has reached the native host.
-fn at_ipv6(frame: &[u8], count: u32) -> Result<Option<u32>> {
+/// The client whose packet has reached one of the native hosts.
+fn at_ipv6(frame: &[u8], count: u32, hosts: Hosts) -> Result<Option<u32>> {
     let Some(inner) = Inner::parse_frame(frame)? else {
         return Ok(None);
     };
-    if inner.destination != HOST.octets() {
+    let first = first_host(hosts);
+    let is_reached = match hosts.count {
+        1 => inner.destination == first.octets(),
+        // Their order is the generator's, so that few packets go to the first ones.
+        count => (0..count).any(|number| host(first, number).octets() == inner.destination),
+    };
+    if !is_reached {
         return Ok(None);
     }
     let number = index(

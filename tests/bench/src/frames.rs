@@ -21,8 +21,10 @@ use super::cases::Direction;
 
 /// The relay's outer endpoint.
 pub const RELAY: Endpoint = Endpoint::new(Ipv4Addr::new(20, 0, 0, 1), 3545);
-/// The native host of the clients' packets.
+/// The native host of the clients' packets, and the gateway to others.
 pub const HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 6, 0, 0, 0, 0, 0x10);
+/// A native host behind the gateway. Others have other interface identifiers.
+pub const HOST_BEHIND: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 0x10);
 /// Number of clients for hosts in one network; a relay may limit how many new clients a network
 /// contacts.
 const CLIENTS_OF_NETWORK: u32 = 10_000;
@@ -35,14 +37,20 @@ pub const HOP_LIMIT: u8 = 64;
 /// Octets in front of the payload of an inner packet.
 pub const INNER_HEADERS: usize = IPV6_HEADER + UDP_HEADER;
 
-/// Makes an Ethernet frame with a datagram of `size` octets (from the IPv6 header on) to the native
-/// host from client `number`; or to the client, from the native host or, for the higher numbers,
+/// Makes an Ethernet frame with a datagram of `size` octets (from the IPv6 header on) to a native
+/// host from client `number`; or to the client, from that host or, for the higher numbers,
 /// from hosts in other networks.
 ///
 /// # Errors
 ///
 /// Fails when the size does not hold the headers, or exceeds any packet.
-pub fn data(stations: Stations, direction: Direction, number: u32, size: u16) -> Result<Vec<u8>> {
+pub fn data(
+    stations: Stations,
+    direction: Direction,
+    number: u32,
+    host: Ipv6Addr,
+    size: u16,
+) -> Result<Vec<u8>> {
     let payload = usize::from(size)
         .checked_sub(INNER_HEADERS)
         .with_context(|| format!("{size} octets are too few for a datagram"))?;
@@ -52,14 +60,14 @@ pub fn data(stations: Stations, direction: Direction, number: u32, size: u16) ->
     match direction {
         Direction::Encap => {
             let network = u16::try_from(number / CLIENTS_OF_NETWORK)?;
-            let mut segments = HOST.segments();
+            let mut segments = host.segments();
             segments[3] += network;
             let native = (segments.into(), HOST_PORT);
             let packet = udp_packet(native, teredo, HOP_LIMIT, &payload)?;
             Ok(ethernet(stations, ETHERTYPE_IPV6, &packet))
         }
         Direction::Decap => {
-            let packet = udp_packet(teredo, (HOST, HOST_PORT), HOP_LIMIT, &payload)?;
+            let packet = udp_packet(teredo, (host, HOST_PORT), HOP_LIMIT, &payload)?;
             datagram(stations, client.mapped, RELAY, &packet)
         }
     }
@@ -194,7 +202,7 @@ mod tests {
     #[test]
     fn forged_frames_are_intact() {
         let client = client(77);
-        let frame = data(STATIONS, Direction::Decap, 77, 65).unwrap();
+        let frame = data(STATIONS, Direction::Decap, 77, HOST, 65).unwrap();
         assert_eq!(frame.len(), 14 + 28 + 65);
         let datagram = Datagram::parse(&frame).unwrap().unwrap();
         assert_eq!(datagram.source, client.mapped);
@@ -202,7 +210,7 @@ mod tests {
         // Sent with the full hop limit, which a relay has to decrement.
         assert!(Inner::parse(datagram.payload).is_err());
 
-        let mut relayed = data(STATIONS, Direction::Encap, 77, 65).unwrap();
+        let mut relayed = data(STATIONS, Direction::Encap, 77, HOST, 65).unwrap();
         relayed[14 + 7] -= 1;
         let inner = Inner::parse_frame(&relayed).unwrap().unwrap();
         assert_eq!(inner.destination, client.encode().octets());
@@ -210,13 +218,13 @@ mod tests {
 
     #[test]
     fn damage_is_noticed() {
-        let whole = data(STATIONS, Direction::Decap, 3, 64).unwrap();
+        let whole = data(STATIONS, Direction::Decap, 3, HOST, 64).unwrap();
         for at in [14 + 20, 14 + 28 + 7, whole.len() - 1] {
             let mut frame = whole.clone();
             frame[at] ^= 1;
             assert!(Datagram::parse(&frame).is_err(), "octet {at}");
         }
-        let mut frame = data(STATIONS, Direction::Encap, 3, 64).unwrap();
+        let mut frame = data(STATIONS, Direction::Encap, 3, HOST, 64).unwrap();
         frame[14 + 7] -= 1;
         frame[60] ^= 1;
         assert!(Inner::parse_frame(&frame).is_err());
@@ -224,6 +232,6 @@ mod tests {
 
     #[test]
     fn a_size_without_room_is_refused() {
-        assert!(data(STATIONS, Direction::Encap, 0, 47).is_err());
+        assert!(data(STATIONS, Direction::Encap, 0, HOST, 47).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! The compared relays, each on a site of its own.
 
-use std::time::Duration;
+use std::{net::Ipv6Addr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::unistd::Pid;
@@ -14,9 +14,9 @@ use teredo_lab::{
 };
 
 use super::{
-    cases::{Case, Direction, Variant},
+    cases::{Case, Direction, Hosts, Variant},
     clients::{self, Clients},
-    frames::{RELAY, data},
+    frames::{HOST, HOST_BEHIND, RELAY, data},
     site::{FAR, NEAR, STRAIGHT, Site},
     throughput::Subject,
 };
@@ -56,6 +56,8 @@ pub struct Relay {
     /// The counter at the packets' far end.
     pub sink: Attached,
     clients: Clients,
+    /// Number of native hosts on the link that the relay knows.
+    neighbours: u32,
     // Dropped before the site.
     work: Work,
     /// The relay's site.
@@ -84,6 +86,7 @@ impl Relay {
             variant,
             sink,
             clients: site.clients()?,
+            neighbours: 1,
             work,
             site,
         })
@@ -96,7 +99,13 @@ impl Relay {
     /// Fails when the size is not possible.
     pub fn frame(&self, direction: Direction, size: u16) -> Result<Vec<u8>> {
         let stations = self.site.stations(direction);
-        data(stations, direction, 0, size)
+        data(stations, direction, 0, HOST, size)
+    }
+
+    /// The same to the first of these hosts.
+    fn frame_to(&self, hosts: Hosts, direction: Direction, size: u16) -> Result<Vec<u8>> {
+        let stations = self.site.stations(direction);
+        data(stations, direction, 0, first_host(hosts), size)
     }
 
     /// Makes the clients known to the relay, all heard within the last `age`.
@@ -123,15 +132,23 @@ impl Subject for Relay {
     }
 
     fn generator(&self, case: Case) -> Result<Generator> {
-        let frame = self.frame(case.direction, case.size)?;
+        let frame = self.frame_to(case.hosts, case.direction, case.size)?;
         let interface = match self.variant {
             Variant::None => Interface::named(&self.site.far, STRAIGHT[0])?.index,
             _ => self.site.far_interfaces[Site::entry(case.direction)].index,
         };
-        Generator::load(case.direction.flow(), case.clients, interface, frame)
+        match case.hosts.count {
+            1 => Generator::load(case.direction.flow(), case.clients, interface, frame),
+            hosts => Generator::to_hosts(case.clients, hosts, interface, frame),
+        }
     }
 
     fn get_ready(&mut self, case: Case) -> Result<()> {
+        let Hosts { count, are_on_link } = case.hosts;
+        if are_on_link && count > self.neighbours {
+            self.site.add_neighbours(count)?;
+            self.neighbours = count;
+        }
         self.acquaint(case.clients, AGE)
     }
 
@@ -178,6 +195,14 @@ impl Subject for Relay {
             }
             _ => Ok(None),
         }
+    }
+}
+
+/// The native host to whose frame those to the other hosts are alike.
+pub const fn first_host(hosts: Hosts) -> Ipv6Addr {
+    match hosts.are_on_link {
+        true => HOST,
+        false => HOST_BEHIND,
     }
 }
 

@@ -8,6 +8,7 @@ use teredo_lab::{
     frames::Stations,
     links::{Interface, cable},
 };
+use teredo_lab_ebpf::host;
 
 use super::{
     cases::Direction,
@@ -55,10 +56,11 @@ impl Site {
         near.ip_batch(&format!(
             "addr add {}/24 dev {}
             route add default via {GATEWAY}
-            addr add 2001:db8:6::1/64 dev {} nodad",
+            addr add 2001:db8:6::1/64 dev {v6} nodad
+            route add 2001:db8:7::/48 via {HOST} dev {v6}",
             RELAY.ip(),
             NEAR[0],
-            NEAR[1]
+            v6 = NEAR[1]
         ))?;
         near.forward()?;
         far.ip_batch(&format!(
@@ -78,6 +80,23 @@ impl Site {
             near,
             far,
         })
+    }
+
+    /// Makes hosts the relay's neighbours, whose addresses are those of [`host`] in the prefix of [`HOST`].
+    ///
+    /// # Errors
+    ///
+    /// Fails when the tool of the system fails.
+    pub fn add_neighbours(&self, count: u32) -> Result<()> {
+        let station = self.far_interfaces[1]
+            .station
+            .map(|octet| format!("{octet:02x}"));
+        let (station, interface) = (station.join(":"), NEAR[1]);
+        let lines = (0..count).map(|number| {
+            let address = host(HOST, number);
+            format!("neigh replace {address} lladdr {station} dev {interface} nud permanent\n")
+        });
+        self.near.ip_batch(&lines.collect::<String>())
     }
 
     /// The cable by which packets come to the relay.

@@ -142,6 +142,10 @@ pub fn relay() -> Endpoint {
 pub fn routes([wan, lan, other]: [u32; 3]) -> RouteTable {
     let router = |mtu| way(wan, WAN, ROUTER, mtu);
     let host = |mtu| way(lan, LAN, HOST, mtu);
+    let through_host = |mtu| Way {
+        has_gateway: true,
+        ..host(mtu)
+    };
     let ipv4 = [
         ("0.0.0.0/0", Some(router(MTU))),
         ("9.9.0.0/16", Some(router(1000))),
@@ -156,8 +160,8 @@ pub fn routes([wan, lan, other]: [u32; 3]) -> RouteTable {
         ("240.0.0.0/4", None),
     ];
     let ipv6 = [
-        ("::/0", Some(host(MTU))),
-        ("2000:1000::/32", Some(host(1280))),
+        ("::/0", Some(through_host(MTU))),
+        ("2000:1000::/32", Some(through_host(1280))),
         ("2000:8::/32", None),
         ("2000::/64", None),
         ("2000::b/128", Some(host(MTU))),
@@ -184,6 +188,7 @@ fn way(interface: u32, source: [u8; 6], destination: [u8; 6], mtu: u16) -> Way {
         interface,
         mtu,
         addresses: Addresses::new(destination, source),
+        has_gateway: false,
     }
 }
 

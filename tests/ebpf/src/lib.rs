@@ -6,7 +6,7 @@ pub mod sift;
 pub mod spray;
 
 use bytemuck::{Pod, Zeroable};
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 use teredo_common::{
     address::{Endpoint, ServicePrefix, TeredoAddress},
     checksum::Sum,
@@ -72,6 +72,10 @@ pub struct Flow {
     pub clients: u32,
     /// Step from one client to the next, modulo `clients`.
     pub stride: u32,
+    /// Number of native hosts that the clients send to in turn; 1 if it is the frame's.
+    pub hosts: u32,
+    /// Step from one native host to the next, modulo `hosts`.
+    pub hosts_stride: u32,
     /// The part of client 0's frame that depends on the client's number, as words in network byte
     /// order.
     template: [u16; 48],
@@ -159,6 +163,8 @@ const INNER_CHECKSUM: usize = 23;
 const SERVER: usize = 3;
 const PORT: usize = 5;
 const ADDRESS: usize = 6;
+/// The interface identifier in an IPv6 address.
+const IDENTIFIER: usize = 4;
 
 impl Flow {
     /// From a native host to the clients: plain IPv6 frames.
@@ -202,6 +208,8 @@ impl Flow {
             direction,
             clients,
             stride: stride(clients),
+            hosts: 1,
+            hosts_stride: 0,
             inner: rest(ipv6 + INNER_CHECKSUM, first.inner(Sum::ZERO)),
             outer: rest(OUTER_CHECKSUM, first.outer(Sum::ZERO)),
             ipv4: rest(IPV4_CHECKSUM, first.ipv4(Sum::ZERO)),
@@ -210,15 +218,42 @@ impl Flow {
         })
     }
 
+    /// Makes the clients send to this many native hosts in turn, from [`host`] 0 of the frame's prefix on. The
+    /// flow is one of [`Self::DECAP`], and the interface identifier in the frame ends in 16 bits after zeros.
+    #[must_use]
+    pub fn with_hosts(self, hosts: u32) -> Self {
+        Self {
+            hosts,
+            hosts_stride: stride(hosts),
+            ..self
+        }
+    }
+
     /// Returns the client after `index`. The two are far apart, so that neighbours in a relay's
     /// table are not neighbours in time.
     #[inline(always)]
     pub const fn next(&self, index: u32) -> u32 {
-        let next = index + self.stride;
-        if next >= self.clients {
-            next - self.clients
-        } else {
-            next
+        following(index, self.stride, self.clients)
+    }
+
+    /// Returns the native host after `index`, which is far from it, too.
+    #[inline(always)]
+    pub const fn next_host(&self, index: u32) -> u32 {
+        following(index, self.hosts_stride, self.hosts)
+    }
+
+    /// Replaces the native host in a frame of [`Self::DECAP`].
+    ///
+    /// # Safety
+    ///
+    /// `frame` is aligned to 2 and valid for writing [`HEADERS`] octets.
+    #[inline(always)]
+    pub unsafe fn write_host(&self, index: u32, frame: *mut u16) {
+        let [first, second] = host_words(index);
+        // SAFETY: both words lie in the IPv6 header.
+        unsafe {
+            *frame.add(ENCAPSULATED + DESTINATION + IDENTIFIER) = first;
+            *frame.add(ENCAPSULATED + DESTINATION + IDENTIFIER + 1) = second;
         }
     }
 
@@ -297,6 +332,29 @@ impl Flow {
             ETHERNET_WORDS
         }
     }
+}
+
+/// Returns native host `index` of the flow whose frame goes to `first`, an address as
+/// [`Flow::with_hosts`] needs it.
+pub fn host(first: Ipv6Addr, index: u32) -> Ipv6Addr {
+    let mut segments = first.segments();
+    let [a, b] = host_words(index);
+    (segments[IDENTIFIER], segments[IDENTIFIER + 1]) = (u16::from_be(a), u16::from_be(b));
+    segments.into()
+}
+
+/// The words of an address that differ between native hosts. The sum of the two is the same for all, so
+/// that no checksum changes.
+#[inline(always)]
+const fn host_words(index: u32) -> [u16; 2] {
+    let number = index as u16;
+    [number, !number]
+}
+
+#[inline(always)]
+const fn following(index: u32, stride: u32, count: u32) -> u32 {
+    let next = index + stride;
+    if next >= count { next - count } else { next }
 }
 
 /// About three fifths of `clients` and coprime to it, so that every client has its turn.
@@ -436,6 +494,32 @@ mod tests {
             unsafe { flow.restore(used.as_mut_ptr()) };
             assert_eq!(used, whole);
         }
+    }
+
+    #[test]
+    fn every_native_host_gets_a_frame_whose_checksum_is_right() {
+        let first = frame(Flow::DECAP, 3, 16);
+        let flow = Flow::new(Flow::DECAP, 1, 7, &first).unwrap();
+        let flow = flow.with_hosts(1000);
+        let mut index = 0;
+        for _ in 0..1000 {
+            let mut words: Vec<u16> = first
+                .chunks(2)
+                .map(|pair| u16::from_ne_bytes([pair[0], pair[1]]))
+                .collect();
+            // SAFETY: the frame is longer than the headers.
+            unsafe { flow.write_host(index, words.as_mut_ptr()) };
+            let octets: Vec<u8> = words.into_iter().flat_map(u16::to_ne_bytes).collect();
+            let packet = &octets[42..];
+            let destination: [u8; 16] = packet[24..40].try_into().unwrap();
+            assert_eq!(Ipv6Addr::from(destination), host(NATIVE.into(), index));
+            let source = packet[8..24].try_into().unwrap();
+            let length = packet.len() as u32 - 40;
+            let sum = checksum::ipv6_pseudo_header(&source, &destination, length, wire::UDP);
+            assert!(sum.add_octets(&packet[40..]).is_valid(), "{index}");
+            index = flow.next_host(index);
+        }
+        assert_eq!(index, 0, "every host had its turn");
     }
 
     #[test]

@@ -42,9 +42,9 @@ static SIFTED: PerCpuArray<u64> = PerCpuArray::with_max_entries(FATES, 0);
 #[unsafe(no_mangle)]
 static TARGET: u32 = 0;
 
-/// The client of the next frame.
+/// The client of the next frame, and the native host.
 #[map]
-static TURN: Array<u32> = Array::with_max_entries(1, 0);
+static TURN: Array<u32> = Array::with_max_entries(2, 0);
 
 /// The counters of the sink.
 #[map]
@@ -311,6 +311,11 @@ fn write_next(flow: &Flow, context: &XdpContext) -> Option<()> {
                 return None;
             }
             flow.write::<{ Flow::DECAP }>(*turn, start as *mut u16);
+            if flow.hosts > 1 {
+                let host = TURN.get_ptr_mut(1)?;
+                flow.write_host(*host, start as *mut u16);
+                *host = flow.next_host(*host);
+            }
         } else {
             if start + NATIVE_HEADERS > end {
                 return None;

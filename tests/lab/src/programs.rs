@@ -249,6 +249,17 @@ impl Generator {
         Self::with_program("generate", direction, clients, interface, frame)
     }
 
+    /// Loads a generator of packets to this many native hosts; see [`Flow::with_hosts`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub fn to_hosts(clients: u32, hosts: u32, interface: u32, frame: Vec<u8>) -> Result<Self> {
+        let flow = Flow::new(Flow::DECAP, clients, interface, &frame);
+        let flow = flow.map(|flow| flow.with_hosts(hosts));
+        Self::with_flow("generate", flow, frame)
+    }
+
     /// Loads a generator of this frame.
     ///
     /// # Errors

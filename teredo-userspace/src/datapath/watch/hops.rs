@@ -71,22 +71,29 @@ impl Hops {
 /// Returns the destinations of a route, and the addresses of its gateways. `None` if they are not in the
 /// message.
 pub fn route(message: &RouteMessage) -> Option<(IpNet, Vec<IpAddr>)> {
+    let mut attributes = message.attributes.iter();
+    let is_elsewhere = attributes.any(|attribute| matches!(attribute, RouteAttribute::NhId(_)));
+    let (prefix, gateways) = destination(message)?;
+    // The kernel may leave out what the object of a next hop contains.
+    (!is_elsewhere || !gateways.is_empty()).then_some((prefix, gateways))
+}
+
+/// Returns the destinations of a route, and the addresses of its gateways as far as they are in the message.
+pub fn destination(message: &RouteMessage) -> Option<(IpNet, Vec<IpAddr>)> {
     let unspecified = match message.header.address_family {
         AddressFamily::Inet => IpAddr::from([0; 4]),
         AddressFamily::Inet6 => IpAddr::from([0; 16]),
         _ => return None,
     };
-    let (mut destination, mut gateways, mut is_elsewhere) = (unspecified, Vec::new(), false);
+    let (mut destination, mut gateways) = (unspecified, Vec::new());
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(found) => destination = address(found)?,
-            RouteAttribute::NhId(_) => is_elsewhere = true,
             attribute => gateways.extend(gateways_in(attribute)),
         }
     }
     let prefix = IpNet::new(destination, message.header.destination_prefix_length).ok()?;
-    // The kernel may leave out what the object of a next hop contains.
-    (!is_elsewhere || !gateways.is_empty()).then_some((prefix, gateways))
+    Some((prefix, gateways))
 }
 
 fn gateways_in(attribute: &RouteAttribute) -> Vec<IpAddr> {

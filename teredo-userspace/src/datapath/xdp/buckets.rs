@@ -6,7 +6,7 @@ use std::{
     os::fd::AsFd,
     ptr::NonNull,
     slice,
-    sync::atomic::{AtomicU8, AtomicU16, AtomicU64},
+    sync::atomic::{AtomicU8, AtomicU32, AtomicU64},
 };
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -15,7 +15,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 pub trait Number: Sized + Send + Sync {}
 
 impl Number for AtomicU8 {}
-impl Number for AtomicU16 {}
+impl Number for AtomicU32 {}
 impl Number for AtomicU64 {}
 
 /// The numbers of a map. The mapping stays valid when the program is gone.

@@ -4,23 +4,31 @@ use std::{
     io, mem,
     os::fd::AsFd,
     sync::atomic::{
-        AtomicU8, AtomicU16,
+        AtomicU8, AtomicU32,
         Ordering::{Relaxed, Release},
     },
 };
 
 use teredo_common::{
-    generations::GENERATIONS,
-    maps::{NextHop, STATION_MARKS, station_mark},
+    generations::{
+        GENERATIONS, HEARTBEAT, LIFETIME, NUMBERS, generation, next, number, seconds, shared_bits,
+    },
+    maps::{STATION_MARKS, station_mark},
+    time::Instant,
 };
 
 use super::buckets::Shared;
-use crate::datapath::watch::Hops;
+use crate::datapath::watch::{Depths, Hops};
 
 /// The maps of cached next hops.
 #[derive(Debug)]
 pub struct HopMaps {
-    generations: Shared<AtomicU16>,
+    /// Written by the daemon alone.
+    generations: Shared<AtomicU32>,
+    /// The bucket of which the next hops become invalid next, by their age.
+    due: usize,
+    /// The time of the last call of [`Self::keep`].
+    kept: Instant,
     stations: Shared<AtomicU8>,
     /// The stations of this period and of the one before.
     used: [Box<[bool]>; 2],
@@ -34,31 +42,57 @@ impl HopMaps {
     /// When the kernel refuses.
     pub fn new(generations: impl AsFd, stations: impl AsFd) -> io::Result<Self> {
         let maps = Self {
-            generations: Shared::new(generations, GENERATIONS)?,
+            generations: Shared::new(generations, NUMBERS)?,
+            due: 0,
+            kept: Instant::ZERO,
             stations: Shared::new(stations, STATION_MARKS)?,
             used: [(); 2].map(|()| vec![false; STATION_MARKS].into()),
         };
-        let first: u16 = rand::random();
-        for generation in maps.generations.as_ref() {
-            generation.store(valid(first), Release);
+        let first = number(next(rand::random()), 0);
+        for bucket in maps.buckets() {
+            bucket.store(first, Release);
         }
         Ok(maps)
     }
 
+    fn buckets(&self) -> &[AtomicU32] {
+        &self.generations.as_ref()[..GENERATIONS]
+    }
+
     /// Invalidates cached next hops.
     pub fn invalidate(&self, hops: &Hops) {
-        let generations = self.generations.as_ref();
-        let raise = |generation: &AtomicU16| {
-            // The daemon alone writes it.
-            generation.store(valid(generation.load(Relaxed).wrapping_add(1)), Release);
-        };
+        let buckets = self.buckets();
         match hops {
-            Hops::All => generations.iter().for_each(raise),
-            Hops::Buckets(buckets) => {
-                let generations = buckets
-                    .iter()
-                    .map(|&bucket| &generations[usize::from(bucket)]);
-                generations.for_each(raise);
+            Hops::All => buckets.iter().for_each(raise),
+            Hops::Buckets(numbers) => {
+                let concerned = numbers.iter().map(|&number| &buckets[usize::from(number)]);
+                concerned.for_each(raise);
+            }
+        }
+    }
+
+    /// Shows that the daemon lives, and invalidates the next hops that have reached [`LIFETIME`].
+    pub fn keep(&mut self, now: Instant) {
+        let elapsed = now.saturating_since(self.kept).min(LIFETIME);
+        let count = GENERATIONS as u128 * elapsed.as_nanos() / LIFETIME.as_nanos();
+        let buckets = self.buckets().iter().cycle().skip(self.due);
+        buckets.take(count as usize).for_each(raise);
+        self.due = (self.due + count as usize) % GENERATIONS;
+        self.kept = now;
+        self.generations.as_ref()[HEARTBEAT].store(seconds(now), Release);
+    }
+
+    /// Sets the bits that decide about the routes of IPv6 destinations.
+    pub fn share(&self, depths: &Depths) {
+        let (least, more) = depths.shared_bits();
+        let mut all = vec![least; GENERATIONS];
+        for (bucket, bits) in more {
+            all[usize::from(bucket)] = bits;
+        }
+        for (bucket, bits) in self.buckets().iter().zip(all) {
+            let old = bucket.load(Relaxed);
+            if shared_bits(old) != bits {
+                bucket.store(number(generation(old), bits), Release);
             }
         }
     }
@@ -86,11 +120,8 @@ impl HopMaps {
     }
 }
 
-/// Returns a generation that a bucket may have.
-const fn valid(generation: u16) -> u16 {
-    if NextHop::is_reserved(generation) {
-        1
-    } else {
-        generation
-    }
+/// Gives a bucket its next generation.
+fn raise(bucket: &AtomicU32) {
+    let old = bucket.load(Relaxed);
+    bucket.store(number(next(generation(old)), shared_bits(old)), Release);
 }

@@ -31,7 +31,7 @@ use teredo_common::{
     verdict::{Action, Verdict},
 };
 
-use crate::datapath::watch::Hops;
+use crate::datapath::watch::{Depths, Hops};
 
 use super::{
     abilities,
@@ -340,6 +340,17 @@ impl Program {
     /// Invalidates next hops that the program has cached.
     pub fn invalidate(&self, hops: &Hops) {
         self.hops.invalidate(hops);
+    }
+
+    /// Shows the program that the daemon lives, and will invalidate next hops. Call it once a second. Next
+    /// hops older than [`teredo_common::generations::LIFETIME`] become invalid.
+    pub fn keep_next_hops(&mut self, now: Instant) {
+        self.hops.keep(now);
+    }
+
+    /// Tells the program which native destinations share a next hop.
+    pub fn share_next_hops(&self, depths: &Depths) {
+        self.hops.share(depths);
     }
 
     /// Collects the stations that the program has sent to since the last call, and begins a new period if

@@ -15,7 +15,7 @@ use std::{
 };
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use teredo_common::maps::{MAX_REACH, NextHop, Peer, PeerTable, Slot};
+use teredo_common::maps::{MAX_REACH, NextHop, Peer, PeerTable, ROUTE_SETS, Slot};
 use teredo_datapath::{
     table::{self, NEIGHBOURHOOD, Neighbourhood, Table},
     words::SLOT,
@@ -40,7 +40,7 @@ pub fn parameters(peers: u32) -> PeerTable {
     PeerTable {
         seed: rand::random(),
         homes: homes(peers),
-        reserved: 0,
+        route_sets: ROUTE_SETS,
     }
 }
 
@@ -227,7 +227,7 @@ mod tests {
         unistd::ftruncate,
     };
     use proptest::prelude::*;
-    use teredo_common::{address::Endpoint, time::Instant};
+    use teredo_common::{address::Endpoint, generations::FIRST, maps::Version, time::Instant};
 
     use super::*;
 
@@ -236,7 +236,7 @@ mod tests {
         let parameters = PeerTable {
             seed: 1,
             homes,
-            reserved: 0,
+            route_sets: ROUTE_SETS,
         };
         let name = CString::new("table").unwrap();
         let memory: OwnedFd = memfd_create(name.as_c_str(), MFdFlags::empty()).unwrap();
@@ -296,7 +296,7 @@ mod tests {
         let mut table = table(64, 2);
         table.insert(&address(1), &peer(100)).unwrap();
         let next_hop = NextHop {
-            generation: 7,
+            version: Version::default().next(FIRST, 1),
             ..NextHop::default()
         };
         assert!(table.set_next_hop(&address(1), next_hop).unwrap());
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(slot.next_hop, next_hop);
         table.insert(&address(1), &peer(101)).unwrap();
         let slot = table.get(&address(1)).unwrap().unwrap();
-        assert_eq!(slot.next_hop, NextHop::default());
+        assert_eq!(slot.next_hop.version.generation(), NextHop::EMPTY);
         assert_eq!(slot.mapped, peer(101).mapped);
     }
 

@@ -26,7 +26,7 @@ use crate::{
     condition::{Condition, Kind},
     config::Config,
     datapath::{
-        watch::Changes,
+        watch::{Changes, Depths},
         xdp::{
             self, AttachPolicy, AttachedProgram, Error, Interface, InterfaceStatus, Mode, Options,
             TagKeeper,
@@ -34,7 +34,7 @@ use crate::{
     },
     host::Snapshot,
     metrics::{self, Attachment, Role},
-    node::parameters,
+    node::{clock, parameters},
     plan::{FastPathItem, Refusal},
 };
 use missing::{Missing, Pass};
@@ -77,6 +77,8 @@ pub struct FastPath {
     /// Calls of [`Self::collect_stations`].
     sweeps: u32,
     tags: TagKeeper,
+    /// How many bits of a native destination decide about its route; `None` until that is known.
+    depths: Option<Depths>,
     /// The interfaces whose VLAN tags are hidden from the program.
     hidden: BTreeSet<u32>,
 }
@@ -158,7 +160,9 @@ impl FastPath {
                     xdp.program.set_draining(Some(end))?;
                 }
                 self.program = xdp.program_number();
+                xdp.program.keep_next_hops(clock::now());
                 self.xdp = Some(xdp);
+                self.share_next_hops();
                 self.relays = plan.relays;
                 self.missing = Missing::default();
                 self.max_peers = plan.max_peers as usize;
@@ -544,17 +548,40 @@ impl FastPath {
             if changes.addresses {
                 xdp.refresh_interfaces()?;
             }
-            xdp.program.invalidate(&changes.hops);
             Ok(())
         });
         self.note(result);
+        let depths = self.depths.as_mut();
+        if depths.is_some_and(|depths| depths.extend(&changes.depths)) {
+            self.share_next_hops();
+        }
+        if let Some(xdp) = &self.xdp {
+            xdp.program.invalidate(&changes.hops);
+        }
     }
 
-    /// Notes the stations that the program sends to. Call it once a second.
+    /// Sets how many bits of a native destination decide about its route.
+    pub fn set_depths(&mut self, depths: Depths) {
+        if self.depths.as_ref() != Some(&depths) {
+            self.depths = Some(depths);
+            self.share_next_hops();
+        }
+    }
+
+    /// Tells the program which destinations share a next hop.
+    fn share_next_hops(&self) {
+        if let (Some(xdp), Some(depths)) = (&self.xdp, &self.depths) {
+            xdp.program.share_next_hops(depths);
+        }
+    }
+
+    /// Notes the stations that the program sends to, and shows the program that the daemon lives. Call it
+    /// once a second.
     pub fn collect_stations(&mut self) {
         let Some(xdp) = &mut self.xdp else {
             return;
         };
+        xdp.program.keep_next_hops(clock::now());
         self.sweeps = self.sweeps.wrapping_add(1);
         let is_over = self.sweeps.is_multiple_of(STATION_PERIOD);
         xdp.program.collect_stations(is_over);

@@ -226,6 +226,7 @@ impl Kernel {
         let settings = scope.settings.iter();
         Snapshot {
             gateways: crate::datapath::watch::Gateways::default(),
+            depths: crate::datapath::watch::Depths::default(),
             links: self.links.values().cloned().collect(),
             addresses: self.addresses.clone(),
             routes: self.routes.clone(),

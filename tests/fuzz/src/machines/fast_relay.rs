@@ -3,6 +3,7 @@
 
 use teredo_common::{
     address::{Endpoint, embedded_mapping},
+    generations,
     maps::{Peer, Settings},
     verdict::Action,
     wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
@@ -76,7 +77,11 @@ impl Paths {
     /// The daemon's work: it takes the stamps over, or invalidates next hops.
     fn daemon(&mut self, bytes: &mut Bytes<'_>) {
         if bytes.bit() {
-            self.fast.maps.set_generation(bytes.short());
+            let generation = generations::next(bytes.short().into());
+            // No route of the site is longer, but for those of hosts on the link.
+            let shared_bits = if bytes.bit() { 64 } else { 0 };
+            let maps = &self.fast.maps;
+            maps.set_generation(generation, shared_bits, self.world.now);
             return;
         }
         let mut stamps = Vec::new();

@@ -61,6 +61,7 @@ impl Network for Ways {
             interface: INTERFACE,
             mtu: 1500,
             addresses: Addresses::new(ROUTER, STATION),
+            has_gateway: true,
         })
     }
 
