@@ -254,11 +254,8 @@ fn is_repeated(environment: &impl Environment, hash: u64, now: Instant) -> bool 
         return false;
     };
     let words = [this.load(0), before.load(0)];
-    if mark.is_in(words) {
-        return true;
-    }
     this.store(0, mark.add_to(words[0]));
-    false
+    mark.is_in(words)
 }
 
 /// The bucket of a network.
