@@ -82,8 +82,8 @@ pub const PEER_TABLE: &str = "PEER_TABLE";
 /// The read-only global of type [`crate::respond::ServerConstants`].
 pub const SERVER: &str = "SERVER";
 
-/// Sets of [`ROUTES`]; a power of two. They take 2 MiB.
-pub const ROUTE_SETS: u32 = 16_384;
+/// Sets of [`ROUTES`], at most; a power of two. They take 8 MiB.
+pub const ROUTE_SETS_MAX: u32 = 65_536;
 /// [`Route`]s of a set.
 pub const ROUTE_WAYS: usize = 3;
 /// Entries of [`OWN_IPV4`] unless the host has so many addresses that the daemon needs more. The map
@@ -349,7 +349,7 @@ impl RouteKey {
     /// [`SHARED_BITS_MAX`](crate::generations::SHARED_BITS_MAX).
     #[inline(always)]
     pub const fn of_prefix(first: u64, bits: u8) -> Self {
-        let mask = (u64::MAX << (64 - bits as u32 & 63)).to_be();
+        let mask = (u64::MAX << ((64 - bits as u32) & 63)).to_be();
         Self([first & mask, Self::MANY])
     }
 }
@@ -427,7 +427,7 @@ const _: () = {
     assert!(size_of::<RouteSet>() == 128);
     assert!(size_of::<Counter>() == 16);
     assert!(size_of::<Settings>() == 72);
-    assert!(ROUTE_SETS.is_power_of_two());
+    assert!(ROUTE_SETS_MAX.is_power_of_two());
     assert!(NextHop::REVOKED < FIRST);
     assert!(STATION_MARKS == 1 << (64 - 52));
     assert!(INTERFACES_MAX.is_power_of_two());

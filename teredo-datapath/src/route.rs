@@ -224,7 +224,7 @@ fn keep<E: Environment>(environment: &E, key: RouteKey, hop: Hop, generation: u3
     let RouteKey([first, second]) = key;
     // Any will do, as long as it is not the same for all keys. Old verifiers know no remainders.
     let mixed = first ^ first >> 32 ^ second >> 48 ^ second >> 16;
-    let mut chosen = (mixed & 0xffff) as usize * ROUTE_WAYS >> 16;
+    let mut chosen = ((mixed & 0xffff) as usize * ROUTE_WAYS) >> 16;
     for place in 0..ROUTE_WAYS {
         let route = set.from(place * ROUTE);
         if difference(route, key) == 0 || difference(route, RouteKey::EMPTY) == 0 {

@@ -11,7 +11,7 @@ use teredo_common::{
     limiter::BUCKETS,
     maps::{
         ALLOWED_MAX, COUNTERS_MAX, Counter, INTERFACES_MAX, Interface, MAX_REACH, OWN_FILTER_WORDS,
-        OWN_IPV4_MAX, ROUTE_SETS, RouteSet, SERVED_MAX, STATION_MARKS, Slot,
+        OWN_IPV4_MAX, RouteSet, SERVED_MAX, STATION_MARKS, Slot,
     },
 };
 
@@ -33,7 +33,7 @@ pub static STATIONS: Array<[u8; STATION_MARKS]> = Array::with_max_entries(1, BPF
 #[map]
 pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTERS_MAX, 0);
 #[map]
-pub static ROUTES: Array<RouteSet> = Array::with_max_entries(ROUTE_SETS, BPF_F_MMAPABLE);
+pub static ROUTES: Array<RouteSet> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub static IDENTIFICATION: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 #[map]

@@ -3,10 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
-use teredo_common::{
-    limiter, mailbox,
-    maps::{self, RouteSet},
-};
+use teredo_common::{limiter, mailbox};
 
 use crate::{config::Config, datapath::xdp};
 
@@ -49,7 +46,7 @@ impl Memory {
         let queues = queues.unwrap_or(0);
         Self {
             peer_map: has_maps * xdp::peer_map_size(peers as u32),
-            other_maps: has_maps * u64::from(maps::ROUTE_SETS) * size_of::<RouteSet>() as u64,
+            other_maps: has_maps * xdp::routes_size(peers as u32),
             peer_table: peers as u64 * PEER_ENTRY,
             queues: queues as u64,
             limits: config.server.as_ref().map_or(0, |_| LIMITS),
@@ -95,7 +92,7 @@ mod tests {
         // with a page.
         let memory = Memory::of(&with(RelaySection::default()));
         assert_eq!(memory.peer_map, 33_562_624 - 6_208);
-        assert_eq!(memory.other_maps, 2 << 20);
+        assert_eq!(memory.other_maps, 8 << 20);
         assert!(memory.peer_map + memory.other_maps < 64 << 20);
         assert_eq!(Octets(memory.peer_map).to_string(), "32.0 MiB");
 

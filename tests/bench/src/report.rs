@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use aya::programs::{ProgramType, loaded_programs};
 use nix::sys::utsname::uname;
 use serde::Serialize;
 use teredo_lab::cpu;
@@ -316,7 +317,14 @@ pub struct Machine {
     pub load_before: f64,
     /// Load average of the last minute.
     pub load_after: f64,
+    /// XDP programs of others, on all interfaces of the machine. Those beyond [`DISPATCHED`] slow down
+    /// every one.
+    pub xdp_programs: usize,
 }
+
+/// XDP programs that the kernel calls directly; it calls all others by a pointer, which takes longer. The
+/// benchmark itself has up to a dozen.
+const DISPATCHED: usize = 48;
 
 impl Machine {
     /// Examines this machine now.
@@ -340,6 +348,10 @@ impl Machine {
             cores: std::thread::available_parallelism()?.get(),
             load_before: load,
             load_after: load,
+            xdp_programs: loaded_programs()
+                .filter_map(Result::ok)
+                .filter(|program| program.program_type() == ProgramType::Xdp.into())
+                .count(),
         })
     }
 }
@@ -447,11 +459,19 @@ impl Report {
             cores,
             load_before,
             load_after,
+            xdp_programs,
         } = &self.machine;
         text += &format!(
             "Linux {kernel}, {cores} x {processor}; load average {load_before} before, \
-             {load_after} after (the benchmark itself makes about 1.5)\n"
+             {load_after} after (the benchmark itself makes about 1.5); \
+             {xdp_programs} XDP programs of others\n"
         );
+        if *xdp_programs > DISPATCHED / 2 {
+            text += &format!(
+                "With more than {DISPATCHED} XDP programs on a machine every one is slower: \
+                 these figures are too low\n"
+            );
+        }
         text
     }
 

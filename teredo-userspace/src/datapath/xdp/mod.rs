@@ -51,7 +51,7 @@ pub use pins::{pinned_program, remove_leftovers};
 pub use policy::AttachPolicy;
 pub use program::{Parameters, Program, ServerParameters};
 pub use refusal::Refusal;
-pub use table::size as peer_map_size;
+pub use table::{routes_size, size as peer_map_size};
 pub use tags::TagKeeper;
 
 /// The options that the fast path is started with.

@@ -24,7 +24,7 @@ use teredo_common::{
     maps::{
         self, ALLOWED, ALLOWED_MAX, BUDGETS, COUNTERS, Counter, DRAINING, GENERATIONS,
         IDENTIFICATION, INTERFACES, INTERFACES_MAX, LIMITS, NextHop, OWN_FILTER, OWN_IPV4, PEERS,
-        Peer, SERVED, SERVED_MAX, STATIONS, Settings, Slot,
+        Peer, ROUTES, SERVED, SERVED_MAX, STATIONS, Settings, Slot,
     },
     respond,
     time::Instant,
@@ -140,6 +140,7 @@ impl Program {
             .override_global(maps::BUDGET, &budget, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries(PEERS, table::slots(peer_table))
+            .map_max_entries(ROUTES, peer_table.route_sets)
             .map_max_entries(INTERFACES, settings.interface_mask + 1)
             .map_max_entries(OWN_IPV4, own_ipv4::room(parameters.own_ipv4.len()))
             .map_max_entries(SERVED, SERVED_MAX.max(parameters.served.len() as u32))

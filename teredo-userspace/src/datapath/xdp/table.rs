@@ -15,7 +15,7 @@ use std::{
 };
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use teredo_common::maps::{MAX_REACH, NextHop, Peer, PeerTable, ROUTE_SETS, Slot};
+use teredo_common::maps::{MAX_REACH, NextHop, Peer, PeerTable, ROUTE_SETS_MAX, RouteSet, Slot};
 use teredo_datapath::{
     table::{self, NEIGHBOURHOOD, Neighbourhood, Table},
     words::SLOT,
@@ -40,8 +40,22 @@ pub fn parameters(peers: u32) -> PeerTable {
     PeerTable {
         seed: rand::random(),
         homes: homes(peers),
-        route_sets: ROUTE_SETS,
+        route_sets: route_sets(peers),
     }
+}
+
+/// Returns the number of sets of the map of routes for a relay of this size: a power of two.
+pub const fn route_sets(peers: u32) -> u32 {
+    match peers / 4 {
+        0..1024 => 1024,
+        ROUTE_SETS_MAX.. => ROUTE_SETS_MAX,
+        sets => sets.next_power_of_two(),
+    }
+}
+
+/// Returns the octets of the map of routes for a relay of this size.
+pub const fn routes_size(peers: u32) -> u64 {
+    route_sets(peers) as u64 * size_of::<RouteSet>() as u64
 }
 
 const fn homes(peers: u32) -> u32 {
@@ -236,7 +250,7 @@ mod tests {
         let parameters = PeerTable {
             seed: 1,
             homes,
-            route_sets: ROUTE_SETS,
+            route_sets: 1,
         };
         let name = CString::new("table").unwrap();
         let memory: OwnedFd = memfd_create(name.as_c_str(), MFdFlags::empty()).unwrap();
@@ -314,6 +328,18 @@ mod tests {
         let slot = table.get(&address(1)).unwrap().unwrap();
         assert_eq!(slot.next_hop.version.generation(), NextHop::EMPTY);
         assert_eq!(slot.mapped, peer(101).mapped);
+    }
+
+    #[test]
+    fn the_map_of_routes_is_as_large_as_the_relay() {
+        for (peers, sets) in [
+            (0, 1024),
+            (5000, 2048),
+            (262_144, 65_536),
+            (u32::MAX, 65_536),
+        ] {
+            assert_eq!(route_sets(peers), sets, "{peers}");
+        }
     }
 
     proptest! {
