@@ -76,8 +76,11 @@ pub unsafe trait Environment {
     /// Returns an entry of the table of interfaces.
     fn interface(&self, slot: u32) -> Option<Interface>;
 
-    /// Returns a number in the map of generations; [`teredo_common::generations`] has their order.
-    fn generations(&self, index: usize) -> u32;
+    /// Returns the number of a bucket of destinations; see [`teredo_common::generations`].
+    fn generation(&self, bucket: u16) -> u32;
+
+    /// Returns the time when the daemon last showed that it lives; see [`teredo_common::generations`].
+    fn heartbeat(&self) -> u32;
 
     /// Marks a station as one that frames are sent to: [`teredo_common::maps::station_mark`].
     fn mark_station(&self, mark: usize);

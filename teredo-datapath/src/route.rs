@@ -7,7 +7,7 @@ use core::mem::offset_of;
 
 use teredo_common::{
     address::Endpoint,
-    generations::{self, HEARTBEAT, ipv4_bucket, ipv6_bucket},
+    generations::{self, ipv4_bucket, ipv6_bucket},
     maps::{NextHop, ROUTE_WAYS, RouteKey, Version, station_mark},
     time::Instant,
     verdict::Verdict,
@@ -176,9 +176,8 @@ struct Current {
 /// Returns the conditions of a bucket.
 #[inline(always)]
 fn current(environment: &impl Environment, bucket: u16, now: Instant) -> Current {
-    let heartbeat = environment.generations(HEARTBEAT);
-    let number = environment.generations(usize::from(bucket));
-    if generations::is_alive(heartbeat, now) {
+    let number = environment.generation(bucket);
+    if generations::is_alive(environment.heartbeat(), now) {
         Current {
             generation: generations::generation(number),
             shared_bits: generations::shared_bits(number),

@@ -5,6 +5,7 @@ use aya_log_ebpf::debug;
 use teredo_common::{
     address::Endpoint,
     budget::Budget,
+    generations::HEARTBEAT,
     maps::{Interface, PeerTable, STATION_MARKS, Settings},
     respond::ServerConstants,
     time::Instant,
@@ -104,16 +105,13 @@ unsafe impl Environment for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn generations(&self, index: usize) -> u32 {
-        let Some(generations) = maps::GENERATIONS.get_ptr(0) else {
-            return 0;
-        };
-        // SAFETY: within the value of the map; every index is less than the numbers in it. Volatile, as the
-        // daemon writes it at any time.
-        unsafe {
-            let first = generations.cast::<u32>();
-            first.add(index).read_volatile()
-        }
+    fn generation(&self, bucket: u16) -> u32 {
+        generation(bounded(bucket))
+    }
+
+    #[inline(always)]
+    fn heartbeat(&self) -> u32 {
+        generation(HEARTBEAT)
     }
 
     #[inline(always)]
@@ -220,4 +218,34 @@ unsafe impl Environment for Kernel<'_> {
             "verdict {} on {} octets", verdict as u32, length as u64
         );
     }
+}
+
+/// Returns a number in the map of generations. `index` is less than their count.
+#[inline(always)]
+fn generation(index: usize) -> u32 {
+    let Some(generations) = maps::GENERATIONS.get_ptr(0) else {
+        return 0;
+    };
+    // SAFETY: within the value of the map. Volatile, as the daemon writes it at any time.
+    unsafe {
+        let first = generations.cast::<u32>();
+        first.add(index).read_volatile()
+    }
+}
+
+/// Returns the number with its bound as an instruction. Some verifiers know no bound of a number
+/// whose octets were swapped, and the compiler knows that it needs no instruction.
+#[inline(always)]
+fn bounded(number: u16) -> usize {
+    let number = usize::from(number);
+    #[cfg(target_arch = "bpf")]
+    let number = {
+        let mut number = number;
+        // SAFETY: arithmetic on a register.
+        unsafe {
+            core::arch::asm!("{0} &= 65535", inlateout(reg) number, options(pure, nomem, nostack));
+        }
+        number
+    };
+    number
 }

@@ -6,6 +6,7 @@ use std::vec::Vec;
 use teredo_common::{
     address::Endpoint,
     budget::Budget,
+    generations::HEARTBEAT,
     maps::{Interface, PeerTable, Settings},
     respond::ServerConstants,
     time::Instant,
@@ -127,8 +128,12 @@ unsafe impl<'a, N: Network> Environment for Run<'a, N> {
         self.maps.interface(slot)
     }
 
-    fn generations(&self, index: usize) -> u32 {
-        self.maps.generations(index)
+    fn generation(&self, bucket: u16) -> u32 {
+        self.maps.generations(bucket.into())
+    }
+
+    fn heartbeat(&self) -> u32 {
+        self.maps.generations(HEARTBEAT)
     }
 
     fn mark_station(&self, mark: usize) {

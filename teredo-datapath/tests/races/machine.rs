@@ -12,8 +12,7 @@ use loom::sync::atomic::{
 use teredo_common::{
     address::{Endpoint, ServicePrefix, TeredoAddress},
     budget::{Allowance, Budget, CLASSES},
-    checksum,
-    generations::{self, HEARTBEAT},
+    checksum, generations,
     maps::{Interface, Peer, PeerTable, Settings, Slot},
     prefixes::TeredoPrefixes,
     respond::ServerConstants,
@@ -332,11 +331,12 @@ unsafe impl<'a> Environment for Run<'a> {
         })
     }
 
-    fn generations(&self, index: usize) -> u32 {
-        match index {
-            HEARTBEAT => generations::seconds(self.now()),
-            _ => generations::number(GENERATION, 0),
-        }
+    fn generation(&self, _bucket: u16) -> u32 {
+        generations::number(GENERATION, 0)
+    }
+
+    fn heartbeat(&self) -> u32 {
+        generations::seconds(self.now())
     }
 
     fn mark_station(&self, _mark: usize) {}

@@ -475,28 +475,31 @@ impl Report {
         text
     }
 
-    /// The lines of the table of costs while routes change: one for each rate, compared with none.
+    /// The lines of the table of costs during changes: one for each kind and rate, compared with the cost
+    /// without changes in the same round.
     #[must_use]
     pub fn churn_lines(&self) -> Vec<String> {
-        let of = |rate: u32, figure: fn(&churn::Cost) -> f64| {
-            let costs = self.churn.iter().filter(move |cost| cost.rate == rate);
-            Spread::of(costs.map(figure))
+        let of = |kind: churn::Kind, rate: u32| {
+            let costs = self.churn.iter();
+            costs.filter(move |cost| cost.kind == kind && cost.rate == rate)
         };
-        let still = of(0, |cost| cost.nanoseconds).map_or(f64::NAN, |still| still.median);
-        let line = |rate| {
-            let (cost, changes) = (
-                of(rate, |cost| cost.nanoseconds)?,
-                of(rate, |cost| cost.changes)?,
-            );
+        let line = |kind: churn::Kind, rate| {
+            let costs = Spread::of(of(kind, rate).map(|cost| cost.nanoseconds))?;
+            let changes = Spread::of(of(kind, rate).map(|cost| cost.changes))?;
+            let rounds = of(kind, rate).zip(of(kind, 0));
+            let ratios = rounds.map(|(cost, still)| cost.nanoseconds / still.nanoseconds);
             Some(format!(
-                "XDP program alone, encap, {} clients, {:.0} changes of routes/s: {} ns/packet ({:+.1} %)",
+                "XDP program alone, {} clients, {}, {:.0} a second: {} ns/packet ({:+.1} %)",
                 CLIENTS[1],
+                kind.title(),
                 changes.median,
-                cost.text(1.0, 0),
-                (cost.median / still - 1.0) * 100.0,
+                costs.text(1.0, 0),
+                (Spread::of(ratios)?.median - 1.0) * 100.0,
             ))
         };
-        churn::RATES.into_iter().filter_map(line).collect()
+        let rates = |kind| churn::RATES.map(|rate| line(kind, rate));
+        let lines = churn::Kind::ALL.into_iter().flat_map(rates);
+        lines.flatten().collect()
     }
 
     /// Writes the report to `directory`: under a name of its own, and as `latest.json`.

@@ -77,8 +77,10 @@ fn test_runs(selection: &Selection, rounds: usize, report: &mut Report) -> Resul
 fn churn(rounds: usize, report: &mut Report) -> Result<()> {
     let mut relay = Relay::start(Variant::Xdp)?;
     for _ in 0..rounds {
-        for rate in churn::RATES {
-            report.churn.push(churn::measure(&mut relay, rate)?);
+        for kind in churn::Kind::ALL {
+            for rate in churn::RATES {
+                report.churn.push(churn::measure(&mut relay, kind, rate)?);
+            }
         }
     }
     for line in report.churn_lines() {
