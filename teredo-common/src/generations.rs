@@ -23,7 +23,8 @@ pub const GENERATIONS: usize = 1 << 16;
 /// The index, behind those of the buckets, of the time when the daemon last showed that it lives, in units
 /// of [`SECOND`].
 pub const HEARTBEAT: usize = GENERATIONS;
-/// Numbers of 32 bits in the map.
+/// Numbers of 32 bits in the map: with the heartbeat, and one more so that the value is a multiple of eight
+/// octets.
 pub const NUMBERS: usize = GENERATIONS + 2;
 
 /// Bits of an IPv4 prefix whose addresses share a bucket.
@@ -64,7 +65,7 @@ pub const fn generation(number: u32) -> u32 {
     number & GENERATION
 }
 
-/// Returns how many bits of an IPv6 destination decide about its route, up to [`SHARED_BITS_MAX`]; zero if
+/// Returns how many bits of an IPv6 destination determine its route, up to [`SHARED_BITS_MAX`]; zero if
 /// all of them do.
 #[inline(always)]
 pub const fn shared_bits(number: u32) -> u8 {

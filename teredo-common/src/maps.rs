@@ -49,7 +49,8 @@ pub const INTERFACES: &str = "INTERFACES";
 /// start (requirement W-07).
 pub const IDENTIFICATION: &str = "IDENTIFICATION";
 /// One-entry array, which can be mapped into memory, of the generations of cached [`NextHop`]s, as `u32`:
-/// one for each bucket of destinations; see [`crate::generations`].
+/// one for each bucket of destinations, with the bits that determine a route; and of the daemon's heartbeat. See
+/// [`crate::generations`].
 pub const GENERATIONS: &str = "GENERATIONS";
 /// One-entry array, which can be mapped into memory, of [`STATION_MARKS`] octets: 1 if a next hop was cached
 /// whose Ethernet address has this [`station_mark`]. The daemon sets them back to 0.
@@ -314,13 +315,19 @@ impl PeerTable {
 }
 
 impl PeerTable {
-    /// Returns the index of the set of [`ROUTES`] for a key.
+    /// Returns the index of the set of [`ROUTES`] for a key, and the place in it that the key takes from another
+    /// if no place is free.
     #[inline(always)]
-    pub const fn route_set(self, RouteKey([first, second]): RouteKey) -> u32 {
+    pub const fn route_set(self, RouteKey([first, second]): RouteKey) -> (u32, usize) {
         let mixed = (first ^ self.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mixed = (mixed ^ (mixed >> 32) ^ second).wrapping_mul(0xd6e8_feb8_6659_fd93);
         let mixed = (mixed ^ (mixed >> 32) ^ self.seed).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        (mixed >> 32) as u32 & self.route_sets.wrapping_sub(1)
+        // Some verifiers do not bound remainders.
+        let place = ((mixed >> 16 & 0xffff) as usize * ROUTE_WAYS) >> 16;
+        (
+            (mixed >> 32) as u32 & self.route_sets.wrapping_sub(1),
+            place,
+        )
     }
 }
 
@@ -331,15 +338,18 @@ impl PeerTable {
 pub struct RouteKey(pub [u64; 2]);
 
 impl RouteKey {
-    /// The second half of the key of many destinations. No single one that ends so is cached.
+    /// The second half of the key of many destinations, but for an octet that depends on the number of bits.
+    /// No single one that ends so is cached.
     const MANY: u64 = u64::MAX;
+    /// The bits of that octet.
+    const BITS: u64 = 0xff;
     /// The key in a place without a route, which is none of a relayed destination.
     pub const EMPTY: Self = Self([0; 2]);
 
     /// Returns the key of one destination, if it can be cached.
     #[inline(always)]
     pub const fn of_host(destination: [u64; 2]) -> Option<Self> {
-        match destination[1] {
+        match destination[1] | Self::BITS {
             Self::MANY => None,
             _ => Some(Self(destination)),
         }
@@ -350,7 +360,7 @@ impl RouteKey {
     #[inline(always)]
     pub const fn of_prefix(first: u64, bits: u8) -> Self {
         let mask = (u64::MAX << ((64 - bits as u32) & 63)).to_be();
-        Self([first & mask, Self::MANY])
+        Self([first & mask, Self::MANY ^ bits as u64])
     }
 }
 
@@ -468,7 +478,7 @@ mod tests {
     fn most(table: PeerTable, destinations: &[[u64; 2]]) -> usize {
         let mut counts = HashMap::new();
         for &destination in destinations {
-            let set = table.route_set(RouteKey(destination));
+            let (set, _) = table.route_set(RouteKey(destination));
             *counts.entry(set).or_default() += 1;
         }
         counts.into_values().max().unwrap_or(0)
@@ -477,7 +487,7 @@ mod tests {
     #[test]
     fn destinations_that_collide_under_one_seed_do_not_under_another() {
         let all = |number: u64| [0x0120, number << 32 | number.wrapping_mul(0x0101_0011)];
-        let set = |destination| TABLE.route_set(RouteKey(destination));
+        let set = |destination| TABLE.route_set(RouteKey(destination)).0;
         let place = set(all(0));
         let chosen: Vec<_> = (0..400_000)
             .map(all)
@@ -515,11 +525,16 @@ mod tests {
             let [one, other] = [one, other].map(|words| RouteKey::of_prefix(words[0], bits));
             assert_eq!(one == other, alike, "{bits}");
         }
-        // No host has the key of its prefix.
+        // No host has the key of its prefix, and no prefix that of another length.
         assert_eq!(RouteKey::of_host(one), Some(RouteKey(one)));
-        let RouteKey(prefix) = RouteKey::of_prefix(one[0], 64);
-        assert_eq!(prefix[0], one[0]);
-        assert_eq!(RouteKey::of_host(prefix), None);
+        for bits in 1..=64 {
+            let RouteKey(prefix) = RouteKey::of_prefix(one[0], bits);
+            assert_eq!(RouteKey::of_host(prefix), None);
+        }
+        assert_ne!(
+            RouteKey::of_prefix(one[0], 64),
+            RouteKey::of_prefix(one[0], 63)
+        );
     }
 
     #[test]

@@ -108,7 +108,7 @@ pub fn to_ipv6(
     let hop = Hop::usable(environment, way)?;
     let key = if way.has_gateway { many.or(one) } else { one };
     if let Some(key) = key {
-        keep(environment, key, hop, current.generation);
+        keep(environment, key, hop, current.generation, now);
     }
     Some(hop)
 }
@@ -169,7 +169,7 @@ fn start(environment: &impl Environment) -> u32 {
 struct Current {
     /// The generation of valid ones.
     generation: u32,
-    /// The bits that decide about the route of an IPv6 destination; zero if all do.
+    /// The bits that determine the route of an IPv6 destination; zero if all do.
     shared_bits: u8,
 }
 
@@ -194,7 +194,8 @@ fn current(environment: &impl Environment, bucket: u16, now: Instant) -> Current
 /// Returns the cached next hop of a key.
 #[inline(always)]
 fn recall<E: Environment>(environment: &E, key: RouteKey, generation: u32) -> Option<Hop> {
-    let set = environment.route_set(settings::peer_table(environment).route_set(key))?;
+    let (index, _) = settings::peer_table(environment).route_set(key);
+    let set = environment.route_set(index)?;
     for place in 0..ROUTE_WAYS {
         let route = set.from(place * ROUTE);
         if difference(route, key) == 0 {
@@ -213,22 +214,25 @@ fn recall<E: Environment>(environment: &E, key: RouteKey, generation: u32) -> Op
     None
 }
 
-/// Caches the next hop of a key: in the place that it has, or an empty one, or that of another key.
+/// Caches the next hop of a key: in the place that it has, or that of a next hop which is not valid any more,
+/// or that of another key.
 #[inline(always)]
-fn keep<E: Environment>(environment: &E, key: RouteKey, hop: Hop, generation: u32) {
-    let index = settings::peer_table(environment).route_set(key);
+fn keep<E: Environment>(environment: &E, key: RouteKey, hop: Hop, generation: u32, now: Instant) {
+    let (index, mut chosen) = settings::peer_table(environment).route_set(key);
     let Some(set) = environment.route_set(index) else {
         return;
     };
     let RouteKey([first, second]) = key;
-    // Any will do, as long as it is not the same for all keys. Old verifiers know no remainders.
-    let mixed = first ^ first >> 32 ^ second >> 48 ^ second >> 16;
-    let mut chosen = ((mixed & 0xffff) as usize * ROUTE_WAYS) >> 16;
     for place in 0..ROUTE_WAYS {
         let route = set.from(place * ROUTE);
-        if difference(route, key) == 0 || difference(route, RouteKey::EMPTY) == 0 {
+        if difference(route, key) == 0 {
             chosen = place;
             break;
+        }
+        let (prefix, _) = split(route.load(ADDRESS));
+        let current = current(environment, ipv6_bucket(prefix), now);
+        if Version(route.load(ROUTE_NEXT_HOP)).generation() != current.generation {
+            chosen = place;
         }
     }
     let route = set.from(chosen * ROUTE);

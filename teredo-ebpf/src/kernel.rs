@@ -233,8 +233,8 @@ fn generation(index: usize) -> u32 {
     }
 }
 
-/// Returns the number with its bound as an instruction. Some verifiers know no bound of a number
-/// whose octets were swapped, and the compiler knows that it needs no instruction.
+/// Returns the number, masked. The mask looks redundant to the compiler, but some verifiers lose the bound of a
+/// number whose octets were swapped.
 #[inline(always)]
 fn bounded(number: u16) -> usize {
     let number = usize::from(number);

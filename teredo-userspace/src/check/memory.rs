@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
-use teredo_common::{limiter, mailbox};
+use teredo_common::{budget, limiter, mailbox};
 
 use crate::{config::Config, datapath::xdp};
 
@@ -13,6 +13,8 @@ const PEER_ENTRY: u64 = 256;
 
 /// Octets of the server's token buckets.
 const LIMITS: u64 = limiter::BUCKETS as u64 * size_of::<u64>() as u64;
+/// Octets of the budget of what the program leaves to the daemon.
+const BUDGETS: u64 = budget::WORDS as u64 * size_of::<u64>() as u64;
 /// Octets of the mailboxes of the server's two addresses.
 const MAILBOXES: u64 = 2 * mailbox::SIZE as u64;
 
@@ -46,7 +48,7 @@ impl Memory {
         let queues = queues.unwrap_or(0);
         Self {
             peer_map: has_maps * xdp::peer_map_size(peers as u32),
-            other_maps: has_maps * xdp::routes_size(peers as u32),
+            other_maps: has_maps * (xdp::routes_size(peers as u32) + BUDGETS),
             peer_table: peers as u64 * PEER_ENTRY,
             queues: queues as u64,
             limits: config.server.as_ref().map_or(0, |_| LIMITS),
@@ -92,7 +94,7 @@ mod tests {
         // with a page.
         let memory = Memory::of(&with(RelaySection::default()));
         assert_eq!(memory.peer_map, 33_562_624 - 6_208);
-        assert_eq!(memory.other_maps, 8 << 20);
+        assert_eq!(Octets(memory.other_maps).to_string(), "17.8 MiB");
         assert!(memory.peer_map + memory.other_maps < 64 << 20);
         assert_eq!(Octets(memory.peer_map).to_string(), "32.0 MiB");
 

@@ -10,6 +10,7 @@ use std::{
     io,
     net::IpAddr,
     os::fd::{AsRawFd as _, OwnedFd},
+    time::Instant as Clock,
 };
 
 use ipnet::{IpNet, Ipv6Net};
@@ -42,7 +43,12 @@ const GROUPS: u32 = (1 << (libc::RTNLGRP_LINK - 1))
     | (1 << (libc::RTNLGRP_IPV4_RULE - 1))
     | (1 << (libc::RTNLGRP_IPV6_IFADDR - 1))
     | (1 << (libc::RTNLGRP_IPV6_ROUTE - 1))
-    | (1 << (libc::RTNLGRP_IPV6_RULE - 1));
+    | (1 << (libc::RTNLGRP_IPV6_RULE - 1))
+    | (1 << (libc::RTNLGRP_NEXTHOP - 1));
+
+/// The types of messages about nexthop objects.
+const RTM_NEWNEXTHOP: u16 = 104;
+const RTM_DELNEXTHOP: u16 = 105;
 
 /// Octets of the buffer for one datagram of messages, the size that the kernel itself uses.
 const BUFFER: usize = 32 << 10;
@@ -67,8 +73,8 @@ pub struct Changes {
     /// The destinations whose next hops may have changed: all with interfaces, addresses, rules, and
     /// gateways that the kernel sent to; those of routes, and of other neighbours.
     pub hops: Hops,
-    /// The routes that came, as far as they distinguish destinations.
-    pub depths: Depths,
+    /// Whether [`Watch::depths`] has changed.
+    pub depths: bool,
 }
 
 /// A subscription to changes of links, addresses, routes, rules and neighbours. Needs a tokio
@@ -91,8 +97,14 @@ struct Seen {
     gateways: Option<Gateways>,
     /// Gateways of routes that were reported since.
     new_gateways: Gateways,
-    /// Routes that were reported since the last call of [`Watch::complete`].
-    new_depths: Depths,
+    /// How many bits of a destination determine its route.
+    depths: Depths,
+    /// Routes that were reported since the last call of [`Watch::set_routes`], and between the two before.
+    reported: [Depths; 2],
+    /// The last snapshot. A list of routes that change meanwhile may lack some, but hardly the same twice.
+    listed: Depths,
+    /// When changes were lost, or not understood.
+    doubt: Option<Clock>,
     prefixes: Vec<Ipv6Net>,
 }
 
@@ -119,7 +131,10 @@ impl Watch {
         Ok(Self {
             socket,
             buffer: vec![0; BUFFER].into(),
-            seen: Seen::default(),
+            seen: Seen {
+                depths: Depths::unknown(),
+                ..Seen::default()
+            },
         })
     }
 
@@ -128,16 +143,19 @@ impl Watch {
         self.seen.prefixes = prefixes;
     }
 
-    /// Sets the gateways of all routes.
-    pub fn set_gateways(&mut self, gateways: Gateways) {
-        self.seen.gateways = Some(gateways);
+    /// Sets what is known about all routes, from a list that was begun then.
+    pub fn set_routes(&mut self, gateways: Gateways, depths: &Depths, began: Clock) {
+        self.seen.set_routes(gateways, depths, began);
     }
 
-    /// Adds to the routes of a snapshot those that came after it was taken.
-    pub fn complete(&mut self, snapshot: &Depths) -> Depths {
-        let mut depths = snapshot.clone();
-        depths.extend(&std::mem::take(&mut self.seen.new_depths));
-        depths
+    /// Returns how many bits of a destination determine its route.
+    pub fn depths(&self) -> &Depths {
+        &self.seen.depths
+    }
+
+    /// Notes that changes may be lost: nothing is known until a list of all routes that begins from now on.
+    pub fn doubt(&mut self) {
+        self.seen.doubt();
     }
 
     /// Iterates over the neighbours that the kernel sends to and has not confirmed lately, with their
@@ -208,14 +226,42 @@ fn ask_for_neighbours(socket: &OwnedFd) {
 }
 
 impl Seen {
-    /// Notes that the queue overflowed, so that anything may have changed.
-    fn overrun(&mut self) {
+    /// See [`Watch::set_routes`].
+    fn set_routes(&mut self, gateways: Gateways, depths: &Depths, began: Clock) {
+        if self.doubt.is_some_and(|doubt| doubt >= began) {
+            return;
+        }
+        self.doubt = None;
+        self.gateways = Some(gateways);
+        let mut known = depths.clone();
+        known.extend(&self.listed);
+        for reported in &self.reported {
+            known.extend(reported);
+        }
+        self.depths = known;
+        self.listed = depths.clone();
+        self.reported.rotate_right(1);
+        self.reported[0] = Depths::default();
+    }
+
+    /// See [`Watch::doubt`].
+    fn doubt(&mut self) {
+        self.doubt = Some(Clock::now());
+        self.gateways = None;
+        self.depths = Depths::unknown();
+        self.listed = Depths::default();
         let changes = self.pace.waiting();
-        changes.addresses = true;
         changes.routes = true;
         changes.hops = Hops::All;
+        changes.depths = true;
+    }
+
+    /// Notes that the queue overflowed, so that anything may have changed.
+    fn overrun(&mut self) {
+        self.doubt();
+        let changes = self.pace.waiting();
+        changes.addresses = true;
         self.neighbours.clear();
-        self.gateways = None;
         self.knows_neighbours = false;
     }
 
@@ -234,7 +280,7 @@ impl Seen {
                 libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
                     match NetlinkMessage::deserialize(&messages[..length]) {
                         Ok(message) => self.add_route(message.payload),
-                        Err(_) => self.add_kind(libc::RTM_NEWRULE),
+                        Err(_) => self.doubt(),
                     }
                 }
                 kind => self.add_kind(kind),
@@ -252,7 +298,9 @@ impl Seen {
             libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR => {
                 changes.addresses = true;
             }
-            libc::RTM_NEWRULE | libc::RTM_DELRULE => changes.routes = true,
+            // The next hop of any route may be another.
+            RTM_NEWNEXTHOP | RTM_DELNEXTHOP => changes.routes = true,
+            libc::RTM_NEWRULE | libc::RTM_DELRULE => return self.doubt(),
             _ => return,
         }
         changes.hops = Hops::All;
@@ -269,9 +317,8 @@ impl Seen {
         };
         self.new_gateways.add(&message);
         let changes = self.pace.waiting();
-        if is_new {
-            changes.depths.add(&message);
-            self.new_depths.add(&message);
+        if is_new && self.reported[0].add(&message) {
+            changes.depths |= self.depths.add(&message);
         }
         let Some((prefix, _)) = hops::route(&message) else {
             changes.routes = true;
@@ -373,6 +420,7 @@ mod tests {
     /// Returns what has been seen of a host with the neighbour 1, which is no gateway.
     fn seen() -> Seen {
         let mut seen = Seen {
+            depths: Depths::unknown(),
             gateways: Some(Gateways::default()),
             prefixes: vec!["2001::/32".parse().unwrap()],
             ..Seen::default()
@@ -462,6 +510,81 @@ mod tests {
         for matters in ["::/0", "2000::/3", "2001::/32", "2001:0:1::/48"] {
             seen.add(&route(matters, "fe80::1"));
             assert!(std::mem::take(seen.pace.waiting()).routes, "{matters}");
+        }
+    }
+
+    /// Returns the bits that decide about 2400:1::1, as the map has them.
+    fn bits(depths: &Depths) -> u8 {
+        let bucket = teredo_common::generations::ipv6_bucket(0x2400_0001_u32.to_be());
+        let (least, mut buckets) = depths.shared_bits();
+        let found = buckets.find(|(number, _)| *number == bucket);
+        found.map_or(least, |(_, bits)| bits)
+    }
+
+    fn listed(prefixes: &[&str]) -> Depths {
+        let mut depths = Depths::default();
+        for prefix in prefixes {
+            depths.add_prefix(prefix.parse().unwrap());
+        }
+        depths
+    }
+
+    #[test]
+    fn a_list_that_began_before_changes_were_lost_is_not_believed() {
+        let mut seen = seen();
+        let list = listed(&["2400:1::/48"]);
+        seen.set_routes(Gateways::default(), &list, Clock::now());
+        assert_eq!(bits(&seen.depths), 48);
+        for lose in [Seen::overrun, Seen::doubt, |seen: &mut Seen| {
+            seen.add_kind(libc::RTM_NEWRULE);
+        }] {
+            let before = Clock::now();
+            lose(&mut seen);
+            assert!(std::mem::take(seen.pace.waiting()).depths);
+            assert_eq!(bits(&seen.depths), 0);
+            seen.set_routes(Gateways::default(), &list, before);
+            assert_eq!(bits(&seen.depths), 0);
+            assert!(seen.gateways.is_none());
+            seen.set_routes(Gateways::default(), &list, Clock::now());
+            assert_eq!(bits(&seen.depths), 48);
+            assert!(seen.gateways.is_some());
+        }
+    }
+
+    #[test]
+    fn a_route_that_one_list_lacks_is_still_known() {
+        let mut seen = seen();
+        let mut list = |prefixes: &[&str]| {
+            seen.set_routes(Gateways::default(), &listed(prefixes), Clock::now());
+            bits(&seen.depths)
+        };
+        assert_eq!(list(&["2400:1::/48"]), 48);
+        assert_eq!(list(&[]), 48);
+        assert_eq!(list(&[]), 32);
+    }
+
+    #[test]
+    fn a_reported_route_outlives_the_list_that_was_begun_before() {
+        let mut seen = seen();
+        seen.set_routes(Gateways::default(), &listed(&[]), Clock::now());
+        seen.add(&route("2400:1::/44", "fe80::1"));
+        assert!(std::mem::take(seen.pace.waiting()).depths);
+        assert_eq!(bits(&seen.depths), 44);
+        seen.add(&route("2400:1::/44", "fe80::2"));
+        assert!(!std::mem::take(seen.pace.waiting()).depths);
+        for known in [44, 44, 32] {
+            seen.set_routes(Gateways::default(), &listed(&[]), Clock::now());
+            assert_eq!(bits(&seen.depths), known);
+        }
+    }
+
+    #[test]
+    fn a_nexthop_object_changes_all_hops() {
+        for kind in [RTM_NEWNEXTHOP, RTM_DELNEXTHOP] {
+            let mut seen = seen();
+            seen.add_kind(kind);
+            let changes = seen.pace.waiting();
+            assert!(changes.hops == Hops::All && changes.routes);
         }
     }
 

@@ -83,6 +83,10 @@ impl Snapshot {
             depths.add(&message);
             found.extend(route(&message).filter(|route| scope.covers(route)));
         }
+        match routes.ipv6_rules().await {
+            Ok(rules) => rules.iter().for_each(|rule| depths.add_rule(rule)),
+            Err(_) => depths = Depths::unknown(),
+        }
         let mut settings = BTreeMap::new();
         for setting in &scope.settings {
             let value = setting.read().map_err(|source| LookError::Setting {

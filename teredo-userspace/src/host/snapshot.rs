@@ -74,7 +74,7 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
     /// The gateways of all routes.
     pub gateways: Gateways,
-    /// How many bits of a native destination decide about its route.
+    /// How many bits of a native destination determine its route.
     pub depths: Depths,
     /// The values of the settings that were asked for, as far as they exist.
     pub settings: BTreeMap<Setting, String>,

@@ -128,9 +128,10 @@ impl Node {
     /// Passes the addresses and routes of the host to the roles and the program.
     fn apply_snapshot(&mut self) {
         let snapshot = &self.upkeep.snapshot;
-        self.watch.set_gateways(snapshot.gateways.clone());
-        self.fast_path
-            .set_depths(self.watch.complete(&snapshot.depths));
+        let began = self.upkeep.snapshot_began;
+        self.watch
+            .set_routes(snapshot.gateways.clone(), &snapshot.depths, began);
+        self.fast_path.set_depths(self.watch.depths());
         let own = snapshot.own_addresses();
         self.fast_path.set_own_ipv4(&own.ipv4);
         self.fast_path.set_names(snapshot);

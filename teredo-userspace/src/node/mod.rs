@@ -227,6 +227,7 @@ impl Node {
         if let Some(client) = &mut self.client {
             client.handle_suspension(duration);
         }
+        self.fast_path.forget_next_hops();
         self.upkeep.look_soon();
     }
 
@@ -254,6 +255,10 @@ impl Node {
 
     /// Applies changes of the kernel's routing.
     async fn handle_changes(&mut self, changes: Changes) {
+        if changes.depths {
+            // Before the next hops become invalid, so that none is cached for too many destinations.
+            self.fast_path.set_depths(self.watch.depths());
+        }
         self.fast_path.handle_changes(&changes);
         if changes.addresses || changes.routes {
             self.upkeep.look_soon();
@@ -266,7 +271,11 @@ impl Node {
 
     /// Makes the kernel confirm neighbours that the fast path uses, which the kernel does not know.
     async fn confirm_neighbours(&mut self) {
-        self.fast_path.collect_stations();
+        if !self.fast_path.collect_stations(clock::now()) {
+            // This process was stopped, and changes may wait.
+            self.watch.doubt();
+            self.fast_path.set_depths(self.watch.depths());
+        }
         let stale = self.watch.stale();
         let used = stale
             .filter(|(neighbour, station)| self.fast_path.sends_to(neighbour.interface, *station));
@@ -287,6 +296,10 @@ impl Node {
             }
             Err(_) => tokio::time::sleep(port::RETRY).await,
         }
+        // Changes may be lost.
+        self.watch.doubt();
+        self.fast_path.set_depths(self.watch.depths());
+        self.fast_path.forget_next_hops();
         self.upkeep.look_soon();
     }
 

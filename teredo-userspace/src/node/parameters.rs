@@ -130,7 +130,7 @@ pub fn budget(config: &Config) -> Budget {
         allow(Class::Cookie, rates.answer_rate);
         allow(Class::Peer, rates.peer_rate);
         allow(Class::Fragment, rates.fragment_rate);
-        // As many as there are bubbles for such servers at the defaults: a bubble for each packet.
+        // The default rate of bubbles to such servers, so that each packet that passes gets one.
         allow(Class::Native, rates.new_peer_rate.div_ceil(4));
         allow(Class::NativeKnown, rates.new_peer_rate);
         allow(Class::NativePeer, rates.peer_rate);

@@ -4,7 +4,7 @@
 //! the packets, and rarely enough that it takes little of the processor's time however many routes the
 //! kernel has.
 
-use std::time::Duration;
+use std::time::{Duration, Instant as Clock};
 
 use teredo_common::time::Instant;
 use tokio::task::JoinHandle;
@@ -34,11 +34,14 @@ const HASTE: u32 = 4;
 pub struct Upkeep {
     /// The last snapshot.
     pub snapshot: Snapshot,
+    /// The time when the look for it began.
+    pub snapshot_began: Clock,
     /// The part of the network that the next look covers.
     pub scope: Scope,
     pub reconciler: Reconciler,
     conditions: Conditions,
     look: Option<JoinHandle<Result<Snapshot, LookError>>>,
+    look_began: Clock,
     began: Instant,
     next: Instant,
     /// The earliest time of a look after a change.
@@ -54,10 +57,12 @@ impl Upkeep {
         let now = clock::now();
         Self {
             snapshot: Snapshot::default(),
+            snapshot_began: Clock::now(),
             scope,
             reconciler: Reconciler::default(),
             conditions: Conditions::default(),
             look: None,
+            look_began: Clock::now(),
             began: now,
             next: now,
             earliest: now,
@@ -85,6 +90,7 @@ impl Upkeep {
             self.timer.expired().await;
             let (routes, scope) = (routes.clone(), self.scope.clone());
             self.began = clock::now();
+            self.look_began = Clock::now();
             self.look = Some(tokio::spawn(async move {
                 Snapshot::read(&routes, &scope).await
             }));
@@ -106,6 +112,7 @@ impl Upkeep {
         match outcome {
             Ok(Ok(snapshot)) => {
                 self.snapshot = snapshot;
+                self.snapshot_began = self.look_began;
                 self.failure = None;
                 true
             }

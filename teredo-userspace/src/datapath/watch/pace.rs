@@ -24,9 +24,11 @@ impl Pace {
         &mut self.waiting
     }
 
-    /// Takes the changes if it is time to report some.
+    /// Takes the changes if it is time to report some. Those of the bits that determine a route do not wait: the
+    /// next hops of other destinations would be wrong meanwhile.
     pub fn report(&mut self, now: Instant) -> Option<Changes> {
-        if self.waiting == Changes::default() || self.next.is_some_and(|next| now < next) {
+        let is_early = self.next.is_some_and(|next| now < next) && !self.waiting.depths;
+        if self.waiting == Changes::default() || is_early {
             return None;
         }
         self.next = Some(now + INTERVAL);
@@ -69,6 +71,18 @@ mod tests {
         assert!(changes.hops == Hops::All && changes.routes);
         assert_eq!(pace.due(), None);
         assert_eq!(pace.report(due + INTERVAL), None);
+    }
+
+    #[test]
+    fn another_depth_does_not_wait() {
+        let mut pace = Pace::default();
+        let now = Instant::now();
+        pace.waiting().routes = true;
+        assert!(pace.report(now).is_some());
+        pace.waiting().routes = true;
+        assert!(pace.report(now).is_none());
+        pace.waiting().depths = true;
+        assert!(pace.report(now).is_some_and(|changes| changes.routes));
     }
 
     #[test]

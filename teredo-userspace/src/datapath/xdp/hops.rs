@@ -7,6 +7,7 @@ use std::{
         AtomicU8, AtomicU32,
         Ordering::{Relaxed, Release},
     },
+    time::Duration,
 };
 
 use teredo_common::{
@@ -19,6 +20,9 @@ use teredo_common::{
 
 use super::buckets::Shared;
 use crate::datapath::watch::{Depths, Hops};
+
+/// The time after which the daemon was silent for too long: less than the program waits for it.
+const SILENCE: Duration = Duration::from_millis(2500);
 
 /// The maps of cached next hops.
 #[derive(Debug)]
@@ -71,18 +75,25 @@ impl HopMaps {
         }
     }
 
-    /// Shows that the daemon lives, and invalidates the next hops that have reached [`LIFETIME`].
-    pub fn keep(&mut self, now: Instant) {
-        let elapsed = now.saturating_since(self.kept).min(LIFETIME);
-        let count = GENERATIONS as u128 * elapsed.as_nanos() / LIFETIME.as_nanos();
+    /// Shows that the daemon lives, and invalidates the next hops that have reached [`LIFETIME`], or all of them
+    /// if the daemon was silent. Returns whether it was not.
+    pub fn keep(&mut self, now: Instant) -> bool {
+        let elapsed = now.saturating_since(self.kept);
+        let is_in_time = elapsed < SILENCE;
+        let count = match is_in_time {
+            true => (GENERATIONS as u128 * elapsed.as_nanos() / LIFETIME.as_nanos()) as usize,
+            false => GENERATIONS,
+        };
         let buckets = self.buckets().iter().cycle().skip(self.due);
-        buckets.take(count as usize).for_each(raise);
-        self.due = (self.due + count as usize) % GENERATIONS;
+        buckets.take(count).for_each(raise);
+        self.due = (self.due + count) % GENERATIONS;
         self.kept = now;
         self.generations.as_ref()[HEARTBEAT].store(seconds(now), Release);
+        is_in_time
     }
 
-    /// Sets the bits that decide about the routes of IPv6 destinations.
+    /// Sets the bits that determine the routes of IPv6 destinations. Next hops that were cached for other bits become
+    /// invalid.
     pub fn share(&self, depths: &Depths) {
         let (least, more) = depths.shared_bits();
         let mut all = vec![least; GENERATIONS];
@@ -92,7 +103,7 @@ impl HopMaps {
         for (bucket, bits) in self.buckets().iter().zip(all) {
             let old = bucket.load(Relaxed);
             if shared_bits(old) != bits {
-                bucket.store(number(generation(old), bits), Release);
+                bucket.store(number(next(generation(old)), bits), Release);
             }
         }
     }

@@ -343,10 +343,11 @@ impl Program {
         self.hops.invalidate(hops);
     }
 
-    /// Shows the program that the daemon lives, and will invalidate next hops. Call it once a second. Next
-    /// hops older than [`teredo_common::generations::LIFETIME`] become invalid.
-    pub fn keep_next_hops(&mut self, now: Instant) {
-        self.hops.keep(now);
+    /// Shows the program that the daemon lives, and will invalidate next hops. Next
+    /// hops older than [`teredo_common::generations::LIFETIME`] become invalid, or all of them if this was not
+    /// called for so long that the daemon counted as gone. Call it once a second; returns whether that was done.
+    pub fn keep_next_hops(&mut self, now: Instant) -> bool {
+        self.hops.keep(now)
     }
 
     /// Tells the program which native destinations share a next hop.

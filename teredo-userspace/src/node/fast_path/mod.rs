@@ -26,7 +26,7 @@ use crate::{
     condition::{Condition, Kind},
     config::Config,
     datapath::{
-        watch::{Changes, Depths},
+        watch::{Changes, Depths, Hops},
         xdp::{
             self, AttachPolicy, AttachedProgram, Error, Interface, InterfaceStatus, Mode, Options,
             TagKeeper,
@@ -77,7 +77,7 @@ pub struct FastPath {
     /// Calls of [`Self::collect_stations`].
     sweeps: u32,
     tags: TagKeeper,
-    /// How many bits of a native destination decide about its route; `None` until that is known.
+    /// How many bits of a native destination determine its route; `None` until that is known.
     depths: Option<Depths>,
     /// The interfaces whose VLAN tags are hidden from the program.
     hidden: BTreeSet<u32>,
@@ -551,19 +551,22 @@ impl FastPath {
             Ok(())
         });
         self.note(result);
-        let depths = self.depths.as_mut();
-        if depths.is_some_and(|depths| depths.extend(&changes.depths)) {
-            self.share_next_hops();
-        }
         if let Some(xdp) = &self.xdp {
             xdp.program.invalidate(&changes.hops);
         }
     }
 
-    /// Sets how many bits of a native destination decide about its route.
-    pub fn set_depths(&mut self, depths: Depths) {
-        if self.depths.as_ref() != Some(&depths) {
-            self.depths = Some(depths);
+    /// Makes the program ask the kernel again for all next hops.
+    pub fn forget_next_hops(&self) {
+        if let Some(xdp) = &self.xdp {
+            xdp.program.invalidate(&Hops::All);
+        }
+    }
+
+    /// Sets how many bits of a native destination determine its route.
+    pub fn set_depths(&mut self, depths: &Depths) {
+        if self.depths.as_ref() != Some(depths) {
+            self.depths = Some(depths.clone());
             self.share_next_hops();
         }
     }
@@ -576,15 +579,16 @@ impl FastPath {
     }
 
     /// Notes the stations that the program sends to, and shows the program that the daemon lives. Call it
-    /// once a second.
-    pub fn collect_stations(&mut self) {
+    /// once a second; returns whether that was done.
+    pub fn collect_stations(&mut self, now: Instant) -> bool {
         let Some(xdp) = &mut self.xdp else {
-            return;
+            return true;
         };
-        xdp.program.keep_next_hops(clock::now());
+        let is_in_time = xdp.program.keep_next_hops(now);
         self.sweeps = self.sweeps.wrapping_add(1);
         let is_over = self.sweeps.is_multiple_of(STATION_PERIOD);
         xdp.program.collect_stations(is_over);
+        is_in_time
     }
 
     /// Returns whether the program may have sent to a station lately.
