@@ -91,9 +91,13 @@ fn twenty_thousand_destinations_do_not_thrash_the_kernel() -> Result<()> {
         server: Some(Maker::Miredo),
         ..Topology::default()
     })?;
-    // All peers are at one address, and new at once.
-    let config = scene.relay_config().set("relay.xdp.mode", "off");
-    let relay = scene.start_relay(&config.set("relay.unproved-rate", 100_000))?;
+    // All peers are at one address, and new at once because of one host.
+    let config = scene
+        .relay_config()
+        .set("relay.xdp.mode", "off")
+        .set("relay.new-peer-rate", 100_000)
+        .set("relay.unproved-rate", 100_000);
+    let relay = scene.start_relay(&config)?;
     let namespace = scene.add_ipv4_host("peers", ADDRESS)?;
     for batch in 0..40 {
         let port = FIRST_PORT + batch * BATCH;

@@ -1,6 +1,17 @@
 //! Changes of the XDP program and its interfaces by others.
 
-use anyhow::{Context as _, Result, ensure};
+use std::{num::NonZeroUsize, slice, thread, time::Duration};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::{maps::MapData, programs::loaded_programs};
+use nix::sys::{
+    mman::{MapFlags, ProtFlags, mmap, munmap},
+    signal::{self, Signal},
+};
+use teredo_common::{
+    generations::{self, NUMBERS},
+    maps,
+};
 use teredo_faults::fault::program::detach;
 use teredo_lab::{Namespace, Teredo, programs::Attached, teredo::Config, wait_until};
 
@@ -109,5 +120,132 @@ fn an_interface_that_is_down_is_told() -> Result<()> {
     host.namespace.ip("link set spare down")?;
     is_said(&relay, "interface-missing")?;
     host.namespace.ip("link set spare up")?;
+    is_well(&relay)
+}
+
+/// The numbers of all buckets in the program's map of generations.
+fn generations(host: &Host) -> Result<Vec<u32>> {
+    let id = number(&host.namespace, "wan")?.context("no program")?;
+    let mut programs = loaded_programs().filter_map(Result::ok);
+    let program = programs
+        .find(|program| u64::from(program.id()) == id)
+        .context("it has gone")?;
+    for id in program.map_ids()?.unwrap_or_default() {
+        let map = MapData::from_id(id)?;
+        if map.info()?.name_as_str() == Some(maps::GENERATIONS) {
+            return Ok(numbers(&map)?[..generations::GENERATIONS].to_vec());
+        }
+    }
+    bail!("the program has no map of generations")
+}
+
+fn numbers(map: &MapData) -> Result<Vec<u32>> {
+    let size = NonZeroUsize::new(NUMBERS * size_of::<u32>()).context("no numbers")?;
+    // SAFETY: the kernel chooses the address; nothing refers to the memory when it is unmapped. The daemon may
+    // change a number while it is copied, which is one access.
+    unsafe {
+        let memory = mmap(
+            None,
+            size,
+            ProtFlags::PROT_READ,
+            MapFlags::MAP_SHARED,
+            map.fd(),
+            0,
+        )?;
+        let numbers = slice::from_raw_parts(memory.as_ptr().cast::<u32>(), NUMBERS).to_vec();
+        munmap(memory, size.get())?;
+        Ok(numbers)
+    }
+}
+
+/// How many bits of a destination in 2a01:203::/32 determine its route, as the program is told; all if zero.
+fn shared_bits(host: &Host) -> Result<u8> {
+    let bucket = generations::ipv6_bucket(0x2a01_0203_u32.to_be());
+    Ok(generations::shared_bits(
+        generations(host)?[usize::from(bucket)],
+    ))
+}
+
+#[test]
+fn destinations_share_a_next_hop_as_far_as_the_routing_is_understood() -> Result<()> {
+    let host = Host::new()?;
+    let relay = start(&host, true)?;
+    let are = |bits: u8| {
+        let waited = wait_until("the program is told", SOON, || {
+            Ok(shared_bits(&host)? == bits)
+        });
+        waited.with_context(|| format!("{} instead of {bits}", shared_bits(&host).unwrap_or(255)))
+    };
+    are(32)?;
+    let gateway = "via fe80::1 dev wan onlink";
+    for (add, remove, bits) in [
+        (
+            format!("ip -6 route add 2a01:203:4::/48 {gateway}"),
+            "ip -6 route del 2a01:203:4::/48".to_owned(),
+            48,
+        ),
+        (
+            format!("ip -6 route add 2a01:203:4::/48 {gateway} table 50"),
+            "ip -6 route del 2a01:203:4::/48 table 50".to_owned(),
+            48,
+        ),
+        (
+            "ip -6 route add unreachable 2a01:203:4::/56".to_owned(),
+            "ip -6 route del unreachable 2a01:203:4::/56".to_owned(),
+            56,
+        ),
+        (
+            "ip -6 addr add 2a01:203::7/128 dev lo nodad".to_owned(),
+            "ip -6 addr del 2a01:203::7/128 dev lo".to_owned(),
+            0,
+        ),
+        (
+            "ip -6 rule add to 2a01:203:4::/48 lookup 50".to_owned(),
+            "ip -6 rule del to 2a01:203:4::/48 lookup 50".to_owned(),
+            0,
+        ),
+        (
+            format!(
+                "ip -6 route add 2a01:200::/24 nexthop {gateway} nexthop {}",
+                gateway.replace("::1", "::2")
+            ),
+            "ip -6 route del 2a01:200::/24".to_owned(),
+            0,
+        ),
+    ] {
+        shell(&host.namespace, &add)?;
+        are(bits).context(add)?;
+        shell(&host.namespace, &remove)?;
+        // The last two lists of all routes count.
+        let waited = wait_until(
+            "it is forgotten",
+            SOON * 4,
+            || Ok(shared_bits(&host)? == 32),
+        );
+        waited.context(remove)?;
+    }
+    is_well(&relay)
+}
+
+#[test]
+fn a_daemon_that_was_stopped_starts_anew() -> Result<()> {
+    let host = Host::new()?;
+    let relay = start(&host, true)?;
+    wait_until("destinations share", SOON, || Ok(shared_bits(&host)? == 32))?;
+    signal::kill(relay.daemon.pid(), Signal::SIGSTOP)?;
+    // The kernel changes nothing meanwhile that the daemon would hear of.
+    thread::sleep(Duration::from_secs(4));
+    let stopped = generations(&host)?;
+    signal::kill(relay.daemon.pid(), Signal::SIGCONT)?;
+    wait_until("all next hops are invalid", SOON, || {
+        let now = generations(&host)?;
+        let pairs = now.iter().zip(&stopped);
+        let same = pairs
+            .filter(|(now, old)| generations::generation(**now) == generations::generation(**old));
+        Ok(same.count() == 0)
+    })?;
+    wait_until("destinations share again", SOON, || {
+        Ok(shared_bits(&host)? == 32)
+    })?;
     is_well(&relay)
 }
