@@ -77,8 +77,11 @@ impl Kind {
             }
             Self::Neighbours => {
                 let (address, interface) = (format!("2001:db8:6::{a:x}:{b:02x}{c:02x}"), NEAR[1]);
-                let state = if is_added { " nud failed" } else { "" };
-                format!("neigh {verb} {address} dev {interface}{state}\n")
+                match is_added {
+                    // One that was left by an earlier series is no error.
+                    true => format!("neigh replace {address} dev {interface} nud failed\n"),
+                    false => format!("neigh del {address} dev {interface}\n"),
+                }
             }
         }
     }
