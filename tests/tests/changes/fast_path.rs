@@ -1,6 +1,6 @@
 //! Changes of the XDP program and its interfaces by others.
 
-use std::{num::NonZeroUsize, slice, thread, time::Duration};
+use std::{num::NonZeroUsize, slice};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{maps::MapData, programs::loaded_programs};
@@ -9,11 +9,11 @@ use nix::sys::{
     signal::{self, Signal},
 };
 use teredo_common::{
-    generations::{self, NUMBERS},
+    generations::{self, HEARTBEAT, NUMBERS},
     maps,
 };
 use teredo_faults::fault::program::detach;
-use teredo_lab::{Namespace, Teredo, programs::Attached, teredo::Config, wait_until};
+use teredo_lab::{Namespace, Teredo, fixture::now, programs::Attached, teredo::Config, wait_until};
 
 use super::{SOON, has_program, host::Host, is_said, is_well, shell};
 
@@ -123,8 +123,8 @@ fn an_interface_that_is_down_is_told() -> Result<()> {
     is_well(&relay)
 }
 
-/// The numbers of all buckets in the program's map of generations.
-fn generations(host: &Host) -> Result<Vec<u32>> {
+/// The program's map of generations.
+fn generations_map(host: &Host) -> Result<MapData> {
     let id = number(&host.namespace, "wan")?.context("no program")?;
     let mut programs = loaded_programs().filter_map(Result::ok);
     let program = programs
@@ -133,10 +133,17 @@ fn generations(host: &Host) -> Result<Vec<u32>> {
     for id in program.map_ids()?.unwrap_or_default() {
         let map = MapData::from_id(id)?;
         if map.info()?.name_as_str() == Some(maps::GENERATIONS) {
-            return Ok(numbers(&map)?[..generations::GENERATIONS].to_vec());
+            return Ok(map);
         }
     }
     bail!("the program has no map of generations")
+}
+
+/// The numbers of all buckets in that map.
+fn generations(host: &Host) -> Result<Vec<u32>> {
+    let mut numbers = numbers(&generations_map(host)?)?;
+    numbers.truncate(generations::GENERATIONS);
+    Ok(numbers)
 }
 
 fn numbers(map: &MapData) -> Result<Vec<u32>> {
@@ -233,8 +240,10 @@ fn a_daemon_that_was_stopped_starts_anew() -> Result<()> {
     let relay = start(&host, true)?;
     wait_until("destinations share", SOON, || Ok(shared_bits(&host)? == 32))?;
     signal::kill(relay.daemon.pid(), Signal::SIGSTOP)?;
-    // The kernel changes nothing meanwhile that the daemon would hear of.
-    thread::sleep(Duration::from_secs(4));
+    wait_until("the program takes it for gone", SOON * 4, || {
+        let heartbeat = numbers(&generations_map(&host)?)?[HEARTBEAT];
+        Ok(!generations::is_alive(heartbeat, now()))
+    })?;
     let stopped = generations(&host)?;
     signal::kill(relay.daemon.pid(), Signal::SIGCONT)?;
     wait_until("all next hops are invalid", SOON, || {

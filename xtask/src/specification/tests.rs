@@ -90,10 +90,10 @@ fn what_is_cited_is_defined() {
         "tests/tests/relay.rs",
         TESTS,
         "fn d1_01_v01",
-        "fn d1_01_v01_c07",
+        "fn d1_01_v01_c10",
     );
     assert!(
-        tests.starts_with("tests/tests/relay.rs:4: C-07: "),
+        tests.starts_with("tests/tests/relay.rs:4: C-10: "),
         "{tests}"
     );
     let document = failure("docs/protocol/relay.md", RELAY, "More", "More than R-03");

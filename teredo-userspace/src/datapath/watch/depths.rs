@@ -30,7 +30,7 @@ pub struct Depths {
     buckets: BTreeMap<u16, u8>,
     /// Prefixes of neighbours on the link, in the main table.
     on_link: BTreeSet<Ipv6Net>,
-    /// Prefixes behind gateways that may be on the link, too; `None` if they are too many.
+    /// Prefixes behind gateways that may be on the link, too.
     gatewayed: Gatewayed,
     /// Addresses of this host and the like.
     own: BTreeSet<Ipv6Net>,

@@ -104,7 +104,7 @@ fn c43_a_relay_learns_that_the_client_is_at_its_mapping() {
     ] {
         assert_eq!(world.arrives(RELAY, &refused), Err(DropReason::RelayBubble));
     }
-    // The address has a rate, whoever forges it.
+    // Forged packets do not raise the rate of an address.
     for _ in 0..100 {
         world.arrives(RELAY, &question("fe80::2")).unwrap();
     }
