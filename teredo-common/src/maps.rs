@@ -343,8 +343,6 @@ impl RouteKey {
     const MANY: u64 = u64::MAX;
     /// The bits of that octet.
     const BITS: u64 = 0xff;
-    /// The key in a place without a route, which is none of a relayed destination.
-    pub const EMPTY: Self = Self([0; 2]);
 
     /// Returns the key of one destination, if it can be cached.
     #[inline(always)]

@@ -292,6 +292,7 @@ impl Node {
         let placed = self
             .fast_path
             .place(&self.config, item, &self.upkeep.snapshot, &roles);
+        self.fast_path.set_depths(self.watch.depths());
         self.share_buckets();
         if let Some(relay) = &mut self.roles.relay {
             if !self.is_handed_over {

@@ -40,8 +40,7 @@ pub struct Upkeep {
     pub scope: Scope,
     pub reconciler: Reconciler,
     conditions: Conditions,
-    look: Option<JoinHandle<Result<Snapshot, LookError>>>,
-    look_began: Clock,
+    look: Option<JoinHandle<Result<(Snapshot, Clock), LookError>>>,
     began: Instant,
     next: Instant,
     /// The earliest time of a look after a change.
@@ -62,7 +61,6 @@ impl Upkeep {
             reconciler: Reconciler::default(),
             conditions: Conditions::default(),
             look: None,
-            look_began: Clock::now(),
             began: now,
             next: now,
             earliest: now,
@@ -90,9 +88,9 @@ impl Upkeep {
             self.timer.expired().await;
             let (routes, scope) = (routes.clone(), self.scope.clone());
             self.began = clock::now();
-            self.look_began = Clock::now();
             self.look = Some(tokio::spawn(async move {
-                Snapshot::read(&routes, &scope).await
+                let began = Clock::now();
+                Ok((Snapshot::read(&routes, &scope).await?, began))
             }));
             // A change from now on may not be in the snapshot.
             self.next = self.began + SLOW;
@@ -110,9 +108,9 @@ impl Upkeep {
             .max(self.earliest)
             .min(now + SLOW.max(took * PATIENCE));
         match outcome {
-            Ok(Ok(snapshot)) => {
+            Ok(Ok((snapshot, began))) => {
                 self.snapshot = snapshot;
-                self.snapshot_began = self.look_began;
+                self.snapshot_began = began;
                 self.failure = None;
                 true
             }

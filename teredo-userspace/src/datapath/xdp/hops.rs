@@ -7,12 +7,12 @@ use std::{
         AtomicU8, AtomicU32,
         Ordering::{Relaxed, Release},
     },
-    time::Duration,
 };
 
 use teredo_common::{
     generations::{
-        GENERATIONS, HEARTBEAT, LIFETIME, NUMBERS, generation, next, number, seconds, shared_bits,
+        GENERATIONS, HEARTBEAT, LIFETIME, NUMBERS, generation, is_alive, next, number, seconds,
+        shared_bits,
     },
     maps::{STATION_MARKS, station_mark},
     time::Instant,
@@ -20,9 +20,6 @@ use teredo_common::{
 
 use super::buckets::Shared;
 use crate::datapath::watch::{Depths, Hops};
-
-/// The time after which the daemon was silent for too long: less than the program waits for it.
-const SILENCE: Duration = Duration::from_millis(2500);
 
 /// The maps of cached next hops.
 #[derive(Debug)]
@@ -78,8 +75,9 @@ impl HopMaps {
     /// Shows that the daemon lives, and invalidates the next hops that have reached [`LIFETIME`], or all of them
     /// if the daemon was silent. Returns whether it was not.
     pub fn keep(&mut self, now: Instant) -> bool {
-        let elapsed = now.saturating_since(self.kept);
-        let is_in_time = elapsed < SILENCE;
+        let heartbeat = &self.generations.as_ref()[HEARTBEAT];
+        let is_in_time = is_alive(heartbeat.load(Relaxed), now);
+        let elapsed = now.saturating_since(self.kept).min(LIFETIME);
         let count = match is_in_time {
             true => (GENERATIONS as u128 * elapsed.as_nanos() / LIFETIME.as_nanos()) as usize,
             false => GENERATIONS,

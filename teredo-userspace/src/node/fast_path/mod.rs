@@ -77,8 +77,6 @@ pub struct FastPath {
     /// Calls of [`Self::collect_stations`].
     sweeps: u32,
     tags: TagKeeper,
-    /// How many bits of a native destination determine its route; `None` until that is known.
-    depths: Option<Depths>,
     /// The interfaces whose VLAN tags are hidden from the program.
     hidden: BTreeSet<u32>,
 }
@@ -162,7 +160,6 @@ impl FastPath {
                 self.program = xdp.program_number();
                 xdp.program.keep_next_hops(clock::now());
                 self.xdp = Some(xdp);
-                self.share_next_hops();
                 self.relays = plan.relays;
                 self.missing = Missing::default();
                 self.max_peers = plan.max_peers as usize;
@@ -563,17 +560,9 @@ impl FastPath {
         }
     }
 
-    /// Sets how many bits of a native destination determine its route.
-    pub fn set_depths(&mut self, depths: &Depths) {
-        if self.depths.as_ref() != Some(depths) {
-            self.depths = Some(depths.clone());
-            self.share_next_hops();
-        }
-    }
-
-    /// Tells the program which destinations share a next hop.
-    fn share_next_hops(&self) {
-        if let (Some(xdp), Some(depths)) = (&self.xdp, &self.depths) {
+    /// Tells the program how many bits of a native destination determine its route.
+    pub fn set_depths(&self, depths: &Depths) {
+        if let Some(xdp) = &self.xdp {
             xdp.program.share_next_hops(depths);
         }
     }
