@@ -87,33 +87,38 @@ impl Sum {
     /// The sum in 16 bits, as two octets in network byte order. Zero only if everything added was.
     #[inline(always)]
     pub const fn fold(self) -> [u8; 2] {
-        let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
+        let sum = self.nearly_folded();
         let sum = (sum >> 16) + (sum & 0xffff);
         (sum as u16).to_ne_bytes()
+    }
+
+    /// The sum in 16 bits and perhaps a carry, which leaves no more than 2.
+    #[inline(always)]
+    const fn nearly_folded(self) -> u64 {
+        let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
+        let sum = (sum >> 16) + (sum & 0xffff);
+        (sum >> 16) + (sum & 0xffff)
     }
 
     /// The checksum field for the data added: two octets in network byte order.
     #[inline(always)]
     pub const fn checksum(self) -> [u8; 2] {
-        let [a, b] = self.fold();
-        [!a, !b]
+        (!u16::from_ne_bytes(self.fold())).to_ne_bytes()
     }
 
     /// The checksum field of UDP, where zero means that there is no checksum (RFC 768).
     #[inline(always)]
     pub const fn udp_checksum(self) -> [u8; 2] {
-        match self.checksum() {
-            [0, 0] => [0xff, 0xff],
-            checksum => checksum,
+        match u16::from_ne_bytes(self.checksum()) {
+            0 => [0xff, 0xff],
+            checksum => checksum.to_ne_bytes(),
         }
     }
 
     /// Whether data that includes its checksum field is intact.
     #[inline(always)]
     pub const fn is_valid(self) -> bool {
-        matches!(self.fold(), [0xff, 0xff])
+        self.nearly_folded() == 0xffff
     }
 }
 
@@ -199,6 +204,24 @@ pub const fn transport_checksum_offset(next_header: u8) -> Option<usize> {
 /// whose next header [`covers_payload`] and whose UDP payload is the IPv6 packet alone.
 #[inline(always)]
 pub const fn encapsulation(source: Endpoint, destination: Endpoint, ipv6: &[u8; 8]) -> [u8; 2] {
+    encapsulation_sum(source, destination, ipv6).udp_checksum()
+}
+
+/// Whether a checksum other than zero is that of [`encapsulation`].
+#[inline(always)]
+pub const fn is_encapsulation(
+    source: Endpoint,
+    destination: Endpoint,
+    ipv6: &[u8; 8],
+    checksum: [u8; 2],
+) -> bool {
+    encapsulation_sum(source, destination, ipv6)
+        .add_2(checksum)
+        .is_valid()
+}
+
+#[inline(always)]
+const fn encapsulation_sum(source: Endpoint, destination: Endpoint, ipv6: &[u8; 8]) -> Sum {
     let payload_length = u16::from_be_bytes([ipv6[4], ipv6[5]]);
     let length = (UDP_HEADER + IPV6_HEADER) as u16 + payload_length;
     ipv4_udp_pseudo_header(source.address, destination.address, length)
@@ -209,7 +232,6 @@ pub const fn encapsulation(source: Endpoint, destination: Endpoint, ipv6: &[u8; 
         .add_4([ipv6[4], ipv6[5], ipv6[6], ipv6[7]])
         .subtract(payload_length)
         .subtract(ipv6[6] as u16)
-        .udp_checksum()
 }
 
 #[cfg(test)]

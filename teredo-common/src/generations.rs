@@ -11,28 +11,79 @@
 //!
 //! # Destinations that share a next hop
 //!
-//! All destinations in a bucket of IPv6 that agree in their first [`shared_bits`] bits have the same route,
-//! as far as the daemon knows. If that leads to a gateway, they have the same next hop, too.
+//! All destinations in a bucket that agree in their first [`shared_bits`] bits have the same route, as far as
+//! the daemon knows. If that leads to a gateway, they have the same next hop, too. Fewer bits than those of a bucket
+//! are shared with other buckets, and so is the generation: [`Family::common`].
 
 use core::time::Duration;
 
-use crate::time::Instant;
+use crate::{maps::Route, time::Instant};
 
-/// Buckets of destinations.
-pub const GENERATIONS: usize = 1 << 16;
-/// The index, behind those of the buckets, of the time when the daemon last showed that it lives, in units
-/// of [`SECOND`].
-pub const HEARTBEAT: usize = GENERATIONS;
-/// Numbers of 32 bits in the map: with the heartbeat, and one more so that the value is a multiple of eight
-/// octets.
-pub const NUMBERS: usize = GENERATIONS + 2;
+/// Buckets of destinations of one family.
+pub const BUCKETS: usize = 1 << 16;
+/// The index of the time when the daemon last showed that it lives, in units of [`SECOND`].
+pub const HEARTBEAT: usize = 2 * BUCKETS + 2;
+/// The index of two numbers that are [`Sets`](crate::peers::Sets).
+pub const SETS: usize = HEARTBEAT + 2;
+/// The index of the first number of two [`Route`]s, one for each family: many that share it.
+pub const FIRST_ROUTES: usize = SETS + 2;
+/// Numbers of 32 bits in a route.
+const ROUTE: usize = size_of::<Route>() / 4;
+/// Numbers of 32 bits in the map: of the buckets of IPv4, of those of IPv6, of what the buckets of each have in common;
+/// and what else a packet needs, so that one look-up finds all of it.
+pub const NUMBERS: usize = FIRST_ROUTES + 2 * ROUTE;
 
-/// Bits of an IPv4 prefix whose addresses share a bucket.
-pub const IPV4_BITS: u8 = 16;
-/// Bits of an IPv6 prefix whose addresses share a bucket, with those of others.
-pub const IPV6_BITS: u8 = 32;
-/// The most bits of an IPv6 prefix whose addresses share a next hop.
-pub const SHARED_BITS_MAX: u8 = 64;
+/// The version of a destination's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ipv4, Self::Ipv6];
+
+    /// Returns the bits of a prefix whose addresses share a bucket; in IPv6, with those of others.
+    #[inline(always)]
+    pub const fn bucket_bits(self) -> u8 {
+        match self {
+            Self::Ipv4 => 16,
+            Self::Ipv6 => 32,
+        }
+    }
+
+    /// Returns the most bits of a prefix whose addresses share a next hop.
+    pub const fn shared_bits_max(self) -> u8 {
+        match self {
+            Self::Ipv4 => 32,
+            Self::Ipv6 => 64,
+        }
+    }
+
+    /// Returns the bucket of a destination that begins with this word in network byte order.
+    #[inline(always)]
+    pub const fn bucket(self, first: u32) -> u32 {
+        match self {
+            Self::Ipv4 => u32::from_be(first) >> 16,
+            Self::Ipv6 => (u32::from_be(first).wrapping_mul(0x9e37_79b1) >> 16) + BUCKETS as u32,
+        }
+    }
+
+    /// Returns the index of the generation of next hops that buckets share.
+    #[inline(always)]
+    pub const fn common(self) -> usize {
+        2 * BUCKETS + self as usize
+    }
+
+    /// Returns the index of the first number of the family's route that is looked at before all others.
+    #[inline(always)]
+    pub const fn first_route(self) -> usize {
+        FIRST_ROUTES + self as usize * ROUTE
+    }
+}
 
 /// About a second, the unit of [`HEARTBEAT`].
 pub const SECOND: Duration = Duration::from_nanos(1 << 30);
@@ -46,18 +97,9 @@ pub const LIFETIME: Duration = Duration::from_secs(16);
 pub const GENERATION: u32 = 0x00ff_ffff;
 /// The position of the shared bits in the number of a bucket.
 const SHIFT: u32 = 24;
-
-/// Returns the bucket of an IPv4 destination.
-#[inline(always)]
-pub const fn ipv4_bucket([a, b, _, _]: [u8; 4]) -> u16 {
-    u16::from_be_bytes([a, b])
-}
-
-/// Returns the bucket of an IPv6 destination that begins with this word in network byte order.
-#[inline(always)]
-pub const fn ipv6_bucket(first: u32) -> u16 {
-    (u32::from_be(first).wrapping_mul(0x9e37_79b1) >> 16) as u16
-}
+/// The flag of a bucket with destinations on the link, which are looked for one by one before those that share a next
+/// hop.
+const ON_LINK: u8 = 1 << 7;
 
 /// Returns the generation in the number of a bucket.
 #[inline(always)]
@@ -65,16 +107,28 @@ pub const fn generation(number: u32) -> u32 {
     number & GENERATION
 }
 
-/// Returns how many bits of an IPv6 destination determine its route, up to [`SHARED_BITS_MAX`]; zero if
-/// all of them do.
+/// Returns how many bits of a destination determine its route, up to [`Family::shared_bits_max`]; zero if all of
+/// them do.
 #[inline(always)]
 pub const fn shared_bits(number: u32) -> u8 {
-    (number >> SHIFT) as u8
+    (number >> SHIFT) as u8 & !ON_LINK
+}
+
+/// Whether some destinations of a bucket are on the link.
+#[inline(always)]
+pub const fn is_on_link(number: u32) -> bool {
+    (number >> SHIFT) as u8 & ON_LINK != 0
 }
 
 /// Returns the number of a bucket.
-pub const fn number(generation: u32, shared_bits: u8) -> u32 {
-    generation & GENERATION | (shared_bits as u32) << SHIFT
+pub const fn number(generation: u32, shared_bits: u8, is_on_link: bool) -> u32 {
+    let bits = shared_bits | if is_on_link { ON_LINK } else { 0 };
+    generation & GENERATION | (bits as u32) << SHIFT
+}
+
+/// Returns the same number with the next generation.
+pub const fn raised(number: u32) -> u32 {
+    number & !GENERATION | next(generation(number))
 }
 
 /// Returns the generation after this one: an even number, and none of those that [`crate::maps::NextHop`]
@@ -100,13 +154,21 @@ pub const fn is_alive(heartbeat: u32, now: Instant) -> bool {
     seconds(now).wrapping_add(1).wrapping_sub(heartbeat) <= SILENCE
 }
 
+/// Returns the heartbeat of a daemon that has just gone at this time.
+pub const fn gone(now: Instant) -> u32 {
+    seconds(now).saturating_sub(SILENCE)
+}
+
 /// Returns the heartbeat of this time.
 #[inline(always)]
 pub const fn seconds(now: Instant) -> u32 {
     (now.as_nanos() / SECOND.as_nanos() as u64) as u32
 }
 
-const _: () = assert!(FIRST.is_multiple_of(2));
+const _: () = {
+    assert!(FIRST.is_multiple_of(2));
+    assert!(SETS.is_multiple_of(2) && FIRST_ROUTES.is_multiple_of(2));
+};
 
 #[cfg(test)]
 mod tests {
@@ -116,10 +178,13 @@ mod tests {
     #[test]
     fn neighbouring_prefixes_have_buckets_of_their_own() {
         let buckets: BTreeSet<_> = (0..10_000_u32)
-            .map(|number| ipv6_bucket((0x2400_0000 + number).to_be()))
+            .map(|number| Family::Ipv6.bucket((0x2400_0000 + number).to_be()))
             .collect();
         assert!(buckets.len() > 8_000, "{}", buckets.len());
-        assert_eq!(ipv4_bucket([9, 8, 7, 6]), 0x0908);
+        assert_eq!(
+            Family::Ipv4.bucket(u32::from_ne_bytes([9, 8, 7, 6])),
+            0x0908
+        );
     }
 
     #[test]
@@ -150,11 +215,20 @@ mod tests {
         // The program's clock may lag.
         assert!(is_alive(heartbeat + 1, beat));
         assert!(!is_alive(0, beat), "it has never been there");
+        assert!(!is_alive(gone(beat), beat));
     }
 
     #[test]
     fn a_number_holds_both_parts() {
-        let number = number(0x00ab_cdef, 48);
-        assert_eq!((generation(number), shared_bits(number)), (0xab_cdef, 48));
+        for is_link in [false, true] {
+            let number = number(0x00ab_cdef, 48, is_link);
+            assert_eq!((generation(number), shared_bits(number)), (0xab_cdef, 48));
+            assert_eq!(is_on_link(number), is_link);
+            assert_eq!(generation(raised(number)), next(0xab_cdef));
+            assert_eq!(
+                (shared_bits(raised(number)), is_on_link(raised(number))),
+                (48, is_link)
+            );
+        }
     }
 }

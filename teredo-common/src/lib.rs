@@ -16,6 +16,7 @@ pub mod generations;
 pub mod limiter;
 pub mod mailbox;
 pub mod maps;
+pub mod peers;
 pub mod prefixes;
 pub mod respond;
 pub mod scope;

@@ -3,38 +3,26 @@
 //! Every type has a fixed size, no padding and alignment of 8 at most, so that the daemon, the
 //! verifier and another build of either read the same octets. A change of any layout here changes
 //! [`ABI_VERSION`].
-//!
-//! # The table of peers
-//!
-//! At ten thousand peers and more the time of a packet is the time of its cache misses. The
-//! kernel's hash map has three for each look-up (bucket, key, value); [`PEERS`] has one. It is an
-//! array of [`Slot`]s of one cache line each, which the daemon maps into its memory and keeps as a
-//! hash table with linear probing. A peer is in one of the [`MAX_REACH`] + 1 slots from
-//! [`PeerTable::home`] on. The slot there says, in [`Slot::reach`], how far the peers of that home are
-//! spread, so that an unknown address costs one cache miss too. The daemon alone adds, moves and
-//! removes; the program writes stamps and next hops.
-//!
-//! The daemon may give a slot to another peer while a CPU reads it. The word with mapping, flags and
-//! reach counts such changes: what was read between two loads of this word belongs to one peer if the
-//! word is the same.
 
-use core::{mem::offset_of, time::Duration};
+use core::mem::offset_of;
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
     address::{Endpoint, ServicePrefix},
-    generations::{FIRST, GENERATION},
+    generations::{FIRST, Family, GENERATION},
+    peers::LINE,
     prefixes::TeredoPrefixes,
-    time::Instant,
     verdict::Verdict,
 };
 
 /// Part of the pin path: maps of another layout are never adopted.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
-/// Array of [`Slot`], which can be mapped into memory.
+/// Array of lines, which can be mapped into memory, with the table of peers; see [`crate::peers`].
 pub const PEERS: &str = "PEERS";
+/// Hash map from the addresses of peers to the numbers of their slots in [`PEERS`], as `u32`.
+pub const OTHER_PEERS: &str = "OTHER_PEERS";
 /// Trie of native prefixes that may be relayed to; consulted with [`Settings::SERVES_SOME`] only.
 pub const SERVED: &str = "SERVED";
 /// Hash map, used as a set, of this host's IPv4 addresses.
@@ -48,8 +36,8 @@ pub const INTERFACES: &str = "INTERFACES";
 /// Per-CPU one-entry array with the next IPv4 identification, as `u32`; the daemon writes a random
 /// start (requirement W-07).
 pub const IDENTIFICATION: &str = "IDENTIFICATION";
-/// One-entry array, which can be mapped into memory, of the generations of cached [`NextHop`]s, as `u32`:
-/// one for each bucket of destinations, with the bits that determine a route; and of the daemon's heartbeat. See
+/// One-entry array, which can be mapped into memory, of the generations of cached [`NextHop`]s, as `u32`, for
+/// buckets of destinations, with the bits that determine a route; and of the daemon's heartbeat. See
 /// [`crate::generations`].
 pub const GENERATIONS: &str = "GENERATIONS";
 /// One-entry array, which can be mapped into memory, of [`STATION_MARKS`] octets: 1 if a next hop was cached
@@ -57,7 +45,7 @@ pub const GENERATIONS: &str = "GENERATIONS";
 pub const STATIONS: &str = "STATIONS";
 /// Per-CPU array of [`Counter`], indexed by [`Verdict`].
 pub const COUNTERS: &str = "COUNTERS";
-/// Array, which can be mapped into memory, of [`PeerTable::route_sets`] [`RouteSet`]s.
+/// Array, which can be mapped into memory, of [`Tables::route_sets`] [`RouteSet`]s.
 pub const ROUTES: &str = "ROUTES";
 /// Array of token buckets, as `u64`, which can be mapped into memory; [`crate::limiter`] has their
 /// order. One entry without a server.
@@ -65,7 +53,7 @@ pub const LIMITS: &str = "LIMITS";
 /// Trie of IPv4 networks that the server serves; consulted with
 /// [`crate::respond::ServerConstants::ALLOWS_SOME`] only.
 pub const ALLOWED: &str = "ALLOWED";
-/// One-entry array of [`Instant`]: if the server is draining, when it will forward no more bubbles
+/// One-entry array of [`Instant`](crate::time::Instant): if the server is draining, when it will forward no more bubbles
 /// either (requirement S-27); otherwise zero.
 pub const DRAINING: &str = "DRAINING";
 /// Per-CPU one-entry array with the tokens of the bucket for everything that the CPU has taken and
@@ -78,8 +66,8 @@ pub const BUDGETS: &str = "BUDGETS";
 pub const BUDGET: &str = "BUDGET";
 /// The read-only global of type [`Settings`].
 pub const SETTINGS: &str = "SETTINGS";
-/// The read-only global of type [`PeerTable`].
-pub const PEER_TABLE: &str = "PEER_TABLE";
+/// The read-only global of type [`Tables`].
+pub const TABLES: &str = "TABLES";
 /// The read-only global of type [`crate::respond::ServerConstants`].
 pub const SERVER: &str = "SERVER";
 
@@ -102,9 +90,6 @@ pub const ALLOWED_MAX: u32 = 1024;
 pub const COUNTERS_MAX: u32 = Verdict::ALL.len() as u32;
 /// Peers unless the configuration says another number.
 pub const PEERS_MAX: u32 = 262_144;
-/// Largest distance of a peer from its home, in slots. In a table that is half full, one peer in a
-/// thousand finds none so near, and is left to userspace.
-pub const MAX_REACH: u8 = 31;
 
 /// Returns the entry of an IPv4 address in [`OWN_FILTER`], and the bit in it.
 #[inline(always)]
@@ -122,10 +107,6 @@ pub const fn station_mark([a, b, c, d, e, f]: [u8; 6]) -> usize {
     let number = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
     (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize
 }
-
-/// A stamp is written when it is older than this, so that CPUs that serve the same peer do not
-/// take the cache line from each other at every packet.
-pub const STAMP_RESOLUTION: Duration = Duration::from_secs(1);
 
 /// The next hop of a frame, as in the kernel's tables at the time of its generation.
 #[repr(C)]
@@ -148,9 +129,6 @@ impl NextHop {
     pub const EMPTY: u32 = 0;
     /// A generation that no bucket ever has: some CPU is writing the other fields.
     pub const CLAIMED: u32 = 2;
-    /// A generation that no bucket ever has: some CPU is writing the other fields, and they are of
-    /// no use any more.
-    pub const REVOKED: u32 = 4;
 }
 
 /// The generation and the interface of a cached next hop, and the number of times that it was stored, in one
@@ -176,8 +154,7 @@ impl Version {
         Self(self.0 & !(GENERATION as u64) | generation as u64)
     }
 
-    /// Returns the generation of the destination's bucket; [`NextHop::EMPTY`], [`NextHop::CLAIMED`] or
-    /// [`NextHop::REVOKED`].
+    /// Returns the generation of the destination's bucket; [`NextHop::EMPTY`] or [`NextHop::CLAIMED`].
     #[inline(always)]
     pub const fn generation(self) -> u32 {
         self.0 as u32 & GENERATION
@@ -196,13 +173,32 @@ impl Version {
 pub struct Interface {
     /// The interface's index; zero in an empty slot.
     pub index: u32,
-    /// Its Ethernet address.
-    pub station: [u8; 6],
+    /// The first four octets of its Ethernet address, as they lie in memory.
+    pub station: u32,
+    /// The last two.
+    pub rest: u16,
     /// Zero.
     pub reserved: [u8; 6],
 }
 
 impl Interface {
+    /// The entry of an interface with this Ethernet address.
+    pub const fn new(index: u32, station: [u8; 6]) -> Self {
+        let [a, b, c, d, e, f] = station;
+        Self {
+            index,
+            station: u32::from_ne_bytes([a, b, c, d]),
+            rest: u16::from_ne_bytes([e, f]),
+            reserved: [0; 6],
+        }
+    }
+
+    /// Returns its Ethernet address.
+    pub const fn address(&self) -> [u8; 6] {
+        let ([a, b, c, d], [e, f]) = (self.station.to_ne_bytes(), self.rest.to_ne_bytes());
+        [a, b, c, d, e, f]
+    }
+
     /// Returns the index of the interface in [`INTERFACES`]. The daemon chooses `mask`, one less than a power
     /// of two, so that no two interfaces share a slot.
     #[inline(always)]
@@ -211,110 +207,23 @@ impl Interface {
     }
 }
 
-/// A peer that userspace trusts.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Peer {
-    /// The destination of packets for the peer, and the source of its packets.
-    pub mapped: Endpoint,
-    /// [`Peer::TRUSTED`], [`Peer::SYMMETRIC`].
-    pub flags: u16,
-    /// When a packet of the peer last arrived. Coarse: see [`STAMP_RESOLUTION`].
-    pub last_received: Instant,
-    /// When a packet was last sent to the peer. Coarse: see [`STAMP_RESOLUTION`].
-    pub last_sent: Instant,
-}
+/// A line of [`PEERS`].
+pub type Line = [u64; LINE];
 
-impl Peer {
-    /// Userspace has proof that the peer is at [`Peer::mapped`].
-    pub const TRUSTED: u16 = 1;
-    /// [`Peer::mapped`] is not the endpoint embedded in the peer's address (requirement R-13).
-    pub const SYMMETRIC: u16 = 2;
-
-    /// Returns the entry of a peer that userspace trusts.
-    pub const fn trusted(
-        mapped: Endpoint,
-        symmetric: bool,
-        last_received: Instant,
-        last_sent: Instant,
-    ) -> Self {
-        Self {
-            mapped,
-            flags: match symmetric {
-                true => Self::TRUSTED | Self::SYMMETRIC,
-                false => Self::TRUSTED,
-            },
-            last_received,
-            last_sent,
-        }
-    }
-}
-
-/// One slot of the table of peers: a cache line.
+/// The parameters of the hash tables of the program; constants to the verifier.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct Slot {
-    /// The peer's address; zeroes in an empty slot.
-    pub address: [u8; 16],
-    /// [`Peer::mapped`].
-    pub mapped: Endpoint,
-    /// [`Peer::flags`] in the bits of [`Slot::FLAGS`]; the other bits count how often the slot got
-    /// another peer or mapping.
-    pub flags: u8,
-    /// The largest distance from this slot of a peer whose home it is. The slot itself may hold a peer
-    /// of another home.
-    pub reach: u8,
-    /// [`Peer::last_received`].
-    pub last_received: Instant,
-    /// [`Peer::last_sent`].
-    pub last_sent: Instant,
-    /// The way to [`Slot::mapped`].
-    pub next_hop: NextHop,
-}
-
-impl Slot {
-    /// The bits of [`Slot::flags`] that are flags of the peer.
-    pub const FLAGS: u8 = (Peer::TRUSTED | Peer::SYMMETRIC) as u8;
-
-    /// The peer in the slot.
-    pub const fn peer(&self) -> Peer {
-        Peer {
-            mapped: self.mapped,
-            flags: (self.flags & Self::FLAGS) as u16,
-            last_received: self.last_received,
-            last_sent: self.last_sent,
-        }
-    }
-}
-
-/// The parameters of the search for a peer; constants to the verifier.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct PeerTable {
+pub struct Tables {
     /// Random, so that an attacker cannot choose addresses that share a home, or destinations that share a
     /// set of [`ROUTES`].
     pub seed: u64,
-    /// Number of homes. The array has [`MAX_REACH`] slots more.
-    pub homes: u32,
     /// Number of sets of [`ROUTES`]; a power of two.
     pub route_sets: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
-impl PeerTable {
-    /// The index of the slot where the search for a peer begins. `address` is in words as they lie
-    /// in memory; the first, the service prefix, does not count.
-    #[inline(always)]
-    pub const fn home(self, address: [u32; 4]) -> u32 {
-        let [_, server, flags_and_port, client] = address;
-        let mixed = (flags_and_port as u64 | ((client as u64) << 32)) ^ self.seed;
-        let mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mixed = (mixed ^ (mixed >> 32)).wrapping_add(server as u64);
-        let mixed = mixed.wrapping_mul(0xd6e8_feb8_6659_fd93);
-        (((mixed >> 32) * self.homes as u64) >> 32) as u32
-    }
-}
-
-impl PeerTable {
+impl Tables {
     /// Returns the index of the set of [`ROUTES`] for a key, and the place in it that the key takes from another
     /// if no place is free.
     #[inline(always)]
@@ -331,38 +240,65 @@ impl PeerTable {
     }
 }
 
-/// The native destination of a cached route, or all those behind a gateway that begin alike; in words as
-/// they lie in memory.
+/// The destination of a cached route, or all those behind a gateway that begin alike; in words as they lie
+/// in memory.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct RouteKey(pub [u64; 2]);
 
 impl RouteKey {
-    /// The second half of the key of many destinations, but for an octet that depends on the number of bits.
-    /// No single one that ends so is cached.
+    /// The second half of the key of many destinations of IPv6, but for an octet that depends on the number of
+    /// bits. No single one that ends so is cached.
     const MANY: u64 = u64::MAX;
     /// The bits of that octet.
     const BITS: u64 = 0xff;
 
-    /// Returns the key of one destination, if it can be cached.
+    /// The key of no destination, by which nothing is cached.
+    pub const NONE: Self = Self([0; 2]);
+
+    /// Returns the key of one destination of IPv6, or [`Self::NONE`] if it cannot be cached. The first half is not
+    /// zero: no destination is in ::/64.
     #[inline(always)]
-    pub const fn of_host(destination: [u64; 2]) -> Option<Self> {
+    pub const fn of_ipv6(destination: [u64; 2]) -> Self {
         match destination[1] | Self::BITS {
-            Self::MANY => None,
-            _ => Some(Self(destination)),
+            Self::MANY => Self::NONE,
+            _ => Self(destination),
         }
     }
 
-    /// Returns the key of all destinations whose first `bits` are those of `first`; from 1 to
-    /// [`SHARED_BITS_MAX`](crate::generations::SHARED_BITS_MAX).
+    /// Returns the key of all destinations of IPv6 whose first `bits` are those of `first`; from 1 to 64.
     #[inline(always)]
-    pub const fn of_prefix(first: u64, bits: u8) -> Self {
+    pub const fn of_ipv6_prefix(first: u64, bits: u8) -> Self {
         let mask = (u64::MAX << ((64 - bits as u32) & 63)).to_be();
         Self([first & mask, Self::MANY ^ bits as u64])
     }
+
+    /// Returns the key of one destination of IPv4, in network byte order.
+    #[inline(always)]
+    pub const fn of_ipv4(destination: u32) -> Self {
+        Self([0, destination as u64 | 1 << 32])
+    }
+
+    /// Returns the key of all destinations of IPv4 whose first `bits` are those of `destination`; from 1 to 32.
+    #[inline(always)]
+    pub const fn of_ipv4_prefix(destination: u32, bits: u8) -> Self {
+        let mask = (u32::MAX << ((32 - bits as u32) & 31)).to_be();
+        Self([0, (destination & mask) as u64 | (bits as u64 + 1) << 32])
+    }
+
+    /// Returns the family of the destinations and their first 32 bits, as they lie in memory.
+    #[inline(always)]
+    pub const fn start(self) -> (Family, u32) {
+        let Self([first, second]) = self;
+        if first == 0 && second >> 48 == 0 {
+            return (Family::Ipv4, second as u32);
+        }
+        let [a, b, c, d, ..] = first.to_ne_bytes();
+        (Family::Ipv6, u32::from_ne_bytes([a, b, c, d]))
+    }
 }
 
-/// The next hop of one native destination, or of many that share it.
+/// The next hop of one destination, or of many that share it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Route {
@@ -427,30 +363,27 @@ impl Settings {
 
 const _: () = {
     assert!(size_of::<NextHop>() == 24);
-    assert!(size_of::<Slot>() == 64);
-    assert!(offset_of!(Slot, next_hop) % 8 == 0);
-    assert!(size_of::<PeerTable>() == 16);
+    assert!(offset_of!(Route, next_hop) % 8 == 0);
+    assert!(size_of::<Tables>() == 16);
     assert!(size_of::<Interface>() == 16);
     assert!(size_of::<Route>() == 40);
     assert!(size_of::<RouteSet>() == 128);
     assert!(size_of::<Counter>() == 16);
     assert!(size_of::<Settings>() == 72);
     assert!(ROUTE_SETS_MAX.is_power_of_two());
-    assert!(NextHop::REVOKED < FIRST);
+    assert!(NextHop::CLAIMED < FIRST);
     assert!(STATION_MARKS == 1 << (64 - 52));
     assert!(INTERFACES_MAX.is_power_of_two());
 };
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Counter, Interface, PeerTable, RouteSet, Settings, Slot};
+    use super::{Counter, Interface, RouteSet, Settings, Tables};
 
     // SAFETY: `repr(C)` without padding (bytemuck::Pod proves it) and valid for any octets.
-    unsafe impl aya::Pod for Slot {}
-    // SAFETY: as above.
     unsafe impl aya::Pod for crate::budget::Budget {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for PeerTable {}
+    unsafe impl aya::Pod for Tables {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Interface {}
     // SAFETY: as above.
@@ -466,14 +399,14 @@ mod tests {
     use super::*;
     use std::{collections::HashMap, vec::Vec};
 
-    const TABLE: PeerTable = PeerTable {
+    const TABLE: Tables = Tables {
         seed: 1,
-        homes: 1,
         route_sets: 4096,
+        reserved: 0,
     };
 
     /// The most destinations of a list that share a set.
-    fn most(table: PeerTable, destinations: &[[u64; 2]]) -> usize {
+    fn most(table: Tables, destinations: &[[u64; 2]]) -> usize {
         let mut counts = HashMap::new();
         for &destination in destinations {
             let (set, _) = table.route_set(RouteKey(destination));
@@ -493,14 +426,14 @@ mod tests {
             .collect();
         assert!(chosen.len() > 50, "{}", chosen.len());
         for seed in [2, 3, 0x8000_0000_0000_0001, u64::MAX] {
-            let most = most(PeerTable { seed, ..TABLE }, &chosen);
+            let most = most(Tables { seed, ..TABLE }, &chosen);
             assert!(most < 6, "{most} of {} with seed {seed}", chosen.len());
         }
     }
 
     #[test]
     fn destinations_of_one_network_are_spread() {
-        let table = PeerTable {
+        let table = Tables {
             seed: 0x1234_5678_9abc_def0,
             ..TABLE
         };
@@ -520,19 +453,48 @@ mod tests {
             0x20, 1, 0xd, 0xb8, 0x12, 0x30, 0x56, 0x78, 0, 0, 0, 0, 0, 0, 0, 1,
         ]);
         for (bits, alike) in [(1, true), (32, true), (44, true), (46, false), (64, false)] {
-            let [one, other] = [one, other].map(|words| RouteKey::of_prefix(words[0], bits));
+            let [one, other] = [one, other].map(|words| RouteKey::of_ipv6_prefix(words[0], bits));
             assert_eq!(one == other, alike, "{bits}");
         }
         // No host has the key of its prefix, and no prefix that of another length.
-        assert_eq!(RouteKey::of_host(one), Some(RouteKey(one)));
+        assert_eq!(RouteKey::of_ipv6(one), RouteKey(one));
         for bits in 1..=64 {
-            let RouteKey(prefix) = RouteKey::of_prefix(one[0], bits);
-            assert_eq!(RouteKey::of_host(prefix), None);
+            let RouteKey(prefix) = RouteKey::of_ipv6_prefix(one[0], bits);
+            assert_eq!(RouteKey::of_ipv6(prefix), RouteKey::NONE);
         }
         assert_ne!(
-            RouteKey::of_prefix(one[0], 64),
-            RouteKey::of_prefix(one[0], 63)
+            RouteKey::of_ipv6_prefix(one[0], 64),
+            RouteKey::of_ipv6_prefix(one[0], 63)
         );
+    }
+
+    #[test]
+    fn a_key_of_ipv4_is_none_of_ipv6() {
+        let octets = [9, 8, 7, 6];
+        let destination = u32::from_ne_bytes(octets);
+        let keys = [
+            RouteKey::of_ipv4(destination),
+            RouteKey::of_ipv4_prefix(destination, 32),
+            RouteKey::of_ipv4_prefix(destination, 31),
+            RouteKey::of_ipv4_prefix(destination, 16),
+            RouteKey::of_ipv4_prefix(destination, 1),
+        ];
+        for (number, key) in keys.iter().enumerate() {
+            assert!(!keys[..number].contains(key));
+            assert_eq!(key.start().0, Family::Ipv4);
+        }
+        assert_eq!(keys[3].start().1, u32::from_ne_bytes([9, 8, 0, 0]));
+        let other = u32::from_ne_bytes([9, 8, 200, 6]);
+        assert_eq!(keys[3], RouteKey::of_ipv4_prefix(other, 16));
+        assert_ne!(keys[0], RouteKey::of_ipv4(other));
+        let first = u64::from_ne_bytes([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0]);
+        for key in [
+            RouteKey::of_ipv6_prefix(first, 1),
+            RouteKey::of_ipv6_prefix(first, 64),
+            RouteKey([first, 0]),
+        ] {
+            assert_eq!(key.start().0, Family::Ipv6);
+        }
     }
 
     #[test]

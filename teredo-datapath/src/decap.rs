@@ -2,8 +2,7 @@
 
 use teredo_common::{
     address::Endpoint,
-    checksum::encapsulation,
-    maps::Peer,
+    checksum::is_encapsulation,
     verdict::Verdict,
     wire::{
         ECHO_REPLY, ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV6, ICMPV6, IPV6_HEADER,
@@ -89,15 +88,10 @@ pub fn decapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
 
     let entry = peer::find(environment, source).ok_or(Verdict::DecapUnknownPeer)?;
     let now = environment.now();
-    let peer = entry
-        .usable(environment, now)
-        .ok_or(Verdict::DecapStalePeer)?;
-    if !entry.is_current(peer.last_received) {
+    if !entry.is_fresh(environment, now) {
         return Err(Verdict::DecapStalePeer);
     }
-    let embedded = !source[3] == from && !ipv6.source_obfuscated_port() == port;
-    if peer.address != from || peer.port != port || !(embedded || peer.flags & Peer::SYMMETRIC != 0)
-    {
+    if !entry.is_at(from, port) {
         return Err(Verdict::DecapMapping);
     }
 
@@ -115,14 +109,14 @@ pub fn decapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
             address: from.to_ne_bytes(),
             port: port.to_ne_bytes(),
         };
-        let proof = encapsulation(client, relay, &ipv6.start());
-        if u16::from_ne_bytes(proof) != checksum
+        if !is_encapsulation(client, relay, &ipv6.start(), checksum.to_ne_bytes())
             || !covers_payload(frame.skip::<HEADERS>(), next_header, payload)
         {
             return Err(Verdict::DecapChecksum);
         }
     }
-    let hop = route::to_ipv6(environment, source, destination, now).ok_or(Verdict::DecapNextHop)?;
+    let hop =
+        route::to_native(environment, source, destination, now).ok_or(Verdict::DecapNextHop)?;
     if (payload + IPV6_HEADER) as u32 > hop.mtu {
         return Err(Verdict::DecapTooBig);
     }
@@ -139,7 +133,7 @@ pub fn decapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
     let ethernet = Ethernet::new(written.part::<0, ETHERNET_HEADER>());
     hop.write(ethernet, ETHERTYPE_IPV6);
     Ipv6Start::new(written.part::<ETHERNET_HEADER, 8>()).set_hop_limit(hop_limit - 1);
-    entry.received(peer, now);
+    entry.received(now);
     Ok(Sent {
         verdict: Verdict::DecapForwarded,
         interface: hop.interface,

@@ -50,10 +50,9 @@ pub fn encapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
     let entry =
         peer::find(environment, ipv6.destination_words()).ok_or(Verdict::EncapUnknownPeer)?;
     let now = environment.now();
-    let peer = entry
-        .usable(environment, now)
-        .ok_or(Verdict::EncapStalePeer)?;
-    let last_sent = entry.last_sent();
+    if !entry.is_fresh(environment, now) {
+        return Err(Verdict::EncapStalePeer);
+    }
     let hop_limit = ipv6.hop_limit();
     if hop_limit <= 1 {
         return Err(Verdict::EncapHopLimit);
@@ -66,7 +65,7 @@ pub fn encapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
         return Err(Verdict::EncapChecksum);
     }
     let relay = settings::relay(environment);
-    let mapped = peer.mapped();
+    let mapped = entry.mapped();
     let [a, b, c, d, e, f, g, _] = ipv6.start();
     let start = [a, b, c, d, e, f, g, hop_limit - 1];
     let checksum = if settings::has(environment, Settings::ALWAYS_ZERO_CHECKSUM) {
@@ -78,8 +77,7 @@ pub fn encapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
     } else {
         return Err(Verdict::EncapChecksum);
     };
-    let after = peer.last_received | last_sent;
-    let hop = route::to_peer(environment, entry, mapped, after, now)?;
+    let hop = route::to_mapping(environment, mapped, now).ok_or(Verdict::EncapNextHop)?;
     if length + ENCAPSULATION as u32 > hop.mtu {
         return Err(Verdict::EncapTooBig);
     }
@@ -104,7 +102,7 @@ pub fn encapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
         environment.identification(),
     );
     Ipv6Start::new(written.part::<OUTER, 8>()).set_hop_limit(hop_limit - 1);
-    entry.sent(last_sent, now);
+    entry.sent(now);
     Ok(Sent {
         verdict: Verdict::EncapForwarded,
         interface: hop.interface,

@@ -10,7 +10,9 @@ use core::sync::atomic::{
 use teredo_common::{
     address::Endpoint,
     budget::Budget,
-    maps::{Interface, PeerTable, Settings},
+    generations::Family,
+    maps::{Interface, Settings, Tables},
+    peers::Sets,
     respond::ServerConstants,
     time::Instant,
     verdict::Verdict,
@@ -52,14 +54,23 @@ pub unsafe trait Environment {
     /// Returns the relay's constants.
     fn settings(&self) -> &Settings;
 
-    /// Returns the parameters of the table of peers.
-    fn peer_table(&self) -> &PeerTable;
+    /// Returns the parameters of the hash tables.
+    fn tables(&self) -> &Tables;
 
     /// Returns the server's constants.
     fn server(&self) -> &ServerConstants;
 
-    /// Returns the words of a [`teredo_common::maps::Slot`] in the table of peers.
-    fn slot(&self, index: u32) -> Option<Self::Words>;
+    /// Returns the sets in use of the table of peers.
+    fn sets(&self) -> Sets;
+
+    /// Returns a line of the table of peers.
+    fn line(&self, index: u32) -> Option<Self::Words>;
+
+    /// Returns the number of the slot of a peer, whose address is in words as they lie in memory, if it may have one.
+    fn other_peer(&self, address: [u32; 4]) -> Option<u32>;
+
+    /// Returns the words of a [`teredo_common::maps::Route`] that is looked at before those of the sets.
+    fn first_route(&self, family: Family) -> Option<Self::Words>;
 
     /// Returns the words of a [`teredo_common::maps::RouteSet`].
     fn route_set(&self, index: u32) -> Option<Self::Words>;
@@ -77,7 +88,10 @@ pub unsafe trait Environment {
     fn interface(&self, slot: u32) -> Option<Interface>;
 
     /// Returns the number of a bucket of destinations; see [`teredo_common::generations`].
-    fn generation(&self, bucket: u16) -> u32;
+    fn generation(&self, bucket: u32) -> u32;
+
+    /// Returns the generation of next hops that buckets share.
+    fn common_generation(&self, family: Family) -> u32;
 
     /// Returns the time when the daemon last showed that it lives; see [`teredo_common::generations`].
     fn heartbeat(&self) -> u32;
@@ -136,7 +150,7 @@ pub struct Way {
     pub mtu: u16,
     /// Destination and source address of the frame.
     pub addresses: Addresses,
-    /// Whether the frame goes to a gateway, and not to the destination itself. Only for IPv6.
+    /// Whether the frame goes to a gateway, and not to the destination itself.
     pub has_gateway: bool,
 }
 

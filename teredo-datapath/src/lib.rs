@@ -10,7 +10,7 @@
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
-#[cfg(any(test, feature = "host"))]
+#[cfg(not(target_arch = "bpf"))]
 extern crate std;
 
 mod budget;
@@ -31,6 +31,8 @@ mod settings;
 #[cfg(not(target_arch = "bpf"))]
 pub mod table;
 pub mod words;
+
+use core::hint::cold_path;
 
 use teredo_common::verdict::{Action, Verdict};
 
@@ -68,6 +70,7 @@ pub fn run(environment: &impl Environment) -> Fate {
         }
         Ok(Sent { verdict, interface }) => (verdict, Fate::Redirect(interface)),
         Err(verdict) => {
+            cold_path();
             let is_for_daemon = verdict.is_for_daemon();
             let fate = match verdict.action() {
                 Action::Drop => Fate::Drop,

@@ -1,15 +1,11 @@
 //! Access to the small maps. Layouts: [`teredo_common::maps`].
 
-use core::mem::offset_of;
-
 use teredo_common::{
     maps::{Interface, own_filter_bit},
     time::Instant,
 };
 
 use crate::{environment::Environment, headers::Ethernet, settings};
-
-const _: () = assert!(offset_of!(Interface, station) == 4);
 
 /// Whether this host has the IPv4 address.
 #[inline(always)]
@@ -46,6 +42,5 @@ pub fn is_own_station(environment: &impl Environment, ethernet: Ethernet) -> boo
     let Some(interface) = interface(environment, environment.ingress()) else {
         return false;
     };
-    let [a, b, c, d, e, f] = interface.station;
-    ethernet.is_to(u32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f]))
+    ethernet.is_to(interface.station, interface.rest)
 }

@@ -1,143 +1,134 @@
-//! The peer of a packet: the search in the table of peers, and the fields of its slot.
+//! The peer of a packet: the search in the table of peers, and the peer's stamps.
 //!
-//! The daemon may give the slot to another peer at any time. So the program loads the word with the
-//! mapping before everything else, and once more after the last load ([`Entry::is_current`]): if it is
-//! the same, all fields are those of one peer. What the program writes replaces only what it has read:
-//! the stamps of another peer are others.
+//! The daemon may give a place to another peer at any time. So the program loads the first word of an entry
+//! once more after the second, and the word with the mapping of a slot after all others: if it is the same, all
+//! fields are those of one peer. What the program writes replaces only what it has read.
+
+use core::hint::cold_path;
 
 use teredo_common::{
     address::Endpoint,
-    maps::{MAX_REACH, Peer, STAMP_RESOLUTION, Slot},
+    generations::seconds,
+    peers::{ENTRY, FIRST_SET, HORIZON, Hash, PLACES, SLOT, SLOTS, Stamps},
     time::Instant,
 };
 
 use crate::{
     environment::{Environment, Words},
     settings,
-    words::{ADDRESS, LAST_RECEIVED, LAST_SENT, MAPPED, NEXT_HOP, join},
+    words::{SLOT_ADDRESS, SLOT_MAPPED, SLOT_STAMPS, join, split},
 };
 
-const RESOLUTION: u64 = STAMP_RESOLUTION.as_nanos() as u64;
-
-/// The slot of a peer, for loads that come after the search.
+/// A peer of the table, in registers.
 #[derive(Clone, Copy)]
 pub struct Entry<W> {
+    /// IPv4 address of the mapping, network byte order.
+    pub address: u32,
+    /// UDP port of the mapping, network byte order.
+    pub port: u16,
+    /// The word with the stamps, as it was.
+    stamps: u64,
+    /// The place of that word.
     words: W,
-    /// The word with mapping, flags and reach before the search.
-    mapped: u64,
 }
 
-/// Returns the slot of a peer; [`teredo_common::maps`] describes the search.
+/// Returns a peer; [`teredo_common::peers`] describes the search.
 #[inline(always)]
 pub fn find<E: Environment>(environment: &E, address: [u32; 4]) -> Option<Entry<E::Words>> {
-    let home = settings::peer_table(environment).home(address);
-    let [a, b, c, d] = address;
-    let address = [join(a, b), join(c, d)];
-    let first = environment.slot(home)?;
-    let mapped = first.load(MAPPED);
-    if let Some(entry) = Entry::of(first, mapped, address) {
-        return Some(entry);
+    let [_, server, flags_and_port, client] = address;
+    let first = join(server, flags_and_port);
+    let hash = Hash::new(first, client, settings::seed(environment));
+    let set = environment.line(FIRST_SET + environment.sets().set(hash))?;
+    let home = set.from(hash.place() * ENTRY);
+    let (entry, stamps) = look_at(home, address);
+    if entry.is_some() {
+        return entry;
     }
-    let [.., reach] = mapped.to_ne_bytes();
-    for distance in 1..=MAX_REACH {
-        if distance > reach {
-            return None;
+    cold_path();
+    if stamps.0 & Stamps::SPREAD != 0 {
+        for step in 1..PLACES {
+            let other = set.from((hash.place() ^ step) * ENTRY);
+            let (entry, _) = look_at(other, address);
+            if entry.is_some() {
+                return entry;
+            }
         }
-        let words = environment.slot(home + u32::from(distance))?;
-        if let Some(entry) = Entry::of(words, words.load(MAPPED), address) {
-            return Some(entry);
-        }
+    }
+    if stamps.0 & Stamps::ELSEWHERE != 0 {
+        return find_slot(environment, address);
     }
     None
 }
 
-impl<W: Words> Entry<W> {
-    /// Returns the slot if it holds the peer.
-    #[inline(always)]
-    fn of(words: W, mapped: u64, [first, second]: [u64; 2]) -> Option<Self> {
-        let words = words.after(mapped);
-        let difference = (words.load(ADDRESS) ^ first) | (words.load(ADDRESS + 1) ^ second);
-        (difference == 0).then(|| Self {
-            words: words.after(difference),
-            mapped,
-        })
-    }
+/// Returns the peer if the entry is its, and the stamps in the entry.
+#[inline(always)]
+fn look_at<W: Words>(entry: W, address: [u32; 4]) -> (Option<Entry<W>>, Stamps) {
+    let [_, server, flags_and_port, wanted] = address;
+    let first = entry.load(0);
+    let entry = entry.after(first);
+    let stamps = entry.load(1);
+    let (client, flags) = split(stamps);
+    let difference = (first ^ join(server, flags_and_port)) | u64::from(client ^ wanted);
+    // The daemon may have replaced the peer between both loads.
+    let is_its = difference == 0 && entry.after(stamps).load(0) == first;
+    let entry = is_its.then(|| Entry {
+        address: !wanted,
+        port: !port_of(flags_and_port),
+        stamps,
+        words: entry.from(1),
+    });
+    (entry, Stamps(flags))
+}
 
-    /// Returns the peer if userspace trusts it and it was heard within the lifetime.
+/// Returns a peer that is in a slot.
+#[inline(always)]
+fn find_slot<E: Environment>(environment: &E, address: [u32; 4]) -> Option<Entry<E::Words>> {
+    let number = environment.other_peer(address)?;
+    let line = environment.line(number / SLOTS as u32)?;
+    let slot = line.from((number as usize & (SLOTS - 1)) * SLOT);
+    let mapped = slot.load(SLOT_MAPPED);
+    let slot = slot.after(mapped);
+    let [a, b, c, d] = address;
+    let difference =
+        (slot.load(SLOT_ADDRESS) ^ join(a, b)) | (slot.load(SLOT_ADDRESS + 1) ^ join(c, d));
+    let stamps = slot.load(SLOT_STAMPS);
+    let is_its = difference == 0 && slot.after(difference | stamps).load(SLOT_MAPPED) == mapped;
+    let (address, rest) = split(mapped);
+    let [e, f, ..] = rest.to_ne_bytes();
+    let port = u16::from_ne_bytes([e, f]);
+    (is_its && port != 0).then(|| Entry {
+        address,
+        port,
+        stamps,
+        words: slot.from(SLOT_STAMPS),
+    })
+}
+
+/// Returns the obfuscated port in the word with the flags of a Teredo address.
+#[inline(always)]
+fn port_of(flags_and_port: u32) -> u16 {
+    let [.., c, d] = flags_and_port.to_ne_bytes();
+    u16::from_ne_bytes([c, d])
+}
+
+impl<W: Words> Entry<W> {
+    /// Whether the peer was heard within the lifetime.
     #[inline(always)]
-    pub fn usable(self, environment: &impl Environment, now: Instant) -> Option<Usable> {
-        let [a, b, c, d, e, f, flags, _] = self.mapped.to_ne_bytes();
-        let peer = Usable {
-            address: u32::from_ne_bytes([a, b, c, d]),
-            port: u16::from_ne_bytes([e, f]),
-            flags: u16::from(flags & Slot::FLAGS),
-            last_received: self.words.load(LAST_RECEIVED),
-        };
+    pub fn is_fresh(self, environment: &impl Environment, now: Instant) -> bool {
         let lifetime = settings::peer_lifetime(environment);
-        let fresh = is_within(peer.last_received, now, lifetime);
-        (peer.flags & Peer::TRUSTED != 0 && fresh).then_some(peer)
+        // The daemon's clock is finer, and may be one ahead.
+        let unkept = seconds(now)
+            .wrapping_add(1)
+            .wrapping_sub(environment.heartbeat());
+        unkept <= HORIZON && self.stamps().is_fresh(now, lifetime)
     }
 
     /// Whether the mapping is this endpoint, both in network byte order.
     #[inline(always)]
     pub fn is_at(self, address: u32, port: u16) -> bool {
-        let [a, b, c, d, e, f, ..] = self.mapped.to_ne_bytes();
-        u32::from_ne_bytes([a, b, c, d]) == address && u16::from_ne_bytes([e, f]) == port
+        self.address == address && self.port == port
     }
 
-    /// Returns the words of the cached next hop, for accesses that come after the load of `last`.
-    #[inline(always)]
-    pub fn next_hop(self, last: u64) -> W {
-        self.words.after(last).from(NEXT_HOP)
-    }
-
-    /// Returns the stamp of the last packet to the peer.
-    #[inline(always)]
-    pub fn last_sent(self) -> u64 {
-        self.words.load(LAST_SENT)
-    }
-
-    /// Whether the slot still has the same peer with the same mapping, after the load of `last`.
-    #[inline(always)]
-    pub fn is_current(self, last: u64) -> bool {
-        self.words.after(last).load(MAPPED) == self.mapped
-    }
-
-    /// Notes that a packet of the peer arrived.
-    #[inline(always)]
-    pub fn received(self, peer: Usable, now: Instant) {
-        self.stamp(LAST_RECEIVED, peer.last_received, now);
-    }
-
-    /// Notes that a packet was sent to the peer; `last_sent` is the stamp from before.
-    #[inline(always)]
-    pub fn sent(self, last_sent: u64, now: Instant) {
-        self.stamp(LAST_SENT, last_sent, now);
-    }
-
-    /// Replaces a stamp that is old.
-    #[inline(always)]
-    fn stamp(self, index: usize, seen: u64, now: Instant) {
-        if !is_within(seen, now, RESOLUTION) {
-            self.words.compare_exchange(index, seen, now.as_nanos());
-        }
-    }
-}
-
-/// A trusted and fresh peer, in registers.
-#[derive(Clone, Copy)]
-pub struct Usable {
-    /// IPv4 address, network byte order.
-    pub address: u32,
-    /// UDP port, network byte order.
-    pub port: u16,
-    /// [`Peer::SYMMETRIC`] and others.
-    pub flags: u16,
-    /// [`Peer::last_received`].
-    pub last_received: u64,
-}
-
-impl Usable {
     /// Returns the peer's endpoint.
     #[inline(always)]
     pub fn mapped(self) -> Endpoint {
@@ -146,11 +137,32 @@ impl Usable {
             port: self.port.to_ne_bytes(),
         }
     }
-}
 
-/// Whether `stamp` is less than `lifetime` nanoseconds old. The daemon's clock is finer than the
-/// program's, so that a stamp may lie in the future.
-#[inline(always)]
-fn is_within(stamp: u64, now: Instant, lifetime: u64) -> bool {
-    now.as_nanos() < stamp.saturating_add(lifetime)
+    /// Notes that a packet of the peer arrived.
+    #[inline(always)]
+    pub fn received(self, now: Instant) {
+        self.stamp(self.stamps().received(now));
+    }
+
+    /// Notes that a packet was sent to the peer.
+    #[inline(always)]
+    pub fn sent(self, now: Instant) {
+        self.stamp(self.stamps().sent(now));
+    }
+
+    #[inline(always)]
+    fn stamps(self) -> Stamps {
+        Stamps(split(self.stamps).1)
+    }
+
+    /// Replaces the stamps, unless they are the same, or others since.
+    #[inline(always)]
+    fn stamp(self, Stamps(stamps): Stamps) {
+        let (other, seen) = split(self.stamps);
+        if stamps != seen {
+            cold_path();
+            self.words
+                .compare_exchange(0, self.stamps, join(other, stamps));
+        }
+    }
 }

@@ -3,23 +3,20 @@
 //! A cached next hop is valid in one generation of its destination's bucket; see
 //! [`teredo_common::generations`].
 
-use core::mem::offset_of;
+use core::{hint::cold_path, mem::offset_of};
 
 use teredo_common::{
     address::Endpoint,
-    generations::{self, ipv4_bucket, ipv6_bucket},
+    generations::{self, Family},
     maps::{NextHop, ROUTE_WAYS, RouteKey, Version, station_mark},
     time::Instant,
-    verdict::Verdict,
 };
 
 use crate::{
     environment::{Environment, Way, Words},
     headers::{Addresses, Ethernet},
-    maps,
-    peer::Entry,
-    settings,
-    words::{ADDRESS, ROUTE, ROUTE_NEXT_HOP, join, split},
+    maps, settings,
+    words::{ROUTE, ROUTE_KEY, ROUTE_NEXT_HOP, join, split},
 };
 
 /// Index of the loopback interface in every network namespace.
@@ -77,72 +74,105 @@ impl Hop {
     }
 }
 
-/// Returns the next hop of a native destination. It is cached; if it is a gateway, for all destinations of
-/// the same route at once.
+/// Returns the next hop of a native destination.
 #[inline(always)]
-pub fn to_ipv6(
+pub fn to_native(
     environment: &impl Environment,
     source: [u32; 4],
     destination: [u32; 4],
     now: Instant,
 ) -> Option<Hop> {
     let [a, b, c, d] = destination;
-    let current = current(environment, ipv6_bucket(a), now);
     let (first, second) = (join(a, b), join(c, d));
-    let many = match current.shared_bits {
-        0 => None,
-        bits => Some(RouteKey::of_prefix(first, bits)),
+    let keys = Keys {
+        family: Family::Ipv6,
+        start: a,
+        one: RouteKey::of_ipv6([first, second]),
     };
-    if let Some(key) = many
-        && let Some(hop) = recall(environment, key, current.generation)
-    {
-        return Some(hop);
-    }
-    let one = RouteKey::of_host([first, second]);
-    if let Some(key) = one
-        && let Some(hop) = recall(environment, key, current.generation)
-    {
-        return Some(hop);
-    }
-    let way = environment.look_up_ipv6(start(environment), source, destination)?;
-    let hop = Hop::usable(environment, way)?;
-    let key = if way.has_gateway { many.or(one) } else { one };
-    if let Some(key) = key {
-        keep(environment, key, hop, current.generation, now);
-    }
-    Some(hop)
+    cached(
+        environment,
+        keys,
+        |bits| RouteKey::of_ipv6_prefix(first, bits),
+        || environment.look_up_ipv6(start(environment), source, destination),
+        now,
+    )
 }
 
-/// Returns the next hop of a peer's mapping, cached in the peer's slot, after the load of `last`. The
-/// verdict is [`Verdict::EncapStalePeer`] if the slot got another peer or mapping meanwhile.
+/// Returns the next hop of a peer's mapping.
 #[inline(always)]
-pub fn to_peer<W: Words>(
-    environment: &impl Environment,
-    entry: Entry<W>,
-    mapped: Endpoint,
-    last: u64,
-    now: Instant,
-) -> Result<Hop, Verdict> {
-    let Current { generation, .. } = current(environment, ipv4_bucket(mapped.address), now);
-    let slot = entry.next_hop(last);
-    let (hop, last) = remembered(slot, generation);
-    let hop = match hop {
-        Some(hop) => hop,
-        None => {
-            let relay = settings::relay(environment);
-            let hop = to_endpoint(environment, relay, mapped).ok_or(Verdict::EncapNextHop)?;
-            // The claim is taken before the owner is checked, and the daemon looks for it after it has
-            // changed the owner: either this CPU notices the change, or the daemon notices the claim,
-            // and revokes it.
-            let is_owned = |claimed| entry.is_current(claimed);
-            remember(environment, slot, is_owned, hop, generation);
-            hop
-        }
+pub fn to_mapping(environment: &impl Environment, mapped: Endpoint, now: Instant) -> Option<Hop> {
+    let destination = u32::from_ne_bytes(mapped.address);
+    let keys = Keys {
+        family: Family::Ipv4,
+        start: destination,
+        one: RouteKey::of_ipv4(destination),
     };
-    if !entry.is_current(last) {
-        return Err(Verdict::EncapStalePeer);
+    let relay = settings::relay(environment);
+    cached(
+        environment,
+        keys,
+        |bits| RouteKey::of_ipv4_prefix(destination, bits),
+        || environment.look_up_ipv4(start(environment), relay, mapped),
+        now,
+    )
+}
+
+/// What a next hop is cached by.
+struct Keys {
+    /// The family of the destination.
+    family: Family,
+    /// Its first 32 bits, as they lie in memory.
+    start: u32,
+    /// The key of the destination alone, or none.
+    one: RouteKey,
+}
+
+/// Returns the next hop of a destination, which is cached; if it is a gateway, for all destinations of the same
+/// route at once.
+#[inline(always)]
+fn cached(
+    environment: &impl Environment,
+    Keys { family, start, one }: Keys,
+    of_prefix: impl FnOnce(u8) -> RouteKey,
+    look_up: impl FnOnce() -> Option<Way>,
+    now: Instant,
+) -> Option<Hop> {
+    let current = current(environment, family, start, now);
+    let Current { generation, .. } = current;
+    let many = match current.shared_bits {
+        0 => RouteKey::NONE,
+        bits => of_prefix(bits),
+    };
+    let front = environment.first_route(family)?;
+    if difference(front, many) == 0
+        && let Some(hop) = remembered(front, many, generation)
+    {
+        return Some(hop);
     }
-    Ok(hop)
+    let (first, second) = match current.is_on_link {
+        true => (one, many),
+        false => (many, one),
+    };
+    if let Some(hop) = recall(environment, first, generation) {
+        return Some(hop);
+    }
+    if let Some(hop) = recall(environment, second, generation) {
+        return Some(hop);
+    }
+    cold_path();
+    let way = look_up()?;
+    let hop = Hop::usable(environment, way)?;
+    let is_shared = way.has_gateway && current.shared_bits != 0;
+    // The place in front stays with the route that has it, as others may be as busy.
+    if is_shared && Version(front.load(ROUTE_NEXT_HOP)).generation() != generation {
+        fill(environment, front, many, hop, generation);
+    } else {
+        let key = if is_shared { many } else { one };
+        if key != RouteKey::NONE {
+            keep(environment, key, hop, generation, now);
+        }
+    }
+    Some(hop)
 }
 
 /// Returns the next hop of a datagram from an own endpoint to another, uncached.
@@ -169,46 +199,46 @@ fn start(environment: &impl Environment) -> u32 {
 struct Current {
     /// The generation of valid ones.
     generation: u32,
-    /// The bits that determine the route of an IPv6 destination; zero if all do.
+    /// The bits that determine the route of a destination; zero if all do.
     shared_bits: u8,
+    /// Whether to look for the destination alone at first.
+    is_on_link: bool,
 }
 
-/// Returns the conditions of a bucket.
+/// Returns the conditions of the bucket of a destination that begins with this word, as it lies in memory.
 #[inline(always)]
-fn current(environment: &impl Environment, bucket: u16, now: Instant) -> Current {
-    let number = environment.generation(bucket);
-    if generations::is_alive(environment.heartbeat(), now) {
-        Current {
-            generation: generations::generation(number),
-            shared_bits: generations::shared_bits(number),
-        }
-    } else {
+fn current(environment: &impl Environment, family: Family, start: u32, now: Instant) -> Current {
+    if !generations::is_alive(environment.heartbeat(), now) {
         // Nobody says which destinations have the same route any more.
-        Current {
+        return Current {
             generation: generations::of_clock(now),
             shared_bits: 0,
-        }
+            is_on_link: true,
+        };
+    }
+    let number = environment.generation(family.bucket(start));
+    let shared_bits = generations::shared_bits(number);
+    let is_on_link = shared_bits == 0 || generations::is_on_link(number);
+    let number = match shared_bits != 0 && shared_bits < family.bucket_bits() {
+        true => environment.common_generation(family),
+        false => number,
+    };
+    Current {
+        generation: generations::generation(number),
+        shared_bits,
+        is_on_link,
     }
 }
 
 /// Returns the cached next hop of a key.
 #[inline(always)]
 fn recall<E: Environment>(environment: &E, key: RouteKey, generation: u32) -> Option<Hop> {
-    let (index, _) = settings::peer_table(environment).route_set(key);
+    let (index, _) = settings::tables(environment).route_set(key);
     let set = environment.route_set(index)?;
     for place in 0..ROUTE_WAYS {
         let route = set.from(place * ROUTE);
         if difference(route, key) == 0 {
-            let before = route.load(ROUTE_NEXT_HOP);
-            // Another CPU may have given the place to another key before that.
-            let difference = difference(route.after(before), key);
-            return match difference {
-                0 => {
-                    let next_hop = route.after(difference).from(ROUTE_NEXT_HOP);
-                    remembered_since(next_hop, before, generation).0
-                }
-                _ => None,
-            };
+            return remembered(route, key, generation);
         }
     }
     None
@@ -218,62 +248,77 @@ fn recall<E: Environment>(environment: &E, key: RouteKey, generation: u32) -> Op
 /// or that of another key.
 #[inline(always)]
 fn keep<E: Environment>(environment: &E, key: RouteKey, hop: Hop, generation: u32, now: Instant) {
-    let (index, mut chosen) = settings::peer_table(environment).route_set(key);
+    let (index, mut chosen) = settings::tables(environment).route_set(key);
     let Some(set) = environment.route_set(index) else {
         return;
     };
-    let RouteKey([first, second]) = key;
     for place in 0..ROUTE_WAYS {
         let route = set.from(place * ROUTE);
         if difference(route, key) == 0 {
             chosen = place;
             break;
         }
-        let (prefix, _) = split(route.load(ADDRESS));
-        let current = current(environment, ipv6_bucket(prefix), now);
+        let other = RouteKey([route.load(ROUTE_KEY), route.load(ROUTE_KEY + 1)]);
+        let (family, start) = other.start();
+        let current = current(environment, family, start, now);
         if Version(route.load(ROUTE_NEXT_HOP)).generation() != current.generation {
             chosen = place;
         }
     }
-    let route = set.from(chosen * ROUTE);
-    let take = |claimed| {
-        let route = route.after(claimed);
-        route.store(ADDRESS, first);
-        route.store(ADDRESS + 1, second);
-        true
-    };
-    remember(
-        environment,
-        route.from(ROUTE_NEXT_HOP),
-        take,
-        hop,
-        generation,
-    );
+    fill(environment, set.from(chosen * ROUTE), key, hop, generation);
+}
+
+/// Caches the next hop of a key in a place, unless another CPU is doing so.
+#[inline(always)]
+fn fill<W: Words>(
+    environment: &impl Environment<Words = W>,
+    route: W,
+    key: RouteKey,
+    hop: Hop,
+    generation: u32,
+) {
+    let RouteKey([first, second]) = key;
+    let slot = route.from(ROUTE_NEXT_HOP);
+    let seen = Version(slot.load(0));
+    let claimed = seen.with(NextHop::CLAIMED);
+    // The claim is a lock, and only one CPU has it.
+    let is_possible =
+        hop.interface <= Version::INTERFACE_MAX && seen.generation() != NextHop::CLAIMED;
+    if !is_possible || !slot.compare_exchange(0, seen.0, claimed.0) {
+        return;
+    }
+    let route = route.after(claimed.0);
+    route.store(ROUTE_KEY, first);
+    route.store(ROUTE_KEY + 1, second);
+    let Addresses([a, b, c]) = hop.addresses;
+    let [d, e] = (hop.mtu as u16).to_ne_bytes();
+    environment.mark_station(station_mark(hop.addresses.destination()));
+    slot.store(FIRST, join(a, b));
+    slot.store(SECOND, join(c, u32::from_ne_bytes([d, e, 0, 0])));
+    let new = seen.next(generation, hop.interface);
+    // Everything before comes before.
+    slot.compare_exchange(0, claimed.0, new.0);
 }
 
 /// Returns zero if a route has this key.
 #[inline(always)]
 fn difference(route: impl Words, RouteKey([first, second]): RouteKey) -> u64 {
-    (route.load(ADDRESS) ^ first) | (route.load(ADDRESS + 1) ^ second)
+    (route.load(ROUTE_KEY) ^ first) | (route.load(ROUTE_KEY + 1) ^ second)
 }
 
-/// Returns the next hop in the slot, if it is of this generation; and the word that was loaded last.
-#[inline(always)]
-fn remembered(slot: impl Words, generation: u32) -> (Option<Hop>, u64) {
-    let before = slot.load(0);
-    remembered_since(slot, before, generation)
-}
-
-/// Returns the same, after the load of the version `before`.
+/// Returns the next hop of a key from its place, if it is of this generation.
 ///
 /// Another CPU may be writing: the version then differs before or after.
 #[inline(always)]
-fn remembered_since(slot: impl Words, before: u64, generation: u32) -> (Option<Hop>, u64) {
+fn remembered(route: impl Words, key: RouteKey, generation: u32) -> Option<Hop> {
+    let before = route.load(ROUTE_NEXT_HOP);
     let version = Version(before);
-    if version.generation() != generation {
-        return (None, before);
+    // Another CPU may have given the place to another key before that.
+    let difference = difference(route.after(before), key);
+    if difference != 0 || version.generation() != generation {
+        return None;
     }
-    let slot = slot.after(before);
+    let slot = route.after(before).from(ROUTE_NEXT_HOP);
     let (first, second) = (slot.load(FIRST), slot.load(SECOND));
     let (a, b) = split(first);
     let (c, last) = split(second);
@@ -283,43 +328,6 @@ fn remembered_since(slot: impl Words, before: u64, generation: u32) -> (Option<H
         mtu: u16::from_ne_bytes([d, e]).into(),
         addresses: Addresses([a, b, c]),
     };
-    let after = slot.after(first | second).load(0);
-    ((after == before).then_some(hop), after)
-}
-
-/// Fills the slot, unless another CPU is doing so, or it may not be filled.
-///
-/// The claim is a lock, and only one CPU has it. `take` is called with it, after it was taken, and tells
-/// whether the slot may be filled.
-#[inline(always)]
-fn remember<W: Words>(
-    environment: &impl Environment,
-    slot: W,
-    take: impl FnOnce(u64) -> bool,
-    hop: Hop,
-    generation: u32,
-) {
-    if hop.interface > Version::INTERFACE_MAX {
-        return;
-    }
-    let seen = Version(slot.load(0));
-    let claimed = seen.with(NextHop::CLAIMED);
-    let is_busy = matches!(seen.generation(), NextHop::CLAIMED | NextHop::REVOKED);
-    if is_busy || !slot.compare_exchange(0, seen.0, claimed.0) {
-        return;
-    }
-    let new = if take(claimed.0) {
-        let Addresses([a, b, c]) = hop.addresses;
-        let [d, e] = (hop.mtu as u16).to_ne_bytes();
-        environment.mark_station(station_mark(hop.addresses.destination()));
-        slot.store(FIRST, join(a, b));
-        slot.store(SECOND, join(c, u32::from_ne_bytes([d, e, 0, 0])));
-        seen.next(generation, hop.interface)
-    } else {
-        seen.next(NextHop::EMPTY, 0)
-    };
-    if !slot.compare_exchange(0, claimed.0, new.0) {
-        let revoked = seen.with(NextHop::REVOKED);
-        slot.compare_exchange(0, revoked.0, seen.next(NextHop::EMPTY, 0).0);
-    }
+    let loaded = difference | first | second;
+    (slot.after(loaded).load(0) == before).then_some(hop)
 }

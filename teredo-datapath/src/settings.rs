@@ -4,7 +4,7 @@ use core::{mem::offset_of, ptr};
 
 use teredo_common::{
     address::Endpoint,
-    maps::{PeerTable, Settings},
+    maps::{Settings, Tables},
     prefixes::TeredoPrefixes,
 };
 
@@ -73,17 +73,22 @@ pub fn prefix(environment: &impl Environment) -> u32 {
     field!(environment, prefix as u32)
 }
 
-/// Whether an address that begins with this word, network byte order, is a Teredo address. The verifier
-/// removes the comparisons with prefixes that repeat the first.
+/// Whether an address that begins with this word, network byte order, is a Teredo address. Places that are not used
+/// repeat the first prefix, so that a verifier removes the loop if there are no more than two.
 #[inline(always)]
 pub fn is_teredo(environment: &impl Environment, word: u32) -> bool {
     let first = teredo(environment, 0);
-    let mut is_teredo = word == first;
-    for place in 1..size_of::<TeredoPrefixes>() / 4 {
-        let prefix = teredo(environment, place);
-        is_teredo |= prefix != first && word == prefix;
+    if word == first || word == teredo(environment, 1) {
+        return true;
     }
-    is_teredo
+    if teredo(environment, 2) != first {
+        for place in 2..size_of::<TeredoPrefixes>() / 4 {
+            if word == teredo(environment, place) {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// Returns the prefix of a Teredo service, network byte order.
@@ -112,16 +117,20 @@ pub fn interface_mask(environment: &impl Environment) -> u32 {
     field!(environment, interface_mask as u32)
 }
 
-/// Returns the parameters of the search for a peer.
+/// Returns the seed of the hash tables.
 #[inline(always)]
-pub fn peer_table(environment: &impl Environment) -> PeerTable {
-    let table = environment.peer_table();
+pub fn seed(environment: &impl Environment) -> u64 {
     // SAFETY: as for the other settings.
-    unsafe {
-        PeerTable {
-            seed: ptr::read_volatile(&raw const table.seed),
-            homes: ptr::read_volatile(&raw const table.homes),
-            route_sets: ptr::read_volatile(&raw const table.route_sets),
-        }
+    unsafe { ptr::read_volatile(&raw const environment.tables().seed) }
+}
+
+/// Returns the parameters of the hash tables.
+#[inline(always)]
+pub fn tables(environment: &impl Environment) -> Tables {
+    Tables {
+        seed: seed(environment),
+        // SAFETY: as for the other settings.
+        route_sets: unsafe { ptr::read_volatile(&raw const environment.tables().route_sets) },
+        reserved: 0,
     }
 }

@@ -4,7 +4,7 @@ use teredo_common::{
     address::{Endpoint, ServicePrefix},
     budget::{Allowance, Budget, CLASSES},
     limiter::{Limits, Rate},
-    maps::{PeerTable, Settings},
+    maps::{Settings, Tables},
     prefixes::TeredoPrefixes,
     respond::{Advertisement, PREFIXES, ServerConstants},
     wire::MTU,
@@ -28,10 +28,10 @@ pub static SETTINGS: Settings = Settings {
 
 /// Overridden by the daemon.
 #[unsafe(no_mangle)]
-pub static PEER_TABLE: PeerTable = PeerTable {
+pub static TABLES: Tables = Tables {
     seed: 0,
-    homes: 1,
     route_sets: 1,
+    reserved: 0,
 };
 
 const NO_RATE: Rate = Rate {

@@ -5,8 +5,9 @@ use aya_log_ebpf::debug;
 use teredo_common::{
     address::Endpoint,
     budget::Budget,
-    generations::HEARTBEAT,
-    maps::{Interface, PeerTable, STATION_MARKS, Settings},
+    generations::{BUCKETS, Family, HEARTBEAT, SETS},
+    maps::{Interface, STATION_MARKS, Settings, Tables},
+    peers::Sets,
     respond::ServerConstants,
     time::Instant,
     verdict::Verdict,
@@ -16,13 +17,25 @@ use teredo_datapath::{Environment, Way};
 use crate::{constants, look_up, maps, words::MapWords};
 
 /// The run of the program for one frame.
-pub struct Kernel<'a>(&'a XdpContext);
+pub struct Kernel<'a> {
+    context: &'a XdpContext,
+    /// The value of the map of generations. It is looked up once, as almost every packet needs several of its numbers.
+    numbers: *mut u32,
+}
 
 impl<'a> Kernel<'a> {
-    /// Returns the environment of a run.
+    /// Returns the environment of a run. The map of generations always has its value, which the verifier does not know.
     #[inline(always)]
-    pub fn new(context: &'a XdpContext) -> Self {
-        Self(context)
+    pub fn new(context: &'a XdpContext) -> Option<Self> {
+        let numbers = maps::GENERATIONS.get_ptr_mut(0)?.cast();
+        Some(Self { context, numbers })
+    }
+
+    /// Returns a number in the map of generations. `index` is less than their count.
+    #[inline(always)]
+    fn number(&self, index: usize) -> u32 {
+        // SAFETY: within the value of the map. Volatile, as the daemon writes it at any time.
+        unsafe { self.numbers.add(index).read_volatile() }
     }
 }
 
@@ -32,29 +45,29 @@ unsafe impl Environment for Kernel<'_> {
 
     #[inline(always)]
     fn start(&self) -> usize {
-        self.0.data()
+        self.context.data()
     }
 
     #[inline(always)]
     fn end(&self) -> usize {
-        self.0.data_end()
+        self.context.data_end()
     }
 
     #[inline(always)]
     fn move_start(&self, delta: i32) -> bool {
         // SAFETY: the context is the one that the kernel passed to the program.
-        unsafe { helpers::bpf_xdp_adjust_head(self.0.as_ptr().cast(), delta) == 0 }
+        unsafe { helpers::bpf_xdp_adjust_head(self.context.as_ptr().cast(), delta) == 0 }
     }
 
     #[inline(always)]
     fn cut_end(&self, octets: usize) -> bool {
         // SAFETY: as in `move_start`.
-        unsafe { helpers::bpf_xdp_adjust_tail(self.0.as_ptr().cast(), -(octets as i32)) == 0 }
+        unsafe { helpers::bpf_xdp_adjust_tail(self.context.as_ptr().cast(), -(octets as i32)) == 0 }
     }
 
     #[inline(always)]
     fn ingress(&self) -> u32 {
-        self.0.ingress_ifindex() as u32
+        self.context.ingress_ifindex() as u32
     }
 
     #[inline(always)]
@@ -63,8 +76,8 @@ unsafe impl Environment for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn peer_table(&self) -> &PeerTable {
-        &constants::PEER_TABLE
+    fn tables(&self) -> &Tables {
+        &constants::TABLES
     }
 
     #[inline(always)]
@@ -73,8 +86,27 @@ unsafe impl Environment for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn slot(&self, index: u32) -> Option<MapWords> {
+    fn sets(&self) -> Sets {
+        // SAFETY: as in `number`; the daemon writes both halves at once, or no reader minds.
+        Sets(unsafe { self.numbers.add(SETS).cast::<u64>().read_volatile() })
+    }
+
+    #[inline(always)]
+    fn first_route(&self, family: Family) -> Option<MapWords> {
+        // SAFETY: within the value of the map, and aligned.
+        Some(unsafe { MapWords::at(self.numbers.add(family.first_route()).cast()) })
+    }
+
+    #[inline(always)]
+    fn line(&self, index: u32) -> Option<MapWords> {
         maps::PEERS.get_ptr_mut(index).map(MapWords::of)
+    }
+
+    #[inline(always)]
+    fn other_peer(&self, address: [u32; 4]) -> Option<u32> {
+        let number = maps::OTHER_PEERS.get_ptr(address)?;
+        // SAFETY: a value of the map. Volatile, as the daemon replaces it at any time.
+        Some(unsafe { number.read_volatile() })
     }
 
     #[inline(always)]
@@ -105,13 +137,18 @@ unsafe impl Environment for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn generation(&self, bucket: u16) -> u32 {
-        generation(bounded(bucket))
+    fn generation(&self, bucket: u32) -> u32 {
+        self.number(bounded(bucket))
+    }
+
+    #[inline(always)]
+    fn common_generation(&self, family: Family) -> u32 {
+        self.number(family.common())
     }
 
     #[inline(always)]
     fn heartbeat(&self) -> u32 {
-        generation(HEARTBEAT)
+        self.number(HEARTBEAT)
     }
 
     #[inline(always)]
@@ -203,47 +240,39 @@ unsafe impl Environment for Kernel<'_> {
 
     #[inline(always)]
     fn look_up_ipv4(&self, from: u32, source: Endpoint, destination: Endpoint) -> Option<Way> {
-        look_up::ipv4(self.0, from, source, destination)
+        look_up::ipv4(self.context, from, source, destination)
     }
 
     #[inline(always)]
     fn look_up_ipv6(&self, from: u32, source: [u32; 4], destination: [u32; 4]) -> Option<Way> {
-        look_up::ipv6(self.0, from, source, destination)
+        look_up::ipv6(self.context, from, source, destination)
     }
 
     #[inline(always)]
     fn log(&self, verdict: Verdict, length: usize) {
         debug!(
-            self.0,
+            self.context,
             "verdict {} on {} octets", verdict as u32, length as u64
         );
     }
 }
 
-/// Returns a number in the map of generations. `index` is less than their count.
+/// Returns the index of a bucket, masked. The mask looks redundant to the compiler, but some verifiers lose the bound of
+/// a number whose octets were swapped.
 #[inline(always)]
-fn generation(index: usize) -> u32 {
-    let Some(generations) = maps::GENERATIONS.get_ptr(0) else {
-        return 0;
-    };
-    // SAFETY: within the value of the map. Volatile, as the daemon writes it at any time.
-    unsafe {
-        let first = generations.cast::<u32>();
-        first.add(index).read_volatile()
-    }
-}
-
-/// Returns the number, masked. The mask looks redundant to the compiler, but some verifiers lose the bound of a
-/// number whose octets were swapped.
-#[inline(always)]
-fn bounded(number: u16) -> usize {
-    let number = usize::from(number);
+fn bounded(bucket: u32) -> usize {
+    let number = bucket as usize;
     #[cfg(target_arch = "bpf")]
     let number = {
         let mut number = number;
         // SAFETY: arithmetic on a register.
         unsafe {
-            core::arch::asm!("{0} &= 65535", inlateout(reg) number, options(pure, nomem, nostack));
+            core::arch::asm!(
+                "{0} &= {1}",
+                inlateout(reg) number,
+                const 2 * BUCKETS as i32 - 1,
+                options(pure, nomem, nostack),
+            );
         }
         number
     };

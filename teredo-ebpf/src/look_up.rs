@@ -55,8 +55,15 @@ pub fn ipv4(
     query.sport = u16::from_ne_bytes(source.port);
     query.dport = u16::from_ne_bytes(destination.port);
     query.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(source.address);
-    query.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(destination.address);
-    ask(context, from, query)
+    let destination = u32::from_ne_bytes(destination.address);
+    query.__bindgen_anon_4.ipv4_dst = destination;
+    let way = ask(context, from, query)?;
+    // SAFETY: as above. The gateway may have an address of IPv6.
+    let next = unsafe { query.__bindgen_anon_4.ipv4_dst };
+    Some(Way {
+        has_gateway: next != destination || query.family != AF_INET,
+        ..way
+    })
 }
 
 /// Words of a query.

@@ -19,8 +19,12 @@ use crate::kernel::Kernel;
 
 /// Translates or answers a frame, or leaves it as it is, and counts the verdict.
 #[xdp]
+#[inline(always)]
 fn teredo(context: XdpContext) -> u32 {
-    match teredo_datapath::run(&Kernel::new(&context)) {
+    let Some(kernel) = Kernel::new(&context) else {
+        return xdp_action::XDP_PASS;
+    };
+    match teredo_datapath::run(&kernel) {
         Fate::Pass => xdp_action::XDP_PASS,
         Fate::Drop => xdp_action::XDP_DROP,
         Fate::Return => xdp_action::XDP_TX,

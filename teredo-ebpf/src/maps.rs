@@ -10,13 +10,15 @@ use teredo_common::{
     generations::NUMBERS,
     limiter::BUCKETS,
     maps::{
-        ALLOWED_MAX, COUNTERS_MAX, Counter, INTERFACES_MAX, Interface, MAX_REACH, OWN_FILTER_WORDS,
-        OWN_IPV4_MAX, RouteSet, SERVED_MAX, STATION_MARKS, Slot,
+        ALLOWED_MAX, COUNTERS_MAX, Counter, INTERFACES_MAX, Interface, Line, OWN_FILTER_WORDS,
+        OWN_IPV4_MAX, RouteSet, SERVED_MAX, STATION_MARKS,
     },
 };
 
 #[map]
-pub static PEERS: Array<Slot> = Array::with_max_entries(1 + MAX_REACH as u32, BPF_F_MMAPABLE);
+pub static PEERS: Array<Line> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub static OTHER_PEERS: HashMap<[u32; 4], u32> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 #[map]
 pub static SERVED: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(SERVED_MAX, 0);
 #[map]

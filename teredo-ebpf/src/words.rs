@@ -16,6 +16,18 @@ impl MapWords {
     }
 }
 
+impl MapWords {
+    /// Returns the words from an address on.
+    ///
+    /// # Safety
+    ///
+    /// The address is aligned and lies in a value of a map.
+    #[inline(always)]
+    pub unsafe fn at(first: *mut u64) -> Self {
+        Self(first)
+    }
+}
+
 impl Words for MapWords {
     #[inline(always)]
     fn load(self, index: usize) -> u64 {

@@ -13,6 +13,7 @@ use teredo_common::{budget::Budget, maps::Settings, verdict::Verdict, wire::ALL_
 use teredo_lab::{
     Namespace, Scene, Topology,
     capture::Capture,
+    fixture::now,
     packet::{address, datagram, endpoint, ethernet},
     programs::Attached,
     scene::{IPV4_INTERFACE, SERVER},
@@ -79,7 +80,7 @@ impl Wire {
             pin: false,
             log: false,
         };
-        let program = namespace.run(|| AttachedProgram::start(&options))??;
+        let program = namespace.run(|| AttachedProgram::start(&options, now()))??;
         Ok(Self {
             wan: namespace.run(|| Interface::named("wan"))??,
             trunk: Trunk::new(&namespace, "wan-end")?,

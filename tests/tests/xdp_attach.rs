@@ -17,7 +17,9 @@ use teredo::datapath::xdp::{
 };
 use teredo_common::{
     address::ServicePrefix,
-    maps::{ABI_VERSION, Peer, Settings},
+    generations::SECOND,
+    maps::{ABI_VERSION, Settings},
+    peers::Peer,
     prefixes::TeredoPrefixes,
 };
 use teredo_lab::{
@@ -101,7 +103,8 @@ impl Host {
     }
 
     fn start(&self, options: &Options) -> Result<Result<AttachedProgram, Error>> {
-        self.namespace.run(|| AttachedProgram::start(options))
+        self.namespace
+            .run(|| AttachedProgram::start(options, now()))
     }
 
     /// The error with which a start is refused.
@@ -170,12 +173,14 @@ impl Drop for Host {
 
 const NATIVE: [Option<Mode>; 2] = [Some(Mode::Native); 2];
 const GENERIC: [Option<Mode>; 2] = [Some(Mode::Generic); 2];
-const PEER: [u8; 16] = [0x20, 1, 0, 0, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 1];
+/// A peer whose mapping is in its address; with another last octet, it is not.
+const PEER: [u8; 16] = [
+    0x20, 1, 0, 0, 1, 2, 3, 4, 0, 0, 0xef, 0xff, 0xf6, 0xff, 0xff, 0xfe,
+];
 
 fn peer() -> Peer {
     Peer {
         mapped: endpoint("9.0.0.1:4096"),
-        flags: Peer::TRUSTED,
         last_received: now(),
         last_sent: now(),
     }
@@ -234,8 +239,10 @@ fn a_restart_after_a_crash_takes_links_and_peers_over() -> Result<()> {
     ] {
         let host = Host::new()?;
         let mut path = host.start(&host.options(mode))??;
-        let known = peer();
-        path.program.insert(&PEER, &known)?;
+        let elsewhere = [&PEER[..15], &[7]].concat().try_into().expect("16");
+        for address in [PEER, elsewhere] {
+            path.program.insert(&address, &peer(), now())?;
+        }
         let modes = host.modes()?;
         let (wan, lan) = (host.link("wan")?, host.link("lan")?);
         let program = host.interface("wan")?.program;
@@ -248,9 +255,12 @@ fn a_restart_after_a_crash_takes_links_and_peers_over() -> Result<()> {
         assert_eq!(host.modes()?, modes);
         assert_ne!(host.interface("wan")?.program, program, "a new program");
         let mut peers = Vec::new();
-        path.program
-            .for_each_peer(|address, peer| peers.push((*address, *peer)))?;
-        assert_eq!(peers, [(PEER, known)]);
+        path.program.for_each_peer(now(), |address, known| {
+            assert_eq!(known.mapped, peer().mapped);
+            assert!(known.last_received + SECOND * 3 > now());
+            peers.push(*address);
+        });
+        assert_eq!(peers, [PEER, elsewhere]);
         path.stop()?;
         host.assert_nothing_left()?;
     }
@@ -268,6 +278,7 @@ fn peers_move_to_a_table_of_another_size() -> Result<()> {
                 .try_into()
                 .expect("16"),
             &peer(),
+            now(),
         )?;
     }
     drop(path);
@@ -280,7 +291,7 @@ fn peers_move_to_a_table_of_another_size() -> Result<()> {
         assert!(path.adopted());
         assert_eq!(host.modes()?, NATIVE);
         let mut peers = 0;
-        path.program.for_each_peer(|_, _| peers += 1)?;
+        path.program.for_each_peer(now(), |_, _| peers += 1);
         assert_eq!(peers, expected, "in a table for {max_peers}");
     }
     remove_leftovers(&host.name)?;
@@ -297,7 +308,7 @@ fn maps_of_another_shape_are_replaced() -> Result<()> {
     }
     let mut path = host.start(&host.options(AttachPolicy::Native))??;
     assert!(!path.adopted());
-    path.program.insert(&PEER, &peer())?;
+    path.program.insert(&PEER, &peer(), now())?;
     path.program.counters()?;
     path.stop()?;
     host.assert_nothing_left()
@@ -498,7 +509,7 @@ fn missing_capabilities_are_named() -> Result<()> {
             // the whole process. SAFETY: numbers only.
             let result = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
             assert_eq!(result, 0);
-            AttachedProgram::start(&options)
+            AttachedProgram::start(&options, now())
         })?;
         let Err(error) = result else {
             anyhow::bail!("it started");
@@ -578,7 +589,7 @@ fn native_mode_ends_with_the_program_at_the_other_end() -> Result<()> {
             ..host.options(AttachPolicy::Auto)
         };
         let mut path = host.start(&options)??;
-        path.program.insert(&PEER, &peer())?;
+        path.program.insert(&PEER, &peer(), now())?;
         assert_eq!(host.namespace.run(|| path.examine_drops())??, None);
         assert_eq!(host.modes()?, NATIVE);
         host.bare(&["wan-end", "lan-end"])?;
@@ -592,7 +603,7 @@ fn native_mode_ends_with_the_program_at_the_other_end() -> Result<()> {
             assert_eq!(attached.mode, Some(Mode::Generic));
             assert!(attached.reason.is_some());
         }
-        assert!(path.program.peer(&PEER)?.is_some(), "peers stay");
+        assert!(path.program.has_peer(&PEER), "peers stay");
         // A program that comes back changes nothing.
         host.attach_end()?;
         assert_eq!(host.namespace.run(|| path.examine_drops())??, None);

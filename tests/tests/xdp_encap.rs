@@ -6,7 +6,8 @@ use anyhow::Result;
 use teredo_common::{
     address::Endpoint,
     checksum::ipv6_pseudo_header,
-    maps::{Peer, Settings},
+    maps::Settings,
+    peers::Peer,
     time::Instant,
     verdict::Verdict::*,
     wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
@@ -271,17 +272,9 @@ fn d2_05_peers() -> Result<()> {
     let second = Duration::from_secs(1);
     let trusted = Peer {
         mapped: client(),
-        flags: Peer::TRUSTED,
         last_received: now(),
         last_sent: now(),
     };
-    fixture.insert(
-        peer(1),
-        Peer {
-            flags: 0,
-            ..trusted
-        },
-    )?;
     fixture.insert(
         peer(2),
         Peer {
@@ -301,7 +294,6 @@ fn d2_05_peers() -> Result<()> {
         Port::Lan,
         vec![
             ("unknown", frame(&to(peer(9))), EncapUnknownPeer),
-            ("not trusted", frame(&to(peer(1))), EncapStalePeer),
             ("stale", frame(&to(peer(2))), EncapStalePeer),
             ("never heard", frame(&to(peer(3))), EncapStalePeer),
         ],
@@ -319,7 +311,6 @@ fn d2_05_peers() -> Result<()> {
         peer(5),
         Peer {
             mapped: elsewhere,
-            flags: Peer::TRUSTED | Peer::SYMMETRIC,
             ..trusted
         },
     )?;

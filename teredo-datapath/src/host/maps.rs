@@ -1,32 +1,39 @@
 //! The maps that all CPUs and the daemon share.
 
 use core::{
+    convert::Infallible,
     net::{Ipv4Addr, Ipv6Addr},
     sync::atomic::{
         AtomicBool, AtomicU32, AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
     },
 };
-use std::{boxed::Box, collections::HashSet, vec::Vec};
+use std::{
+    boxed::Box,
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    vec::Vec,
+};
 
 use bytemuck::Zeroable as _;
 use ipnet::{Ipv4Net, Ipv6Net};
 use teredo_common::{
     budget::{self, Budget},
     cookie::CookieKey,
-    generations::{self, GENERATIONS, HEARTBEAT, NUMBERS},
+    generations::{self, Family, HEARTBEAT, NUMBERS},
     limiter::BUCKETS,
     maps::{
-        INTERFACES_MAX, Interface, MAX_REACH, NextHop, OWN_FILTER_WORDS, Peer, PeerTable,
-        STATION_MARKS, Settings, Slot, own_filter_bit,
+        INTERFACES_MAX, Interface, OWN_FILTER_WORDS, STATION_MARKS, Settings, Tables,
+        own_filter_bit,
     },
+    peers::{LINE, Peer, Sets},
     respond::ServerConstants,
     time::Instant,
 };
 
 use crate::{
-    table::{self, Neighbourhood, Table},
-    words::{ROUTE_SET, SLOT},
+    table::{Memory, Table, lines},
+    words::{ROUTE, ROUTE_SET},
 };
 
 /// Sets of routes: fewer than in the kernel, as many of these maps are made.
@@ -36,16 +43,17 @@ const ROUTE_SETS: u32 = 256;
 #[derive(Debug)]
 pub struct Maps {
     pub(super) settings: Settings,
-    pub(super) peer_table: PeerTable,
+    pub(super) tables: Tables,
     pub(super) server: ServerConstants,
-    slots: Box<[[AtomicU64; SLOT]]>,
     routes: Box<[[AtomicU64; ROUTE_SET]]>,
-    table: Table,
+    lines: PeerMaps,
+    peers: Mutex<Table<PeerMaps>>,
     buckets: Box<[AtomicU64]>,
     pub(super) budget: Budget,
     budgets: Box<[AtomicU64]>,
     interfaces: Vec<Interface>,
     generations: Box<[AtomicU32]>,
+    first_routes: [[AtomicU64; ROUTE]; 2],
     stations: Box<[AtomicBool]>,
     draining: AtomicU64,
     served: Vec<Ipv6Net>,
@@ -59,27 +67,32 @@ impl Maps {
     /// served, own or an interface yet.
     #[must_use]
     pub fn new(settings: Settings, peers: u32, seed: u64) -> Self {
-        let peer_table = PeerTable {
-            seed,
-            homes: peers.saturating_mul(2).max(1),
-            route_sets: ROUTE_SETS,
-        };
-        let slots = peer_table.homes as usize + usize::from(MAX_REACH);
+        let lines = PeerMaps(Arc::new(Shared {
+            lines: (0..lines(peers)).map(|_| Default::default()).collect(),
+            slots: RwLock::default(),
+            sets: AtomicU64::new(0),
+        }));
+        let Ok(table) = Table::new(lines.clone(), seed, settings.prefix, peers);
         Self {
             settings: Settings {
                 interface_mask: INTERFACES_MAX - 1,
                 ..settings
             },
-            peer_table,
+            tables: Tables {
+                seed,
+                route_sets: ROUTE_SETS,
+                reserved: 0,
+            },
             server: ServerConstants::zeroed(),
-            slots: (0..slots).map(|_| Default::default()).collect(),
             routes: (0..ROUTE_SETS).map(|_| Default::default()).collect(),
-            table: Table::new(peer_table, peers as usize),
+            lines,
+            peers: Mutex::new(table),
             buckets: Box::default(),
             budget: Budget::default(),
             budgets: Box::default(),
             interfaces: [Interface::default(); INTERFACES_MAX as usize].to_vec(),
             generations: (0..NUMBERS).map(|_| AtomicU32::new(0)).collect(),
+            first_routes: Default::default(),
             stations: (0..STATION_MARKS).map(|_| AtomicBool::default()).collect(),
             draining: AtomicU64::new(0),
             served: Vec::new(),
@@ -131,19 +144,15 @@ impl Maps {
     /// Adds an interface by which packets may arrive and leave.
     pub fn add_interface(&mut self, index: u32, station: [u8; 6]) {
         let slot = Interface::slot(index, self.settings.interface_mask);
-        self.interfaces[slot as usize] = Interface {
-            index,
-            station,
-            reserved: [0; 6],
-        };
+        self.interfaces[slot as usize] = Interface::new(index, station);
     }
 
-    /// Sets the generation of all buckets of destinations, and the bits that decide about the route of an
-    /// IPv6 destination, as a daemon does that lives until then.
+    /// Sets the generation of all buckets of destinations, and the bits that decide about the route of a
+    /// destination, as a daemon does that lives until then.
     pub fn set_generation(&self, generation: u32, shared_bits: u8, now: Instant) {
         self.generations[HEARTBEAT].store(generations::seconds(now), Release);
-        let number = generations::number(generation, shared_bits);
-        for bucket in &self.generations[..GENERATIONS] {
+        let number = generations::number(generation, shared_bits, false);
+        for bucket in &self.generations[..HEARTBEAT] {
             bucket.store(number, Release);
         }
     }
@@ -155,37 +164,37 @@ impl Maps {
     }
 
     /// Adds or replaces a peer, and returns whether there was room.
-    pub fn insert(&mut self, address: &[u8; 16], peer: &Peer) -> bool {
-        let near = Near(&self.slots[self.table.home(address)..]);
-        self.table.insert(near, address, peer)
+    pub fn insert(&self, address: &[u8; 16], peer: &Peer, now: Instant) -> bool {
+        let heartbeat = &self.generations[HEARTBEAT];
+        heartbeat.fetch_max(generations::gone(now), Relaxed);
+        let Ok(is_there) = self.peers().insert(address, peer, now);
+        is_there
     }
 
     /// Removes a peer. An absent peer is no error.
-    pub fn remove(&mut self, address: &[u8; 16]) {
-        let near = Near(&self.slots[self.table.home(address)..]);
-        self.table.remove(near, address);
+    pub fn remove(&self, address: &[u8; 16], now: Instant) {
+        let Ok(()) = self.peers().remove(address, now);
     }
 
-    /// Returns the slot of a peer.
+    /// Returns a peer.
     #[must_use]
-    pub fn peer(&self, address: &[u8; 16]) -> Option<Slot> {
-        table::get(self.near(address), address)
-    }
-
-    /// Sets a peer's next hop, as the program does, and returns whether the peer is present.
-    pub fn set_next_hop(&self, address: &[u8; 16], next_hop: NextHop) -> bool {
-        table::set_next_hop(self.near(address), address, next_hop)
+    pub fn peer(&self, address: &[u8; 16], now: Instant) -> Option<Peer> {
+        self.peers().get(address, now)
     }
 
     /// Calls `visit` with every peer.
-    pub fn for_each_peer(&self, mut visit: impl FnMut(&[u8; 16], &Peer)) {
-        for words in &self.slots {
-            let words = &words[..];
-            if !table::is_empty(words) {
-                let slot = table::read(words);
-                visit(&slot.address, &slot.peer());
-            }
-        }
+    pub fn for_each_peer(&self, now: Instant, visit: impl FnMut(&[u8; 16], &Peer)) {
+        self.peers().for_each(now, visit);
+    }
+
+    /// Returns the number of peers in slots.
+    #[must_use]
+    pub fn peers_in_slots(&self) -> usize {
+        self.peers().count_in_slots()
+    }
+
+    fn peers(&self) -> MutexGuard<'_, Table<PeerMaps>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the token buckets of the server; none without one.
@@ -195,12 +204,16 @@ impl Maps {
         buckets.map(|bucket| bucket.load(Relaxed)).collect()
     }
 
-    fn near(&self, address: &[u8; 16]) -> Near<'_> {
-        Near(&self.slots[self.table.home(address)..])
+    pub(super) fn line(&self, index: u32) -> Option<&[AtomicU64]> {
+        let lines = &self.lines.0.lines;
+        lines.get(index as usize).map(|line| &line[..])
     }
 
-    pub(super) fn slot(&self, index: u32) -> Option<&[AtomicU64]> {
-        self.slots.get(index as usize).map(|slot| &slot[..])
+    pub(super) fn other_peer(&self, address: [u32; 4]) -> Option<u32> {
+        let address: [u8; 16] = bytemuck::cast(address);
+        let slots = self.lines.0.slots.read();
+        let slots = slots.unwrap_or_else(PoisonError::into_inner);
+        slots.get(&address).copied()
     }
 
     pub(super) fn bucket(&self, index: u32) -> Option<&[AtomicU64]> {
@@ -217,6 +230,14 @@ impl Maps {
 
     pub(super) fn route_set(&self, index: u32) -> Option<&[AtomicU64]> {
         self.routes.get(index as usize).map(|set| &set[..])
+    }
+
+    pub(crate) fn sets(&self) -> Sets {
+        Sets(self.lines.0.sets.load(Acquire))
+    }
+
+    pub(super) fn first_route(&self, family: Family) -> &[AtomicU64] {
+        &self.first_routes[family as usize]
     }
 
     pub(super) fn generations(&self, index: usize) -> u32 {
@@ -252,14 +273,47 @@ impl Maps {
     }
 }
 
-/// The slots from a home on.
-#[derive(Clone, Copy)]
-struct Near<'a>(&'a [[AtomicU64; SLOT]]);
+/// The maps of peers.
+#[derive(Clone, Debug)]
+struct PeerMaps(Arc<Shared>);
 
-impl<'a> Neighbourhood for Near<'a> {
-    type Words = &'a [AtomicU64];
+#[derive(Debug)]
+struct Shared {
+    lines: Box<[[AtomicU64; LINE]]>,
+    slots: RwLock<HashMap<[u8; 16], u32>>,
+    sets: AtomicU64,
+}
 
-    fn slot(self, distance: usize) -> Self::Words {
-        &self.0[distance]
+impl Shared {
+    fn change_slots<T>(&self, change: impl FnOnce(&mut HashMap<[u8; 16], u32>) -> T) -> T {
+        let slots = self.slots.write();
+        change(&mut slots.unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Memory for PeerMaps {
+    type Words<'a> = &'a [AtomicU64];
+    type Error = Infallible;
+
+    fn line(&self, index: u32) -> &[AtomicU64] {
+        &self.0.lines[index as usize]
+    }
+
+    fn use_sets(&self, Sets(sets): Sets) {
+        self.0.sets.store(sets, Release);
+    }
+
+    fn make_room(&mut self, _index: u32) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn link(&mut self, address: &[u8; 16], slot: u32) -> Result<(), Infallible> {
+        self.0.change_slots(|slots| slots.insert(*address, slot));
+        Ok(())
+    }
+
+    fn unlink(&mut self, address: &[u8; 16]) -> Result<(), Infallible> {
+        self.0.change_slots(|slots| slots.remove(address));
+        Ok(())
     }
 }

@@ -6,8 +6,9 @@ use std::vec::Vec;
 use teredo_common::{
     address::Endpoint,
     budget::Budget,
-    generations::HEARTBEAT,
-    maps::{Interface, PeerTable, Settings},
+    generations::{Family, HEARTBEAT},
+    maps::{Interface, Settings, Tables},
+    peers::Sets,
     respond::ServerConstants,
     time::Instant,
     verdict::Verdict,
@@ -59,6 +60,46 @@ impl Maps {
     }
 }
 
+#[cfg(test)]
+impl Maps {
+    /// Returns the mapping of a peer that the data path would forward to at this time.
+    pub(crate) fn find(&self, address: &[u8; 16], now: Instant) -> Option<Endpoint> {
+        use crate::peer;
+
+        struct Nowhere;
+
+        impl Network for Nowhere {
+            fn look_up_ipv4(&self, _: u32, _: Endpoint, _: Endpoint) -> Option<Way> {
+                None
+            }
+
+            fn look_up_ipv6(
+                &self,
+                _: u32,
+                _: core::net::Ipv6Addr,
+                _: core::net::Ipv6Addr,
+            ) -> Option<Way> {
+                None
+            }
+        }
+
+        let run = Run {
+            maps: self,
+            cpu: &Cpu::default(),
+            network: &Nowhere,
+            buffer: Buffer::new(&[], HEADROOM),
+            arrival: Arrival {
+                frame: &[],
+                ingress: 1,
+                now,
+            },
+            verdict: Cell::new(Verdict::NotIp),
+        };
+        let entry = peer::find(&run, bytemuck::cast(*address))?;
+        entry.is_fresh(&run, now).then(|| entry.mapped())
+    }
+}
+
 struct Run<'a, N> {
     maps: &'a Maps,
     cpu: &'a Cpu,
@@ -96,16 +137,28 @@ unsafe impl<'a, N: Network> Environment for Run<'a, N> {
         &self.maps.settings
     }
 
-    fn peer_table(&self) -> &PeerTable {
-        &self.maps.peer_table
+    fn tables(&self) -> &Tables {
+        &self.maps.tables
     }
 
     fn server(&self) -> &ServerConstants {
         &self.maps.server
     }
 
-    fn slot(&self, index: u32) -> Option<Self::Words> {
-        self.maps.slot(index)
+    fn sets(&self) -> Sets {
+        self.maps.sets()
+    }
+
+    fn first_route(&self, family: Family) -> Option<Self::Words> {
+        Some(self.maps.first_route(family))
+    }
+
+    fn line(&self, index: u32) -> Option<Self::Words> {
+        self.maps.line(index)
+    }
+
+    fn other_peer(&self, address: [u32; 4]) -> Option<u32> {
+        self.maps.other_peer(address)
     }
 
     fn route_set(&self, index: u32) -> Option<Self::Words> {
@@ -128,8 +181,12 @@ unsafe impl<'a, N: Network> Environment for Run<'a, N> {
         self.maps.interface(slot)
     }
 
-    fn generation(&self, bucket: u16) -> u32 {
-        self.maps.generations(bucket.into())
+    fn generation(&self, bucket: u32) -> u32 {
+        self.maps.generations(bucket as usize)
+    }
+
+    fn common_generation(&self, family: Family) -> u32 {
+        self.maps.generations(family.common())
     }
 
     fn heartbeat(&self) -> u32 {

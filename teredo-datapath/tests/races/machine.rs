@@ -1,7 +1,10 @@
-//! Memory that Loom watches, and a machine around it: one neighbourhood of peers, one interface, and a way
+//! Memory that Loom watches, and a machine around it: a table of peers, one interface, and a way
 //! to every IPv4 address.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use bytemuck::Zeroable as _;
 use loom::sync::atomic::{
@@ -10,10 +13,12 @@ use loom::sync::atomic::{
     fence,
 };
 use teredo_common::{
-    address::{Endpoint, ServicePrefix, TeredoAddress},
+    address::{Endpoint, ServicePrefix},
     budget::{Allowance, Budget, CLASSES},
-    checksum, generations,
-    maps::{Interface, Peer, PeerTable, Settings, Slot},
+    checksum,
+    generations::{self, Family},
+    maps::{Interface, Settings, Tables},
+    peers::{FIRST_SET, Hash, LINE, Peer, Sets},
     prefixes::TeredoPrefixes,
     respond::ServerConstants,
     time::Instant,
@@ -23,11 +28,12 @@ use teredo_common::{
 use teredo_datapath::{
     Addresses, Environment, Fate, Publish, Way, Words,
     host::{Buffer, HEADROOM},
-    table::{self, Neighbourhood, Table},
-    words::{LAST_RECEIVED, LAST_SENT, ROUTE_SET, SLOT},
+    table::{self, Table},
+    words::ROUTE_SET,
 };
 
-pub const SECOND: u64 = 1_000_000_000;
+/// The resolution of stamps.
+pub const SECOND: u64 = 1 << 30;
 /// The time of every run.
 pub const NOW: u64 = 1_000 * SECOND;
 /// The generation of cached next hops.
@@ -43,12 +49,30 @@ pub const NATIVE: u8 = 0x0b;
 const INTERFACE: u32 = 2;
 const STATION: [u8; 6] = [2, 0, 0, 0, 0, 9];
 const RELAY: Endpoint = endpoint([5, 6, 7, 8]);
-/// All peers have the same home.
-const PARAMETERS: PeerTable = PeerTable {
-    seed: 0,
-    homes: 1,
+/// With this seed, all peers have the same home.
+const SEED: u64 = 197;
+const TABLES: Tables = Tables {
+    seed: SEED,
     route_sets: 1,
+    reserved: 0,
 };
+
+/// The address of a client of this server.
+const fn of(server: u8, client: u8) -> [u8; 16] {
+    [
+        0x20, 1, 0, 0, 1, 2, 3, server, 0, 0, 0xef, 0xff, !9, !0, !0, !client,
+    ]
+}
+
+/// Returns whether all peers have the same home.
+pub fn share_home() -> bool {
+    let sets = Sets::new(table::sets_max(PEERS));
+    let [x, y, mixture] = [address(X), address(Y), mixture()].map(|address| {
+        let hash = Hash::of(&address, SEED);
+        (sets.set(hash), hash.place())
+    });
+    x == y && x == mixture
+}
 
 const fn endpoint(address: [u8; 4]) -> Endpoint {
     Endpoint {
@@ -61,11 +85,18 @@ fn mapped(number: u8) -> Endpoint {
     endpoint([9, 0, 0, number])
 }
 
+fn now() -> Instant {
+    Instant::from_nanos(NOW)
+}
+
 /// The Teredo address of a peer.
 pub fn address(number: u8) -> [u8; 16] {
-    TeredoAddress::new([1, 2, 3, 4].into(), mapped(number))
-        .encode()
-        .octets()
+    of(number, number)
+}
+
+/// The Teredo address of nobody: half of it is from that of X, and half of it from that of Y.
+pub fn mixture() -> [u8; 16] {
+    of(X, Y)
 }
 
 /// The station of the way to a mapping.
@@ -73,12 +104,10 @@ pub fn way(number: u8) -> [u8; 6] {
     [2, 0, 0, number, number, number]
 }
 
-/// The entry of a peer at the mapping of this or another number; its stamps are two seconds old.
-pub fn peer(number: u8, at: u8) -> Peer {
-    let symmetric = if number == at { 0 } else { Peer::SYMMETRIC };
+/// A peer at the mapping of this number; its stamps are two seconds old.
+pub fn peer(at: u8) -> Peer {
     Peer {
         mapped: mapped(at),
-        flags: Peer::TRUSTED | symmetric,
         last_received: Instant::from_nanos(NOW - 2 * SECOND),
         last_sent: Instant::from_nanos(NOW - 2 * SECOND),
     }
@@ -117,12 +146,7 @@ impl Words for LoomWords<'_> {
 
 impl Publish for LoomWords<'_> {
     fn publish(self, index: usize, value: u64) {
-        match index {
-            // Loom does not know that a store cannot come between the load and the store of an earlier
-            // exchange; the program exchanges these words.
-            LAST_RECEIVED | LAST_SENT => _ = self.0[index].swap(value, Release),
-            _ => self.0[index].store(value, Release),
-        }
+        self.0[index].store(value, Release);
     }
 }
 
@@ -132,47 +156,112 @@ static NO_BUDGET: Budget = Budget {
     allowances: [Allowance::new(0); CLASSES],
 };
 
-/// One slot, and one set of routes: the others of the neighbourhood are never reached, as no two peers are
-/// in the table at once.
+/// Peers in the table, at most.
+const PEERS: u32 = 2;
+
+/// The lines that are reached: the header, the set in which all peers have the same home, and that of the
+/// first slots.
 #[derive(Debug)]
-pub struct Memory {
-    slot: [AtomicU64; SLOT],
+pub struct Lines {
+    header: [AtomicU64; LINE],
+    set: [AtomicU64; LINE],
+    slots: [AtomicU64; LINE],
+    /// The number of the last slot that was linked, and one: an element of a hash map may belong to another peer by the
+    /// time that it is read.
+    linked: AtomicU64,
     routes: [AtomicU64; ROUTE_SET],
-    table: Mutex<Table>,
 }
 
-impl Default for Memory {
+impl Lines {
+    fn line(&self, index: u32) -> LoomWords<'_> {
+        let hash = Hash::of(&address(X), SEED);
+        let set = FIRST_SET + Sets::new(table::sets_max(PEERS)).set(hash);
+        let first_slot = FIRST_SET + table::sets_max(PEERS);
+        LoomWords(match index {
+            0 => &self.header,
+            index if index == set => &self.set,
+            index if index == first_slot => &self.slots,
+            index => unreachable!("line {index}"),
+        })
+    }
+}
+
+impl Default for Lines {
     fn default() -> Self {
+        let line = || std::array::from_fn(|_| AtomicU64::new(0));
         Self {
-            slot: std::array::from_fn(|_| AtomicU64::new(0)),
+            header: line(),
+            set: line(),
+            slots: line(),
+            linked: AtomicU64::new(0),
             routes: std::array::from_fn(|_| AtomicU64::new(0)),
-            table: Mutex::new(Table::new(PARAMETERS, 1)),
         }
     }
 }
 
-impl<'a> Neighbourhood for &'a Memory {
-    type Words = LoomWords<'a>;
+/// The lines, of the daemon's table and of the program.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(Arc<Lines>);
 
-    fn slot(self, distance: usize) -> LoomWords<'a> {
-        assert_eq!(distance, 0, "one slot is enough");
-        LoomWords(&self.slot)
+impl table::Memory for Shared {
+    type Words<'a> = LoomWords<'a>;
+    type Error = Infallible;
+
+    fn line(&self, index: u32) -> LoomWords<'_> {
+        self.0.line(index)
+    }
+
+    fn use_sets(&self, _sets: Sets) {}
+
+    fn make_room(&mut self, _index: u32) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn link(&mut self, _address: &[u8; 16], slot: u32) -> Result<(), Infallible> {
+        self.0.linked.store(u64::from(slot) + 1, Release);
+        Ok(())
+    }
+
+    fn unlink(&mut self, _address: &[u8; 16]) -> Result<(), Infallible> {
+        self.0.linked.store(0, Release);
+        Ok(())
+    }
+}
+
+/// The table of peers, of which two have the same home, and one set of routes.
+#[derive(Debug)]
+pub struct Memory {
+    lines: Shared,
+    table: Mutex<Table<Shared>>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        let lines = Shared::default();
+        let Ok(table) = Table::new(lines.clone(), SEED, ServicePrefix::STANDARD, PEERS);
+        Self {
+            lines,
+            table: Mutex::new(table),
+        }
     }
 }
 
 impl Memory {
     pub fn insert(&self, number: u8, peer: &Peer) {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        assert!(table.insert(self, &address(number), peer));
+        let is_there = self.table().insert(&address(number), peer, now());
+        assert_eq!(is_there, Ok(true));
     }
 
     pub fn remove(&self, number: u8) {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        table.remove(self, &address(number));
+        assert_eq!(self.table().remove(&address(number), now()), Ok(()));
     }
 
-    pub fn get(&self, number: u8) -> Option<Slot> {
-        table::get(self, &address(number))
+    pub fn get(&self, number: u8) -> Option<Peer> {
+        self.table().get(&address(number), now())
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table<Shared>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs the program on a packet from a native host to a peer. Returns the last octet of the IPv4
@@ -191,13 +280,18 @@ impl Memory {
     /// Runs the program on a packet from a peer, which comes from the mapping of this or another number, to
     /// a native host.
     pub fn decapsulate(&self, from: u8, at: u8) -> Fate {
-        self.decapsulate_to(from, at, NATIVE).0
+        self.decapsulate_from(address(from), at, NATIVE).0
     }
 
     /// Runs the program on a packet from a peer to the native host of this number. Returns the fate of the
     /// frame, and its station afterwards.
     pub fn decapsulate_to(&self, from: u8, at: u8, to: u8) -> (Fate, [u8; 6]) {
-        let packet = packet(address(from), native(to));
+        self.decapsulate_from(address(from), at, to)
+    }
+
+    /// Runs the program on a packet from this source, likewise.
+    pub fn decapsulate_from(&self, from: [u8; 16], at: u8, to: u8) -> (Fate, [u8; 6]) {
+        let packet = packet(from, native(to));
         let length = 8 + packet.len() as u16;
         let mut datagram = vec![0x45, 0];
         datagram.extend((20 + length).to_be_bytes());
@@ -295,20 +389,33 @@ unsafe impl<'a> Environment for Run<'a> {
         &self.settings
     }
 
-    fn peer_table(&self) -> &PeerTable {
-        &PARAMETERS
+    fn tables(&self) -> &Tables {
+        &TABLES
     }
 
     fn server(&self) -> &ServerConstants {
         &self.server
     }
 
-    fn slot(&self, index: u32) -> Option<LoomWords<'a>> {
-        (index == 0).then_some(LoomWords(&self.memory.slot))
+    fn sets(&self) -> Sets {
+        Sets::new(table::sets_max(PEERS))
+    }
+
+    fn first_route(&self, _family: Family) -> Option<LoomWords<'a>> {
+        None
+    }
+
+    fn line(&self, index: u32) -> Option<LoomWords<'a>> {
+        Some(self.memory.lines.0.line(index))
+    }
+
+    fn other_peer(&self, _address: [u32; 4]) -> Option<u32> {
+        let linked = self.memory.lines.0.linked.load(Acquire);
+        linked.checked_sub(1).map(|slot| slot as u32)
     }
 
     fn route_set(&self, _index: u32) -> Option<LoomWords<'a>> {
-        Some(LoomWords(&self.memory.routes))
+        Some(LoomWords(&self.memory.lines.0.routes))
     }
 
     fn bucket(&self, _index: u32) -> Option<LoomWords<'a>> {
@@ -324,15 +431,15 @@ unsafe impl<'a> Environment for Run<'a> {
     }
 
     fn interface(&self, _slot: u32) -> Option<Interface> {
-        Some(Interface {
-            index: INTERFACE,
-            station: STATION,
-            reserved: [0; 6],
-        })
+        Some(Interface::new(INTERFACE, STATION))
     }
 
-    fn generation(&self, _bucket: u16) -> u32 {
-        generations::number(GENERATION, 0)
+    fn generation(&self, _bucket: u32) -> u32 {
+        generations::number(GENERATION, 0, false)
+    }
+
+    fn common_generation(&self, _family: Family) -> u32 {
+        GENERATION
     }
 
     fn heartbeat(&self) -> u32 {
@@ -374,7 +481,7 @@ unsafe impl<'a> Environment for Run<'a> {
     fn count(&self, _verdict: Verdict, _octets: u64) {}
 
     fn now(&self) -> Instant {
-        Instant::from_nanos(NOW)
+        now()
     }
 
     fn look_up_ipv4(&self, _from: u32, _source: Endpoint, destination: Endpoint) -> Option<Way> {

@@ -29,7 +29,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use teredo_common::{
     address::{Endpoint, embedded_mapping, embedded_server},
     cookie::CookieKey,
-    maps,
+    peers::Peer as MapPeer,
     scope::is_global_unicast,
     time::Instant,
     wire::IPV6_HEADER,
@@ -81,8 +81,6 @@ pub enum Event {
         address: Ipv6Addr,
         /// Endpoint that reaches the peer.
         mapped: Endpoint,
-        /// Whether `mapped` differs from the endpoint in the address; [`maps::Peer::SYMMETRIC`].
-        symmetric: bool,
         /// When a packet of the peer last arrived.
         last_received: Instant,
         /// When a packet was last sent to the peer.
@@ -216,17 +214,14 @@ impl Relay {
 
     /// Adopts a peer that an earlier run of this relay left in the fast path's map, if it is still
     /// trusted, fresh and allowed, and there is room. Returns whether it may stay in the map.
-    pub fn adopt_peer(&mut self, now: Instant, address: Ipv6Addr, peer: &maps::Peer) -> bool {
+    pub fn adopt_peer(&mut self, now: Instant, address: Ipv6Addr, peer: &MapPeer) -> bool {
         let octets = address.octets();
-        let symmetric = peer.flags & maps::Peer::SYMMETRIC != 0;
         let last_received = peer.last_received.min(now);
         let fresh = now.saturating_since(last_received) < self.config.peer_lifetime;
-        let acceptable = peer.flags & maps::Peer::TRUSTED != 0
-            && fresh
+        let acceptable = fresh
             && self.config.prefix.contains(&octets)
             && self.may_be_peer(&octets)
-            && self.own_ipv4.may_send_to(peer.mapped)
-            && (symmetric || peer.mapped == embedded_mapping(&octets));
+            && self.own_ipv4.may_send_to(peer.mapped);
         if !acceptable || self.peers.is_trusted_full() || self.peers.find(&octets).is_some() {
             return false;
         }
@@ -234,7 +229,7 @@ impl Relay {
         let index = self.peers.insert(octets, peer.mapped, NOBODY);
         self.peers.trust(index);
         let entry = &mut self.peers[index];
-        entry.symmetric = symmetric;
+        entry.symmetric = peer.is_symmetric(&octets);
         entry.last_received = last_received;
         entry.last_sent = peer.last_sent.min(now);
         self.statistics.trusted += 1;

@@ -173,7 +173,6 @@ impl Relay {
         let event = Event::PeerTrusted {
             address: peer.address.into(),
             mapped: peer.mapped,
-            symmetric: peer.symmetric,
             last_received: peer.last_received,
             last_sent: peer.last_sent,
         };

@@ -7,6 +7,7 @@ use rtnetlink::packet_route::{
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
+use teredo_common::generations::Family;
 
 use crate::datapath::route::{RouteError, Routes};
 
@@ -52,7 +53,7 @@ impl Routing {
     pub async fn read(routes: &Routes) -> Result<Self, RouteError> {
         let neighbours = routes.neighbours().await?;
         // A kernel without policy routing has no rules.
-        let rules = routes.ipv6_rules().await.unwrap_or_default();
+        let rules = routes.rules(Family::Ipv6).await.unwrap_or_default();
         Ok(Self {
             silent: neighbours.iter().filter_map(silent).collect(),
             rules: rules.iter().map(rule).collect(),

@@ -21,6 +21,7 @@ use rtnetlink::{
         rule::RuleMessage,
     },
 };
+use teredo_common::generations::Family;
 use thiserror::Error;
 use tokio::task::JoinHandle;
 
@@ -160,14 +161,23 @@ impl Routes {
         neighbours.map_err(|error| failure("list the neighbours", error))
     }
 
-    /// Returns the policy rules of IPv6.
+    /// Returns the policy rules of a family.
     ///
     /// # Errors
     ///
     /// When the kernel does not list its rules, or has none.
-    pub async fn ipv6_rules(&self) -> Result<Vec<RuleMessage>, RouteError> {
-        let rules = self.handle.rule().get(IpVersion::V6).execute();
-        let rules = rules.try_collect().await;
+    pub async fn rules(&self, family: Family) -> Result<Vec<RuleMessage>, RouteError> {
+        let version = match family {
+            Family::Ipv4 => IpVersion::V4,
+            Family::Ipv6 => IpVersion::V6,
+        };
+        let rules = self
+            .handle
+            .rule()
+            .get(version)
+            .execute()
+            .try_collect()
+            .await;
         rules.map_err(|error| failure("list the rules", error))
     }
 

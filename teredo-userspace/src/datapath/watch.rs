@@ -375,6 +375,8 @@ mod tests {
         route::{RouteAddress, RouteAttribute},
     };
 
+    use teredo_common::generations::Family;
+
     use super::{neighbours::tests::message, *};
 
     fn datagram(message: RouteNetlinkMessage, flags: u16) -> Vec<u8> {
@@ -515,8 +517,8 @@ mod tests {
 
     /// Returns the bits that decide about 2400:1::1, as the map has them.
     fn bits(depths: &Depths) -> u8 {
-        let bucket = teredo_common::generations::ipv6_bucket(0x2400_0001_u32.to_be());
-        let (least, mut buckets) = depths.shared_bits();
+        let bucket = Family::Ipv6.bucket(0x2400_0001_u32.to_be());
+        let (least, mut buckets) = depths.shared_bits(Family::Ipv6);
         let found = buckets.find(|(number, _)| *number == bucket);
         found.map_or(least, |(_, bits)| bits)
     }

@@ -13,7 +13,7 @@ use rtnetlink::packet_route::{
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
 };
-use teredo_common::address::ServicePrefix;
+use teredo_common::{address::ServicePrefix, generations::Family};
 use thiserror::Error;
 
 use super::{
@@ -83,9 +83,11 @@ impl Snapshot {
             depths.add(&message);
             found.extend(route(&message).filter(|route| scope.covers(route)));
         }
-        match routes.ipv6_rules().await {
-            Ok(rules) => rules.iter().for_each(|rule| depths.add_rule(rule)),
-            Err(_) => depths = Depths::unknown(),
+        for family in Family::ALL {
+            match routes.rules(family).await {
+                Ok(rules) => rules.iter().for_each(|rule| depths.add_rule(rule)),
+                Err(_) => depths.doubt(family),
+            }
         }
         let mut settings = BTreeMap::new();
         for setting in &scope.settings {

@@ -299,7 +299,7 @@ impl Node {
                 self.is_handed_over = true;
                 self.fast_path.hand_over(&mut relay.relay, clock::now());
             }
-            self.fast_path.sweep(&mut relay.relay);
+            self.fast_path.sweep(&mut relay.relay, clock::now());
         }
         placed
     }

@@ -203,7 +203,7 @@ impl Node {
             self.upkeep.look_soon();
         }
         if let Some(relay) = &mut self.roles.relay {
-            self.fast_path.sweep(&mut relay.relay);
+            self.fast_path.sweep(&mut relay.relay, clock::now());
             relay.flush(&mut self.fast_path, self.roles.server.as_mut());
         } else {
             self.fast_path.flush_log();

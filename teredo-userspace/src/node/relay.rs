@@ -231,7 +231,7 @@ impl RelayRole {
             self.transmit(server.as_deref_mut());
         }
         while let Some(event) = self.relay.poll_event() {
-            fast_path.apply(event);
+            fast_path.apply(event, clock::now());
         }
     }
 

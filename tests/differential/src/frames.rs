@@ -5,7 +5,6 @@ use std::{net::Ipv6Addr, time::Duration};
 use rand::{Rng as _, RngExt as _, rngs::StdRng, seq::IndexedRandom as _};
 use teredo_common::{
     address::{Endpoint, TeredoAddress},
-    maps::Peer,
     wire::{
         AUTHENTICATION_HEADER, DCCP, DESTINATION_OPTIONS, ESP, ETHERNET_HEADER, ETHERTYPE_IPV4,
         ETHERTYPE_IPV6, EXPERIMENT_1, EXPERIMENT_2, FRAGMENT, HOP_BY_HOP, HOST_IDENTITY, ICMPV6,
@@ -28,8 +27,6 @@ pub struct Known {
     pub address: Ipv6Addr,
     /// The mapped endpoint.
     pub mapped: Endpoint,
-    /// Flags of the entry.
-    pub flags: u16,
     /// Duration of the peer's silence.
     pub age: Duration,
 }
@@ -38,7 +35,7 @@ impl Known {
     /// Whether both paths know the peer.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        self.flags & Peer::TRUSTED != 0 && self.age < Duration::from_secs(30)
+        self.age < Duration::from_secs(30)
     }
 }
 
@@ -50,23 +47,21 @@ fn teredo(mapped: &str, server: &str, flags: u16) -> Ipv6Addr {
 /// Entries that the comparison starts with.
 #[must_use]
 pub fn known() -> Vec<Known> {
-    let entry = |embedded: &str, mapped: &str, flags: u16, seconds: u64| Known {
+    let entry = |embedded: &str, mapped: &str, seconds: u64| Known {
         address: teredo(embedded, "1.2.3.4:3544", 0x1027),
         mapped: endpoint(mapped),
-        flags,
         age: Duration::from_secs(seconds),
     };
-    let symmetric = Peer::TRUSTED | Peer::SYMMETRIC;
     vec![
-        entry("9.0.0.1:4096", "9.0.0.1:4096", Peer::TRUSTED, 0),
-        entry("9.0.0.2:1", "9.0.0.2:1", Peer::TRUSTED, 0),
-        entry("9.0.0.3:65535", "9.0.0.3:65535", Peer::TRUSTED, 0),
-        entry("9.9.0.1:3545", "9.9.0.1:3545", Peer::TRUSTED, 0),
-        entry("9.8.0.1:4096", "9.8.0.1:4096", Peer::TRUSTED, 0),
-        entry("9.0.0.4:4096", "9.0.0.4:7777", symmetric, 0),
-        entry("9.0.0.5:4096", "9.1.0.5:4096", symmetric, 0),
-        entry("9.0.0.6:4096", "9.0.0.6:4096", Peer::TRUSTED, 31),
-        entry("9.0.0.7:4096", "9.0.0.7:4096", 0, 0),
+        entry("9.0.0.1:4096", "9.0.0.1:4096", 0),
+        entry("9.0.0.2:1", "9.0.0.2:1", 0),
+        entry("9.0.0.3:65535", "9.0.0.3:65535", 0),
+        entry("9.9.0.1:3545", "9.9.0.1:3545", 0),
+        entry("9.8.0.1:4096", "9.8.0.1:4096", 0),
+        entry("9.0.0.4:4096", "9.0.0.4:7777", 0),
+        entry("9.0.0.5:4096", "9.1.0.5:4096", 0),
+        entry("9.0.0.6:4096", "9.0.0.6:4096", 31),
+        entry("9.0.0.7:4096", "9.1.0.7:4096", 31),
     ]
 }
 

@@ -4,12 +4,7 @@ use std::{net::Ipv6Addr, time::Duration};
 
 use anyhow::{Result, ensure};
 use ipnet::Ipv6Net;
-use teredo_common::{
-    budget::Budget,
-    maps::{Counter, Peer},
-    time::Instant,
-    verdict::Action,
-};
+use teredo_common::{budget::Budget, maps::Counter, peers::Peer, time::Instant, verdict::Action};
 use teredo_datapath::{
     Fate,
     host::{Arrival, Cpu, Maps, RouteTable},
@@ -84,12 +79,15 @@ impl FastPath for HostPath {
     }
 
     fn insert(&mut self, address: Ipv6Addr, peer: Peer) -> Result<()> {
-        ensure!(self.maps.insert(&address.octets(), &peer), "no room");
+        ensure!(
+            self.maps.insert(&address.octets(), &peer, self.now),
+            "no room"
+        );
         Ok(())
     }
 
     fn remove(&mut self, address: Ipv6Addr) -> Result<()> {
-        self.maps.remove(&address.octets());
+        self.maps.remove(&address.octets(), self.now);
         Ok(())
     }
 

@@ -16,7 +16,7 @@ pub mod site;
 use std::net::Ipv6Addr;
 
 use anyhow::Result;
-use teredo_common::{maps::Peer, time::Instant, verdict::Verdict};
+use teredo_common::{peers::Peer, time::Instant, verdict::Verdict};
 
 use crate::site::Port;
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use rand::{SeedableRng as _, rngs::StdRng};
 use teredo_common::{
     address::Endpoint,
-    maps::Peer,
+    peers::Peer,
     verdict::{Action, Direction, Verdict},
 };
 use teredo_proto::{
@@ -67,7 +67,6 @@ impl<F: FastPath> Paths<F> {
         let now = self.fast.now();
         let entry = Peer {
             mapped: known.mapped,
-            flags: known.flags,
             last_received: now - known.age,
             last_sent: now - known.age,
         };
@@ -83,14 +82,18 @@ impl<F: FastPath> Paths<F> {
         let proved: Vec<_> = self.relay.peers().filter(|peer| peer.proved).collect();
         for peer in proved {
             self.relay.record_stamps(&peer.address.octets(), now, now);
-            self.tell(peer.address, peer.mapped, peer.symmetric)?;
+            self.tell(peer.address, peer.mapped)?;
         }
         Ok(())
     }
 
-    fn tell(&mut self, address: Ipv6Addr, mapped: Endpoint, symmetric: bool) -> Result<()> {
+    fn tell(&mut self, address: Ipv6Addr, mapped: Endpoint) -> Result<()> {
         let now = self.fast.now();
-        let entry = Peer::trusted(mapped, symmetric, now, now);
+        let entry = Peer {
+            mapped,
+            last_received: now,
+            last_sent: now,
+        };
         self.fast.insert(address, entry)
     }
 
@@ -103,11 +106,8 @@ impl<F: FastPath> Paths<F> {
         while let Some(event) = self.relay.poll_event() {
             match event {
                 Event::PeerTrusted {
-                    address,
-                    mapped,
-                    symmetric,
-                    ..
-                } => self.tell(address, mapped, symmetric)?,
+                    address, mapped, ..
+                } => self.tell(address, mapped)?,
                 Event::PeerForgotten { address } => {
                     self.fast.remove(address)?;
                 }

@@ -15,7 +15,8 @@ use nix::{
 use teredo::datapath::xdp::{self, Interface, Parameters, Program};
 use teredo_common::{
     address::Endpoint,
-    maps::{Counter, Peer, Slot},
+    maps::Counter,
+    peers::Peer,
     time::Instant,
     verdict::{Action, Verdict},
 };
@@ -147,6 +148,7 @@ impl Fixture {
                 own_ipv4: &OWN_IPV4.map(Into::into),
                 interfaces: &[wan.clone(), lan.clone()],
                 log: setup.log,
+                now: now(),
             },
             None,
         )?;
@@ -176,7 +178,6 @@ impl Fixture {
             address,
             Peer {
                 mapped,
-                flags: Peer::TRUSTED,
                 last_received: now(),
                 last_sent: now(),
             },
@@ -189,7 +190,7 @@ impl Fixture {
     ///
     /// Fails when the map refuses.
     pub fn insert(&mut self, address: Ipv6Addr, peer: Peer) -> Result<()> {
-        Ok(self.program.insert(&address.octets(), &peer)?)
+        Ok(self.program.insert(&address.octets(), &peer, now())?)
     }
 
     /// The entry of a peer.
@@ -197,9 +198,9 @@ impl Fixture {
     /// # Errors
     ///
     /// Fails when the table has no such peer.
-    pub fn peer(&self, address: Ipv6Addr) -> Result<Slot> {
+    pub fn peer(&self, address: Ipv6Addr) -> Result<Peer> {
         self.program
-            .peer(&address.octets())?
+            .peer(&address.octets(), now())
             .with_context(|| format!("no entry for {address}"))
     }
 
@@ -330,7 +331,7 @@ impl FastPath for Fixture {
     }
 
     fn remove(&mut self, address: Ipv6Addr) -> Result<()> {
-        Ok(self.program.remove(&address.octets())?)
+        Ok(self.program.remove(&address.octets(), now())?)
     }
 
     fn set_draining(&mut self, end: Option<Instant>) -> Result<()> {

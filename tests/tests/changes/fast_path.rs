@@ -9,7 +9,7 @@ use nix::sys::{
     signal::{self, Signal},
 };
 use teredo_common::{
-    generations::{self, HEARTBEAT, NUMBERS},
+    generations::{self, Family, HEARTBEAT, NUMBERS},
     maps,
 };
 use teredo_faults::fault::program::detach;
@@ -142,7 +142,7 @@ fn generations_map(host: &Host) -> Result<MapData> {
 /// The numbers of all buckets in that map.
 fn generations(host: &Host) -> Result<Vec<u32>> {
     let mut numbers = numbers(&generations_map(host)?)?;
-    numbers.truncate(generations::GENERATIONS);
+    numbers.truncate(HEARTBEAT);
     Ok(numbers)
 }
 
@@ -165,11 +165,14 @@ fn numbers(map: &MapData) -> Result<Vec<u32>> {
     }
 }
 
+/// The bits that decide on a host with short routes only.
+const LEAST: u8 = 1;
+
 /// How many bits of a destination in 2a01:203::/32 determine its route, as the program is told; all if zero.
 fn shared_bits(host: &Host) -> Result<u8> {
-    let bucket = generations::ipv6_bucket(0x2a01_0203_u32.to_be());
+    let bucket = Family::Ipv6.bucket(0x2a01_0203_u32.to_be());
     Ok(generations::shared_bits(
-        generations(host)?[usize::from(bucket)],
+        generations(host)?[bucket as usize],
     ))
 }
 
@@ -183,7 +186,7 @@ fn destinations_share_a_next_hop_as_far_as_the_routing_is_understood() -> Result
         });
         waited.with_context(|| format!("{} instead of {bits}", shared_bits(&host).unwrap_or(255)))
     };
-    are(32)?;
+    are(LEAST)?;
     let gateway = "via fe80::1 dev wan onlink";
     for (add, remove, bits) in [
         (
@@ -224,11 +227,9 @@ fn destinations_share_a_next_hop_as_far_as_the_routing_is_understood() -> Result
         are(bits).context(add)?;
         shell(&host.namespace, &remove)?;
         // The last two lists of all routes count.
-        let waited = wait_until(
-            "it is forgotten",
-            SOON * 4,
-            || Ok(shared_bits(&host)? == 32),
-        );
+        let waited = wait_until("it is forgotten", SOON * 4, || {
+            Ok(shared_bits(&host)? == LEAST)
+        });
         waited.context(remove)?;
     }
     is_well(&relay)
@@ -238,7 +239,9 @@ fn destinations_share_a_next_hop_as_far_as_the_routing_is_understood() -> Result
 fn a_daemon_that_was_stopped_starts_anew() -> Result<()> {
     let host = Host::new()?;
     let relay = start(&host, true)?;
-    wait_until("destinations share", SOON, || Ok(shared_bits(&host)? == 32))?;
+    wait_until("destinations share", SOON, || {
+        Ok(shared_bits(&host)? == LEAST)
+    })?;
     signal::kill(relay.daemon.pid(), Signal::SIGSTOP)?;
     wait_until("the program takes it for gone", SOON * 4, || {
         let heartbeat = numbers(&generations_map(&host)?)?[HEARTBEAT];
@@ -254,7 +257,7 @@ fn a_daemon_that_was_stopped_starts_anew() -> Result<()> {
         Ok(same.count() == 0)
     })?;
     wait_until("destinations share again", SOON, || {
-        Ok(shared_bits(&host)? == 32)
+        Ok(shared_bits(&host)? == LEAST)
     })?;
     is_well(&relay)
 }

@@ -11,7 +11,7 @@ use std::net::Ipv6Addr;
 use anyhow::Result;
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
-    maps::Peer,
+    peers::Peer,
     prefixes::TeredoPrefixes,
     verdict::Verdict::*,
     wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},

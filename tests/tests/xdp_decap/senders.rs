@@ -14,18 +14,9 @@ fn d1_12_to_14_senders() -> Result<()> {
     };
     let trusted = Peer {
         mapped: client(),
-        flags: Peer::TRUSTED,
         last_received: now(),
         ..Peer::default()
     };
-    let unproved = insert(
-        &mut fixture,
-        1,
-        Peer {
-            flags: 0,
-            ..trusted
-        },
-    )?;
     let second = std::time::Duration::from_secs(1);
     let stale = insert(
         &mut fixture,
@@ -114,7 +105,6 @@ fn d1_12_to_14_senders() -> Result<()> {
                 frame(&from(address("2001:0:102:305:0:efff:f6ff:fffe"))),
                 DecapUnknownPeer,
             ),
-            ("not trusted", frame(&from(unproved)), DecapStalePeer),
             ("stale", frame(&from(stale)), DecapStalePeer),
             ("never heard", frame(&from(never)), DecapStalePeer),
             (
@@ -137,16 +127,6 @@ fn d1_12_to_14_senders() -> Result<()> {
                 frame(&from(otherwise)),
                 DecapMapping,
             ),
-            (
-                "as the entry says, but not embedded: address",
-                via(endpoint("9.0.0.2:4096"), &from(elsewhere)),
-                DecapMapping,
-            ),
-            (
-                "as the entry says, but not embedded: port",
-                via(endpoint("9.0.0.1:4097"), &from(otherwise)),
-                DecapMapping,
-            ),
         ],
     )?;
     let symmetric = insert(
@@ -154,7 +134,6 @@ fn d1_12_to_14_senders() -> Result<()> {
         8,
         Peer {
             mapped: endpoint("9.0.0.2:4099"),
-            flags: Peer::TRUSTED | Peer::SYMMETRIC,
             ..trusted
         },
     )?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::harness::*;
 use crate::relay::Event;
-use teredo_common::{maps::Peer, time::Instant};
+use teredo_common::{peers::Peer, time::Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -167,7 +167,6 @@ fn a_peer_that_was_forgotten_and_comes_back_is_told_at_once() {
 fn entry(now: Instant) -> Peer {
     Peer {
         mapped: endpoint(CLIENT),
-        flags: Peer::TRUSTED,
         last_received: now,
         last_sent: now,
     }
@@ -210,15 +209,11 @@ fn a_restarted_relay_adopts_nothing_else() {
         );
     };
     let client = teredo(CLIENT);
-    refuse(client, &|entry| entry.flags = 0);
     refuse(client, &|entry| entry.last_received = now - 30 * SECOND);
-    refuse(client, &|entry| entry.mapped = endpoint("9.0.0.2:4096"));
     refuse(client, &|entry| {
-        entry.flags |= Peer::SYMMETRIC;
         entry.mapped = endpoint("10.0.0.1:4096");
     });
     refuse(client, &|entry| {
-        entry.flags |= Peer::SYMMETRIC;
         entry.mapped = endpoint(RELAY);
     });
     refuse(address(HOST), &|_| ());
@@ -227,7 +222,6 @@ fn a_restarted_relay_adopts_nothing_else() {
     });
     refuse(teredo_of(CLIENT, "10.0.0.1:1", 0), &|_| ());
     let symmetric = Peer {
-        flags: Peer::TRUSTED | Peer::SYMMETRIC,
         mapped: endpoint("9.0.0.2:77"),
         ..entry(now)
     };

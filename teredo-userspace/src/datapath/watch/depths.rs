@@ -1,22 +1,23 @@
-//! How many bits of an IPv6 destination determine its route.
+//! How many bits of a destination determine its route.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::IpNet;
 use rtnetlink::packet_route::{
+    AddressFamily,
     route::{RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType},
     rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
 };
-use teredo_common::generations::{IPV6_BITS, SHARED_BITS_MAX, ipv6_bucket};
+use teredo_common::generations::Family;
 
-use super::hops::{self, Hops};
+use super::hops::{self, Hops, start};
 
 /// All bits of a destination.
 const ALL: u8 = 128;
 /// The most prefixes behind gateways that are noted one by one, to compare them with those on the link.
 const GATEWAYED_MAX: usize = 4096;
 
-/// How many bits of an IPv6 destination determine its route, for each bucket of
+/// How many bits of a destination determine its route, for each bucket of
 /// [`teredo_common::generations`].
 ///
 /// Beyond them no route in any table distinguishes two destinations, except that one of them may be a
@@ -24,27 +25,27 @@ const GATEWAYED_MAX: usize = 4096;
 /// all bits matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Depths {
-    /// What holds for all buckets.
-    least: u8,
+    /// What holds for all buckets of a family.
+    least: BTreeMap<Family, u8>,
     /// The buckets for which it is more.
-    buckets: BTreeMap<u16, u8>,
+    buckets: BTreeMap<(Family, u32), u8>,
     /// Prefixes of neighbours on the link, in the main table.
-    on_link: BTreeSet<Ipv6Net>,
+    on_link: BTreeSet<IpNet>,
     /// Prefixes behind gateways that may be on the link, too.
     gatewayed: Gatewayed,
     /// Addresses of this host and the like.
-    own: BTreeSet<Ipv6Net>,
+    own: BTreeSet<IpNet>,
 }
 
 /// Prefixes behind gateways, or too many of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Gatewayed {
-    prefixes: BTreeSet<Ipv6Net>,
+    prefixes: BTreeSet<IpNet>,
     are_too_many: bool,
 }
 
 impl Gatewayed {
-    fn insert(&mut self, prefix: Ipv6Net) -> bool {
+    fn insert(&mut self, prefix: IpNet) -> bool {
         if self.are_too_many || !self.prefixes.insert(prefix) {
             return false;
         }
@@ -55,7 +56,7 @@ impl Gatewayed {
         true
     }
 
-    fn may_contain(&self, prefix: &Ipv6Net) -> bool {
+    fn may_contain(&self, prefix: &IpNet) -> bool {
         self.are_too_many || self.prefixes.contains(prefix)
     }
 }
@@ -64,10 +65,16 @@ impl Depths {
     /// Returns those of a host whose routes are not known: all bits matter.
     #[must_use]
     pub fn unknown() -> Self {
-        Self {
-            least: ALL,
-            ..Self::default()
+        let mut depths = Self::default();
+        for family in Family::ALL {
+            depths.doubt(family);
         }
+        depths
+    }
+
+    /// Notes that the routes or rules of a family are not known: all bits matter.
+    pub fn doubt(&mut self, family: Family) {
+        self.raise_least(family, ALL);
     }
 
     /// Adds a route, and returns whether that makes a difference.
@@ -77,11 +84,17 @@ impl Depths {
         if header.flags.contains(RouteFlags::Cloned) {
             return false;
         }
-        let (prefix, gateways) = match hops::destination(message) {
-            Some((IpNet::V6(prefix), gateways)) => (prefix, gateways),
-            Some((IpNet::V4(_), _)) => return false,
-            None => return self.raise_least(ALL),
+        let Some((prefix, gateways)) = hops::destination(message) else {
+            return match family_of(header.address_family) {
+                Some(family) => self.raise_least(family, ALL),
+                None => false,
+            };
         };
+        // Nothing is relayed to groups.
+        if prefix.network().is_multicast() {
+            return false;
+        }
+        let (family, _) = start(&prefix);
         let length = prefix.prefix_len();
         let is_own = !matches!(
             header.kind,
@@ -91,16 +104,20 @@ impl Depths {
                 | RouteType::Prohibit
                 | RouteType::Throw
         );
-        // The kernel distributes the destinations over several gateways; and a route for some sources is none
-        // for others.
-        if has_many_hops(message, !gateways.is_empty()) || header.source_prefix_length > 0 {
+        // The kernel distributes the destinations over several gateways; and a route for some sources or traffic
+        // classes is none for others.
+        if has_many_hops(message, !gateways.is_empty())
+            || header.source_prefix_length > 0
+            || header.tos > 0
+        {
             return self.raise(prefix, ALL);
         }
-        if is_own && length > SHARED_BITS_MAX {
+        if is_own && length == prefix.max_prefix_len() {
             return self.own.insert(prefix);
         }
         let mut differs = self.add_prefix(prefix);
-        if header.kind == RouteType::Unicast && (IPV6_BITS..=SHARED_BITS_MAX).contains(&length) {
+        let is_within_bucket = (family.bucket_bits()..=family.shared_bits_max()).contains(&length);
+        if header.kind == RouteType::Unicast && is_within_bucket {
             if !gateways.is_empty() {
                 differs |= self.gatewayed.insert(prefix);
             } else if is_in_main_table(message) {
@@ -111,21 +128,26 @@ impl Depths {
     }
 
     /// Adds a route with one next hop, and returns whether that makes a difference.
-    pub fn add_prefix(&mut self, prefix: Ipv6Net) -> bool {
+    pub fn add_prefix(&mut self, prefix: IpNet) -> bool {
         self.raise(prefix, prefix.prefix_len())
     }
 
     /// Adds a rule of the host's policy. Destinations that agree in all routes may differ by a rule, unless it
     /// is for all packets.
     pub fn add_rule(&mut self, rule: &RuleMessage) {
-        if !is_for_all(rule) {
-            self.raise_least(ALL);
+        let family = family_of(rule.header.family);
+        if let Some(family) = family
+            && !is_for_all(rule)
+        {
+            self.raise_least(family, ALL);
         }
     }
 
     /// Adds the routes of others.
     pub fn extend(&mut self, others: &Self) {
-        self.raise_least(others.least);
+        for (&family, &depth) in &others.least {
+            self.raise_least(family, depth);
+        }
         for (&bucket, &depth) in &others.buckets {
             self.raise_bucket(bucket, depth);
         }
@@ -139,79 +161,99 @@ impl Depths {
         }
     }
 
-    /// Returns the bits for the map of generations: those that all destinations share, and those of the
+    /// Returns the bits for the map of generations: those that all destinations of a family share, and those of the
     /// buckets in which it is more.
-    pub fn shared_bits(&self) -> (u8, impl Iterator<Item = (u16, u8)>) {
-        let least = self.least.max(IPV6_BITS);
-        let depth = |bucket| self.buckets.get(&bucket).copied().unwrap_or(0).max(least);
-        let mut buckets: BTreeMap<_, _> =
-            self.buckets.keys().map(|&key| (key, depth(key))).collect();
+    pub fn shared_bits(&self, family: Family) -> (u8, impl Iterator<Item = (u32, u8)>) {
+        // One bit at least: zero stands for all of them.
+        let least = self.least.get(&family).copied().unwrap_or(0).max(1);
+        let all = (family, 0)..=(family, u32::MAX);
+        let known = self.buckets.range(all);
+        let mut buckets: BTreeMap<_, _> = known
+            .map(|(&(_, bucket), &depth)| (bucket, depth.max(least)))
+            .collect();
         for own in &self.own {
             let bucket = bucket(own);
-            if !self.is_among_neighbours(own, depth(bucket)) {
-                buckets.insert(bucket, ALL);
+            if bucket.0 != family {
+                continue;
+            }
+            let depth = buckets.get(&bucket.1).copied().unwrap_or(least);
+            if depth != ALL && !self.is_among_neighbours(own, depth) {
+                buckets.insert(bucket.1, ALL);
             }
         }
-        let buckets = buckets.into_iter();
+        let bits = move |depth| {
+            if depth > family.shared_bits_max() {
+                0
+            } else {
+                depth
+            }
+        };
         (
             bits(least),
-            buckets.map(|(bucket, depth)| (bucket, bits(depth))),
+            buckets
+                .into_iter()
+                .map(move |(bucket, depth)| (bucket, bits(depth))),
         )
+    }
+
+    /// Returns the buckets with neighbours on the link.
+    pub fn on_link(&self) -> impl Iterator<Item = u32> {
+        self.on_link.iter().map(|prefix| bucket(prefix).1)
     }
 
     /// Whether all destinations that agree with an own address in this number of bits are on the link:
     /// neighbours never share a next hop.
-    fn is_among_neighbours(&self, own: &Ipv6Net, depth: u8) -> bool {
-        let link = Ipv6Net::new(own.network(), depth).map(|link| link.trunc());
+    fn is_among_neighbours(&self, own: &IpNet, depth: u8) -> bool {
+        let link = IpNet::new(own.network(), depth).map(|link| link.trunc());
         link.is_ok_and(|link| self.on_link.contains(&link) && !self.gatewayed.may_contain(&link))
     }
 
     /// Raises the bits of a prefix to at least `depth`.
-    fn raise(&mut self, prefix: Ipv6Net, depth: u8) -> bool {
-        if depth <= IPV6_BITS {
+    fn raise(&mut self, prefix: IpNet, depth: u8) -> bool {
+        if depth == 0 {
             return false;
         }
-        if prefix.prefix_len() >= IPV6_BITS {
-            return self.raise_bucket(bucket(&prefix), depth);
-        }
         let mut hops = Hops::default();
-        hops.add(prefix.into());
+        hops.add(prefix);
         match hops {
-            Hops::All => self.raise_least(depth),
-            Hops::Buckets(buckets) => {
-                let raised = buckets
-                    .into_iter()
-                    .map(|bucket| self.raise_bucket(bucket, depth));
-                raised.fold(false, |all, differs| all | differs)
-            }
+            Hops::All => self.raise_least(start(&prefix).0, depth),
+            Hops::Buckets(families) => families
+                .into_iter()
+                .flat_map(|(family, buckets)| {
+                    buckets.into_iter().map(move |bucket| (family, bucket))
+                })
+                .fold(false, |differs, bucket| {
+                    self.raise_bucket(bucket, depth) | differs
+                }),
         }
     }
 
-    fn raise_bucket(&mut self, bucket: u16, depth: u8) -> bool {
+    fn raise_bucket(&mut self, bucket: (Family, u32), depth: u8) -> bool {
         let known = self.buckets.entry(bucket).or_default();
         let differs = depth > *known;
         *known = depth.max(*known);
         differs
     }
 
-    fn raise_least(&mut self, depth: u8) -> bool {
-        let differs = depth > self.least;
-        self.least = depth.max(self.least);
+    fn raise_least(&mut self, family: Family, depth: u8) -> bool {
+        let known = self.least.entry(family).or_default();
+        let differs = depth > *known;
+        *known = depth.max(*known);
         differs
     }
 }
 
-/// Returns the bucket of a prefix of at least [`IPV6_BITS`].
-fn bucket(prefix: &Ipv6Net) -> u16 {
-    let first = (prefix.network().to_bits() >> 96) as u32;
-    ipv6_bucket(first.to_be())
+/// Returns the bucket of a prefix that is not shorter than those of a bucket.
+fn bucket(prefix: &IpNet) -> (Family, u32) {
+    let (family, first) = start(prefix);
+    (family, family.bucket(first.to_be()))
 }
 
-/// Returns a depth as the map has it.
-const fn bits(depth: u8) -> u8 {
-    match depth {
-        0..=SHARED_BITS_MAX => depth,
-        _ => 0,
+fn family_of(family: AddressFamily) -> Option<Family> {
+    match family {
+        AddressFamily::Inet => Some(Family::Ipv4),
+        AddressFamily::Inet6 => Some(Family::Ipv6),
+        _ => None,
     }
 }
 
@@ -261,22 +303,24 @@ fn is_for_all(rule: &RuleMessage) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rtnetlink::packet_route::{
-        AddressFamily,
-        route::{RouteAddress, RouteNextHop},
-    };
+    use rtnetlink::packet_route::route::{RouteAddress, RouteNextHop};
+
+    use std::net::IpAddr;
 
     use super::*;
 
     fn message(prefix: &str, kind: RouteType, attributes: Vec<RouteAttribute>) -> RouteMessage {
-        let prefix: Ipv6Net = prefix.parse().unwrap();
+        let prefix: IpNet = prefix.parse().unwrap();
         let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet6;
+        let (family, address) = match prefix.network() {
+            IpAddr::V4(address) => (AddressFamily::Inet, RouteAddress::Inet(address)),
+            IpAddr::V6(address) => (AddressFamily::Inet6, RouteAddress::Inet6(address)),
+        };
+        message.header.address_family = family;
         message.header.destination_prefix_length = prefix.prefix_len();
         message.header.kind = kind;
         message.header.table = RouteHeader::RT_TABLE_MAIN;
         message.attributes = attributes;
-        let address = RouteAddress::Inet6(prefix.network());
         message
             .attributes
             .push(RouteAttribute::Destination(address));
@@ -297,7 +341,8 @@ mod tests {
     }
 
     fn own(address: &str) -> RouteMessage {
-        message(&format!("{address}/128"), RouteType::Local, vec![])
+        let address: IpAddr = address.parse().unwrap();
+        message(&IpNet::from(address).to_string(), RouteType::Local, vec![])
     }
 
     fn depths(routes: &[RouteMessage]) -> Depths {
@@ -310,9 +355,9 @@ mod tests {
 
     /// Returns the shared bits of an address.
     fn bits_of(depths: &Depths, address: &str) -> u8 {
-        let address: std::net::Ipv6Addr = address.parse().unwrap();
-        let bucket = bucket(&address.into());
-        let (least, mut buckets) = depths.shared_bits();
+        let address: IpAddr = address.parse().unwrap();
+        let (family, bucket) = bucket(&address.into());
+        let (least, mut buckets) = depths.shared_bits(family);
         let found = buckets.find(|(number, _)| *number == bucket);
         found.map_or(least, |(_, bits)| bits)
     }
@@ -332,14 +377,53 @@ mod tests {
             through_gateway("2400:3::1/128"),
         ];
         for (address, bits) in [
-            ("2a00::1", 32),
-            ("2400:9::1", 32),
+            ("2a00::1", 12),
+            ("2400:9::1", 12),
             ("2400:1:7::1", 48),
             ("2400:2:8::1", 64),
             ("2400:3:8::1", 0),
         ] {
             assert_eq!(of(&routes, address), bits, "{address}");
         }
+        let routes = [
+            through_gateway("0.0.0.0/0"),
+            through_gateway("9.0.0.0/8"),
+            through_gateway("9.8.0.0/14"),
+            through_gateway("9.9.8.0/24"),
+            message("9.12.0.0/17", RouteType::BlackHole, vec![]),
+            through_gateway("9.13.0.1/32"),
+            message("224.0.0.0/4", RouteType::Multicast, vec![]),
+        ];
+        for (address, bits) in [
+            ("8.8.8.8", 1),
+            ("9.7.8.8", 8),
+            ("9.11.8.8", 14),
+            ("9.9.200.1", 24),
+            ("9.12.200.1", 17),
+            ("9.13.200.1", 32),
+        ] {
+            assert_eq!(of(&routes, address), bits, "{address}");
+        }
+        let mut for_a_class = through_gateway("9.0.0.0/16");
+        for_a_class.header.tos = 8;
+        assert_eq!(of(&[for_a_class], "9.0.0.1"), 0);
+    }
+
+    #[test]
+    fn the_addresses_of_an_interface_are_among_its_neighbours() {
+        let of = |others: &[RouteMessage]| {
+            let interface = [
+                through_gateway("0.0.0.0/0"),
+                on_link("20.0.0.0/24"),
+                own("20.0.0.1"),
+                message("20.0.0.255/32", RouteType::Broadcast, vec![]),
+                message("127.0.0.0/8", RouteType::Local, vec![]),
+            ];
+            of(&[&interface, others].concat(), "20.0.7.1")
+        };
+        assert_eq!(of(&[]), 24);
+        assert_eq!(of(&[own("20.0.9.1")]), 0);
+        assert_eq!(of(&[own("20.1.9.1")]), 24);
     }
 
     #[test]
@@ -385,7 +469,7 @@ mod tests {
         ] {
             assert_eq!(of(&routes, "2400:1::1"), 0);
         }
-        assert_eq!(of(&route("2400:1::/48", many()), "2500:1::1"), 32);
+        assert_eq!(of(&route("2400:1::/48", many()), "2500:1::1"), 1);
         // The object of one next hop.
         let one = [gateway(), vec![RouteAttribute::NhId(7)]].concat();
         assert_eq!(of(&route("2400:1::/48", one), "2400:1::1"), 48);
@@ -403,13 +487,14 @@ mod tests {
     fn exceptions_of_one_host_are_no_routes() {
         let mut exception = through_gateway("2400:1::5/128");
         exception.header.flags |= RouteFlags::Cloned;
-        assert_eq!(of(&[exception], "2400:1::1"), 32);
+        assert_eq!(of(&[exception], "2400:1::1"), 1);
     }
 
     #[test]
     fn rules_that_select_packets_share_nothing() {
         let plain = || {
             let mut rule = RuleMessage::default();
+            rule.header.family = AddressFamily::Inet6;
             rule.header.action = RuleAction::ToTable;
             rule.attributes = vec![
                 RuleAttribute::Table(254),
@@ -426,7 +511,8 @@ mod tests {
         let share = |rule: &RuleMessage| {
             let mut depths = Depths::default();
             depths.add_rule(rule);
-            bits_of(&depths, "2400:1::1") == 32
+            assert_eq!(bits_of(&depths, "9.0.0.1"), 1, "is of another family");
+            bits_of(&depths, "2400:1::1") == 1
         };
         assert!(share(&plain()));
         for rule in [
@@ -447,7 +533,7 @@ mod tests {
         let mut known = depths(&[through_gateway("2400:1::/48")]);
         assert!(known.add(&through_gateway("2400:1::/56")));
         assert!(!known.add(&through_gateway("2400:1::/56")));
-        assert!(!known.add(&through_gateway("2400::/20")));
+        assert!(!known.add(&through_gateway("2400:1::/32")));
         assert!(known.add(&own("2400:1::1")) && !known.add(&own("2400:1::1")));
         known.extend(&depths(&[through_gateway("2400:2::/44")]));
         assert_eq!(bits_of(&known, "2400:1::1"), 0);

@@ -1,7 +1,7 @@
 //! The cached next hops that a change of the kernel's tables concerns.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
 };
 
@@ -10,7 +10,7 @@ use rtnetlink::packet_route::{
     AddressFamily,
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteVia},
 };
-use teredo_common::generations::{IPV4_BITS, IPV6_BITS, ipv4_bucket, ipv6_bucket};
+use teredo_common::generations::Family;
 
 /// The most bits by which a prefix may be shorter than those of one bucket.
 const SHORTER: u8 = 8;
@@ -22,13 +22,13 @@ const BUCKETS_MAX: usize = 8192;
 pub enum Hops {
     /// All.
     All,
-    /// Those in these buckets of [`teredo_common::generations`].
-    Buckets(BTreeSet<u16>),
+    /// Those in these buckets of [`teredo_common::generations`], by family.
+    Buckets(BTreeMap<Family, BTreeSet<u32>>),
 }
 
 impl Default for Hops {
     fn default() -> Self {
-        Self::Buckets(BTreeSet::new())
+        Self::Buckets(BTreeMap::new())
     }
 }
 
@@ -40,31 +40,29 @@ impl Hops {
 
     /// Adds the destinations of a prefix.
     pub fn add(&mut self, prefix: IpNet) {
-        let bits = match prefix {
-            IpNet::V4(_) => IPV4_BITS,
-            IpNet::V6(_) => IPV6_BITS,
-        };
+        let (family, first) = start(&prefix);
+        let bits = family.bucket_bits();
         let shorter = bits.saturating_sub(prefix.prefix_len());
         if shorter > SHORTER {
             *self = Self::All;
         }
-        let Self::Buckets(buckets) = self else {
+        let Self::Buckets(families) = self else {
             return;
         };
-        let numbers = 0..1_u32 << shorter;
-        match prefix {
-            IpNet::V4(prefix) => {
-                let first = u32::from(ipv4_bucket(prefix.network().octets()));
-                buckets.extend(numbers.map(|number| (first + number) as u16));
-            }
-            IpNet::V6(prefix) => {
-                let first = (prefix.network().to_bits() >> 96) as u32;
-                buckets.extend(numbers.map(|number| ipv6_bucket((first + number).to_be())));
-            }
-        }
+        let numbers = (0..1_u32 << shorter).map(|number| first + (number << (32 - bits)));
+        let buckets = families.entry(family).or_default();
+        buckets.extend(numbers.map(|first| family.bucket(first.to_be())));
         if buckets.len() > BUCKETS_MAX {
             *self = Self::All;
         }
+    }
+}
+
+/// Returns the family of a prefix, and the first 32 bits of its addresses.
+pub fn start(prefix: &IpNet) -> (Family, u32) {
+    match prefix.network() {
+        IpAddr::V4(network) => (Family::Ipv4, network.to_bits()),
+        IpAddr::V6(network) => (Family::Ipv6, (network.to_bits() >> 96) as u32),
     }
 }
 
@@ -158,15 +156,15 @@ mod tests {
     }
 
     fn concerns(hops: &Hops, address: &str) -> bool {
-        let bucket = match address.parse().unwrap() {
-            IpAddr::V4(address) => ipv4_bucket(address.octets()),
-            IpAddr::V6(address) => ipv6_bucket(u32::from_ne_bytes(
-                address.octets()[..4].try_into().unwrap(),
-            )),
-        };
+        let address: IpAddr = address.parse().unwrap();
+        let (family, first) = start(&address.into());
+        let bucket = family.bucket(first.to_be());
         match hops {
             Hops::All => true,
-            Hops::Buckets(buckets) => buckets.contains(&bucket),
+            Hops::Buckets(families) => {
+                let buckets = families.get(&family);
+                buckets.is_some_and(|buckets| buckets.contains(&bucket))
+            }
         }
     }
 

@@ -3,16 +3,19 @@
 use std::{
     io, mem,
     os::fd::AsFd,
-    sync::atomic::{
-        AtomicU8, AtomicU32,
-        Ordering::{Relaxed, Release},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU8, AtomicU32,
+            Ordering::{Relaxed, Release},
+        },
     },
 };
 
 use teredo_common::{
     generations::{
-        GENERATIONS, HEARTBEAT, LIFETIME, NUMBERS, generation, is_alive, next, number, seconds,
-        shared_bits,
+        BUCKETS, Family, HEARTBEAT, LIFETIME, NUMBERS, generation, gone, is_alive, is_on_link,
+        next, number, raised, seconds, shared_bits,
     },
     maps::{STATION_MARKS, station_mark},
     time::Instant,
@@ -25,8 +28,8 @@ use crate::datapath::watch::{Depths, Hops};
 #[derive(Debug)]
 pub struct HopMaps {
     /// Written by the daemon alone.
-    generations: Shared<AtomicU32>,
-    /// The bucket of which the next hops become invalid next, by their age.
+    generations: Arc<Shared<AtomicU32>>,
+    /// The generation whose next hops become invalid next, by their age.
     due: usize,
     /// The time of the last call of [`Self::keep`].
     kept: Instant,
@@ -41,33 +44,48 @@ impl HopMaps {
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn new(generations: impl AsFd, stations: impl AsFd) -> io::Result<Self> {
+    pub fn new(generations: impl AsFd, stations: impl AsFd, now: Instant) -> io::Result<Self> {
         let maps = Self {
-            generations: Shared::new(generations, NUMBERS)?,
+            generations: Arc::new(Shared::new(generations, NUMBERS)?),
             due: 0,
             kept: Instant::ZERO,
             stations: Shared::new(stations, STATION_MARKS)?,
             used: [(); 2].map(|()| vec![false; STATION_MARKS].into()),
         };
-        let first = number(next(rand::random()), 0);
-        for bucket in maps.buckets() {
-            bucket.store(first, Release);
+        let first = number(next(rand::random()), 0, false);
+        for generation in maps.generations() {
+            generation.store(first, Release);
         }
+        (*maps.generations).as_ref()[HEARTBEAT].store(gone(now), Release);
         Ok(maps)
     }
 
-    fn buckets(&self) -> &[AtomicU32] {
-        &self.generations.as_ref()[..GENERATIONS]
+    /// Returns the map of generations.
+    pub fn numbers(&self) -> &Arc<Shared<AtomicU32>> {
+        &self.generations
+    }
+
+    /// Those of all buckets, and those that buckets share.
+    fn generations(&self) -> &[AtomicU32] {
+        &(*self.generations).as_ref()[..HEARTBEAT]
     }
 
     /// Invalidates cached next hops.
     pub fn invalidate(&self, hops: &Hops) {
-        let buckets = self.buckets();
-        match hops {
-            Hops::All => buckets.iter().for_each(raise),
-            Hops::Buckets(numbers) => {
-                let concerned = numbers.iter().map(|&number| &buckets[usize::from(number)]);
-                concerned.for_each(raise);
+        let generations = self.generations();
+        let Hops::Buckets(families) = hops else {
+            return generations.iter().for_each(raise);
+        };
+        for (&family, buckets) in families {
+            let mut shares = false;
+            for &bucket in buckets {
+                let generation = &generations[bucket as usize];
+                let bits = shared_bits(generation.load(Relaxed));
+                shares |= bits != 0 && bits < family.bucket_bits();
+                raise(generation);
+            }
+            if shares {
+                raise(&generations[family.common()]);
             }
         }
     }
@@ -75,33 +93,40 @@ impl HopMaps {
     /// Shows that the daemon lives, and invalidates the next hops that have reached [`LIFETIME`], or all of them
     /// if the daemon was silent. Returns whether it was not.
     pub fn keep(&mut self, now: Instant) -> bool {
-        let heartbeat = &self.generations.as_ref()[HEARTBEAT];
+        let heartbeat = &(*self.generations).as_ref()[HEARTBEAT];
         let is_in_time = is_alive(heartbeat.load(Relaxed), now);
         let elapsed = now.saturating_since(self.kept).min(LIFETIME);
         let count = match is_in_time {
-            true => (GENERATIONS as u128 * elapsed.as_nanos() / LIFETIME.as_nanos()) as usize,
-            false => GENERATIONS,
+            true => (HEARTBEAT as u128 * elapsed.as_nanos() / LIFETIME.as_nanos()) as usize,
+            false => HEARTBEAT,
         };
-        let buckets = self.buckets().iter().cycle().skip(self.due);
-        buckets.take(count).for_each(raise);
-        self.due = (self.due + count) % GENERATIONS;
+        let generations = self.generations().iter().cycle().skip(self.due);
+        generations.take(count).for_each(raise);
+        self.due = (self.due + count) % HEARTBEAT;
         self.kept = now;
-        self.generations.as_ref()[HEARTBEAT].store(seconds(now), Release);
+        (*self.generations).as_ref()[HEARTBEAT].store(seconds(now), Release);
         is_in_time
     }
 
-    /// Sets the bits that determine the routes of IPv6 destinations. Next hops that were cached for other bits become
+    /// Sets the bits that determine the routes of destinations. Next hops that were cached for other bits become
     /// invalid.
     pub fn share(&self, depths: &Depths) {
-        let (least, more) = depths.shared_bits();
-        let mut all = vec![least; GENERATIONS];
-        for (bucket, bits) in more {
-            all[usize::from(bucket)] = bits;
+        let mut all = vec![(0, false); HEARTBEAT];
+        for family in Family::ALL {
+            let (least, more) = depths.shared_bits(family);
+            let first = family as usize * BUCKETS;
+            all[first..first + BUCKETS].fill((least, false));
+            for (bucket, bits) in more {
+                all[bucket as usize].0 = bits;
+            }
         }
-        for (bucket, bits) in self.buckets().iter().zip(all) {
+        for bucket in depths.on_link() {
+            all[bucket as usize].1 = true;
+        }
+        for (bucket, (bits, is_link)) in self.generations().iter().zip(all) {
             let old = bucket.load(Relaxed);
-            if shared_bits(old) != bits {
-                bucket.store(number(next(generation(old)), bits), Release);
+            if (shared_bits(old), is_on_link(old)) != (bits, is_link) {
+                bucket.store(number(next(generation(old)), bits, is_link), Release);
             }
         }
     }
@@ -129,8 +154,8 @@ impl HopMaps {
     }
 }
 
-/// Gives a bucket its next generation.
+/// Replaces a generation by the next.
 fn raise(bucket: &AtomicU32) {
     let old = bucket.load(Relaxed);
-    bucket.store(number(next(generation(old)), shared_bits(old)), Release);
+    bucket.store(raised(old), Release);
 }

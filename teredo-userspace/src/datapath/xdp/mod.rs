@@ -1,7 +1,7 @@
 //! The fast path: an XDP program that forwards the packets of trusted peers and gives the answers
 //! of the server that need no state.
 //!
-//! The daemon controls the program through its maps: it writes [`Peer`](teredo_common::maps::Peer)s,
+//! The daemon controls the program through its maps: it writes [`Peer`](teredo_common::peers::Peer)s,
 //! reads their timestamps and the counters, and announces changes of routes and neighbours. Packets
 //! that the program does not handle arrive through the kernel as if the program were absent.
 
@@ -33,7 +33,7 @@ use aya::programs::{
     xdp::XdpLink,
 };
 use ipnet::Ipv6Net;
-use teredo_common::{budget::Budget, maps::Settings};
+use teredo_common::{budget::Budget, maps::Settings, time::Instant};
 use tracing::{debug, info, warn};
 
 use crate::datapath::watch::Hops;
@@ -122,13 +122,13 @@ enum Held {
 
 impl AttachedProgram {
     /// Loads the program, fills its maps, and attaches it. Maps and links that an earlier daemon of
-    /// the same name left pinned are taken over without losing a packet.
+    /// the same name left pinned are taken over without losing a packet. It is `now`.
     ///
     /// # Errors
     ///
     /// A sentence with the reason and the remedy. Nothing new is left behind then; pins of an earlier
     /// daemon remain only if the kernel could not load the program.
-    pub fn start(options: &Options) -> Result<Self, Error> {
+    pub fn start(options: &Options, now: Instant) -> Result<Self, Error> {
         let mut interfaces = options
             .interfaces
             .iter()
@@ -137,7 +137,7 @@ impl AttachedProgram {
         interfaces.sort_by_key(|interface| interface.index);
         interfaces.dedup_by_key(|interface| interface.index);
         let pins = options.pin.then(|| Pins::open(&options.name)).transpose()?;
-        let mut new = Self::prepare(options, interfaces, pins)?;
+        let mut new = Self::prepare(options, interfaces, pins, now)?;
         match new.attach(options.mode).and_then(|()| new.keep_peers()) {
             Ok(()) => Ok(new),
             Err(error) => {
@@ -153,6 +153,7 @@ impl AttachedProgram {
         options: &Options,
         interfaces: Vec<Interface>,
         pins: Option<Pins>,
+        now: Instant,
     ) -> Result<Self, Error> {
         let parameters = Parameters {
             settings: options.settings,
@@ -163,12 +164,13 @@ impl AttachedProgram {
             interfaces: &interfaces,
             server: options.server.as_ref(),
             log: options.log,
+            now,
         };
         let counters = pins.as_ref().map(Pins::counters);
         let left = pins.as_ref().and_then(Pins::peers);
         let loaded = Program::load(&parameters, counters.as_deref()).and_then(|mut program| {
             if let Some(peers) = &left {
-                program.adopt(peers)?;
+                program.adopt(peers, now)?;
             }
             Ok(program)
         });

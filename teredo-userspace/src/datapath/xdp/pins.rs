@@ -19,7 +19,7 @@ use nix::{
     mount::{MsFlags, mount},
     sys::statfs::statfs,
 };
-use teredo_common::maps::{ABI_VERSION, COUNTERS, COUNTERS_MAX, Counter, PEERS, Slot};
+use teredo_common::maps::{ABI_VERSION, COUNTERS, COUNTERS_MAX, Counter, Line, PEERS};
 
 use super::{error::Error, sys};
 
@@ -201,7 +201,7 @@ fn is_usable(name: &str, path: &Path) -> bool {
     };
     let shape = (info.map_type().ok(), info.key_size(), info.value_size());
     match name {
-        PEERS => shape == (Some(MapType::Array), 4, size_of::<Slot>() as u32),
+        PEERS => shape == (Some(MapType::Array), 4, size_of::<Line>() as u32),
         _ => {
             let counters = (Some(MapType::PerCpuArray), 4, size_of::<Counter>() as u32);
             shape == counters && info.max_entries() == COUNTERS_MAX

@@ -23,9 +23,10 @@ use teredo_common::{
     limiter::BUCKETS,
     maps::{
         self, ALLOWED, ALLOWED_MAX, BUDGETS, COUNTERS, Counter, DRAINING, GENERATIONS,
-        IDENTIFICATION, INTERFACES, INTERFACES_MAX, LIMITS, NextHop, OWN_FILTER, OWN_IPV4, PEERS,
-        Peer, ROUTES, SERVED, SERVED_MAX, STATIONS, Settings, Slot,
+        IDENTIFICATION, INTERFACES, INTERFACES_MAX, LIMITS, OTHER_PEERS, OWN_FILTER, OWN_IPV4,
+        PEERS, ROUTES, SERVED, SERVED_MAX, STATIONS, Settings,
     },
+    peers::Peer,
     respond,
     time::Instant,
     verdict::{Action, Verdict},
@@ -69,6 +70,8 @@ pub struct Parameters<'a> {
     pub server: Option<&'a ServerParameters>,
     /// Whether the program logs its decisions.
     pub log: bool,
+    /// The time.
+    pub now: Instant,
 }
 
 /// The parameters of the answers that the program gives for the server.
@@ -119,7 +122,7 @@ impl Program {
         }
         let log_level: u8 = if parameters.log { u8::MAX } else { 0 };
 
-        let peer_table = table::parameters(parameters.max_peers);
+        let tables = table::parameters(parameters.max_peers);
         let server = parameters.server;
         let (constants, buckets, allowed) = match server {
             Some(server) => (server.constants, BUCKETS, server.allowed.len() as u32),
@@ -135,12 +138,13 @@ impl Program {
             // The program does not use the kernel's own types; reading them would take memory.
             .btf(None)
             .override_global(maps::SETTINGS, &settings, true)
-            .override_global(maps::PEER_TABLE, &peer_table, true)
+            .override_global(maps::TABLES, &tables, true)
             .override_global(maps::SERVER, &constants, true)
             .override_global(maps::BUDGET, &budget, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
-            .map_max_entries(PEERS, table::slots(peer_table))
-            .map_max_entries(ROUTES, peer_table.route_sets)
+            .map_max_entries(PEERS, table::lines(parameters.max_peers))
+            .map_max_entries(OTHER_PEERS, parameters.max_peers.max(1))
+            .map_max_entries(ROUTES, tables.route_sets)
             .map_max_entries(INTERFACES, settings.interface_mask + 1)
             .map_max_entries(OWN_IPV4, own_ipv4::room(parameters.own_ipv4.len()))
             .map_max_entries(SERVED, SERVED_MAX.max(parameters.served.len() as u32))
@@ -157,14 +161,20 @@ impl Program {
         let limits = array(&mut ebpf, LIMITS)?;
         let generations = array(&mut ebpf, GENERATIONS)?;
         let stations = array(&mut ebpf, STATIONS)?;
-        let hops = HopMaps::new(generations.fd(), stations.fd());
+        let hops = HopMaps::new(generations.fd(), stations.fd(), parameters.now);
         let hops = hops.map_err(|source| Error::Map {
             map: GENERATIONS,
             source,
         })?;
-        let peers = PeerMap::new(peer_map.fd(), peer_table, parameters.max_peers);
         let mut program = Self {
-            peers: peers.map_err(peers_error)?,
+            peers: table::new(
+                peer_map.fd(),
+                take(&mut ebpf, OTHER_PEERS)?,
+                hops.numbers().clone(),
+                tables.seed,
+                settings.prefix,
+                parameters.max_peers,
+            )?,
             peer_map,
             own_ipv4: OwnIpv4::new(take(&mut ebpf, OWN_IPV4)?, take(&mut ebpf, OWN_FILTER)?),
             knows_own_ipv4: true,
@@ -217,55 +227,49 @@ impl Program {
         }
     }
 
-    /// Adds or replaces a peer. Timestamps that the program has advanced further stay.
+    /// Adds or replaces a peer, at the time `now`. Timestamps that the program has advanced further stay.
     ///
     /// # Errors
     ///
     /// [`Error::Full`], or [`Error::Map`].
-    pub fn insert(&mut self, address: &[u8; 16], peer: &Peer) -> Result<(), Error> {
-        match self.peers.insert(address, peer) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Error::Full),
-            Err(source) => Err(peers_error(source)),
+    pub fn insert(&mut self, address: &[u8; 16], peer: &Peer, now: Instant) -> Result<(), Error> {
+        match self.peers.insert(address, peer, now)? {
+            true => Ok(()),
+            false => Err(Error::Full),
         }
     }
 
-    /// Removes a peer. An absent peer is no error.
+    /// Removes a peer, at the time `now`. An absent peer is no error.
     ///
     /// # Errors
     ///
     /// [`Error::Map`].
-    pub fn remove(&mut self, address: &[u8; 16]) -> Result<(), Error> {
-        self.peers.remove(address).map_err(peers_error)
+    pub fn remove(&mut self, address: &[u8; 16], now: Instant) -> Result<(), Error> {
+        self.peers.remove(address, now)
     }
 
-    /// Returns the entry of a peer.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn peer(&self, address: &[u8; 16]) -> Result<Option<Slot>, Error> {
-        self.peers.get(address).map_err(peers_error)
+    /// Whether the map has a peer.
+    #[must_use]
+    pub fn has_peer(&self, address: &[u8; 16]) -> bool {
+        self.peers.contains(address)
     }
 
-    /// Sets the next hop of a peer, as the program does. Returns whether the peer is present.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn set_next_hop(&mut self, address: &[u8; 16], next_hop: NextHop) -> Result<bool, Error> {
-        self.peers
-            .set_next_hop(address, next_hop)
-            .map_err(peers_error)
+    /// Returns a peer, as of the time `now`.
+    #[must_use]
+    pub fn peer(&self, address: &[u8; 16], now: Instant) -> Option<Peer> {
+        self.peers.get(address, now)
     }
 
-    /// Calls `visit` with every peer.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn for_each_peer(&mut self, visit: impl FnMut(&[u8; 16], &Peer)) -> Result<(), Error> {
-        self.peers.for_each(visit).map_err(peers_error)
+    /// Calls `visit` with every peer, as of the time `now`.
+    pub fn for_each_peer(&mut self, now: Instant, visit: impl FnMut(&[u8; 16], &Peer)) {
+        let count = self.peers.for_each(now, visit);
+        self.peers.set_count(count);
+    }
+
+    /// Returns the number of peers that take the slower of the two tables.
+    #[must_use]
+    pub fn peers_in_slots(&self) -> usize {
+        self.peers.count_in_slots()
     }
 
     /// Copies the peers from the map of an earlier daemon, as far as there is room.
@@ -273,21 +277,17 @@ impl Program {
     /// # Errors
     ///
     /// [`Error::Map`].
-    pub fn adopt(&mut self, map: &MapData) -> Result<(), Error> {
-        let slots = map
-            .info()
-            .map_err(|error| Error::map(PEERS, error))?
-            .max_entries();
+    pub fn adopt(&mut self, map: &MapData, now: Instant) -> Result<(), Error> {
+        let info = map.info().map_err(|error| Error::map(PEERS, error))?;
         let mut adopted = Ok(());
-        table::for_each_in(map.fd(), slots, |address, peer| {
-            match self.peers.insert(address, peer) {
+        table::for_each_in(map.fd(), info.max_entries(), now, |address, peer| {
+            match self.peers.insert(address, peer, now) {
                 // A peer without room becomes known again through userspace.
                 Ok(_) => {}
                 Err(error) => adopted = Err(error),
             }
-        })
-        .and(adopted)
-        .map_err(peers_error)
+        })?;
+        adopted
     }
 
     /// Returns the map behind the table of peers.
@@ -481,7 +481,7 @@ impl Program {
         Ok(entries
             .into_iter()
             .filter(|entry| entry.index != 0)
-            .map(|entry| (entry.index, entry.station))
+            .map(|entry| (entry.index, entry.address()))
             .collect())
     }
 
@@ -547,10 +547,6 @@ impl Program {
     }
 }
 
-fn peers_error(source: io::Error) -> Error {
-    Error::Map { map: PEERS, source }
-}
-
 fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
     ebpf.program_mut(PROGRAM)
         .and_then(|program| program.try_into().ok())
@@ -609,11 +605,7 @@ fn entries(interfaces: &[Interface], mask: u32) -> BTreeMap<u32, maps::Interface
         .flat_map(|bond| bond.ports.iter().map(move |&port| (port, bond)));
     let mut entries = BTreeMap::new();
     for (index, interface) in own.chain(ports) {
-        let entry = maps::Interface {
-            index,
-            station: interface.station,
-            reserved: [0; 6],
-        };
+        let entry = maps::Interface::new(index, interface.station);
         entries
             .entry(maps::Interface::slot(index, mask))
             .or_insert(entry);
@@ -663,7 +655,7 @@ mod tests {
         assert!(
             entries
                 .values()
-                .all(|entry| entry.station == [2, 0, 0, 0, 0, 7])
+                .all(|entry| entry.address() == [2, 0, 0, 0, 0, 7])
         );
     }
 

@@ -12,11 +12,7 @@ use std::{
     ops::Range,
 };
 
-use teredo_common::{
-    maps::{Counter, Peer},
-    time::Instant,
-    verdict::Verdict,
-};
+use teredo_common::{maps::Counter, peers::Peer, time::Instant, verdict::Verdict};
 use teredo_proto::{
     relay::{Event, Relay},
     server::Buckets,
@@ -151,7 +147,7 @@ impl FastPath {
             .filter_map(|name| Interface::named(name).ok())
             .collect();
         let kept = self.tags.keep(&interfaces);
-        match kept.and_then(|()| AttachedProgram::start(&options)) {
+        match kept.and_then(|()| AttachedProgram::start(&options, clock::now())) {
             Ok(mut xdp) => {
                 self.attachments = xdp.interfaces().iter().map(attachment).collect();
                 if let Some(end) = self.draining {
@@ -275,10 +271,9 @@ impl FastPath {
     }
 
     /// Returns whether the map holds the peer.
-    pub fn has(&mut self, address: &[u8; 16]) -> bool {
-        self.xdp
-            .as_mut()
-            .is_some_and(|xdp| matches!(xdp.program.peer(address), Ok(Some(_))))
+    pub fn has(&self, address: &[u8; 16]) -> bool {
+        let xdp = self.xdp.as_ref();
+        xdp.is_some_and(|xdp| xdp.program.has_peer(address))
     }
 
     /// Returns the token buckets of the server's rate limits: those shared with the program, or new
@@ -373,15 +368,15 @@ impl FastPath {
             return Ok(());
         };
         let (mut adopted, mut unknown) = (0, Vec::new());
-        xdp.program.for_each_peer(|address, peer| {
+        xdp.program.for_each_peer(now, |address, peer| {
             if relay.adopt_peer(now, (*address).into(), peer) {
                 adopted += 1;
             } else {
                 unknown.push(*address);
             }
-        })?;
+        });
         for address in &unknown {
-            xdp.program.remove(address)?;
+            xdp.program.remove(address, now)?;
         }
         if adopted > 0 {
             tracing::info!(peers = adopted, "took over the peers of the last run");
@@ -390,31 +385,34 @@ impl FastPath {
     }
 
     /// Applies an event of the relay to the map.
-    pub fn apply(&mut self, event: Event) {
+    pub fn apply(&mut self, event: Event, now: Instant) {
         let result = match event {
             Event::PeerTrusted {
                 address,
                 mapped,
-                symmetric,
                 last_received,
                 last_sent,
             } => {
-                let entry = Peer::trusted(mapped, symmetric, last_received, last_sent);
-                self.insert(&address.octets(), &entry)
+                let peer = Peer {
+                    mapped,
+                    last_received,
+                    last_sent,
+                };
+                self.insert(&address.octets(), &peer, now)
             }
             Event::PeerForgotten { address } => match &mut self.xdp {
-                Some(xdp) => xdp.program.remove(&address.octets()),
+                Some(xdp) => xdp.program.remove(&address.octets(), now),
                 None => Ok(()),
             },
         };
         self.note(result);
     }
 
-    fn insert(&mut self, address: &[u8; 16], peer: &Peer) -> Result<(), Error> {
+    fn insert(&mut self, address: &[u8; 16], peer: &Peer, now: Instant) -> Result<(), Error> {
         let Some(xdp) = self.xdp.as_mut().filter(|_| self.relays) else {
             return Ok(());
         };
-        match xdp.program.insert(address, peer) {
+        match xdp.program.insert(address, peer, now) {
             Err(Error::Full) => {
                 self.refused += 1;
                 self.missing.refused();
@@ -467,44 +465,44 @@ impl FastPath {
     }
 
     /// Copies timestamps to the relay and reconciles the map with it. Call it once a second.
-    pub fn sweep(&mut self, relay: &mut Relay) {
+    pub fn sweep(&mut self, relay: &mut Relay, now: Instant) {
         self.failure = None;
         self.set_cookies(relay);
-        let result = self.try_sweep(relay);
+        let result = self.try_sweep(relay, now);
         self.note(result);
         let refused_before = mem::replace(&mut self.refused_before, self.refused);
         self.is_full = self.refused > refused_before || self.missing.has_refused();
     }
 
-    fn try_sweep(&mut self, relay: &mut Relay) -> Result<(), Error> {
+    fn try_sweep(&mut self, relay: &mut Relay, now: Instant) -> Result<(), Error> {
         let Some(xdp) = self.xdp.as_mut().filter(|_| self.relays) else {
             return Ok(());
         };
         xdp.program.flush_log();
         let (mut present, mut unknown) = (0, Vec::new());
-        xdp.program.for_each_peer(|address, peer| {
+        xdp.program.for_each_peer(now, |address, peer| {
             if relay.record_stamps(address, peer.last_received, peer.last_sent) {
                 present += 1;
             } else {
                 unknown.push(*address);
             }
-        })?;
+        });
         for address in &unknown {
-            xdp.program.remove(address)?;
+            xdp.program.remove(address, now)?;
         }
         let expected = relay.statistics().proved_peers.min(self.max_peers);
         let missing = expected.saturating_sub(present) as u64;
         match self.missing.pass(missing, relay.slots()) {
             Pass::Nothing => Ok(()),
-            Pass::Slots(slots) => self.insert_missing(relay, slots, &HashSet::new()),
+            Pass::Slots(slots) => self.insert_missing(relay, slots, &HashSet::new(), now),
             Pass::Everything => {
                 let mut present = HashSet::new();
                 if let Some(xdp) = &mut self.xdp {
-                    xdp.program.for_each_peer(|address, _| {
+                    xdp.program.for_each_peer(now, |address, _| {
                         present.insert(*address);
-                    })?;
+                    });
                 }
-                self.insert_missing(relay, 0..usize::MAX, &present)
+                self.insert_missing(relay, 0..usize::MAX, &present, now)
             }
         }
     }
@@ -515,18 +513,18 @@ impl FastPath {
         relay: &Relay,
         slots: Range<usize>,
         present: &HashSet<[u8; 16]>,
+        now: Instant,
     ) -> Result<(), Error> {
         let peers = relay.peers_in(slots).map(|(_, peer)| peer);
         for peer in peers.filter(|peer| peer.proved) {
             let address = peer.address.octets();
             if !present.contains(&address) {
-                let entry = Peer::trusted(
-                    peer.mapped,
-                    peer.symmetric,
-                    peer.last_received,
-                    peer.last_sent,
-                );
-                self.insert(&address, &entry)?;
+                let peer = Peer {
+                    mapped: peer.mapped,
+                    last_received: peer.last_received,
+                    last_sent: peer.last_sent,
+                };
+                self.insert(&address, &peer, now)?;
             }
         }
         Ok(())

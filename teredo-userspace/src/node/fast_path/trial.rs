@@ -60,6 +60,7 @@ pub fn load(
         interfaces: &interfaces,
         server: plan.server.as_ref(),
         log: false,
+        now: crate::node::clock::now(),
     };
     Program::load(&parameters, None)?;
     Ok(())

@@ -4,7 +4,8 @@
 use teredo_common::{
     address::{Endpoint, embedded_mapping},
     generations,
-    maps::{Peer, Settings},
+    maps::Settings,
+    peers::Peer,
     verdict::Action,
     wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
@@ -85,9 +86,11 @@ impl Paths {
             return;
         }
         let mut stamps = Vec::new();
-        self.fast.maps.for_each_peer(|address, peer| {
-            stamps.push((*address, peer.last_received, peer.last_sent));
-        });
+        self.fast
+            .maps
+            .for_each_peer(self.world.now, |address, peer| {
+                stamps.push((*address, peer.last_received, peer.last_sent));
+            });
         for (address, received, sent) in stamps {
             self.world.stamps(&address, received, sent);
         }
@@ -95,26 +98,23 @@ impl Paths {
 
     /// Brings what the relay decided into the maps.
     fn settle(&mut self) {
+        let now = self.world.now;
         for event in std::mem::take(&mut self.world.told) {
             match event {
                 Event::PeerTrusted {
                     address,
                     mapped,
-                    symmetric,
                     last_received,
                     last_sent,
                 } => {
-                    let symmetric = if symmetric { Peer::SYMMETRIC } else { 0 };
-                    let flags = Peer::TRUSTED | symmetric;
                     let peer = Peer {
                         mapped,
-                        flags,
                         last_received,
                         last_sent,
                     };
-                    self.fast.maps.insert(&address.octets(), &peer);
+                    self.fast.maps.insert(&address.octets(), &peer, now);
                 }
-                Event::PeerForgotten { address } => self.fast.maps.remove(&address.octets()),
+                Event::PeerForgotten { address } => self.fast.maps.remove(&address.octets(), now),
             }
         }
         let own = self.world.own_ipv4().map(|address| address.octets());

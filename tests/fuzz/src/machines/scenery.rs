@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use teredo_common::{
     address::{Endpoint, ServicePrefix, TeredoAddress, embedded_mapping},
-    maps,
+    peers,
     wire::{ALL_ROUTERS, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ICMPV6, ROUTING, TCP, UDP},
 };
 use teredo_proto::{
@@ -286,7 +286,7 @@ pub fn own_addresses(bytes: &mut Bytes<'_>) -> Vec<Ipv4Addr> {
 }
 
 /// Reads an entry of the map of the fast path.
-pub fn entry(bytes: &mut Bytes<'_>, now: Instant) -> ([u8; 16], maps::Peer) {
+pub fn entry(bytes: &mut Bytes<'_>, now: Instant) -> ([u8; 16], peers::Peer) {
     let address = bytes.teredo();
     let [flags, age] = bytes.array();
     let mapped = match flags & 4 {
@@ -294,9 +294,8 @@ pub fn entry(bytes: &mut Bytes<'_>, now: Instant) -> ([u8; 16], maps::Peer) {
         _ => bytes.endpoint(),
     };
     let stamp = |age: u8| now - Duration::from_secs(u64::from(age) / 4);
-    let peer = maps::Peer {
+    let peer = peers::Peer {
         mapped,
-        flags: u16::from(flags & 3),
         last_received: stamp(age),
         last_sent: stamp(age / 2),
     };

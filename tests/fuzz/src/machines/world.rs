@@ -8,7 +8,7 @@ use std::{
 
 use teredo_common::{
     address::{Endpoint, ServicePrefix, embedded_server},
-    maps,
+    peers,
     scope::{Ipv4Scope, is_global_unicast, is_link_local},
     wire::{ECHO_REQUEST, ICMPV6},
 };
@@ -232,7 +232,7 @@ impl World {
     }
 
     /// A peer of an earlier run is found in the map.
-    pub fn adopt(&mut self, address: [u8; 16], peer: &maps::Peer) {
+    pub fn adopt(&mut self, address: [u8; 16], peer: &peers::Peer) {
         self.occasions += 1;
         if self.relay.adopt_peer(self.now, address.into(), peer) {
             self.fast.insert(address, peer.mapped);
@@ -240,7 +240,6 @@ impl World {
             self.told.push(Event::PeerTrusted {
                 address: address.into(),
                 mapped: peer.mapped,
-                symmetric: peer.flags & maps::Peer::SYMMETRIC != 0,
                 last_received: peer.last_received,
                 last_sent: peer.last_sent,
             });

@@ -5,7 +5,8 @@ use std::{collections::HashSet, net::Ipv6Addr, time::Duration};
 
 use teredo_common::{
     address::Endpoint,
-    maps::{Peer, Settings},
+    maps::Settings,
+    peers::Peer,
     time::Instant,
     wire::{ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_HEADER, MTU},
 };
@@ -43,6 +44,8 @@ pub struct FastPath {
     maps: Maps,
     cpu: Cpu,
     ways: Ways,
+    /// Time of the last event.
+    now: Instant,
     /// Time of the next sweep, if the table may have peers.
     sweep_at: Option<Instant>,
     /// Number of packets that the fast path has forwarded.
@@ -97,6 +100,7 @@ impl FastPath {
             maps,
             cpu: Cpu::default(),
             ways: Ways { own },
+            now: Instant::ZERO,
             sweep_at: None,
             forwarded: 0,
         }
@@ -130,6 +134,7 @@ impl FastPath {
     }
 
     fn run(&mut self, now: Instant, ethertype: u16, packet: &[u8]) -> Fast<Vec<u8>> {
+        self.now = now;
         let frame = ethernet(STATION, ROUTER, ethertype, packet);
         let arrival = Arrival {
             frame: &frame,
@@ -154,20 +159,24 @@ impl FastPath {
 
     /// Applies an event of the relay to the table of peers.
     pub(super) fn apply(&mut self, now: Instant, event: &Event) {
+        self.now = now;
         match *event {
             Event::PeerTrusted {
                 address,
                 mapped,
-                symmetric,
                 last_received,
                 last_sent,
             } => {
-                let entry = Peer::trusted(mapped, symmetric, last_received, last_sent);
+                let peer = Peer {
+                    mapped,
+                    last_received,
+                    last_sent,
+                };
                 // A peer that finds no room is left to the relay.
-                self.maps.insert(&address.octets(), &entry);
+                self.maps.insert(&address.octets(), &peer, now);
                 self.sweep_at.get_or_insert(now + SWEEP);
             }
-            Event::PeerForgotten { address } => self.maps.remove(&address.octets()),
+            Event::PeerForgotten { address } => self.maps.remove(&address.octets(), now),
         }
     }
 
@@ -181,26 +190,26 @@ impl FastPath {
         if self.sweep_at.is_none_or(|at| now < at) {
             return;
         }
+        self.now = now;
         let (mut present, mut unknown) = (HashSet::new(), Vec::new());
-        self.maps.for_each_peer(|address, peer| {
+        self.maps.for_each_peer(now, |address, peer| {
             match relay.record_stamps(address, peer.last_received, peer.last_sent) {
                 true => _ = present.insert(*address),
                 false => unknown.push(*address),
             }
         });
         for address in unknown {
-            self.maps.remove(&address);
+            self.maps.remove(&address, now);
         }
         for peer in relay.peers().filter(|peer| peer.proved) {
             let address = peer.address.octets();
             if !present.contains(&address) {
-                let entry = Peer::trusted(
-                    peer.mapped,
-                    peer.symmetric,
-                    peer.last_received,
-                    peer.last_sent,
-                );
-                if !self.maps.insert(&address, &entry) {
+                let peer = Peer {
+                    mapped: peer.mapped,
+                    last_received: peer.last_received,
+                    last_sent: peer.last_sent,
+                };
+                if !self.maps.insert(&address, &peer, now) {
                     break;
                 }
                 present.insert(address);
@@ -211,8 +220,9 @@ impl FastPath {
 
     /// Calls `visit` with the address and the mapping of every peer that the table has.
     pub fn for_each_peer(&self, mut visit: impl FnMut(Ipv6Addr, Endpoint)) {
-        self.maps
-            .for_each_peer(|address, peer| visit((*address).into(), peer.mapped));
+        self.maps.for_each_peer(self.now, |address, peer| {
+            visit((*address).into(), peer.mapped)
+        });
     }
 }
 

@@ -1,0 +1,125 @@
+//! One set of entries.
+
+use teredo_common::{
+    address::ServicePrefix,
+    peers::{ENTRY, Hash, PLACES, Stamps},
+    time::Instant,
+};
+
+use crate::{
+    Publish,
+    words::{join, split},
+};
+
+/// The entries of a set.
+#[derive(Clone, Copy)]
+pub struct Set<W> {
+    /// The words of the line.
+    pub words: W,
+    /// The first 32 bits of all addresses.
+    pub prefix: ServicePrefix,
+    /// The seed of homes.
+    pub seed: u64,
+}
+
+/// A peer in an entry.
+#[derive(Clone, Copy)]
+pub struct Occupant {
+    /// The peer's address.
+    pub address: [u8; 16],
+    /// Its stamps, and the flags of the place.
+    pub stamps: Stamps,
+}
+
+impl<W: Publish> Set<W> {
+    /// Returns the peer at a place.
+    pub fn occupant(self, place: usize) -> Option<Occupant> {
+        let first = self.entry(place).load(0);
+        let (client, stamps) = split(self.entry(place).load(1));
+        let (server, flags_and_port) = split(first);
+        let prefix = u32::from_ne_bytes(self.prefix.0);
+        (first != 0).then_some(Occupant {
+            address: bytemuck::cast([prefix, server, flags_and_port, client]),
+            stamps: Stamps(stamps),
+        })
+    }
+
+    /// Iterates over all peers of the set.
+    pub fn occupants(self) -> impl Iterator<Item = Occupant> {
+        (0..PLACES).filter_map(move |place| self.occupant(place))
+    }
+
+    /// Puts a peer into its home, or another empty place, and returns whether there was one.
+    pub fn add(self, address: &[u8; 16], Stamps(stamps): Stamps) -> bool {
+        let home = self.home(address);
+        let mut places = (0..PLACES).map(|step| home ^ step);
+        let Some(place) = places.find(|&place| self.entry(place).load(0) == 0) else {
+            return false;
+        };
+        let [_, server, flags_and_port, client] = bytemuck::cast(*address);
+        self.change(place, |_, old| {
+            join(client, old & Stamps::FLAGS | stamps & !Stamps::FLAGS)
+        });
+        self.entry(place).publish(0, join(server, flags_and_port));
+        if place != home {
+            self.change(home, |client, old| join(client, old | Stamps::SPREAD));
+        }
+        true
+    }
+
+    /// Empties a place.
+    pub fn clear(self, place: usize) {
+        self.entry(place).publish(0, 0);
+        self.change(place, |_, old| join(0, old & Stamps::FLAGS));
+    }
+
+    /// Advances the stamps of a peer.
+    pub fn advance(self, place: usize, stamps: Stamps, now: Instant) {
+        self.change(place, |client, old| {
+            join(client, Stamps(old).latest(stamps, now).0)
+        });
+    }
+
+    /// Sets the flags of all places: whether peers are at other places than their homes, and which homes have peers in
+    /// slots.
+    pub fn flag(self, elsewhere: [bool; PLACES]) {
+        let mut flags = elsewhere.map(|is_elsewhere| match is_elsewhere {
+            true => Stamps::ELSEWHERE,
+            false => 0,
+        });
+        for place in 0..PLACES {
+            if let Some(occupant) = self.occupant(place)
+                && self.home(&occupant.address) != place
+            {
+                flags[self.home(&occupant.address)] |= Stamps::SPREAD;
+            }
+        }
+        for (place, flags) in flags.into_iter().enumerate() {
+            self.change(place, |client, old| {
+                join(client, old & !Stamps::FLAGS | flags)
+            });
+        }
+    }
+
+    fn home(self, address: &[u8; 16]) -> usize {
+        Hash::of(address, self.seed).place()
+    }
+
+    fn entry(self, place: usize) -> W {
+        self.words.from(place * ENTRY)
+    }
+
+    /// Replaces the client's IPv4 address, the stamps and the flags of a place, which the program may change
+    /// meanwhile.
+    fn change(self, place: usize, change: impl Fn(u32, u32) -> u64) {
+        let entry = self.entry(place);
+        loop {
+            let seen = entry.load(1);
+            let (client, stamps) = split(seen);
+            let new = change(client, stamps);
+            if new == seen || entry.compare_exchange(1, seen, new) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+use std::{
+    collections::HashMap,
+    net::Ipv4Addr,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    vec::Vec,
+};
+
+use bytemuck::Zeroable as _;
+use proptest::prelude::*;
+use teredo_common::{
+    address::{Endpoint, ServicePrefix, TeredoAddress},
+    generations::SECOND,
+    maps::Settings,
+    peers::{HORIZON, Peer},
+    time::Instant,
+};
+
+use crate::host::Maps;
+
+const NOW: Instant = Instant::from_nanos(70_000 << 30);
+
+fn maps(peers: u32) -> Maps {
+    let settings = Settings {
+        prefix: ServicePrefix::STANDARD,
+        peer_lifetime: 30_000_000_000,
+        ..Settings::zeroed()
+    };
+    Maps::new(settings, peers, 0x5eed)
+}
+
+fn teredo(number: u32) -> TeredoAddress {
+    let client = Ipv4Addr::from_bits(0x0900_0000 + number);
+    TeredoAddress::new([1, 2, 3, 4].into(), Endpoint::new(client, 4096))
+}
+
+fn address(number: u32) -> [u8; 16] {
+    teredo(number).encode().octets()
+}
+
+/// A peer at the mapping in its address, or elsewhere.
+fn peer(number: u32, is_symmetric: bool) -> Peer {
+    let mapped = match is_symmetric {
+        true => Endpoint::new([8, 8, 8, 8].into(), number as u16 | 1),
+        false => teredo(number).mapped,
+    };
+    Peer {
+        mapped,
+        last_received: NOW,
+        last_sent: NOW,
+    }
+}
+
+/// The search of the program finds exactly the peers of the model, with their mappings.
+fn agree(maps: &Maps, model: &HashMap<u32, Peer>, most: u32) {
+    for number in 0..most {
+        let found = maps.find(&address(number), NOW);
+        assert_eq!(
+            found,
+            model.get(&number).map(|peer| peer.mapped),
+            "{number}"
+        );
+        assert_eq!(
+            maps.peer(&address(number), NOW),
+            model.get(&number).copied()
+        );
+    }
+    let mut seen = HashMap::new();
+    maps.for_each_peer(NOW, |address, peer| {
+        assert!(seen.insert(*address, *peer).is_none(), "a peer comes twice");
+    });
+    let expected = model.iter().map(|(&number, &peer)| (address(number), peer));
+    assert_eq!(seen, expected.collect());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn it_behaves_like_a_map(
+        steps in prop::collection::vec((0u8..8, 0u32..300), 1..600),
+    ) {
+        let maps = maps(200);
+        let mut model = HashMap::new();
+        for (action, number) in steps {
+            match action {
+                0..5 => {
+                    let peer = peer(number, action == 4);
+                    let is_there = maps.insert(&address(number), &peer, NOW);
+                    prop_assert_eq!(is_there, model.len() < 200 || model.contains_key(&number));
+                    if is_there {
+                        model.insert(number, peer);
+                    }
+                }
+                _ => {
+                    maps.remove(&address(number), NOW);
+                    model.remove(&number);
+                }
+            }
+        }
+        agree(&maps, &model, 300);
+        // Until nothing is left.
+        for number in 0..300 {
+            maps.remove(&address(number), NOW);
+            model.remove(&number);
+            if number % 50 == 0 {
+                agree(&maps, &model, 300);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_table_grows_and_shrinks_with_its_peers() {
+    let most = 5_000;
+    let maps = maps(most);
+    let mut model = HashMap::new();
+    let empty = maps.sets().count();
+    for number in 0..most {
+        assert!(maps.insert(&address(number), &peer(number, false), NOW));
+        model.insert(number, peer(number, false));
+        // Few are not in their sets, however many there are.
+        let in_slots = maps.peers_in_slots();
+        assert!(
+            in_slots * 12 < number as usize + 60,
+            "{in_slots} of {number}"
+        );
+    }
+    assert!(
+        !maps.insert(&address(most), &peer(most, false), NOW),
+        "is full"
+    );
+    agree(&maps, &model, most + 1);
+    let full = maps.sets().count();
+    assert!((most * 4 / 8..most).contains(&full), "{full} sets");
+    for number in 0..most {
+        maps.remove(&address(number), NOW);
+        model.remove(&number);
+        if number % 1_000 == 0 {
+            agree(&maps, &model, most);
+        }
+    }
+    assert_eq!(maps.peers_in_slots(), 0);
+    assert!(maps.sets().count() < full / 4);
+    assert!(maps.sets().count() >= empty);
+}
+
+#[test]
+fn a_peer_that_moves_is_at_its_new_mapping_alone() {
+    let maps = maps(10);
+    for is_symmetric in [false, true, true, false, true] {
+        let peer = peer(1, is_symmetric);
+        assert!(maps.insert(&address(1), &peer, NOW));
+        assert_eq!(maps.find(&address(1), NOW), Some(peer.mapped));
+    }
+    maps.remove(&address(1), NOW);
+    assert_eq!(maps.find(&address(1), NOW), None);
+}
+
+#[test]
+fn stamps_only_advance() {
+    let maps = maps(10);
+    for is_symmetric in [false, true] {
+        let known = peer(1, is_symmetric);
+        maps.insert(&address(1), &known, NOW);
+        let older = Peer {
+            last_received: NOW - SECOND * 7,
+            last_sent: NOW + SECOND * 3,
+            ..known
+        };
+        let later = NOW + SECOND * 5;
+        maps.insert(&address(1), &older, later);
+        let expected = Peer {
+            last_sent: NOW + SECOND * 3,
+            ..known
+        };
+        assert_eq!(maps.peer(&address(1), later), Some(expected));
+        maps.remove(&address(1), later);
+    }
+}
+
+/// Stamps are modulo nine hours; a sweep keeps those that are older from looking young.
+#[test]
+fn a_peer_that_was_silent_for_days_stays_old() {
+    let maps = maps(10);
+    maps.insert(&address(1), &peer(1, false), NOW);
+    maps.insert(&address(2), &peer(2, true), NOW);
+    let mut now = NOW;
+    for _ in 0..30 {
+        now += SECOND * (HORIZON / 2);
+        maps.for_each_peer(now, |_, peer| {
+            assert!(peer.last_received + SECOND * (HORIZON / 2) <= now);
+        });
+        for number in [1, 2] {
+            assert_eq!(maps.find(&address(number), now), None, "it is stale");
+        }
+    }
+}
+
+/// The program finds a peer at any moment, while others make the table grow and shrink.
+#[test]
+fn a_peer_is_never_lost_while_the_table_changes() {
+    let maps = maps(4_000);
+    let lasting = 0..200_u32;
+    for number in lasting.clone() {
+        maps.insert(&address(number), &peer(number, number % 8 == 0), NOW);
+    }
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let look = || {
+            let mut rounds = 0;
+            while !is_over.load(Relaxed) || rounds == 0 {
+                rounds += 1;
+                for number in lasting.clone() {
+                    let expected = peer(number, number % 8 == 0).mapped;
+                    let found = maps.find(&address(number), NOW);
+                    assert_eq!(found, Some(expected), "{number}");
+                }
+            }
+        };
+        let readers: Vec<_> = (0..2).map(|_| scope.spawn(look)).collect();
+        for _ in 0..10 {
+            for number in 1_000..3_000 {
+                maps.insert(&address(number), &peer(number, false), NOW);
+            }
+            for number in 1_000..3_000 {
+                maps.remove(&address(number), NOW);
+            }
+        }
+        is_over.store(true, Relaxed);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+}
