@@ -269,7 +269,7 @@ impl RouteKey {
     /// Returns the key of all destinations of IPv6 whose first `bits` are those of `first`; from 1 to 64.
     #[inline(always)]
     pub const fn of_ipv6_prefix(first: u64, bits: u8) -> Self {
-        let mask = (u64::MAX << ((64 - bits as u32) & 63)).to_be();
+        let mask = (u64::MAX << (64_u32.wrapping_sub(bits as u32) & 63)).to_be();
         Self([first & mask, Self::MANY ^ bits as u64])
     }
 
@@ -279,10 +279,11 @@ impl RouteKey {
         Self([0, destination as u64 | 1 << 32])
     }
 
-    /// Returns the key of all destinations of IPv4 whose first `bits` are those of `destination`; from 1 to 32.
+    /// Returns the key of all destinations of IPv4 whose first `bits` are those of `destination`; from 1 to 32. A larger
+    /// number is as good as 32.
     #[inline(always)]
     pub const fn of_ipv4_prefix(destination: u32, bits: u8) -> Self {
-        let mask = (u32::MAX << ((32 - bits as u32) & 31)).to_be();
+        let mask = (u32::MAX << (32_u32.wrapping_sub(bits as u32) & 31)).to_be();
         Self([0, (destination & mask) as u64 | (bits as u64 + 1) << 32])
     }
 

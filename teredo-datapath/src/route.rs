@@ -144,7 +144,8 @@ fn cached(
         bits => of_prefix(bits),
     };
     let front = environment.first_route(family)?;
-    if difference(front, many) == 0
+    if current.shared_bits != 0
+        && difference(front, many) == 0
         && let Some(hop) = remembered(front, many, generation)
     {
         return Some(hop);
@@ -156,7 +157,9 @@ fn cached(
     if let Some(hop) = recall(environment, first, generation) {
         return Some(hop);
     }
-    if let Some(hop) = recall(environment, second, generation) {
+    if second != RouteKey::NONE
+        && let Some(hop) = recall(environment, second, generation)
+    {
         return Some(hop);
     }
     cold_path();

@@ -5,7 +5,7 @@ use aya_log_ebpf::debug;
 use teredo_common::{
     address::Endpoint,
     budget::Budget,
-    generations::{BUCKETS, Family, HEARTBEAT, SETS},
+    generations::{Family, HEARTBEAT, SETS},
     maps::{Interface, STATION_MARKS, Settings, Tables},
     peers::Sets,
     respond::ServerConstants,
@@ -270,7 +270,7 @@ fn bounded(bucket: u32) -> usize {
             core::arch::asm!(
                 "{0} &= {1}",
                 inlateout(reg) number,
-                const 2 * BUCKETS as i32 - 1,
+                const 2 * teredo_common::generations::BUCKETS as i32 - 1,
                 options(pure, nomem, nostack),
             );
         }

@@ -80,6 +80,7 @@ impl Builds {
             last_received: last,
             last_sent: last,
         };
+        self.host.set_clock(now());
         self.kernel.insert(known.address, peer)?;
         self.host.insert(known.address, peer)
     }
@@ -204,6 +205,7 @@ fn frames_of_every_length_are_cut_alike() -> Result<()> {
         last_received: now(),
         last_sent: now(),
     };
+    builds.host.set_clock(now());
     builds.kernel.insert(known.address, peer)?;
     builds.host.insert(known.address, peer)?;
     let mut frames = Frames::new(

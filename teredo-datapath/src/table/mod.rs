@@ -115,7 +115,8 @@ pub const fn sets_max(limit: u32) -> u32 {
 /// Returns the lines of a table for `limit` peers, all of which may need slots.
 #[must_use]
 pub const fn lines(limit: u32) -> u32 {
-    FIRST_SET + sets_max(limit) + limit.div_ceil(SLOTS as u32)
+    let sets = FIRST_SET.saturating_add(sets_max(limit));
+    sets.saturating_add(limit.div_ceil(SLOTS as u32))
 }
 
 impl<M: Memory> Table<M> {
@@ -153,7 +154,7 @@ impl<M: Memory> Table<M> {
             limit: limit as usize,
             slots: BTreeMap::new(),
             free: Vec::new(),
-            unused: (FIRST_SET + sets_max) * SLOTS as u32,
+            unused: (FIRST_SET + sets_max).saturating_mul(SLOTS as u32),
             copies: None,
         })
     }
@@ -183,7 +184,7 @@ impl<M: Memory> Table<M> {
         now: Instant,
     ) -> Result<bool, M::Error> {
         self.drop_copies(now)?;
-        let stamps = Stamps::new(peer, now);
+        let mut stamps = Stamps::new(peer, now);
         match self.find(address) {
             Some(Place::Entry(place)) if self.fits_an_entry(address, peer) => {
                 self.home_set(address).advance(place, stamps, now);
@@ -193,7 +194,11 @@ impl<M: Memory> Table<M> {
                 slot::replace(self.slot(slot), peer, stamps, now);
                 return Ok(true);
             }
-            Some(Place::Entry(_)) => self.remove(address, now)?,
+            Some(Place::Entry(place)) => {
+                let known = self.home_set(address).occupant(place);
+                stamps = known.map_or(stamps, |known| stamps.latest(known.stamps, now));
+                self.remove(address, now)?;
+            }
             None => {}
         }
         if self.count >= self.limit {

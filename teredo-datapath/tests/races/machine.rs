@@ -29,7 +29,7 @@ use teredo_datapath::{
     Addresses, Environment, Fate, Publish, Way, Words,
     host::{Buffer, HEADROOM},
     table::{self, Table},
-    words::ROUTE_SET,
+    words::{ROUTE, ROUTE_SET},
 };
 
 /// The resolution of stamps.
@@ -170,6 +170,7 @@ pub struct Lines {
     /// time that it is read.
     linked: AtomicU64,
     routes: [AtomicU64; ROUTE_SET],
+    front: [AtomicU64; ROUTE],
 }
 
 impl Lines {
@@ -195,6 +196,7 @@ impl Default for Lines {
             slots: line(),
             linked: AtomicU64::new(0),
             routes: std::array::from_fn(|_| AtomicU64::new(0)),
+            front: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 }
@@ -402,7 +404,7 @@ unsafe impl<'a> Environment for Run<'a> {
     }
 
     fn first_route(&self, _family: Family) -> Option<LoomWords<'a>> {
-        None
+        Some(LoomWords(&self.memory.lines.0.front))
     }
 
     fn line(&self, index: u32) -> Option<LoomWords<'a>> {

@@ -8,6 +8,8 @@ use teredo_lab_ebpf::{Flow, SIZES};
 
 /// Number of clients that the packets come from or go to.
 pub const CLIENTS: [u32; 2] = [1, 10_000];
+/// Number of clients in the measurement of many of them.
+pub const PEERS: [u32; 5] = [1, 10_000, 65_536, 262_144, 1_000_000];
 /// Number of native hosts that one client sends to.
 pub const HOSTS: [u32; 4] = [1, 1_000, 10_000, 65_000];
 
@@ -146,6 +148,11 @@ impl Hosts {
     pub const ONE: Self = Self {
         count: 1,
         are_on_link: true,
+    };
+    /// One host, behind a gateway.
+    pub const ONE_BEHIND: Self = Self {
+        count: 1,
+        are_on_link: false,
     };
 }
 
@@ -291,6 +298,8 @@ pub enum Part {
     Churn,
     /// Packets per second through the relays.
     Throughput,
+    /// Packets per second of many clients.
+    Peers,
     /// Packets per second to many native hosts.
     Hosts,
     /// Solicitations that servers answer per second.
@@ -302,10 +311,11 @@ pub enum Part {
 }
 
 impl Part {
-    const ALL: [(Self, &str); 7] = [
+    const ALL: [(Self, &str); 8] = [
         (Self::TestRun, "test-run"),
         (Self::Churn, "churn"),
         (Self::Throughput, "throughput"),
+        (Self::Peers, "peers"),
         (Self::Hosts, "hosts"),
         (Self::Solicitations, "solicitations"),
         (Self::Client, "client"),
@@ -337,6 +347,7 @@ impl Selection {
             Part::Client => !any_case && self.client_variants().next().is_some(),
             Part::TestRun | Part::Churn => self.variants.is_empty() && !any_case,
             Part::Solicitations => !any_case && self.directions.is_empty(),
+            Part::Peers => false,
             Part::Hosts => !any_case && !self.directions.contains(&Direction::Encap),
             Part::Memory => self.variants.is_empty() && !any_case && self.directions.is_empty(),
         }
@@ -372,7 +383,19 @@ impl Selection {
         })
     }
 
-    /// The variants that many native hosts are measured with: those without a process, unless others are
+    /// The workloads with many clients.
+    pub fn peer_cases(&self) -> impl Iterator<Item = Case> {
+        self.directions().flat_map(|direction| {
+            PEERS.into_iter().map(move |clients| Case {
+                direction,
+                size: SIZES[0],
+                clients,
+                hosts: Hosts::ONE_BEHIND,
+            })
+        })
+    }
+
+    /// The variants that many clients and native hosts are measured with: those without a process, unless others are
     /// named.
     pub fn host_variants(&self) -> impl Iterator<Item = Variant> {
         let is_named = !self.variants.is_empty();

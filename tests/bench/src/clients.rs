@@ -44,6 +44,8 @@ pub struct Clients {
     stations: [Stations; 2],
     /// Number of clients, the first ones, that have all been heard, and since when.
     fresh: Option<(Instant, u32)>,
+    /// Number of clients, the first ones, that were ever made known.
+    known: u32,
 }
 
 impl Clients {
@@ -57,6 +59,7 @@ impl Clients {
             ends: Ends::open(namespace)?,
             stations: [ipv4, ipv6],
             fresh: None,
+            known: 0,
         })
     }
 
@@ -72,9 +75,33 @@ impl Clients {
             Some((since, known)) if known >= count && since.elapsed() < age => return Ok(()),
             _ => {}
         }
-        self.ends.drain()?;
         let since = Instant::now();
-        for first in (0..count).step_by(WINDOW) {
+        self.introduce(0, count)?;
+        self.fresh = Some((since, count));
+        self.known = self.known.max(count);
+        Ok(())
+    }
+
+    /// Returns the number of clients that were ever made known.
+    #[must_use]
+    pub fn known(&self) -> u32 {
+        self.known
+    }
+
+    /// Makes those of the first `count` clients known that are not yet, as [`Self::acquaint`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::acquaint`].
+    pub fn extend(&mut self, count: u32) -> Result<()> {
+        self.introduce(self.known, count)?;
+        self.known = count;
+        Ok(())
+    }
+
+    fn introduce(&mut self, first: u32, count: u32) -> Result<()> {
+        self.ends.drain()?;
+        for first in (first..count).step_by(WINDOW) {
             let window: BTreeSet<u32> = (first..count).take(WINDOW).collect();
             self.deliver(Direction::Encap, count, window.clone())?;
             self.deliver(Direction::Decap, count, window)?;
@@ -86,7 +113,6 @@ impl Clients {
             }
             while self.ends.next(1)?.is_some() {}
         }
-        self.fresh = Some((since, count));
         Ok(())
     }
 

@@ -20,7 +20,7 @@ struct Arguments {
     /// Number of rounds; every variant runs once in each
     #[arg(long)]
     rounds: Option<usize>,
-    /// Cases to measure, separated by commas: test-run, churn, throughput, hosts, solicitations, client, memory;
+    /// Cases to measure, separated by commas: test-run, churn, throughput, peers, hosts, solicitations, client, memory;
     /// none, bare, xdp, userspace, miredo; encap, decap; 64, 1280; 1, 10000
     #[arg(long, default_value = "")]
     only: Selection,

@@ -9,9 +9,10 @@ use teredo_lab::{
     Namespace, Teredo, cpu,
     links::{Interface, cable},
     miredo,
-    programs::{Attached, Generator},
+    programs::{Attached, BATCH, Generator},
     teredo::Config,
 };
+use teredo_lab_ebpf::SIZES;
 
 use super::{
     cases::{Case, Direction, Hosts, Variant},
@@ -28,6 +29,11 @@ pub const INTERFACE_THREAD: &str = "napi/teredo-";
 /// Longest silence of a client at the start of a measurement. With the longest measurement, it
 /// stays under the 30 seconds for which a peer is usable.
 pub const AGE: Duration = Duration::from_secs(8);
+
+/// Clients that become known at once, before those known earlier have to be heard again.
+const AT_ONCE: u32 = 20_000;
+/// Peers of a relay with room for a million clients that are proved.
+const LARGE: i64 = 1_300_000;
 
 /// Number of checked frames: small enough that no queue overflows.
 pub const PROOF: u32 = 40;
@@ -71,6 +77,19 @@ impl Relay {
     ///
     /// Fails without root, or when the relay does not start.
     pub fn start(variant: Variant) -> Result<Self> {
+        Self::start_with(variant, config())
+    }
+
+    /// Builds the site and starts the relay with room for a million clients.
+    ///
+    /// # Errors
+    ///
+    /// Fails without root, or when the relay does not start.
+    pub fn start_large(variant: Variant) -> Result<Self> {
+        Self::start_with(variant, config().set("relay.max-peers", LARGE))
+    }
+
+    fn start_with(variant: Variant, config: Config) -> Result<Self> {
         let site = Site::new(variant.word())?;
         let sink = match variant {
             Variant::None => {
@@ -80,7 +99,7 @@ impl Relay {
             _ => Attached::sink(&site.far, &FAR),
         }
         .context("attach the sink")?;
-        let work = cpu::on_core(cpu::RELAY, || work(variant, &site))
+        let work = cpu::on_core(cpu::RELAY, || work(variant, &site, config))
             .with_context(|| format!("start {}", variant.title()))?;
         Ok(Self {
             variant,
@@ -114,13 +133,37 @@ impl Relay {
     ///
     /// Fails when a packet does not arrive, or is damaged.
     pub fn acquaint(&mut self, clients: u32, age: Duration) -> Result<()> {
-        match self.work {
-            Work::Nobody | Work::Bare { .. } => Ok(()),
-            Work::Teredo(_) | Work::Miredo { .. } => self
-                .clients
-                .acquaint(clients, age)
-                .with_context(|| format!("{} and its clients", self.variant.title())),
+        if matches!(self.work, Work::Nobody | Work::Bare { .. }) {
+            return Ok(());
         }
+        let title = self.variant.title();
+        let context = || format!("{title} and its clients");
+        if clients <= AT_ONCE || age == Duration::MAX {
+            return self.clients.acquaint(clients, age).with_context(context);
+        }
+        // The first would be silent for too long before the last are known.
+        let known = self.clients.known();
+        for count in (AT_ONCE..clients)
+            .step_by(AT_ONCE as usize)
+            .chain([clients])
+        {
+            if count > known {
+                self.keep_alive(count.saturating_sub(AT_ONCE).max(1))?;
+                self.clients.extend(count).with_context(context)?;
+            }
+        }
+        self.keep_alive(clients)
+    }
+
+    /// Lets the first clients send, as fast as the relay can forward.
+    fn keep_alive(&self, clients: u32) -> Result<()> {
+        let frame = self.frame_to(Hosts::ONE_BEHIND, Direction::Decap, SIZES[0])?;
+        let interface = self.site.far_interfaces[Site::entry(Direction::Decap)].index;
+        let flow = Direction::Decap.flow();
+        let generator = Generator::load(flow, clients, interface, frame)?;
+        // Some frames are lost, but hardly those of one client thrice.
+        let frames = clients.saturating_mul(3).max(1_000);
+        generator.send(&self.site.far, frames, BATCH).map(drop)
     }
 }
 
@@ -206,13 +249,17 @@ pub const fn first_host(hosts: Hosts) -> Ipv6Addr {
     }
 }
 
-fn work(variant: Variant, site: &Site) -> Result<Work> {
-    let config = Config::new()
+/// The configuration of our relay, without mode and interfaces.
+fn config() -> Config {
+    Config::new()
         .set("relay.ipv4", RELAY.ip().to_string())
         .set("relay.port", i64::from(RELAY.port()))
         // All clients are new at the start, and wait for nothing but the relay's bubbles.
         .set("relay.xdp.new-peer-rate", 0)
-        .set("relay.xdp.answer-rate", 0);
+        .set("relay.xdp.answer-rate", 0)
+}
+
+fn work(variant: Variant, site: &Site, config: Config) -> Result<Work> {
     match variant {
         Variant::None => Ok(Work::Nobody),
         Variant::Bare => {

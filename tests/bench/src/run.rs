@@ -35,6 +35,9 @@ pub fn run(selection: &Selection, time: Duration, rounds: usize) -> Result<Repor
     if selection.part(Part::Throughput) {
         throughput(selection, time, rounds, &mut report)?;
     }
+    if selection.part(Part::Peers) {
+        peers(selection, time, rounds, &mut report)?;
+    }
     if selection.part(Part::Hosts) {
         hosts(selection, time, rounds, &mut report)?;
     }
@@ -100,6 +103,17 @@ fn throughput(
         .map(Relay::start)
         .collect::<Result<Vec<_>>>()?;
     for case in selection.cases() {
+        report.cases.push(measure(&mut relays, case, time, rounds)?);
+    }
+    Ok(())
+}
+
+fn peers(selection: &Selection, time: Duration, rounds: usize, report: &mut Report) -> Result<()> {
+    let mut relays = selection
+        .host_variants()
+        .map(Relay::start_large)
+        .collect::<Result<Vec<_>>>()?;
+    for case in selection.peer_cases() {
         report.cases.push(measure(&mut relays, case, time, rounds)?);
     }
     Ok(())

@@ -533,7 +533,7 @@ mod tests {
         let mut known = depths(&[through_gateway("2400:1::/48")]);
         assert!(known.add(&through_gateway("2400:1::/56")));
         assert!(!known.add(&through_gateway("2400:1::/56")));
-        assert!(!known.add(&through_gateway("2400:1::/32")));
+        assert!(!known.add(&through_gateway("2400:1::/48")));
         assert!(known.add(&own("2400:1::1")) && !known.add(&own("2400:1::1")));
         known.extend(&depths(&[through_gateway("2400:2::/44")]));
         assert_eq!(bits_of(&known, "2400:1::1"), 0);
