@@ -6,13 +6,13 @@ use anyhow::Result;
 use teredo::datapath::watch::{Depths, Hops};
 use teredo_common::{
     generations,
-    peers::{HORIZON, Peer},
+    peers::Peer,
     time::Instant,
     verdict::Verdict::{self, *},
     wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
 use teredo_lab::{
-    fixture::{Fixture, HOST, LAN, Port, ROUTER, Setup, WAN, now, relay},
+    fixture::{Fixture, HOST, LAN, Port, ROUTER, Setup, WAN, now, relay, wait_for_stale_stamps},
     packet::{address, datagram, endpoint, ethernet, udp},
 };
 
@@ -87,10 +87,11 @@ fn stamps_are_renewed_when_a_second_old() -> Result<()> {
     Ok(())
 }
 
-/// A peer is served for its lifetime of 30 seconds, but for two, and no longer; and as long as its age is known.
+/// A peer is served for its lifetime of 30 seconds, but for two, and no longer.
 #[test]
 fn a_silent_peer_is_left_to_the_daemon() -> Result<()> {
-    for (age, is_served) in [(0, true), (27, true), (31, false), (33_000, false)] {
+    wait_for_stale_stamps()?;
+    for (age, is_served) in [(0, true), (25, true), (31, false)] {
         let mut fixture = fixture(now() - age * SECOND, now())?;
         let received = verdict(&mut fixture, Port::Wan, &from_client())?;
         let sent = verdict(&mut fixture, Port::Lan, &to_client())?;
@@ -100,12 +101,6 @@ fn a_silent_peer_is_left_to_the_daemon() -> Result<()> {
         };
         assert_eq!((received, sent), expected, "{age}");
     }
-    // Stamps are modulo nine hours, and the daemon was last there half of that ago.
-    let mut fixture = fixture(now(), now())?;
-    let long_ago = now() - generations::SECOND * (HORIZON + 1);
-    fixture.program.keep_next_hops(long_ago);
-    let received = verdict(&mut fixture, Port::Wan, &from_client())?;
-    assert_eq!(received, DecapStalePeer);
     Ok(())
 }
 
@@ -487,7 +482,7 @@ fn a_full_map_is_reported() -> Result<()> {
 /// Peers do not hide each other, every one is served, and a removed one is not found.
 #[test]
 fn every_peer_is_found_in_a_full_table() -> Result<()> {
-    let count = 2_000_u16;
+    let count = 500_u16;
     let setup = Setup {
         max_peers: count.into(),
         ..Setup::default()
@@ -509,6 +504,10 @@ fn every_peer_is_found_in_a_full_table() -> Result<()> {
     }
     assert!(fixture.program.peers_in_slots() > usize::from(count / 10));
     while !there.is_empty() {
+        // A machine may be so slow that they would become stale.
+        for &number in &there {
+            fixture.trust(peer(number), mapped(number))?;
+        }
         let mut seen = BTreeSet::new();
         fixture.program.for_each_peer(now(), |address, known| {
             let number = u16::from_be_bytes([address[8], address[9]]);

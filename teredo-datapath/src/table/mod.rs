@@ -419,6 +419,7 @@ impl<M: Memory> Table<M> {
         if !is_full || self.sets >= self.sets_max {
             return Ok(());
         }
+        self.drop_copies(now)?;
         let new = self.sets;
         self.memory.make_room(FIRST_SET + new)?;
         let (parent, after) = (parent(new), Sets::new(new + 1));
@@ -440,6 +441,7 @@ impl<M: Memory> Table<M> {
         if !is_empty || self.sets <= SETS_MIN {
             return Ok(());
         }
+        self.drop_copies(now)?;
         let gone = self.sets - 1;
         let parent = parent(gone);
         let occupants: Vec<_> = self.set(gone).occupants().collect();

@@ -196,6 +196,23 @@ fn a_peer_that_was_silent_for_days_stays_old() {
     }
 }
 
+/// Without a daemon the age of a stamp is known for half of nine hours, and then for no stamp.
+#[test]
+fn without_a_daemon_no_peer_is_fresh_in_the_end() {
+    let maps = maps(10);
+    for number in [1, 2] {
+        maps.insert(&address(number), &peer(number, number == 2), NOW);
+    }
+    let mut fresh = 0;
+    for second in 0..200_000 {
+        let now = NOW + SECOND * second;
+        fresh += u32::from(maps.find(&address(1), now).is_some());
+        fresh += u32::from(maps.find(&address(2), now).is_some());
+    }
+    let lifetime = 30_000_000_000_u64 / SECOND.as_nanos() as u64;
+    assert_eq!(u64::from(fresh), 2 * lifetime);
+}
+
 /// The program finds a peer at any moment, while others make the table grow and shrink.
 #[test]
 fn a_peer_is_never_lost_while_the_table_changes() {
