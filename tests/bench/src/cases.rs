@@ -347,7 +347,7 @@ impl Selection {
             Part::Client => !any_case && self.client_variants().next().is_some(),
             Part::TestRun | Part::Churn => self.variants.is_empty() && !any_case,
             Part::Solicitations => !any_case && self.directions.is_empty(),
-            Part::Peers => false,
+            Part::Peers => !any_case,
             Part::Hosts => !any_case && !self.directions.contains(&Direction::Encap),
             Part::Memory => self.variants.is_empty() && !any_case && self.directions.is_empty(),
         }
