@@ -87,8 +87,9 @@ pub unsafe trait Environment {
     /// Returns an entry of the table of interfaces.
     fn interface(&self, slot: u32) -> Option<Interface>;
 
-    /// Returns the number of a bucket of destinations; see [`teredo_common::generations`].
-    fn generation(&self, bucket: u32) -> u32;
+    /// Returns the number of a bucket of destinations, which is loaded after the number `after`; see
+    /// [`teredo_common::generations`].
+    fn generation(&self, bucket: u32, after: u32) -> u32;
 
     /// Returns the generation of next hops that buckets share.
     fn common_generation(&self, family: Family) -> u32;

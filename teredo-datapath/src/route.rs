@@ -219,11 +219,14 @@ fn current(environment: &impl Environment, family: Family, start: u32, now: Inst
             is_on_link: true,
         };
     }
-    let number = environment.generation(family.bucket(start));
+    // Before the bits: the daemon raises it after it has published that more of them matter. Otherwise a next hop
+    // that is looked up for the old bits could be cached, for all destinations, as one of the new generation.
+    let common = environment.common_generation(family);
+    let number = environment.generation(family.bucket(start), common);
     let shared_bits = generations::shared_bits(number);
     let is_on_link = shared_bits == 0 || generations::is_on_link(number);
     let number = match shared_bits != 0 && shared_bits < family.bucket_bits() {
-        true => environment.common_generation(family),
+        true => common,
         false => number,
     };
     Current {

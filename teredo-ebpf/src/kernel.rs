@@ -12,7 +12,7 @@ use teredo_common::{
     time::Instant,
     verdict::Verdict,
 };
-use teredo_datapath::{Environment, Way};
+use teredo_datapath::{Environment, Way, Words as _};
 
 use crate::{constants, look_up, maps, words::MapWords};
 
@@ -137,8 +137,17 @@ unsafe impl Environment for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn generation(&self, bucket: u32) -> u32 {
-        self.number(bounded(bucket))
+    fn generation(&self, bucket: u32, after: u32) -> u32 {
+        // SAFETY: the map of generations, as in `number`, which holds a word per two buckets.
+        let numbers = unsafe { MapWords::at(self.numbers.cast()) }.after(after.into());
+        // SAFETY: as in `number`; the words begin where the numbers do.
+        unsafe {
+            numbers
+                .first()
+                .cast::<u32>()
+                .add(bounded(bucket))
+                .read_volatile()
+        }
     }
 
     #[inline(always)]

@@ -26,6 +26,12 @@ impl MapWords {
     pub unsafe fn at(first: *mut u64) -> Self {
         Self(first)
     }
+
+    /// Returns the address of the first word.
+    #[inline(always)]
+    pub fn first(self) -> *mut u64 {
+        self.0
+    }
 }
 
 impl Words for MapWords {

@@ -181,7 +181,7 @@ unsafe impl<'a, N: Network> Environment for Run<'a, N> {
         self.maps.interface(slot)
     }
 
-    fn generation(&self, bucket: u32) -> u32 {
+    fn generation(&self, bucket: u32, _after: u32) -> u32 {
         self.maps.generations(bucket as usize)
     }
 

@@ -436,7 +436,7 @@ unsafe impl<'a> Environment for Run<'a> {
         Some(Interface::new(INTERFACE, STATION))
     }
 
-    fn generation(&self, _bucket: u32) -> u32 {
+    fn generation(&self, _bucket: u32, _after: u32) -> u32 {
         generations::number(GENERATION, 0, false)
     }
 

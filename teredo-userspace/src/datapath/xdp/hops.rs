@@ -123,10 +123,19 @@ impl HopMaps {
         for bucket in depths.on_link() {
             all[bucket as usize].1 = true;
         }
+        let mut has_changed = false;
         for (bucket, (bits, is_link)) in self.generations().iter().zip(all) {
             let old = bucket.load(Relaxed);
             if (shared_bits(old), is_on_link(old)) != (bits, is_link) {
                 bucket.store(number(next(generation(old)), bits, is_link), Release);
+                has_changed = true;
+            }
+        }
+        // A destination that a new route distinguishes may have been looked up meanwhile, and cached for all buckets
+        // that it was alike until then.
+        if has_changed {
+            for family in Family::ALL {
+                raise(&self.generations()[family.common()]);
             }
         }
     }
