@@ -178,7 +178,7 @@ pub trait Words: Copy {
 
 /// Words that the daemon writes.
 pub trait Publish: Words {
-    /// Replaces a word. Whoever sees it sees everything that this thread stored before.
+    /// Replaces a word. A CPU that sees it sees everything that this thread stored before.
     fn publish(self, index: usize, value: u64);
 }
 

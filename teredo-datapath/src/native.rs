@@ -16,7 +16,7 @@ pub fn is_relayed(environment: &impl Environment, words: [u32; 4]) -> bool {
     if settings::is_teredo(environment, words[0]) {
         return false;
     }
-    if !is_plain(words) && !is_unusual_relayed(environment, octets(words)) {
+    if !is_usual(words) && !is_unusual_relayed(environment, octets(words)) {
         return false;
     }
     !settings::has(environment, Settings::SERVES_SOME) || environment.is_served(octets(words))
@@ -24,7 +24,7 @@ pub fn is_relayed(environment: &impl Environment, words: [u32; 4]) -> bool {
 
 /// Whether an address is global unicast and no tunnel's, as almost all are: in 2000::/3, neither 6to4 nor ISATAP.
 #[inline(always)]
-const fn is_plain([first, _, third, _]: [u32; 4]) -> bool {
+const fn is_usual([first, _, third, _]: [u32; 4]) -> bool {
     const TYPE: u32 = u32::from_ne_bytes([0xe0, 0, 0, 0]);
     const GLOBAL: u32 = u32::from_ne_bytes([0x20, 0, 0, 0]);
     const START: u32 = u32::from_ne_bytes([0xff, 0xff, 0, 0]);
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_addresses_are_global_and_no_tunnels() {
+    fn usual_addresses_are_global_and_no_tunnels() {
         for (address, is_expected) in [
             ("2000::b", true),
             ("2001:db8::5efe:0:0:1", true),
@@ -74,9 +74,9 @@ mod tests {
             ("4000::1", false),
         ] {
             let octets = address.parse::<Ipv6Addr>().unwrap().octets();
-            assert_eq!(is_plain(bytemuck::cast(octets)), is_expected, "{address}");
-            let is_usual = is_global_unicast(&octets) && embedded_router(&octets).is_none();
-            assert!(is_usual || !is_expected, "{address}");
+            assert_eq!(is_usual(bytemuck::cast(octets)), is_expected, "{address}");
+            let is_global = is_global_unicast(&octets) && embedded_router(&octets).is_none();
+            assert!(is_global || !is_expected, "{address}");
         }
     }
 }

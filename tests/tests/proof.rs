@@ -38,7 +38,7 @@ fn r35_miredo_proves_its_mapping() -> Result<()> {
     scene.check_fast_path(&relay, &client)
 }
 
-/// Whoever forges the source of a datagram gains little: the fast path never serves the endpoint.
+/// Forging the source of a datagram gains little: the fast path never serves the endpoint.
 #[test]
 fn r36_an_endpoint_that_never_answers_gets_few_packets() -> Result<()> {
     let scene = Scene::new(Topology {

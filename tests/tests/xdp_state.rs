@@ -339,6 +339,32 @@ fn destinations_of_one_route_share_a_next_hop() -> Result<()> {
     Ok(())
 }
 
+/// A packet meets a new, longer route before the daemon has heard of it. The next hop is not that of others, once it has.
+#[test]
+fn a_new_route_takes_its_next_hop_from_no_other_destination() -> Result<()> {
+    let longer = "2400:1::/48";
+    let (_, ()) = with_daemon(|fixture| {
+        fixture.program.share_next_hops(&Depths::default());
+        fixture.namespace.ip_batch(&format!(
+            "neigh add 2000::c lladdr 02:00:00:00:09:09 dev lan nud permanent
+            route add 2400::/16 via 2000::b dev lan
+            route add {longer} via 2000::c dev lan"
+        ))?;
+        let new = fixture.run(Port::Wan, &from_client_to("2400:1::1"))?;
+        assert_eq!(new.frame[..6], NEW);
+        let mut depths = Depths::default();
+        depths.add_prefix(longer.parse()?);
+        fixture.program.share_next_hops(&depths);
+        fixture.program.invalidate(&hops(&[longer])?);
+        let other = fixture.run(Port::Wan, &from_client_to("2400:2::1"))?;
+        assert_eq!(other.frame[..6], HOST);
+        let new = fixture.run(Port::Wan, &from_client_to("2400:1::1"))?;
+        assert_eq!(new.frame[..6], NEW);
+        Ok(())
+    })?;
+    Ok(())
+}
+
 #[test]
 fn neighbours_on_the_link_share_nothing() -> Result<()> {
     assert!(!shares(&[], "2000::b", "2000::d")?);

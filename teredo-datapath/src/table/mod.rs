@@ -159,12 +159,6 @@ impl<M: Memory> Table<M> {
         })
     }
 
-    /// Returns the number of peers.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.count
-    }
-
     /// Returns the number of peers in slots.
     #[must_use]
     pub fn count_in_slots(&self) -> usize {

@@ -1,8 +1,8 @@
 //! The proof that a peer is at its mapping: something that was sent there, and nowhere else,
 //! came back from there.
 //!
-//! The answer to an indirect bubble shows only that whoever gets the datagrams of the *server* in
-//! the peer's address wants the peer to be there. Anybody can run a server, and forge the source of
+//! The answer to an indirect bubble shows only that its sender gets the datagrams to the *server* in
+//! the peer's address. Anybody can run a server, and forge the source of
 //! a datagram. So the relay sends a second cookie directly to the mapping, in two forms, of which
 //! clients know at least one:
 //!

@@ -235,8 +235,8 @@ fn listen_unix(path: &Path, owner: Option<Owner>) -> Result<(UnixListener, Socke
 }
 
 /// Takes the lock of a directory until the value is dropped. It keeps daemons apart that start at the
-/// same moment, and is no defence: whoever can read the directory can take it, so nobody waits for
-/// long.
+/// same moment, and is no defence: every process that can read the directory can take it, so that no daemon
+/// waits for long.
 fn lock(directory: &Path) -> Option<Flock<fs::File>> {
     let mut file = fs::File::open(directory).ok()?;
     for _ in 0..ATTEMPTS {

@@ -176,7 +176,7 @@ async fn s27_draining_is_asked_for_on_the_unix_socket_alone() {
         ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
         request = requests.recv() => panic!("the node was asked: {request:?}"),
     }
-    // Whoever only reads a page cannot drain by it.
+    // A client that only reads a page cannot drain by it.
     let result = with_api(&unix, 0, client::get(&unix, "/drain")).await;
     assert!(result.is_err());
 }

@@ -1,4 +1,4 @@
-//! The shares of networks in a table: whoever has most gives first (P-06).
+//! The shares of networks in a table: the network with most peers gives room first (P-06).
 
 use std::collections::{HashMap, hash_map::Entry};
 
