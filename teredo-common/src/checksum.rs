@@ -9,7 +9,7 @@ use crate::{
     wire::{ICMPV6, IPV6_HEADER, TCP, UDP, UDP_HEADER},
 };
 
-/// A one's complement sum that has not been folded yet. Holds 2^32 words without overflow.
+/// A one's complement sum that has not been folded yet, of less than 2^18 octets.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 
@@ -87,17 +87,16 @@ impl Sum {
     /// The sum in 16 bits, as two octets in network byte order. Zero only if everything added was.
     #[inline(always)]
     pub const fn fold(self) -> [u8; 2] {
-        let sum = self.nearly_folded();
-        let sum = (sum >> 16) + (sum & 0xffff);
-        (sum as u16).to_ne_bytes()
+        // What this carries leaves less than 2^16 below.
+        let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
+        Self(sum).third_digit().to_ne_bytes()
     }
 
-    /// The sum in 16 bits and perhaps a carry, which leaves no more than 2.
+    /// Returns the one's complement sum of the 16-bit digits. One multiplication puts it into the third digit of the
+    /// product, with the carry of the lowest two digits. If the digits above those add another carry, that is lost.
     #[inline(always)]
-    const fn nearly_folded(self) -> u64 {
-        let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        (sum >> 16) + (sum & 0xffff)
+    const fn third_digit(self) -> u16 {
+        (self.0.wrapping_mul(0x1_0001_0001) >> 32) as u16
     }
 
     /// The checksum field for the data added: two octets in network byte order.
@@ -118,7 +117,8 @@ impl Sum {
     /// Whether data that includes its checksum field is intact.
     #[inline(always)]
     pub const fn is_valid(self) -> bool {
-        self.nearly_folded() == 0xffff
+        // If a carry is lost, the result is less than the digits above the lowest two, which are less than 2^16 - 1.
+        self.third_digit() == 0xffff
     }
 }
 
@@ -204,7 +204,13 @@ pub const fn transport_checksum_offset(next_header: u8) -> Option<usize> {
 /// whose next header [`covers_payload`] and whose UDP payload is the IPv6 packet alone.
 #[inline(always)]
 pub const fn encapsulation(source: Endpoint, destination: Endpoint, ipv6: &[u8; 8]) -> [u8; 2] {
-    encapsulation_sum(source, destination, ipv6).udp_checksum()
+    encapsulation_between(endpoints(source, destination), ipv6)
+}
+
+/// The same from the sum of the octets of both endpoints.
+#[inline(always)]
+pub const fn encapsulation_between(endpoints: Sum, ipv6: &[u8; 8]) -> [u8; 2] {
+    encapsulation_sum(endpoints, ipv6).udp_checksum()
 }
 
 /// Whether a checksum other than zero is that of [`encapsulation`].
@@ -215,23 +221,32 @@ pub const fn is_encapsulation(
     ipv6: &[u8; 8],
     checksum: [u8; 2],
 ) -> bool {
-    encapsulation_sum(source, destination, ipv6)
+    encapsulation_sum(endpoints(source, destination), ipv6)
         .add_2(checksum)
         .is_valid()
 }
 
 #[inline(always)]
-const fn encapsulation_sum(source: Endpoint, destination: Endpoint, ipv6: &[u8; 8]) -> Sum {
-    let payload_length = u16::from_be_bytes([ipv6[4], ipv6[5]]);
-    let length = (UDP_HEADER + IPV6_HEADER) as u16 + payload_length;
-    ipv4_udp_pseudo_header(source.address, destination.address, length)
+const fn endpoints(source: Endpoint, destination: Endpoint) -> Sum {
+    Sum::ZERO
+        .add_4(source.address)
         .add_2(source.port)
+        .add_4(destination.address)
         .add_2(destination.port)
+}
+
+/// The pseudo-header has the length once more, and the protocol.
+#[inline(always)]
+const fn encapsulation_sum(endpoints: Sum, ipv6: &[u8; 8]) -> Sum {
+    let [a, b, c, d, e, f, next_header, hop_limit] = *ipv6;
+    let length = (UDP_HEADER + IPV6_HEADER) as u16 + u16::from_be_bytes([e, f]);
+    endpoints
+        .add(UDP as u16)
         .add(length)
-        .add_4([ipv6[0], ipv6[1], ipv6[2], ipv6[3]])
-        .add_4([ipv6[4], ipv6[5], ipv6[6], ipv6[7]])
-        .subtract(payload_length)
-        .subtract(ipv6[6] as u16)
+        .add(length)
+        .add_4([a, b, c, d])
+        .add_2([next_header, hop_limit])
+        .subtract(next_header as u16)
 }
 
 #[cfg(test)]
@@ -295,6 +310,31 @@ mod tests {
         let nothing = Sum::ZERO.add(0xffff);
         assert_eq!(nothing.checksum(), [0, 0]);
         assert_eq!(nothing.udp_checksum(), [0xff, 0xff]);
+    }
+
+    #[test]
+    fn the_largest_sums_fold() {
+        for (octet, length) in [
+            (0xff, (1 << 18) - 4),
+            (0xff, 1 << 16),
+            (0xff, 4),
+            (0, 1 << 16),
+        ] {
+            for last in [
+                [0; 4],
+                [0xff; 4],
+                [0, 1, 0, 0],
+                [0xff, 0xfe, 0, 0],
+                [0, 0, 0, 1],
+            ] {
+                let mut octets = vec![octet; length];
+                octets[length - 4..].copy_from_slice(&last);
+                let sum = Sum::ZERO.add_octets(&octets);
+                let expected = reference(&octets);
+                assert_eq!(u16::from_be_bytes(sum.checksum()), expected);
+                assert_eq!(sum.is_valid(), expected == 0, "{octet} {last:?}");
+            }
+        }
     }
 
     proptest! {

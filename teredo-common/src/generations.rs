@@ -22,16 +22,21 @@ use crate::{maps::Route, time::Instant};
 /// Buckets of destinations of one family.
 pub const BUCKETS: usize = 1 << 16;
 /// The index of the time when the daemon last showed that it lives, in units of [`SECOND`].
-pub const HEARTBEAT: usize = 2 * BUCKETS + 2;
+pub const HEARTBEAT: usize = 0;
 /// The index of two numbers that are [`Sets`](crate::peers::Sets).
 pub const SETS: usize = HEARTBEAT + 2;
 /// The index of the first number of two [`Route`]s, one for each family: many that share it.
 pub const FIRST_ROUTES: usize = SETS + 2;
 /// Numbers of 32 bits in a route.
 const ROUTE: usize = size_of::<Route>() / 4;
-/// Numbers of 32 bits in the map: of the buckets of IPv4, of those of IPv6, of what the buckets of each have in common;
-/// and what else a packet needs, so that one look-up finds all of it.
-pub const NUMBERS: usize = FIRST_ROUTES + 2 * ROUTE;
+/// The index of the first generation: those that the buckets of a family share, one for each family, and then those of the
+/// buckets, with the families in the same order.
+pub const FIRST_GENERATION: usize = FIRST_ROUTES + 2 * ROUTE;
+/// The index of the generation of the first bucket.
+pub const FIRST_BUCKET: usize = FIRST_GENERATION + 2;
+/// Numbers of 32 bits in the map: the generations, and in front of them what else almost every packet needs, so that
+/// one look-up finds all of it.
+pub const NUMBERS: usize = FIRST_BUCKET + 2 * BUCKETS;
 
 /// The version of a destination's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,7 +68,8 @@ impl Family {
         }
     }
 
-    /// Returns the bucket of a destination that begins with this word in network byte order.
+    /// Returns the number of the bucket of a destination that begins with this word in network byte order, over the
+    /// buckets of both families.
     #[inline(always)]
     pub const fn bucket(self, first: u32) -> u32 {
         match self {
@@ -75,7 +81,7 @@ impl Family {
     /// Returns the index of the generation of next hops that buckets share.
     #[inline(always)]
     pub const fn common(self) -> usize {
-        2 * BUCKETS + self as usize
+        FIRST_GENERATION + self as usize
     }
 
     /// Returns the index of the first number of the family's route that is looked at before all others.
@@ -87,8 +93,8 @@ impl Family {
 
 /// About a second, the unit of [`HEARTBEAT`].
 pub const SECOND: Duration = Duration::from_nanos(1 << 30);
-/// The age of the heartbeat beyond which the daemon counts as gone, in units of [`SECOND`].
-const SILENCE: u32 = 4;
+/// The [`silence`] beyond which the daemon counts as gone.
+pub const SILENCE: u32 = 4;
 /// The longest time for which a next hop is used without another look at the kernel's tables, while the
 /// daemon lives.
 pub const LIFETIME: Duration = Duration::from_secs(16);
@@ -147,11 +153,11 @@ pub const fn of_clock(now: Instant) -> u32 {
     (seconds(now) << 1 | 1) & GENERATION
 }
 
-/// Whether the daemon lives, if this is its heartbeat.
+/// Returns the age of a heartbeat, in units of [`SECOND`], plus one.
 #[inline(always)]
-pub const fn is_alive(heartbeat: u32, now: Instant) -> bool {
+pub const fn silence(heartbeat: u32, now: Instant) -> u32 {
     // The daemon's clock is finer than the program's, and may be one ahead.
-    seconds(now).wrapping_add(1).wrapping_sub(heartbeat) <= SILENCE
+    seconds(now).wrapping_add(1).wrapping_sub(heartbeat)
 }
 
 /// Returns the heartbeat of a daemon that has just gone at this time.
@@ -209,6 +215,7 @@ mod tests {
     fn a_daemon_that_is_silent_is_gone() {
         let beat = Instant::from_nanos(1_000_000_000_000);
         let heartbeat = seconds(beat);
+        let is_alive = |heartbeat, now| silence(heartbeat, now) <= SILENCE;
         for (age, alive) in [(0, true), (2, true), (5, false), (1_000, false)] {
             assert_eq!(is_alive(heartbeat, beat + SECOND * age), alive, "{age}");
         }

@@ -197,8 +197,7 @@ impl Stamps {
     pub const fn is_fresh(self, now: Instant, lifetime: u64) -> bool {
         // The daemon's clock is finer than the program's, and may be one ahead.
         let age = seconds(now).wrapping_add(1).wrapping_sub(self.0) & Self::TIME;
-        let lifetime = lifetime / SECOND.as_nanos() as u64;
-        (age as u64) < if lifetime == 0 { 2 } else { lifetime + 1 }
+        age as u64 <= lifetime / SECOND.as_nanos() as u64
     }
 
     /// Returns the stamps after a packet of the peer arrived at the time `now`.

@@ -16,6 +16,8 @@ use crate::environment::Environment;
 pub struct Frame {
     start: usize,
     end: usize,
+    /// Octets of the whole frame.
+    length: usize,
 }
 
 impl Frame {
@@ -23,16 +25,18 @@ impl Frame {
     /// refuses any later use.
     #[inline(always)]
     pub fn of(environment: &impl Environment) -> Self {
+        let (start, end) = (environment.start(), environment.end());
         Self {
-            start: environment.start(),
-            end: environment.end(),
+            start,
+            end,
+            length: distance(start, end),
         }
     }
 
-    /// Returns the number of octets in the frame.
+    /// Returns the number of octets in the whole frame.
     #[inline(always)]
     pub fn length(self) -> usize {
-        opaque(self.end - self.start)
+        self.length
     }
 
     /// Returns the frame without its first `N` octets, which need not exist.
@@ -40,7 +44,7 @@ impl Frame {
     pub fn skip<const N: usize>(self) -> Self {
         Self {
             start: self.start + N,
-            end: self.end,
+            ..self
         }
     }
 
@@ -116,19 +120,27 @@ impl<const N: usize> Octets<N> {
     }
 }
 
-/// Returns the value without the compiler's knowledge of how it was computed.
+/// Returns the number of octets between two addresses without the compiler's knowledge of how it was computed.
 #[inline(always)]
-fn opaque(value: usize) -> usize {
+fn distance(start: usize, end: usize) -> usize {
     #[cfg(target_arch = "bpf")]
-    let value = {
-        let mut value = value;
-        // SAFETY: no instruction at all.
+    {
+        let mut distance = end;
+        // SAFETY: arithmetic on registers.
         unsafe {
-            core::arch::asm!("/* {0} */", inlateout(reg) value, options(pure, nomem, nostack));
+            core::arch::asm!(
+                "{0} -= {1}",
+                inout(reg) distance,
+                in(reg) start,
+                options(pure, nomem, nostack),
+            );
         }
-        value
-    };
-    value
+        distance
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        end - start
+    }
 }
 
 /// Returns the value of a 16-bit number in network byte order.

@@ -22,6 +22,7 @@ mod headers;
 #[cfg(feature = "host")]
 pub mod host;
 mod maps;
+mod moment;
 mod native;
 mod outcome;
 mod peer;
@@ -110,12 +111,15 @@ fn translate(environment: &impl Environment, frame: Frame) -> Outcome {
         return Err(Verdict::OtherStation);
     }
     if is_ipv4 {
-        match respond::respond(environment, frame) {
-            Err(Verdict::RespondNotOurs) if settings::has_relay(environment) => {
-                decap::decapsulate(environment, frame)
+        if respond::server::is_enabled(environment) {
+            match respond::respond(environment, frame) {
+                Err(Verdict::RespondNotOurs) if settings::has_relay(environment) => {}
+                outcome => return outcome,
             }
-            outcome => outcome,
+        } else if !settings::has_relay(environment) {
+            return Err(Verdict::RespondNotOurs);
         }
+        decap::decapsulate(environment, frame)
     } else if settings::has_relay(environment) {
         encap::encapsulate(environment, frame)
     } else {

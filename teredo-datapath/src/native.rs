@@ -7,30 +7,31 @@ use teredo_common::{
     scope::{embedded_router, is_global_unicast},
 };
 
-use crate::{environment::Environment, maps, settings};
+use crate::{environment::Environment, maps, settings, words::split};
 
 /// Whether packets may be relayed to and from this native address: global unicast, not Teredo, not
-/// a tunnel that ends at this host (requirement L-07), and served.
+/// a tunnel that ends at this host (requirement L-07), and served. The address is in words as they lie in memory.
 #[inline(always)]
-pub fn is_relayed(environment: &impl Environment, words: [u32; 4]) -> bool {
-    if settings::is_teredo(environment, words[0]) {
+pub fn is_relayed(environment: &impl Environment, address: [u64; 2]) -> bool {
+    if settings::is_teredo(environment, split(address[0]).0) {
         return false;
     }
-    if !is_usual(words) && !is_unusual_relayed(environment, octets(words)) {
+    if !is_usual(address) && !is_unusual_relayed(environment, octets(address)) {
         return false;
     }
-    !settings::has(environment, Settings::SERVES_SOME) || environment.is_served(octets(words))
+    !settings::has(environment, Settings::SERVES_SOME) || environment.is_served(octets(address))
 }
 
 /// Whether an address is global unicast and no tunnel's, as almost all are: in 2000::/3, neither 6to4 nor ISATAP.
 #[inline(always)]
-const fn is_usual([first, _, third, _]: [u32; 4]) -> bool {
+const fn is_usual([upper, lower]: [u64; 2]) -> bool {
     const TYPE: u32 = u32::from_ne_bytes([0xe0, 0, 0, 0]);
     const GLOBAL: u32 = u32::from_ne_bytes([0x20, 0, 0, 0]);
     const START: u32 = u32::from_ne_bytes([0xff, 0xff, 0, 0]);
     const SIX_TO_FOUR: u32 = u32::from_ne_bytes([0x20, 2, 0, 0]);
     const ISATAP: u32 = u32::from_ne_bytes([0, 0, 0x5e, 0xfe]);
     const UNIVERSAL: u32 = u32::from_ne_bytes([2, 0, 0, 0]);
+    let (first, third) = (split(upper).0, split(lower).0);
     first & TYPE == GLOBAL && first & START != SIX_TO_FOUR && third & !UNIVERSAL != ISATAP
 }
 
@@ -44,11 +45,11 @@ fn is_unusual_relayed(environment: &impl Environment, address: [u8; 16]) -> bool
 }
 
 #[inline(always)]
-fn octets(words: [u32; 4]) -> [u8; 16] {
-    let [a, b, c, d] = words.map(u32::to_ne_bytes);
+fn octets([upper, lower]: [u64; 2]) -> [u8; 16] {
+    let (a, b) = (upper.to_ne_bytes(), lower.to_ne_bytes());
     [
-        a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2],
-        d[3],
+        a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], b[0], b[1], b[2], b[3], b[4], b[5], b[6],
+        b[7],
     ]
 }
 

@@ -8,15 +8,16 @@ use core::hint::cold_path;
 
 use teredo_common::{
     address::Endpoint,
-    generations::seconds,
-    peers::{ENTRY, FIRST_SET, HORIZON, Hash, PLACES, SLOT, SLOTS, Stamps},
+    peers::{ENTRY, FIRST_SET, Hash, PLACES, SLOT, SLOTS, Stamps},
     time::Instant,
 };
 
 use crate::{
     environment::{Environment, Words},
+    headers::TeredoAddress,
+    moment::Moment,
     settings,
-    words::{SLOT_ADDRESS, SLOT_MAPPED, SLOT_STAMPS, join, split},
+    words::{SLOT_ADDRESS, SLOT_MAPPED, SLOT_STAMPS, join, last, split},
 };
 
 /// A peer of the table, in registers.
@@ -34,10 +35,8 @@ pub struct Entry<W> {
 
 /// Returns a peer; [`teredo_common::peers`] describes the search.
 #[inline(always)]
-pub fn find<E: Environment>(environment: &E, address: [u32; 4]) -> Option<Entry<E::Words>> {
-    let [_, server, flags_and_port, client] = address;
-    let first = join(server, flags_and_port);
-    let hash = Hash::new(first, client, settings::seed(environment));
+pub fn find<E: Environment>(environment: &E, address: TeredoAddress) -> Option<Entry<E::Words>> {
+    let hash = Hash::new(address.middle, address.client, settings::seed(environment));
     let set = environment.line(FIRST_SET + environment.sets().set(hash))?;
     let home = set.from(hash.place() * ENTRY);
     let (entry, stamps) = look_at(home, address);
@@ -62,18 +61,17 @@ pub fn find<E: Environment>(environment: &E, address: [u32; 4]) -> Option<Entry<
 
 /// Returns the peer if the entry is its, and the stamps in the entry.
 #[inline(always)]
-fn look_at<W: Words>(entry: W, address: [u32; 4]) -> (Option<Entry<W>>, Stamps) {
-    let [_, server, flags_and_port, wanted] = address;
+fn look_at<W: Words>(entry: W, address: TeredoAddress) -> (Option<Entry<W>>, Stamps) {
     let first = entry.load(0);
     let entry = entry.after(first);
     let stamps = entry.load(1);
     let (client, flags) = split(stamps);
-    let difference = (first ^ join(server, flags_and_port)) | u64::from(client ^ wanted);
+    let difference = (first ^ address.middle) | u64::from(client ^ address.client);
     // The daemon may have replaced the peer between both loads.
     let is_its = difference == 0 && entry.after(stamps).load(0) == first;
     let entry = is_its.then(|| Entry {
-        address: !wanted,
-        port: !port_of(flags_and_port),
+        address: !address.client,
+        port: !last(address.middle),
         stamps,
         words: entry.from(1),
     });
@@ -82,13 +80,13 @@ fn look_at<W: Words>(entry: W, address: [u32; 4]) -> (Option<Entry<W>>, Stamps) 
 
 /// Returns a peer that is in a slot.
 #[inline(always)]
-fn find_slot<E: Environment>(environment: &E, address: [u32; 4]) -> Option<Entry<E::Words>> {
-    let number = environment.other_peer(address)?;
+fn find_slot<E: Environment>(environment: &E, address: TeredoAddress) -> Option<Entry<E::Words>> {
+    let [a, b, c, d] = address.words();
+    let number = environment.other_peer([a, b, c, d])?;
     let line = environment.line(number / SLOTS as u32)?;
     let slot = line.from((number as usize & (SLOTS - 1)) * SLOT);
     let mapped = slot.load(SLOT_MAPPED);
     let slot = slot.after(mapped);
-    let [a, b, c, d] = address;
     let difference =
         (slot.load(SLOT_ADDRESS) ^ join(a, b)) | (slot.load(SLOT_ADDRESS + 1) ^ join(c, d));
     let stamps = slot.load(SLOT_STAMPS);
@@ -104,23 +102,12 @@ fn find_slot<E: Environment>(environment: &E, address: [u32; 4]) -> Option<Entry
     })
 }
 
-/// Returns the obfuscated port in the word with the flags of a Teredo address.
-#[inline(always)]
-fn port_of(flags_and_port: u32) -> u16 {
-    let [.., c, d] = flags_and_port.to_ne_bytes();
-    u16::from_ne_bytes([c, d])
-}
-
 impl<W: Words> Entry<W> {
     /// Whether the peer was heard within the lifetime.
     #[inline(always)]
-    pub fn is_fresh(self, environment: &impl Environment, now: Instant) -> bool {
+    pub fn is_fresh(self, environment: &impl Environment, moment: Moment) -> bool {
         let lifetime = settings::peer_lifetime(environment);
-        // The daemon's clock is finer, and may be one ahead.
-        let unkept = seconds(now)
-            .wrapping_add(1)
-            .wrapping_sub(environment.heartbeat());
-        unkept <= HORIZON && self.stamps().is_fresh(now, lifetime)
+        moment.has_ages() && self.stamps().is_fresh(moment.now, lifetime)
     }
 
     /// Whether the mapping is this endpoint, both in network byte order.

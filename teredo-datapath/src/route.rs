@@ -9,13 +9,14 @@ use teredo_common::{
     address::Endpoint,
     generations::{self, Family},
     maps::{NextHop, ROUTE_WAYS, RouteKey, Version, station_mark},
-    time::Instant,
 };
 
 use crate::{
     environment::{Environment, Way, Words},
-    headers::{Addresses, Ethernet},
-    maps, settings,
+    headers::{Addresses, Ethernet, Ipv6},
+    maps,
+    moment::Moment,
+    settings,
     words::{ROUTE, ROUTE_KEY, ROUTE_NEXT_HOP, join, split},
 };
 
@@ -41,7 +42,7 @@ pub struct Hop {
     /// Index of the interface.
     pub interface: u32,
     /// Octets of IP packet that fit.
-    pub mtu: u32,
+    pub mtu: usize,
     /// Destination and source address of the frame.
     addresses: Addresses,
 }
@@ -52,7 +53,7 @@ impl Hop {
     pub fn back(environment: &impl Environment, ethernet: Ethernet) -> Self {
         Self {
             interface: environment.ingress(),
-            mtu: u32::MAX,
+            mtu: usize::MAX,
             addresses: ethernet.reversed(),
         }
     }
@@ -74,83 +75,68 @@ impl Hop {
     }
 }
 
-/// Returns the next hop of a native destination.
+/// Returns the next hop of a packet to its native destination.
 #[inline(always)]
-pub fn to_native(
-    environment: &impl Environment,
-    source: [u32; 4],
-    destination: [u32; 4],
-    now: Instant,
-) -> Option<Hop> {
-    let [a, b, c, d] = destination;
-    let (first, second) = (join(a, b), join(c, d));
-    let keys = Keys {
-        family: Family::Ipv6,
-        start: a,
-        one: RouteKey::of_ipv6([first, second]),
+pub fn to_native(environment: &impl Environment, ipv6: Ipv6, moment: Moment) -> Option<Hop> {
+    let destination @ [first, _] = ipv6.destination();
+    let look_up = || {
+        let [source, destination] = [ipv6.source_words(), ipv6.destination_words()];
+        environment.look_up_ipv6(start(environment), source, destination)
     };
     cached(
         environment,
-        keys,
+        (Family::Ipv6, split(first).0),
+        || RouteKey::of_ipv6(destination),
         |bits| RouteKey::of_ipv6_prefix(first, bits),
-        || environment.look_up_ipv6(start(environment), source, destination),
-        now,
+        look_up,
+        moment,
     )
 }
 
 /// Returns the next hop of a peer's mapping.
 #[inline(always)]
-pub fn to_mapping(environment: &impl Environment, mapped: Endpoint, now: Instant) -> Option<Hop> {
+pub fn to_mapping(environment: &impl Environment, mapped: Endpoint, moment: Moment) -> Option<Hop> {
     let destination = u32::from_ne_bytes(mapped.address);
-    let keys = Keys {
-        family: Family::Ipv4,
-        start: destination,
-        one: RouteKey::of_ipv4(destination),
-    };
     let relay = settings::relay(environment);
     cached(
         environment,
-        keys,
+        (Family::Ipv4, destination),
+        || RouteKey::of_ipv4(destination),
         |bits| RouteKey::of_ipv4_prefix(destination, bits),
         || environment.look_up_ipv4(start(environment), relay, mapped),
-        now,
+        moment,
     )
 }
 
-/// What a next hop is cached by.
-struct Keys {
-    /// The family of the destination.
-    family: Family,
-    /// Its first 32 bits, as they lie in memory.
-    start: u32,
-    /// The key of the destination alone, or none.
-    one: RouteKey,
-}
-
-/// Returns the next hop of a destination, which is cached; if it is a gateway, for all destinations of the same
-/// route at once.
+/// Returns the next hop of a destination that begins with the word `start`, as it lies in memory. It is cached; if it is
+/// a gateway, for all destinations of the same route at once.
+///
+/// `of_one` returns the key of the destination alone, `of_prefix` that of all whose first bits are the same.
 #[inline(always)]
 fn cached(
     environment: &impl Environment,
-    Keys { family, start, one }: Keys,
-    of_prefix: impl FnOnce(u8) -> RouteKey,
+    (family, start): (Family, u32),
+    of_one: impl Fn() -> RouteKey,
+    of_prefix: impl Fn(u8) -> RouteKey,
     look_up: impl FnOnce() -> Option<Way>,
-    now: Instant,
+    moment: Moment,
 ) -> Option<Hop> {
-    let current = current(environment, family, start, now);
+    let current = current(environment, family, start, moment);
     let Current { generation, .. } = current;
-    let many = match current.shared_bits {
-        0 => RouteKey::NONE,
-        bits => of_prefix(bits),
-    };
     let front = environment.first_route(family)?;
-    if current.shared_bits != 0
-        && difference(front, many) == 0
-        && let Some(hop) = remembered(front, many, generation)
-    {
-        return Some(hop);
-    }
-    let (first, second) = match current.is_on_link {
+    let many = match current.shared_bits() {
+        0 => RouteKey::NONE,
+        bits => {
+            let many = of_prefix(bits);
+            if let Some(hop) = remembered(front, many, generation) {
+                return Some(hop);
+            }
+            many
+        }
+    };
+    cold_path();
+    let one = of_one();
+    let (first, second) = match current.is_on_link() {
         true => (one, many),
         false => (many, one),
     };
@@ -162,17 +148,16 @@ fn cached(
     {
         return Some(hop);
     }
-    cold_path();
     let way = look_up()?;
     let hop = Hop::usable(environment, way)?;
-    let is_shared = way.has_gateway && current.shared_bits != 0;
+    let is_shared = way.has_gateway && current.shared_bits() != 0;
     // The place in front stays with the route that has it, as others may be as busy.
     if is_shared && Version(front.load(ROUTE_NEXT_HOP)).generation() != generation {
         fill(environment, front, many, hop, generation);
     } else {
         let key = if is_shared { many } else { one };
         if key != RouteKey::NONE {
-            keep(environment, key, hop, generation, now);
+            keep(environment, key, hop, generation, moment);
         }
     }
     Some(hop)
@@ -202,21 +187,33 @@ fn start(environment: &impl Environment) -> u32 {
 struct Current {
     /// The generation of valid ones.
     generation: u32,
-    /// The bits that determine the route of a destination; zero if all do.
-    shared_bits: u8,
+    /// The number of the bucket, or zero if nobody keeps it.
+    number: u32,
+}
+
+impl Current {
+    /// Returns the bits that determine the route of a destination; zero if all do.
+    #[inline(always)]
+    fn shared_bits(&self) -> u8 {
+        generations::shared_bits(self.number)
+    }
+
     /// Whether to look for the destination alone at first.
-    is_on_link: bool,
+    #[inline(always)]
+    fn is_on_link(&self) -> bool {
+        self.shared_bits() == 0 || generations::is_on_link(self.number)
+    }
 }
 
 /// Returns the conditions of the bucket of a destination that begins with this word, as it lies in memory.
 #[inline(always)]
-fn current(environment: &impl Environment, family: Family, start: u32, now: Instant) -> Current {
-    if !generations::is_alive(environment.heartbeat(), now) {
+fn current(environment: &impl Environment, family: Family, start: u32, moment: Moment) -> Current {
+    if !moment.is_kept() {
+        cold_path();
         // Nobody says which destinations have the same route any more.
         return Current {
-            generation: generations::of_clock(now),
-            shared_bits: 0,
-            is_on_link: true,
+            generation: generations::of_clock(moment.now),
+            number: 0,
         };
     }
     // Before the bits: the daemon raises it after it has published that more of them matter. Otherwise a next hop
@@ -224,15 +221,13 @@ fn current(environment: &impl Environment, family: Family, start: u32, now: Inst
     let common = environment.common_generation(family);
     let number = environment.generation(family.bucket(start), common);
     let shared_bits = generations::shared_bits(number);
-    let is_on_link = shared_bits == 0 || generations::is_on_link(number);
-    let number = match shared_bits != 0 && shared_bits < family.bucket_bits() {
+    let number_of_generation = match shared_bits != 0 && shared_bits < family.bucket_bits() {
         true => common,
         false => number,
     };
     Current {
-        generation: generations::generation(number),
-        shared_bits,
-        is_on_link,
+        generation: generations::generation(number_of_generation),
+        number,
     }
 }
 
@@ -253,7 +248,7 @@ fn recall<E: Environment>(environment: &E, key: RouteKey, generation: u32) -> Op
 /// Caches the next hop of a key: in the place that it has, or that of a next hop which is not valid any more,
 /// or that of another key.
 #[inline(always)]
-fn keep<E: Environment>(environment: &E, key: RouteKey, hop: Hop, generation: u32, now: Instant) {
+fn keep<E: Environment>(environment: &E, key: RouteKey, hop: Hop, generation: u32, moment: Moment) {
     let (index, mut chosen) = settings::tables(environment).route_set(key);
     let Some(set) = environment.route_set(index) else {
         return;
@@ -266,7 +261,7 @@ fn keep<E: Environment>(environment: &E, key: RouteKey, hop: Hop, generation: u3
         }
         let other = RouteKey([route.load(ROUTE_KEY), route.load(ROUTE_KEY + 1)]);
         let (family, start) = other.start();
-        let current = current(environment, family, start, now);
+        let current = current(environment, family, start, moment);
         if Version(route.load(ROUTE_NEXT_HOP)).generation() != current.generation {
             chosen = place;
         }
@@ -296,11 +291,11 @@ fn fill<W: Words>(
     let route = route.after(claimed.0);
     route.store(ROUTE_KEY, first);
     route.store(ROUTE_KEY + 1, second);
-    let Addresses([a, b, c]) = hop.addresses;
-    let [d, e] = (hop.mtu as u16).to_ne_bytes();
+    let [a, b] = (hop.mtu as u16).to_ne_bytes();
     environment.mark_station(station_mark(hop.addresses.destination()));
-    slot.store(FIRST, join(a, b));
-    slot.store(SECOND, join(c, u32::from_ne_bytes([d, e, 0, 0])));
+    slot.store(FIRST, hop.addresses.first);
+    let last = u32::from_ne_bytes([a, b, 0, 0]);
+    slot.store(SECOND, join(hop.addresses.rest, last));
     let new = seen.next(generation, hop.interface);
     // Everything before comes before.
     slot.compare_exchange(0, claimed.0, new.0);
@@ -326,13 +321,12 @@ fn remembered(route: impl Words, key: RouteKey, generation: u32) -> Option<Hop> 
     }
     let slot = route.after(before).from(ROUTE_NEXT_HOP);
     let (first, second) = (slot.load(FIRST), slot.load(SECOND));
-    let (a, b) = split(first);
-    let (c, last) = split(second);
-    let [d, e, ..] = last.to_ne_bytes();
+    let (rest, last) = split(second);
+    let [a, b, ..] = last.to_ne_bytes();
     let hop = Hop {
         interface: version.interface(),
-        mtu: u16::from_ne_bytes([d, e]).into(),
-        addresses: Addresses([a, b, c]),
+        mtu: u16::from_ne_bytes([a, b]).into(),
+        addresses: Addresses { first, rest },
     };
     let loaded = difference | first | second;
     (slot.after(loaded).load(0) == before).then_some(hop)

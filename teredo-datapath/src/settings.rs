@@ -63,8 +63,8 @@ pub fn relay(environment: &impl Environment) -> Endpoint {
 
 /// Returns the size of the largest IPv6 packet in the tunnel, in octets.
 #[inline(always)]
-pub fn mtu(environment: &impl Environment) -> u32 {
-    u32::from(field!(environment, mtu as u16))
+pub fn mtu(environment: &impl Environment) -> usize {
+    field!(environment, mtu as u16).into()
 }
 
 /// Returns the Teredo service prefix, network byte order.

@@ -42,6 +42,15 @@ pub const fn join(first: u32, second: u32) -> u64 {
     }
 }
 
+/// Returns the last two octets of a word as they lie in memory.
+#[inline(always)]
+pub const fn last(word: u64) -> u16 {
+    match cfg!(target_endian = "little") {
+        true => (word >> 48) as u16,
+        false => word as u16,
+    }
+}
+
 /// Splits a word in two as they lie in memory.
 #[inline(always)]
 pub const fn split(word: u64) -> (u32, u32) {

@@ -5,7 +5,7 @@ use aya_log_ebpf::debug;
 use teredo_common::{
     address::Endpoint,
     budget::Budget,
-    generations::{Family, HEARTBEAT, SETS},
+    generations::{FIRST_BUCKET, Family, HEARTBEAT, SETS},
     maps::{Interface, STATION_MARKS, Settings, Tables},
     peers::Sets,
     respond::ServerConstants,
@@ -145,7 +145,7 @@ unsafe impl Environment for Kernel<'_> {
             numbers
                 .first()
                 .cast::<u32>()
-                .add(bounded(bucket))
+                .add(FIRST_BUCKET + bounded(bucket))
                 .read_volatile()
         }
     }

@@ -42,10 +42,11 @@ impl Words for MapWords {
     }
 
     /// Makes the address of later accesses depend on the value, since machines that reorder loads do not
-    /// reorder these. The BPF machine of many kernels in use has no other barrier for loads.
+    /// reorder these; the BPF machine of many kernels in use has no other barrier for loads. x86 keeps the order of
+    /// all loads, and the compiler that of volatile ones.
     #[inline(always)]
     fn after(self, value: u64) -> Self {
-        #[cfg(target_arch = "bpf")]
+        #[cfg(all(target_arch = "bpf", not(bpf_target_arch = "x86_64")))]
         let value = {
             let mut value = value;
             // SAFETY: arithmetic on a register. The compiler does not learn that the result is zero; the
@@ -60,7 +61,7 @@ impl Words for MapWords {
             value
         };
         // Lints compile this for the host, where nothing runs it.
-        #[cfg(not(target_arch = "bpf"))]
+        #[cfg(not(all(target_arch = "bpf", not(bpf_target_arch = "x86_64"))))]
         let value = value.wrapping_sub(value);
         Self(self.0.wrapping_byte_add(value as usize))
     }

@@ -228,7 +228,9 @@ fn d1_01_a_server_leaves_an_interface_where_tags_are_hidden() -> Result<()> {
         let attachments = server.status()?.xdp;
         Ok(attachments.iter().map(|one| one.mode.name()).collect())
     };
-    ensure!(modes()?.iter().all(|&mode| mode == "native"));
+    wait_until("the program is attached", SOON, || {
+        Ok(modes()?.iter().all(|&mode| mode == "native"))
+    })?;
 
     let host = scene.server_namespace();
     let port = port_of(&scene, host)?;

@@ -59,29 +59,32 @@ impl Ethernet {
     /// Returns the addresses of a frame that goes back to the sender of this one.
     #[inline(always)]
     pub fn reversed(self) -> Addresses {
-        let [a, b] = self.0.read::<u16, { SOURCE + 4 }>().to_ne_bytes();
-        let [c, d] = self.0.read::<u16, DESTINATION>().to_ne_bytes();
-        Addresses([
-            self.0.read::<u32, SOURCE>(),
-            u32::from_ne_bytes([a, b, c, d]),
-            self.0.read::<u32, { DESTINATION + 2 }>(),
-        ])
+        let [a, b, c, d] = self.0.read::<u32, SOURCE>().to_ne_bytes();
+        let [e, f] = self.0.read::<u16, { SOURCE + 4 }>().to_ne_bytes();
+        let [g, h] = self.0.read::<u16, DESTINATION>().to_ne_bytes();
+        Addresses {
+            first: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            rest: self.0.read::<u32, { DESTINATION + 2 }>(),
+        }
     }
 
     /// Writes the whole header.
     #[inline(always)]
     pub fn write(self, addresses: Addresses, ethertype: u16) {
-        let Addresses([a, b, c]) = addresses;
-        self.0.write::<u32, DESTINATION>(a);
-        self.0.write::<u32, { DESTINATION + 4 }>(b);
-        self.0.write::<u32, { DESTINATION + 8 }>(c);
+        self.0.write::<u64, DESTINATION>(addresses.first);
+        self.0.write::<u32, { DESTINATION + 8 }>(addresses.rest);
         self.0.write::<u16, ETHERTYPE>(ethertype.to_be());
     }
 }
 
-/// Destination and source address of a frame, as three words in their order in memory.
+/// Destination and source address of a frame, in two words as they lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Addresses(pub [u32; 3]);
+pub struct Addresses {
+    /// The first eight octets.
+    pub first: u64,
+    /// The others.
+    pub rest: u32,
+}
 
 impl Addresses {
     /// Returns the words of two addresses.
@@ -89,18 +92,16 @@ impl Addresses {
     #[inline(always)]
     pub const fn new(destination: [u8; 6], source: [u8; 6]) -> Self {
         let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (destination, source);
-        Self([
-            u32::from_ne_bytes([a, b, c, d]),
-            u32::from_ne_bytes([e, f, g, h]),
-            u32::from_ne_bytes([i, j, k, l]),
-        ])
+        Self {
+            first: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            rest: u32::from_ne_bytes([i, j, k, l]),
+        }
     }
 
     /// Returns the destination.
     #[inline(always)]
     pub fn destination(self) -> [u8; 6] {
-        let Self([first, second, _]) = self;
-        let ([a, b, c, d], [e, f, ..]) = (first.to_ne_bytes(), second.to_ne_bytes());
+        let [a, b, c, d, e, f, ..] = self.first.to_ne_bytes();
         [a, b, c, d, e, f]
     }
 }

@@ -2,7 +2,12 @@
 
 use teredo_common::wire::IPV6_HEADER;
 
-use crate::frame::{Frame, Octets};
+#[cfg(test)]
+use crate::words::join;
+use crate::{
+    frame::{Frame, Octets},
+    words::split,
+};
 
 /// Offset of the payload length.
 const PAYLOAD_LENGTH: usize = 4;
@@ -32,6 +37,12 @@ impl Ipv6 {
         packet.first().map(Self)
     }
 
+    /// Returns the view of octets that are a header.
+    #[inline(always)]
+    pub fn new(octets: Octets<IPV6_HEADER>) -> Self {
+        Self(octets)
+    }
+
     /// Returns the first four bits, 6 in an IPv6 packet.
     #[inline(always)]
     pub fn version(self) -> u8 {
@@ -42,6 +53,12 @@ impl Ipv6 {
     #[inline(always)]
     pub fn payload_length(self) -> usize {
         self.0.number::<PAYLOAD_LENGTH>()
+    }
+
+    /// Whether the payload has this length.
+    #[inline(always)]
+    pub fn has_payload(self, length: u16) -> bool {
+        self.0.read::<u16, PAYLOAD_LENGTH>() == length.to_be()
     }
 
     /// Returns the protocol of the payload.
@@ -88,6 +105,26 @@ impl Ipv6 {
         ]
     }
 
+    /// Returns the source as the address of a peer.
+    #[inline(always)]
+    pub fn teredo_source(self) -> TeredoAddress {
+        TeredoAddress {
+            prefix: self.0.read::<u32, SOURCE>(),
+            middle: self.0.read::<u64, { SOURCE + 4 }>(),
+            client: self.0.read::<u32, { SOURCE + 12 }>(),
+        }
+    }
+
+    /// Returns the destination as the address of a peer.
+    #[inline(always)]
+    pub fn teredo_destination(self) -> TeredoAddress {
+        TeredoAddress {
+            prefix: self.0.read::<u32, DESTINATION>(),
+            middle: self.0.read::<u64, { DESTINATION + 4 }>(),
+            client: self.0.read::<u32, { DESTINATION + 12 }>(),
+        }
+    }
+
     /// Returns the source as four words in memory order.
     #[inline(always)]
     pub fn source_words(self) -> [u32; 4] {
@@ -98,6 +135,12 @@ impl Ipv6 {
     #[inline(always)]
     pub fn destination_words(self) -> [u32; 4] {
         self.0.words::<DESTINATION>()
+    }
+
+    /// Returns the first word of the source, which is a Teredo service prefix or not.
+    #[inline(always)]
+    pub fn source_prefix(self) -> u32 {
+        self.0.read::<u32, SOURCE>()
     }
 
     /// Returns the first word of the destination, which is a Teredo service prefix or not.
@@ -116,6 +159,36 @@ impl Ipv6 {
     #[inline(always)]
     pub fn is_to_all_routers(self) -> bool {
         self.destination() == Self::ALL_ROUTERS
+    }
+}
+
+/// A Teredo address, in words as they lie in memory.
+#[derive(Clone, Copy)]
+pub struct TeredoAddress {
+    /// The service prefix.
+    pub prefix: u32,
+    /// The server, the flags, and the obfuscated port.
+    pub middle: u64,
+    /// The obfuscated IPv4 address of the client.
+    pub client: u32,
+}
+
+impl TeredoAddress {
+    /// Returns the address with these words.
+    #[cfg(test)]
+    pub fn new([prefix, server, flags_and_port, client]: [u32; 4]) -> Self {
+        Self {
+            prefix,
+            middle: join(server, flags_and_port),
+            client,
+        }
+    }
+
+    /// Returns its words.
+    #[inline(always)]
+    pub fn words(self) -> [u32; 4] {
+        let (server, flags_and_port) = split(self.middle);
+        [self.prefix, server, flags_and_port, self.client]
     }
 }
 

@@ -9,7 +9,7 @@ mod transport;
 pub use self::{
     ethernet::{Addresses, Ethernet},
     icmpv6::{Options, Solicitation},
-    ipv6::{Ipv6, Ipv6Start},
+    ipv6::{Ipv6, Ipv6Start, TeredoAddress},
     outer::{OUTER, Outer, udp_sum},
-    transport::{covers_payload, is_plain, is_unfinished},
+    transport::{covering_checksum, covers_payload, is_of_pseudo_header, is_plain, is_unfinished},
 };

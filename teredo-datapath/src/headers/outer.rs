@@ -48,6 +48,12 @@ const FRAGMENTED: u16 = 0xbfff_u16.to_be();
 const CONGESTION: u8 = 3;
 const TTL_AND_PROTOCOL: u16 = (OUTER_TTL as u16) << 8 | UDP as u16;
 
+/// The bits of the first eight octets of the IPv4 header that [`Outer::is_plain_udp`] knows: version and length,
+/// congestion notification, fragmentation.
+const PLAIN_BITS: u64 = u64::from_ne_bytes([0xff, CONGESTION, 0, 0, 0, 0, 0xbf, 0xff]);
+/// Their values.
+const PLAIN: u64 = u64::from_ne_bytes([WITHOUT_OPTIONS, 0, 0, 0, 0, 0, 0, 0]);
+
 /// The Ethernet, IPv4 and UDP header of a frame. IPv4 options move the UDP header, so nothing beyond
 /// the first 20 octets of the IPv4 header means anything unless [`Outer::has_options`] is false.
 #[derive(Clone, Copy)]
@@ -102,6 +108,24 @@ impl Outer {
         self.0.read::<u8, { ipv4::PROTOCOL }>() == UDP
     }
 
+    /// Whether the IPv4 packet is a whole UDP datagram that may go on: [`Self::is_udp`], and neither
+    /// [`Self::has_options`] nor [`Self::is_fragment`] nor [`Self::has_congestion_notification`], and the time to live is
+    /// not zero.
+    #[inline(always)]
+    pub fn is_plain_udp(self) -> bool {
+        let start = self.0.read::<u64, { ipv4::VERSION_AND_LENGTH }>();
+        // The time to live is the lower octet.
+        let protocol = u16::from_le(self.0.read::<u16, { ipv4::TIME_TO_LIVE }>());
+        start & PLAIN_BITS == PLAIN && protocol.wrapping_sub((UDP as u16) << 8 | 1) < 0xff
+    }
+
+    /// Whether the lengths are those of a datagram of `datagram` octets with its UDP header.
+    #[inline(always)]
+    pub fn has_lengths(self, datagram: u16) -> bool {
+        self.0.read::<u16, { ipv4::TOTAL_LENGTH }>() == (datagram + IPV4_HEADER as u16).to_be()
+            && self.0.read::<u16, { udp::LENGTH }>() == datagram.to_be()
+    }
+
     /// Returns the IPv4 source, network byte order.
     #[inline(always)]
     pub fn source(self) -> u32 {
@@ -118,6 +142,15 @@ impl Outer {
     #[inline(always)]
     pub fn source_port(self) -> u16 {
         self.0.read::<u16, { udp::SOURCE }>()
+    }
+
+    /// Returns the source of the datagram.
+    #[inline(always)]
+    pub fn sender(self) -> Endpoint {
+        Endpoint {
+            address: self.source().to_ne_bytes(),
+            port: self.source_port().to_ne_bytes(),
+        }
     }
 
     /// Returns the UDP destination port, network byte order.

@@ -46,6 +46,22 @@ pub fn covers_payload(transport: Frame, next_header: u8, payload: usize) -> bool
     }
 }
 
+/// Returns the checksum of a TCP segment or UDP datagram of `payload` octets, network byte order, if it covers all of
+/// them.
+#[inline(always)]
+pub fn covering_checksum(transport: Frame, next_header: u8, payload: u16) -> Option<u16> {
+    if next_header == UDP {
+        let udp = transport.first::<8>()?;
+        let checksum = udp.read::<u16, UDP_CHECKSUM>();
+        (udp.read::<u16, UDP_LENGTH>() == payload.to_be() && checksum != 0).then_some(checksum)
+    } else if next_header == TCP && payload >= 20 {
+        let tcp = transport.first::<TCP_START>()?;
+        Some(tcp.read::<u16, TCP_CHECKSUM>())
+    } else {
+        None
+    }
+}
+
 /// Whether the checksum of TCP or UDP is that of the pseudo-header alone. So the kernel leaves it to the
 /// network card, and nobody would finish it within a tunnel.
 #[inline(always)]
@@ -59,6 +75,13 @@ pub fn is_unfinished(ipv6: Ipv6, transport: Frame, next_header: u8, payload: usi
             .map(|udp| udp.read::<u16, UDP_CHECKSUM>()),
         _ => None,
     };
+    checksum
+        .is_some_and(|checksum| is_of_pseudo_header(checksum, ipv6, next_header, payload as u16))
+}
+
+/// Whether a checksum, network byte order, is that of the pseudo-header alone.
+#[inline(always)]
+pub fn is_of_pseudo_header(checksum: u16, ipv6: Ipv6, next_header: u8, payload: u16) -> bool {
     let [a, b, c, d] = ipv6.source_words().map(u32::to_ne_bytes);
     let [e, f, g, h] = ipv6.destination_words().map(u32::to_ne_bytes);
     let pseudo_header = Sum::ZERO
@@ -70,7 +93,7 @@ pub fn is_unfinished(ipv6: Ipv6, transport: Frame, next_header: u8, payload: usi
         .add_4(f)
         .add_4(g)
         .add_4(h)
-        .add(payload as u16)
+        .add(payload)
         .add(next_header as u16);
-    checksum.is_some_and(|checksum| checksum.to_ne_bytes() == pseudo_header.fold())
+    checksum.to_ne_bytes() == pseudo_header.fold()
 }

@@ -20,7 +20,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use teredo_common::{
     budget::{self, Budget},
     cookie::CookieKey,
-    generations::{self, Family, HEARTBEAT, NUMBERS},
+    generations::{self, FIRST_GENERATION, Family, HEARTBEAT, NUMBERS},
     limiter::BUCKETS,
     maps::{
         INTERFACES_MAX, Interface, OWN_FILTER_WORDS, STATION_MARKS, Settings, Tables,
@@ -152,8 +152,8 @@ impl Maps {
     pub fn set_generation(&self, generation: u32, shared_bits: u8, now: Instant) {
         self.generations[HEARTBEAT].store(generations::seconds(now), Release);
         let number = generations::number(generation, shared_bits, false);
-        for bucket in &self.generations[..HEARTBEAT] {
-            bucket.store(number, Release);
+        for generation in &self.generations[FIRST_GENERATION..] {
+            generation.store(number, Release);
         }
     }
 

@@ -6,7 +6,7 @@ use std::vec::Vec;
 use teredo_common::{
     address::Endpoint,
     budget::Budget,
-    generations::{Family, HEARTBEAT},
+    generations::{FIRST_BUCKET, Family, HEARTBEAT},
     maps::{Interface, Settings, Tables},
     peers::Sets,
     respond::ServerConstants,
@@ -64,7 +64,7 @@ impl Maps {
 impl Maps {
     /// Returns the mapping of a peer that the data path would forward to at this time.
     pub(crate) fn find(&self, address: &[u8; 16], now: Instant) -> Option<Endpoint> {
-        use crate::peer;
+        use crate::{headers::TeredoAddress, moment::Moment, peer};
 
         struct Nowhere;
 
@@ -95,8 +95,10 @@ impl Maps {
             },
             verdict: Cell::new(Verdict::NotIp),
         };
-        let entry = peer::find(&run, bytemuck::cast(*address))?;
-        entry.is_fresh(&run, now).then(|| entry.mapped())
+        let entry = peer::find(&run, TeredoAddress::new(bytemuck::cast(*address)))?;
+        entry
+            .is_fresh(&run, Moment::of(&run))
+            .then(|| entry.mapped())
     }
 }
 
@@ -182,7 +184,7 @@ unsafe impl<'a, N: Network> Environment for Run<'a, N> {
     }
 
     fn generation(&self, bucket: u32, _after: u32) -> u32 {
-        self.maps.generations(bucket as usize)
+        self.maps.generations(FIRST_BUCKET + bucket as usize)
     }
 
     fn common_generation(&self, family: Family) -> u32 {

@@ -51,7 +51,7 @@ pub fn forward(environment: &impl Environment, request: Request, ipv6: Ipv6) -> 
     }
     let from = server::endpoint(environment, server::primary(environment));
     let hop = route::to_endpoint(environment, from, to).ok_or(Verdict::RespondNextHop)?;
-    if hop.mtu < (ENCAPSULATION + PAYLOAD) as u32 {
+    if hop.mtu < ENCAPSULATION + PAYLOAD {
         return Err(Verdict::RespondNextHop);
     }
     let now = environment.now();

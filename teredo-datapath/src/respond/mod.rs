@@ -32,9 +32,6 @@ const AUTHENTICATION: u16 = u16::from_ne_bytes([0, 1]);
 /// not for the server, or is for a relay at the same endpoint.
 #[inline(always)]
 pub fn respond(environment: &impl Environment, frame: Frame) -> Outcome {
-    if !server::is_enabled(environment) {
-        return Err(Verdict::RespondNotOurs);
-    }
     let outer = Outer::of(frame).ok_or(Verdict::RespondNotOurs)?;
     if !request::is_for_server(environment, outer) {
         return Err(Verdict::RespondNotOurs);

@@ -9,7 +9,7 @@ use nix::sys::{
     signal::{self, Signal},
 };
 use teredo_common::{
-    generations::{self, Family, HEARTBEAT, NUMBERS},
+    generations::{self, FIRST_BUCKET, Family, HEARTBEAT, NUMBERS},
     maps,
 };
 use teredo_faults::fault::program::detach;
@@ -142,8 +142,7 @@ fn generations_map(host: &Host) -> Result<MapData> {
 /// The numbers of all buckets in that map.
 fn generations(host: &Host) -> Result<Vec<u32>> {
     let mut numbers = numbers(&generations_map(host)?)?;
-    numbers.truncate(HEARTBEAT);
-    Ok(numbers)
+    Ok(numbers.split_off(FIRST_BUCKET))
 }
 
 fn numbers(map: &MapData) -> Result<Vec<u32>> {

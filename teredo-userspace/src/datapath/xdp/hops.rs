@@ -14,8 +14,8 @@ use std::{
 
 use teredo_common::{
     generations::{
-        BUCKETS, Family, HEARTBEAT, LIFETIME, NUMBERS, generation, gone, is_alive, is_on_link,
-        next, number, raised, seconds, shared_bits,
+        BUCKETS, FIRST_BUCKET, FIRST_GENERATION, Family, HEARTBEAT, LIFETIME, NUMBERS, SILENCE,
+        generation, gone, is_on_link, next, number, raised, seconds, shared_bits, silence,
     },
     maps::{STATION_MARKS, station_mark},
     time::Instant,
@@ -56,7 +56,7 @@ impl HopMaps {
         for generation in maps.generations() {
             generation.store(first, Release);
         }
-        (*maps.generations).as_ref()[HEARTBEAT].store(gone(now), Release);
+        maps.all()[HEARTBEAT].store(gone(now), Release);
         Ok(maps)
     }
 
@@ -65,27 +65,40 @@ impl HopMaps {
         &self.generations
     }
 
-    /// Those of all buckets, and those that buckets share.
+    /// Returns all generations: those that buckets share, and those of the buckets.
     fn generations(&self) -> &[AtomicU32] {
-        &(*self.generations).as_ref()[..HEARTBEAT]
+        &self.all()[FIRST_GENERATION..]
+    }
+
+    /// Returns the generations of all buckets.
+    fn buckets(&self) -> &[AtomicU32] {
+        &self.all()[FIRST_BUCKET..]
+    }
+
+    /// Returns the generation that the buckets of a family share.
+    fn common(&self, family: Family) -> &AtomicU32 {
+        &self.all()[family.common()]
+    }
+
+    fn all(&self) -> &[AtomicU32] {
+        (*self.generations).as_ref()
     }
 
     /// Invalidates cached next hops.
     pub fn invalidate(&self, hops: &Hops) {
-        let generations = self.generations();
         let Hops::Buckets(families) = hops else {
-            return generations.iter().for_each(raise);
+            return self.generations().iter().for_each(raise);
         };
         for (&family, buckets) in families {
             let mut shares = false;
             for &bucket in buckets {
-                let generation = &generations[bucket as usize];
+                let generation = &self.buckets()[bucket as usize];
                 let bits = shared_bits(generation.load(Relaxed));
                 shares |= bits != 0 && bits < family.bucket_bits();
                 raise(generation);
             }
             if shares {
-                raise(&generations[family.common()]);
+                raise(self.common(family));
             }
         }
     }
@@ -93,25 +106,26 @@ impl HopMaps {
     /// Shows that the daemon lives, and invalidates the next hops that have reached [`LIFETIME`], or all of them
     /// if the daemon was silent. Returns whether it was not.
     pub fn keep(&mut self, now: Instant) -> bool {
-        let heartbeat = &(*self.generations).as_ref()[HEARTBEAT];
-        let is_in_time = is_alive(heartbeat.load(Relaxed), now);
+        let heartbeat = &self.all()[HEARTBEAT];
+        let is_in_time = silence(heartbeat.load(Relaxed), now) <= SILENCE;
         let elapsed = now.saturating_since(self.kept).min(LIFETIME);
+        let total = self.generations().len();
         let count = match is_in_time {
-            true => (HEARTBEAT as u128 * elapsed.as_nanos() / LIFETIME.as_nanos()) as usize,
-            false => HEARTBEAT,
+            true => (total as u128 * elapsed.as_nanos() / LIFETIME.as_nanos()) as usize,
+            false => total,
         };
         let generations = self.generations().iter().cycle().skip(self.due);
         generations.take(count).for_each(raise);
-        self.due = (self.due + count) % HEARTBEAT;
+        self.due = (self.due + count) % total;
         self.kept = now;
-        (*self.generations).as_ref()[HEARTBEAT].store(seconds(now), Release);
+        self.all()[HEARTBEAT].store(seconds(now), Release);
         is_in_time
     }
 
     /// Sets the bits that determine the routes of destinations. Next hops that were cached for other bits become
     /// invalid.
     pub fn share(&self, depths: &Depths) {
-        let mut all = vec![(0, false); HEARTBEAT];
+        let mut all = vec![(0, false); 2 * BUCKETS];
         for family in Family::ALL {
             let (least, more) = depths.shared_bits(family);
             let first = family as usize * BUCKETS;
@@ -124,7 +138,7 @@ impl HopMaps {
             all[bucket as usize].1 = true;
         }
         let mut has_changed = false;
-        for (bucket, (bits, is_link)) in self.generations().iter().zip(all) {
+        for (bucket, (bits, is_link)) in self.buckets().iter().zip(all) {
             let old = bucket.load(Relaxed);
             if (shared_bits(old), is_on_link(old)) != (bits, is_link) {
                 bucket.store(number(next(generation(old)), bits, is_link), Release);
@@ -135,7 +149,7 @@ impl HopMaps {
         // that it was alike until then.
         if has_changed {
             for family in Family::ALL {
-                raise(&self.generations()[family.common()]);
+                raise(self.common(family));
             }
         }
     }
