@@ -192,3 +192,35 @@ fn a_driver_that_drops_what_it_is_given_ends_native_mode() -> Result<()> {
         }))
     })
 }
+
+/// The driver of the native interface drops some of the frames, too few for another mode.
+#[test]
+fn frames_that_a_driver_drops_now_and_then_are_counted() -> Result<()> {
+    let scene = Scene::new(Topology::default())?;
+    let (relay, _client) = native(&scene)?;
+    scene.ipv6().namespace().ip("link set port0 mtu 700")?;
+    let (site, host) = (scene.site(), scene.host());
+    // One a second, so that native mode is worth it for the others.
+    let ping = |packets: Ping| packets.wait(Duration::from_secs(1)).from(&site.client);
+    thread::scope(|scope| {
+        let others = scope.spawn(|| ping(Ping::to(host.address).count(4 * COUNT)));
+        let mut sent = 0;
+        let counted = wait_until("drops are counted", Duration::from_secs(7), || {
+            ping(Ping::to(host.address).packet_size(1000))?;
+            sent += 1;
+            let mut attachments = relay.status()?.xdp.into_iter();
+            Ok(attachments.any(|one| (1..=sent).contains(&one.dropped)))
+        });
+        let others = others
+            .join()
+            .unwrap_or_else(|panic| panic::resume_unwind(panic))?;
+        ensure!(others.received == 4 * COUNT, "{others:?}");
+        counted
+    })?;
+    let attachments = relay.status()?.xdp;
+    ensure!(
+        attachments.iter().all(|one| one.mode.name() == "native"),
+        "{attachments:?}"
+    );
+    Ok(())
+}

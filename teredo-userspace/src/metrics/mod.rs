@@ -134,8 +134,7 @@ pub struct Attachment {
     pub mode: Mode,
     /// Why the program is not attached in a better mode; empty without a reason.
     pub reason: String,
-    /// Frames that the program sent natively and that the driver dropped, before the program left native
-    /// mode for that.
+    /// Frames that the program sent natively and that the driver dropped.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub dropped: u64,
 }
@@ -168,6 +167,8 @@ pub struct Snapshot {
     pub xdp: Vec<Attachment>,
     /// How often the fast path had no room for a peer, whose packets then went through the daemon.
     pub xdp_refused: u64,
+    /// Frames that the fast path sent natively and that a driver dropped, by interface.
+    pub xdp_dropped: BTreeMap<String, u64>,
     /// Packets that the relay forwarded, or the client sent and received, by direction and path.
     /// Relay and client never run in one daemon.
     pub traffic: BTreeMap<(&'static str, Path), Traffic>,

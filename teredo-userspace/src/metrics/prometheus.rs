@@ -88,6 +88,13 @@ impl Collector for Snapshot {
             "Peers that the fast path had no room for",
             relays.clone().map(|_| ([RELAY], self.xdp_refused)),
         )?;
+        let dropped = self.xdp_dropped.iter();
+        counters(
+            &mut to,
+            "xdp_driver_dropped",
+            "Frames that the fast path sent natively and that the driver dropped",
+            dropped.map(|(interface, &frames)| ([("interface", &**interface)], frames)),
+        )?;
         counters(
             &mut to,
             "bubbles",
@@ -302,6 +309,7 @@ mod tests {
                 reason: String::new(),
                 dropped: 0,
             }],
+            xdp_dropped: [("eth0".to_owned(), 7)].into(),
             ..Snapshot::default()
         };
         snapshot.add_traffic(Direction::Encap, Path::Xdp, 3, 4_000);
@@ -333,6 +341,7 @@ mod tests {
             r#"teredo_queue_bytes{role="relay"} 11"#,
             r#"teredo_peers{role="relay",state="trusted"} 7"#,
             r#"teredo_xdp_attached{interface="eth0",mode="native"} 1"#,
+            r#"teredo_xdp_driver_dropped_total{interface="eth0"} 7"#,
             r#"teredo_dropped_total{role="server",path="userspace",reason="no-client"} 14"#,
             r#"teredo_server_requests_total{kind="solicitation",path="userspace",result="advertised"} 13"#,
             r#"teredo_tunnel_bindings{role="server"} 12"#,

@@ -50,6 +50,7 @@ impl Node {
             time: clock::now(),
             xdp: self.fast_path.attachments().to_vec(),
             xdp_refused: self.fast_path.refused(),
+            xdp_dropped: self.fast_path.dropped(),
             conditions: self.upkeep.conditions().iter().cloned().collect(),
             ..Snapshot::default()
         };

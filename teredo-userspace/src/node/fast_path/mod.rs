@@ -6,7 +6,7 @@ mod plan;
 mod trial;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     mem,
     net::Ipv4Addr,
     ops::Range,
@@ -66,6 +66,8 @@ pub struct FastPath {
     draining: Option<Instant>,
     /// The frames that earlier programs of this process counted and the present one does not.
     counted: Vec<(Verdict, Counter)>,
+    /// The frames of earlier programs that drivers dropped, by interface.
+    dropped: BTreeMap<String, u64>,
     /// The reason why the program left native mode.
     obstacle: Option<String>,
     /// The reason why a map could not be used at the last attempt.
@@ -224,6 +226,9 @@ impl FastPath {
         if let Ok(counters) = xdp.program.counters() {
             add(&mut self.counted, &counters);
         }
+        for status in xdp.interfaces() {
+            *self.dropped.entry(status.name.clone()).or_default() += status.dropped;
+        }
         if let Err(error) = xdp.stop() {
             tracing::warn!("{error}");
         }
@@ -263,6 +268,15 @@ impl FastPath {
             add(&mut sum, &counters);
         }
         sum
+    }
+
+    /// Returns the frames that the program sent natively and that a driver dropped, by interface.
+    pub fn dropped(&self) -> BTreeMap<String, u64> {
+        let mut dropped = self.dropped.clone();
+        for status in self.xdp.iter().flat_map(AttachedProgram::interfaces) {
+            *dropped.entry(status.name.clone()).or_default() += status.dropped;
+        }
+        dropped
     }
 
     /// Returns how often the map had no room for a trusted peer.
@@ -428,7 +442,11 @@ impl FastPath {
             return;
         };
         match xdp.examine_drops() {
-            Ok(None) => {}
+            Ok(None) => {
+                for (attachment, status) in self.attachments.iter_mut().zip(xdp.interfaces()) {
+                    attachment.dropped = status.dropped;
+                }
+            }
             Ok(Some(obstacle)) => {
                 self.obstacle = Some(obstacle.to_string());
                 self.attachments = xdp.interfaces().iter().map(attachment).collect();
