@@ -21,6 +21,7 @@ pub mod client;
 pub mod clients;
 pub mod ends;
 pub mod frames;
+pub mod guard;
 pub mod memory;
 pub mod relay;
 pub mod report;

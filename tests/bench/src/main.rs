@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
-use teredo_bench::{cases::Selection, run::run, throughput::LONGEST};
+use teredo_bench::{cases::Selection, guard, run::run, throughput::LONGEST};
 
 /// Compares our relay, server and client with Miredo's and with the bare XDP redirect of this
 /// machine
@@ -27,11 +27,27 @@ struct Arguments {
     /// Directory for the results as JSON
     #[arg(long, default_value = "target/bench", overrides_with = "output")]
     output: PathBuf,
+    /// Count the instructions, look-ups and helper calls of the XDP program for a fixed set of packets
+    /// instead, and hold them against the recorded figures
+    #[arg(long)]
+    guard: bool,
+    /// Write the counted figures into the source tree as the new record
+    #[arg(long, requires = "guard")]
+    record: bool,
+    /// List the lines of the source that take the instructions of this packet
+    #[arg(long, requires = "guard", value_name = "PACKET")]
+    explain: Option<String>,
 }
 
 fn main() -> ExitCode {
-    match measure(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let arguments = Arguments::parse();
+    let outcome = match arguments.guard {
+        true => stand_guard(&arguments),
+        false => measure(&arguments).map(|()| true),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("{error:#}");
             ExitCode::FAILURE
@@ -53,4 +69,22 @@ fn measure(arguments: &Arguments) -> Result<()> {
     let report = run(&arguments.only, time, rounds)?;
     println!("{}", report.save(&arguments.output)?.display());
     Ok(())
+}
+
+/// Returns whether everything is within its margins.
+fn stand_guard(arguments: &Arguments) -> Result<bool> {
+    let reports = guard::measure()?;
+    print!("{}", guard::table(&reports));
+    if let Some(packet) = &arguments.explain {
+        print!("{}", guard::explain(&reports, packet)?);
+    }
+    if arguments.record {
+        println!("\n{}", guard::record::write(&reports)?.display());
+        return Ok(true);
+    }
+    let faults = guard::record::check(&reports)?;
+    for fault in &faults {
+        eprintln!("{fault}");
+    }
+    Ok(faults.is_empty())
 }

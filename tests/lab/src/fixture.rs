@@ -168,6 +168,16 @@ impl Fixture {
         HostPath::on(setup, interfaces, self.tunnel)
     }
 
+    /// Returns the index of an interface in the namespace.
+    #[must_use]
+    pub fn interface(&self, port: Port) -> u32 {
+        match port {
+            Port::Wan => self.ports[0].index,
+            Port::Lan => self.ports[1].index,
+            Port::Other => self.ports[2].index,
+        }
+    }
+
     /// Inserts a trusted peer, last heard just now.
     ///
     /// # Errors
@@ -289,11 +299,7 @@ impl Fixture {
         frame: &[u8],
         repeat: u32,
     ) -> Result<(u32, Vec<u8>)> {
-        let index = match port {
-            Port::Wan => self.ports[0].index,
-            Port::Lan => self.ports[1].index,
-            Port::Other => self.ports[2].index,
-        };
+        let index = self.interface(port);
         // The kernel's `xdp_md`: data, end, metadata, ingress interface, queue, egress interface.
         let context: Vec<u8> = [0, frame.len() as u32, 0, index, 0, 0]
             .into_iter()

@@ -49,7 +49,7 @@ pub use mode::Mode;
 use pins::Pins;
 pub use pins::{pinned_program, remove_leftovers};
 pub use policy::AttachPolicy;
-pub use program::{Parameters, Program, ServerParameters};
+pub use program::{OBJECT, PROGRAM, Parameters, Program, ServerParameters};
 pub use refusal::Refusal;
 pub use table::{routes_size, size as peer_map_size};
 pub use tags::TagKeeper;

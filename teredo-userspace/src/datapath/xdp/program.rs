@@ -46,9 +46,10 @@ use super::{
 };
 
 /// Name of the program in the object.
-const PROGRAM: &str = "teredo";
+pub const PROGRAM: &str = "teredo";
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/teredo"));
+/// The object file with the program, as the compiler made it.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/teredo"));
 
 /// The parameters that the program is loaded with.
 #[derive(Clone, Debug)]
