@@ -9,8 +9,9 @@ use crate::{build, setup, shell};
 
 /// The arguments of a benchmark, which parses them itself.
 #[derive(Args, Debug)]
+#[command(disable_help_flag = true)]
 pub struct Arguments {
-    /// Arguments of the benchmark, such as `--quick`; `-- --help` lists them
+    /// Arguments of the benchmark, such as `--quick`; `--help` lists them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
