@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use teredo_lab::{Namespace, cpu};
 
 use super::{
@@ -27,7 +27,7 @@ use super::{
 pub const RATES: [u32; 4] = [0, 100, 1_000, 10_000];
 
 /// Changes that concern none of the packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Routes of IPv4 come and go, while packets go to clients.
@@ -94,7 +94,7 @@ const RUNS: u32 = 8_000_000;
 const LEAD: Duration = Duration::from_millis(300);
 
 /// The cost of the program during changes, measured once.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Cost {
     /// The changes.
     pub kind: Kind,

@@ -21,7 +21,7 @@ use teredo_lab::{
 };
 
 use super::{
-    cases::{Direction, Tunnel, Variant},
+    cases::{Direction, Terms, Tunnel, Variant},
     clients::{PATIENCE, SILENCE, SIZE},
     ends::Ends,
     frames::{CLIENT_PORT, Datagram, HOP_LIMIT, HOST, HOST_PORT, INNER_HEADERS, Inner},
@@ -61,7 +61,7 @@ impl Client {
     ///
     /// Fails without root, or when the client does not start.
     pub fn start(variant: Variant) -> Result<Self> {
-        let site = Site::new(&format!("{}-client", variant.word()))?;
+        let site = Site::new(&format!("{}-client", variant.word()), Terms::Usual)?;
         let others = others(&site)?;
         // All IPv6 packets go into the tunnel.
         site.near
@@ -72,7 +72,7 @@ impl Client {
         Ok(Self {
             variant,
             sink: Attached::sink(&site.far, &FAR).context("attach the sink")?,
-            ends: Ends::open(&site.far)?,
+            ends: Ends::open(&site.far, None)?,
             address: process.address(),
             heard: None,
             _process: process,
@@ -88,13 +88,13 @@ impl Client {
             .with_context(|| format!("{size} octets are too few for a datagram"))?;
         let (here, there) = ((self.address, CLIENT_PORT), (HOST, HOST_PORT));
         let (source, destination) = match direction {
-            Direction::Encap => (here, there),
+            Direction::Encap | Direction::Both => (here, there),
             Direction::Decap => (there, here),
         };
         let packet = udp_packet(source, destination, HOP_LIMIT, &vec![0xa5; payload])?;
         let stations = self.site.stations(direction);
         match direction {
-            Direction::Encap => Ok(ethernet(stations, ETHERTYPE_IPV6, &packet)),
+            Direction::Encap | Direction::Both => Ok(ethernet(stations, ETHERTYPE_IPV6, &packet)),
             Direction::Decap => datagram(stations, RELAY, CLIENT, &packet),
         }
     }
@@ -103,7 +103,7 @@ impl Client {
     fn is_whole(&self, direction: Direction, frame: &[u8]) -> Result<bool> {
         let inner = match direction {
             Direction::Decap => Inner::parse_frame(frame)?,
-            Direction::Encap => match Datagram::parse(frame)? {
+            Direction::Encap | Direction::Both => match Datagram::parse(frame)? {
                 Some(datagram) if datagram.destination == RELAY => {
                     ensure!(
                         datagram.source == CLIENT,
@@ -120,7 +120,7 @@ impl Client {
         };
         let addresses = [inner.source, inner.destination].map(Ipv6Addr::from);
         Ok(match direction {
-            Direction::Encap => addresses == [self.address, HOST],
+            Direction::Encap | Direction::Both => addresses == [self.address, HOST],
             Direction::Decap => addresses == [HOST, self.address],
         })
     }
@@ -155,9 +155,10 @@ impl Subject for Client {
         self.variant
     }
 
-    fn generator(&self, case: Tunnel) -> Result<Generator> {
+    fn generators(&self, case: Tunnel) -> Result<Vec<Generator>> {
         let interface = self.site.far_interfaces[Site::entry(case.direction)].index;
-        Generator::fixed(interface, self.frame(case.direction, case.size)?)
+        let frame = self.frame(case.direction, case.size)?;
+        Ok(vec![Generator::fixed(interface, frame)?])
     }
 
     fn get_ready(&mut self, _case: Tunnel) -> Result<()> {
@@ -172,9 +173,11 @@ impl Subject for Client {
     }
 
     fn prove(&mut self, case: Tunnel) -> Result<()> {
-        let generator = self.generator(Tunnel { size: SIZE, ..case })?;
+        let generators = self.generators(Tunnel { size: SIZE, ..case })?;
         self.ends.drain()?;
-        generator.send(&self.site.far, PROOF, PROOF_BATCH)?;
+        for generator in generators {
+            generator.send(&self.site.far, PROOF, PROOF_BATCH)?;
+        }
         let entry = Site::entry(case.direction);
         let mut count = 0;
         while count < PROOF && self.ends.wait(SILENCE)? {

@@ -15,11 +15,10 @@ use teredo_lab::{
 use teredo_lab_ebpf::{client, host, index};
 
 use super::{
-    cases::{Case, Direction, Hosts},
+    cases::{Case, Direction, Hosts, Order, Place},
     ends::Ends,
     frames::{Datagram, HOST, Inner, data},
-    relay::first_host,
-    site::Site,
+    site::{Site, first_host},
 };
 
 /// Octets of the packets sent here: not a measured size, so that the sink passes them; odd, to test
@@ -44,8 +43,6 @@ pub struct Clients {
     stations: [Stations; 2],
     /// Number of clients, the first ones, that have all been heard, and since when.
     fresh: Option<(Instant, u32)>,
-    /// Number of clients, the first ones, that were ever made known.
-    known: u32,
 }
 
 impl Clients {
@@ -54,12 +51,16 @@ impl Clients {
     /// # Errors
     ///
     /// Fails when there are no such interfaces.
-    pub fn open(namespace: &Namespace, ipv4: Stations, ipv6: Stations) -> Result<Self> {
+    pub fn open(
+        namespace: &Namespace,
+        ipv4: Stations,
+        ipv6: Stations,
+        tag: Option<u16>,
+    ) -> Result<Self> {
         Ok(Self {
-            ends: Ends::open(namespace)?,
+            ends: Ends::open(namespace, tag)?,
             stations: [ipv4, ipv6],
             fresh: None,
-            known: 0,
         })
     }
 
@@ -76,32 +77,14 @@ impl Clients {
             _ => {}
         }
         let since = Instant::now();
-        self.introduce(0, count)?;
+        self.introduce(count)?;
         self.fresh = Some((since, count));
-        self.known = self.known.max(count);
         Ok(())
     }
 
-    /// Returns the number of clients that were ever made known.
-    #[must_use]
-    pub fn known(&self) -> u32 {
-        self.known
-    }
-
-    /// Makes those of the first `count` clients known that are not yet, as [`Self::acquaint`] does.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::acquaint`].
-    pub fn extend(&mut self, count: u32) -> Result<()> {
-        self.introduce(self.known, count)?;
-        self.known = count;
-        Ok(())
-    }
-
-    fn introduce(&mut self, first: u32, count: u32) -> Result<()> {
+    fn introduce(&self, count: u32) -> Result<()> {
         self.ends.drain()?;
-        for first in (first..count).step_by(WINDOW) {
+        for first in (0..count).step_by(WINDOW) {
             let window: BTreeSet<u32> = (first..count).take(WINDOW).collect();
             self.deliver(Direction::Encap, count, window.clone())?;
             self.deliver(Direction::Decap, count, window)?;
@@ -136,7 +119,7 @@ impl Clients {
             while self.ends.next(1 - exit)?.is_some() {}
             while let Some(frame) = self.ends.next(exit)? {
                 let number = match case.direction {
-                    Direction::Encap => self.at_ipv4(&frame, case.clients)?,
+                    Direction::Encap | Direction::Both => self.at_ipv4(&frame, case.clients)?,
                     Direction::Decap => at_ipv6(&frame, case.clients, case.hosts)?,
                 };
                 if let Some(number) = number {
@@ -145,7 +128,11 @@ impl Clients {
                 }
             }
         }
-        let clients = frames.min(case.clients);
+        // In another order than the rotation, some clients have several of these packets.
+        let clients = match case.order {
+            Order::Rotation => frames.min(case.clients),
+            _ => arrived.len() as u32,
+        };
         ensure!(
             count == frames && arrived.len() == clients as usize,
             "of {frames} generated packets of {clients} clients {count} of {} arrived",
@@ -155,12 +142,7 @@ impl Clients {
     }
 
     /// Sends a packet between the native host and each of some clients until all have arrived.
-    fn deliver(
-        &mut self,
-        direction: Direction,
-        count: u32,
-        mut missing: BTreeSet<u32>,
-    ) -> Result<()> {
+    fn deliver(&self, direction: Direction, count: u32, mut missing: BTreeSet<u32>) -> Result<()> {
         let entry = Site::entry(direction);
         let start = Instant::now();
         while !missing.is_empty() {
@@ -250,11 +232,14 @@ fn at_ipv6(frame: &[u8], count: u32, hosts: Hosts) -> Result<Option<u32>> {
     let Some(inner) = Inner::parse_frame(frame)? else {
         return Ok(None);
     };
-    let first = first_host(hosts);
+    let first = first_host(hosts.place);
+    let is_scattered = hosts.place == Place::Scattered;
     let is_reached = match hosts.count {
         1 => inner.destination == first.octets(),
         // Their order is the generator's, so that few packets go to the first ones.
-        count => (0..count).any(|number| host(first, number).octets() == inner.destination),
+        count => {
+            (0..count).any(|number| host(first, number, is_scattered).octets() == inner.destination)
+        }
     };
     if !is_reached {
         return Ok(None);

@@ -15,16 +15,18 @@ use teredo_lab::{
     frames::{Stations, datagram, ethernet},
     peers::udp_packet,
 };
-use teredo_lab_ebpf::client;
+use teredo_lab_ebpf::{LAST, client, latency};
 
 use super::cases::Direction;
 
 /// The relay's outer endpoint.
 pub const RELAY: Endpoint = Endpoint::new(Ipv4Addr::new(20, 0, 0, 1), 3545);
 /// The native host of the clients' packets, and the gateway to others.
-pub const HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 6, 0, 0, 0, 0, 0x10);
+pub const HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 6, 0, 0, 0, 0, LAST);
 /// A native host behind the gateway. Others have other interface identifiers.
-pub const HOST_BEHIND: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 0x10);
+pub const HOST_BEHIND: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, LAST);
+/// A native host behind the gateway with a route of its own. Others have other routes.
+pub const SCATTERED: Ipv6Addr = Ipv6Addr::new(0x2a00, 0, 0, 0, 0, 0, 0, LAST);
 /// Number of clients for hosts in one network; a relay may limit how many new clients a network
 /// contacts.
 const CLIENTS_OF_NETWORK: u32 = 10_000;
@@ -56,9 +58,12 @@ pub fn data(
         .with_context(|| format!("{size} octets are too few for a datagram"))?;
     let client = client(number);
     let teredo = (client.encode(), CLIENT_PORT);
-    let payload = vec![0xa5; payload];
+    let mut payload = vec![0xa5; payload];
+    if let Some(room) = payload.first_chunk_mut() {
+        *room = latency::ROOM;
+    }
     match direction {
-        Direction::Encap => {
+        Direction::Encap | Direction::Both => {
             let network = u16::try_from(number / CLIENTS_OF_NETWORK)?;
             let mut segments = host.segments();
             segments[3] += network;

@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use teredo_lab::process::{maps, resident};
 
-use super::{cases::Variant, relay::Relay, throughput::Subject as _};
+use super::{
+    cases::{Terms, Variant},
+    relay::Relay,
+    throughput::Subject as _,
+};
 
 /// Number of clients that the relay knows.
 pub const CLIENTS: u32 = 100_000;
 
 /// The memory that a relay occupies.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Memory {
     /// The relay's implementation.
     pub variant: Variant,
@@ -28,7 +32,7 @@ pub struct Memory {
 ///
 /// Fails when the relay does not work.
 pub fn measure(variant: Variant) -> Result<Memory> {
-    let mut relay = Relay::start(variant)?;
+    let mut relay = Relay::start(variant, Terms::Usual)?;
     relay.acquaint(CLIENTS, Duration::MAX)?;
     let processes = relay.processes()?;
     let mut memory = Memory {

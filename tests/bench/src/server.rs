@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::unistd::Pid;
 use teredo::metrics::Mode;
 use teredo_common::{address::Endpoint, wire::SERVER_PORT};
@@ -24,7 +24,7 @@ use teredo_lab_ebpf::{
 };
 
 use super::{
-    cases::{Direction, Solicitations, Variant},
+    cases::{Direction, Solicitations, Terms, Variant},
     site::{FAR, GATEWAY, NEAR, STRAIGHT, Site},
     throughput::Subject,
 };
@@ -35,6 +35,8 @@ const PRIMARY: Ipv4Addr = Ipv4Addr::new(20, 0, 0, 4);
 const PROOF: SocketAddrV4 = SocketAddrV4::new(GATEWAY, 30_000);
 /// Longest time to wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Addresses of a network of 24 bits.
+const NETWORK: u32 = 256;
 /// A rate limit above the rate of any source.
 const UNLIMITED: i64 = 100_000_000;
 /// A burst above the number of packets of any source while the fast path's clock stands still.
@@ -66,7 +68,7 @@ impl Server {
     ///
     /// Fails without root, or when the server does not start.
     pub fn start(variant: Variant) -> Result<Self> {
-        let site = Site::new(&format!("{}-server", variant.word()))?;
+        let site = Site::new(&format!("{}-server", variant.word()), Terms::Usual)?;
         let sink = match variant {
             Variant::None => {
                 cable((&site.far, STRAIGHT[0]), (&site.far, STRAIGHT[1]))?;
@@ -100,7 +102,7 @@ impl Subject for Server {
         self.variant
     }
 
-    fn generator(&self, case: Solicitations) -> Result<Generator> {
+    fn generators(&self, case: Solicitations) -> Result<Vec<Generator>> {
         let interface = match self.variant {
             Variant::None => Interface::named(&self.site.far, STRAIGHT[0])?.index,
             _ => self.site.far_interfaces[0].index,
@@ -109,7 +111,10 @@ impl Subject for Server {
         let stations = self.site.stations(Direction::Decap);
         let frame = datagram(stations, client(0).mapped, server, &message())?;
         let frame = <&[u8; FRAME]>::try_from(&frame[..])?;
-        Generator::flood(interface, Duration::ZERO, case.clients, [frame; KINDS])
+        let kinds = [frame; KINDS];
+        let spacing = if case.are_scattered { NETWORK } else { 1 };
+        let flood = Generator::flood(interface, Duration::ZERO, case.clients, spacing, kinds)?;
+        Ok(vec![flood])
     }
 
     fn get_ready(&mut self, _case: Solicitations) -> Result<()> {
@@ -173,6 +178,7 @@ fn message() -> Vec<u8> {
 fn work(variant: Variant, site: &Site) -> Result<Work> {
     match variant {
         Variant::None => Ok(Work::Nobody),
+        Variant::Kernel | Variant::Device => bail!("{} is no server", variant.word()),
         Variant::Bare => Ok(Work::Bare {
             _program: Attached::reflect(&site.near, &NEAR[..1])?,
         }),

@@ -140,7 +140,7 @@ impl Connection {
         let host = self.scene.host();
         let tcp = Tcp::to(HOST).uncompared();
         let tcp = match direction {
-            Direction::Encap => tcp.upload(octets),
+            Direction::Encap | Direction::Both => tcp.upload(octets),
             Direction::Decap => tcp.download(octets),
         };
         cpu::on_core(cpu::GENERATOR, || tcp.between(&self.near, &host.namespace))

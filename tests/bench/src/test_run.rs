@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::programs::{ProgramFd, loaded_programs};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use teredo_lab::programs::Bench;
 use teredo_lab_ebpf::SIZES;
@@ -21,7 +21,7 @@ const RUNS: u32 = 1_000_000;
 const AGE: Duration = Duration::from_secs(8);
 
 /// The cost of the program, measured once.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Cost {
     /// The direction of the packets.
     pub direction: Direction,
@@ -39,6 +39,25 @@ pub struct Cost {
 /// Fails when the relay is not ours, or does not forward every packet.
 pub fn measure(relay: &mut Relay, direction: Direction, clients: u32) -> Result<Cost> {
     measure_runs(relay, direction, clients, RUNS)
+}
+
+/// Measures how long the program takes for a packet, relative to the reference program in the same run.
+///
+/// # Errors
+///
+/// As [`measure`].
+pub fn measure_against_reference(
+    relay: &mut Relay,
+    direction: Direction,
+    clients: u32,
+) -> Result<f64> {
+    let cost = measure(relay, direction, clients)?;
+    let interface = relay.site.near_interfaces[Site::entry(direction)].index;
+    let frame = relay.frame(direction, SIZES[0])?;
+    let mut bench = Bench::load(direction.flow(), clients, frame)?;
+    let reference = bench.reference(&relay.site.near, interface, RUNS)?;
+    let nothing = bench.nothing(&relay.site.near, interface, RUNS)?;
+    Ok(cost.nanoseconds / (reference as f64 - nothing as f64))
 }
 
 /// Measures as [`measure`] does, with this number of runs.

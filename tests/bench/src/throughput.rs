@@ -1,10 +1,10 @@
 //! Packets per second, and the cost of each.
 
-use std::time::Duration;
+use std::{panic::resume_unwind, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::unistd::Pid;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use teredo_lab::{
     Namespace,
     cpu::{self, Threads},
@@ -29,12 +29,13 @@ pub trait Subject {
     /// The subject's variant.
     fn variant(&self) -> Variant;
 
-    /// Makes a generator of the subject's packets in this case.
+    /// Makes the generators of the subject's packets in this case, each for a core of its own: the
+    /// generators' first, then that of processes.
     ///
     /// # Errors
     ///
-    /// Fails when the kernel refuses it.
-    fn generator(&self, case: Self::Case) -> Result<Generator>;
+    /// Fails when the kernel refuses them.
+    fn generators(&self, case: Self::Case) -> Result<Vec<Generator>>;
 
     /// Prepares the subject for a measurement that starts now.
     ///
@@ -49,6 +50,11 @@ pub trait Subject {
     ///
     /// Fails when there is no output, or it is damaged.
     fn prove(&mut self, case: Self::Case) -> Result<()>;
+
+    /// Whether the subject is another machine, whose processors nothing is known about.
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
 
     /// The namespace of generator and sink.
     fn far(&self) -> &Namespace;
@@ -72,7 +78,7 @@ pub trait Subject {
 }
 
 /// One measurement.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Sample {
     /// Packets that the generator sent.
     pub offered: u64,
@@ -86,7 +92,7 @@ pub struct Sample {
     /// Share of that time in which the core was busy. Well below 1, the packets came too slowly and
     /// the subject is faster than measured.
     pub busy: f64,
-    /// CPU nanoseconds per packet of the generator's core, for variants that run on it.
+    /// CPU nanoseconds per packet of the generators' cores, for variants that run on them.
     pub inline_nanoseconds: Option<f64>,
     /// CPU nanoseconds per packet of the subject's processes, user and system time, with the work
     /// that interrupts have deferred to their core's kernel thread.
@@ -109,8 +115,8 @@ impl Sample {
 pub struct Measurement<'a, S: Subject> {
     subject: &'a mut S,
     case: S::Case,
-    generator: Generator,
-    /// Frames that the generator sends per second.
+    generators: Vec<Generator>,
+    /// Frames that each generator sends per second.
     pace: f64,
 }
 
@@ -121,15 +127,15 @@ impl<'a, S: Subject> Measurement<'a, S> {
     ///
     /// Fails when the subject does not work.
     pub fn prepare(subject: &'a mut S, case: S::Case) -> Result<Self> {
-        let generator = subject.generator(case)?;
+        let generators = subject.generators(case)?;
         subject.get_ready(case)?;
         subject.prove(case)?;
-        let run = generator.send(subject.far(), WARM_UP, BATCH)?;
+        let run = send(&generators, subject.far(), WARM_UP)?;
         subject.sink().settle()?;
         Ok(Self {
             subject,
             case,
-            generator,
+            generators,
             pace: pace(WARM_UP, run),
         })
     }
@@ -161,7 +167,7 @@ impl<'a, S: Subject> Measurement<'a, S> {
 
         let processes = subject.processes()?;
         let (core, before) = (cpu::of_core(cpu::RELAY)?, Threads::of(&processes)?);
-        let run = self.generator.send(subject.far(), count, BATCH)?;
+        let run = send(&self.generators, subject.far(), count)?;
         let sent = (cpu::of_core(cpu::RELAY)? - core, Threads::of(&processes)?);
         let counted = subject.sink().settle()?;
         let process = Threads::of(&processes)?.since(&before);
@@ -184,15 +190,20 @@ impl<'a, S: Subject> Measurement<'a, S> {
             true => process,
             false => process + core.softirq,
         };
+        let (share, busy) = match subject.is_elsewhere() {
+            true => (1.0, 1.0),
+            false => (share, used.as_secs_f64() / had.as_secs_f64()),
+        };
         let span = Duration::from_nanos(counted.last - counted.first).as_secs_f64() * share;
         let rate = counted.stamped as f64 / span;
+        let cores = self.generators.len() as f64;
         Ok(Sample {
-            offered: count.into(),
+            offered: u64::from(count) * self.generators.len() as u64,
             delivered: counted.packets,
             rate,
             share,
-            busy: used.as_secs_f64() / had.as_secs_f64(),
-            inline_nanoseconds: is_inline.then_some(1e9 / rate),
+            busy,
+            inline_nanoseconds: is_inline.then_some(1e9 / rate * cores),
             process_nanoseconds: process.as_nanos() as f64 / counted.packets as f64,
             fast_share,
         })
@@ -201,4 +212,33 @@ impl<'a, S: Subject> Measurement<'a, S> {
 
 fn pace(count: u32, run: Run) -> f64 {
     f64::from(count) / run.elapsed.as_secs_f64()
+}
+
+/// Sends `count` frames by each generator at once. Returns the longest time, and the CPU times of the first one's
+/// core; the others' are alike.
+fn send(generators: &[Generator], namespace: &Namespace, count: u32) -> Result<Run> {
+    /// The cores of the generators, in their order.
+    const CORES: [usize; 2] = [cpu::GENERATOR, cpu::RELAY];
+    if let [generator] = generators {
+        return generator.send(namespace, count, BATCH);
+    }
+    ensure!(generators.len() <= CORES.len(), "there are two cores");
+    let runs = thread::scope(|scope| {
+        let threads: Vec<_> = generators
+            .iter()
+            .zip(CORES)
+            .map(|(generator, core)| {
+                scope.spawn(move || generator.send_on(core, namespace, count, BATCH))
+            })
+            .collect();
+        let joined = threads.into_iter().map(thread::ScopedJoinHandle::join);
+        let ended = |run: thread::Result<_>| run.unwrap_or_else(|panic| resume_unwind(panic));
+        joined.map(ended).collect::<Result<Vec<Run>>>()
+    })?;
+    let longest = runs.iter().map(|run| run.elapsed).max();
+    let first = runs.first().context("there is no generator")?;
+    Ok(Run {
+        elapsed: longest.unwrap_or_default(),
+        ..*first
+    })
 }

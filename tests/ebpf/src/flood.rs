@@ -30,7 +30,7 @@ struct Kind {
     reserved: [u8; 4],
 }
 
-/// A generator's parameters. The sources are the clients of [`client`].
+/// A generator's parameters. With a spacing of 1, the sources are the clients of [`client`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Flood {
@@ -42,6 +42,9 @@ pub struct Flood {
     pub sources: u32,
     /// Step from one source to the next, modulo `sources`.
     stride: u32,
+    /// Distance of the addresses of two sources with subsequent numbers.
+    spacing: u32,
+    reserved: u32,
     kinds: [Kind; KINDS],
 }
 
@@ -65,11 +68,12 @@ impl Progress {
 }
 
 impl Flood {
-    /// Makes a flood of these frames, which are from source 0 and have right checksums.
+    /// Makes a flood of these frames, whose sources have addresses at this distance, and which are from source 0 and have right checksums.
     pub fn new(
         interface: u32,
         interval: u32,
         sources: u32,
+        spacing: u32,
         frames: [&[u8; FRAME]; KINDS],
     ) -> Option<Self> {
         let mut kinds = [Kind::zeroed(); KINDS];
@@ -81,6 +85,8 @@ impl Flood {
             interval,
             sources,
             stride: stride(sources),
+            spacing,
+            reserved: 0,
             kinds,
         })
     }
@@ -96,7 +102,7 @@ impl Flood {
         // The mask shows the verifier that there is such a kind.
         let kind = &self.kinds[progress.kind as usize & (KINDS - 1)];
         // SAFETY: as the caller has promised.
-        unsafe { kind.write(progress.source, frame) };
+        unsafe { kind.write(progress.source * self.spacing, frame) };
         progress.kind = progress.kind.wrapping_add(1);
         let next = progress.source + self.stride;
         progress.source = if next >= self.sources {
@@ -202,7 +208,8 @@ mod tests {
     #[test]
     fn every_source_sends_intact_frames() {
         let first: Vec<_> = (0..KINDS as u8).map(|fill| frame(0, fill)).collect();
-        let flood = Flood::new(7, 0, 9999, [&first[0], &first[1], &first[2], &first[3]]).unwrap();
+        let flood =
+            Flood::new(7, 0, 9999, 1, [&first[0], &first[1], &first[2], &first[3]]).unwrap();
         let mut seen = std::vec![0; 9999];
         let mut progress = Progress::default();
         for turn in 0..KINDS * 9999 {
@@ -220,6 +227,9 @@ mod tests {
     #[test]
     fn a_frame_of_another_source_is_refused() {
         let (first, other) = (frame(0, 0), frame(1, 0));
-        assert_eq!(Flood::new(7, 0, 10, [&first, &first, &first, &other]), None);
+        assert_eq!(
+            Flood::new(7, 0, 10, 1, [&first, &first, &first, &other]),
+            None
+        );
     }
 }

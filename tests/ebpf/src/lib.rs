@@ -1,7 +1,9 @@
 //! The forged traffic of the benchmarks, as their XDP programs and the loader share it.
 #![no_std]
 
+pub mod bubble;
 pub mod flood;
+pub mod latency;
 pub mod sift;
 pub mod spray;
 
@@ -10,11 +12,16 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 use teredo_common::{
     address::{Endpoint, ServicePrefix, TeredoAddress},
     checksum::Sum,
+    wire::ETHERTYPE_VLAN,
 };
 
 /// Octets of the measured inner packets. The sink counts and drops frames that hold a datagram of
-/// that size, plain or encapsulated, and passes all others.
-pub const SIZES: [u16; 2] = [64, 1280];
+/// a multiple of [`UNIT`] octets, plain or encapsulated, and passes all others.
+pub const SIZES: [u16; 6] = [64, 128, 256, 512, 1024, 1280];
+/// All sizes are multiples of this number of octets, a power of two.
+pub const UNIT: u16 = 64;
+/// Octets of a VLAN tag.
+pub const TAG: usize = 4;
 
 /// 20.64.0.1, the mapped address of the first forged client; the others follow.
 const FIRST_CLIENT: u32 = 0x1440_0001;
@@ -72,10 +79,24 @@ pub struct Flow {
     pub clients: u32,
     /// Step from one client to the next, modulo `clients`.
     pub stride: u32,
+    /// Index of the first client.
+    pub first: u32,
     /// Number of native hosts that the clients send to in turn; 1 if it is the frame's.
     pub hosts: u32,
     /// Step from one native host to the next, modulo `hosts`.
     pub hosts_stride: u32,
+    /// Whether each native host is in a network of its own: 1 or 0.
+    scattered: u32,
+    /// Number of frames of a client before it is the next one's turn.
+    pub train: u32,
+    /// Number of clients in the list of turns, a power of two; 0 if clients take turns by `stride`.
+    pub listed: u32,
+    /// Whether frames have a VLAN tag: 1 or 0.
+    pub tagged: u32,
+    /// Whether frames carry the time at which they were sent: 1 or 0.
+    pub stamped: u32,
+    /// The words before those of the template, in frames with a tag.
+    front: [u16; 2],
     /// The part of client 0's frame that depends on the client's number, as words in network byte
     /// order.
     template: [u16; 48],
@@ -186,6 +207,8 @@ impl Flow {
     /// Makes the flow in which client 0 sends or receives this frame, whose checksums are right.
     pub fn new(direction: u32, clients: u32, interface: u32, frame: &[u8]) -> Option<Self> {
         let mut template = [0; 48];
+        let is_tagged = frame.get(12..14)? == ETHERTYPE_VLAN.to_be_bytes();
+        let (front, frame) = frame.split_at(if is_tagged { TAG } else { 0 });
         let (words, _) = frame.get(..HEADERS.min(frame.len()))?.as_chunks::<2>();
         for (to, from) in template.iter_mut().zip(words) {
             *to = word(*from);
@@ -208,8 +231,18 @@ impl Flow {
             direction,
             clients,
             stride: stride(clients),
+            first: 0,
             hosts: 1,
             hosts_stride: 0,
+            scattered: 0,
+            train: 1,
+            listed: 0,
+            tagged: is_tagged.into(),
+            stamped: 0,
+            front: match *front {
+                [a, b, c, d] => [word([a, b]), word([c, d])],
+                _ => [0; 2],
+            },
             inner: rest(ipv6 + INNER_CHECKSUM, first.inner(Sum::ZERO)),
             outer: rest(OUTER_CHECKSUM, first.outer(Sum::ZERO)),
             ipv4: rest(IPV4_CHECKSUM, first.ipv4(Sum::ZERO)),
@@ -219,14 +252,41 @@ impl Flow {
     }
 
     /// Makes the clients send to this many native hosts in turn, from [`host`] 0 of the frame's prefix on. The
-    /// flow is one of [`Self::DECAP`], and the interface identifier in the frame ends in 16 bits after zeros.
+    /// flow is one of [`Self::DECAP`], and the last word of the frame's destination is [`LAST`] after zeros. Each
+    /// host is in a network of its own if they are `scattered`; otherwise all are in one.
     #[must_use]
-    pub fn with_hosts(self, hosts: u32) -> Self {
+    pub fn with_hosts(self, hosts: u32, scattered: bool) -> Self {
         Self {
             hosts,
             hosts_stride: stride(hosts),
+            scattered: scattered.into(),
             ..self
         }
+    }
+
+    /// Takes the clients from this one on instead of from the first one on.
+    #[must_use]
+    pub fn from(self, first: u32) -> Self {
+        Self { first, ..self }
+    }
+
+    /// Gives each client this number of frames in a row.
+    #[must_use]
+    pub fn with_trains(self, train: u32) -> Self {
+        Self { train, ..self }
+    }
+
+    /// Takes the turns from a list of this number of entries, a power of two.
+    #[must_use]
+    pub fn with_list(self, listed: u32) -> Self {
+        Self { listed, ..self }
+    }
+
+    /// Makes each frame carry the time at which it was sent, as [`latency`] says. The first octets of the
+    /// frame's payload are [`latency::ROOM`].
+    #[must_use]
+    pub fn with_stamps(self) -> Self {
+        Self { stamped: 1, ..self }
     }
 
     /// Returns the client after `index`. The two are far apart, so that neighbours in a relay's
@@ -249,11 +309,30 @@ impl Flow {
     /// `frame` is aligned to 2 and valid for writing [`HEADERS`] octets.
     #[inline(always)]
     pub unsafe fn write_host(&self, index: u32, frame: *mut u16) {
-        let [first, second] = host_words(index);
-        // SAFETY: both words lie in the IPv6 header.
+        // Two ways with places that the verifier knows.
+        match self.scattered {
+            0 => {
+                // SAFETY: as the caller has promised.
+                unsafe { write_parts(host_parts(IN_ONE, index), frame) }
+            }
+            _ => {
+                // SAFETY: as the caller has promised.
+                unsafe { write_parts(host_parts(SCATTERED, index), frame) }
+            }
+        }
+    }
+
+    /// Writes the part of a frame with a tag that is in front of the frame without.
+    ///
+    /// # Safety
+    ///
+    /// `frame` is aligned to 2 and valid for writing [`TAG`] octets.
+    #[inline(always)]
+    pub unsafe fn write_front(&self, frame: *mut u16) {
+        // SAFETY: both words lie in the first octets.
         unsafe {
-            *frame.add(ENCAPSULATED + DESTINATION + IDENTIFIER) = first;
-            *frame.add(ENCAPSULATED + DESTINATION + IDENTIFIER + 1) = second;
+            *frame = self.front[0];
+            *frame.add(1) = self.front[1];
         }
     }
 
@@ -334,21 +413,49 @@ impl Flow {
     }
 }
 
+/// The last 16 bits of the first native host's address.
+pub const LAST: u16 = 0x10;
+
 /// Returns native host `index` of the flow whose frame goes to `first`, an address as
 /// [`Flow::with_hosts`] needs it.
-pub fn host(first: Ipv6Addr, index: u32) -> Ipv6Addr {
+pub fn host(first: Ipv6Addr, index: u32, scattered: bool) -> Ipv6Addr {
     let mut segments = first.segments();
-    let [a, b] = host_words(index);
-    (segments[IDENTIFIER], segments[IDENTIFIER + 1]) = (u16::from_be(a), u16::from_be(b));
+    let places = if scattered { SCATTERED } else { IN_ONE };
+    for (at, word) in host_parts(places, index) {
+        segments[at] = u16::from_be(word);
+    }
     segments.into()
 }
 
-/// The words of an address that differ between native hosts. The sum of the two is the same for all, so
-/// that no checksum changes.
+/// The words of an address that tell hosts in one network apart: of the interface identifier.
+const IN_ONE: [usize; 2] = [4, 6];
+/// The words of an address that tell networks of 48 bits apart.
+const SCATTERED: [usize; 2] = [1, 2];
+
+/// Writes these words of the destination.
+///
+/// # Safety
+///
+/// The same as for [`Flow::write_host`].
 #[inline(always)]
-const fn host_words(index: u32) -> [u16; 2] {
-    let number = index as u16;
-    [number, !number]
+unsafe fn write_parts(parts: [(usize, u16); 4], frame: *mut u16) {
+    for (at, word) in parts {
+        // SAFETY: all words of the destination lie in the IPv6 header.
+        unsafe { *frame.add(ENCAPSULATED + DESTINATION + at) = word };
+    }
+}
+
+/// The words of an address that differ between native hosts, and their places. Their sum is the same for all,
+/// so that no checksum changes.
+#[inline(always)]
+const fn host_parts([first, second]: [usize; 2], index: u32) -> [(usize, u16); 4] {
+    let (low, high) = (index as u16, (index >> 16) as u16);
+    [
+        (first, low.to_be()),
+        (IDENTIFIER + 1, !low.to_be()),
+        (second, high.to_be()),
+        (IDENTIFIER + 3, (LAST - (high & (LAST - 1))).to_be()),
+    ]
 }
 
 #[inline(always)]
@@ -401,11 +508,15 @@ mod tests {
 
     /// The plain frame, field by field.
     fn frame(direction: u32, index: u32, payload: usize) -> Vec<u8> {
+        frame_of(NATIVE, direction, index, payload)
+    }
+
+    fn frame_of(native: [u8; 16], direction: u32, index: u32, payload: usize) -> Vec<u8> {
         let client = client(index);
         let teredo = client.encode().octets();
         let (source, destination) = match direction {
-            Flow::DECAP => (teredo, NATIVE),
-            _ => (NATIVE, teredo),
+            Flow::DECAP => (teredo, native),
+            _ => (native, teredo),
         };
         let length = (wire::UDP_HEADER + payload) as u16;
         let mut udp = Vec::new();
@@ -498,28 +609,102 @@ mod tests {
 
     #[test]
     fn every_native_host_gets_a_frame_whose_checksum_is_right() {
-        let first = frame(Flow::DECAP, 3, 16);
-        let flow = Flow::new(Flow::DECAP, 1, 7, &first).unwrap();
-        let flow = flow.with_hosts(1000);
-        let mut index = 0;
-        for _ in 0..1000 {
-            let mut words: Vec<u16> = first
-                .chunks(2)
-                .map(|pair| u16::from_ne_bytes([pair[0], pair[1]]))
-                .collect();
-            // SAFETY: the frame is longer than the headers.
-            unsafe { flow.write_host(index, words.as_mut_ptr()) };
-            let octets: Vec<u8> = words.into_iter().flat_map(u16::to_ne_bytes).collect();
-            let packet = &octets[42..];
-            let destination: [u8; 16] = packet[24..40].try_into().unwrap();
-            assert_eq!(Ipv6Addr::from(destination), host(NATIVE.into(), index));
-            let source = packet[8..24].try_into().unwrap();
-            let length = packet.len() as u32 - 40;
-            let sum = checksum::ipv6_pseudo_header(&source, &destination, length, wire::UDP);
-            assert!(sum.add_octets(&packet[40..]).is_valid(), "{index}");
-            index = flow.next_host(index);
+        const HOSTS: u32 = 100_000;
+        let spread = [0x2a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10];
+        for (native, is_spread) in [(NATIVE, false), (spread, true)] {
+            let first = frame_of(native, Flow::DECAP, 3, 16);
+            let flow = Flow::new(Flow::DECAP, 1, 7, &first).unwrap();
+            let flow = flow.with_hosts(HOSTS, is_spread);
+            let mut seen = std::collections::BTreeSet::new();
+            let mut index = 0;
+            for turn in 0..HOSTS {
+                seen.insert(host(native.into(), index, is_spread));
+                if turn % 100 == 0 {
+                    let mut words: Vec<u16> = first
+                        .chunks(2)
+                        .map(|pair| u16::from_ne_bytes([pair[0], pair[1]]))
+                        .collect();
+                    // SAFETY: the frame is longer than the headers.
+                    unsafe { flow.write_host(index, words.as_mut_ptr()) };
+                    let octets: Vec<u8> = words.into_iter().flat_map(u16::to_ne_bytes).collect();
+                    let packet = &octets[42..];
+                    let destination: [u8; 16] = packet[24..40].try_into().unwrap();
+                    let expected = host(native.into(), index, is_spread);
+                    assert_eq!(Ipv6Addr::from(destination), expected);
+                    let source = packet[8..24].try_into().unwrap();
+                    let length = packet.len() as u32 - 40;
+                    let sum =
+                        checksum::ipv6_pseudo_header(&source, &destination, length, wire::UDP);
+                    assert!(sum.add_octets(&packet[40..]).is_valid(), "{index}");
+                }
+                index = flow.next_host(index);
+            }
+            assert_eq!((index, seen.len()), (0, HOSTS as usize));
         }
-        assert_eq!(index, 0, "every host had its turn");
+    }
+
+    #[test]
+    fn a_frame_with_a_tag_is_the_same_behind_it() {
+        for direction in [Flow::ENCAP, Flow::DECAP] {
+            let plain = frame(direction, 0, 16);
+            let tag = [0x81, 0, 0, 7];
+            let tagged = [&plain[..12], &tag, &plain[12..]].concat();
+            let of = |frame: &[u8]| Flow::new(direction, 10, 7, frame).unwrap();
+            let (flow, front) = (of(&tagged), [word([2, 2]), word([2, 2])]);
+            assert_eq!((flow.tagged, flow.front), (1, front));
+            let untagged = Flow {
+                tagged: 0,
+                front: [0; 2],
+                ..flow
+            };
+            // But for the tag in the Ethernet header, which is further behind.
+            let plain = of(&plain);
+            assert_eq!(untagged.template[7..], plain.template[7..]);
+            assert_eq!(
+                Flow {
+                    template: plain.template,
+                    ..untagged
+                },
+                plain
+            );
+        }
+    }
+
+    #[test]
+    fn a_client_answers_a_bubble_with_one_from_its_mapping() {
+        let (relay, known) = (RELAY, client(77));
+        for asked in [Endpoint::new(known.server, 3544), known.mapped] {
+            let datagram = |from: Endpoint, to: Endpoint, source: [u8; 16], target: [u8; 16]| {
+                let mut frame = std::vec![3; 6];
+                frame.extend([if from == relay { 2 } else { 4 }; 6]);
+                (frame[..6]).fill(if from == relay { 4 } else { 2 });
+                frame.extend(wire::ETHERTYPE_IPV4.to_be_bytes());
+                frame.extend([0x45, 0, 0, 68, 0, 7, 0, 0, 64, wire::UDP, 0, 0]);
+                frame.extend(from.address);
+                frame.extend(to.address);
+                let sum = Sum::ZERO.add_octets(&frame[14..]).checksum();
+                frame[24..26].copy_from_slice(&sum);
+                frame.extend(from.port);
+                frame.extend(to.port);
+                frame.extend([0, 48, 0, 0, 0x60, 0, 0, 0, 0, 0, wire::NO_NEXT_HEADER, 255]);
+                frame.extend(source);
+                frame.extend(target);
+                let sum = checksum::ipv4_udp_pseudo_header(from.address, to.address, 48)
+                    .add_octets(&frame[34..])
+                    .udp_checksum();
+                frame[40..42].copy_from_slice(&sum);
+                frame
+            };
+            let address = known.encode().octets();
+            let mut frame = datagram(relay, asked, NATIVE, address);
+            // SAFETY: the frame is as long as that.
+            assert!(unsafe { bubble::answer(frame.as_mut_ptr()) });
+            assert_eq!(frame, datagram(known.mapped, relay, address, NATIVE));
+            let mut data = datagram(relay, asked, NATIVE, address);
+            data[48] = wire::UDP;
+            // SAFETY: as above.
+            assert!(!unsafe { bubble::answer(data.as_mut_ptr()) });
+        }
     }
 
     #[test]

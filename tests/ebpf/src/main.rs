@@ -10,10 +10,14 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray, ProgramArray},
     programs::{TcContext, XdpContext},
 };
-use teredo_common::wire::{ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_VLAN, UDP};
+use teredo_common::wire::{
+    ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_VLAN, IPV6_HEADER, UDP, UDP_HEADER,
+};
 use teredo_lab_ebpf::{
-    Count, FORGED_PORTS, Flow, HEADERS, NATIVE_HEADERS, SIZES,
+    Count, FORGED_PORTS, Flow, HEADERS, NATIVE_HEADERS, TAG, UNIT,
+    bubble::{self, BUBBLE},
     flood::{FRAME, Flood, Progress},
+    latency::{BUCKETS, ROOM, bucket},
     sift::{self, FATES, Fate},
     spray::{self, Spray},
 };
@@ -42,9 +46,27 @@ static SIFTED: PerCpuArray<u64> = PerCpuArray::with_max_entries(FATES, 0);
 #[unsafe(no_mangle)]
 static TARGET: u32 = 0;
 
-/// The client of the next frame, and the native host.
+/// The client of the next frame, or its place in the list; the native host; the number of frames that
+/// the client has sent of its train.
 #[map]
-static TURN: Array<u32> = Array::with_max_entries(2, 0);
+static TURN: Array<u32> = Array::with_max_entries(3, 0);
+
+/// The list of turns.
+#[map]
+static ORDER: Array<u32> = Array::with_max_entries(1, 0);
+
+/// The least nanoseconds from one frame of the generator to the next; 0 is as fast as it can. Then the
+/// number of frames that it sends at this pace.
+#[map]
+static PACE: Array<u64> = Array::with_max_entries(2, 0);
+
+/// Whether the sink answers bubbles, and whether it reads stamps.
+#[map]
+static DUTIES: Array<u32> = Array::with_max_entries(2, 0);
+
+/// The histogram of latencies.
+#[map]
+static LATENCIES: PerCpuArray<u64> = PerCpuArray::with_max_entries(BUCKETS, 0);
 
 /// The counters of the sink.
 #[map]
@@ -58,12 +80,34 @@ static MEASURED: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[xdp]
 pub fn generate(context: XdpContext) -> u32 {
     match FLOW.get(0) {
+        Some(_) if !has_turn() => xdp_action::XDP_DROP,
         Some(flow) if write_next(flow, &context).is_some() => {
             // SAFETY: the helper takes any interface index.
             unsafe { bpf_redirect(flow.interface, 0) as u32 }
         }
         _ => xdp_action::XDP_ABORTED,
     }
+}
+
+/// Whether the generator's next frame is due.
+#[inline(always)]
+fn has_turn() -> bool {
+    let Some(&interval) = PACE.get(0) else {
+        return false;
+    };
+    if interval == 0 {
+        return true;
+    }
+    let (Some(&most), Some(progress)) = (PACE.get(1), PROGRESS.get_ptr_mut(0)) else {
+        return false;
+    };
+    // SAFETY: the entry exists while the program does, and one generator runs at a time.
+    let progress = unsafe { &mut *progress };
+    if progress.sent >= most || !is_due(progress, interval as u32, Progress::CATCH_UP) {
+        return false;
+    }
+    progress.sent += 1;
+    true
 }
 
 /// Turns the frame into the flood's next and sends it when it is due.
@@ -174,6 +218,23 @@ pub fn nothing(_context: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
+/// A fixed work of some hundred nanoseconds, which times are compared with: steps that each need the
+/// result of the one before.
+#[xdp]
+pub fn reference(context: XdpContext) -> u32 {
+    const STEPS: u32 = 100;
+    let mut state = (context.data_end() - context.data()) as u64;
+    for _ in 0..STEPS {
+        state = state.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        state ^= state >> 29;
+    }
+    // The action depends on all steps, so that none is left out.
+    match state {
+        0 => xdp_action::XDP_ABORTED,
+        _ => xdp_action::XDP_REDIRECT,
+    }
+}
+
 /// The least work of a forwarder.
 #[xdp]
 pub fn forward(_context: XdpContext) -> u32 {
@@ -246,26 +307,63 @@ pub fn sink(context: XdpContext) -> u32 {
     let (start, end) = (context.data(), context.data_end());
     // This check comes first, so that the compiler does not derive it from the length, which the
     // verifier does not.
-    if start + NEXT_HEADER + ENCAPSULATION + 1 > end {
+    if start + NEXT_HEADER + ENCAPSULATION + TAG + 1 > end {
         return xdp_action::XDP_PASS;
     }
-    let length = end - start;
-    let [small, large] = SIZES.map(|size| size as usize + ETHERNET_HEADER);
-    let plain = length == small || length == large;
-    let encapsulated = length == small + ENCAPSULATION || length == large + ENCAPSULATION;
-    if !plain && !encapsulated {
-        return xdp_action::XDP_PASS;
+    // SAFETY: the Ethernet header lies within the frame, as just checked, at an even address.
+    let is_tagged = unsafe { *((start + 12) as *const u16) } == ETHERTYPE_VLAN.to_be();
+    let tag = if is_tagged { TAG } else { 0 };
+    let octets = end - start - ETHERNET_HEADER - tag;
+    let extra = octets & (UNIT as usize - 1);
+    let at = NEXT_HEADER + tag + extra;
+    if extra != 0 && extra != ENCAPSULATION {
+        return answer(&context);
     }
-    let at = match plain {
-        true => NEXT_HEADER,
-        false => NEXT_HEADER + ENCAPSULATION,
-    };
-    // SAFETY: both places lie within the frame, as just checked.
+    // SAFETY: the place lies within the frame, as just checked.
     if unsafe { *((start + at) as *const u8) } != UDP {
         return xdp_action::XDP_PASS;
     }
+    if let Some(1) = DUTIES.get(1) {
+        note_latency(start + at - 6, end);
+    }
     count();
     xdp_action::XDP_DROP
+}
+
+/// Adds the latency of the packet whose IPv6 header is at `start` to the histogram.
+#[inline(always)]
+fn note_latency(start: usize, end: usize) {
+    let stamp = start + IPV6_HEADER + UDP_HEADER;
+    if stamp + 4 > end {
+        return;
+    }
+    // SAFETY: the stamp lies within the frame, as just checked; the kernel's machines that run XDP
+    // programs natively need no alignment.
+    let sent = unsafe { *(stamp as *const u32) };
+    // SAFETY: the helper takes nothing.
+    let now = unsafe { bpf_ktime_get_ns() } as u32;
+    if let Some(count) = LATENCIES.get_ptr_mut(bucket(now.wrapping_sub(sent))) {
+        // SAFETY: the pointer is to this CPU's entry, and a program is not preempted by another
+        // run of itself on the same CPU.
+        unsafe { *count += 1 };
+    }
+}
+
+/// Lets the client answer a bubble of the relay, if that is the sink's duty.
+#[inline(always)]
+fn answer(context: &XdpContext) -> u32 {
+    let (start, end) = (context.data(), context.data_end());
+    if start + BUBBLE > end || !matches!(DUTIES.get(0), Some(1)) {
+        return xdp_action::XDP_PASS;
+    }
+    // SAFETY: the frame is as long as that, as just checked; the kernel's machines that run XDP
+    // programs natively need no alignment. The helper takes any interface index.
+    unsafe {
+        match bubble::answer(start as *mut u8) {
+            true => bpf_redirect((*context.ctx).ingress_ifindex, 0) as u32,
+            false => xdp_action::XDP_PASS,
+        }
+    }
 }
 
 /// Counts a packet.
@@ -301,16 +399,33 @@ fn is_ipv4(start: usize, end: usize) -> bool {
 /// Writes the headers of the next client.
 #[inline(always)]
 fn write_next(flow: &Flow, context: &XdpContext) -> Option<()> {
-    let turn = TURN.get_ptr_mut(0)?;
     let (start, end) = (context.data(), context.data_end());
-    // SAFETY: the entry exists while the program does, and one generator runs at a time. The
+    if flow.tagged == 0 {
+        return write_at(flow, start, end);
+    }
+    if start + TAG > end {
+        return None;
+    }
+    // SAFETY: the words lie within the frame, as just checked; frames start at an even address.
+    unsafe { flow.write_front(start as *mut u16) };
+    write_at(flow, start + TAG, end)
+}
+
+/// Writes the headers of the next client into the frame without its tag.
+#[inline(always)]
+fn write_at(flow: &Flow, start: usize, end: usize) -> Option<()> {
+    let headers = match flow.direction {
+        Flow::DECAP => HEADERS,
+        _ => NATIVE_HEADERS,
+    };
+    // SAFETY: the entries exist while the program does, and one generator runs at a time. The
     // headers lie within the frame, as is checked; frames start at an even address.
     unsafe {
         if flow.direction == Flow::DECAP {
             if start + HEADERS > end {
                 return None;
             }
-            flow.write::<{ Flow::DECAP }>(*turn, start as *mut u16);
+            flow.write::<{ Flow::DECAP }>(take_turn(flow)?, start as *mut u16);
             if flow.hosts > 1 {
                 let host = TURN.get_ptr_mut(1)?;
                 flow.write_host(*host, start as *mut u16);
@@ -324,9 +439,51 @@ fn write_next(flow: &Flow, context: &XdpContext) -> Option<()> {
                 flow.restore(start as *mut u16);
                 return Some(());
             }
-            flow.write::<{ Flow::ENCAP }>(*turn, start as *mut u16);
+            flow.write::<{ Flow::ENCAP }>(take_turn(flow)?, start as *mut u16);
+        }
+    }
+    if flow.stamped != 0 {
+        write_stamp(start + headers, end)?;
+    }
+    Some(())
+}
+
+/// Returns the client of the frame, and makes the next one the next frame's.
+#[inline(always)]
+fn take_turn(flow: &Flow) -> Option<u32> {
+    let turn = TURN.get_ptr_mut(0)?;
+    // SAFETY: the entries exist while the program does, and one generator runs at a time.
+    unsafe {
+        if flow.listed != 0 {
+            let client = *ORDER.get(*turn)?;
+            *turn = (*turn + 1) & (flow.listed - 1);
+            return Some(client);
+        }
+        let client = flow.first + *turn;
+        if flow.train > 1 {
+            let sent = TURN.get_ptr_mut(2)?;
+            *sent += 1;
+            if *sent < flow.train {
+                return Some(client);
+            }
+            *sent = 0;
         }
         *turn = flow.next(*turn);
+        Some(client)
+    }
+}
+
+/// Writes the time into the payload at `start`.
+#[inline(always)]
+fn write_stamp(start: usize, end: usize) -> Option<()> {
+    if start + ROOM.len() > end {
+        return None;
+    }
+    // SAFETY: the helper takes nothing; the octets lie within the frame, as just checked.
+    unsafe {
+        let now = bpf_ktime_get_ns() as u32;
+        *(start as *mut u32) = now;
+        *((start + 4) as *mut u32) = !now;
     }
     Some(())
 }

@@ -159,7 +159,7 @@ impl Attacker {
             let octets = datagram(self.stations, client(0).mapped, server, &payload)?;
             *frame = octets[..].try_into()?;
         }
-        Generator::flood(self.interface, interval, sources, frames.each_ref())
+        Generator::flood(self.interface, interval, sources, 1, frames.each_ref())
     }
 }
 

@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod fixture;
 pub mod flood;
 pub mod frames;
+mod generator;
 pub mod links;
 pub mod miredo;
 pub mod namespace;

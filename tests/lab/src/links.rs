@@ -48,8 +48,22 @@ impl Interface {
 ///
 /// Fails when an interface of that name exists.
 pub fn cable(a: (&Namespace, &str), b: (&Namespace, &str)) -> Result<()> {
+    cable_with_queues(a, b, 1)
+}
+
+/// Lays a cable as [`cable`] does, with this number of queues in each direction.
+///
+/// # Errors
+///
+/// As [`cable`].
+pub fn cable_with_queues(
+    a: (&Namespace, &str),
+    b: (&Namespace, &str),
+    queues: usize,
+) -> Result<()> {
     a.0.ip(&format!(
-        "link add {} type veth peer name {} netns {}",
+        "link add {} numrxqueues {queues} numtxqueues {queues} type veth \
+         peer name {} numrxqueues {queues} numtxqueues {queues} netns {}",
         a.1,
         b.1,
         b.0.name()

@@ -1,41 +1,30 @@
-//! The benchmark's XDP programs, loaded.
+//! The benchmark's XDP programs, attached to interfaces.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::{thread, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, PerCpuArray, PerCpuValues, ProgramArray},
+    maps::{Array, PerCpuArray, PerCpuValues},
     programs::{
-        ProgramFd, SchedClassifier, TcAttachType, TestRun as _, TestRunAttrs, TestRunOptions, Xdp,
-        XdpMode,
+        SchedClassifier, TcAttachType, Xdp, XdpMode,
         tc::{self, NlOptions, TcAttachOptions},
     },
     util::nr_cpus,
 };
-use teredo_lab_ebpf::{
-    Count, Flow,
-    flood::{FRAME, Flood, KINDS, Progress},
-    sift::Fate,
-    spray::{self, Spray},
-};
+use teredo_lab_ebpf::{Count, latency, sift::Fate};
 
-use super::cpu;
 use crate::{Namespace, wait_for};
+
+pub use crate::generator::{BATCH, Bench, Generator, Run};
 
 pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench"));
 
-/// Frames that a generator holds and sends before it lets the network work: the kernel's default.
-pub const BATCH: u32 = 64;
-/// The return value of an XDP program that has chosen another interface.
-const XDP_REDIRECT: u32 = 4;
 /// Silence after which a sink counts as finished.
 const QUIET: Duration = Duration::from_millis(30);
 
-fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+/// Loads the program of this name.
+pub(crate) fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     let program: &mut Xdp = object
         .program_mut(name)
         .with_context(|| format!("the object has no program {name}"))?
@@ -200,6 +189,51 @@ impl Attached {
         Ok(())
     }
 
+    /// Makes the sink answer bubbles for the forged clients, or pass them.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the map cannot be written.
+    pub fn answer_bubbles(&mut self, does: bool) -> Result<()> {
+        self.set_duty(0, does)
+    }
+
+    /// Makes the sink read the stamps of packets, or not. The histogram begins anew.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a map cannot be written.
+    pub fn read_stamps(&mut self, does: bool) -> Result<()> {
+        let map = self.object.map_mut("LATENCIES");
+        let mut map = PerCpuArray::try_from(map.context("the object has no LATENCIES")?)?;
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        for bucket in 0..latency::BUCKETS {
+            map.set(bucket, PerCpuValues::try_from(vec![0_u64; cpus])?, 0)?;
+        }
+        self.set_duty(1, does)
+    }
+
+    /// The histogram of latencies, by [`latency::bucket`].
+    ///
+    /// # Errors
+    ///
+    /// Fails when the map cannot be read.
+    pub fn latencies(&self) -> Result<Vec<u64>> {
+        let map = self.object.map("LATENCIES");
+        let map = map.context("the object has no LATENCIES")?;
+        let map = PerCpuArray::<_, u64>::try_from(map)?;
+        let buckets = 0..latency::BUCKETS;
+        let counts = buckets.map(|bucket| Ok(map.get(&bucket, 0)?.iter().sum()));
+        counts.collect()
+    }
+
+    fn set_duty(&mut self, index: u32, does: bool) -> Result<()> {
+        let map = self.object.map_mut("DUTIES");
+        let map = map.context("the object has no DUTIES")?;
+        Array::<_, u32>::try_from(map)?.set(index, u32::from(does), 0)?;
+        Ok(())
+    }
+
     /// The sink's counters once no more packets arrive.
     ///
     /// # Errors
@@ -216,261 +250,5 @@ impl Attached {
             thread::sleep(QUIET);
             Ok(None)
         })
-    }
-}
-
-/// The cost of a run of a generator.
-#[derive(Clone, Copy, Debug)]
-pub struct Run {
-    /// From the start of the call to its end.
-    pub elapsed: Duration,
-    /// CPU time of the generator's thread, which includes all processing inline with it.
-    pub thread: Duration,
-    /// Other work of the generator's core.
-    pub core: cpu::Core,
-}
-
-/// A generator of forged frames.
-#[derive(Debug)]
-pub struct Generator {
-    object: Ebpf,
-    /// The program.
-    name: &'static str,
-    frame: Vec<u8>,
-}
-
-impl Generator {
-    /// Loads a generator for this flow, whose first frame is `frame`.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the frame is too short or the kernel refuses the program.
-    pub fn load(direction: u32, clients: u32, interface: u32, frame: Vec<u8>) -> Result<Self> {
-        Self::with_program("generate", direction, clients, interface, frame)
-    }
-
-    /// Loads a generator of packets to this many native hosts; see [`Flow::with_hosts`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::load`].
-    pub fn to_hosts(clients: u32, hosts: u32, interface: u32, frame: Vec<u8>) -> Result<Self> {
-        let flow = Flow::new(Flow::DECAP, clients, interface, &frame);
-        let flow = flow.map(|flow| flow.with_hosts(hosts));
-        Self::with_flow("generate", flow, frame)
-    }
-
-    /// Loads a generator of this frame.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the frame is too short or the kernel refuses the program.
-    pub fn fixed(interface: u32, frame: Vec<u8>) -> Result<Self> {
-        Self::with_flow("generate", Flow::fixed(interface, &frame), frame)
-    }
-
-    /// Loads a generator of a flood, which starts with the first of its `kinds` of frames.
-    ///
-    /// # Errors
-    ///
-    /// Fails when a frame is not from the first forged client, or when the kernel refuses the
-    /// program.
-    pub fn flood(
-        interface: u32,
-        interval: Duration,
-        sources: u32,
-        kinds: [&[u8; FRAME]; KINDS],
-    ) -> Result<Self> {
-        let interval = u32::try_from(interval.as_nanos())?;
-        let flood = Flood::new(interface, interval, sources, kinds)
-            .context("a frame is not the first client's")?;
-        let octets = <[u8; size_of::<Flood>()]>::try_from(bytemuck::bytes_of(&flood))?;
-        Self::with_parameters("flood", "FLOOD", octets, kinds[0].to_vec())
-    }
-
-    /// Loads a generator of a spray.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the kernel refuses the program.
-    pub fn spray(spray: &Spray) -> Result<Self> {
-        let octets = <[u8; size_of::<Spray>()]>::try_from(bytemuck::bytes_of(spray))?;
-        Self::with_parameters("spray", "SPRAY", octets, vec![0; spray::FRAME])
-    }
-
-    fn with_parameters<const SIZE: usize>(
-        name: &'static str,
-        map: &str,
-        parameters: [u8; SIZE],
-        frame: Vec<u8>,
-    ) -> Result<Self> {
-        let mut object = Ebpf::load(OBJECT)?;
-        let map = object.map_mut(map).context("the object has no such map")?;
-        Array::<_, [u8; SIZE]>::try_from(map)?.set(0, parameters, 0)?;
-        program(&mut object, name)?;
-        Ok(Self {
-            object,
-            name,
-            frame,
-        })
-    }
-
-    /// Number of frames that a flood or spray has sent so far.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the map cannot be read.
-    pub fn sent(&self) -> Result<u64> {
-        const WORDS: usize = size_of::<Progress>() / 8;
-        let map = self.object.map("PROGRESS");
-        let map = map.context("the object has no PROGRESS")?;
-        let words = Array::<_, [u64; WORDS]>::try_from(map)?.get(&0, 0)?;
-        Ok(bytemuck::cast::<_, Progress>(words).sent)
-    }
-
-    fn with_program(
-        name: &'static str,
-        direction: u32,
-        clients: u32,
-        interface: u32,
-        frame: Vec<u8>,
-    ) -> Result<Self> {
-        let flow = Flow::new(direction, clients, interface, &frame);
-        Self::with_flow(name, flow, frame)
-    }
-
-    fn with_flow(name: &'static str, flow: Option<Flow>, frame: Vec<u8>) -> Result<Self> {
-        let flow = flow.context("the frame is too short for its headers")?;
-        let mut object = Ebpf::load(OBJECT)?;
-        let map = object.map_mut("FLOW").context("the object has no FLOW")?;
-        let words: [u32; size_of::<Flow>() / 4] = bytemuck::cast(flow);
-        Array::<_, [u32; size_of::<Flow>() / 4]>::try_from(map)?.set(0, words, 0)?;
-        program(&mut object, name)?;
-        Ok(Self {
-            object,
-            name,
-            frame,
-        })
-    }
-
-    fn program(&self, name: &str) -> Result<&Xdp> {
-        let program = self.object.program(name).context("it was loaded")?;
-        Ok(program.try_into()?)
-    }
-
-    /// Sends `count` frames from `namespace`, on the generator's core, in batches of `batch`.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the kernel refuses it.
-    pub fn send(&self, namespace: &Namespace, count: u32, batch: u32) -> Result<Run> {
-        namespace.run(|| self.send_here(count, batch))?
-    }
-
-    /// Sends frames as [`Self::send`] does, from the namespace of the calling thread, which stays
-    /// on the generator's core.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the kernel refuses it.
-    pub fn send_here(&self, count: u32, batch: u32) -> Result<Run> {
-        let program = self.program(self.name)?;
-        cpu::pin(cpu::GENERATOR)?;
-        let options = TestRunOptions {
-            data_in: Some(&self.frame),
-            repeat: count,
-            attrs: TestRunAttrs::new().xdp_live_frames(batch),
-            ..TestRunOptions::default()
-        };
-        let core = cpu::of_core(cpu::GENERATOR)?;
-        let thread = cpu::of_this_thread()?;
-        let start = Instant::now();
-        program.test_run(options)?;
-        Ok(Run {
-            elapsed: start.elapsed(),
-            thread: cpu::of_this_thread()? - thread,
-            core: cpu::of_core(cpu::GENERATOR)? - core,
-        })
-    }
-}
-
-/// Runs of single programs on forged frames.
-#[derive(Debug)]
-pub struct Bench {
-    generator: Generator,
-}
-
-impl Bench {
-    /// Prepares to run programs on this flow.
-    ///
-    /// # Errors
-    ///
-    /// Fails as [`Generator::load`].
-    pub fn load(direction: u32, clients: u32, frame: Vec<u8>) -> Result<Self> {
-        let mut generator = Generator::with_program("rewind", direction, clients, 0, frame)?;
-        program(&mut generator.object, "nothing")?;
-        Ok(Self { generator })
-    }
-
-    /// Nanoseconds per packet for the frame's preparation and a program that does nothing.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the kernel refuses it.
-    pub fn nothing(&mut self, namespace: &Namespace, interface: u32, count: u32) -> Result<u64> {
-        let nothing = self.generator.program("nothing")?.fd()?.try_clone()?;
-        let (nanoseconds, _) = self.run(namespace, interface, &nothing, count)?;
-        Ok(nanoseconds)
-    }
-
-    /// Nanoseconds per packet for the frame's preparation and this program, if every packet ends in
-    /// a redirect.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the kernel refuses it, or the last packet does not end so.
-    pub fn relay(
-        &mut self,
-        namespace: &Namespace,
-        interface: u32,
-        program: &ProgramFd,
-        count: u32,
-    ) -> Result<u64> {
-        let (nanoseconds, action) = self.run(namespace, interface, program, count)?;
-        ensure!(
-            action == XDP_REDIRECT,
-            "the program's answer to the last packet was {action}, not a redirect"
-        );
-        Ok(nanoseconds)
-    }
-
-    fn run(
-        &mut self,
-        namespace: &Namespace,
-        interface: u32,
-        program: &ProgramFd,
-        count: u32,
-    ) -> Result<(u64, u32)> {
-        let map = self.generator.object.map_mut("MEASURED");
-        ProgramArray::try_from(map.context("the object has no MEASURED")?)?.set(0, program, 0)?;
-        let rewind = self.generator.program("rewind")?;
-        let frame = &self.generator.frame;
-        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index,
-        // egress_ifindex.
-        let context = [0, frame.len() as u32, 0, interface, 0, 0];
-        namespace.run(|| {
-            cpu::pin(cpu::GENERATOR)?;
-            let options = TestRunOptions {
-                data_in: Some(frame),
-                ctx_in: Some(bytemuck::bytes_of(&context)),
-                repeat: count,
-                ..TestRunOptions::default()
-            };
-            let result = rewind.test_run(options)?;
-            Ok((
-                u64::try_from(result.duration.as_nanos())?,
-                result.return_value,
-            ))
-        })?
     }
 }

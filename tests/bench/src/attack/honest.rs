@@ -80,7 +80,7 @@ impl Honest {
     pub fn new(site: &Site) -> Result<Self> {
         let stations = [Direction::Decap, Direction::Encap].map(|way| site.stations(way));
         let mut honest = Self {
-            ends: Ends::open(&site.far)?,
+            ends: Ends::open(&site.far, None)?,
             stations,
             people: Vec::new(),
             numbers: HashMap::new(),

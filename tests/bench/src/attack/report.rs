@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::{flood::Attack, people::Newcomer, plot, target::State};
-use crate::report::Machine;
+use crate::machine::Machine;
 
 /// Some of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

@@ -14,6 +14,7 @@ use teredo_lab::{
 
 use super::report::Count;
 use crate::{
+    cases::Terms,
     frames::{HOST, RELAY},
     relay::INTERFACE_THREAD,
     site::{FAR, NEAR, Site},
@@ -107,7 +108,7 @@ impl Target {
     ///
     /// Fails without root, or when the daemon does not start with XDP in native mode.
     pub fn start(keys: &[(&str, i64)]) -> Result<Self> {
-        let site = Site::new("attacked")?;
+        let site = Site::new("attacked", Terms::Usual)?;
         for address in SERVER {
             site.near
                 .ip(&format!("addr add {address}/24 dev {}", NEAR[0]))?;

@@ -1,4 +1,4 @@
-//! The command line of the attack; `cargo xtask attack -- --help` prints it.
+//! The command line of the attack; `cargo xtask attack --help` prints it.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -12,7 +12,7 @@ use teredo_bench::{
         report::{Curve, Report, heading},
         target::{Defence, Target},
     },
-    report::Machine,
+    machine::Machine,
 };
 use teredo_lab::cpu;
 
@@ -98,7 +98,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             points,
         });
     }
-    report.machine.load_after = cpu::load()?;
+    report.machine.conclude()?;
     println!("{}", report.save(&arguments.output)?.display());
     Ok(())
 }

@@ -12,6 +12,7 @@ pub mod instruction;
 pub mod kernel;
 pub mod lines;
 pub mod record;
+pub mod time;
 
 pub mod twin;
 
@@ -23,6 +24,7 @@ use teredo_lab::{cpu, fixture::Fixture};
 use self::{
     frames::{Host, Packet},
     kernel::Size,
+    time::Time,
     twin::{Twin, Work},
 };
 
@@ -145,6 +147,20 @@ pub fn table(reports: &[HostReport]) -> String {
                 work.helpers
             );
         }
+    }
+    text
+}
+
+/// The table of times.
+#[must_use]
+pub fn times_table(times: &[Time]) -> String {
+    let mut text = String::from("\ntime per packet, of the reference program's\n");
+    for Time { name, ratio } in times {
+        let change = match record::change(record::TIME, name, record::permille(*ratio)) {
+            Some(change) => format!("{:+.1} %", change * 100.0),
+            None => "new".to_owned(),
+        };
+        text += &format!("  {name:<24} {:>22} {change:>9}\n", ratio.text(1.0, 3));
     }
     text
 }

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{HostReport, kernel::Size};
+use super::{HostReport, kernel::Size, time::Time};
+use crate::report::Spread;
 
 /// The figures of the last record.
 const RECORDED: &str = include_str!("recorded.txt");
@@ -14,6 +15,7 @@ const HEADING: &str = "\
 # The work of the XDP program, as `cargo xtask bench --guard --record` has written it.
 # For a host: instructions loaded, octets compiled, octets of stack.
 # For a packet: instructions executed, look-ups in maps, calls of other helpers.
+# For a time: thousandths of the reference program's.
 ";
 /// The row of the program itself.
 const PROGRAM: &str = "program";
@@ -30,6 +32,10 @@ const OF_PACKET: [(&str, f64, f64); 3] = [
     ("look-ups", 0.0, 1.0),
     ("calls of helpers", 0.0, 1.0),
 ];
+
+const OF_TIME: [(&str, f64, f64); 1] = [("thousandths of the reference program's time", 1.0, 0.0)];
+/// The host of times.
+pub const TIME: &str = "time";
 
 /// Figures by host and packet.
 pub type Figures = BTreeMap<(String, String), [u64; 3]>;
@@ -58,6 +64,20 @@ pub fn figures(reports: &[HostReport]) -> Figures {
     figures
 }
 
+/// A ratio in thousandths.
+#[must_use]
+pub fn permille(ratio: Spread) -> u64 {
+    (ratio.median * 1000.0).round() as u64
+}
+
+fn times_as_figures(times: &[Time]) -> Figures {
+    let rows = times.iter().map(|time| {
+        let row = (TIME.to_owned(), time.name.clone());
+        (row, [permille(time.ratio), 0, 0])
+    });
+    rows.collect()
+}
+
 /// Returns a sentence for each figure that exceeds the record by more than its margin, and for each row
 /// that only one of the two has.
 ///
@@ -65,7 +85,24 @@ pub fn figures(reports: &[HostReport]) -> Figures {
 ///
 /// Fails when the record is damaged.
 pub fn check(reports: &[HostReport]) -> Result<Vec<String>> {
-    compare(&parse(RECORDED)?, &figures(reports))
+    let (_, recorded) = recorded()?;
+    Ok(compare(&recorded, &figures(reports)))
+}
+
+/// Checks times as [`check`] does counts. They depend on the machine.
+///
+/// # Errors
+///
+/// Fails when the record is damaged.
+pub fn check_times(times: &[Time]) -> Result<Vec<String>> {
+    let (recorded, _) = recorded()?;
+    Ok(compare(&recorded, &times_as_figures(times)))
+}
+
+/// The recorded times, and the recorded counts.
+fn recorded() -> Result<(Figures, Figures)> {
+    let rows = parse(RECORDED)?.into_iter();
+    Ok(rows.partition(|((host, _), _)| host == TIME))
 }
 
 /// Writes these figures as the record of the source tree.
@@ -73,9 +110,11 @@ pub fn check(reports: &[HostReport]) -> Result<Vec<String>> {
 /// # Errors
 ///
 /// Fails when the file cannot be written.
-pub fn write(reports: &[HostReport]) -> Result<&'static Path> {
+pub fn write(reports: &[HostReport], times: &[Time]) -> Result<&'static Path> {
     let mut text = HEADING.to_owned();
-    for ((host, row), [a, b, c]) in figures(reports) {
+    let mut all = figures(reports);
+    all.extend(times_as_figures(times));
+    for ((host, row), [a, b, c]) in all {
         text += &format!("{host:<28} {row:<24} {a:>6} {b:>6} {c:>4}\n");
     }
     let path = Path::new(FILE);
@@ -103,20 +142,20 @@ fn parse(text: &str) -> Result<Figures> {
     rows.collect()
 }
 
-fn compare(recorded: &Figures, now: &Figures) -> Result<Vec<String>> {
+fn compare(recorded: &Figures, now: &Figures) -> Vec<String> {
     let mut faults = Vec::new();
     for ((host, row), figures) in now {
         let Some(before) = recorded.get(&(host.clone(), row.clone())) else {
             faults.push(format!("{host}, {row}: not recorded"));
             continue;
         };
-        let names = if row == PROGRAM {
-            OF_PROGRAM
-        } else {
-            OF_PACKET
+        let names = match (host.as_str(), row.as_str()) {
+            (TIME, _) => OF_TIME.as_slice(),
+            (_, PROGRAM) => &OF_PROGRAM,
+            _ => &OF_PACKET,
         };
         for ((name, share, number), (figure, before)) in
-            names.into_iter().zip(figures.iter().zip(before))
+            names.iter().zip(figures.iter().zip(before))
         {
             let most = (*before as f64 * (1.0 + share) + number).floor();
             if *figure as f64 > most {
@@ -128,7 +167,7 @@ fn compare(recorded: &Figures, now: &Figures) -> Result<Vec<String>> {
     }
     let gone = recorded.keys().filter(|row| !now.contains_key(*row));
     faults.extend(gone.map(|(host, row)| format!("{host}, {row}: recorded, but not measured")));
-    Ok(faults)
+    faults
 }
 
 #[cfg(test)]
@@ -144,19 +183,19 @@ mod tests {
     #[test]
     fn figures_within_their_margins_pass_and_others_are_named() {
         let recorded = figures_of(&[("decap", [600, 5, 3]), ("program", [5000, 20_000, 400])]);
-        let same = compare(&recorded, &recorded).unwrap();
+        let same = compare(&recorded, &recorded);
         assert_eq!(same, Vec::<String>::new());
         let more = figures_of(&[("decap", [730, 6, 4]), ("program", [7500, 30_000, 464])]);
-        assert_eq!(compare(&recorded, &more).unwrap(), Vec::<String>::new());
+        assert_eq!(compare(&recorded, &more), Vec::<String>::new());
         let most = figures_of(&[("decap", [731, 7, 5]), ("program", [7501, 30_001, 465])]);
-        assert_eq!(compare(&recorded, &most).unwrap().len(), 6);
+        assert_eq!(compare(&recorded, &most).len(), 6);
     }
 
     #[test]
     fn rows_that_only_one_has_are_named() {
         let one = figures_of(&[("decap", [1, 1, 1])]);
         let other = figures_of(&[("encap", [1, 1, 1])]);
-        assert_eq!(compare(&one, &other).unwrap().len(), 2);
+        assert_eq!(compare(&one, &other).len(), 2);
     }
 
     #[test]

@@ -1,24 +1,28 @@
 //! The compared relays, each on a site of its own.
 
-use std::{net::Ipv6Addr, time::Duration};
+mod introduction;
+mod turns;
 
-use anyhow::{Context as _, Result, ensure};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::unistd::Pid;
 use teredo::metrics::Mode;
 use teredo_lab::{
     Namespace, Teredo, cpu,
-    links::{Interface, cable},
+    links::{Interface, cable_with_queues},
     miredo,
-    programs::{Attached, BATCH, Generator},
+    programs::{Attached, Generator},
     teredo::Config,
 };
-use teredo_lab_ebpf::SIZES;
+use teredo_lab_ebpf::Flow;
 
-use super::{
-    cases::{Case, Direction, Hosts, Variant},
+use crate::{
+    cases::{Case, Direction, Hosts, Order, Place, Terms, Variant},
     clients::{self, Clients},
-    frames::{HOST, HOST_BEHIND, RELAY, data},
-    site::{FAR, NEAR, STRAIGHT, Site},
+    ends::tagged,
+    frames::{HOST, RELAY, data},
+    site::{FAR, NEAR, STRAIGHT, Site, first_host, queues},
     throughput::Subject,
 };
 
@@ -30,10 +34,10 @@ pub const INTERFACE_THREAD: &str = "napi/teredo-";
 /// stays under the 30 seconds for which a peer is usable.
 pub const AGE: Duration = Duration::from_secs(8);
 
-/// Clients that become known at once, before those known earlier have to be heard again.
-const AT_ONCE: u32 = 20_000;
 /// Peers of a relay with room for a million clients that are proved.
 const LARGE: i64 = 1_300_000;
+/// A rate limit that is never reached.
+const UNLIMITED: i64 = 100_000_000;
 
 /// Number of checked frames: small enough that no queue overflows.
 pub const PROOF: u32 = 40;
@@ -48,6 +52,8 @@ enum Work {
     Bare {
         _programs: [Attached; 2],
     },
+    Kernel,
+    Elsewhere,
     Teredo(Teredo),
     Miredo {
         _relay: miredo::Relay,
@@ -62,6 +68,8 @@ pub struct Relay {
     /// The counter at the packets' far end.
     pub sink: Attached,
     clients: Clients,
+    /// Number of clients, the first ones, that the generator has made known, and when they last sent.
+    known: Option<(Instant, u32)>,
     /// Number of native hosts on the link that the relay knows.
     neighbours: u32,
     // Dropped before the site.
@@ -76,39 +84,52 @@ impl Relay {
     /// # Errors
     ///
     /// Fails without root, or when the relay does not start.
-    pub fn start(variant: Variant) -> Result<Self> {
-        Self::start_with(variant, config())
-    }
-
-    /// Builds the site and starts the relay with room for a million clients.
-    ///
-    /// # Errors
-    ///
-    /// Fails without root, or when the relay does not start.
-    pub fn start_large(variant: Variant) -> Result<Self> {
-        Self::start_with(variant, config().set("relay.max-peers", LARGE))
-    }
-
-    fn start_with(variant: Variant, config: Config) -> Result<Self> {
-        let site = Site::new(variant.word())?;
+    pub fn start(variant: Variant, terms: Terms) -> Result<Self> {
+        let site = Site::new(variant.word(), terms)?;
         let sink = match variant {
             Variant::None => {
-                cable((&site.far, STRAIGHT[0]), (&site.far, STRAIGHT[1]))?;
+                let [out, back] = STRAIGHT;
+                cable_with_queues((&site.far, out), (&site.far, back), queues(terms))?;
                 Attached::sink(&site.far, &STRAIGHT[1..])
             }
             _ => Attached::sink(&site.far, &FAR),
         }
         .context("attach the sink")?;
-        let work = cpu::on_core(cpu::RELAY, || work(variant, &site, config))
+        let work = cpu::on_core(cpu::RELAY, || work(variant, &site, config(terms), terms))
             .with_context(|| format!("start {}", variant.title()))?;
         Ok(Self {
             variant,
             sink,
             clients: site.clients()?,
+            known: None,
             neighbours: 1,
             work,
             site,
         })
+    }
+
+    /// Makes ready to measure a relay outside this machine, between two of its interfaces.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the interfaces cannot be used, or the relay does not answer.
+    pub fn elsewhere(interfaces: &[String; 2]) -> Result<Self> {
+        let site = Site::around(interfaces)?;
+        Ok(Self {
+            variant: Variant::Device,
+            sink: Attached::sink(&site.far, &FAR).context("attach the sink")?,
+            clients: site.clients()?,
+            known: None,
+            neighbours: 1,
+            work: Work::Elsewhere,
+            site,
+        })
+    }
+
+    /// Whether the variant can take part in a case: the kernel only forwards to clients.
+    #[must_use]
+    pub fn has(&self, case: Case) -> bool {
+        self.variant != Variant::Kernel || case.direction == Direction::Encap
     }
 
     /// The first client's frame.
@@ -122,48 +143,45 @@ impl Relay {
     }
 
     /// The same to the first of these hosts.
-    fn frame_to(&self, hosts: Hosts, direction: Direction, size: u16) -> Result<Vec<u8>> {
+    fn frame_to(&self, place: Place, direction: Direction, size: u16) -> Result<Vec<u8>> {
         let stations = self.site.stations(direction);
-        data(stations, direction, 0, first_host(hosts), size)
+        let frame = data(stations, direction, 0, first_host(place), size)?;
+        Ok(tagged(&frame, self.site.tag()).into_owned())
     }
 
-    /// Makes the clients known to the relay, all heard within the last `age`.
+    /// Makes the generator of a case with packets in one direction, which carry the time.
     ///
     /// # Errors
     ///
-    /// Fails when a packet does not arrive, or is damaged.
-    pub fn acquaint(&mut self, clients: u32, age: Duration) -> Result<()> {
-        if matches!(self.work, Work::Nobody | Work::Bare { .. }) {
-            return Ok(());
-        }
-        let title = self.variant.title();
-        let context = || format!("{title} and its clients");
-        if clients <= AT_ONCE || age == Duration::MAX {
-            return self.clients.acquaint(clients, age).with_context(context);
-        }
-        // The first would be silent for too long before the last are known.
-        let known = self.clients.known();
-        for count in (AT_ONCE..clients)
-            .step_by(AT_ONCE as usize)
-            .chain([clients])
-        {
-            if count > known {
-                self.keep_alive(count.saturating_sub(AT_ONCE).max(1))?;
-                self.clients.extend(count).with_context(context)?;
-            }
-        }
-        self.keep_alive(clients)
+    /// Fails when the kernel refuses it.
+    pub fn stamped(&self, case: Case) -> Result<Generator> {
+        self.generator_of(case, Flow::with_stamps)
     }
 
-    /// Lets the first clients send, as fast as the relay can forward.
-    fn keep_alive(&self, clients: u32) -> Result<()> {
-        let frame = self.frame_to(Hosts::ONE_BEHIND, Direction::Decap, SIZES[0])?;
-        let interface = self.site.far_interfaces[Site::entry(Direction::Decap)].index;
-        let flow = Direction::Decap.flow();
-        let generator = Generator::load(flow, clients, interface, frame)?;
-        // Some frames are lost, but hardly those of one client thrice.
-        let frames = clients.saturating_mul(3).max(1_000);
-        generator.send(&self.site.far, frames, BATCH).map(drop)
+    /// Makes the generator of a case with packets in one direction.
+    fn generator(&self, case: Case) -> Result<Generator> {
+        self.generator_of(case, |flow| flow)
+    }
+
+    fn generator_of(&self, case: Case, change: impl Fn(Flow) -> Flow) -> Result<Generator> {
+        let Hosts { count, place } = case.hosts;
+        let frame = self.frame_to(place, case.direction, case.size)?;
+        let interface = match self.variant {
+            Variant::None => Interface::named(&self.site.far, STRAIGHT[0])?.index,
+            _ => self.site.far_interfaces[Site::entry(case.direction)].index,
+        };
+        let flow = Flow::new(case.direction.flow(), case.clients, interface, &frame);
+        let flow = flow.map(|flow| match count {
+            1 => flow,
+            count => flow.with_hosts(count, place == Place::Scattered),
+        });
+        let (train, turns) = match case.order {
+            Order::Rotation => (1, Vec::new()),
+            Order::Trains => (Order::TRAIN, Vec::new()),
+            Order::Zipf => (1, turns::zipf(case.clients)),
+        };
+        let flow = flow.map(|flow| change(flow.with_trains(train)));
+        Generator::load(flow, frame, &turns)
     }
 }
 
@@ -174,21 +192,14 @@ impl Subject for Relay {
         self.variant
     }
 
-    fn generator(&self, case: Case) -> Result<Generator> {
-        let frame = self.frame_to(case.hosts, case.direction, case.size)?;
-        let interface = match self.variant {
-            Variant::None => Interface::named(&self.site.far, STRAIGHT[0])?.index,
-            _ => self.site.far_interfaces[Site::entry(case.direction)].index,
-        };
-        match case.hosts.count {
-            1 => Generator::load(case.direction.flow(), case.clients, interface, frame),
-            hosts => Generator::to_hosts(case.clients, hosts, interface, frame),
-        }
+    fn generators(&self, case: Case) -> Result<Vec<Generator>> {
+        let flows = case.flows().into_iter();
+        flows.map(|flow| self.generator(flow)).collect()
     }
 
     fn get_ready(&mut self, case: Case) -> Result<()> {
-        let Hosts { count, are_on_link } = case.hosts;
-        if are_on_link && count > self.neighbours {
+        let Hosts { count, place } = case.hosts;
+        if place == Place::OnLink && count > self.neighbours {
             self.site.add_neighbours(count)?;
             self.neighbours = count;
         }
@@ -196,17 +207,21 @@ impl Subject for Relay {
     }
 
     fn prove(&mut self, case: Case) -> Result<()> {
-        if matches!(self.work, Work::Nobody | Work::Bare { .. }) {
+        if matches!(self.work, Work::Nobody | Work::Bare { .. } | Work::Kernel) {
             return Ok(());
         }
-        let case = Case {
-            size: clients::SIZE,
-            ..case
-        };
-        let generator = self.generator(case)?;
-        self.clients.prove(case, PROOF, || {
-            generator.send(&self.site.far, PROOF, PROOF_BATCH).map(drop)
-        })
+        let size = clients::SIZE;
+        for case in case.flows().into_iter().map(|case| Case { size, ..case }) {
+            let generator = self.generator(case)?;
+            self.clients.prove(case, PROOF, || {
+                generator.send(&self.site.far, PROOF, PROOF_BATCH).map(drop)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        matches!(self.work, Work::Elsewhere)
     }
 
     fn far(&self) -> &Namespace {
@@ -234,6 +249,7 @@ impl Subject for Relay {
                 Ok(Some(match case.direction {
                     Direction::Encap => packets.encap.xdp,
                     Direction::Decap => packets.decap.xdp,
+                    Direction::Both => packets.encap.xdp + packets.decap.xdp,
                 }))
             }
             _ => Ok(None),
@@ -241,27 +257,37 @@ impl Subject for Relay {
     }
 }
 
-/// The native host to whose frame those to the other hosts are alike.
-pub const fn first_host(hosts: Hosts) -> Ipv6Addr {
-    match hosts.are_on_link {
-        true => HOST,
-        false => HOST_BEHIND,
-    }
-}
-
 /// The configuration of our relay, without mode and interfaces.
-fn config() -> Config {
-    Config::new()
+fn config(terms: Terms) -> Config {
+    let config = Config::new()
         .set("relay.ipv4", RELAY.ip().to_string())
         .set("relay.port", i64::from(RELAY.port()))
         // All clients are new at the start, and wait for nothing but the relay's bubbles.
         .set("relay.xdp.new-peer-rate", 0)
-        .set("relay.xdp.answer-rate", 0)
+        .set("relay.xdp.answer-rate", 0);
+    let served = ["2001:db8::/32", "2a00::/12"].map(str::to_owned).to_vec();
+    let limits = [
+        "bubble-rate",
+        "bubble-total-rate",
+        "new-peer-rate",
+        "new-peer-total-rate",
+        "unproved-rate",
+    ];
+    let config = limits.into_iter().fold(config, |config, limit| {
+        config.set(&format!("relay.{limit}"), UNLIMITED)
+    });
+    match terms {
+        Terms::Large => config.set("relay.max-peers", LARGE),
+        Terms::Served => config.set("relay.serve", served),
+        _ => config,
+    }
 }
 
-fn work(variant: Variant, site: &Site, config: Config) -> Result<Work> {
+fn work(variant: Variant, site: &Site, config: Config, terms: Terms) -> Result<Work> {
     match variant {
         Variant::None => Ok(Work::Nobody),
+        Variant::Device => bail!("the device is not on this machine"),
+        Variant::Kernel => site.route_clients().map(|()| Work::Kernel),
         Variant::Bare => {
             let [v4, v6] = site.near_interfaces;
             Ok(Work::Bare {
@@ -272,17 +298,19 @@ fn work(variant: Variant, site: &Site, config: Config) -> Result<Work> {
             })
         }
         Variant::Xdp => {
+            let (mode, word) = match terms {
+                Terms::Generic => (Mode::Generic, "generic"),
+                _ => (Mode::Native, "native"),
+            };
             let config = config
-                .set("relay.xdp.mode", "native")
+                .set("relay.xdp.mode", word)
                 .set("relay.xdp.interfaces", NEAR.map(str::to_owned).to_vec());
             let teredo = Teredo::start(&site.near, &config)?;
             let attached = teredo.status()?.xdp;
             ensure!(
                 attached.len() == NEAR.len()
-                    && attached
-                        .iter()
-                        .all(|interface| interface.mode == Mode::Native),
-                "its XDP program is not attached in native mode: {attached:?}"
+                    && attached.iter().all(|interface| interface.mode == mode),
+                "its XDP program is not attached in {word} mode: {attached:?}"
             );
             Ok(Work::Teredo(teredo))
         }
