@@ -123,7 +123,15 @@ fn relays(part: Part, selection: &Selection, extent: Extent, report: &mut Report
     };
     for case in selection.cases(part) {
         let relays = relays.iter_mut().filter(|relay| relay.has(case));
-        report.cases.push(measure(part, relays, case, extent)?);
+        match measure(part, relays, case, extent) {
+            Ok(measured) => report.cases.push(measured),
+            // The results of half an hour are not lost because of one case.
+            Err(error) => {
+                let reason = format!("{}: {case}: {error:#}", part.word());
+                println!("\n{reason}");
+                report.skipped.push(reason);
+            }
+        }
     }
     Ok(())
 }
