@@ -244,7 +244,7 @@ fn a_daemon_that_was_stopped_starts_anew() -> Result<()> {
     signal::kill(relay.daemon.pid(), Signal::SIGSTOP)?;
     wait_until("the program takes it for gone", SOON * 4, || {
         let heartbeat = numbers(&generations_map(&host)?)?[HEARTBEAT];
-        Ok(!generations::is_alive(heartbeat, now()))
+        Ok(generations::silence(heartbeat, now()) > generations::SILENCE)
     })?;
     let stopped = generations(&host)?;
     signal::kill(relay.daemon.pid(), Signal::SIGCONT)?;
