@@ -7,6 +7,7 @@
 pub mod ethtool;
 mod napi;
 pub mod native;
+pub mod offload;
 pub mod route;
 pub mod tun;
 pub mod udp;
