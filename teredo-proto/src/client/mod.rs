@@ -171,6 +171,17 @@ pub struct PeerInfo {
     pub queued: usize,
 }
 
+/// The packets that a super-packet is split into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segments {
+    /// Number of packets.
+    pub count: usize,
+    /// Octets of the largest.
+    pub largest: usize,
+    /// Octets of all of them.
+    pub octets: usize,
+}
+
 /// A Teredo client; the [module](self) tells how to use it.
 #[derive(Debug)]
 pub struct Client {
@@ -397,6 +408,30 @@ impl Client {
                 None
             }
         }
+    }
+
+    /// Handles the IPv6 packets that a super-packet of the host is split into: they have its header, except
+    /// for their lengths.
+    ///
+    /// Returns the local port (host byte order) and the destination of all of them, if each is to be sent
+    /// at once. Otherwise nothing has happened, and each goes to [`Client::handle_ipv6`].
+    pub fn handle_segments(
+        &mut self,
+        now: Instant,
+        super_packet: &[u8],
+        segments: Segments,
+    ) -> Option<(u16, Endpoint)> {
+        if !self.shared.transmits.is_empty() {
+            return None;
+        }
+        let header = Header::parse(super_packet).ok()?;
+        let shared = &mut self.shared;
+        let way = self
+            .exchange
+            .forward(shared, now, header, segments.largest)?;
+        let traffic = &mut shared.statistics.encapsulated;
+        traffic.add_many(segments.count, segments.octets);
+        Some(way)
     }
 
     /// Does everything that is due.

@@ -29,7 +29,12 @@ impl Count for Traffic {}
 
 impl Traffic {
     pub(crate) fn add(&mut self, octets: usize) {
-        self.packets += 1;
+        self.add_many(1, octets);
+    }
+
+    /// Adds packets that have so many octets together.
+    pub(crate) fn add_many(&mut self, packets: usize, octets: usize) {
+        self.packets += packets as u64;
         self.octets += octets as u64;
     }
 }

@@ -1,7 +1,10 @@
 //! The TUN interface through which the daemon and the kernel's IPv6 routing exchange packets.
 
+mod batch;
+mod offloads;
+
 use std::{
-    io,
+    io::{self, IoSlice},
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     thread,
     time::{Duration, Instant},
@@ -11,11 +14,18 @@ use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
     net::if_::if_nametoindex,
     poll::{PollFd, PollFlags, poll},
-    unistd::{read, write},
+    sys::uio::writev,
+    unistd::read,
 };
 use thiserror::Error;
 
-use super::{BATCH, ethtool::Ethtool, napi};
+pub use batch::PacketBatch;
+
+use super::{
+    ethtool::Ethtool,
+    napi,
+    offload::{Coalescer, Header, Protocols},
+};
 
 const CONTROL_FILE: &str = "/dev/net/tun";
 /// Octets of kernel memory that written packets may occupy until they are routed: more than one
@@ -70,6 +80,8 @@ pub struct Tun {
     index: u32,
     threaded: bool,
     taken_over: bool,
+    /// Of which protocols the kernel takes super-packets, if packets have a virtio-net header.
+    offload: Option<Protocols>,
 }
 
 impl Tun {
@@ -79,12 +91,29 @@ impl Tun {
     ///
     /// A sentence for the user, see [`TunError`].
     pub fn open(name: &str) -> Result<Self, TunError> {
+        Self::open_with(name, false)
+    }
+
+    /// Makes or takes over an interface as [`Self::open`] does, from which super-packets can be read with
+    /// a [`PacketBatch::of_super_packets`], and to which [`Self::write_coalesced`] writes some.
+    ///
+    /// Whoever takes the interface over without offloads would read super-packets as if they were packets:
+    /// let it [end with the process](Self::end_with_process).
+    ///
+    /// # Errors
+    ///
+    /// A sentence for the user, see [`TunError`].
+    pub fn open_offloaded(name: &str) -> Result<Self, TunError> {
+        Self::open_with(name, true)
+    }
+
+    fn open_with(name: &str, offload: bool) -> Result<Self, TunError> {
         if !is_name(name) {
             return Err(TunError::Name(name.to_owned()));
         }
         let taken_over = if_nametoindex(name).is_ok();
         let others = napi::threads(name);
-        let device = attach(name, true)?;
+        let device = attach(name, true, offload)?;
         let index = if_nametoindex(name).map_err(|error| other(name, error.into()))?;
         let (device, threaded) = match napi::use_thread(name, index) {
             Ok(()) => {
@@ -94,17 +123,22 @@ impl Tun {
             Err(error) => {
                 tracing::debug!(%error, "no kernel thread for the TUN interface");
                 drop(device);
-                (attach(name, false)?, false)
+                (attach(name, false, offload)?, false)
             }
         };
         // Without a kernel thread the interface may have been made again.
         let index = if_nametoindex(name).map_err(|error| other(name, error.into()))?;
+        let offload = match offload {
+            true => Some(offloads::enable(device.as_raw_fd()).map_err(|error| other(name, error))?),
+            false => None,
+        };
         let mut tun = Self {
             device,
             name: name.to_owned(),
             index,
             threaded,
             taken_over,
+            offload,
         };
         tun.configure().map_err(|error| other(name, error))?;
         Ok(tun)
@@ -174,44 +208,59 @@ impl Tun {
         )
     }
 
-    /// Reads the packets that the kernel has routed into the interface, up to [`BATCH`], and
-    /// returns how many.
+    /// Reads the packets that the kernel has routed into the interface, as many as the batch has room
+    /// for, and returns how many.
     ///
     /// # Errors
     ///
     /// [`io::ErrorKind::WouldBlock`] if there are none: the file descriptor's readiness says when to
     /// call again. After any other error the interface is gone or down.
     pub fn read(&self, batch: &mut PacketBatch) -> io::Result<usize> {
-        batch.filled = 0;
-        while batch.filled < BATCH {
-            let start = batch.filled * batch.buffer_size;
-            let buffer = &mut batch.buffers[start..start + batch.buffer_size];
-            match read(self, buffer) {
-                Ok(length) => {
-                    batch.lengths[batch.filled] = length;
-                    batch.filled += 1;
-                }
+        batch.clear();
+        while let Some(memory) = batch.next() {
+            match read(self, memory) {
+                Ok(length) => batch.add(length),
                 Err(nix::Error::EINTR) => {}
-                Err(_) if batch.filled > 0 => break,
+                Err(_) if batch.len() > 0 => break,
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(batch.filled)
+        Ok(batch.len())
     }
 
     /// Hands packets to the kernel, which routes them on, and returns how many it accepted. The
     /// others (not IPv6, interface down, no memory) are lost.
     pub fn write(&self, packets: &[&[u8]]) -> usize {
+        let header = Header::default().build(0);
         packets
             .iter()
-            .filter(|packet| self.write_one(packet))
+            .filter(|packet| match self.offload {
+                Some(_) => self.write_one(&[IoSlice::new(&header), IoSlice::new(packet)]),
+                None => self.write_one(&[IoSlice::new(packet)]),
+            })
             .count()
     }
 
-    fn write_one(&self, packet: &[u8]) -> bool {
+    /// Hands packets to the kernel as [`Self::write`] does, those that follow each other in their flow as
+    /// one.
+    pub fn write_coalesced(&self, packets: &[&[u8]], coalescer: &mut Coalescer) -> usize {
+        let Some(protocols) = self.offload else {
+            return self.write(packets);
+        };
+        let mut written = 0;
+        coalescer.coalesce(packets, protocols);
+        coalescer.each(packets, |parts, count| {
+            if self.write_one(parts) {
+                written += count;
+            }
+        });
+        written
+    }
+
+    fn write_one(&self, parts: &[IoSlice<'_>]) -> bool {
         let mut waited = false;
         loop {
-            match write(self, packet) {
+            match writev(self, parts) {
                 Ok(_) => return true,
                 Err(nix::Error::EINTR) => {}
                 // The kernel thread is behind, perhaps because it needs this CPU: let it run.
@@ -249,50 +298,15 @@ impl std::fmt::Debug for Tun {
     }
 }
 
-/// The packets of one [`Tun::read`].
-#[derive(Debug)]
-pub struct PacketBatch {
-    buffers: Box<[u8]>,
-    buffer_size: usize,
-    lengths: [usize; BATCH],
-    filled: usize,
-}
-
-impl PacketBatch {
-    /// Returns an empty batch for packets of an interface with this MTU, in octets.
-    #[must_use]
-    pub fn new(mtu: u16) -> Self {
-        let buffer_size = usize::from(mtu).next_multiple_of(64);
-        Self {
-            buffers: vec![0; BATCH * buffer_size].into(),
-            buffer_size,
-            lengths: [0; BATCH],
-            filled: 0,
-        }
-    }
-
-    /// Returns the size of the largest packet that fits, in octets.
-    #[must_use]
-    pub fn room(&self) -> usize {
-        self.buffer_size
-    }
-
-    /// Iterates over the packets of the last read, in order.
-    pub fn packets(&mut self) -> impl Iterator<Item = &mut [u8]> {
-        self.buffers
-            .chunks_exact_mut(self.buffer_size)
-            .zip(&self.lengths)
-            .take(self.filled)
-            .map(|(buffer, &length)| &mut buffer[..length])
-    }
-}
-
 /// Opens the interface, new or left by an earlier run.
-fn attach(name: &str, napi: bool) -> Result<tun::Device, TunError> {
+fn attach(name: &str, napi: bool, offload: bool) -> Result<tun::Device, TunError> {
     let mut configuration = tun::Configuration::default();
     configuration.tun_name(name).platform_config(|platform| {
         // Addresses, MTU and state are set through rtnetlink.
-        platform.ensure_root_privileges(false).napi(napi);
+        platform
+            .ensure_root_privileges(false)
+            .napi(napi)
+            .vnet_hdr(offload);
     });
     let start = Instant::now();
     loop {

@@ -2,6 +2,7 @@
 //! between them.
 
 mod discovery;
+mod encapsulation;
 mod port_mapping;
 mod ports;
 mod record;
@@ -19,7 +20,6 @@ use anyhow::Result;
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
     scope::Ipv4Scope,
-    wire::MTU,
 };
 use teredo_proto::{
     client::{
@@ -41,6 +41,7 @@ use crate::{
     config::{self, RefreshInterval},
     datapath::{
         BATCH,
+        offload::Coalescer,
         tun::PacketBatch,
         udp::{ReceiveBatch, Sender, UdpSocket},
     },
@@ -57,8 +58,8 @@ use servers::Servers;
 const REFRESH: Duration = Duration::from_secs(30);
 /// The longest wait for the gateway before the protocol starts.
 const GATEWAY_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// Placeholder of unused batch slots.
-const UNUSED: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+/// Most packets that are written together: several times those that the kernel coalesces.
+const WRITTEN: usize = 4 * BATCH;
 
 /// The running client.
 #[derive(Debug)]
@@ -85,6 +86,9 @@ pub struct ClientRole {
     host: HostNetwork,
     datagrams: ReceiveBatch,
     packets: PacketBatch,
+    /// Memory for the headers of segments.
+    headers: Vec<u8>,
+    coalescer: Coalescer,
     timer: Timer,
     /// The interval that was measured.
     refresh: Option<Duration>,
@@ -147,7 +151,7 @@ impl ClientRole {
             sender: udp.sender,
             ports: ExtraPorts::new()?,
             discovery,
-            tunnel: Tunnel::open(&config.tun, Lifetime::Process)?,
+            tunnel: Tunnel::open_offloaded(&config.tun, Lifetime::Process)?,
             tunnelled: None,
             servers,
             mapping: PortMapping::new(&node.name),
@@ -156,7 +160,9 @@ impl ClientRole {
             is_qualified: false,
             host: HostNetwork::default(),
             datagrams: ReceiveBatch::new(),
-            packets: PacketBatch::new(MTU),
+            packets: PacketBatch::of_super_packets(),
+            headers: Vec::new(),
+            coalescer: Coalescer::default(),
             timer: Timer::new(),
             refresh: None,
             offline: None,
@@ -247,7 +253,11 @@ impl ClientRole {
     fn decapsulate(&mut self, to: u16) {
         let now = clock::now();
         let (tun, failures) = (&self.tunnel, &mut self.failures.decapsulated);
-        let mut packets: [&[u8]; BATCH] = [&[]; BATCH];
+        let mut write = |packets: &[&[u8]]| {
+            let written = tun.write_coalesced(packets, &mut self.coalescer);
+            *failures += (packets.len() - written) as u64;
+        };
+        let mut packets: [&[u8]; WRITTEN] = [&[]; WRITTEN];
         let mut count = 0;
         for datagram in self.datagrams.datagrams() {
             let (from, ecn) = (datagram.source.into(), datagram.ecn);
@@ -258,34 +268,12 @@ impl ClientRole {
                 packets[count] = packet;
                 count += 1;
             }
-            if count == BATCH {
-                *failures += (count - tun.write(&packets)) as u64;
+            if count == WRITTEN {
+                write(&packets);
                 count = 0;
             }
         }
-        *failures += (count - tun.write(&packets[..count])) as u64;
-    }
-
-    /// Moves packets from the kernel into the tunnel. Almost all leave from the service port.
-    fn encapsulate(&mut self) {
-        let now = clock::now();
-        let mut datagrams: [(SocketAddrV4, &[u8]); BATCH] = [(UNUSED, &[]); BATCH];
-        let mut count = 0;
-        for packet in self.packets.packets() {
-            let Some((from, to, payload)) = self.client.handle_ipv6(now, packet) else {
-                continue;
-            };
-            if from == self.service_port {
-                datagrams[count] = (to.into(), payload);
-                count += 1;
-            } else {
-                let sender = self.ports.sender(from);
-                let sent = sender.map_or(0, |sender| sender.send(&[(to.into(), payload)]));
-                self.failures.encapsulated += 1 - sent as u64;
-            }
-        }
-        let sent = self.sender.send(&datagrams[..count]);
-        self.failures.encapsulated += (count - sent) as u64;
+        write(&packets[..count]);
     }
 
     /// Sends the packets of the protocol and handles its events.
@@ -373,9 +361,6 @@ impl ClientRole {
             Event::Qualified(identity) => {
                 tracing::info!("Teredo address {}", describe(&identity));
                 self.refresh = None;
-                if usize::from(identity.mtu) > self.packets.room() {
-                    self.packets = PacketBatch::new(identity.mtu);
-                }
                 self.tunnelled = Some(Tunnelled {
                     address: identity.address,
                     mtu: identity.mtu,

@@ -6,7 +6,10 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::port::register;
 use crate::{
-    datapath::tun::{PacketBatch, Tun, TunError},
+    datapath::{
+        offload::Coalescer,
+        tun::{PacketBatch, Tun, TunError},
+    },
     host::Snapshot,
 };
 
@@ -25,6 +28,7 @@ pub struct Tunnel {
     tun: AsyncFd<Tun>,
     name: String,
     lifetime: Lifetime,
+    is_offloaded: bool,
     /// Whether the kernel gives no packets through this descriptor any more.
     is_lost: bool,
     dropped: Dropped,
@@ -43,10 +47,20 @@ struct Dropped {
 impl Tunnel {
     /// Opens the interface. Needs a tokio runtime.
     pub fn open(name: &str, lifetime: Lifetime) -> Result<Self, TunError> {
+        Self::open_with(name, lifetime, false)
+    }
+
+    /// Opens the interface for super-packets, see [`Tun::open_offloaded`]. Needs a tokio runtime.
+    pub fn open_offloaded(name: &str, lifetime: Lifetime) -> Result<Self, TunError> {
+        Self::open_with(name, lifetime, true)
+    }
+
+    fn open_with(name: &str, lifetime: Lifetime, is_offloaded: bool) -> Result<Self, TunError> {
         Ok(Self {
-            tun: open(name, lifetime)?,
+            tun: open(name, lifetime, is_offloaded)?,
             name: name.to_owned(),
             lifetime,
+            is_offloaded,
             is_lost: false,
             dropped: Dropped::default(),
         })
@@ -92,7 +106,7 @@ impl Tunnel {
     ///
     /// When no new one can be opened. Then everything stays as it is.
     pub fn reopen(&mut self) -> Result<(), TunError> {
-        let new = open(&self.name, self.lifetime)?;
+        let new = open(&self.name, self.lifetime, self.is_offloaded)?;
         // What is out of sight, for example in another namespace, shall not outlive this.
         if let Err(error) = self.tun.get_ref().end_with_process() {
             tracing::debug!("the old tunnel interface stays: {error}");
@@ -123,10 +137,19 @@ impl Tunnel {
     pub fn write(&self, packets: &[&[u8]]) -> usize {
         self.tun.get_ref().write(packets)
     }
+
+    /// Hands packets to the kernel, those that follow each other in their flow as one, and returns how
+    /// many it accepted.
+    pub fn write_coalesced(&self, packets: &[&[u8]], coalescer: &mut Coalescer) -> usize {
+        self.tun.get_ref().write_coalesced(packets, coalescer)
+    }
 }
 
-fn open(name: &str, lifetime: Lifetime) -> Result<AsyncFd<Tun>, TunError> {
-    let tun = Tun::open(name)?;
+fn open(name: &str, lifetime: Lifetime, is_offloaded: bool) -> Result<AsyncFd<Tun>, TunError> {
+    let tun = match is_offloaded {
+        true => Tun::open_offloaded(name)?,
+        false => Tun::open(name)?,
+    };
     let other = |source: io::Error| TunError::Other {
         name: name.to_owned(),
         source,

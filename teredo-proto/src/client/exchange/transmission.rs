@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use teredo_common::{
-    address::{embedded_mapping, has_cone_flag, server_link_local},
+    address::{Endpoint, embedded_mapping, has_cone_flag, server_link_local},
     scope::{is_global_unicast, is_link_local},
     time::Instant,
     wire::SERVER_PORT,
@@ -27,6 +27,40 @@ const MULTICAST: u8 = 0xff;
 const STALL: Duration = Duration::from_secs(3);
 
 impl Exchange {
+    /// Returns the local port and the endpoint for packets of the host with this header, if they go at
+    /// once, as those to a usable peer do; otherwise nothing has happened. `largest` is the length of the
+    /// largest, in octets.
+    pub fn forward(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        header: Header<'_>,
+        largest: usize,
+    ) -> Option<(u16, Endpoint)> {
+        let identity = self.identity.as_ref()?;
+        let destination = header.destination();
+        if header.source() != self.own
+            || largest > usize::from(identity.mtu)
+            || destination[0] == MULTICAST
+        {
+            return None;
+        }
+        if identity.tunnel {
+            return Some((shared.config.port, identity.server.primary()));
+        }
+        if header.is_bubble() {
+            return None;
+        }
+        let index = self.peers.find(&destination)?;
+        if !self.peers.is_usable(now, index) {
+            return None;
+        }
+        let state = &self.peers[index].state;
+        let way = (state.port, state.destination);
+        self.note_sent(shared, now, index);
+        Some(way)
+    }
+
     /// Handles a packet of the host.
     pub fn handle_ipv6(
         &mut self,
@@ -37,6 +71,9 @@ impl Exchange {
         let header = Header::parse(packet).map_err(|_| DropReason::HostMalformed)?;
         let (source, destination) = (header.source(), header.destination());
         let length = header.packet_length();
+        if let Some((port, to)) = self.forward(shared, now, header, length) {
+            return Ok(Forward::Send(port, to, length));
+        }
         let packet = &packet[..length];
         let Some(identity) = &self.identity else {
             self.refuse(shared, now, ADDRESS_UNREACHABLE, packet);
@@ -52,10 +89,6 @@ impl Exchange {
         if destination[0] == MULTICAST {
             return Err(DropReason::HostMulticast);
         }
-        if identity.tunnel {
-            let (port, server) = (shared.config.port, identity.server.primary());
-            return Ok(Forward::Send(port, server, length));
-        }
         if header.is_bubble() {
             return Err(DropReason::HostBubble);
         }
@@ -63,12 +96,6 @@ impl Exchange {
             Some(index) => index,
             None => self.create_peer(shared, now, packet, &destination)?,
         };
-        if self.peers.is_usable(now, index) {
-            let peer = &self.peers[index];
-            let forward = Forward::Send(peer.state.port, peer.state.destination, length);
-            self.note_sent(shared, now, index);
-            return Ok(forward);
-        }
         if self.peers[index].is_trusted() {
             self.distrust(shared, index);
         }

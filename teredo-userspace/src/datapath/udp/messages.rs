@@ -6,6 +6,8 @@ use crate::datapath::BATCH;
 
 /// Room for two control messages with an integer each.
 pub const CONTROL: usize = 64;
+/// Parts of payloads in all messages: more than a message has.
+pub const VECTORS: usize = 8 * BATCH;
 /// Octets of an IPv4 socket address.
 pub const NAME: libc::socklen_t = size_of::<libc::sockaddr_in>() as libc::socklen_t;
 
@@ -15,7 +17,7 @@ pub const NAME: libc::socklen_t = size_of::<libc::sockaddr_in>() as libc::sockle
 /// them.
 pub struct Messages {
     pub headers: Box<[libc::mmsghdr; BATCH]>,
-    pub vectors: Box<[libc::iovec; BATCH]>,
+    pub vectors: Box<[libc::iovec; VECTORS]>,
     pub names: Box<[libc::sockaddr_in; BATCH]>,
     pub controls: Box<[Control; BATCH]>,
 }
@@ -45,7 +47,7 @@ impl Messages {
         header.msg_hdr.msg_controllen = CONTROL;
         Self {
             headers: Box::new([header; BATCH]),
-            vectors: Box::new([vector; BATCH]),
+            vectors: Box::new([vector; VECTORS]),
             names: Box::new([name; BATCH]),
             controls: Box::new([Control([0; CONTROL]); BATCH]),
         }

@@ -21,7 +21,7 @@ pub use discovery::{Arrival, DiscoverySocket};
 pub use mailbox::{Mailbox, MailboxError};
 pub use receive::{Datagram, ReceiveBatch, Receiver};
 pub use segmentation::Segmentation;
-pub use send::Sender;
+pub use send::{Payload, Sender};
 
 /// Port of the discard service, which never sends.
 const DISCARD: u16 = 9;

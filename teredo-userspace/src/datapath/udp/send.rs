@@ -8,10 +8,34 @@ use std::{
 };
 
 use super::{
-    messages::{Control, Messages, name},
+    messages::{Control, Messages, VECTORS, name},
     segmentation,
 };
 use crate::datapath::BATCH;
+
+/// The payload of a datagram, in two parts.
+pub trait Payload {
+    /// Returns the parts. Either may be empty.
+    fn parts(&self) -> [&[u8]; 2];
+}
+
+impl Payload for &[u8] {
+    fn parts(&self) -> [&[u8]; 2] {
+        [self, &[]]
+    }
+}
+
+impl<const N: usize> Payload for &[u8; N] {
+    fn parts(&self) -> [&[u8]; 2] {
+        [*self, &[]]
+    }
+}
+
+impl Payload for [&[u8]; 2] {
+    fn parts(&self) -> [&[u8]; 2] {
+        *self
+    }
+}
 
 /// Most segments of one message: the limit of kernels since 4.18.
 const SEGMENTS: usize = 64;
@@ -60,14 +84,7 @@ impl Sender {
     ///
     /// Consecutive payloads of one length to one endpoint leave as one message, which stays whole
     /// down to the network interface.
-    pub fn send(&mut self, datagrams: &[(SocketAddrV4, &[u8])]) -> usize {
-        datagrams
-            .chunks(BATCH)
-            .map(|chunk| self.send_chunk(chunk))
-            .sum()
-    }
-
-    fn send_chunk(&mut self, datagrams: &[(SocketAddrV4, &[u8])]) -> usize {
+    pub fn send<P: Payload>(&mut self, datagrams: &[(SocketAddrV4, P)]) -> usize {
         let (mut sent, mut next) = (0, 0);
         let mut together = self.segmentation;
         while next < datagrams.len() {
@@ -119,31 +136,37 @@ impl Sender {
         usize::try_from(sent).unwrap_or(0)
     }
 
-    /// Describes the datagrams, at most [`BATCH`], as messages, and returns the number of messages.
-    /// With `together`, each run of datagrams becomes one message.
-    fn fill(&mut self, datagrams: &[(SocketAddrV4, &[u8])], together: bool) -> usize {
-        let (mut message, mut next) = (0, 0);
-        while let Some(&(destination, first)) = datagrams.get(next) {
+    /// Describes the first datagrams, as many as there is room for, as messages, and returns the number
+    /// of messages. With `together`, each run of datagrams becomes one message.
+    fn fill<P: Payload>(&mut self, datagrams: &[(SocketAddrV4, P)], together: bool) -> usize {
+        let (mut message, mut next, mut used) = (0, 0, 0);
+        while message < BATCH
+            && let Some((destination, first)) = datagrams.get(next)
+        {
             let run = if together { run(&datagrams[next..]) } else { 1 };
-            let payloads = &datagrams[next..next + run];
-            let vectors = &mut self.messages.vectors[next..next + run];
-            for (vector, (_, payload)) in vectors.iter_mut().zip(payloads) {
-                vector.iov_base = payload.as_ptr().cast_mut().cast();
-                vector.iov_len = payload.len();
+            if used + 2 * run > VECTORS {
+                break;
             }
-            self.messages.names[message] = name(destination);
+            let start = used;
+            let payloads = datagrams[next..next + run].iter();
+            for part in payloads.flat_map(|(_, payload)| payload.parts()) {
+                if !part.is_empty() {
+                    let vector = &mut self.messages.vectors[used];
+                    vector.iov_base = part.as_ptr().cast_mut().cast();
+                    vector.iov_len = part.len();
+                    used += 1;
+                }
+            }
+            self.messages.names[message] = name(*destination);
             let header = &mut self.messages.headers[message].msg_hdr;
             header.msg_name = ptr::from_mut(&mut self.messages.names[message]).cast();
-            header.msg_iov = vectors.as_mut_ptr();
-            header.msg_iovlen = run;
+            header.msg_iov = self.messages.vectors[start..].as_mut_ptr();
+            header.msg_iovlen = used - start;
             header.msg_control = ptr::null_mut();
             header.msg_controllen = 0;
             if run > 1 {
-                segment(
-                    header,
-                    &mut self.messages.controls[message],
-                    first.len() as u16,
-                );
+                let control = &mut self.messages.controls[message];
+                segment(header, control, length(first) as u16);
             }
             self.runs[message] = run;
             message += 1;
@@ -155,28 +178,33 @@ impl Sender {
 
 /// Returns how many of the first datagrams can be segments of one message: same endpoint, same
 /// length; only the last may be shorter.
-fn run(datagrams: &[(SocketAddrV4, &[u8])]) -> usize {
-    let Some(&(destination, first)) = datagrams.first() else {
+fn run<P: Payload>(datagrams: &[(SocketAddrV4, P)]) -> usize {
+    let Some((destination, first)) = datagrams.first() else {
         return 0;
     };
-    let length = first.len();
-    if length == 0 {
+    let first = length(first);
+    if first == 0 {
         return 1;
     }
-    let limit = SEGMENTS.min(SEGMENTED / length).max(1);
+    let limit = SEGMENTS.min(SEGMENTED / first).max(1);
     let full = datagrams
         .iter()
         .take(limit)
-        .take_while(|(to, payload)| *to == destination && payload.len() == length)
+        .take_while(|(to, payload)| to == destination && length(payload) == first)
         .count();
     match datagrams.get(full) {
         Some((to, payload))
-            if full < limit && *to == destination && (1..length).contains(&payload.len()) =>
+            if full < limit && to == destination && (1..first).contains(&length(payload)) =>
         {
             full + 1
         }
         _ => full,
     }
+}
+
+fn length(payload: &impl Payload) -> usize {
+    let [head, tail] = payload.parts();
+    head.len() + tail.len()
 }
 
 /// Makes the kernel split the message into datagrams of this length.
