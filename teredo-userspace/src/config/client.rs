@@ -36,6 +36,8 @@ pub struct ClientSection {
     /// Name of the tunnel interface.
     #[serde(deserialize_with = "values::interface_name")]
     pub tun: String,
+    /// Whether packets of one flow cross the tunnel interface together.
+    pub tun_offload: bool,
     /// Whether to stay off while the host has native IPv6.
     pub only_without_ipv6: bool,
     /// Whether the tunnel gets an IPv6 default route while there is no other.
@@ -102,6 +104,7 @@ impl Default for ClientSection {
             secondary: Ipv4Choice::Auto,
             port: 0,
             tun: "teredo".to_owned(),
+            tun_offload: true,
             only_without_ipv6: true,
             default_route: true,
             refresh: RefreshInterval::Auto,

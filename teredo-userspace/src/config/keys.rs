@@ -170,6 +170,7 @@ pub const KEYS: &[Key] = &[
     ),
     key("client", "port", "a UDP port, or 0 for any, 0 to 65535"),
     key("client", "tun", INTERFACE),
+    key("client", "tun-offload", SWITCH),
     key("client", "only-without-ipv6", SWITCH),
     key("client", "default-route", SWITCH),
     key(

@@ -18,6 +18,7 @@ const TARGETS: &[&str] = &[
     "teredo::cli::run",
     "teredo::datapath::napi",
     "teredo::datapath::tun",
+    "teredo::datapath::tun::offloads",
     "teredo::datapath::udp::segmentation",
     "teredo::datapath::watch",
     "teredo::datapath::xdp",

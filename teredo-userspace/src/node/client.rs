@@ -20,6 +20,7 @@ use anyhow::Result;
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
     scope::Ipv4Scope,
+    wire::MTU,
 };
 use teredo_proto::{
     client::{
@@ -29,13 +30,7 @@ use teredo_proto::{
 };
 use tokio::time::{Sleep, sleep};
 
-use super::{
-    clock,
-    port::Port,
-    send_failures::SendFailures,
-    timer::Timer,
-    tunnel::{Lifetime, Tunnel},
-};
+use super::{clock, port::Port, send_failures::SendFailures, timer::Timer, tunnel::Tunnel};
 use crate::{
     condition::{Condition, Kind},
     config::{self, RefreshInterval},
@@ -151,7 +146,7 @@ impl ClientRole {
             sender: udp.sender,
             ports: ExtraPorts::new()?,
             discovery,
-            tunnel: Tunnel::open_offloaded(&config.tun, Lifetime::Process)?,
+            tunnel: Tunnel::open_for_process(&config.tun, config.tun_offload)?,
             tunnelled: None,
             servers,
             mapping: PortMapping::new(&node.name),
@@ -160,7 +155,7 @@ impl ClientRole {
             is_qualified: false,
             host: HostNetwork::default(),
             datagrams: ReceiveBatch::new(),
-            packets: PacketBatch::of_super_packets(),
+            packets: packets(&config, MTU),
             headers: Vec::new(),
             coalescer: Coalescer::default(),
             timer: Timer::new(),
@@ -361,6 +356,9 @@ impl ClientRole {
             Event::Qualified(identity) => {
                 tracing::info!("Teredo address {}", describe(&identity));
                 self.refresh = None;
+                if usize::from(identity.mtu) > self.packets.room() {
+                    self.packets = packets(&self.config, identity.mtu);
+                }
                 self.tunnelled = Some(Tunnelled {
                     address: identity.address,
                     mtu: identity.mtu,
@@ -561,6 +559,14 @@ fn kind_of(reason: Offline) -> Option<Kind> {
         Offline::Symmetric => Some(Kind::SymmetricNat),
         Offline::NoNetwork => Some(Kind::NoNetwork),
         Offline::NativeIpv6 => None,
+    }
+}
+
+/// Returns memory for the packets of the tunnel, of this MTU in octets.
+fn packets(config: &config::ClientSection, mtu: u16) -> PacketBatch {
+    match config.tun_offload {
+        true => PacketBatch::of_super_packets(),
+        false => PacketBatch::new(mtu),
     }
 }
 

@@ -50,9 +50,10 @@ impl Tunnel {
         Self::open_with(name, lifetime, false)
     }
 
-    /// Opens the interface for super-packets, see [`Tun::open_offloaded`]. Needs a tokio runtime.
-    pub fn open_offloaded(name: &str, lifetime: Lifetime) -> Result<Self, TunError> {
-        Self::open_with(name, lifetime, true)
+    /// Opens an interface that ends with the process, for super-packets if `is_offloaded`: see
+    /// [`Tun::open_offloaded`]. Needs a tokio runtime.
+    pub fn open_for_process(name: &str, is_offloaded: bool) -> Result<Self, TunError> {
+        Self::open_with(name, Lifetime::Process, is_offloaded)
     }
 
     fn open_with(name: &str, lifetime: Lifetime, is_offloaded: bool) -> Result<Self, TunError> {

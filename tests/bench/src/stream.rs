@@ -83,9 +83,11 @@ impl Connection {
             end.sysctl("net.ipv4.tcp_congestion_control", "reno")?;
         }
         // The native host stands for another machine: its kernel's work must be done neither on the
-        // client's core nor on both cores, which would reorder packets.
-        let [_, [_, direct]] = CABLES;
+        // client's core nor on both cores, which would reorder packets. That of the client's host is
+        // done on the client's core.
+        let [[_, near_direct], [_, direct]] = CABLES;
         scene.host().namespace.steer(direct, cpu::GENERATOR)?;
+        near.steer(near_direct, cpu::RELAY)?;
         let client = cpu::on_core(cpu::RELAY, || scene.start_client_in(maker, &near, PORT))
             .with_context(|| format!("start the client of {}", variant.title()))?;
         Ok(Self {
@@ -154,6 +156,8 @@ fn lay_cables(scene: &Scene, near: &Namespace) -> Result<[Attached; 2]> {
     let (relay, host) = (&scene.relay, &scene.host().namespace);
     for ((own, far), end) in [((near4, near_direct), near), ((near6, host_direct), host)] {
         cable((relay, own), (end, far))?;
+        // As network cards do, and for good: the kernel may take back what the program brings.
+        end.offload(far, "gro on")?;
     }
     relay.ip_batch(&format!(
         "addr add 20.1.0.1/30 dev {near4}

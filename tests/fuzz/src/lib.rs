@@ -9,6 +9,8 @@ mod bytes;
 #[cfg(feature = "daemon")]
 mod files;
 mod machines;
+#[cfg(feature = "daemon")]
+mod offload;
 mod wire;
 
 /// A function for any input.
@@ -55,6 +57,8 @@ targets! {
     firewall: files::firewall::run,
     #[cfg(feature = "daemon")]
     api: files::api::run,
+    #[cfg(feature = "daemon")]
+    offload: offload::run,
 }
 
 /// Returns the target of this name.

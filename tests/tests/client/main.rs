@@ -5,6 +5,7 @@ mod host;
 mod link;
 mod mapping;
 mod nats;
+mod offload;
 mod peers;
 mod servers;
 

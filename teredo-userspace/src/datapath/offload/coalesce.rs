@@ -13,6 +13,9 @@ use super::{
 const LONGEST: usize = 65_535;
 /// Most datagrams of one super-packet: the limit of kernels since 4.18.
 const DATAGRAMS: usize = 64;
+/// Least octets of data in datagrams that are joined. Most programs receive one at a time, so the kernel
+/// splits a super-packet again; for small datagrams that costs more than it saves.
+const WORTHWHILE: usize = 512;
 /// Flows of which a packet can be continued by a later one. With more of them, that which waits longest
 /// is not continued.
 const FLOWS: usize = 16;
@@ -97,9 +100,15 @@ impl Coalescer {
     /// Calls `write` with the parts of each super-packet or single packet, of which the first is its
     /// [`Header`], and with the number of packets in it. `packets` are those of [`Self::coalesce`].
     pub fn each<'p>(&self, packets: &[&'p [u8]], mut write: impl FnMut(&[IoSlice<'_>], usize)) {
+        let plain = Header::default().build(0);
         for train in &self.trains {
+            let Some(form) = train.form.filter(|_| train.count > 1) else {
+                let packet = packets.get(train.first).copied().unwrap_or_default();
+                write(&[IoSlice::new(&plain), IoSlice::new(packet)], 1);
+                continue;
+            };
             let mut headers = [0; HEADERS];
-            let (header, headers) = train.headers(packets, &mut headers);
+            let (header, headers) = train.headers(form, packets, &mut headers);
             let mut parts = Vec::with_capacity(train.count + 2);
             parts.extend([IoSlice::new(&header), IoSlice::new(headers)]);
             let mut number = train.first;
@@ -132,7 +141,7 @@ impl Coalescer {
             self.open.swap_remove(place);
         }
         let train = Train::new(number, packet, form);
-        if let (Some(flow), Some(_)) = (flow, form)
+        if let (Some(flow), Some(form)) = (flow, form)
             && !ends(packet, form)
         {
             if self.open.len() == FLOWS {
@@ -204,18 +213,16 @@ impl Train {
         self.count += 1;
         self.data += data;
         self.sequence = self.sequence.wrapping_add(data as u32);
-        data < form.data || ends(packet, Some(form))
+        data < form.data || ends(packet, form)
     }
 
     /// Returns the virtio-net header and the headers of the packet.
     fn headers<'h>(
         &self,
+        form: Form,
         packets: &[&[u8]],
         room: &'h mut [u8; HEADERS],
     ) -> ([u8; Header::LENGTH], &'h [u8]) {
-        let (Some(form), true) = (self.form, self.count > 1) else {
-            return (Header::default().build(0), &[]);
-        };
         let headers = &mut room[..form.headers];
         headers.copy_from_slice(&packets[self.first][..form.headers]);
         set_payload_length(headers, form.headers + self.data);
@@ -270,10 +277,12 @@ impl Form {
     }
 }
 
-/// Whether no packet can follow this one.
-fn ends(packet: &[u8], form: Option<Form>) -> bool {
-    form.is_some_and(|form| form.protocol == Protocol::Tcp)
-        && packet[IPV6_HEADER + FLAGS] & (FIN | PSH) != 0
+/// Whether no packet can follow one of this form.
+fn ends(packet: &[u8], form: Form) -> bool {
+    match form.protocol {
+        Protocol::Tcp => packet[IPV6_HEADER + FLAGS] & (FIN | PSH) != 0,
+        Protocol::Udp => form.data < WORTHWHILE,
+    }
 }
 
 /// Returns the sequence number of a TCP segment; anything for other packets.

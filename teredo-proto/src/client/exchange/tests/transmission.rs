@@ -6,6 +6,7 @@ use super::harness::*;
 use crate::{
     client::{Bubble, DropReason, Identity, Nat, exchange::Forward},
     shared::statistics::Unreachable,
+    wire::ipv6::Header,
 };
 
 #[test]
@@ -303,4 +304,52 @@ fn t11_in_the_tunnel_everything_goes_to_the_server_and_comes_from_it() {
     assert_eq!(world.take_sent().len(), 3, "no bubbles, no tests");
     assert_eq!(world.exchange.peers().count(), 0);
     assert_eq!(world.discovery, []);
+}
+
+#[test]
+fn packets_that_go_at_once_are_decided_on_together() {
+    let mut world = World::new();
+    let host = address(HOST);
+    let forward = |world: &mut World, packet: &[u8], largest| {
+        let header = Header::parse(packet).unwrap();
+        let way = world
+            .exchange
+            .forward(&mut world.shared, world.now, header, largest);
+        assert_eq!(world.shared.transmits.len(), 0);
+        way
+    };
+    let data = packet(&own(), &host, 1);
+    // Nobody knows the host, and asking is for the packets one by one.
+    assert_eq!(forward(&mut world, &data, data.len()), None);
+    assert_eq!(world.peer(&host), None);
+
+    world.trust_host();
+    world.pass_seconds(2);
+    assert_eq!(
+        forward(&mut world, &data, 1280),
+        Some((PORT, endpoint(RELAY)))
+    );
+    assert_eq!(world.peer(&host).unwrap().last_sent, world.now);
+    for (packet, largest) in [
+        (&data, 1281),
+        (&packet(&address("2001:0:102:304::1"), &host, 0), 100),
+        (&packet(&own(), &address("ff02::1"), 0), 100),
+        (&bubble(&own(), &host, &[]), 40),
+    ] {
+        assert_eq!(forward(&mut world, packet, largest), None);
+    }
+    world.pass_seconds(40);
+    assert_eq!(forward(&mut world, &data, data.len()), None);
+
+    let identity = Identity {
+        tunnel: true,
+        ..World::identity(Nat::Restricted)
+    };
+    world.set_identity(Some(identity));
+    assert_eq!(
+        forward(&mut world, &data, data.len()),
+        Some((PORT, endpoint(SERVER)))
+    );
+    world.set_identity(None);
+    assert_eq!(forward(&mut world, &data, data.len()), None);
 }
