@@ -99,7 +99,7 @@ impl Coalescer {
 
     /// Calls `write` with the parts of each super-packet or single packet, of which the first is its
     /// [`Header`], and with the number of packets in it. `packets` are those of [`Self::coalesce`].
-    pub fn each<'p>(&self, packets: &[&'p [u8]], mut write: impl FnMut(&[IoSlice<'_>], usize)) {
+    pub fn each(&self, packets: &[&[u8]], mut write: impl FnMut(&[IoSlice<'_>], usize)) {
         let plain = Header::default().build(0);
         for train in &self.trains {
             let Some(form) = train.form.filter(|_| train.count > 1) else {
@@ -121,12 +121,13 @@ impl Coalescer {
     }
 
     fn add(&mut self, packets: &[&[u8]], number: usize, packet: &[u8], protocols: Protocols) {
-        let (flow, form) = match Form::of(packet) {
-            Some((flow, form)) => (Some(flow), form),
-            None => (None, None),
-        };
-        let form =
-            form.filter(|form| form.protocol == Protocol::Tcp || protocols == Protocols::TcpAndUdp);
+        let form = Form::of(packet)
+            .filter(|form| form.protocol == Protocol::Tcp || protocols == Protocols::TcpAndUdp);
+        if self.open.is_empty() && form.is_none_or(|form| ends(packet, form)) {
+            self.trains.push(Train::new(number, packet, form));
+            return;
+        }
+        let flow = flow(packet);
         let place = self.open.iter().position(|(open, _)| Some(*open) == flow);
         if let Some(place) = place {
             let (_, train) = self.open[place];
@@ -241,19 +242,17 @@ impl Train {
 }
 
 impl Form {
-    /// Returns the hash of a packet's flow, and the form if the packet can be a segment; `None` for
-    /// packets without ports.
-    fn of(packet: &[u8]) -> Option<(u64, Option<Self>)> {
+    /// Returns the form of a packet that can be a segment.
+    fn of(packet: &[u8]) -> Option<Self> {
         let (ipv6, message) = packet.split_first_chunk::<IPV6_HEADER>()?;
-        let is_whole = usize::from(u16::from_be_bytes([ipv6[4], ipv6[5]])) == message.len();
-        let ports = message.first_chunk::<4>()?;
-        let flow = flow(ipv6, *ports);
-        let form = match ipv6[6] {
-            TCP => (message.len() > TCP_HEADER).then(|| Self::of_tcp(message)),
-            UDP => (message.len() > UDP_HEADER).then(|| Self::of_udp(message)),
-            _ => return None,
-        };
-        Some((flow, form.flatten().filter(|_| is_whole)))
+        if usize::from(u16::from_be_bytes([ipv6[4], ipv6[5]])) != message.len() {
+            return None;
+        }
+        match ipv6[6] {
+            TCP if message.len() > TCP_HEADER => Self::of_tcp(message),
+            UDP if message.len() > UDP_HEADER => Self::of_udp(message),
+            _ => None,
+        }
     }
 
     fn of_tcp(message: &[u8]) -> Option<Self> {
@@ -292,13 +291,20 @@ fn sequence(packet: &[u8]) -> u32 {
     octets.map_or(0, |octets| u32::from_be_bytes(*octets))
 }
 
-/// Returns a hash of what tells flows apart. Flows that share one only keep each other from being joined.
-fn flow(ipv6: &[u8; IPV6_HEADER], ports: [u8; 4]) -> u64 {
+/// Returns a hash of what tells the flows of TCP and UDP apart; `None` for other packets. Flows that share
+/// one only keep each other from being joined.
+fn flow(packet: &[u8]) -> Option<u64> {
+    let (ipv6, message) = packet.split_first_chunk::<IPV6_HEADER>()?;
+    let protocol = ipv6[6];
+    let ports = message.first_chunk()?;
+    if !matches!(protocol, TCP | UDP) {
+        return None;
+    }
     let (words, _) = ipv6[8..].as_chunks::<8>();
-    let ports = u64::from(u32::from_ne_bytes(ports)) << 8 | u64::from(ipv6[6]);
-    words.iter().fold(ports, |hash, word| {
+    let ports = u64::from(u32::from_ne_bytes(*ports)) << 8 | u64::from(protocol);
+    Some(words.iter().fold(ports, |hash, word| {
         (hash ^ u64::from_ne_bytes(*word)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    })
+    }))
 }
 
 /// Whether the checksum of a packet without extension headers is right.
