@@ -176,7 +176,12 @@ impl Nat {
         self.namespace.nft(&format!(
             "table ip loss {{ }}
             delete table ip loss
-            table ip loss {{ chain forward {{ type filter hook forward priority 0; {rule} }} }}"
+            table ip loss {{
+                chain forward {{
+                    type filter hook forward priority 0;
+                    {rule}
+                }}
+            }}"
         ))
     }
 

@@ -37,7 +37,7 @@ const LATE: Duration = Duration::from_secs(10);
 fn content(count: usize) -> Vec<u8> {
     let length = (count - 1) * SIZE + TAIL;
     (0..length)
-        .map(|octet| (octet ^ (octet >> 8) * 7) as u8)
+        .map(|octet| (octet ^ ((octet >> 8) * 7)) as u8)
         .collect()
 }
 

@@ -54,7 +54,10 @@ fn tcp_message(recipe: &Recipe) -> Vec<u8> {
     let mut message = vec![0x12, 0x34, 0x00, 0x50];
     message.extend(recipe.sequence.to_be_bytes());
     message.extend([0, 0, 0, 7]);
-    message.extend([((TCP_HEADER + recipe.options) / 4 << 4) as u8, recipe.flags]);
+    message.extend([
+        (((TCP_HEADER + recipe.options) / 4) << 4) as u8,
+        recipe.flags,
+    ]);
     message.extend([0x10, 0, 0, 0, 0, 0]);
     message.resize(TCP_HEADER + recipe.options, 1);
     message.extend(&recipe.data);

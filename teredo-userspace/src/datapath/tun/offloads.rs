@@ -2,7 +2,10 @@
 
 use std::{io, os::fd::RawFd};
 
-use crate::datapath::offload::{Header, Protocols};
+use crate::datapath::{
+    offload::{Header, Protocols},
+    udp::segmentation,
+};
 
 // `TUN_F_*` of the kernel's `linux/if_tun.h`.
 const CHECKSUM: u32 = 0x01;
@@ -12,7 +15,8 @@ const TCP_ECN: u32 = 0x08;
 const UDP: u32 = 0x20 | 0x40;
 
 /// Switches on what this kernel offers: checksums and TCP segments; since Linux 6.2 UDP segments, too.
-/// Returns the protocols of which it also takes super-packets.
+/// Returns the protocols of which it also takes super-packets; not UDP if the kernel is not to split
+/// datagrams, as it does for most programs.
 ///
 /// # Errors
 ///
@@ -30,7 +34,8 @@ pub(super) fn enable(interface: RawFd) -> io::Result<Protocols> {
     ] {
         // SAFETY: the request takes its argument by value.
         match unsafe { set_offloads(interface, offloads.into()) } {
-            Ok(_) => return Ok(protocols),
+            Ok(_) if segmentation::is_on() => return Ok(protocols),
+            Ok(_) => return Ok(Protocols::Tcp),
             Err(error) => {
                 tracing::debug!(%error, "the TUN driver has not the offloads {offloads:#x}")
             }

@@ -68,8 +68,9 @@ pub fn is_broken_here() -> bool {
     is_broken(&release())
 }
 
-/// Returns whether a new socket lets the kernel split messages.
-pub(super) fn is_on() -> bool {
+/// Returns whether the kernel is to split messages: those of new sockets, and datagrams that are written
+/// together to a TUN interface.
+pub(in crate::datapath) fn is_on() -> bool {
     IS_ON.load(Ordering::Relaxed)
 }
 
