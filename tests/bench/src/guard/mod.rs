@@ -49,7 +49,11 @@ pub struct HostReport {
     pub packets: Vec<PacketReport>,
 }
 
-/// Counts the work of the program on every host of the set.
+/// Times that each host starts. Its seeds are random: two packets may meet in a place of a table, and one of them
+/// takes a longer way.
+const STARTS: usize = 3;
+
+/// Counts the work of the program on every host of the set: the least of a few starts.
 ///
 /// # Errors
 ///
@@ -64,6 +68,18 @@ pub fn measure() -> Result<Vec<HostReport>> {
 }
 
 fn measure_host(host: &Host) -> Result<HostReport> {
+    let mut least = measure_start(host)?;
+    for _ in 1..STARTS {
+        for (least, other) in least.packets.iter_mut().zip(measure_start(host)?.packets) {
+            if other.work.instructions < least.work.instructions {
+                *least = other;
+            }
+        }
+    }
+    Ok(least)
+}
+
+fn measure_start(host: &Host) -> Result<HostReport> {
     let mut fixture = host.start()?;
     let twin = Twin::of(&fixture.program.xdp()?.info()?)?;
     let packets = host.packets.iter().map(|packet| {
