@@ -277,7 +277,7 @@ impl Table {
     fn wait_for(&self, peers: &Peers) -> Result<()> {
         let expected = addresses(peers);
         // The node compares them once a second.
-        wait_until("the fast path has the relay's peers", 2 * SWEEP, || {
+        wait_until("the fast path has the relay's peers", 5 * SWEEP, || {
             Ok(self.addresses()? == expected)
         })
     }

@@ -120,7 +120,9 @@ fn a_network_that_was_away_is_used_at_once() -> Result<()> {
         "ip route del default; ip addr del 192.168.0.2/24 dev eth0",
     )?;
     is_said(&site.client, "no-network")?;
-    ensure!(client_address(site.host()).is_none());
+    wait_until("the address is removed", SOON, || {
+        Ok(client_address(site.host()).is_none())
+    })?;
     site.survives("ip addr add 192.168.0.2/24 dev eth0; ip route replace default via 192.168.0.1")?;
     shell(site.host(), "ip link set eth0 down")?;
     is_said(&site.client, "no-network")?;
