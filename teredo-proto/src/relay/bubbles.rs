@@ -85,9 +85,12 @@ impl Relay {
         self.statistics.bubbles[Bubble::LimitedIndirect] += 1;
     }
 
-    /// Sends the bursts whose turn has come.
-    pub(super) fn take_turns(&mut self, now: Instant) {
-        while let Some(turn) = self.turns.next(now, |turn| self.peers.is_waiting(turn)) {
+    /// Sends the bursts whose turn has come, at most `most` of them.
+    pub(super) fn take_turns(&mut self, now: Instant, most: usize) {
+        for _ in 0..most {
+            let Some(turn) = self.turns.next(now, |turn| self.peers.is_waiting(turn)) else {
+                break;
+            };
             let Some(index) = self.peers.take_turn(now, turn) else {
                 continue;
             };

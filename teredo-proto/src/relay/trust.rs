@@ -19,13 +19,20 @@ use crate::{
 /// The delay of the fast path's timestamps: they come once a second, and rounded to one.
 pub(super) const STAMP_DELAY: Duration = Duration::from_secs(2);
 
+/// Peers that one [`Relay::handle_timeout`] looks after, and turns that it takes, at most.
+pub(super) const MAX_CHORES: usize = 256;
+
 impl Relay {
-    /// Does everything that is due. Call it at [`Relay::poll_timeout`].
+    /// Does what is due, for a bounded number of peers, so that packets do not wait for long. Call it at
+    /// [`Relay::poll_timeout`], which has come already if more is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(index) = self.peers.take_due(now) {
+        for _ in 0..MAX_CHORES {
+            let Some(index) = self.peers.take_due(now) else {
+                break;
+            };
             self.look_after(now, index);
         }
-        self.take_turns(now);
+        self.take_turns(now, MAX_CHORES);
     }
 
     /// Handles that the host was suspended for `duration`, during which the clock stood still: no peer

@@ -8,5 +8,6 @@ pub mod server_address;
 pub mod statistics;
 pub mod turns;
 
+pub(crate) mod gradual;
 pub(crate) mod keyed;
 pub(crate) mod own;

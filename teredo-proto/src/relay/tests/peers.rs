@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::harness::*;
-use crate::relay::{DropReason, Event, Transmit};
+use crate::relay::{DropReason, Event, Transmit, trust::MAX_CHORES};
 use teredo_common::time::Instant;
 
 #[test]
@@ -313,4 +313,23 @@ fn what_is_due_together_wakes_the_daemon_once() {
     }
     assert!(wakes <= 6, "{wakes}");
     assert_eq!(world.relay.peers().count(), 0);
+}
+
+#[test]
+fn one_call_does_a_bounded_part_of_what_is_due() {
+    let mut world = World::new();
+    let count = 3 * MAX_CHORES;
+    for client in 0..count {
+        world.trust(&format!("9.0.{}.{}:1", client / 250, client % 250 + 1));
+    }
+    world.now += Duration::from_secs(100);
+    let mut calls = 0;
+    while world.statistics().trusted_peers > 0 {
+        let before = world.statistics().trusted_peers;
+        assert!(world.relay.poll_timeout().unwrap() <= world.now);
+        world.relay.handle_timeout(world.now);
+        assert!(before - world.statistics().trusted_peers <= MAX_CHORES);
+        calls += 1;
+    }
+    assert!((3..10).contains(&calls), "{calls}");
 }

@@ -20,7 +20,6 @@ mod procedure;
 mod queue;
 mod shares;
 mod table;
-mod timers;
 mod trust;
 
 #[cfg(test)]

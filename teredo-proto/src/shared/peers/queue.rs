@@ -1,9 +1,9 @@
 //! Packets that wait for a bubble's answer: first in, first out, bounded for each peer, for each
 //! source and in total (P-07, L-12).
 
-use std::collections::{HashMap, VecDeque, hash_map::Entry};
+use std::collections::VecDeque;
 
-use crate::shared::keyed::Keyed;
+use crate::shared::{gradual::GradualMap, keyed::Keyed};
 
 /// The cost of a waiting packet besides its octets: the allocation and its place in the queue.
 pub const OVERHEAD: usize = 64;
@@ -52,7 +52,8 @@ pub struct Budget {
     bounds: Bounds,
     packets: usize,
     octets: usize,
-    sources: HashMap<[u8; 8], usize, Keyed>,
+    /// Octets of the packets of each /64.
+    sources: GradualMap,
 }
 
 impl Budget {
@@ -61,7 +62,7 @@ impl Budget {
             bounds,
             packets: 0,
             octets: 0,
-            sources: HashMap::with_hasher(keyed),
+            sources: GradualMap::new(keyed),
         }
     }
 
@@ -88,12 +89,13 @@ impl Budget {
         if self.octets + cost > self.bounds.octets {
             return Err(Full::Total);
         }
-        let source = network(packet);
-        let used = self.sources.get(&source).copied().unwrap_or_default();
-        if used + cost > self.bounds.octets_per_source {
+        let source = key(packet);
+        let used = self.sources.get(source).unwrap_or_default() as usize + cost;
+        if used > self.bounds.octets_per_source {
             return Err(Full::Source);
         }
-        self.sources.insert(source, used + cost);
+        let used = u32::try_from(used).map_err(|_| Full::Source)?;
+        self.sources.set(source, used);
         self.packets += 1;
         self.octets += cost;
         queue.0.push_back(packet.into());
@@ -106,11 +108,11 @@ impl Budget {
         let cost = packet.len() + OVERHEAD;
         self.packets -= 1;
         self.octets -= cost;
-        if let Entry::Occupied(mut used) = self.sources.entry(network(&packet)) {
-            *used.get_mut() -= cost;
-            if *used.get() == 0 {
-                used.remove();
-            }
+        let source = key(&packet);
+        let used = self.sources.get(source).unwrap_or_default();
+        match used.saturating_sub(cost as u32) {
+            0 => drop(self.sources.remove(source)),
+            left => self.sources.set(source, left),
         }
         Some(packet)
     }
@@ -119,6 +121,11 @@ impl Budget {
     pub fn drain(&mut self, mut queue: Queue) -> impl Iterator<Item = Box<[u8]>> {
         std::iter::from_fn(move || self.pop(&mut queue))
     }
+}
+
+/// Returns the /64 of a packet's source as a key.
+fn key(packet: &[u8]) -> u128 {
+    u64::from_be_bytes(network(packet)).into()
 }
 
 /// Returns the /64 of a packet's source.
@@ -161,7 +168,7 @@ mod tests {
         }
         assert_eq!(budget.pop(&mut queue), None);
         assert_eq!((budget.packets(), budget.octets()), (0, 0));
-        assert!(budget.sources.is_empty());
+        assert_eq!(budget.sources.len(), 0);
     }
 
     #[test]

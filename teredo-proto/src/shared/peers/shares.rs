@@ -1,8 +1,7 @@
 //! The shares of networks in a table: the network with most peers gives room first (P-06).
 
-use std::collections::{HashMap, hash_map::Entry};
-
 use crate::shared::{
+    gradual::GradualMap,
     keyed::Keyed,
     party::{LENGTHS, Party, network},
 };
@@ -13,43 +12,47 @@ pub type Weight = [u32; LENGTHS.len()];
 /// Counts the entries of all networks.
 #[derive(Debug)]
 pub struct Shares {
-    entries: HashMap<(u8, Party), u32, Keyed>,
+    entries: GradualMap,
 }
 
 impl Shares {
     pub fn new(keyed: Keyed) -> Self {
         Self {
-            entries: HashMap::with_hasher(keyed),
+            entries: GradualMap::new(keyed),
         }
     }
 
     /// Counts an entry of `party`.
     pub fn add(&mut self, party: Party) {
         for key in networks(party) {
-            *self.entries.entry(key).or_default() += 1;
+            let count = self.entries.get(key).unwrap_or_default();
+            self.entries.set(key, count + 1);
         }
     }
 
     /// Ceases to count an entry of `party`.
     pub fn remove(&mut self, party: Party) {
         for key in networks(party) {
-            if let Entry::Occupied(mut count) = self.entries.entry(key) {
-                *count.get_mut() -= 1;
-                if *count.get() == 0 {
-                    count.remove();
-                }
+            match self.entries.get(key) {
+                Some(1) => drop(self.entries.remove(key)),
+                Some(count) => self.entries.set(key, count - 1),
+                None => {}
             }
         }
     }
 
     /// Returns the number of entries of each of the party's networks.
     pub fn weight(&self, party: Party) -> Weight {
-        networks(party).map(|key| self.entries.get(&key).copied().unwrap_or_default())
+        networks(party).map(|key| self.entries.get(key).unwrap_or_default())
     }
 }
 
-fn networks(party: Party) -> [(u8, Party); LENGTHS.len()] {
-    LENGTHS.map(|length| (length as u8, network(party, length)))
+/// Returns the keys of a party's networks: length and octets.
+fn networks(party: Party) -> [u128; LENGTHS.len()] {
+    LENGTHS.map(|length| {
+        let octets = u64::from_be_bytes(network(party, length));
+        (length as u128) << 64 | u128::from(octets)
+    })
 }
 
 #[cfg(test)]
@@ -77,6 +80,6 @@ mod tests {
         for party in parties {
             shares.remove(party);
         }
-        assert!(shares.entries.is_empty());
+        assert_eq!(shares.entries.len(), 0);
     }
 }

@@ -8,7 +8,7 @@
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::BTreeSet,
     hash::BuildHasher as _,
     ops::{Index, IndexMut, Range},
 };
@@ -18,10 +18,10 @@ use teredo_common::{address::Endpoint, time::Instant};
 use super::{
     peer::{NO_TIMER, Peer, Pending, RoleState},
     shares::Shares,
-    timers::Timers,
     trust::Timing,
 };
 use crate::shared::{
+    gradual::GradualMap,
     keyed::Keyed,
     party::{self, NOBODY, Party},
 };
@@ -70,12 +70,15 @@ impl Chain {
 pub struct Peers<State> {
     slots: Vec<Peer<State>>,
     free: Vec<u32>,
-    indices: HashMap<[u8; 16], u32, Keyed>,
+    /// The slot after that of each address.
+    indices: GradualMap,
+    keyed: Keyed,
     trusted: Chain,
     untrusted: Chain,
     max_trusted: usize,
     max_untrusted: usize,
-    timers: Timers,
+    /// The deadlines that hold, each with its slot.
+    timers: BTreeSet<(Instant, u32)>,
     /// Number of times that a peer had to go, for the choice among them.
     choices: u64,
     pub(super) timing: Timing,
@@ -107,12 +110,13 @@ impl<State: RoleState> Peers<State> {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
-            indices: HashMap::with_hasher(keyed),
+            indices: GradualMap::new(keyed),
+            keyed,
             trusted: Chain::new(keyed),
             untrusted: Chain::new(keyed),
             max_trusted: max - max_untrusted,
             max_untrusted,
-            timers: Timers::default(),
+            timers: BTreeSet::new(),
             choices: 0,
             timing,
         }
@@ -140,7 +144,8 @@ impl<State: RoleState> Peers<State> {
 
     /// The peer with this address.
     pub fn find(&self, address: &[u8; 16]) -> Option<PeerIndex> {
-        self.indices.get(address).copied().map(PeerIndex)
+        let after = self.indices.get(key(address))?;
+        Some(PeerIndex(after - 1))
     }
 
     /// All peers.
@@ -167,7 +172,7 @@ impl<State: RoleState> Peers<State> {
     /// Inserts an untrusted peer that is not in the table, because of `party`. Call
     /// [`Peers::make_room`] first.
     pub fn insert(&mut self, address: [u8; 16], mapped: Endpoint, party: Party) -> PeerIndex {
-        debug_assert!(!self.indices.contains_key(&address) && !self.is_untrusted_full());
+        debug_assert!(self.find(&address).is_none() && !self.is_untrusted_full());
         let peer = Peer::new(address, mapped, party);
         let index = match self.free.pop() {
             Some(index) => {
@@ -179,7 +184,7 @@ impl<State: RoleState> Peers<State> {
                 (self.slots.len() - 1) as u32
             }
         };
-        self.indices.insert(address, index);
+        self.indices.set(key(&address), index + 1);
         self.join(index, List::Untrusted);
         self.link_first(index, List::Untrusted);
         PeerIndex(index)
@@ -216,7 +221,7 @@ impl<State: RoleState> Peers<State> {
         };
         let mut heaviest = weight(chain.last)?;
         for number in 0..CANDIDATES {
-            let random = self.indices.hasher().hash_one((self.choices, number));
+            let random = self.keyed.hash_one((self.choices, number));
             let place = random as usize % chain.members.len();
             if let Some(candidate) = weight(chain.members[place])
                 && (candidate.0, candidate.1) > (heaviest.0, heaviest.1)
@@ -284,9 +289,9 @@ impl<State: RoleState> Peers<State> {
         let address = self[index].address;
         self.leave(index.0);
         self.unlink(index.0);
-        self.indices.remove(&address);
+        self.indices.remove(key(&address));
         self.free.push(index.0);
-        self[index].timer = NO_TIMER;
+        self.disarm(index);
         self[index].pending.take()
     }
 
@@ -296,34 +301,30 @@ impl<State: RoleState> Peers<State> {
         if deadline >= peer.timer {
             return;
         }
-        peer.timer = deadline;
-        self.timers.push(deadline, index.0);
-        let (slots, count) = (
-            &self.slots,
-            self.trusted.members.len() + self.untrusted.members.len(),
-        );
-        self.timers.compact(count, |deadline, number| {
-            let peer = slots.get(number as usize);
-            peer.is_some_and(|peer| peer.timer == deadline)
-        });
+        let before = std::mem::replace(&mut peer.timer, deadline);
+        if before != NO_TIMER {
+            self.timers.remove(&(before, index.0));
+        }
+        self.timers.insert((deadline, index.0));
     }
 
-    /// Returns the earliest deadline, and the peer that has or had it.
+    /// Clears the deadline of a peer.
+    fn disarm(&mut self, index: PeerIndex) {
+        let deadline = std::mem::replace(&mut self[index].timer, NO_TIMER);
+        self.timers.remove(&(deadline, index.0));
+    }
+
+    /// Returns the earliest deadline, and its peer.
     pub fn deadline(&self) -> Option<(Instant, PeerIndex)> {
-        let (deadline, number) = self.timers.first()?;
+        let &(deadline, number) = self.timers.first()?;
         Some((deadline, PeerIndex(number)))
     }
 
     /// Clears a deadline that has come, and returns its peer.
     pub fn take_due(&mut self, now: Instant) -> Option<PeerIndex> {
-        while let Some((deadline, number)) = self.timers.pop_due(now) {
-            let peer = self.slots.get_mut(number as usize);
-            if let Some(peer) = peer.filter(|peer| peer.timer == deadline) {
-                peer.timer = NO_TIMER;
-                return Some(PeerIndex(number));
-            }
-        }
-        None
+        let (_, index) = self.deadline().filter(|(deadline, _)| *deadline <= now)?;
+        self.disarm(index);
+        Some(index)
     }
 
     fn chain(&mut self, list: List) -> &mut Chain {
@@ -381,4 +382,9 @@ impl<State: RoleState> Peers<State> {
             chain.last = previous;
         }
     }
+}
+
+/// Returns an address as a key.
+fn key(address: &[u8; 16]) -> u128 {
+    u128::from_ne_bytes(*address)
 }

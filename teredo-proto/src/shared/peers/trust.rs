@@ -7,13 +7,16 @@ use teredo_common::time::Instant;
 use super::{
     peer::RoleState,
     table::{PeerIndex, Peers},
-    timers::coarse,
 };
 
 /// The time after which a packet moves a busy peer to the front of its list again.
 const TOUCH_INTERVAL: Duration = Duration::from_secs(1);
 /// A peer that was sent something within this time is still sent to (P-12).
 const STILL_SENDING: Duration = Duration::from_secs(5);
+
+/// Deadlines that tolerate delay are rounded up to a multiple of this (2^28 ns, a quarter of a
+/// second), so that many peers do not wake the daemon one by one.
+const COARSE: u64 = 1 << 28;
 
 /// The times that end trust.
 #[derive(Clone, Copy, Debug)]
@@ -158,4 +161,10 @@ impl<State: RoleState> Peers<State> {
         let retirement = self[index].retirement();
         self.arm(index, coarse(retirement));
     }
+}
+
+/// Rounds up a deadline that tolerates delay.
+fn coarse(deadline: Instant) -> Instant {
+    let nanoseconds = deadline.as_nanos();
+    Instant::from_nanos(nanoseconds.saturating_add(COARSE - 1) & !(COARSE - 1))
 }
