@@ -249,7 +249,7 @@ fn a_restart_after_a_crash_takes_links_and_peers_over() -> Result<()> {
         drop(path);
         assert_eq!(host.modes()?, modes, "a crash does not detach");
 
-        let mut path = host.start(&host.options(mode))??;
+        let path = host.start(&host.options(mode))??;
         assert!(path.adopted());
         assert_eq!((host.link("wan")?, host.link("lan")?), (wan, lan));
         assert_eq!(host.modes()?, modes);
@@ -287,7 +287,7 @@ fn peers_move_to_a_table_of_another_size() -> Result<()> {
             max_peers,
             ..host.options(AttachPolicy::Native)
         };
-        let mut path = host.start(&options)??;
+        let path = host.start(&options)??;
         assert!(path.adopted());
         assert_eq!(host.modes()?, NATIVE);
         let mut peers = 0;

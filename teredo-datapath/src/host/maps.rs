@@ -32,7 +32,7 @@ use teredo_common::{
 };
 
 use crate::{
-    table::{Memory, Table, lines},
+    table::{Cursor, Memory, Table, lines},
     words::{ROUTE, ROUTE_SET},
 };
 
@@ -185,6 +185,17 @@ impl Maps {
     /// Calls `visit` with every peer.
     pub fn for_each_peer(&self, now: Instant, visit: impl FnMut(&[u8; 16], &Peer)) {
         self.peers().for_each(now, visit);
+    }
+
+    /// Calls `visit` with the peers in the next part of the table, and returns whether that was the last.
+    pub fn visit_peers(
+        &self,
+        cursor: &mut Cursor,
+        most: usize,
+        now: Instant,
+        visit: impl FnMut(&[u8; 16], &Peer),
+    ) -> bool {
+        self.peers().visit(cursor, most, now, visit)
     }
 
     /// Returns the number of peers in slots.

@@ -13,6 +13,7 @@ mod set;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod visit;
 
 use std::{collections::BTreeMap, vec::Vec};
 
@@ -21,6 +22,8 @@ use teredo_common::{
     peers::{FIRST_SET, Hash, Header, LINE, PLACES, Peer, SLOTS, Sets, Stamps},
     time::Instant,
 };
+
+pub use self::visit::Cursor;
 
 use self::set::{Occupant, Set};
 use crate::Publish;
@@ -245,46 +248,6 @@ impl<M: Memory> Table<M> {
             Place::Entry(place) => self.home_set(address).occupant(place)?.stamps,
         };
         Some(peer_in_entry(address, stamps, now))
-    }
-
-    /// Calls `visit` with every peer, and returns their number.
-    pub fn for_each(&self, now: Instant, mut visit: impl FnMut(&[u8; 16], &Peer)) -> usize {
-        let mut count = 0;
-        let mut visit = |address: &_, peer: &_| {
-            count += 1;
-            visit(address, peer);
-        };
-        for number in 0..self.sets {
-            let set = self.set(number);
-            for place in 0..PLACES {
-                let Some(Occupant { address, stamps }) = set.occupant(place) else {
-                    continue;
-                };
-                if self.copies == Some(Copies(number)) && self.set_of(&address) != number {
-                    continue;
-                }
-                let peer = peer_in_entry(&address, stamps, now);
-                if Stamps::new(&peer, now).0 != stamps.0 & !Stamps::FLAGS {
-                    // So old that it would seem young in the end.
-                    set.advance(place, stamps, now);
-                }
-                visit(&address, &peer);
-            }
-        }
-        for ((_, address), &slot) in &self.slots {
-            let known = slot::read(self.slot(slot));
-            let peer = slot::peer(&known, now);
-            if Stamps::new(&peer, now) != known.stamps {
-                slot::advance(self.slot(slot), known.stamps, now);
-            }
-            visit(address, &peer);
-        }
-        count
-    }
-
-    /// Replaces the number of peers, of which another process may have removed some.
-    pub fn set_count(&mut self, count: usize) {
-        self.count = count;
     }
 
     fn hash(&self, address: &[u8; 16]) -> Hash {

@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::Ipv4Addr,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
@@ -16,6 +16,7 @@ use teredo_common::{
     time::Instant,
 };
 
+use super::Cursor;
 use crate::host::Maps;
 
 const NOW: Instant = Instant::from_nanos(70_000 << 30);
@@ -142,6 +143,37 @@ fn the_table_grows_and_shrinks_with_its_peers() {
     assert_eq!(maps.peers_in_slots(), 0);
     assert!(maps.sets().count() < full / 4);
     assert!(maps.sets().count() >= empty);
+}
+
+#[test]
+fn two_visits_in_parts_find_every_peer_while_the_table_grows_and_shrinks() {
+    const PEERS: u32 = 1_000;
+    let maps = maps(10_000);
+    for number in 0..PEERS {
+        // Some of them are in slots.
+        maps.insert(&address(number), &peer(number, number % 10 == 0), NOW);
+    }
+    let mut other = PEERS;
+    for is_growing in [true, false] {
+        let mut found = HashSet::new();
+        for _ in 0..2 {
+            let (mut cursor, mut parts) = (Cursor::default(), 0);
+            while !maps.visit_peers(&mut cursor, 7, NOW, |address, _| _ = found.insert(*address)) {
+                parts += 1;
+                for _ in 0..5 {
+                    if is_growing {
+                        maps.insert(&address(other), &peer(other, false), NOW);
+                        other += 1;
+                    } else if other > PEERS {
+                        other -= 1;
+                        maps.remove(&address(other), NOW);
+                    }
+                }
+            }
+            assert!(parts > 50, "{parts}");
+        }
+        assert!((0..PEERS).all(|number| found.contains(&address(number))));
+    }
 }
 
 #[test]

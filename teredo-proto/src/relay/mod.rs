@@ -197,8 +197,10 @@ impl Relay {
     /// not. Errors are sent from the first global address of `ipv6` that is no Teredo address; a
     /// host-specific relay serves all of `ipv6`.
     pub fn set_own_addresses(&mut self, ipv4: &[Ipv4Addr], ipv6: &[Ipv6Addr]) {
-        self.own_ipv4.set(ipv4, [self.config.endpoint.address]);
         self.own_ipv6 = ipv6.iter().map(Ipv6Addr::octets).collect();
+        if !self.own_ipv4.set(ipv4, [self.config.endpoint.address]) {
+            return;
+        }
         let refused: Vec<PeerIndex> = self
             .peers
             .iter()

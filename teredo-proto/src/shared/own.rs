@@ -24,11 +24,15 @@ impl OwnIpv4 {
         }
     }
 
-    /// Replaces the addresses: those of the host, and those that a role has in any case.
-    pub fn set(&mut self, host: &[Ipv4Addr], role: impl IntoIterator<Item = [u8; 4]>) {
-        self.addresses = host.iter().map(Ipv4Addr::octets).chain(role).collect();
-        self.addresses.sort_unstable();
-        self.addresses.dedup();
+    /// Replaces the addresses: those of the host, and those that a role has in any case. Returns whether
+    /// they have changed.
+    pub fn set(&mut self, host: &[Ipv4Addr], role: impl IntoIterator<Item = [u8; 4]>) -> bool {
+        let mut addresses: Vec<_> = host.iter().map(Ipv4Addr::octets).chain(role).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let are_others = addresses != self.addresses;
+        self.addresses = addresses;
+        are_others
     }
 
     /// Whether the address is one of this host.

@@ -1,6 +1,6 @@
 //! The connections of one listening socket: a bounded number, each for one request and a bounded time.
 //!
-//! The daemon has one thread and a bounded number of file descriptors. Without these bounds any
+//! The API has one thread, and the daemon a bounded number of file descriptors. Without these bounds any
 //! local user could use up both through a TCP socket of the API.
 
 use std::{
@@ -35,7 +35,7 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The most octets of a request's header, and of a connection's buffers.
 const BUFFER_MAX: usize = 16 * 1024;
-/// The pause after a connection was accepted, which leaves the thread to packets.
+/// The pause after a connection was accepted, which leaves the CPU to packets.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Serves the connections of a listening socket. Dropping the future ends them.

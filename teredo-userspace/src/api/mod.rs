@@ -10,6 +10,7 @@ mod health;
 pub mod listener;
 mod origin;
 mod server;
+mod thread;
 pub mod types;
 
 pub use handle::{Handle, Page, Request};
@@ -17,6 +18,7 @@ pub use listener::{Listeners, listen};
 #[cfg(feature = "testing")]
 pub(crate) use server::converse;
 pub use server::serve;
+pub use thread::ApiThread;
 
 #[cfg(test)]
 mod tests;

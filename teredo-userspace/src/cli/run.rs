@@ -18,7 +18,7 @@ use super::{
     log, start_runtime,
 };
 use crate::{
-    api::{self, Handle, Listeners, listener},
+    api::{self, ApiThread, Handle, Listeners, listener},
     check::{self, Purpose},
     config::{
         Config,
@@ -92,7 +92,7 @@ async fn daemon(
     let name = config.node.name.clone();
     let node = Node::start(config, secrets?, patience).await?;
     let handle = node.handle();
-    let server = tokio::spawn(api::serve(listeners, handle.clone()));
+    let api = ApiThread::start(listeners, handle.clone()).context("cannot start the API")?;
     let watchdog = tokio::spawn(feed_watchdog(handle));
     notify(&[NotifyState::Ready]);
     info!("{name} is running");
@@ -105,11 +105,8 @@ async fn daemon(
         })
         .await;
     watchdog.abort();
-    server.abort();
-    // The sockets' files are removed when the task has ended.
-    match server.await {
-        Ok(Err(error)) => error!("the API has failed: {error}"),
-        Ok(Ok(())) | Err(_) => debug!("the API has ended"),
+    if let Err(error) = api.stop() {
+        error!("the API has failed: {error}");
     }
     result
 }

@@ -6,6 +6,7 @@ mod conditions;
 mod prometheus;
 mod request;
 mod role;
+mod turns;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddrV4, time::Duration};
 
@@ -23,6 +24,7 @@ pub use client::{ClientStatus, STATES};
 pub use prometheus::{CONTENT_TYPE, render};
 pub use request::ServedRequest;
 pub use role::{Role, RoleState};
+pub use turns::Turns;
 
 /// Drop reason: the kernel did not accept a packet from the tunnel.
 pub const DECAP_NOT_TAKEN: &str = "decap-not-taken";
@@ -159,6 +161,8 @@ pub struct Snapshot {
     pub endpoints: BTreeMap<Role, Vec<SocketAddrV4>>,
     /// The traffic of both paths per second, over the last seconds, by direction.
     pub rates: BTreeMap<&'static str, Rate>,
+    /// The times for which packets waited for other work of the daemon, or for packets before them.
+    pub turns: Turns,
     /// The most peers of the relay or the client; 0 if neither runs.
     pub peers_max: u64,
     /// The configured roles.

@@ -211,6 +211,19 @@ impl Collector for Snapshot {
             "How the XDP program is attached to an interface",
             attached,
         )?;
+        let turns = self.turns.classes();
+        let mut histogram = to.encode_descriptor(
+            "turn_seconds",
+            "Times of turns of the event loop, for which packets wait",
+            None,
+            MetricType::Histogram,
+        )?;
+        histogram.encode_histogram::<NoLabelSet>(
+            self.turns.sum().as_secs_f64(),
+            turns.iter().map(|(_, count)| count).sum(),
+            &turns,
+            None,
+        )?;
         let mut uptime = to.encode_descriptor(
             "uptime_seconds",
             "Seconds since the daemon started",

@@ -39,7 +39,7 @@ use tokio::{
 use calendar::Calendar;
 use client::ClientRole;
 use evidence::Evidence;
-use fast_path::FastPath;
+use fast_path::{FastPath, SWEEP_PAUSE};
 use rates::Rates;
 use relay::RelayRole;
 use roles::Roles;
@@ -54,7 +54,7 @@ use crate::{
         route::Routes,
         watch::{Changes, StaleNeighbour, Watch},
     },
-    metrics::Role,
+    metrics::{Role, Turns},
 };
 
 /// The interval at which the map of the fast path is reconciled with the relay.
@@ -89,6 +89,7 @@ pub struct Node {
     upkeep: Upkeep,
     suspend: SuspendClock,
     rates: Rates,
+    turns: Turns,
     /// The evidence of a firewall in the way of the relay's datagrams, and of its packets.
     evidence: [Evidence; 2],
     /// The roles that accept no new peers and clients any more.
@@ -105,6 +106,8 @@ enum Input {
     Server(server::Input),
     Client(client::Input),
     Sweep,
+    /// The next slice of the sweep is due.
+    Slice,
     Request(Request),
     Changes(std::io::Result<Changes>),
     Look(bool),
@@ -144,6 +147,8 @@ impl Node {
     async fn serve(&mut self) -> std::convert::Infallible {
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut slice = interval(SWEEP_PAUSE);
+        slice.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let roles = &mut self.roles;
             let input = tokio::select! {
@@ -151,11 +156,14 @@ impl Node {
                 input = server_input(roles.server.as_mut()) => Input::Server(input),
                 input = client_input(self.client.as_mut()) => Input::Client(input),
                 _ = sweep.tick() => Input::Sweep,
+                _ = slice.tick(), if self.fast_path.is_sweeping() => Input::Slice,
                 Some(request) = self.requests.recv() => Input::Request(request),
                 changes = self.watch.changed() => Input::Changes(changes),
                 has_snapshot = self.upkeep.looked(&self.routes) => Input::Look(has_snapshot),
             };
+            let start = StartTime::now();
             self.handle_input(input).await;
+            self.turns.add(start.elapsed());
         }
     }
 
@@ -184,6 +192,7 @@ impl Node {
                 self.sweep();
                 self.confirm_neighbours().await;
             }
+            Input::Slice => self.sweep_on(),
             Input::Request(request) => self.handle_request(request),
             Input::Changes(Ok(changes)) => self.handle_changes(changes).await,
             Input::Changes(Err(error)) => self.reopen_watch(&error).await,
@@ -204,11 +213,17 @@ impl Node {
         }
         if let Some(relay) = &mut self.roles.relay {
             self.fast_path.sweep(&mut relay.relay, clock::now());
-            relay.flush(&mut self.fast_path, self.roles.server.as_mut());
         } else {
             self.fast_path.flush_log();
         }
         self.measure();
+    }
+
+    fn sweep_on(&mut self) {
+        if let Some(relay) = &mut self.roles.relay {
+            self.fast_path.sweep_on(&mut relay.relay, clock::now());
+            relay.flush(&mut self.fast_path, self.roles.server.as_mut());
+        }
     }
 
     /// Ends the freshness of everything that was learnt before the host was suspended (P-04), since the

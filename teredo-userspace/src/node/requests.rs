@@ -47,6 +47,7 @@ impl Node {
         let mut snapshot = Snapshot {
             name: self.config.node.name.clone(),
             uptime: self.started.elapsed(),
+            turns: self.turns,
             time: clock::now(),
             xdp: self.fast_path.attachments().to_vec(),
             xdp_refused: self.fast_path.refused(),

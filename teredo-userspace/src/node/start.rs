@@ -13,6 +13,7 @@ use crate::{
     config::{Config, secrets::Secrets},
     datapath::{route::Routes, watch::Watch},
     host::Snapshot,
+    metrics::Turns,
     plan::{self, Act, Item, Own, Plan},
 };
 
@@ -49,6 +50,7 @@ pub async fn start(config: Config, secrets: Secrets, patience: Patience) -> Resu
         upkeep: Upkeep::new(plan::scope(&config, &Snapshot::default(), &Own::default())),
         suspend: SuspendClock::new(),
         rates: Rates::default(),
+        turns: Turns::default(),
         evidence: Default::default(),
         draining: BTreeSet::new(),
         is_handed_over: false,

@@ -31,6 +31,7 @@ use teredo_common::{
     time::Instant,
     verdict::{Action, Verdict},
 };
+use teredo_datapath::table::Cursor;
 
 use crate::datapath::watch::{Depths, Hops};
 
@@ -262,9 +263,31 @@ impl Program {
     }
 
     /// Calls `visit` with every peer, as of the time `now`.
-    pub fn for_each_peer(&mut self, now: Instant, visit: impl FnMut(&[u8; 16], &Peer)) {
-        let count = self.peers.for_each(now, visit);
-        self.peers.set_count(count);
+    pub fn for_each_peer(&self, now: Instant, visit: impl FnMut(&[u8; 16], &Peer)) {
+        self.peers.for_each(now, visit);
+    }
+
+    /// Calls `visit` with the peers in the next part of the map, as of the time `now`, and returns whether
+    /// that was the last; see [`Table::visit`](teredo_datapath::table::Table::visit).
+    pub fn visit_peers(
+        &self,
+        cursor: &mut Cursor,
+        most: usize,
+        now: Instant,
+        visit: impl FnMut(&[u8; 16], &Peer),
+    ) -> bool {
+        self.peers.visit(cursor, most, now, visit)
+    }
+
+    /// Replaces the number of peers in the map, of which another process may have removed some.
+    pub fn set_peers(&mut self, count: usize) {
+        self.peers.set_len(count);
+    }
+
+    /// Returns the number of peers in the map.
+    #[must_use]
+    pub fn peers(&self) -> usize {
+        self.peers.len()
     }
 
     /// Returns the number of peers that take the slower of the two tables.

@@ -3,13 +3,12 @@
 
 mod missing;
 mod plan;
+mod sweep;
 mod trial;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
-    mem,
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
-    ops::Range,
 };
 
 use teredo_common::{maps::Counter, peers::Peer, time::Instant, verdict::Verdict};
@@ -33,9 +32,11 @@ use crate::{
     node::{clock, parameters},
     plan::{FastPathItem, Refusal},
 };
-use missing::{Missing, Pass};
+use missing::Missing;
 use plan::ProgramPlan;
 pub use plan::{Roles, flags};
+use sweep::Sweep;
+pub use sweep::PAUSE as SWEEP_PAUSE;
 pub use trial::load as try_to_load;
 
 /// Sweeps after which a station that the program sent to is forgotten, at the earliest. The kernel takes
@@ -60,6 +61,9 @@ pub struct FastPath {
     /// The value of [`Self::refused`] at the sweep before the last.
     refused_before: u64,
     missing: Missing,
+    sweep: Sweep,
+    /// Changes of the map by the relay, and by sweeps.
+    changes: u64,
     /// Whether a trusted peer was refused between the last two sweeps.
     is_full: bool,
     /// The moment from which the server forwards no bubbles, if it drains.
@@ -160,6 +164,7 @@ impl FastPath {
                 self.xdp = Some(xdp);
                 self.relays = plan.relays;
                 self.missing = Missing::default();
+                self.sweep = Sweep::default();
                 self.max_peers = plan.max_peers as usize;
                 self.item = Some(item.clone());
                 let seen = self.tagged();
@@ -220,6 +225,7 @@ impl FastPath {
     fn detach(&mut self) {
         self.item = None;
         self.relays = false;
+        self.sweep = Sweep::default();
         let Some(xdp) = self.xdp.take() else {
             return;
         };
@@ -414,10 +420,10 @@ impl FastPath {
                 };
                 self.insert(&address.octets(), &peer, now)
             }
-            Event::PeerForgotten { address } => match &mut self.xdp {
-                Some(xdp) => xdp.program.remove(&address.octets(), now),
-                None => Ok(()),
-            },
+            Event::PeerForgotten { address } => {
+                self.changes += 1;
+                self.attached(|xdp| xdp.program.remove(&address.octets(), now))
+            }
         };
         self.note(result);
     }
@@ -426,6 +432,7 @@ impl FastPath {
         let Some(xdp) = self.xdp.as_mut().filter(|_| self.relays) else {
             return Ok(());
         };
+        self.changes += 1;
         match xdp.program.insert(address, peer, now) {
             Err(Error::Full) => {
                 self.refused += 1;
@@ -480,72 +487,6 @@ impl FastPath {
     /// Returns the interfaces whose VLAN tags are hidden from the program, which must not run there.
     pub fn hidden_tags(&self) -> &BTreeSet<u32> {
         &self.hidden
-    }
-
-    /// Copies timestamps to the relay and reconciles the map with it. Call it once a second.
-    pub fn sweep(&mut self, relay: &mut Relay, now: Instant) {
-        self.failure = None;
-        self.set_cookies(relay);
-        let result = self.try_sweep(relay, now);
-        self.note(result);
-        let refused_before = mem::replace(&mut self.refused_before, self.refused);
-        self.is_full = self.refused > refused_before || self.missing.has_refused();
-    }
-
-    fn try_sweep(&mut self, relay: &mut Relay, now: Instant) -> Result<(), Error> {
-        let Some(xdp) = self.xdp.as_mut().filter(|_| self.relays) else {
-            return Ok(());
-        };
-        xdp.program.flush_log();
-        let (mut present, mut unknown) = (0, Vec::new());
-        xdp.program.for_each_peer(now, |address, peer| {
-            if relay.record_stamps(address, peer.last_received, peer.last_sent) {
-                present += 1;
-            } else {
-                unknown.push(*address);
-            }
-        });
-        for address in &unknown {
-            xdp.program.remove(address, now)?;
-        }
-        let expected = relay.statistics().proved_peers.min(self.max_peers);
-        let missing = expected.saturating_sub(present) as u64;
-        match self.missing.pass(missing, relay.slots()) {
-            Pass::Nothing => Ok(()),
-            Pass::Slots(slots) => self.insert_missing(relay, slots, &HashSet::new(), now),
-            Pass::Everything => {
-                let mut present = HashSet::new();
-                if let Some(xdp) = &mut self.xdp {
-                    xdp.program.for_each_peer(now, |address, _| {
-                        present.insert(*address);
-                    });
-                }
-                self.insert_missing(relay, 0..usize::MAX, &present, now)
-            }
-        }
-    }
-
-    /// Inserts the proved peers in these slots of the relay's list, except those that are `present`.
-    fn insert_missing(
-        &mut self,
-        relay: &Relay,
-        slots: Range<usize>,
-        present: &HashSet<[u8; 16]>,
-        now: Instant,
-    ) -> Result<(), Error> {
-        let peers = relay.peers_in(slots).map(|(_, peer)| peer);
-        for peer in peers.filter(|peer| peer.proved) {
-            let address = peer.address.octets();
-            if !present.contains(&address) {
-                let peer = Peer {
-                    mapped: peer.mapped,
-                    last_received: peer.last_received,
-                    last_sent: peer.last_sent,
-                };
-                self.insert(&address, &peer, now)?;
-            }
-        }
-        Ok(())
     }
 
     /// Logs the records of the program. Without a relay, call it once a second.

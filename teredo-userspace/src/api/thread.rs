@@ -1,0 +1,50 @@
+//! The API in a thread of its own, so that its readers do not delay packets.
+
+use std::{io, thread};
+
+use tokio::{runtime::Builder, sync::oneshot};
+
+use super::{Handle, Listeners, serve};
+
+/// The running API. [`ApiThread::stop`] ends it.
+#[derive(Debug)]
+pub struct ApiThread {
+    stop: oneshot::Sender<()>,
+    thread: thread::JoinHandle<io::Result<()>>,
+}
+
+impl ApiThread {
+    /// Starts to answer requests.
+    ///
+    /// # Errors
+    ///
+    /// When there are no resources for a thread.
+    pub fn start(listeners: Listeners, handle: Handle) -> io::Result<Self> {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let serve = move || {
+            let result = runtime.block_on(async {
+                tokio::select! {
+                    result = serve(listeners, handle) => result,
+                    _ = stopped => Ok(()),
+                }
+            });
+            // A slow client must not delay the end.
+            runtime.shutdown_background();
+            result
+        };
+        let thread = thread::Builder::new().name("api".to_owned()).spawn(serve)?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends the API. The files of its sockets are removed then.
+    ///
+    /// # Errors
+    ///
+    /// When the API has ended before, because a listening socket could not be used.
+    pub fn stop(self) -> io::Result<()> {
+        drop(self.stop);
+        let ended = self.thread.join();
+        ended.unwrap_or_else(|_| Err(io::Error::other("its thread has panicked")))
+    }
+}
