@@ -213,6 +213,9 @@ impl Node {
         }
         if let Some(relay) = &mut self.roles.relay {
             self.fast_path.sweep(&mut relay.relay, clock::now());
+            // A small map needs no other slice.
+            self.fast_path.sweep_on(&mut relay.relay, clock::now());
+            relay.flush(&mut self.fast_path, self.roles.server.as_mut());
         } else {
             self.fast_path.flush_log();
         }

@@ -151,9 +151,12 @@ impl FastPath {
         let Some(xdp) = &mut self.xdp else {
             return;
         };
-        if self.changes == self.sweep.changes {
+        // Each change meanwhile may have added a peer that the pass did not visit.
+        let added = (self.changes - self.sweep.changes) as usize;
+        let most = self.sweep.visited + added;
+        if added == 0 || most < xdp.program.peers() {
             // Nothing but another process can have removed others.
-            xdp.program.set_peers(self.sweep.visited);
+            xdp.program.set_peers(most);
         }
         let expected = relay.statistics().proved_peers.min(self.max_peers);
         let missing = expected.saturating_sub(xdp.program.peers()) as u64;
