@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 /// Upper bounds of the classes, in microseconds. Longer times are in a class of their own.
-const BOUNDS: [u64; 10] = [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000];
+const BOUNDS: [u64; 10] = [
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000,
+];
 
 /// Times of turns of the event loop, in classes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -35,8 +35,8 @@ use crate::{
 use missing::Missing;
 use plan::ProgramPlan;
 pub use plan::{Roles, flags};
-use sweep::Sweep;
 pub use sweep::PAUSE as SWEEP_PAUSE;
+use sweep::Sweep;
 pub use trial::load as try_to_load;
 
 /// Sweeps after which a station that the program sent to is forgotten, at the earliest. The kernel takes

@@ -226,6 +226,10 @@ mod tests {
             last_sent: start + Duration::from_secs(130),
             ..peer
         };
-        assert!(addresses.iter().all(|address| sweep.concerns(address, &used)));
+        assert!(
+            addresses
+                .iter()
+                .all(|address| sweep.concerns(address, &used))
+        );
     }
 }
