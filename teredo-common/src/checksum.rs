@@ -54,6 +54,12 @@ impl Sum {
         Self(self.0 + other.0)
     }
 
+    /// Adds the sum of octets in 32 bits, as the kernel keeps it.
+    #[inline(always)]
+    pub const fn add_unfolded(self, sum: u32) -> Self {
+        Self(self.0 + sum as u64)
+    }
+
     /// The sum of the same octets if they start at an odd offset of the data.
     #[inline(always)]
     pub const fn at_odd_offset(self) -> Self {

@@ -22,4 +22,5 @@ pub mod respond;
 pub mod scope;
 pub mod time;
 pub mod verdict;
+pub mod vlan;
 pub mod wire;

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Part of the pin path: maps of another layout are never adopted.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Array of lines, which can be mapped into memory, with the table of peers; see [`crate::peers`].
 pub const PEERS: &str = "PEERS";
@@ -33,6 +33,12 @@ pub const OWN_IPV4: &str = "OWN_IPV4";
 pub const OWN_FILTER: &str = "OWN_FILTER";
 /// Array of [`Interface`], indexed by [`Interface::slot`], that packets may arrive by and leave by.
 pub const INTERFACES: &str = "INTERFACES";
+/// Hash map from the [`Trunk`](crate::vlan::Trunk) by which frames of a VLAN interface arrive to its index, as `u32`.
+pub const VLANS: &str = "VLANS";
+/// Array of the [`Trunk`](crate::vlan::Trunk)s by which frames of VLAN interfaces leave, indexed by [`Interface::trunk`].
+pub const TRUNKS: &str = "TRUNKS";
+/// Per-CPU one-entry array with the number of frames that came with tags of a VLAN interface in [`VLANS`], as `u64`.
+pub const VLAN_FRAMES: &str = "VLAN_FRAMES";
 /// Per-CPU one-entry array with the next IPv4 identification, as `u32`; the daemon writes a random
 /// start (requirement W-07).
 pub const IDENTIFICATION: &str = "IDENTIFICATION";
@@ -82,6 +88,8 @@ pub const OWN_IPV4_MAX: u32 = 65_536;
 pub const OWN_FILTER_WORDS: u32 = 8;
 /// Entries of [`INTERFACES`] unless the daemon needs another number; a power of two.
 pub const INTERFACES_MAX: u32 = 64;
+/// Entries of [`VLANS`] and of [`TRUNKS`], unless the daemon needs another number.
+pub const VLANS_MAX: u32 = 64;
 /// Entries of [`SERVED`].
 pub const SERVED_MAX: u32 = 1024;
 /// Entries of [`ALLOWED`].
@@ -118,10 +126,11 @@ pub struct NextHop {
     pub destination: [u8; 6],
     /// Source address of the frame.
     pub source: [u8; 6],
-    /// MTU of the route, in octets of IP packet.
+    /// MTU of the route, in octets of IP packet; zero if the frame leaves with VLAN tags, so that nothing fits
+    /// for those who do not look at the next field.
     pub mtu: u16,
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// MTU of the route if the frame leaves with VLAN tags; otherwise zero.
+    pub tagged_mtu: u16,
 }
 
 impl NextHop {
@@ -167,7 +176,7 @@ impl Version {
     }
 }
 
-/// An interface that the program is attached to.
+/// An interface that the program is attached to, or a VLAN interface above one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Interface {
@@ -177,8 +186,10 @@ pub struct Interface {
     pub station: u32,
     /// The last two.
     pub rest: u16,
+    /// Index of the trunk of a VLAN interface in [`TRUNKS`]; zero for others.
+    pub trunk: u16,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 4],
 }
 
 impl Interface {
@@ -189,7 +200,8 @@ impl Interface {
             index,
             station: u32::from_ne_bytes([a, b, c, d]),
             rest: u16::from_ne_bytes([e, f]),
-            reserved: [0; 6],
+            trunk: 0,
+            reserved: [0; 4],
         }
     }
 

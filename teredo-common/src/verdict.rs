@@ -79,7 +79,7 @@ const RESPOND: Option<Direction> = Some(Direction::Respond);
 verdicts! {
     /// Neither IPv4 nor IPv6 directly after the Ethernet header, or too short for one.
     NotIp = NEITHER, Pass, "not-ip";
-    /// The frame has a VLAN tag.
+    /// The frame has VLAN tags, and not those of a VLAN interface that is served.
     Tagged = NEITHER, Pass, "tagged";
     /// The frame is addressed to another station.
     OtherStation = NEITHER, Pass, "other-station";
@@ -112,7 +112,7 @@ verdicts! {
     DecapBubble = DECAP, Pass, "decap-bubble";
     /// D1-10: an echo reply as long as an answer to the relay's question.
     DecapAnswer = DECAP, Pass, "decap-answer";
-    /// D1-11: hop-by-hop options, routing header or destination options.
+    /// D1-11: extension headers that only the kernel or the daemon can judge.
     DecapExtensionHeader = DECAP, Pass, "decap-extension-header";
     /// D1-12: the inner source is not a Teredo address of this service.
     DecapSource = DECAP, Pass, "decap-source";
@@ -127,7 +127,7 @@ verdicts! {
     DecapDestination = DECAP, Pass, "decap-destination";
     /// D1-16: the inner hop limit is 1 or 0.
     DecapHopLimit = DECAP, Pass, "decap-hop-limit";
-    /// D1-17: the outer checksum is not zero and not proved by the headers.
+    /// D1-17: the outer checksum is not zero, not proved by the headers, and not right over all octets.
     DecapChecksum = DECAP, Pass, "decap-checksum";
     /// D1-18: the packet is larger than the MTU of the way out.
     DecapTooBig = DECAP, Pass, "decap-too-big";
@@ -157,7 +157,7 @@ verdicts! {
     EncapSource = ENCAP, Pass, "encap-source";
     /// D2-04: a bubble, or no payload.
     EncapBubble = ENCAP, Pass, "encap-bubble";
-    /// D2-04: hop-by-hop options, routing header or destination options.
+    /// D2-04: extension headers that only the kernel or the daemon can judge.
     EncapExtensionHeader = ENCAP, Pass, "encap-extension-header";
     /// D2-05: no entry for the destination.
     EncapUnknownPeer = ENCAP, Pass, "encap-unknown-peer";

@@ -15,12 +15,13 @@ use crate::{
     environment::Environment,
     frame::Frame,
     headers::{
-        Ethernet, Ipv6, Ipv6Start, OUTER, Outer, covering_checksum, covers_payload, is_plain,
+        Ethernet, Ipv6, Ipv6Start, OUTER, Outer, Transport, covering_checksum, covers_payload,
+        is_plain,
     },
     moment::Moment,
     native,
     outcome::{Outcome, Sent},
-    peer, route, settings,
+    peer, route, settings, thorough,
 };
 
 /// Octets up to the end of the inner IPv6 header.
@@ -48,8 +49,12 @@ struct Packet {
 /// Decapsulates the frame, or leaves it as it is. Conditions in the order of decision table D1,
 /// except that the tests for the relay's endpoint come first.
 #[inline(always)]
-pub fn decapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
-    let packet = match usual(environment, frame) {
+pub fn decapsulate<E: Environment>(environment: &E, frame: Frame) -> Outcome {
+    let usual = match E::IS_THOROUGH {
+        true => None,
+        false => usual(environment, frame),
+    };
+    let packet = match usual {
         Some(packet) => packet,
         None => examine(environment, frame)?,
     };
@@ -75,10 +80,10 @@ pub fn decapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
     }
     let hop = route::to_native(environment, ipv6, moment).ok_or(Verdict::DecapNextHop)?;
     if packet.payload + IPV6_HEADER > hop.mtu {
-        return Err(Verdict::DecapTooBig);
+        return Err(hop.too_big(Verdict::DecapTooBig));
     }
 
-    if !environment.move_start(ENCAPSULATION as i32) {
+    if !thorough::move_start(environment, ENCAPSULATION as i32) {
         return Err(Verdict::DecapLength);
     }
     if packet.padding != 0 && !environment.cut_end(packet.padding) {
@@ -143,7 +148,7 @@ fn usual(environment: &impl Environment, frame: Frame) -> Option<Packet> {
 
 /// Returns the packet of a frame, or the reason why it is none.
 #[inline(always)]
-fn examine(environment: &impl Environment, frame: Frame) -> Result<Packet, Verdict> {
+fn examine<E: Environment>(environment: &E, frame: Frame) -> Result<Packet, Verdict> {
     cold_path();
     let outer = Outer::of(frame).ok_or(Verdict::DecapNotOurs)?;
     if !outer.is_udp() || outer.destination() != settings::relay_address(environment) {
@@ -190,7 +195,10 @@ fn examine(environment: &impl Environment, frame: Frame) -> Result<Packet, Verdi
     if next_header == ICMPV6 && payload == ANSWER && is_reply(frame.skip::<HEADERS>()) {
         return Err(Verdict::DecapAnswer);
     }
-    if !is_plain(frame.skip::<HEADERS>(), next_header) {
+    let inner = frame.skip::<HEADERS>();
+    if !is_plain(inner, next_header)
+        && (!E::IS_THOROUGH || Transport::behind(inner, next_header, payload).is_none())
+    {
         return Err(Verdict::DecapExtensionHeader);
     }
     if ipv6.source_prefix() != settings::prefix(environment) {
@@ -207,10 +215,12 @@ fn examine(environment: &impl Environment, frame: Frame) -> Result<Packet, Verdi
 
 /// Whether there is no outer checksum, or it is right.
 #[inline(always)]
-fn is_intact(environment: &impl Environment, frame: Frame, packet: &Packet) -> bool {
+fn is_intact<E: Environment>(environment: &E, frame: Frame, packet: &Packet) -> bool {
     let Packet { outer, ipv6, .. } = packet;
     let checksum = outer.checksum();
+    let datagram = packet.payload + IPV6_HEADER + UDP_HEADER;
     checksum == 0
+        || E::IS_THOROUGH && outer.is_valid(environment, frame, datagram)
         || is_encapsulation(
             outer.sender(),
             settings::relay(environment),

@@ -7,7 +7,8 @@ use teredo_common::{
     maps::Settings,
     verdict::Verdict,
     wire::{
-        ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV4, IPV6_HEADER, NO_NEXT_HEADER, UDP_HEADER,
+        ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV4, IPV6_HEADER, NO_NEXT_HEADER, ROUTING,
+        UDP_HEADER,
     },
 };
 
@@ -15,13 +16,13 @@ use crate::{
     environment::Environment,
     frame::Frame,
     headers::{
-        Ipv6, Ipv6Start, OUTER, Outer, covering_checksum, covers_payload, is_of_pseudo_header,
-        is_plain, is_unfinished,
+        Ipv6, Ipv6Start, OUTER, Outer, Transport, covering_checksum, covers_payload,
+        is_of_pseudo_header, is_plain, is_unfinished, udp_sum,
     },
     moment::Moment,
     native,
     outcome::{Outcome, Sent},
-    peer, route, settings,
+    peer, route, settings, sum, thorough,
 };
 
 /// Octets up to the end of the IPv6 header.
@@ -45,12 +46,16 @@ struct Packet {
 /// Encapsulates the frame, or leaves it as it is. Conditions in the order of decision table D2,
 /// except that the test for the Teredo prefix comes first.
 #[inline(always)]
-pub fn encapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
+pub fn encapsulate<E: Environment>(environment: &E, frame: Frame) -> Outcome {
     let ipv6 = Ipv6::of(frame.skip::<ETHERNET_HEADER>()).ok_or(Verdict::EncapLength)?;
     if ipv6.destination_prefix() != settings::prefix(environment) {
         return Err(Verdict::EncapNotOurs);
     }
-    let packet = match usual(environment, frame, ipv6) {
+    let usual = match E::IS_THOROUGH {
+        true => None,
+        false => usual(environment, frame, ipv6),
+    };
+    let packet = match usual {
         Some(packet) => packet,
         None => examine(environment, frame, ipv6)?,
     };
@@ -89,16 +94,24 @@ pub fn encapsulate(environment: &impl Environment, frame: Frame) -> Outcome {
         u16::from_ne_bytes(encapsulation_between(endpoints, &start))
     } else if settings::has(environment, Settings::ALLOW_ZERO_CHECKSUM) {
         0
+    } else if E::IS_THOROUGH {
+        let sum = sum::of(environment, frame.skip::<ETHERNET_HEADER>(), length)
+            .ok_or(Verdict::EncapChecksum)?
+            .subtract(u16::from_be_bytes([ipv6.next_header(), hop_limit]))
+            .add_2([ipv6.next_header(), hop_limit - 1]);
+        let datagram = (length + UDP_HEADER) as u16;
+        let header = udp_sum(settings::relay(environment), entry.mapped(), datagram);
+        u16::from_ne_bytes(header.add_sum(sum).udp_checksum())
     } else {
         return Err(Verdict::EncapChecksum);
     };
     let mapped = entry.mapped();
     let hop = route::to_mapping(environment, mapped, moment).ok_or(Verdict::EncapNextHop)?;
     if length + ENCAPSULATION > hop.mtu {
-        return Err(Verdict::EncapTooBig);
+        return Err(hop.too_big(Verdict::EncapTooBig));
     }
 
-    if !environment.move_start(-(ENCAPSULATION as i32)) {
+    if !thorough::move_start(environment, -(ENCAPSULATION as i32)) {
         return Err(Verdict::EncapHeadroom);
     }
     if packet.padding != 0 && !environment.cut_end(packet.padding) {
@@ -152,7 +165,7 @@ fn usual(environment: &impl Environment, frame: Frame, ipv6: Ipv6) -> Option<Pac
 
 /// Returns the packet of a frame, or the reason why it is none.
 #[inline(always)]
-fn examine(environment: &impl Environment, frame: Frame, ipv6: Ipv6) -> Result<Packet, Verdict> {
+fn examine<E: Environment>(environment: &E, frame: Frame, ipv6: Ipv6) -> Result<Packet, Verdict> {
     cold_path();
     let payload = ipv6.payload_length();
     let padding = frame.length().wrapping_sub(HEADERS + payload);
@@ -166,8 +179,17 @@ fn examine(environment: &impl Environment, frame: Frame, ipv6: Ipv6) -> Result<P
     if payload == 0 || next_header == NO_NEXT_HEADER {
         return Err(Verdict::EncapBubble);
     }
-    if !is_plain(frame.skip::<HEADERS>(), next_header) {
-        return Err(Verdict::EncapExtensionHeader);
+    let start = frame.skip::<HEADERS>();
+    if !is_plain(start, next_header) {
+        // The destination of a routing header is in the checksum of the transport.
+        if !E::IS_THOROUGH || next_header == ROUTING {
+            return Err(Verdict::EncapExtensionHeader);
+        }
+        let transport =
+            Transport::behind(start, next_header, payload).ok_or(Verdict::EncapExtensionHeader)?;
+        if is_unfinished(ipv6, transport.start, transport.protocol, transport.length) {
+            return Err(Verdict::EncapChecksum);
+        }
     }
     Ok(Packet {
         payload,

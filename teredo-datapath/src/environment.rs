@@ -16,6 +16,7 @@ use teredo_common::{
     respond::ServerConstants,
     time::Instant,
     verdict::Verdict,
+    vlan::Trunk,
 };
 
 use crate::headers::Addresses;
@@ -34,6 +35,18 @@ pub unsafe trait Environment {
     /// Words that CPUs and the daemon share, in a value of a map.
     type Words: Words;
 
+    /// The environment in which a frame is looked at thoroughly.
+    type Thorough<'a>: Environment
+    where
+        Self: 'a;
+
+    /// Whether also what is rare is provided for: VLAN interfaces, extension headers, checksums of which a part of
+    /// the packet is not covered by another. All of that would cost other frames time.
+    const IS_THOROUGH: bool;
+
+    /// Returns the thorough environment of this frame, as if the interface `ingress` had received it.
+    fn thorough(&self, ingress: u32) -> Self::Thorough<'_>;
+
     /// Returns the address of the frame's first octet.
     fn start(&self) -> usize;
 
@@ -47,6 +60,10 @@ pub unsafe trait Environment {
     /// Cuts `octets` off the end of the frame. Returns whether it has as many; if not, nothing has
     /// changed.
     fn cut_end(&self, octets: usize) -> bool;
+
+    /// Returns the one's complement sum of `N` octets of the frame from `start` on, which exist; not folded. `N` is
+    /// a multiple of four, and 512 at most.
+    fn sum<const N: usize>(&self, start: *const u8) -> u32;
 
     /// Returns the index of the interface by which the frame came.
     fn ingress(&self) -> u32;
@@ -86,6 +103,15 @@ pub unsafe trait Environment {
 
     /// Returns an entry of the table of interfaces.
     fn interface(&self, slot: u32) -> Option<Interface>;
+
+    /// Returns the index of the VLAN interface whose frames arrive like this.
+    fn vlan(&self, trunk: Trunk) -> Option<u32>;
+
+    /// Returns an entry of the table of trunks.
+    fn trunk(&self, index: u16) -> Option<Trunk>;
+
+    /// Counts a frame that came with the tags of a VLAN interface.
+    fn count_vlan_frame(&self);
 
     /// Returns the number of a bucket of destinations, which is loaded after the number `after`; see
     /// [`teredo_common::generations`].

@@ -4,7 +4,8 @@
 //! comparisons of pointers, not of lengths. So that they can prove every access, whatever the
 //! compiler makes of the code:
 //!
-//! - A position in a frame is a type parameter. No number from a frame is added to a pointer.
+//! - A position in a frame is a type parameter. Numbers from a frame are added to pointers in
+//!   [`Frame::skip_octets`] alone.
 //! - The length of a frame is opaque to the compiler. It cannot turn arithmetic on lengths into
 //!   arithmetic on pointers, and cannot conclude from lengths that a bounds check is not needed.
 //! - A number from a frame is bounded by an instruction of its own.
@@ -48,6 +49,28 @@ impl Frame {
         }
     }
 
+    /// Returns the frame without its first octets, which need not exist. There are less than 4,096 of them.
+    #[inline(always)]
+    pub fn skip_octets(self, octets: usize) -> Self {
+        #[cfg(target_arch = "bpf")]
+        let octets = {
+            let mut octets = octets;
+            // SAFETY: arithmetic on a register, which shows the verifier the bound.
+            unsafe {
+                core::arch::asm!(
+                    "{0} &= 4095",
+                    inlateout(reg) octets,
+                    options(pure, nomem, nostack),
+                );
+            }
+            octets
+        };
+        Self {
+            start: self.start + octets,
+            ..self
+        }
+    }
+
     /// Returns the first `N` octets, if the frame has as many.
     #[inline(always)]
     pub fn first<const N: usize>(self) -> Option<Octets<N>> {
@@ -76,6 +99,12 @@ impl<const N: usize> Octets<N> {
                 word.read_unaligned()
             }
         }
+    }
+
+    /// Returns the address of the first octet.
+    #[inline(always)]
+    pub fn start(self) -> *const u8 {
+        self.0
     }
 
     /// Returns the value of the 16-bit number at offset `AT`.

@@ -29,13 +29,18 @@ mod peer;
 mod respond;
 mod route;
 mod settings;
+mod sum;
 #[cfg(not(target_arch = "bpf"))]
 pub mod table;
+mod thorough;
 pub mod words;
 
 use core::hint::cold_path;
 
-use teredo_common::verdict::{Action, Verdict};
+use teredo_common::{
+    verdict::{Action, Verdict},
+    vlan::Tags,
+};
 
 pub use crate::{
     environment::{Environment, Publish, Way, Words},
@@ -65,13 +70,22 @@ pub enum Fate {
 pub fn run(environment: &impl Environment) -> Fate {
     let frame = Frame::of(environment);
     let length = frame.length();
-    let (verdict, fate) = match translate(environment, frame) {
-        Ok(Sent { verdict, interface }) if interface == environment.ingress() => {
-            (verdict, Fate::Return)
+    let (result, tags) = match translate(environment, frame) {
+        Ok(Sent { verdict, interface }) => {
+            (Ok((verdict, leave(environment, interface))), Tags::NONE)
         }
-        Ok(Sent { verdict, interface }) => (verdict, Fate::Redirect(interface)),
+        Err(verdict) if is_preliminary(verdict) => {
+            cold_path();
+            thorough::run(environment)
+        }
+        Err(verdict) => (Err(verdict), Tags::NONE),
+    };
+    let (verdict, fate) = match result {
+        Ok(sent) => sent,
         Err(verdict) => {
             cold_path();
+            let Tags(tags) = tags;
+            let tags = Tags(tags.map(|tag| outcome::forget_number(tag, length)));
             let is_for_daemon = verdict.is_for_daemon();
             let fate = match verdict.action() {
                 Action::Drop => Fate::Drop,
@@ -86,11 +100,37 @@ pub fn run(environment: &impl Environment) -> Fate {
                 false => left,
             };
             environment.log(verdict, length);
-            (verdict, fate)
+            if tags != Tags::NONE && !thorough::insert(environment, tags) {
+                (verdict, Fate::Drop)
+            } else {
+                (verdict, fate)
+            }
         }
     };
     environment.count(verdict, length as u64);
     fate
+}
+
+/// Whether another verdict is possible if the frame is looked at thoroughly.
+#[inline(always)]
+const fn is_preliminary(verdict: Verdict) -> bool {
+    matches!(
+        verdict,
+        Verdict::Tagged
+            | Verdict::DecapExtensionHeader
+            | Verdict::DecapChecksum
+            | Verdict::EncapExtensionHeader
+            | Verdict::EncapChecksum
+    )
+}
+
+/// Returns the fate of a frame that leaves by an interface.
+#[inline(always)]
+fn leave(environment: &impl Environment, interface: u32) -> Fate {
+    match interface == environment.ingress() {
+        true => Fate::Return,
+        false => Fate::Redirect(interface),
+    }
 }
 
 /// Dispatches on the protocol of the frame.

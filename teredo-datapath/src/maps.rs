@@ -3,6 +3,7 @@
 use teredo_common::{
     maps::{Interface, own_filter_bit},
     time::Instant,
+    vlan::Trunk,
 };
 
 use crate::{environment::Environment, headers::Ethernet, settings};
@@ -30,10 +31,19 @@ fn interface(environment: &impl Environment, index: u32) -> Option<Interface> {
     (interface.index == index).then_some(interface)
 }
 
-/// Whether packets may leave through the interface.
+/// Whether packets may leave through the interface; if so, whether with VLAN tags.
 #[inline(always)]
-pub fn is_way_out(environment: &impl Environment, index: u32) -> bool {
-    interface(environment, index).is_some()
+pub fn way_out(environment: &impl Environment, index: u32) -> Option<bool> {
+    interface(environment, index).map(|interface| interface.trunk != 0)
+}
+
+/// Returns the trunk of a VLAN interface.
+#[inline(always)]
+pub fn trunk(environment: &impl Environment, index: u32) -> Option<Trunk> {
+    match interface(environment, index)?.trunk {
+        0 => None,
+        number => environment.trunk(number),
+    }
 }
 
 /// Whether a frame's destination is the address of its ingress interface.

@@ -19,9 +19,17 @@ pub struct Sent {
 /// next once, and not for every verdict again. It knows nothing about `unknown` already.
 #[inline(always)]
 pub fn forget(verdict: Verdict, unknown: usize) -> Verdict {
+    let number = forget_number(verdict as u32, unknown);
+    // SAFETY: it is the number of a verdict.
+    unsafe { core::mem::transmute::<u32, Verdict>(number) }
+}
+
+/// Returns the number as one about which the verifier knows nothing. It knows nothing about `unknown` already.
+#[inline(always)]
+pub fn forget_number(number: u32, unknown: usize) -> u32 {
     #[cfg(target_arch = "bpf")]
     {
-        let mut number = verdict as u64;
+        let mut number = u64::from(number);
         // SAFETY: arithmetic on registers. The number stays the same, as the operands of `&` have no bit in
         // common, which the verifier does not see.
         unsafe {
@@ -35,12 +43,12 @@ pub fn forget(verdict: Verdict, unknown: usize) -> Verdict {
                 number = inlateout(reg) number,
                 options(pure, nomem, nostack),
             );
-            core::mem::transmute::<u32, Verdict>(number as u32)
         }
+        number as u32
     }
     #[cfg(not(target_arch = "bpf"))]
     {
         let _ = unknown;
-        verdict
+        number
     }
 }

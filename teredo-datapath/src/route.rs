@@ -9,6 +9,7 @@ use teredo_common::{
     address::Endpoint,
     generations::{self, Family},
     maps::{NextHop, ROUTE_WAYS, RouteKey, Version, station_mark},
+    verdict::Verdict,
 };
 
 use crate::{
@@ -33,7 +34,7 @@ const _: () = {
     assert!(offset_of!(NextHop, destination) == 8 * FIRST);
     assert!(offset_of!(NextHop, source) == 8 * FIRST + 6);
     assert!(offset_of!(NextHop, mtu) == 8 * SECOND + 4);
-    assert!(offset_of!(NextHop, reserved) == 8 * SECOND + 6);
+    assert!(offset_of!(NextHop, tagged_mtu) == 8 * SECOND + 6);
 };
 
 /// A next hop, in registers.
@@ -41,7 +42,7 @@ const _: () = {
 pub struct Hop {
     /// Index of the interface.
     pub interface: u32,
-    /// Octets of IP packet that fit.
+    /// Octets of IP packet that fit; none if the frame leaves with VLAN tags and that is not provided for here.
     pub mtu: usize,
     /// Destination and source address of the frame.
     addresses: Addresses,
@@ -58,20 +59,64 @@ impl Hop {
         }
     }
 
-    /// Returns the next hop that the kernel's tables have, if it is one of the relay's interfaces.
+    /// Returns the verdict about a packet that does not fit: that it is too big, or that the frame would leave with
+    /// VLAN tags.
     #[inline(always)]
-    fn usable(environment: &impl Environment, way: Way) -> Option<Self> {
-        maps::is_way_out(environment, way.interface).then_some(Self {
-            interface: way.interface,
-            mtu: way.mtu.into(),
-            addresses: way.addresses,
-        })
+    pub fn too_big(self, verdict: Verdict) -> Verdict {
+        match self.mtu {
+            0 => Verdict::Tagged,
+            _ => verdict,
+        }
     }
 
     /// Writes the Ethernet header of a frame to this next hop.
     #[inline(always)]
     pub fn write(self, ethernet: Ethernet, ethertype: u16) {
         ethernet.write(self.addresses, ethertype);
+    }
+}
+
+/// A next hop from the kernel's tables.
+#[derive(Clone, Copy)]
+struct Found {
+    interface: u32,
+    addresses: Addresses,
+    /// [`NextHop::mtu`] and [`NextHop::tagged_mtu`].
+    mtus: [u16; 2],
+}
+
+impl Found {
+    /// Returns the next hop that the kernel's tables have, if it is one of the relay's interfaces.
+    #[inline(always)]
+    fn usable(environment: &impl Environment, way: Way) -> Option<Self> {
+        let is_tagged = maps::way_out(environment, way.interface)?;
+        Some(Self {
+            interface: way.interface,
+            addresses: way.addresses,
+            mtus: match is_tagged {
+                true => [0, way.mtu],
+                false => [way.mtu, 0],
+            },
+        })
+    }
+
+    /// Returns the next hop as the environment may use it.
+    #[inline(always)]
+    fn seen<E: Environment>(self, _environment: &E) -> Hop {
+        Hop {
+            interface: self.interface,
+            mtu: mtu::<E>(self.mtus),
+            addresses: self.addresses,
+        }
+    }
+}
+
+/// Returns the MTU of the two of a next hop, of which one is zero, that holds in an environment.
+#[inline(always)]
+fn mtu<E: Environment>([mtu, tagged_mtu]: [u16; 2]) -> usize {
+    match E::IS_THOROUGH {
+        true => (mtu | tagged_mtu).into(),
+        false => mtu.into(),
     }
 }
 
@@ -113,8 +158,8 @@ pub fn to_mapping(environment: &impl Environment, mapped: Endpoint, moment: Mome
 ///
 /// `of_one` returns the key of the destination alone, `of_prefix` that of all whose first bits are the same.
 #[inline(always)]
-fn cached(
-    environment: &impl Environment,
+fn cached<E: Environment>(
+    environment: &E,
     (family, start): (Family, u32),
     of_one: impl Fn() -> RouteKey,
     of_prefix: impl Fn(u8) -> RouteKey,
@@ -128,7 +173,7 @@ fn cached(
         0 => RouteKey::NONE,
         bits => {
             let many = of_prefix(bits);
-            if let Some(hop) = remembered(front, many, generation) {
+            if let Some(hop) = remembered::<E>(front, many, generation) {
                 return Some(hop);
             }
             many
@@ -149,7 +194,7 @@ fn cached(
         return Some(hop);
     }
     let way = look_up()?;
-    let hop = Hop::usable(environment, way)?;
+    let hop = Found::usable(environment, way)?;
     let is_shared = way.has_gateway && current.shared_bits() != 0;
     // The place in front stays with the route that has it, as others may be as busy.
     if is_shared && Version(front.load(ROUTE_NEXT_HOP)).generation() != generation {
@@ -160,7 +205,7 @@ fn cached(
             keep(environment, key, hop, generation, moment);
         }
     }
-    Some(hop)
+    Some(hop.seen(environment))
 }
 
 /// Returns the next hop of a datagram from an own endpoint to another, uncached.
@@ -171,7 +216,7 @@ pub fn to_endpoint(
     destination: Endpoint,
 ) -> Option<Hop> {
     let way = environment.look_up_ipv4(start(environment), source, destination)?;
-    Hop::usable(environment, way)
+    Found::usable(environment, way).map(|hop| hop.seen(environment))
 }
 
 /// Returns the index of the interface where look-ups start.
@@ -239,7 +284,7 @@ fn recall<E: Environment>(environment: &E, key: RouteKey, generation: u32) -> Op
     for place in 0..ROUTE_WAYS {
         let route = set.from(place * ROUTE);
         if difference(route, key) == 0 {
-            return remembered(route, key, generation);
+            return remembered::<E>(route, key, generation);
         }
     }
     None
@@ -248,7 +293,13 @@ fn recall<E: Environment>(environment: &E, key: RouteKey, generation: u32) -> Op
 /// Caches the next hop of a key: in the place that it has, or that of a next hop which is not valid any more,
 /// or that of another key.
 #[inline(always)]
-fn keep<E: Environment>(environment: &E, key: RouteKey, hop: Hop, generation: u32, moment: Moment) {
+fn keep<E: Environment>(
+    environment: &E,
+    key: RouteKey,
+    hop: Found,
+    generation: u32,
+    moment: Moment,
+) {
     let (index, mut chosen) = settings::tables(environment).route_set(key);
     let Some(set) = environment.route_set(index) else {
         return;
@@ -275,7 +326,7 @@ fn fill<W: Words>(
     environment: &impl Environment<Words = W>,
     route: W,
     key: RouteKey,
-    hop: Hop,
+    hop: Found,
     generation: u32,
 ) {
     let RouteKey([first, second]) = key;
@@ -291,10 +342,10 @@ fn fill<W: Words>(
     let route = route.after(claimed.0);
     route.store(ROUTE_KEY, first);
     route.store(ROUTE_KEY + 1, second);
-    let [a, b] = (hop.mtu as u16).to_ne_bytes();
+    let [[a, b], [c, d]] = hop.mtus.map(u16::to_ne_bytes);
     environment.mark_station(station_mark(hop.addresses.destination()));
     slot.store(FIRST, hop.addresses.first);
-    let last = u32::from_ne_bytes([a, b, 0, 0]);
+    let last = u32::from_ne_bytes([a, b, c, d]);
     slot.store(SECOND, join(hop.addresses.rest, last));
     let new = seen.next(generation, hop.interface);
     // Everything before comes before.
@@ -311,7 +362,7 @@ fn difference(route: impl Words, RouteKey([first, second]): RouteKey) -> u64 {
 ///
 /// Another CPU may be writing: the version then differs before or after.
 #[inline(always)]
-fn remembered(route: impl Words, key: RouteKey, generation: u32) -> Option<Hop> {
+fn remembered<E: Environment>(route: E::Words, key: RouteKey, generation: u32) -> Option<Hop> {
     let before = route.load(ROUTE_NEXT_HOP);
     let version = Version(before);
     // Another CPU may have given the place to another key before that.
@@ -322,10 +373,10 @@ fn remembered(route: impl Words, key: RouteKey, generation: u32) -> Option<Hop> 
     let slot = route.after(before).from(ROUTE_NEXT_HOP);
     let (first, second) = (slot.load(FIRST), slot.load(SECOND));
     let (rest, last) = split(second);
-    let [a, b, ..] = last.to_ne_bytes();
+    let [a, b, c, d] = last.to_ne_bytes();
     let hop = Hop {
         interface: version.interface(),
-        mtu: u16::from_ne_bytes([a, b]).into(),
+        mtu: mtu::<E>([u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]),
         addresses: Addresses { first, rest },
     };
     let loaded = difference | first | second;

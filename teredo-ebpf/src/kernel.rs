@@ -11,26 +11,67 @@ use teredo_common::{
     respond::ServerConstants,
     time::Instant,
     verdict::Verdict,
+    vlan::Trunk,
 };
 use teredo_datapath::{Environment, Way, Words as _};
 
 use crate::{constants, look_up, maps, words::MapWords};
 
+/// The interface by which a frame came, as the program may take it.
+pub trait Ingress {
+    /// Whether it may be a VLAN interface.
+    const IS_THOROUGH: bool;
+
+    /// Returns its index.
+    fn index(&self, context: &XdpContext) -> u32;
+}
+
+/// The interface that the program is attached to.
+pub struct Port;
+
+impl Ingress for Port {
+    const IS_THOROUGH: bool = false;
+
+    #[inline(always)]
+    fn index(&self, context: &XdpContext) -> u32 {
+        context.ingress_ifindex() as u32
+    }
+}
+
+/// An interface of this index, which may be a VLAN interface.
+pub struct Vlan(u32);
+
+impl Ingress for Vlan {
+    const IS_THOROUGH: bool = true;
+
+    #[inline(always)]
+    fn index(&self, _context: &XdpContext) -> u32 {
+        self.0
+    }
+}
+
 /// The run of the program for one frame.
-pub struct Kernel<'a> {
+pub struct Kernel<'a, I> {
     context: &'a XdpContext,
+    ingress: I,
     /// The value of the map of generations. It is looked up once, as almost every packet needs several of its numbers.
     numbers: *mut u32,
 }
 
-impl<'a> Kernel<'a> {
+impl<'a> Kernel<'a, Port> {
     /// Returns the environment of a run. The map of generations always has its value, which the verifier does not know.
     #[inline(always)]
     pub fn new(context: &'a XdpContext) -> Option<Self> {
         let numbers = maps::GENERATIONS.get_ptr_mut(0)?.cast();
-        Some(Self { context, numbers })
+        Some(Self {
+            context,
+            ingress: Port,
+            numbers,
+        })
     }
+}
 
+impl<I> Kernel<'_, I> {
     /// Returns a number in the map of generations. `index` is less than their count.
     #[inline(always)]
     fn number(&self, index: usize) -> u32 {
@@ -40,8 +81,23 @@ impl<'a> Kernel<'a> {
 }
 
 // SAFETY: the kernel gives the frame to this CPU alone, and the verifier refuses access beyond it.
-unsafe impl Environment for Kernel<'_> {
+unsafe impl<I: Ingress> Environment for Kernel<'_, I> {
     type Words = MapWords;
+    type Thorough<'a>
+        = Kernel<'a, Vlan>
+    where
+        Self: 'a;
+
+    const IS_THOROUGH: bool = I::IS_THOROUGH;
+
+    #[inline(always)]
+    fn thorough(&self, ingress: u32) -> Kernel<'_, Vlan> {
+        Kernel {
+            context: self.context,
+            ingress: Vlan(ingress),
+            numbers: self.numbers,
+        }
+    }
 
     #[inline(always)]
     fn start(&self) -> usize {
@@ -66,8 +122,22 @@ unsafe impl Environment for Kernel<'_> {
     }
 
     #[inline(always)]
+    fn sum<const N: usize>(&self, start: *const u8) -> u32 {
+        // SAFETY: the octets exist, as callers say and the verifier checks.
+        unsafe {
+            helpers::bpf_csum_diff(
+                core::ptr::null_mut(),
+                0,
+                start.cast_mut().cast(),
+                N as u32,
+                0,
+            ) as u32
+        }
+    }
+
+    #[inline(always)]
     fn ingress(&self) -> u32 {
-        self.context.ingress_ifindex() as u32
+        self.ingress.index(self.context)
     }
 
     #[inline(always)]
@@ -134,6 +204,28 @@ unsafe impl Environment for Kernel<'_> {
         let interface = maps::INTERFACES.get_ptr(slot)?;
         // SAFETY: a value of the map.
         Some(unsafe { interface.read() })
+    }
+
+    #[inline(always)]
+    fn vlan(&self, trunk: Trunk) -> Option<u32> {
+        let index = maps::VLANS.get_ptr(trunk)?;
+        // SAFETY: a value of the map.
+        Some(unsafe { index.read() })
+    }
+
+    #[inline(always)]
+    fn trunk(&self, index: u16) -> Option<Trunk> {
+        let trunk = maps::TRUNKS.get_ptr(index.into())?;
+        // SAFETY: a value of the map.
+        Some(unsafe { trunk.read() })
+    }
+
+    #[inline(always)]
+    fn count_vlan_frame(&self) {
+        if let Some(count) = maps::VLAN_FRAMES.get_ptr_mut(0) {
+            // SAFETY: a value of the map that belongs to this CPU.
+            unsafe { *count += 1 };
+        }
     }
 
     #[inline(always)]

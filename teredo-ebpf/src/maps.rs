@@ -11,8 +11,9 @@ use teredo_common::{
     limiter::BUCKETS,
     maps::{
         ALLOWED_MAX, COUNTERS_MAX, Counter, INTERFACES_MAX, Interface, Line, OWN_FILTER_WORDS,
-        OWN_IPV4_MAX, RouteSet, SERVED_MAX, STATION_MARKS,
+        OWN_IPV4_MAX, RouteSet, SERVED_MAX, STATION_MARKS, VLANS_MAX,
     },
+    vlan::Trunk,
 };
 
 #[map]
@@ -28,6 +29,12 @@ pub static OWN_IPV4: HashMap<[u8; 4], u8> =
 pub static OWN_FILTER: Array<u32> = Array::with_max_entries(OWN_FILTER_WORDS, 0);
 #[map]
 pub static INTERFACES: Array<Interface> = Array::with_max_entries(INTERFACES_MAX, 0);
+#[map]
+pub static VLANS: HashMap<Trunk, u32> = HashMap::with_max_entries(VLANS_MAX, BPF_F_NO_PREALLOC);
+#[map]
+pub static TRUNKS: Array<Trunk> = Array::with_max_entries(VLANS_MAX, 0);
+#[map]
+pub static VLAN_FRAMES: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static GENERATIONS: Array<[u32; NUMBERS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]

@@ -4,12 +4,12 @@
 //! --kernels` runs it on kernels that have them; the command to run it by hand is `cargo test
 //! --package teredo-tests --test devices`.
 
-use std::{fs, path::PathBuf, process::Output, time::Duration};
+use std::{fs, net::Ipv6Addr, path::PathBuf, process::Output, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use teredo_lab::{
-    Scene, Topology,
+    Namespace, Scene, Topology,
     scene::{IPV4_INTERFACE, IPV6_INTERFACE, Maker, RELAY, RELAY_IPV6, SERVER_IPV6},
     teredo::binary,
     traffic::Ping,
@@ -187,37 +187,129 @@ fn an_interface_below_a_vlan_interface_takes_no_program_where_tags_may_be_hidden
     Ok(())
 }
 
-/// Frames of the VLAN interface lose their tags in the kernel before its program sees them, and those that
-/// it sends get one.
+/// Where tags may be beside frames, the program is on the VLAN interface, whose frames have lost them.
 #[test]
 fn both_directions_of_a_vlan_interface_are_fast() -> Result<()> {
     let scene = Scene::new(Topology::default())?;
-    let host = scene.host();
-    // The server's tests of native hosts leave by the VLAN, too.
-    let server = scene.server_namespace();
-    for (namespace, address) in [
-        (&scene.relay, RELAY_IPV6),
-        (&host.namespace, host.address),
-        (server, SERVER_IPV6),
-    ] {
-        namespace.ip_batch(&format!(
-            "link add link {IPV6_INTERFACE} name v6.10 type vlan id 10
-            link set v6.10 up
-            addr del {address}/64 dev {IPV6_INTERFACE}
-            addr add {address}/64 dev v6.10 nodad"
-        ))?;
-    }
-    for namespace in [&host.namespace, server] {
-        namespace.ip(&format!("-6 route replace 2001::/32 via {RELAY_IPV6}"))?;
-    }
-    Ping::to(RELAY_IPV6).all_from(&host.namespace)?;
+    let vlan = put_into_vlans(&scene, &[("802.1q", 10)])?;
     let config = scene
         .relay_config()
-        .set("relay.xdp.interfaces", vec![IPV4_INTERFACE, "v6.10"]);
+        .set("relay.xdp.interfaces", vec![IPV4_INTERFACE, &vlan]);
     let relay = scene.start_relay(&config)?;
+    let modes = relay.status()?.xdp;
+    ensure!(modes.iter().all(|one| one.mode.name() == "generic"));
     let site = scene.site();
     let client = scene.start_client_in(Maker::Teredo, &site.client, site.port)?;
     scene.check_fast_path(&relay, &client)
+}
+
+/// Where tags are in the frames, the program is on the interface below, in its driver.
+fn native_vlan(vlans: &[(&str, u16)]) -> Result<()> {
+    let scene = Scene::new(Topology::default())?;
+    let vlan = put_into_vlans(&scene, vlans)?;
+    leave_tags(&scene)?;
+    let config = scene
+        .relay_config()
+        .set("relay.xdp.interfaces", vec![IPV4_INTERFACE, &vlan])
+        .set("relay.xdp.mode", "native");
+    let relay = scene.start_relay(&config)?;
+    let attachments = relay.status()?.xdp;
+    let names: Vec<_> = attachments.iter().map(|one| &*one.interface).collect();
+    ensure!(names.contains(&IPV6_INTERFACE), "{names:?}");
+    let site = scene.site();
+    let client = scene.start_client_in(Maker::Teredo, &site.client, site.port)?;
+    scene.check_fast_path(&relay, &client)?;
+
+    // The interface is made anew, with another number and, of those within, the same.
+    let (protocol, number) = vlans[0];
+    if vlans.len() == 1 {
+        for (namespace, address) in ends(&scene) {
+            namespace.ip(&format!("link del {vlan}"))?;
+            add_vlan(namespace, IPV6_INTERFACE, &vlan, protocol, number + 1)?;
+            give_address(namespace, &vlan, address)?;
+        }
+        let host = &scene.host().namespace;
+        wait_until("the host reaches the client again", SOON, || {
+            Ok(Ping::to(client.address()).from(host)?.received > 0)
+        })?;
+        wait_until("the fast path has the new interface", SOON, || {
+            Ok(scene.check_fast_path(&relay, &client).is_ok())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn both_directions_of_a_vlan_are_native() -> Result<()> {
+    native_vlan(&[("802.1q", 10)])
+}
+
+#[test]
+fn both_directions_of_a_vlan_within_another_are_native() -> Result<()> {
+    native_vlan(&[("802.1ad", 100), ("802.1q", 10)])
+}
+
+/// The relay, the native host and the server, whose tests of native hosts leave by the VLAN, too.
+fn ends(scene: &Scene) -> [(&Namespace, Ipv6Addr); 3] {
+    let host = scene.host();
+    [
+        (&scene.relay, RELAY_IPV6),
+        (&host.namespace, host.address),
+        (scene.server_namespace(), SERVER_IPV6),
+    ]
+}
+
+fn add_vlan(
+    namespace: &Namespace,
+    lower: &str,
+    name: &str,
+    protocol: &str,
+    number: u16,
+) -> Result<()> {
+    namespace
+        .ip(&format!(
+            "link add link {lower} name {name} type vlan proto {protocol} id {number}"
+        ))
+        .context("this kernel has no VLAN interfaces")?;
+    namespace.ip(&format!("link set {name} up")).map(drop)
+}
+
+fn give_address(namespace: &Namespace, interface: &str, address: Ipv6Addr) -> Result<()> {
+    namespace.ip(&format!("addr add {address}/64 dev {interface} nodad"))?;
+    if address != RELAY_IPV6 {
+        namespace.ip(&format!("-6 route replace 2001::/32 via {RELAY_IPV6}"))?;
+    }
+    Ok(())
+}
+
+/// Puts the native IPv6 internet into VLANs, one within another, and returns the name of their interface.
+fn put_into_vlans(scene: &Scene, vlans: &[(&str, u16)]) -> Result<String> {
+    let mut name = IPV6_INTERFACE.to_owned();
+    for (namespace, address) in ends(scene) {
+        name = IPV6_INTERFACE.to_owned();
+        namespace.ip(&format!("addr del {address}/64 dev {name}"))?;
+        for &(protocol, number) in vlans {
+            let lower = std::mem::replace(&mut name, format!("v{number}"));
+            add_vlan(namespace, &lower, &name, protocol, number)?;
+        }
+        give_address(namespace, &name, address)?;
+    }
+    Ping::to(RELAY_IPV6).all_from(&scene.host().namespace)?;
+    Ok(name)
+}
+
+/// Makes the other end of the relay's veth leave tags in the frames, and says so at this end.
+fn leave_tags(scene: &Scene) -> Result<()> {
+    let internet = scene.ipv6().namespace();
+    let ports = internet.ip("-o link show type veth")?;
+    for line in ports.lines() {
+        let name = line
+            .split(": ")
+            .nth(1)
+            .and_then(|name| name.split('@').next());
+        internet.offload(name.context("a port")?, "txvlan off")?;
+    }
+    scene.relay.offload(IPV6_INTERFACE, "rxvlan off")
 }
 
 #[test]

@@ -75,6 +75,8 @@ impl Wire {
             }),
             budget: Budget::default(),
             interfaces: vec!["wan".to_owned()],
+            trunks: Vec::new(),
+            vlans: Vec::new(),
             mode,
             max_peers: 1024,
             pin: false,

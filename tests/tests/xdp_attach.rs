@@ -95,6 +95,8 @@ impl Host {
             own_ipv4: vec![relay().ip()],
             server: None,
             interfaces: vec!["wan".to_owned(), "lan".to_owned()],
+            trunks: Vec::new(),
+            vlans: Vec::new(),
             mode,
             max_peers: 1024,
             pin: true,

@@ -5,12 +5,13 @@ use std::{collections::HashMap, sync::atomic::Ordering::Relaxed, time::Duration}
 
 use anyhow::{Context as _, Result, ensure};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use teredo_common::{generations::SECOND, peers::Peer, verdict::Verdict};
+use teredo_common::{generations::SECOND, peers::Peer, verdict::Verdict, vlan::Tags};
 use teredo_differential::{
     FastPath as _,
     frames::{self, Frames, Known},
     host::HostPath,
     server::{self, datagrams},
+    tags,
 };
 use teredo_lab::fixture::{Fixture, Port, Setup, cases, now};
 
@@ -26,6 +27,7 @@ struct Builds {
     random: StdRng,
     known: Vec<Known>,
     seen: HashMap<Verdict, usize>,
+    setup: Setup,
 }
 
 impl Builds {
@@ -40,11 +42,14 @@ impl Builds {
             random: StdRng::seed_from_u64(seed),
             known: frames::known(),
             seen: HashMap::new(),
+            setup: setup.clone(),
         })
     }
 
     /// Gives a frame to both.
     fn compare(&mut self, port: Port, frame: &[u8]) -> Result<()> {
+        let (port, frame) = &self.setup.tagged(port, frame);
+        let port = *port;
         let in_kernel = self.kernel.run(port, frame)?;
         self.host.set_clock(now());
         let on_host = self.host.run(port, frame)?;
@@ -109,6 +114,8 @@ impl Builds {
                 }
             }
         }
+        let vlan_frames = self.kernel.program.vlan_frames()?;
+        ensure!(vlan_frames == self.host.cpu.vlan_frames());
         for (verdict, counter) in self.kernel.program.counters()? {
             ensure!(counter == self.host.cpu.counter(verdict), "{verdict:?}");
             let frames = self.seen.get(&verdict).copied().unwrap_or_default();
@@ -177,10 +184,34 @@ fn relays_agree_on_random_frames() -> Result<()> {
 }
 
 #[test]
+fn relays_agree_on_frames_with_tags() -> Result<()> {
+    for (seed, setup) in tags::setups(&Setup::default()).iter().enumerate() {
+        let mut builds = Builds::new(setup, seed as u64)?;
+        builds.compare_relays(cases(FRAMES) / 2)?;
+        for verdict in [Verdict::DecapForwarded, Verdict::EncapForwarded] {
+            ensure!(builds.count(verdict) > 0, "{:?}", builds.seen);
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn servers_agree_on_random_frames() -> Result<()> {
+    servers_agree(&[])
+}
+
+#[test]
+fn servers_agree_on_frames_with_tags() -> Result<()> {
+    servers_agree(&[10])?;
+    servers_agree(&[100, 10])
+}
+
+/// Compares servers in a VLAN.
+fn servers_agree(numbers: &[u16]) -> Result<()> {
     let setup = Setup {
         relay: false,
         server: Some(server::config()),
+        tags: [tags::tags(numbers), Tags::NONE],
         ..Setup::default()
     };
     let mut builds = Builds::new(&setup, 7)?;

@@ -500,14 +500,17 @@ fn d2_09_checksum_from_headers_or_zero() -> Result<()> {
 }
 
 #[test]
-fn d2_09_unprovable_and_zero_not_allowed() -> Result<()> {
+fn d2_09_a_walk_where_zero_is_not_allowed() -> Result<()> {
     let setup = Setup {
         flags: 0,
         ..Setup::default()
     };
     let mut fixture = fixture(&setup)?;
     for (name, packet) in without_proof() {
-        fixture.refuse(Port::Lan, vec![(name, frame(&packet), EncapChecksum)])?;
+        forward(
+            &mut fixture,
+            vec![(name, frame(&packet), forwarded(&packet))],
+        )?;
     }
     forward(
         &mut fixture,
@@ -589,4 +592,57 @@ fn identification_counts_and_wraps() -> Result<()> {
         assert_eq!(identification, expected);
     }
     Ok(())
+}
+
+/// Extension headers that nobody but the receiver looks at, in front of a transport.
+#[test]
+fn d2_04_extension_headers_before_a_transport() -> Result<()> {
+    let mut fixture = fixture(&Setup::default())?;
+    let whole = data();
+    let with = |chain: &[u8], first: u8| {
+        let payload = [chain, &whole[40..]].concat();
+        ipv6(address(HOST_ADDRESS), address(CLIENT), first, &payload)
+    };
+    let options = [17, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let three = [
+        &[60, 0, 0, 0, 0, 0, 0, 0][..],
+        &[51, 0, 1, 4, 0, 0, 0, 0],
+        &{
+            let mut authentication = [0; 16];
+            authentication[..2].copy_from_slice(&[17, 2]);
+            authentication
+        },
+    ]
+    .concat();
+    for (name, packet) in [
+        ("destination options", with(&options, 60)),
+        ("three headers", with(&three, 60)),
+    ] {
+        let expected = forwarded_unchecked(&packet);
+        forward(&mut fixture, vec![(name, frame(&packet), expected)])?;
+    }
+    let mut unfinished = with(&options, 60);
+    let pseudo_header = ipv6_pseudo_header(
+        &address(HOST_ADDRESS).octets(),
+        &address(CLIENT).octets(),
+        (whole.len() - 40) as u32,
+        17,
+    );
+    unfinished[62..64].copy_from_slice(&pseudo_header.fold());
+    let five = with(&[[60, 0, 0, 0, 0, 0, 0, 0]; 5].concat(), 60);
+    let cut = with(&options[..8], 60);
+    fixture.refuse(
+        Port::Lan,
+        vec![
+            ("unfinished", frame(&unfinished), EncapChecksum),
+            ("five headers", frame(&five), EncapExtensionHeader),
+            (
+                "hop by hop",
+                frame(&with(&options, 0)),
+                EncapExtensionHeader,
+            ),
+            ("routing", frame(&with(&options, 43)), EncapExtensionHeader),
+            ("beyond the end", frame(&cut[..48 + 8]), EncapLength),
+        ],
+    )
 }

@@ -1,5 +1,6 @@
 //! Typed views of the headers in a frame. A view exists only where the frame has all of its octets.
 
+mod chain;
 mod ethernet;
 mod icmpv6;
 mod ipv6;
@@ -7,6 +8,7 @@ mod outer;
 mod transport;
 
 pub use self::{
+    chain::Transport,
     ethernet::{Addresses, Ethernet},
     icmpv6::{Options, Solicitation},
     ipv6::{Ipv6, Ipv6Start, TeredoAddress},

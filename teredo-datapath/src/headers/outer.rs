@@ -7,7 +7,11 @@ use teredo_common::{
 };
 
 use super::Ethernet;
-use crate::frame::{Frame, Octets};
+use crate::{
+    environment::Environment,
+    frame::{Frame, Octets},
+    sum,
+};
 
 /// Octets up to the end of the UDP header.
 pub const OUTER: usize = ETHERNET_HEADER + ENCAPSULATION;
@@ -179,6 +183,18 @@ impl Outer {
         .iter()
         .fold(Sum::ZERO, |sum, word| sum.add_4(word.to_ne_bytes()))
         .is_valid()
+    }
+
+    /// Whether the checksum of the datagram, of so many octets with its UDP header, is right over all of `frame`.
+    #[inline(always)]
+    pub fn is_valid(self, environment: &impl Environment, frame: Frame, datagram: usize) -> bool {
+        let sum = sum::of(environment, frame.skip::<{ udp::SOURCE }>(), datagram);
+        let addresses = ipv4_udp_pseudo_header(
+            self.source().to_ne_bytes(),
+            self.destination().to_ne_bytes(),
+            datagram as u16,
+        );
+        sum.is_some_and(|sum| sum.add_sum(addresses).is_valid())
     }
 
     /// Returns the octets of the datagram with its UDP header, and the octets that pad `frame`, if

@@ -11,6 +11,7 @@ pub struct Cpu {
     counters: Box<[Cell<Counter>]>,
     identification: Cell<u32>,
     reserve: Cell<u32>,
+    vlan_frames: Cell<u64>,
 }
 
 impl Default for Cpu {
@@ -19,6 +20,7 @@ impl Default for Cpu {
             counters: Verdict::ALL.iter().map(|_| Cell::default()).collect(),
             identification: Cell::new(0),
             reserve: Cell::new(0),
+            vlan_frames: Cell::new(0),
         }
     }
 }
@@ -50,6 +52,16 @@ impl Cpu {
     /// Replaces the tokens of the server's bucket for everything.
     pub fn set_reserve(&self, tokens: u32) {
         self.reserve.set(tokens);
+    }
+
+    /// Returns the number of frames that came with the tags of a VLAN interface.
+    #[must_use]
+    pub fn vlan_frames(&self) -> u64 {
+        self.vlan_frames.get()
+    }
+
+    pub(super) fn count_vlan_frame(&self) {
+        self.vlan_frames.set(self.vlan_frames.get() + 1);
     }
 
     pub(super) fn count(&self, verdict: Verdict, octets: u64) {

@@ -29,6 +29,7 @@ use teredo_common::{
     peers::{LINE, Peer, Sets},
     respond::ServerConstants,
     time::Instant,
+    vlan::Trunk,
 };
 
 use crate::{
@@ -52,6 +53,8 @@ pub struct Maps {
     pub(super) budget: Budget,
     budgets: Box<[AtomicU64]>,
     interfaces: Vec<Interface>,
+    vlans: HashMap<Trunk, u32>,
+    trunks: Vec<Trunk>,
     generations: Box<[AtomicU32]>,
     first_routes: [[AtomicU64; ROUTE]; 2],
     stations: Box<[AtomicBool]>,
@@ -91,6 +94,8 @@ impl Maps {
             budget: Budget::default(),
             budgets: Box::default(),
             interfaces: [Interface::default(); INTERFACES_MAX as usize].to_vec(),
+            vlans: HashMap::new(),
+            trunks: [Trunk::default()].to_vec(),
             generations: (0..NUMBERS).map(|_| AtomicU32::new(0)).collect(),
             first_routes: Default::default(),
             stations: (0..STATION_MARKS).map(|_| AtomicBool::default()).collect(),
@@ -145,6 +150,17 @@ impl Maps {
     pub fn add_interface(&mut self, index: u32, station: [u8; 6]) {
         let slot = Interface::slot(index, self.settings.interface_mask);
         self.interfaces[slot as usize] = Interface::new(index, station);
+    }
+
+    /// Adds a VLAN interface, whose frames have tags at another, which need not be one of the interfaces.
+    pub fn add_vlan(&mut self, index: u32, station: [u8; 6], trunk: Trunk) {
+        let slot = Interface::slot(index, self.settings.interface_mask);
+        self.interfaces[slot as usize] = Interface {
+            trunk: self.trunks.len() as u16,
+            ..Interface::new(index, station)
+        };
+        self.trunks.push(trunk);
+        self.vlans.insert(trunk, index);
     }
 
     /// Sets the generation of all buckets of destinations, and the bits that decide about the route of a
@@ -237,6 +253,14 @@ impl Maps {
 
     pub(super) fn interface(&self, slot: u32) -> Option<Interface> {
         self.interfaces.get(slot as usize).copied()
+    }
+
+    pub(super) fn vlan(&self, trunk: Trunk) -> Option<u32> {
+        self.vlans.get(&trunk).copied()
+    }
+
+    pub(super) fn trunk(&self, index: u16) -> Option<Trunk> {
+        self.trunks.get(usize::from(index)).copied()
     }
 
     pub(super) fn route_set(&self, index: u32) -> Option<&[AtomicU64]> {

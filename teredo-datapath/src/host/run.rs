@@ -6,12 +6,14 @@ use std::vec::Vec;
 use teredo_common::{
     address::Endpoint,
     budget::Budget,
+    checksum::Sum,
     generations::{FIRST_BUCKET, Family, HEARTBEAT},
     maps::{Interface, Settings, Tables},
     peers::Sets,
     respond::ServerConstants,
     time::Instant,
     verdict::Verdict,
+    vlan::Trunk,
 };
 
 use super::{Buffer, Cpu, HEADROOM, Maps, Network};
@@ -43,13 +45,13 @@ impl Maps {
     /// Runs the data path on a frame that arrives.
     #[must_use]
     pub fn run(&self, cpu: &Cpu, network: &impl Network, arrival: Arrival<'_>) -> Outcome {
-        let run = Run {
+        let run = Run::<_, false> {
             maps: self,
             cpu,
             network,
-            buffer: Buffer::new(arrival.frame, HEADROOM),
+            buffer: &Buffer::new(arrival.frame, HEADROOM),
             arrival,
-            verdict: Cell::new(Verdict::NotIp),
+            verdict: &Cell::new(Verdict::NotIp),
         };
         let fate = crate::run(&run);
         Outcome {
@@ -83,17 +85,17 @@ impl Maps {
             }
         }
 
-        let run = Run {
+        let run = Run::<_, false> {
             maps: self,
             cpu: &Cpu::default(),
             network: &Nowhere,
-            buffer: Buffer::new(&[], HEADROOM),
+            buffer: &Buffer::new(&[], HEADROOM),
             arrival: Arrival {
                 frame: &[],
                 ingress: 1,
                 now,
             },
-            verdict: Cell::new(Verdict::NotIp),
+            verdict: &Cell::new(Verdict::NotIp),
         };
         let entry = peer::find(&run, TeredoAddress::new(bytemuck::cast(*address)))?;
         entry
@@ -102,18 +104,39 @@ impl Maps {
     }
 }
 
-struct Run<'a, N> {
+/// A run, of which `IS_THOROUGH` is the [`Environment::IS_THOROUGH`].
+struct Run<'a, N, const IS_THOROUGH: bool> {
     maps: &'a Maps,
     cpu: &'a Cpu,
     network: &'a N,
-    buffer: Buffer,
+    buffer: &'a Buffer,
     arrival: Arrival<'a>,
-    verdict: Cell<Verdict>,
+    verdict: &'a Cell<Verdict>,
 }
 
 // SAFETY: the range lies within the buffer, which only this run reaches.
-unsafe impl<'a, N: Network> Environment for Run<'a, N> {
+unsafe impl<'a, N: Network, const IS_THOROUGH: bool> Environment for Run<'a, N, IS_THOROUGH> {
     type Words = &'a [AtomicU64];
+    type Thorough<'b>
+        = Run<'b, N, true>
+    where
+        Self: 'b;
+
+    const IS_THOROUGH: bool = IS_THOROUGH;
+
+    fn thorough(&self, ingress: u32) -> Run<'_, N, true> {
+        Run {
+            maps: self.maps,
+            cpu: self.cpu,
+            network: self.network,
+            buffer: self.buffer,
+            arrival: Arrival {
+                ingress,
+                ..self.arrival
+            },
+            verdict: self.verdict,
+        }
+    }
 
     fn start(&self) -> usize {
         self.buffer.range().0
@@ -129,6 +152,12 @@ unsafe impl<'a, N: Network> Environment for Run<'a, N> {
 
     fn cut_end(&self, octets: usize) -> bool {
         self.buffer.cut_end(octets)
+    }
+
+    fn sum<const OCTETS: usize>(&self, start: *const u8) -> u32 {
+        // SAFETY: the octets lie in the buffer, as callers say, and nobody writes them meanwhile.
+        let octets = unsafe { core::slice::from_raw_parts(start, OCTETS) };
+        u16::from_ne_bytes(Sum::ZERO.add_octets(octets).fold()).into()
     }
 
     fn ingress(&self) -> u32 {
@@ -181,6 +210,18 @@ unsafe impl<'a, N: Network> Environment for Run<'a, N> {
 
     fn interface(&self, slot: u32) -> Option<Interface> {
         self.maps.interface(slot)
+    }
+
+    fn vlan(&self, trunk: Trunk) -> Option<u32> {
+        self.maps.vlan(trunk)
+    }
+
+    fn trunk(&self, index: u16) -> Option<Trunk> {
+        self.maps.trunk(index)
+    }
+
+    fn count_vlan_frame(&self) {
+        self.cpu.count_vlan_frame();
     }
 
     fn generation(&self, bucket: u32, _after: u32) -> u32 {

@@ -22,6 +22,7 @@ use crate::{
     headers::{Ipv6, OUTER, Outer, udp_sum},
     outcome::{Outcome, Sent},
     route::Hop,
+    thorough,
 };
 
 /// The confirmation octet of every answer: no key is out of date where there is none.
@@ -100,7 +101,7 @@ pub fn send<const AUTHENTICATION: usize>(
     let payload =
         AUTHENTICATION + ORIGIN_INDICATION_LENGTH + server::advertisement_length(environment);
     // All of the new frame is written, so its start may be anywhere.
-    if !environment.move_start(length as i32 - (OUTER + payload) as i32) {
+    if !thorough::move_start(environment, length as i32 - (OUTER + payload) as i32) {
         return Err(Verdict::RespondHeadroom);
     }
     write::<AUTHENTICATION>(environment, Frame::of(environment), from, to)

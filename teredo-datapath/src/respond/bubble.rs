@@ -20,7 +20,7 @@ use crate::{
     headers::{Ipv6, OUTER, Outer, udp_sum},
     maps,
     outcome::{Outcome, Sent},
-    route,
+    route, thorough,
 };
 
 /// Octets of a bubble with an origin indication.
@@ -52,7 +52,7 @@ pub fn forward(environment: &impl Environment, request: Request, ipv6: Ipv6) -> 
     let from = server::endpoint(environment, server::primary(environment));
     let hop = route::to_endpoint(environment, from, to).ok_or(Verdict::RespondNextHop)?;
     if hop.mtu < ENCAPSULATION + PAYLOAD {
-        return Err(Verdict::RespondNextHop);
+        return Err(hop.too_big(Verdict::RespondNextHop));
     }
     let now = environment.now();
     if maps::draining(environment).is_some_and(|end| now >= end) {
@@ -62,7 +62,7 @@ pub fn forward(environment: &impl Environment, request: Request, ipv6: Ipv6) -> 
 
     let origin = request.mapped().origin_indication();
     let longer = (OUTER + PAYLOAD) as i32 - request.frame.length() as i32;
-    if !environment.move_start(-longer) {
+    if !thorough::move_start(environment, -longer) {
         return Err(Verdict::RespondHeadroom);
     }
     let written = Frame::of(environment)

@@ -23,6 +23,7 @@ use teredo_common::{
     respond::ServerConstants,
     time::Instant,
     verdict::Verdict,
+    vlan::Trunk,
     wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, UDP},
 };
 use teredo_datapath::{
@@ -366,6 +367,16 @@ impl<'a> Run<'a> {
 // SAFETY: the range lies within the buffer, which only this run reaches.
 unsafe impl<'a> Environment for Run<'a> {
     type Words = LoomWords<'a>;
+    type Thorough<'b>
+        = Run<'b>
+    where
+        Self: 'b;
+
+    const IS_THOROUGH: bool = false;
+
+    fn thorough(&self, _ingress: u32) -> Run<'_> {
+        Run::new(self.memory, self.buffer)
+    }
 
     fn start(&self) -> usize {
         self.buffer.range().0
@@ -381,6 +392,10 @@ unsafe impl<'a> Environment for Run<'a> {
 
     fn cut_end(&self, octets: usize) -> bool {
         self.buffer.cut_end(octets)
+    }
+
+    fn sum<const N: usize>(&self, _start: *const u8) -> u32 {
+        0
     }
 
     fn ingress(&self) -> u32 {
@@ -435,6 +450,16 @@ unsafe impl<'a> Environment for Run<'a> {
     fn interface(&self, _slot: u32) -> Option<Interface> {
         Some(Interface::new(INTERFACE, STATION))
     }
+
+    fn vlan(&self, _trunk: Trunk) -> Option<u32> {
+        None
+    }
+
+    fn trunk(&self, _index: u16) -> Option<Trunk> {
+        None
+    }
+
+    fn count_vlan_frame(&self) {}
 
     fn generation(&self, _bucket: u32, _after: u32) -> u32 {
         generations::number(GENERATION, 0, false)

@@ -80,7 +80,7 @@ pub fn examine(
         vrf::interfaces(host, relay, *endpoint.ip(), &links, report);
     }
     default_routes(host, wanted, &links, report);
-    predict(wanted, &links, report);
+    predict(wanted, &trunks(host, &links), report);
     if !is_loaded(host, wanted.mode, relay_endpoint, clients, report) {
         return;
     }
@@ -107,6 +107,17 @@ fn links<'a>(host: &'a Host<'_>, wanted: FastPathRequest<'_>) -> Vec<&'a Link> {
     let mut seen = HashSet::new();
     links.retain(|link| seen.insert(link.index));
     links
+}
+
+/// Returns the interfaces that the program is attached to: those below VLAN interfaces, where XDP sees their tags.
+fn trunks<'a>(host: &'a Host<'_>, links: &[&'a Link]) -> Vec<&'a Link> {
+    let links = links.iter();
+    let mut found: Vec<&Link> = links
+        .map(|&link| host.network.trunk_of(link).map_or(link, |(lower, _)| lower))
+        .collect();
+    let mut seen = HashSet::new();
+    found.retain(|link| seen.insert(link.index));
+    found
 }
 
 /// Returns whether a program can be attached to the interface at all, and reports why not.

@@ -165,6 +165,8 @@ mod tests {
                 kind: None,
                 controller: None,
                 lower: None,
+                vlan: None,
+                keeps_tags: false,
                 is_up: true,
                 has_carrier,
                 dropped: 0,

@@ -54,6 +54,8 @@ mod tests {
             kind: None,
             controller: None,
             lower: None,
+            vlan: None,
+            keeps_tags: false,
             is_up: true,
             has_carrier: true,
             dropped: 0,

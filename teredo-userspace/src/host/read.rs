@@ -1,7 +1,7 @@
 //! Reading a [`Snapshot`] from the kernel.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
@@ -10,7 +10,10 @@ use futures_util::TryStreamExt as _;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rtnetlink::packet_route::{
     AddressFamily,
-    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp},
+    link::{
+        InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
+        LinkMessage, LinkXdp, VlanProtocol,
+    },
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
 };
 use teredo_common::{address::ServicePrefix, generations::Family};
@@ -18,9 +21,10 @@ use thiserror::Error;
 
 use super::{
     setting::Setting,
-    snapshot::{Link, Route, Snapshot},
+    snapshot::{Link, Route, Snapshot, VlanTag},
 };
 use crate::datapath::{
+    ethtool::Ethtool,
     native,
     route::{RouteError, Routes, Table},
     watch::{Depths, Gateways},
@@ -74,6 +78,8 @@ impl Snapshot {
     /// When the kernel does not answer, or the process has no file descriptors or memory left.
     pub async fn read(routes: &Routes, scope: &Scope) -> Result<Self, LookError> {
         let links = routes.links().await?;
+        let mut links: Vec<Link> = links.iter().filter_map(link).collect();
+        note_tags(&mut links);
         let addresses = routes.host_addresses().await?;
         let (mut found, mut gateways) = (Vec::new(), Gateways::default());
         let mut depths = Depths::default();
@@ -98,7 +104,7 @@ impl Snapshot {
             settings.extend(value.map(|value| (setting.clone(), value)));
         }
         Ok(Self {
-            links: links.iter().filter_map(link).collect(),
+            links,
             addresses,
             routes: found,
             gateways,
@@ -120,6 +126,8 @@ fn link(message: &LinkMessage) -> Option<Link> {
         kind: None,
         controller: None,
         lower: None,
+        vlan: None,
+        keeps_tags: false,
         is_up: flags.contains(LinkFlags::Up),
         has_carrier: flags.contains(LinkFlags::LowerUp),
         dropped: 0,
@@ -134,7 +142,10 @@ fn link(message: &LinkMessage) -> Option<Link> {
             LinkAttribute::Controller(index) => link.controller = Some(*index),
             LinkAttribute::Link(index) => link.lower = Some(*index),
             LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
-            LinkAttribute::LinkInfo(infos) => link.kind = kind(infos),
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = kind(infos);
+                link.vlan = vlan(infos);
+            }
             LinkAttribute::Xdp(attributes) => {
                 link.xdp_program = attributes.iter().find_map(|attribute| match attribute {
                     LinkXdp::ProgId(number)
@@ -149,6 +160,44 @@ fn link(message: &LinkMessage) -> Option<Link> {
     }
     link.lower = link.lower.filter(|_| !is_elsewhere);
     (!link.name.is_empty()).then_some(link)
+}
+
+/// Returns the tag of a VLAN interface, unless it depends on the priority of a packet.
+fn vlan(infos: &[LinkInfo]) -> Option<VlanTag> {
+    let data = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vlan(data)) => Some(data),
+        _ => None,
+    })?;
+    let (mut number, mut is_service) = (None, false);
+    for attribute in data {
+        match attribute {
+            InfoVlan::Id(found) => number = Some(*found),
+            InfoVlan::Protocol(protocol) => is_service = *protocol == VlanProtocol::Ieee8021Ad,
+            InfoVlan::EgressQos(map) if !map.is_empty() => return None,
+            _ => {}
+        }
+    }
+    Some(VlanTag {
+        is_service,
+        number: number?,
+    })
+}
+
+/// Notes the veths below VLAN interfaces whose operator has said that tags stay in the frames.
+fn note_tags(links: &mut [Link]) {
+    let lower: HashSet<u32> = links
+        .iter()
+        .filter(|link| link.kind == Some(InfoKind::Vlan))
+        .filter_map(|link| link.lower)
+        .collect();
+    let mut ethtool = None;
+    for link in links {
+        if link.kind == Some(InfoKind::Veth) && lower.contains(&link.index) {
+            let ethtool = ethtool.get_or_insert_with(|| Ethtool::open().ok());
+            let removes = ethtool.as_ref().map(|one| one.removes_tags(&link.name));
+            link.keeps_tags = matches!(removes, Some(Ok(false)));
+        }
+    }
 }
 
 fn kind(infos: &[LinkInfo]) -> Option<InfoKind> {

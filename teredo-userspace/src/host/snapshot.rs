@@ -7,6 +7,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv6Net};
 use rtnetlink::packet_route::link::InfoKind;
+use teredo_common::vlan::Tags;
 
 use super::setting::Setting;
 use crate::datapath::{
@@ -33,6 +34,10 @@ pub struct Link {
     pub controller: Option<u32>,
     /// The index of the interface below it, if that is in the same network namespace.
     pub lower: Option<u32>,
+    /// The tag that frames of a VLAN interface have below it, if that is the same for all.
+    pub vlan: Option<VlanTag>,
+    /// Whether an operator has set that VLAN tags stay in the frames of a veth.
+    pub keeps_tags: bool,
     /// Whether it is up, as an operator sets it.
     pub is_up: bool,
     /// Whether it has a carrier.
@@ -41,6 +46,15 @@ pub struct Link {
     pub dropped: u64,
     /// The number of the XDP program that is attached to it.
     pub xdp_program: Option<u32>,
+}
+
+/// The tag of a VLAN interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VlanTag {
+    /// Whether it is a service tag (IEEE 802.1ad).
+    pub is_service: bool,
+    /// The number of the VLAN.
+    pub number: u16,
 }
 
 /// A route.
@@ -91,10 +105,11 @@ impl Link {
     /// Returns whether frames may lose their VLAN tags before XDP sees them, whatever the settings of this
     /// host are.
     pub fn hides_tags(&self) -> bool {
-        matches!(
-            self.kind,
-            Some(InfoKind::Veth | InfoKind::Bridge | InfoKind::MacVlan | InfoKind::IpVlan)
-        )
+        match self.kind {
+            Some(InfoKind::Veth) => !self.keeps_tags,
+            Some(InfoKind::Bridge | InfoKind::MacVlan | InfoKind::IpVlan) => true,
+            _ => false,
+        }
     }
 
     /// Returns whether it stands for a routing table of its own.
@@ -144,6 +159,21 @@ impl Snapshot {
     pub fn vlan_on(&self, link: &Link) -> Option<&Link> {
         let mut links = self.links.iter();
         links.find(|one| one.kind == Some(InfoKind::Vlan) && one.lower == Some(link.index))
+    }
+
+    /// Returns the interface below a VLAN interface, and the tags that its frames have there; `None` if there is
+    /// none, or if XDP does not see the tags.
+    pub fn trunk_of<'a>(&'a self, link: &'a Link) -> Option<(&'a Link, Tags)> {
+        let (mut tags, mut lower) = (Vec::new(), link);
+        while lower.kind == Some(InfoKind::Vlan) {
+            tags.push(lower.vlan?);
+            lower = self.link_numbered(lower.lower?)?;
+        }
+        let mut inwards = tags.iter().rev();
+        let tags = inwards.try_fold(Tags::NONE, |outer, tag| {
+            outer.and(tag.is_service, tag.number)
+        })?;
+        (tags != Tags::NONE && !lower.hides_tags()).then_some((lower, tags))
     }
 
     /// Returns the VRF that the interface belongs to.

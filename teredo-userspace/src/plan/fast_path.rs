@@ -2,7 +2,9 @@
 
 use std::net::SocketAddrV4;
 
-use super::{FastPathItem, Item, Plan, Port, Refusal, State};
+use teredo_common::vlan::Trunk;
+
+use super::{FastPathItem, Item, Plan, Port, Refusal, State, Vlan};
 use crate::{
     condition::Kind,
     config::{Config, FastPathRequest},
@@ -87,6 +89,7 @@ impl Plan {
             return;
         }
         let links = self.usable(&wanted, links);
+        let (links, vlans) = trunks(links, host, state);
         let links = self.untagged(&wanted, links, host, state);
         if links.is_empty() {
             return;
@@ -101,7 +104,8 @@ impl Plan {
         }
         let mut interfaces: Vec<Port> = links
             .into_iter()
-            .map(|link| Port {
+            .map(|(link, is_served)| Port {
+                is_served,
                 index: link.index,
                 mtu: link.mtu,
                 foreign_program: link
@@ -113,6 +117,7 @@ impl Plan {
         interfaces.dedup();
         self.items.push(Item::FastPath(FastPathItem {
             interfaces,
+            vlans,
             relay,
             server,
         }));
@@ -123,11 +128,11 @@ impl Plan {
     fn untagged<'a>(
         &mut self,
         wanted: &FastPathRequest<'_>,
-        links: Vec<&'a Link>,
+        links: Vec<(&'a Link, bool)>,
         host: &Snapshot,
         state: &State,
-    ) -> Vec<&'a Link> {
-        let reason = links.iter().find_map(|link| {
+    ) -> Vec<(&'a Link, bool)> {
+        let reason = links.iter().find_map(|(link, _)| {
             let name = &link.name;
             let clause = if state.hidden_tags.contains(&link.index) {
                 format!(
@@ -151,7 +156,7 @@ impl Plan {
         };
         let role = wanted.role();
         self.refusal = Some(Refusal {
-            interfaces: links.iter().map(|link| link.name.clone()).collect(),
+            interfaces: links.iter().map(|(link, _)| link.name.clone()).collect(),
             reason: reason.clone(),
         });
         self.lacks(role, Kind::FastPathOff, &name, reason);
@@ -219,4 +224,40 @@ impl Plan {
         }
         usable
     }
+}
+
+/// Returns the interfaces to attach the program to, each once and with whether it is for their frames without VLAN
+/// tags, and the VLAN interfaces above them. Where XDP does not see the tags, the program is for the VLAN
+/// interface itself.
+fn trunks<'a>(
+    links: Vec<&'a Link>,
+    host: &'a Snapshot,
+    state: &State,
+) -> (Vec<(&'a Link, bool)>, Vec<Vlan>) {
+    let (mut found, mut vlans) = (Vec::<(&Link, bool)>::new(), Vec::new());
+    let mut add = |link: &'a Link, is_served: bool| match found
+        .iter_mut()
+        .find(|(one, _)| one.index == link.index)
+    {
+        Some((_, served)) => *served |= is_served,
+        None => found.push((link, is_served)),
+    };
+    for link in links {
+        let trunk = host.trunk_of(link);
+        match trunk.filter(|(lower, _)| !state.hidden_tags.contains(&lower.index)) {
+            Some((lower, tags)) => {
+                add(lower, false);
+                vlans.push(Vlan {
+                    index: link.index,
+                    trunk: Trunk {
+                        interface: lower.index,
+                        tags,
+                    },
+                });
+            }
+            None => add(link, true),
+        }
+    }
+    vlans.sort();
+    (found, vlans)
 }

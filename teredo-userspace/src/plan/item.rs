@@ -6,6 +6,8 @@ use std::{
     net::{Ipv6Addr, SocketAddrV4},
 };
 
+use teredo_common::vlan::Trunk;
+
 use crate::{
     condition::Kind,
     datapath::route::TunnelRoute,
@@ -57,6 +59,8 @@ pub enum Item {
 pub struct FastPathItem {
     /// The interfaces, by index.
     pub interfaces: Vec<Port>,
+    /// The VLAN interfaces above them, by index.
+    pub vlans: Vec<Vlan>,
     /// The relay's endpoint and the index of its tunnel, if the program forwards for the relay.
     pub relay: Option<(SocketAddrV4, u32)>,
     /// The indices of the interfaces with the primary and the secondary address, if the program answers
@@ -73,6 +77,17 @@ pub struct Port {
     pub mtu: u32,
     /// The number of an XDP program of another owner on it.
     pub foreign_program: Option<u32>,
+    /// Whether its frames without VLAN tags are for the program.
+    pub is_served: bool,
+}
+
+/// A VLAN interface whose frames are for the XDP program.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Vlan {
+    /// Its index.
+    pub index: u32,
+    /// The interface below it, and the tags of its frames there.
+    pub trunk: Trunk,
 }
 
 /// The parts of the network that belong to the running daemon.

@@ -30,7 +30,7 @@ use crate::{
 };
 pub use client::{Tunnelled, is_native};
 pub use fix::Fix;
-pub use item::{FastPathItem, Item, Own, Port};
+pub use item::{FastPathItem, Item, Own, Port, Vlan};
 pub use reconciler::{Act, Notice, Reconciler};
 pub use relay::announced_links;
 

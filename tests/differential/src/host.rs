@@ -4,7 +4,14 @@ use std::{net::Ipv6Addr, time::Duration};
 
 use anyhow::{Result, ensure};
 use ipnet::Ipv6Net;
-use teredo_common::{budget::Budget, maps::Counter, peers::Peer, time::Instant, verdict::Action};
+use teredo_common::{
+    budget::Budget,
+    maps::Counter,
+    peers::Peer,
+    time::Instant,
+    verdict::Action,
+    vlan::{Tags, Trunk},
+};
 use teredo_datapath::{
     Fate,
     host::{Arrival, Cpu, Maps, RouteTable},
@@ -55,9 +62,17 @@ impl HostPath {
             maps.set_budget(setup.budget);
         }
         maps.set_own_ipv4(OWN_IPV4);
-        let [wan, lan, _] = interfaces;
-        maps.add_interface(wan, WAN);
-        maps.add_interface(lan, LAN);
+        let [wan, lan, other] = interfaces;
+        for (index, station, tags) in [(wan, WAN, setup.tags[0]), (lan, LAN, setup.tags[1])] {
+            let trunk = Trunk {
+                interface: other,
+                tags,
+            };
+            match tags {
+                Tags::NONE => maps.add_interface(index, station),
+                _ => maps.add_vlan(index, station, trunk),
+            }
+        }
         Self {
             maps,
             cpu: Cpu::default(),

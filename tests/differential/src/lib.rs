@@ -12,6 +12,7 @@ pub mod packet;
 pub mod relay;
 pub mod server;
 pub mod site;
+pub mod tags;
 
 use std::net::Ipv6Addr;
 

@@ -7,6 +7,7 @@ use teredo_common::{
     budget::Budget,
     maps::Settings,
     prefixes::TeredoPrefixes,
+    vlan::Tags,
 };
 use teredo_datapath::{Addresses, Way, host::RouteTable};
 use teredo_proto::server;
@@ -59,6 +60,8 @@ pub struct Setup {
     pub teredo: TeredoPrefixes,
     /// Entries of the map of peers.
     pub max_peers: u32,
+    /// VLAN tags of frames to and from WAN and LAN. Those with tags come and leave by the other interface.
+    pub tags: [Tags; 2],
     /// Whether the program logs.
     pub log: bool,
     /// Whether there is a relay.
@@ -79,6 +82,7 @@ impl Default for Setup {
             served: vec![ipnet::Ipv6Net::default()],
             teredo: TeredoPrefixes::STANDARD,
             max_peers: 1024,
+            tags: [Tags::NONE; 2],
             log: false,
             relay: true,
             server: None,

@@ -6,6 +6,7 @@ use teredo_differential::{
     host::HostPath,
     relay::Paths,
     site::{Setup, cases},
+    tags::{self, Tagged},
 };
 
 /// Frames in each direction and set-up.
@@ -23,4 +24,14 @@ fn default_settings() -> Result<()> {
 #[test]
 fn restricted_destinations_and_no_zero_checksums() -> Result<()> {
     check(&Setup::restricted(), 2)
+}
+
+/// Frames with VLAN tags on one side or on both are translated as others are, and keep their tags if they are passed.
+#[test]
+fn vlans() -> Result<()> {
+    for (seed, setup) in (3..).zip(tags::setups(&Setup::default())) {
+        let fast = Tagged::new(HostPath::new(&setup), &setup);
+        Paths::new(fast, &setup)?.compare(seed, cases(FRAMES) / 4)?;
+    }
+    Ok(())
 }

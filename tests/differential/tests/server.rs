@@ -6,6 +6,7 @@ use teredo_differential::{
     host::HostPath,
     server::scenarios,
     site::{Setup, cases},
+    tags::{self, Tagged},
 };
 
 /// Datagrams for each kind of server.
@@ -43,4 +44,20 @@ fn keys_and_tunnels() -> Result<()> {
 #[test]
 fn draining() -> Result<()> {
     scenarios::draining(make, cases(DATAGRAMS))
+}
+
+#[test]
+fn the_usual_server_in_a_vlan() -> Result<()> {
+    for numbers in [&[10][..], &[100, 10]] {
+        let make = |setup: &Setup| {
+            let setup = Setup {
+                tags: [tags::tags(numbers), tags::tags(&[])],
+                ..setup.clone()
+            };
+            Ok(Tagged::new(HostPath::new(&setup), &setup))
+        };
+        scenarios::the_usual_server(make, cases(DATAGRAMS) / 2)?;
+        scenarios::usual_datagrams_are_never_left_to_the_daemon(make, cases(DATAGRAMS) / 2)?;
+    }
+    Ok(())
 }

@@ -64,6 +64,8 @@ const fn port(index: u32) -> u16 {
 
 /// Octets of the longest headers: Ethernet, IPv4, UDP, IPv6, UDP.
 pub const HEADERS: usize = 90;
+/// Octets that a program may change which is run on one frame again and again.
+pub const AGAIN: usize = 104;
 /// Octets of the headers in the direction of [`Flow::ENCAP`]: Ethernet, IPv6, UDP.
 pub const NATIVE_HEADERS: usize = 62;
 

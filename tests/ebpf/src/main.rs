@@ -14,7 +14,7 @@ use teredo_common::wire::{
     ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_VLAN, IPV6_HEADER, UDP, UDP_HEADER,
 };
 use teredo_lab_ebpf::{
-    Count, FORGED_PORTS, Flow, HEADERS, NATIVE_HEADERS, TAG, UNIT,
+    AGAIN, Count, FORGED_PORTS, Flow, HEADERS, NATIVE_HEADERS, TAG, UNIT,
     bubble::{self, BUBBLE},
     flood::{FRAME, Flood, Progress},
     latency::{BUCKETS, ROOM, bucket},
@@ -212,7 +212,39 @@ pub fn rewind(context: XdpContext) -> u32 {
     xdp_action::XDP_ABORTED
 }
 
-/// Measures the cost of [`rewind`] itself.
+/// The length of the frame of [`again`], in octets; then its first octets.
+#[map]
+static REPEATED: Array<[u64; 1 + AGAIN / 8]> = Array::with_max_entries(1, 0);
+
+/// Restores the frame, whatever the previous run has made of its start, and calls the measured program.
+#[xdp]
+pub fn again(context: XdpContext) -> u32 {
+    let Some(words) = REPEATED.get(0) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let grown = (context.data_end() - context.data()) as i64 - words[0] as i64;
+    // SAFETY: the helper checks the length; the context is valid.
+    if grown != 0 && unsafe { bpf_xdp_adjust_head(context.ctx, grown as i32) } != 0 {
+        return xdp_action::XDP_ABORTED;
+    }
+    let start = context.data();
+    if start + AGAIN > context.data_end() {
+        return xdp_action::XDP_ABORTED;
+    }
+    for index in 0..AGAIN / 8 {
+        // SAFETY: within the frame, as just checked; the machine loads and stores at any address.
+        unsafe {
+            (start as *mut u64)
+                .add(index)
+                .write_volatile(words[1 + index])
+        };
+    }
+    // SAFETY: no value here has a destructor.
+    unsafe { MEASURED.tail_call(&context, 0) };
+    xdp_action::XDP_ABORTED
+}
+
+/// Measures the cost of [`rewind`] or [`again`] itself.
 #[xdp]
 pub fn nothing(_context: XdpContext) -> u32 {
     xdp_action::XDP_PASS

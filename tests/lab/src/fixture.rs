@@ -12,13 +12,14 @@ use nix::{
     unistd::Pid,
 };
 
-use teredo::datapath::xdp::{self, Interface, Parameters, Program};
+use teredo::datapath::xdp::{self, Interface, Parameters, Program, Vlan};
 use teredo_common::{
     address::Endpoint,
     maps::Counter,
     peers::Peer,
     time::Instant,
     verdict::{Action, Verdict},
+    vlan::{Tags, Trunk},
 };
 
 use teredo_differential::{FastPath, host::HostPath, site::OWN_IPV4};
@@ -138,6 +139,20 @@ impl Fixture {
             constants: config.fast_path(setup.one_interface),
             allowed: config.allow.clone(),
         });
+        let (mut interfaces, mut vlans) = (Vec::new(), Vec::new());
+        for (interface, tags) in [&wan, &lan].into_iter().zip(setup.tags) {
+            match tags {
+                Tags::NONE => interfaces.push(interface.clone()),
+                _ => vlans.push(Vlan {
+                    index: interface.index,
+                    station: interface.station,
+                    trunk: Trunk {
+                        interface: other.index,
+                        tags,
+                    },
+                }),
+            }
+        }
         let mut program = Program::load(
             &Parameters {
                 settings: setup.settings(tunnel),
@@ -146,7 +161,8 @@ impl Fixture {
                 max_peers: setup.max_peers,
                 served: &setup.served,
                 own_ipv4: &OWN_IPV4.map(Into::into),
-                interfaces: &[wan.clone(), lan.clone()],
+                interfaces: &interfaces,
+                vlans: &vlans,
                 log: setup.log,
                 now: now(),
             },

@@ -9,7 +9,7 @@ use aya::{
     programs::{ProgramFd, TestRun as _, TestRunAttrs, TestRunOptions, Xdp},
 };
 use teredo_lab_ebpf::{
-    Flow,
+    AGAIN, Flow,
     flood::{FRAME, Flood, KINDS, Progress},
     spray::{self, Spray},
 };
@@ -24,6 +24,8 @@ use crate::{
 pub const BATCH: u32 = 64;
 /// The return value of an XDP program that has chosen another interface.
 const XDP_REDIRECT: u32 = 4;
+/// The return value of an XDP program that has chosen the interface by which the frame came.
+const XDP_TX: u32 = 3;
 
 /// The cost of a run of a generator.
 #[derive(Clone, Copy, Debug)]
@@ -321,7 +323,7 @@ impl Bench {
     ) -> Result<(u64, u32)> {
         let map = self.generator.object.map_mut("MEASURED");
         ProgramArray::try_from(map.context("the object has no MEASURED")?)?.set(0, program, 0)?;
-        let rewind = self.generator.program("rewind")?;
+        let program = self.generator.program(self.generator.name)?;
         let frame = &self.generator.frame;
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index,
         // egress_ifindex.
@@ -334,11 +336,64 @@ impl Bench {
                 repeat: count,
                 ..TestRunOptions::default()
             };
-            let result = rewind.test_run(options)?;
+            let result = program.test_run(options)?;
             Ok((
                 u64::try_from(result.duration.as_nanos())?,
                 result.return_value,
             ))
         })?
+    }
+}
+
+/// Runs of programs on one frame, again and again.
+#[derive(Debug)]
+pub struct Again(Bench);
+
+impl Again {
+    /// Prepares to run programs on a frame of [`AGAIN`] octets or more.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the frame is too short or the kernel refuses the program.
+    pub fn load(frame: Vec<u8>) -> Result<Self> {
+        let (words, _) = frame.as_chunks::<8>();
+        let words = words.iter().map(|word| u64::from_ne_bytes(*word));
+        let words: Vec<u64> = [frame.len() as u64].into_iter().chain(words).collect();
+        let words = words.first_chunk().context("the frame is too short")?;
+        let mut object = Ebpf::load(OBJECT)?;
+        let map = object
+            .map_mut("REPEATED")
+            .context("the object has no REPEATED")?;
+        Array::<_, [u64; 1 + AGAIN / 8]>::try_from(map)?.set(0, *words, 0)?;
+        program(&mut object, "again")?;
+        program(&mut object, "nothing")?;
+        Ok(Self(Bench {
+            generator: Generator {
+                object,
+                name: "again",
+                frame,
+            },
+        }))
+    }
+
+    /// Nanoseconds per packet of a program, without those for restoring the frame.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bench::relay`], and if the program sends no frame.
+    pub fn run(
+        &mut self,
+        namespace: &Namespace,
+        interface: u32,
+        program: &ProgramFd,
+        count: u32,
+    ) -> Result<f64> {
+        let (whole, action) = self.0.run(namespace, interface, program, count)?;
+        ensure!(
+            [XDP_TX, XDP_REDIRECT].contains(&action),
+            "the program's answer to the last packet was {action}"
+        );
+        let nothing = self.0.nothing(namespace, interface, count)?;
+        Ok(whole as f64 - nothing as f64)
     }
 }

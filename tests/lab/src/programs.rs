@@ -16,7 +16,7 @@ use teredo_lab_ebpf::{Count, latency, sift::Fate};
 
 use crate::{Namespace, wait_for};
 
-pub use crate::generator::{BATCH, Bench, Generator, Run};
+pub use crate::generator::{Again, BATCH, Bench, Generator, Run};
 
 pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench"));
 

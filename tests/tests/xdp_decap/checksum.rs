@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// Zero is accepted; a wrong checksum is left to the kernel, which drops the datagram (W-08).
+/// Zero is accepted, and what is right over all octets; a wrong checksum is left to the kernel, which drops the
+/// datagram (W-08).
 #[test]
 fn d1_17_checksum() -> Result<()> {
     let mut fixture = fixture(&Setup::default())?;
@@ -43,14 +44,28 @@ fn d1_17_checksum() -> Result<()> {
         Port::Wan,
         vec![
             ("wrong outer", wrong(&data()), DecapChecksum),
-            ("outer right, inner damaged", frame(&damaged), DecapChecksum),
-            ("UDP without checksum", frame(&no_checksum), DecapChecksum),
-            ("UDP with options", frame(&options), DecapChecksum),
-            ("fragment", frame(&fragment), DecapChecksum),
-            ("ESP", frame(&encrypted), DecapChecksum),
-            ("TCP cut short", frame(&short_tcp), DecapChecksum),
-            ("UDP cut short", frame(&short_udp), DecapChecksum),
-            ("ICMPv6 cut short", frame(&short_icmp), DecapChecksum),
+            ("UDP without checksum", wrong(&no_checksum), DecapChecksum),
+            ("UDP with options", wrong(&options), DecapChecksum),
+            ("fragment", wrong(&fragment), DecapChecksum),
+            ("ESP", wrong(&encrypted), DecapChecksum),
+            ("TCP cut short", wrong(&short_tcp), DecapChecksum),
+        ],
+    )?;
+    forward(
+        &mut fixture,
+        vec![
+            ("inner damaged", frame(&damaged), damaged.clone()),
+            (
+                "UDP without checksum",
+                frame(&no_checksum),
+                no_checksum.clone(),
+            ),
+            ("UDP with options", frame(&options), options.clone()),
+            ("fragment", frame(&fragment), fragment.clone()),
+            ("ESP", frame(&encrypted), encrypted.clone()),
+            ("TCP cut short", frame(&short_tcp), short_tcp.clone()),
+            ("UDP cut short", frame(&short_udp), short_udp),
+            ("ICMPv6 cut short", frame(&short_icmp), short_icmp),
         ],
     )?;
     let segment = tcp(from, to, b"segment");
@@ -88,4 +103,20 @@ fn d1_17_all_ones_stands_for_zero() -> Result<()> {
         .find(|packet| frame(packet)[IP + 26..IP + 28] == [0xff, 0xff])
         .expect("some label makes the sum zero");
     forward(&mut fixture, vec![("all ones", frame(&packet), packet)])
+}
+
+/// The sum over all octets is right for every length, also those that end with an odd octet.
+#[test]
+fn d1_17_a_walk_over_every_length() -> Result<()> {
+    let mut fixture = fixture(&Setup::default())?;
+    let (from, to) = (address(CLIENT), address(HOST_ADDRESS));
+    for length in (1..70).chain([255, 256, 511, 513, 1023, 1024, 1025, 1239, 1240]) {
+        let octets: Vec<u8> = (0..length).map(|octet| (octet * 7) as u8).collect();
+        let encrypted = ipv6(from, to, 50, &octets);
+        let mut wrong = frame(&encrypted);
+        *wrong.last_mut().expect("there is data") ^= 1;
+        fixture.refuse(Port::Wan, vec![("damaged", wrong, DecapChecksum)])?;
+        forward(&mut fixture, vec![("ESP", frame(&encrypted), encrypted)])?;
+    }
+    Ok(())
 }

@@ -113,3 +113,62 @@ fn d1_10_and_11_packets_for_userspace() -> Result<()> {
         ],
     )
 }
+
+/// D1-11: the daemon's rules for routing headers, behind other headers and in fragments.
+#[test]
+fn d1_11_extension_headers_before_a_transport() -> Result<()> {
+    let mut fixture = fixture(&Setup::default())?;
+    let whole = data();
+    let with = |first: u8, chain: &[[u8; 8]]| {
+        let payload = [&chain.concat(), &whole[40..]].concat();
+        frame(&ipv6(
+            address(CLIENT),
+            address(HOST_ADDRESS),
+            first,
+            &payload,
+        ))
+    };
+    let header = |next: u8, kind: u8| [next, 0, kind, 0, 0, 0, 0, 0];
+    let later = |next: u8| [next, 0, 0, 8, 0, 0, 0, 1];
+    for (name, frame, forwarded) in [
+        ("options", with(60, &[header(17, 0)]), true),
+        ("Mobile IPv6", with(43, &[header(17, 2)]), true),
+        (
+            "options, Mobile IPv6",
+            with(60, &[header(43, 0), header(17, 2)]),
+            true,
+        ),
+        (
+            "options in a fragment",
+            with(44, &[header(60, 0), header(17, 0)]),
+            true,
+        ),
+        (
+            "a later fragment",
+            with(44, &[later(60), header(43, 0)]),
+            true,
+        ),
+        ("source route", with(43, &[header(17, 0)]), false),
+        ("segments", with(60, &[header(43, 0), header(17, 4)]), false),
+        (
+            "a fragment in a fragment",
+            with(44, &[header(44, 0), later(17)]),
+            false,
+        ),
+        ("hop by hop", with(0, &[header(17, 0)]), false),
+        (
+            "experiment",
+            with(60, &[header(253, 0), header(17, 0)]),
+            false,
+        ),
+        ("unknown", with(60, &[header(200, 0)]), false),
+    ] {
+        let outcome = fixture.run(Port::Wan, &frame)?;
+        let expected = match forwarded {
+            true => DecapForwarded,
+            false => DecapExtensionHeader,
+        };
+        assert_eq!(outcome.verdict, expected, "{name}");
+    }
+    Ok(())
+}

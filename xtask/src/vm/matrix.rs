@@ -24,7 +24,7 @@ use crate::{build, setup, shell};
 /// The script that runs in each machine.
 const SCRIPT: &str = include_str!("guest/kernels.sh");
 /// Test programs that the script runs.
-const TESTS: [&str; 12] = [
+const TESTS: [&str; 13] = [
     "bad_input",
     "devices",
     "differential",
@@ -37,6 +37,7 @@ const TESTS: [&str; 12] = [
     "xdp_state",
     "xdp_vectors",
     "xdp_verifier",
+    "xdp_vlan",
 ];
 /// Binaries that the script runs.
 const BINARIES: [&str; 2] = ["teredo", "scene"];

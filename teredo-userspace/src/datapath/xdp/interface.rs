@@ -36,6 +36,8 @@ pub struct Interface {
     /// Indices of the ports of a bond: the program runs there, natively, on frames to the bond's
     /// address. Empty for all other interfaces.
     pub ports: Vec<u32>,
+    /// Whether its frames without VLAN tags are for the program. Otherwise only those of VLAN interfaces are.
+    pub is_served: bool,
 }
 
 impl Interface {
@@ -66,7 +68,13 @@ impl Interface {
     /// As it is now; unchanged if the kernel does not tell.
     #[must_use]
     pub fn refreshed(&self) -> Self {
-        Self::numbered(self.index, &self.name).unwrap_or_else(|_| self.clone())
+        match Self::numbered(self.index, &self.name) {
+            Ok(found) => Self {
+                is_served: self.is_served,
+                ..found
+            },
+            Err(_) => self.clone(),
+        }
     }
 
     fn query(request: LinkMessage, name: &str) -> Result<Self, Error> {
@@ -107,6 +115,7 @@ impl Interface {
             index: link.header.index,
             station: station?,
             program,
+            is_served: true,
         })
     }
 }

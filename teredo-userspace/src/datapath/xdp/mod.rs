@@ -24,6 +24,7 @@ mod refusal;
 mod sys;
 mod table;
 mod tags;
+mod vlan;
 
 use std::net::Ipv4Addr;
 
@@ -33,7 +34,7 @@ use aya::programs::{
     xdp::XdpLink,
 };
 use ipnet::Ipv6Net;
-use teredo_common::{budget::Budget, maps::Settings, time::Instant};
+use teredo_common::{budget::Budget, maps::Settings, time::Instant, vlan::Trunk};
 use tracing::{debug, info, warn};
 
 use crate::datapath::watch::Hops;
@@ -53,6 +54,7 @@ pub use program::{OBJECT, PROGRAM, Parameters, Program, ServerParameters};
 pub use refusal::Refusal;
 pub use table::{routes_size, size as peer_map_size};
 pub use tags::TagKeeper;
+pub use vlan::Vlan;
 
 /// The options that the fast path is started with.
 #[derive(Clone, Debug)]
@@ -71,6 +73,10 @@ pub struct Options {
     pub server: Option<ServerParameters>,
     /// Names of the interfaces to attach to.
     pub interfaces: Vec<String>,
+    /// Those of them whose frames without VLAN tags are not for the program.
+    pub trunks: Vec<String>,
+    /// The VLAN interfaces above them that are.
+    pub vlans: Vec<VlanOptions>,
     /// `relay.xdp.mode`. With [`AttachPolicy::Off`] nothing is attached.
     pub mode: AttachPolicy,
     /// Entries of the map of peers.
@@ -79,6 +85,15 @@ pub struct Options {
     pub pin: bool,
     /// Whether the program logs its decisions; see [`Program::flush_log`].
     pub log: bool,
+}
+
+/// A VLAN interface whose frames are for the program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VlanOptions {
+    /// Its name.
+    pub name: String,
+    /// The interface below it, and the tags that its frames have there.
+    pub trunk: Trunk,
 }
 
 /// The outcome of attaching to one interface.
@@ -103,6 +118,7 @@ pub struct AttachedProgram {
     /// The program and its maps.
     pub program: Program,
     interfaces: Vec<Interface>,
+    vlans: Vec<Vlan>,
     attached: Vec<InterfaceStatus>,
     links: Vec<Held>,
     pins: Option<Pins>,
@@ -118,6 +134,22 @@ enum Held {
     /// The link is in the pin directory, too.
     #[expect(dead_code, reason = "held for its drop")]
     Pinned(FdLink),
+}
+
+impl VlanOptions {
+    /// Returns the VLAN interface with this name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Interface::named`].
+    pub fn find(&self) -> Result<Vlan, Error> {
+        let Interface { index, station, .. } = Interface::named(&self.name)?;
+        Ok(Vlan {
+            index,
+            station,
+            trunk: self.trunk,
+        })
+    }
 }
 
 impl AttachedProgram {
@@ -136,6 +168,9 @@ impl AttachedProgram {
             .collect::<Result<Vec<_>, _>>()?;
         interfaces.sort_by_key(|interface| interface.index);
         interfaces.dedup_by_key(|interface| interface.index);
+        for interface in &mut interfaces {
+            interface.is_served = !options.trunks.contains(&interface.name);
+        }
         let pins = options.pin.then(|| Pins::open(&options.name)).transpose()?;
         let mut new = Self::prepare(options, interfaces, pins, now)?;
         match new.attach(options.mode).and_then(|()| new.keep_peers()) {
@@ -155,6 +190,11 @@ impl AttachedProgram {
         pins: Option<Pins>,
         now: Instant,
     ) -> Result<Self, Error> {
+        let vlans = options
+            .vlans
+            .iter()
+            .map(VlanOptions::find)
+            .collect::<Result<Vec<_>, _>>()?;
         let parameters = Parameters {
             settings: options.settings,
             budget: options.budget,
@@ -162,6 +202,7 @@ impl AttachedProgram {
             served: &options.served,
             own_ipv4: &options.own_ipv4,
             interfaces: &interfaces,
+            vlans: &vlans,
             server: options.server.as_ref(),
             log: options.log,
             now,
@@ -178,6 +219,7 @@ impl AttachedProgram {
             Ok(program) => Ok(Self {
                 program,
                 interfaces,
+                vlans,
                 attached: Vec::new(),
                 links: Vec::new(),
                 pins,
@@ -293,6 +335,21 @@ impl AttachedProgram {
             self.program.clear_interface(left)?;
         }
         self.interfaces = attached;
+        let is_attached = |vlan: &Vlan| {
+            let mut interfaces = self.interfaces.iter();
+            interfaces.any(|interface| interface.index == vlan.trunk.interface)
+        };
+        if !self.vlans.iter().all(is_attached) {
+            // The number of a trunk depends on those before it.
+            self.program.clear_vlans(&self.vlans)?;
+            self.vlans = self
+                .vlans
+                .iter()
+                .filter(|vlan| is_attached(vlan))
+                .cloned()
+                .collect();
+            self.program.set_interfaces(&self.interfaces, &self.vlans)?;
+        }
         Ok(())
     }
 
@@ -399,6 +456,11 @@ impl AttachedProgram {
         self.program.number()
     }
 
+    /// Returns the indices of the VLAN interfaces.
+    pub fn vlans(&self) -> impl Iterator<Item = u32> {
+        self.vlans.iter().map(|vlan| vlan.index)
+    }
+
     /// Returns the outcome for each interface.
     #[must_use]
     pub fn interfaces(&self) -> &[InterfaceStatus] {
@@ -415,7 +477,10 @@ impl AttachedProgram {
         for interface in &mut self.interfaces {
             *interface = interface.refreshed();
         }
-        self.program.set_interfaces(&self.interfaces)
+        for vlan in &mut self.vlans {
+            *vlan = vlan.refreshed();
+        }
+        self.program.set_interfaces(&self.interfaces, &self.vlans)
     }
 
     /// Makes the program forget its next hops and read the interfaces' Ethernet addresses again.

@@ -24,7 +24,7 @@ use teredo_common::{
     maps::{
         self, ALLOWED, ALLOWED_MAX, BUDGETS, COUNTERS, Counter, DRAINING, GENERATIONS,
         IDENTIFICATION, INTERFACES, INTERFACES_MAX, LIMITS, OTHER_PEERS, OWN_FILTER, OWN_IPV4,
-        PEERS, ROUTES, SERVED, SERVED_MAX, STATIONS, Settings,
+        PEERS, ROUTES, SERVED, SERVED_MAX, STATIONS, Settings, TRUNKS, VLAN_FRAMES, VLANS,
     },
     peers::Peer,
     respond,
@@ -44,6 +44,7 @@ use super::{
     interface::Interface,
     own_ipv4::{self, OwnIpv4},
     table::{self, PeerMap},
+    vlan::{self, Vlan, VlanMaps},
 };
 
 /// Name of the program in the object.
@@ -68,6 +69,8 @@ pub struct Parameters<'a> {
     pub own_ipv4: &'a [Ipv4Addr],
     /// The interfaces through which packets may arrive and leave.
     pub interfaces: &'a [Interface],
+    /// The VLAN interfaces above them through which packets may arrive and leave.
+    pub vlans: &'a [Vlan],
     /// The server's part of the program, if there is a server.
     pub server: Option<&'a ServerParameters>,
     /// Whether the program logs its decisions.
@@ -97,6 +100,8 @@ pub struct Program {
     /// The slots of the map of interfaces that are or were in use.
     entries: BTreeMap<u32, maps::Interface>,
     interface_mask: u32,
+    vlans: VlanMaps,
+    vlan_frames: PerCpuArray<MapData, u64>,
     hops: HopMaps,
     counters: PerCpuArray<MapData, Counter>,
     identification: PerCpuArray<MapData, u32>,
@@ -118,7 +123,7 @@ impl Program {
     pub fn load(parameters: &Parameters<'_>, counters: Option<&Path>) -> Result<Self, Error> {
         abilities::examine().map_err(|error| Error::examination(&error))?;
         let mut settings = parameters.settings;
-        settings.interface_mask = interface_mask(parameters.interfaces);
+        settings.interface_mask = interface_mask(parameters.interfaces, parameters.vlans);
         if !parameters.served.contains(&Ipv6Net::default()) {
             settings.flags |= Settings::SERVES_SOME;
         }
@@ -135,6 +140,7 @@ impl Program {
             ..parameters.budget
         };
         let limits_something = budget.allowances != Budget::default().allowances;
+        let vlans = vlan::room(parameters.vlans, parameters.interfaces);
         let mut loader = EbpfLoader::new();
         loader
             // The program does not use the kernel's own types; reading them would take memory.
@@ -148,6 +154,8 @@ impl Program {
             .map_max_entries(OTHER_PEERS, parameters.max_peers.max(1))
             .map_max_entries(ROUTES, tables.route_sets)
             .map_max_entries(INTERFACES, settings.interface_mask + 1)
+            .map_max_entries(VLANS, vlans)
+            .map_max_entries(TRUNKS, vlans)
             .map_max_entries(OWN_IPV4, own_ipv4::room(parameters.own_ipv4.len()))
             .map_max_entries(SERVED, SERVED_MAX.max(parameters.served.len() as u32))
             .map_max_entries(LIMITS, buckets)
@@ -183,6 +191,8 @@ impl Program {
             interfaces: take(&mut ebpf, INTERFACES)?,
             entries: BTreeMap::new(),
             interface_mask: settings.interface_mask,
+            vlans: VlanMaps::new(take(&mut ebpf, VLANS)?, take(&mut ebpf, TRUNKS)?),
+            vlan_frames: take(&mut ebpf, VLAN_FRAMES)?,
             hops,
             counters: take(&mut ebpf, COUNTERS)?,
             identification: take(&mut ebpf, IDENTIFICATION)?,
@@ -201,7 +211,7 @@ impl Program {
             program.allow(&server.allowed)?;
         }
         program.set_own_ipv4(parameters.own_ipv4)?;
-        program.set_interfaces(parameters.interfaces)?;
+        program.set_interfaces(parameters.interfaces, parameters.vlans)?;
         program.set_identification(rand::random)?;
         Ok(program)
     }
@@ -474,10 +484,26 @@ impl Program {
     /// # Errors
     ///
     /// [`Error::Map`].
-    pub fn set_interfaces(&mut self, interfaces: &[Interface]) -> Result<(), Error> {
+    pub fn set_interfaces(
+        &mut self,
+        interfaces: &[Interface],
+        vlans: &[Vlan],
+    ) -> Result<(), Error> {
+        self.vlans.replace(vlans, interfaces)?;
         self.entries
-            .extend(entries(interfaces, self.interface_mask));
+            .extend(entries(interfaces, vlans, self.interface_mask));
         self.write_interfaces()
+    }
+
+    /// Returns the frames that came with the tags of VLAN interfaces, summed over all CPUs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn vlan_frames(&self) -> Result<u64, Error> {
+        let values = self.vlan_frames.get(&0, 0);
+        let values = values.map_err(|error| Error::map(VLAN_FRAMES, error))?;
+        Ok(values.iter().sum())
     }
 
     /// Writes the map of interfaces: empty slots while the program has to pass every frame.
@@ -515,9 +541,22 @@ impl Program {
     ///
     /// [`Error::Map`].
     pub fn clear_interface(&mut self, interface: &Interface) -> Result<(), Error> {
-        for slot in entries(std::slice::from_ref(interface), self.interface_mask).into_keys() {
+        for slot in entries(std::slice::from_ref(interface), &[], self.interface_mask).into_keys() {
             self.entries.insert(slot, maps::Interface::default());
         }
+        self.write_interfaces()
+    }
+
+    /// Makes the program ignore VLAN interfaces that it was loaded with.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn clear_vlans(&mut self, vlans: &[Vlan]) -> Result<(), Error> {
+        for slot in entries(&[], vlans, self.interface_mask).into_keys() {
+            self.entries.insert(slot, maps::Interface::default());
+        }
+        self.vlans.replace(&[], &[])?;
         self.write_interfaces()
     }
 
@@ -604,15 +643,17 @@ fn take<M: TryFrom<Map, Error = MapError>>(
 
 /// Returns the smallest mask, but not below the default, that gives each interface, and each port of a
 /// bond, a slot of its own.
-fn interface_mask(interfaces: &[Interface]) -> u32 {
+fn interface_mask(interfaces: &[Interface], vlans: &[Vlan]) -> u32 {
     let indices: HashSet<u32> = interfaces
         .iter()
+        .filter(|interface| interface.is_served)
         .flat_map(|interface| interface.ports.iter().chain([&interface.index]))
+        .chain(vlans.iter().map(|vlan| &vlan.index))
         .copied()
         .collect();
     let mut mask = INTERFACES_MAX - 1;
     // Terminates because different indices differ in some bit.
-    while entries(interfaces, mask).len() < indices.len() {
+    while entries(interfaces, vlans, mask).len() < indices.len() {
         mask = mask << 1 | 1;
     }
     mask
@@ -620,18 +661,17 @@ fn interface_mask(interfaces: &[Interface]) -> u32 {
 
 /// Returns what the map of interfaces holds, by slot. Interfaces come before ports where they would
 /// share a slot.
-fn entries(interfaces: &[Interface], mask: u32) -> BTreeMap<u32, maps::Interface> {
-    let own = interfaces
-        .iter()
-        .map(|interface| (interface.index, interface));
-    let ports = interfaces
-        .iter()
-        .flat_map(|bond| bond.ports.iter().map(move |&port| (port, bond)));
+fn entries(interfaces: &[Interface], vlans: &[Vlan], mask: u32) -> BTreeMap<u32, maps::Interface> {
+    let served = || interfaces.iter().filter(|interface| interface.is_served);
+    let own = served().map(|interface| (interface.index, interface));
+    let ports = served().flat_map(|bond| bond.ports.iter().map(move |&port| (port, bond)));
+    let entry =
+        |(index, interface): (u32, &Interface)| maps::Interface::new(index, interface.station);
+    let all = own.map(entry).chain(vlan::entries(vlans));
     let mut entries = BTreeMap::new();
-    for (index, interface) in own.chain(ports) {
-        let entry = maps::Interface::new(index, interface.station);
+    for entry in all.chain(ports.map(entry)) {
         entries
-            .entry(maps::Interface::slot(index, mask))
+            .entry(maps::Interface::slot(entry.index, mask))
             .or_insert(entry);
     }
     entries
@@ -648,16 +688,17 @@ mod tests {
             station: [0; 6],
             program: None,
             ports: Vec::new(),
+            is_served: true,
         }
     }
 
     #[test]
     fn every_interface_has_a_slot_of_its_own() {
-        assert_eq!(interface_mask(&[]), 63);
-        assert_eq!(interface_mask(&[interface(2), interface(3)]), 63);
-        assert_eq!(interface_mask(&[interface(2), interface(66)]), 127);
+        assert_eq!(interface_mask(&[], &[]), 63);
+        assert_eq!(interface_mask(&[interface(2), interface(3)], &[]), 63);
+        assert_eq!(interface_mask(&[interface(2), interface(66)], &[]), 127);
         assert_eq!(
-            interface_mask(&[interface(5), interface(5 + 128), interface(5 + 64)]),
+            interface_mask(&[interface(5), interface(5 + 128), interface(5 + 64)], &[]),
             255
         );
     }
@@ -667,13 +708,13 @@ mod tests {
         let mut bond = interface(7);
         bond.station = [2, 0, 0, 0, 0, 7];
         bond.ports = vec![5, 6];
-        assert_eq!(interface_mask(&[bond.clone(), interface(9)]), 63);
+        assert_eq!(interface_mask(&[bond.clone(), interface(9)], &[]), 63);
         // The port shares a slot with an interface: the table grows.
-        assert_eq!(interface_mask(&[bond.clone(), interface(5 + 64)]), 127);
+        assert_eq!(interface_mask(&[bond.clone(), interface(5 + 64)], &[]), 127);
         // A port that is named, too, has one entry.
         let both = [bond.clone(), interface(5)];
-        assert_eq!(interface_mask(&both), 63);
-        let entries = entries(&[bond], 63);
+        assert_eq!(interface_mask(&both, &[]), 63);
+        let entries = entries(&[bond], &[], 63);
         let indices: Vec<_> = entries.values().map(|entry| entry.index).collect();
         assert_eq!(indices, [5, 6, 7]);
         assert!(
@@ -687,7 +728,7 @@ mod tests {
     fn an_interface_comes_before_a_port_in_the_same_slot() {
         let mut bond = interface(7);
         bond.ports = vec![64 + 9];
-        let entries = entries(&[bond, interface(9)], 63);
+        let entries = entries(&[bond, interface(9)], &[], 63);
         assert_eq!(entries[&9].index, 9);
     }
 }

@@ -135,6 +135,8 @@ impl FastPath {
             own_ipv4: host.own_addresses().ipv4,
             server: plan.server,
             interfaces: plan.interfaces,
+            trunks: plan.trunks,
+            vlans: plan.vlans,
             mode: wanted.mode,
             max_peers: plan.max_peers,
             pin: wanted.pin,
@@ -466,7 +468,9 @@ impl FastPath {
     fn tagged(&self) -> u64 {
         let mut counters = self.counters().into_iter();
         let tagged = counters.find(|(verdict, _)| *verdict == Verdict::Tagged);
-        tagged.map_or(0, |(_, counter)| counter.packets)
+        let tagged = tagged.map_or(0, |(_, counter)| counter.packets);
+        let of_vlans = self.xdp.as_ref().map(|xdp| xdp.program.vlan_frames());
+        tagged + of_vlans.and_then(Result::ok).unwrap_or(0)
     }
 
     /// Looks whether VLAN tags are hidden from the program on one of its interfaces. Returns whether the
@@ -546,9 +550,9 @@ impl FastPath {
     /// Returns whether the program sends through this interface.
     pub fn uses(&self, interface: u32) -> bool {
         self.xdp.as_ref().is_some_and(|xdp| {
-            xdp.interfaces()
-                .iter()
-                .any(|attached| attached.index == interface && attached.mode.is_some())
+            let mut attached = xdp.interfaces().iter();
+            attached.any(|attached| attached.index == interface && attached.mode.is_some())
+                || xdp.vlans().any(|index| index == interface)
         })
     }
 

@@ -7,7 +7,7 @@ use teredo_proto::server;
 
 use crate::{
     config::{self, OuterChecksum},
-    datapath::xdp,
+    datapath::xdp::{self, VlanOptions},
     host::Snapshot,
     plan::FastPathItem,
 };
@@ -29,6 +29,10 @@ pub struct Roles<'a> {
 pub struct ProgramPlan {
     /// The names of the interfaces to attach to.
     pub interfaces: Vec<String>,
+    /// Those of them whose frames without VLAN tags are not for the program.
+    pub trunks: Vec<String>,
+    /// The VLAN interfaces above them.
+    pub vlans: Vec<VlanOptions>,
     /// The relay's constants; zeros without a relay.
     pub settings: Settings,
     /// The native prefixes that the relay serves.
@@ -44,10 +48,19 @@ pub struct ProgramPlan {
 impl ProgramPlan {
     /// Returns the parameters of a planned program.
     pub fn of(item: &FastPathItem, host: &Snapshot, roles: &Roles<'_>) -> Self {
+        let name = |index| Some(host.link_numbered(index)?.name.clone());
         let ports = item.interfaces.iter();
-        let links = ports.filter_map(|port| host.link_numbered(port.index));
+        let trunks = ports.clone().filter(|port| !port.is_served);
+        let vlans = item.vlans.iter().filter_map(|vlan| {
+            Some(VlanOptions {
+                name: name(vlan.index)?,
+                trunk: vlan.trunk,
+            })
+        });
         let mut plan = Self {
-            interfaces: links.map(|link| link.name.clone()).collect(),
+            interfaces: ports.filter_map(|port| name(port.index)).collect(),
+            trunks: trunks.filter_map(|port| name(port.index)).collect(),
+            vlans: vlans.collect(),
             settings: Settings::zeroed(),
             served: vec![Ipv6Net::default()],
             server: None,

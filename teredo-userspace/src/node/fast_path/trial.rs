@@ -8,7 +8,7 @@ use teredo_proto::{relay, server::RegisteredClient};
 use super::{ProgramPlan, Roles};
 use crate::{
     config::Config,
-    datapath::xdp::{Error, Interface, Parameters, Program},
+    datapath::xdp::{Error, Interface, Parameters, Program, VlanOptions},
     host::Snapshot,
     node::parameters::{budget, server_config, settings},
     plan::{FastPathItem, Item, Plan},
@@ -51,6 +51,11 @@ pub fn load(
         .iter()
         .map(|name| Interface::named(name))
         .collect::<Result<Vec<_>, Error>>()?;
+    let vlans = plan
+        .vlans
+        .iter()
+        .map(VlanOptions::find)
+        .collect::<Result<Vec<_>, Error>>()?;
     let parameters = Parameters {
         settings: plan.settings,
         budget: budget(config),
@@ -58,6 +63,7 @@ pub fn load(
         served: &plan.served,
         own_ipv4: &own.ipv4,
         interfaces: &interfaces,
+        vlans: &vlans,
         server: plan.server.as_ref(),
         log: false,
         now: crate::node::clock::now(),

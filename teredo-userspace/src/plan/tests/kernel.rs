@@ -74,6 +74,8 @@ impl Kernel {
             kind,
             controller: None,
             lower: None,
+            vlan: None,
+            keeps_tags: false,
             is_up: !is_tun,
             has_carrier: true,
             dropped: 0,

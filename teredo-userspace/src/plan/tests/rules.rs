@@ -377,3 +377,87 @@ fn no_program_runs_where_vlan_tags_may_be_hidden() {
     assert!(wants_program(Some(InfoKind::Vlan), true, false));
     assert!(!wants_program(None, false, true));
 }
+
+/// The program of a VLAN interface is attached to the interface below, as long as XDP sees the tags there.
+#[test]
+fn the_program_of_a_vlan_interface_is_below_it() {
+    use crate::{host::VlanTag, plan::Vlan};
+    use rtnetlink::packet_route::link::InfoKind;
+    use teredo_common::vlan::{Tags, Trunk};
+
+    let tag = |is_service, number| Some(VlanTag { is_service, number });
+    let mut kernel = Kernel::new();
+    let eth0 = kernel.add_link("eth0", None);
+    let outer = kernel.add_link("eth0.100", Some(InfoKind::Vlan));
+    let inner = kernel.add_link("eth0.100.10", Some(InfoKind::Vlan));
+    for (index, lower, vlan) in [
+        (outer, eth0, tag(true, 100)),
+        (inner, outer, tag(false, 10)),
+    ] {
+        let link = kernel.links.get_mut(&index).unwrap();
+        (link.lower, link.vlan) = (Some(lower), vlan);
+    }
+    kernel.add_address(inner, ADDRESS.into(), 24).unwrap();
+    kernel.add_route(net("0.0.0.0/0"), inner, 0).unwrap();
+    kernel.add_route(net("::/0"), inner, 1024).unwrap();
+    kernel.set(&Setting::ipv6_forwarding("all"), "1").unwrap();
+
+    let item = |kernel: &mut Kernel, hidden: bool| {
+        let mut daemon = relay(Ipv4Choice::Auto);
+        if hidden {
+            daemon.state.hidden_tags.insert(eth0);
+        }
+        settle(&mut daemon, kernel, 0);
+        let (plan, _) = daemon.plan(kernel);
+        let mut items = plan.items.into_iter();
+        let item = items.find_map(|item| match item {
+            Item::FastPath(item) => Some(item),
+            _ => None,
+        });
+        let item = item.unwrap();
+        let ports = item.interfaces.iter();
+        let ports: Vec<_> = ports.map(|port| (port.index, port.is_served)).collect();
+        (ports, item.vlans)
+    };
+    let vlan = |tags| Vlan {
+        index: inner,
+        trunk: Trunk {
+            interface: eth0,
+            tags,
+        },
+    };
+    let tags = Tags::NONE
+        .and(true, 100)
+        .and_then(|tags| tags.and(false, 10));
+    let below = (vec![(eth0, false)], vec![vlan(tags.unwrap())]);
+    assert_eq!(item(&mut kernel, false), below);
+    // Another number.
+    kernel.links.get_mut(&inner).unwrap().vlan = tag(false, 20);
+    let tags = Tags::NONE
+        .and(true, 100)
+        .and_then(|tags| tags.and(false, 20));
+    let below = (vec![(eth0, false)], vec![vlan(tags.unwrap())]);
+    assert_eq!(item(&mut kernel, false), below);
+    // Packets of eth0 itself, too.
+    kernel.add_route(net("::/0"), eth0, 2048).unwrap();
+    assert_eq!(item(&mut kernel, false).0, [(eth0, true)]);
+    kernel.routes.retain(|route| route.interfaces != [eth0]);
+
+    let above = (vec![(inner, true)], Vec::new());
+    assert_eq!(
+        item(&mut kernel, true),
+        above,
+        "tags are found to be hidden"
+    );
+    kernel.links.get_mut(&inner).unwrap().vlan = None;
+    assert_eq!(item(&mut kernel, false), above, "tags depend on priorities");
+    kernel.links.get_mut(&inner).unwrap().vlan = tag(false, 20);
+    kernel.links.get_mut(&eth0).unwrap().kind = Some(InfoKind::Veth);
+    assert_eq!(
+        item(&mut kernel, false),
+        above,
+        "nobody knows where tags are"
+    );
+    kernel.links.get_mut(&eth0).unwrap().keeps_tags = true;
+    assert_eq!(item(&mut kernel, false), below, "the operator knows");
+}

@@ -42,7 +42,7 @@ refusal() {
 case $1 in
 supported)
     step load loads
-    step fixtures tests xdp_vectors xdp_encap xdp_decap xdp_respond xdp_state xdp_attach xdp_builds
+    step fixtures tests xdp_vectors xdp_encap xdp_decap xdp_respond xdp_state xdp_attach xdp_builds xdp_vlan
     PROPTEST_CASES=500 step differential tests differential respond_differential
     step native scene --xdp native
     step generic scene --xdp generic --one-armed
