@@ -222,7 +222,9 @@ pub fn again(context: XdpContext) -> u32 {
     let Some(words) = REPEATED.get(0) else {
         return xdp_action::XDP_ABORTED;
     };
-    let grown = (context.data_end() - context.data()) as i64 - words[0] as i64;
+    // Hidden from the compiler, which would do arithmetic on pointers that the verifier refuses.
+    let length = core::hint::black_box(context.data_end() - context.data());
+    let grown = length as i64 - words[0] as i64;
     // SAFETY: the helper checks the length; the context is valid.
     if grown != 0 && unsafe { bpf_xdp_adjust_head(context.ctx, grown as i32) } != 0 {
         return xdp_action::XDP_ABORTED;
