@@ -143,7 +143,7 @@ mod tests {
         assert!(arrivals.iter().all(|one| one.tags == trunk.tags));
         let indices: Vec<_> = arrivals.iter().map(|one| one.interface).collect();
         assert_eq!(indices, [7, 2, 3]);
-        assert_eq!(room(&[vlan.clone()], &interfaces), VLANS_MAX);
+        assert_eq!(room(std::slice::from_ref(&vlan), &interfaces), VLANS_MAX);
         assert!(room(&vec![vlan; 100], &interfaces) > 300);
     }
 }
