@@ -37,6 +37,8 @@ pub const INTERFACES: &str = "INTERFACES";
 pub const VLANS: &str = "VLANS";
 /// Array of the [`Trunk`](crate::vlan::Trunk)s by which frames of VLAN interfaces leave, indexed by [`Interface::trunk`].
 pub const TRUNKS: &str = "TRUNKS";
+/// One-entry array with the program that looks at rare frames, which the other one goes on with.
+pub const THOROUGH: &str = "THOROUGH";
 /// Per-CPU one-entry array with the number of frames that came with tags of a VLAN interface in [`VLANS`], as `u64`.
 pub const VLAN_FRAMES: &str = "VLAN_FRAMES";
 /// Per-CPU one-entry array with the next IPv4 identification, as `u32`; the daemon writes a random

@@ -19,7 +19,7 @@ use teredo_common::{
     vlan::Trunk,
 };
 
-use crate::headers::Addresses;
+use crate::{Fate, headers::Addresses};
 
 /// One frame, and everything that the data path needs to decide about it: access to the frame, the
 /// constants that the daemon chose, the maps, and the kernel's helpers.
@@ -43,6 +43,10 @@ pub unsafe trait Environment {
     /// Whether also what is rare is provided for: VLAN interfaces, extension headers, checksums of which a part of
     /// the packet is not covered by another. All of that would cost other frames time.
     const IS_THOROUGH: bool;
+
+    /// Decides about the frame with [`crate::run_thoroughly`]; `None` if that is not possible. The program in the kernel
+    /// does not return from it otherwise, as another takes over.
+    fn look_thoroughly(&self) -> Option<Fate>;
 
     /// Returns the thorough environment of this frame, as if the interface `ingress` had received it.
     fn thorough(&self, ingress: u32) -> Self::Thorough<'_>;

@@ -2,10 +2,10 @@
 //! frames to them encapsulated, solicitations and bubbles to the server answered, and all
 //! other frames go to the kernel unchanged.
 //!
-//! [`run`] decides about one frame. It reaches the frame, the maps and the kernel through an
-//! [`Environment`], so that the XDP program and tests on the host run the same code.
+//! [`run`] decides about one frame, and [`run_thoroughly`] about the rare ones that it does not. They reach the frame, the maps and the kernel through an
+//! [`Environment`], so that the XDP programs and tests on the host run the same code.
 //!
-//! Everything is inlined into the XDP program. The first versions of the kernel that run it verify each
+//! Everything is inlined into the XDP programs. The first versions of the kernel that run it verify each
 //! function with nothing known about its arguments.
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
@@ -37,14 +37,12 @@ pub mod words;
 
 use core::hint::cold_path;
 
-use teredo_common::{
-    verdict::{Action, Verdict},
-    vlan::Tags,
-};
+use teredo_common::verdict::{Action, Verdict};
 
 pub use crate::{
     environment::{Environment, Publish, Way, Words},
     headers::Addresses,
+    thorough::run as run_thoroughly,
 };
 use crate::{
     frame::Frame,
@@ -70,45 +68,40 @@ pub enum Fate {
 pub fn run(environment: &impl Environment) -> Fate {
     let frame = Frame::of(environment);
     let length = frame.length();
-    let (result, tags) = match translate(environment, frame) {
-        Ok(Sent { verdict, interface }) => {
-            (Ok((verdict, leave(environment, interface))), Tags::NONE)
-        }
-        Err(verdict) if is_preliminary(verdict) => {
-            cold_path();
-            thorough::run(environment)
-        }
-        Err(verdict) => (Err(verdict), Tags::NONE),
-    };
-    let (verdict, fate) = match result {
-        Ok(sent) => sent,
+    let (verdict, fate) = match translate(environment, frame) {
+        Ok(Sent { verdict, interface }) => (verdict, leave(environment, interface)),
         Err(verdict) => {
             cold_path();
-            let Tags(tags) = tags;
-            let tags = Tags(tags.map(|tag| outcome::forget_number(tag, length)));
-            let is_for_daemon = verdict.is_for_daemon();
-            let fate = match verdict.action() {
-                Action::Drop => Fate::Drop,
-                Action::Forward | Action::Pass => Fate::Pass,
-            };
-            let left = (outcome::forget(verdict, length), fate);
-            let (verdict, fate) = match is_for_daemon {
-                true => match budget::exceeded(environment) {
-                    Some(verdict) => (outcome::forget(verdict, length), Fate::Drop),
-                    None => left,
-                },
-                false => left,
-            };
-            environment.log(verdict, length);
-            if tags != Tags::NONE && !thorough::insert(environment, tags) {
-                (verdict, Fate::Drop)
-            } else {
-                (verdict, fate)
+            if is_preliminary(verdict)
+                && let Some(fate) = environment.look_thoroughly()
+            {
+                return fate;
             }
+            left(environment, verdict, length)
         }
     };
     environment.count(verdict, length as u64);
     fate
+}
+
+/// Returns the verdict and the fate of a frame that is as it came, of so many octets, for this reason.
+#[inline(always)]
+fn left(environment: &impl Environment, verdict: Verdict, length: usize) -> (Verdict, Fate) {
+    let is_for_daemon = verdict.is_for_daemon();
+    let fate = match verdict.action() {
+        Action::Drop => Fate::Drop,
+        Action::Forward | Action::Pass => Fate::Pass,
+    };
+    let left = (outcome::forget(verdict, length), fate);
+    let (verdict, fate) = match is_for_daemon {
+        true => match budget::exceeded(environment) {
+            Some(verdict) => (outcome::forget(verdict, length), Fate::Drop),
+            None => left,
+        },
+        false => left,
+    };
+    environment.log(verdict, length);
+    (verdict, fate)
 }
 
 /// Whether another verdict is possible if the frame is looked at thoroughly.

@@ -6,7 +6,8 @@
 //! the kernel is to have it. The kernel's routes lead to VLAN interfaces, which XDP cannot send to. So a frame
 //! that is to leave by one gets its tags, and leaves by the interface below.
 //!
-//! The code of the usual look is here once more, with what it leaves out, so that other frames do not pay for it.
+//! The code of the usual look is here once more, with what it leaves out, in a program of its own, so that other
+//! frames do not pay for it.
 
 use teredo_common::{
     verdict::{Direction, Verdict},
@@ -18,7 +19,7 @@ use crate::{
     Fate,
     environment::Environment,
     frame::{Frame, Octets},
-    leave, maps,
+    leave, left, maps,
     outcome::{Sent, forget_number},
     translate,
 };
@@ -28,10 +29,32 @@ const ADDRESSES: usize = 12;
 /// Octets of room in front of a translated frame.
 const ROOM: usize = TAGS_MAX * TAG;
 
-/// Translates or answers a frame. Returns its verdict and its fate, or the reason why it is as it came, but for the
-/// tags that were taken out of it.
+/// Translates or answers a frame that [`crate::run`] has left as it came, or leaves it so, too, and counts the
+/// verdict.
 #[inline(always)]
-pub fn run<E: Environment>(environment: &E) -> (Result<(Verdict, Fate), Verdict>, Tags) {
+pub fn run(environment: &impl Environment) -> Fate {
+    let length = Frame::of(environment).length();
+    let (result, tags) = look(environment);
+    let (verdict, fate) = match result {
+        Ok(sent) => sent,
+        Err(verdict) => {
+            let Tags(tags) = tags;
+            let tags = Tags(tags.map(|tag| forget_number(tag, length)));
+            let (verdict, fate) = left(environment, verdict, length);
+            match tags == Tags::NONE || insert(environment, tags) {
+                true => (verdict, fate),
+                false => (verdict, Fate::Drop),
+            }
+        }
+    };
+    environment.count(verdict, length as u64);
+    fate
+}
+
+/// Returns a frame's verdict and its fate, or the reason why it is as it came, but for the tags that were taken
+/// out of it.
+#[inline(always)]
+fn look<E: Environment>(environment: &E) -> (Result<(Verdict, Fate), Verdict>, Tags) {
     let as_it_came = (Err(Verdict::Tagged), Tags::NONE);
     let tags = tags_of(Frame::of(environment));
     let mut ingress = environment.ingress();
@@ -62,7 +85,7 @@ pub fn run<E: Environment>(environment: &E) -> (Result<(Verdict, Fate), Verdict>
 /// Puts tags into a frame: those that were taken out of it, or those that it leaves with. Returns whether there
 /// was room, as there is.
 #[inline(always)]
-pub fn insert(environment: &impl Environment, tags: Tags) -> bool {
+fn insert(environment: &impl Environment, tags: Tags) -> bool {
     let Tags([outer, inner]) = tags;
     (inner == 0 || insert_one(environment, inner)) && insert_one(environment, outer)
 }

@@ -13,7 +13,7 @@ use teredo_common::{
     verdict::Verdict,
     vlan::Trunk,
 };
-use teredo_datapath::{Environment, Way, Words as _};
+use teredo_datapath::{Environment, Fate, Way, Words as _};
 
 use crate::{constants, look_up, maps, words::MapWords};
 
@@ -89,6 +89,13 @@ unsafe impl<I: Ingress> Environment for Kernel<'_, I> {
         Self: 'a;
 
     const IS_THOROUGH: bool = I::IS_THOROUGH;
+
+    #[inline(always)]
+    fn look_thoroughly(&self) -> Option<Fate> {
+        // SAFETY: no value of this run has a destructor.
+        unsafe { maps::THOROUGH.tail_call(self.context, 0) };
+        None
+    }
 
     #[inline(always)]
     fn thorough(&self, ingress: u32) -> Kernel<'_, Vlan> {

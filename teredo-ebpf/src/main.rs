@@ -1,5 +1,5 @@
-//! The XDP program of a Teredo relay and server: the data path of [`teredo_datapath`] with the kernel's
-//! frames, maps and helpers.
+//! The XDP programs of a Teredo relay and server: the data path of [`teredo_datapath`] with the kernel's
+//! frames, maps and helpers. The kernel runs `teredo` on every frame, and that `thorough` on rare ones.
 //!
 //! Lints compile it for the host, which has a panic handler already.
 #![cfg_attr(target_arch = "bpf", no_std)]
@@ -21,10 +21,26 @@ use crate::kernel::Kernel;
 #[xdp]
 #[inline(always)]
 fn teredo(context: XdpContext) -> u32 {
-    let Some(kernel) = Kernel::new(&context) else {
-        return xdp_action::XDP_PASS;
-    };
-    match teredo_datapath::run(&kernel) {
+    match Kernel::new(&context) {
+        Some(kernel) => action(teredo_datapath::run(&kernel)),
+        None => xdp_action::XDP_PASS,
+    }
+}
+
+/// Does the same for a frame that the program above has left to it.
+#[xdp]
+#[inline(always)]
+fn thorough(context: XdpContext) -> u32 {
+    match Kernel::new(&context) {
+        Some(kernel) => action(teredo_datapath::run_thoroughly(&kernel)),
+        None => xdp_action::XDP_PASS,
+    }
+}
+
+/// Returns what the kernel is to do with a frame.
+#[inline(always)]
+fn action(fate: Fate) -> u32 {
+    match fate {
         Fate::Pass => xdp_action::XDP_PASS,
         Fate::Drop => xdp_action::XDP_DROP,
         Fate::Return => xdp_action::XDP_TX,

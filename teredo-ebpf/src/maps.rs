@@ -3,7 +3,7 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray},
 };
 use teredo_common::{
     budget::WORDS,
@@ -33,6 +33,8 @@ pub static INTERFACES: Array<Interface> = Array::with_max_entries(INTERFACES_MAX
 pub static VLANS: HashMap<Trunk, u32> = HashMap::with_max_entries(VLANS_MAX, BPF_F_NO_PREALLOC);
 #[map]
 pub static TRUNKS: Array<Trunk> = Array::with_max_entries(VLANS_MAX, 0);
+#[map]
+pub static THOROUGH: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
 pub static VLAN_FRAMES: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]

@@ -124,6 +124,10 @@ unsafe impl<'a, N: Network, const IS_THOROUGH: bool> Environment for Run<'a, N, 
 
     const IS_THOROUGH: bool = IS_THOROUGH;
 
+    fn look_thoroughly(&self) -> Option<Fate> {
+        Some(crate::run_thoroughly(self))
+    }
+
     fn thorough(&self, ingress: u32) -> Run<'_, N, true> {
         Run {
             maps: self.maps,

@@ -374,6 +374,10 @@ unsafe impl<'a> Environment for Run<'a> {
 
     const IS_THOROUGH: bool = false;
 
+    fn look_thoroughly(&self) -> Option<Fate> {
+        None
+    }
+
     fn thorough(&self, _ingress: u32) -> Run<'_> {
         Run::new(self.memory, self.buffer)
     }

@@ -34,7 +34,12 @@ use aya::programs::{
     xdp::XdpLink,
 };
 use ipnet::Ipv6Net;
-use teredo_common::{budget::Budget, maps::Settings, time::Instant, vlan::Trunk};
+use teredo_common::{
+    budget::Budget,
+    maps::{PEERS, Settings, THOROUGH},
+    time::Instant,
+    vlan::Trunk,
+};
 use tracing::{debug, info, warn};
 
 use crate::datapath::watch::Hops;
@@ -173,7 +178,7 @@ impl AttachedProgram {
         }
         let pins = options.pin.then(|| Pins::open(&options.name)).transpose()?;
         let mut new = Self::prepare(options, interfaces, pins, now)?;
-        match new.attach(options.mode).and_then(|()| new.keep_peers()) {
+        match new.attach(options.mode).and_then(|()| new.keep()) {
             Ok(()) => Ok(new),
             Err(error) => {
                 if let Err(error) = new.stop() {
@@ -237,9 +242,13 @@ impl AttachedProgram {
         }
     }
 
-    fn keep_peers(&self) -> Result<(), Error> {
+    /// Pins the maps that the program needs while no daemon runs.
+    fn keep(&self) -> Result<(), Error> {
         match &self.pins {
-            Some(pins) => pins.keep_peers(self.program.peer_map()),
+            Some(pins) => {
+                pins.keep(PEERS, self.program.peer_map())?;
+                pins.keep(THOROUGH, self.program.thorough_map()?)
+            }
             None => Ok(()),
         }
     }

@@ -1,6 +1,7 @@
 //! Maps and links in the BPF file system, in which they outlive the daemon.
 //!
-//! `/sys/fs/bpf/teredo/NAME/vABI/` holds the maps of peers and counters by name, and a link per
+//! `/sys/fs/bpf/teredo/NAME/vABI/` holds the maps of peers and counters, and that of
+//! the program for rare frames, by name, and a link per
 //! interface as `link-INDEX`. While the daemon runs it holds a lock on `NAME`.
 
 use std::{
@@ -28,8 +29,8 @@ const ROOT: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of the kernel.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 const LINK: &str = "link-";
-/// The pin of a new table of peers before it replaces the old one.
-const NEW_PEERS: &str = "PEERS-new";
+/// The pin of a new map before it replaces the old one.
+const NEW: &str = "new";
 
 /// The pin directory of one daemon.
 #[derive(Debug)]
@@ -62,8 +63,8 @@ impl Pins {
             directory,
             _lock: lock,
         };
-        // Left by a crash in the middle of `keep_peers`.
-        remove_file(&pins.directory.join(NEW_PEERS))?;
+        // Left by a crash in the middle of `keep`.
+        remove_file(&pins.directory.join(NEW))?;
         for name in [PEERS, COUNTERS] {
             let path = pins.directory.join(name);
             if path.exists() && !is_usable(name, &path) {
@@ -84,17 +85,17 @@ impl Pins {
         MapData::from_pin(self.directory.join(PEERS)).ok()
     }
 
-    /// Pins the table of peers, replacing that of an earlier daemon.
+    /// Pins a map under this name, replacing that of an earlier daemon.
     ///
     /// # Errors
     ///
     /// [`Error::Pin`].
-    pub fn keep_peers(&self, map: &MapData) -> Result<(), Error> {
-        let new = self.directory.join(NEW_PEERS);
+    pub fn keep(&self, name: &str, map: &MapData) -> Result<(), Error> {
+        let new = self.directory.join(NEW);
         map.pin(&new)
             .map_err(io::Error::other)
             .map_err(failed("pin", &new))?;
-        let path = self.directory.join(PEERS);
+        let path = self.directory.join(name);
         fs::rename(&new, &path).map_err(failed("pin", &path))
     }
 

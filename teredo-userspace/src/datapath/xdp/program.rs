@@ -10,7 +10,10 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, lpm_trie::Key},
+    maps::{
+        Array, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray,
+        lpm_trie::Key,
+    },
     programs::Xdp,
     util::nr_cpus,
 };
@@ -24,7 +27,8 @@ use teredo_common::{
     maps::{
         self, ALLOWED, ALLOWED_MAX, BUDGETS, COUNTERS, Counter, DRAINING, GENERATIONS,
         IDENTIFICATION, INTERFACES, INTERFACES_MAX, LIMITS, OTHER_PEERS, OWN_FILTER, OWN_IPV4,
-        PEERS, ROUTES, SERVED, SERVED_MAX, STATIONS, Settings, TRUNKS, VLAN_FRAMES, VLANS,
+        PEERS, ROUTES, SERVED, SERVED_MAX, STATIONS, Settings, THOROUGH, TRUNKS, VLAN_FRAMES,
+        VLANS,
     },
     peers::Peer,
     respond,
@@ -49,6 +53,8 @@ use super::{
 
 /// Name of the program in the object.
 pub const PROGRAM: &str = "teredo";
+/// Name of the program for rare frames.
+const THOROUGH_PROGRAM: &str = "thorough";
 
 /// The object file with the program, as the compiler made it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/teredo"));
@@ -165,7 +171,10 @@ impl Program {
             loader.map_pin_path(COUNTERS, path);
         }
         let mut ebpf = loader.load(OBJECT).map_err(Error::load)?;
-        xdp(&mut ebpf)?.load().map_err(Error::program)?;
+        for name in [PROGRAM, THOROUGH_PROGRAM] {
+            xdp(&mut ebpf, name)?.load().map_err(Error::program)?;
+        }
+        connect(&mut ebpf)?;
 
         let peer_map = array(&mut ebpf, PEERS)?;
         let limits = array(&mut ebpf, LIMITS)?;
@@ -222,7 +231,24 @@ impl Program {
     ///
     /// [`Error::Object`] if the object has no program.
     pub fn xdp(&mut self) -> Result<&mut Xdp, Error> {
-        xdp(&mut self.ebpf)
+        xdp(&mut self.ebpf, PROGRAM)
+    }
+
+    /// Returns the program that goes on with rare frames. It is not attached.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Object`] if the object has no such program.
+    pub fn thorough(&mut self) -> Result<&mut Xdp, Error> {
+        xdp(&mut self.ebpf, THOROUGH_PROGRAM)
+    }
+
+    /// Returns the map with that program, which the kernel empties when nobody has it open and it is not pinned.
+    pub(super) fn thorough_map(&self) -> Result<&MapData, Error> {
+        match self.ebpf.map(THOROUGH) {
+            Some(Map::ProgramArray(map)) => Ok(map),
+            _ => Err(no_map(THOROUGH)),
+        }
     }
 
     /// Returns the number of the program in the kernel.
@@ -610,12 +636,33 @@ impl Program {
     }
 }
 
-fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
-    ebpf.program_mut(PROGRAM)
+fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, Error> {
+    ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
         .ok_or_else(|| Error::Object {
-            reason: format!("it has no XDP program `{PROGRAM}`"),
+            reason: format!("it has no XDP program `{name}`"),
         })
+}
+
+/// Makes the program go on with that for rare frames.
+fn connect(ebpf: &mut Ebpf) -> Result<(), Error> {
+    let other = |source| Error::Map {
+        map: THOROUGH,
+        source: io::Error::other(source),
+    };
+    let thorough = xdp(ebpf, THOROUGH_PROGRAM)?
+        .fd()
+        .and_then(|fd| fd.try_clone().map_err(Into::into))
+        .map_err(other)?;
+    let map = ebpf.map_mut(THOROUGH).ok_or_else(|| no_map(THOROUGH))?;
+    let set = ProgramArray::try_from(map).and_then(|mut map| map.set(0, &thorough, 0));
+    set.map_err(|error| Error::map(THOROUGH, error))
+}
+
+fn no_map(name: &str) -> Error {
+    Error::Object {
+        reason: format!("it has no map {name}"),
+    }
 }
 
 /// Takes an array that can be mapped into memory.
@@ -632,9 +679,7 @@ fn take<M: TryFrom<Map, Error = MapError>>(
     ebpf: &mut Ebpf,
     name: &'static str,
 ) -> Result<M, Error> {
-    let map = ebpf.take_map(name).ok_or_else(|| Error::Object {
-        reason: format!("it has no map {name}"),
-    })?;
+    let map = ebpf.take_map(name).ok_or_else(|| no_map(name))?;
     M::try_from(map).map_err(|error| Error::Map {
         map: name,
         source: io::Error::other(error),
