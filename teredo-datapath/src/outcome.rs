@@ -30,17 +30,13 @@ pub fn forget_number(number: u32, unknown: usize) -> u32 {
     #[cfg(target_arch = "bpf")]
     {
         let mut number = u64::from(number);
-        // SAFETY: arithmetic on registers. The number stays the same, as the operands of `&` have no bit in
-        // common, which the verifier does not see.
+        // SAFETY: arithmetic on registers. The number stays the same, which the verifier does not see.
         unsafe {
             core::arch::asm!(
-                "{inverted} = {unknown}",
-                "{inverted} ^= -1",
-                "{inverted} &= {unknown}",
-                "{number} |= {inverted}",
-                inverted = out(reg) _,
+                "{number} ^= {unknown}",
+                "{number} ^= {unknown}",
                 unknown = in(reg) unknown,
-                number = inlateout(reg) number,
+                number = inout(reg) number,
                 options(pure, nomem, nostack),
             );
         }

@@ -33,6 +33,8 @@ const ROOM: usize = TAGS_MAX * TAG;
 /// verdict.
 #[inline(always)]
 pub fn run(environment: &impl Environment) -> Fate {
+    // A type of its own, so that the compiler inlines what is called once in each program.
+    let environment = &environment.thorough(environment.ingress());
     let length = Frame::of(environment).length();
     let (result, tags) = look(environment);
     let (verdict, fate) = match result {

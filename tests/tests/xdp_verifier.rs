@@ -20,7 +20,6 @@ fn everything() -> Setup {
             allowances: [Allowance::new(1000); CLASSES],
         },
         served: vec!["2000::/3".parse().expect("a prefix")],
-        log: true,
         ..Setup::default()
     }
 }
@@ -45,10 +44,14 @@ fn every_combination_of_roles_is_far_from_the_limit() -> Result<()> {
         ("both, on one port", true, Some(server(true))),
     ];
     let mut failures = Vec::new();
-    for (roles, relay, server) in combinations {
+    for (log, (roles, relay, server)) in [false, true]
+        .into_iter()
+        .flat_map(|log| combinations.clone().map(|combination| (log, combination)))
+    {
         let fixture = Fixture::new(&Setup {
             relay,
             server,
+            log,
             ..everything()
         });
         let instructions = fixture.and_then(|mut fixture| {
@@ -56,7 +59,7 @@ fn every_combination_of_roles_is_far_from_the_limit() -> Result<()> {
             let usual = of(fixture.program.xdp()?)?;
             Ok([usual, of(fixture.program.thorough()?)?])
         });
-        eprintln!("{roles}: {instructions:?}");
+        eprintln!("{roles}, log {log}: {instructions:?}");
         if !matches!(instructions, Ok([Some(usual), Some(thorough)]) if usual + thorough <= MOST) {
             failures.push(roles);
         }
