@@ -220,13 +220,13 @@ fn is_intact<E: Environment>(environment: &E, frame: Frame, packet: &Packet) -> 
     let checksum = outer.checksum();
     let datagram = packet.payload + IPV6_HEADER + UDP_HEADER;
     checksum == 0
-        || E::IS_THOROUGH && outer.is_valid(environment, frame, datagram)
         || is_encapsulation(
             outer.sender(),
             settings::relay(environment),
             &ipv6.start(),
             checksum.to_ne_bytes(),
         ) && covers_payload(frame.skip::<HEADERS>(), ipv6.next_header(), packet.payload)
+        || E::IS_THOROUGH && outer.is_valid(environment, frame, datagram)
 }
 
 /// Whether an ICMPv6 message is an echo reply.

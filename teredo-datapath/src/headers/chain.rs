@@ -8,7 +8,7 @@ use teredo_common::wire::{
 use crate::frame::Frame;
 
 /// Most headers of a chain that is followed to its end. Longer chains are rare.
-const MOST: usize = 4;
+const MOST: usize = 3;
 /// The routing header of Mobile IPv6 (RFC 6275), the one that may cross the tunnel.
 const MOBILE_IPV6: u8 = 2;
 /// The offset in a fragment header, in its units, but for its flags.
