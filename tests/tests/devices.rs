@@ -307,9 +307,11 @@ fn leave_tags(scene: &Scene) -> Result<()> {
             .split(": ")
             .nth(1)
             .and_then(|name| name.split('@').next());
-        internet.offload(name.context("a port")?, "txvlan off")?;
+        let features = "txvlan off tx-vlan-stag-hw-insert off";
+        internet.offload(name.context("a port")?, features)?;
     }
-    scene.relay.offload(IPV6_INTERFACE, "rxvlan off")
+    let features = "rxvlan off rx-vlan-stag-hw-parse off";
+    scene.relay.offload(IPV6_INTERFACE, features)
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The work of the kernel's verifier on the program, for every combination of roles. It refuses a program
+//! The work of the kernel's verifier on each program, for every combination of roles. It refuses a program
 //! that takes it a million instructions, so each combination has to stay far below.
 
 use anyhow::Result;
@@ -7,8 +7,8 @@ use teredo_common::budget::{Allowance, Budget, CLASSES};
 use teredo_lab::fixture::{Fixture, Setup, relay};
 use teredo_proto::server::Config;
 
-/// Instructions that the verifier may follow: less than half of what it refuses, because other kernels may need
-/// more.
+/// Instructions that the verifier may follow in a program: a fifth of what it refuses, because other kernels may need
+/// more, and slow machines take seconds.
 const MOST: u32 = 200_000;
 
 /// Returns a set-up in which nothing is left out: every part that the verifier sees to be unreachable
@@ -20,6 +20,7 @@ fn everything() -> Setup {
             allowances: [Allowance::new(1000); CLASSES],
         },
         served: vec!["2000::/3".parse().expect("a prefix")],
+        log: true,
         ..Setup::default()
     }
 }
@@ -44,14 +45,10 @@ fn every_combination_of_roles_is_far_from_the_limit() -> Result<()> {
         ("both, on one port", true, Some(server(true))),
     ];
     let mut failures = Vec::new();
-    for (log, (roles, relay, server)) in [false, true]
-        .into_iter()
-        .flat_map(|log| combinations.clone().map(|combination| (log, combination)))
-    {
+    for (roles, relay, server) in combinations {
         let fixture = Fixture::new(&Setup {
             relay,
             server,
-            log,
             ..everything()
         });
         let instructions = fixture.and_then(|mut fixture| {
@@ -59,8 +56,9 @@ fn every_combination_of_roles_is_far_from_the_limit() -> Result<()> {
             let usual = of(fixture.program.xdp()?)?;
             Ok([usual, of(fixture.program.thorough()?)?])
         });
-        eprintln!("{roles}, log {log}: {instructions:?}");
-        if !matches!(instructions, Ok([Some(usual), Some(thorough)]) if usual + thorough <= MOST) {
+        eprintln!("{roles}, on usual and on rare frames: {instructions:?}");
+        let is_far = |count: &Option<u32>| count.is_some_and(|count| count <= MOST);
+        if !instructions.is_ok_and(|counts| counts.iter().all(is_far)) {
             failures.push(roles);
         }
     }
