@@ -629,13 +629,13 @@ fn d2_04_extension_headers_before_a_transport() -> Result<()> {
         17,
     );
     unfinished[62..64].copy_from_slice(&pseudo_header.fold());
-    let five = with(&[[60, 0, 0, 0, 0, 0, 0, 0]; 5].concat(), 60);
+    let four = with(&[[60, 0, 0, 0, 0, 0, 0, 0]; 4].concat(), 60);
     let cut = with(&options[..8], 60);
     fixture.refuse(
         Port::Lan,
         vec![
             ("unfinished", frame(&unfinished), EncapChecksum),
-            ("five headers", frame(&five), EncapExtensionHeader),
+            ("four headers", frame(&four), EncapExtensionHeader),
             (
                 "hop by hop",
                 frame(&with(&options, 0)),

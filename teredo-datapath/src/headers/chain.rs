@@ -7,7 +7,7 @@ use teredo_common::wire::{
 
 use crate::frame::Frame;
 
-/// Most headers of a chain that is followed to its end. Longer chains are rare.
+/// Most headers of a chain that is followed to its end. Longer chains are rare, and take the verifier long.
 const MOST: usize = 3;
 /// The routing header of Mobile IPv6 (RFC 6275), the one that may cross the tunnel.
 const MOBILE_IPV6: u8 = 2;
