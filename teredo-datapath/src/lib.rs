@@ -2,8 +2,9 @@
 //! frames to them encapsulated, solicitations and bubbles to the server answered, and all
 //! other frames go to the kernel unchanged.
 //!
-//! [`run`] decides about one frame, and [`run_thoroughly`] about the rare ones that it does not. They reach the frame, the maps and the kernel through an
-//! [`Environment`], so that the XDP programs and tests on the host run the same code.
+//! [`run`] decides about one frame, and [`run_thoroughly`] about the rare ones that it does not. They reach the
+//! frame, the maps and the kernel through an [`Environment`], so that the XDP programs and tests on the host run
+//! the same code.
 //!
 //! Everything is inlined into the XDP programs. The first versions of the kernel that run it verify each
 //! function with nothing known about its arguments.

@@ -12,20 +12,18 @@
 use teredo_common::{
     verdict::{Direction, Verdict},
     vlan::{TAG, TAGS_MAX, Tags, Trunk},
-    wire::{ETHERNET_HEADER, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN},
 };
 
 use crate::{
     Fate,
     environment::Environment,
-    frame::{Frame, Octets},
+    frame::Frame,
+    headers::{ADDRESSES, Addresses, is_tag},
     leave, left, maps,
     outcome::{Sent, forget_number},
     translate,
 };
 
-/// Octets in front of the tags.
-const ADDRESSES: usize = 12;
 /// Octets of room in front of a translated frame.
 const ROOM: usize = TAGS_MAX * TAG;
 
@@ -118,11 +116,6 @@ fn tags_of(frame: Frame) -> Tags {
     Tags([start.read::<u32, ADDRESSES>(), inner])
 }
 
-#[inline(always)]
-fn is_tag(ethertype: u16) -> bool {
-    ethertype == ETHERTYPE_VLAN.to_be() || ethertype == ETHERTYPE_SERVICE_VLAN.to_be()
-}
-
 /// Takes the tags of a frame out of it.
 #[inline(always)]
 fn remove(environment: &impl Environment, Tags([_, inner]): Tags) -> bool {
@@ -177,28 +170,3 @@ fn send<E: Environment>(environment: &E, sent: Sent) -> Result<(Verdict, Fate), 
     };
     Ok((sent.verdict, leave(environment, interface)))
 }
-
-/// The addresses of a frame in words.
-#[derive(Clone, Copy)]
-struct Addresses([u32; 3]);
-
-impl Addresses {
-    #[inline(always)]
-    fn read(start: Octets<ADDRESSES>) -> Self {
-        Self([
-            start.read::<u32, 0>(),
-            start.read::<u32, 4>(),
-            start.read::<u32, 8>(),
-        ])
-    }
-
-    #[inline(always)]
-    fn write(self, start: Octets<ADDRESSES>) {
-        let Self([a, b, c]) = self;
-        start.write::<u32, 0>(a);
-        start.write::<u32, 4>(b);
-        start.write::<u32, 8>(c);
-    }
-}
-
-const _: () = assert!(ADDRESSES + 2 == ETHERNET_HEADER);

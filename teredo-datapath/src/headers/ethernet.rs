@@ -45,8 +45,7 @@ impl Ethernet {
     /// Whether a VLAN tag follows the addresses.
     #[inline(always)]
     pub fn is_tagged(self) -> bool {
-        let ethertype = self.0.read::<u16, ETHERTYPE>();
-        ethertype == ETHERTYPE_VLAN.to_be() || ethertype == ETHERTYPE_SERVICE_VLAN.to_be()
+        is_tag(self.0.read::<u16, ETHERTYPE>())
     }
 
     /// Whether the destination is this address, given as its first four and its last two octets.
@@ -71,11 +70,19 @@ impl Ethernet {
     /// Writes the whole header.
     #[inline(always)]
     pub fn write(self, addresses: Addresses, ethertype: u16) {
-        self.0.write::<u64, DESTINATION>(addresses.first);
-        self.0.write::<u32, { DESTINATION + 8 }>(addresses.rest);
+        addresses.write(self.0.part::<0, ADDRESSES>());
         self.0.write::<u16, ETHERTYPE>(ethertype.to_be());
     }
 }
+
+/// Whether a VLAN tag begins with this number, network byte order.
+#[inline(always)]
+pub fn is_tag(ethertype: u16) -> bool {
+    ethertype == ETHERTYPE_VLAN.to_be() || ethertype == ETHERTYPE_SERVICE_VLAN.to_be()
+}
+
+/// Octets of both addresses.
+pub const ADDRESSES: usize = ETHERTYPE;
 
 /// Destination and source address of a frame, in two words as they lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +103,22 @@ impl Addresses {
             first: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
             rest: u32::from_ne_bytes([i, j, k, l]),
         }
+    }
+
+    /// Returns the addresses at the start of a frame.
+    #[inline(always)]
+    pub fn read(start: Octets<ADDRESSES>) -> Self {
+        Self {
+            first: start.read::<u64, DESTINATION>(),
+            rest: start.read::<u32, { DESTINATION + 8 }>(),
+        }
+    }
+
+    /// Writes them to the start of a frame.
+    #[inline(always)]
+    pub fn write(self, start: Octets<ADDRESSES>) {
+        start.write::<u64, DESTINATION>(self.first);
+        start.write::<u32, { DESTINATION + 8 }>(self.rest);
     }
 
     /// Returns the destination.

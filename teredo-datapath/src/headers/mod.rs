@@ -9,7 +9,7 @@ mod transport;
 
 pub use self::{
     chain::Transport,
-    ethernet::{Addresses, Ethernet},
+    ethernet::{ADDRESSES, Addresses, Ethernet, is_tag},
     icmpv6::{Options, Solicitation},
     ipv6::{Ipv6, Ipv6Start, TeredoAddress},
     outer::{OUTER, Outer, udp_sum},
