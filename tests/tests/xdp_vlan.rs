@@ -1,7 +1,6 @@
 //! Frames with VLAN tags, for VLAN interfaces of the host and for others.
 
 use anyhow::Result;
-use nix::net::if_::if_nametoindex;
 use teredo_common::{
     verdict::Verdict::*,
     wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
@@ -9,8 +8,7 @@ use teredo_common::{
 use teredo_differential::tags;
 use teredo_lab::{
     fixture::{Fixture, HOST, LAN, Outcome, Port, ROUTER, Setup, WAN, relay},
-    packet::{address, datagram, endpoint, ethernet, ipv6, udp},
-    programs::Again,
+    packet::{address, datagram, endpoint, ethernet, udp},
 };
 
 const CLIENT: &str = "2001:0:102:304:0:efff:f6ff:fffe";
@@ -188,99 +186,5 @@ fn d2_07_a_packet_that_does_not_fit_passes_with_its_tags() -> Result<()> {
     let outcome = run(&mut fixture, &tags, &frame)?;
     assert_eq!(outcome.verdict, EncapTooBig);
     assert_eq!(outcome.frame, with(&tags, &frame));
-    Ok(())
-}
-
-/// Prints the nanoseconds that the program takes for rare frames, beside those for usual ones.
-#[test]
-#[ignore = "a measurement, for a quiet machine"]
-fn costs() -> Result<()> {
-    const RUNS: u32 = 1_000_000;
-    const ROUNDS: usize = 7;
-    let data = [7; 66];
-    let client = |packet: &[u8]| {
-        let datagram = datagram(endpoint("9.0.0.1:4096"), relay(), 7, packet);
-        ethernet(WAN, ROUTER, ETHERTYPE_IPV4, &datagram)
-    };
-    let native = |packet: &[u8]| ethernet(LAN, HOST, ETHERTYPE_IPV6, packet);
-    let (here, there) = (address(CLIENT), address("2000::b"));
-    let (decap, encap) = (
-        client(&udp(here, there, &data)),
-        native(&udp(there, here, &data)),
-    );
-    let esp = |length: usize| client(&ipv6(here, there, 50, &vec![7; length]));
-    let options = [17, 0, 1, 4, 0, 0, 0, 0];
-    let options = [&options, &udp(there, here, &data)[40..]].concat();
-    let options = native(&ipv6(there, here, 60, &options));
-    let one = [0x81, 0, 0, 10];
-    let two = [0x88, 0xa8, 0, 100, 0x81, 0, 0, 10];
-    let cases: Vec<(&str, Setup, &str, Vec<u8>)> = vec![
-        ("decap", setup(&[], &[]), "wan", decap.clone()),
-        (
-            "decap, VLAN in",
-            setup(&[10], &[]),
-            "other",
-            with(&one, &decap),
-        ),
-        ("decap, VLAN out", setup(&[], &[10]), "wan", decap.clone()),
-        (
-            "decap, VLAN both ways",
-            setup(&[10], &[20]),
-            "other",
-            with(&one, &decap),
-        ),
-        (
-            "decap, QinQ both ways",
-            setup(&[100, 10], &[100]),
-            "other",
-            with(&two, &decap),
-        ),
-        ("decap, ESP, 64 octets", setup(&[], &[]), "wan", esp(64)),
-        ("decap, ESP, 1240 octets", setup(&[], &[]), "wan", esp(1240)),
-        ("encap", setup(&[], &[]), "lan", encap.clone()),
-        (
-            "encap, VLAN in",
-            setup(&[], &[10]),
-            "other",
-            with(&one, &encap),
-        ),
-        ("encap, VLAN out", setup(&[10], &[]), "lan", encap.clone()),
-        (
-            "encap, VLAN both ways",
-            setup(&[20], &[10]),
-            "other",
-            with(&one, &encap),
-        ),
-        (
-            "encap, destination options",
-            setup(&[], &[]),
-            "lan",
-            options,
-        ),
-    ];
-    let mut prepared = Vec::new();
-    for (name, setup, interface, frame) in cases {
-        let mut fixture = fixture(&setup)?;
-        let index = fixture.namespace.run(|| if_nametoindex(interface))??;
-        let program = fixture.program.xdp()?.fd()?.try_clone()?;
-        prepared.push((
-            name,
-            fixture,
-            index,
-            program,
-            Again::load(frame)?,
-            Vec::new(),
-        ));
-    }
-    for _ in 0..ROUNDS {
-        for (_, fixture, index, program, again, results) in &mut prepared {
-            fixture.trust(address(CLIENT), endpoint("9.0.0.1:4096"))?;
-            results.push(again.run(&fixture.namespace, *index, program, RUNS)?);
-        }
-    }
-    for (name, .., results) in &mut prepared {
-        results.sort_by(f64::total_cmp);
-        eprintln!("{name}: {:.0} ns", results[ROUNDS / 2]);
-    }
     Ok(())
 }

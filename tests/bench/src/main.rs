@@ -174,6 +174,7 @@ fn stand_guard(arguments: &Arguments) -> Result<bool> {
     }
     let times = guard::time::measure()?;
     print!("{}", guard::times_table(&times));
+    print!("{}", guard::rare_table(&guard::rare::measure()?));
     if arguments.record {
         println!("\n{}", guard::record::write(&reports, &times)?.display());
         return Ok(true);

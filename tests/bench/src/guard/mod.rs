@@ -11,9 +11,9 @@ pub mod frames;
 pub mod instruction;
 pub mod kernel;
 pub mod lines;
+pub mod rare;
 pub mod record;
 pub mod time;
-
 pub mod twin;
 
 use anyhow::{Context as _, Result, ensure};
@@ -177,6 +177,16 @@ pub fn times_table(times: &[Time]) -> String {
             None => "new".to_owned(),
         };
         text += &format!("  {name:<24} {:>22} {change:>9}\n", ratio.text(1.0, 3));
+    }
+    text
+}
+
+/// The table of the times of rare frames.
+#[must_use]
+pub fn rare_table(times: &[Time]) -> String {
+    let mut text = String::from("\ntime of rare frames, of usual ones\n");
+    for Time { name, ratio } in times {
+        text += &format!("  {name:<28} {:>18}\n", ratio.text(1.0, 2));
     }
     text
 }

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Rounds, of which the median counts.
-const ROUNDS: usize = 5;
+pub(super) const ROUNDS: usize = 5;
 
 /// The time of one kind of packets.
 #[derive(Clone, Debug)]
