@@ -276,8 +276,8 @@ impl Table {
     /// Waits until the table holds these peers and no other.
     fn wait_for(&self, peers: &Peers) -> Result<()> {
         let expected = addresses(peers);
-        // The node compares them once a second, those that nobody uses in one comparison of sixteen.
-        wait_until("the fast path has the relay's peers", 20 * SWEEP, || {
+        // The node compares them once a second.
+        wait_until("the fast path has the relay's peers", 2 * SWEEP, || {
             Ok(self.addresses()? == expected)
         })
     }

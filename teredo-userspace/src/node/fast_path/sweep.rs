@@ -31,6 +31,11 @@ pub struct Sweep {
     stage: Stage,
     /// The number of the pass.
     turn: u8,
+    /// Whether every peer is compared in this pass: it is the first, or the last found peers that the relay does not
+    /// know. There may be more of them, which it missed as they moved.
+    is_full: bool,
+    /// Peers of this pass that the relay does not know.
+    unknown: usize,
     /// Peers whose stamps are older were known to the pass before.
     since: Instant,
     /// When the pass began.
@@ -59,9 +64,11 @@ impl Sweep {
     }
 
     fn begin(&mut self, now: Instant, changes: u64) {
+        self.is_full = self.turn == 0 || self.unknown > 0;
+        self.unknown = 0;
         self.since = self.began - ROUNDING;
         self.began = now;
-        self.turn = self.turn.wrapping_add(1);
+        self.turn = self.turn % TURNS + 1;
         self.visited = 0;
         self.changes = changes;
         self.stage = Stage::Map(Cursor::default());
@@ -69,7 +76,8 @@ impl Sweep {
 
     /// Whether the relay has to know about a peer.
     fn concerns(&self, address: &[u8; 16], peer: &Peer) -> bool {
-        peer.last_received.max(peer.last_sent) >= self.since
+        self.is_full
+            || peer.last_received.max(peer.last_sent) >= self.since
             || address[15] % TURNS == self.turn % TURNS
     }
 }
@@ -133,6 +141,7 @@ impl FastPath {
                 }
             });
         sweep.visited += visited;
+        sweep.unknown += unknown.len();
         if !is_over {
             sweep.stage = Stage::Map(cursor);
         }
@@ -202,6 +211,26 @@ impl FastPath {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pass_after_one_that_found_unknown_peers_compares_all() {
+        let mut sweep = Sweep::default();
+        let start = Instant::ZERO + Duration::from_secs(1000);
+        let peer = Peer::default();
+        let compared = |sweep: &Sweep| {
+            let addresses = (0..=255).map(|last| [last; 16]);
+            addresses
+                .filter(|address| sweep.concerns(address, &peer))
+                .count()
+        };
+        sweep.begin(start, 0);
+        assert_eq!(compared(&sweep), 256);
+        for (unknown, expected) in [(0, 16), (1, 256), (0, 16), (0, 16)] {
+            sweep.unknown = unknown;
+            sweep.begin(start, 0);
+            assert_eq!(compared(&sweep), expected);
+        }
+    }
 
     #[test]
     fn peers_that_are_not_used_concern_the_relay_in_one_pass_of_sixteen() {
