@@ -16,7 +16,7 @@ use teredo::{
 use teredo_common::{
     address::{Endpoint, ServicePrefix, TeredoAddress},
     maps::{self, Line},
-    peers::{ENTRY, FIRST_SET, Header},
+    peers::{ENTRY, FIRST_SET, Header, SLOTS, Slot},
     verdict::Direction,
 };
 use teredo_lab::{
@@ -261,7 +261,7 @@ impl Table {
         self.change(|entry| unwanted(&address_in(entry)).then_some([0, 0]))
     }
 
-    /// Returns the addresses of all entries.
+    /// Returns the addresses of all entries, and of all peers that found no place among them.
     fn addresses(&self) -> Result<BTreeSet<[u8; 16]>> {
         let header: Header = bytemuck::cast(self.0.get(&0, 0)?);
         let mut addresses = BTreeSet::new();
@@ -269,6 +269,13 @@ impl Table {
             let line = self.0.get(&index, 0)?;
             let entries = line.chunks_exact(ENTRY).filter(|entry| entry[0] != 0);
             addresses.extend(entries.map(|entry| address_in([entry[0], entry[1]])));
+        }
+        for index in FIRST_SET + header.sets_max..self.0.len() {
+            let slots: [Slot; SLOTS] = bytemuck::cast(self.0.get(&index, 0)?);
+            let slots = slots
+                .iter()
+                .filter(|slot| slot.mapped != Endpoint::default());
+            addresses.extend(slots.map(|slot| slot.address));
         }
         Ok(addresses)
     }
@@ -299,7 +306,7 @@ fn addresses(peers: &Peers) -> BTreeSet<[u8; 16]> {
 #[test]
 fn the_fast_path_is_reconciled_with_the_relay() -> Result<()> {
     let scene = scene()?;
-    let text = config(&scene, "", "mode = \"native\"");
+    let text = config(&scene, "max-peers = 1000", "mode = \"native\"");
     let node = Running::start(&scene.relay, &text)?;
     let namespace = scene.add_ipv4_host("peers", PEERS)?;
     let peers = Peers::open(&namespace, SERVER, PEERS, 10_000, 10)?;
