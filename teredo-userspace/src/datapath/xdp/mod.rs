@@ -15,6 +15,7 @@ mod fallback;
 mod features;
 mod hops;
 pub mod interface;
+mod interface_maps;
 mod mode;
 mod own_ipv4;
 mod pins;

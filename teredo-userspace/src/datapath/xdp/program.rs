@@ -1,12 +1,6 @@
 //! The program in the kernel and its maps, not attached yet.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    io,
-    net::Ipv4Addr,
-    path::Path,
-    time::Duration,
-};
+use std::{io, net::Ipv4Addr, path::Path, time::Duration};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -26,9 +20,8 @@ use teredo_common::{
     limiter::BUCKETS,
     maps::{
         self, ALLOWED, ALLOWED_MAX, BUDGETS, COUNTERS, Counter, DRAINING, GENERATIONS,
-        IDENTIFICATION, INTERFACES, INTERFACES_MAX, LIMITS, OTHER_PEERS, OWN_FILTER, OWN_IPV4,
-        PEERS, ROUTES, SERVED, SERVED_MAX, STATIONS, Settings, THOROUGH, TRUNKS, VLAN_FRAMES,
-        VLANS,
+        IDENTIFICATION, INTERFACES, LIMITS, OTHER_PEERS, OWN_FILTER, OWN_IPV4, PEERS, ROUTES,
+        SERVED, SERVED_MAX, STATIONS, Settings, THOROUGH, TRUNKS, VLAN_FRAMES, VLANS,
     },
     peers::Peer,
     respond,
@@ -46,6 +39,7 @@ use super::{
     error::Error,
     hops::HopMaps,
     interface::Interface,
+    interface_maps::{self, InterfaceMaps},
     own_ipv4::{self, OwnIpv4},
     table::{self, PeerMap},
     vlan::{self, Vlan, VlanMaps},
@@ -102,11 +96,7 @@ pub struct Program {
     own_ipv4: OwnIpv4,
     /// Whether [`Self::own_ipv4`] holds all of this host's addresses.
     knows_own_ipv4: bool,
-    interfaces: Array<MapData, maps::Interface>,
-    /// The slots of the map of interfaces that are or were in use.
-    entries: BTreeMap<u32, maps::Interface>,
-    interface_mask: u32,
-    vlans: VlanMaps,
+    interfaces: InterfaceMaps,
     vlan_frames: PerCpuArray<MapData, u64>,
     hops: HopMaps,
     counters: PerCpuArray<MapData, Counter>,
@@ -129,7 +119,7 @@ impl Program {
     pub fn load(parameters: &Parameters<'_>, counters: Option<&Path>) -> Result<Self, Error> {
         abilities::examine().map_err(|error| Error::examination(&error))?;
         let mut settings = parameters.settings;
-        settings.interface_mask = interface_mask(parameters.interfaces, parameters.vlans);
+        settings.interface_mask = interface_maps::mask(parameters.interfaces, parameters.vlans);
         if !parameters.served.contains(&Ipv6Net::default()) {
             settings.flags |= Settings::SERVES_SOME;
         }
@@ -197,10 +187,11 @@ impl Program {
             peer_map,
             own_ipv4: OwnIpv4::new(take(&mut ebpf, OWN_IPV4)?, take(&mut ebpf, OWN_FILTER)?),
             knows_own_ipv4: true,
-            interfaces: take(&mut ebpf, INTERFACES)?,
-            entries: BTreeMap::new(),
-            interface_mask: settings.interface_mask,
-            vlans: VlanMaps::new(take(&mut ebpf, VLANS)?, take(&mut ebpf, TRUNKS)?),
+            interfaces: InterfaceMaps::new(
+                take(&mut ebpf, INTERFACES)?,
+                settings.interface_mask,
+                VlanMaps::new(take(&mut ebpf, VLANS)?, take(&mut ebpf, TRUNKS)?),
+            ),
             vlan_frames: take(&mut ebpf, VLAN_FRAMES)?,
             hops,
             counters: take(&mut ebpf, COUNTERS)?,
@@ -491,7 +482,7 @@ impl Program {
         let knew = self.knows_own_ipv4;
         self.knows_own_ipv4 = self.own_ipv4.replace(addresses)?;
         if self.knows_own_ipv4 != knew {
-            self.write_interfaces()?;
+            self.interfaces.write(self.knows_own_ipv4)?;
         }
         Ok(())
     }
@@ -515,10 +506,7 @@ impl Program {
         interfaces: &[Interface],
         vlans: &[Vlan],
     ) -> Result<(), Error> {
-        self.vlans.replace(vlans, interfaces)?;
-        self.entries
-            .extend(entries(interfaces, vlans, self.interface_mask));
-        self.write_interfaces()
+        self.interfaces.set(interfaces, vlans, self.knows_own_ipv4)
     }
 
     /// Returns the frames that came with the tags of VLAN interfaces, summed over all CPUs.
@@ -532,33 +520,13 @@ impl Program {
         Ok(values.iter().sum())
     }
 
-    /// Writes the map of interfaces: empty slots while the program has to pass every frame.
-    fn write_interfaces(&mut self) -> Result<(), Error> {
-        for (&slot, entry) in &self.entries {
-            let entry = match self.knows_own_ipv4 {
-                true => *entry,
-                false => maps::Interface::default(),
-            };
-            self.interfaces
-                .set(slot, entry, 0)
-                .map_err(|error| Error::map(INTERFACES, error))?;
-        }
-        Ok(())
-    }
-
     /// Returns index and Ethernet address of every interface that the program knows.
     ///
     /// # Errors
     ///
     /// [`Error::Map`].
     pub fn stations(&self) -> Result<Vec<(u32, [u8; 6])>, Error> {
-        let entries = self.interfaces.iter().collect::<Result<Vec<_>, _>>();
-        let entries = entries.map_err(|error| Error::map(INTERFACES, error))?;
-        Ok(entries
-            .into_iter()
-            .filter(|entry| entry.index != 0)
-            .map(|entry| (entry.index, entry.address()))
-            .collect())
+        self.interfaces.stations()
     }
 
     /// Makes the program ignore an interface that it was loaded with.
@@ -567,10 +535,8 @@ impl Program {
     ///
     /// [`Error::Map`].
     pub fn clear_interface(&mut self, interface: &Interface) -> Result<(), Error> {
-        for slot in entries(std::slice::from_ref(interface), &[], self.interface_mask).into_keys() {
-            self.entries.insert(slot, maps::Interface::default());
-        }
-        self.write_interfaces()
+        let interfaces = std::slice::from_ref(interface);
+        self.interfaces.clear(interfaces, &[], self.knows_own_ipv4)
     }
 
     /// Makes the program ignore VLAN interfaces that it was loaded with.
@@ -579,11 +545,7 @@ impl Program {
     ///
     /// [`Error::Map`].
     pub fn clear_vlans(&mut self, vlans: &[Vlan]) -> Result<(), Error> {
-        for slot in entries(&[], vlans, self.interface_mask).into_keys() {
-            self.entries.insert(slot, maps::Interface::default());
-        }
-        self.vlans.replace(&[], &[])?;
-        self.write_interfaces()
+        self.interfaces.clear(&[], vlans, self.knows_own_ipv4)
     }
 
     /// Makes the program recognise the relay's cookies, which are older than the clock says by `skipped`.
@@ -684,96 +646,4 @@ fn take<M: TryFrom<Map, Error = MapError>>(
         map: name,
         source: io::Error::other(error),
     })
-}
-
-/// Returns the smallest mask, but not below the default, that gives each interface, and each port of a
-/// bond, a slot of its own.
-fn interface_mask(interfaces: &[Interface], vlans: &[Vlan]) -> u32 {
-    let indices: HashSet<u32> = interfaces
-        .iter()
-        .filter(|interface| interface.is_served)
-        .flat_map(|interface| interface.ports.iter().chain([&interface.index]))
-        .chain(vlans.iter().map(|vlan| &vlan.index))
-        .copied()
-        .collect();
-    let mut mask = INTERFACES_MAX - 1;
-    // Terminates because different indices differ in some bit.
-    while entries(interfaces, vlans, mask).len() < indices.len() {
-        mask = mask << 1 | 1;
-    }
-    mask
-}
-
-/// Returns what the map of interfaces holds, by slot. Interfaces come before ports where they would
-/// share a slot.
-fn entries(interfaces: &[Interface], vlans: &[Vlan], mask: u32) -> BTreeMap<u32, maps::Interface> {
-    let served = || interfaces.iter().filter(|interface| interface.is_served);
-    let own = served().map(|interface| (interface.index, interface));
-    let ports = served().flat_map(|bond| bond.ports.iter().map(move |&port| (port, bond)));
-    let entry =
-        |(index, interface): (u32, &Interface)| maps::Interface::new(index, interface.station);
-    let all = own.map(entry).chain(vlan::entries(vlans));
-    let mut entries = BTreeMap::new();
-    for entry in all.chain(ports.map(entry)) {
-        entries
-            .entry(maps::Interface::slot(entry.index, mask))
-            .or_insert(entry);
-    }
-    entries
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn interface(index: u32) -> Interface {
-        Interface {
-            name: format!("eth{index}"),
-            index,
-            station: [0; 6],
-            program: None,
-            ports: Vec::new(),
-            is_served: true,
-        }
-    }
-
-    #[test]
-    fn every_interface_has_a_slot_of_its_own() {
-        assert_eq!(interface_mask(&[], &[]), 63);
-        assert_eq!(interface_mask(&[interface(2), interface(3)], &[]), 63);
-        assert_eq!(interface_mask(&[interface(2), interface(66)], &[]), 127);
-        assert_eq!(
-            interface_mask(&[interface(5), interface(5 + 128), interface(5 + 64)], &[]),
-            255
-        );
-    }
-
-    #[test]
-    fn ports_of_a_bond_have_slots_with_its_address() {
-        let mut bond = interface(7);
-        bond.station = [2, 0, 0, 0, 0, 7];
-        bond.ports = vec![5, 6];
-        assert_eq!(interface_mask(&[bond.clone(), interface(9)], &[]), 63);
-        // The port shares a slot with an interface: the table grows.
-        assert_eq!(interface_mask(&[bond.clone(), interface(5 + 64)], &[]), 127);
-        // A port that is named, too, has one entry.
-        let both = [bond.clone(), interface(5)];
-        assert_eq!(interface_mask(&both, &[]), 63);
-        let entries = entries(&[bond], &[], 63);
-        let indices: Vec<_> = entries.values().map(|entry| entry.index).collect();
-        assert_eq!(indices, [5, 6, 7]);
-        assert!(
-            entries
-                .values()
-                .all(|entry| entry.address() == [2, 0, 0, 0, 0, 7])
-        );
-    }
-
-    #[test]
-    fn an_interface_comes_before_a_port_in_the_same_slot() {
-        let mut bond = interface(7);
-        bond.ports = vec![64 + 9];
-        let entries = entries(&[bond, interface(9)], &[], 63);
-        assert_eq!(entries[&9].index, 9);
-    }
 }
