@@ -14,6 +14,7 @@ pub const CONE_FLAG: u16 = 0x8000;
 /// An IPv4 address and UDP port as octets in network byte order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Endpoint {
     /// IPv4 address, network byte order.
     pub address: [u8; 4],

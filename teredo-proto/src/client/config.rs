@@ -2,6 +2,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
     prefixes::TeredoPrefixes,
@@ -122,7 +123,7 @@ impl Config {
 }
 
 /// The addresses of one Teredo server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerEndpoints {
     /// Primary address, which the Teredo addresses of clients contain.
     pub primary: Ipv4Addr,
@@ -220,7 +221,7 @@ impl Extensions {
 }
 
 /// The state of the host's network, as far as it matters to a client.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     /// Source address of packets to the IPv4 internet; `None` if there is no route to it.
     pub source: Option<Ipv4Addr>,
@@ -235,7 +236,7 @@ pub struct Network {
 }
 
 /// An IPv4 address of the host, with its network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
     /// Address of the host.
     pub address: Ipv4Addr,

@@ -9,6 +9,7 @@ mod config;
 mod exchange;
 mod qualification;
 mod shared;
+mod state;
 mod statistics;
 
 #[cfg(test)]
@@ -22,9 +23,11 @@ use std::{
 };
 
 use rand::{SeedableRng as _, rngs::StdRng};
+use serde::{Deserialize, Serialize};
 use teredo_common::{address::Endpoint, scope::is_global_unicast, time::Instant};
 
 pub use config::{Attached, Config, Credentials, Extensions, Network, Refresh, ServerEndpoints};
+pub use state::SavedClient;
 pub use statistics::{Bubble, DropReason, Statistics, Test};
 
 use crate::{
@@ -85,7 +88,7 @@ pub enum Event {
 }
 
 /// The reason why a client is off-line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Offline {
     /// No server answered.
     NoAnswer,
@@ -115,7 +118,7 @@ pub enum State {
 }
 
 /// The kind of the NAT in front of a client, as qualification found it (RFC 4380 section 5.2.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Nat {
     /// Endpoint-independent mapping and filtering, or no NAT at all; found only with
     /// [`Config::cone_probe`].
@@ -127,7 +130,7 @@ pub enum Nat {
 }
 
 /// The address of a qualified client, and what it depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// IPv6 address: a Teredo address, or one of the tunnel service.
     pub address: Ipv6Addr,

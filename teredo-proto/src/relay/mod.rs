@@ -10,6 +10,7 @@ mod config;
 mod cookie;
 mod proof;
 mod reception;
+mod state;
 mod statistics;
 mod transmission;
 mod trust;
@@ -25,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use rand::{SeedableRng as _, rngs::StdRng};
 use teredo_common::{
     address::{Endpoint, embedded_mapping, embedded_server},
     cookie::CookieKey,
@@ -36,6 +37,7 @@ use teredo_common::{
 };
 
 pub use config::Config;
+pub use state::{Secrets, State};
 pub use statistics::{Bubble, DropReason, Question, Statistics};
 
 use crate::shared::{
@@ -131,6 +133,7 @@ pub struct Relay {
     serves_all: bool,
     draining: bool,
     cookie: Cookie,
+    keyed: Keyed,
     random: StdRng,
     peers: Peers<Proof>,
     queues: Budget,
@@ -149,10 +152,14 @@ pub struct Relay {
 impl Relay {
     /// Creates a relay without peers. `seed` comes from the operating system's random number
     /// generator: the cookies and hash tables are as secret as it is (L-16).
-    pub fn new(mut config: Config, seed: [u8; 32]) -> Self {
+    pub fn new(config: Config, seed: [u8; 32]) -> Self {
         let mut random = StdRng::from_seed(seed);
-        let key = CookieKey([random.next_u64(), random.next_u64()]);
-        let keyed = Keyed::new(&mut random);
+        let secrets = Secrets::new(&mut random);
+        Self::with_secrets(config, random, secrets)
+    }
+
+    fn with_secrets(mut config: Config, random: StdRng, secrets: Secrets) -> Self {
+        let (key, keyed) = (secrets.cookie_key(), secrets.tables);
         config.direct_bubbles |= config.host_specific;
         let (own_ipv4, own_ipv6) = (config.own_ipv4.clone(), config.own_ipv6.clone());
         let bounds = Bounds {
@@ -171,6 +178,7 @@ impl Relay {
             serves_all: config.served.iter().any(|served| served.prefix_len() == 0),
             draining: false,
             cookie: Cookie::new(key),
+            keyed,
             random,
             peers: Peers::new(config.max_peers, timing, keyed),
             queues: Budget::new(bounds, keyed),
@@ -319,6 +327,12 @@ impl Relay {
     pub fn is_usable(&self, now: Instant, address: &[u8; 16]) -> bool {
         let found = self.peers.find(address);
         found.is_some_and(|index| self.peers.is_usable(now, index))
+    }
+
+    /// Returns `true` if the mapping of this peer is proved, so that the fast path may have it.
+    pub fn has_proved(&self, address: &[u8; 16]) -> bool {
+        let found = self.peers.find(address);
+        found.is_some_and(|index| self.peers[index].is_trusted() && self.peers[index].state.holds())
     }
 
     /// Returns the counters since the start, and the current number of peers and waiting packets.

@@ -15,6 +15,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use teredo_common::{address::Endpoint, cookie::Sent, time::Instant};
 
 use super::{Event, Relay};
@@ -44,7 +45,7 @@ const ANSWERS: [usize; 2] = [56, 104];
 const NO_HOST: [u8; 16] = [0; 16];
 
 /// What the relay knows about the mapping of a peer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Proof {
     /// When the last proof came; [`Instant::ZERO`] if none holds.
     proved: Instant,

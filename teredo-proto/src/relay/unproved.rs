@@ -5,12 +5,13 @@
 //! still gets answers to what it sends, and a trickle. All that goes to one address, one /24 and
 //! everywhere is bounded as well.
 
+use serde::{Deserialize, Serialize};
 use teredo_common::{address::Endpoint, time::Instant};
 
 use super::{Relay, config::Config};
 use crate::shared::{
     keyed::Keyed,
-    limiter::{Buckets, Rate, Tiers},
+    limiter::{Buckets, Rate, SavedBuckets, Tiers},
     peers::PeerIndex,
 };
 
@@ -29,12 +30,33 @@ pub struct Unproved {
     rates: Tiers,
 }
 
+/// The levels of [`Unproved`].
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SavedUnproved {
+    mappings: SavedBuckets,
+    rates: Vec<SavedBuckets>,
+}
+
 impl Unproved {
     pub fn new(config: &Config, keyed: Keyed) -> Self {
         Self {
             mappings: Buckets::new(TRICKLE, keyed),
             rates: config.unproved_rates.tiers(keyed),
         }
+    }
+
+    /// Returns the levels of all buckets.
+    pub fn save(&self, now: Instant) -> SavedUnproved {
+        SavedUnproved {
+            mappings: self.mappings.save(now),
+            rates: self.rates.save(now),
+        }
+    }
+
+    /// Sets the levels of buckets that were stored.
+    pub fn restore(&mut self, saved: &SavedUnproved) {
+        self.mappings.restore(&saved.mappings);
+        self.rates.restore(&saved.rates);
     }
 
     fn take(&mut self, mapped: Endpoint, credit: &mut u16, now: Instant) -> bool {

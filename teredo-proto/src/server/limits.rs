@@ -42,6 +42,24 @@ impl Buckets {
         Ok(Self(Box::new(storage)))
     }
 
+    /// Returns the buckets that are not full, each with its place.
+    pub(super) fn save(&self, now: Instant) -> Vec<(u32, u64)> {
+        let numbered = (0..).zip((*self.0).as_ref());
+        numbered
+            .map(|(slot, bucket)| (slot, bucket.load(Ordering::Relaxed)))
+            .filter(|(_, full_at)| *full_at > now.as_nanos())
+            .collect()
+    }
+
+    /// Takes from the buckets what was taken from these before.
+    pub(super) fn restore(&self, saved: &[(u32, u64)]) {
+        for (slot, full_at) in saved {
+            if let Some(bucket) = (*self.0).as_ref().get(*slot as usize) {
+                bucket.fetch_max(*full_at, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Gives back the tokens that a time brings which the clock does not count.
     pub(super) fn age(&self, duration: Duration) {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);

@@ -13,6 +13,7 @@ mod forward;
 mod limits;
 mod reception;
 mod solicitation;
+mod state;
 mod statistics;
 mod tunnel;
 
@@ -30,6 +31,7 @@ use teredo_common::{
 
 pub use config::{Config, RegisteredClient};
 pub use limits::{Buckets, TooFew};
+pub use state::SavedServer;
 pub use statistics::{DropReason, Service, Statistics};
 pub use tunnel::Binding;
 
@@ -169,9 +171,10 @@ impl Server {
         self.own_ipv4.set(ipv4, addresses.into_iter().chain(relay));
     }
 
-    /// Replaces the buckets of the limits, since those shared with the fast path are others now. Senders
-    /// get their whole burst again.
-    pub fn set_buckets(&mut self, buckets: Buckets) {
+    /// Replaces the buckets of the limits, since those shared with the fast path are others now. The new ones
+    /// get the levels of the old ones.
+    pub fn set_buckets(&mut self, now: Instant, buckets: Buckets) {
+        buckets.restore(&self.buckets.save(now));
         self.buckets = buckets;
     }
 

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use ipnet::Ipv6Net;
+use serde::{Deserialize, Serialize};
 use teredo_common::{
     address::Endpoint,
     limiter::Rate,
@@ -64,6 +65,16 @@ struct Lease {
     told_flapping: Option<Instant>,
 }
 
+/// What is remembered of a client.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SavedLease {
+    mapped: Option<(Endpoint, Instant)>,
+    /// Oldest first.
+    nonces: Vec<Nonce>,
+    moved: Option<Instant>,
+    told_flapping: Option<Instant>,
+}
+
 /// The clients of the tunnel service.
 #[derive(Debug)]
 pub struct Tunnel {
@@ -89,6 +100,36 @@ impl Tunnel {
             leases,
             networks,
             unreachable: Bucket::default(),
+        }
+    }
+
+    /// Returns what is remembered of a client, if it ever came.
+    pub fn save(&self, number: usize) -> Option<SavedLease> {
+        let lease = self.lease(number)?;
+        let (newest, oldest) = lease.nonces.split_at(lease.oldest.min(NONCES));
+        let nonces: Vec<_> = oldest.iter().chain(newest).flatten().copied().collect();
+        (lease.mapped.is_some() || !nonces.is_empty()).then_some(SavedLease {
+            mapped: lease.mapped,
+            nonces,
+            moved: lease.moved,
+            told_flapping: lease.told_flapping,
+        })
+    }
+
+    /// Sets what is remembered of a client.
+    pub fn restore(&mut self, number: usize, saved: &SavedLease) {
+        let Some(Some(lease)) = self.leases.get_mut(number) else {
+            return;
+        };
+        lease.mapped = saved.mapped;
+        lease.moved = saved.moved;
+        lease.told_flapping = saved.told_flapping;
+        let excess = saved.nonces.len().saturating_sub(NONCES);
+        lease.nonces = [None; NONCES];
+        lease.oldest = 0;
+        for nonce in &saved.nonces[excess..] {
+            lease.nonces[lease.oldest] = Some(*nonce);
+            lease.oldest = (lease.oldest + 1) % NONCES;
         }
     }
 

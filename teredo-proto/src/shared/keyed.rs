@@ -2,10 +2,11 @@
 
 use std::hash::BuildHasher;
 
+use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
 /// SipHash with a secret key, so that no outsider can choose keys that collide.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Keyed([u64; 2]);
 
 impl Keyed {

@@ -2,14 +2,19 @@
 
 use std::hash::BuildHasher as _;
 
+use serde::{Deserialize, Serialize};
+
 pub use teredo_common::limiter::Rate;
 use teredo_common::{limiter, time::Instant};
 
 use crate::shared::keyed::Keyed;
 
 /// One token bucket.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Bucket(u64);
+
+/// The buckets of a table that are not full, each with its place.
+pub type SavedBuckets = Vec<(u32, Bucket)>;
 
 impl Bucket {
     /// Takes a token. Returns `false` if there is none.
@@ -127,6 +132,19 @@ impl Tiers {
         Self(tiers.iter().map(buckets).collect())
     }
 
+    /// Returns the levels of all buckets.
+    pub fn save(&self, now: Instant) -> Vec<SavedBuckets> {
+        let tiers = self.0.iter();
+        tiers.map(|(_, buckets)| buckets.save(now)).collect()
+    }
+
+    /// Sets the levels of buckets that were stored, with the same key of the hash.
+    pub fn restore(&mut self, saved: &[SavedBuckets]) {
+        for ((_, buckets), saved) in self.0.iter_mut().zip(saved) {
+            buckets.restore(saved);
+        }
+    }
+
     /// Takes a token from the bucket of each network of `address`, or none if one is empty, and
     /// returns whether it did. `address` has at least as many octets as the longest network.
     pub fn take(&mut self, address: &[u8], now: Instant) -> bool {
@@ -170,6 +188,25 @@ impl Buckets {
             rate,
             keyed,
             buckets: vec![Bucket::default(); count].into(),
+        }
+    }
+
+    /// Returns the levels of all buckets.
+    pub fn save(&self, now: Instant) -> SavedBuckets {
+        let numbered = (0..).zip(&self.buckets);
+        let is_used = |(_, Bucket(full_at)): &(u32, &Bucket)| *full_at > now.as_nanos();
+        numbered
+            .filter(is_used)
+            .map(|(slot, bucket)| (slot, *bucket))
+            .collect()
+    }
+
+    /// Sets the levels of buckets that were stored, with the same key of the hash.
+    pub fn restore(&mut self, saved: &SavedBuckets) {
+        for (slot, bucket) in saved {
+            if let Some(place) = self.buckets.get_mut(*slot as usize) {
+                *place = *bucket;
+            }
         }
     }
 

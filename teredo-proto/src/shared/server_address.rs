@@ -1,7 +1,9 @@
 //! The two addresses of a server.
 
+use serde::{Deserialize, Serialize};
+
 /// One of the two addresses of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServerAddress {
     /// The primary address, which the Teredo addresses of the server's clients contain.
     Primary,

@@ -101,7 +101,7 @@ async fn request(address: &ApiAddress, method: Method, path: &str) -> Result<Byt
     let said = || String::from_utf8_lossy(&body).into_owned();
     match status {
         StatusCode::OK => Ok(body.into()),
-        StatusCode::FORBIDDEN => Err(Error::Refused {
+        StatusCode::FORBIDDEN | StatusCode::CONFLICT => Err(Error::Refused {
             address: address.to_string(),
             reason: said(),
         }),

@@ -25,6 +25,9 @@ pub enum Request {
     },
     /// Makes the node drain, and is answered afterwards.
     Drain(oneshot::Sender<()>),
+    /// Starts a new process in the place of this one, with the program and the configuration as they are
+    /// now. Is answered when that runs, or with the reason why it does not.
+    Replace(oneshot::Sender<Result<(), String>>),
 }
 
 /// A page of the list of peers. Peers that come or go between two pages may be missed.
@@ -78,6 +81,15 @@ impl Handle {
     /// When the node has ended.
     pub async fn drain(&self) -> Result<(), Stopped> {
         self.ask(Request::Drain).await
+    }
+
+    /// Starts a new process in the place of this one, and waits until it runs.
+    ///
+    /// # Errors
+    ///
+    /// When the node has ended. Within, the reason why the new process does not run.
+    pub async fn replace(&self) -> Result<Result<(), String>, Stopped> {
+        self.ask(Request::Replace).await
     }
 
     async fn ask<T>(

@@ -3,9 +3,10 @@
 use std::{
     fs::{self, Metadata},
     io::{self, ErrorKind},
+    mem,
     net::{SocketAddr, TcpListener},
     os::{
-        fd::AsRawFd as _,
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::{
             fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, lchown},
             net::{UnixListener, UnixStream},
@@ -27,7 +28,11 @@ use nix::{
 };
 use thiserror::Error;
 
-use crate::{config::ApiAddress, privileges::Owner};
+use crate::{
+    config::ApiAddress,
+    handover::{Inheritance, descriptors},
+    privileges::Owner,
+};
 
 /// The mode of the unix socket: its user and group may use it.
 const SOCKET_MODE: u32 = 0o660;
@@ -86,20 +91,73 @@ impl Listeners {
     pub fn into_parts(self) -> (Vec<Listener>, Vec<SocketFile>) {
         (self.sockets, self.files)
     }
+
+    /// Goes on with the socket of an earlier process. Returns whether that still has its address.
+    fn inherit(&mut self, address: &ApiAddress, descriptor: OwnedFd) -> bool {
+        match address {
+            ApiAddress::Unix(path) => {
+                let Ok(metadata) = fs::symlink_metadata(path) else {
+                    return false;
+                };
+                self.sockets.push(Listener::Unix(descriptor.into()));
+                self.files.push(SocketFile {
+                    path: path.clone(),
+                    identity: identity(&metadata),
+                    directory: None,
+                });
+            }
+            ApiAddress::Tcp(_) => self.sockets.push(Listener::Tcp(descriptor.into())),
+        }
+        true
+    }
+
+    /// Takes the files of the sockets, which are removed when dropped.
+    #[must_use]
+    pub fn take_files(&mut self) -> Vec<SocketFile> {
+        mem::take(&mut self.files)
+    }
+
+    /// Returns copies of the sockets' descriptors for the next process, each with its name.
+    ///
+    /// # Errors
+    ///
+    /// When too many files are open.
+    pub fn copies(&self, addresses: &[ApiAddress]) -> io::Result<Vec<(String, OwnedFd)>> {
+        let sockets = self.sockets.iter().zip(addresses);
+        let copies = sockets.map(|(socket, address)| {
+            let descriptor = match socket {
+                Listener::Unix(socket) => socket.as_fd(),
+                Listener::Tcp(socket) => socket.as_fd(),
+            };
+            let kind = descriptors::listener_kind(address);
+            let (name, _) = descriptors::named(&kind, &descriptor).ok_or(ErrorKind::NotFound)?;
+            Ok((name, descriptor.try_clone_to_owned()?))
+        });
+        copies.collect()
+    }
 }
 
 /// Listens on all addresses, or fails and listens on none.
 ///
-/// Sockets that a dead daemon left are replaced. If root calls this for a daemon that will run as
+/// Sockets that an earlier process has left open are used, those that a dead daemon left are replaced. If root calls this for a daemon that will run as
 /// another user, `owner`, the sockets are that user's, also in a directory where only root may write.
 /// There must not be a second thread then.
 ///
 /// # Errors
 ///
 /// When an address is taken or not allowed.
-pub fn listen(addresses: &[ApiAddress], owner: Option<Owner>) -> Result<Listeners, Error> {
+pub fn listen(
+    addresses: &[ApiAddress],
+    owner: Option<Owner>,
+    left: &mut Inheritance,
+) -> Result<Listeners, Error> {
     let mut listeners = Listeners::default();
     for address in addresses {
+        if let Some(descriptor) = left.take_listener(address)
+            && listeners.inherit(address, descriptor)
+        {
+            continue;
+        }
         match address {
             ApiAddress::Unix(path) => {
                 let (socket, file) = listen_unix(path, owner)?;

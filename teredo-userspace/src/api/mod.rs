@@ -1,7 +1,8 @@
 //! The API of a running daemon: HTTP on a unix socket, on TCP, or both.
 //!
 //! On all sockets: `GET /status`, `GET /peers`, `GET /metrics`, `GET /healthz` and `GET /readyz`. On the
-//! unix socket also `POST /drain`, which makes the daemon drain.
+//! unix socket also `POST /drain`, which makes the daemon drain, and `POST /replace`, which starts another
+//! process in its place.
 
 pub mod client;
 mod connections;

@@ -82,9 +82,13 @@ impl Routers {
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz));
         Self {
-            on_unix: readers.clone().route("/drain", post(drain)),
+            on_unix: readers
+                .clone()
+                .route("/drain", post(drain))
+                .route("/replace", post(replace)),
             on_tcp: readers
                 .route("/drain", post(refuse))
+                .route("/replace", post(refuse))
                 .layer(middleware::from_fn(origin::refuse_web_pages)),
         }
     }
@@ -149,7 +153,14 @@ async fn drain(State(handle): State<Handle>) -> Result<(), Stopped> {
     handle.drain().await
 }
 
-/// Refuses to drain on TCP, since any user may connect there.
+async fn replace(State(handle): State<Handle>) -> Result<Response, Stopped> {
+    Ok(match handle.replace().await? {
+        Ok(()) => StatusCode::OK.into_response(),
+        Err(reason) => (StatusCode::CONFLICT, reason).into_response(),
+    })
+}
+
+/// Refuses changes on TCP, since any user may connect there.
 async fn refuse() -> (StatusCode, &'static str) {
     let why = "clients on TCP are not authenticated, use a unix socket of node.api";
     (StatusCode::FORBIDDEN, why)

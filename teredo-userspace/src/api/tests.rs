@@ -23,6 +23,7 @@ use super::{
 use crate::{
     condition::{Condition, Kind, Lasting},
     config::ApiAddress,
+    handover::Inheritance,
     metrics::{self, Snapshot},
 };
 
@@ -64,6 +65,11 @@ fn snapshot() -> Snapshot {
     snapshot
 }
 
+/// Listens on new sockets.
+fn listen(addresses: &[ApiAddress]) -> Result<Listeners, listener::Error> {
+    super::listen(addresses, None, &mut Inheritance::default())
+}
+
 /// A node with this many peers that answers until nobody can ask any more.
 async fn node(mut requests: mpsc::Receiver<Request>, peers: usize) {
     while let Some(request) = requests.recv().await {
@@ -79,6 +85,7 @@ async fn node(mut requests: mpsc::Receiver<Request>, peers: usize) {
                 drop(reply.send(page));
             }
             Request::Drain(reply) => reply.send(()).unwrap(),
+            Request::Replace(reply) => reply.send(Err("not here".to_owned())).unwrap(),
         }
     }
 }
@@ -86,7 +93,7 @@ async fn node(mut requests: mpsc::Receiver<Request>, peers: usize) {
 /// Serves on `address` while `work` runs.
 async fn with_api<T>(address: &ApiAddress, peers: usize, work: impl Future<Output = T>) -> T {
     let (handle, requests) = Handle::new();
-    let listeners = listen(std::slice::from_ref(address), None).unwrap();
+    let listeners = listen(std::slice::from_ref(address)).unwrap();
     tokio::select! {
         result = work => result,
         ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
@@ -167,7 +174,7 @@ async fn s27_draining_is_asked_for_on_the_unix_socket_alone() {
     assert!(drained.is_ok(), "{drained:?}");
     let tcp = free_tcp();
     let (handle, mut requests) = Handle::new();
-    let listeners = listen(std::slice::from_ref(&tcp), None).unwrap();
+    let listeners = listen(std::slice::from_ref(&tcp)).unwrap();
     tokio::select! {
         result = client::post(&tcp, "/drain") => {
             let sentence = result.unwrap_err().to_string();
@@ -198,7 +205,7 @@ async fn a_reader_who_stops_reading_stops_the_listing() {
     let directory = tempfile::tempdir().unwrap();
     let (address, path) = unix(&directory);
     let (handle, mut requests) = Handle::new();
-    let listeners = listen(&[address], None).unwrap();
+    let listeners = listen(&[address]).unwrap();
     let pages = async {
         let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
         let request = b"GET /peers HTTP/1.1\r\nhost: teredo\r\n\r\n";
@@ -234,7 +241,7 @@ async fn a_node_that_has_ended_is_an_answer() {
     let (address, _) = unix(&directory);
     let (handle, requests) = Handle::new();
     drop(requests);
-    let listeners = listen(std::slice::from_ref(&address), None).unwrap();
+    let listeners = listen(std::slice::from_ref(&address)).unwrap();
     tokio::select! {
         result = client::get(&address, "/status") => {
             let sentence = result.unwrap_err().to_string();
@@ -269,9 +276,9 @@ async fn a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not() {
     // Dropping a std listener leaves its file, as a crash does.
     drop(UnixListener::bind(&path).unwrap());
     assert_eq!(examine(&path, None).unwrap(), Leftover::DeadSocket);
-    let listeners = listen(&address, None).unwrap();
+    let listeners = listen(&address).unwrap();
     assert!(examine(&path, None).is_err());
-    let sentence = listen(&address, None).unwrap_err().to_string();
+    let sentence = listen(&address).unwrap_err().to_string();
     assert!(sentence.starts_with("already running: "), "{sentence}");
     assert!(
         examine(&path, None).is_err(),
@@ -286,14 +293,14 @@ async fn nothing_else_is_ever_removed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("api.sock");
     fs::write(&path, "precious").unwrap();
-    let sentence = listen(&[ApiAddress::Unix(path.clone())], None)
+    let sentence = listen(&[ApiAddress::Unix(path.clone())])
         .unwrap_err()
         .to_string();
     assert!(sentence.contains("is not a socket"), "{sentence}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
 
     fs::remove_file(&path).unwrap();
-    let listeners = listen(&[ApiAddress::Unix(path.clone())], None).unwrap();
+    let listeners = listen(&[ApiAddress::Unix(path.clone())]).unwrap();
     fs::remove_file(&path).unwrap();
     fs::write(&path, "another's").unwrap();
     drop(listeners);
@@ -306,7 +313,7 @@ async fn a_failed_second_address_takes_the_first_back() {
     let (address, path) = unix(&directory);
     let taken = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
     let tcp: SocketAddr = taken.local_addr().unwrap();
-    let sentence = listen(&[address, ApiAddress::Tcp(tcp)], None)
+    let sentence = listen(&[address, ApiAddress::Tcp(tcp)])
         .unwrap_err()
         .to_string();
     assert!(
@@ -334,7 +341,7 @@ async fn an_idle_crowd_locks_nobody_out() {
         unreachable!()
     };
     let (handle, requests) = Handle::new();
-    let listeners = listen(&[unix.clone(), tcp.clone()], None).unwrap();
+    let listeners = listen(&[unix.clone(), tcp.clone()]).unwrap();
     let work = async {
         let mut crowd = Vec::new();
         for _ in 0..300 {
@@ -409,7 +416,7 @@ async fn a_node_that_does_not_answer_is_not_healthy() {
         unreachable!()
     };
     let (handle, _requests) = Handle::new();
-    let listeners = listen(std::slice::from_ref(&tcp), None).unwrap();
+    let listeners = listen(std::slice::from_ref(&tcp)).unwrap();
     let request = format!("GET /readyz HTTP/1.1\r\nhost: {address}\r\n\r\n");
     tokio::select! {
         answer = exchange(address, &request) => {
@@ -448,7 +455,7 @@ async fn lists_of_peers_wait_for_each_other_and_not_the_status() {
         unreachable!()
     };
     let (handle, mut requests) = Handle::new();
-    let listeners = listen(std::slice::from_ref(&tcp), None).unwrap();
+    let listeners = listen(std::slice::from_ref(&tcp)).unwrap();
     let asked = std::cell::RefCell::new(std::collections::BTreeMap::<u64, usize>::new());
     let node = async {
         // An endless list, which the clients do not read.
@@ -463,7 +470,7 @@ async fn lists_of_peers_wait_for_each_other_and_not_the_status() {
                     };
                     drop(reply.send(page));
                 }
-                Request::Drain(_) => panic!("nobody drains"),
+                Request::Drain(_) | Request::Replace(_) => panic!("nobody asks for that"),
             }
         }
     };
@@ -502,7 +509,7 @@ fn daemons_that_start_together_all_listen() {
                     start.wait();
                     for _ in 0..5 {
                         let address = [ApiAddress::Unix(path.clone())];
-                        let listeners = listen(&address, None).unwrap();
+                        let listeners = listen(&address).unwrap();
                         std::os::unix::net::UnixStream::connect(&path).unwrap();
                         drop(listeners);
                     }
@@ -531,7 +538,7 @@ fn of_daemons_of_one_name_one_starts() {
                 let start = &start;
                 scope.spawn(move || {
                     start.wait();
-                    listen(&address, None)
+                    listen(&address)
                 })
             });
             threads.map(|thread| thread.join().unwrap()).into()
@@ -548,7 +555,7 @@ fn a_directory_that_cannot_be_made_is_found_before_the_start() {
     let path = directory.path().join("one/two/api.sock");
     let sentence = examine(&path, None).unwrap_err().to_string();
     assert!(sentence.contains("cannot listen on unix:"), "{sentence}");
-    let error = listen(&[ApiAddress::Unix(path)], None).unwrap_err();
+    let error = listen(&[ApiAddress::Unix(path)]).unwrap_err();
     assert_eq!(error.to_string(), sentence);
 }
 

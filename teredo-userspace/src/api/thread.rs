@@ -1,16 +1,17 @@
 //! The API in a thread of its own, so that its readers do not delay packets.
 
-use std::{io, thread};
+use std::{io, mem, thread};
 
 use tokio::{runtime::Builder, sync::oneshot};
 
-use super::{Handle, Listeners, serve};
+use super::{Handle, Listeners, listener::SocketFile, serve};
 
 /// The running API. [`ApiThread::stop`] ends it.
 #[derive(Debug)]
 pub struct ApiThread {
     stop: oneshot::Sender<()>,
     thread: thread::JoinHandle<io::Result<()>>,
+    files: Vec<SocketFile>,
 }
 
 impl ApiThread {
@@ -19,7 +20,8 @@ impl ApiThread {
     /// # Errors
     ///
     /// When there are no resources for a thread.
-    pub fn start(listeners: Listeners, handle: Handle) -> io::Result<Self> {
+    pub fn start(mut listeners: Listeners, handle: Handle) -> io::Result<Self> {
+        let files = listeners.take_files();
         let (stop, stopped) = oneshot::channel::<()>();
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let serve = move || {
@@ -34,7 +36,20 @@ impl ApiThread {
             result
         };
         let thread = thread::Builder::new().name("api".to_owned()).spawn(serve)?;
-        Ok(Self { stop, thread })
+        Ok(Self {
+            stop,
+            thread,
+            files,
+        })
+    }
+
+    /// Ends the API, and leaves its sockets to another process.
+    pub fn leave(self) {
+        // They are that process's now.
+        mem::forget(self.files);
+        drop(self.stop);
+        // It fails only after a panic, which has been reported.
+        let _ = self.thread.join();
     }
 
     /// Ends the API. The files of its sockets are removed then.
@@ -44,6 +59,7 @@ impl ApiThread {
     /// When the API has ended before, because a listening socket could not be used.
     pub fn stop(self) -> io::Result<()> {
         drop(self.stop);
+        drop(self.files);
         let ended = self.thread.join();
         ended.unwrap_or_else(|_| Err(io::Error::other("its thread has panicked")))
     }

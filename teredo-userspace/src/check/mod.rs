@@ -72,6 +72,10 @@ pub struct Purpose {
     pub loads_program: bool,
     /// Whether this process has the sockets of the API already: then no other daemon answers there.
     pub has_api: bool,
+    /// Whether this process goes on with what another had.
+    pub inherits: bool,
+    /// The number of the XDP program that it left.
+    pub program: Option<u32>,
 }
 
 /// Examines everything that this configuration needs. Needs a tokio runtime.
@@ -83,7 +87,7 @@ pub async fn examine(
     purpose: Purpose,
 ) -> Report {
     let mut report = Report::new(Memory::of(config));
-    let (network, own, routing) = match read(config).await {
+    let (network, mut own, routing) = match read(config).await {
         Ok(found) => found,
         Err(error) => {
             let text = format!("the kernel does not describe its network: {error:#}");
@@ -91,6 +95,7 @@ pub async fn examine(
             return report;
         }
     };
+    own.program = own.program.or(purpose.program);
     let state = State {
         own,
         ..State::default()
@@ -99,10 +104,10 @@ pub async fn examine(
         config,
         plan: Plan::make(config, &network, &state),
         network,
-        is_running: !purpose.has_api && is_running(config).await,
+        is_running: purpose.inherits || !purpose.has_api && is_running(config).await,
         loads_program: purpose.loads_program,
     };
-    if host.is_running {
+    if host.is_running && !purpose.inherits {
         report.note("daemon", format!("{} is running", config.node.name));
     }
     permissions(&host, &mut report);
@@ -134,7 +139,7 @@ pub async fn examine(
         report.condition(condition);
     }
     report.fixes = host.plan.fixes(config, &host.network);
-    if host.is_running {
+    if host.is_running && !purpose.inherits {
         differences(&host, &state.own, &mut report);
     }
     if config.node.udp_segmentation == Segmentation::Auto && segmentation::is_broken_here() {

@@ -1,4 +1,4 @@
-//! `teredo status`, `teredo peers` and `teredo drain`: requests to a running daemon.
+//! `teredo status`, `peers`, `drain`, `reload` and `upgrade`: requests to a running daemon.
 
 use std::{fmt::Write as _, io::IsTerminal as _, thread, time::Duration};
 
@@ -69,15 +69,34 @@ pub fn peers(query: &Query) -> Result<()> {
     }
 }
 
-/// Makes a daemon drain.
-pub fn drain(daemon: &Daemon) -> Result<()> {
+/// Makes a daemon use its configuration as it is now.
+pub fn reload(daemon: &Daemon) -> Result<()> {
+    // The daemon's own error would be the same, with less context.
+    daemon.file.load()?;
+    tell(daemon, "/replace")?;
+    print("the daemon runs with the new configuration\n")
+}
+
+/// Makes a daemon hand over to the program as it is now.
+pub fn upgrade(daemon: &Daemon) -> Result<()> {
+    tell(daemon, "/replace")?;
+    print("the new program runs in place of the old one\n")
+}
+
+/// Makes a daemon do something.
+fn tell(daemon: &Daemon, path: &str) -> Result<()> {
     let addresses = addresses(daemon)?;
     let mut unix = addresses
         .iter()
         .filter(|address| matches!(address, ApiAddress::Unix(_)));
     // Without a unix socket the daemon refuses with an explanation.
     let address = unix.next().unwrap_or(&addresses[0]);
-    start_runtime()?.block_on(client::post(address, "/drain"))?;
+    Ok(start_runtime()?.block_on(client::post(address, path))?)
+}
+
+/// Makes a daemon drain.
+pub fn drain(daemon: &Daemon) -> Result<()> {
+    tell(daemon, "/drain")?;
     print(
         "the daemon accepts no new peers and clients any more; stop it when the old ones have gone\n",
     )

@@ -48,6 +48,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         after_sunset: *after_sunset,
         loads_program: true,
         has_api: false,
+        inherits: false,
+        program: None,
     };
     let runtime = start_runtime()?;
     let examination = || runtime.block_on(check::examine(&config, secrets.as_ref(), purpose));

@@ -39,6 +39,10 @@ enum Command {
     Peers(Query),
     /// Makes a running daemon accept no new peers and clients, so that it can be stopped gracefully
     Drain(Daemon),
+    /// Makes a running daemon use its configuration as it is now
+    Reload(Daemon),
+    /// Makes a running daemon hand over to the program as it is now
+    Upgrade(Daemon),
     /// Probes the network as a client would see it: whether a server answers, and the type of NAT
     Probe(probe::Arguments),
     /// Encodes and decodes Teredo addresses
@@ -108,6 +112,8 @@ pub fn main() -> ExitCode {
         Command::Status(query) => ask::status(&query).map(done),
         Command::Peers(query) => ask::peers(&query).map(done),
         Command::Drain(daemon) => ask::drain(&daemon).map(done),
+        Command::Reload(daemon) => ask::reload(&daemon).map(done),
+        Command::Upgrade(daemon) => ask::upgrade(&daemon).map(done),
         Command::Probe(arguments) => probe::run(&arguments),
         Command::Address(command) => address::run(command).map(done),
     };

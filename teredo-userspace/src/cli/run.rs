@@ -4,7 +4,7 @@ use std::{future::pending, process, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use nix::libc::{SIGHUP, SIGINT, SIGTERM};
+use nix::libc::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -24,7 +24,11 @@ use crate::{
         Config,
         secrets::{self, Secrets},
     },
-    node::{Node, Patience},
+    handover::{
+        Inheritance, Store,
+        successor::{Invocation, Predecessor},
+    },
+    node::{End, Estate, Node, Patience},
     privileges::{self, UserChange},
 };
 
@@ -40,22 +44,53 @@ pub struct Arguments {
     no_wait: bool,
 }
 
-/// Runs the daemon until a signal arrives. A failed start leaves nothing behind.
+/// Runs the daemon until a signal arrives, or another process has taken over. A failed start leaves nothing
+/// behind.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    let mut predecessor = Predecessor::of_this_process();
+    let result = start(arguments, &mut predecessor);
+    if let Err(error) = &result
+        && let Some(predecessor) = predecessor
+    {
+        predecessor.refuse(&format!("{error:#}"));
+    }
+    result
+}
+
+fn start(arguments: &Arguments, predecessor: &mut Option<Predecessor>) -> Result<()> {
     let config = arguments.start.file.load()?;
     log::start(&config.node)?;
+    // Before the file of the program is replaced.
+    let invocation = Invocation::of_this_process().ok();
     // Read the keys before dropping privileges.
-    let secrets = secrets::load(&config);
-    privileges::raise_file_limit();
+    let mut secrets = secrets::load(&config);
     let user = privileges::plan_user_change(&config)?;
+    privileges::raise_file_limit();
+    let mut inheritance = match predecessor {
+        Some(predecessor) => {
+            // The predecessor goes on without a pause if this one cannot run.
+            secrets = Ok(secrets?);
+            let descriptors = predecessor.inherit();
+            Inheritance::of(descriptors.context("the process before has ended")?)
+        }
+        None => Inheritance::of_service(),
+    };
     // While the process may still write in directories of root.
-    let listeners = api::listen(&config.node.api, user.as_ref().map(UserChange::owner));
+    let owner = user.as_ref().map(UserChange::owner);
+    let listeners = api::listen(&config.node.api, owner, &mut inheritance);
     // Before there is a second thread, see `UserChange::carry_out`.
     if let Some(change) = user {
         change.carry_out()?;
     }
     let runtime = start_runtime()?;
-    let result = runtime.block_on(daemon(config, secrets, listeners, arguments));
+    let estate = Estate {
+        inheritance,
+        store: Store::of_service(),
+        listeners: Vec::new(),
+        invocation,
+    };
+    let daemon = daemon(config, secrets, listeners, estate, arguments, predecessor);
+    let result = runtime.block_on(daemon);
     // A slow client of the API must not delay the end.
     runtime.shutdown_background();
     result
@@ -65,7 +100,9 @@ async fn daemon(
     config: Config,
     secrets: Result<Secrets, secrets::Error>,
     listeners: Result<Listeners, listener::Error>,
+    mut estate: Estate,
     arguments: &Arguments,
+    predecessor: &mut Option<Predecessor>,
 ) -> Result<()> {
     // From here on no signal ends the process before it has cleaned up.
     let mut signals = Signals::new()?;
@@ -73,6 +110,8 @@ async fn daemon(
         after_sunset: arguments.start.after_sunset,
         loads_program: false,
         has_api: listeners.is_ok(),
+        inherits: !estate.inheritance.is_empty(),
+        program: estate.inheritance.program(),
     };
     let report = check::examine(&config, secrets.as_ref(), purpose).await;
     first_trouble(&report)?;
@@ -89,58 +128,99 @@ async fn daemon(
         Patience::Wait
     };
     let listeners = listeners?;
+    let copies = listeners.copies(&config.node.api);
+    estate.listeners = copies.context("the sockets of the API cannot be kept")?;
     let name = config.node.name.clone();
-    let node = Node::start(config, secrets?, patience).await?;
+    let mut node = Node::start(config, secrets?, patience, estate).await?;
     let handle = node.handle();
     let api = ApiThread::start(listeners, handle.clone()).context("cannot start the API")?;
-    let watchdog = tokio::spawn(feed_watchdog(handle));
+    let watchdog = tokio::spawn(feed_watchdog(handle.clone()));
+    if let Some(predecessor) = predecessor.take() {
+        predecessor
+            .replace()
+            .context("the process before has ended")?;
+    }
     notify(&[NotifyState::Ready]);
     info!("{name} is running");
-    let result = node
+    let end = node
         .run(async {
-            signals.next().await;
+            signals.stop(&handle).await;
             info!("{name} is stopping");
             notify(&[NotifyState::Stopping]);
             tokio::spawn(exit_at_second_signal(signals));
         })
         .await;
     watchdog.abort();
-    if let Err(error) = api.stop() {
-        error!("the API has failed: {error}");
+    match end {
+        End::Stop if node.is_kept() => {
+            api.leave();
+            node.leave()
+                .context("the service manager does not keep the state")
+        }
+        End::Stop => {
+            let result = node.stop().await;
+            if let Err(error) = api.stop() {
+                error!("the API has failed: {error}");
+            }
+            result
+        }
+        End::Replaced => {
+            api.leave();
+            if let Some(process) = node.successor() {
+                notify(&[NotifyState::MainPid(process)]);
+            }
+            Ok(())
+        }
     }
-    result
 }
 
-/// The signals that end the daemon.
-struct Signals([(Signal, i32); 3]);
+/// The signals that the daemon handles.
+struct Signals {
+    /// Those that end it, with their numbers.
+    ends: [(Signal, i32); 2],
+    /// Those that start a new process in its place.
+    replacements: [(Signal, i32); 2],
+}
 
 impl Signals {
     fn new() -> Result<Self> {
-        let on = |number| Ok::<_, std::io::Error>((signal(SignalKind::from_raw(number))?, number));
-        let signals = [on(SIGTERM), on(SIGINT), on(SIGHUP)];
-        let [terminate, interrupt, hangup] = signals;
-        let context = "cannot wait for signals";
-        Ok(Self([
-            terminate.context(context)?,
-            interrupt.context(context)?,
-            hangup.context(context)?,
-        ]))
+        let on = |number| {
+            let signal = signal(SignalKind::from_raw(number));
+            Ok::<_, anyhow::Error>((signal.context("cannot wait for signals")?, number))
+        };
+        Ok(Self {
+            ends: [on(SIGTERM)?, on(SIGINT)?],
+            replacements: [on(SIGHUP)?, on(SIGUSR2)?],
+        })
     }
 
-    /// Waits for a signal and returns its number.
-    async fn next(&mut self) -> i32 {
-        let [terminate, interrupt, hangup] = &mut self.0;
-        tokio::select! {
-            _ = terminate.0.recv() => terminate.1,
-            _ = interrupt.0.recv() => interrupt.1,
-            _ = hangup.0.recv() => hangup.1,
+    /// Waits for a signal that ends the daemon. Another makes the node of this handle start a new process.
+    async fn stop(&mut self, node: &Handle) {
+        let [hangup, user] = &mut self.replacements;
+        loop {
+            tokio::select! {
+                _ = end(&mut self.ends) => return,
+                _ = hangup.0.recv() => info!("a new process reads the configuration"),
+                _ = user.0.recv() => info!("a new process starts"),
+            }
+            let node = node.clone();
+            // The node logs the outcome.
+            tokio::spawn(async move { node.replace().await });
         }
+    }
+}
+
+/// Waits for one of these signals and returns its number.
+async fn end([first, second]: &mut [(Signal, i32); 2]) -> i32 {
+    tokio::select! {
+        _ = first.0.recv() => first.1,
+        _ = second.0.recv() => second.1,
     }
 }
 
 /// Exits immediately at a second signal.
 async fn exit_at_second_signal(mut signals: Signals) {
-    let number = signals.next().await;
+    let number = end(&mut signals.ends).await;
     process::exit(SIGNALLED + number);
 }
 

@@ -5,7 +5,7 @@ mod offloads;
 
 use std::{
     io::{self, IoSlice},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd as _, OwnedFd, RawFd},
     thread,
     time::{Duration, Instant},
 };
@@ -14,7 +14,10 @@ use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
     net::if_::if_nametoindex,
     poll::{PollFd, PollFlags, poll},
-    sys::uio::writev,
+    sys::{
+        socket::{AddressFamily, SockFlag, SockType, socket},
+        uio::writev,
+    },
     unistd::read,
 };
 use thiserror::Error;
@@ -33,8 +36,14 @@ const CONTROL_FILE: &str = "/dev/net/tun";
 const QUEUE: i32 = 256 << 10;
 /// The wait for the kernel to release an interface whose owner has just died.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Milliseconds to wait for room in a full queue.
-const FULL: u8 = 10;
+/// Packets that wait to be read, at most: as many as come in a third of a second at 100,000 a second, while
+/// one process hands over to the next.
+const QUEUE_LENGTH: u32 = 32_768;
+/// `SIOCSIFTXQLEN` of the kernel.
+const SET_QUEUE_LENGTH: libc::Ioctl = 0x8943;
+/// Milliseconds to wait for room in a full queue: the kernel thread may wait for a busy CPU, while the socket
+/// keeps what comes.
+const FULL: u8 = 200;
 
 /// An error of [`Tun::open`]. Each is a sentence for the user.
 #[derive(Debug, Error)]
@@ -141,6 +150,45 @@ impl Tun {
             offload,
         };
         tun.configure().map_err(|error| other(name, error))?;
+        if !taken_over {
+            tun.set_queue_length(QUEUE_LENGTH)
+                .map_err(|error| other(name, error))?;
+        }
+        Ok(tun)
+    }
+
+    /// Takes over the open interface of this name from another process, with offloads if that had them.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for the user, see [`TunError`].
+    pub fn inherited(name: &str, descriptor: OwnedFd, offload: bool) -> Result<Self, TunError> {
+        let index = if_nametoindex(name).map_err(|error| other(name, error.into()))?;
+        let flags = flags_of(&descriptor).map_err(|error| other(name, error))?;
+        let has_header = flags & libc::IFF_VNET_HDR != 0;
+        if has_header != offload {
+            // The daemon would read headers as packets, or packets as headers.
+            let source = io::Error::other("it was made for other packets");
+            return Err(other(name, source));
+        }
+        let mut configuration = tun::Configuration::default();
+        configuration
+            .tun_name(name)
+            .raw_fd(descriptor.into_raw_fd());
+        let device = tun::Device::new(&configuration).map_err(|error| other(name, error.into()))?;
+        let offload = match offload {
+            true => Some(offloads::enable(device.as_raw_fd()).map_err(|error| other(name, error))?),
+            false => None,
+        };
+        let mut tun = Self {
+            device,
+            name: name.to_owned(),
+            index,
+            threaded: flags & libc::IFF_NAPI != 0,
+            taken_over: true,
+            offload,
+        };
+        tun.configure().map_err(|error| other(name, error))?;
         Ok(tun)
     }
 
@@ -163,6 +211,24 @@ impl Tun {
         unsafe { set_queue(self.as_raw_fd(), &QUEUE) }?;
         // With many peers, coalescing the packets of a flow costs more than it saves.
         Ethtool::open()?.set_receive_offload(&self.name, false)
+    }
+
+    /// Sets how many packets may wait to be read. While the kernel changes that it loses packets, so the
+    /// interface must not be up.
+    fn set_queue_length(&self, packets: u32) -> io::Result<()> {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let control = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
+        // SAFETY: zeroes are valid in every member.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (place, octet) in request.ifr_name.iter_mut().zip(self.name.bytes()) {
+            *place = octet as libc::c_char;
+        }
+        // The member for the length is an integer, as this one.
+        request.ifr_ifru.ifru_metric = packets as i32;
+        // SAFETY: the request reads an `ifreq`.
+        let result = unsafe { libc::ioctl(control.as_raw_fd(), SET_QUEUE_LENGTH, &request) };
+        nix::Error::result(result)?;
+        Ok(())
     }
 
     /// Lets the kernel coalesce the packets of a flow that are written together (generic receive
@@ -330,6 +396,44 @@ fn attach(name: &str, napi: bool, offload: bool) -> Result<tun::Device, TunError
         });
     }
 }
+
+/// Returns the name of the TUN interface of a descriptor; `None` if it has none any more.
+#[must_use]
+pub fn name_of(descriptor: &OwnedFd) -> Option<String> {
+    let request = request_of(descriptor).ok()?;
+    let name: Vec<u8> = (request.ifr_name.iter())
+        .map(|&octet| octet as u8)
+        .take_while(|&octet| octet != 0)
+        .collect();
+    String::from_utf8(name).ok()
+}
+
+fn flags_of(descriptor: &OwnedFd) -> io::Result<i32> {
+    let request = request_of(descriptor)?;
+    // SAFETY: the kernel has set the flags.
+    Ok(i32::from(unsafe { request.ifr_ifru.ifru_flags }))
+}
+
+fn request_of(descriptor: &OwnedFd) -> io::Result<libc::ifreq> {
+    // SAFETY: zeroes are valid in every member.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: the request writes an `ifreq`.
+    unsafe {
+        get_interface(
+            descriptor.as_raw_fd(),
+            std::ptr::from_mut(&mut request).cast(),
+        )
+    }?;
+    Ok(request)
+}
+
+nix::ioctl_read!(
+    /// `TUNGETIFF`: name and flags of the interface.
+    get_interface,
+    b'T',
+    210,
+    libc::c_uint
+);
 
 nix::ioctl_write_ptr!(
     /// `TUNSETSNDBUF`: octets that written packets may occupy.

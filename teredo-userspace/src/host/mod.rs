@@ -10,4 +10,6 @@ pub use names::lookup_ipv4;
 pub use network::HostNetwork;
 pub use read::{LookError, Scope};
 pub use setting::Setting;
-pub use snapshot::{Link, Route, Snapshot, VlanTag};
+#[cfg(test)]
+pub use snapshot::VlanTag;
+pub use snapshot::{Link, Route, Snapshot};

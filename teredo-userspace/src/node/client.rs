@@ -24,13 +24,20 @@ use teredo_common::{
 };
 use teredo_proto::{
     client::{
-        self, Client, Credentials, Event, Extensions, Identity, Offline, Refresh, State, Transmit,
+        self, Client, Credentials, Event, Extensions, Identity, Offline, Refresh, SavedClient,
+        State, Transmit,
     },
     nat::Behaviour,
 };
 use tokio::time::{Sleep, sleep};
 
-use super::{clock, port::Port, send_failures::SendFailures, timer::Timer, tunnel::Tunnel};
+use super::{
+    clock,
+    port::Port,
+    send_failures::SendFailures,
+    timer::Timer,
+    tunnel::{self, Lifetime, Tunnel},
+};
 use crate::{
     condition::{Condition, Kind},
     config::{self, RefreshInterval},
@@ -38,7 +45,11 @@ use crate::{
         BATCH,
         offload::Coalescer,
         tun::PacketBatch,
-        udp::{ReceiveBatch, Sender, UdpSocket},
+        udp::{BindError, ReceiveBatch, Sender, UdpSocket},
+    },
+    handover::{
+        Inheritance,
+        descriptors::{self, Named},
     },
     host::{HostNetwork, Snapshot},
     metrics::{ClientStatus, Role},
@@ -77,6 +88,8 @@ pub struct ClientRole {
     /// Ends the wait for the gateway.
     gateway_timeout: Pin<Box<Sleep>>,
     is_started: bool,
+    /// Whether an earlier process has left everything.
+    goes_on: bool,
     is_qualified: bool,
     host: HostNetwork,
     datagrams: ReceiveBatch,
@@ -111,15 +124,17 @@ pub enum Input {
 }
 
 impl ClientRole {
-    /// Opens the ports and the TUN interface.
+    /// Opens the ports and the TUN interface, or goes on with those of an earlier process.
     pub fn new(
         config: config::ClientSection,
         node: &config::NodeSection,
         credentials: Option<Credentials>,
         seed: [u8; 32],
+        left: &mut Inheritance,
     ) -> Result<Self> {
         let prefix = node.prefix;
-        let udp = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, config.port))?;
+        let saved = left.state.client.take();
+        let udp = open(config.port, saved.as_ref(), left)?;
         let service_port = udp.local.port();
         let servers = Servers::new(&config.servers, config.secondary, config.ipv4_scope);
         let protocol = client::Config {
@@ -137,21 +152,36 @@ impl ClientRole {
             }
             None => None,
         };
-        Ok(Self {
-            client: Client::new(protocol, seed),
+        let saved = saved.filter(|saved| saved.fits(&protocol));
+        let is_started = saved.as_ref().is_some_and(SavedClient::is_started);
+        let tun = left.take_tun(&config.tun);
+        let goes_on = saved.is_some() && tun.is_some();
+        let client = match saved {
+            Some(saved) => Client::restore(protocol, seed, clock::now(), saved),
+            None => Client::new(protocol, seed),
+        };
+        let tunnel = tunnel::Options {
+            name: config.tun.clone(),
+            lifetime: Lifetime::Process,
+            ends_here: true,
+            is_offloaded: config.tun_offload,
+        };
+        let mut role = Self {
+            client,
             failures: SendFailures::default(),
             prefix,
             service_port,
             port: Port::new(udp.receiver, udp.marked)?,
             sender: udp.sender,
-            ports: ExtraPorts::new()?,
+            ports: ExtraPorts::new(left.take_ports())?,
             discovery,
-            tunnel: Tunnel::open_for_process(&config.tun, config.tun_offload)?,
+            tunnel: Tunnel::open(tunnel, tun)?,
+            goes_on,
             tunnelled: None,
             servers,
             mapping: PortMapping::new(&node.name),
             gateway_timeout: Box::pin(sleep(GATEWAY_TIMEOUT)),
-            is_started: false,
+            is_started,
             is_qualified: false,
             host: HostNetwork::default(),
             datagrams: ReceiveBatch::new(),
@@ -163,7 +193,27 @@ impl ClientRole {
             offline: None,
             has_changed: false,
             config,
-        })
+        };
+        // The address, and the ports that were open.
+        role.flush();
+        Ok(role)
+    }
+
+    /// Returns whether the client goes on where an earlier process ended, whose interface has its address.
+    pub fn goes_on(&self) -> bool {
+        self.goes_on
+    }
+
+    /// Makes room for what comes until the next process receives it.
+    pub fn make_room(&self) {
+        self.port.make_room();
+    }
+
+    /// Returns the descriptors that outlive the process.
+    pub fn descriptors(&self) -> impl Iterator<Item = Named<'_>> {
+        let sockets = descriptors::udp(&self.sender, self.port.receivers());
+        let ports = self.ports.descriptors();
+        sockets.chain(ports).chain(self.tunnel.descriptor())
     }
 
     /// Returns the address and the MTU of the tunnel, while the client is qualified.
@@ -487,6 +537,26 @@ impl ClientRole {
         }
         conditions
     }
+}
+
+/// Goes on with the service port of an earlier process, or opens it. Port 0 lets the kernel choose.
+fn open(
+    port: u16,
+    saved: Option<&SavedClient>,
+    left: &mut Inheritance,
+) -> Result<UdpSocket, BindError> {
+    let of_port = |port| SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
+    let before = match port {
+        0 => saved.map(SavedClient::port),
+        port => Some(port),
+    };
+    let local = before.map(of_port);
+    if let Some(local) = local
+        && let Some(sockets) = left.take_udp(local)
+    {
+        return Ok(UdpSocket::inherited(local, sockets));
+    }
+    UdpSocket::bind(of_port(port))
 }
 
 /// Waits for a datagram to the discovery address; forever without its socket.

@@ -170,15 +170,27 @@ impl Node {
             // Peers know the relay by its old address, from which their NATs let packets through.
             self.fast_path.remove(&self.config);
         }
+        let had_roles = had_relay || self.roles.server.is_some();
         // The sockets are free for the new roles then.
         self.roles = Roles::default();
-        let mut roles = Roles::make(&self.config, addresses, &self.clients, &own)?;
+        if had_roles {
+            self.keeper.release_ports();
+        }
+        let mut roles = Roles::make(
+            &self.config,
+            addresses,
+            &self.clients,
+            &own,
+            &mut self.keeper,
+        )?;
         if let Some(relay) = roles.relay.as_ref().filter(|_| had_relay) {
             tracing::info!("the relay is {} now", relay.endpoint());
         }
         if let Some(server) = &mut roles.server {
             server.handle_changes(&own, snapshot.has_native_route);
-            server.protocol_mut().set_buckets(self.fast_path.buckets());
+            server
+                .protocol_mut()
+                .set_buckets(clock::now(), self.fast_path.buckets());
         }
         self.roles = roles;
         for role in self.draining.clone() {
@@ -289,9 +301,13 @@ impl Node {
 
     fn place_fast_path(&mut self, item: &FastPathItem) -> Result<(), PlaceError> {
         let roles = self.roles.in_program(&self.config);
-        let placed = self
-            .fast_path
-            .place(&self.config, item, &self.upkeep.snapshot, &roles);
+        let placed = self.fast_path.place(
+            &self.config,
+            item,
+            &self.upkeep.snapshot,
+            &roles,
+            self.roles.relay.as_ref().map(|role| &role.relay),
+        );
         self.fast_path.set_depths(self.watch.depths());
         self.share_buckets();
         if let Some(relay) = &mut self.roles.relay {
@@ -307,7 +323,9 @@ impl Node {
     /// Makes the server use the limits that the program uses.
     fn share_buckets(&mut self) {
         if let Some(server) = &mut self.roles.server {
-            server.protocol_mut().set_buckets(self.fast_path.buckets());
+            server
+                .protocol_mut()
+                .set_buckets(clock::now(), self.fast_path.buckets());
         }
     }
 

@@ -8,7 +8,9 @@ mod client;
 mod clock;
 mod evidence;
 pub mod fast_path;
+mod handover;
 mod host;
+mod keeper;
 mod parameters;
 mod port;
 mod rates;
@@ -40,6 +42,9 @@ use calendar::Calendar;
 use client::ClientRole;
 use evidence::Evidence;
 use fast_path::{FastPath, SWEEP_PAUSE};
+use handover::Replacement;
+pub use handover::{End, Estate};
+use keeper::Keeper;
 use rates::Rates;
 use relay::RelayRole;
 use roles::Roles;
@@ -96,6 +101,9 @@ pub struct Node {
     draining: BTreeSet<Role>,
     /// Whether the peers that an earlier run left in the map were handed to the relay.
     is_handed_over: bool,
+    keeper: Keeper,
+    /// The request for a new process, until it runs.
+    replacement: Option<Replacement>,
     requests: mpsc::Receiver<Request>,
     handle: Handle,
 }
@@ -121,8 +129,13 @@ impl Node {
     ///
     /// When a part of the configuration cannot be set up, and waiting would not help or is not wanted: a
     /// sentence with the reason and the remedy. Nothing new is left behind then.
-    pub async fn start(config: Config, secrets: Secrets, patience: Patience) -> Result<Self> {
-        start::start(config, secrets, patience).await
+    pub async fn start(
+        config: Config,
+        secrets: Secrets,
+        patience: Patience,
+        estate: Estate,
+    ) -> Result<Self> {
+        start::start(config, secrets, patience, estate).await
     }
 
     /// Returns a handle for requests to the running node.
@@ -131,20 +144,27 @@ impl Node {
         self.handle.clone()
     }
 
-    /// Serves until `shutdown` is ready, then undoes everything that [`Node::start`] set up.
-    ///
-    /// # Errors
-    ///
-    /// When cleaning up fails.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<()> {
-        tokio::select! {
-            never = self.serve() => match never {},
-            () = shutdown => {}
+    /// Serves until `shutdown` is ready or another process has taken over, and returns which of the two.
+    pub async fn run(&mut self, shutdown: impl Future<Output = ()>) -> End {
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let replacement = tokio::select! {
+                replacement = self.serve() => replacement,
+                () = &mut shutdown => return End::Stop,
+            };
+            tokio::select! {
+                is_replaced = self.replace(replacement) => {
+                    if is_replaced {
+                        return End::Replaced;
+                    }
+                }
+                () = &mut shutdown => return End::Stop,
+            }
         }
-        self.stop().await
     }
 
-    async fn serve(&mut self) -> std::convert::Infallible {
+    /// Serves until a new process is wanted.
+    async fn serve(&mut self) -> Replacement {
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut slice = interval(SWEEP_PAUSE);
@@ -164,6 +184,9 @@ impl Node {
             let start = StartTime::now();
             self.handle_input(input).await;
             self.turns.add(start.elapsed());
+            if let Some(replacement) = self.replacement.take() {
+                return replacement;
+            }
         }
     }
 
@@ -196,7 +219,10 @@ impl Node {
             Input::Request(request) => self.handle_request(request),
             Input::Changes(Ok(changes)) => self.handle_changes(changes).await,
             Input::Changes(Err(error)) => self.reopen_watch(&error).await,
-            Input::Look(has_snapshot) => self.reconcile(has_snapshot).await,
+            Input::Look(has_snapshot) => {
+                self.reconcile(has_snapshot).await;
+                self.keep();
+            }
         }
     }
 
@@ -220,6 +246,8 @@ impl Node {
             self.fast_path.flush_log();
         }
         self.measure();
+        self.note_state();
+        self.keep();
     }
 
     fn sweep_on(&mut self) {
@@ -329,7 +357,11 @@ impl Node {
     }
 
     /// Undoes everything that [`Self::start`] set up.
-    async fn stop(mut self) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// When cleaning up fails.
+    pub async fn stop(mut self) -> Result<()> {
         let stopped = std::mem::take(&mut self.fast_path).stop();
         if let Some(client) = &mut self.client {
             client.stop().await;

@@ -59,7 +59,8 @@ pub fn relay_config(
     }
 }
 
-/// Returns the configuration of the server's protocol. `relay` is the endpoint of a relay beside it.
+/// Returns the configuration of the server's protocol. `relay` is the endpoint of a relay beside it, `seed`
+/// that of the limits of an earlier process.
 ///
 /// # Errors
 ///
@@ -70,6 +71,7 @@ pub fn server_config(
     relay: Option<SocketAddrV4>,
     own: &OwnAddresses,
     clients: Vec<RegisteredClient>,
+    seed: Option<u64>,
 ) -> Result<server::Config> {
     let [primary, secondary] = section.ipv4;
     Ok(server::Config {
@@ -87,7 +89,10 @@ pub fn server_config(
         icmpv6_payload: section.icmpv6_payload,
         allow: section.allow.clone(),
         limits: Limits {
-            seed: u64::from_ne_bytes(random()?),
+            seed: match seed {
+                Some(seed) => seed,
+                None => u64::from_ne_bytes(random()?),
+            },
             source: Rate::new(section.rate, section.burst),
             network: Rate::new(section.network_rate, section.network_burst),
             total: Rate::new(section.total_rate, section.total_rate / TOTAL_BURST),

@@ -39,6 +39,31 @@ impl Port {
         })
     }
 
+    /// Returns the receiving sockets.
+    pub fn receivers(&self) -> [&Receiver; 2] {
+        [self.receiver.get_ref(), self.marked.get_ref()]
+    }
+
+    /// Lets the sockets have all datagrams from now on.
+    pub fn end_mailbox(&self) {
+        if self.mailbox.is_some() {
+            self.receiver.get_ref().detach_filter();
+        }
+    }
+
+    /// Receives from the mailbox. Returns whether there was something.
+    pub fn receive_mail_now(&self, batch: &mut ReceiveBatch) -> bool {
+        let mailbox = self.mailbox.as_ref().map(AsyncFd::get_ref);
+        mailbox.is_some_and(|mailbox| mailbox.receive(batch).is_ok_and(|received| received > 0))
+    }
+
+    /// Makes room for the datagrams that come until the next process receives them.
+    pub fn make_room(&self) {
+        for receiver in self.receivers() {
+            receiver.make_room();
+        }
+    }
+
     /// Adds a mailbox before the receiver.
     pub fn with_mailbox(self, mailbox: Mailbox) -> io::Result<Self> {
         Ok(Self {

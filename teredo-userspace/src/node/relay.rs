@@ -11,18 +11,13 @@ use anyhow::Result;
 use teredo_common::{address::Endpoint, wire::IPV6_HEADER};
 use teredo_proto::{
     dual::{Recipient, SharedPort},
-    relay::{self, Relay, Transmit},
+    relay::{Relay, Transmit},
     wire::ipv6::Header,
 };
 
 use super::{
-    clock,
-    fast_path::FastPath,
-    port::Port,
-    send_failures::SendFailures,
-    server::ServerRole,
-    timer::Timer,
-    tunnel::{Lifetime, Tunnel},
+    clock, fast_path::FastPath, port::Port, send_failures::SendFailures, server::ServerRole,
+    timer::Timer, tunnel::Tunnel,
 };
 use crate::{
     config,
@@ -32,6 +27,7 @@ use crate::{
         tun::PacketBatch,
         udp::{ReceiveBatch, Sender, UdpSocket},
     },
+    handover::descriptors::{self, Named},
 };
 
 /// The running relay.
@@ -66,17 +62,15 @@ pub enum Input {
 }
 
 impl RelayRole {
-    /// Opens the socket and the TUN interface.
+    /// Connects the protocol with its socket and TUN interface.
     pub fn new(
         config: &config::RelaySection,
-        protocol: relay::Config,
-        seed: [u8; 32],
+        relay: Relay,
+        peer_lifetime: Duration,
         udp: UdpSocket,
+        tunnel: Tunnel,
         shared_port: Option<SharedPort>,
     ) -> Result<Self> {
-        let peer_lifetime = protocol.peer_lifetime;
-        let relay = Relay::new(protocol, seed);
-        let tunnel = Tunnel::open(&config.tun, Lifetime::Persistent)?;
         Ok(Self {
             relay,
             failures: SendFailures::default(),
@@ -92,6 +86,17 @@ impl RelayRole {
             timer: Timer::new(),
             received: [0; 2],
         })
+    }
+
+    /// Makes room for what comes until the next process receives it.
+    pub fn make_room(&self) {
+        self.port.make_room();
+    }
+
+    /// Returns the descriptors that outlive the process.
+    pub fn descriptors(&self) -> impl Iterator<Item = Named<'_>> {
+        let sockets = descriptors::udp(&self.sender, self.port.receivers());
+        sockets.chain(self.tunnel.descriptor())
     }
 
     /// Returns the local endpoint.

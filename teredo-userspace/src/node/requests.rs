@@ -8,7 +8,7 @@ use teredo_common::{
 };
 use teredo_proto::{client, relay::PeerInfo};
 
-use super::{Node, clock, host::configured};
+use super::{Node, clock, handover::Replacement, host::configured};
 use crate::{
     api::{
         Page, Request,
@@ -30,6 +30,7 @@ impl Node {
         match request {
             Request::Snapshot(reply) => drop(reply.send(self.snapshot())),
             Request::Peers { cursor, reply } => drop(reply.send(self.page(cursor))),
+            Request::Replace(reply) => self.replacement = Some(Replacement(reply)),
             Request::Drain(reply) => {
                 self.drain();
                 let _ = reply.send(());

@@ -6,17 +6,25 @@ use anyhow::Result;
 use teredo_common::maps::Settings;
 use teredo_proto::{
     dual::SharedPort,
-    server::{Buckets, RegisteredClient, Server},
+    relay::Relay,
+    server::{Buckets, RegisteredClient, SavedServer, Server},
 };
 
 use super::{
+    clock,
+    keeper::Keeper,
     parameters::{random, relay_config, server_config, settings},
     relay::RelayRole,
     server::{ServerRole, Socket},
+    tunnel::{self, Lifetime, Tunnel},
 };
 use crate::{
     config::{Config, RelaySection},
-    datapath::{route::OwnAddresses, udp::UdpSocket},
+    datapath::{
+        route::OwnAddresses,
+        udp::{BindError, UdpSocket},
+    },
+    handover::Inheritance,
 };
 
 /// The relay and the server, as far as they run.
@@ -59,13 +67,15 @@ impl Roles {
         addresses: Addresses,
         clients: &[RegisteredClient],
         own: &OwnAddresses,
+        keeper: &mut Keeper,
     ) -> Result<Self> {
+        let now = clock::now();
+        let lifetime = keeper.lifetime();
+        let left = &mut keeper.inheritance;
         let mut roles = Self::default();
         let relay = config.relay.as_ref().zip(addresses.relay);
         let mut udp = match relay {
-            Some((relay, address)) => {
-                Some(UdpSocket::bind(SocketAddrV4::new(address, relay.port))?)
-            }
+            Some((relay, address)) => Some(open(SocketAddrV4::new(address, relay.port), left)?),
             None => None,
         };
         let server = config.server.as_ref().filter(|_| addresses.server);
@@ -76,13 +86,23 @@ impl Roles {
                 .map(|address| SocketAddrV4::new(address, section.port));
             let primary = match &mut udp {
                 Some(udp) if is_shared => Socket::Shared(udp.sender.try_clone()?),
-                _ => Socket::Own(UdpSocket::bind(primary)?),
+                _ => Socket::Own(open(primary, left)?),
             };
-            let sockets = [primary, Socket::Own(UdpSocket::bind(secondary)?)];
+            let sockets = [primary, Socket::Own(open(secondary, left)?)];
             let relay = udp.as_ref().map(|udp| udp.local);
-            let protocol = server_config(config, section, relay, own, clients.to_vec())?;
-            let server = Server::new(protocol.clone(), Buckets::new());
-            roles.server = Some(ServerRole::new(section, protocol, server, sockets)?);
+            let saved = left.state.server.take();
+            let seed = saved.as_ref().map(SavedServer::seed);
+            let protocol = server_config(config, section, relay, own, clients.to_vec(), seed)?;
+            let mut server = Server::new(protocol.clone(), Buckets::new());
+            if let Some(saved) = &saved {
+                server.restore(saved);
+            }
+            let tunnel = section.has_tunnel_service().then(|| {
+                let tun = left.take_tun(&section.tun);
+                Tunnel::open(tunnel(&section.tun, lifetime), tun)
+            });
+            let tunnel = tunnel.transpose()?;
+            roles.server = Some(ServerRole::new(section, protocol, server, sockets, tunnel)?);
         }
         if let (Some((section, _)), Some(udp)) = (relay, udp) {
             let protocol = relay_config(config, section, udp.local, own);
@@ -90,11 +110,21 @@ impl Roles {
                 let prefixes = config.service_prefixes().collect();
                 SharedPort::new(server.primary(), server.port, prefixes)
             });
+            let peer_lifetime = protocol.peer_lifetime;
+            let saved = left.state.relay.take();
+            let saved = saved.filter(|saved| saved.endpoint == udp.local);
+            let relay = match saved {
+                Some(saved) => Relay::restore(protocol, random()?, now, saved.relay),
+                None => Relay::new(protocol, random()?),
+            };
+            let tun = left.take_tun(&section.tun);
+            let tunnel = Tunnel::open(tunnel(&section.tun, lifetime), tun)?;
             roles.relay = Some(RelayRole::new(
                 section,
-                protocol,
-                random()?,
+                relay,
+                peer_lifetime,
                 udp,
+                tunnel,
                 shared_port,
             )?);
         }
@@ -108,6 +138,24 @@ impl Roles {
             relay: relay.map(|(role, section)| (section, relay_settings(config, section, role))),
             server: self.server.as_ref().map(ServerRole::parameters),
         }
+    }
+}
+
+/// Goes on with a port of an earlier process, or opens it.
+fn open(local: SocketAddrV4, left: &mut Inheritance) -> Result<UdpSocket, BindError> {
+    match left.take_udp(local) {
+        Some(sockets) => Ok(UdpSocket::inherited(local, sockets)),
+        None => UdpSocket::bind(local),
+    }
+}
+
+/// Returns the properties of the tunnel interface of a relay or a server.
+fn tunnel(name: &str, lifetime: Lifetime) -> tunnel::Options {
+    tunnel::Options {
+        name: name.to_owned(),
+        lifetime,
+        ends_here: false,
+        is_offloaded: false,
     }
 }
 

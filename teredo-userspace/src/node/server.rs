@@ -12,11 +12,7 @@ use teredo_proto::{
     server::{self, Event, Server},
 };
 
-use super::{
-    clock,
-    port::Port,
-    tunnel::{Lifetime, Tunnel},
-};
+use super::{clock, port::Port, tunnel::Tunnel};
 use crate::{
     config,
     datapath::{
@@ -24,6 +20,7 @@ use crate::{
         tun::PacketBatch,
         udp::{ReceiveBatch, Sender, UdpSocket},
     },
+    handover::descriptors::{self, Named},
 };
 pub use answers::AnswerFailures;
 use answers::Answers;
@@ -80,13 +77,14 @@ impl Socket {
 }
 
 impl ServerRole {
-    /// Opens the native socket and the tunnel service's interface, if they are needed. `sockets` are
-    /// those of the primary and the secondary address.
+    /// Opens the native socket, if it is needed. `sockets` are those of the primary and the secondary
+    /// address, `tunnel` is the interface of the tunnel service.
     pub fn new(
         config: &config::ServerSection,
         parameters: server::Config,
         server: Server,
         sockets: [Socket; 2],
+        tunnel: Option<Tunnel>,
     ) -> Result<Self> {
         let [primary, secondary] = sockets;
         let (primary_port, primary_sender) = primary.open()?;
@@ -95,9 +93,7 @@ impl ServerRole {
         if config.forward_echo || config.forward_echo_replies {
             answers.open_native()?;
         }
-        if config.has_tunnel_service() {
-            answers.exits.tunnel = Some(Tunnel::open(&config.tun, Lifetime::Persistent)?);
-        }
+        answers.exits.tunnel = tunnel;
         Ok(Self {
             parameters,
             ports: [primary_port, secondary_port],
@@ -105,6 +101,36 @@ impl ServerRole {
             datagrams: ReceiveBatch::new(),
             packets: PacketBatch::new(MTU),
         })
+    }
+
+    /// Returns the descriptors that outlive the process.
+    pub fn descriptors(&self) -> impl Iterator<Item = Named<'_>> {
+        let ports = self.ports.iter().zip(self.answers.senders());
+        let sockets = ports.filter_map(|(port, sender)| {
+            let port = port.as_ref()?;
+            Some(descriptors::udp(sender, port.receivers()))
+        });
+        let tunnel = self.tunnel().and_then(Tunnel::descriptor);
+        sockets.flatten().chain(tunnel)
+    }
+
+    /// Answers what is in the mailboxes, which end with this process, and lets sockets have what comes from
+    /// now on.
+    pub fn empty_mailboxes(&mut self) {
+        for address in [ServerAddress::Primary, ServerAddress::Secondary] {
+            let Some(port) = &self.ports[address as usize] else {
+                continue;
+            };
+            port.end_mailbox();
+            while port.receive_mail_now(&mut self.datagrams) {
+                let now = clock::now();
+                for datagram in self.datagrams.datagrams() {
+                    let from = datagram.source.into();
+                    (self.answers).handle_datagram(now, address, from, datagram.payload);
+                }
+                self.answers.exits.flush();
+            }
+        }
     }
 
     /// Returns the configuration of the protocol.

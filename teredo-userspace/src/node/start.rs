@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, mem, time::Instant};
 use anyhow::{Context as _, Result, anyhow};
 
 use super::{
-    Node, Patience, calendar::Calendar, client::ClientRole, fast_path::FastPath, host::ActError,
-    parameters::random, rates::Rates, roles::Roles, suspend::SuspendClock, upkeep::Upkeep,
+    Estate, Node, Patience, calendar::Calendar, client::ClientRole, fast_path::FastPath,
+    host::ActError, parameters::random, rates::Rates, roles::Roles, suspend::SuspendClock,
+    upkeep::Upkeep,
 };
 use crate::{
     api::Handle,
@@ -21,16 +22,29 @@ use crate::{
 /// possible: the roles, their interfaces, the fast path, the routes.
 const ROUNDS: usize = 8;
 
-pub async fn start(config: Config, secrets: Secrets, patience: Patience) -> Result<Node> {
+pub async fn start(
+    config: Config,
+    secrets: Secrets,
+    patience: Patience,
+    estate: Estate,
+) -> Result<Node> {
     config.node.udp_segmentation.apply();
     let watch = Watch::open().context("cannot watch the kernel's routing")?;
     let routes = Routes::open()?;
+    let mut keeper = estate.into_keeper().context("cannot keep the state")?;
     let client = match &config.client {
         Some(client) => {
-            let role =
-                ClientRole::new(client.clone(), &config.node, secrets.credentials, random()?)?;
+            let role = ClientRole::new(
+                client.clone(),
+                &config.node,
+                secrets.credentials,
+                random()?,
+                &mut keeper.inheritance,
+            )?;
             // Addresses and routes that an earlier owner left go with that.
-            if let Some(index) = role.tunnel.index() {
+            if let Some(index) = role.tunnel.index()
+                && !role.goes_on()
+            {
                 routes.take_down(index).await?;
             }
             Some(role)
@@ -44,7 +58,7 @@ pub async fn start(config: Config, secrets: Secrets, patience: Patience) -> Resu
         roles: Roles::default(),
         client,
         calendar: Calendar::new(&config),
-        fast_path: FastPath::default(),
+        fast_path: FastPath::new(keeper.inheritance.take_program(), keeper.store.is_some()),
         routes,
         watch,
         upkeep: Upkeep::new(plan::scope(&config, &Snapshot::default(), &Own::default())),
@@ -54,12 +68,18 @@ pub async fn start(config: Config, secrets: Secrets, patience: Patience) -> Resu
         evidence: Default::default(),
         draining: BTreeSet::new(),
         is_handed_over: false,
+        keeper,
+        replacement: None,
         requests,
         handle,
         config,
     };
     match node.set_up(patience).await {
-        Ok(()) => Ok(node),
+        Ok(()) => {
+            node.note_state();
+            node.keep();
+            Ok(node)
+        }
         Err(error) => {
             node.abandon().await;
             Err(error)
@@ -131,7 +151,10 @@ impl Node {
         self.restore_settings();
         let tunnels: Vec<_> = self.tunnels().collect();
         for (interface, is_taken_over) in tunnels {
-            if !is_taken_over && let Err(error) = self.routes.remove_link(interface).await {
+            if !is_taken_over
+                && !self.keeper.inherits()
+                && let Err(error) = self.routes.remove_link(interface).await
+            {
                 tracing::warn!("{error}");
             }
         }

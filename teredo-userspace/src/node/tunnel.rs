@@ -1,6 +1,10 @@
 //! The TUN interface of a role, which others may take away.
 
-use std::{future::pending, io};
+use std::{
+    future::pending,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -10,15 +14,29 @@ use crate::{
         offload::Coalescer,
         tun::{PacketBatch, Tun, TunError},
     },
+    handover::descriptors::{Named, TUN},
     host::Snapshot,
 };
+
+/// The properties of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The name.
+    pub name: String,
+    /// The time for which it exists.
+    pub lifetime: Lifetime,
+    /// Whether packets end on this host, so that it pays off to coalesce them.
+    pub ends_here: bool,
+    /// Whether it takes super-packets: see [`Tun::open_offloaded`].
+    pub is_offloaded: bool,
+}
 
 /// The time for which the interface exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
     /// The interface outlives the process, so that routes through it survive a crash.
     Persistent,
-    /// The interface ends with the process, however that ends.
+    /// The interface ends with the process, however that ends, unless another has it open, too.
     Process,
 }
 
@@ -26,9 +44,7 @@ pub enum Lifetime {
 #[derive(Debug)]
 pub struct Tunnel {
     tun: AsyncFd<Tun>,
-    name: String,
-    lifetime: Lifetime,
-    is_offloaded: bool,
+    options: Options,
     /// Whether the kernel gives no packets through this descriptor any more.
     is_lost: bool,
     dropped: Dropped,
@@ -45,26 +61,29 @@ struct Dropped {
 }
 
 impl Tunnel {
-    /// Opens the interface. Needs a tokio runtime.
-    pub fn open(name: &str, lifetime: Lifetime) -> Result<Self, TunError> {
-        Self::open_with(name, lifetime, false)
-    }
-
-    /// Opens an interface that ends with the process, for super-packets if `is_offloaded`: see
-    /// [`Tun::open_offloaded`]. Needs a tokio runtime.
-    pub fn open_for_process(name: &str, is_offloaded: bool) -> Result<Self, TunError> {
-        Self::open_with(name, Lifetime::Process, is_offloaded)
-    }
-
-    fn open_with(name: &str, lifetime: Lifetime, is_offloaded: bool) -> Result<Self, TunError> {
+    /// Opens the interface, or goes on with that of an earlier process. Needs a tokio runtime.
+    pub fn open(options: Options, inherited: Option<OwnedFd>) -> Result<Self, TunError> {
+        let taken = inherited.and_then(|descriptor| {
+            let tun = Tun::inherited(&options.name, descriptor, options.is_offloaded);
+            tun.inspect_err(|error| tracing::debug!("{error}")).ok()
+        });
+        let tun = match taken {
+            Some(tun) => set_up(tun, &options)?,
+            None => open(&options)?,
+        };
         Ok(Self {
-            tun: open(name, lifetime, is_offloaded)?,
-            name: name.to_owned(),
-            lifetime,
-            is_offloaded,
+            tun,
+            options,
             is_lost: false,
             dropped: Dropped::default(),
         })
+    }
+
+    /// Returns the descriptor with its name; `None` if the interface is lost.
+    pub fn descriptor(&self) -> Option<Named<'_>> {
+        let tun = self.tun.get_ref();
+        let name = format!("{TUN}.{}.{}", self.options.name, self.index()?);
+        Some((name, tun.as_fd()))
     }
 
     /// Returns the interface's index; `None` if it is lost.
@@ -107,7 +126,7 @@ impl Tunnel {
     ///
     /// When no new one can be opened. Then everything stays as it is.
     pub fn reopen(&mut self) -> Result<(), TunError> {
-        let new = open(&self.name, self.lifetime, self.is_offloaded)?;
+        let new = open(&self.options)?;
         // What is out of sight, for example in another namespace, shall not outlive this.
         if let Err(error) = self.tun.get_ref().end_with_process() {
             tracing::debug!("the old tunnel interface stays: {error}");
@@ -128,7 +147,10 @@ impl Tunnel {
             .async_io(Interest::READABLE, |tun| tun.read(packets))
             .await;
         read.unwrap_or_else(|error| {
-            tracing::debug!("the tunnel interface {} is lost: {error}", self.name);
+            tracing::debug!(
+                "the tunnel interface {} is lost: {error}",
+                self.options.name
+            );
             self.is_lost = true;
             0
         })
@@ -146,17 +168,23 @@ impl Tunnel {
     }
 }
 
-fn open(name: &str, lifetime: Lifetime, is_offloaded: bool) -> Result<AsyncFd<Tun>, TunError> {
-    let tun = match is_offloaded {
-        true => Tun::open_offloaded(name)?,
-        false => Tun::open(name)?,
+fn open(options: &Options) -> Result<AsyncFd<Tun>, TunError> {
+    let tun = match options.is_offloaded {
+        true => Tun::open_offloaded(&options.name)?,
+        false => Tun::open(&options.name)?,
     };
+    set_up(tun, options)
+}
+
+fn set_up(tun: Tun, options: &Options) -> Result<AsyncFd<Tun>, TunError> {
     let other = |source: io::Error| TunError::Other {
-        name: name.to_owned(),
+        name: options.name.clone(),
         source,
     };
-    if lifetime == Lifetime::Process {
+    if options.lifetime == Lifetime::Process {
         tun.end_with_process().map_err(other)?;
+    }
+    if options.ends_here {
         tun.coalesce().map_err(other)?;
     }
     register(tun).map_err(other)

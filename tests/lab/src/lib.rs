@@ -19,6 +19,7 @@ pub mod process;
 pub mod programs;
 pub mod qualification;
 pub mod scene;
+pub mod service;
 pub mod teredo;
 pub mod together;
 pub mod traffic;

@@ -278,7 +278,7 @@ impl Teredo {
     }
 }
 
-fn complete(config: &Config, namespace: &Namespace, directory: &TempDir) -> Config {
+pub(crate) fn complete(config: &Config, namespace: &Namespace, directory: &TempDir) -> Config {
     let mut config = config.clone();
     if config.get("node", "name").is_none() {
         config = config.set("node.name", namespace.name());
@@ -306,7 +306,7 @@ fn run(namespace: &Namespace, file: &Path, prefix: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-fn ask<T: DeserializeOwned>(file: &Path, what: &str) -> Result<T> {
+pub(crate) fn ask<T: DeserializeOwned>(file: &Path, what: &str) -> Result<T> {
     let mut command = Command::new(binary()?);
     let text = output(command.args([what, "--json", "--config"]).arg(file))?;
     serde_json::from_str(&text).with_context(|| format!("teredo {what} --json printed {text}"))

@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::{
     errno::Errno,
-    sys::socket::{MsgFlags, recv},
+    sys::socket::{MsgFlags, recv, setsockopt, sockopt},
 };
 
 use super::namespace::Namespace;
@@ -24,6 +24,8 @@ use super::namespace::Namespace;
 /// Time without progress after which a connection has failed by default.
 const IDLE: Duration = Duration::from_secs(20);
 const CHUNK: usize = 64 * 1024;
+/// Octets of the buffer of a stream's receiver.
+const ROOM: usize = 32 << 20;
 
 /// A run of `ping`: number and length of the packets, and the time to wait.
 #[derive(Clone, Copy, Debug)]
@@ -363,16 +365,20 @@ pub struct UdpStream {
     stop: Arc<AtomicBool>,
     received: Arc<AtomicU64>,
     sender: JoinHandle<Result<u64>>,
-    receiver: JoinHandle<Result<Duration>>,
+    receiver: JoinHandle<Result<UdpReport>>,
 }
 
 /// The outcome of a [`UdpStream`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct UdpReport {
     /// Datagrams sent.
     pub sent: u64,
     /// Different datagrams received.
     pub received: u64,
+    /// Datagrams received again.
+    pub repeated: u64,
+    /// Datagrams received after one that was sent later.
+    pub overtaken: u64,
     /// The longest time between two arrivals.
     pub longest_gap: Duration,
 }
@@ -392,6 +398,8 @@ impl UdpStream {
         interval: Duration,
     ) -> Result<Self> {
         let sink = to.run(|| UdpSocket::bind((address, 0)))??;
+        // A receiver that waits for a busy CPU loses nothing.
+        setsockopt(&sink, sockopt::RcvBufForce, &ROOM)?;
         let target = sink.local_addr()?;
         sink.set_read_timeout(Some(Duration::from_millis(20)))?;
         let unspecified = SocketAddr::new(
@@ -435,12 +443,8 @@ impl UdpStream {
     pub fn stop(self) -> Result<UdpReport> {
         self.stop.store(true, Ordering::Release);
         let sent = self.sender.join().expect("the sender does not panic")?;
-        let longest_gap = self.receiver.join().expect("the receiver does not panic")?;
-        Ok(UdpReport {
-            sent,
-            received: self.received.load(Ordering::Relaxed),
-            longest_gap,
-        })
+        let report = self.receiver.join().expect("the receiver does not panic")?;
+        Ok(UdpReport { sent, ..report })
     }
 }
 
@@ -481,11 +485,12 @@ fn receive_numbers(
     size: usize,
     received: &AtomicU64,
     stop: &AtomicBool,
-) -> Result<Duration> {
+) -> Result<UdpReport> {
     let mut buffer = vec![0; size + 1];
     let mut seen = std::collections::HashSet::new();
     let mut last: Option<Instant> = None;
-    let mut longest = Duration::ZERO;
+    let mut newest = 0;
+    let mut report = UdpReport::default();
     loop {
         let stopping = stop.load(Ordering::Acquire);
         match socket.recv(&mut buffer) {
@@ -496,16 +501,21 @@ fn receive_numbers(
                 );
                 let number = buffer[..8].try_into().map(u64::from_be_bytes)?;
                 if seen.insert(number) {
+                    report.received += 1;
                     received.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    report.repeated += 1;
                 }
+                report.overtaken += u64::from(number < newest);
+                newest = newest.max(number);
                 let now = Instant::now();
                 if let Some(last) = last.replace(now) {
-                    longest = longest.max(now - last);
+                    report.longest_gap = report.longest_gap.max(now - last);
                 }
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 if stopping {
-                    return Ok(longest);
+                    return Ok(report);
                 }
             }
             Err(error) => return Err(error.into()),

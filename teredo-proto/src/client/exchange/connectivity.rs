@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use rand::{Rng, RngExt as _};
+use serde::{Deserialize, Serialize};
 use teredo_common::{address::Endpoint, time::Instant};
 
 use super::{Exchange, Shared};
@@ -23,10 +24,10 @@ const VALIDITY: Duration = Duration::from_secs(30);
 const NONCE: usize = 24;
 
 /// The latest tests of one peer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tests([Option<Test>; REMEMBERED]);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Test {
     nonce: [u8; NONCE],
     identifier: u16,

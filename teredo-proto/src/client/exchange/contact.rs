@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use teredo_common::{address::Endpoint, time::Instant};
 
 use super::{
@@ -14,7 +15,7 @@ use crate::shared::peers::{Patience, Peer, Queue, RoleState};
 pub const LOCAL_MEMORY: Duration = Duration::from_secs(600);
 
 /// The part of a peer's entry that only the client needs.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Contact {
     /// The local port from which packets to the peer are sent.
     pub port: u16,
@@ -30,7 +31,9 @@ pub struct Contact {
     pub local: Option<Local>,
     /// Its connectivity tests.
     pub tests: Option<Box<Tests>>,
-    /// Packets for the host that wait for a test (C-41).
+    /// Packets for the host that wait for a test (C-41). They are stored by themselves, since they belong
+    /// to a budget.
+    #[serde(skip)]
     pub held: Queue,
     /// The common source of [`Contact::held`].
     pub held_from: Endpoint,
@@ -52,7 +55,7 @@ pub struct Contact {
 }
 
 /// A peer on the same link.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Local {
     /// The source of its discovery bubble.
     pub endpoint: Endpoint,

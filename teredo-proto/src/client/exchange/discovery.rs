@@ -4,6 +4,7 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use rand::RngExt as _;
+use serde::{Deserialize, Serialize};
 use teredo_common::{
     address::{Endpoint, embedded_mapping},
     time::Instant,
@@ -26,7 +27,7 @@ use crate::{
 const INTERVAL: [Duration; 2] = [Duration::from_secs(200), Duration::from_secs(300)];
 
 /// The times of discovery bubbles.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Discovery {
     /// The time of the next one, while the client has an address.
     pub next: Option<Instant>,

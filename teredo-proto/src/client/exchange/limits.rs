@@ -1,12 +1,13 @@
 //! The limits on unsolicited packets (C-58, L-12, R-16).
 
+use serde::{Deserialize, Serialize};
 use teredo_common::{address::Endpoint, time::Instant};
 
 use super::super::Config;
 use crate::shared::{
     keyed::Keyed,
-    limiter::{Bucket, Rate, Tiers},
-    peers::{Histories, Patience},
+    limiter::{Bucket, Rate, SavedBuckets, Tiers},
+    peers::{Histories, History, Patience},
 };
 
 /// Number of endpoints whose bubbles are remembered: as many as there are bubbles to at the total
@@ -26,6 +27,16 @@ pub struct Limits {
     relays: Histories,
 }
 
+/// The state of [`Limits`].
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SavedLimits {
+    tests: Bucket,
+    unreachable: Bucket,
+    direct: Vec<SavedBuckets>,
+    endpoints: Vec<(Endpoint, History)>,
+    relays: Vec<(Endpoint, History)>,
+}
+
 impl Limits {
     pub fn new(config: &Config, keyed: Keyed) -> Self {
         Self {
@@ -37,6 +48,26 @@ impl Limits {
             endpoints: Histories::new(ENDPOINTS, Patience::Window, keyed),
             relays: Histories::new(ENDPOINTS, Patience::BackOff, keyed),
         }
+    }
+
+    /// Returns the levels of the buckets, and the bubbles that are remembered.
+    pub fn save(&self, now: Instant) -> SavedLimits {
+        SavedLimits {
+            tests: self.tests,
+            unreachable: self.unreachable,
+            direct: self.direct.save(now),
+            endpoints: self.endpoints.save(),
+            relays: self.relays.save(),
+        }
+    }
+
+    /// Sets what was stored.
+    pub fn restore(&mut self, saved: &SavedLimits) {
+        self.tests = saved.tests;
+        self.unreachable = saved.unreachable;
+        self.direct.restore(&saved.direct);
+        self.endpoints.restore(&saved.endpoints);
+        self.relays.restore(&saved.relays);
     }
 
     /// Whether a connectivity test may be sent.

@@ -12,6 +12,7 @@ mod limits;
 mod procedure;
 mod reception;
 mod relays;
+mod state;
 mod transmission;
 mod trust;
 
@@ -38,6 +39,7 @@ use discovery::{Discovery, is_on_link};
 use extensions::ports::Ports;
 use limits::Limits;
 use relays::Relays;
+pub use state::SavedExchange;
 
 /// The times that end trust (P-03, P-12). The client sees every packet itself.
 const TIMING: Timing = Timing {
@@ -53,6 +55,7 @@ const HELD_SHARE: usize = 4;
 /// The half of the client that talks with peers.
 #[derive(Debug)]
 pub struct Exchange {
+    keyed: Keyed,
     identity: Option<Identity>,
     /// The address of the identity; unspecified if there is none.
     own: [u8; 16],
@@ -81,7 +84,10 @@ pub enum Forward {
 impl Exchange {
     /// Creates an exchange without address and peers.
     pub fn new(config: &Config, random: &mut impl Rng) -> Self {
-        let keyed = Keyed::new(random);
+        Self::with_tables(config, Keyed::new(random))
+    }
+
+    fn with_tables(config: &Config, keyed: Keyed) -> Self {
         let held = config.queue_total_bytes / HELD_SHARE;
         let bounds = |octets| Bounds {
             packets_per_peer: config.queue_per_peer,
@@ -89,6 +95,7 @@ impl Exchange {
             octets_per_source: octets,
         };
         Self {
+            keyed,
             identity: None,
             own: [0; 16],
             peers: Peers::new(config.max_peers, TIMING, keyed),

@@ -3,6 +3,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use teredo_common::{address::Endpoint, time::Instant};
 
 /// Maximum number of relays.
@@ -11,7 +12,7 @@ const MAX: usize = 64;
 const MEMORY: Duration = Duration::from_secs(30);
 
 /// Relays whose bubbles were answered, or that proved to serve a host.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Relays(VecDeque<(Endpoint, Instant)>);
 
 impl Relays {

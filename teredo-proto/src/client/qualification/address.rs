@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use rand::{RngExt as _, rngs::StdRng};
+use serde::{Deserialize, Serialize};
 use teredo_common::address::{CONE_FLAG, Endpoint, RANDOM_FLAGS, TeredoAddress};
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
 };
 
 /// The random parts of the client's addresses, kept while they may be.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Addresses {
     /// The flags of the last Teredo address, with its server and endpoint (W-12).
     flags: Option<(Ipv4Addr, Endpoint, u16)>,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use teredo_common::{address::Endpoint, time::Instant};
 
 use super::{
@@ -16,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 const ATTEMPTS: usize = 3;
 
 /// Solicitations to one address of the server that are not answered yet.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Inquiry {
     /// The local port.
     port: u16,

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use rand::{RngExt as _, rngs::StdRng};
+use serde::{Deserialize, Serialize};
 use teredo_common::{
     address::{Endpoint, RANDOM_FLAGS, TeredoAddress},
     time::Instant,
@@ -43,7 +44,7 @@ const MAX_PORTS: u8 = 8;
 const MAX_UNEXPECTED: u8 = 8;
 
 /// The interval, and the measurement of it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Interval {
     /// The measured interval.
     refresh: Option<Duration>,
@@ -53,7 +54,7 @@ pub struct Interval {
 }
 
 /// A measurement under way.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Measurement {
     identity: Identity,
     step: Step,
@@ -71,7 +72,7 @@ struct Measurement {
 }
 
 /// The next thing that a measurement waits for.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Step {
     /// To open the secondary port.
     Closed(Instant),
@@ -102,6 +103,11 @@ impl Interval {
     pub fn port(&self) -> Option<u16> {
         let measurement = self.measurement.as_ref()?;
         (!matches!(measurement.step, Step::Closed(_))).then_some(measurement.port)
+    }
+
+    /// The measured interval, if there is one.
+    pub fn measured(&self) -> Option<Duration> {
+        self.refresh
     }
 
     /// The time until the next maintenance: drawn anew each time (C-44).

@@ -41,9 +41,13 @@ mod tests;
 
 use std::{net::Ipv4Addr, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use teredo_common::{address::Endpoint, time::Instant};
 
-use super::{Identity, Offline, ServerEndpoints, State, shared::Shared, statistics::DropReason};
+use super::{
+    Event, Identity, Offline, ServerEndpoints, State, Transmit, shared::Shared,
+    statistics::DropReason,
+};
 use crate::wire::encapsulation::Encapsulation;
 use address::Addresses;
 use inquiry::Inquiry;
@@ -51,7 +55,7 @@ use interval::Interval;
 use solicitation::Advertised;
 
 /// The half of the client that talks with the server.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Qualification {
     phase: Phase,
     /// The server that is used or tried.
@@ -87,7 +91,7 @@ pub struct Qualification {
 }
 
 /// The next thing that the client waits for.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 enum Phase {
     /// The start.
     #[default]
@@ -122,6 +126,25 @@ impl Qualification {
     pub fn server(&self, shared: &Shared) -> Option<ServerEndpoints> {
         self.server
             .or_else(|| shared.config.servers.first().copied())
+    }
+
+    /// The server that is used or tried, if one was chosen.
+    pub fn chosen_server(&self) -> Option<ServerEndpoints> {
+        self.server
+    }
+
+    /// Opens the secondary port again after the process was replaced.
+    pub fn resume(&self, shared: &mut Shared) {
+        if let Some(port) = self.secondary_port() {
+            shared.transmits.push_back(Transmit::OpenPort(port));
+        }
+    }
+
+    /// Reports the measured interval, if there is one, after the process was replaced.
+    pub fn report_refresh(&self, shared: &mut Shared) {
+        if let Some(interval) = self.interval.measured() {
+            shared.emit(Event::RefreshFound(interval));
+        }
     }
 
     /// The identity, while the client has an address.

@@ -2,6 +2,7 @@
 //! 5.2.2).
 
 use rand::{Rng, RngExt as _};
+use serde::{Deserialize, Serialize};
 use teredo_common::{
     address::{CONE_FLAG, Endpoint, ServicePrefix},
     scope::is_global_unicast,
@@ -29,7 +30,7 @@ const UNIVERSAL_AND_GROUP: u8 = 0x03;
 const MAX_MTU: u32 = 65507;
 
 /// A solicitation that was sent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Solicitation {
     server: ServerEndpoints,
     asked: ServerAddress,
@@ -40,7 +41,7 @@ pub struct Solicitation {
 }
 
 /// The contents of an advertisement that answers a solicitation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advertised {
     /// The client's endpoint as the server sees it.
     pub mapped: Endpoint,

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use teredo_common::{address::Endpoint, time::Instant};
 
 use crate::shared::keyed::Keyed;
@@ -43,7 +44,7 @@ pub enum Refused {
 }
 
 /// The latest bursts to one peer. All bubbles that one trigger sends are one burst.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct History {
     /// Newest first.
     bursts: [Instant; MAX_UNANSWERED],
@@ -137,6 +138,25 @@ impl Histories {
             histories: HashMap::with_hasher(keyed),
             unanswered: 0,
             order: VecDeque::new(),
+        }
+    }
+
+    /// Returns the endpoints with their histories, as [`Histories::restore`] takes them.
+    pub fn save(&self) -> Vec<(Endpoint, History)> {
+        let endpoints = self.order.iter();
+        endpoints
+            .filter_map(|endpoint| Some((*endpoint, *self.histories.get(endpoint)?)))
+            .collect()
+    }
+
+    /// Adds the histories that were stored, as far as there is room.
+    pub fn restore(&mut self, saved: &[(Endpoint, History)]) {
+        for (endpoint, history) in saved {
+            if self.order.len() < self.capacity && !self.histories.contains_key(endpoint) {
+                self.histories.insert(*endpoint, *history);
+                self.order.push_back(*endpoint);
+                self.unanswered += usize::from(history.is_unanswered());
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rand::{Rng, RngExt as _};
+use serde::{Deserialize, Serialize};
 use teredo_common::time::Instant;
 
 use super::{
@@ -20,7 +21,7 @@ const ATTEMPTS: u8 = 4;
 const JITTER: Duration = Duration::from_millis(250);
 
 /// The repetition of bursts until an answer comes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Procedure {
     /// Bursts so far.
     attempts: u8,
@@ -30,6 +31,18 @@ pub struct Procedure {
     turn: Option<u64>,
     /// The party that caused the procedure.
     party: Party,
+}
+
+impl Procedure {
+    /// Makes the burst that waits for a turn due, so that it asks for another one. Returns whether there
+    /// is such a burst.
+    pub(super) fn forget_turn(&mut self, now: Instant) -> bool {
+        let waits = self.turn.take().is_some();
+        if waits {
+            self.next = now;
+        }
+        waits
+    }
 }
 
 /// The next step of a procedure.

@@ -30,14 +30,20 @@ pub enum Full {
     Total,
 }
 
-/// The queue of one peer. Belongs to one [`Budget`]: empty it there before dropping it.
-#[derive(Debug, Default)]
+/// The queue of one peer. Belongs to one [`Budget`]: empty it there before dropping it. A copy belongs to
+/// none.
+#[derive(Clone, Debug, Default)]
 pub struct Queue(VecDeque<Box<[u8]>>);
 
 impl Queue {
     /// Number of packets.
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// The packets, oldest first.
+    pub fn packets(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(|packet| &**packet)
     }
 
     /// Whether no packet waits.

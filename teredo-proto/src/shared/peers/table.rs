@@ -154,6 +154,16 @@ impl<State: RoleState> Peers<State> {
         slots.map(|(index, peer)| (PeerIndex(index as u32), peer))
     }
 
+    /// The trusted peers and then the others, each list from the least recently used to the most.
+    pub fn oldest_first(&self) -> impl Iterator<Item = &Peer<State>> {
+        [&self.trusted, &self.untrusted]
+            .into_iter()
+            .flat_map(|chain| {
+                let slot = |index: u32| self.slots.get(index as usize);
+                std::iter::successors(slot(chain.last), move |peer| slot(peer.previous))
+            })
+    }
+
     /// The number of slots, of which some may be free.
     pub fn slots(&self) -> usize {
         self.slots.len()

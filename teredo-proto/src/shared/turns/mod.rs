@@ -20,11 +20,12 @@ use std::{
     hash::BuildHasher as _,
 };
 
+use serde::{Deserialize, Serialize};
 use teredo_common::{limiter::Rate, time::Instant};
 
 use super::{
     keyed::Keyed,
-    limiter::{Tier, Tiers},
+    limiter::{SavedBuckets, Tier, Tiers},
     party::Party,
 };
 use line::Line;
@@ -86,6 +87,14 @@ pub struct Turns {
     last_number: u64,
 }
 
+/// The paces towards all servers. Those that wait are not part of it: each peer asks for another turn.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SavedTurns {
+    /// The servers of which something is known, each with its place.
+    servers: Vec<(u32, Server)>,
+    networks: Vec<SavedBuckets>,
+}
+
 impl Turns {
     /// Creates turns for `servers` servers, at least one.
     pub(crate) fn new(pace: Pace, servers: usize, keyed: Keyed) -> Self {
@@ -106,6 +115,28 @@ impl Turns {
             waiting: 0,
             last_number: 0,
         }
+    }
+
+    /// Returns the paces.
+    pub fn save(&self, now: Instant) -> SavedTurns {
+        let servers = (0..).zip(&self.servers);
+        SavedTurns {
+            servers: servers
+                .filter(|(_, server)| server.is_used())
+                .map(|(slot, server)| (slot, *server))
+                .collect(),
+            networks: self.networks.save(now),
+        }
+    }
+
+    /// Sets the paces that were stored, with the same key of the hash.
+    pub fn restore(&mut self, saved: &SavedTurns) {
+        for (slot, server) in &saved.servers {
+            if let Some(place) = self.servers.get_mut(*slot as usize) {
+                *place = *server;
+            }
+        }
+        self.networks.restore(&saved.networks);
     }
 
     /// Whether a packet may go through `server` now; if so, counts it as sent. It may not if others

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use teredo_common::{
     limiter::{self, Rate},
     time::Instant,
@@ -45,7 +47,7 @@ impl Pace {
 }
 
 /// The pace towards one server.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Server {
     /// A bucket of [`limiter`].
     bucket: u64,
@@ -67,6 +69,11 @@ impl Server {
     fn rate(&self, pace: Pace) -> Rate {
         let per_second = self.pace.max(pace.first);
         Rate::new(per_second, per_second.saturating_mul(2))
+    }
+
+    /// Whether anything is known about the server.
+    pub fn is_used(&self) -> bool {
+        self.bucket != 0 || self.last_answer != Instant::ZERO
     }
 
     /// Takes a token for a packet. Returns `false` if there is none.

@@ -88,6 +88,24 @@ impl UdpSocket {
         })
     }
 
+    /// Takes over the sockets of a port that another process has opened: sender, receiver, and that for marked
+    /// datagrams.
+    #[must_use]
+    pub fn inherited(local: SocketAddrV4, [sender, receiver, marked]: [OwnedFd; 3]) -> Self {
+        // A mailbox has ended with its process.
+        socket::detach_filter(&receiver);
+        socket::coalesce(&receiver);
+        for socket in [&receiver, &marked] {
+            socket::set_room(socket, socket::room());
+        }
+        Self {
+            local,
+            sender: Sender::new(sender),
+            receiver: Receiver::new(receiver),
+            marked: Receiver::new(marked),
+        }
+    }
+
     /// Puts a mailbox before the receiver, which then receives only long datagrams and those that
     /// come while the mailbox is full.
     ///

@@ -9,8 +9,15 @@ use std::{
 
 use teredo_common::address::Endpoint;
 
-use super::messages::{CONTROL, Messages, NAME, name};
+use super::{
+    messages::{CONTROL, Messages, NAME, name},
+    socket,
+};
 use crate::datapath::BATCH;
+
+/// Octets of the buffer while one process hands over to the next, in the kernel's way of counting: some
+/// hundred thousand short datagrams.
+const HANDOVER_ROOM: usize = 128 << 20;
 
 /// The receiving side of a port.
 #[derive(Debug)]
@@ -23,6 +30,16 @@ impl Receiver {
 
     pub(super) fn socket(&self) -> &OwnedFd {
         &self.0
+    }
+
+    /// Detaches the filter of a mailbox.
+    pub fn detach_filter(&self) {
+        socket::detach_filter(&self.0);
+    }
+
+    /// Makes room for the datagrams that come while no process receives.
+    pub fn make_room(&self) {
+        socket::set_room(&self.0, HANDOVER_ROOM);
     }
 
     /// Receives the waiting datagrams, up to [`BATCH`], and returns how many messages there were.

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddrV4,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
     ptr, slice,
 };
 
@@ -54,6 +54,12 @@ pub struct Sender {
     ///
     /// [`Segmentation`]: super::Segmentation
     segmentation: bool,
+}
+
+impl AsFd for Sender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 impl Sender {

@@ -56,6 +56,21 @@ pub fn do_not_coalesce(socket: &OwnedFd) {
     let _ = set_raw(socket, libc::SOL_UDP, libc::UDP_GRO, &0);
 }
 
+/// Detaches the filter of a socket, if it has one.
+pub fn detach_filter(socket: &OwnedFd) {
+    let _ = set_raw(socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0);
+}
+
+/// Makes room for this many octets of datagrams that wait, in the kernel's way of counting.
+pub fn set_room(socket: &OwnedFd, octets: usize) {
+    let _ = setsockopt(socket, sockopt::RcvBufForce, &octets);
+}
+
+/// Returns the octets that [`open`] makes room for.
+pub const fn room() -> usize {
+    BUFFER
+}
+
 /// Sets a boolean option of the socket layer.
 pub fn set(socket: &OwnedFd, option: impl SetSockOpt<Val = bool>, on: bool) -> nix::Result<()> {
     setsockopt(socket, option, &on)

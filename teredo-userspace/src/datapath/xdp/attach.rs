@@ -1,19 +1,17 @@
 //! Why an interface does not take the program: a diagnosis from the kernel's error and what else is
 //! attached there.
 
-use std::{fs, path::PathBuf};
+use std::{fs, io, path::PathBuf};
 
-use aya::programs::{
-    ProgramError, ProgramInfo, XdpError, links::LinkType, loaded_links, loaded_programs,
-};
+use aya::programs::{ProgramInfo, links::LinkType, loaded_links, loaded_programs};
 
 use super::{error::Error, interface::Interface, mode::Mode};
 
 /// Explains the kernel's refusal to attach the program, with the remedy. Asks the kernel for the program
 /// that occupies the interface.
-pub fn refusal(interface: &Interface, mode: Mode, error: &ProgramError) -> Error {
+pub fn refusal(interface: &Interface, mode: Mode, error: &io::Error) -> Error {
     let name = &interface.name;
-    let reason = match errno(error) {
+    let reason = match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
             return Error::Permission {
                 action: format!("attaching to `{name}`"),
@@ -36,13 +34,13 @@ pub fn refusal(interface: &Interface, mode: Mode, error: &ProgramError) -> Error
         Some(libc::ERANGE) => "the MTU of the interface, or of a veth's peer, is too large for native XDP; lower it to 1500 (3498 at most on veth)".to_owned(),
         Some(libc::EINVAL) if mode == Mode::Native => format!(
             "the driver refuses ({}); too large an MTU is the usual cause: lower it to 1500, or set xdp.mode to \"generic\"",
-            root_cause(error)
+            error
         ),
         Some(libc::ENOSPC) => format!(
             "the interface has fewer receive queues than its peer has transmit queues; `ethtool -L {name} rx N` with the peer's number"
         ),
         Some(libc::ENOMEM) => "the driver has no memory or too few transmit rings for XDP; lower the number of its queues with `ethtool -L`".to_owned(),
-        _ => root_cause(error),
+        _ => error.to_string(),
     };
     Error::Attach {
         interface: name.clone(),
@@ -74,23 +72,6 @@ fn remedy_for(interface: &str, links: &[u32]) -> String {
                 .to_owned()
         }
     }
-}
-
-fn errno(error: &ProgramError) -> Option<i32> {
-    match error {
-        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-        ProgramError::XdpError(XdpError::NetlinkError(error)) => error.raw_os_error(),
-        ProgramError::IOError(error) => error.raw_os_error(),
-        _ => None,
-    }
-}
-
-fn root_cause(error: &ProgramError) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 /// Number, name and, if it can be found out, owner of a loaded program.

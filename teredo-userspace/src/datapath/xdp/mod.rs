@@ -16,28 +16,29 @@ mod features;
 mod hops;
 pub mod interface;
 mod interface_maps;
+mod link;
 mod mode;
 mod own_ipv4;
 mod pins;
 mod policy;
 pub mod program;
 mod refusal;
+mod remains;
 mod sys;
 mod table;
 mod tags;
 mod vlan;
 
-use std::net::Ipv4Addr;
-
-use aya::programs::{
-    self,
-    links::{FdLink, PinnedLink},
-    xdp::XdpLink,
+use std::{
+    net::Ipv4Addr,
+    os::fd::{AsFd as _, BorrowedFd},
 };
+
 use ipnet::Ipv6Net;
 use teredo_common::{
     budget::Budget,
     maps::{PEERS, Settings, THOROUGH},
+    peers::Peer,
     time::Instant,
     vlan::Trunk,
 };
@@ -52,12 +53,14 @@ pub use delivery::{Obstacle, known_trouble, native_obstacle};
 pub use error::Error;
 pub use features::{XdpFeatures, xdp_features};
 pub use interface::Interface;
+pub use link::Link;
 pub use mode::Mode;
 use pins::Pins;
 pub use pins::{pinned_program, remove_leftovers};
 pub use policy::AttachPolicy;
 pub use program::{OBJECT, PROGRAM, Parameters, Program, ServerParameters};
 pub use refusal::Refusal;
+pub use remains::Remains;
 pub use table::{routes_size, size as peer_map_size};
 pub use tags::TagKeeper;
 pub use vlan::Vlan;
@@ -126,20 +129,13 @@ pub struct AttachedProgram {
     interfaces: Vec<Interface>,
     vlans: Vec<Vlan>,
     attached: Vec<InterfaceStatus>,
-    links: Vec<Held>,
+    links: Vec<Link>,
+    /// The parts of an earlier program that were not taken over yet.
+    remains: Remains,
     pins: Option<Pins>,
     adopted: bool,
     /// What is known about the drivers; `None` if they cannot be asked.
     delivery: Option<Delivery>,
-}
-
-/// A link that keeps the program attached as long as it, or its pin, exists.
-enum Held {
-    /// The program is detached when this process ends.
-    Unpinned(XdpLink),
-    /// The link is in the pin directory, too.
-    #[expect(dead_code, reason = "held for its drop")]
-    Pinned(FdLink),
 }
 
 impl VlanOptions {
@@ -167,6 +163,21 @@ impl AttachedProgram {
     /// A sentence with the reason and the remedy. Nothing new is left behind then; pins of an earlier
     /// daemon remain only if the kernel could not load the program.
     pub fn start(options: &Options, now: Instant) -> Result<Self, Error> {
+        Self::resume(options, Remains::default(), std::iter::empty(), now)
+    }
+
+    /// Does the same as [`Self::start`], in place of the program whose remains these are, without a frame
+    /// that misses both. The map has `peers` before the program is attached.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn resume(
+        options: &Options,
+        remains: Remains,
+        peers: impl Iterator<Item = ([u8; 16], Peer)>,
+        now: Instant,
+    ) -> Result<Self, Error> {
         let mut interfaces = options
             .interfaces
             .iter()
@@ -177,10 +188,26 @@ impl AttachedProgram {
         for interface in &mut interfaces {
             interface.is_served = !options.trunks.contains(&interface.name);
         }
-        let pins = options.pin.then(|| Pins::open(&options.name)).transpose()?;
-        let mut new = Self::prepare(options, interfaces, pins, now)?;
+        let mut remains = remains;
+        let lock = remains.lock.take();
+        let pins = options
+            .pin
+            .then(|| Pins::open(&options.name, lock))
+            .transpose()?;
+        let mut new = Self::prepare(options, interfaces, pins, remains, now)?;
+        for (address, peer) in peers {
+            match new.program.insert(&address, &peer, now) {
+                // Userspace serves those without room.
+                Ok(()) | Err(Error::Full) => {}
+                Err(error) => return Err(error),
+            }
+        }
         match new.attach(options.mode).and_then(|()| new.keep()) {
-            Ok(()) => Ok(new),
+            Ok(()) => {
+                // Those of interfaces that are not the program's any more.
+                std::mem::take(&mut new.remains).detach();
+                Ok(new)
+            }
             Err(error) => {
                 if let Err(error) = new.stop() {
                     warn!("{error}");
@@ -194,8 +221,12 @@ impl AttachedProgram {
         options: &Options,
         interfaces: Vec<Interface>,
         pins: Option<Pins>,
+        mut remains: Remains,
         now: Instant,
     ) -> Result<Self, Error> {
+        if let Some(pins) = &pins {
+            remains.add_pinned(pins, &interfaces);
+        }
         let vlans = options
             .vlans
             .iter()
@@ -214,9 +245,9 @@ impl AttachedProgram {
             now,
         };
         let counters = pins.as_ref().map(Pins::counters);
-        let left = pins.as_ref().and_then(Pins::peers);
+        let adopted = remains.peers.is_some();
         let loaded = Program::load(&parameters, counters.as_deref()).and_then(|mut program| {
-            if let Some(peers) = &left {
+            if let Some(peers) = &remains.peers {
                 program.adopt(peers, now)?;
             }
             Ok(program)
@@ -228,14 +259,13 @@ impl AttachedProgram {
                 vlans,
                 attached: Vec::new(),
                 links: Vec::new(),
+                remains,
                 pins,
-                adopted: left.is_some(),
+                adopted,
                 delivery: Delivery::open().ok(),
             }),
             Err(error) => {
-                if left.is_none()
-                    && let Some(Err(error)) = pins.map(Pins::remove)
-                {
+                if !adopted && let Some(Err(error)) = pins.map(Pins::remove) {
                     warn!("{error}");
                 }
                 Err(error)
@@ -365,11 +395,12 @@ impl AttachedProgram {
 
     fn attach_one(&mut self, index: usize, mode: Mode) -> Result<(), Error> {
         let interface = self.interfaces[index].clone();
-        let held = match self.adopt_link(&interface, mode) {
-            Some(held) => held,
+        let mut link = match self.adopt_link(&interface, mode) {
+            Some(link) => link,
             None => self.new_link(&interface, mode)?,
         };
-        self.links.push(held);
+        self.pin(&mut link, &interface)?;
+        self.links.push(link);
         info!(interface = interface.name, %mode, "fast path attached");
         self.attached.push(InterfaceStatus {
             name: interface.name,
@@ -381,59 +412,58 @@ impl AttachedProgram {
         Ok(())
     }
 
-    /// Replaces the program of the link that an earlier daemon left, if its mode fits.
-    fn adopt_link(&mut self, interface: &Interface, mode: Mode) -> Option<Held> {
-        let path = self.pins.as_ref()?.link(interface.index);
-        let fits = interface
-            .program
-            .is_some_and(|attachment| attachment.mode == mode);
-        let link = PinnedLink::from_pin(&path).ok()?;
-        let adopted = fits
-            .then(|| {
-                let link = XdpLink::try_from(FdLink::from(link)).ok()?;
-                let xdp = self.program.xdp().ok()?;
-                let id = xdp.attach_to_link(link).ok()?;
-                let link = FdLink::try_from(xdp.take_link(id).ok()?).ok()?;
-                let program = xdp.info().ok()?.id();
-                let there = interface.refreshed().program?;
-                (there.program == program).then_some(Held::Pinned(link))
-            })
-            .flatten();
-        if adopted.is_none()
-            && let Err(error) = pins::remove_link(&path)
+    /// Replaces the program of the link that an earlier program left, if its mode fits.
+    fn adopt_link(&mut self, interface: &Interface, mode: Mode) -> Option<Link> {
+        if let Some(link) = self.remains.take_link(interface.index) {
+            let fits = interface
+                .program
+                .is_some_and(|attachment| attachment.mode == mode);
+            let is_replaced = fits && self.replace(&link).is_ok() && {
+                let there = interface.refreshed().program;
+                there.map(|there| there.program) == self.program.number()
+            };
+            if is_replaced {
+                return Some(link);
+            }
+            if let Err(error) = link.detach() {
+                debug!("cannot detach a link: {error}");
+            }
+        }
+        // The pin may be that of a link whose interface is gone.
+        if let Some(pins) = &self.pins
+            && let Err(error) = pins::remove_link(&pins.link(interface.index))
         {
             warn!("{error}");
         }
-        adopted
+        None
     }
 
-    fn new_link(&mut self, interface: &Interface, mode: Mode) -> Result<Held, Error> {
-        let flags = match mode {
-            Mode::Native => programs::XdpMode::Driver,
-            Mode::Generic => programs::XdpMode::Skb,
-        };
-        let xdp = self.program.xdp()?;
-        let refused = |error| attach::refusal(interface, mode, &error);
-        let id = xdp
-            .attach_to_if_index(interface.index, flags)
-            .map_err(refused)?;
-        let link = xdp.take_link(id).map_err(refused)?;
+    fn replace(&mut self, link: &Link) -> Result<(), Error> {
+        let program = self.program.descriptor()?;
+        link.replace(program.as_fd())
+            .map_err(|error| Error::Unsupported {
+                action: "a change of the program".to_owned(),
+                reason: error.to_string(),
+            })
+    }
+
+    fn new_link(&mut self, interface: &Interface, mode: Mode) -> Result<Link, Error> {
+        let program = self.program.descriptor()?;
+        let link = Link::create(program.as_fd(), interface.index, mode);
+        link.map_err(|error| attach::refusal(interface, mode, &error))
+    }
+
+    /// Pins a link, if links are pinned.
+    fn pin(&self, link: &mut Link, interface: &Interface) -> Result<(), Error> {
         let Some(pins) = &self.pins else {
-            return Ok(Held::Unpinned(link));
+            return Ok(());
         };
         let path = pins.link(interface.index);
-        let link = FdLink::try_from(link).map_err(|error| Error::Unsupported {
-            action: format!("a link to `{}`", interface.name),
-            reason: error.to_string(),
-        })?;
-        match link.pin(&path) {
-            Ok(link) => Ok(Held::Pinned(link.into())),
-            Err(error) => Err(Error::Pin {
-                action: "pin the link",
-                path,
-                source: std::io::Error::other(error),
-            }),
-        }
+        link.pin(&path).map_err(|source| Error::Pin {
+            action: "pin the link",
+            path,
+            source,
+        })
     }
 
     fn detach_all(&mut self) {
@@ -442,12 +472,9 @@ impl AttachedProgram {
         {
             warn!("{error}");
         }
-        for link in self.links.drain(..) {
-            if let Held::Unpinned(link) = link
-                && let Ok(link) = FdLink::try_from(link)
-                && let Ok(info) = link.info()
-                && let Err(error) = sys::detach_link_numbered(info.id())
-            {
+        for link in self.links.drain(..).filter(|link| !link.is_pinned()) {
+            // A child process may hold a copy for a moment.
+            if let Err(error) = link.detach() {
                 debug!("cannot detach a link: {error}");
             }
         }
@@ -502,6 +529,42 @@ impl AttachedProgram {
         self.refresh_interfaces()?;
         self.program.invalidate(&Hops::All);
         Ok(())
+    }
+
+    /// Returns the parts that the next program takes over, and this one, which has to last until then.
+    #[must_use]
+    pub fn dismantle(self) -> (Remains, Program) {
+        let remains = Remains {
+            links: self.links,
+            peers: self.program.copy_of_peer_map(),
+            lock: None,
+            others: Vec::new(),
+        };
+        (remains, self.program)
+    }
+
+    /// Returns the descriptors that keep the program at work without this process, each with a name that
+    /// identifies the object.
+    #[must_use]
+    pub fn descriptors(&self) -> Vec<(String, BorrowedFd<'_>)> {
+        let mut all: Vec<_> = (self.links.iter())
+            .filter_map(|link| {
+                let info = link.info().ok()?;
+                Some((remains::link_name(info), link.as_fd()))
+            })
+            .collect();
+        let maps = [Ok(self.program.peer_map()), self.program.thorough_map()];
+        if let Some(pins) = &self.pins {
+            all.push((format!("{}.0", remains::LOCK), pins.lock()));
+        }
+        for (name, map) in [PEERS, THOROUGH].into_iter().zip(maps) {
+            if let Ok(map) = map
+                && let Ok(number) = sys::map_number(map.fd().as_fd())
+            {
+                all.push((remains::map_name(name, number), map.fd().as_fd()));
+            }
+        }
+        all
     }
 
     /// Detaches the program and removes every pin.

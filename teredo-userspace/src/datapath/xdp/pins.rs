@@ -7,13 +7,11 @@
 use std::{
     fs::{self, File},
     io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use aya::{
-    maps::{MapData, MapInfo, MapType},
-    programs::links::{FdLink, PinnedLink},
-};
+use aya::maps::{MapData, MapInfo, MapType};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -22,7 +20,7 @@ use nix::{
 };
 use teredo_common::maps::{ABI_VERSION, COUNTERS, COUNTERS_MAX, Counter, Line, PEERS};
 
-use super::{error::Error, sys};
+use super::{error::Error, link::Link};
 
 /// The conventional mount point of the BPF file system.
 const ROOT: &str = "/sys/fs/bpf";
@@ -37,7 +35,7 @@ const NEW: &str = "new";
 pub struct Pins {
     instance: PathBuf,
     directory: PathBuf,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl Pins {
@@ -47,12 +45,16 @@ impl Pins {
     /// # Errors
     ///
     /// [`Error::Running`], [`Error::Permission`] or [`Error::Pin`].
-    pub fn open(name: &str) -> Result<Self, Error> {
+    pub fn open(name: &str, lock_of_predecessor: Option<OwnedFd>) -> Result<Self, Error> {
         mount_bpf()?;
         let instance = Path::new(ROOT).join("teredo").join(name);
         let directory = instance.join(format!("v{ABI_VERSION}"));
         fs::create_dir_all(&directory).map_err(failed("make the directory", &directory))?;
-        let lock = lock(&instance, name)?;
+        let lock = match lock_of_predecessor {
+            // Both have the lock then.
+            Some(file) => take(file.into(), &instance, name)?,
+            None => lock(&instance, name)?,
+        };
         for other in entries(&instance)? {
             if other != directory {
                 remove_directory(&other)?;
@@ -61,7 +63,7 @@ impl Pins {
         let pins = Self {
             instance,
             directory,
-            _lock: lock,
+            lock,
         };
         // Left by a crash in the middle of `keep`.
         remove_file(&pins.directory.join(NEW))?;
@@ -73,6 +75,11 @@ impl Pins {
             }
         }
         Ok(pins)
+    }
+
+    /// Returns the lock.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 
     /// Returns the path of the counters' pin, whether it exists or not.
@@ -135,8 +142,7 @@ impl Pins {
 #[must_use]
 pub fn pinned_program(name: &str, index: u32) -> Option<u32> {
     let path = directory_of(name).join(format!("{LINK}{index}"));
-    let link = FdLink::from(PinnedLink::from_pin(path).ok()?);
-    Some(link.info().ok()?.program_id())
+    Some(Link::open(&path).ok()?.info().ok()?.program)
 }
 
 /// Returns the directory of the pins of a daemon called `name`.
@@ -186,11 +192,26 @@ fn mount_bpf() -> Result<(), Error> {
 
 fn lock(instance: &Path, name: &str) -> Result<Flock<File>, Error> {
     let directory = File::open(instance).map_err(failed("open", instance))?;
+    take(directory, instance, name)
+}
+
+fn take(directory: File, instance: &Path, name: &str) -> Result<Flock<File>, Error> {
     Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
         Errno::EWOULDBLOCK => Error::Running {
             name: name.to_owned(),
         },
         error => failed("lock", instance)(error.into()),
+    })
+}
+
+/// Type, octets of the key and octets of the value of a map of peers.
+const PEER_MAP: (Option<MapType>, u32, u32) = (Some(MapType::Array), 4, size_of::<Line>() as u32);
+
+/// Returns whether the map has the shape of a map of peers.
+pub(super) fn is_peer_map(map: &MapData) -> bool {
+    map.info().is_ok_and(|info| {
+        let shape = (info.map_type().ok(), info.key_size(), info.value_size());
+        shape == PEER_MAP
     })
 }
 
@@ -202,7 +223,7 @@ fn is_usable(name: &str, path: &Path) -> bool {
     };
     let shape = (info.map_type().ok(), info.key_size(), info.value_size());
     match name {
-        PEERS => shape == (Some(MapType::Array), 4, size_of::<Line>() as u32),
+        PEERS => shape == PEER_MAP,
         _ => {
             let counters = (Some(MapType::PerCpuArray), 4, size_of::<Counter>() as u32);
             shape == counters && info.max_entries() == COUNTERS_MAX
@@ -244,7 +265,7 @@ fn is_link(path: &Path) -> bool {
 /// [`Error::Pin`].
 pub fn remove_link(path: &Path) -> Result<(), Error> {
     // A link whose interface is gone is already detached, so a failure leaves only the pin.
-    let _ = sys::detach_link(path);
+    let _ = Link::open(path).and_then(|link| link.detach());
     remove_file(path)
 }
 

@@ -1,6 +1,12 @@
 //! The program in the kernel and its maps, not attached yet.
 
-use std::{io, net::Ipv4Addr, path::Path, time::Duration};
+use std::{
+    io,
+    net::Ipv4Addr,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    time::Duration,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -225,6 +231,16 @@ impl Program {
         xdp(&mut self.ebpf, PROGRAM)
     }
 
+    /// Returns a descriptor of the program.
+    pub(super) fn descriptor(&mut self) -> Result<OwnedFd, Error> {
+        let refused = |error: io::Error| Error::Unsupported {
+            action: "another descriptor of the program".to_owned(),
+            reason: error.to_string(),
+        };
+        let descriptor = self.xdp()?.fd().map_err(Error::program)?;
+        descriptor.as_fd().try_clone_to_owned().map_err(refused)
+    }
+
     /// Returns the program that goes on with rare frames. It is not attached.
     ///
     /// # Errors
@@ -339,6 +355,12 @@ impl Program {
             }
         })?;
         adopted
+    }
+
+    /// Opens the map behind the table of peers once more.
+    pub(super) fn copy_of_peer_map(&self) -> Option<MapData> {
+        let descriptor = self.peer_map.fd().as_fd().try_clone_to_owned().ok()?;
+        MapData::from_fd(descriptor).ok()
     }
 
     /// Returns the map behind the table of peers.

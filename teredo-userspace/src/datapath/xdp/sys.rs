@@ -4,7 +4,7 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -14,8 +14,11 @@ use bytemuck::{Pod, Zeroable};
 
 // Of the kernel's `bpf_cmd`.
 const BPF_MAP_CREATE: libc::c_int = 0;
+const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
-const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// The members of the kernel's `bpf_attr` for new maps.
@@ -45,14 +48,57 @@ struct Link {
     padding: u32,
 }
 
-/// The member of the kernel's `bpf_attr` for opening objects by number.
+/// The members of the kernel's `bpf_attr` for new links.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct Number {
-    id: u32,
-    next_id: u32,
-    open_flags: u32,
+struct LinkCreate {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// The members of the kernel's `bpf_attr` for replacing the program of a link.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct LinkUpdate {
+    link_fd: u32,
+    new_prog_fd: u32,
+    flags: u32,
+    old_prog_fd: u32,
+}
+
+/// The members of the kernel's `bpf_attr` for describing objects.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Info {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// The first members of the kernel's `bpf_link_info`, with the first of XDP links.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct LinkInfo {
+    /// `BPF_LINK_TYPE_`.
+    pub kind: u32,
+    /// Number of the link.
+    pub id: u32,
+    /// Number of the program.
+    pub program: u32,
     padding: u32,
+    /// Index of the interface.
+    pub interface: u32,
+    reserved: [u32; 3],
+}
+
+/// The first members of the kernel's `bpf_map_info`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct MapInfo {
+    map_type: u32,
+    id: u32,
 }
 
 /// Calls the kernel with one member of `bpf_attr`.
@@ -96,13 +142,12 @@ pub fn create_map() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// Detaches the program of a pinned link at once. After removing the pin alone, the kernel would
-/// detach it at some later moment.
+/// Opens a pinned object.
 ///
 /// # Errors
 ///
-/// The error of the kernel; `EINVAL` if the pin is not a link.
-pub fn detach_link(path: &Path) -> io::Result<()> {
+/// The error of the kernel.
+pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let name = CString::new(path.as_os_str().as_bytes())?;
     let mut object = Object {
         pathname: name.as_ptr() as u64,
@@ -112,29 +157,106 @@ pub fn detach_link(path: &Path) -> io::Result<()> {
     // SAFETY: the name is zero-terminated and outlives the call.
     let fd = unsafe { bpf(BPF_OBJ_GET, &mut object)? };
     // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
-    detach(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// Detaches the program of the link with this number at once. When its descriptors are closed, the kernel
-/// would detach it only after the last copy, which a child process may hold for a moment.
+/// Pins an object.
 ///
 /// # Errors
 ///
-/// The error of the kernel; `ENOENT` if there is no such link.
-pub fn detach_link_numbered(id: u32) -> io::Result<()> {
-    let mut number = Number {
-        id,
-        ..Number::zeroed()
+/// The error of the kernel.
+pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    let mut object = Object {
+        pathname: name.as_ptr() as u64,
+        bpf_fd: object.as_raw_fd() as u32,
+        file_flags: 0,
     };
-    // SAFETY: the attributes contain no pointers.
-    let fd = unsafe { bpf(BPF_LINK_GET_FD_BY_ID, &mut number)? };
-    // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
-    detach(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    // SAFETY: the name is zero-terminated and outlives the call.
+    unsafe { bpf(BPF_OBJ_PIN, &mut object)? };
+    Ok(())
 }
 
-fn detach(fd: OwnedFd) -> io::Result<()> {
+/// Attaches an XDP program to an interface. `flags` are the kernel's `XDP_FLAGS_`.
+///
+/// # Errors
+///
+/// The error of the kernel.
+pub fn create_link(program: BorrowedFd<'_>, interface: u32, flags: u32) -> io::Result<OwnedFd> {
+    /// `BPF_XDP`.
+    const XDP: u32 = 37;
+    let mut link = LinkCreate {
+        prog_fd: program.as_raw_fd() as u32,
+        target_ifindex: interface,
+        attach_type: XDP,
+        flags,
+    };
+    // SAFETY: the attributes contain no pointers.
+    let fd = unsafe { bpf(BPF_LINK_CREATE, &mut link)? };
+    // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Puts another program in the place of that of a link.
+///
+/// # Errors
+///
+/// The error of the kernel.
+pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut update = LinkUpdate {
+        link_fd: link.as_raw_fd() as u32,
+        new_prog_fd: program.as_raw_fd() as u32,
+        flags: 0,
+        old_prog_fd: 0,
+    };
+    // SAFETY: the attributes contain no pointers.
+    unsafe { bpf(BPF_LINK_UPDATE, &mut update)? };
+    Ok(())
+}
+
+/// Describes a link.
+///
+/// # Errors
+///
+/// The error of the kernel; `EINVAL` if the descriptor is not of the BPF system.
+pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    let mut info = LinkInfo::zeroed();
+    let mut request = Info {
+        bpf_fd: link.as_raw_fd() as u32,
+        info_len: size_of::<LinkInfo>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    // SAFETY: the kernel writes no more than the given length to the information.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut request)? };
+    Ok(info)
+}
+
+/// Returns the number of a map.
+///
+/// # Errors
+///
+/// The error of the kernel.
+pub fn map_number(map: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut info = MapInfo::zeroed();
+    let mut request = Info {
+        bpf_fd: map.as_raw_fd() as u32,
+        info_len: size_of::<MapInfo>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    // SAFETY: the kernel writes no more than the given length to the information.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut request)? };
+    Ok(info.id)
+}
+
+/// Detaches the program of a link at once. When its descriptors are closed, the kernel would detach it only
+/// after the last copy, which another process may hold.
+///
+/// # Errors
+///
+/// The error of the kernel.
+pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut link = Link {
-        link_fd: fd.as_raw_fd() as u32,
+        link_fd: link.as_raw_fd() as u32,
         padding: 0,
     };
     // SAFETY: the attributes contain no pointers.

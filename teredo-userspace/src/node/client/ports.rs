@@ -16,6 +16,7 @@ use tokio::{
 
 use crate::{
     datapath::udp::{BindError, ReceiveBatch, Receiver, Sender, UdpSocket},
+    handover::descriptors::{self, Named},
     node::port::{RETRY, register},
 };
 
@@ -28,24 +29,32 @@ const READY_MAX: usize = 16;
 pub struct ExtraPorts {
     poll: AsyncFd<Poll>,
     open: HashMap<u16, UdpSocket>,
+    /// Those of an earlier process that were not opened again yet.
+    left: Vec<UdpSocket>,
 }
 
 #[derive(Debug)]
 struct Poll(Epoll);
 
 impl ExtraPorts {
-    pub fn new() -> io::Result<Self> {
+    /// Creates a set without ports; those in `left` are taken over when they are opened.
+    pub fn new(left: Vec<UdpSocket>) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         Ok(Self {
             poll: register(Poll(epoll))?,
             open: HashMap::new(),
+            left,
         })
     }
 
     /// Opens a port on all addresses.
     pub fn open(&mut self, port: u16) -> Result<(), BindError> {
         let local = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
-        let socket = UdpSocket::bind(local)?;
+        let there = self.left.iter().position(|socket| socket.local == local);
+        let socket = match there {
+            Some(place) => self.left.swap_remove(place),
+            None => UdpSocket::bind(local)?,
+        };
         for receiver in [&socket.receiver, &socket.marked] {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, u64::from(port));
             let added = self.poll.get_ref().0.add(receiver, event);
@@ -56,6 +65,13 @@ impl ExtraPorts {
         }
         self.open.insert(port, socket);
         Ok(())
+    }
+
+    /// Returns the descriptors that outlive the process.
+    pub fn descriptors(&self) -> impl Iterator<Item = Named<'_>> {
+        let sockets = self.open.values();
+        sockets
+            .flat_map(|socket| descriptors::udp(&socket.sender, [&socket.receiver, &socket.marked]))
     }
 
     /// Closes a port, if it is open.
@@ -137,7 +153,7 @@ mod tests {
     fn ports_come_and_go() {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut ports = ExtraPorts::new().unwrap();
+            let mut ports = ExtraPorts::new(Vec::new()).unwrap();
             let (first, second) = (free(), free());
             ports.open(first).unwrap();
             ports.open(second).unwrap();

@@ -8,6 +8,7 @@ mod trial;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     net::Ipv4Addr,
 };
 
@@ -24,9 +25,10 @@ use crate::{
         watch::{Changes, Depths, Hops},
         xdp::{
             self, AttachPolicy, AttachedProgram, Error, Interface, InterfaceStatus, Mode, Options,
-            TagKeeper,
+            Remains, TagKeeper,
         },
     },
+    handover::descriptors::Named,
     host::Snapshot,
     metrics::{self, Attachment, Role},
     node::{clock, parameters},
@@ -81,6 +83,12 @@ pub struct FastPath {
     tags: TagKeeper,
     /// The interfaces whose VLAN tags are hidden from the program.
     hidden: BTreeSet<u32>,
+    /// The parts of the program of an earlier process.
+    remains: Remains,
+    /// The number of that program.
+    left: Option<u32>,
+    /// Whether descriptors outlive the process, so that nothing need be pinned.
+    is_kept: bool,
 }
 
 impl std::fmt::Debug for FastPath {
@@ -110,8 +118,25 @@ pub enum PlaceError {
 }
 
 impl FastPath {
-    /// Loads and attaches the planned program, in place of that which runs. If maps and links are
-    /// pinned, no packet misses the program meanwhile, and the peers stay in the map.
+    /// Creates a fast path that takes the place of the program whose remains these are. If `is_kept`,
+    /// descriptors outlive the process, and nothing is pinned.
+    pub fn new(remains: Remains, is_kept: bool) -> Self {
+        Self {
+            left: remains.program(),
+            remains,
+            is_kept,
+            ..Self::default()
+        }
+    }
+
+    /// Returns the descriptors that outlive the process.
+    pub fn descriptors(&self) -> Vec<Named<'_>> {
+        let xdp = self.xdp.as_ref();
+        xdp.map_or_else(Vec::new, AttachedProgram::descriptors)
+    }
+
+    /// Loads and attaches the planned program, in place of that which runs, or which an earlier process has
+    /// left. No frame misses both, and the map has the peers of `relay` from the beginning.
     ///
     /// # Errors
     ///
@@ -122,6 +147,7 @@ impl FastPath {
         item: &FastPathItem,
         host: &Snapshot,
         roles: &Roles<'_>,
+        relay: Option<&Relay>,
     ) -> Result<(), PlaceError> {
         let Some(wanted) = config.fast_path() else {
             return Ok(());
@@ -139,15 +165,18 @@ impl FastPath {
             vlans: plan.vlans,
             mode: wanted.mode,
             max_peers: plan.max_peers,
-            pin: wanted.pin,
+            pin: wanted.pin && !self.is_kept,
             log: tracing::enabled!(target: "teredo::datapath::xdp", tracing::Level::TRACE),
         };
-        if wanted.pin {
-            // The program stays attached until the new one takes its place.
-            drop(self.xdp.take());
-        } else {
-            self.detach();
+        for status in self.xdp.iter().flat_map(AttachedProgram::interfaces) {
+            *self.dropped.entry(status.name.clone()).or_default() += status.dropped;
         }
+        // The program stays attached until the new one takes its place.
+        let (remains, before) = match self.xdp.take().map(AttachedProgram::dismantle) {
+            Some((remains, program)) => (remains, Some(program)),
+            None => (mem::take(&mut self.remains), None),
+        };
+        self.left = None;
         self.item = None;
         self.obstacle = None;
         let interfaces = options.interfaces.iter();
@@ -155,7 +184,26 @@ impl FastPath {
             .filter_map(|name| Interface::named(name).ok())
             .collect();
         let kept = self.tags.keep(&interfaces);
-        match kept.and_then(|()| AttachedProgram::start(&options, clock::now())) {
+        let now = clock::now();
+        let peers = relay.into_iter().filter(|_| plan.relays);
+        let peers = peers.flat_map(Relay::peers).filter(|peer| peer.proved);
+        let peers = peers.map(|peer| {
+            let entry = Peer {
+                mapped: peer.mapped,
+                last_received: peer.last_received,
+                last_sent: peer.last_sent,
+            };
+            (peer.address.octets(), entry)
+        });
+        let started = kept.and_then(|()| AttachedProgram::resume(&options, remains, peers, now));
+        if let Some(before) = &before
+            && !options.pin
+            && let Ok(counters) = before.counters()
+        {
+            // A pinned map goes on counting.
+            add(&mut self.counted, &counters);
+        }
+        match started {
             Ok(mut xdp) => {
                 self.attachments = xdp.interfaces().iter().map(attachment).collect();
                 if let Some(end) = self.draining {
@@ -242,6 +290,11 @@ impl FastPath {
         }
     }
 
+    /// Makes the program be placed again: another process may have put its own in the place of ours.
+    pub fn doubt(&mut self) {
+        self.item = None;
+    }
+
     /// Returns the plan that the program was loaded for.
     pub fn item(&self) -> Option<&FastPathItem> {
         self.item.as_ref()
@@ -249,7 +302,8 @@ impl FastPath {
 
     /// Returns the number of the program in the kernel.
     pub fn program(&self) -> Option<u32> {
-        self.xdp.as_ref().and(self.program)
+        let own = self.xdp.as_ref().and(self.program);
+        own.or(self.left)
     }
 
     /// Returns how the program is attached to each interface.
@@ -391,7 +445,9 @@ impl FastPath {
         };
         let (mut adopted, mut unknown) = (0, Vec::new());
         xdp.program.for_each_peer(now, |address, peer| {
-            if relay.adopt_peer(now, (*address).into(), peer) {
+            if relay.has_proved(address) {
+                // An earlier process has handed it over.
+            } else if relay.adopt_peer(now, (*address).into(), peer) {
                 adopted += 1;
             } else {
                 unknown.push(*address);
@@ -566,7 +622,7 @@ impl FastPath {
     pub fn abandon(mut self) -> Result<(), Error> {
         self.tags.restore();
         match self.xdp {
-            Some(xdp) if !xdp.adopted() => xdp.stop(),
+            Some(xdp) if !xdp.adopted() && !self.is_kept => xdp.stop(),
             // The program stays attached.
             Some(_) | None => Ok(()),
         }

@@ -33,7 +33,7 @@ pub fn load(
     };
     let own = host.own_addresses();
     let server = match &config.server {
-        Some(section) => Some(server_config(config, section, relay, &own, clients)?),
+        Some(section) => Some(server_config(config, section, relay, &own, clients, None)?),
         None => None,
     };
     let relay = config.relay.as_ref().zip(relay).map(|(section, endpoint)| {

@@ -70,6 +70,11 @@ impl Answers {
         }
     }
 
+    /// Returns the senders of the primary and the secondary address.
+    pub fn senders(&self) -> [&Sender; 2] {
+        self.exits.batches.each_ref().map(|batch| &batch.sender)
+    }
+
     /// Opens the native socket for connectivity tests.
     pub fn open_native(&mut self) -> Result<()> {
         self.exits.native = Some(Native::open()?);

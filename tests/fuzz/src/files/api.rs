@@ -67,6 +67,7 @@ async fn node(mut requests: Receiver<Request>) -> bool {
         match request {
             Request::Snapshot(reply) => drop(reply.send(Snapshot::default())),
             Request::Peers { reply, .. } => drop(reply.send(Page::default())),
+            Request::Replace(reply) => drop(reply.send(Ok(()))),
             Request::Drain(reply) => {
                 is_drained = true;
                 let _ = reply.send(());

@@ -125,7 +125,7 @@ impl World {
         match bytes.below(8) {
             0 => self.server.drain(self.now),
             1 => {
-                self.server.set_buckets(Buckets::new());
+                self.server.set_buckets(self.now, Buckets::new());
                 self.answers.clear();
                 self.full_at = self.now;
             }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use teredo_common::{address::Endpoint, time::Instant};
 
 use super::super::{Exchange, Shared, TIMING, contact::Contact};
@@ -18,7 +19,7 @@ const STALE: Duration = Duration::from_secs(8);
 pub const MAX_REFRESHES: u8 = 20;
 
 /// The ports of one peer.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct RandomPorts {
     /// The own one, and when it was opened.
     pub own: Option<(u16, Instant)>,

@@ -1,5 +1,6 @@
 //! The ports that are open besides the service port, each for one peer.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use rand::RngExt as _;
@@ -12,7 +13,7 @@ const MAX: usize = 64;
 const RANGE: std::ops::RangeInclusive<u16> = 49_152..=u16::MAX;
 
 /// The open ports, and the peers that they are for.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Ports(BTreeMap<u16, [u8; 16]>);
 
 impl Ports {
@@ -42,6 +43,11 @@ impl Ports {
     /// Forgets a port that could not be opened. Returns the peer that it was for.
     pub fn forget(&mut self, port: u16) -> Option<[u8; 16]> {
         self.0.remove(&port)
+    }
+
+    /// Returns the open ports.
+    pub fn numbers(&self) -> impl Iterator<Item = u16> {
+        self.0.keys().copied()
     }
 
     /// Returns the peer that a port is for.

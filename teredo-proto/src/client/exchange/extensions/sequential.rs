@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use teredo_common::{address::Endpoint, time::Instant};
 
 use super::super::{Exchange, Identity, Shared};
@@ -19,7 +20,7 @@ const ATTEMPTS: u8 = 2;
 const TEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An echo test under way.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EchoTest {
     lower: Solicitation,
     upper: Solicitation,

@@ -2,12 +2,13 @@
 //! direct one, which may then come from anywhere.
 
 use rand::{Rng, RngExt as _};
+use serde::{Deserialize, Serialize};
 
 /// Bubbles with wrong nonces after which none is accepted in a procedure.
 const MAX_GUESSES: u8 = 8;
 
 /// The nonces of one peer.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Nonces {
     /// Those of the last two indirect bubbles sent, newest first; zeroes if there was none, or it
     /// was answered. A bubble that answers the last but one may be under way.

@@ -1,0 +1,58 @@
+//! The names of descriptors. A name has parts that are separated by dots: the kind of the object, and what
+//! tells it from all others, so that two names are equal only if the objects are.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::stat::fstat;
+
+use crate::{
+    config::ApiAddress,
+    datapath::udp::{Receiver, Sender},
+};
+
+/// The kind of the three sockets of a UDP port, in this order.
+pub const UDP: [&str; 3] = ["udp-sender", "udp-receiver", "udp-marked"];
+/// The kind of TUN interfaces.
+pub const TUN: &str = "tun";
+/// The kind of files with the state.
+pub const STATE: &str = "state";
+
+/// A descriptor with its name.
+pub type Named<'a> = (String, BorrowedFd<'a>);
+
+/// Returns the kind of the listening socket of the API at an address.
+#[must_use]
+pub fn listener_kind(address: &ApiAddress) -> String {
+    // Colons separate the names that the service manager passes.
+    format!("api {address}").replace(':', "=")
+}
+
+/// Names a descriptor for its kind and its number in the file system.
+pub fn named<'a>(kind: &str, descriptor: &'a impl AsFd) -> Option<Named<'a>> {
+    let descriptor = descriptor.as_fd();
+    let inode = fstat(descriptor).ok()?.st_ino;
+    Some((format!("{kind}.{inode}"), descriptor))
+}
+
+/// Names the sockets of a UDP port: sender, receiver, and that for marked datagrams.
+pub fn udp<'a>(
+    sender: &'a Sender,
+    receivers: [&'a Receiver; 2],
+) -> impl Iterator<Item = Named<'a>> {
+    let [of_sender, of_receiver, of_marked] = UDP;
+    let [receiver, marked] = receivers;
+    let all = [
+        named(of_sender, sender),
+        named(of_receiver, receiver),
+        named(of_marked, marked),
+    ];
+    all.into_iter().flatten()
+}
+
+/// Returns whether a name is one of this kind.
+#[must_use]
+pub fn is(name: &str, kind: &str) -> bool {
+    let rest = name.strip_prefix(kind);
+    // What tells the object from others may have parts of its own.
+    rest.is_some_and(|rest| rest.starts_with('.'))
+}

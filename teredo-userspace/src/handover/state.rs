@@ -1,0 +1,140 @@
+//! The state of the daemon's roles for the next process.
+//!
+//! Each part has its own version and is encoded by itself, with the names of its fields. A process takes
+//! the parts that it understands, whether an older or a newer one has written them: fields that it does not
+//! know are skipped, those that are missing have defaults. The version of a part changes only when that is
+//! not enough.
+
+use std::net::SocketAddrV4;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_bytes::ByteBuf;
+use teredo_proto::{client::SavedClient, relay, server::SavedServer};
+use thiserror::Error;
+
+/// The version of the parts that are written now.
+const VERSION: u32 = 1;
+
+/// The reason why a part of a state is not understood.
+#[derive(Debug, Error)]
+pub enum Incomprehensible {
+    /// The part has another version.
+    #[error("it has version {0}, and this release understands {VERSION}")]
+    Version(u32),
+    /// The part is not what its name says.
+    #[error("{0}")]
+    Contents(#[from] rmp_serde::decode::Error),
+}
+
+/// The parts of a state, encoded.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Parts {
+    /// The release that wrote them, for the log.
+    release: String,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Part {
+    name: String,
+    version: u32,
+    contents: ByteBuf,
+}
+
+/// The relay at its endpoint.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RelayState {
+    /// The local endpoint.
+    pub endpoint: SocketAddrV4,
+    /// The protocol.
+    pub relay: relay::State,
+}
+
+/// The state of the roles.
+#[derive(Debug, Default)]
+pub struct State {
+    /// The relay.
+    pub relay: Option<RelayState>,
+    /// The server.
+    pub server: Option<SavedServer>,
+    /// The client.
+    pub client: Option<SavedClient>,
+}
+
+const RELAY: &str = "relay";
+const SERVER: &str = "server";
+const CLIENT: &str = "client";
+
+impl State {
+    /// Returns the state as octets.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let parts = [
+            part(RELAY, self.relay.as_ref()),
+            part(SERVER, self.server.as_ref()),
+            part(CLIENT, self.client.as_ref()),
+        ];
+        let parts = Parts {
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            parts: parts.into_iter().flatten().collect(),
+        };
+        rmp_serde::to_vec_named(&parts).unwrap_or_default()
+    }
+
+    /// Reads a state, as far as it is understood. Each part that is not is logged once.
+    #[must_use]
+    pub fn decode(octets: &[u8]) -> Self {
+        let parts: Parts = match rmp_serde::from_slice(octets) {
+            Ok(parts) => parts,
+            Err(error) => {
+                tracing::warn!(
+                    "the state of the last run is not understood, and begins anew: {error}"
+                );
+                return Self::default();
+            }
+        };
+        let mut state = Self::default();
+        for part in parts.parts {
+            let read = match &*part.name {
+                RELAY => part.read().map(|relay| state.relay = Some(relay)),
+                SERVER => part.read().map(|server| state.server = Some(server)),
+                CLIENT => part.read().map(|client| state.client = Some(client)),
+                // A newer release has it.
+                _ => Ok(()),
+            };
+            if let Err(error) = read {
+                tracing::warn!(
+                    "the state of the {} of the last run, release {}, is not understood, and begins anew: \
+                     {error}",
+                    part.name,
+                    parts.release
+                );
+            }
+        }
+        state
+    }
+}
+
+fn part(name: &str, contents: Option<&impl Serialize>) -> Option<Part> {
+    let contents = rmp_serde::to_vec_named(contents?);
+    match contents {
+        Ok(contents) => Some(Part {
+            name: name.to_owned(),
+            version: VERSION,
+            contents: contents.into(),
+        }),
+        Err(error) => {
+            tracing::warn!("the state of the {name} cannot be stored: {error}");
+            None
+        }
+    }
+}
+
+impl Part {
+    fn read<T: DeserializeOwned>(&self) -> Result<T, Incomprehensible> {
+        if self.version != VERSION {
+            return Err(Incomprehensible::Version(self.version));
+        }
+        Ok(rmp_serde::from_slice(&self.contents)?)
+    }
+}

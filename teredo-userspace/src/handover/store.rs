@@ -1,0 +1,122 @@
+//! The store of systemd for descriptors (`FileDescriptorStoreMax=`), which outlives the process.
+
+use std::{
+    collections::BTreeMap,
+    env, io,
+    os::fd::{AsFd as _, BorrowedFd},
+};
+
+use nix::{
+    fcntl::OFlag,
+    poll::{PollFd, PollFlags, poll},
+    unistd::pipe2,
+};
+use sd_notify::NotifyState;
+
+use super::descriptors::Named;
+
+/// The variable that tells how many descriptors there is room for. Systemd sets it since version 254.
+const VARIABLE: &str = "FDSTORE";
+/// Milliseconds that systemd has to handle what it was sent.
+const PATIENCE: u16 = 5_000;
+
+/// The store, and what is in it.
+#[derive(Debug)]
+pub struct Store {
+    names: BTreeMap<String, ()>,
+}
+
+impl Store {
+    /// Returns the store of this service, if it has one.
+    #[must_use]
+    pub fn of_service() -> Option<Self> {
+        let room = env::var(VARIABLE).ok()?.parse::<usize>().ok()?;
+        let has_manager = env::var_os("NOTIFY_SOCKET").is_some();
+        (room > 0 && has_manager).then(|| Self {
+            names: BTreeMap::new(),
+        })
+    }
+
+    /// Notes that descriptors of these names are in the store.
+    pub fn contains<'n>(&mut self, names: impl Iterator<Item = &'n str>) {
+        self.names.extend(names.map(|name| (name.to_owned(), ())));
+    }
+
+    /// Makes the store hold these descriptors and no others, besides those for which `stays`.
+    ///
+    /// # Errors
+    ///
+    /// When the service manager cannot be reached.
+    pub fn keep(
+        &mut self,
+        descriptors: &[Named<'_>],
+        stays: impl Fn(&str) -> bool,
+    ) -> io::Result<()> {
+        for (name, descriptor) in descriptors {
+            if !self.names.contains_key(name) {
+                store(name, *descriptor)?;
+                self.names.insert(name.clone(), ());
+            }
+        }
+        let is_there = |name: &String| descriptors.iter().any(|(there, _)| there == name);
+        let gone: Vec<_> = (self.names.keys())
+            .filter(|name| !is_there(name) && !stays(name))
+            .cloned()
+            .collect();
+        self.remove(&gone)
+    }
+
+    /// Removes the descriptors whose names `is_gone`, and waits until that is done: until then the kernel
+    /// has their ports in use.
+    ///
+    /// # Errors
+    ///
+    /// When the service manager cannot be reached.
+    pub fn remove_if(&mut self, is_gone: impl Fn(&str) -> bool) -> io::Result<()> {
+        let gone: Vec<_> = (self.names.keys())
+            .filter(|name| is_gone(name))
+            .cloned()
+            .collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.remove(&gone)?;
+        barrier()
+    }
+
+    fn remove(&mut self, names: &[String]) -> io::Result<()> {
+        for name in names {
+            sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)])?;
+            self.names.remove(name);
+        }
+        Ok(())
+    }
+}
+
+fn store(name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    let state = [
+        NotifyState::FdStore,
+        NotifyState::FdName(name),
+        // A TUN interface that is removed would be thrown out, and that could not be told from one that is
+        // there.
+        NotifyState::Custom("FDPOLL=0"),
+    ];
+    sd_notify::notify_with_fds(&state, &[descriptor])
+}
+
+/// Waits until the service manager has handled everything that it was sent.
+///
+/// # Errors
+///
+/// When it cannot be reached, or does not answer in time.
+pub fn barrier() -> io::Result<()> {
+    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+    sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[theirs.as_fd()])?;
+    drop(theirs);
+    // It closes its end.
+    let mut ends = [PollFd::new(ours.as_fd(), PollFlags::POLLHUP)];
+    match poll(&mut ends, PATIENCE)? {
+        0 => Err(io::ErrorKind::TimedOut.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,104 @@
+//! What this process got from the one before, and what it leaves to the next.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+};
+
+use super::tunnel::Lifetime;
+use crate::handover::{
+    Inheritance, State, Store,
+    descriptors::{Named, STATE, UDP, is, named},
+    memory::Memory,
+    successor::Invocation,
+};
+
+/// The keeper of descriptors and state.
+#[derive(Debug)]
+pub struct Keeper {
+    /// The part of an earlier process that was not taken yet.
+    pub inheritance: Inheritance,
+    /// The store of the service manager, if the service has one.
+    pub store: Option<Store>,
+    /// The state, of which one file is whole while the other is written.
+    files: [Memory; 2],
+    written: u64,
+    /// The listening sockets of the API.
+    listeners: Vec<(String, OwnedFd)>,
+    /// The command that starts the next process.
+    pub invocation: Option<Invocation>,
+    /// The process that has taken over.
+    pub successor: Option<u32>,
+}
+
+impl Keeper {
+    /// Creates a keeper; `listeners` are the sockets of the API with their names.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory, or too many files are open.
+    pub fn new(
+        inheritance: Inheritance,
+        mut store: Option<Store>,
+        listeners: Vec<(String, OwnedFd)>,
+        invocation: Option<Invocation>,
+    ) -> io::Result<Self> {
+        if let Some(store) = &mut store {
+            store.contains(inheritance.all_names());
+        }
+        Ok(Self {
+            written: inheritance.sequence,
+            inheritance,
+            store,
+            files: [Memory::new()?, Memory::new()?],
+            listeners,
+            invocation,
+            successor: None,
+        })
+    }
+
+    /// Closes what is left of the process before.
+    pub fn settle(&mut self) {
+        self.inheritance.close();
+    }
+
+    /// Returns whether there was an earlier process.
+    pub fn inherits(&self) -> bool {
+        !self.inheritance.is_empty()
+    }
+
+    /// Returns the time for which tunnel interfaces exist: as long as the store, or until the daemon stops.
+    pub fn lifetime(&self) -> Lifetime {
+        match self.store {
+            Some(_) => Lifetime::Process,
+            None => Lifetime::Persistent,
+        }
+    }
+
+    /// Returns the descriptors of the keeper itself.
+    pub fn descriptors(&self) -> impl Iterator<Item = Named<'_>> {
+        let files = self.files.iter().filter_map(|file| named(STATE, file));
+        let listeners = self.listeners.iter();
+        files.chain(listeners.map(|(name, listener)| (name.clone(), listener.as_fd())))
+    }
+
+    /// Writes the state for the next process.
+    pub fn write(&mut self, state: &State) {
+        let older = &self.files[usize::from(self.written % 2 == 1)];
+        self.written += 1;
+        if let Err(error) = older.write(self.written, &state.encode()) {
+            tracing::warn!("the state cannot be stored: {error}");
+        }
+    }
+
+    /// Makes the store give up the UDP ports, which are about to be bound anew.
+    pub fn release_ports(&mut self) {
+        let Some(store) = &mut self.store else {
+            return;
+        };
+        let is_port = |name: &str| UDP.iter().any(|kind| is(name, kind));
+        if let Err(error) = store.remove_if(is_port) {
+            tracing::warn!("the service manager does not give up the UDP ports: {error}");
+        }
+    }
+}

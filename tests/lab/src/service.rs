@@ -1,0 +1,372 @@
+//! A daemon under a small service manager that speaks systemd's protocol: it keeps descriptors in a store
+//! (`FDSTORE=1`) over restarts and crashes, and closes them when the service stops.
+
+use std::{
+    fs::{self, File},
+    io::{self, IoSliceMut},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        unix::{net::UnixDatagram, process::CommandExt as _},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg},
+    },
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+use crate::{
+    namespace::Namespace,
+    process::Daemon,
+    teredo::{Config, Status, ask, binary, complete},
+    wait::wait_for,
+};
+
+/// The number of the first descriptor that a service gets.
+const FIRST: RawFd = 3;
+/// Descriptors that the store has room for.
+const ROOM: usize = 64;
+/// Longest time that a start or a stop may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The time after which the manager looks whether it has to end.
+const TICK: Duration = Duration::from_millis(50);
+/// Octets of the longest message.
+const MESSAGE: usize = 4096;
+
+/// The descriptors of a service, and what it has said.
+#[derive(Debug, Default)]
+struct State {
+    store: Vec<(String, OwnedFd)>,
+    is_ready: bool,
+    /// The process that the service has named as its main one.
+    main: Option<i32>,
+}
+
+/// A service.
+#[derive(Debug)]
+pub struct Service {
+    directory: TempDir,
+    file: PathBuf,
+    program: PathBuf,
+    state: Arc<Mutex<State>>,
+    ends: Arc<AtomicBool>,
+    manager: Option<thread::JoinHandle<()>>,
+    child: Option<Child>,
+    starts: u32,
+}
+
+impl Service {
+    /// Starts the service, and waits until it says that it is ready.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the service ends, or is not ready in time, with its log.
+    pub fn start(namespace: &Namespace, config: &Config) -> Result<Self> {
+        let directory = Daemon::directory("service")?;
+        let file = directory.path().join("teredo.toml");
+        fs::write(&file, complete(config, namespace, &directory).to_string())?;
+        let socket = UnixDatagram::bind(directory.path().join("notify"))?;
+        socket.set_read_timeout(Some(TICK))?;
+        let state = Arc::new(Mutex::new(State::default()));
+        let ends = Arc::new(AtomicBool::new(false));
+        let (theirs, over) = (Arc::clone(&state), Arc::clone(&ends));
+        let manager = thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                if let Ok((text, descriptors)) = receive(&socket) {
+                    lock(&theirs).handle(&text, descriptors);
+                }
+            }
+        });
+        let mut service = Self {
+            directory,
+            file,
+            program: binary()?,
+            state,
+            ends,
+            manager: Some(manager),
+            child: None,
+            starts: 0,
+        };
+        service.begin(namespace)?;
+        Ok(service)
+    }
+
+    /// Sets the program that is started next.
+    pub fn set_program(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
+    }
+
+    /// The configuration file.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The main process.
+    #[must_use]
+    pub fn pid(&self) -> Option<Pid> {
+        let child = self.child.as_ref()?;
+        let main = lock(&self.state).main;
+        Some(Pid::from_raw(main.unwrap_or(child.id().cast_signed())))
+    }
+
+    /// The output of `teredo status --json`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the daemon does not answer, or answers in another form.
+    pub fn status(&self) -> Result<Status> {
+        ask(&self.file, "status")
+    }
+
+    /// The names of the stored descriptors.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let state = lock(&self.state);
+        state.store.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The output of all processes so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let logs = (1..=self.starts).map(|number| {
+            let bytes = fs::read(self.log_file(number)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        });
+        logs.collect()
+    }
+
+    fn log_file(&self, number: u32) -> PathBuf {
+        self.directory.path().join(format!("log{number}"))
+    }
+
+    /// Starts a process with the stored descriptors, as after a stop for a restart or after a crash.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Self::start`].
+    pub fn begin(&mut self, namespace: &Namespace) -> Result<()> {
+        self.starts += 1;
+        let log = File::create(self.log_file(self.starts))?;
+        let (names, descriptors) = {
+            let mut state = lock(&self.state);
+            state.is_ready = false;
+            state.main = None;
+            let copies = state.store.iter().map(|(_, stored)| stored.try_clone());
+            let names: Vec<_> = state.store.iter().map(|(name, _)| name.clone()).collect();
+            (names.join(":"), copies.collect::<io::Result<Vec<_>>>()?)
+        };
+        // The shell has the number of the process that it becomes.
+        let mut command = namespace.command("sh")?;
+        command
+            .args(["-c", "LISTEN_PID=$$ exec \"$@\"", "sh"])
+            .arg(&self.program)
+            .args(["run", "--config"])
+            .arg(&self.file)
+            .env("NOTIFY_SOCKET", self.directory.path().join("notify"))
+            .env("FDSTORE", ROOM.to_string())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0);
+        if !descriptors.is_empty() {
+            command
+                .env("LISTEN_FDS", descriptors.len().to_string())
+                .env("LISTEN_FDNAMES", names);
+            pass(&mut command, descriptors);
+        }
+        self.child = Some(command.spawn().context("start the service")?);
+        let state = Arc::clone(&self.state);
+        let is_ready = || Ok(lock(&state).is_ready.then_some(()));
+        let ready = wait_for("the service is ready", PATIENCE, || {
+            if let Some(status) = self
+                .child
+                .as_mut()
+                .map(Child::try_wait)
+                .transpose()?
+                .flatten()
+            {
+                bail!("the service has ended: {status}");
+            }
+            is_ready()
+        });
+        ready.with_context(|| self.log())
+    }
+
+    /// Ends the process as for a restart, and waits until it has ended.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it does not end, or fails.
+    pub fn terminate(&mut self) -> Result<()> {
+        self.end(Signal::SIGTERM)
+    }
+
+    /// Ends the process without warning.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it does not end.
+    pub fn kill(&mut self) -> Result<()> {
+        self.end(Signal::SIGKILL)
+    }
+
+    /// Restarts the service as `systemctl restart` does.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the process does not end or does not come up again.
+    pub fn restart(&mut self, namespace: &Namespace) -> Result<()> {
+        self.terminate()?;
+        self.begin(namespace)
+    }
+
+    /// Sends a signal to the main process.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is none.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.pid().context("the service does not run")?;
+        Ok(kill(pid, signal)?)
+    }
+
+    /// Stops the service and closes the stored descriptors.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the process does not end.
+    pub fn stop(&mut self) -> Result<()> {
+        let ended = self.terminate();
+        lock(&self.state).store.clear();
+        ended
+    }
+
+    fn end(&mut self, signal: Signal) -> Result<()> {
+        let Some(pid) = self.pid() else {
+            return Ok(());
+        };
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
+        // It may have ended by itself.
+        let _ = kill(pid, signal);
+        wait_for("the service ends", PATIENCE, || {
+            let is_child_over = child.try_wait()?.is_some();
+            Ok((is_child_over && !is_alive(pid)).then_some(()))
+        })
+        .with_context(|| self.log())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.stop();
+        self.ends.store(true, Ordering::Relaxed);
+        if let Some(manager) = self.manager.take() {
+            let _ = manager.join();
+        }
+    }
+}
+
+impl State {
+    fn handle(&mut self, text: &str, descriptors: Vec<OwnedFd>) {
+        let of = |key: &str| {
+            let mut lines = text.lines();
+            lines.find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+        };
+        let name = of("FDNAME").unwrap_or("stored").to_owned();
+        self.is_ready |= of("READY") == Some("1");
+        if let Some(process) = of("MAINPID") {
+            self.main = process.parse().ok();
+        }
+        if of("FDSTOREREMOVE") == Some("1") {
+            self.store.retain(|(stored, _)| *stored != name);
+        }
+        if of("FDSTORE") == Some("1") {
+            let room = ROOM.saturating_sub(self.store.len());
+            let stored = descriptors.into_iter().take(room);
+            self.store
+                .extend(stored.map(|descriptor| (name.clone(), descriptor)));
+        }
+        // That of a barrier is closed.
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn receive(socket: &UnixDatagram) -> Result<(String, Vec<OwnedFd>)> {
+    let mut message = [0; MESSAGE];
+    let mut control = nix::cmsg_space!([RawFd; 16]);
+    let mut parts = [IoSliceMut::new(&mut message)];
+    let received = recvmsg::<UnixAddr>(
+        socket.as_raw_fd(),
+        &mut parts,
+        Some(&mut control),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
+    let mut descriptors = Vec::new();
+    for one in received.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = one {
+            // SAFETY: the kernel has just opened these descriptors, and nothing else owns them.
+            let owned = numbers
+                .into_iter()
+                .map(|number| unsafe { OwnedFd::from_raw_fd(number) });
+            descriptors.extend(owned);
+        }
+    }
+    let length = received.bytes;
+    Ok((
+        String::from_utf8_lossy(&message[..length]).into_owned(),
+        descriptors,
+    ))
+}
+
+/// Makes the command have these descriptors, from [`FIRST`] on.
+fn pass(command: &mut Command, descriptors: Vec<OwnedFd>) {
+    /// The number from which on descriptors are out of the way.
+    const ASIDE: RawFd = 200;
+    let duplicate = |from: RawFd, to: RawFd| {
+        // SAFETY: the call takes its arguments by value.
+        match unsafe { libc::dup2(from, to) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    };
+    let place = move || {
+        let numbered = || (0..).zip(&descriptors);
+        for (place, descriptor) in numbered() {
+            duplicate(descriptor.as_raw_fd(), ASIDE + place)?;
+        }
+        for (place, _) in numbered() {
+            duplicate(ASIDE + place, FIRST + place)?;
+            // SAFETY: the call takes its arguments by value.
+            unsafe { libc::close(ASIDE + place) };
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only `dup2` and `close` are called, which are async-signal-safe.
+    unsafe { command.pre_exec(place) };
+}
+
+/// Whether a process runs. One that waits for its parent does not.
+fn is_alive(pid: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = status.rsplit(") ").next().unwrap_or_default();
+    !state.is_empty() && !state.starts_with('Z')
+}
