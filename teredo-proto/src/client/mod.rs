@@ -482,6 +482,11 @@ impl Client {
         self.exchange.peers()
     }
 
+    /// Returns the number of peers that packets are sent to.
+    pub fn trusted_peers(&self) -> usize {
+        self.exchange.trusted_peers()
+    }
+
     /// Returns the number of slots of the list of peers, of which some may be free.
     pub fn slots(&self) -> usize {
         self.exchange.slots()

@@ -297,6 +297,11 @@ impl Relay {
         self.peers.slots()
     }
 
+    /// Returns the slot of a peer.
+    pub fn slot(&self, address: &[u8; 16]) -> Option<usize> {
+        self.peers.find(address).map(PeerIndex::slot)
+    }
+
     /// Iterates over the peers in these slots, each with its slot. A peer keeps its slot.
     pub fn peers_in(&self, slots: Range<usize>) -> impl Iterator<Item = (usize, PeerInfo)> {
         self.peers.in_slots(slots).map(|(slot, peer)| {

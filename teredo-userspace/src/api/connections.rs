@@ -22,10 +22,12 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
     task::JoinSet,
-    time::sleep,
+    time::{sleep, timeout},
 };
+
+use super::handle::Gate;
 
 /// The most connections of one listening socket at the same time.
 pub const PLACES: usize = 32;
@@ -33,23 +35,38 @@ pub const PLACES: usize = 32;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time within which an answer must be taken.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The time within which the last answers must be taken.
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(1);
 /// The most octets of a request's header, and of a connection's buffers.
 const BUFFER_MAX: usize = 16 * 1024;
 /// The pause after a connection was accepted, which leaves the CPU to packets.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Serves the connections of a listening socket. Dropping the future ends them.
-pub async fn serve<L: Listener>(mut socket: L, router: Router) {
+/// Serves the connections of a listening socket until the gate is closed, and then those whose requests have
+/// arrived. Dropping the future ends them.
+pub async fn serve<L: Listener>(mut socket: L, router: Router, mut gate: watch::Receiver<Gate>) {
     let mut places = Places::new(PLACES);
     let mut connections = JoinSet::new();
     loop {
-        // An error, such as too few file descriptors, is tried again inside.
-        let (stream, _) = socket.accept().await;
+        // Nobody can change it any more if this fails.
+        let is_open = gate.wait_for(|gate| *gate != Gate::Shut).await;
+        if is_open.is_ok_and(|gate| *gate == Gate::Closed) {
+            break;
+        }
+        let (stream, _) = tokio::select! {
+            // An error, such as too few file descriptors, is tried again inside.
+            accepted = socket.accept() => accepted,
+            Ok(()) = gate.changed() => continue,
+        };
         let place = places.take().await;
         connections.spawn(converse(TokioIo::new(stream), router.clone(), place));
         while connections.try_join_next().is_some() {}
         sleep(PAUSE).await;
     }
+    places.end_idle();
+    let ended = async { while connections.join_next().await.is_some() {} };
+    // A slow reader must not delay the end.
+    let _ = timeout(CLOSING_TIMEOUT, ended).await;
 }
 
 /// Answers the request of the only connection.
@@ -106,6 +123,14 @@ impl Places {
             free: Arc::new(Semaphore::new(number)),
             idle: Idle::default(),
             next: 0,
+        }
+    }
+
+    /// Ends the connections whose requests have not arrived.
+    fn end_idle(&self) {
+        for (_, idle) in locked(&self.idle, std::mem::take) {
+            // The connection may have ended at this moment.
+            let _ = idle.send(());
         }
     }
 

@@ -1,6 +1,6 @@
 //! The channel between API and node. Requests are messages, so that only the node touches its state.
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::types::Peer;
 use crate::metrics::Snapshot;
@@ -39,9 +39,43 @@ pub struct Page {
     pub next: Option<u64>,
 }
 
+/// Whether the API accepts connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Gate {
+    /// It does.
+    #[default]
+    Open,
+    /// They wait: another process is about to take over.
+    Shut,
+    /// They are for another process. The API ends after its last answer.
+    Closed,
+}
+
 /// The API's end of the channel to the node.
 #[derive(Clone, Debug)]
-pub struct Handle(mpsc::Sender<Request>);
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    gate: watch::Receiver<Gate>,
+}
+
+/// The node's end of the channel.
+#[derive(Debug)]
+pub struct Requests {
+    requests: mpsc::Receiver<Request>,
+    gate: watch::Sender<Gate>,
+}
+
+impl Requests {
+    /// Waits for the next request; `None` once there are no handles any more. Cancelling loses nothing.
+    pub async fn recv(&mut self) -> Option<Request> {
+        self.requests.recv().await
+    }
+
+    /// Makes the API accept connections or not.
+    pub fn set_gate(&self, gate: Gate) {
+        self.gate.send_replace(gate);
+    }
+}
 
 /// The node has ended.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -51,9 +85,24 @@ pub struct Stopped;
 impl Handle {
     /// Returns a handle and the receiver of its requests.
     #[must_use]
-    pub fn new() -> (Self, mpsc::Receiver<Request>) {
-        let (sender, receiver) = mpsc::channel(CAPACITY);
-        (Self(sender), receiver)
+    pub fn new() -> (Self, Requests) {
+        let (sender, requests) = mpsc::channel(CAPACITY);
+        let (shut, gate) = watch::channel(Gate::Open);
+        let handle = Self {
+            requests: sender,
+            gate,
+        };
+        let requests = Requests {
+            requests,
+            gate: shut,
+        };
+        (handle, requests)
+    }
+
+    /// Returns the gate of the API.
+    #[must_use]
+    pub fn gate(&self) -> watch::Receiver<Gate> {
+        self.gate.clone()
     }
 
     /// Requests a snapshot of the statistics.
@@ -97,7 +146,8 @@ impl Handle {
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, Stopped> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(request(reply)).await.map_err(|_| Stopped)?;
+        let sent = self.requests.send(request(reply)).await;
+        sent.map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
     }
 }

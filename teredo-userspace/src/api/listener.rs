@@ -101,6 +101,7 @@ impl Listeners {
                 };
                 self.sockets.push(Listener::Unix(descriptor.into()));
                 self.files.push(SocketFile {
+                    is_ours: false,
                     path: path.clone(),
                     identity: identity(&metadata),
                     directory: None,
@@ -111,10 +112,14 @@ impl Listeners {
         true
     }
 
-    /// Takes the files of the sockets, which are removed when dropped.
+    /// Takes the files of the sockets, which are this process's now and are removed when dropped.
     #[must_use]
     pub fn take_files(&mut self) -> Vec<SocketFile> {
-        mem::take(&mut self.files)
+        let mut files = mem::take(&mut self.files);
+        for file in &mut files {
+            file.is_ours = true;
+        }
+        files
     }
 
     /// Returns copies of the sockets' descriptors for the next process, each with its name.
@@ -271,6 +276,7 @@ fn listen_unix(path: &Path, owner: Option<Owner>) -> Result<(UnixListener, Socke
         match bind_for(path, owner) {
             Ok((socket, identity)) => {
                 let file = SocketFile {
+                    is_ours: true,
                     path: path.to_owned(),
                     identity,
                     directory,
@@ -408,10 +414,12 @@ fn identity(metadata: &Metadata) -> Identity {
     (metadata.dev(), metadata.ino())
 }
 
-/// The file of a unix socket. Dropping it removes the file, unless that was replaced, and the
-/// directory made for it.
+/// The file of a unix socket. Dropping it removes the file, unless that was replaced or is still another
+/// process's, and the directory made for it.
 #[derive(Debug)]
 pub struct SocketFile {
+    /// Whether the file is this process's.
+    is_ours: bool,
     path: PathBuf,
     identity: Identity,
     directory: Option<PathBuf>,
@@ -419,9 +427,9 @@ pub struct SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let is_ours = fs::symlink_metadata(&self.path)
+        let is_there = fs::symlink_metadata(&self.path)
             .is_ok_and(|metadata| identity(&metadata) == self.identity);
-        if is_ours {
+        if self.is_ours && is_there {
             let _ = fs::remove_file(&self.path);
         }
         if let Some(directory) = &self.directory {

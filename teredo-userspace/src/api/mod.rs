@@ -14,7 +14,7 @@ mod server;
 mod thread;
 pub mod types;
 
-pub use handle::{Handle, Page, Request};
+pub use handle::{Gate, Handle, Page, Request, Requests};
 pub use listener::{Listeners, listen};
 #[cfg(feature = "testing")]
 pub(crate) use server::converse;

@@ -1,6 +1,6 @@
 //! The HTTP server of the API.
 
-use std::{future::pending, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     connections,
-    handle::{Handle, Page, Stopped},
+    handle::{Gate, Handle, Page, Stopped},
     health::{healthz, readyz},
     listener::{Listener, Listeners},
     origin,
@@ -94,12 +94,14 @@ impl Routers {
     }
 }
 
-/// Answers requests until the future is dropped, which also removes the sockets' files.
+/// Answers requests until the gate is closed, or the future is dropped, which also removes the sockets'
+/// files.
 ///
 /// # Errors
 ///
 /// When a listening socket cannot be used.
 pub async fn serve(listeners: Listeners, handle: Handle) -> io::Result<()> {
+    let mut gate = handle.gate();
     let Routers { on_unix, on_tcp } = Routers::new();
     let (sockets, _files) = listeners.into_parts();
     let mut servers = JoinSet::new();
@@ -111,6 +113,7 @@ pub async fn serve(listeners: Listeners, handle: Handle) -> io::Result<()> {
                 servers.spawn(connections::serve(
                     socket,
                     on_unix.clone().with_state(access),
+                    gate.clone(),
                 ));
             }
             Listener::Tcp(socket) => {
@@ -118,6 +121,7 @@ pub async fn serve(listeners: Listeners, handle: Handle) -> io::Result<()> {
                 servers.spawn(connections::serve(
                     socket,
                     on_tcp.clone().with_state(access),
+                    gate.clone(),
                 ));
             }
         }
@@ -125,7 +129,9 @@ pub async fn serve(listeners: Listeners, handle: Handle) -> io::Result<()> {
     while let Some(ended) = servers.join_next().await {
         ended.map_err(io::Error::other)?;
     }
-    pending().await
+    // Without a listening socket, too. If nobody can close the gate, the node has ended.
+    let _ = gate.wait_for(|gate| *gate == Gate::Closed).await;
+    Ok(())
 }
 
 /// Answers the request of one connection, as that of a TCP socket or of the unix socket.

@@ -8,10 +8,7 @@ use std::{
 
 use teredo_common::{time::Instant, verdict::Direction};
 use teredo_proto::{relay::Statistics, server};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    sync::mpsc,
-};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
     connections::PLACES,
@@ -71,7 +68,7 @@ fn listen(addresses: &[ApiAddress]) -> Result<Listeners, listener::Error> {
 }
 
 /// A node with this many peers that answers until nobody can ask any more.
-async fn node(mut requests: mpsc::Receiver<Request>, peers: usize) {
+async fn node(mut requests: Requests, peers: usize) {
     while let Some(request) = requests.recv().await {
         match request {
             Request::Snapshot(reply) => drop(reply.send(snapshot())),

@@ -43,11 +43,10 @@ impl ApiThread {
         })
     }
 
-    /// Ends the API, and leaves its sockets to another process.
+    /// Waits for the end of the API, whose gate is closed, and leaves its sockets to another process.
     pub fn leave(self) {
         // They are that process's now.
         mem::forget(self.files);
-        drop(self.stop);
         // It fails only after a panic, which has been reported.
         let _ = self.thread.join();
     }

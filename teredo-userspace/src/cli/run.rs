@@ -153,9 +153,9 @@ async fn daemon(
     watchdog.abort();
     match end {
         End::Stop if node.is_kept() => {
+            let left = node.leave();
             api.leave();
-            node.leave()
-                .context("the service manager does not keep the state")
+            left.context("the service manager does not keep the state")
         }
         End::Stop => {
             let result = node.stop().await;
@@ -165,10 +165,11 @@ async fn daemon(
             result
         }
         End::Replaced => {
-            api.leave();
             if let Some(process) = node.successor() {
                 notify(&[NotifyState::MainPid(process)]);
             }
+            drop(node);
+            api.leave();
             Ok(())
         }
     }

@@ -14,6 +14,8 @@ use crate::{
 pub const UDP: [&str; 3] = ["udp-sender", "udp-receiver", "udp-marked"];
 /// The kind of TUN interfaces.
 pub const TUN: &str = "tun";
+/// The kind of journals of peers.
+pub const JOURNAL: &str = "journal";
 /// The kind of files with the state.
 pub const STATE: &str = "state";
 

@@ -8,7 +8,7 @@ use std::{
 use nix::sys::socket::{SockaddrIn, getsockname};
 
 use super::{
-    descriptors::{self, STATE, TUN, UDP},
+    descriptors::{self, JOURNAL, STATE, TUN, UDP},
     memory::Memory,
     state::State,
 };
@@ -113,6 +113,11 @@ impl Inheritance {
             })
         });
         Some([sender?, receiver?, marked?])
+    }
+
+    /// Takes the journal of peers.
+    pub fn take_journal(&mut self) -> Option<OwnedFd> {
+        self.take(|name, _| descriptors::is(name, JOURNAL))
     }
 
     /// Takes the UDP ports that are bound to every address.

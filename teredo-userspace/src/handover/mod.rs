@@ -12,11 +12,13 @@
 
 pub mod descriptors;
 pub mod inheritance;
+pub mod journal;
 pub mod memory;
 pub mod state;
 pub mod store;
 pub mod successor;
 
 pub use inheritance::Inheritance;
+pub use journal::Journal;
 pub use state::State;
 pub use store::Store;

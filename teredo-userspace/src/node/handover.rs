@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::{Node, clock, host::configured, keeper::Keeper, server::ServerRole};
 use crate::{
+    api::Gate,
     handover::{
         Inheritance, State, Store,
         descriptors::Named,
@@ -93,6 +94,9 @@ impl Node {
 
     /// Notes what a crash must not lose, if it outlives the process.
     pub(super) fn note_state(&mut self) {
+        if let Some(relay) = &mut self.roles.relay {
+            relay.note_peers();
+        }
         if self.keeper.store.is_some() {
             let state = self.saved(false);
             self.keeper.write(&state);
@@ -146,6 +150,7 @@ impl Node {
     ///
     /// When the service manager does not answer.
     pub fn leave(mut self) -> io::Result<()> {
+        self.requests.set_gate(Gate::Closed);
         self.come_to_rest();
         self.keep();
         crate::handover::store::barrier()
@@ -186,6 +191,8 @@ impl Node {
         };
         let taken = match ready {
             Ok(()) => {
+                // The listening sockets are the successor's, too.
+                self.requests.set_gate(Gate::Shut);
                 self.come_to_rest();
                 successor.take_over(&self.descriptors()).await
             }
@@ -198,11 +205,13 @@ impl Node {
         }
         tracing::info!("process {} has taken over", successor.process());
         self.keeper.successor = Some(successor.process());
+        self.requests.set_gate(Gate::Closed);
         Ok(())
     }
 
     /// Goes on after another process has perhaps taken something over, and failed.
     fn go_on(&mut self) {
+        self.requests.set_gate(Gate::Open);
         self.fast_path.doubt();
         self.upkeep.look_soon();
     }

@@ -3,7 +3,10 @@
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
+    time::Duration,
 };
+
+use teredo_common::time::Instant;
 
 use super::tunnel::Lifetime;
 use crate::handover::{
@@ -12,6 +15,9 @@ use crate::handover::{
     memory::Memory,
     successor::Invocation,
 };
+
+/// The least time between two states that are written because of new peers.
+const NOTE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The keeper of descriptors and state.
 #[derive(Debug)]
@@ -29,6 +35,8 @@ pub struct Keeper {
     pub invocation: Option<Invocation>,
     /// The process that has taken over.
     pub successor: Option<u32>,
+    /// The number of the client's trusted peers in the state that was written last, and when that was.
+    noted: (usize, Instant),
 }
 
 impl Keeper {
@@ -54,6 +62,7 @@ impl Keeper {
             listeners,
             invocation,
             successor: None,
+            noted: (0, Instant::ZERO),
         })
     }
 
@@ -80,6 +89,17 @@ impl Keeper {
         let files = self.files.iter().filter_map(|file| named(STATE, file));
         let listeners = self.listeners.iter();
         files.chain(listeners.map(|(name, listener)| (name.clone(), listener.as_fd())))
+    }
+
+    /// Returns whether to write the state since the client has this many trusted peers. That is not worth
+    /// while for each packet of a flood.
+    pub fn is_state_due(&mut self, trusted: usize, now: Instant) -> bool {
+        let (noted, at) = self.noted;
+        let is_due = trusted != noted && now.saturating_since(at) >= NOTE_INTERVAL;
+        if is_due {
+            self.noted = (trusted, now);
+        }
+        is_due
     }
 
     /// Writes the state for the next process.

@@ -33,10 +33,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use teredo_proto::server::{DRAIN, RegisteredClient};
-use tokio::{
-    sync::mpsc,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::time::{MissedTickBehavior, interval};
 
 use calendar::Calendar;
 use client::ClientRole;
@@ -53,7 +50,7 @@ use suspend::SuspendClock;
 use upkeep::Upkeep;
 
 use crate::{
-    api::{Handle, Request},
+    api::{Handle, Request, Requests},
     config::{Config, secrets::Secrets},
     datapath::{
         route::Routes,
@@ -104,7 +101,7 @@ pub struct Node {
     keeper: Keeper,
     /// The request for a new process, until it runs.
     replacement: Option<Replacement>,
-    requests: mpsc::Receiver<Request>,
+    requests: Requests,
     handle: Handle,
 }
 
@@ -206,8 +203,13 @@ impl Node {
             Input::Client(input) => {
                 if let Some(client) = &mut self.client {
                     client.handle(input);
-                    if client.take_changed() {
+                    let trusted = client.client.trusted_peers();
+                    let has_changed = client.take_changed();
+                    if has_changed {
                         self.upkeep.look_soon();
+                    }
+                    if has_changed || self.keeper.is_state_due(trusted, clock::now()) {
+                        self.note_state();
                     }
                 }
             }
@@ -263,6 +265,7 @@ impl Node {
         tracing::info!("the host was suspended for {} s", duration.as_secs());
         if let Some(relay) = &mut self.roles.relay {
             relay.relay.handle_suspension(duration);
+            relay.clear_journal();
             relay.flush(&mut self.fast_path, self.roles.server.as_mut());
         }
         if let Some(server) = &mut self.roles.server {

@@ -8,10 +8,10 @@ use std::{
 };
 
 use anyhow::Result;
-use teredo_common::{address::Endpoint, wire::IPV6_HEADER};
+use teredo_common::{address::Endpoint, peers::Peer, wire::IPV6_HEADER};
 use teredo_proto::{
     dual::{Recipient, SharedPort},
-    relay::{Relay, Transmit},
+    relay::{Event, Relay, Transmit},
     wire::ipv6::Header,
 };
 
@@ -27,8 +27,14 @@ use crate::{
         tun::PacketBatch,
         udp::{ReceiveBatch, Sender, UdpSocket},
     },
-    handover::descriptors::{self, Named},
+    handover::{
+        Journal,
+        descriptors::{self, JOURNAL, Named},
+    },
 };
+
+/// Slots of the list of peers that one step of the journal covers: a few tenths of a millisecond.
+const NOTED: usize = 8192;
 
 /// The running relay.
 #[derive(Debug)]
@@ -48,6 +54,10 @@ pub struct RelayRole {
     timer: Timer,
     /// Datagrams from clients, and packets from the kernel, since the start.
     received: [u64; 2],
+    /// The trusted peers, for the case of a crash.
+    journal: Option<Journal>,
+    /// The slot at which the next step of [`RelayRole::note_peers`] begins.
+    next_noted: usize,
 }
 
 /// An input that is ready.
@@ -85,7 +95,75 @@ impl RelayRole {
             transmits: Vec::new(),
             timer: Timer::new(),
             received: [0; 2],
+            journal: None,
+            next_noted: 0,
         })
+    }
+
+    /// Keeps a journal of the trusted peers from now on.
+    pub fn keep_journal(&mut self, journal: Journal) {
+        self.journal = Some(journal);
+    }
+
+    /// Notes a change of a trusted peer.
+    fn note(&self, event: &Event) {
+        let Some(journal) = &self.journal else {
+            return;
+        };
+        // A peer that is forgotten has lost its slot perhaps; the next pass clears that.
+        if let Event::PeerTrusted {
+            address,
+            mapped,
+            last_received,
+            last_sent,
+        } = *event
+        {
+            let octets = address.octets();
+            let peer = Peer {
+                mapped,
+                last_received,
+                last_sent,
+            };
+            if let Some(slot) = self.relay.slot(&octets) {
+                journal.write(slot, Some((&octets, &peer)));
+            }
+        }
+    }
+
+    /// Brings the next part of the journal up to date, if there is one.
+    pub fn note_peers(&mut self) {
+        let Some(journal) = &self.journal else {
+            return;
+        };
+        let slots = self.relay.slots();
+        let start = if self.next_noted < slots {
+            self.next_noted
+        } else {
+            0
+        };
+        let end = start.saturating_add(NOTED).min(slots);
+        let mut slot = start;
+        for (number, peer) in self.relay.peers_in(start..end) {
+            (slot..number).for_each(|free| journal.write(free, None));
+            let entry = Peer {
+                mapped: peer.mapped,
+                last_received: peer.last_received,
+                last_sent: peer.last_sent,
+            };
+            let octets = peer.address.octets();
+            let is_kept = peer.trusted && peer.proved;
+            journal.write(number, is_kept.then_some((&octets, &entry)));
+            slot = number + 1;
+        }
+        (slot..end).for_each(|free| journal.write(free, None));
+        self.next_noted = end;
+    }
+
+    /// Empties the journal: its peers are trusted no more.
+    pub fn clear_journal(&mut self) {
+        if let Some(journal) = &self.journal {
+            (0..self.relay.slots()).for_each(|slot| journal.write(slot, None));
+        }
     }
 
     /// Makes room for what comes until the next process receives it.
@@ -96,7 +174,9 @@ impl RelayRole {
     /// Returns the descriptors that outlive the process.
     pub fn descriptors(&self) -> impl Iterator<Item = Named<'_>> {
         let sockets = descriptors::udp(&self.sender, self.port.receivers());
-        sockets.chain(self.tunnel.descriptor())
+        let journal = self.journal.iter();
+        let journal = journal.filter_map(|journal| descriptors::named(JOURNAL, journal));
+        sockets.chain(self.tunnel.descriptor()).chain(journal)
     }
 
     /// Returns the local endpoint.
@@ -236,6 +316,7 @@ impl RelayRole {
             self.transmit(server.as_deref_mut());
         }
         while let Some(event) = self.relay.poll_event() {
+            self.note(&event);
             fast_path.apply(event, clock::now());
         }
     }

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use teredo_common::maps::Settings;
 use teredo_proto::{
     dual::SharedPort,
@@ -24,7 +24,7 @@ use crate::{
         route::OwnAddresses,
         udp::{BindError, UdpSocket},
     },
-    handover::Inheritance,
+    handover::{Inheritance, Journal},
 };
 
 /// The relay and the server, as far as they run.
@@ -113,20 +113,24 @@ impl Roles {
             let peer_lifetime = protocol.peer_lifetime;
             let saved = left.state.relay.take();
             let saved = saved.filter(|saved| saved.endpoint == udp.local);
-            let relay = match saved {
+            let mut relay = match saved {
                 Some(saved) => Relay::restore(protocol, random()?, now, saved.relay),
                 None => Relay::new(protocol, random()?),
             };
+            if let Some(journal) = left.take_journal() {
+                for (address, peer) in Journal::read(journal, udp.local) {
+                    relay.adopt_peer(now, address.into(), &peer);
+                }
+            }
             let tun = left.take_tun(&section.tun);
             let tunnel = Tunnel::open(tunnel(&section.tun, lifetime), tun)?;
-            roles.relay = Some(RelayRole::new(
-                section,
-                relay,
-                peer_lifetime,
-                udp,
-                tunnel,
-                shared_port,
-            )?);
+            let local = udp.local;
+            let mut role = RelayRole::new(section, relay, peer_lifetime, udp, tunnel, shared_port)?;
+            if keeper.store.is_some() {
+                let journal = Journal::new(local, section.max_peers);
+                role.keep_journal(journal.context("no memory for the journal of peers")?);
+            }
+            roles.relay = Some(role);
         }
         Ok(roles)
     }

@@ -31,7 +31,7 @@ use tempfile::TempDir;
 use crate::{
     namespace::Namespace,
     process::Daemon,
-    teredo::{Config, Status, ask, binary, complete},
+    teredo::{Config, Peer, Status, ask, binary, complete},
     wait::wait_for,
 };
 
@@ -130,6 +130,15 @@ impl Service {
     /// Fails when the daemon does not answer, or answers in another form.
     pub fn status(&self) -> Result<Status> {
         ask(&self.file, "status")
+    }
+
+    /// The output of `teredo peers --json`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the daemon does not answer, or answers in another form.
+    pub fn peers(&self) -> Result<Vec<Peer>> {
+        ask(&self.file, "peers")
     }
 
     /// The names of the stored descriptors.

@@ -175,6 +175,11 @@ impl Exchange {
         peers.map(|(_, peer)| peer)
     }
 
+    /// Returns the number of trusted peers.
+    pub fn trusted_peers(&self) -> usize {
+        self.peers.trusted()
+    }
+
     /// Returns the number of slots of the list of peers, of which some may be free.
     pub fn slots(&self) -> usize {
         self.peers.slots()

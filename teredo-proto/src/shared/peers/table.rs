@@ -88,6 +88,13 @@ pub struct Peers<State> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerIndex(u32);
 
+impl PeerIndex {
+    /// Returns the slot of the peer.
+    pub fn slot(self) -> usize {
+        self.0 as usize
+    }
+}
+
 impl<State> Index<PeerIndex> for Peers<State> {
     type Output = Peer<State>;
 

@@ -69,21 +69,12 @@ impl Remains {
         infos.next().map(|info| info.program)
     }
 
-    /// Returns the number of the program at the interface with this index.
-    #[must_use]
-    pub fn program_at(&self, interface: u32) -> Option<u32> {
-        let infos = self.links.iter().filter_map(|link| link.info().ok());
-        let mut here = infos.filter(|info| info.interface == interface);
-        here.next().map(|info| info.program)
-    }
-
     /// Adds what is pinned, unless it is there already.
     pub(super) fn add_pinned(&mut self, pins: &Pins, interfaces: &[Interface]) {
         for interface in interfaces {
-            let path = pins.link(interface.index);
-            if self.program_at(interface.index).is_none()
-                && let Ok(link) = Link::open(&path)
-            {
+            if let Ok(link) = Link::open(&pins.link(interface.index)) {
+                // The same one, without its pin.
+                drop(self.take_link(interface.index));
                 self.links.push(link);
             }
         }

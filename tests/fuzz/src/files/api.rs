@@ -1,14 +1,13 @@
 //! Requests to the API.
 
 use teredo::{
-    api::{Handle, Page, Request},
+    api::{Handle, Page, Request, Requests},
     metrics::Snapshot,
     testing,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
     runtime::Builder,
-    sync::mpsc::Receiver,
 };
 
 /// Room for the request and for the answer.
@@ -61,7 +60,7 @@ async fn converse(request: &[u8], is_tcp: bool) -> (Vec<u8>, bool) {
 }
 
 /// A node that answers until nobody asks any more.
-async fn node(mut requests: Receiver<Request>) -> bool {
+async fn node(mut requests: Requests) -> bool {
     let mut is_drained = false;
     while let Some(request) = requests.recv().await {
         match request {

@@ -1,0 +1,184 @@
+//! A process that is replaced by another without a service manager: an upgrade, and a change of the
+//! configuration.
+
+use std::{fs, process::Command};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::{sys::signal::Signal, unistd::Pid};
+use teredo_lab::{
+    namespace::Namespace,
+    process::output,
+    scene::{Client, Scene, Topology},
+    teredo::{Teredo, binary},
+    traffic::{Ping, UdpStream},
+    wait::{wait_for, wait_until},
+};
+
+use crate::world::{SOON, ensure_perfect, flow, stop};
+
+/// A relay with one client whose peer it is. The processes that take over end with it.
+struct World {
+    relay: Teredo,
+    client: Client,
+    scene: Scene,
+}
+
+impl World {
+    fn new(mode: &str) -> Result<Self> {
+        let scene = Scene::new(Topology::default())?;
+        let site = scene.site();
+        let client = scene.start_client(&site.client, &scene.client_config(site.port))?;
+        let relay = scene.start_relay(&scene.relay_config().set("relay.xdp.mode", mode))?;
+        let host = scene.host();
+        Ping::to(client.address()).all_from(&host.namespace)?;
+        Ping::to(host.address).all_from(&site.client)?;
+        Ok(Self {
+            relay,
+            client,
+            scene,
+        })
+    }
+
+    fn streams(&self) -> Result<[UdpStream; 2]> {
+        crate::world::streams(&self.scene, &self.client)
+    }
+
+    /// The daemon's process, once it runs alone.
+    fn process(&self) -> Result<Pid> {
+        process_of(&self.scene.relay)
+    }
+
+    /// Runs `teredo` with these arguments and the daemon's configuration.
+    fn teredo(&self, command: &str) -> Result<String> {
+        let mut teredo = Command::new(binary()?);
+        output(teredo.arg(command).arg("--config").arg(self.relay.file()))
+    }
+
+    /// Changes the text of the configuration.
+    fn configure(&self, from: &str, to: &str) -> Result<()> {
+        let text = fs::read_to_string(self.relay.file())?;
+        ensure!(text.contains(from), "{from} is not in {text}");
+        Ok(fs::write(self.relay.file(), text.replace(from, to))?)
+    }
+}
+
+/// The daemon in a namespace, once it is the only one: others are about to end.
+fn process_of(namespace: &Namespace) -> Result<Pid> {
+    wait_for("one daemon runs", SOON, || Ok(daemon_of(namespace).ok()))
+}
+
+/// The only daemon in a namespace.
+fn daemon_of(namespace: &Namespace) -> Result<Pid> {
+    let listed = output(Command::new("ip").args(["netns", "pids", namespace.name()]))?;
+    let is_daemon = |pid: &&str| {
+        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.contains("\0run\0")
+    };
+    let found: Vec<_> = listed.lines().filter(is_daemon).collect();
+    match found[..] {
+        [one] => Ok(Pid::from_raw(one.parse()?)),
+        _ => bail!("{} daemons run: {listed:?}", found.len()),
+    }
+}
+
+fn replaced_by_a_signal(mode: &str, signal: Signal) -> Result<()> {
+    let world = World::new(mode)?;
+    let streams = world.streams()?;
+    flow(&streams, 200)?;
+    for _ in 0..3 {
+        let before = world.process()?;
+        nix::sys::signal::kill(before, signal)?;
+        wait_until("another process runs alone", SOON, || {
+            Ok(daemon_of(&world.scene.relay).is_ok_and(|process| process != before))
+        })
+        .with_context(|| world.relay.daemon.log())?;
+        flow(&streams, 200)?;
+    }
+    ensure_perfect(stop(streams)?, || world.relay.daemon.log())
+}
+
+#[test]
+fn an_upgrade_loses_nothing_on_the_fast_path() -> Result<()> {
+    replaced_by_a_signal("native", Signal::SIGUSR2)
+}
+
+#[test]
+fn an_upgrade_loses_nothing_in_userspace() -> Result<()> {
+    replaced_by_a_signal("off", Signal::SIGUSR2)
+}
+
+#[test]
+fn a_reload_applies_the_configuration_without_loss() -> Result<()> {
+    let world = World::new("native")?;
+    let streams = world.streams()?;
+    flow(&streams, 200)?;
+    let max_peers = || Ok::<_, anyhow::Error>(world.relay.status()?.peers.maximum);
+    let before = max_peers()?;
+    world.configure(
+        "[relay]\n",
+        &format!("[relay]\nmax-peers = {}\n", before / 2),
+    )?;
+    world.teredo("reload")?;
+    ensure!(max_peers()? == before / 2, "{} peers at most", max_peers()?);
+    flow(&streams, 200)?;
+    ensure_perfect(stop(streams)?, || world.relay.daemon.log())
+}
+
+#[test]
+fn a_wrong_configuration_leaves_the_old_one_in_force() -> Result<()> {
+    let world = World::new("native")?;
+    let before = world.process()?;
+    let streams = world.streams()?;
+    flow(&streams, 200)?;
+    // One that cannot be read, and one that cannot be carried out.
+    let edits = [
+        ("[relay]\n", "[relay]\nmax-peers = 0\n", "max-peers"),
+        ("port = 3545", "port = 53", "port"),
+    ];
+    for (right, wrong, key) in edits {
+        let other = world
+            .scene
+            .relay
+            .run(|| std::net::UdpSocket::bind("20.0.1.1:53"))??;
+        let text = fs::read_to_string(world.relay.file())?;
+        world.configure(right, wrong)?;
+        let refusal = world.teredo("reload").unwrap_err().to_string();
+        ensure!(refusal.contains(key), "{refusal}");
+        let refusals = || world.relay.daemon.log().matches("this one goes on").count();
+        let so_far = refusals();
+        nix::sys::signal::kill(before, Signal::SIGHUP)?;
+        wait_until(
+            "the refusal is in the log",
+            SOON,
+            || Ok(refusals() > so_far),
+        )?;
+        fs::write(world.relay.file(), text)?;
+        drop(other);
+        flow(&streams, 200)?;
+    }
+    assert_eq!(world.process()?, before);
+    ensure_perfect(stop(streams)?, || world.relay.daemon.log())?;
+    // It can still be replaced.
+    world.teredo("upgrade")?;
+    ensure!(world.process()? != before, "the process is the same");
+    Ok(())
+}
+
+#[test]
+fn what_was_handed_over_is_removed_at_the_end() -> Result<()> {
+    let scene = Scene::new(Topology::default())?;
+    let before = scene.relay_state()?;
+    let relay = scene.start_relay(&scene.relay_config().set("relay.xdp.mode", "native"))?;
+    output(
+        Command::new(binary()?)
+            .args(["upgrade", "--config"])
+            .arg(relay.file()),
+    )?;
+    let process = process_of(&scene.relay)?;
+    nix::sys::signal::kill(process, Signal::SIGTERM)?;
+    wait_until("the process ends", SOON, || {
+        Ok(daemon_of(&scene.relay).is_err())
+    })?;
+    assert_eq!(scene.relay_state()?, before);
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! A relay under a service manager, with traffic.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use teredo_lab::{
+    scene::{Client, Scene, Topology},
+    service::Service,
+    traffic::{Ping, UdpReport, UdpStream},
+    wait::wait_until,
+};
+
+/// Longest time until traffic flows.
+pub const SOON: Duration = Duration::from_secs(20);
+/// The time between two datagrams of a stream.
+const INTERVAL: Duration = Duration::from_millis(1);
+
+/// A relay under the service manager, with one client whose peer it is.
+pub struct World {
+    pub service: Service,
+    pub client: Client,
+    pub scene: Scene,
+}
+
+impl World {
+    pub fn new(mode: &str) -> Result<Self> {
+        let scene = Scene::new(Topology::default())?;
+        let site = scene.site();
+        let client = scene.start_client(&site.client, &scene.client_config(site.port))?;
+        let config = scene.relay_config().set("relay.xdp.mode", mode);
+        let service = Service::start(&scene.relay, &config)?;
+        let host = scene.host();
+        Ping::to(client.address()).all_from(&host.namespace)?;
+        Ping::to(host.address).all_from(&site.client)?;
+        Ok(Self {
+            service,
+            client,
+            scene,
+        })
+    }
+
+    pub fn streams(&self) -> Result<[UdpStream; 2]> {
+        streams(&self.scene, &self.client)
+    }
+}
+
+/// Starts a stream in each direction, between the host and a client.
+pub fn streams(scene: &Scene, client: &Client) -> Result<[UdpStream; 2]> {
+    let (site, host) = (scene.site(), scene.host());
+    let start = |from, to, address| UdpStream::start(from, to, address, 200, INTERVAL);
+    Ok([
+        start(&host.namespace, &site.client, client.address().into())?,
+        start(&site.client, &host.namespace, host.address.into())?,
+    ])
+}
+
+/// Waits until both streams have gone on by this many datagrams.
+pub fn flow(streams: &[UdpStream; 2], datagrams: u64) -> Result<()> {
+    let before = streams.each_ref().map(UdpStream::received);
+    wait_until("both streams flow", SOON, || {
+        Ok((0..2).all(|index| streams[index].received() >= before[index] + datagrams))
+    })
+}
+
+pub fn stop(streams: [UdpStream; 2]) -> Result<[UdpReport; 2]> {
+    let [first, second] = streams;
+    Ok([first.stop()?, second.stop()?])
+}
+
+pub fn ensure_perfect(reports: [UdpReport; 2], log: impl FnOnce() -> String) -> Result<()> {
+    let is_perfect = |report: &UdpReport| {
+        report.sent == report.received && report.repeated == 0 && report.overtaken == 0
+    };
+    if !reports.iter().all(is_perfect) {
+        return Err(anyhow::anyhow!("{reports:?}")).with_context(log);
+    }
+    Ok(())
+}
