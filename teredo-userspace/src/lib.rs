@@ -36,7 +36,7 @@ pub mod condition;
 pub mod config;
 pub mod datapath;
 pub mod handover;
-mod host;
+pub mod host;
 pub mod metrics;
 pub mod node;
 mod plan;

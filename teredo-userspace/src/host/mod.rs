@@ -10,6 +10,4 @@ pub use names::lookup_ipv4;
 pub use network::HostNetwork;
 pub use read::{LookError, Scope};
 pub use setting::Setting;
-#[cfg(test)]
-pub use snapshot::VlanTag;
-pub use snapshot::{Link, Route, Snapshot};
+pub use snapshot::{Link, Route, Snapshot, VlanTag};

@@ -8,6 +8,8 @@
 mod bytes;
 #[cfg(feature = "daemon")]
 mod files;
+#[cfg(feature = "daemon")]
+mod handover;
 mod machines;
 #[cfg(feature = "daemon")]
 mod offload;
@@ -59,6 +61,8 @@ targets! {
     api: files::api::run,
     #[cfg(feature = "daemon")]
     offload: offload::run,
+    #[cfg(feature = "daemon")]
+    handover: handover::run,
 }
 
 /// Returns the target of this name.

@@ -23,6 +23,14 @@ impl Departed {
         }
     }
 
+    /// Returns the bubbles, oldest peer first.
+    pub fn save(&self) -> Vec<([u8; 16], History)> {
+        let departed = self.order.iter();
+        departed
+            .filter_map(|address| Some((*address, *self.histories.get(address)?)))
+            .collect()
+    }
+
     /// Records the bubbles sent to a removed peer.
     pub fn keep(&mut self, address: [u8; 16], history: History) {
         if self.order.len() >= self.capacity

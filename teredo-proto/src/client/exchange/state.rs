@@ -11,7 +11,7 @@ use crate::{
     client::{Config, Identity, Transmit, shared::Shared},
     shared::{
         keyed::Keyed,
-        peers::{Queue, SavedPeer, SavedQueue},
+        peers::{History, Queue, SavedPeer, SavedQueue},
         turns::SavedTurns,
     },
 };
@@ -23,6 +23,8 @@ pub struct SavedExchange {
     identity: Option<Identity>,
     peers: Vec<SavedPeer<SavedContact>>,
     ports: Ports,
+    #[serde(default)]
+    departed: Vec<([u8; 16], History)>,
     #[serde(default)]
     relays: Relays,
     #[serde(default)]
@@ -54,6 +56,7 @@ impl Exchange {
                 },
             }),
             ports: self.ports.clone(),
+            departed: self.departed.save(),
             relays: self.relays.clone(),
             discovery: self.discovery.clone(),
             limits: self.limits.save(now),
@@ -75,6 +78,9 @@ impl Exchange {
         exchange.ports = saved.ports;
         for port in exchange.ports.numbers() {
             shared.transmits.push_back(Transmit::OpenPort(port));
+        }
+        for (address, history) in saved.departed {
+            exchange.departed.keep(address, history);
         }
         exchange.relays = saved.relays;
         exchange.discovery = saved.discovery;

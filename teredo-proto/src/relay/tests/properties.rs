@@ -65,6 +65,8 @@ enum Step {
     Wait {
         milliseconds: u64,
     },
+    /// Another process goes on.
+    Restart,
     /// Anything on either side.
     Garbage {
         native: bool,
@@ -90,6 +92,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (client, any::<bool>()).prop_map(|(client, received)| Step::Stamps { client, received }),
         3 => prop_oneof![0_u64..3_000, 0_u64..60_000, 0_u64..400_000]
             .prop_map(|milliseconds| Step::Wait { milliseconds }),
+        1 => Just(Step::Restart),
         1 => (any::<bool>(), prop::collection::vec(any::<u8>(), 0..100))
             .prop_map(|(native, octets)| Step::Garbage { native, octets }),
     ]
@@ -399,6 +402,7 @@ fn run(steps: Vec<Step>, max_peers: usize) -> Result<(), TestCaseError> {
                     }
                 }
             }
+            Step::Restart => world.restart(),
             Step::Stamps {
                 client: number,
                 received,

@@ -46,6 +46,14 @@ pub fn run(octets: &[u8]) {
     world.end();
 }
 
+/// Runs a history of some steps, and returns the client with its configuration and the time.
+#[cfg(feature = "daemon")]
+pub fn after(bytes: &mut Bytes<'_>, steps: usize) -> (Client, Config, Instant) {
+    let mut world = World::new(bytes);
+    (0..steps).for_each(|_| step::take(&mut world, bytes));
+    (world.client, world.config, world.now)
+}
+
 /// A client, and what is around it.
 struct World {
     client: Client,

@@ -8,6 +8,8 @@ use teredo_proto::{
     testing::packet,
     wire::{bubble, icmpv6, ipv6::Header},
 };
+#[cfg(feature = "daemon")]
+use teredo_proto::{Relay, relay::Config};
 
 use super::{
     START, STEPS, duration,
@@ -28,6 +30,19 @@ pub fn run(octets: &[u8]) {
         world.check();
     }
     world.end();
+}
+
+/// Runs a history of some steps, and returns the relay with its configuration and the time.
+#[cfg(feature = "daemon")]
+pub fn after(bytes: &mut Bytes<'_>, steps: usize) -> (Relay, Config, Instant) {
+    let mut world = World::new(bytes, START, None);
+    (0..steps).for_each(|_| step(&mut world, bytes));
+    let own_ipv4 = world.own_ipv4.into_iter().collect();
+    let config = Config {
+        own_ipv4,
+        ..world.config
+    };
+    (world.relay, config, world.now)
 }
 
 /// Takes a step that needs the relay alone.

@@ -31,7 +31,7 @@ pub struct World {
     pub relay: Relay,
     pub config: Config,
     pub now: Instant,
-    own_ipv4: BTreeSet<Ipv4Addr>,
+    pub own_ipv4: BTreeSet<Ipv4Addr>,
     /// The peers in the map of the fast path, as the events say.
     pub fast: BTreeMap<[u8; 16], Endpoint>,
     /// The source of the last indirect bubble to each peer.

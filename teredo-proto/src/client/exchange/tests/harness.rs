@@ -109,6 +109,24 @@ impl World {
         Self::behind(Nat::Restricted, change)
     }
 
+    /// Lets another process go on from the state of the exchange, as octets. The ports stay open.
+    pub fn restart(&mut self) {
+        let octets = rmp_serde::to_vec_named(&self.exchange.state(self.now)).unwrap();
+        let state = rmp_serde::from_slice(&octets).unwrap();
+        let config = self.shared.config.clone();
+        self.exchange = Exchange::restore(&mut self.shared, &config, self.now, state);
+        let mut open = Vec::new();
+        while let Some(transmit) = self.shared.transmits.pop_front() {
+            match transmit {
+                Transmit::OpenPort(port) => open.push(port),
+                other => panic!("{other:?}"),
+            }
+        }
+        let mut ports = self.ports.clone();
+        ports.sort_unstable();
+        assert_eq!(open, ports);
+    }
+
     /// A qualified client behind a NAT of this kind.
     pub fn behind(nat: Nat, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::new(vec![ServerEndpoints::new(endpoint(SERVER).ip())], PORT);

@@ -44,6 +44,8 @@ const ENDPOINTS: [&str; 12] = [
 #[derive(Clone, Debug)]
 enum Step {
     Pass(u16),
+    /// Another process goes on.
+    Restart,
     /// The host sends to one of the addresses.
     Host(usize, u8),
     /// A packet arrives.
@@ -153,6 +155,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0_u16..9000).prop_map(Step::Pass),
         1 => (9000_u16..60_000).prop_map(Step::Pass),
+        1 => Just(Step::Restart),
         6 => (source.clone(), any::<u8>()).prop_map(|(to, mark)| Step::Host(to, mark)),
         4 => (from.clone(), source.clone(), origin.clone(), any::<u8>()).prop_map(
             |(from, source, origin, port)| Step::Packet { from, source, origin, port }
@@ -325,6 +328,7 @@ fn run(steps: &[Step]) {
                     ..World::identity(nat)
                 }
             })),
+            Step::Restart => world.restart(),
             Step::Junk { from, payload } => {
                 if encapsulation::parse(&payload).is_ok() {
                     arrive(&mut world, &mut watch, PORT, from, &payload);
