@@ -81,6 +81,25 @@ fn collect(section: &str, table: &toml::Table, keys: &mut BTreeSet<String>) {
 }
 
 #[test]
+fn the_effect_of_a_reload_is_documented_for_every_key() {
+    let (_, rest) = DOCUMENTATION
+        .split_once("## Changing a running daemon\n")
+        .unwrap();
+    let section = rest.split("\n## ").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    let mut documented: Vec<_> = cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    documented.sort_unstable();
+    let mut keys: Vec<_> = (keys::KEYS.iter())
+        .map(|key| format!("{}.{}", key.section, key.name))
+        .collect();
+    keys.sort_unstable();
+    assert_eq!(documented, keys);
+}
+
+#[test]
 fn every_key_is_documented_with_its_default_and_no_other() {
     let defaults: toml::Table = everything().to_toml().parse().unwrap();
     for section in keys::SECTIONS {
