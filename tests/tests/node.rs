@@ -11,7 +11,7 @@ use teredo::{
     api::Handle,
     config::{Config, secrets::Secrets},
     metrics::{Path as Way, Snapshot},
-    node::{Node, Patience},
+    node::{Estate, Node, Patience},
 };
 use teredo_common::{
     address::{Endpoint, ServicePrefix, TeredoAddress},
@@ -57,7 +57,9 @@ impl Running {
         let (started, handle) = std::sync::mpsc::channel();
         let thread = namespace.spawn(move || {
             runtime()?.block_on(async {
-                let node = Node::start(config, Secrets::default(), Patience::Fail).await?;
+                let estate = Estate::default();
+                let mut node =
+                    Node::start(config, Secrets::default(), Patience::Fail, estate).await?;
                 started.send(node.handle())?;
                 let (stop, crash) = (Notify::new(), Notify::new());
                 let end = async {
@@ -68,10 +70,11 @@ impl Running {
                     pending().await
                 };
                 tokio::select! {
-                    result = node.run(stop.notified()) => result,
-                    () = crash.notified() => Ok(()),
-                    () = end => Ok(()),
+                    _ = node.run(stop.notified()) => {}
+                    () = crash.notified() => return Ok(()),
+                    () = end => return Ok(()),
                 }
+                node.stop().await
             })
         })?;
         match handle.recv() {

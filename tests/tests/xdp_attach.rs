@@ -167,7 +167,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if let Err(error) = remove_leftovers(&self.name) {
+        if let Err(error) = remove_leftovers(&self.name, None) {
             eprintln!("pins of {} stay: {error}", self.name);
         }
     }
@@ -298,7 +298,7 @@ fn peers_move_to_a_table_of_another_size() -> Result<()> {
         path.program.for_each_peer(now(), |_, _| peers += 1);
         assert_eq!(peers, expected, "in a table for {max_peers}");
     }
-    remove_leftovers(&host.name)?;
+    remove_leftovers(&host.name, None)?;
     host.assert_nothing_left()
 }
 
@@ -383,7 +383,7 @@ fn leftovers_of_other_versions_are_removed() -> Result<()> {
 fn leftovers_can_be_removed_alone() -> Result<()> {
     let host = Host::new()?;
     drop(host.start(&host.options(AttachPolicy::Native))??);
-    remove_leftovers(&host.name)?;
+    remove_leftovers(&host.name, None)?;
     host.assert_nothing_left()
 }
 
@@ -395,7 +395,7 @@ fn a_second_daemon_of_the_same_name_is_refused() -> Result<()> {
     assert!(text.contains("another teredo daemon"), "{text}");
     assert!(text.contains("node.name"), "{text}");
     assert!(matches!(
-        remove_leftovers(&host.name),
+        remove_leftovers(&host.name, None),
         Err(Error::Running { .. })
     ));
     assert_eq!(host.modes()?, NATIVE, "the first goes on");

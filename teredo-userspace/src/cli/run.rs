@@ -2,7 +2,7 @@
 
 use std::{future::pending, process, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use nix::libc::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use sd_notify::NotifyState;
@@ -69,6 +69,13 @@ fn start(arguments: &Arguments, predecessor: &mut Option<Predecessor>) -> Result
     let mut inheritance = match predecessor {
         Some(predecessor) => {
             // The predecessor goes on without a pause if this one cannot run.
+            if config.node.name != predecessor.instance() {
+                bail!(
+                    "node.name = \"{}\" needs a restart: the running daemon is {}",
+                    config.node.name,
+                    predecessor.instance()
+                );
+            }
             secrets = Ok(secrets?);
             let descriptors = predecessor.inherit();
             Inheritance::of(descriptors.context("the process before has ended")?)

@@ -198,9 +198,7 @@ impl Tun {
     ///
     /// When the kernel refuses.
     pub fn end_with_process(&self) -> io::Result<()> {
-        // SAFETY: the request takes its argument by value.
-        unsafe { set_persistence(self.as_raw_fd(), 0) }?;
-        Ok(())
+        end_with_process(self)
     }
 
     fn configure(&mut self) -> io::Result<()> {
@@ -395,6 +393,17 @@ fn attach(name: &str, napi: bool, offload: bool) -> Result<tun::Device, TunError
             _ => other(name, error),
         });
     }
+}
+
+/// Makes the interface of a descriptor disappear with the last process that has it open.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn end_with_process(descriptor: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: the request takes its argument by value.
+    unsafe { set_persistence(descriptor.as_raw_fd(), 0) }?;
+    Ok(())
 }
 
 /// Returns the name of the TUN interface of a descriptor; `None` if it has none any more.

@@ -82,8 +82,13 @@ impl Inheritance {
 
     /// Closes the descriptors that nobody has taken.
     pub fn close(&mut self) {
-        for (name, _) in self.descriptors.drain(..) {
+        for (name, descriptor) in self.descriptors.drain(..) {
             tracing::debug!("{name} of the process before is of no use any more");
+            if descriptors::is(&name, TUN)
+                && let Err(error) = tun::end_with_process(&descriptor)
+            {
+                tracing::debug!("the tunnel interface stays: {error}");
+            }
         }
     }
 

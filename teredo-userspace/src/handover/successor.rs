@@ -42,6 +42,8 @@ use super::descriptors::Named;
 
 /// The variable that tells a successor the number of its end of the socket.
 const VARIABLE: &str = "TEREDO_PREDECESSOR";
+/// The variable that tells a successor the name of the instance.
+const INSTANCE: &str = "TEREDO_INSTANCE";
 const READY: &[u8] = b"ready";
 const RUNNING: &[u8] = b"running";
 /// Octets of the longest message.
@@ -102,12 +104,13 @@ pub struct Successor {
 }
 
 impl Successor {
-    /// Starts a process, which reads the configuration as it is now. Needs a tokio runtime.
+    /// Starts a process of the same instance, which reads the configuration as it is now. Needs a tokio
+    /// runtime.
     ///
     /// # Errors
     ///
     /// [`Failure::Start`].
-    pub fn start(invocation: &Invocation) -> Result<Self, Failure> {
+    pub fn start(invocation: &Invocation, instance: &str) -> Result<Self, Failure> {
         let failed = |source: io::Error| Failure::Start {
             program: invocation.program.clone(),
             source,
@@ -123,6 +126,7 @@ impl Successor {
         let mut command = Command::new(&invocation.program);
         command.args(&invocation.arguments);
         command.env(VARIABLE, number.to_string());
+        command.env(INSTANCE, instance);
         // Those of the service manager are this process's.
         command.env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
         // SAFETY: between fork and exec only one system call takes place, on a descriptor that is open.
@@ -219,7 +223,10 @@ impl Drop for Successor {
 
 /// The end of the socket that a successor has.
 #[derive(Debug)]
-pub struct Predecessor(OwnedFd);
+pub struct Predecessor {
+    socket: OwnedFd,
+    instance: String,
+}
 
 impl Predecessor {
     /// Returns the predecessor of this process, if it has one.
@@ -236,7 +243,14 @@ impl Predecessor {
         // SAFETY: the predecessor has opened this descriptor for this process, and nothing else owns it.
         let socket = unsafe { OwnedFd::from_raw_fd(number) };
         fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
-        Some(Self(socket))
+        let instance = env::var(INSTANCE).unwrap_or_default();
+        Some(Self { socket, instance })
+    }
+
+    /// Returns the name of the predecessor's instance.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.instance
     }
 
     /// Says that this process can take over, and returns the descriptors of the predecessor.
@@ -252,7 +266,7 @@ impl Predecessor {
             let mut control = nix::cmsg_space!(RawFd);
             let mut parts = [IoSliceMut::new(&mut message)];
             let received = recvmsg::<UnixAddr>(
-                self.0.as_raw_fd(),
+                self.socket.as_raw_fd(),
                 &mut parts,
                 Some(&mut control),
                 MsgFlags::MSG_CMSG_CLOEXEC,
@@ -296,14 +310,14 @@ impl Predecessor {
     }
 
     fn tell(&self, message: &[u8]) -> io::Result<()> {
-        send(self.0.as_raw_fd(), message, MsgFlags::MSG_NOSIGNAL)?;
+        send(self.socket.as_raw_fd(), message, MsgFlags::MSG_NOSIGNAL)?;
         Ok(())
     }
 }
 
 impl AsFd for Predecessor {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 

@@ -180,7 +180,7 @@ impl Node {
         let Some(invocation) = self.keeper.invocation.clone() else {
             return Err(io::Error::from(io::ErrorKind::Unsupported).into());
         };
-        let mut successor = Successor::start(&invocation)?;
+        let mut successor = Successor::start(&invocation, &self.config.node.name)?;
         // Packets do not wait for a process that starts.
         let ready = loop {
             let another = tokio::select! {

@@ -96,7 +96,7 @@ impl Node {
     /// program, a permission, or a mode of the fast path that was asked for.
     async fn set_up(&mut self, patience: Patience) -> Result<()> {
         if self.config.fast_path().is_none() {
-            crate::datapath::xdp::remove_leftovers(&self.config.node.name)?;
+            self.fast_path.discard(&self.config.node.name)?;
         }
         for _ in 0..ROUNDS {
             self.update_scope();

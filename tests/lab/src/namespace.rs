@@ -341,7 +341,7 @@ fn sweep() {
     }
     for path in orphans(PINS) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let _ = remove_leftovers(&name);
+        let _ = remove_leftovers(&name, None);
     }
 }
 

@@ -124,6 +124,38 @@ fn a_reload_applies_the_configuration_without_loss() -> Result<()> {
     ensure_perfect(stop(streams)?, || world.relay.daemon.log())
 }
 
+/// The interface of another name, and the end of the fast path: what is of no use any more goes.
+#[test]
+fn a_reload_leaves_nothing_of_the_old_configuration() -> Result<()> {
+    let world = World::new("native")?;
+    world.configure("[relay]\n", "[relay]\ntun = \"other\"\n")?;
+    world.teredo("reload")?;
+    let has = |name: &str| {
+        world
+            .scene
+            .relay
+            .ip(&format!("link show dev {name}"))
+            .is_ok()
+    };
+    wait_until("only the new interface is there", SOON, || {
+        Ok(has("other") && !has("teredo"))
+    })?;
+    let ping = Ping::to(world.client.address());
+    ping.all_from(&world.scene.host().namespace)?;
+    world.configure("mode = \"native\"", "mode = \"off\"")?;
+    world.teredo("reload")?;
+    let links = world.scene.relay.ip("link")?;
+    ensure!(!links.contains("xdp"), "{links}");
+    ping.all_from(&world.scene.host().namespace)?;
+    let refusal = {
+        let name = world.relay.status()?.name;
+        world.configure(&format!("name = \"{name}\""), "name = \"another\"")?;
+        world.teredo("reload").unwrap_err().to_string()
+    };
+    ensure!(refusal.contains("needs a restart"), "{refusal}");
+    Ok(())
+}
+
 #[test]
 fn a_wrong_configuration_leaves_the_old_one_in_force() -> Result<()> {
     let world = World::new("native")?;

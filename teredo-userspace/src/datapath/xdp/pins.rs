@@ -155,13 +155,16 @@ fn directory_of(name: &str) -> PathBuf {
 ///
 /// # Errors
 ///
-/// [`Error::Running`] if that daemon is running, or [`Error::Pin`].
-pub fn remove_leftovers(name: &str) -> Result<(), Error> {
+/// [`Error::Running`] if that daemon is running, unless this is its lock, or [`Error::Pin`].
+pub fn remove_leftovers(name: &str, lock_of_predecessor: Option<OwnedFd>) -> Result<(), Error> {
     let instance = Path::new(ROOT).join("teredo").join(name);
     if !instance.exists() {
         return Ok(());
     }
-    let _lock = lock(&instance, name)?;
+    let _lock = match lock_of_predecessor {
+        Some(file) => take(file.into(), &instance, name)?,
+        None => lock(&instance, name)?,
+    };
     remove_instance(&instance)
 }
 

@@ -129,6 +129,19 @@ impl FastPath {
         }
     }
 
+    /// Detaches the program that an earlier process has left, and removes its pins.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Running`] if another daemon of this name runs, or [`Error::Pin`].
+    pub fn discard(&mut self, name: &str) -> Result<(), Error> {
+        self.left = None;
+        let mut remains = mem::take(&mut self.remains);
+        let lock = remains.lock.take();
+        remains.detach();
+        xdp::remove_leftovers(name, lock)
+    }
+
     /// Returns the descriptors that outlive the process.
     pub fn descriptors(&self) -> Vec<Named<'_>> {
         let xdp = self.xdp.as_ref();
@@ -637,7 +650,7 @@ impl FastPath {
 
 /// Removes the pins that a daemon of this name left, and detaches its program.
 fn remove_leftovers(name: &str) {
-    if let Err(error) = xdp::remove_leftovers(name) {
+    if let Err(error) = xdp::remove_leftovers(name, None) {
         tracing::debug!("{error}");
     }
 }
