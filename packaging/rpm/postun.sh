@@ -1,0 +1,7 @@
+if [ -d /run/systemd/system ]; then
+    systemctl daemon-reload || :
+    # An upgrade: the new version is there already, and takes over from the old one.
+    if [ "$1" -ge 1 ]; then
+        systemctl try-restart teredo.service || :
+    fi
+fi
