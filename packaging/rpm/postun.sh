@@ -5,3 +5,7 @@ if [ -d /run/systemd/system ]; then
         systemctl try-restart teredo.service || :
     fi
 fi
+if [ "$1" -eq 0 ]; then
+    # Configuration and keys stay, as do the state of clients and the user.
+    rmdir /etc/teredo 2>/dev/null || :
+fi

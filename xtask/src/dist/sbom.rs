@@ -26,7 +26,11 @@ pub fn make(directory: &Path) -> Result<PathBuf> {
     for manifest in manifests()? {
         let made = manifest.with_file_name(format!("{NAME}.json"));
         if manifest.ends_with("teredo-userspace/Cargo.toml") {
-            fs::copy(&made, &file).with_context(|| format!("{} is missing", made.display()))?;
+            let list = fs::read_to_string(&made)
+                .with_context(|| format!("{} is missing", made.display()))?;
+            // Packages of the workspace are named by their paths.
+            let list = list.replace(&shell::root().display().to_string(), "/teredo");
+            fs::write(&file, list).with_context(|| format!("cannot write {}", file.display()))?;
         }
         let _ = fs::remove_file(made);
     }
