@@ -167,3 +167,103 @@ fn list(directory: &Path) -> Result<Vec<PathBuf>> {
     files.sort();
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The metadata of the packages, which names directories of the staged files.
+    const METADATA: &str = include_str!("../../../teredo-userspace/Cargo.toml");
+
+    /// Directories like those that the pages are written to.
+    fn pages() -> Result<tempfile::TempDir> {
+        let pages = tempfile::tempdir()?;
+        for file in [
+            "man/man5/teredo.toml.5",
+            "man/man8/teredo.8",
+            "completions/bash/teredo",
+            "completions/zsh/_teredo",
+            "completions/fish/teredo.fish",
+        ] {
+            let path = pages.path().join(file);
+            fs::create_dir_all(path.parent().context("a file has a directory")?)?;
+            fs::write(path, "")?;
+        }
+        Ok(pages)
+    }
+
+    fn files_below(prefix: &str) -> Result<Vec<Entry>> {
+        let pages = pages()?;
+        // Only its path is needed.
+        files(Path::new(prefix), Path::new("/nonexistent"), pages.path())
+    }
+
+    #[test]
+    fn the_unit_names_the_program_of_its_prefix() -> Result<()> {
+        for prefix in ["/usr", "/opt/teredo"] {
+            let entries = files_below(prefix)?;
+            let unit = entries
+                .iter()
+                .find(|entry| entry.path.ends_with("systemd/system/teredo.service"))
+                .context("no unit")?;
+            let Contents::Text(text) = &unit.contents else {
+                anyhow::bail!("the unit is copied as it is");
+            };
+            let line = format!("\nExecStart={prefix}/bin/teredo run\n");
+            assert!(text.contains(&line), "{text}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn every_source_exists() -> Result<()> {
+        for entry in files_below("/usr")? {
+            if let Contents::Of(source) = &entry.contents
+                && source.starts_with(shell::root())
+            {
+                assert!(source.is_file(), "{}", source.display());
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn both_packages_have_every_file() -> Result<()> {
+        let (deb, rpm) = METADATA
+            .split_once("[package.metadata.generate-rpm]")
+            .context("no metadata of an RPM package")?;
+        for entry in files_below("/usr")? {
+            let directory = entry.path.parent().context("a file has a directory")?;
+            let directory = directory.display();
+            // The unit is copied from the source, with scripts for it.
+            let is_unit = entry.path.ends_with("system/teredo.service");
+            let of_licence = entry.path.to_string_lossy().contains("/LICENSE");
+            let staged = format!("target/dist/root{directory}/");
+            assert!(rpm.contains(&staged), "the RPM package has no {directory}");
+            assert!(
+                deb.contains(&staged) || is_unit || of_licence,
+                "the Debian package has no {directory}"
+            );
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_program_is_replaced_and_not_written_to() -> Result<()> {
+        let root = tempfile::tempdir()?;
+        let entry = Entry {
+            path: "/bin/teredo".into(),
+            contents: Contents::Text("new".to_owned()),
+            mode: 0o755,
+        };
+        fs::create_dir(root.path().join("bin"))?;
+        let path = root.path().join("bin/teredo");
+        fs::write(&path, "old")?;
+        let old = fs::File::open(&path)?;
+        lay_out(&[entry], root.path())?;
+        assert_eq!(std::io::read_to_string(old)?, "old");
+        assert_eq!(fs::read_to_string(&path)?, "new");
+        assert_eq!(fs::metadata(&path)?.permissions().mode() & 0o777, 0o755);
+        Ok(())
+    }
+}
