@@ -11,6 +11,7 @@
 //! | [`datapath`] | UDP sockets, TUN interfaces, the kernel's routes, and the XDP program with its maps |
 //! | [`host`] | this host as it is: a snapshot of its interfaces, addresses, routes and settings |
 //! | [`config`] | the configuration file and the files with keys |
+//! | [`import`] | configurations of Miredo, turned into ours |
 //! | `privileges` | the capabilities that a configuration needs, and the change of user |
 //! | [`metrics`] | all statistics at one moment, and their form for Prometheus |
 //! | [`condition`] | the named ways in which a role does not do its whole job |
@@ -37,6 +38,7 @@ pub mod config;
 pub mod datapath;
 pub mod handover;
 pub mod host;
+pub mod import;
 pub mod metrics;
 pub mod node;
 mod plan;

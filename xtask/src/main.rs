@@ -2,9 +2,11 @@
 
 mod bench;
 mod build;
+mod dist;
 mod faults;
 mod fuzz;
 mod guide;
+mod install;
 mod lint;
 mod run;
 mod setup;
@@ -60,6 +62,12 @@ enum Command {
     Soak(faults::Soak),
     /// Measure the share of honest traffic that gets through while relay and server are flooded
     Attack(bench::Arguments),
+    /// Make packages, static binaries and the list of dependencies, in target/dist
+    Dist(dist::Arguments),
+    /// Build the daemon and install it on this host, with its unit, pages and completions
+    Install(install::Arguments),
+    /// Remove what `install` has installed
+    Uninstall(install::Arguments),
     /// Run a command in a virtual machine with one of Debian's kernels, or try the daemon on each
     Vm(vm::Arguments),
 }
@@ -97,6 +105,9 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Soak(arguments) => faults::soak(&arguments),
         Command::Bench(arguments) => bench::run("bench", &arguments),
         Command::Attack(arguments) => bench::run("attack", &arguments),
+        Command::Dist(arguments) => dist::run(&arguments),
+        Command::Install(arguments) => install::install(&arguments),
+        Command::Uninstall(arguments) => install::uninstall(&arguments),
         Command::Vm(arguments) => vm::run(&arguments),
     }
 }

@@ -6,6 +6,7 @@
 mod address;
 mod ask;
 mod check;
+mod import;
 mod log;
 mod output;
 mod probe;
@@ -14,7 +15,7 @@ mod run;
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{ApiAddress, Config, DEFAULT_PATH};
@@ -48,6 +49,9 @@ enum Command {
     /// Encodes and decodes Teredo addresses
     #[command(subcommand)]
     Address(address::Command),
+    /// Turns the configuration of another program into one for this daemon
+    #[command(subcommand)]
+    Import(import::Command),
 }
 
 /// The option that names the configuration.
@@ -94,6 +98,12 @@ struct Query {
     json: bool,
 }
 
+/// Returns the definition of the command line, for manual pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the command that the process was called with.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -116,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Upgrade(daemon) => ask::upgrade(&daemon).map(done),
         Command::Probe(arguments) => probe::run(&arguments),
         Command::Address(command) => address::run(command).map(done),
+        Command::Import(command) => import::run(&command).map(done),
     };
     match result {
         Ok(code) => code,
@@ -147,12 +158,10 @@ fn start_runtime() -> Result<Runtime> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 }

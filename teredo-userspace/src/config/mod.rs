@@ -30,7 +30,7 @@ use teredo_common::address::ServicePrefix;
 
 pub use client::{CLIENT_MAX_PEERS, ClientSection, REFRESH, SERVERS_MAX};
 use document::Document;
-pub use error::Error;
+pub use error::{Error, Place};
 pub use fast_path::FastPathRequest;
 pub use relay::{
     MAX_PEERS, MTU, QUEUE_PER_PEER, QUEUE_TOTAL_BYTES, RelaySection, RelayXdpSection, XDP_RATE,

@@ -90,9 +90,16 @@ pub(super) fn restrain<'a>(threads: impl IntoIterator<Item = &'a Pid>) {
 }
 
 fn set_batch(thread: Pid) -> nix::Result<()> {
-    let parameter = libc::sched_param { sched_priority: 0 };
+    // The kernel's sched_param. The function of musl fails always, and its structure has more fields.
+    let priority: libc::c_int = 0;
     // SAFETY: the parameter is valid during the call.
-    let result =
-        unsafe { libc::sched_setscheduler(thread.as_raw(), libc::SCHED_BATCH, &parameter) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
+            thread.as_raw(),
+            libc::SCHED_BATCH,
+            &raw const priority,
+        )
+    };
     nix::Error::result(result).map(drop)
 }

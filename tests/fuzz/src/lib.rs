@@ -54,6 +54,8 @@ targets! {
     #[cfg(feature = "daemon")]
     config: files::config::run,
     #[cfg(feature = "daemon")]
+    import: files::import::run,
+    #[cfg(feature = "daemon")]
     texts: files::texts::run,
     #[cfg(feature = "daemon")]
     firewall: files::firewall::run,

@@ -55,6 +55,17 @@ fn the_shortest_files_of_the_documentation_are_complete() {
 }
 
 #[test]
+fn the_examples_of_packages_are_complete() {
+    for text in [
+        include_str!("../../../../packaging/examples/relay.toml"),
+        include_str!("../../../../packaging/examples/server.toml"),
+        include_str!("../../../../packaging/examples/client.toml"),
+    ] {
+        assert!(parse(text).is_ok(), "{text}");
+    }
+}
+
+#[test]
 fn the_table_of_keys_is_complete() {
     let mut there = BTreeSet::new();
     collect("", &everything().to_toml().parse().unwrap(), &mut there);

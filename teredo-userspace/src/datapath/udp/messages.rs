@@ -44,7 +44,7 @@ impl Messages {
             )
         };
         header.msg_hdr.msg_namelen = NAME;
-        header.msg_hdr.msg_controllen = CONTROL;
+        header.msg_hdr.msg_controllen = CONTROL as _;
         Self {
             headers: Box::new([header; BATCH]),
             vectors: Box::new([vector; VECTORS]),

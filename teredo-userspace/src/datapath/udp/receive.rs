@@ -205,7 +205,7 @@ impl ReceiveBatch {
     fn restore(&mut self) {
         for header in &mut self.messages.headers[..self.filled] {
             header.msg_hdr.msg_namelen = NAME;
-            header.msg_hdr.msg_controllen = CONTROL;
+            header.msg_hdr.msg_controllen = CONTROL as _;
         }
         self.filled = 0;
     }

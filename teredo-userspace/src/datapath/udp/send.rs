@@ -167,7 +167,7 @@ impl Sender {
             let header = &mut self.messages.headers[message].msg_hdr;
             header.msg_name = ptr::from_mut(&mut self.messages.names[message]).cast();
             header.msg_iov = self.messages.vectors[start..].as_mut_ptr();
-            header.msg_iovlen = used - start;
+            header.msg_iovlen = (used - start) as _;
             header.msg_control = ptr::null_mut();
             header.msg_controllen = 0;
             if run > 1 {
@@ -218,13 +218,13 @@ fn segment(header: &mut libc::msghdr, control: &mut Control, length: u16) {
     let size = size_of::<u16>() as u32;
     header.msg_control = control.0.as_mut_ptr().cast();
     // SAFETY: the computation has no precondition.
-    header.msg_controllen = unsafe { libc::CMSG_SPACE(size) } as usize;
+    header.msg_controllen = unsafe { libc::CMSG_SPACE(size) } as _;
     // SAFETY: the control area is large enough for one header and its value, and aligned.
     unsafe {
         let message = libc::CMSG_FIRSTHDR(header);
         (*message).cmsg_level = libc::SOL_UDP;
         (*message).cmsg_type = libc::UDP_SEGMENT;
-        (*message).cmsg_len = libc::CMSG_LEN(size) as usize;
+        (*message).cmsg_len = libc::CMSG_LEN(size) as _;
         ptr::write_unaligned(libc::CMSG_DATA(message).cast(), length);
     }
 }

@@ -3,4 +3,5 @@
 pub mod api;
 pub mod config;
 pub mod firewall;
+pub mod import;
 pub mod texts;

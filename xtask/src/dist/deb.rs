@@ -1,0 +1,30 @@
+//! The package for Debian and Ubuntu. Its metadata is in teredo-userspace/Cargo.toml.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::tools;
+use crate::shell;
+
+/// Makes the package of the staged files.
+pub fn make(directory: &Path) -> Result<PathBuf> {
+    let mut command = tools::DEB.command()?;
+    // Everything was built and stripped before.
+    command.args(["--no-build", "--no-strip", "--locked"]);
+    command.args(["--package", "teredo-userspace", "--quiet", "--output"]);
+    // It prints the name of the file.
+    let output = command
+        .arg(directory)
+        .stderr(std::process::Stdio::inherit());
+    let output = output.output().context("cargo-deb cannot be started")?;
+    anyhow::ensure!(
+        output.status.success(),
+        "{}: {}",
+        shell::line(&command),
+        output.status
+    );
+    let text = String::from_utf8_lossy(&output.stdout);
+    let name = text.trim().lines().next_back().unwrap_or_default();
+    Ok(PathBuf::from(name))
+}
