@@ -1,4 +1,4 @@
-//! `cargo xtask bench` and `cargo xtask attack`.
+//! `cargo xtask bench`, `attack` and `restarts`.
 
 use std::process::ExitCode;
 

@@ -62,6 +62,8 @@ enum Command {
     Soak(faults::Soak),
     /// Measure the share of honest traffic that gets through while relay and server are flooded
     Attack(bench::Arguments),
+    /// Count the packets that are lost while the relay's process is replaced under load
+    Restarts(bench::Arguments),
     /// Make packages, static binaries and the list of dependencies, in target/dist
     Dist(dist::Arguments),
     /// Build the daemon and install it on this host, with its unit, pages and completions
@@ -105,6 +107,7 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Soak(arguments) => faults::soak(&arguments),
         Command::Bench(arguments) => bench::run("bench", &arguments),
         Command::Attack(arguments) => bench::run("attack", &arguments),
+        Command::Restarts(arguments) => bench::run("restarts", &arguments),
         Command::Dist(arguments) => dist::run(&arguments),
         Command::Install(arguments) => install::install(&arguments),
         Command::Uninstall(arguments) => install::uninstall(&arguments),

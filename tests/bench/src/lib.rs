@@ -29,6 +29,7 @@ pub mod machine;
 pub mod memory;
 pub mod relay;
 pub mod report;
+pub mod restarts;
 pub mod run;
 pub mod server;
 pub mod site;

@@ -43,7 +43,7 @@ impl Relay {
     pub fn acquaint(&mut self, clients: u32, age: Duration) -> Result<()> {
         let is_miredo = match self.work {
             Work::Nobody | Work::Bare { .. } | Work::Kernel => return Ok(()),
-            Work::Teredo(_) | Work::Elsewhere => false,
+            Work::Teredo(_) | Work::Service(_) | Work::Elsewhere => false,
             Work::Miredo { .. } => true,
         };
         let title = self.variant.title();

@@ -13,6 +13,7 @@ use teredo_lab::{
     links::{Interface, cable_with_queues},
     miredo,
     programs::{Attached, Generator},
+    service::Service,
     teredo::Config,
 };
 use teredo_lab_ebpf::Flow;
@@ -55,6 +56,8 @@ enum Work {
     Kernel,
     Elsewhere,
     Teredo(Teredo),
+    /// Our relay under a service manager.
+    Service(Box<Service>),
     Miredo {
         _relay: miredo::Relay,
     },
@@ -106,6 +109,43 @@ impl Relay {
             work,
             site,
         })
+    }
+
+    /// Builds the site and starts our relay under a service manager, with a fast path or without.
+    ///
+    /// # Errors
+    ///
+    /// Fails without root, or when the relay does not start.
+    pub fn serviced(variant: Variant) -> Result<Self> {
+        let terms = Terms::default();
+        let site = Site::new("service", terms)?;
+        let sink = Attached::sink(&site.far, &FAR).context("attach the sink")?;
+        let mode = match variant {
+            Variant::Xdp => "native",
+            _ => "off",
+        };
+        let config = config(terms)
+            .set("relay.xdp.mode", mode)
+            .set("relay.xdp.interfaces", NEAR.map(str::to_owned).to_vec());
+        let service = cpu::on_core(cpu::RELAY, || Service::start(&site.near, &config))?;
+        Ok(Self {
+            variant,
+            sink,
+            clients: site.clients()?,
+            known: None,
+            neighbours: 1,
+            work: Work::Service(Box::new(service)),
+            site,
+        })
+    }
+
+    /// Returns the service manager of [`Relay::serviced`], and the namespaces of the relay and of the
+    /// generator.
+    pub fn service(&mut self) -> Option<(&mut Service, &Namespace, &Namespace)> {
+        match &mut self.work {
+            Work::Service(service) => Some((service, &self.site.near, &self.site.far)),
+            _ => None,
+        }
     }
 
     /// Makes ready to measure a relay outside this machine, between two of its interfaces.

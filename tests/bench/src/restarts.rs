@@ -1,0 +1,156 @@
+//! The packets that are lost while our relay's process is replaced under load.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+use teredo_lab::{service::Service, wait_until};
+
+use super::{
+    cases::{Case, Direction, Variant},
+    relay::Relay,
+    throughput::Subject as _,
+};
+
+/// The time before the first replacement.
+const LEAD: Duration = Duration::from_millis(300);
+/// The pause after each.
+const PAUSE: Duration = Duration::from_millis(300);
+/// Longest time for a replacement.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Frames that the generator sends before it lets the network work.
+const BATCH: u32 = 4;
+
+/// How a process ends and the next one begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It goes on.
+    None,
+    /// It is terminated, and another one is started, as `systemctl restart` does.
+    Restart,
+    /// It hands over to another one, as after `teredo upgrade`.
+    Upgrade,
+    /// It is killed, and another one is started.
+    Kill,
+}
+
+impl Way {
+    /// All ways.
+    pub const ALL: [Self; 4] = [Self::None, Self::Restart, Self::Upgrade, Self::Kill];
+
+    /// The name in the table.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Restart => "restart",
+            Self::Upgrade => "upgrade",
+            Self::Kill => "kill -9",
+        }
+    }
+}
+
+/// What happened to the packets of one direction.
+#[derive(Clone, Copy, Debug)]
+pub struct Loss {
+    /// Replacements of the process.
+    pub replaced: u32,
+    /// The longest time that one took, until the next process was ready.
+    pub longest: Duration,
+    /// Packets that were sent.
+    pub sent: u64,
+    /// Packets that did not arrive.
+    pub lost: u64,
+}
+
+/// Offers packets of `clients` clients at this rate, and meanwhile replaces the process `times` times.
+///
+/// # Errors
+///
+/// Fails when the relay does not work, or a process does not come up.
+pub fn measure(
+    relay: &mut Relay,
+    way: Way,
+    direction: Direction,
+    clients: u32,
+    rate: f64,
+    times: u32,
+) -> Result<Loss> {
+    let case = Case::of(direction, clients);
+    relay.get_ready(case)?;
+    let mut generator = relay.stamped(case)?;
+    relay.sink.settle()?;
+    relay.sink.reset()?;
+    let (service, near, far) = relay.service().context("the relay is no service")?;
+    let interval = Duration::from_nanos((1e9 / rate) as u64);
+    // A trickle of short calls, so that the end is soon after the last replacement.
+    let count = (rate / 20.0) as u32;
+    let (sent, replaced, longest) = thread::scope(|scope| {
+        let (over, ended) = std::sync::mpsc::channel::<()>();
+        let sender = scope.spawn(move || -> Result<u64> {
+            let mut sent = 0;
+            while ended.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                generator.send_paced(far, count, interval, BATCH)?;
+                sent += u64::from(count);
+            }
+            Ok(sent)
+        });
+        thread::sleep(LEAD);
+        let mut longest = Duration::ZERO;
+        let mut outcome = Ok(());
+        let mut replaced = 0;
+        while replaced < times && outcome.is_ok() {
+            let start = Instant::now();
+            outcome = replace(service, near, way);
+            longest = longest.max(start.elapsed());
+            replaced += 1;
+            thread::sleep(PAUSE);
+        }
+        drop(over);
+        let sent = sender.join().expect("the sender does not panic")?;
+        outcome.map(|()| (sent, replaced, longest))
+    })?;
+    let arrived = relay.sink.settle()?.packets;
+    Ok(Loss {
+        replaced,
+        longest,
+        sent,
+        lost: sent.saturating_sub(arrived),
+    })
+}
+
+fn replace(service: &mut Service, near: &teredo_lab::Namespace, way: Way) -> Result<()> {
+    match way {
+        Way::None => Ok(()),
+        Way::Restart => service.restart(near),
+        Way::Kill => {
+            service.kill()?;
+            service.begin(near)
+        }
+        Way::Upgrade => {
+            let before = service.pid();
+            service.signal(Signal::SIGUSR2)?;
+            wait_until("another process runs", PATIENCE, || {
+                Ok(service.pid() != before)
+            })
+        }
+    }
+}
+
+/// The line of the table.
+#[must_use]
+pub fn line(variant: Variant, direction: Direction, way: Way, loss: &Loss) -> String {
+    format!(
+        "| {} | {} | {} | {} | {:.2} s | {} | {} |",
+        variant.title(),
+        direction.word(),
+        way.title(),
+        loss.replaced,
+        loss.longest.as_secs_f64(),
+        loss.sent,
+        loss.lost
+    )
+}
