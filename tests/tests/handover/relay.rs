@@ -1,5 +1,7 @@
 //! A relay that is restarted while traffic flows.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use teredo_lab::{
     scene::{Scene, Topology},
@@ -65,6 +67,20 @@ fn a_crash_loses_nothing_on_the_fast_path() -> Result<()> {
 #[test]
 fn a_crash_loses_what_the_process_holds_in_userspace() -> Result<()> {
     crashes("off", 5)
+}
+
+/// Longer than peers are trusted that say nothing: the fast path has heard them meanwhile.
+#[test]
+fn a_long_pause_loses_nothing_on_the_fast_path() -> Result<()> {
+    const PAUSE: Duration = Duration::from_secs(40);
+    let mut world = World::new("native")?;
+    let streams = world.streams()?;
+    flow(&streams, 1500)?;
+    world.service.terminate()?;
+    std::thread::sleep(PAUSE);
+    world.service.begin(&world.scene.relay)?;
+    flow(&streams, 3000)?;
+    ensure_perfect(stop(streams)?, || world.service.log())
 }
 
 #[test]

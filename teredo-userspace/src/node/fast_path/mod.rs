@@ -459,7 +459,8 @@ impl FastPath {
         let (mut adopted, mut unknown) = (0, Vec::new());
         xdp.program.for_each_peer(now, |address, peer| {
             if relay.has_proved(address) {
-                // An earlier process has handed it over.
+                // An earlier process has handed it over, and the program has seen it since.
+                relay.record_stamps(address, peer.last_received, peer.last_sent);
             } else if relay.adopt_peer(now, (*address).into(), peer) {
                 adopted += 1;
             } else {
