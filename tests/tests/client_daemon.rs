@@ -99,7 +99,6 @@ fn every_signal_cleans_up() -> Result<()> {
     for signal in [
         Signal::SIGTERM,
         Signal::SIGINT,
-        Signal::SIGHUP,
         Signal::SIGKILL,
     ] {
         let before = site.host.traces()?;
