@@ -145,3 +145,24 @@ fn stage(binary: &Binary, directory: &Path) -> Result<()> {
         &root,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    const RECIPE: &str = include_str!("../../../packaging/openwrt/Makefile");
+    const GUIDE: &str = include_str!("../../../docs/install.md");
+
+    #[test]
+    fn recipe_and_guide_name_this_version() {
+        let version = env!("CARGO_PKG_VERSION");
+        assert!(RECIPE.contains(&format!("\nPKG_VERSION:={version}\n")));
+        for name in [
+            format!("`teredo_{version}_amd64.deb`"),
+            format!("`teredo-{version}-1.x86_64.rpm`"),
+        ] {
+            assert!(
+                GUIDE.contains(&name),
+                "docs/install.md does not name {name}"
+            );
+        }
+    }
+}

@@ -20,10 +20,11 @@ const WRAPPER: &str = "rustc";
 /// Makes the results of the last commit twice, and compares them.
 pub fn run(choice: &Choice) -> Result<ExitCode> {
     let epoch = reproducible::epoch()?;
+    let commit = commit()?;
     let mut results = Vec::new();
     for copy in COPIES {
         let directory = shell::root().join("target").join(copy);
-        check_out(&directory)?;
+        check_out(&commit, &directory)?;
         build(&directory, choice, &epoch)?;
         results.push(read(&directory.join("target/dist"))?);
     }
@@ -54,8 +55,16 @@ pub fn run(choice: &Choice) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Copies the last commit into a new directory.
-fn check_out(directory: &Path) -> Result<()> {
+/// Returns the last commit, which may be another one when the second build begins.
+fn commit() -> Result<String> {
+    let mut git = Command::new("git");
+    git.current_dir(shell::root()).args(["rev-parse", "HEAD"]);
+    let text = shell::output(&mut git).context("this is no checkout of git")?;
+    Ok(text.trim().to_owned())
+}
+
+/// Copies a commit into a new directory.
+fn check_out(commit: &str, directory: &Path) -> Result<()> {
     if directory.exists() {
         fs::remove_dir_all(directory)
             .with_context(|| format!("cannot remove {}", directory.display()))?;
@@ -63,7 +72,7 @@ fn check_out(directory: &Path) -> Result<()> {
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;
     let mut git = Command::new("git");
-    git.current_dir(shell::root()).args(["archive", "HEAD"]);
+    git.current_dir(shell::root()).args(["archive", commit]);
     let mut archive = git
         .stdout(Stdio::piped())
         .spawn()
@@ -74,7 +83,7 @@ fn check_out(directory: &Path) -> Result<()> {
         tar.stdin(output);
     }
     shell::run(&mut tar)?;
-    ensure!(archive.wait()?.success(), "git archive HEAD fails");
+    ensure!(archive.wait()?.success(), "git archive {commit} fails");
     Ok(())
 }
 
