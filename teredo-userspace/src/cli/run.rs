@@ -49,11 +49,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     privileges::raise_file_limit();
     let user = privileges::plan_user_change(&config)?;
     // While the process may still write in directories of root.
-    let listeners = api::listen(&config.node.api, user.as_ref().map(UserChange::owner));
-    // Before there is a second thread, see `UserChange::carry_out`.
-    if let Some(change) = user {
-        change.carry_out()?;
-    }
+    let owner = user.as_ref().map(UserChange::owner);
+    let listeners = api::listen(&config.node.api, owner);
+    privileges::prepare(&config, owner);
+    // Before there is a second thread.
+    privileges::give_up(&config, arguments.start.file.path(), user)?;
     let runtime = start_runtime()?;
     let result = runtime.block_on(daemon(config, secrets, listeners, arguments));
     // A slow client of the API must not delay the end.

@@ -38,6 +38,7 @@ use tokio::{
 
 use calendar::Calendar;
 use client::ClientRole;
+pub use client::port_mapping_directory;
 use evidence::Evidence;
 use fast_path::{FastPath, SWEEP_PAUSE};
 use rates::Rates;
