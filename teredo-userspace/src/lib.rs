@@ -12,7 +12,7 @@
 //! | [`host`] | this host as it is: a snapshot of its interfaces, addresses, routes and settings |
 //! | [`config`] | the configuration file and the files with keys |
 //! | [`import`] | configurations of Miredo, turned into ours |
-//! | `privileges` | the capabilities that a configuration needs, and the change of user |
+//! | `privileges` | the capabilities that a configuration needs, the change of user, the sandbox |
 //! | [`metrics`] | all statistics at one moment, and their form for Prometheus |
 //! | [`condition`] | the named ways in which a role does not do its whole job |
 //! | `plan` | this host as it should be: items and conditions, and the reconciler that decides on acts |
@@ -42,7 +42,7 @@ pub mod import;
 pub mod metrics;
 pub mod node;
 mod plan;
-mod privileges;
+pub mod privileges;
 mod sunset;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -96,11 +96,7 @@ impl Site {
 #[test]
 fn every_signal_cleans_up() -> Result<()> {
     let site = Site::new()?;
-    for signal in [
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGKILL,
-    ] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {
         let before = site.host.traces()?;
         let mut daemon = site.start("", "")?;
         site.qualified(&mut daemon)?;

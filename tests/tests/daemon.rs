@@ -249,8 +249,8 @@ fn systemd_is_notified() -> Result<()> {
 
 #[test]
 fn a_relay_drops_all_but_the_needed_privileges() -> Result<()> {
-    /// `CAP_NET_ADMIN`, `CAP_PERFMON` and `CAP_BPF` as /proc shows them.
-    const KEPT: u64 = 1 << 12 | 1 << 38 | 1 << 39;
+    /// `CAP_NET_ADMIN`, `CAP_NET_RAW`, `CAP_PERFMON` and `CAP_BPF` as /proc shows them.
+    const KEPT: u64 = 1 << 12 | 1 << 13 | 1 << 38 | 1 << 39;
 
     let host = Host::new()?;
     let file = host.configure("user = \"nobody\"", "xdp.pin = false")?;
@@ -305,8 +305,8 @@ fn a_user_gets_its_socket_in_a_directory_of_root() -> Result<()> {
 
 #[test]
 fn a_server_reads_its_keys_before_dropping_privileges() -> Result<()> {
-    /// `CAP_NET_RAW` as /proc shows it.
-    const KEPT: u64 = 1 << 13;
+    /// `CAP_NET_ADMIN`, `CAP_NET_RAW` and `CAP_BPF` as /proc shows them.
+    const KEPT: u64 = 1 << 12 | 1 << 13 | 1 << 39;
     const DIGITS: &str = "00112233445566778899aabbccddeeff";
 
     let host = Host::new()?;

@@ -10,6 +10,7 @@ use caps::{CapSet, Capability};
 use nix::sys::statfs::{FsType, statfs};
 
 use super::{Host, Report};
+use crate::{datapath::xdp, privileges};
 
 /// The place at which the system mounts it.
 const MOUNT_POINT: &str = "/sys/fs/bpf";
@@ -17,6 +18,8 @@ const MOUNT_POINT: &str = "/sys/fs/bpf";
 const MAGIC: FsType = FsType(0xcafe_4a11);
 /// The permission to write for group and others.
 const OTHERS_WRITE: u32 = 0o022;
+/// Only the owner of a file in the directory may remove it.
+const STICKY: u32 = 0o1000;
 
 /// The facts about the file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,15 +35,21 @@ enum Facts {
 
 /// Examines whether the pins are safe there.
 pub fn examine(host: &Host<'_>, report: &mut Report) {
-    if !host.config.fast_path().is_some_and(|wanted| wanted.pin) {
+    let pins = host.config.fast_path().is_some_and(|wanted| wanted.pin);
+    if !pins || privileges::has_descriptor_store() {
         return;
     }
     // A process without access finds nothing out.
     let Ok(facts) = read() else { return };
     match judge(facts) {
         Ok(()) => report.fine("bpffs", format!("{MOUNT_POINT} is root's")),
-        Err((true, text)) => report.degraded("bpffs", text),
         Err((false, text)) => report.note("bpffs", text),
+        // The text on what is planted says more.
+        Err(_) if xdp::examine_pins(&host.config.node.name).is_err() => {}
+        Err((true, text)) => report.degraded("bpffs", text),
+    }
+    if let Err(error) = xdp::examine_pins(&host.config.node.name) {
+        report.degraded("bpffs", error.to_string());
     }
 }
 
@@ -75,11 +84,18 @@ fn judge(facts: Facts) -> Result<(), (bool, String)> {
             ),
         )),
         Facts::Mounted { owner: 0, mode } if mode & OTHERS_WRITE == 0 => Ok(()),
+        Facts::Mounted { owner: 0, mode } if mode & STICKY != 0 => Err((
+            false,
+            format!(
+                "every user may make files in {MOUNT_POINT}, and so take the place of the daemon's pins, \
+                 which then has none: `chmod 0700 {MOUNT_POINT}`"
+            ),
+        )),
         Facts::Mounted { owner: 0, .. } => Err((
             true,
             format!(
-                "every user may write in {MOUNT_POINT}, and so take or remove the daemon's pins: `chmod \
-                 0700 {MOUNT_POINT}`"
+                "every user may write in {MOUNT_POINT}, and so take or remove the daemon's pins, which \
+                 has none there: `chmod 0700 {MOUNT_POINT}`"
             ),
         )),
         Facts::Mounted { owner, .. } => Err((
@@ -119,6 +135,14 @@ mod tests {
                 Facts::Mounted {
                     owner: 0,
                     mode: 0o41777,
+                },
+                false,
+                "chmod 0700 /sys/fs/bpf",
+            ),
+            (
+                Facts::Mounted {
+                    owner: 0,
+                    mode: 0o40777,
                 },
                 true,
                 "chmod 0700 /sys/fs/bpf",

@@ -19,6 +19,7 @@ mod owner;
 mod report;
 mod reverse_path;
 mod routing;
+mod sandbox;
 mod server;
 mod settings;
 mod sunset;
@@ -49,6 +50,7 @@ use crate::{
 #[cfg(feature = "testing")]
 pub use firewall::judge_texts as judge_firewall;
 use memory::{Memory, Octets};
+pub use owner::remember as remember_owners;
 pub use report::{Report, Verdict};
 use routing::Routing;
 
@@ -152,6 +154,7 @@ pub async fn examine(
     let maps = report.memory.peer_map + report.memory.other_maps;
     limits::examine(&host, maps, &mut report);
     if purpose.loads_program {
+        sandbox::examine(&host, &mut report);
         firewall::examine(&host, &mut report);
     }
     if !purpose.has_api {

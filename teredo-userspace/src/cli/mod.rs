@@ -12,7 +12,10 @@ mod output;
 mod probe;
 mod run;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -63,6 +66,10 @@ struct ConfigFile {
 }
 
 impl ConfigFile {
+    fn path(&self) -> &Path {
+        &self.config
+    }
+
     fn load(&self) -> Result<Config> {
         Ok(Config::load(&self.config)?)
     }

@@ -85,10 +85,9 @@ fn start(arguments: &Arguments, predecessor: &mut Option<Predecessor>) -> Result
     // While the process may still write in directories of root.
     let owner = user.as_ref().map(UserChange::owner);
     let listeners = api::listen(&config.node.api, owner, &mut inheritance);
-    // Before there is a second thread, see `UserChange::carry_out`.
-    if let Some(change) = user {
-        change.carry_out()?;
-    }
+    privileges::prepare(&config, owner);
+    // Before there is a second thread.
+    privileges::give_up(&config, arguments.start.file.path(), user)?;
     let runtime = start_runtime()?;
     let estate = Estate {
         inheritance,

@@ -60,6 +60,7 @@ pub const KEYS: &[Key] = &[
          such as \"tcp:127.0.0.1:9580\", or a list of such",
     ),
     key("node", "user", "the name of a user, or \"\""),
+    key("node", "sandbox", SWITCH),
     key("node", "udp-segmentation", "\"auto\", \"on\" or \"off\""),
     key(
         "relay",

@@ -83,6 +83,8 @@ pub struct NodeSection {
     /// The user to run as after the start; empty: the one that started the daemon.
     #[serde(deserialize_with = "values::user_name")]
     pub user: String,
+    /// Whether system calls and files are restricted to those that the daemon needs.
+    pub sandbox: bool,
     /// Whether the kernel splits messages into the datagrams for one peer.
     pub udp_segmentation: Segmentation,
 }
@@ -97,6 +99,7 @@ impl Default for NodeSection {
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             user: String::new(),
+            sandbox: true,
             udp_segmentation: Segmentation::Auto,
         }
     }
@@ -136,6 +139,15 @@ impl Config {
         }
         checks::check(&config, &document)?;
         Ok(config)
+    }
+
+    /// Returns whether a role has a tunnel interface.
+    #[must_use]
+    pub fn has_tunnel(&self) -> bool {
+        let server = self.server.as_ref();
+        self.relay.is_some()
+            || self.client.is_some()
+            || server.is_some_and(ServerSection::has_tunnel_service)
     }
 
     /// Returns the service prefixes whose clients are served. The first one is advertised.

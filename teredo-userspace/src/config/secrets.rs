@@ -135,6 +135,20 @@ pub fn load(config: &Config) -> Result<Secrets, Error> {
     })
 }
 
+/// Iterates over the files with the keys that a configuration names.
+pub fn files(config: &Config) -> impl Iterator<Item = &Path> {
+    let clients = config.server.iter().flat_map(|server| &server.clients);
+    let clients = clients.flat_map(|client| {
+        let retired = client.retired_secret_files.iter();
+        [&client.secret_file].into_iter().chain(retired)
+    });
+    let own = config
+        .client
+        .iter()
+        .filter_map(|own| own.secret_file.as_ref());
+    clients.chain(own).map(PathBuf::as_path)
+}
+
 /// Returns the permitted owners of files with keys: root, the current user, and the future user of
 /// the daemon.
 fn owners(user: &str) -> Vec<Uid> {

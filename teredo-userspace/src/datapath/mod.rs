@@ -9,6 +9,7 @@ mod napi;
 pub mod native;
 pub mod offload;
 pub mod route;
+pub mod sysfs;
 pub mod tun;
 pub mod udp;
 pub mod watch;

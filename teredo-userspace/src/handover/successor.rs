@@ -39,6 +39,7 @@ use tokio::{
 };
 
 use super::descriptors::Named;
+use crate::privileges;
 
 /// The variable that tells a successor the number of its end of the socket.
 const VARIABLE: &str = "TEREDO_PREDECESSOR";
@@ -129,6 +130,7 @@ impl Successor {
         command.env(INSTANCE, instance);
         // Those of the service manager are this process's.
         command.env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
+        privileges::inherit(&mut command).map_err(failed)?;
         // SAFETY: between fork and exec only one system call takes place, on a descriptor that is open.
         unsafe { command.pre_exec(move || keep_over_exec(number)) };
         let child = command.spawn().map_err(failed)?;

@@ -58,6 +58,7 @@ use crate::{
 use discovery::{LocalDiscovery, Multicast};
 use port_mapping::{GatewayLink, PortMapping};
 use ports::ExtraPorts;
+pub use record::directory as port_mapping_directory;
 use servers::Servers;
 
 /// The interval between maintenance solicitations until it is measured (RFC 4380 section 2.15).

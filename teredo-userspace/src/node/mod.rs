@@ -37,6 +37,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use calendar::Calendar;
 use client::ClientRole;
+pub use client::port_mapping_directory;
 use evidence::Evidence;
 use fast_path::{FastPath, SWEEP_PAUSE};
 use handover::Replacement;

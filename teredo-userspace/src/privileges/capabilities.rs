@@ -1,13 +1,15 @@
 //! The capabilities of this process.
 
-use caps::{CapSet, Capability};
+use std::collections::HashSet;
+
+use caps::{CapSet, Capability, errors::CapsError};
 
 use crate::config::{Config, ServerSection};
 
 /// The first port that needs no capability by default.
 const UNPRIVILEGED_PORT: u16 = 1024;
 
-/// Returns the capabilities that the daemon needs while it runs.
+/// Returns the capabilities without which the daemon does not run.
 #[must_use]
 pub fn needed(config: &Config) -> Vec<Capability> {
     let mut needed = Vec::new();
@@ -40,18 +42,95 @@ pub fn needed(config: &Config) -> Vec<Capability> {
     needed
 }
 
+/// Returns the capabilities that the daemon keeps if it has them: those that it needs, that to listen
+/// for VLAN tags which are hidden from the fast path, those with which the sockets of a server get
+/// larger buffers and a mailbox, and for `is_root`, which alone can have a kernel thread for a tunnel, that
+/// to restrain this thread.
+#[must_use]
+pub fn kept(config: &Config, is_root: bool) -> Vec<Capability> {
+    let mut kept = needed(config);
+    let mut keep = |capability| {
+        if !kept.contains(&capability) {
+            kept.push(capability);
+        }
+    };
+    if config.fast_path().is_some() {
+        keep(Capability::CAP_NET_RAW);
+    }
+    if config.server.is_some() {
+        keep(Capability::CAP_NET_ADMIN);
+        keep(Capability::CAP_BPF);
+    }
+    if is_root && config.has_tunnel() {
+        keep(Capability::CAP_SYS_NICE);
+    }
+    kept
+}
+
+/// Returns the capabilities of this process that the daemon keeps, as root or another user.
+///
+/// # Errors
+///
+/// When the kernel does not name the capabilities of this process.
+pub fn held(config: &Config, is_root: bool) -> Result<HashSet<Capability>, CapsError> {
+    let permitted = caps::read(None, CapSet::Permitted)?;
+    let mut kept: HashSet<_> = kept(config, is_root).into_iter().collect();
+    if kept
+        .iter()
+        .any(|&one| is_of_admin(one) && !permitted.contains(&one))
+    {
+        kept.insert(Capability::CAP_SYS_ADMIN);
+    }
+    Ok(kept.intersection(&permitted).copied().collect())
+}
+
+/// Takes all but the capabilities of `keep` from the bounding set, if this process may.
+///
+/// Without the capability to do so, the others stay there, and are of no use to a process that gets no
+/// new privileges.
+///
+/// # Errors
+///
+/// When the kernel refuses though the process has the capability.
+pub fn bound(keep: &HashSet<Capability>) -> Result<(), CapsError> {
+    let bounding = caps::read(None, CapSet::Bounding)?;
+    let excess: Vec<_> = bounding.difference(keep).copied().collect();
+    if !excess.is_empty() && !has(Capability::CAP_SETPCAP) {
+        let excess = list(&excess);
+        tracing::debug!("{excess} cannot be taken from the bounding set: no CAP_SETPCAP");
+        return Ok(());
+    }
+    for capability in excess {
+        caps::drop(None, CapSet::Bounding, capability)?;
+    }
+    Ok(())
+}
+
+/// Gives up all capabilities but those of `keep`, which the process is permitted to have.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn keep_only(keep: &HashSet<Capability>) -> Result<(), CapsError> {
+    caps::clear(None, CapSet::Ambient)?;
+    caps::set(None, CapSet::Effective, keep)?;
+    caps::set(None, CapSet::Permitted, keep)?;
+    caps::clear(None, CapSet::Inheritable)
+}
+
 /// Returns the needed capabilities that this process lacks.
 #[must_use]
 pub fn missing(config: &Config) -> Vec<Capability> {
-    // CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON, which Linux 5.8 split from it.
     let is_admin = has(Capability::CAP_SYS_ADMIN);
-    let has_equivalent = |capability: Capability| {
-        is_admin && matches!(capability, Capability::CAP_BPF | Capability::CAP_PERFMON)
-    };
-    needed(config)
-        .into_iter()
-        .filter(|&capability| !has(capability) && !has_equivalent(capability))
-        .collect()
+    let has = |capability| has(capability) || (is_admin && is_of_admin(capability));
+    let mut needed = needed(config);
+    needed.retain(|&capability| !has(capability));
+    needed
+}
+
+/// Returns whether `CAP_SYS_ADMIN` includes the capability, which Linux 5.8 split from it.
+fn is_of_admin(capability: Capability) -> bool {
+    matches!(capability, Capability::CAP_BPF | Capability::CAP_PERFMON)
 }
 
 fn has(capability: Capability) -> bool {
@@ -124,5 +203,14 @@ mod tests {
         assert_eq!(of(tunnel), "CAP_NET_ADMIN");
         let port = "xdp.mode = \"off\"\nport = 500";
         assert_eq!(of(port), "CAP_NET_RAW and CAP_NET_BIND_SERVICE");
+    }
+    #[test]
+    fn a_server_keeps_what_makes_its_sockets_faster() {
+        let text = "[server]\nipv4 = [\"198.51.100.1\", \"198.51.100.2\"]\nxdp.mode = \"off\"";
+        let config = Config::parse(text, std::path::Path::new("test")).unwrap();
+        assert_eq!(
+            list(&kept(&config, true)),
+            "CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF"
+        );
     }
 }

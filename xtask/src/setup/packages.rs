@@ -27,6 +27,7 @@ pub const TOOLS: &[Tool] = &[
     tool("ethtool", "ethtool"),
     tool("tcpdump", "tcpdump"),
     tool("ping", "iputils-ping"),
+    tool("systemd-analyze", "systemd"),
     tool("miredo", "miredo"),
     tool("miredo-server", "miredo-server"),
 ];

@@ -24,6 +24,7 @@ fn nodes() -> impl Strategy<Value = NodeSection> {
         prop_oneof![Just(LogFormat::Text), Just(LogFormat::Json)],
         prop::collection::vec(addresses(), 0..4),
         "[a-z]{0,20}",
+        any::<bool>(),
         prop_oneof![
             Just(Segmentation::Auto),
             Just(Segmentation::On),
@@ -31,13 +32,14 @@ fn nodes() -> impl Strategy<Value = NodeSection> {
         ],
     )
         .prop_map(
-            |(name, prefix, log, log_format, api, user, udp_segmentation)| NodeSection {
+            |(name, prefix, log, log_format, api, user, sandbox, udp_segmentation)| NodeSection {
                 name,
                 prefix,
                 log,
                 log_format,
                 api,
                 user,
+                sandbox,
                 udp_segmentation,
             },
         )

@@ -3,9 +3,7 @@
 
 use std::{fs, io, path::PathBuf};
 
-use aya::programs::{ProgramInfo, links::LinkType, loaded_links, loaded_programs};
-
-use super::{error::Error, interface::Interface, mode::Mode};
+use super::{error::Error, foreign, interface::Interface, mode::Mode};
 
 /// Explains the kernel's refusal to attach the program, with the remedy. Asks the kernel for the program
 /// that occupies the interface.
@@ -52,13 +50,10 @@ pub fn refusal(interface: &Interface, mode: Mode, error: &io::Error) -> Error {
 /// Returns how an operator detaches another program from the interface, as a clause.
 #[must_use]
 pub fn detach_remedy(interface: &str, program: u32) -> String {
-    let links = loaded_links()
-        .filter_map(Result::ok)
-        .filter(|link| {
-            link.program_id() == program && matches!(link.link_type(), Ok(LinkType::Xdp))
-        })
-        .map(|link| link.id());
-    remedy_for(interface, &links.collect::<Vec<_>>())
+    match foreign::links_of(program) {
+        Some(links) => remedy_for(interface, &links),
+        None => format!("stop its owner, which `bpftool net show dev {interface}` helps to find"),
+    }
 }
 
 /// `links` are those of the program. `ip` cannot detach what a link attaches.
@@ -76,11 +71,7 @@ fn remedy_for(interface: &str, links: &[u32]) -> String {
 
 /// Number, name and, if it can be found out, owner of a loaded program.
 fn describe_program(id: u32) -> String {
-    let info = loaded_programs()
-        .filter_map(Result::ok)
-        .find(|info| info.id() == id);
-    let name = info.as_ref().map(ProgramInfo::name).unwrap_or_default();
-    let name = String::from_utf8_lossy(name);
+    let name = foreign::program_name(id).unwrap_or_default();
     let owner = owner_of_program(id).map_or(String::new(), |owner| format!(" of {owner}"));
     format!("program {id} `{name}`{owner}")
 }

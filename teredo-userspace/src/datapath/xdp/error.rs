@@ -100,6 +100,24 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// Another user made a part of the pin directory.
+    #[error(
+        "{} belongs to the user {owner}, whose pins are not used: remove it, or set xdp.pin = false to do without pins", path.display()
+    )]
+    Planted {
+        /// The file or directory.
+        path: PathBuf,
+        /// The user.
+        owner: String,
+    },
+    /// Other users could change a part of the pin directory.
+    #[error(
+        "other users may write in {}, so that pins are not safe there: `chmod go-w {}`, or set xdp.pin = false to do without pins", path.display(), path.display()
+    )]
+    Exposed {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The map of peers has no room. The peer is served by userspace.
     #[error("the map of peers is full: raise relay.max-peers")]
     Full,

@@ -2,11 +2,11 @@
 //!
 //! `/sys/fs/bpf/teredo/NAME/vABI/` holds the maps of peers and counters, and that of
 //! the program for rare frames, by name, and a link per
-//! interface as `link-INDEX`. While the daemon runs it holds a lock on `NAME`.
+//! interface as `link-INDEX`. While the daemon runs it holds a lock on `NAME`, which only its user can
+//! open.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -16,14 +16,19 @@ use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
-    sys::statfs::statfs,
+    sys::{
+        stat::{Mode, fchmod},
+        statfs::statfs,
+    },
 };
 use teredo_common::maps::{ABI_VERSION, COUNTERS, COUNTERS_MAX, Counter, Line, PEERS};
 
-use super::{error::Error, link::Link};
+use super::{
+    error::Error,
+    link::Link,
+    trust::{self, ROOT},
+};
 
-/// The conventional mount point of the BPF file system.
-const ROOT: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of the kernel.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 const LINK: &str = "link-";
@@ -35,7 +40,7 @@ const NEW: &str = "new";
 pub struct Pins {
     instance: PathBuf,
     directory: PathBuf,
-    lock: Flock<File>,
+    lock: Flock<OwnedFd>,
 }
 
 impl Pins {
@@ -44,17 +49,19 @@ impl Pins {
     ///
     /// # Errors
     ///
-    /// [`Error::Running`], [`Error::Permission`] or [`Error::Pin`].
+    /// [`Error::Running`], [`Error::Planted`], [`Error::Exposed`], [`Error::Permission`] or
+    /// [`Error::Pin`].
     pub fn open(name: &str, lock_of_predecessor: Option<OwnedFd>) -> Result<Self, Error> {
         mount_bpf()?;
-        let instance = Path::new(ROOT).join("teredo").join(name);
-        let directory = instance.join(format!("v{ABI_VERSION}"));
-        fs::create_dir_all(&directory).map_err(failed("make the directory", &directory))?;
-        let lock = match lock_of_predecessor {
-            // Both have the lock then.
-            Some(file) => take(file.into(), &instance, name)?,
-            None => lock(&instance, name)?,
-        };
+        let instance = instance_of(name);
+        let opened = trust::make_directory(&instance)?;
+        // Both have the lock of a predecessor then.
+        let lock = lock(lock_of_predecessor.unwrap_or(opened), &instance, name)?;
+        let directory = directory_of(name);
+        trust::make_directory(&directory)?;
+        for pin in entries(&directory)? {
+            trust::examine_pin(&pin)?;
+        }
         for other in entries(&instance)? {
             if other != directory {
                 remove_directory(&other)?;
@@ -141,30 +148,59 @@ impl Pins {
 /// interface with this index, whether that daemon runs or not.
 #[must_use]
 pub fn pinned_program(name: &str, index: u32) -> Option<u32> {
-    let path = directory_of(name).join(format!("{LINK}{index}"));
+    let directory = directory_of(name);
+    trust::open_directory(&directory).ok()?;
+    let path = directory.join(format!("{LINK}{index}"));
+    trust::examine_pin(&path).ok()?;
     Some(Link::open(&path).ok()?.info().ok()?.program)
+}
+
+/// Returns the directory of a daemon called `name`.
+fn instance_of(name: &str) -> PathBuf {
+    Path::new(ROOT).join("teredo").join(name)
 }
 
 /// Returns the directory of the pins of a daemon called `name`.
 fn directory_of(name: &str) -> PathBuf {
-    let instance = Path::new(ROOT).join("teredo").join(name);
-    instance.join(format!("v{ABI_VERSION}"))
+    instance_of(name).join(format!("v{ABI_VERSION}"))
 }
 
-/// Removes the pins that a daemon called `name` left when it crashed, and detaches its program.
+/// Examines whether a daemon called `name` could keep pins, as far as that can be seen.
+///
+/// # Errors
+///
+/// [`Error::Planted`] or [`Error::Exposed`].
+pub fn examine(name: &str) -> Result<(), Error> {
+    let directory = directory_of(name);
+    let examined = trust::open_directory(&directory).and_then(|_| {
+        let pins = entries(&directory)?;
+        pins.iter().try_for_each(|pin| trust::examine_pin(pin))
+    });
+    match examined {
+        Err(error @ (Error::Planted { .. } | Error::Exposed { .. })) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes the pins that a daemon called `name` left when it crashed, and detaches its program. What
+/// other users put there stays.
 ///
 /// # Errors
 ///
 /// [`Error::Running`] if that daemon is running, unless this is its lock, or [`Error::Pin`].
 pub fn remove_leftovers(name: &str, lock_of_predecessor: Option<OwnedFd>) -> Result<(), Error> {
-    let instance = Path::new(ROOT).join("teredo").join(name);
+    let instance = instance_of(name);
     if !instance.exists() {
         return Ok(());
     }
-    let _lock = match lock_of_predecessor {
-        Some(file) => take(file.into(), &instance, name)?,
-        None => lock(&instance, name)?,
+    let directory = match trust::open_directory(&instance) {
+        Err(error @ (Error::Planted { .. } | Error::Exposed { .. })) => {
+            tracing::warn!("{error}");
+            return Ok(());
+        }
+        opened => opened?,
     };
+    let _lock = lock(lock_of_predecessor.unwrap_or(directory), &instance, name)?;
     remove_instance(&instance)
 }
 
@@ -177,7 +213,12 @@ fn remove_instance(instance: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn mount_bpf() -> Result<(), Error> {
+/// Mounts the BPF file system unless it is mounted.
+///
+/// # Errors
+///
+/// [`Error::Permission`] or [`Error::Pin`].
+pub fn mount_bpf() -> Result<(), Error> {
     let root = Path::new(ROOT);
     let status = statfs(root).map_err(|error| failed("find", root)(error.into()))?;
     if status.filesystem_type().0 as i64 == BPF_FS_MAGIC {
@@ -193,12 +234,9 @@ fn mount_bpf() -> Result<(), Error> {
     .map_err(|error| failed("mount the BPF file system on", root)(error.into()))
 }
 
-fn lock(instance: &Path, name: &str) -> Result<Flock<File>, Error> {
-    let directory = File::open(instance).map_err(failed("open", instance))?;
-    take(directory, instance, name)
-}
-
-fn take(directory: File, instance: &Path, name: &str) -> Result<Flock<File>, Error> {
+fn lock(directory: OwnedFd, instance: &Path, name: &str) -> Result<Flock<OwnedFd>, Error> {
+    // Earlier versions let others open it.
+    fchmod(&directory, Mode::S_IRWXU).map_err(|error| failed("protect", instance)(error.into()))?;
     Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
         Errno::EWOULDBLOCK => Error::Running {
             name: name.to_owned(),
@@ -245,7 +283,7 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
 /// Removes a directory of pins with its contents.
 fn remove_directory(directory: &Path) -> Result<(), Error> {
     for path in entries(directory)? {
-        if path.is_dir() {
+        if fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
             remove_directory(&path)?;
         } else if is_link(&path) {
             remove_link(&path)?;
@@ -280,7 +318,8 @@ fn remove_file(path: &Path) -> Result<(), Error> {
     }
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+/// Returns a function that turns the kernel's answer into an error.
+pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| match source.kind() {
         io::ErrorKind::PermissionDenied => Error::Permission {
             action: format!("to {action} {}", path.display()),

@@ -13,6 +13,12 @@ const DIRECTORY: &str = "/var/lib/teredo";
 #[derive(Clone, Debug)]
 pub struct Record(PathBuf);
 
+/// Returns the directory of the records.
+#[must_use]
+pub fn directory() -> PathBuf {
+    env::var_os(VARIABLE).map_or_else(|| PathBuf::from(DIRECTORY), PathBuf::from)
+}
+
 /// The kernel's table of IPv4 neighbours.
 const NEIGHBOURS: &str = "/proc/net/arp";
 /// The hardware address of an incomplete entry.
@@ -56,9 +62,7 @@ fn hardware_address_in(table: &str, neighbour: Ipv4Addr) -> Option<String> {
 impl Record {
     /// Returns the record of the instance of this name.
     pub fn of(instance: &str) -> Self {
-        let directory =
-            env::var_os(VARIABLE).map_or_else(|| PathBuf::from(DIRECTORY), PathBuf::from);
-        Self(directory.join(format!("{instance}.port-mapping")))
+        Self(directory().join(format!("{instance}.port-mapping")))
     }
 
     /// Returns the recorded mapping; `None` if there is none, or it cannot be read.
