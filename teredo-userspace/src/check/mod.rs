@@ -62,6 +62,8 @@ struct Host<'a> {
     plan: Plan,
     /// Whether a daemon of this configuration runs, so that it has what others may not have.
     is_running: bool,
+    /// Whether this process goes on with what that has.
+    inherits: bool,
     loads_program: bool,
 }
 
@@ -106,6 +108,7 @@ pub async fn examine(
         config,
         plan: Plan::make(config, &network, &state),
         network,
+        inherits: purpose.inherits,
         is_running: purpose.inherits || !purpose.has_api && is_running(config).await,
         loads_program: purpose.loads_program,
     };
@@ -239,7 +242,12 @@ fn permissions(host: &Host<'_>, report: &mut Report) {
         report.fine("permissions", "sufficient");
     } else {
         let missing = capabilities::list(&missing);
-        let text = format!("no permission: the daemon needs {missing}; run as root or grant them");
+        let text = match host.inherits {
+            true => format!("this needs a restart: the running daemon has given {missing} up"),
+            false => {
+                format!("no permission: the daemon needs {missing}; run as root or grant them")
+            }
+        };
         report.trouble("permissions", text);
     }
 }

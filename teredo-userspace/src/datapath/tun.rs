@@ -43,7 +43,7 @@ const QUEUE_LENGTH: u32 = 32_768;
 const SET_QUEUE_LENGTH: libc::Ioctl = 0x8943;
 /// Milliseconds to wait for room in a full queue: the kernel thread may wait for a busy CPU, while the socket
 /// keeps what comes.
-const FULL: u8 = 200;
+const FULL: u16 = 1_000;
 
 /// An error of [`Tun::open`]. Each is a sentence for the user.
 #[derive(Debug, Error)]

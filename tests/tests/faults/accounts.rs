@@ -46,6 +46,8 @@ fn what_a_starved_relay_does_not_receive_is_counted() -> Result<()> {
         ..Rates::default()
     };
     let (_site, ledger) = balances(rates, |site| {
+        // As long as it is by default, it would hold everything.
+        site.scene.relay.ip("link set dev teredo txqueuelen 500")?;
         site.relay.daemon.signal(Signal::SIGSTOP)?;
         thread::sleep(LOAD);
         site.relay.daemon.signal(Signal::SIGCONT)

@@ -61,8 +61,8 @@ fn transfer(end: fn(&mut Service) -> Result<()>, loses: bool) -> Result<()> {
     let moved = std::thread::scope(|scope| {
         let tcp = scope.spawn(|| {
             Tcp::to(host.address)
-                .upload(40_000_000)
-                .download(40_000_000)
+                .upload(80_000_000)
+                .download(80_000_000)
                 .between(&site.client, &host.namespace)
         });
         let mut restarts = 0;
@@ -81,13 +81,14 @@ fn transfer(end: fn(&mut Service) -> Result<()>, loses: bool) -> Result<()> {
                 false => ping.all_from(&site.client)?,
             }
         }
-        ensure!(restarts > 1, "the transfer was too short");
-        tcp.join().expect("the transfer does not panic")
+        ensure!(restarts > 2, "the transfer was too short");
+        tcp.join().expect("the transfer does not panic")?;
+        Ok(restarts)
     });
-    moved.with_context(|| world.service.log())?;
-    // Maintenance is due every half minute at most; qualification would be two each time.
+    let restarts = moved.with_context(|| world.service.log())?;
+    // Each qualification would take two; maintenance and the measurement of its interval take a few.
     let asked = world.advertised()? - asked;
-    ensure!(asked <= 2, "the server was asked {asked} times");
+    ensure!(asked < 2 * restarts, "the server was asked {asked} times");
     drop(relay);
     Ok(())
 }

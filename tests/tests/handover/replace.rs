@@ -14,7 +14,7 @@ use teredo_lab::{
     wait::{wait_for, wait_until},
 };
 
-use crate::world::{SOON, ensure_perfect, flow, stop};
+use crate::world::{SOON, dropped_by, ensure_perfect, flow, stop};
 
 /// A relay with one client whose peer it is. The processes that take over end with it.
 struct World {
@@ -41,6 +41,12 @@ impl World {
 
     fn streams(&self) -> Result<[UdpStream; 2]> {
         crate::world::streams(&self.scene, &self.client)
+    }
+
+    /// The relay's log, and the packets that relay and client have dropped.
+    fn report(&self) -> String {
+        let dropped = [Some(&self.relay), self.client.teredo()].map(dropped_by);
+        format!("{}\n{dropped:?}", self.relay.daemon.log())
     }
 
     /// The daemon's process, once it runs alone.
@@ -94,7 +100,7 @@ fn replaced_by_a_signal(mode: &str, signal: Signal) -> Result<()> {
         .with_context(|| world.relay.daemon.log())?;
         flow(&streams, 200)?;
     }
-    ensure_perfect(stop(streams)?, || world.relay.daemon.log())
+    ensure_perfect(stop(streams)?, || world.report())
 }
 
 #[test]
@@ -121,7 +127,7 @@ fn a_reload_applies_the_configuration_without_loss() -> Result<()> {
     world.teredo("reload")?;
     ensure!(max_peers()? == before / 2, "{} peers at most", max_peers()?);
     flow(&streams, 200)?;
-    ensure_perfect(stop(streams)?, || world.relay.daemon.log())
+    ensure_perfect(stop(streams)?, || world.report())
 }
 
 /// The interface of another name, and the end of the fast path: what is of no use any more goes.
@@ -165,13 +171,13 @@ fn a_wrong_configuration_leaves_the_old_one_in_force() -> Result<()> {
     // One that cannot be read, and one that cannot be carried out.
     let edits = [
         ("[relay]\n", "[relay]\nmax-peers = 0\n", "max-peers"),
-        ("port = 3545", "port = 53", "port"),
+        ("port = 3545", "port = 3999", "3999"),
     ];
     for (right, wrong, key) in edits {
         let other = world
             .scene
             .relay
-            .run(|| std::net::UdpSocket::bind("20.0.1.1:53"))??;
+            .run(|| std::net::UdpSocket::bind("20.0.1.1:3999"))??;
         let text = fs::read_to_string(world.relay.file())?;
         world.configure(right, wrong)?;
         let refusal = world.teredo("reload").unwrap_err().to_string();
@@ -189,7 +195,7 @@ fn a_wrong_configuration_leaves_the_old_one_in_force() -> Result<()> {
         flow(&streams, 200)?;
     }
     assert_eq!(world.process()?, before);
-    ensure_perfect(stop(streams)?, || world.relay.daemon.log())?;
+    ensure_perfect(stop(streams)?, || world.report())?;
     // It can still be replaced.
     world.teredo("upgrade")?;
     ensure!(world.process()? != before, "the process is the same");

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use teredo_lab::{
     scene::{Client, Scene, Topology},
     service::Service,
+    teredo::Teredo,
     traffic::{Ping, UdpReport, UdpStream},
     wait::wait_until,
 };
@@ -52,6 +53,12 @@ pub fn streams(scene: &Scene, client: &Client) -> Result<[UdpStream; 2]> {
         start(&host.namespace, &site.client, client.address().into())?,
         start(&site.client, &host.namespace, host.address.into())?,
     ])
+}
+
+/// The packets that a daemon has dropped, by reason.
+pub fn dropped_by(teredo: Option<&Teredo>) -> Option<Vec<(String, u64)>> {
+    let dropped = teredo?.status().ok()?.dropped.into_iter();
+    Some(dropped.filter(|(_, packets)| *packets > 0).collect())
 }
 
 /// Waits until both streams have gone on by this many datagrams.
