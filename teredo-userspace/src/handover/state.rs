@@ -138,3 +138,79 @@ impl Part {
         Ok(rmp_serde::from_slice(&self.contents)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use teredo_proto::Relay;
+
+    use super::*;
+
+    const ENDPOINT: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::new(192, 0, 2, 1), 3545);
+
+    fn relay() -> RelayState {
+        let config = relay::Config::new(ENDPOINT.into());
+        let relay = Relay::new(config, [1; 32]);
+        RelayState {
+            endpoint: ENDPOINT,
+            relay: relay.state(teredo_common::time::Instant::from_nanos(1)),
+        }
+    }
+
+    /// A relay as a release writes it that knows more, or less.
+    #[derive(Serialize)]
+    struct Other {
+        endpoint: SocketAddrV4,
+        relay: relay::State,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        a_field_of_later: Option<[u8; 3]>,
+    }
+
+    fn encoded(parts: Vec<Part>) -> Vec<u8> {
+        let release = "another".to_owned();
+        rmp_serde::to_vec_named(&Parts { release, parts }).unwrap()
+    }
+
+    #[test]
+    fn a_field_of_another_release_is_skipped() {
+        for a_field_of_later in [Some([1, 2, 3]), None] {
+            let RelayState { endpoint, relay } = relay();
+            let other = Other {
+                endpoint,
+                relay,
+                a_field_of_later,
+            };
+            let octets = encoded(vec![part(RELAY, Some(&other)).unwrap()]);
+            let state = State::decode(&octets);
+            assert_eq!(state.relay.unwrap().endpoint, ENDPOINT);
+        }
+    }
+
+    #[test]
+    fn a_part_that_is_not_understood_leaves_the_others() {
+        let good = || part(RELAY, Some(&relay())).unwrap();
+        let later = Part {
+            version: VERSION + 1,
+            ..good()
+        };
+        let unknown = Part {
+            name: "fleet".to_owned(),
+            ..good()
+        };
+        let wrong = Part {
+            name: CLIENT.to_owned(),
+            ..good()
+        };
+        let state = State::decode(&encoded(vec![unknown, wrong, good()]));
+        assert!(state.relay.is_some() && state.client.is_none());
+        let state = State::decode(&encoded(vec![later]));
+        assert!(state.relay.is_none());
+    }
+
+    #[test]
+    fn octets_that_are_no_state_are_none() {
+        for octets in [&b""[..], b"\xff", &[0x93; 100], b"teredo"] {
+            let state = State::decode(octets);
+            assert!(state.relay.is_none() && state.server.is_none() && state.client.is_none());
+        }
+    }
+}

@@ -148,6 +148,15 @@ impl Service {
         state.store.iter().map(|(name, _)| name.clone()).collect()
     }
 
+    /// Renames the stored descriptors whose names begin like this, as if another release had stored them.
+    pub fn rename(&self, from: &str, to: &str) {
+        for (name, _) in &mut lock(&self.state).store {
+            if let Some(rest) = name.strip_prefix(from) {
+                *name = format!("{to}{rest}");
+            }
+        }
+    }
+
     /// The output of all processes so far.
     #[must_use]
     pub fn log(&self) -> String {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use teredo_common::maps::ABI_VERSION;
 use teredo_lab::{
     scene::{Scene, Topology},
     service::Service,
@@ -36,6 +37,23 @@ fn a_restart_loses_nothing_on_the_fast_path() -> Result<()> {
 #[test]
 fn a_restart_loses_nothing_in_userspace() -> Result<()> {
     restarts("off")
+}
+
+/// The maps of another release have another layout: the peers come from the state.
+#[test]
+fn an_upgrade_to_another_layout_of_maps_loses_nothing() -> Result<()> {
+    let mut world = World::new("native")?;
+    let streams = world.streams()?;
+    flow(&streams, 1500)?;
+    for _ in 0..3 {
+        world.service.terminate()?;
+        world
+            .service
+            .rename(&format!("map.{ABI_VERSION}.PEERS"), "map.1.PEERS");
+        world.service.begin(&world.scene.relay)?;
+        flow(&streams, 1500)?;
+    }
+    ensure_perfect(stop(streams)?, || world.service.log())
 }
 
 /// Kills the service five times while datagrams flow, of which as many as `loss` may be lost.
