@@ -17,7 +17,8 @@ use super::{
 
 /// The time before the first replacement.
 const LEAD: Duration = Duration::from_millis(300);
-/// The pause after each.
+/// The time from one to the next, and the least pause between them.
+const EACH: Duration = Duration::from_millis(1_500);
 const PAUSE: Duration = Duration::from_millis(300);
 /// Longest time for a replacement.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -86,39 +87,32 @@ pub fn measure(
     relay.sink.reset()?;
     let (service, near, far) = relay.service().context("the relay is no service")?;
     let interval = Duration::from_nanos((1e9 / rate) as u64);
-    // A trickle of short calls, so that the end is soon after the last replacement.
-    let count = (rate / 20.0) as u32;
-    let (sent, replaced, longest) = thread::scope(|scope| {
-        let (over, ended) = std::sync::mpsc::channel::<()>();
-        let sender = scope.spawn(move || -> Result<u64> {
-            let mut sent = 0;
-            while ended.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
-                generator.send_paced(far, count, interval, BATCH)?;
-                sent += u64::from(count);
-            }
-            Ok(sent)
-        });
+    let time = LEAD + EACH * times;
+    let sent = (rate * time.as_secs_f64()) as u32;
+    let (replaced, longest) = thread::scope(|scope| {
+        let sender = scope.spawn(move || generator.send_paced(far, sent, interval, BATCH));
         thread::sleep(LEAD);
         let mut longest = Duration::ZERO;
         let mut outcome = Ok(());
         let mut replaced = 0;
-        while replaced < times && outcome.is_ok() {
+        // The last ones may take longer than the packets do.
+        while replaced < times && outcome.is_ok() && !sender.is_finished() {
             let start = Instant::now();
             outcome = replace(service, near, way);
             longest = longest.max(start.elapsed());
             replaced += 1;
-            thread::sleep(PAUSE);
+            thread::sleep(EACH.saturating_sub(start.elapsed()).max(PAUSE));
         }
-        drop(over);
-        let sent = sender.join().expect("the sender does not panic")?;
-        outcome.map(|()| (sent, replaced, longest))
+        sender.join().expect("the sender does not panic")?;
+        outcome.with_context(|| service.log())?;
+        Ok::<_, anyhow::Error>((replaced, longest))
     })?;
     let arrived = relay.sink.settle()?.packets;
     Ok(Loss {
         replaced,
         longest,
-        sent,
-        lost: sent.saturating_sub(arrived),
+        sent: sent.into(),
+        lost: u64::from(sent).saturating_sub(arrived),
     })
 }
 
