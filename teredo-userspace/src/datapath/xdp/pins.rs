@@ -192,7 +192,7 @@ pub fn remove_leftovers(name: &str) -> Result<(), Error> {
     }
     let directory = match trust::open_directory(&instance) {
         Err(error @ (Error::Planted { .. } | Error::Exposed { .. })) => {
-            tracing::warn!("{error}");
+            tracing::debug!("{error}");
             return Ok(());
         }
         opened => opened?,
