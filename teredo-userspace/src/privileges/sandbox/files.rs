@@ -231,7 +231,7 @@ mod tests {
             std::os::unix::net::UnixListener::bind(&socket).unwrap();
             fs::remove_file(socket).unwrap();
             fs::remove_dir(path("run")).unwrap();
-            std::process::Command::new(std::env::current_exe().unwrap())
+            std::process::Command::new(env::current_exe().unwrap())
                 .arg("--help")
                 .output()
                 .unwrap();
