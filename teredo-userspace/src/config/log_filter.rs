@@ -17,6 +17,7 @@ const TARGETS: &[&str] = &[
     "teredo",
     "teredo::cli::run",
     "teredo::datapath::napi",
+    "teredo::datapath::sysfs",
     "teredo::datapath::tun",
     "teredo::datapath::tun::offloads",
     "teredo::datapath::udp::segmentation",
@@ -44,6 +45,9 @@ const TARGETS: &[&str] = &[
     "teredo::node::tunnel",
     "teredo::node::upkeep",
     "teredo::privileges",
+    "teredo::privileges::capabilities",
+    "teredo::privileges::places",
+    "teredo::privileges::sandbox",
 ];
 /// The crate of all targets.
 const CRATE: &str = "teredo";

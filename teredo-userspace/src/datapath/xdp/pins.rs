@@ -195,7 +195,7 @@ pub fn remove_leftovers(name: &str, lock_of_predecessor: Option<OwnedFd>) -> Res
     }
     let directory = match trust::open_directory(&instance) {
         Err(error @ (Error::Planted { .. } | Error::Exposed { .. })) => {
-            tracing::warn!("{error}");
+            tracing::debug!("{error}");
             return Ok(());
         }
         opened => opened?,

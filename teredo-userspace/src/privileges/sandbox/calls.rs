@@ -92,6 +92,9 @@ pub const ALLOWED: &[c_long] = &[
     SYS_clock_getres,
     SYS_gettimeofday,
     SYS_times,
+    // Whether the clock is synchronised; setting it takes a capability.
+    SYS_adjtimex,
+    SYS_clock_adjtime,
     SYS_getrandom,
     // Threads and processes. The flags of a new process are limited.
     SYS_execve,

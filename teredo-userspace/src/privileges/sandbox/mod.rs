@@ -3,9 +3,12 @@
 //!
 //! Both restrictions hold for the calling thread, those that it starts, and their children.
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod calls;
 mod files;
 mod filter;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod rules;
 
 use std::{
     env, fmt, fs,
