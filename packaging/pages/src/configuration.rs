@@ -5,8 +5,8 @@ use std::mem;
 use clap_mangen::roff::{Inline, Roff, bold, line_break, roman};
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 
-/// The columns of the tables of keys: name, default, permitted values, meaning.
-const COLUMNS: usize = 4;
+/// The columns of the tables of keys.
+const COLUMNS: [&str; 4] = ["key", "default", "permitted", "meaning"];
 
 /// Returns the page for a guide in Markdown. A row of a table of keys becomes a paragraph with the key as
 /// its tag; a link becomes its text.
@@ -44,6 +44,8 @@ struct Page {
     /// The depth of emphasis.
     strong: usize,
     in_code: bool,
+    /// Whether the rows are of a table of keys.
+    has_keys: bool,
 }
 
 impl Page {
@@ -105,8 +107,11 @@ impl Page {
                 let inlines = self.take();
                 self.cells.push(inlines);
             }
-            // The titles of the columns.
-            TagEnd::TableHead => self.cells.clear(),
+            TagEnd::TableHead => {
+                let titles = mem::take(&mut self.cells).into_iter();
+                let titles = titles.map(|cell| cell.iter().map(text_of).collect::<String>());
+                self.has_keys = titles.eq(COLUMNS);
+            }
             TagEnd::TableRow => self.row(),
             _ => {}
         }
@@ -124,11 +129,10 @@ impl Page {
 
     fn row(&mut self) {
         let mut cells = mem::take(&mut self.cells).into_iter();
-        let is_key = cells.len() == COLUMNS;
         let mut cell = || cells.next().unwrap_or_default();
         self.roff.control("TP", []);
         self.roff.text(cell());
-        if !is_key {
+        if !self.has_keys {
             let mut inlines = cell();
             for more in cells {
                 inlines.push(roman("; "));
@@ -164,14 +168,15 @@ mod tests {
         let page = page(
             "# Title\n\nText with `code`\nand a [link](other.md).\n\n```toml\n[relay]\nport = 1\n```\n\n\
              ## `[relay]`\n\n| key | default | permitted | meaning |\n|---|---|---|---|\n\
-             | `port` | `3545` | 1 to 65535 | The port. |\n",
+             | `port` | `3545` | 1 to 65535 | The port. |\n\n\
+             | verdict | json | meaning | run |\n|---|---|---|---|\n| `ok` | `fine` | Good. | starts |\n",
         );
         let (_, text) = page.split_once(".SH DESCRIPTION\n").unwrap_or_default();
         assert_eq!(
             text,
             ".PP\nText with \\fBcode\\fR and a link.\n.PP\n.EX\n[relay]\nport = 1\n.EE\n\
              .SH [relay]\n.TP\n\\fBport\\fR\nThe port.\n.br\nPermitted: 1 to 65535. \
-             Default: \\fB3545\\fR.\n.SH \"SEE ALSO\"\nteredo(8)\n"
+             Default: \\fB3545\\fR.\n.TP\n\\fBok\\fR\n\\fBfine\\fR; Good.; starts\n.SH \"SEE ALSO\"\nteredo(8)\n"
         );
     }
 
