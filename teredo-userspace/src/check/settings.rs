@@ -6,7 +6,7 @@ use super::{Host, Report};
 use crate::{host::Setting, plan};
 
 /// The directory of the kernel's settings.
-const SETTINGS: &str = "/proc/sys";
+const SETTINGS: &str = "/proc/sys/net";
 
 /// The facts about a host.
 #[derive(Clone, Debug, Default)]

@@ -37,8 +37,8 @@ const QUEUE: i32 = 256 << 10;
 /// The wait for the kernel to release an interface whose owner has just died.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Packets that wait to be read, at most: as many as come in a third of a second at 100,000 a second, while
-/// one process hands over to the next.
-const QUEUE_LENGTH: u32 = 32_768;
+/// one process hands over to the next. Older kernels permit no more.
+const QUEUE_LENGTH: u32 = 32_767;
 /// `SIOCSIFTXQLEN` of the kernel.
 const SET_QUEUE_LENGTH: libc::Ioctl = 0x8943;
 /// Milliseconds to wait for room in a full queue: the kernel thread may wait for a busy CPU, while the socket
@@ -151,8 +151,10 @@ impl Tun {
         };
         tun.configure().map_err(|error| other(name, error))?;
         if !taken_over {
-            tun.set_queue_length(QUEUE_LENGTH)
-                .map_err(|error| other(name, error))?;
+            // A shorter one loses more during a handover.
+            if let Err(error) = tun.set_queue_length(QUEUE_LENGTH) {
+                tracing::debug!("the queue of {name} keeps its length: {error}");
+            }
         }
         Ok(tun)
     }
