@@ -19,6 +19,9 @@ use crate::handover::{
 /// The least time between two states that are written because of new peers.
 const NOTE_INTERVAL: Duration = Duration::from_millis(50);
 
+/// Seconds after which everything is received that came during a handover.
+const HANDOVER_SECONDS: u32 = 10;
+
 /// The keeper of descriptors and state.
 #[derive(Debug)]
 pub struct Keeper {
@@ -37,6 +40,8 @@ pub struct Keeper {
     pub successor: Option<u32>,
     /// The number of the client's trusted peers in the state that was written last, and when that was.
     noted: (usize, Instant),
+    /// Calls of [`Keeper::is_over`].
+    seconds: u32,
 }
 
 impl Keeper {
@@ -63,6 +68,7 @@ impl Keeper {
             invocation,
             successor: None,
             noted: (0, Instant::ZERO),
+            seconds: 0,
         })
     }
 
@@ -89,6 +95,12 @@ impl Keeper {
         let files = self.files.iter().filter_map(|file| named(STATE, file));
         let listeners = self.listeners.iter();
         files.chain(listeners.map(|(name, listener)| (name.clone(), listener.as_fd())))
+    }
+
+    /// Returns whether this is the moment at which nothing is left of the handover. To be called once a second.
+    pub fn is_over(&mut self) -> bool {
+        self.seconds = self.seconds.saturating_add(1);
+        self.seconds == HANDOVER_SECONDS
     }
 
     /// Returns whether to write the state since the client has this many trusted peers. That is not worth

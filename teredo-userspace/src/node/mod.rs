@@ -251,6 +251,10 @@ impl Node {
         self.measure();
         self.note_state();
         self.keep();
+        if self.keeper.is_over() {
+            self.roles.relay.iter().for_each(RelayRole::end_room);
+            self.client.iter().for_each(ClientRole::end_room);
+        }
     }
 
     fn sweep_on(&mut self) {

@@ -64,6 +64,13 @@ impl Port {
         }
     }
 
+    /// Ends [`Self::make_room`].
+    pub fn end_room(&self) {
+        for receiver in self.receivers() {
+            receiver.end_room();
+        }
+    }
+
     /// Adds a mailbox before the receiver.
     pub fn with_mailbox(self, mailbox: Mailbox) -> io::Result<Self> {
         Ok(Self {

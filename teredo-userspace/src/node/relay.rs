@@ -166,6 +166,11 @@ impl RelayRole {
         }
     }
 
+    /// Ends [`Self::make_room`] of an earlier process.
+    pub fn end_room(&self) {
+        self.port.end_room();
+    }
+
     /// Makes room for what comes until the next process receives it.
     pub fn make_room(&self) {
         self.port.make_room();

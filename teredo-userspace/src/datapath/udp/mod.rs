@@ -95,9 +95,6 @@ impl UdpSocket {
         // A mailbox has ended with its process.
         socket::detach_filter(&receiver);
         socket::coalesce(&receiver);
-        for socket in [&receiver, &marked] {
-            socket::set_room(socket, socket::room());
-        }
         Self {
             local,
             sender: Sender::new(sender),

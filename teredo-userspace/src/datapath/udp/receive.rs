@@ -42,6 +42,12 @@ impl Receiver {
         socket::set_room(&self.0, HANDOVER_ROOM);
     }
 
+    /// Ends [`Self::make_room`]. To be called when what has waited is received: meanwhile there would be no
+    /// room for more.
+    pub fn end_room(&self) {
+        socket::set_room(&self.0, socket::room());
+    }
+
     /// Receives the waiting datagrams, up to [`BATCH`], and returns how many messages there were.
     ///
     /// # Errors
