@@ -1,7 +1,7 @@
 //! The store of systemd for descriptors (`FileDescriptorStoreMax=`), which outlives the process.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     env, io,
     os::fd::{AsFd as _, BorrowedFd},
 };
@@ -23,7 +23,7 @@ const PATIENCE: u16 = 5_000;
 /// The store, and what is in it.
 #[derive(Debug)]
 pub struct Store {
-    names: BTreeMap<String, ()>,
+    names: BTreeSet<String>,
 }
 
 impl Store {
@@ -33,13 +33,13 @@ impl Store {
         let room = env::var(VARIABLE).ok()?.parse::<usize>().ok()?;
         let has_manager = env::var_os("NOTIFY_SOCKET").is_some();
         (room > 0 && has_manager).then(|| Self {
-            names: BTreeMap::new(),
+            names: BTreeSet::new(),
         })
     }
 
     /// Notes that descriptors of these names are in the store.
     pub fn contains<'n>(&mut self, names: impl Iterator<Item = &'n str>) {
-        self.names.extend(names.map(|name| (name.to_owned(), ())));
+        self.names.extend(names.map(str::to_owned));
     }
 
     /// Makes the store hold these descriptors and no others, besides those for which `stays`.
@@ -53,13 +53,13 @@ impl Store {
         stays: impl Fn(&str) -> bool,
     ) -> io::Result<()> {
         for (name, descriptor) in descriptors {
-            if !self.names.contains_key(name) {
+            if !self.names.contains(name) {
                 store(name, *descriptor)?;
-                self.names.insert(name.clone(), ());
+                self.names.insert(name.clone());
             }
         }
         let is_there = |name: &String| descriptors.iter().any(|(there, _)| there == name);
-        let gone: Vec<_> = (self.names.keys())
+        let gone: Vec<_> = (self.names.iter())
             .filter(|name| !is_there(name) && !stays(name))
             .cloned()
             .collect();
@@ -73,7 +73,7 @@ impl Store {
     ///
     /// When the service manager cannot be reached.
     pub fn remove_if(&mut self, is_gone: impl Fn(&str) -> bool) -> io::Result<()> {
-        let gone: Vec<_> = (self.names.keys())
+        let gone: Vec<_> = (self.names.iter())
             .filter(|name| is_gone(name))
             .cloned()
             .collect();

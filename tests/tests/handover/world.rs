@@ -1,6 +1,6 @@
 //! A relay under a service manager, with traffic.
 
-use std::{sync::OnceLock, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use teredo_lab::{
@@ -47,7 +47,6 @@ impl World {
 
 /// Starts a stream in each direction, between the host and a client.
 pub fn streams(scene: &Scene, client: &Client) -> Result<[UdpStream; 2]> {
-    dropped_before();
     let (site, host) = (scene.site(), scene.host());
     let start = |from, to, address| UdpStream::start(from, to, address, 200, INTERVAL);
     Ok([
@@ -76,27 +75,12 @@ pub fn stop(streams: [UdpStream; 2]) -> Result<[UdpReport; 2]> {
 }
 
 pub fn ensure_perfect(reports: [UdpReport; 2], log: impl FnOnce() -> String) -> Result<()> {
-    // What waited comes at once, and a busy host may not hold it on the way to its end.
-    let tolerated = dropped_by_host() - dropped_before();
     let lost: u64 = (reports.iter())
         .map(|report| report.sent - report.received)
         .sum();
     let is_in_order = |report: &UdpReport| report.repeated == 0 && report.overtaken == 0;
-    if lost > tolerated || !reports.iter().all(is_in_order) {
-        return Err(anyhow::anyhow!("{reports:?}, {tolerated} by the host")).with_context(log);
+    if lost > 0 || !reports.iter().all(is_in_order) {
+        return Err(anyhow::anyhow!("{reports:?}")).with_context(log);
     }
     Ok(())
-}
-
-/// The frames that this host's CPUs have dropped since it runs, because they came faster than they were handled.
-fn dropped_by_host() -> u64 {
-    let table = std::fs::read_to_string("/proc/net/softnet_stat").unwrap_or_default();
-    let of_cpu = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
-    table.lines().filter_map(of_cpu).sum()
-}
-
-/// The same before the first stream.
-fn dropped_before() -> u64 {
-    static BEFORE: OnceLock<u64> = OnceLock::new();
-    *BEFORE.get_or_init(dropped_by_host)
 }

@@ -87,7 +87,7 @@ impl Link {
         self.pin.is_some()
     }
 
-    /// Detaches the program at once, whoever else has the link open.
+    /// Detaches the program at once, even if other processes have the link open.
     ///
     /// # Errors
     ///

@@ -10,6 +10,7 @@ use super::{
     link::{Link, LinkInfo},
     pins::{self, Pins},
 };
+use crate::handover::descriptors::is;
 
 /// The name of descriptors of links, before the index of the interface.
 const LINK: &str = "link";
@@ -39,12 +40,12 @@ impl Remains {
     pub fn of(descriptors: Vec<(String, OwnedFd)>) -> Self {
         let mut remains = Self::default();
         for (name, descriptor) in descriptors {
-            if name.starts_with(&format!("{LINK}.")) {
+            if is(&name, LINK) {
                 remains.links.push(Link::inherited(descriptor));
-            } else if name.starts_with(&format!("{MAP}.{ABI_VERSION}.{PEERS}.")) {
+            } else if is(&name, &format!("{MAP}.{ABI_VERSION}.{PEERS}")) {
                 let usable = MapData::from_fd(descriptor).ok();
                 remains.peers = usable.filter(pins::is_peer_map);
-            } else if name.starts_with(&format!("{LOCK}.")) {
+            } else if is(&name, LOCK) {
                 remains.lock = Some(descriptor);
             } else {
                 remains.others.push(descriptor);
@@ -56,10 +57,7 @@ impl Remains {
     /// Returns whether a descriptor of this name belongs to a program.
     #[must_use]
     pub fn includes(name: &str) -> bool {
-        [LINK, MAP, LOCK].iter().any(|kind| {
-            let rest = name.strip_prefix(kind);
-            rest.is_some_and(|rest| rest.starts_with('.'))
-        })
+        [LINK, MAP, LOCK].iter().any(|kind| is(name, kind))
     }
 
     /// Returns the number of the program.
