@@ -177,8 +177,8 @@ impl AttachedProgram {
     /// As [`Self::start`].
     pub fn resume(
         options: &Options,
-        remains: Remains,
-        peers: impl Iterator<Item = ([u8; 16], Peer)>,
+        mut remains: Remains,
+        mut peers: impl Iterator<Item = ([u8; 16], Peer)>,
         now: Instant,
     ) -> Result<Self, Error> {
         let mut interfaces = options
@@ -191,21 +191,23 @@ impl AttachedProgram {
         for interface in &mut interfaces {
             interface.is_served = !options.trunks.contains(&interface.name);
         }
-        let mut remains = remains;
         let lock = remains.lock.take();
         let pins = options
             .pin
             .then(|| Pins::open(&options.name, lock))
             .transpose()?;
         let mut new = Self::prepare(options, interfaces, pins, remains, now)?;
-        for (address, peer) in peers {
+        let filled = peers.try_for_each(|(address, peer)| {
             match new.program.insert(&address, &peer, now) {
                 // Userspace serves those without room.
-                Ok(()) | Err(Error::Full) => {}
-                Err(error) => return Err(error),
+                Err(Error::Full) => Ok(()),
+                inserted => inserted,
             }
-        }
-        match new.attach(options.mode).and_then(|()| new.keep()) {
+        });
+        let attached = filled
+            .and_then(|()| new.attach(options.mode))
+            .and_then(|()| new.keep());
+        match attached {
             Ok(()) => {
                 // Those of interfaces that are not the program's any more.
                 std::mem::take(&mut new.remains).detach();
