@@ -12,14 +12,14 @@ use teredo_common::{
 use teredo_proto::{
     Client, Instant, Rate, Server, ServerAddress,
     client::{
-        Config, Credentials, Event, Extensions, Identity, Network, Refresh, ServerEndpoints, State,
-        Transmit,
+        Config, Credentials, Event, Extensions, Identity, Network, Refresh, SavedClient,
+        ServerEndpoints, State, Transmit,
     },
     server::{self, Buckets, RegisteredClient},
 };
 
 use super::{
-    START, STEPS,
+    START, STEPS, handed_over,
     scenery::{PRIMARY, SECONDARY, key},
 };
 use crate::bytes::Bytes;
@@ -163,6 +163,16 @@ impl World {
             let mut payload = payload.to_vec();
             change(&mut payload);
             self.arrives(port, from, 0, &payload);
+        }
+    }
+
+    /// Another process goes on, if the configuration still has the server.
+    fn restart(&mut self) {
+        let state: SavedClient = handed_over(&self.client.save(self.now));
+        if state.fits(&self.config) {
+            self.observer.close_ports();
+            self.client = Client::restore(self.config.clone(), [43; 32], self.now, state);
+            self.drain();
         }
     }
 

@@ -15,7 +15,10 @@ mod world;
 
 use std::time::Duration;
 
+use serde::{Serialize, de::DeserializeOwned};
 use teredo_proto::Instant;
+
+use crate::bytes::Bytes;
 
 /// The start of a history.
 const START: Instant = Instant::from_nanos(1_000_000_000_000);
@@ -48,8 +51,20 @@ fn pass<M>(
     *now = end;
 }
 
+/// Reads which of some steps is next, and whether another process goes on before it.
+fn next_step(bytes: &mut Bytes<'_>, steps: u8) -> (u8, bool) {
+    let octet = bytes.octet();
+    (octet % steps, octet >> 4 == 0xf)
+}
+
+/// Returns the state of a machine as the next process reads it.
+fn handed_over<T: Serialize + DeserializeOwned>(state: &T) -> T {
+    let octets = rmp_serde::to_vec_named(state).expect("everything has a form");
+    rmp_serde::from_slice(&octets).expect("it was just written")
+}
+
 /// Reads a duration: mostly short, sometimes minutes.
-fn duration(bytes: &mut crate::bytes::Bytes<'_>) -> Duration {
+fn duration(bytes: &mut Bytes<'_>) -> Duration {
     let [unit, count] = bytes.array();
     let count = u64::from(count);
     match unit % 8 {

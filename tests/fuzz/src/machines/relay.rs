@@ -12,7 +12,7 @@ use teredo_proto::{
 use teredo_proto::{Relay, relay::Config};
 
 use super::{
-    START, STEPS, duration,
+    START, STEPS, duration, next_step,
     scenery::{crowd, entry, own_addresses},
     world::World,
 };
@@ -47,7 +47,11 @@ pub fn after(bytes: &mut Bytes<'_>, steps: usize) -> (Relay, Config, Instant) {
 
 /// Takes a step that needs the relay alone.
 pub fn step(world: &mut World, bytes: &mut Bytes<'_>) {
-    match bytes.below(16) {
+    let (number, is_restarted) = next_step(bytes, 16);
+    if is_restarted {
+        world.restart();
+    }
+    match number {
         0..=3 => {
             let (source, destination) = (bytes.native(), bytes.teredo());
             let packet = bytes.packet(&source, &destination);

@@ -9,7 +9,9 @@ use teredo_common::{
 };
 use teredo_proto::{
     Instant, Server, ServerAddress,
-    server::{Buckets, Config, DropReason, Event, RegisteredClient, Service, Transmit},
+    server::{
+        Buckets, Config, DropReason, Event, RegisteredClient, SavedServer, Service, Transmit,
+    },
     wire::{
         authentication::{Algorithm, Key},
         encapsulation,
@@ -18,7 +20,7 @@ use teredo_proto::{
 };
 
 use super::{
-    START, STEPS, duration,
+    START, STEPS, duration, handed_over, next_step,
     scenery::{OWN_IPV4, PRIMARY, RELAY, SECONDARY, TUNNEL, key, own_addresses},
 };
 use crate::bytes::Bytes;
@@ -85,7 +87,11 @@ impl World {
     }
 
     fn step(&mut self, bytes: &mut Bytes<'_>) {
-        match bytes.below(16) {
+        let (number, is_restarted) = next_step(bytes, 16);
+        if is_restarted {
+            self.restart();
+        }
+        match number {
             0..=7 => {
                 let to = match bytes.below(4) {
                     0 => ServerAddress::Secondary,
@@ -119,6 +125,17 @@ impl World {
             }
             _ => self.change(bytes),
         }
+    }
+
+    /// Another process goes on.
+    fn restart(&mut self) {
+        let state: SavedServer = handed_over(&self.server.state(self.now));
+        let mut config = self.config.clone();
+        config.own_ipv4.clone_from(&self.own_ipv4);
+        self.server = Server::new(config, Buckets::new());
+        self.server.restore(&state);
+        self.server.set_native_reachable(self.native_reachable);
+        self.inputs = 0;
     }
 
     fn change(&mut self, bytes: &mut Bytes<'_>) {

@@ -265,6 +265,17 @@ impl World {
         assert!(self.fast.is_empty(), "P-04");
     }
 
+    /// Another process goes on.
+    pub fn restart(&mut self) {
+        let state = super::handed_over(&self.relay.state(self.now));
+        let config = Config {
+            own_ipv4: self.own_ipv4.iter().copied().collect(),
+            ..self.config.clone()
+        };
+        self.relay = Relay::restore(config, [43; 32], self.now, state);
+        self.drain();
+    }
+
     pub fn pass(&mut self, duration: Duration) {
         let mut now = self.now;
         super::pass(

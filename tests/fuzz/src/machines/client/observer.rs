@@ -189,6 +189,11 @@ impl Observer {
         );
     }
 
+    /// Another process goes on, and opens them anew.
+    pub fn close_ports(&mut self) {
+        self.ports.clear();
+    }
+
     /// A port could not be opened.
     pub fn failed(&mut self, port: u16) {
         self.ports.remove(&port);

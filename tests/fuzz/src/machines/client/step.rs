@@ -16,7 +16,7 @@ use super::{INSIDE, PORT, SILENT, World};
 use crate::{
     bytes::Bytes,
     machines::{
-        duration,
+        duration, next_step,
         scenery::{PRIMARY, SECONDARY, crowd},
     },
 };
@@ -26,7 +26,11 @@ const MAPPED: Endpoint = Endpoint::new(Ipv4Addr::new(9, 0, 0, 1), 4096);
 
 /// Takes a step.
 pub fn take(world: &mut World, bytes: &mut Bytes<'_>) {
-    match bytes.below(20) {
+    let (number, is_restarted) = next_step(bytes, 20);
+    if is_restarted {
+        world.restart();
+    }
+    match number {
         0 => {
             let time = duration(bytes);
             world.pass(time);
