@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use teredo_common::address::{ServicePrefix, TeredoAddress};
 use teredo_lab::{
     Namespace, NatKind, Scene, Topology,
-    scene::{Maker, SECONDARY, SERVER},
+    scene::{Maker, RELAY, SECONDARY, SERVER},
     teredo::binary,
 };
 
@@ -260,6 +260,36 @@ fn a_dead_server_is_explained() -> Result<()> {
     ensure!(found["mapped"].is_null() && found["nat"]["type"].is_null());
 
     ensure!(found["error"]["kind"] == "no-answer", "{found:#}");
+    Ok(())
+}
+
+/// Who has trouble with a host finds out whom to ask.
+#[test]
+fn the_relay_of_a_native_host_is_told() -> Result<()> {
+    let scene = Scene::new(Topology::default())?;
+    let client = &scene.site().client;
+    let host = scene.host().address;
+    let arguments = format!("{SERVER} --relay-of {host}");
+    let (found, code) = probe(client, &arguments)?;
+    ensure!(code == Some(0), "the NAT is measured as ever: {found:#}");
+    ensure!(found["relay"]["endpoint"].is_null(), "{found:#}");
+
+    let _relay = scene.start_relay(&scene.relay_config())?;
+    let (found, code) = probe(client, &arguments)?;
+    ensure!(code == Some(0), "{found:#}");
+    let relay = json!(RELAY.to_string());
+    ensure!(found["relay"]["endpoint"] == relay, "{found:#}");
+    ensure!(found["relay"]["introduced"] == true, "{found:#}");
+    let output = teredo(client, &format!("probe {arguments}"))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        said.contains(&format!("{RELAY} for {host}, which answers after")),
+        "{said}"
+    );
+
+    let (found, code) = probe(client, &format!("{SERVER} --relay-of fe80::1"))?;
+    ensure!(code == Some(2), "{found:#}");
+    ensure!(found["error"]["kind"] == "host-invalid", "{found:#}");
     Ok(())
 }
 

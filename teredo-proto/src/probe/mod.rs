@@ -1,9 +1,10 @@
 //! Measurements of what a Teredo client would meet on this host: [`NatProbe`] finds out whether the
 //! server answers and, in the terms of RFC 4787, the behaviour of the NAT; [`LifetimeProbe`] how long
-//! the NAT keeps an unused mapping.
+//! the NAT keeps an unused mapping; [`RelayProbe`] which relay a native host's packets come through.
 //!
 //! A measurement names sockets by number, from 0; its caller opens `SOCKETS` of them. Datagrams go
-//! to the two addresses of the server and to this host's own mapped endpoints, and nowhere else. The
+//! to the two addresses of the server, to this host's own mapped endpoints, and to a relay that asks for an
+//! answer by way of the server; nowhere else. The
 //! [order of calls](crate#the-order-of-calls) is that of every machine.
 
 mod attempt;
@@ -13,6 +14,7 @@ mod lifetime;
 mod nat;
 mod outbox;
 mod question;
+mod relay;
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,7 @@ pub use crate::nat::{Filtering, Kind, Mapping, Ports};
 pub use findings::{Findings, Reach};
 pub use lifetime::{IDLE, Lifetime, LifetimeProbe, Progress};
 pub use nat::NatProbe;
+pub use relay::{RelayProbe, Way};
 
 /// A UDP datagram to send.
 #[derive(Clone, Debug, PartialEq, Eq)]

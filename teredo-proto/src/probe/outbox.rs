@@ -50,6 +50,11 @@ impl Outbox {
         solicitation
     }
 
+    /// Sends a datagram.
+    pub fn send(&mut self, transmit: Transmit) {
+        self.transmits.push_back(transmit);
+    }
+
     /// Sends a bubble.
     pub fn bubble(
         &mut self,

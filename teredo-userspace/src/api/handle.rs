@@ -1,5 +1,7 @@
 //! The channel between API and node. Requests are messages, so that only the node touches its state.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::types::Peer;
@@ -23,6 +25,8 @@ pub enum Request {
         /// Receives the answer.
         reply: oneshot::Sender<Page>,
     },
+    /// Makes the node withdraw the relay's route, and is answered with the time for which it has to go on.
+    Withdraw(oneshot::Sender<Duration>),
     /// Makes the node drain, and is answered afterwards.
     Drain(oneshot::Sender<()>),
     /// Starts a new process in the place of this one, with the program and the configuration as they are
@@ -130,6 +134,17 @@ impl Handle {
     /// When the node has ended.
     pub async fn drain(&self) -> Result<(), Stopped> {
         self.ask(Request::Drain).await
+    }
+
+    /// Withdraws the relay's route, and waits until routers can have followed (`relay.grace`).
+    ///
+    /// # Errors
+    ///
+    /// When the node has ended.
+    pub async fn withdraw(&self) -> Result<(), Stopped> {
+        let grace = self.ask(Request::Withdraw).await?;
+        tokio::time::sleep(grace).await;
+        Ok(())
     }
 
     /// Starts a new process in the place of this one, and waits until it runs.

@@ -85,9 +85,11 @@ impl Routers {
             on_unix: readers
                 .clone()
                 .route("/drain", post(drain))
+                .route("/withdraw", post(withdraw))
                 .route("/replace", post(replace)),
             on_tcp: readers
                 .route("/drain", post(refuse))
+                .route("/withdraw", post(refuse))
                 .route("/replace", post(refuse))
                 .layer(middleware::from_fn(origin::refuse_web_pages)),
         }
@@ -157,6 +159,10 @@ async fn status(State(handle): State<Handle>) -> Result<Json<Status>, Stopped> {
 
 async fn drain(State(handle): State<Handle>) -> Result<(), Stopped> {
     handle.drain().await
+}
+
+async fn withdraw(State(handle): State<Handle>) -> Result<(), Stopped> {
+    handle.withdraw().await
 }
 
 async fn replace(State(handle): State<Handle>) -> Result<Response, Stopped> {

@@ -81,6 +81,7 @@ async fn node(mut requests: Requests, peers: usize) {
                 };
                 drop(reply.send(page));
             }
+            Request::Withdraw(reply) => reply.send(Duration::ZERO).unwrap(),
             Request::Drain(reply) => reply.send(()).unwrap(),
             Request::Replace(reply) => reply.send(Err("not here".to_owned())).unwrap(),
         }
@@ -467,7 +468,9 @@ async fn lists_of_peers_wait_for_each_other_and_not_the_status() {
                     };
                     drop(reply.send(page));
                 }
-                Request::Drain(_) | Request::Replace(_) => panic!("nobody asks for that"),
+                Request::Withdraw(_) | Request::Drain(_) | Request::Replace(_) => {
+                    panic!("nobody asks for that")
+                }
             }
         }
     };

@@ -140,7 +140,7 @@ const fn subject(kind: Kind) -> &'static str {
     match kind {
         Kind::AddressMissing | Kind::NoNetwork => "address",
         Kind::Setting => "forwarding",
-        Kind::Route | Kind::RouteDiverted => "route",
+        Kind::Route | Kind::RouteDamped | Kind::RouteDiverted => "route",
         Kind::Tunnel | Kind::TunnelAddress => "tun",
         Kind::InterfaceMissing | Kind::FastPathOff | Kind::FastPathDrops | Kind::MapFull => {
             "fast path"

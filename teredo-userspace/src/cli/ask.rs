@@ -102,6 +102,12 @@ pub fn drain(daemon: &Daemon) -> Result<()> {
     )
 }
 
+/// Makes a daemon withdraw its route, and waits until routers have followed.
+pub fn withdraw(daemon: &Daemon) -> Result<()> {
+    tell(daemon, "/withdraw")?;
+    print("the route of the relay is withdrawn until the daemon starts again\n")
+}
+
 fn ask<T: DeserializeOwned>(query: &Query, path: &str) -> Result<T> {
     let address = &addresses(&query.daemon)?[0];
     let body = start_runtime()?.block_on(client::get(address, path))?;

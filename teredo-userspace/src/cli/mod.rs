@@ -43,6 +43,8 @@ enum Command {
     Peers(Query),
     /// Makes a running daemon accept no new peers and clients, so that it can be stopped gracefully
     Drain(Daemon),
+    /// Makes a running daemon withdraw its route before it is stopped, and waits until routers have followed
+    Withdraw(Daemon),
     /// Makes a running daemon use its configuration as it is now
     Reload(Daemon),
     /// Makes a running daemon hand over to the program as it is now
@@ -129,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Status(query) => ask::status(&query).map(done),
         Command::Peers(query) => ask::peers(&query).map(done),
         Command::Drain(daemon) => ask::drain(&daemon).map(done),
+        Command::Withdraw(daemon) => ask::withdraw(&daemon).map(done),
         Command::Reload(daemon) => ask::reload(&daemon).map(done),
         Command::Upgrade(daemon) => ask::upgrade(&daemon).map(done),
         Command::Probe(arguments) => probe::run(&arguments),

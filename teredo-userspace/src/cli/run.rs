@@ -148,12 +148,18 @@ async fn daemon(
     }
     notify(&[NotifyState::Ready]);
     info!("{name} is running");
+    // The next process goes on; the service manager calls `teredo withdraw` if there is none.
+    let is_kept = node.is_kept();
     let end = node
         .run(async {
             signals.stop(&handle).await;
             info!("{name} is stopping");
             notify(&[NotifyState::Stopping]);
             tokio::spawn(exit_at_second_signal(signals));
+            if !is_kept {
+                // A node that has ended has withdrawn everything.
+                let _ = handle.withdraw().await;
+            }
         })
         .await;
     watchdog.abort();

@@ -56,6 +56,8 @@ kinds! {
     Route = "route", Down, [Relay, Server, Client];
     /// The kernel has another way for the packets of the role.
     RouteDiverted = "route-diverted", Down, [Relay, Server, Client];
+    /// The relay was withdrawn so often that it has to wait before it is announced.
+    RouteDamped = "route-damped", Degraded, [Relay];
     /// A setting of the kernel is not as the role needs it, and cannot be restored.
     Setting = "setting", Down, [Relay, Server, Client];
     /// A configured interface does not exist, or is down.

@@ -89,6 +89,7 @@ pub const KEYS: &[Key] = &[
     key("relay", "unproved-rate", RATE),
     key("relay", "unreachable-rate", RATE),
     key("relay", "route", SWITCH),
+    key("relay", "grace", "a number of milliseconds, 0 to 60000"),
     key("relay", "sunset", DATE),
     key("relay.xdp", "mode", XDP_MODE),
     key("relay.xdp", "interfaces", INTERFACES),

@@ -18,6 +18,8 @@ pub const MAX_PEERS: RangeInclusive<u64> = 16..=4_194_304;
 pub const QUEUE_PER_PEER: RangeInclusive<u64> = 1..=256;
 /// Permitted `relay.queue-total-bytes`, octets.
 pub const QUEUE_TOTAL_BYTES: RangeInclusive<u64> = 65_536..=1_073_741_824;
+/// Permitted `relay.grace`, milliseconds.
+pub const GRACE: RangeInclusive<u64> = 0..=60_000;
 /// Permitted rates of `[relay.xdp]` and `[server.xdp]`, per second; 0: not limited.
 pub const XDP_RATE: RangeInclusive<u64> = 0..=100_000_000;
 
@@ -77,6 +79,9 @@ pub struct RelaySection {
     pub unreachable_rate: u32,
     /// Whether to keep a route for the service prefix while the relay can serve.
     pub route: bool,
+    /// Milliseconds for which a relay that is to stop goes on after its route was withdrawn; see [`GRACE`].
+    #[serde(deserialize_with = "values::grace")]
+    pub grace: u32,
     /// The date on which the relay ends.
     #[serde(with = "values::text_or_empty")]
     pub sunset: Option<Date>,
@@ -138,6 +143,7 @@ impl Default for RelaySection {
             unproved_rate: 2_000,
             unreachable_rate: 10,
             route: true,
+            grace: 500,
             sunset: None,
             xdp: RelayXdpSection::default(),
         }

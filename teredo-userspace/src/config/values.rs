@@ -619,6 +619,10 @@ pub fn client_max_peers<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::
     number(from, &super::CLIENT_MAX_PEERS)
 }
 
+pub fn grace<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    number(from, &super::GRACE)
+}
+
 pub fn queue_per_peer<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
     number(from, &super::QUEUE_PER_PEER)
 }

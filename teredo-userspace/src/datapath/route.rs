@@ -17,7 +17,7 @@ use rtnetlink::{
         address::AddressMessage,
         link::LinkMessage,
         neighbour::{NeighbourFlags, NeighbourMessage, NeighbourState},
-        route::RouteMessage,
+        route::{RouteFlags, RouteMessage},
         rule::RuleMessage,
     },
 };
@@ -253,13 +253,16 @@ pub struct TunnelRoute {
 impl TunnelRoute {
     /// Returns the message that adds or removes it.
     fn message(self, interface: u32) -> RouteMessage {
-        RouteMessageBuilder::<Ipv6Addr>::new()
+        let mut message = RouteMessageBuilder::<Ipv6Addr>::new()
             .destination_prefix(self.prefix.network(), self.prefix.prefix_len())
             .gateway(GATEWAY)
             .output_interface(interface)
             .priority(self.metric)
             .table_id(self.table.number().into())
-            .build()
+            .build();
+        // Routing daemons do not believe in a next hop on an interface without addresses.
+        message.header.flags |= RouteFlags::Onlink;
+        message
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     condition::{Condition, Kind},
     config::Config,
+    datapath::route::Table,
     host::Setting,
     metrics::Role,
     plan::{self, Act, FastPathItem, Item, Own, Plan, State},
@@ -78,9 +79,34 @@ impl Node {
     pub(super) fn state(&self) -> State {
         State {
             own: own(&self.roles, self.client.as_ref(), &self.fast_path),
-            is_draining: self.draining.contains(&Role::Relay),
+            is_withdrawn: self.is_withdrawn || self.draining.contains(&Role::Relay),
             client: self.client.as_ref().and_then(ClientRole::tunnelled),
             hidden_tags: self.fast_path.hidden_tags().clone(),
+        }
+    }
+
+    /// Returns the plan for the host as it is in the last snapshot.
+    pub(super) fn plan(&mut self) -> Plan {
+        let mut plan = Plan::make(&self.config, &self.upkeep.snapshot, &self.state());
+        let now = clock::now();
+        self.announcement.apply(now, &self.config, &mut plan);
+        if let Some(due) = self.announcement.poll_timeout() {
+            self.upkeep.look_after(due.saturating_since(now));
+        }
+        plan
+    }
+
+    /// Withdraws the route of the relay, and returns the time for which the daemon has to go on until
+    /// others follow.
+    pub(super) fn withdraw(&mut self) -> Duration {
+        let is_announced = self.upkeep.reconciler.placed().any(|item| {
+            matches!(item, Item::Route { role: Role::Relay, route } if route.table == Table::Main)
+        });
+        self.is_withdrawn = true;
+        self.upkeep.look_soon();
+        match &self.config.relay {
+            Some(relay) if is_announced => Duration::from_millis(relay.grace.into()),
+            _ => Duration::ZERO,
         }
     }
 
@@ -97,7 +123,7 @@ impl Node {
         if has_snapshot {
             self.apply_snapshot();
         }
-        let plan = Plan::make(&self.config, &self.upkeep.snapshot, &self.state());
+        let plan = self.plan();
         let mut trouble = None;
         if has_snapshot {
             match self.make_roles(&plan) {

@@ -58,6 +58,7 @@ use crate::{
         watch::{Changes, StaleNeighbour, Watch},
     },
     metrics::{Role, Turns},
+    plan::Announcement,
 };
 
 /// The interval at which the map of the fast path is reconciled with the relay.
@@ -97,6 +98,9 @@ pub struct Node {
     evidence: [Evidence; 2],
     /// The roles that accept no new peers and clients any more.
     draining: BTreeSet<Role>,
+    announcement: Announcement,
+    /// Whether the relay is withdrawn since the daemon is about to stop.
+    is_withdrawn: bool,
     /// Whether the peers that an earlier run left in the map were handed to the relay.
     is_handed_over: bool,
     keeper: Keeper,

@@ -31,6 +31,7 @@ impl Node {
             Request::Snapshot(reply) => drop(reply.send(self.snapshot())),
             Request::Peers { cursor, reply } => drop(reply.send(self.page(cursor))),
             Request::Replace(reply) => self.replacement = Some(Replacement(reply)),
+            Request::Withdraw(reply) => drop(reply.send(self.withdraw())),
             Request::Drain(reply) => {
                 self.drain();
                 let _ = reply.send(());

@@ -15,7 +15,7 @@ use crate::{
     datapath::{route::Routes, watch::Watch},
     host::Snapshot,
     metrics::Turns,
-    plan::{self, Act, Item, Own, Plan},
+    plan::{self, Act, Announcement, Item, Own},
 };
 
 /// The most rounds in which the host is brought to the plan at the start. Each of them makes the next
@@ -67,6 +67,8 @@ pub async fn start(
         turns: Turns::default(),
         evidence: Default::default(),
         draining: BTreeSet::new(),
+        announcement: Announcement::default(),
+        is_withdrawn: false,
         is_handed_over: false,
         keeper,
         replacement: None,
@@ -102,7 +104,7 @@ impl Node {
             self.update_scope();
             let read = Snapshot::read(&self.routes, &self.upkeep.scope);
             self.upkeep.snapshot = read.await?;
-            let plan = Plan::make(&self.config, &self.upkeep.snapshot, &self.state());
+            let plan = self.plan();
             if self.make_roles(&plan)? {
                 // Their interfaces are not in the snapshot yet.
                 continue;

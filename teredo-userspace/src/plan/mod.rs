@@ -4,6 +4,7 @@
 //! Everything here is pure. The node reads a [`Snapshot`], makes a [`Plan`], lets the [`Reconciler`]
 //! decide on the acts, and carries them out. `teredo check` shows the same plan.
 
+mod announcement;
 mod client;
 mod fast_path;
 mod fix;
@@ -28,6 +29,7 @@ use crate::{
     host::{Route, Scope, Setting, Snapshot},
     metrics::Role,
 };
+pub use announcement::Announcement;
 pub use client::{Tunnelled, is_native};
 pub use fix::Fix;
 pub use item::{FastPathItem, Item, Own, Port, Vlan};
@@ -42,8 +44,8 @@ const USUAL_METRIC: u32 = 1024;
 pub struct State {
     /// The parts of the network that belong to the daemon.
     pub own: Own,
-    /// Whether the relay drains.
-    pub is_draining: bool,
+    /// Whether the relay is withdrawn on purpose: it drains, or is about to stop.
+    pub is_withdrawn: bool,
     /// The client's address, while it has one.
     pub client: Option<Tunnelled>,
     /// The interfaces by which frames arrive whose VLAN tags XDP does not see.
@@ -191,8 +193,12 @@ pub const fn tunnel_settings(role: Role) -> &'static [(&'static str, &'static st
     const IPV6: (&str, &str) = ("disable_ipv6", "0");
     // A link-local address is of no use, and the kernel would send packets for it.
     const NO_ADDRESS: (&str, &str) = ("addr_gen_mode", "1");
+    // The route of a process that has crashed, and of which the interface alone is left, must not lead
+    // routers here.
+    const DEAD_ROUTES: (&str, &str) = ("ignore_routes_with_linkdown", "1");
     match role {
-        Role::Relay | Role::Server => &[IPV6, NO_ADDRESS],
+        Role::Relay => &[IPV6, NO_ADDRESS, DEAD_ROUTES],
+        Role::Server => &[IPV6, NO_ADDRESS],
         Role::Client => &[IPV6, NO_ADDRESS, ("accept_ra", "0")],
     }
 }
@@ -220,7 +226,12 @@ pub fn scope(config: &Config, host: &Snapshot, own: &Own) -> Scope {
             Setting::ipv4_forwarding(&link.name),
             Setting::ipv6_forwarding(&link.name),
         ]);
-        let names = ["disable_ipv6", "addr_gen_mode", "accept_ra"];
+        let names = [
+            "disable_ipv6",
+            "addr_gen_mode",
+            "accept_ra",
+            "ignore_routes_with_linkdown",
+        ];
         settings.extend(names.map(|name| Setting::ipv6(&link.name, name)));
     }
     Scope {

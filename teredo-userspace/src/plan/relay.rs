@@ -14,10 +14,10 @@ use crate::{
     metrics::Role,
 };
 
-/// Returns the route of the Teredo prefix.
-fn relay_route(config: &Config, is_draining: bool) -> TunnelRoute {
+/// Returns the route of the Teredo prefix. One that is withdrawn is not where routing daemons read.
+pub(super) fn relay_route(config: &Config, is_withdrawn: bool) -> TunnelRoute {
     TunnelRoute {
-        table: if is_draining {
+        table: if is_withdrawn {
             Table::Local
         } else {
             Table::Main
@@ -52,9 +52,9 @@ impl Plan {
         if relay.route {
             // A run that crashed may have left either.
             self.unwanted
-                .extend([false, true].map(|is_draining| Item::Route {
+                .extend([false, true].map(|is_withdrawn| Item::Route {
                     role: Role::Relay,
-                    route: relay_route(config, is_draining),
+                    route: relay_route(config, is_withdrawn),
                 }));
         }
         if relay.host_specific {
@@ -80,13 +80,13 @@ impl Plan {
         !self.is_down(Role::Relay)
     }
 
-    /// Adds the route of the Teredo prefix, which announces that the relay serves. A relay that drains is
-    /// not announced, but serves what still comes: its peers, and errors for others.
+    /// Adds the route of the Teredo prefix, which announces that the relay serves. A relay that is
+    /// withdrawn serves what still comes: its peers, and, if it drains, errors for others.
     pub(super) fn announce(&mut self, config: &Config, relay: &RelaySection, state: &State) {
         if relay.route {
             self.items.push(Item::Route {
                 role: Role::Relay,
-                route: relay_route(config, state.is_draining),
+                route: relay_route(config, state.is_withdrawn),
             });
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! Everything is removed when it is dropped, also while a failed test unwinds.
 
+pub mod bird;
 pub mod caller;
 pub mod capture;
 pub mod cpu;

@@ -208,6 +208,16 @@ impl Teredo {
         self.start_again(namespace)
     }
 
+    /// Makes the daemon do something: `teredo drain`, for example.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the command does.
+    pub fn tell(&self, command: &str) -> Result<()> {
+        let mut teredo = Command::new(binary()?);
+        output(teredo.args([command, "--config"]).arg(self.file())).map(drop)
+    }
+
     /// The daemon's configuration file.
     #[must_use]
     pub fn file(&self) -> &Path {

@@ -391,12 +391,6 @@ fn a_firewall_that_drops_packets_is_found_by_evidence() -> Result<()> {
     )
 }
 
-/// Makes the relay drain.
-fn drain(relay: &Teredo) -> Result<()> {
-    let mut command = std::process::Command::new(binary()?);
-    output(command.args(["drain", "--config"]).arg(relay.file())).map(drop)
-}
-
 #[test]
 fn r26_a_relay_that_drains_serves_its_peers_alone() -> Result<()> {
     serves_while_it_drains("auto")
@@ -409,7 +403,7 @@ fn r26_a_relay_without_xdp_that_drains_serves_its_peers() -> Result<()> {
 
 fn serves_while_it_drains(mode: &str) -> Result<()> {
     let site = Site::new(false, |config| config.set("relay.xdp.mode", mode))?;
-    drain(&site.relay)?;
+    site.relay.tell("drain")?;
     wait_until("the route is withdrawn", SOON, || Ok(!site.announces()?))?;
     // Others may have the route for some time.
     let native = &site.scene.host().namespace;
@@ -429,7 +423,7 @@ fn serves_while_it_drains(mode: &str) -> Result<()> {
 fn r26_a_relay_that_drains_refuses_new_peers_with_an_error() -> Result<()> {
     let scene = Scene::new(Topology::default())?;
     let relay = scene.start_relay(&scene.relay_config())?;
-    drain(&relay)?;
+    relay.tell("drain")?;
     wait_until("the route is withdrawn", SOON, || {
         Ok(scene.relay.ip("-6 route show 2001::/32")?.is_empty())
     })?;

@@ -118,6 +118,15 @@ pub fn files(prefix: &Path, program: &Path, pages: &Path) -> Result<Vec<Entry>> 
         let name = file.file_name().context("a file has a name")?;
         add(examples.join(name), Contents::Of(file.clone()), 0o644);
     }
+    for (directory, name) in [
+        ("bird", "bird.conf"),
+        ("bird", "router.conf"),
+        ("frr", "frr.conf"),
+    ] {
+        let path = Path::new(directory).join(name);
+        let source = shell::root().join("packaging").join(&path);
+        add(examples.join(path), Contents::Of(source), 0o644);
+    }
     add(
         examples.join("90-teredo.conf"),
         source("packaging/sysctl.d/90-teredo.conf"),

@@ -2,5 +2,6 @@
 
 mod kinds;
 mod lifetime;
+mod relay;
 mod server;
 mod world;

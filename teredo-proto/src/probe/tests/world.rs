@@ -1,13 +1,15 @@
 //! A host with sockets, a NAT before it, and a server behind the internet.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, net::Ipv6Addr, time::Duration};
 
 use teredo_common::{address::Endpoint, time::Instant};
 
 use crate::{
     ServerAddress, client,
     probe::{Findings, Measurement, NatProbe, Transmit},
+    relay::{self, Relay},
     server::{self, Buckets},
+    wire::icmpv6,
 };
 
 pub const PRIMARY: &str = "1.2.3.4";
@@ -18,6 +20,10 @@ pub const EXTERNAL: &str = "9.0.0.1";
 pub const DELAY: Duration = Duration::from_millis(20);
 /// From a host by way of the NAT to a host.
 const HAIRPIN_DELAY: Duration = Duration::from_millis(2);
+
+/// A native host that answers.
+pub const HOST: &str = "2001:db8::1";
+pub const RELAY: &str = "5.6.7.8";
 
 /// What decides over a mapping or a filter (RFC 4787).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +165,8 @@ pub struct World {
     pub is_lost: fn(usize, &[u8]) -> bool,
     /// Which addresses of the server are there.
     pub is_up: fn(ServerAddress) -> bool,
+    /// The relay next to the native host.
+    pub relay: Option<Relay>,
     /// Everything that the host has sent.
     pub sent: Vec<Transmit>,
     flights: VecDeque<Flight>,
@@ -194,9 +202,18 @@ impl World {
             server: server::Server::new(config, Buckets::new()),
             is_lost: |_, _| false,
             is_up: |_| true,
+            relay: None,
             sent: Vec::new(),
             flights: VecDeque::new(),
         }
+    }
+
+    /// Places a relay next to the native host.
+    pub fn add_relay(&mut self) {
+        self.server.set_native_reachable(true);
+        let mut config = relay::Config::new(endpoint(RELAY, 3545));
+        config.own_ipv6 = vec!["2001:db8::2".parse().unwrap()];
+        self.relay = Some(Relay::new(config, [9; 32]));
     }
 
     /// Runs a measurement to its end.
@@ -270,6 +287,13 @@ impl World {
                 self.ask_server(address, from, &flight.payload);
             }
         }
+        if to == endpoint(RELAY, 3545)
+            && let Some(relay) = &mut self.relay
+        {
+            let mut payload = flight.payload.clone();
+            relay.handle_datagram(self.now, from, 0, &mut payload);
+            self.flush_relay();
+        }
         if let Some(internal) = self.nat.inbound(self.now, from, to) {
             let socket = self.sockets.iter().position(|&one| one == internal);
             measurement.handle_datagram(self.now, socket.unwrap(), from, &flight.payload);
@@ -277,16 +301,46 @@ impl World {
     }
 
     fn ask_server(&mut self, to: ServerAddress, from: Endpoint, payload: &[u8]) {
-        let sent = self.server.handle_datagram(self.now, to, from, payload);
-        if let Some(server::Transmit::Datagram { from, to, payload }) = sent
-            && (self.is_up)(from)
+        match self.server.handle_datagram(self.now, to, from, payload) {
+            Some(server::Transmit::Datagram { from, to, payload }) if (self.is_up)(from) => {
+                let from = match from {
+                    ServerAddress::Primary => PRIMARY,
+                    ServerAddress::Secondary => SECONDARY,
+                };
+                let payload = payload.to_vec();
+                self.fly(DELAY, endpoint(from, 3544), to, payload);
+            }
+            Some(server::Transmit::Native(packet)) => {
+                let packet = packet.to_vec();
+                self.host_gets(&packet);
+            }
+            _ => {}
+        }
+    }
+
+    /// The native host gets a packet, and answers by way of its relay.
+    fn host_gets(&mut self, packet: &[u8]) {
+        let host: Ipv6Addr = HOST.parse().unwrap();
+        let Some(relay) = &mut self.relay else {
+            return;
+        };
+        let mut reply = Vec::new();
+        if packet[24..40] == host.octets() && icmpv6::echo_reply(&host.octets(), packet, &mut reply)
         {
-            let from = match from {
-                ServerAddress::Primary => PRIMARY,
-                ServerAddress::Secondary => SECONDARY,
-            };
-            let payload = payload.to_vec();
-            self.fly(DELAY, endpoint(from, 3544), to, payload);
+            let sent = relay.handle_ipv6(self.now, &mut reply);
+            let sent = sent.map(|(to, payload)| (to, payload.to_vec()));
+            if let Some((to, payload)) = sent {
+                self.fly(DELAY, endpoint(RELAY, 3545), to, payload);
+            }
+            self.flush_relay();
+        }
+    }
+
+    fn flush_relay(&mut self) {
+        while let Some(transmit) = self.relay.as_mut().and_then(Relay::poll_transmit) {
+            if let relay::Transmit::Datagram { to, payload } = transmit {
+                self.fly(DELAY, endpoint(RELAY, 3545), to, payload.to_vec());
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, ErrorKind},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4},
 };
 
 use nix::ifaddrs::getifaddrs;
@@ -32,6 +32,11 @@ pub enum Failure {
         /// The error of the resolver.
         source: io::Error,
     },
+    /// There is no relay for this host.
+    #[error(
+        "--relay-of {0} is no native IPv6 host: name one with a global address outside of Teredo"
+    )]
+    NotNative(Ipv6Addr),
     /// The name has only IPv6 addresses.
     #[error("{0} has no IPv4 address, but every Teredo server has one")]
     NoServerAddress(String),
@@ -95,6 +100,7 @@ impl Failure {
             Self::Arguments(_) => "arguments",
             Self::Name { .. } => "server-invalid",
             Self::LookUp { .. } => "look-up",
+            Self::NotNative(_) => "host-invalid",
             Self::NoServerAddress(_) => "no-server-address",
             Self::ServerAddress { .. } => "server-address",
             Self::NoIpv4 => "no-ipv4",

@@ -7,7 +7,7 @@ mod sockets;
 use std::{
     convert::Infallible,
     io,
-    net::{Ipv4Addr, SocketAddr, ToSocketAddrs as _},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _},
     process::ExitCode,
     str::FromStr,
 };
@@ -15,10 +15,14 @@ use std::{
 use anyhow::Result;
 use clap::Args;
 use rand::{TryRng as _, rngs::SysRng};
-use teredo_common::{address::Endpoint, scope::Ipv4Scope, time::Instant};
+use teredo_common::{
+    address::{Endpoint, ServicePrefix},
+    scope::{Ipv4Scope, is_global_unicast},
+    time::Instant,
+};
 use teredo_proto::{
     client::ServerEndpoints,
-    probe::{Findings, Lifetime, LifetimeProbe, NatProbe},
+    probe::{Findings, Lifetime, LifetimeProbe, NatProbe, RelayProbe, Way},
 };
 
 use super::{
@@ -52,6 +56,9 @@ pub struct Arguments {
     /// Also measure how long the NAT keeps a mapping, which takes a minute and a half
     #[arg(long)]
     interval: bool,
+    /// Also find the relay by which packets of this native host come to clients
+    #[arg(long, value_name = "IPV6")]
+    relay_of: Option<Ipv6Addr>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -102,7 +109,7 @@ pub fn refuse(error: &clap::Error) -> ExitCode {
 
 /// Reports a failure: as JSON, as clap reports invalid arguments, or by returning it.
 fn fail(failure: Failure, json: bool) -> Result<ExitCode> {
-    let is_invalid = matches!(failure, Failure::Name { .. });
+    let is_invalid = matches!(failure, Failure::Name { .. } | Failure::NotNative(_));
     if json {
         print_json(&FailureReport::new(failure))?;
         return Ok(match is_invalid {
@@ -132,7 +139,11 @@ fn measure(arguments: &Arguments) -> Result<Report, Failure> {
         true => Some(measure_lifetime(server)?),
         false => None,
     };
-    Ok(Report::new(&name, &findings, lifetime))
+    let way = match arguments.relay_of {
+        Some(host) => Some((host, measure_way(server, host)?)),
+        None => None,
+    };
+    Ok(Report::new(&name, &findings, lifetime, way))
 }
 
 /// Returns the endpoints of a server that a client accepts.
@@ -194,6 +205,18 @@ fn measure_lifetime(server: ServerEndpoints) -> Result<Lifetime, Failure> {
         }
     })?;
     Ok(probe.lifetime())
+}
+
+fn measure_way(server: ServerEndpoints, host: Ipv6Addr) -> Result<Way, Failure> {
+    const ANY_PORT: u16 = 0;
+    let octets = host.octets();
+    if !is_global_unicast(&octets) || ServicePrefix::STANDARD.contains(&octets) {
+        return Err(Failure::NotNative(host));
+    }
+    let sockets = Sockets::open(RelayProbe::SOCKETS, ANY_PORT)?;
+    let mut probe = RelayProbe::new(server, octets, seed()?, Instant::ZERO);
+    sockets.run(&mut probe, server, |_| {})?;
+    Ok(probe.way())
 }
 
 fn seed() -> Result<[u8; 32], Failure> {

@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 use teredo_proto::{
     nat::{Filtering, Kind, Mapping, Ports},
-    probe::{Findings, Lifetime, Reach},
+    probe::{Findings, Lifetime, Reach, Way},
 };
 
 use super::failure::Failure;
@@ -38,6 +38,8 @@ pub struct Report {
     mtu: Option<u16>,
     /// With `--interval`.
     refresh: Option<Refresh>,
+    /// With `--relay-of`.
+    relay: Option<Relay>,
 }
 
 /// An obstacle.
@@ -113,8 +115,58 @@ struct Refresh {
     lost_seconds: Option<f64>,
 }
 
+/// The relay by which packets of a native host come to clients.
+#[derive(Debug, Serialize)]
+struct Relay {
+    host: Ipv6Addr,
+    /// Absent if the host does not answer.
+    endpoint: Option<SocketAddrV4>,
+    /// From the test to its answer, the introduction of the relay included.
+    first_answer_seconds: Option<f64>,
+    /// Whether the relay introduced itself before the answer came.
+    introduced: Option<bool>,
+}
+
+impl Relay {
+    fn new((host, way): (Ipv6Addr, Way)) -> Self {
+        let answer = match way {
+            Way::NoServer | Way::Silent => None,
+            Way::Answers {
+                relay,
+                first,
+                introduced,
+            } => Some((relay.into(), first.as_secs_f64(), introduced)),
+        };
+        Self {
+            host,
+            endpoint: answer.map(|(relay, ..)| relay),
+            first_answer_seconds: answer.map(|(_, first, _)| first),
+            introduced: answer.map(|(.., introduced)| introduced),
+        }
+    }
+
+    fn to_text(&self) -> String {
+        let host = self.host;
+        match (self.endpoint, self.first_answer_seconds) {
+            (Some(relay), Some(seconds)) => {
+                let milliseconds = 1000.0 * seconds;
+                format!("{relay} for {host}, which answers after {milliseconds:.1} ms")
+            }
+            _ => format!(
+                "{host} does not answer: it is not there, its network has no relay, or the server does not \
+                 forward connectivity tests"
+            ),
+        }
+    }
+}
+
 impl Report {
-    pub fn new(name: &ServerName, findings: &Findings, lifetime: Option<Lifetime>) -> Self {
+    pub fn new(
+        name: &ServerName,
+        findings: &Findings,
+        lifetime: Option<Lifetime>,
+        way: Option<(Ipv6Addr, Way)>,
+    ) -> Self {
         let verdict = judge(name, findings);
         let seconds = |time: Option<Duration>| time.as_ref().map(Duration::as_secs_f64);
         Self {
@@ -146,6 +198,7 @@ impl Report {
                 kept_seconds: seconds(lifetime.kept),
                 lost_seconds: seconds(lifetime.lost),
             }),
+            relay: way.map(Relay::new),
         }
     }
 
@@ -188,6 +241,9 @@ impl Report {
         }
         if let Some(refresh) = &self.refresh {
             line("refresh", Some(refresh.to_text()));
+        }
+        if let Some(relay) = &self.relay {
+            line("relay", Some(relay.to_text()));
         }
         if !self.hints.is_empty() {
             text.push('\n');

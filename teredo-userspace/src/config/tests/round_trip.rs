@@ -66,7 +66,7 @@ fn relays() -> impl Strategy<Value = RelaySection> {
     (
         (ipv4, 1..=u16::MAX, "[a-zA-Z0-9_-]{1,15}", 1280..=65_507_u16),
         prop::collection::vec(served, 1..5),
-        any::<(bool, bool)>(),
+        (any::<bool>(), any::<bool>(), 0..=60_000_u32),
         scopes(),
         bounds,
         (xdps(), dates()),
@@ -76,7 +76,7 @@ fn relays() -> impl Strategy<Value = RelaySection> {
             |(
                 (ipv4, port, tun, mtu),
                 serve,
-                (host_specific, route),
+                (host_specific, route, grace),
                 ipv4_scope,
                 bounds,
                 (xdp, sunset),
@@ -109,6 +109,7 @@ fn relays() -> impl Strategy<Value = RelaySection> {
                     unproved_rate,
                     unreachable_rate,
                     route,
+                    grace,
                     sunset,
                     xdp,
                 }

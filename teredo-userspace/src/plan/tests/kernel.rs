@@ -19,11 +19,12 @@ use crate::{
 };
 
 /// The settings that every interface has.
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 6] = [
     ("ipv4", "forwarding"),
     ("ipv6", "forwarding"),
     ("ipv6", "disable_ipv6"),
     ("ipv6", "addr_gen_mode"),
+    ("ipv6", "ignore_routes_with_linkdown"),
     ("ipv6", "accept_ra"),
 ];
 

@@ -110,7 +110,7 @@ fn r26_a_draining_relay_withdraws_its_route_and_keeps_its_program() {
     let mut kernel = host();
     let mut daemon = relay(Ipv4Choice::Auto);
     settle(&mut daemon, &mut kernel, 0);
-    daemon.state.is_draining = true;
+    daemon.state.is_withdrawn = true;
     settle(&mut daemon, &mut kernel, 10_000);
     assert!(!has_route(&kernel));
     assert!(kernel.links.values().any(|link| link.xdp_program.is_some()));
@@ -329,7 +329,7 @@ fn routes_that_an_earlier_run_left_go() {
     let mut kernel = host();
     let mut daemon = relay(Ipv4Choice::Address(ADDRESS));
     settle(&mut daemon, &mut kernel, 0);
-    daemon.state.is_draining = true;
+    daemon.state.is_withdrawn = true;
     settle(&mut daemon, &mut kernel, 10_000);
     let tables = |kernel: &Kernel| -> Vec<Table> {
         let routes = kernel.routes.iter();

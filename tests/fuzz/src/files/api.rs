@@ -67,6 +67,7 @@ async fn node(mut requests: Requests) -> bool {
             Request::Snapshot(reply) => drop(reply.send(Snapshot::default())),
             Request::Peers { reply, .. } => drop(reply.send(Page::default())),
             Request::Replace(reply) => drop(reply.send(Ok(()))),
+            Request::Withdraw(reply) => drop(reply.send(Duration::ZERO)),
             Request::Drain(reply) => {
                 is_drained = true;
                 let _ = reply.send(());

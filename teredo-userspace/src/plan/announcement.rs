@@ -1,0 +1,267 @@
+//! The announcement of the relay: the moments at which its route is where routing daemons read it.
+//!
+//! A relay that comes and goes makes routers ignore its prefix for a long time (RFC 2439). So it does not
+//! vanish for a moment's trouble, and one that vanishes often stays away until the routers would have
+//! forgiven it. Meanwhile it serves what still comes.
+
+use std::time::Duration;
+
+use teredo_common::time::Instant;
+
+use super::{Item, Plan, relay::relay_route};
+use crate::{
+    condition::Kind,
+    config::{self, Config},
+    metrics::Role,
+};
+
+/// The time for which the relay is announced although it cannot serve.
+const FALL: Duration = Duration::from_millis(500);
+/// The time for which a relay that was withdrawn serves before it is announced again.
+const RISE: Duration = Duration::from_millis(500);
+/// The time in which routers forget half of what they hold against a prefix.
+const HALF_LIFE: Duration = Duration::from_secs(15 * 60);
+/// The withdrawals after which the relay may still be announced: one more is below the six from which
+/// routers ignore a prefix (RFC 7196, section 6).
+const TOLERABLE: f64 = 4.0;
+
+/// The state of the announcement.
+#[derive(Debug, Default)]
+pub struct Announcement {
+    is_announced: bool,
+    serves: bool,
+    /// The moment from which the relay serves, or does not.
+    since: Instant,
+    /// The withdrawals, less what was forgotten until the last one.
+    withdrawals: f64,
+    /// The moment of the last withdrawal.
+    withdrawn: Instant,
+}
+
+impl Announcement {
+    /// Decides whether a relay that can serve, according to the plan, or cannot, is announced, and changes
+    /// the plan accordingly. A plan that withdraws the relay on purpose stays as it is.
+    pub fn apply(&mut self, now: Instant, config: &Config, plan: &mut Plan) {
+        let [announced, withdrawn] = [false, true].map(|is_withdrawn| Item::Route {
+            role: Role::Relay,
+            route: relay_route(config, is_withdrawn),
+        });
+        if plan.items.contains(&withdrawn) {
+            self.is_announced = false;
+            self.serves = false;
+            return;
+        }
+        let place = plan.items.iter().position(|item| *item == announced);
+        self.note(now, place.is_some());
+        let is_diverted = plan.has(Kind::RouteDiverted);
+        let is_announced = self.is_wanted(now) && !is_diverted;
+        if self.is_announced && !is_announced {
+            self.withdrawals = self.level(now) + 1.0;
+            self.withdrawn = now;
+        }
+        self.is_announced = is_announced;
+        match place {
+            Some(place) if !is_announced => {
+                plan.items[place] = withdrawn;
+                if self.level(now) > TOLERABLE {
+                    let wait = self.forgiven().saturating_since(now).as_secs() + 1;
+                    let prefix = config::network(config.node.prefix).to_string();
+                    let text = format!(
+                        "the relay was unable to serve again and again, and is announced in {wait} s, lest \
+                         routers ignore its route for longer: see the log for the reasons"
+                    );
+                    plan.lacks(Role::Relay, Kind::RouteDamped, &prefix, text);
+                }
+            }
+            None if is_announced => plan.items.push(announced),
+            _ => {}
+        }
+    }
+
+    /// Returns the time at which the decision changes by itself, if it does.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match (self.serves, self.is_announced) {
+            (true, false) => Some(self.forgiven().max(self.since + RISE)),
+            (false, true) => Some(self.since + FALL),
+            _ => None,
+        }
+    }
+
+    fn note(&mut self, now: Instant, serves: bool) {
+        if serves != self.serves {
+            self.serves = serves;
+            self.since = now;
+        }
+    }
+
+    fn is_wanted(&self, now: Instant) -> bool {
+        let lasted = now.saturating_since(self.since);
+        match (self.serves, self.is_announced) {
+            (true, true) => true,
+            (true, false) => {
+                let is_first = self.withdrawals == 0.0;
+                is_first || lasted >= RISE && now >= self.forgiven()
+            }
+            (false, is_announced) => is_announced && lasted < FALL,
+        }
+    }
+
+    /// Returns the withdrawals that routers remember.
+    fn level(&self, now: Instant) -> f64 {
+        let halves = now
+            .saturating_since(self.withdrawn)
+            .div_duration_f64(HALF_LIFE);
+        self.withdrawals * (-halves).exp2()
+    }
+
+    /// Returns the moment from which the withdrawals are tolerable.
+    fn forgiven(&self) -> Instant {
+        let halves = (self.withdrawals / TOLERABLE).log2().max(0.0);
+        self.withdrawn + HALF_LIFE.mul_f64(halves)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RelaySection;
+
+    /// An announcement, and the relay around it.
+    struct World {
+        announcement: Announcement,
+        config: Config,
+        now: Instant,
+        plan: Plan,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let config = Config {
+                relay: Some(RelaySection::default()),
+                ..Config::default()
+            };
+            Self {
+                announcement: Announcement::default(),
+                config,
+                now: Instant::ZERO + Duration::from_secs(1_000),
+                plan: Plan::default(),
+            }
+        }
+
+        fn route(&self, is_withdrawn: bool) -> Item {
+            Item::Route {
+                role: Role::Relay,
+                route: relay_route(&self.config, is_withdrawn),
+            }
+        }
+
+        /// Looks after some milliseconds, at a relay that serves or not, and returns whether it is announced.
+        fn look(&mut self, milliseconds: u64, serves: bool) -> bool {
+            self.now += Duration::from_millis(milliseconds);
+            self.plan = Plan::default();
+            if serves {
+                self.plan.items.push(self.route(false));
+            }
+            self.announcement
+                .apply(self.now, &self.config, &mut self.plan);
+            let is_announced = self.plan.items.contains(&self.route(false));
+            assert_eq!(
+                serves && !is_announced,
+                self.plan.items.contains(&self.route(true))
+            );
+            is_announced
+        }
+    }
+
+    #[test]
+    fn the_first_announcement_does_not_wait() {
+        let mut world = World::new();
+        assert!(!world.look(0, false));
+        assert!(world.look(10, true));
+        assert_eq!(world.announcement.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_short_trouble_does_not_show() {
+        let mut world = World::new();
+        world.look(0, true);
+        for _ in 0..100 {
+            assert!(world.look(200, false));
+            assert!(world.look(400, false));
+            assert!(world.look(50, true));
+        }
+        assert!(!world.plan.has(Kind::RouteDamped));
+    }
+
+    #[test]
+    fn trouble_that_lasts_withdraws_the_relay_until_it_serves_for_a_while() {
+        let mut world = World::new();
+        world.look(0, true);
+        world.look(100, false);
+        let fall = world.announcement.poll_timeout();
+        assert_eq!(fall, Some(world.now + FALL));
+        assert!(!world.look(500, false));
+        assert!(!world.look(100, true));
+        let rise = world.announcement.poll_timeout();
+        assert_eq!(rise, Some(world.now + RISE));
+        assert!(!world.plan.has(Kind::RouteDamped));
+        assert!(world.look(500, true));
+    }
+
+    #[test]
+    fn a_relay_that_comes_and_goes_waits_longer_than_routers_remember() {
+        let mut world = World::new();
+        let mut withdrawals = Vec::new();
+        let mut is_announced = world.look(0, true);
+        // Trouble every four seconds, for two hours.
+        for second in 0..7_200 {
+            let next = world.look(1_000, second % 4 < 2);
+            if is_announced && !next {
+                withdrawals.push(world.now);
+            }
+            is_announced = next;
+        }
+        assert!(withdrawals.len() > 5);
+        // What a router holds against it never reaches the limit.
+        let mut level = 0.0;
+        let mut last = withdrawals[0];
+        for now in withdrawals {
+            level *= (-now.saturating_since(last).div_duration_f64(HALF_LIFE)).exp2();
+            level += 1.0;
+            last = now;
+            assert!(level < 6.0, "{level}");
+        }
+        world.look(1_000, true);
+        assert!(world.plan.has(Kind::RouteDamped));
+        let due = world.announcement.poll_timeout().unwrap();
+        let wait = due.saturating_since(world.now);
+        assert!(world.look(wait.as_millis() as u64 + 1, true));
+        assert!(!world.plan.has(Kind::RouteDamped));
+    }
+
+    #[test]
+    fn a_relay_that_drains_is_not_announced() {
+        let mut world = World::new();
+        world.look(0, true);
+        world.plan = Plan::default();
+        world.plan.items.push(world.route(true));
+        let before = world.plan.clone();
+        world
+            .announcement
+            .apply(world.now, &world.config, &mut world.plan);
+        assert_eq!(world.plan, before);
+        assert_eq!(world.announcement.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_route_of_somebody_else_wins_at_once() {
+        let mut world = World::new();
+        world.look(0, true);
+        world.plan = Plan::default();
+        world.plan.lacks(Role::Relay, Kind::RouteDiverted, "", "");
+        world
+            .announcement
+            .apply(world.now, &world.config, &mut world.plan);
+        assert!(world.plan.items.is_empty());
+    }
+}
