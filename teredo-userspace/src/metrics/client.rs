@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use teredo_common::verdict::Direction;
 use teredo_proto::{
@@ -28,7 +29,7 @@ pub const STATES: [&str; 9] = [
 ];
 
 /// The status of a client.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ClientStatus {
     /// Its state, one of [`STATES`].
     pub state: String,

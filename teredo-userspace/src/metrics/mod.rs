@@ -10,6 +10,7 @@ mod turns;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddrV4, time::Duration};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use teredo_common::{
     maps,
@@ -44,7 +45,10 @@ pub const NATIVE_NOT_TAKEN: &str = "native-not-taken";
 pub const TUNNEL_NOT_TAKEN: &str = "tunnel-not-taken";
 
 /// The path that handled a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
 pub enum Path {
     /// The XDP program.
     Xdp,
@@ -89,7 +93,7 @@ pub struct Traffic {
 }
 
 /// Traffic per second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Rate {
     /// Packets per second.
     pub packets: f64,
@@ -98,7 +102,7 @@ pub struct Rate {
 }
 
 /// How the XDP program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// In the driver.
@@ -128,7 +132,7 @@ impl fmt::Display for Mode {
 }
 
 /// The XDP program on one interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Attachment {
     /// The interface's name.
     pub interface: String,

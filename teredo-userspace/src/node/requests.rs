@@ -12,12 +12,13 @@ use super::{Node, clock, handover::Replacement, host::configured};
 use crate::{
     api::{
         Page, Request,
+        filter::Filter,
         handle::PAGE,
         types::{Peer, PeerState},
     },
     metrics::{
         DATAGRAM_NOT_TAKEN, DECAP_NOT_TAKEN, DECAP_OVERRUN, ENCAP_NOT_TAKEN, ENCAP_OVERRUN,
-        NATIVE_NOT_TAKEN, OVERRUN, Role, RoleState, Snapshot, TUNNEL_NOT_TAKEN,
+        NATIVE_NOT_TAKEN, OVERRUN, Path, Role, RoleState, Snapshot, TUNNEL_NOT_TAKEN,
     },
 };
 
@@ -29,7 +30,12 @@ impl Node {
         // The requester may be gone; a failed send is fine.
         match request {
             Request::Snapshot(reply) => drop(reply.send(self.snapshot())),
-            Request::Peers { cursor, reply } => drop(reply.send(self.page(cursor))),
+            Request::Peers {
+                cursor,
+                most,
+                filter,
+                reply,
+            } => drop(reply.send(self.page(cursor, most, &filter))),
             Request::Replace(reply) => self.replacement = Some(Replacement(reply)),
             Request::Drain(reply) => {
                 self.drain();
@@ -42,6 +48,7 @@ impl Node {
     pub(super) fn measure(&mut self) {
         let snapshot = self.snapshot();
         self.rates.measure(snapshot.time, &snapshot);
+        self.publish_measurement(snapshot);
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -119,18 +126,22 @@ impl Node {
     }
 
     /// Returns a page of the list of peers. A node has a relay or a client, never both.
-    fn page(&mut self, cursor: u64) -> Page {
+    fn page(&mut self, cursor: u64, most: usize, filter: &Filter) -> Page {
         let now = clock::now();
         let mut page = if let Some(role) = &self.roles.relay {
             let relay = &role.relay;
-            page_of(cursor, relay.slots(), |slots| {
-                let peers = relay.peers_in(slots);
+            page_of(cursor, most, relay.slots(), |slots| {
+                let peers = relay.peers_in(slots).filter(|(_, peer)| {
+                    filter.admits(peer.address, peer.mapped.into(), state(peer.trusted))
+                });
                 peers.map(|(slot, peer)| (slot, relay_peer(&peer, now)))
             })
         } else if let Some(role) = &self.client {
             let (client, prefix) = (&role.client, self.config.node.prefix);
-            page_of(cursor, client.slots(), |slots| {
-                let peers = client.peers_in(slots);
+            page_of(cursor, most, client.slots(), |slots| {
+                let peers = client.peers_in(slots).filter(|(_, peer)| {
+                    filter.admits(peer.address, peer.mapped.into(), state(peer.trusted))
+                });
                 peers.map(|(slot, peer)| (slot, client_peer(&peer, prefix, now)))
             })
         } else {
@@ -139,14 +150,22 @@ impl Node {
         for peer in &mut page.peers {
             peer.xdp = self.fast_path.has(&peer.address.octets());
         }
+        // Last, since it takes a look at the map of the fast path.
+        page.peers.retain(|peer| {
+            filter.admits_path(match peer.xdp {
+                true => Path::Xdp,
+                false => Path::Userspace,
+            })
+        });
         page
     }
 }
 
-/// Returns the page of a list with this many slots, some of them free, that begins in slot `cursor`. It
-/// covers so few slots that the time for it does not depend on the length of the list.
+/// Returns the page of at most `most` peers, of a list with this many slots, some of them free, that begins in
+/// slot `cursor`. It covers so few slots that the time for it does not depend on the length of the list.
 fn page_of<I: Iterator<Item = (usize, Peer)>>(
     cursor: u64,
+    most: usize,
     slots: usize,
     peers_in: impl FnOnce(Range<usize>) -> I,
 ) -> Page {
@@ -156,7 +175,7 @@ fn page_of<I: Iterator<Item = (usize, Peer)>>(
     let mut peers = Vec::new();
     for (slot, peer) in peers_in(start..end) {
         peers.push(peer);
-        if peers.len() == PAGE {
+        if peers.len() >= most.min(PAGE) {
             next = slot + 1;
             break;
         }
@@ -237,7 +256,7 @@ mod tests {
         let mut cursor = Some(0);
         while let Some(start) = cursor {
             let mut visited = 0;
-            let page = page_of(start, slots, |range| {
+            let page = page_of(start, PAGE, slots, |range| {
                 let range = range.start..range.end.min(slots);
                 let visited = &mut visited;
                 range
