@@ -1,17 +1,21 @@
 //! The requests that the API answers: one list for the router and for the OpenAPI document.
 
-use std::sync::LazyLock;
+use std::{num::NonZeroU64, sync::LazyLock};
 
 use axum::{
     Json,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE},
+    },
     response::{IntoResponse as _, Response},
 };
 use serde_json::Value;
 
 use super::{
     events::{ConditionChange, Lost, RoleChange, events},
+    filter::{EndpointText, PrefixText},
     handle::Handle,
     health::{healthz, readyz},
     openapi::{self, Route},
@@ -20,7 +24,7 @@ use super::{
     server::Access,
     types::{Condition, Peer, PeerList, PeerState, Status},
 };
-use crate::metrics::{self, Path};
+use crate::metrics::{self, Format, Path};
 
 /// The media type of texts.
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -36,11 +40,11 @@ pub fn routes() -> Vec<Route<Access>> {
             .answers::<Status>("The state, and all counters.")
             .fails(unavailable, STOPPING),
         Route::get("/v1/peers", peers, "Lists peers, all of them without a parameter.")
-            .parameter::<String>("prefix", "Only peers in this prefix, or with this address.")
-            .parameter::<String>("endpoint", "Only peers at this IPv4 address, or this address and port.")
+            .parameter::<PrefixText>("prefix", "Only peers in this prefix, or with this address.")
+            .parameter::<EndpointText>("endpoint", "Only peers at this IPv4 address, or this address and port.")
             .parameter::<PeerState>("state", "Only peers in this state.")
             .parameter::<Path>("path", "Only peers whose packets take this path.")
-            .parameter::<u64>("limit", "The most peers of the answer, at least 1.")
+            .parameter::<NonZeroU64>("limit", "The most peers of the answer, at least 1.")
             .parameter::<u64>("after", "Goes on with the list: `next` of the answer before.")
             .answers::<PeerList>("The list, or a part of it.")
             .fails(StatusCode::BAD_REQUEST, "A parameter is wrong.")
@@ -65,7 +69,8 @@ pub fn routes() -> Vec<Route<Access>> {
         Route::get("/v1/openapi.json", document, "Describes the API.")
             .answers::<serde_json::Map<String, Value>>("This document."),
         Route::get("/metrics", prometheus, "Tells all counters to Prometheus.")
-            .answers_as::<String>(StatusCode::OK, metrics::CONTENT_TYPE, "The metrics.")
+            .answers_as::<String>(StatusCode::OK, Format::Text.media_type(), "The metrics.")
+            .answers_as::<String>(StatusCode::OK, Format::OpenMetrics.media_type(), "The metrics.")
             .fails(unavailable, STOPPING),
         Route::get("/healthz", healthz, "Tells whether every role does its job.")
             .answers_as::<String>(StatusCode::OK, TEXT, "Every role does its job.")
@@ -103,10 +108,12 @@ async fn document() -> Response {
     ([(CONTENT_TYPE, "application/json")], &**DOCUMENT).into_response()
 }
 
-async fn prometheus(State(handle): State<Handle>) -> Result<Response, Problem> {
-    let text = metrics::render(handle.snapshot().await?);
+async fn prometheus(State(handle): State<Handle>, headers: HeaderMap) -> Result<Response, Problem> {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    let format = Format::accepted(accept);
+    let text = metrics::render(handle.snapshot().await?, format);
     let text = text.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no metrics"))?;
-    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+    Ok(([(CONTENT_TYPE, format.media_type())], text).into_response())
 }
 
 async fn drain(State(handle): State<Handle>) -> Result<(), Problem> {

@@ -116,6 +116,10 @@ impl Snapshot {
         self.peers_untrusted += statistics.untrusted_peers as u64;
         self.queue_packets += statistics.queue_packets as u64;
         self.queue_bytes += statistics.queue_octets as u64;
+        self.waits = statistics.waits;
+        self.first_waits = statistics.first_waits;
+        self.round_trips = statistics.round_trips;
+        self.qualifications = statistics.qualifications;
         self.events_lost += statistics.events_lost;
     }
 }

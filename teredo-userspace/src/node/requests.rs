@@ -85,9 +85,13 @@ impl Node {
                 snapshot.add_dropped(Role::Relay, reason, packets);
             }
         }
-        let relay = self.config.relay.as_ref().map(|relay| relay.max_peers);
-        let client = self.config.client.as_ref().map(|client| client.max_peers);
-        snapshot.peers_max = relay.or(client).unwrap_or(0) as u64;
+        let relay = self.config.relay.as_ref();
+        let relay = relay.map(|relay| (relay.max_peers, relay.queue_total_bytes));
+        let client = self.config.client.as_ref();
+        let client = client.map(|client| (client.max_peers, client.queue_total_bytes));
+        let (peers, octets) = relay.or(client).unwrap_or_default();
+        snapshot.peers_max = peers as u64;
+        snapshot.queue_bytes_max = octets as u64;
         if let (Some(role), Some(section)) = (&self.roles.server, &self.config.server) {
             let endpoints = section
                 .ipv4

@@ -28,12 +28,13 @@ pub const TOOLS: &[Tool] = &[
     tool("tcpdump", "tcpdump"),
     tool("ping", "iputils-ping"),
     tool("systemd-analyze", "systemd"),
+    tool("promtool", "prometheus"),
     tool("miredo", "miredo"),
     tool("miredo-server", "miredo-server"),
 ];
 
 /// Services that Debian starts with their package. Miredo's client would talk to public servers.
-const SERVICES: [&str; 2] = ["miredo", "miredo-server"];
+const SERVICES: [&str; 3] = ["miredo", "miredo-server", "prometheus"];
 /// The script that Debian's packages ask before they start a service.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
