@@ -200,6 +200,7 @@ pub use shared::{
     limiter::{Ipv4Rates, Ipv6Rates},
     peers::OVERHEAD as QUEUE_OVERHEAD,
     server_address::ServerAddress,
+    durations::Durations,
     statistics::{Traffic, Unreachable},
     turns::Pace,
 };

@@ -2,6 +2,7 @@
 
 use crate::shared::{
     counts::{Counts, named},
+    durations::Durations,
     statistics::{Traffic, Unreachable},
 };
 
@@ -163,6 +164,14 @@ pub struct Statistics {
     pub solicitations: u64,
     /// Events that nobody took in time.
     pub events_lost: u64,
+    /// Times for which packets waited until their peer answered.
+    pub waits: Durations,
+    /// The same of the first packet to each peer that answered.
+    pub first_waits: Durations,
+    /// Times between a bubble and its answer.
+    pub round_trips: Durations,
+    /// Times from the first solicitation without an address to the address.
+    pub qualifications: Durations,
     /// Packets dropped, by reason.
     pub dropped: Counts<DropReason>,
     /// Bubbles, by kind.

@@ -2,6 +2,7 @@
 
 use crate::shared::{
     counts::{Counts, named},
+    durations::Durations,
     statistics::{Traffic, Unreachable},
 };
 
@@ -147,6 +148,12 @@ pub struct Statistics {
     pub queue_octets: usize,
     /// Bubbles that wait for their turn now (L-18).
     pub waiting_bubbles: usize,
+    /// Times for which packets waited until their peer answered.
+    pub waits: Durations,
+    /// The same of the first packet to each peer that answered.
+    pub first_waits: Durations,
+    /// Times between a bubble and its answer.
+    pub round_trips: Durations,
     /// Packets dropped, by reason.
     pub dropped: Counts<DropReason>,
     /// Bubbles, by kind.

@@ -144,7 +144,19 @@ impl Relay {
         if let Some(mut pending) = pending {
             let address = self.peers[index].address;
             self.note_answer(now, &address, &pending);
-            while let Some(packet) = self.queues.pop(&mut pending.queue) {
+            if pending.history.is_unanswered() {
+                let round_trip = now.saturating_since(pending.history.last());
+                self.statistics.round_trips.add(round_trip);
+            }
+            let mut is_first = true;
+            while let Some((packet, waited)) = self.queues.release(now, &mut pending.queue) {
+                if let Some(waited) = waited {
+                    self.statistics.waits.add(waited);
+                    if is_first {
+                        self.statistics.first_waits.add(waited);
+                    }
+                }
+                is_first = false;
                 if self.may_send(now, index) {
                     self.peers[index].last_sent = now;
                     self.transmit(mapped, packet.into());

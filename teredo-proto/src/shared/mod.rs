@@ -1,6 +1,7 @@
 //! The toolbox of the machines: the engine for peers, token buckets, counters.
 
 pub mod counts;
+pub mod durations;
 pub mod limiter;
 pub mod party;
 pub mod peers;

@@ -15,6 +15,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::problem::Problem;
 use crate::config::ApiAddress;
 
 /// The most time that each part of an answer may take.
@@ -98,7 +99,11 @@ async fn request(address: &ApiAddress, method: Method, path: &str) -> Result<Byt
         let frame = frame.map_err(|error| no_answer(address, error))?;
         body.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
     }
-    let said = || String::from_utf8_lossy(&body).into_owned();
+    let said = || match serde_json::from_slice::<Problem>(&body) {
+        Ok(problem) => problem.detail,
+        // A daemon of an earlier release.
+        Err(_) => String::from_utf8_lossy(&body).into_owned(),
+    };
     match status {
         StatusCode::OK => Ok(body.into()),
         StatusCode::FORBIDDEN | StatusCode::CONFLICT => Err(Error::Refused {

@@ -1,7 +1,8 @@
 //! The connections of one listening socket: a bounded number, each for one request and a bounded time.
 //!
 //! The API has one thread, and the daemon a bounded number of file descriptors. Without these bounds any
-//! local user could use up both through a TCP socket of the API.
+//! local user could use up both through a TCP socket of the API. An answer that lasts, such as a stream of
+//! events, has no bounded time, but must be taken.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +25,7 @@ use hyper_util::{
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::handle::Gate;
@@ -70,7 +71,7 @@ pub async fn serve<L: Listener>(mut socket: L, router: Router, mut gate: watch::
 }
 
 /// Answers the request of the only connection.
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub async fn converse_alone<S>(stream: S, router: Router)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -87,8 +88,11 @@ where
 {
     let waiting = place.waiting.clone();
     let router = TowerToHyperService::new(router);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let progress = Progress::new();
+    let mut stalled = progress.0.subscribe();
+    let service = service_fn(move |mut request: Request<Incoming>| {
         waiting.end();
+        request.extensions_mut().insert(progress.clone());
         let response = router.call(request);
         async move { Ok::<Response, io::Error>(response.await.unwrap_or_else(|never| match never {})) }
     });
@@ -102,7 +106,35 @@ where
         // The client has gone or is answered; neither is worth a line in the log.
         _ = connection => {}
         () = place.lost() => {}
-        () = sleep(REQUEST_TIMEOUT + ANSWER_TIMEOUT) => {}
+        () = passed(&mut stalled) => {}
+    }
+}
+
+/// The progress of an answer that lasts. It is an extension of every request.
+#[derive(Clone, Debug)]
+pub struct Progress(watch::Sender<Instant>);
+
+impl Progress {
+    /// Returns the progress of a connection that begins.
+    fn new() -> Self {
+        let end = Instant::now() + REQUEST_TIMEOUT + ANSWER_TIMEOUT;
+        Self(watch::Sender::new(end))
+    }
+
+    /// Notes that the client takes the answer: it has as much time again for the rest.
+    pub fn note(&self) {
+        self.0.send_replace(Instant::now() + ANSWER_TIMEOUT);
+    }
+}
+
+/// Waits until a point in time that may move meanwhile.
+async fn passed(end: &mut watch::Receiver<Instant>) {
+    loop {
+        let until = *end.borrow();
+        if until <= Instant::now() {
+            return;
+        }
+        sleep_until(until).await;
     }
 }
 

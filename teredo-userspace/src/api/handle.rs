@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::types::Peer;
+use super::{
+    events::{Event, WAITING},
+    filter::Filter,
+    types::Peer,
+};
 use crate::metrics::Snapshot;
 
 /// Peers in one page: few enough that listing them hardly delays packets.
@@ -18,10 +22,14 @@ const CAPACITY: usize = 16;
 pub enum Request {
     /// Asks for a snapshot of the statistics.
     Snapshot(oneshot::Sender<Snapshot>),
-    /// Asks for at most [`PAGE`] peers.
+    /// Asks for some of the peers.
     Peers {
         /// 0, or [`Page::next`] of the previous page.
         cursor: u64,
+        /// The most peers of the answer, at most [`PAGE`].
+        most: usize,
+        /// The properties of the peers.
+        filter: Filter,
         /// Receives the answer.
         reply: oneshot::Sender<Page>,
     },
@@ -37,7 +45,8 @@ pub enum Request {
 /// A page of the list of peers. Peers that come or go between two pages may be missed.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// The peers, in no particular order; none at all if the page covers free places alone.
+    /// The peers, in no particular order; none at all if the page covers only free places, and peers that are
+    /// not selected.
     pub peers: Vec<Peer>,
     /// The opaque cursor of the next page; `None` after the last.
     pub next: Option<u64>,
@@ -60,13 +69,19 @@ pub enum Gate {
 pub struct Handle {
     requests: mpsc::Sender<Request>,
     gate: watch::Receiver<Gate>,
+    /// Does not keep the channel open.
+    events: broadcast::WeakSender<Event>,
 }
+
+/// The events of the node for one reader.
+pub type Subscription = broadcast::Receiver<Event>;
 
 /// The node's end of the channel.
 #[derive(Debug)]
 pub struct Requests {
     requests: mpsc::Receiver<Request>,
     gate: watch::Sender<Gate>,
+    events: broadcast::Sender<Event>,
 }
 
 impl Requests {
@@ -78,6 +93,14 @@ impl Requests {
     /// Makes the API accept connections or not.
     pub fn set_gate(&self, gate: Gate) {
         self.gate.send_replace(gate);
+    }
+
+    /// Sends an event to all subscribers. It is not even made if there are none.
+    pub fn publish(&self, event: impl FnOnce() -> Event) {
+        if self.events.receiver_count() > 0 {
+            // The last subscriber may have gone at this moment.
+            let _ = self.events.send(event());
+        }
     }
 }
 
@@ -92,13 +115,16 @@ impl Handle {
     pub fn new() -> (Self, Requests) {
         let (sender, requests) = mpsc::channel(CAPACITY);
         let (shut, gate) = watch::channel(Gate::Open);
+        let (events, _) = broadcast::channel(WAITING);
         let handle = Self {
             requests: sender,
             gate,
+            events: events.downgrade(),
         };
         let requests = Requests {
             requests,
             gate: shut,
+            events,
         };
         (handle, requests)
     }
@@ -107,6 +133,12 @@ impl Handle {
     #[must_use]
     pub fn gate(&self) -> watch::Receiver<Gate> {
         self.gate.clone()
+    }
+
+    /// Subscribes to the events of the node from now on; `None` if it has ended.
+    #[must_use]
+    pub fn subscribe(&self) -> Option<Subscription> {
+        Some(self.events.upgrade()?.subscribe())
     }
 
     /// Requests a snapshot of the statistics.
@@ -118,13 +150,19 @@ impl Handle {
         self.ask(Request::Snapshot).await
     }
 
-    /// Requests the page of peers at `cursor`.
+    /// Requests the page of at most `most` peers at `cursor`.
     ///
     /// # Errors
     ///
     /// When the node has ended.
-    pub async fn peers(&self, cursor: u64) -> Result<Page, Stopped> {
-        self.ask(|reply| Request::Peers { cursor, reply }).await
+    pub async fn peers(&self, cursor: u64, most: usize, filter: Filter) -> Result<Page, Stopped> {
+        self.ask(|reply| Request::Peers {
+            cursor,
+            most,
+            filter,
+            reply,
+        })
+        .await
     }
 
     /// Makes the node accept no new clients and peers from now on (S-27, R-26).

@@ -1,25 +1,32 @@
 //! The API of a running daemon: HTTP on a unix socket, on TCP, or both.
 //!
-//! On all sockets: `GET /status`, `GET /peers`, `GET /metrics`, `GET /healthz` and `GET /readyz`. On the
-//! unix socket also `POST /drain`, which makes the daemon drain, and `POST /replace`, which starts another
-//! process in its place.
+//! `routes.rs` lists the requests. All sockets answer those that only read; the unix socket also those that
+//! change something, such as `POST /v1/drain`.
 
 pub mod client;
 mod connections;
+pub mod events;
+pub mod filter;
 pub mod handle;
 mod health;
 pub mod listener;
+mod openapi;
 mod origin;
+mod peers;
+pub mod problem;
+mod routes;
 mod server;
 mod thread;
 pub mod types;
 
 pub use handle::{Gate, Handle, Page, Request, Requests};
 pub use listener::{Listeners, listen};
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub(crate) use server::converse;
 pub use server::serve;
 pub use thread::ApiThread;
 
+#[cfg(test)]
+mod contract;
 #[cfg(test)]
 mod tests;

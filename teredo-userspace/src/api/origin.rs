@@ -16,6 +16,8 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
+use super::problem::Problem;
+
 const FROM_A_PAGE: &str = "a web page asks (the request has an Origin), which is not allowed";
 const BY_NAME: &str =
     "the address of the request must be localhost or an IP address, not another name (Host)";
@@ -24,7 +26,7 @@ const BY_NAME: &str =
 pub async fn refuse_web_pages(request: Request, next: Next) -> Response {
     match examine(request.version(), request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(reason) => (StatusCode::FORBIDDEN, reason).into_response(),
+        Err(reason) => Problem::new(StatusCode::FORBIDDEN, reason).into_response(),
     }
 }
 

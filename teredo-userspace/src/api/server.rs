@@ -1,63 +1,50 @@
 //! The HTTP server of the API.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, iter, sync::Arc};
 
 use axum::{
-    Json, Router,
-    body::{Body, Bytes},
-    extract::{FromRef, State},
-    http::{StatusCode, header::CONTENT_TYPE},
+    Router,
+    extract::FromRef,
+    http::{Method, StatusCode, Uri},
     middleware,
-    response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::post,
 };
-use futures_util::stream;
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::{Mutex, Semaphore},
+    sync::Semaphore,
     task::JoinSet,
-    time::{Interval, MissedTickBehavior, interval},
 };
 
 use super::{
     connections,
-    handle::{Gate, Handle, Page, Stopped},
-    health::{healthz, readyz},
+    events::READERS,
+    handle::{Gate, Handle},
     listener::{Listener, Listeners},
     origin,
-    types::Status,
+    peers::Turns,
+    problem::Problem,
+    routes::routes,
 };
-use crate::metrics;
-
-/// The most lists of peers that one listening socket sends at the same time.
-const LISTINGS: usize = 2;
-/// The interval between two pages of peers for one listening socket.
-const PAGE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The access of one listening socket to the node. Each socket has its own share, so that readers on
 /// TCP, where any user may connect, delay neither packets nor the operator on the unix socket.
 #[derive(Clone)]
-struct Access {
-    handle: Handle,
-    listings: Arc<Semaphore>,
-    pages: Arc<Mutex<Interval>>,
+pub struct Access {
+    /// The way to the node.
+    pub handle: Handle,
+    /// The turns of its lists of peers.
+    pub listings: Turns,
+    /// The places for readers of events.
+    pub readers: Arc<Semaphore>,
 }
 
 impl Access {
     fn new(handle: Handle) -> Self {
-        let mut pages = interval(PAGE_INTERVAL);
-        pages.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             handle,
-            listings: Arc::new(Semaphore::new(LISTINGS)),
-            pages: Arc::new(Mutex::new(pages)),
+            listings: Turns::default(),
+            readers: Arc::new(Semaphore::new(READERS)),
         }
-    }
-
-    /// Returns a page of peers when it is its turn.
-    async fn page(&self, cursor: u64) -> Result<Page, Stopped> {
-        self.pages.lock().await.tick().await;
-        self.handle.peers(cursor).await
     }
 }
 
@@ -75,23 +62,25 @@ struct Routers {
 
 impl Routers {
     fn new() -> Self {
-        let readers = Router::new()
-            .route("/status", get(status))
-            .route("/peers", get(peers))
-            .route("/metrics", get(prometheus))
-            .route("/healthz", get(healthz))
-            .route("/readyz", get(readyz));
+        let (mut on_unix, mut on_tcp) = (Router::new(), Router::new());
+        for route in routes() {
+            for path in iter::once(&route.path).chain(route.aliases) {
+                let handler = route.handler.clone();
+                on_tcp = match route.is_for_all {
+                    true => on_tcp.route(path, handler.clone()),
+                    false => on_tcp.route(path, post(refuse)),
+                };
+                on_unix = on_unix.route(path, handler);
+            }
+        }
+        let complete = |router: Router<Access>| {
+            router
+                .fallback(nothing_here)
+                .method_not_allowed_fallback(not_that_method)
+        };
         Self {
-            on_unix: readers
-                .clone()
-                .route("/drain", post(drain))
-                .route("/withdraw", post(withdraw))
-                .route("/replace", post(replace)),
-            on_tcp: readers
-                .route("/drain", post(refuse))
-                .route("/withdraw", post(refuse))
-                .route("/replace", post(refuse))
-                .layer(middleware::from_fn(origin::refuse_web_pages)),
+            on_unix: complete(on_unix),
+            on_tcp: complete(on_tcp).layer(middleware::from_fn(origin::refuse_web_pages)),
         }
     }
 }
@@ -137,7 +126,7 @@ pub async fn serve(listeners: Listeners, handle: Handle) -> io::Result<()> {
 }
 
 /// Answers the request of one connection, as that of a TCP socket or of the unix socket.
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub async fn converse<S>(stream: S, handle: Handle, is_tcp: bool)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -147,102 +136,24 @@ where
     connections::converse_alone(stream, router.with_state(Access::new(handle))).await;
 }
 
-impl IntoResponse for Stopped {
-    fn into_response(self) -> Response {
-        (StatusCode::SERVICE_UNAVAILABLE, self.to_string()).into_response()
-    }
-}
-
-async fn status(State(handle): State<Handle>) -> Result<Json<Status>, Stopped> {
-    Ok(Json(Status::from(&handle.snapshot().await?)))
-}
-
-async fn drain(State(handle): State<Handle>) -> Result<(), Stopped> {
-    handle.drain().await
-}
-
-async fn withdraw(State(handle): State<Handle>) -> Result<(), Stopped> {
-    handle.withdraw().await
-}
-
-async fn replace(State(handle): State<Handle>) -> Result<Response, Stopped> {
-    Ok(match handle.replace().await? {
-        Ok(()) => StatusCode::OK.into_response(),
-        Err(reason) => (StatusCode::CONFLICT, reason).into_response(),
-    })
-}
-
 /// Refuses changes on TCP, since any user may connect there.
-async fn refuse() -> (StatusCode, &'static str) {
+async fn refuse() -> Problem {
     let why = "clients on TCP are not authenticated, use a unix socket of node.api";
-    (StatusCode::FORBIDDEN, why)
+    Problem::new(StatusCode::FORBIDDEN, why)
 }
 
-async fn prometheus(State(handle): State<Handle>) -> Result<Response, Stopped> {
-    let text = metrics::render(handle.snapshot().await?);
-    Ok(match text {
-        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    })
+async fn nothing_here(uri: Uri) -> Problem {
+    let why = format!(
+        "there is nothing at {}; GET /v1/openapi.json lists what there is",
+        uri.path()
+    );
+    Problem::new(StatusCode::NOT_FOUND, why)
 }
 
-/// Sends one JSON array, page by page as the client reads, so that the node never lists all peers at
-/// once.
-async fn peers(State(access): State<Access>) -> Result<Response, Stopped> {
-    // The semaphore is never closed.
-    let turn = access.listings.clone().acquire_owned().await.ok();
-    let start = Array {
-        page: access.page(0).await?,
-        is_open: false,
-        has_elements: false,
-    };
-    let pages = stream::try_unfold(Some((start, turn)), move |state| {
-        let access = access.clone();
-        async move {
-            let Some((mut array, turn)) = state else {
-                return Ok::<_, io::Error>(None);
-            };
-            let text = array.text()?;
-            let next = array.page.next;
-            let state = match next {
-                Some(cursor) => {
-                    array.page = access.page(cursor).await.map_err(io::Error::other)?;
-                    Some((array, turn))
-                }
-                None => None,
-            };
-            Ok(Some((text, state)))
-        }
-    });
-    let body = Body::from_stream(pages);
-    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
-}
-
-/// A JSON array of peers that is being written.
-struct Array {
-    page: Page,
-    is_open: bool,
-    has_elements: bool,
-}
-
-impl Array {
-    /// Returns the part of the text for the current page.
-    fn text(&mut self) -> serde_json::Result<Bytes> {
-        let mut text = Vec::new();
-        if !self.is_open {
-            text.push(b'[');
-            self.is_open = true;
-        }
-        for peer in &self.page.peers {
-            if self.has_elements {
-                text.push(b',');
-            }
-            self.has_elements = true;
-            serde_json::to_writer(&mut text, peer)?;
-        }
-        if self.page.next.is_none() {
-            text.push(b']');
-        }
-        Ok(text.into())
-    }
+async fn not_that_method(method: Method, uri: Uri) -> Problem {
+    let why = format!(
+        "{} does not answer {method}; GET /v1/openapi.json lists what it answers",
+        uri.path()
+    );
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, why)
 }

@@ -24,7 +24,7 @@ use crate::{
     metrics::{self, Snapshot},
 };
 
-fn peer(number: usize) -> Peer {
+pub(super) fn peer(number: usize) -> Peer {
     Peer {
         address: Ipv6Addr::from((0x2001_u128 << 112) + number as u128),
         mapped: "192.0.2.1:4096".parse().unwrap(),
@@ -38,7 +38,7 @@ fn peer(number: usize) -> Peer {
     }
 }
 
-fn snapshot() -> Snapshot {
+pub(super) fn snapshot() -> Snapshot {
     let mut snapshot = Snapshot {
         name: "test".to_owned(),
         uptime: Duration::from_secs(90),
@@ -63,18 +63,23 @@ fn snapshot() -> Snapshot {
 }
 
 /// Listens on new sockets.
-fn listen(addresses: &[ApiAddress]) -> Result<Listeners, listener::Error> {
+pub(super) fn listen(addresses: &[ApiAddress]) -> Result<Listeners, listener::Error> {
     super::listen(addresses, None, &mut Inheritance::default())
 }
 
 /// A node with this many peers that answers until nobody can ask any more.
-async fn node(mut requests: Requests, peers: usize) {
+pub(super) async fn node(mut requests: Requests, peers: usize) {
     while let Some(request) = requests.recv().await {
         match request {
             Request::Snapshot(reply) => drop(reply.send(snapshot())),
-            Request::Peers { cursor, reply } => {
-                let start = usize::try_from(cursor).unwrap();
-                let end = peers.min(start + PAGE);
+            Request::Peers {
+                cursor,
+                most,
+                reply,
+                ..
+            } => {
+                let start = usize::try_from(cursor).unwrap_or(usize::MAX).min(peers);
+                let end = peers.min(start + most.min(PAGE));
                 let page = Page {
                     peers: (start..end).map(peer).collect(),
                     next: (end < peers).then_some(end as u64),
@@ -89,7 +94,11 @@ async fn node(mut requests: Requests, peers: usize) {
 }
 
 /// Serves on `address` while `work` runs.
-async fn with_api<T>(address: &ApiAddress, peers: usize, work: impl Future<Output = T>) -> T {
+pub(super) async fn with_api<T>(
+    address: &ApiAddress,
+    peers: usize,
+    work: impl Future<Output = T>,
+) -> T {
     let (handle, requests) = Handle::new();
     let listeners = listen(std::slice::from_ref(address)).unwrap();
     tokio::select! {
@@ -99,12 +108,12 @@ async fn with_api<T>(address: &ApiAddress, peers: usize, work: impl Future<Outpu
     }
 }
 
-fn unix(directory: &tempfile::TempDir) -> (ApiAddress, std::path::PathBuf) {
+pub(super) fn unix(directory: &tempfile::TempDir) -> (ApiAddress, std::path::PathBuf) {
     let path = directory.path().join("made/api.sock");
     (ApiAddress::Unix(path.clone()), path)
 }
 
-fn free_tcp() -> ApiAddress {
+pub(super) fn free_tcp() -> ApiAddress {
     let socket = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
     ApiAddress::Tcp(socket.local_addr().unwrap())
 }
@@ -322,7 +331,7 @@ async fn a_failed_second_address_takes_the_first_back() {
 }
 
 /// Sends a request and returns the whole answer, or nothing if the connection was closed.
-async fn exchange(address: SocketAddr, request: &str) -> String {
+pub(super) async fn exchange(address: SocketAddr, request: &str) -> String {
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let _ = stream.write_all(request.as_bytes()).await;
     let mut answer = Vec::new();
@@ -460,7 +469,7 @@ async fn lists_of_peers_wait_for_each_other_and_not_the_status() {
         while let Some(request) = requests.recv().await {
             match request {
                 Request::Snapshot(reply) => drop(reply.send(snapshot())),
-                Request::Peers { cursor, reply } => {
+                Request::Peers { cursor, reply, .. } => {
                     *asked.borrow_mut().entry(cursor).or_default() += 1;
                     let page = Page {
                         peers: (0..PAGE).map(peer).collect(),

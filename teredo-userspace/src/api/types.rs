@@ -5,6 +5,7 @@ use std::{
     net::{Ipv6Addr, SocketAddrV4},
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use teredo_common::{time::Instant, verdict::Direction};
 
@@ -13,8 +14,8 @@ use crate::{
     metrics::{Attachment, ClientStatus, Path, Rate, Role, RoleState, Snapshot},
 };
 
-/// `GET /status`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The state of a daemon, and all its counters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Name of the instance.
     pub name: String,
@@ -65,7 +66,7 @@ pub struct Status {
 }
 
 /// Whether all roles of a daemon do their jobs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// All do.
@@ -92,7 +93,7 @@ impl Verdict {
 }
 
 /// A way in which a role does not do its whole job.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Condition {
     /// Name of the kind.
     pub kind: String,
@@ -124,7 +125,7 @@ impl Condition {
 }
 
 /// The status of the server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerStatus {
     /// Packets that it handled, by kind and result.
     pub requests: BTreeMap<String, BTreeMap<String, Paths>>,
@@ -133,7 +134,7 @@ pub struct ServerStatus {
 }
 
 /// A number for each direction and path.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Directions {
     /// From native IPv6, or this host, to Teredo clients.
     pub encap: Paths,
@@ -142,7 +143,7 @@ pub struct Directions {
 }
 
 /// A number for each path.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Paths {
     /// In the XDP program.
     pub xdp: u64,
@@ -151,7 +152,7 @@ pub struct Paths {
 }
 
 /// Numbers of bubbles.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Bubbles {
     /// Bubbles sent.
     pub sent: u64,
@@ -160,7 +161,7 @@ pub struct Bubbles {
 }
 
 /// Numbers of peers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PeerCounts {
     /// Peers whose mapping is confirmed.
     pub trusted: u64,
@@ -269,8 +270,17 @@ fn server(snapshot: &Snapshot) -> ServerStatus {
     }
 }
 
-/// One element of `GET /peers`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// `GET /v1/peers`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PeerList {
+    /// The peers, in no particular order. Those that come or go meanwhile may be missing.
+    pub peers: Vec<Peer>,
+    /// The cursor at which the list goes on; null at its end.
+    pub next: Option<u64>,
+}
+
+/// One peer of the relay or of the client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Peer {
     /// Its Teredo address.
     pub address: Ipv6Addr,
@@ -296,7 +306,7 @@ pub struct Peer {
 }
 
 /// The state of a peer's mapping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PeerState {
     /// The mapping is confirmed.

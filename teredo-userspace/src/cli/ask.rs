@@ -104,7 +104,7 @@ pub fn drain(daemon: &Daemon) -> Result<()> {
 
 /// Makes a daemon withdraw its route, and waits until routers have followed.
 pub fn withdraw(daemon: &Daemon) -> Result<()> {
-    tell(daemon, "/withdraw")?;
+    tell(daemon, "/v1/withdraw")?;
     print("the route of the relay is withdrawn until the daemon starts again\n")
 }
 

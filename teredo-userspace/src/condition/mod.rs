@@ -7,6 +7,7 @@ mod kind;
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use teredo_common::time::Instant;
 
@@ -14,7 +15,9 @@ use crate::metrics::Role;
 pub use kind::Kind;
 
 /// The severity of a condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// The role works, but slower or not completely.

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use teredo_common::verdict::Direction;
 use teredo_proto::{
@@ -28,7 +29,7 @@ pub const STATES: [&str; 9] = [
 ];
 
 /// The status of a client.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ClientStatus {
     /// Its state, one of [`STATES`].
     pub state: String,
@@ -115,6 +116,10 @@ impl Snapshot {
         self.peers_untrusted += statistics.untrusted_peers as u64;
         self.queue_packets += statistics.queue_packets as u64;
         self.queue_bytes += statistics.queue_octets as u64;
+        self.waits = statistics.waits;
+        self.first_waits = statistics.first_waits;
+        self.round_trips = statistics.round_trips;
+        self.qualifications = statistics.qualifications;
         self.events_lost += statistics.events_lost;
     }
 }

@@ -1,32 +1,41 @@
-//! A [`Snapshot`] in the text format of OpenMetrics, which Prometheus reads.
+//! A [`Snapshot`] as metrics, which Prometheus reads. A family that has no value here, since its role does not
+//! run, is left out.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, text::encode},
+    encoding::{
+        DescriptorEncoder, EncodeLabelSet, NoLabelSet,
+        text::{encode_eof, encode_registry},
+    },
     metrics::MetricType,
     registry::Registry,
 };
 
+use teredo_common::maps::ABI_VERSION;
+use teredo_proto::Durations;
+
 use super::{
-    ClientStatus, DIRECTIONS, Path, Role, STATES, Snapshot, Traffic, conditions, direction_name,
+    ClientStatus, DIRECTIONS, Format, Path, Role, STATES, Snapshot, Traffic, conditions,
+    direction_name, process::Process,
 };
 
-/// The media type of the text that [`render`] returns.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Renders the snapshot in the text format of OpenMetrics.
+/// Renders the snapshot, and the metrics of the process.
 ///
 /// # Errors
 ///
 /// Never in practice: writing to a string does not fail.
-pub fn render(snapshot: Snapshot) -> Result<String, fmt::Error> {
+pub fn render(snapshot: Snapshot, format: Format) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("teredo");
     registry.register_collector(Box::new(snapshot));
+    let mut process = Registry::default();
+    process.register_collector(Box::new(Process));
     let mut text = String::new();
-    encode(&mut text, &registry)?;
-    Ok(text)
+    encode_registry(&mut text, &registry)?;
+    encode_registry(&mut text, &process)?;
+    encode_eof(&mut text)?;
+    Ok(format.convert(text))
 }
 
 /// Encodes the metrics. The encoder adds the prefix `teredo_` and the suffix `_total` to the names.
@@ -64,9 +73,11 @@ impl Collector for Snapshot {
             });
             counters(&mut to, name, help, values)?;
         }
+        // The fast path counts for both of its roles, whichever runs.
         let dropped = self
             .dropped
             .iter()
+            .filter(|((role, ..), _)| self.roles.contains_key(role))
             .map(|(&(role, path, reason), &packets)| {
                 let labels = [role.label(), ("path", path.name()), ("reason", reason)];
                 (labels, packets)
@@ -134,6 +145,10 @@ impl Collector for Snapshot {
             "Peers whose mapping is proved, so that the fast path may serve them",
             relays.clone().map(|_| ([RELAY], self.peers_proved)),
         )?;
+        let help =
+            "The most peers that the daemon knows at once; an eighth of them may be untrusted";
+        let limits = has_peers.clone().map(|role| ([role], self.peers_max));
+        gauges(&mut to, "peers_limit", help, limits)?;
         for (name, help, value) in [
             (
                 "queue_packets",
@@ -145,11 +160,40 @@ impl Collector for Snapshot {
                 "Octets that waiting packets occupy",
                 self.queue_bytes,
             ),
+            (
+                "queue_limit_bytes",
+                "The most octets that waiting packets may occupy",
+                self.queue_bytes_max,
+            ),
         ] {
             let values = has_peers.clone().map(|role| ([role], value));
             gauges(&mut to, name, help, values)?;
         }
-        let requests = self.requests.iter().map(|(&(request, path), &count)| {
+        for (name, help, durations) in [
+            (
+                "queue_seconds",
+                "Times for which packets waited until their peer answered",
+                &self.waits,
+            ),
+            (
+                "first_packet_seconds",
+                "Times for which the first packet to a peer waited until it answered",
+                &self.first_waits,
+            ),
+            (
+                "bubble_round_trip_seconds",
+                "Times between a bubble and the answer of its peer",
+                &self.round_trips,
+            ),
+        ] {
+            for role in has_peers.clone() {
+                let classes = durations.classes();
+                histogram(&mut to, name, help, Some(role), durations.sum(), &classes)?;
+            }
+        }
+        let requests = self.requests.iter();
+        let requests = requests.filter(|_| self.roles.contains_key(&Role::Server));
+        let requests = requests.map(|(&(request, path), &count)| {
             let labels = [
                 ("kind", request.kind),
                 ("path", path.name()),
@@ -173,7 +217,7 @@ impl Collector for Snapshot {
             "Clients that the tunnel service has bindings for",
             servers.map(|_| ([Role::Server.label()], self.bindings)),
         )?;
-        client(&mut to, self.client.as_ref())?;
+        client(&mut to, self.client.as_ref(), &self.qualifications)?;
         let tests = self.tests.iter();
         let tests = tests.map(|(&kind, &count)| ([Role::Client.label(), ("kind", kind)], count));
         let help = "Connectivity tests of native hosts by outcome";
@@ -211,19 +255,22 @@ impl Collector for Snapshot {
             "How the XDP program is attached to an interface",
             attached,
         )?;
+        let help = "Times of turns of the event loop, for which packets wait";
         let turns = self.turns.classes();
-        let mut histogram = to.encode_descriptor(
+        histogram(
+            &mut to,
             "turn_seconds",
-            "Times of turns of the event loop, for which packets wait",
+            help,
             None,
-            MetricType::Histogram,
-        )?;
-        histogram.encode_histogram::<NoLabelSet>(
-            self.turns.sum().as_secs_f64(),
-            turns.iter().map(|(_, count)| count).sum(),
+            self.turns.sum(),
             &turns,
-            None,
         )?;
+        let build = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("abi", &ABI_VERSION.to_string()),
+        ];
+        let help = "The version of the daemon, and of the maps of its fast path";
+        gauges(&mut to, "build_info", help, [(build, 1)])?;
         let mut uptime = to.encode_descriptor(
             "uptime_seconds",
             "Seconds since the daemon started",
@@ -235,9 +282,14 @@ impl Collector for Snapshot {
 }
 
 /// Encodes the metrics that only a client has.
-fn client(to: &mut DescriptorEncoder, client: Option<&ClientStatus>) -> fmt::Result {
+fn client(
+    to: &mut DescriptorEncoder,
+    client: Option<&ClientStatus>,
+    qualifications: &Durations,
+) -> fmt::Result {
     const CLIENT: (&str, &str) = Role::Client.label();
     let client = client.into_iter();
+    let qualifications = client.clone().map(|_| qualifications);
     let states = client.clone().flat_map(|client| {
         STATES.map(|state| ([("state", state)], u64::from(client.state == state)))
     });
@@ -264,7 +316,36 @@ fn client(to: &mut DescriptorEncoder, client: Option<&ClientStatus>) -> fmt::Res
     }
     let refresh = client.map(|client| ([CLIENT], client.refresh_seconds as u64));
     let help = "Longest interval between maintenance solicitations, in seconds";
-    gauges(to, "client_refresh_seconds", help, refresh)
+    gauges(to, "client_refresh_seconds", help, refresh)?;
+    for durations in qualifications {
+        let name = "client_qualification_seconds";
+        let help = "Times from the first solicitation without an address to the address";
+        let classes = durations.classes();
+        histogram(to, name, help, Some(CLIENT), durations.sum(), &classes)?;
+    }
+    Ok(())
+}
+
+/// Encodes a histogram, whose classes have upper bounds in seconds.
+fn histogram(
+    to: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    role: Option<(&'static str, &'static str)>,
+    sum: Duration,
+    classes: &[(f64, u64)],
+) -> fmt::Result {
+    let mut metric = to.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    let (sum, count) = (
+        sum.as_secs_f64(),
+        classes.iter().map(|(_, count)| count).sum(),
+    );
+    match role {
+        Some(role) => metric
+            .encode_family(&[role])?
+            .encode_histogram::<NoLabelSet>(sum, count, classes, None),
+        None => metric.encode_histogram::<NoLabelSet>(sum, count, classes, None),
+    }
 }
 
 fn counters<L: EncodeLabelSet>(
@@ -273,6 +354,10 @@ fn counters<L: EncodeLabelSet>(
     help: &str,
     values: impl IntoIterator<Item = (L, u64)>,
 ) -> fmt::Result {
+    let mut values = values.into_iter().peekable();
+    if values.peek().is_none() {
+        return Ok(());
+    }
     let mut metric = to.encode_descriptor(name, help, None, MetricType::Counter)?;
     for (labels, value) in values {
         metric
@@ -288,6 +373,10 @@ fn gauges<L: EncodeLabelSet>(
     help: &str,
     values: impl IntoIterator<Item = (L, u64)>,
 ) -> fmt::Result {
+    let mut values = values.into_iter().peekable();
+    if values.peek().is_none() {
+        return Ok(());
+    }
     let mut metric = to.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (labels, value) in values {
         metric.encode_family(&labels)?.encode_gauge(&value)?;
@@ -297,8 +386,6 @@ fn gauges<L: EncodeLabelSet>(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use teredo_common::{time::Instant, verdict::Direction};
 
     use super::*;
@@ -342,7 +429,7 @@ mod tests {
         snapshot.passed.insert("decap-bubble", 4);
         snapshot.bubbles.insert("sent-direct", 5);
         snapshot.unreachable.insert((Role::Relay, "no-source"), 6);
-        let text = render(snapshot).unwrap();
+        let text = render(snapshot, Format::OpenMetrics).unwrap();
         for line in [
             r#"teredo_packets_total{role="relay",direction="encap",path="xdp"} 3"#,
             r#"teredo_packets_total{role="relay",direction="decap",path="userspace"} 0"#,
@@ -383,7 +470,7 @@ mod tests {
         };
         snapshot.roles.insert(Role::Client, RoleState::default());
         snapshot.bubbles.insert("sent-direct", 5);
-        let text = render(snapshot).unwrap();
+        let text = render(snapshot, Format::OpenMetrics).unwrap();
         for line in [
             r#"teredo_client_state{state="qualified"} 1"#,
             r#"teredo_client_state{state="starting"} 0"#,
@@ -412,7 +499,7 @@ mod tests {
             condition: route,
             since: Instant::ZERO,
         });
-        let text = render(snapshot).unwrap();
+        let text = render(snapshot, Format::OpenMetrics).unwrap();
         for line in [
             r#"teredo_condition{condition="route",role="relay"} 1"#,
             r#"teredo_condition{condition="tunnel",role="relay"} 0"#,
@@ -428,7 +515,8 @@ mod tests {
         relay.add_relay(RoleState::default(), &Statistics::default());
         let mut server = Snapshot::default();
         server.add_server(RoleState::default(), &ServerStatistics::default(), 0);
-        let (relay, server) = (render(relay).unwrap(), render(server).unwrap());
+        let [relay, server] =
+            [relay, server].map(|snapshot| render(snapshot, Format::OpenMetrics).unwrap());
         assert!(relay.contains(r#"role="relay""#) && server.contains(r#"role="server""#));
         assert!(!relay.contains(r#"role="server""#) && !relay.contains("server_requests_total{"));
         assert!(!server.contains(r#"role="relay""#));

@@ -448,7 +448,8 @@ impl Node {
         conditions.extend(self.fast_path.conditions());
         let role = configured(&self.config).first().copied();
         let role = role.unwrap_or(Role::Relay);
-        self.upkeep.set_conditions(clock::now(), role, conditions);
+        let transition = self.upkeep.set_conditions(clock::now(), role, conditions);
+        self.publish_conditions(transition);
     }
 }
 

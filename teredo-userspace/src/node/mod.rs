@@ -6,6 +6,7 @@
 mod calendar;
 mod client;
 mod clock;
+mod events;
 mod evidence;
 pub mod fast_path;
 mod handover;
@@ -26,7 +27,7 @@ mod tunnel;
 mod upkeep;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     future::{Future, pending},
     time::{Duration, Instant as StartTime, SystemTime},
 };
@@ -93,6 +94,8 @@ pub struct Node {
     upkeep: Upkeep,
     suspend: SuspendClock,
     rates: Rates,
+    /// The states of the roles that readers of events know.
+    states: BTreeMap<Role, String>,
     turns: Turns,
     /// The evidence of a firewall in the way of the relay's datagrams, and of its packets.
     evidence: [Evidence; 2],
@@ -211,6 +214,7 @@ impl Node {
                     let trusted = client.client.trusted_peers();
                     let has_changed = client.take_changed();
                     if has_changed {
+                        self.publish_states();
                         self.upkeep.look_soon();
                     }
                     if has_changed || self.keeper.is_state_due(trusted, clock::now()) {
@@ -307,6 +311,7 @@ impl Node {
             _ => {}
         }
         self.draining.insert(role);
+        self.publish_states();
         // The route is withdrawn.
         self.upkeep.look_soon();
     }

@@ -12,12 +12,13 @@ use super::{Node, clock, handover::Replacement, host::configured};
 use crate::{
     api::{
         Page, Request,
+        filter::Filter,
         handle::PAGE,
         types::{Peer, PeerState},
     },
     metrics::{
         DATAGRAM_NOT_TAKEN, DECAP_NOT_TAKEN, DECAP_OVERRUN, ENCAP_NOT_TAKEN, ENCAP_OVERRUN,
-        NATIVE_NOT_TAKEN, OVERRUN, Role, RoleState, Snapshot, TUNNEL_NOT_TAKEN,
+        NATIVE_NOT_TAKEN, OVERRUN, Path, Role, RoleState, Snapshot, TUNNEL_NOT_TAKEN,
     },
 };
 
@@ -29,7 +30,12 @@ impl Node {
         // The requester may be gone; a failed send is fine.
         match request {
             Request::Snapshot(reply) => drop(reply.send(self.snapshot())),
-            Request::Peers { cursor, reply } => drop(reply.send(self.page(cursor))),
+            Request::Peers {
+                cursor,
+                most,
+                filter,
+                reply,
+            } => drop(reply.send(self.page(cursor, most, &filter))),
             Request::Replace(reply) => self.replacement = Some(Replacement(reply)),
             Request::Withdraw(reply) => drop(reply.send(self.withdraw())),
             Request::Drain(reply) => {
@@ -43,6 +49,7 @@ impl Node {
     pub(super) fn measure(&mut self) {
         let snapshot = self.snapshot();
         self.rates.measure(snapshot.time, &snapshot);
+        self.publish_measurement(snapshot);
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -79,9 +86,13 @@ impl Node {
                 snapshot.add_dropped(Role::Relay, reason, packets);
             }
         }
-        let relay = self.config.relay.as_ref().map(|relay| relay.max_peers);
-        let client = self.config.client.as_ref().map(|client| client.max_peers);
-        snapshot.peers_max = relay.or(client).unwrap_or(0) as u64;
+        let relay = self.config.relay.as_ref();
+        let relay = relay.map(|relay| (relay.max_peers, relay.queue_total_bytes));
+        let client = self.config.client.as_ref();
+        let client = client.map(|client| (client.max_peers, client.queue_total_bytes));
+        let (peers, octets) = relay.or(client).unwrap_or_default();
+        snapshot.peers_max = peers as u64;
+        snapshot.queue_bytes_max = octets as u64;
         if let (Some(role), Some(section)) = (&self.roles.server, &self.config.server) {
             let endpoints = section
                 .ipv4
@@ -120,18 +131,22 @@ impl Node {
     }
 
     /// Returns a page of the list of peers. A node has a relay or a client, never both.
-    fn page(&mut self, cursor: u64) -> Page {
+    fn page(&mut self, cursor: u64, most: usize, filter: &Filter) -> Page {
         let now = clock::now();
         let mut page = if let Some(role) = &self.roles.relay {
             let relay = &role.relay;
-            page_of(cursor, relay.slots(), |slots| {
-                let peers = relay.peers_in(slots);
+            page_of(cursor, most, relay.slots(), |slots| {
+                let peers = relay.peers_in(slots).filter(|(_, peer)| {
+                    filter.admits(peer.address, peer.mapped.into(), state(peer.trusted))
+                });
                 peers.map(|(slot, peer)| (slot, relay_peer(&peer, now)))
             })
         } else if let Some(role) = &self.client {
             let (client, prefix) = (&role.client, self.config.node.prefix);
-            page_of(cursor, client.slots(), |slots| {
-                let peers = client.peers_in(slots);
+            page_of(cursor, most, client.slots(), |slots| {
+                let peers = client.peers_in(slots).filter(|(_, peer)| {
+                    filter.admits(peer.address, peer.mapped.into(), state(peer.trusted))
+                });
                 peers.map(|(slot, peer)| (slot, client_peer(&peer, prefix, now)))
             })
         } else {
@@ -140,14 +155,22 @@ impl Node {
         for peer in &mut page.peers {
             peer.xdp = self.fast_path.has(&peer.address.octets());
         }
+        // Last, since it takes a look at the map of the fast path.
+        page.peers.retain(|peer| {
+            filter.admits_path(match peer.xdp {
+                true => Path::Xdp,
+                false => Path::Userspace,
+            })
+        });
         page
     }
 }
 
-/// Returns the page of a list with this many slots, some of them free, that begins in slot `cursor`. It
-/// covers so few slots that the time for it does not depend on the length of the list.
+/// Returns the page of at most `most` peers, of a list with this many slots, some of them free, that begins in
+/// slot `cursor`. It covers so few slots that the time for it does not depend on the length of the list.
 fn page_of<I: Iterator<Item = (usize, Peer)>>(
     cursor: u64,
+    most: usize,
     slots: usize,
     peers_in: impl FnOnce(Range<usize>) -> I,
 ) -> Page {
@@ -157,7 +180,7 @@ fn page_of<I: Iterator<Item = (usize, Peer)>>(
     let mut peers = Vec::new();
     for (slot, peer) in peers_in(start..end) {
         peers.push(peer);
-        if peers.len() == PAGE {
+        if peers.len() >= most.min(PAGE) {
             next = slot + 1;
             break;
         }
@@ -238,7 +261,7 @@ mod tests {
         let mut cursor = Some(0);
         while let Some(start) = cursor {
             let mut visited = 0;
-            let page = page_of(start, slots, |range| {
+            let page = page_of(start, PAGE, slots, |range| {
                 let range = range.start..range.end.min(slots);
                 let visited = &mut visited;
                 range

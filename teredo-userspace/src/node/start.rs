@@ -1,6 +1,10 @@
 //! The start of a node.
 
-use std::{collections::BTreeSet, mem, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, anyhow};
 
@@ -64,6 +68,7 @@ pub async fn start(
         upkeep: Upkeep::new(plan::scope(&config, &Snapshot::default(), &Own::default())),
         suspend: SuspendClock::new(),
         rates: Rates::default(),
+        states: BTreeMap::default(),
         turns: Turns::default(),
         evidence: Default::default(),
         draining: BTreeSet::new(),

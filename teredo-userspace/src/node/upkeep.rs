@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::{clock, timer::Timer};
 use crate::{
-    condition::{Condition, Conditions, Kind},
+    condition::{Condition, Conditions, Kind, Transition},
     datapath::route::Routes,
     host::{LookError, Scope, Snapshot},
     metrics::Role,
@@ -139,8 +139,13 @@ impl Upkeep {
     }
 
     /// Sets the conditions that are true now, besides those of the upkeep itself, and logs those that
-    /// have begun and ended. `role` is a role of this node.
-    pub fn set_conditions(&mut self, now: Instant, role: Role, mut conditions: Vec<Condition>) {
+    /// have begun and ended, which it returns. `role` is a role of this node.
+    pub fn set_conditions(
+        &mut self,
+        now: Instant,
+        role: Role,
+        mut conditions: Vec<Condition>,
+    ) -> Transition {
         conditions.extend(self.reconciler.conditions(now));
         if let Some(failure) = &self.failure {
             conditions.push(Condition {
@@ -156,7 +161,7 @@ impl Upkeep {
         let transition = self.conditions.replace(now, conditions);
         for Condition {
             kind, role, text, ..
-        } in transition.begun
+        } in &transition.begun
         {
             tracing::warn!(condition = kind.name(), role = role.name(), "{text}");
         }
@@ -165,7 +170,7 @@ impl Upkeep {
             role,
             subject,
             ..
-        } in transition.ended
+        } in &transition.ended
         {
             let of = if subject.is_empty() {
                 String::new()
@@ -179,6 +184,7 @@ impl Upkeep {
                 kind.name()
             );
         }
+        transition
     }
 
     /// Returns the conditions that are true now.

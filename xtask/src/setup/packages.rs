@@ -29,12 +29,13 @@ pub const TOOLS: &[Tool] = &[
     tool("ping", "iputils-ping"),
     tool("systemd-analyze", "systemd"),
     tool("bird", "bird2"),
+    tool("promtool", "prometheus"),
     tool("miredo", "miredo"),
     tool("miredo-server", "miredo-server"),
 ];
 
 /// Services that Debian starts with their package. Miredo's client would talk to public servers.
-const SERVICES: [&str; 3] = ["bird", "miredo", "miredo-server"];
+const SERVICES: [&str; 4] = ["bird", "miredo", "miredo-server", "prometheus"];
 /// The script that Debian's packages ask before they start a service.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 

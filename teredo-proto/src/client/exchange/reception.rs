@@ -152,7 +152,7 @@ impl Exchange {
         if !is_asked && is_tested {
             return Err(DropReason::Unsolicited);
         }
-        let pushed = self.held.push(&mut contact.held, packet);
+        let pushed = self.held.push(now, &mut contact.held, packet);
         if !is_asked {
             self.start_procedure(shared, now, index);
         }

@@ -91,6 +91,10 @@ impl Exchange {
         peer.state.nonces.end();
         let mut queue = Default::default();
         if let Some(pending) = &mut peer.pending {
+            if pending.history.is_unanswered() {
+                let round_trip = now.saturating_since(pending.history.last());
+                shared.statistics.round_trips.add(round_trip);
+            }
             pending.history.answered();
             pending.procedure = None;
             queue = std::mem::take(&mut pending.queue);
@@ -110,7 +114,15 @@ impl Exchange {
             // An answer at the port itself: its prediction does not matter any more.
             self.peers[index].state.echo = None;
         }
-        for packet in self.queues.drain(queue) {
+        let mut is_first = true;
+        while let Some((packet, waited)) = self.queues.release(now, &mut queue) {
+            if let Some(waited) = waited {
+                shared.statistics.waits.add(waited);
+                if is_first {
+                    shared.statistics.first_waits.add(waited);
+                }
+            }
+            is_first = false;
             self.peers[index].last_sent = now;
             shared.statistics.encapsulated.add(packet.len());
             shared.send(port, destination, packet.into());

@@ -72,6 +72,9 @@ pub struct Qualification {
     is_secondary_silent: bool,
     /// When the present period without success began.
     offline_since: Option<Instant>,
+    /// When the server was first asked since there was an address.
+    #[serde(default)]
+    asking_since: Option<Instant>,
     /// When the last attempt failed.
     failed_at: Instant,
     /// The length of the next wait; `None`: that of the first one.

@@ -151,6 +151,9 @@ impl Qualification {
         };
         let (port, asked) = (shared.config.port, ServerAddress::Primary);
         self.phase = phase(Inquiry::send(shared, now, port, server, asked, cone));
+        if self.identity.is_none() {
+            self.asking_since.get_or_insert(now);
+        }
         self.last_asked = Some(now);
     }
 
@@ -336,6 +339,10 @@ impl Qualification {
             tunnel: advertised.tunnel.is_some(),
         };
         let before = self.identity.replace(identity);
+        if let Some(since) = self.asking_since.take() {
+            let qualification = now.saturating_since(since);
+            shared.statistics.qualifications.add(qualification);
+        }
         if before.map(|before| before.address) != Some(address) {
             shared.statistics.qualified += 1;
         }

@@ -121,6 +121,25 @@ fn p04_a_cookie_from_before_suspension_proves_nothing() {
 }
 
 #[test]
+fn waiting_packets_and_answers_are_timed() {
+    let mut world = World::new();
+    for mark in 0..2 {
+        world.native_sends(&packet(&address(HOST), &teredo(CLIENT), mark));
+        world.pass(Duration::from_millis(300));
+    }
+    world.accept(CLIENT);
+    let statistics = world.relay.statistics();
+    for (durations, number, milliseconds) in [
+        (statistics.waits, 3, 900),
+        (statistics.first_waits, 1, 600),
+        (statistics.round_trips, 1, 600),
+    ] {
+        let count: u64 = durations.classes().iter().map(|(_, count)| count).sum();
+        assert_eq!((count, durations.sum().as_millis()), (number, milliseconds));
+    }
+}
+
+#[test]
 fn p05_what_waited_is_never_overtaken() {
     let mut world = World::new();
     let client = teredo(CLIENT);

@@ -182,7 +182,7 @@ impl<State: RoleState> Peers<State> {
             self.arm_removal(index);
             return Err(NotQueued::Exhausted);
         }
-        let pushed = queues.push(&mut pending.queue, packet);
+        let pushed = queues.push(now, &mut pending.queue, packet);
         self.touch(index);
         pushed.map_err(NotQueued::Full)
     }

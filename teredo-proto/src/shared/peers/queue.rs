@@ -1,7 +1,9 @@
 //! Packets that wait for a bubble's answer: first in, first out, bounded for each peer, for each
 //! source and in total (P-07, L-12).
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
+
+use teredo_common::time::Instant;
 
 use crate::shared::{gradual::GradualMap, keyed::Keyed};
 
@@ -33,7 +35,15 @@ pub enum Full {
 /// The queue of one peer. Belongs to one [`Budget`]: empty it there before dropping it. A copy belongs to
 /// none.
 #[derive(Clone, Debug, Default)]
-pub struct Queue(VecDeque<Box<[u8]>>);
+pub struct Queue(VecDeque<Waiting>);
+
+/// A packet that waits.
+#[derive(Clone, Debug)]
+struct Waiting {
+    /// When it arrived; [`Instant::ZERO`] if that is not known any more.
+    since: Instant,
+    packet: Box<[u8]>,
+}
 
 impl Queue {
     /// Number of packets.
@@ -43,7 +53,7 @@ impl Queue {
 
     /// The packets, oldest first.
     pub fn packets(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.iter().map(|packet| &**packet)
+        self.0.iter().map(|waiting| &*waiting.packet)
     }
 
     /// Whether no packet waits.
@@ -87,7 +97,7 @@ impl Budget {
     /// # Errors
     ///
     /// The bound that the packet would exceed.
-    pub fn push(&mut self, queue: &mut Queue, packet: &[u8]) -> Result<(), Full> {
+    pub fn push(&mut self, now: Instant, queue: &mut Queue, packet: &[u8]) -> Result<(), Full> {
         let cost = packet.len() + OVERHEAD;
         if queue.len() >= self.bounds.packets_per_peer {
             return Err(Full::Peer);
@@ -104,23 +114,42 @@ impl Budget {
         self.sources.set(source, used);
         self.packets += 1;
         self.octets += cost;
-        queue.0.push_back(packet.into());
+        queue.0.push_back(Waiting {
+            since: now,
+            packet: packet.into(),
+        });
         Ok(())
     }
 
     /// Removes and returns the oldest packet.
     pub fn pop(&mut self, queue: &mut Queue) -> Option<Box<[u8]>> {
-        let packet = queue.0.pop_front()?;
+        Some(self.take(queue)?.packet)
+    }
+
+    /// Removes and returns the oldest packet, and how long it has waited, if that is known.
+    pub fn release(
+        &mut self,
+        now: Instant,
+        queue: &mut Queue,
+    ) -> Option<(Box<[u8]>, Option<Duration>)> {
+        let Waiting { since, packet } = self.take(queue)?;
+        let is_known = since != Instant::ZERO;
+        Some((packet, is_known.then(|| now.saturating_since(since))))
+    }
+
+    fn take(&mut self, queue: &mut Queue) -> Option<Waiting> {
+        let waiting = queue.0.pop_front()?;
+        let packet = &waiting.packet;
         let cost = packet.len() + OVERHEAD;
         self.packets -= 1;
         self.octets -= cost;
-        let source = key(&packet);
+        let source = key(packet);
         let used = self.sources.get(source).unwrap_or_default();
         match used.saturating_sub(cost as u32) {
             0 => drop(self.sources.remove(source)),
             left => self.sources.set(source, left),
         }
-        Some(packet)
+        Some(waiting)
     }
 
     /// Removes all packets, oldest first, as the iterator advances.
@@ -146,6 +175,8 @@ mod tests {
     use proptest::prelude::*;
     use rand::{SeedableRng as _, rngs::StdRng};
 
+    const NOW: Instant = Instant::from_nanos(1_000_000_000);
+
     const BOUNDS: Bounds = Bounds {
         packets_per_peer: 3,
         octets: 1000,
@@ -166,9 +197,9 @@ mod tests {
     fn p07_first_in_first_out_and_the_last_is_refused() {
         let (mut budget, mut queue) = (budget(), Queue::default());
         for mark in 1..=3 {
-            budget.push(&mut queue, &packet(1, 40, mark)).unwrap();
+            budget.push(NOW, &mut queue, &packet(1, 40, mark)).unwrap();
         }
-        assert_eq!(budget.push(&mut queue, &packet(1, 40, 4)), Err(Full::Peer));
+        assert_eq!(budget.push(NOW, &mut queue, &packet(1, 40, 4)), Err(Full::Peer));
         for mark in 1..=3 {
             assert_eq!(budget.pop(&mut queue).unwrap()[0], mark);
         }
@@ -178,16 +209,29 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_knows_how_long_it_has_waited() {
+        let (mut budget, mut queue) = (budget(), Queue::default());
+        budget.push(NOW, &mut queue, &packet(1, 40, 1)).unwrap();
+        budget.push(Instant::ZERO, &mut queue, &packet(1, 40, 2)).unwrap();
+        let wait = Duration::from_millis(30);
+        let (packet, waited) = budget.release(NOW + wait, &mut queue).unwrap();
+        assert_eq!((packet[0], waited), (1, Some(wait)));
+        let (packet, waited) = budget.release(NOW + wait, &mut queue).unwrap();
+        assert_eq!((packet[0], waited), (2, None));
+        assert_eq!(budget.packets(), 0);
+    }
+
+    #[test]
     fn l12_one_source_cannot_take_everything() {
         let mut budget = budget();
         let mut queues: [Queue; 4] = Default::default();
         let big = packet(1, 236, 0);
-        budget.push(&mut queues[0], &big).unwrap();
-        budget.push(&mut queues[1], &big).unwrap();
-        assert_eq!(budget.push(&mut queues[2], &big), Err(Full::Source));
+        budget.push(NOW, &mut queues[0], &big).unwrap();
+        budget.push(NOW, &mut queues[1], &big).unwrap();
+        assert_eq!(budget.push(NOW, &mut queues[2], &big), Err(Full::Source));
         let other = packet(2, 236, 0);
-        budget.push(&mut queues[2], &other).unwrap();
-        assert_eq!(budget.push(&mut queues[3], &other), Err(Full::Total));
+        budget.push(NOW, &mut queues[2], &other).unwrap();
+        assert_eq!(budget.push(NOW, &mut queues[3], &other), Err(Full::Total));
     }
 
     proptest! {
@@ -201,7 +245,7 @@ mod tests {
             for (mark, (peer, source, length, push)) in steps.into_iter().enumerate() {
                 if push {
                     let packet = packet(source, length, mark as u8);
-                    if budget.push(&mut queues[peer], &packet).is_ok() {
+                    if budget.push(NOW, &mut queues[peer], &packet).is_ok() {
                         model[peer].push_back(packet);
                     }
                 } else {

@@ -57,7 +57,7 @@ impl SavedQueue {
         let mut queue = Queue::default();
         for packet in &self.0 {
             // The bounds of the new process may be lower.
-            let _ = budget.push(&mut queue, packet);
+            let _ = budget.push(Instant::ZERO, &mut queue, packet);
         }
         queue
     }

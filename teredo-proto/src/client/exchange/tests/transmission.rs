@@ -198,6 +198,27 @@ fn p05_order_is_kept() {
 }
 
 #[test]
+fn waiting_packets_and_answers_are_timed() {
+    let mut world = World::new();
+    world.host_sends(&packet(&own(), &peer(), 1)).unwrap();
+    world.pass_seconds(1);
+    world.host_sends(&packet(&own(), &peer(), 2)).unwrap();
+    world.arrives(PEER, &packet(&peer(), &own(), 9)).unwrap();
+    let statistics = world.statistics();
+    for (durations, number, seconds) in [
+        (statistics.waits, 2, 1),
+        (statistics.first_waits, 1, 1),
+        (statistics.round_trips, 1, 1),
+    ] {
+        let count: u64 = durations.classes().iter().map(|(_, count)| count).sum();
+        assert_eq!((count, durations.sum().as_secs()), (number, seconds));
+    }
+    // A peer that has answered is not waited for.
+    world.host_sends(&packet(&own(), &peer(), 3)).unwrap();
+    assert_eq!(world.statistics().waits, statistics.waits);
+}
+
+#[test]
 fn p06_the_table_is_bounded_and_a_scan_leaves_the_trusted_alone() {
     let mut world = World::with(|config| config.max_peers = 32);
     let peer = world.trust_peer();

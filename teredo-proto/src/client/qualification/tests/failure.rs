@@ -226,6 +226,8 @@ fn c01_the_next_server_when_the_first_does_not_answer() {
     assert_eq!(world.client.server(), Some(ServerEndpoints::new(OTHER)));
     assert_eq!(world.now, start + seconds(12) + ROUND_TRIP * 2);
     assert_eq!(world.all_events(), [Event::Qualified(identity)]);
+    let qualifications = world.client.statistics().qualifications;
+    assert_eq!(qualifications.sum(), seconds(12) + ROUND_TRIP * 2);
 }
 
 #[test]

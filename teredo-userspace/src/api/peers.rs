@@ -1,0 +1,169 @@
+//! The lists of peers, which are sent page by page as the client reads, so that the node never lists all
+//! peers at once.
+
+use std::{io, sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Query, State},
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse as _, Response},
+};
+use futures_util::stream;
+use tokio::{
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore},
+    time::{Interval, MissedTickBehavior, interval},
+};
+
+use super::{
+    filter::Selection,
+    handle::{Handle, PAGE, Page, Stopped},
+    problem::Problem,
+    server::Access,
+};
+
+/// The most lists of peers that one listening socket sends at the same time.
+const LISTINGS: usize = 2;
+/// The interval between two pages of peers for one listening socket.
+const PAGE_INTERVAL: Duration = Duration::from_millis(5);
+
+/// The turns of the lists of one listening socket.
+#[derive(Clone)]
+pub struct Turns {
+    listings: Arc<Semaphore>,
+    pages: Arc<Mutex<Interval>>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        let mut pages = interval(PAGE_INTERVAL);
+        pages.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            listings: Arc::new(Semaphore::new(LISTINGS)),
+            pages: Arc::new(Mutex::new(pages)),
+        }
+    }
+}
+
+/// `GET /v1/peers`: an object with the list and the cursor at which it goes on.
+pub async fn peers(
+    State(access): State<Access>,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Response, Problem> {
+    let selection = Selection::parse(&parameters)?;
+    let brackets = Brackets {
+        open: "{\"peers\":[",
+        close: |next| {
+            let next = next.map_or_else(|| "null".to_owned(), |next| next.to_string());
+            format!("],\"next\":{next}}}")
+        },
+    };
+    Ok(list(access, selection, brackets).await?)
+}
+
+/// `GET /peers`: the list of all peers.
+pub async fn all_peers(State(access): State<Access>) -> Result<Response, Problem> {
+    let brackets = Brackets {
+        open: "[",
+        close: |_| "]".to_owned(),
+    };
+    Ok(list(access, Selection::default(), brackets).await?)
+}
+
+async fn list(
+    access: Access,
+    selection: Selection,
+    brackets: Brackets,
+) -> Result<Response, Stopped> {
+    // The semaphore is never closed.
+    let turn = access.listings.listings.clone().acquire_owned().await.ok();
+    let mut listing = Listing {
+        handle: access.handle,
+        pages: access.listings.pages,
+        selection,
+        brackets,
+        page: Page::default(),
+        has_begun: false,
+        has_elements: false,
+        _turn: turn,
+    };
+    listing.turn_page(selection.after).await?;
+    let pages = stream::try_unfold(Some(listing), |listing| async {
+        let Some(mut listing) = listing else {
+            return Ok::<_, io::Error>(None);
+        };
+        let text = listing.text()?;
+        let next = match listing.next() {
+            Some(cursor) => {
+                let turned = listing.turn_page(cursor).await;
+                turned.map_err(io::Error::other)?;
+                Some(listing)
+            }
+            None => None,
+        };
+        Ok(Some((text, next)))
+    });
+    let body = Body::from_stream(pages);
+    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// The text around the elements of a list.
+struct Brackets {
+    open: &'static str,
+    /// Returns the text after the elements, with the cursor at which the list goes on.
+    close: fn(Option<u64>) -> String,
+}
+
+/// A list of peers that is being written.
+struct Listing {
+    handle: Handle,
+    pages: Arc<Mutex<Interval>>,
+    /// The properties of the peers, and the most that are still to come.
+    selection: Selection,
+    brackets: Brackets,
+    page: Page,
+    has_begun: bool,
+    has_elements: bool,
+    /// `None` is impossible.
+    _turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Listing {
+    /// Gets the page of peers at `cursor` when it is its turn.
+    async fn turn_page(&mut self, cursor: u64) -> Result<(), Stopped> {
+        let most = self.selection.limit.map(usize::try_from);
+        let most = most.map_or(PAGE, |most| most.map_or(PAGE, |most| most.min(PAGE)));
+        self.pages.lock().await.tick().await;
+        let page = self.handle.peers(cursor, most, self.selection.filter);
+        self.page = page.await?;
+        if let Some(limit) = &mut self.selection.limit {
+            *limit = limit.saturating_sub(self.page.peers.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Returns the cursor of the next page of this list.
+    fn next(&self) -> Option<u64> {
+        self.page.next.filter(|_| self.selection.limit != Some(0))
+    }
+
+    /// Returns the part of the text for the current page.
+    fn text(&mut self) -> serde_json::Result<Bytes> {
+        let mut text = Vec::new();
+        if !self.has_begun {
+            text.extend_from_slice(self.brackets.open.as_bytes());
+            self.has_begun = true;
+        }
+        for peer in &self.page.peers {
+            if self.has_elements {
+                text.push(b',');
+            }
+            self.has_elements = true;
+            serde_json::to_writer(&mut text, peer)?;
+        }
+        if self.next().is_none() {
+            text.extend_from_slice((self.brackets.close)(self.page.next).as_bytes());
+        }
+        Ok(text.into())
+    }
+}

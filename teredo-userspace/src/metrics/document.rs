@@ -1,0 +1,184 @@
+//! The list of all metrics, docs/metrics.md, which is made from what the roles render.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    fmt::Write as _,
+    fs,
+    path::PathBuf,
+};
+
+use teredo_common::{maps::Counter, verdict::Verdict};
+use teredo_proto::{
+    client::{Client, Config, ServerEndpoints},
+    relay, server,
+};
+
+use super::{Attachment, ClientStatus, Format, Mode, Role, RoleState, Snapshot, render};
+use crate::condition::{Kind, Severity};
+
+/// The variable that makes the test write the list instead of comparing it.
+const WRITE: &str = "TEREDO_WRITE_METRICS";
+/// The beginning of the list.
+const INTRODUCTION: &str = "\
+# Metrics
+
+Every metric that a daemon shows at `GET /metrics`, made from the source: `TEREDO_WRITE_METRICS=1 cargo test -p
+teredo-userspace every_metric_is_listed` writes this page again. [statistics.md](statistics.md) explains the values of
+the labels, and which field of `teredo status --json` has the same number.
+
+A reader that accepts `application/openmetrics-text`, as Prometheus does, gets OpenMetrics 1.0.0; any other gets the
+text format, version 0.0.4, which `promtool check metrics` reads. A metric is there if a role that has it is
+configured. Counters start at zero with the daemon and never decrease. Durations are in seconds, sizes in octets. All
+histograms but `teredo_turn_seconds` have the bounds 1, 2.5, 5, 10, 25, 50, 100, 250 and 500 milliseconds, and 1, 2.5, 5,
+10 and 30 seconds.
+
+[packaging/prometheus](../packaging/prometheus) has rules for alerts, which [runbook.md](runbook.md) explains one by
+one, and [packaging/grafana](../packaging/grafana) a dashboard.
+
+| metric | type | labels | roles | meaning |
+|---|---|---|---|---|
+";
+
+/// A family of metrics.
+#[derive(Debug)]
+struct Family {
+    kind: String,
+    labels: String,
+    meaning: String,
+    roles: BTreeSet<Role>,
+}
+
+/// Returns a snapshot of a daemon with this role, in which nothing is missing.
+fn complete(role: Role) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    let state = RoleState {
+        is_draining: false,
+        sunset: "2030-12-31".parse().ok(),
+    };
+    match role {
+        Role::Relay => snapshot.add_relay(state, &relay::Statistics::default()),
+        Role::Server => snapshot.add_server(state, &server::Statistics::default(), 0),
+        Role::Client => {
+            let servers = vec![ServerEndpoints::new([9, 0, 0, 1].into())];
+            let client = Client::new(Config::new(servers, 4096), [0; 32]);
+            snapshot.add_client(ClientStatus::default(), &client);
+        }
+    }
+    if role != Role::Client {
+        snapshot.xdp.push(Attachment {
+            interface: "eth0".to_owned(),
+            mode: Mode::Native,
+            reason: String::new(),
+            dropped: 0,
+        });
+        snapshot.xdp_dropped.insert("eth0".to_owned(), 0);
+        let counters = Verdict::ALL.iter();
+        let counters: Vec<_> = counters
+            .map(|&verdict| (verdict, Counter::default()))
+            .collect();
+        snapshot.add_verdicts(&counters);
+    }
+    snapshot
+}
+
+/// Returns all families by name.
+fn families() -> BTreeMap<String, Family> {
+    let mut families = BTreeMap::new();
+    for role in [Role::Relay, Role::Server, Role::Client] {
+        let text = render(complete(role), Format::Text).unwrap();
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            let Some(help) = line.strip_prefix("# HELP ") else {
+                continue;
+            };
+            let (name, meaning) = help.split_once(' ').unwrap();
+            let kind = lines.next().unwrap().rsplit_once(' ').unwrap().1;
+            let sample = lines.next().unwrap();
+            let labels = sample.split_once('{').map_or("", |(_, labels)| labels);
+            let labels = labels.split(',').filter_map(|label| label.split_once('='));
+            let labels = labels.filter(|(label, _)| *label != "le");
+            let labels: Vec<_> = labels.map(|(label, _)| format!("`{label}`")).collect();
+            let family = families.entry(name.to_owned()).or_insert_with(|| Family {
+                kind: kind.to_owned(),
+                labels: labels.join(", "),
+                meaning: meaning.trim_end_matches('.').to_owned(),
+                roles: BTreeSet::new(),
+            });
+            family.roles.insert(role);
+        }
+    }
+    families
+}
+
+fn list() -> String {
+    let mut text = INTRODUCTION.to_owned();
+    for (name, family) in families() {
+        let Family {
+            kind,
+            labels,
+            meaning,
+            roles,
+        } = family;
+        let roles = match roles.len() {
+            3 => "all".to_owned(),
+            _ => roles
+                .iter()
+                .map(|role| role.name())
+                .collect::<Vec<_>>()
+                .join(", "),
+        };
+        writeln!(
+            text,
+            "| `{name}` | {kind} | {labels} | {roles} | {meaning}. |"
+        )
+        .unwrap();
+    }
+    text
+}
+
+fn repository() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+#[test]
+fn every_metric_is_listed() {
+    let path = repository().join("docs/metrics.md");
+    if env::var_os(WRITE).is_some() {
+        fs::write(&path, list()).unwrap();
+    }
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == list(),
+        "write docs/metrics.md again: {WRITE}=1 cargo test -p teredo-userspace every_metric_is_listed"
+    );
+}
+
+#[test]
+fn no_role_has_metrics_of_another() {
+    let families = families();
+    let roles = |name: &str| families[name].roles.iter().copied().collect::<Vec<_>>();
+    assert_eq!(roles("teredo_peers"), [Role::Relay, Role::Client]);
+    assert_eq!(roles("teredo_server_requests_total"), [Role::Server]);
+    assert_eq!(roles("teredo_client_qualification_seconds"), [Role::Client]);
+    assert_eq!(roles("teredo_proved_peers"), [Role::Relay]);
+    assert_eq!(roles("process_open_fds").len(), 3);
+}
+
+/// The alerts name the kinds of conditions by severity.
+#[test]
+fn the_rules_know_the_severity_of_every_condition() {
+    let path = repository().join("packaging/prometheus/teredo.rules.yml");
+    let rules = fs::read_to_string(path).unwrap();
+    let degraded = Kind::ALL
+        .iter()
+        .filter(|kind| kind.severity() == Severity::Degraded);
+    let degraded: Vec<_> = degraded.map(|kind| kind.name()).collect();
+    let degraded = degraded.join("|");
+    for selector in [
+        format!("teredo_condition{{condition=~\"{degraded}\"}}"),
+        format!("teredo_condition{{condition!~\"{degraded}\"}}"),
+    ] {
+        assert!(rules.contains(&selector), "{selector}");
+    }
+}
