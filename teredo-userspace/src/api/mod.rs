@@ -1,15 +1,17 @@
 //! The API of a running daemon: HTTP on a unix socket, on TCP, or both.
 //!
-//! On all sockets: `GET /status`, `GET /peers`, `GET /metrics`, `GET /healthz` and `GET /readyz`. On the
-//! unix socket also `POST /drain`, which makes the daemon drain, and `POST /replace`, which starts another
-//! process in its place.
+//! On all sockets: `GET /status`, `GET /peers`, `GET /metrics`, `GET /healthz`, `GET /readyz`,
+//! `GET /v1/history`, and the web page, `GET /`. On the unix socket also `POST /drain`, which makes the
+//! daemon drain, and `POST /replace`, which starts another process in its place.
 
 pub mod client;
 mod connections;
 pub mod handle;
 mod health;
+pub mod history;
 pub mod listener;
 mod origin;
+mod page;
 mod server;
 mod thread;
 pub mod types;

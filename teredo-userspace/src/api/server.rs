@@ -23,11 +23,16 @@ use super::{
     connections,
     handle::{Gate, Handle, Page, Stopped},
     health::{healthz, readyz},
+    history::{Hour, Recorder},
     listener::{Listener, Listeners},
-    origin,
+    origin::{self, Guard, Place},
+    page,
     types::Status,
 };
-use crate::metrics;
+use crate::{
+    config::{ApiAddress, secrets::Token},
+    metrics,
+};
 
 /// The most lists of peers that one listening socket sends at the same time.
 const LISTINGS: usize = 2;
@@ -37,25 +42,27 @@ const PAGE_INTERVAL: Duration = Duration::from_millis(5);
 /// The access of one listening socket to the node. Each socket has its own share, so that readers on
 /// TCP, where any user may connect, delay neither packets nor the operator on the unix socket.
 #[derive(Clone)]
-struct Access {
-    handle: Handle,
+pub(super) struct Access {
+    pub(super) handle: Handle,
+    pub(super) history: Recorder,
     listings: Arc<Semaphore>,
     pages: Arc<Mutex<Interval>>,
 }
 
 impl Access {
-    fn new(handle: Handle) -> Self {
+    fn new(handle: Handle, history: Recorder) -> Self {
         let mut pages = interval(PAGE_INTERVAL);
         pages.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             handle,
+            history,
             listings: Arc::new(Semaphore::new(LISTINGS)),
             pages: Arc::new(Mutex::new(pages)),
         }
     }
 
     /// Returns a page of peers when it is its turn.
-    async fn page(&self, cursor: u64) -> Result<Page, Stopped> {
+    pub(super) async fn page(&self, cursor: u64) -> Result<Page, Stopped> {
         self.pages.lock().await.tick().await;
         self.handle.peers(cursor).await
     }
@@ -70,43 +77,63 @@ impl FromRef<Access> for Handle {
 /// The answers on sockets of each kind.
 struct Routers {
     on_unix: Router<Access>,
-    on_tcp: Router<Access>,
+    on_loopback: Router<Access>,
+    on_network: Router<Access>,
 }
 
 impl Routers {
-    fn new() -> Self {
+    fn new(token: Option<Token>) -> Self {
+        let guard = |place| {
+            let guard = Guard::new(place, token.clone());
+            middleware::from_fn_with_state(guard, origin::admit)
+        };
         let readers = Router::new()
             .route("/status", get(status))
             .route("/peers", get(peers))
             .route("/metrics", get(prometheus))
             .route("/healthz", get(healthz))
-            .route("/readyz", get(readyz));
+            .route("/readyz", get(readyz))
+            .route("/v1/history", get(history))
+            .merge(page::routes());
+        let headers = middleware::from_fn(page::headers::protect);
+        let on_unix = readers
+            .clone()
+            .route("/drain", post(drain))
+            .route("/replace", post(replace));
+        let on_tcp = readers
+            .route("/drain", post(refuse))
+            .route("/replace", post(refuse));
         Self {
-            on_unix: readers
-                .clone()
-                .route("/drain", post(drain))
-                .route("/replace", post(replace)),
-            on_tcp: readers
-                .route("/drain", post(refuse))
-                .route("/replace", post(refuse))
-                .layer(middleware::from_fn(origin::refuse_web_pages)),
+            on_unix: on_unix.layer(guard(Place::Unix)).layer(headers.clone()),
+            on_loopback: (on_tcp.clone())
+                .layer(guard(Place::Loopback))
+                .layer(headers.clone()),
+            on_network: on_tcp.layer(guard(Place::Network)).layer(headers),
         }
     }
 }
 
-/// Answers requests until the gate is closed, or the future is dropped, which also removes the sockets'
+/// Answers requests, on addresses that are not loopback of those who have the token, until the gate is closed, or the future is dropped, which also removes the sockets'
 /// files.
 ///
 /// # Errors
 ///
 /// When a listening socket cannot be used.
-pub async fn serve(listeners: Listeners, handle: Handle) -> io::Result<()> {
+pub async fn serve(listeners: Listeners, handle: Handle, token: Option<Token>) -> io::Result<()> {
     let mut gate = handle.gate();
-    let Routers { on_unix, on_tcp } = Routers::new();
+    let Routers {
+        on_unix,
+        on_loopback,
+        on_network,
+    } = Routers::new(token);
     let (sockets, _files) = listeners.into_parts();
+    let history = Recorder::default();
+    // Dropped at the end, which ends it.
+    let mut recorders = JoinSet::new();
+    recorders.spawn(history.clone().run(handle.clone()));
     let mut servers = JoinSet::new();
     for socket in sockets {
-        let access = Access::new(handle.clone());
+        let access = Access::new(handle.clone(), history.clone());
         match socket {
             Listener::Unix(socket) => {
                 let socket = UnixListener::from_std(socket)?;
@@ -117,10 +144,15 @@ pub async fn serve(listeners: Listeners, handle: Handle) -> io::Result<()> {
                 ));
             }
             Listener::Tcp(socket) => {
+                let address = ApiAddress::Tcp(socket.local_addr()?);
+                let router = match address.is_of_this_host() {
+                    true => &on_loopback,
+                    false => &on_network,
+                };
                 let socket = TcpListener::from_std(socket)?;
                 servers.spawn(connections::serve(
                     socket,
-                    on_tcp.clone().with_state(access),
+                    router.clone().with_state(access),
                     gate.clone(),
                 ));
             }
@@ -140,9 +172,16 @@ pub async fn converse<S>(stream: S, handle: Handle, is_tcp: bool)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    let Routers { on_unix, on_tcp } = Routers::new();
-    let router = if is_tcp { on_tcp } else { on_unix };
-    connections::converse_alone(stream, router.with_state(Access::new(handle))).await;
+    let routers = Routers::new(None);
+    let router = match is_tcp {
+        true => routers.on_loopback,
+        false => routers.on_unix,
+    };
+    connections::converse_alone(
+        stream,
+        router.with_state(Access::new(handle, Recorder::default())),
+    )
+    .await;
 }
 
 impl IntoResponse for Stopped {
@@ -153,6 +192,10 @@ impl IntoResponse for Stopped {
 
 async fn status(State(handle): State<Handle>) -> Result<Json<Status>, Stopped> {
     Ok(Json(Status::from(&handle.snapshot().await?)))
+}
+
+async fn history(State(access): State<Access>) -> Json<Hour> {
+    Json(access.history.describe())
 }
 
 async fn drain(State(handle): State<Handle>) -> Result<(), Stopped> {

@@ -3,6 +3,7 @@
 //!
 //! Everything is removed when it is dropped, also while a failed test unwinds.
 
+pub mod browser;
 pub mod caller;
 pub mod capture;
 pub mod cpu;
@@ -28,6 +29,7 @@ pub mod wait;
 
 pub use teredo_differential::packet;
 
+pub use browser::Browser;
 pub use capture::Capture;
 pub use links::Internet;
 pub use namespace::Namespace;

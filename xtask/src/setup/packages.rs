@@ -28,6 +28,7 @@ pub const TOOLS: &[Tool] = &[
     tool("tcpdump", "tcpdump"),
     tool("ping", "iputils-ping"),
     tool("systemd-analyze", "systemd"),
+    tool("chromium", "chromium"),
     tool("miredo", "miredo"),
     tool("miredo-server", "miredo-server"),
 ];
