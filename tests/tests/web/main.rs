@@ -209,6 +209,87 @@ fn the_page_is_accessible() -> Result<()> {
     check_quiet(&browser)
 }
 
+/// The script shows what the daemon answers, whatever that is, as text.
+#[test]
+fn explanations_are_shown_as_text() -> Result<()> {
+    let scene = scene()?;
+    let socket = Daemon::directory("web")?;
+    let _relay = start(&scene, &socket)?;
+    let mut browser = Browser::start(&scene.relay)?;
+    browser.open(PAGE)?;
+    browser.wait_until("!document.getElementById('explain').hidden")?;
+    // In the place of the daemon, to have every form of an answer.
+    let answer = |browser: &mut Browser, status: u16, kind: &str, body: &Value| {
+        let body = body.to_string();
+        let ask = format!(
+            "(() => {{
+                globalThis.original ??= fetch;
+                globalThis.fetch = (to, options) => to === '/v1/explain'
+                    ? (globalThis.asked = JSON.parse(options.body),
+                        Promise.resolve(new Response({body:?}, {{
+                            status: {status}, headers: {{ 'Content-Type': {kind:?} }} }})))
+                    : original(to, options);
+                document.getElementById('explanation').replaceChildren();
+                document.querySelector('#question button').click();
+            }})()"
+        );
+        browser.evaluate(&ask)
+    };
+    let subject = |browser: &mut Browser, text: &str| {
+        browser.evaluate(&format!(
+            "document.getElementById('subject').value = {text:?}"
+        ))
+    };
+    let shown = "document.getElementById('explanation').childElementCount > 0";
+
+    subject(&mut browser, "2001:0:1400:1::1")?;
+    let explanation = serde_json::json!({
+        "subject": "2001:0:1400:1::1",
+        "steps": [
+            { "title": "Peer", "text": "<b id=\"evil\">trusted</b>", "result": "ok" },
+            { "title": "Route", "text": "There is none.", "result": "failed" },
+        ],
+        "verdict": "Nothing arrives: there is no route.",
+    });
+    answer(&mut browser, 200, "application/json", &explanation)?;
+    browser.wait_until(shown)?;
+    let text_of = text(&mut browser, "#explanation")?;
+    for part in [
+        "Nothing arrives",
+        "<b id=\"evil\">",
+        "✓ ok",
+        "✕ failed",
+        "There is none.",
+    ] {
+        ensure!(text_of.contains(part), "{part}: {text_of}");
+    }
+    ensure!(
+        browser
+            .evaluate("document.getElementById('evil')")?
+            .is_null()
+    );
+    let asked = browser.evaluate("asked")?;
+    ensure!(
+        asked == serde_json::json!({ "subject": "2001:0:1400:1::1" }),
+        "{asked}"
+    );
+    let poor = browser.evaluate(contrast::SCRIPT)?;
+    ensure!(poor == serde_json::json!([]), "{poor:#}");
+
+    let packet = "45 00 00 1c 00 00 00 00 40 11 00 00 14 00 00 01 14 00 00 02";
+    subject(&mut browser, packet)?;
+    let problem = serde_json::json!({ "detail": "the packet is cut short" });
+    answer(&mut browser, 400, "application/problem+json", &problem)?;
+    browser.wait_until("document.querySelector('#explanation .refusal')")?;
+    ensure!(text(&mut browser, "#explanation")? == "the packet is cut short");
+    let asked = browser.evaluate("asked.packet")?;
+    ensure!(asked == packet.replace(' ', ""), "{asked}");
+
+    answer(&mut browser, 404, "text/plain", &Value::Null)?;
+    browser.wait_until("document.getElementById('explain').hidden")?;
+    check_quiet(&browser)
+}
+
 /// Sends a request and returns the whole answer.
 fn ask(scene: &Scene, to: &str, request: &str) -> Result<String> {
     let to: SocketAddr = to.parse()?;

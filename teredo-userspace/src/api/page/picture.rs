@@ -286,7 +286,12 @@ mod tests {
         ] {
             assert_eq!(scale(highest), top);
         }
-        for (number, text) in [(10_000.0, "10 k"), (2_500.0, "2.5 k"), (0.5, "0.5"), (100.0, "100")] {
+        for (number, text) in [
+            (10_000.0, "10 k"),
+            (2_500.0, "2.5 k"),
+            (0.5, "0.5"),
+            (100.0, "100"),
+        ] {
             assert_eq!(round(number), text.replace(' ', "\u{a0}"));
         }
     }
@@ -318,7 +323,9 @@ mod tests {
         let moments = vec![moment(600.0, [2_000.0, 500.0]), moment(0.0, [100.0, 20.0])];
         let text = picture(moments).render().into_string();
         assert!(
-            text.contains("Now 120: fast 100, slow 20. The highest was 2.50\u{a0}k, 10 min 0 s ago."),
+            text.contains(
+                "Now 120: fast 100, slow 20. The highest was 2.50\u{a0}k, 10 min 0 s ago."
+            ),
             "{text}"
         );
         assert!(

@@ -69,6 +69,8 @@ async function follow() {
 }
 
 const WORDS = { ok: "✓ ok", warning: "! warning", failed: "✕ failed", unknown: "? unknown" };
+// The names that findings of `teredo explain` have.
+const RESULTS = { fine: "ok", note: "warning", fault: "failed" };
 
 /** Returns an element with a class and a text. */
 function element(name, className, text) {
@@ -80,11 +82,12 @@ function element(name, className, text) {
 
 function explanation({ verdict, cause, steps }) {
   const list = document.createElement("ol");
-  for (const { title, text, result } of steps) {
-    const known = Object.hasOwn(WORDS, result) ? result : "unknown";
+  for (const { title, stage, text, result, finding } of steps) {
+    const found = result ?? RESULTS[finding];
+    const known = Object.hasOwn(WORDS, found) ? found : "unknown";
     const item = element("li", known, "");
     const heading = element("p", "what", "");
-    heading.append(element("span", "badge", WORDS[known]), " ", element("strong", "", title));
+    heading.append(element("span", "badge", WORDS[known]), " ", element("strong", "", title ?? stage));
     item.append(heading, element("p", "which", text));
     list.append(item);
   }

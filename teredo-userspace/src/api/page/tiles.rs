@@ -91,7 +91,11 @@ fn tiles(status: &Status, snapshot: &Snapshot, hour: &Hour) -> Vec<Tile> {
 /// Shows a number that a unit follows.
 fn with_unit(number: f64) -> String {
     let text = short(number);
-    if text.contains(' ') { text } else { text + " " }
+    if text.contains('\u{a0}') {
+        text
+    } else {
+        text + "\u{a0}"
+    }
 }
 
 fn peers(status: &Status) -> Tile {
