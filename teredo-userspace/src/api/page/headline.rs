@@ -2,7 +2,10 @@
 
 use maud::{Markup, html};
 
-use super::numbers::{duration, grouped};
+use super::{
+    numbers::{duration, grouped},
+    words,
+};
 use crate::{
     api::types::{Condition, Status, Verdict},
     condition::Severity,
@@ -79,7 +82,7 @@ pub fn band(status: &Status) -> Markup {
             span .sign aria-hidden="true" { (word.sign()) }
             div {
                 h1 { (word.text()) }
-                p { (sentence(word, status)) }
+                p { (words::with_code(&sentence(word, status))) }
             }
         }
     }
@@ -104,20 +107,24 @@ fn sentence(word: Word, status: &Status) -> String {
                 "take"
             },
         ),
-        Word::Degraded => format!("{} Packets still flow.", conditions(status)),
-        Word::Down => format!("{} A role does not do its job.", conditions(status)),
+        Word::Degraded => first(status, Severity::Degraded),
+        Word::Down => first(status, Severity::Down),
+    }
+}
+
+/// Returns the first reason of this severity, with its remedy, and the number of the others.
+fn first(status: &Status, severity: Severity) -> String {
+    let mut conditions = status.conditions.iter();
+    let first = conditions.find(|condition| condition.severity == severity);
+    let text = first.map_or("", |first| &first.text);
+    match status.conditions.len() {
+        0 | 1 => text.to_owned(),
+        number => format!("{text} (and {} more)", number - 1),
     }
 }
 
 fn verb(roles: &[String]) -> &'static str {
     if roles.len() == 1 { "is" } else { "are" }
-}
-
-fn conditions(status: &Status) -> String {
-    match status.conditions.len() {
-        1 => "One condition, with its remedy below.".to_owned(),
-        number => format!("{number} conditions, with their remedies below."),
-    }
 }
 
 /// Renders the conditions, those that matter most first.
@@ -145,7 +152,7 @@ fn item(condition: &Condition) -> Markup {
     };
     html! {
         li .(severity) {
-            p .what { (condition.text) }
+            p .what { (words::with_code(&condition.text)) }
             p .which {
                 span .badge { (severity) }
                 " " code { (condition.kind) }

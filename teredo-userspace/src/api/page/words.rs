@@ -52,7 +52,11 @@ pub fn state(name: &str) -> Option<&'static str> {
 
 /// Shows Markdown of the documentation: code as such, and of links the text.
 pub fn render(markdown: &str) -> Markup {
-    let text = without_links(markdown);
+    with_code(&without_links(markdown))
+}
+
+/// Shows a text with its commands and names between backticks as such.
+pub fn with_code(text: &str) -> Markup {
     html! {
         @for (number, part) in text.split('`').enumerate() {
             @if number % 2 == 1 { code { (part) } } @else { (part) }
