@@ -106,10 +106,12 @@ async fn request(address: &ApiAddress, method: Method, path: &str) -> Result<Byt
     };
     match status {
         StatusCode::OK => Ok(body.into()),
-        StatusCode::FORBIDDEN | StatusCode::CONFLICT => Err(Error::Refused {
-            address: address.to_string(),
-            reason: said(),
-        }),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::CONFLICT => {
+            Err(Error::Refused {
+                address: address.to_string(),
+                reason: said(),
+            })
+        }
         status => Err(no_answer(address, format!("{status} {}", said()))),
     }
 }

@@ -361,7 +361,7 @@ async fn a_reader_that_is_too_slow_is_told_what_it_has_lost() {
     };
     tokio::select! {
         () = work => {}
-        ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
+        ended = serve(listeners, handle, None) => panic!("the API ended: {ended:?}"),
     }
 }
 
@@ -399,7 +399,7 @@ async fn only_so_many_read_events() {
     };
     tokio::select! {
         () = work => {}
-        ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
+        ended = serve(listeners, handle, None) => panic!("the API ended: {ended:?}"),
     }
 }
 

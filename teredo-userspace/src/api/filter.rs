@@ -174,7 +174,7 @@ impl JsonSchema for EndpointText {
 }
 
 /// Parses a prefix, or an address, which is a prefix of its own.
-fn parse_prefix(text: &str) -> Option<Ipv6Net> {
+pub fn parse_prefix(text: &str) -> Option<Ipv6Net> {
     match text.parse::<Ipv6Addr>() {
         Ok(address) => Some(address.into()),
         Err(_) => text.parse().ok(),
@@ -182,7 +182,7 @@ fn parse_prefix(text: &str) -> Option<Ipv6Net> {
 }
 
 /// Parses an address with or without a port.
-fn parse_endpoint(text: &str) -> Option<(Ipv4Addr, Option<u16>)> {
+pub fn parse_endpoint(text: &str) -> Option<(Ipv4Addr, Option<u16>)> {
     if let Ok(endpoint) = text.parse::<SocketAddrV4>() {
         return Some((*endpoint.ip(), Some(endpoint.port())));
     }

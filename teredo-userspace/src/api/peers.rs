@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    filter::Selection,
+    filter::{Filter, Selection},
     handle::{Handle, PAGE, Page, Stopped},
     problem::Problem,
     server::Access,
@@ -42,6 +42,24 @@ impl Default for Turns {
             listings: Arc::new(Semaphore::new(LISTINGS)),
             pages: Arc::new(Mutex::new(pages)),
         }
+    }
+}
+
+impl Turns {
+    /// Gets the page of at most `most` peers at `cursor` when it is its turn.
+    ///
+    /// # Errors
+    ///
+    /// When the node has ended.
+    pub async fn page(
+        &self,
+        handle: &Handle,
+        cursor: u64,
+        most: usize,
+        filter: Filter,
+    ) -> Result<Page, Stopped> {
+        self.pages.lock().await.tick().await;
+        handle.peers(cursor, most, filter).await
     }
 }
 
@@ -79,7 +97,7 @@ async fn list(
     let turn = access.listings.listings.clone().acquire_owned().await.ok();
     let mut listing = Listing {
         handle: access.handle,
-        pages: access.listings.pages,
+        turns: access.listings,
         selection,
         brackets,
         page: Page::default(),
@@ -117,7 +135,7 @@ struct Brackets {
 /// A list of peers that is being written.
 struct Listing {
     handle: Handle,
-    pages: Arc<Mutex<Interval>>,
+    turns: Turns,
     /// The properties of the peers, and the most that are still to come.
     selection: Selection,
     brackets: Brackets,
@@ -133,8 +151,7 @@ impl Listing {
     async fn turn_page(&mut self, cursor: u64) -> Result<(), Stopped> {
         let most = self.selection.limit.map(usize::try_from);
         let most = most.map_or(PAGE, |most| most.map_or(PAGE, |most| most.min(PAGE)));
-        self.pages.lock().await.tick().await;
-        let page = self.handle.peers(cursor, most, self.selection.filter);
+        let page = (self.turns).page(&self.handle, cursor, most, self.selection.filter);
         self.page = page.await?;
         if let Some(limit) = &mut self.selection.limit {
             *limit = limit.saturating_sub(self.page.peers.len() as u64);

@@ -18,6 +18,7 @@ use super::{
     filter::{EndpointText, PrefixText},
     handle::Handle,
     health::{healthz, readyz},
+    history::Hour,
     openapi::{self, Route},
     peers::{all_peers, peers},
     problem::Problem,
@@ -52,6 +53,8 @@ pub fn routes() -> Vec<Route<Access>> {
         Route::get("/v1/conditions", conditions, "Lists the conditions that are true.")
             .answers::<Vec<Condition>>("The conditions; none if all roles do their whole jobs.")
             .fails(unavailable, STOPPING),
+        Route::get("/v1/history", history, "Tells the numbers of the last hour.")
+            .answers::<Hour>("The intervals of the last hour."),
         Route::get("/v1/events", events, "Sends events until the reader or the daemon ends.")
             .event::<ConditionChange>("condition-began")
             .event::<ConditionChange>("condition-ended")
@@ -104,6 +107,10 @@ async fn status(State(handle): State<Handle>) -> Result<Json<Status>, Problem> {
 async fn conditions(State(handle): State<Handle>) -> Result<Json<Vec<Condition>>, Problem> {
     let status = Status::from(&handle.snapshot().await?);
     Ok(Json(status.conditions))
+}
+
+async fn history(State(access): State<Access>) -> Json<Hour> {
+    Json(access.history.describe())
 }
 
 async fn document() -> Response {

@@ -19,12 +19,15 @@ use super::{
     connections,
     events::READERS,
     handle::{Gate, Handle},
+    history::Recorder,
     listener::{Listener, Listeners},
-    origin,
+    origin::{self, Guard, Place},
+    page,
     peers::Turns,
     problem::Problem,
     routes::routes,
 };
+use crate::config::{ApiAddress, secrets::Token};
 
 /// The access of one listening socket to the node. Each socket has its own share, so that readers on
 /// TCP, where any user may connect, delay neither packets nor the operator on the unix socket.
@@ -32,6 +35,8 @@ use super::{
 pub struct Access {
     /// The way to the node.
     pub handle: Handle,
+    /// The last hour.
+    pub history: Recorder,
     /// The turns of its lists of peers.
     pub listings: Turns,
     /// The places for readers of events.
@@ -39,9 +44,10 @@ pub struct Access {
 }
 
 impl Access {
-    fn new(handle: Handle) -> Self {
+    fn new(handle: Handle, history: Recorder) -> Self {
         Self {
             handle,
+            history,
             listings: Turns::default(),
             readers: Arc::new(Semaphore::new(READERS)),
         }
@@ -57,12 +63,13 @@ impl FromRef<Access> for Handle {
 /// The answers on sockets of each kind.
 struct Routers {
     on_unix: Router<Access>,
-    on_tcp: Router<Access>,
+    on_loopback: Router<Access>,
+    on_network: Router<Access>,
 }
 
 impl Routers {
-    fn new() -> Self {
-        let (mut on_unix, mut on_tcp) = (Router::new(), Router::new());
+    fn new(token: Option<Token>) -> Self {
+        let (mut on_unix, mut on_tcp) = (page::routes(), page::routes());
         for route in routes() {
             for path in iter::once(&route.path).chain(route.aliases) {
                 let handler = route.handler.clone();
@@ -73,31 +80,43 @@ impl Routers {
                 on_unix = on_unix.route(path, handler);
             }
         }
-        let complete = |router: Router<Access>| {
+        let complete = |router: Router<Access>, place| {
+            let guard = Guard::new(place, token.clone());
             router
                 .fallback(nothing_here)
                 .method_not_allowed_fallback(not_that_method)
+                .layer(middleware::from_fn_with_state(guard, origin::admit))
+                .layer(middleware::from_fn(page::headers::protect))
         };
         Self {
-            on_unix: complete(on_unix),
-            on_tcp: complete(on_tcp).layer(middleware::from_fn(origin::refuse_web_pages)),
+            on_unix: complete(on_unix, Place::Unix),
+            on_loopback: complete(on_tcp.clone(), Place::Loopback),
+            on_network: complete(on_tcp, Place::Network),
         }
     }
 }
 
-/// Answers requests until the gate is closed, or the future is dropped, which also removes the sockets'
-/// files.
+/// Answers requests until the gate is closed, or the future is dropped, which also removes the sockets' files. On
+/// addresses that are not loopback, a request has to have the token.
 ///
 /// # Errors
 ///
 /// When a listening socket cannot be used.
-pub async fn serve(listeners: Listeners, handle: Handle) -> io::Result<()> {
+pub async fn serve(listeners: Listeners, handle: Handle, token: Option<Token>) -> io::Result<()> {
     let mut gate = handle.gate();
-    let Routers { on_unix, on_tcp } = Routers::new();
+    let Routers {
+        on_unix,
+        on_loopback,
+        on_network,
+    } = Routers::new(token);
     let (sockets, _files) = listeners.into_parts();
+    let history = Recorder::default();
+    // Dropped at the end, which ends it.
+    let mut recorders = JoinSet::new();
+    recorders.spawn(history.clone().run(handle.clone()));
     let mut servers = JoinSet::new();
     for socket in sockets {
-        let access = Access::new(handle.clone());
+        let access = Access::new(handle.clone(), history.clone());
         match socket {
             Listener::Unix(socket) => {
                 let socket = UnixListener::from_std(socket)?;
@@ -108,10 +127,15 @@ pub async fn serve(listeners: Listeners, handle: Handle) -> io::Result<()> {
                 ));
             }
             Listener::Tcp(socket) => {
+                let address = ApiAddress::Tcp(socket.local_addr()?);
+                let router = match address.is_of_this_host() {
+                    true => &on_loopback,
+                    false => &on_network,
+                };
                 let socket = TcpListener::from_std(socket)?;
                 servers.spawn(connections::serve(
                     socket,
-                    on_tcp.clone().with_state(access),
+                    router.clone().with_state(access),
                     gate.clone(),
                 ));
             }
@@ -131,9 +155,16 @@ pub async fn converse<S>(stream: S, handle: Handle, is_tcp: bool)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    let Routers { on_unix, on_tcp } = Routers::new();
-    let router = if is_tcp { on_tcp } else { on_unix };
-    connections::converse_alone(stream, router.with_state(Access::new(handle))).await;
+    let routers = Routers::new(None);
+    let router = match is_tcp {
+        true => routers.on_loopback,
+        false => routers.on_unix,
+    };
+    connections::converse_alone(
+        stream,
+        router.with_state(Access::new(handle, Recorder::default())),
+    )
+    .await;
 }
 
 /// Refuses changes on TCP, since any user may connect there.

@@ -103,7 +103,7 @@ pub(super) async fn with_api<T>(
     let listeners = listen(std::slice::from_ref(address)).unwrap();
     tokio::select! {
         result = work => result,
-        ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
+        ended = serve(listeners, handle, None) => panic!("the API ended: {ended:?}"),
         () = node(requests, peers) => panic!("the node ended"),
     }
 }
@@ -187,7 +187,7 @@ async fn s27_draining_is_asked_for_on_the_unix_socket_alone() {
             let sentence = result.unwrap_err().to_string();
             assert!(sentence.contains("refuses") && sentence.contains("unix socket"), "{sentence}");
         }
-        ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
+        ended = serve(listeners, handle, None) => panic!("the API ended: {ended:?}"),
         request = requests.recv() => panic!("the node was asked: {request:?}"),
     }
     // A client that only reads a page cannot drain by it.
@@ -238,7 +238,7 @@ async fn a_reader_who_stops_reading_stops_the_listing() {
     };
     tokio::select! {
         pages = pages => assert!(pages > 0),
-        ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
+        ended = serve(listeners, handle, None) => panic!("the API ended: {ended:?}"),
     }
 }
 
@@ -254,7 +254,7 @@ async fn a_node_that_has_ended_is_an_answer() {
             let sentence = result.unwrap_err().to_string();
             assert!(sentence.contains("the daemon is stopping"), "{sentence}");
         }
-        ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
+        ended = serve(listeners, handle, None) => panic!("the API ended: {ended:?}"),
     }
 }
 
@@ -366,7 +366,7 @@ async fn an_idle_crowd_locks_nobody_out() {
     };
     tokio::select! {
         () = work => {}
-        ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
+        ended = serve(listeners, handle, None) => panic!("the API ended: {ended:?}"),
         () = node(requests, 0) => panic!("the node ended"),
     }
 }
@@ -430,7 +430,7 @@ async fn a_node_that_does_not_answer_is_not_healthy() {
             assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
             assert!(answer.contains("starting daemon: "), "{answer}");
         }
-        ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
+        ended = serve(listeners, handle, None) => panic!("the API ended: {ended:?}"),
     }
 }
 
@@ -499,7 +499,7 @@ async fn lists_of_peers_wait_for_each_other_and_not_the_status() {
     };
     tokio::select! {
         () = work => {}
-        ended = serve(listeners, handle) => panic!("the API ended: {ended:?}"),
+        ended = serve(listeners, handle, None) => panic!("the API ended: {ended:?}"),
         () = node => panic!("the node ended"),
     }
 }

@@ -5,6 +5,7 @@ use std::{io, mem, thread};
 use tokio::{runtime::Builder, sync::oneshot};
 
 use super::{Handle, Listeners, listener::SocketFile, serve};
+use crate::config::secrets::Token;
 
 /// The running API. [`ApiThread::stop`] ends it.
 #[derive(Debug)]
@@ -15,19 +16,23 @@ pub struct ApiThread {
 }
 
 impl ApiThread {
-    /// Starts to answer requests.
+    /// Starts to answer requests; on addresses that are not loopback, of those who have the token.
     ///
     /// # Errors
     ///
     /// When there are no resources for a thread.
-    pub fn start(mut listeners: Listeners, handle: Handle) -> io::Result<Self> {
+    pub fn start(
+        mut listeners: Listeners,
+        handle: Handle,
+        token: Option<Token>,
+    ) -> io::Result<Self> {
         let files = listeners.take_files();
         let (stop, stopped) = oneshot::channel::<()>();
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let serve = move || {
             let result = runtime.block_on(async {
                 tokio::select! {
-                    result = serve(listeners, handle) => result,
+                    result = serve(listeners, handle, token) => result,
                     _ = stopped => Ok(()),
                 }
             });

@@ -35,7 +35,8 @@ pub fn examine(host: &Host<'_>, report: &mut Report) {
                 Ok(_) => report.note(
                     "api",
                     format!(
-                        "every host that reaches {address} can read the peers; mind the firewall"
+                        "hosts that reach {address} and have the token can read the peers; tokens \
+                         travel in the clear unless a proxy adds TLS"
                     ),
                 ),
                 Err(source) => {

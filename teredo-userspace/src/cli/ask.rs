@@ -18,14 +18,11 @@ use crate::{
     },
     condition::Severity,
     config::{ApiAddress, Config},
-    metrics::ClientStatus,
+    metrics::{ClientStatus, NOISE},
 };
 
 /// The interval of `--watch`.
 const PERIOD: Duration = Duration::from_secs(1);
-
-/// The reason of drops that are no defect: the kernel's own packets.
-const NOISE: &str = "encap-multicast";
 
 /// The options of `teredo status`.
 #[derive(Debug, Args)]
@@ -109,7 +106,10 @@ pub fn withdraw(daemon: &Daemon) -> Result<()> {
 }
 
 fn ask<T: DeserializeOwned>(query: &Query, path: &str) -> Result<T> {
-    let address = &addresses(&query.daemon)?[0];
+    let addresses = addresses(&query.daemon)?;
+    // Other addresses ask for a token.
+    let mut of_this_host = addresses.iter().filter(|address| address.is_of_this_host());
+    let address = of_this_host.next().unwrap_or(&addresses[0]);
     let body = start_runtime()?.block_on(client::get(address, path))?;
     serde_json::from_slice(&body).with_context(|| {
         format!("the daemon on {address} answers in an unknown format; is it of another version?")

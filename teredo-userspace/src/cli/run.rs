@@ -137,9 +137,11 @@ async fn daemon(
     let copies = listeners.copies(&config.node.api);
     estate.listeners = copies.context("the sockets of the API cannot be kept")?;
     let name = config.node.name.clone();
-    let mut node = Node::start(config, secrets?, patience, estate).await?;
+    let mut secrets = secrets?;
+    let token = secrets.api_token.take();
+    let mut node = Node::start(config, secrets, patience, estate).await?;
     let handle = node.handle();
-    let api = ApiThread::start(listeners, handle.clone()).context("cannot start the API")?;
+    let api = ApiThread::start(listeners, handle.clone(), token).context("cannot start the API")?;
     let watchdog = tokio::spawn(feed_watchdog(handle.clone()));
     if let Some(predecessor) = predecessor.take() {
         predecessor

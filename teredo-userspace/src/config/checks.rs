@@ -14,6 +14,7 @@ use crate::datapath::xdp::AttachPolicy;
 
 /// Refuses combinations of values that the roles cannot serve.
 pub fn check(config: &Config, document: &Document<'_>) -> Result<(), Error> {
+    check_api(config, document)?;
     if let Some(relay) = &config.relay {
         check_served(config, relay, document)?;
     }
@@ -29,6 +30,25 @@ pub fn check(config: &Config, document: &Document<'_>) -> Result<(), Error> {
         client::check(section, document)?;
     }
     Ok(())
+}
+
+/// Refuses to answer other hosts without asking for a token.
+fn check_api(config: &Config, document: &Document<'_>) -> Result<(), Error> {
+    let exposed = config
+        .node
+        .api
+        .iter()
+        .find(|address| !address.is_of_this_host());
+    match exposed {
+        Some(address) if config.node.api_token_file.is_none() => {
+            let conflict = format!(
+                "node.api = \"{address}\" answers other hosts, which must present a token: set \
+                 node.api-token-file, or use an address of loopback such as \"tcp:127.0.0.1:9580\""
+            );
+            Err(document.conflict("node", "api", conflict))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a client beside another role: a client runs without native IPv6, the others need it.

@@ -59,6 +59,11 @@ pub const KEYS: &[Key] = &[
         "\"unix:\" and an absolute path of at most 107 octets, \"tcp:\" and an address with port \
          such as \"tcp:127.0.0.1:9580\", or a list of such",
     ),
+    key(
+        "node",
+        "api-token-file",
+        "an absolute path, such as \"/etc/teredo/api.token\", or \"\"",
+    ),
     key("node", "user", "the name of a user, or \"\""),
     key("node", "sandbox", SWITCH),
     key("node", "udp-segmentation", "\"auto\", \"on\" or \"off\""),

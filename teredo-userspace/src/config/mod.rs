@@ -81,6 +81,9 @@ pub struct NodeSection {
     /// Addresses of the API; empty: no API.
     #[serde(with = "values::one_or_many")]
     pub api: Vec<ApiAddress>,
+    /// The file with the token that the API asks for on addresses that are not loopback.
+    #[serde(with = "values::path_or_empty")]
+    pub api_token_file: Option<PathBuf>,
     /// The user to run as after the start; empty: the one that started the daemon.
     #[serde(deserialize_with = "values::user_name")]
     pub user: String,
@@ -95,6 +98,7 @@ impl Default for NodeSection {
         let name = "teredo".to_owned();
         Self {
             api: vec![default_api(&name)],
+            api_token_file: None,
             name,
             prefix: ServicePrefix::STANDARD,
             log: "info".to_owned(),

@@ -1,8 +1,10 @@
-//! The keys of clients, which are in files of their own and never in the configuration.
+//! The keys of clients and the token of the API, which are in files of their own and never in the
+//! configuration.
 //!
-//! A key goes from its file into [`Key`], which never shows it.
+//! A key goes from its file into [`Key`], a token into [`Token`], which never show it.
 
 use std::{
+    fmt,
     fs::{File, OpenOptions},
     io::{self, Read as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
@@ -30,12 +32,12 @@ const MAX_FILE: u64 = 2 * MAX_SECRET as u64 + 2;
 const OTHERS: u32 = 0o077;
 const PERMISSIONS: u32 = 0o7777;
 
-/// The reason why a key was refused, in one sentence with the remedy, without any part of the key.
+/// The reason why a secret was refused, in one sentence with the remedy, without any part of the secret.
 #[derive(Debug, Error)]
-#[error("the key of client {client}, {}, {refusal}", file.display())]
+#[error("{secret}, {}, {refusal}", file.display())]
 pub struct Error {
-    /// The client identifier.
-    pub client: String,
+    /// The name of the secret, such as `the key of client alice`.
+    pub secret: String,
     /// The file.
     pub file: PathBuf,
     /// The reason.
@@ -83,9 +85,40 @@ pub enum Refusal {
     Long,
 }
 
-/// The keys of all roles.
+/// The token of the API.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Vec<u8>);
+
+impl Token {
+    /// Returns whether a text is the token, in a time that tells nothing about it.
+    #[must_use]
+    pub fn is(&self, text: &str) -> bool {
+        let Some(octets) = from_hexadecimal(text) else {
+            return false;
+        };
+        let pairs = self.0.iter().zip(&octets);
+        let difference = pairs.fold(0, |difference, (a, b)| difference | (a ^ b));
+        octets.len() == self.0.len() && std::hint::black_box(difference) == 0
+    }
+
+    /// Returns the text that a client presents.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.0.iter().map(|octet| format!("{octet:02x}")).collect()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Token")
+    }
+}
+
+/// The keys of all roles, and the token of the API.
 #[derive(Debug, Default)]
 pub struct Secrets {
+    /// The token that the API asks for on addresses that are not loopback.
+    pub api_token: Option<Token>,
     /// The keys of the server's clients.
     pub clients: Vec<RegisteredClient>,
     /// The identifier and the key of the client role.
@@ -101,7 +134,7 @@ pub fn load(config: &Config) -> Result<Secrets, Error> {
     let owners = owners(&config.node.user);
     let key = |id: &ClientId, algorithm, file: &PathBuf| {
         read(algorithm, file, &owners).map_err(|refusal| Error {
-            client: id.to_string(),
+            secret: format!("the key of client {id}"),
             file: file.clone(),
             refusal,
         })
@@ -130,12 +163,36 @@ pub fn load(config: &Config) -> Result<Secrets, Error> {
         })
     });
     Ok(Secrets {
+        api_token: token(config)?,
         clients,
         credentials: credentials.transpose()?,
     })
 }
 
-/// Iterates over the files with the keys that a configuration names.
+/// Reads the token of the API, if the configuration names one.
+///
+/// # Errors
+///
+/// When its file is refused.
+pub fn token(config: &Config) -> Result<Option<Token>, Error> {
+    let Some(file) = &config.node.api_token_file else {
+        return Ok(None);
+    };
+    let octets = contents(file, &owners(&config.node.user)).and_then(|text| secret(&text));
+    match octets {
+        Ok(octets) if octets.len() < MIN_SECRET => Err(Refusal::Short {
+            octets: octets.len(),
+        }),
+        octets => octets.map(|octets| Some(Token(octets))),
+    }
+    .map_err(|refusal| Error {
+        secret: "the token of the API".to_owned(),
+        file: file.clone(),
+        refusal,
+    })
+}
+
+/// Iterates over the files with the secrets that a configuration names.
 pub fn files(config: &Config) -> impl Iterator<Item = &Path> {
     let clients = config.server.iter().flat_map(|server| &server.clients);
     let clients = clients.flat_map(|client| {
@@ -146,7 +203,8 @@ pub fn files(config: &Config) -> impl Iterator<Item = &Path> {
         .client
         .iter()
         .filter_map(|own| own.secret_file.as_ref());
-    clients.chain(own).map(PathBuf::as_path)
+    let token = config.node.api_token_file.iter();
+    clients.chain(own).chain(token).map(PathBuf::as_path)
 }
 
 /// Returns the permitted owners of files with keys: root, the current user, and the future user of
@@ -160,6 +218,11 @@ fn owners(user: &str) -> Vec<Uid> {
 }
 
 fn read(algorithm: Algorithm, file: &Path, owners: &[Uid]) -> Result<Key, Refusal> {
+    parse(algorithm, &contents(file, owners)?)
+}
+
+/// Reads a file that is nobody else's.
+fn contents(file: &Path, owners: &[Uid]) -> Result<Vec<u8>, Refusal> {
     let mut opened = open(file)?;
     // From the opened file, so that it cannot be exchanged in between.
     let metadata = opened.metadata().map_err(Refusal::Unreadable)?;
@@ -179,18 +242,24 @@ fn read(algorithm: Algorithm, file: &Path, owners: &[Uid]) -> Result<Key, Refusa
     }
     let mut text = Vec::new();
     opened.read_to_end(&mut text).map_err(Refusal::Unreadable)?;
-    parse(algorithm, &text)
+    Ok(text)
 }
 
 /// Returns the key in the contents of a file.
 pub(crate) fn parse(algorithm: Algorithm, text: &[u8]) -> Result<Key, Refusal> {
+    let secret = secret(text)?;
+    let octets = secret.len();
+    Key::new(algorithm, &secret).map_err(|_| Refusal::Short { octets })
+}
+
+/// Returns the octets that the digits in a file stand for.
+fn secret(text: &[u8]) -> Result<Vec<u8>, Refusal> {
     let secret = str::from_utf8(text).ok().and_then(one_line);
     let secret = secret.ok_or(Refusal::NotHexadecimal)?;
     if secret.len() > MAX_SECRET {
         return Err(Refusal::Long);
     }
-    let octets = secret.len();
-    Key::new(algorithm, &secret).map_err(|_| Refusal::Short { octets })
+    Ok(secret)
 }
 
 fn open(file: &Path) -> Result<File, Refusal> {

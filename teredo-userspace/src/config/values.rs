@@ -144,6 +144,17 @@ pub enum ApiAddress {
     Tcp(SocketAddr),
 }
 
+impl ApiAddress {
+    /// Returns whether only processes of this host can connect to the address.
+    #[must_use]
+    pub fn is_of_this_host(&self) -> bool {
+        match self {
+            Self::Unix(_) => true,
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        }
+    }
+}
+
 impl FromStr for ApiAddress {
     type Err = &'static str;
 

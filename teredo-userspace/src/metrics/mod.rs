@@ -49,6 +49,9 @@ pub const NATIVE_NOT_TAKEN: &str = "native-not-taken";
 /// Drop reason: the kernel did not accept a packet of the server's tunnel service.
 pub const TUNNEL_NOT_TAKEN: &str = "tunnel-not-taken";
 
+/// Drop reason that is no defect: the kernel's own packets.
+pub const NOISE: &str = "encap-multicast";
+
 /// The path that handled a packet.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,

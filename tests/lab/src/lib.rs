@@ -4,6 +4,7 @@
 //! Everything is removed when it is dropped, also while a failed test unwinds.
 
 pub mod bird;
+pub mod browser;
 pub mod caller;
 pub mod capture;
 pub mod cpu;
@@ -29,6 +30,7 @@ pub mod wait;
 
 pub use teredo_differential::packet;
 
+pub use browser::Browser;
 pub use capture::Capture;
 pub use links::Internet;
 pub use namespace::Namespace;

@@ -81,8 +81,9 @@ impl Config {
         self
     }
 
-    fn get(&self, section: &str, key: &str) -> Option<&str> {
-        self.0.get(section)?.get(key)?.as_str()
+    fn has(&self, section: &str, key: &str) -> bool {
+        let section = self.0.get(section);
+        section.is_some_and(|section| section.get(key).is_some())
     }
 }
 
@@ -290,10 +291,10 @@ impl Teredo {
 
 pub(crate) fn complete(config: &Config, namespace: &Namespace, directory: &TempDir) -> Config {
     let mut config = config.clone();
-    if config.get("node", "name").is_none() {
+    if !config.has("node", "name") {
         config = config.set("node.name", namespace.name());
     }
-    if config.get("node", "api").is_none() {
+    if !config.has("node", "api") {
         let socket = directory.path().join("api");
         config = config.set("node.api", format!("unix:{}", socket.display()));
     }

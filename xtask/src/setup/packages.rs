@@ -30,6 +30,7 @@ pub const TOOLS: &[Tool] = &[
     tool("systemd-analyze", "systemd"),
     tool("bird", "bird2"),
     tool("promtool", "prometheus"),
+    tool("chromium", "chromium"),
     tool("miredo", "miredo"),
     tool("miredo-server", "miredo-server"),
 ];

@@ -23,6 +23,7 @@ fn nodes() -> impl Strategy<Value = NodeSection> {
         "(error|warn|info|debug|trace)(,(hyper|teredo(::node)?)=(warn|debug))?",
         prop_oneof![Just(LogFormat::Text), Just(LogFormat::Json)],
         prop::collection::vec(addresses(), 0..4),
+        prop::option::of("/[a-z]{1,20}"),
         "[a-z]{0,20}",
         any::<bool>(),
         prop_oneof![
@@ -32,15 +33,21 @@ fn nodes() -> impl Strategy<Value = NodeSection> {
         ],
     )
         .prop_map(
-            |(name, prefix, log, log_format, api, user, sandbox, udp_segmentation)| NodeSection {
-                name,
-                prefix,
-                log,
-                log_format,
-                api,
-                user,
-                sandbox,
-                udp_segmentation,
+            |(name, prefix, log, log_format, api, token, user, sandbox, udp_segmentation)| {
+                // Other hosts must present a token.
+                let is_open = api.iter().all(ApiAddress::is_of_this_host);
+                let token = token.or_else(|| (!is_open).then(|| "/token".to_owned()));
+                NodeSection {
+                    name,
+                    prefix,
+                    log,
+                    log_format,
+                    api,
+                    api_token_file: token.map(Into::into),
+                    user,
+                    sandbox,
+                    udp_segmentation,
+                }
             },
         )
 }

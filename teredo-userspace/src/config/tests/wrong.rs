@@ -360,6 +360,15 @@ const WRONG: &[(&str, &str)] = &[
         " line 3: node.api = [\"tcp:localhost:1\"] is not valid: it must be \"unix:\" and",
     ),
     (
+        "[relay]\n[node]\napi = [\"tcp:127.0.0.1:1\", \"tcp:192.0.2.1:9580\"]",
+        " line 3: node.api = \"tcp:192.0.2.1:9580\" answers other hosts, which must present a token: \
+         set node.api-token-file, or use an address of loopback",
+    ),
+    (
+        "[relay]\n[node]\napi-token-file = \"token\"",
+        " line 3: node.api-token-file = \"token\" is not valid: it must be an absolute path",
+    ),
+    (
         "[relay]\n[node]\nlog = \"teredo=loud\"",
         " line 3: node.log = \"teredo=loud\" is not valid, unknown level \"loud\" (did you mean \
          \"info\"?): it must be a filter such as",
