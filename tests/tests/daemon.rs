@@ -196,7 +196,8 @@ fn prometheus_reads_metrics_over_tcp() -> Result<()> {
     let mut daemon = start(&host, &file)?;
     let answer = host.namespace.run(|| {
         let mut stream = TcpStream::connect("127.0.0.1:9580")?;
-        stream.write_all(b"GET /metrics HTTP/1.0\r\naccept: application/openmetrics-text\r\n\r\n")?;
+        stream
+            .write_all(b"GET /metrics HTTP/1.0\r\naccept: application/openmetrics-text\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok::<_, std::io::Error>(answer)

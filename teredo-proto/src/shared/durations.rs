@@ -31,10 +31,10 @@ impl Durations {
     }
 
     /// Returns the upper bound of each class in seconds, with the number of durations in it, shortest
-    /// first. The last bound is the largest number.
+    /// first. The last bound is infinite.
     #[must_use]
     pub fn classes(&self) -> [(f64, u64); BOUNDS.len() + 1] {
-        let mut classes = self.counts.map(|count| (f64::MAX, count));
+        let mut classes = self.counts.map(|count| (f64::INFINITY, count));
         for ((bound, _), microseconds) in classes.iter_mut().zip(BOUNDS) {
             *bound = microseconds as f64 / 1e6;
         }
@@ -53,7 +53,7 @@ mod tests {
             durations.add(Duration::from_millis(milliseconds));
         }
         let used = durations.classes().into_iter().filter(|(_, count)| *count > 0);
-        let expected = [(1e-3, 2), (2.5e-3, 1), (30.0, 1), (f64::MAX, 1)];
+        let expected = [(1e-3, 2), (2.5e-3, 1), (30.0, 1), (f64::INFINITY, 1)];
         assert_eq!(used.collect::<Vec<_>>(), expected);
         assert_eq!(durations.sum(), Duration::from_millis(60_004));
     }

@@ -173,6 +173,23 @@ impl JsonSchema for EndpointText {
     }
 }
 
+/// The form of a number in a request, with its least value.
+pub struct NumberText<const LEAST: u64>;
+
+impl<const LEAST: u64> JsonSchema for NumberText<LEAST> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Number".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "integer", "minimum": LEAST, "maximum": u64::MAX})
+    }
+}
+
 /// Parses a prefix, or an address, which is a prefix of its own.
 pub fn parse_prefix(text: &str) -> Option<Ipv6Net> {
     match text.parse::<Ipv6Addr>() {

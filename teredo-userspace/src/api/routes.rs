@@ -1,6 +1,6 @@
 //! The requests that the API answers: one list for the router and for the OpenAPI document.
 
-use std::{num::NonZeroU64, sync::LazyLock};
+use std::sync::LazyLock;
 
 use axum::{
     Json,
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::{
     events::{ConditionChange, Lost, RoleChange, events},
-    filter::{EndpointText, PrefixText},
+    filter::{EndpointText, NumberText, PrefixText},
     handle::Handle,
     health::{healthz, readyz},
     history::Hour,
@@ -45,8 +45,8 @@ pub fn routes() -> Vec<Route<Access>> {
             .parameter::<EndpointText>("endpoint", "Only peers at this IPv4 address, or this address and port.")
             .parameter::<PeerState>("state", "Only peers in this state.")
             .parameter::<Path>("path", "Only peers whose packets take this path.")
-            .parameter::<NonZeroU64>("limit", "The most peers of the answer, at least 1.")
-            .parameter::<u64>("after", "Goes on with the list: `next` of the answer before.")
+            .parameter::<NumberText<1>>("limit", "The most peers of the answer, at least 1.")
+            .parameter::<NumberText<0>>("after", "Goes on with the list: `next` of the answer before.")
             .answers::<PeerList>("The list, or a part of it.")
             .fails(StatusCode::BAD_REQUEST, "A parameter is wrong.")
             .fails(unavailable, STOPPING),

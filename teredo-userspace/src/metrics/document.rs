@@ -165,6 +165,27 @@ fn no_role_has_metrics_of_another() {
     assert_eq!(roles("process_open_fds").len(), 3);
 }
 
+#[test]
+fn every_histogram_ends_with_infinity() {
+    for format in Format::ALL {
+        let text = render(complete(Role::Client), format).unwrap();
+        let histograms = text
+            .lines()
+            .filter_map(|line| line.strip_suffix(" histogram"));
+        assert!(histograms.clone().count() > 3);
+        for histogram in histograms {
+            let name = histogram.rsplit(' ').next().unwrap();
+            let last = text
+                .lines()
+                .filter(|line| line.starts_with(&format!("{name}_bucket")));
+            assert!(
+                last.last().unwrap().contains("le=\"+Inf\""),
+                "{name} in {text}"
+            );
+        }
+    }
+}
+
 /// The alerts name the kinds of conditions by severity.
 #[test]
 fn the_rules_know_the_severity_of_every_condition() {

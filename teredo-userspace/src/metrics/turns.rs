@@ -30,10 +30,10 @@ impl Turns {
     }
 
     /// Returns the upper bound of each class in seconds, with the number of turns in it, shortest first.
-    /// The last bound is the largest number.
+    /// The last bound is infinite.
     #[must_use]
     pub fn classes(&self) -> [(f64, u64); BOUNDS.len() + 1] {
-        let mut classes = self.counts.map(|count| (f64::MAX, count));
+        let mut classes = self.counts.map(|count| (f64::INFINITY, count));
         for ((bound, _), microseconds) in classes.iter_mut().zip(BOUNDS) {
             *bound = microseconds as f64 / 1e6;
         }
@@ -56,7 +56,7 @@ mod tests {
             (100e-6, 1),
             (5e-3, 1),
             (10e-3, 1),
-            (f64::MAX, 1),
+            (f64::INFINITY, 1),
         ];
         let used = turns.classes().into_iter().filter(|(_, count)| *count > 0);
         assert_eq!(used.collect::<Vec<_>>(), expected);

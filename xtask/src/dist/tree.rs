@@ -19,13 +19,16 @@ const GUIDES: &[&str] = &[
     "LICENSE-APACHE",
     "LICENSE-MIT",
     "README.md",
+    "docs/api.md",
     "docs/client.md",
     "docs/conditions.md",
     "docs/configuration.md",
     "docs/install.md",
     "docs/kernels.md",
+    "docs/metrics.md",
     "docs/nat.md",
     "docs/relay.md",
+    "docs/runbook.md",
     "docs/security.md",
     "docs/server.md",
     "docs/statistics.md",
@@ -115,9 +118,11 @@ pub fn files(prefix: &Path, program: &Path, pages: &Path) -> Result<Vec<Entry>> 
         add(documents.join(guide), source(guide), 0o644);
     }
     let examples = documents.join("examples");
-    for file in list(&shell::root().join("packaging/examples"))? {
-        let name = file.file_name().context("a file has a name")?;
-        add(examples.join(name), Contents::Of(file.clone()), 0o644);
+    for directory in ["examples", "prometheus", "grafana"] {
+        for file in list(&shell::root().join("packaging").join(directory))? {
+            let name = file.file_name().context("a file has a name")?;
+            add(examples.join(name), Contents::Of(file.clone()), 0o644);
+        }
     }
     for (directory, name) in [
         ("bird", "bird.conf"),
