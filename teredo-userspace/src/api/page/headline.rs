@@ -181,7 +181,9 @@ pub fn daemon(status: &Status) -> Markup {
             }
             @for (role, date) in &status.sunset { " · the " (role) " ends on " (date) }
             @if !status.draining.is_empty() {
-                " · " (grouped(status.peers.trusted + status.peers.untrusted)) " peers remain"
+                @let remaining = status.peers.trusted + status.peers.untrusted;
+                " · " (grouped(remaining))
+                @if remaining == 1 { " peer remains" } @else { " peers remain" }
             }
         }
     }

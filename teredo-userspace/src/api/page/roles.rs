@@ -113,7 +113,7 @@ fn fast_path_section(status: &Status) -> Markup {
         section #fast-path aria-labelledby="fast-path-title" {
             h2 #fast-path-title { "Fast path" }
             @if status.xdp.is_empty() {
-                p .nothing { "Off: the daemon forwards every packet itself." }
+                p .nothing { "No program is attached." }
             } @else {
                 div .scroll tabindex="0" role="region" aria-labelledby="fast-path-title" {
                     table {
