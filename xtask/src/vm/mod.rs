@@ -45,6 +45,9 @@ pub struct Arguments {
         conflicts_with_all = ["command", "kernels"]
     )]
     system: Option<Vec<String>>,
+    /// With --system: a directory that has both packages, which are otherwise made, with optimisation
+    #[arg(long, value_name = "DIR", requires = "system")]
+    packages: Option<PathBuf>,
     /// Put the table into docs/kernels.md or docs/reliability.md
     #[arg(long)]
     write: bool,
@@ -100,7 +103,7 @@ fn execute(arguments: &Arguments) -> Result<ExitCode> {
         return matrix::run(names, release, arguments.write);
     }
     if let Some(names) = &arguments.system {
-        return system::run(names, arguments.write);
+        return system::run(names, arguments.packages.as_deref(), arguments.write);
     }
     ensure!(
         !arguments.write,

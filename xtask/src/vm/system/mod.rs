@@ -44,9 +44,9 @@ const TIMEOUT: Duration = Duration::from_secs(900);
 /// Mebibytes of memory of a machine.
 const MEMORY: u32 = 2048;
 
-/// Tries the package on the named releases, or on all, and prints tables. `write` puts them into
-/// docs/reliability.md.
-pub fn run(names: &[String], write: bool) -> Result<ExitCode> {
+/// Tries the package on the named releases, or on all, and prints tables. `packages` has the packages if they
+/// are not to be made; `write` puts the tables into docs/reliability.md.
+pub fn run(names: &[String], packages: Option<&Path>, write: bool) -> Result<ExitCode> {
     let names = match names {
         [] => RELEASES.map(str::to_owned).to_vec(),
         names => names.to_vec(),
@@ -60,7 +60,7 @@ pub fn run(names: &[String], write: bool) -> Result<ExitCode> {
     }
     setup::ensure_build()?;
     let walk = Walk::new()?;
-    let files = Files::new(&walk)?;
+    let files = Files::new(&walk, packages)?;
     let mut reports = Vec::new();
     for parts in &machines {
         let report = attempt(parts, &files)?;
@@ -124,13 +124,22 @@ struct Files {
 }
 
 impl Files {
-    fn new(walk: &Walk) -> Result<Self> {
+    fn new(walk: &Walk, packages: Option<&Path>) -> Result<Self> {
         let this = env!("CARGO_PKG_VERSION");
         let next = walk::version(&walk.upgrade).context("docs/install.md installs no package")?;
         build::packages(&["teredo-scene"], false)?;
         let directory = tempfile::tempdir_in(shell::target())?;
         let path = directory.path();
-        dist::debs(&[this, next], path)?;
+        match packages {
+            Some(packages) => {
+                for version in [this, next] {
+                    let name = format!("teredo_{version}_amd64.deb");
+                    fs::copy(packages.join(&name), path.join(&name))
+                        .with_context(|| format!("{} has no {name}", packages.display()))?;
+                }
+            }
+            None => drop(dist::debs(&[this, next], path)?),
+        }
         matrix::copy(&build::directory(false).join(STREAMS), &path.join(STREAMS))?;
         for (name, text) in SCRIPTS {
             fs::write(path.join(name), text)?;

@@ -28,6 +28,7 @@ step() {
     [ $result = ok ] || {
         tail --lines=20 "$OUT/$STEP.log"
         journalctl --quiet --no-pager --unit=teredo --lines=20
+        return 1
     }
 }
 
@@ -78,14 +79,16 @@ status_field() {
 rights() {
     local pid set user
     pid=$(main_pid)
-    user=$(stat --format=%U /proc/"$pid")
-    [ "$user" = teredo ] || return
+    grep -E '^(Uid|Gid|Cap|NoNewPrivs|Seccomp)' /proc/"$pid"/status
+    user=$(id --user teredo)
+    [ "$(status_field "$pid" Uid)" = "$(printf '%s\t%s\t%s\t%s' "$user" "$user" "$user" "$user")" ] || return
     [ "$(status_field "$pid" NoNewPrivs)" = 1 ] && [ "$(status_field "$pid" Seccomp)" = 2 ] || return
-    # CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON and CAP_BPF.
-    for set in CapPrm CapEff CapBnd; do
+    # CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON and CAP_BPF. The bounding set is the unit's.
+    for set in CapPrm CapEff; do
         [ "$(status_field "$pid" $set)" = 000000c000003000 ] || return
     done
-    detail "user $user, 4 capabilities, a seccomp filter"
+    [ "$(status_field "$pid" CapAmb)" = 0000000000000000 ] || return
+    detail "user teredo, 4 capabilities, a seccomp filter"
 }
 
 # What the daemon sees of the host.
@@ -180,15 +183,16 @@ upgrade_by_hand() {
     replace follow "$(cat walk-upgrade)" && [ "$(installed)" = "$NEXT" ]
 }
 
-# The daemon forwards alone.
+# The daemon forwards alone, and stores less.
 in_userspace() {
-    printf 'xdp.mode = "off"\n' >>$CONFIGURATION
-    replace systemctl reload teredo && ! has_program
+    echo 1 >$STATE/stored
+    echo 'xdp.mode = "off"' >>$CONFIGURATION
+    replace systemctl reload teredo && ! has_program && store
 }
 
 on_fast_path() {
     sed -i '/^xdp.mode/d' $CONFIGURATION
-    replace systemctl reload teredo && has_program
+    replace systemctl reload teredo && has_program && store
 }
 
 stop() {
@@ -226,12 +230,14 @@ first_boot() {
     }
     inventory | sort >$STATE/before
     bpf_objects | sort --unique >$STATE/bpf
-    step walk walk walk
+    # Without the package there is nothing to try.
+    step walk walk walk || exit
     step rights rights
     step sandbox sandbox
     step security security
     step store store
-    figure path "$(teredo status | sed -n 's/^.*\b\(native\|generic\)\b.*/\1/p' | head --lines=1)"
+    figure path "$(teredo status --json | grep --only-matching '"mode": *"[a-z]*"' | cut --delimiter='"' --fields=4 |
+        sort --unique | paste --serial --delimiters=' ')"
     step quiet under_traffic 0 pause
     step restart under_traffic "$TIMES" repeat restart
     step kill under_traffic "$TIMES" repeat killed

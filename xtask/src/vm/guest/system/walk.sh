@@ -53,5 +53,5 @@ follow() {
 
 # Runs a line as a shell does for an operator, who answers yes.
 perform() {
-    yes 2>/dev/null | bash -c "$1"
+    bash -c "$1" < <(yes 2>/dev/null)
 }
