@@ -6,6 +6,8 @@ THIS=$1
 NEXT=$2
 STATE=/var/tmp/system
 TIMES=3
+# Seconds until something has happened, on an emulated machine that has others beside it.
+PATIENCE=300
 # Of systemd-analyze security.
 MOST_EXPOSURE=2.5
 CONFIGURATION=/etc/teredo/teredo.toml
@@ -58,8 +60,8 @@ replace() {
     local before
     before=$(main_pid)
     "$@" || return
-    wait_for 60 is_other_than "$before" && wait_for 60 is_at_work || return
-    wait_for 30 has_stored "$(cat $STATE/stored)"
+    wait_for "$PATIENCE" is_other_than "$before" && wait_for "$PATIENCE" is_at_work || return
+    wait_for "$PATIENCE" has_stored "$(cat $STATE/stored)"
 }
 
 is_other_than() {
@@ -206,7 +208,7 @@ late() {
     teredo status
     ! is_at_work || return
     detail "before the network: $(teredo status | head --lines=1);"
-    make_world && wait_for 60 is_at_work || return
+    make_world && wait_for "$PATIENCE" is_at_work || return
     detail "at work $((SECONDS - start)) s after its interfaces began to come"
 }
 

@@ -7,7 +7,7 @@ under_traffic() {
     counts=$(mktemp)
     shift
     # The function runs in a shell of its own.
-    { declare -f && declare -p THIS NEXT STATE TIMES CONFIGURATION RELAY_IPV6 CLIENT DETAIL; } >$STATE/functions
+    { declare -f && declare -p THIS NEXT STATE TIMES PATIENCE CONFIGURATION RELAY_IPV6 CLIENT DETAIL; } >$STATE/functions
     ./streams --stream "to-client,host,client,$CLIENT" --stream "to-host,client,host,$HOST" \
         --tcp "both,host,client,$CLIENT" -- bash -c ". $STATE/functions; $*" >"$counts" || result=1
     cat "$counts"

@@ -29,7 +29,7 @@ follow() {
         perform "$command"
         ;;
     'teredo status')
-        wait_for 60 is_at_work && perform "$command"
+        wait_for "$PATIENCE" is_at_work && perform "$command"
         ;;
     'teredo peers')
         perform "$command" && teredo peers | grep --quiet ' trusted'

@@ -87,7 +87,7 @@ xdp.mode = "off"'
 server = "20.0.2.1"
 port-mapping = false
 local-discovery = false'
-    wait_for 120 find_client
+    wait_for "$PATIENCE" find_client
 }
 
 find_client() {
