@@ -319,6 +319,14 @@ impl Relay {
         })
     }
 
+    /// Returns the number of times that a peer was asked for a sign of life since its last one, a few at
+    /// most; zero if it is not a peer.
+    pub fn unanswered(&self, address: &[u8; 16]) -> u8 {
+        let found = self.peers.find(address);
+        let pending = found.and_then(|index| self.peers[index].pending.as_deref());
+        pending.map_or(0, |pending| pending.history.unanswered())
+    }
+
     /// Loads the state of a peer into the CPU's cache. Doing so for a whole batch of packets before
     /// the first is handled lets the memory accesses overlap.
     pub fn prefetch(&self, address: &[u8; 16]) {
