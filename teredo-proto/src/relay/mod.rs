@@ -249,6 +249,11 @@ impl Relay {
         true
     }
 
+    /// Returns the configuration that the relay was made with.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Returns the key of the cookies, and the time by which they are older than the clock says, for
     /// a fast path that recognises them.
     pub fn cookies(&self) -> (CookieKey, Duration) {

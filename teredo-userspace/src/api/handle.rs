@@ -3,7 +3,10 @@
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::types::Peer;
-use crate::metrics::Snapshot;
+use crate::{
+    explain::{Facts, Question},
+    metrics::Snapshot,
+};
 
 /// Peers in one page: few enough that listing them hardly delays packets.
 pub const PAGE: usize = 256;
@@ -22,6 +25,13 @@ pub enum Request {
         cursor: u64,
         /// Receives the answer.
         reply: oneshot::Sender<Page>,
+    },
+    /// Asks for the facts of an explanation.
+    Explain {
+        /// The peers in question.
+        question: Question,
+        /// Receives the answer.
+        reply: oneshot::Sender<Box<Facts>>,
     },
     /// Makes the node drain, and is answered afterwards.
     Drain(oneshot::Sender<()>),
@@ -121,6 +131,15 @@ impl Handle {
     /// When the node has ended.
     pub async fn peers(&self, cursor: u64) -> Result<Page, Stopped> {
         self.ask(|reply| Request::Peers { cursor, reply }).await
+    }
+
+    /// Requests the facts of an explanation.
+    ///
+    /// # Errors
+    ///
+    /// When the node has ended.
+    pub async fn explain(&self, question: Question) -> Result<Box<Facts>, Stopped> {
+        self.ask(|reply| Request::Explain { question, reply }).await
     }
 
     /// Makes the node accept no new clients and peers from now on (S-27, R-26).

@@ -1,11 +1,13 @@
 //! The API of a running daemon: HTTP on a unix socket, on TCP, or both.
 //!
-//! On all sockets: `GET /status`, `GET /peers`, `GET /metrics`, `GET /healthz` and `GET /readyz`. On the
+//! On all sockets: `GET /status`, `GET /peers`, `GET /metrics`, `GET /healthz` and `GET /readyz`, and `POST
+//! /v1/explain`, which changes nothing. On the
 //! unix socket also `POST /drain`, which makes the daemon drain, and `POST /replace`, which starts another
 //! process in its place.
 
 pub mod client;
 mod connections;
+pub mod explain;
 pub mod handle;
 mod health;
 pub mod listener;

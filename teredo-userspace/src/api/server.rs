@@ -21,6 +21,7 @@ use tokio::{
 
 use super::{
     connections,
+    explain::explain,
     handle::{Gate, Handle, Page, Stopped},
     health::{healthz, readyz},
     listener::{Listener, Listeners},
@@ -37,9 +38,9 @@ const PAGE_INTERVAL: Duration = Duration::from_millis(5);
 /// The access of one listening socket to the node. Each socket has its own share, so that readers on
 /// TCP, where any user may connect, delay neither packets nor the operator on the unix socket.
 #[derive(Clone)]
-struct Access {
-    handle: Handle,
-    listings: Arc<Semaphore>,
+pub(super) struct Access {
+    pub(super) handle: Handle,
+    pub(super) listings: Arc<Semaphore>,
     pages: Arc<Mutex<Interval>>,
 }
 
@@ -55,7 +56,7 @@ impl Access {
     }
 
     /// Returns a page of peers when it is its turn.
-    async fn page(&self, cursor: u64) -> Result<Page, Stopped> {
+    pub(super) async fn page(&self, cursor: u64) -> Result<Page, Stopped> {
         self.pages.lock().await.tick().await;
         self.handle.peers(cursor).await
     }
@@ -79,6 +80,7 @@ impl Routers {
             .route("/status", get(status))
             .route("/peers", get(peers))
             .route("/metrics", get(prometheus))
+            .route("/v1/explain", post(explain))
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz));
         Self {

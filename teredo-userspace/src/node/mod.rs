@@ -7,6 +7,7 @@ mod calendar;
 mod client;
 mod clock;
 mod evidence;
+mod explain;
 pub mod fast_path;
 mod handover;
 mod host;

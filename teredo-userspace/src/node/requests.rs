@@ -30,6 +30,9 @@ impl Node {
         match request {
             Request::Snapshot(reply) => drop(reply.send(self.snapshot())),
             Request::Peers { cursor, reply } => drop(reply.send(self.page(cursor))),
+            Request::Explain { question, reply } => {
+                drop(reply.send(Box::new(self.facts(&question))))
+            }
             Request::Replace(reply) => self.replacement = Some(Replacement(reply)),
             Request::Drain(reply) => {
                 self.drain();
@@ -44,7 +47,7 @@ impl Node {
         self.rates.measure(snapshot.time, &snapshot);
     }
 
-    fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot {
             name: self.config.node.name.clone(),
             uptime: self.started.elapsed(),
@@ -166,7 +169,7 @@ fn page_of<I: Iterator<Item = (usize, Peer)>>(
 }
 
 /// Describes the peer of a relay.
-fn relay_peer(peer: &PeerInfo, now: Instant) -> Peer {
+pub(super) fn relay_peer(peer: &PeerInfo, now: Instant) -> Peer {
     Peer {
         address: peer.address,
         mapped: peer.mapped.into(),
@@ -181,7 +184,7 @@ fn relay_peer(peer: &PeerInfo, now: Instant) -> Peer {
 }
 
 /// Describes the peer of a client: another client, or a native host behind its relay.
-fn client_peer(peer: &client::PeerInfo, prefix: ServicePrefix, now: Instant) -> Peer {
+pub(super) fn client_peer(peer: &client::PeerInfo, prefix: ServicePrefix, now: Instant) -> Peer {
     let teredo = TeredoAddress::decode(peer.address, prefix);
     let is_elsewhere = teredo.is_some_and(|teredo| teredo.mapped != peer.mapped);
     Peer {

@@ -23,7 +23,9 @@ fn a_copy_decides_as_the_relay_does_and_changes_nothing() {
     for _ in 0..3 {
         let (sent, transmits, reason) = tried(&world, &client);
         assert_eq!((sent, reason), (None, None), "it asks the client");
-        assert!(matches!(&transmits[..], [Transmit::Datagram { to, .. }] if *to == endpoint(SERVER)));
+        assert!(
+            matches!(&transmits[..], [Transmit::Datagram { to, .. }] if *to == endpoint(SERVER))
+        );
     }
     assert_eq!(world.relay.peers().count(), 0);
     assert_eq!(world.relay.statistics(), World::new().relay.statistics());
