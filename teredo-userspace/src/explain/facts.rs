@@ -93,6 +93,22 @@ pub struct FastPathFacts {
 }
 
 impl Facts {
+    /// Returns the facts about a daemon of which no role runs.
+    #[must_use]
+    pub fn new(now: Instant, status: Status, prefix: ServicePrefix) -> Self {
+        Self {
+            now,
+            status,
+            prefix,
+            peers: Vec::new(),
+            relatives: Vec::new(),
+            relay: None,
+            server: None,
+            client: None,
+            fast_path: None,
+        }
+    }
+
     /// Returns what is known about a peer.
     #[must_use]
     pub fn peer(&self, address: Ipv6Addr) -> Option<&KnownPeer> {

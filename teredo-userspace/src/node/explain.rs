@@ -36,14 +36,11 @@ impl Node {
         });
         let client = self.client.as_ref();
         let known = question.addresses.iter();
+        let status = Status::from(&self.snapshot());
         Facts {
-            now,
-            status: Status::from(&self.snapshot()),
-            prefix: self.config.node.prefix,
             peers: known
                 .filter_map(|address| self.known_peer(*address, now))
                 .collect(),
-            relatives: Vec::new(),
             relay,
             server,
             client: client.map(|role| role.client.copy(now, seed)),
@@ -53,6 +50,7 @@ impl Node {
                 &question.addresses,
                 now,
             ),
+            ..Facts::new(now, status, self.config.node.prefix)
         }
     }
 

@@ -16,7 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The explanation of a subject, asked for in the daemon's network namespace.
 fn explain(namespace: &Namespace, teredo: &Teredo, arguments: &[&str]) -> Result<Explanation> {
     let mut command = namespace.command(binary()?)?;
-    command.args(["explain", "--json", "--config"]).arg(teredo.file());
+    command
+        .args(["explain", "--json", "--config"])
+        .arg(teredo.file());
     let told = command.args(arguments).output()?;
     serde_json::from_slice(&told.stdout)
         .with_context(|| format!("{arguments:?}: {}", String::from_utf8_lossy(&told.stderr)))
@@ -25,7 +27,10 @@ fn explain(namespace: &Namespace, teredo: &Teredo, arguments: &[&str]) -> Result
 /// The first line of `teredo status`.
 fn headline(teredo: &Teredo) -> Result<String> {
     let mut command = std::process::Command::new(binary()?);
-    let told = command.args(["status", "--config"]).arg(teredo.file()).output()?;
+    let told = command
+        .args(["status", "--config"])
+        .arg(teredo.file())
+        .output()?;
     let told = String::from_utf8(told.stdout)?;
     Ok(told.lines().next().unwrap_or_default().to_owned())
 }

@@ -34,7 +34,10 @@ fn an_explanation_changes_nothing_and_knows_the_fast_path() -> Result<()> {
     let told = explain(&scene.relay, &relay, &[&native, &address])?;
     let fast = told.steps.iter().find(|step| step.stage == Stage::FastPath);
     let fast = fast.context("there is a fast path")?;
-    ensure!(fast.reason.as_deref() == Some("encap-forwarded"), "{told:#?}");
+    ensure!(
+        fast.reason.as_deref() == Some("encap-forwarded"),
+        "{told:#?}"
+    );
     ensure!(told.verdict == Verdict::Passes, "{told:#?}");
     ensure!(told.cause.contains("in the fast path"), "{told:#?}");
     let told = explain(&scene.relay, &relay, &[&address, "->", &native])?;
@@ -45,7 +48,12 @@ fn an_explanation_changes_nothing_and_knows_the_fast_path() -> Result<()> {
     ensure!(told.cause.contains(&address), "{told:#?}");
 
     let before = counters()?;
-    for subject in [&[&*address][..], &[&*native], &[&*mapped], &[&*native, &*address]] {
+    for subject in [
+        &[&*address][..],
+        &[&*native],
+        &[&*mapped],
+        &[&*native, &*address],
+    ] {
         for _ in 0..10 {
             explain(&scene.relay, &relay, subject)?;
         }

@@ -41,6 +41,9 @@ impl RouteError {
     /// Returns the kernel's reason.
     #[must_use]
     pub fn reason(&self) -> String {
-        self.source.to_string()
+        let reason = self.source.to_string();
+        // Without the number of the error.
+        let words = reason.split(" (os error").next();
+        words.unwrap_or_default().to_owned()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv6Addr, SocketAddrV4};
 
-use teredo_proto::client::{Client, Identity, Nat, Transmit};
+use teredo_proto::client::{Client, DropReason, Identity, Nat, Transmit};
 
 use super::{
     host::{self, OUTER},
@@ -16,6 +16,9 @@ use crate::{
     },
     metrics::Role,
 };
+
+/// The reason for which packets for a peer are dropped that was asked often enough.
+const BUBBLE_LIMIT: &str = DropReason::HostBubbleLimit.reason();
 
 /// Explains the subject at the client.
 pub fn explain(
@@ -153,7 +156,7 @@ fn sends(
     if let Some(reason) = dropped_for(client) {
         // A peer that has been asked often enough is silent, which is the cause.
         let step = dropped(Role::Client, &what, reason);
-        if reason == "host-bubble-limit" {
+        if reason == BUBBLE_LIMIT {
             silence(explanation, facts, identity, to);
             explanation.add(Step::note(Stage::Daemon, step.text).because(reason));
         } else {

@@ -123,12 +123,19 @@ fn describe(owner: &str, known: &KnownPeer) -> String {
         "served by the daemon"
     };
     format!(
-        "the {owner} knows {} at {}{place}: {state}, heard {}{asked}, sent to {}{waits}, {path}",
+        "the {owner} knows {} at {}{place}: {state}, {}{asked}, {}{waits}, {path}",
         peer.address,
         peer.mapped,
-        ago(peer.last_received_seconds),
-        ago(peer.last_sent_seconds),
+        event("heard", peer.last_received_seconds),
+        event("sent to", peer.last_sent_seconds),
     )
+}
+
+fn event(name: &str, seconds: Option<f64>) -> String {
+    match seconds {
+        Some(_) => format!("{name} {}", ago(seconds)),
+        None => format!("never {name}"),
+    }
 }
 
 fn ago(seconds: Option<f64>) -> String {

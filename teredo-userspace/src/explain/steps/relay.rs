@@ -10,7 +10,7 @@ use teredo_common::{
     verdict::{Action, Verdict as PathVerdict},
     wire::SERVER_PORT,
 };
-use teredo_proto::relay::{Relay, Transmit};
+use teredo_proto::relay::{DropReason, Relay, Transmit};
 
 use super::{
     host::{self, OUTER},
@@ -32,6 +32,9 @@ const EXAMPLE: (Ipv4Addr, SocketAddrV4) = (
 );
 /// A native host if this host has no address of its own.
 const EXAMPLE_HOST: Ipv6Addr = Ipv6Addr::new(0x2600, 0, 0, 0, 0, 0, 0, 1);
+
+/// The reason for which packets for a peer are dropped that was asked often enough.
+const BUBBLE_LIMIT: &str = DropReason::EncapBubbleLimit.reason();
 
 /// What the relay would do with a packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -142,9 +145,9 @@ fn to_client(
                 Step::fine(Stage::Daemon, format!("the relay sends it to {to} at once"))
             }
             // The peer has been asked often enough: its silence is the cause.
-            Decision::Drops("encap-bubble-limit") => {
-                let step = dropped(Role::Relay, &what, "encap-bubble-limit");
-                Step::note(Stage::Daemon, step.text).because("encap-bubble-limit")
+            Decision::Drops(reason) if *reason == BUBBLE_LIMIT => {
+                let step = dropped(Role::Relay, &what, reason);
+                Step::note(Stage::Daemon, step.text).because(reason)
             }
             Decision::Drops(reason) => dropped(Role::Relay, &what, reason),
             Decision::Asks(to) => Step::note(
@@ -158,8 +161,12 @@ fn to_client(
         });
     }
     let mapped = mapping(facts, client);
-    let size = u32::from(relay.config.mtu) + OUTER;
-    host::way(explanation, host, (*mapped.ip()).into(), size);
+    // Nothing is sent because of a packet that is dropped.
+    let is_dropped = matches!(decision, Decision::Drops(reason) if reason != BUBBLE_LIMIT);
+    if !is_dropped {
+        let size = u32::from(relay.config.mtu) + OUTER;
+        host::way(explanation, host, (*mapped.ip()).into(), size);
+    }
     peer::explain_silence(explanation, facts, client);
     let by = if is_fast {
         "in the fast path"

@@ -133,6 +133,7 @@ fn handle(
     match end {
         Some(text) => {
             explanation.add(Step::fine(Stage::Daemon, format!("{what}: {text}")));
+            host::way(explanation, host, (*from.ip()).into(), 0);
             explanation.conclude(Verdict::Passes, format!("{what}: {text}"));
         }
         None => {
@@ -140,7 +141,6 @@ fn handle(
             explanation.add(dropped(Role::Server, &what, reason));
         }
     }
-    host::way(explanation, host, (*from.ip()).into(), 0);
 }
 
 /// Returns the reason for which a copy has dropped its only packet.

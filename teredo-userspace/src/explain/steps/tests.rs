@@ -45,19 +45,13 @@ fn facts(relay: &Relay, peers: Vec<KnownPeer>) -> Facts {
     snapshot.roles.insert(Role::Relay, RoleState::default());
     let machine = relay.copy(now, [7; 32], &[]);
     Facts {
-        now,
-        status: Status::from(&snapshot),
-        prefix: ServicePrefix::STANDARD,
         peers,
-        relatives: Vec::new(),
         relay: Some(RelayFacts {
             config: machine.config().clone(),
             machine,
             queued: 0,
         }),
-        server: None,
-        client: None,
-        fast_path: None,
+        ..Facts::new(now, Status::from(&snapshot), ServicePrefix::STANDARD)
     }
 }
 
