@@ -71,7 +71,7 @@ async fn answer(access: &Access, subject: &Subject) -> Result<Explanation, Stopp
         _ => Vec::new(),
     };
     let question = Question::about(subject, at);
-    let mut facts = access.handle.explain(question.clone()).await?;
+    let mut facts = access.facts(question.clone()).await?;
     if let Some(silent) = silent_client(subject, &facts) {
         facts.relatives = relatives(access, silent, &facts).await?;
     }

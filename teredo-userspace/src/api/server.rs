@@ -28,30 +28,40 @@ use super::{
     origin,
     types::Status,
 };
-use crate::metrics;
+use crate::{
+    explain::{Facts, Question},
+    metrics,
+};
 
 /// The most lists of peers that one listening socket sends at the same time.
 const LISTINGS: usize = 2;
 /// The interval between two pages of peers for one listening socket.
 const PAGE_INTERVAL: Duration = Duration::from_millis(5);
+/// The interval between two explanations for one listening socket, each of which copies tables.
+const QUESTION_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The access of one listening socket to the node. Each socket has its own share, so that readers on
 /// TCP, where any user may connect, delay neither packets nor the operator on the unix socket.
 #[derive(Clone)]
 pub(super) struct Access {
-    pub(super) handle: Handle,
+    handle: Handle,
     pub(super) listings: Arc<Semaphore>,
     pages: Arc<Mutex<Interval>>,
+    questions: Arc<Mutex<Interval>>,
 }
 
 impl Access {
     fn new(handle: Handle) -> Self {
-        let mut pages = interval(PAGE_INTERVAL);
-        pages.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let paced = |period| {
+            let mut paced = interval(period);
+            paced.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            Arc::new(Mutex::new(paced))
+        };
         Self {
             handle,
             listings: Arc::new(Semaphore::new(LISTINGS)),
-            pages: Arc::new(Mutex::new(pages)),
+            pages: paced(PAGE_INTERVAL),
+            questions: paced(QUESTION_INTERVAL),
         }
     }
 
@@ -59,6 +69,12 @@ impl Access {
     pub(super) async fn page(&self, cursor: u64) -> Result<Page, Stopped> {
         self.pages.lock().await.tick().await;
         self.handle.peers(cursor).await
+    }
+
+    /// Returns the facts of an explanation when it is its turn.
+    pub(super) async fn facts(&self, question: Question) -> Result<Box<Facts>, Stopped> {
+        self.questions.lock().await.tick().await;
+        self.handle.explain(question).await
     }
 }
 

@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl Node {
-    /// Copies what decides about packets of the peers in question. That takes as long as some hundred
-    /// packets.
+    /// Copies what decides about packets of the peers in question: their entries, and the tables of the
+    /// limits. The time for it does not depend on the number of peers.
     pub(super) fn facts(&self, question: &Question) -> Facts {
         let now = clock::now();
         let addresses: Vec<_> = question.addresses.iter().map(Ipv6Addr::octets).collect();

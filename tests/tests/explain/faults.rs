@@ -145,7 +145,7 @@ fn a_route_that_is_gone() -> Result<()> {
 fn a_wrong_server() -> Result<()> {
     let world = World::new(ONE)?;
     let (client, _) = world.client(0)?;
-    let words = ["DOWN", "20.0.99.99"];
+    let words = ["DOWN", "no server answers", "client.server wrong"];
     let line = headline(client)?;
     ensure!(line.starts_with("ok"), "{line}");
     let mut scene = world.scene;

@@ -40,7 +40,8 @@ fn an_explanation_changes_nothing_and_knows_the_fast_path() -> Result<()> {
     );
     ensure!(told.verdict == Verdict::Passes, "{told:#?}");
     ensure!(told.cause.contains("in the fast path"), "{told:#?}");
-    let told = explain(&scene.relay, &relay, &[&address, "->", &native])?;
+    let flow = format!("{address} -> {native}");
+    let told = explain(&scene.relay, &relay, &[&flow])?;
     let fast = told.steps.iter().find(|step| step.stage == Stage::FastPath);
     let reason = fast.and_then(|step| step.reason.clone());
     ensure!(reason.as_deref() == Some("decap-forwarded"), "{told:#?}");

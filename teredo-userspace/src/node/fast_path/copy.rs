@@ -10,7 +10,7 @@ use super::{FastPath, ProgramPlan, Roles};
 use crate::{explain::FastPathFacts, host::Snapshot};
 
 /// The peers that a copy has room for.
-const ROOM: u32 = 1024;
+const ROOM: u32 = 64;
 /// The seed of a copy's table, which nobody attacks.
 const SEED: u64 = 1;
 
