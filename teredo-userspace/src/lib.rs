@@ -16,6 +16,7 @@
 //! | [`metrics`] | all statistics at one moment, and their form for Prometheus |
 //! | [`condition`] | the named ways in which a role does not do its whole job |
 //! | `plan` | this host as it should be: items and conditions, and the reconciler that decides on acts |
+//! | [`explain`] | what the daemon would do with a packet, and why |
 //! | [`api`] | HTTP on a unix socket or TCP, and the channel to the node |
 //! | [`node`] | the event loop: roles, fast path, timers, upkeep of the host |
 //! | `check` | whether a configuration can run on this host |
@@ -36,6 +37,7 @@ pub mod cli;
 pub mod condition;
 pub mod config;
 pub mod datapath;
+pub mod explain;
 pub mod handover;
 pub mod host;
 pub mod import;

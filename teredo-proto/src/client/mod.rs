@@ -497,6 +497,12 @@ impl Client {
         self.exchange.peers_in(slots)
     }
 
+    /// Returns the number of times that a peer was asked for a sign of life since its last one, a few at
+    /// most; zero if it is not a peer.
+    pub fn unanswered(&self, address: &[u8; 16]) -> u8 {
+        self.exchange.unanswered(address)
+    }
+
     /// Returns the counters since the start, and the current number of peers and waiting packets.
     pub fn statistics(&self) -> Statistics {
         let mut statistics = self.shared.statistics;

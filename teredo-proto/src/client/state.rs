@@ -54,6 +54,17 @@ impl Client {
         }
     }
 
+    /// Returns a client that decides about packets as this one would now. What it does changes nothing
+    /// here. `seed` is as for [`Client::new`].
+    #[must_use]
+    pub fn copy(&self, now: Instant, seed: [u8; 32]) -> Self {
+        let config = self.shared.config.clone();
+        let mut copy = Self::restore(config, seed, now, self.save(now));
+        copy.shared.transmits.clear();
+        copy.shared.events.clear();
+        copy
+    }
+
     /// Creates a client that goes on from a state that [fits](SavedClient::fits). It asks for the ports that
     /// were open, and reports its address again. `seed` is as for [`Client::new`].
     #[must_use]

@@ -249,6 +249,11 @@ impl Relay {
         true
     }
 
+    /// Returns the configuration that the relay was made with.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Returns the key of the cookies, and the time by which they are older than the clock says, for
     /// a fast path that recognises them.
     pub fn cookies(&self) -> (CookieKey, Duration) {
@@ -317,6 +322,14 @@ impl Relay {
             };
             (slot, peer)
         })
+    }
+
+    /// Returns the number of times that a peer was asked for a sign of life since its last one, a few at
+    /// most; zero if it is not a peer.
+    pub fn unanswered(&self, address: &[u8; 16]) -> u8 {
+        let found = self.peers.find(address);
+        let pending = found.and_then(|index| self.peers[index].pending.as_deref());
+        pending.map_or(0, |pending| pending.history.unanswered())
     }
 
     /// Loads the state of a peer into the CPU's cache. Doing so for a whole batch of packets before

@@ -98,9 +98,31 @@ impl Relay {
     /// [`Relay::poll_event`] have not returned yet.
     #[must_use]
     pub fn state(&self, now: Instant) -> State {
+        self.state_with(now, self.peers.save(Clone::clone))
+    }
+
+    /// Returns a relay that decides about packets from and to these addresses as this one would now. What
+    /// it does changes nothing here. It has no other peers and nothing that waits for other peers, so that
+    /// copying takes a bounded time. `seed` is as for [`Relay::new`].
+    #[must_use]
+    pub fn copy(&self, now: Instant, seed: [u8; 32], addresses: &[[u8; 16]]) -> Self {
+        let known = addresses.iter().filter_map(|one| self.peers.find(one));
+        let peers = known.map(|index| self.peers.save_one(index, Clone::clone));
+        let state = self.state_with(now, peers.collect());
+        let config = Config {
+            own_ipv4: self.own_ipv4.iter().collect(),
+            own_ipv6: self.own_ipv6.iter().copied().map(Into::into).collect(),
+            ..self.config.clone()
+        };
+        let mut copy = Self::restore(config, seed, now, state);
+        copy.draining = self.draining;
+        copy
+    }
+
+    fn state_with(&self, now: Instant, peers: Vec<SavedPeer<Proof>>) -> State {
         State {
             secrets: self.secrets(),
-            peers: self.peers.save(Clone::clone),
+            peers,
             unreachable: self.unreachable_bucket,
             new_peers: self.new_peer_rates.save(now),
             direct_bubbles: self.direct_bubble_rates.save(now),

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use teredo_common::time::Instant;
 
-use super::{Server, tunnel::SavedLease};
+use super::{Buckets, Config, Server, tunnel::SavedLease};
 
 /// The state of a server. Its moments are those of one boot of the host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -40,6 +40,22 @@ impl Server {
                 })
                 .collect(),
         }
+    }
+
+    /// Returns a server that decides about packets as this one would now, with limits of its own: what it
+    /// does changes nothing here.
+    #[must_use]
+    pub fn copy(&self, now: Instant) -> Self {
+        let config = Config {
+            clients: self.clients.all().to_vec(),
+            own_ipv4: self.own_ipv4.iter().collect(),
+            ..self.config.clone()
+        };
+        let mut copy = Self::new(config, Buckets::new());
+        copy.native_reachable = self.native_reachable;
+        copy.draining = self.draining;
+        copy.restore(&self.state(now));
+        copy
     }
 
     /// Returns the state without the levels of the limits.

@@ -35,6 +35,11 @@ impl OwnIpv4 {
         are_others
     }
 
+    /// Iterates over the addresses.
+    pub fn iter(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.addresses.iter().copied().map(Ipv4Addr::from)
+    }
+
     /// Whether the address is one of this host.
     pub fn contains(&self, address: [u8; 4]) -> bool {
         self.addresses.binary_search(&address).is_ok()

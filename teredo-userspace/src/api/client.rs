@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use axum::body::Bytes;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::{
     Method, Request, Response, StatusCode, body::Incoming, client::conn::http1, header::HOST,
 };
@@ -64,7 +64,7 @@ pub enum Error {
 ///
 /// When no daemon answers in time.
 pub async fn get(address: &ApiAddress, path: &str) -> Result<Bytes, Error> {
-    request(address, Method::GET, path).await
+    request(address, Method::GET, path, Bytes::new()).await
 }
 
 /// Sends `POST path`.
@@ -73,21 +73,36 @@ pub async fn get(address: &ApiAddress, path: &str) -> Result<Bytes, Error> {
 ///
 /// When no daemon answers in time, or it refuses.
 pub async fn post(address: &ApiAddress, path: &str) -> Result<(), Error> {
-    request(address, Method::POST, path).await.map(drop)
+    let body = Bytes::new();
+    request(address, Method::POST, path, body).await.map(drop)
 }
 
-async fn request(address: &ApiAddress, method: Method, path: &str) -> Result<Bytes, Error> {
+/// Sends `POST path` with this body and returns the body of the answer.
+///
+/// # Errors
+///
+/// When no daemon answers in time, or it refuses.
+pub async fn ask(address: &ApiAddress, path: &str, body: Bytes) -> Result<Bytes, Error> {
+    request(address, Method::POST, path, body).await
+}
+
+async fn request(
+    address: &ApiAddress,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<Bytes, Error> {
     let response = async {
         match address {
             ApiAddress::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await;
                 let stream = stream.map_err(|error| refused(address, error))?;
-                send(stream, address, method, path).await
+                send(stream, address, method, path, body).await
             }
             ApiAddress::Tcp(socket) => {
                 let stream = TcpStream::connect(socket).await;
                 let stream = stream.map_err(|error| refused(address, error))?;
-                send(stream, address, method, path).await
+                send(stream, address, method, path, body).await
             }
         }
     };
@@ -106,7 +121,10 @@ async fn request(address: &ApiAddress, method: Method, path: &str) -> Result<Byt
     };
     match status {
         StatusCode::OK => Ok(body.into()),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::CONFLICT => {
+        StatusCode::BAD_REQUEST
+        | StatusCode::UNAUTHORIZED
+        | StatusCode::FORBIDDEN
+         | StatusCode::CONFLICT => {
             Err(Error::Refused {
                 address: address.to_string(),
                 reason: said(),
@@ -129,6 +147,7 @@ async fn send<S>(
     address: &ApiAddress,
     method: Method,
     path: &str,
+    body: Bytes,
 ) -> Result<Response<Incoming>, Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -147,7 +166,7 @@ where
         .method(method)
         .uri(path)
         .header(HOST, host)
-        .body(Empty::<Bytes>::new())
+        .body(Full::new(body))
         .map_err(|error| no_answer(address, error))?;
     sender.send_request(request).await.map_err(failed)
 }

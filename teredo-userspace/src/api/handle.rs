@@ -9,7 +9,10 @@ use super::{
     filter::Filter,
     types::Peer,
 };
-use crate::metrics::Snapshot;
+use crate::{
+    explain::{Facts, Question},
+    metrics::Snapshot,
+};
 
 /// Peers in one page: few enough that listing them hardly delays packets.
 pub const PAGE: usize = 256;
@@ -35,6 +38,13 @@ pub enum Request {
     },
     /// Makes the node withdraw the relay's route, and is answered with the time for which it has to go on.
     Withdraw(oneshot::Sender<Duration>),
+    /// Asks for the facts of an explanation.
+    Explain {
+        /// The peers in question.
+        question: Question,
+        /// Receives the answer.
+        reply: oneshot::Sender<Box<Facts>>,
+    },
     /// Makes the node drain, and is answered afterwards.
     Drain(oneshot::Sender<()>),
     /// Starts a new process in the place of this one, with the program and the configuration as they are
@@ -163,6 +173,15 @@ impl Handle {
             reply,
         })
         .await
+    }
+
+    /// Requests the facts of an explanation.
+    ///
+    /// # Errors
+    ///
+    /// When the node has ended.
+    pub async fn explain(&self, question: Question) -> Result<Box<Facts>, Stopped> {
+        self.ask(|reply| Request::Explain { question, reply }).await
     }
 
     /// Makes the node accept no new clients and peers from now on (S-27, R-26).

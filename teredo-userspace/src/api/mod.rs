@@ -6,6 +6,7 @@
 pub mod client;
 mod connections;
 pub mod events;
+pub mod explain;
 pub mod filter;
 pub mod handle;
 mod health;

@@ -37,6 +37,8 @@ pub struct Route<S> {
     method: Method,
     summary: &'static str,
     parameters: Vec<Parameter>,
+    /// The type of the request's body, if it has one.
+    question: Option<SchemaOf>,
     answers: Vec<Answer>,
     events: Vec<(&'static str, SchemaOf)>,
 }
@@ -83,6 +85,19 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
         )
     }
 
+    /// Returns a route that reads, and whose question of type `Q` is the body of the request.
+    pub fn ask<Q: JsonSchema, H: Handler<T, S>, T: 'static>(
+        path: &'static str,
+        handler: H,
+        summary: &'static str,
+    ) -> Self {
+        let handler = on(MethodFilter::POST, handler);
+        Self {
+            question: Some(SchemaGenerator::subschema_for::<Q>),
+            ..Self::new(Method::POST, path, handler, summary)
+        }
+    }
+
     fn new(
         method: Method,
         path: &'static str,
@@ -97,6 +112,7 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
             method,
             summary,
             parameters: Vec::new(),
+            question: None,
             answers: Vec::new(),
             events: Vec::new(),
         }
@@ -199,6 +215,12 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
         let mut operation = json!({"summary": self.summary, "responses": answers});
         if !parameters.is_empty() {
             operation["parameters"] = Value::Array(parameters);
+        }
+        if let Some(schema) = self.question {
+            operation["requestBody"] = json!({
+                "required": true,
+                "content": {"application/json": {"schema": schema(generator)}},
+            });
         }
         operation
     }

@@ -46,6 +46,12 @@ impl Default for Turns {
 }
 
 impl Turns {
+    /// Waits until another list may begin. It ends when the permit is dropped.
+    pub async fn begin(&self) -> Option<OwnedSemaphorePermit> {
+        // The semaphore is never closed.
+        self.listings.clone().acquire_owned().await.ok()
+    }
+
     /// Gets the page of at most `most` peers at `cursor` when it is its turn.
     ///
     /// # Errors
@@ -93,8 +99,7 @@ async fn list(
     selection: Selection,
     brackets: Brackets,
 ) -> Result<Response, Stopped> {
-    // The semaphore is never closed.
-    let turn = access.listings.listings.clone().acquire_owned().await.ok();
+    let turn = access.listings.begin().await;
     let mut listing = Listing {
         handle: access.handle,
         turns: access.listings,

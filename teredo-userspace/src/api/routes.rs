@@ -14,6 +14,7 @@ use axum::{
 use serde_json::Value;
 
 use super::{
+    explain::{ExplainRequest, explain},
     events::{ConditionChange, Lost, RoleChange, events},
     filter::{EndpointText, NumberText, PrefixText},
     handle::Handle,
@@ -25,7 +26,10 @@ use super::{
     server::Access,
     types::{Condition, Peer, PeerList, PeerState, Status},
 };
-use crate::metrics::{self, Format, Path};
+use crate::{
+    explain::Explanation,
+    metrics::{self, Format, Path},
+};
 
 /// The media type of texts.
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -69,6 +73,10 @@ pub fn routes() -> Vec<Route<Access>> {
                  something changes.",
             )
             .fails(unavailable, "The daemon is stopping, or too many readers are connected."),
+        Route::ask::<ExplainRequest, _, _>("/v1/explain", explain, "Explains what the daemon would do with a packet.")
+            .answers::<Explanation>("The explanation.")
+            .fails(StatusCode::BAD_REQUEST, "The subject or the packet cannot be read.")
+            .fails(unavailable, STOPPING),
         Route::get("/v1/openapi.json", document, "Describes the API.")
             .answers::<serde_json::Map<String, Value>>("This document."),
         Route::get("/metrics", prometheus, "Tells all counters to Prometheus.")

@@ -18,6 +18,7 @@ use tokio::{
 use super::{
     connections,
     events::READERS,
+    explain::Questions,
     handle::{Gate, Handle},
     history::Recorder,
     listener::{Listener, Listeners},
@@ -39,6 +40,8 @@ pub struct Access {
     pub history: Recorder,
     /// The turns of its lists of peers.
     pub listings: Turns,
+    /// The turns of its explanations.
+    pub questions: Questions,
     /// The places for readers of events.
     pub readers: Arc<Semaphore>,
 }
@@ -49,6 +52,7 @@ impl Access {
             handle,
             history,
             listings: Turns::default(),
+            questions: Questions::default(),
             readers: Arc::new(Semaphore::new(READERS)),
         }
     }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use teredo_common::{time::Instant, verdict::Direction};
+use teredo_common::{address::ServicePrefix, time::Instant, verdict::Direction};
 use teredo_proto::{relay::Statistics, server};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     condition::{Condition, Kind, Lasting},
     config::ApiAddress,
+    explain::{Explanation, Facts},
     handover::Inheritance,
     metrics::{self, Snapshot},
 };
@@ -87,6 +88,11 @@ pub(super) async fn node(mut requests: Requests, peers: usize) {
                 drop(reply.send(page));
             }
             Request::Withdraw(reply) => reply.send(Duration::ZERO).unwrap(),
+            Request::Explain { reply, .. } => {
+                let status = Status::from(&snapshot());
+                let facts = Facts::new(snapshot().time, status, ServicePrefix::STANDARD);
+                reply.send(Box::new(facts)).unwrap();
+            }
             Request::Drain(reply) => reply.send(()).unwrap(),
             Request::Replace(reply) => reply.send(Err("not here".to_owned())).unwrap(),
         }
@@ -204,6 +210,35 @@ async fn peers_come_complete_in_pages() {
         let peers: Vec<Peer> = serde_json::from_slice(&body.unwrap()).unwrap();
         let expected: Vec<_> = (0..number).map(peer).collect();
         assert_eq!(peers, expected);
+    }
+}
+
+#[tokio::test]
+async fn subjects_and_packets_are_explained_on_every_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let (unix, _) = unix(&directory);
+    for address in [unix, free_tcp()] {
+        let ask = async |body: &str| {
+            let body = body.to_owned().into();
+            client::ask(&address, "/v1/explain", body).await
+        };
+        let work = async {
+            let answer = ask(r#"{"subject": "2001:0:102:304:0:efff:f6ff:fffe"}"#).await;
+            let told: Explanation = serde_json::from_slice(&answer.unwrap()).unwrap();
+            let decoded = told.teredo.unwrap();
+            assert_eq!(decoded.mapped, "9.0.0.1:4096".parse().unwrap());
+            assert!(told.network_namespace.is_some());
+            for (body, part) in [
+                (r#"{"subject": "9.0.0.1"}"#, "9.0.0.1:PORT"),
+                (r#"{"packet": "6x"}"#, "`x` is no digit"),
+                ("{}", "either `subject` or `packet`"),
+                ("what", "not as documented"),
+            ] {
+                let refused = ask(body).await.unwrap_err().to_string();
+                assert!(refused.contains(part), "{refused}");
+            }
+        };
+        with_api(&address, 0, work).await;
     }
 }
 
@@ -477,7 +512,9 @@ async fn lists_of_peers_wait_for_each_other_and_not_the_status() {
                     };
                     drop(reply.send(page));
                 }
-                Request::Withdraw(_) | Request::Drain(_) | Request::Replace(_) => {
+                Request::Explain { .. }
+                | Request::Withdraw(_)
+                | Request::Drain(_) | Request::Replace(_) => {
                     panic!("nobody asks for that")
                 }
             }

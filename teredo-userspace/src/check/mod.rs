@@ -47,6 +47,7 @@ use crate::{
     plan::{self, Fix, Item, Own, Plan, State},
     privileges::capabilities,
 };
+pub use firewall::findings as examine_firewall;
 #[cfg(feature = "testing")]
 pub use firewall::judge_texts as judge_firewall;
 use memory::{Memory, Octets};

@@ -6,6 +6,7 @@
 mod address;
 mod ask;
 mod check;
+mod explain;
 mod import;
 mod log;
 mod output;
@@ -41,6 +42,9 @@ enum Command {
     Status(ask::StatusArguments),
     /// Lists the peers of a running daemon
     Peers(Query),
+    /// Explains what a running daemon would do with packets of an address, an endpoint or a flow, or with
+    /// one packet, and why
+    Explain(explain::Arguments),
     /// Makes a running daemon accept no new peers and clients, so that it can be stopped gracefully
     Drain(Daemon),
     /// Makes a running daemon withdraw its route before it is stopped, and waits until routers have followed
@@ -130,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments).map(done),
         Command::Status(query) => ask::status(&query).map(done),
         Command::Peers(query) => ask::peers(&query).map(done),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Drain(daemon) => ask::drain(&daemon).map(done),
         Command::Withdraw(daemon) => ask::withdraw(&daemon).map(done),
         Command::Reload(daemon) => ask::reload(&daemon).map(done),

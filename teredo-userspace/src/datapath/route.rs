@@ -1,6 +1,7 @@
 //! Interfaces, addresses, routes and neighbours of the kernel, through rtnetlink.
 
 mod host;
+mod look_up;
 
 use std::{
     io,

@@ -8,6 +8,7 @@ mod client;
 mod clock;
 mod events;
 mod evidence;
+mod explain;
 pub mod fast_path;
 mod handover;
 mod host;

@@ -36,6 +36,9 @@ impl Node {
                 filter,
                 reply,
             } => drop(reply.send(self.page(cursor, most, &filter))),
+            Request::Explain { question, reply } => {
+                drop(reply.send(Box::new(self.facts(&question))))
+            }
             Request::Replace(reply) => self.replacement = Some(Replacement(reply)),
             Request::Withdraw(reply) => drop(reply.send(self.withdraw())),
             Request::Drain(reply) => {
@@ -52,7 +55,7 @@ impl Node {
         self.publish_measurement(snapshot);
     }
 
-    fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot {
             name: self.config.node.name.clone(),
             uptime: self.started.elapsed(),
@@ -190,7 +193,7 @@ fn page_of<I: Iterator<Item = (usize, Peer)>>(
 }
 
 /// Describes the peer of a relay.
-fn relay_peer(peer: &PeerInfo, now: Instant) -> Peer {
+pub(super) fn relay_peer(peer: &PeerInfo, now: Instant) -> Peer {
     Peer {
         address: peer.address,
         mapped: peer.mapped.into(),
@@ -205,7 +208,7 @@ fn relay_peer(peer: &PeerInfo, now: Instant) -> Peer {
 }
 
 /// Describes the peer of a client: another client, or a native host behind its relay.
-fn client_peer(peer: &client::PeerInfo, prefix: ServicePrefix, now: Instant) -> Peer {
+pub(super) fn client_peer(peer: &client::PeerInfo, prefix: ServicePrefix, now: Instant) -> Peer {
     let teredo = TeredoAddress::decode(peer.address, prefix);
     let is_elsewhere = teredo.is_some_and(|teredo| teredo.mapped != peer.mapped);
     Peer {

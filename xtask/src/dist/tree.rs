@@ -23,6 +23,7 @@ const GUIDES: &[&str] = &[
     "docs/client.md",
     "docs/conditions.md",
     "docs/configuration.md",
+    "docs/explain.md",
     "docs/install.md",
     "docs/kernels.md",
     "docs/metrics.md",

@@ -175,6 +175,13 @@ impl Exchange {
         peers.map(|(_, peer)| peer)
     }
 
+    /// Returns the number of bursts to a peer since its last answer, a few at most.
+    pub fn unanswered(&self, address: &[u8; 16]) -> u8 {
+        let found = self.peers.find(address);
+        let pending = found.and_then(|index| self.peers[index].pending.as_deref());
+        pending.map_or(0, |pending| pending.history.unanswered())
+    }
+
     /// Returns the number of trusted peers.
     pub fn trusted_peers(&self) -> usize {
         self.peers.trusted()

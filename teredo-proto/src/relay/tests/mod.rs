@@ -1,6 +1,7 @@
 //! Each requirement that concerns the relay, by its number.
 
 mod bubbles;
+mod copies;
 mod dual;
 mod fast_path;
 mod harness;

@@ -96,6 +96,11 @@ impl History {
         self.unanswered = 0;
     }
 
+    /// Returns the number of bursts since the last answer, a few at most.
+    pub fn unanswered(&self) -> u8 {
+        self.unanswered
+    }
+
     /// Whether there was a burst since the last answer.
     pub fn is_unanswered(&self) -> bool {
         self.unanswered > 0

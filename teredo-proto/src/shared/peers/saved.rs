@@ -70,6 +70,15 @@ impl<State: RoleState> Peers<State> {
         peers.map(|peer| SavedPeer::of(peer, &state)).collect()
     }
 
+    /// Returns one peer as it can be stored.
+    pub fn save_one<Saved>(
+        &self,
+        index: PeerIndex,
+        state: impl Fn(&State) -> Saved,
+    ) -> SavedPeer<Saved> {
+        SavedPeer::of(&self[index], &state)
+    }
+
     /// Inserts a peer that was stored, unless it is there already or there is no room.
     pub fn restore<Saved>(
         &mut self,

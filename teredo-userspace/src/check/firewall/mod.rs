@@ -65,6 +65,17 @@ pub fn examine(host: &Host<'_>, report: &mut Report) {
     }
 }
 
+/// Returns a sentence for each kind of packets of the roles that the rules of this host drop, and whether
+/// they do so in any case.
+pub fn findings(config: &Config) -> Vec<(bool, String)> {
+    let rules = Rules::read();
+    let needs = needs(config);
+    let verdicts = needs.iter().filter_map(|need| rules.verdict(need));
+    verdicts
+        .map(|(fate, text)| (fate == Fate::Dropped, text))
+        .collect()
+}
+
 /// Lists the packets that the roles need.
 fn needs(config: &Config) -> Vec<Need> {
     let mut needs = Vec::new();

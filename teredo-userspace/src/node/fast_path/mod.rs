@@ -1,6 +1,7 @@
 //! The fast path of all roles, as the event loop sees it. Its map is kept in sync with the relay: it
 //! holds every peer that the relay trusts, and no other.
 
+mod copy;
 mod missing;
 mod plan;
 mod sweep;

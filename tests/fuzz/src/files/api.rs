@@ -1,10 +1,14 @@
 //! Requests to the API.
 
+use std::time::Duration;
+
 use teredo::{
-    api::{Handle, Page, Request, Requests},
+    api::{Handle, Page, Request, Requests, types::Status},
+    explain::Facts,
     metrics::Snapshot,
     testing,
 };
+use teredo_common::{address::ServicePrefix, time::Instant};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
     runtime::Builder,
@@ -19,7 +23,7 @@ pub fn run(octets: &[u8]) {
     let Some((kind, request)) = octets.split_first() else {
         return;
     };
-    let runtime = Builder::new_current_thread().enable_time().build();
+    let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let is_tcp = kind & 1 != 0;
     let (answer, drained) = runtime.block_on(converse(request, is_tcp));
@@ -70,6 +74,12 @@ async fn node(mut requests: Requests) -> bool {
         match request {
             Request::Snapshot(reply) => drop(reply.send(Snapshot::default())),
             Request::Peers { reply, .. } => drop(reply.send(Page::default())),
+            Request::Explain { reply, .. } => {
+                let status = Status::from(&Snapshot::default());
+                let now = Instant::ZERO + Duration::from_secs(1000);
+                let facts = Facts::new(now, status, ServicePrefix::STANDARD);
+                drop(reply.send(Box::new(facts)));
+            }
             Request::Replace(reply) => drop(reply.send(Ok(()))),
             Request::Withdraw(reply) => drop(reply.send(Duration::ZERO)),
             Request::Drain(reply) => {
