@@ -6,6 +6,7 @@ use teredo_common::{
     address::Endpoint,
     maps::{Settings, Tables},
     prefixes::TeredoPrefixes,
+    traffic::Tallies,
 };
 
 use crate::environment::Environment;
@@ -132,5 +133,13 @@ pub fn tables(environment: &impl Environment) -> Tables {
         // SAFETY: as for the other settings.
         route_sets: unsafe { ptr::read_volatile(&raw const environment.tables().route_sets) },
         reserved: 0,
+        tallies: Tallies::NONE,
     }
+}
+
+/// Returns the part of the table of peers that counts their traffic.
+#[inline(always)]
+pub fn tallies(environment: &impl Environment) -> Tallies {
+    // SAFETY: as for the other settings.
+    unsafe { ptr::read_volatile(&raw const environment.tables().tallies) }
 }
