@@ -105,7 +105,7 @@ fn find_slot<E: Environment>(environment: &E, address: TeredoAddress) -> Option<
         port,
         stamps,
         words: slot.from(SLOT_STAMPS),
-        place: settings::tallies(environment).slot(number),
+        place: number.wrapping_add(settings::first_slot(environment)),
     })
 }
 
@@ -149,6 +149,9 @@ impl<W: Words> Entry<W> {
     #[inline(always)]
     fn count<E: Environment>(self, environment: &E, towards: Towards, octets: usize) {
         let tallies = settings::tallies(environment);
+        if tallies.first == 0 {
+            return;
+        }
         let (share, is_own) = tallies.share(environment.cpu());
         let (line, index) = tallies.word(share, towards, self.place);
         let Some(words) = environment.tallies(line) else {

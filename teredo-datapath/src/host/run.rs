@@ -17,13 +17,13 @@ use teredo_common::{
 };
 
 use super::{Buffer, Cpu, HEADROOM, Maps, Network};
+use crate::{Environment, Fate, Way};
 #[cfg(test)]
 use crate::{
     headers::TeredoAddress,
     moment::Moment,
     peer::{self, Entry},
 };
-use crate::{Environment, Fate, Way};
 
 /// The arrival of a frame.
 #[derive(Clone, Copy, Debug)]
@@ -120,12 +120,7 @@ impl Network for Nowhere {
         None
     }
 
-    fn look_up_ipv6(
-        &self,
-        _: u32,
-        _: core::net::Ipv6Addr,
-        _: core::net::Ipv6Addr,
-    ) -> Option<Way> {
+    fn look_up_ipv6(&self, _: u32, _: core::net::Ipv6Addr, _: core::net::Ipv6Addr) -> Option<Way> {
         None
     }
 }

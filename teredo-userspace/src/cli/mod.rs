@@ -40,7 +40,7 @@ enum Command {
     /// Shows the status of a running daemon: fast path, traffic, drops, peers
     Status(ask::StatusArguments),
     /// Lists the peers of a running daemon
-    Peers(Query),
+    Peers(ask::PeersArguments),
     /// Makes a running daemon accept no new peers and clients, so that it can be stopped gracefully
     Drain(Daemon),
     /// Makes a running daemon use its configuration as it is now

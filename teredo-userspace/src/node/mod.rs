@@ -3,6 +3,7 @@
 //! One thread does everything. Packets move in batches: those that one system call delivers go
 //! through the protocol together, and leave with the next system call.
 
+mod accounting;
 mod calendar;
 mod client;
 mod clock;
@@ -57,6 +58,7 @@ use crate::{
         route::Routes,
         watch::{Changes, StaleNeighbour, Watch},
     },
+    ipfix::Exporter,
     metrics::{Role, Turns},
 };
 
@@ -104,6 +106,8 @@ pub struct Node {
     replacement: Option<Replacement>,
     requests: Requests,
     handle: Handle,
+    /// Reports the traffic of peers to a collector.
+    exporter: Option<Exporter>,
 }
 
 /// An input that is ready.
@@ -248,6 +252,7 @@ impl Node {
         } else {
             self.fast_path.flush_log();
         }
+        self.account();
         self.measure();
         self.note_state();
         self.keep();
@@ -370,6 +375,7 @@ impl Node {
     ///
     /// When cleaning up fails.
     pub async fn stop(mut self) -> Result<()> {
+        self.finish_accounts();
         let stopped = std::mem::take(&mut self.fast_path).stop();
         if let Some(client) = &mut self.client {
             client.stop().await;

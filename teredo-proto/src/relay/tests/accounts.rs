@@ -33,8 +33,14 @@ fn packets_are_counted_in_both_directions_and_bubbles_are_not() {
     assert_eq!(since.encap, count(3, 3 * octets));
     assert_eq!(since.decap, count(2, 2 * 140));
     let statistics = world.statistics();
-    assert_eq!(traffic(&world).encap.packets, statistics.encapsulated.packets);
-    assert_eq!(traffic(&world).decap.packets, statistics.decapsulated.packets);
+    assert_eq!(
+        traffic(&world).encap.packets,
+        statistics.encapsulated.packets
+    );
+    assert_eq!(
+        traffic(&world).decap.packets,
+        statistics.decapsulated.packets
+    );
 }
 
 #[test]
@@ -44,7 +50,10 @@ fn packets_that_waited_are_counted_when_they_are_sent() {
     assert!(!world.native_sends(&packet(&address(HOST), &client, 1)));
     assert!(traffic(&world).is_none());
     world.trust(CLIENT);
-    assert_eq!(traffic(&world).encap.packets, world.statistics().encapsulated.packets);
+    assert_eq!(
+        traffic(&world).encap.packets,
+        world.statistics().encapsulated.packets
+    );
     assert!(traffic(&world).encap.packets > 0);
 }
 

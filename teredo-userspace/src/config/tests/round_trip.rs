@@ -1,5 +1,7 @@
 //! Any configuration, written and read again.
 
+use std::net::IpAddr;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -30,19 +32,40 @@ fn nodes() -> impl Strategy<Value = NodeSection> {
             Just(Segmentation::On),
             Just(Segmentation::Off)
         ],
+        collectors(),
     )
         .prop_map(
-            |(name, prefix, log, log_format, api, user, sandbox, udp_segmentation)| NodeSection {
-                name,
-                prefix,
-                log,
-                log_format,
-                api,
-                user,
-                sandbox,
-                udp_segmentation,
+            |(name, prefix, log, log_format, api, user, sandbox, udp_segmentation, ipfix)| {
+                NodeSection {
+                    name,
+                    prefix,
+                    log,
+                    log_format,
+                    api,
+                    user,
+                    sandbox,
+                    udp_segmentation,
+                    ipfix,
+                }
             },
         )
+}
+
+fn collectors() -> impl Strategy<Value = IpfixSection> {
+    let address = prop_oneof![
+        any::<[u8; 4]>().prop_map(|octets| IpAddr::from(octets)),
+        any::<[u8; 16]>().prop_map(|octets| IpAddr::from(octets)),
+    ];
+    let collector = (address, 1..=u16::MAX)
+        .prop_filter("an address", |(address, _)| !address.is_unspecified())
+        .prop_map(|endpoint| Collector(endpoint.into()));
+    (prop::option::of(collector), 1..=3600_u16, any::<u32>()).prop_map(
+        |(collector, interval, observation_domain)| IpfixSection {
+            collector,
+            interval,
+            observation_domain,
+        },
+    )
 }
 
 fn relays() -> impl Strategy<Value = RelaySection> {

@@ -4,6 +4,7 @@
 mod missing;
 mod plan;
 mod sweep;
+mod traffic;
 mod trial;
 
 use std::{
@@ -12,7 +13,9 @@ use std::{
     net::Ipv4Addr,
 };
 
-use teredo_common::{maps::Counter, peers::Peer, time::Instant, verdict::Verdict};
+use teredo_common::{
+    maps::Counter, peers::Peer, time::Instant, traffic::Traffic, verdict::Verdict,
+};
 use teredo_proto::{
     relay::{Event, Relay},
     server::Buckets,
@@ -87,6 +90,10 @@ pub struct FastPath {
     remains: Remains,
     /// The number of that program.
     left: Option<u32>,
+    /// The traffic that a program has counted which is gone.
+    uncollected: Vec<([u8; 16], Traffic)>,
+    /// The traffic of peers that the relay had forgotten when it was collected.
+    strays: Vec<([u8; 16], Traffic)>,
     /// Whether descriptors outlive the process, so that nothing need be pinned.
     is_kept: bool,
 }
@@ -183,6 +190,9 @@ impl FastPath {
         };
         for status in self.xdp.iter().flat_map(AttachedProgram::interfaces) {
             *self.dropped.entry(status.name.clone()).or_default() += status.dropped;
+        }
+        if let Some(Ok(left)) = self.xdp.as_mut().map(|xdp| xdp.program.take_left()) {
+            self.uncollected.extend(left);
         }
         // The program stays attached until the new one takes its place.
         let (remains, before) = match self.xdp.take().map(AttachedProgram::dismantle) {
@@ -295,12 +305,14 @@ impl FastPath {
         if let Ok(counters) = xdp.program.counters() {
             add(&mut self.counted, &counters);
         }
+        let before = xdp.program.copy_of_peer_map();
         for status in xdp.interfaces() {
             *self.dropped.entry(status.name.clone()).or_default() += status.dropped;
         }
         if let Err(error) = xdp.stop() {
             tracing::warn!("{error}");
         }
+        self.collect_last(before.as_ref());
     }
 
     /// Makes the program be placed again: another process may have put its own in the place of ours.
