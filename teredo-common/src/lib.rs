@@ -21,6 +21,7 @@ pub mod prefixes;
 pub mod respond;
 pub mod scope;
 pub mod time;
+pub mod traffic;
 pub mod verdict;
 pub mod vlan;
 pub mod wire;

@@ -13,11 +13,12 @@ use crate::{
     generations::{FIRST, Family, GENERATION},
     peers::LINE,
     prefixes::TeredoPrefixes,
+    traffic::Tallies,
     verdict::Verdict,
 };
 
 /// Part of the pin path: maps of another layout are never adopted.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Array of lines, which can be mapped into memory, with the table of peers; see [`crate::peers`].
 pub const PEERS: &str = "PEERS";
@@ -235,6 +236,8 @@ pub struct Tables {
     pub route_sets: u32,
     /// Zero.
     pub reserved: u32,
+    /// The part of [`PEERS`] that counts the peers' traffic.
+    pub tallies: Tallies,
 }
 
 impl Tables {
@@ -379,7 +382,7 @@ impl Settings {
 const _: () = {
     assert!(size_of::<NextHop>() == 24);
     assert!(offset_of!(Route, next_hop) % 8 == 0);
-    assert!(size_of::<Tables>() == 16);
+    assert!(size_of::<Tables>() == 32);
     assert!(size_of::<Interface>() == 16);
     assert!(size_of::<Route>() == 40);
     assert!(size_of::<RouteSet>() == 128);
@@ -418,6 +421,7 @@ mod tests {
         seed: 1,
         route_sets: 4096,
         reserved: 0,
+        tallies: Tallies::NONE,
     };
 
     /// The most destinations of a list that share a set.

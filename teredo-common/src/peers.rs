@@ -9,14 +9,16 @@
 //!   ([`Sets`], which are at [`SETS`](crate::generations::SETS)). An entry is for a peer whose mapping is the endpoint in its address, and holds the address
 //!   without the service prefix, and [`Stamps`]. The peer's home is one place of one set; if another peer has
 //!   taken that, it is at another place of the set, and a flag at the home says so.
-//! - The others hold two [`Slot`]s each, for all other peers: those behind symmetric NATs, and those that
+//! - The next hold two [`Slot`]s each, for all other peers: those behind symmetric NATs, and those that
 //!   found no place in their set. The map [`OTHER_PEERS`](crate::maps::OTHER_PEERS) has their numbers by
 //!   address. A flag at the home says that it has peers there.
+//!
+//! Behind the slots are lines that count the traffic of the peers ([`crate::traffic`]).
 //!
 //! The table grows and shrinks by one set at a time (linear hashing): a new set takes about half of the peers of
 //! one other set, and no others move.
 //!
-//! The daemon alone adds, moves and removes; the program writes stamps.
+//! The daemon alone adds, moves and removes; the program writes stamps and counts.
 
 use core::mem::offset_of;
 
@@ -26,6 +28,7 @@ use crate::{
     address::{Endpoint, ServicePrefix, embedded_mapping},
     generations::{SECOND, seconds},
     time::Instant,
+    traffic::Tallies,
 };
 
 /// Words of a line.
@@ -71,8 +74,10 @@ pub struct Header {
     pub prefix: ServicePrefix,
     /// Number of lines for sets.
     pub sets_max: u32,
+    /// The lines that count the traffic of peers, behind all others.
+    pub tallies: Tallies,
     /// Zero.
-    pub reserved: [u32; 2 * LINE - 2],
+    pub reserved: [u32; 2 * LINE - 6],
 }
 
 /// The number of sets in use, and a mask for it, in one word.

@@ -95,7 +95,7 @@ pub fn decapsulate<E: Environment>(environment: &E, frame: Frame) -> Outcome {
     let ethernet = Ethernet::new(written.part::<0, ETHERNET_HEADER>());
     hop.write(ethernet, ETHERTYPE_IPV6);
     Ipv6Start::new(written.part::<ETHERNET_HEADER, 8>()).set_hop_limit(hop_limit - 1);
-    entry.received(moment.now);
+    entry.received(environment, moment.now, packet.payload + IPV6_HEADER);
     Ok(Sent {
         verdict: Verdict::DecapForwarded,
         interface: hop.interface,

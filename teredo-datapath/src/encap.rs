@@ -131,7 +131,7 @@ pub fn encapsulate<E: Environment>(environment: &E, frame: Frame) -> Outcome {
         environment.identification(),
     );
     Ipv6Start::new(written.part::<OUTER, 8>()).set_hop_limit(hop_limit - 1);
-    entry.sent(moment.now);
+    entry.sent(environment, moment.now, length);
     Ok(Sent {
         verdict: Verdict::EncapForwarded,
         interface: hop.interface,

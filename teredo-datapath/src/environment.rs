@@ -87,6 +87,12 @@ pub unsafe trait Environment {
     /// Returns a line of the table of peers.
     fn line(&self, index: u32) -> Option<Self::Words>;
 
+    /// Returns a line of that table by its index, with words that count traffic.
+    fn tallies(&self, index: u32) -> Option<Self::Words>;
+
+    /// Returns the number of this CPU.
+    fn cpu(&self) -> u32;
+
     /// Returns the number of the slot of a peer, whose address is in words as they lie in memory, if it may have one.
     fn other_peer(&self, address: [u32; 4]) -> Option<u32>;
 
@@ -202,6 +208,9 @@ pub trait Words: Copy {
     /// comes before, and everything after comes after.
     fn compare_exchange(self, index: usize, old: u64, new: u64) -> bool;
 
+    /// Adds to a word at once, in no order with other accesses.
+    fn add(self, index: usize, value: u64);
+
     /// Returns the words from `index` on.
     fn from(self, index: usize) -> Self;
 }
@@ -237,6 +246,11 @@ impl Words for &[AtomicU64] {
             fence(AcqRel);
         }
         exchanged.is_ok()
+    }
+
+    #[inline]
+    fn add(self, index: usize, value: u64) {
+        self[index].fetch_add(value, Relaxed);
     }
 
     #[inline]

@@ -10,6 +10,7 @@ use teredo_common::{
     address::Endpoint,
     peers::{ENTRY, FIRST_SET, Hash, PLACES, SLOT, SLOTS, Stamps},
     time::Instant,
+    traffic::{Tallies, Tally, Towards},
 };
 
 use crate::{
@@ -31,23 +32,27 @@ pub struct Entry<W> {
     stamps: u64,
     /// The place of that word.
     words: W,
+    /// The number of the peer's place; see [`Tallies`].
+    place: u32,
 }
 
 /// Returns a peer; [`teredo_common::peers`] describes the search.
 #[inline(always)]
 pub fn find<E: Environment>(environment: &E, address: TeredoAddress) -> Option<Entry<E::Words>> {
     let hash = Hash::new(address.middle, address.client, settings::seed(environment));
-    let set = environment.line(FIRST_SET + environment.sets().set(hash))?;
+    let number = environment.sets().set(hash);
+    let set = environment.line(FIRST_SET + number)?;
     let home = set.from(hash.place() * ENTRY);
-    let (entry, stamps) = look_at(home, address);
+    let (entry, stamps) = look_at(home, address, Tallies::entry(number, hash.place()));
     if entry.is_some() {
         return entry;
     }
     cold_path();
     if stamps.0 & Stamps::SPREAD != 0 {
         for step in 1..PLACES {
-            let other = set.from((hash.place() ^ step) * ENTRY);
-            let (entry, _) = look_at(other, address);
+            let place = hash.place() ^ step;
+            let other = set.from(place * ENTRY);
+            let (entry, _) = look_at(other, address, Tallies::entry(number, place));
             if entry.is_some() {
                 return entry;
             }
@@ -59,9 +64,9 @@ pub fn find<E: Environment>(environment: &E, address: TeredoAddress) -> Option<E
     None
 }
 
-/// Returns the peer if the entry is its, and the stamps in the entry.
+/// Returns the peer if the entry at this place is its, and the stamps in the entry.
 #[inline(always)]
-fn look_at<W: Words>(entry: W, address: TeredoAddress) -> (Option<Entry<W>>, Stamps) {
+fn look_at<W: Words>(entry: W, address: TeredoAddress, place: u32) -> (Option<Entry<W>>, Stamps) {
     let first = entry.load(0);
     let entry = entry.after(first);
     let stamps = entry.load(1);
@@ -74,6 +79,7 @@ fn look_at<W: Words>(entry: W, address: TeredoAddress) -> (Option<Entry<W>>, Sta
         port: !last(address.middle),
         stamps,
         words: entry.from(1),
+        place,
     });
     (entry, Stamps(flags))
 }
@@ -99,6 +105,7 @@ fn find_slot<E: Environment>(environment: &E, address: TeredoAddress) -> Option<
         port,
         stamps,
         words: slot.from(SLOT_STAMPS),
+        place: number.wrapping_add(settings::first_slot(environment)),
     })
 }
 
@@ -125,16 +132,41 @@ impl<W: Words> Entry<W> {
         }
     }
 
-    /// Notes that a packet of the peer arrived.
+    /// Notes that a packet of the peer arrived, and counts its octets.
     #[inline(always)]
-    pub fn received(self, now: Instant) {
+    pub fn received(self, environment: &impl Environment, now: Instant, octets: usize) {
         self.stamp(self.stamps().received(now));
+        self.count(environment, Towards::Native, octets);
     }
 
-    /// Notes that a packet was sent to the peer.
+    /// Notes that a packet was sent to the peer, and counts its octets.
     #[inline(always)]
-    pub fn sent(self, now: Instant) {
+    pub fn sent(self, environment: &impl Environment, now: Instant, octets: usize) {
         self.stamp(self.stamps().sent(now));
+        self.count(environment, Towards::Peer, octets);
+    }
+
+    #[inline(always)]
+    fn count<E: Environment>(self, environment: &E, towards: Towards, octets: usize) {
+        let tallies = settings::tallies(environment);
+        if tallies.first == 0 {
+            return;
+        }
+        let (share, is_own) = tallies.share(environment.cpu());
+        let (line, index) = tallies.word(share, towards, self.place);
+        let Some(words) = environment.tallies(line) else {
+            cold_path();
+            return;
+        };
+        let (words, Tally(one)) = (words.from(index), Tally::one(octets));
+        match is_own {
+            // Nobody else writes it.
+            true => words.store(0, words.load(0).wrapping_add(one)),
+            false => {
+                cold_path();
+                words.add(0, one);
+            }
+        }
     }
 
     #[inline(always)]

@@ -6,6 +6,7 @@ use teredo_common::{
     address::Endpoint,
     maps::{Settings, Tables},
     prefixes::TeredoPrefixes,
+    traffic::Tallies,
 };
 
 use crate::environment::Environment;
@@ -132,5 +133,29 @@ pub fn tables(environment: &impl Environment) -> Tables {
         // SAFETY: as for the other settings.
         route_sets: unsafe { ptr::read_volatile(&raw const environment.tables().route_sets) },
         reserved: 0,
+        tallies: Tallies::NONE,
     }
+}
+
+/// Returns the part of the table of peers that counts their traffic, without the number of
+/// [`first_slot`].
+#[inline(always)]
+pub fn tallies(environment: &impl Environment) -> Tallies {
+    let tallies = &raw const environment.tables().tallies;
+    // SAFETY: as for the other settings.
+    unsafe {
+        Tallies {
+            first: ptr::read_volatile(&raw const (*tallies).first),
+            lines: ptr::read_volatile(&raw const (*tallies).lines),
+            cpus: ptr::read_volatile(&raw const (*tallies).cpus),
+            ..Tallies::NONE
+        }
+    }
+}
+
+/// Returns [`Tallies::slots`].
+#[inline(always)]
+pub fn first_slot(environment: &impl Environment) -> u32 {
+    // SAFETY: as for the other settings.
+    unsafe { ptr::read_volatile(&raw const environment.tables().tallies.slots) }
 }

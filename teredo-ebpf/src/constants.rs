@@ -7,6 +7,7 @@ use teredo_common::{
     maps::{Settings, Tables},
     prefixes::TeredoPrefixes,
     respond::{Advertisement, PREFIXES, ServerConstants},
+    traffic::Tallies,
     wire::MTU,
 };
 
@@ -32,6 +33,7 @@ pub static TABLES: Tables = Tables {
     seed: 0,
     route_sets: 1,
     reserved: 0,
+    tallies: Tallies::NONE,
 };
 
 const NO_RATE: Rate = Rate {

@@ -180,6 +180,17 @@ unsafe impl<I: Ingress> Environment for Kernel<'_, I> {
     }
 
     #[inline(always)]
+    fn tallies(&self, index: u32) -> Option<MapWords> {
+        self.line(index)
+    }
+
+    #[inline(always)]
+    fn cpu(&self) -> u32 {
+        // SAFETY: the helper has no arguments and no conditions.
+        unsafe { helpers::bpf_get_smp_processor_id() }
+    }
+
+    #[inline(always)]
     fn other_peer(&self, address: [u32; 4]) -> Option<u32> {
         let number = maps::OTHER_PEERS.get_ptr(address)?;
         // SAFETY: a value of the map. Volatile, as the daemon replaces it at any time.

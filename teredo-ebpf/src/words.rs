@@ -79,6 +79,12 @@ impl Words for MapWords {
     }
 
     #[inline(always)]
+    fn add(self, index: usize, value: u64) {
+        // SAFETY: as in `load`.
+        unsafe { add(self.0.add(index), value) }
+    }
+
+    #[inline(always)]
     fn from(self, index: usize) -> Self {
         Self(self.0.wrapping_add(index))
     }
@@ -113,4 +119,28 @@ unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> bool {
             .unwrap_or_else(|seen| seen);
     }
     seen == old
+}
+
+/// Adds to a word. The BPF machine has the instruction, but Rust's library for it does not.
+///
+/// # Safety
+///
+/// `word` is aligned and lies in a value of a map.
+#[inline(always)]
+unsafe fn add(word: *mut u64, value: u64) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: one instruction, on a word that the caller vouches for.
+    unsafe {
+        core::arch::asm!(
+            "lock *(u64 *)({word} + 0x0) += {value}",
+            word = in(reg) word,
+            value = in(reg) value,
+        );
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+        // SAFETY: as the caller vouches.
+        unsafe { AtomicU64::from_ptr(word) }.fetch_add(value, Relaxed);
+    }
 }

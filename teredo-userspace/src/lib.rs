@@ -17,6 +17,7 @@
 //! | [`condition`] | the named ways in which a role does not do its whole job |
 //! | `plan` | this host as it should be: items and conditions, and the reconciler that decides on acts |
 //! | [`explain`] | what the daemon would do with a packet, and why |
+//! | [`ipfix`] | the traffic of peers for a collector |
 //! | [`api`] | HTTP on a unix socket or TCP, and the channel to the node |
 //! | [`node`] | the event loop: roles, fast path, timers, upkeep of the host |
 //! | `check` | whether a configuration can run on this host |
@@ -41,6 +42,7 @@ pub mod explain;
 pub mod handover;
 pub mod host;
 pub mod import;
+pub mod ipfix;
 pub mod metrics;
 pub mod node;
 mod plan;

@@ -1,6 +1,11 @@
 //! The state of the program: stamps of peers and next hops of destinations.
 
-use std::{collections::BTreeSet, thread, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv6Addr,
+    thread,
+    time::Duration,
+};
 
 use anyhow::Result;
 use teredo::datapath::watch::{Depths, Hops};
@@ -8,9 +13,11 @@ use teredo_common::{
     generations,
     peers::Peer,
     time::Instant,
+    traffic::{Count, Traffic},
     verdict::Verdict::{self, *},
     wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
+use teredo_datapath::table::Cursor;
 use teredo_lab::{
     fixture::{Fixture, HOST, LAN, Port, ROUTER, Setup, WAN, now, relay, wait_for_stale_stamps},
     packet::{address, datagram, endpoint, ethernet, udp},
@@ -568,5 +575,86 @@ fn every_peer_is_found_in_a_full_table() -> Result<()> {
             there.remove(&number);
         }
     }
+    Ok(())
+}
+
+/// The traffic of every peer that a daemon has not collected yet.
+fn collect(fixture: &mut Fixture) -> Result<BTreeMap<Ipv6Addr, Traffic>> {
+    let mut traffic = BTreeMap::<_, Traffic>::new();
+    let mut add = |address: &[u8; 16], more: Traffic| {
+        *traffic.entry((*address).into()).or_default() += more;
+    };
+    let mut cursor = Cursor::default();
+    let program = &mut fixture.program;
+    program.visit_peers(&mut cursor, usize::MAX, now(), |address, _, more| {
+        add(address, more)
+    });
+    for (address, more) in program.take_left()? {
+        add(&address, more);
+    }
+    traffic.retain(|_, traffic| !traffic.is_none());
+    Ok(traffic)
+}
+
+#[test]
+fn every_packet_is_counted_for_its_peer_in_sets_and_in_slots() -> Result<()> {
+    let symmetric = address("2001:0:102:304:0:efff:f6ff:fffd");
+    let (mut fixture, ()) = with_daemon(|fixture| {
+        // Its mapping is not in its address.
+        fixture.trust(symmetric, endpoint("9.0.0.9:77"))
+    })?;
+    assert_eq!(fixture.program.peers_in_slots(), 1);
+    assert_eq!(collect(&mut fixture)?, BTreeMap::new());
+    let elsewhere = {
+        let packet = udp(address("2000::b"), symmetric, b"hello, hello");
+        ethernet(LAN, HOST, ETHERTYPE_IPV6, &packet)
+    };
+    for _ in 0..3 {
+        assert_eq!(
+            verdict(&mut fixture, Port::Lan, &to_client())?,
+            EncapForwarded
+        );
+        assert_eq!(
+            verdict(&mut fixture, Port::Lan, &elsewhere)?,
+            EncapForwarded
+        );
+    }
+    for _ in 0..2 {
+        assert_eq!(
+            verdict(&mut fixture, Port::Wan, &from_client())?,
+            DecapForwarded
+        );
+    }
+    // A packet that is not forwarded.
+    let mut damaged = from_client();
+    let last = damaged.len() - 1;
+    damaged[last] ^= 1;
+    assert_ne!(verdict(&mut fixture, Port::Wan, &damaged)?, DecapForwarded);
+    let count = |packets, octets| Count {
+        packets,
+        octets: packets * octets,
+    };
+    let client = Traffic {
+        encap: count(3, 40 + 8 + 5),
+        decap: count(2, 40 + 8 + 5),
+    };
+    let other = Traffic {
+        encap: count(3, 40 + 8 + 12),
+        decap: Count::default(),
+    };
+    let expected = [(address(CLIENT), client), (symmetric, other)];
+    assert_eq!(collect(&mut fixture)?, expected.into());
+    assert_eq!(collect(&mut fixture)?, BTreeMap::new());
+    // What a peer leaves behind does not get lost.
+    assert_eq!(
+        verdict(&mut fixture, Port::Lan, &to_client())?,
+        EncapForwarded
+    );
+    fixture.program.remove(&address(CLIENT).octets(), now())?;
+    let rest = Traffic {
+        encap: count(1, 40 + 8 + 5),
+        decap: Count::default(),
+    };
+    assert_eq!(collect(&mut fixture)?, [(address(CLIENT), rest)].into());
     Ok(())
 }

@@ -8,6 +8,7 @@ use teredo_common::{maps::Counter, verdict::Verdict};
 /// The maps that a CPU has for itself.
 #[derive(Debug)]
 pub struct Cpu {
+    number: u32,
     counters: Box<[Cell<Counter>]>,
     identification: Cell<u32>,
     reserve: Cell<u32>,
@@ -17,6 +18,7 @@ pub struct Cpu {
 impl Default for Cpu {
     fn default() -> Self {
         Self {
+            number: 0,
             counters: Verdict::ALL.iter().map(|_| Cell::default()).collect(),
             identification: Cell::new(0),
             reserve: Cell::new(0),
@@ -26,6 +28,19 @@ impl Default for Cpu {
 }
 
 impl Cpu {
+    /// Returns the maps of the CPU with this number; the default is the first one.
+    #[must_use]
+    pub fn numbered(number: u32) -> Self {
+        Self {
+            number,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
     /// Returns the number of frames that met a verdict, and their octets.
     #[must_use]
     pub fn counter(&self, verdict: Verdict) -> Counter {

@@ -29,16 +29,19 @@ use teredo_common::{
     peers::{LINE, Peer, Sets},
     respond::ServerConstants,
     time::Instant,
+    traffic::Traffic,
     vlan::Trunk,
 };
 
 use crate::{
-    table::{Cursor, Memory, Table, lines},
+    table::{Cursor, Memory, Table, collect_in, lines, tallies},
     words::{ROUTE, ROUTE_SET},
 };
 
 /// Sets of routes: fewer than in the kernel, as many of these maps are made.
 const ROUTE_SETS: u32 = 256;
+/// CPUs with words of their own to count with: fewer than there may be.
+const OWN_CPUS: u16 = 2;
 
 /// The constants and the maps that the daemon fills.
 #[derive(Debug)]
@@ -70,12 +73,15 @@ impl Maps {
     /// served, own or an interface yet.
     #[must_use]
     pub fn new(settings: Settings, peers: u32, seed: u64) -> Self {
+        let tallies = tallies(peers, OWN_CPUS, true);
         let lines = PeerMaps(Arc::new(Shared {
-            lines: (0..lines(peers)).map(|_| Default::default()).collect(),
+            lines: (0..lines(peers) + tallies.count())
+                .map(|_| Default::default())
+                .collect(),
             slots: RwLock::default(),
             sets: AtomicU64::new(0),
         }));
-        let Ok(table) = Table::new(lines.clone(), seed, settings.prefix, peers);
+        let Ok(table) = Table::new(lines.clone(), seed, settings.prefix, peers, tallies);
         Self {
             settings: Settings {
                 interface_mask: INTERFACES_MAX - 1,
@@ -85,6 +91,7 @@ impl Maps {
                 seed,
                 route_sets: ROUTE_SETS,
                 reserved: 0,
+                tallies,
             },
             server: ServerConstants::zeroed(),
             routes: (0..ROUTE_SETS).map(|_| Default::default()).collect(),
@@ -203,15 +210,32 @@ impl Maps {
         self.peers().for_each(now, visit);
     }
 
-    /// Calls `visit` with the peers in the next part of the table, and returns whether that was the last.
+    /// Calls `visit` with the peers in the next part of the table, each with its traffic since the last visit, and returns
+    /// whether that was the last part.
     pub fn visit_peers(
         &self,
         cursor: &mut Cursor,
         most: usize,
         now: Instant,
-        visit: impl FnMut(&[u8; 16], &Peer),
+        visit: impl FnMut(&[u8; 16], &Peer, Traffic),
     ) -> bool {
         self.peers().visit(cursor, most, now, visit)
+    }
+
+    /// Returns the traffic of peers at places that they have left, since the last call.
+    #[must_use]
+    pub fn take_left(&self) -> Vec<([u8; 16], Traffic)> {
+        self.peers().take_left()
+    }
+
+    /// Calls `visit` with the traffic that was not visited yet, as the next daemon does.
+    pub fn collect(&self, visit: impl FnMut(&[u8; 16], Traffic)) {
+        let lines = &self.lines.0.lines;
+        collect_in(
+            lines.len() as u32,
+            |index| &lines[index as usize][..],
+            visit,
+        );
     }
 
     /// Returns the number of peers in slots.

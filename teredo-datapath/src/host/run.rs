@@ -18,6 +18,12 @@ use teredo_common::{
 
 use super::{Buffer, Cpu, HEADROOM, Maps, Network};
 use crate::{Environment, Fate, Way};
+#[cfg(test)]
+use crate::{
+    headers::TeredoAddress,
+    moment::Moment,
+    peer::{self, Entry},
+};
 
 /// The arrival of a frame.
 #[derive(Clone, Copy, Debug)]
@@ -66,30 +72,31 @@ impl Maps {
 impl Maps {
     /// Returns the mapping of a peer that the data path would forward to at this time.
     pub(crate) fn find(&self, address: &[u8; 16], now: Instant) -> Option<Endpoint> {
-        use crate::{headers::TeredoAddress, moment::Moment, peer};
+        self.meet(address, now, &Cpu::default(), |_, entry| entry.mapped())
+    }
 
-        struct Nowhere;
+    /// Counts a packet to a peer as the data path on this CPU does, and returns whether it is there.
+    pub(crate) fn count(&self, address: &[u8; 16], now: Instant, cpu: &Cpu, octets: usize) -> bool {
+        let sent = self.meet(address, now, cpu, |run, entry| {
+            entry.sent(run, now, octets);
+        });
+        sent.is_some()
+    }
 
-        impl Network for Nowhere {
-            fn look_up_ipv4(&self, _: u32, _: Endpoint, _: Endpoint) -> Option<Way> {
-                None
-            }
-
-            fn look_up_ipv6(
-                &self,
-                _: u32,
-                _: core::net::Ipv6Addr,
-                _: core::net::Ipv6Addr,
-            ) -> Option<Way> {
-                None
-            }
-        }
-
+    /// Does something with the entry of a peer that the data path would forward to at this time.
+    fn meet<T>(
+        &self,
+        address: &[u8; 16],
+        now: Instant,
+        cpu: &Cpu,
+        work: impl for<'r> FnOnce(&Run<'r, Nowhere, false>, Entry<&'r [AtomicU64]>) -> T,
+    ) -> Option<T> {
+        let buffer = &Buffer::new(&[], HEADROOM);
         let run = Run::<_, false> {
             maps: self,
-            cpu: &Cpu::default(),
+            cpu,
             network: &Nowhere,
-            buffer: &Buffer::new(&[], HEADROOM),
+            buffer,
             arrival: Arrival {
                 frame: &[],
                 ingress: 1,
@@ -98,9 +105,23 @@ impl Maps {
             verdict: &Cell::new(Verdict::NotIp),
         };
         let entry = peer::find(&run, TeredoAddress::new(bytemuck::cast(*address)))?;
-        entry
-            .is_fresh(&run, Moment::of(&run))
-            .then(|| entry.mapped())
+        let is_fresh = entry.is_fresh(&run, Moment::of(&run));
+        is_fresh.then(|| work(&run, entry))
+    }
+}
+
+/// There is no way to anywhere.
+#[cfg(test)]
+struct Nowhere;
+
+#[cfg(test)]
+impl Network for Nowhere {
+    fn look_up_ipv4(&self, _: u32, _: Endpoint, _: Endpoint) -> Option<Way> {
+        None
+    }
+
+    fn look_up_ipv6(&self, _: u32, _: core::net::Ipv6Addr, _: core::net::Ipv6Addr) -> Option<Way> {
+        None
     }
 }
 
@@ -190,6 +211,14 @@ unsafe impl<'a, N: Network, const IS_THOROUGH: bool> Environment for Run<'a, N, 
 
     fn line(&self, index: u32) -> Option<Self::Words> {
         self.maps.line(index)
+    }
+
+    fn tallies(&self, index: u32) -> Option<&'a [AtomicU64]> {
+        self.maps.line(index)
+    }
+
+    fn cpu(&self) -> u32 {
+        self.cpu.number()
     }
 
     fn other_peer(&self, address: [u32; 4]) -> Option<u32> {

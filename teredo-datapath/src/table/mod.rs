@@ -11,6 +11,7 @@
 
 mod set;
 mod slot;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod visit;
@@ -21,9 +22,10 @@ use teredo_common::{
     address::{Endpoint, ServicePrefix, embedded_mapping},
     peers::{FIRST_SET, Hash, Header, LINE, PLACES, Peer, SLOTS, Sets, Stamps},
     time::Instant,
+    traffic::{Tallies, Traffic},
 };
 
-pub use self::visit::Cursor;
+pub use self::{tally::collect_in, visit::Cursor};
 
 use self::set::{Occupant, Set};
 use crate::Publish;
@@ -90,6 +92,10 @@ pub struct Table<M> {
     unused: u32,
     /// A set with copies of peers that are in another set now.
     copies: Option<Copies>,
+    /// The part that counts the traffic of peers.
+    tallies: Tallies,
+    /// The traffic that was counted at places which peers have left.
+    left: Vec<([u8; 16], Traffic)>,
 }
 
 /// The set whose peers are in another set, too.
@@ -115,16 +121,23 @@ pub const fn sets_max(limit: u32) -> u32 {
     }
 }
 
-/// Returns the lines of a table for `limit` peers, all of which may need slots.
+/// Returns the lines of a table for `limit` peers, all of which may need slots, without those that count traffic.
 #[must_use]
 pub const fn lines(limit: u32) -> u32 {
     let sets = FIRST_SET.saturating_add(sets_max(limit));
     sets.saturating_add(limit.div_ceil(SLOTS as u32))
 }
 
+/// Returns the part of a table for `limit` peers that counts their traffic, if `cpus` CPUs have words of their own, and there
+/// are others.
+#[must_use]
+pub const fn tallies(limit: u32, cpus: u16, has_others: bool) -> Tallies {
+    Tallies::behind(lines(limit), sets_max(limit), cpus, has_others)
+}
+
 impl<M: Memory> Table<M> {
-    /// Makes an empty table for `limit` peers in memory that is all zeros, with [`lines`] for so many. Peers that are in no
-    /// slot have addresses with this prefix.
+    /// Makes an empty table for `limit` peers in memory that is all zeros, with [`lines`] for so many, and those of
+    /// `tallies`. Peers that are in no slot have addresses with this prefix.
     ///
     /// # Errors
     ///
@@ -134,13 +147,18 @@ impl<M: Memory> Table<M> {
         seed: u64,
         prefix: ServicePrefix,
         limit: u32,
+        tallies: Tallies,
     ) -> Result<Self, M::Error> {
         let sets_max = sets_max(limit);
         memory.make_room(FIRST_SET + SETS_MIN - 1)?;
+        for set in 0..SETS_MIN {
+            tally::make_room(&mut memory, tallies, Tallies::entry(set, 0))?;
+        }
         memory.use_sets(Sets::new(SETS_MIN));
         let header = Header {
             prefix,
             sets_max,
+            tallies,
             ..Header::default()
         };
         let words: [u64; 8] = bytemuck::cast(header);
@@ -159,6 +177,8 @@ impl<M: Memory> Table<M> {
             free: Vec::new(),
             unused: (FIRST_SET + sets_max).saturating_mul(SLOTS as u32),
             copies: None,
+            tallies,
+            left: Vec::new(),
         })
     }
 
@@ -202,7 +222,7 @@ impl<M: Memory> Table<M> {
             return Ok(false);
         }
         self.grow(now)?;
-        if self.fits_an_entry(address, peer) && self.home_set(address).add(address, stamps) {
+        if self.fits_an_entry(address, peer) && self.add(self.set_of(address), address, stamps) {
             self.settle(self.set_of(address));
         } else {
             self.add_slot(address, peer, stamps)?;
@@ -220,7 +240,7 @@ impl<M: Memory> Table<M> {
         self.drop_copies(now)?;
         match self.find(address) {
             Some(Place::Entry(place)) => {
-                self.home_set(address).clear(place);
+                self.clear(self.set_of(address), place, *address);
                 self.count -= 1;
                 self.refill(self.set_of(address), now)?;
             }
@@ -305,7 +325,10 @@ impl<M: Memory> Table<M> {
     ) -> Result<(), M::Error> {
         let slot = self.free.pop().unwrap_or(self.unused);
         self.memory.make_room(slot / SLOTS as u32)?;
+        let place = self.tallies.slot(slot);
+        tally::make_room(&mut self.memory, self.tallies, place)?;
         self.unused = self.unused.max(slot + 1);
+        self.collect(place);
         slot::fill(self.slot(slot), address, peer, stamps);
         self.slots.insert(self.key(address), slot);
         let linked = self.memory.link(address, slot);
@@ -324,8 +347,25 @@ impl<M: Memory> Table<M> {
 
     fn forget_slot(&mut self, address: &[u8; 16], slot: u32) {
         slot::clear(self.slot(slot));
+        self.note_left(self.tallies.slot(slot), *address);
         self.slots.remove(&self.key(address));
         self.free.push(slot);
+    }
+
+    /// Puts a peer into a place of a set, and returns whether there was one.
+    fn add(&self, set: u32, address: &[u8; 16], stamps: Stamps) -> bool {
+        let Some(place) = self.set(set).vacancy(address) else {
+            return false;
+        };
+        self.collect(Tallies::entry(set, place));
+        self.set(set).fill(place, address, stamps);
+        true
+    }
+
+    /// Empties the place of a peer in a set.
+    fn clear(&mut self, set: u32, place: usize, address: [u8; 16]) {
+        self.set(set).clear(place);
+        self.note_left(Tallies::entry(set, place), address);
     }
 
     /// Returns the peers in slots whose home is in a set.
@@ -362,7 +402,7 @@ impl<M: Memory> Table<M> {
         for (address, slot) in slots {
             let known = slot::read(self.slot(slot));
             let peer = slot::peer(&known, now);
-            if self.fits_an_entry(&address, &peer) && self.set(set).add(&address, known.stamps) {
+            if self.fits_an_entry(&address, &peer) && self.add(set, &address, known.stamps) {
                 result = result.and(self.remove_slot(&address, slot));
             }
         }
@@ -379,10 +419,11 @@ impl<M: Memory> Table<M> {
         self.drop_copies(now)?;
         let new = self.sets;
         self.memory.make_room(FIRST_SET + new)?;
+        tally::make_room(&mut self.memory, self.tallies, Tallies::entry(new, 0))?;
         let (parent, after) = (parent(new), Sets::new(new + 1));
         for Occupant { address, stamps } in self.set(parent).occupants() {
             if after.set(self.hash(&address)) == new {
-                self.set(new).add(&address, stamps);
+                self.add(new, &address, stamps);
             }
         }
         self.sets = new + 1;
@@ -404,7 +445,7 @@ impl<M: Memory> Table<M> {
         let occupants: Vec<_> = self.set(gone).occupants().collect();
         let mut result = Ok(());
         for Occupant { address, stamps } in occupants {
-            if !self.set(parent).add(&address, stamps) {
+            if !self.add(parent, &address, stamps) {
                 let peer = peer_in_entry(&address, stamps, now);
                 result = result.and(self.add_slot(&address, &peer, stamps));
             }
@@ -432,7 +473,7 @@ impl<M: Memory> Table<M> {
             if self.set_of(&address) == number {
                 continue;
             }
-            self.set(number).clear(place);
+            self.clear(number, place, address);
             match self.find(&address) {
                 Some(Place::Entry(place)) => self.home_set(&address).advance(place, stamps, now),
                 Some(Place::Slot(slot)) => slot::advance(self.slot(slot), stamps, now),
@@ -471,6 +512,10 @@ pub fn for_each_in<W: Publish>(
 ) {
     let words: [u64; LINE] = core::array::from_fn(|index| line(0).load(index));
     let header: Header = bytemuck::cast(words);
+    let lines = match header.tallies.first {
+        0 => lines,
+        first => first.min(lines),
+    };
     let end = FIRST_SET.saturating_add(header.sets_max).min(lines);
     for number in FIRST_SET..end {
         let set = Set {

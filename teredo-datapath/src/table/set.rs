@@ -49,13 +49,16 @@ impl<W: Publish> Set<W> {
         (0..PLACES).filter_map(move |place| self.occupant(place))
     }
 
-    /// Puts a peer into its home, or another empty place, and returns whether there was one.
-    pub fn add(self, address: &[u8; 16], Stamps(stamps): Stamps) -> bool {
+    /// Returns the place for a peer: its home, or another one that is empty.
+    pub fn vacancy(self, address: &[u8; 16]) -> Option<usize> {
         let home = self.home(address);
         let mut places = (0..PLACES).map(|step| home ^ step);
-        let Some(place) = places.find(|&place| self.entry(place).load(0) == 0) else {
-            return false;
-        };
+        places.find(|&place| self.entry(place).load(0) == 0)
+    }
+
+    /// Puts a peer into an empty place.
+    pub fn fill(self, place: usize, address: &[u8; 16], Stamps(stamps): Stamps) {
+        let home = self.home(address);
         let [_, server, flags_and_port, client] = bytemuck::cast(*address);
         self.change(place, |_, old| {
             join(client, old & Stamps::FLAGS | stamps & !Stamps::FLAGS)
@@ -64,7 +67,6 @@ impl<W: Publish> Set<W> {
         if place != home {
             self.change(home, |client, old| join(client, old | Stamps::SPREAD));
         }
-        true
     }
 
     /// Empties a place.

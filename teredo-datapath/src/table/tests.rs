@@ -14,10 +14,11 @@ use teredo_common::{
     maps::Settings,
     peers::{HORIZON, Peer},
     time::Instant,
+    traffic::Count,
 };
 
 use super::Cursor;
-use crate::host::Maps;
+use crate::host::{Cpu, Maps};
 
 const NOW: Instant = Instant::from_nanos(70_000 << 30);
 
@@ -110,6 +111,90 @@ proptest! {
     }
 }
 
+/// The packets that were counted, by peer, as a daemon collects them.
+#[derive(Default)]
+struct Account(HashMap<[u8; 16], Count>);
+
+impl Account {
+    /// Collects everything that a daemon can.
+    fn collect(&mut self, maps: &Maps) {
+        let mut cursor = Cursor::default();
+        maps.visit_peers(&mut cursor, usize::MAX, NOW, |address, _, traffic| {
+            *self.0.entry(*address).or_default() += traffic.encap;
+        });
+        for (address, traffic) in maps.take_left() {
+            *self.0.entry(address).or_default() += traffic.encap;
+        }
+    }
+
+    /// Collects what a daemon has left behind.
+    fn collect_rest(&mut self, maps: &Maps) {
+        maps.collect(|address, traffic| *self.0.entry(*address).or_default() += traffic.encap);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn every_packet_is_counted_for_its_peer_however_the_table_changes(
+        steps in prop::collection::vec((0u8..16, 0u32..120), 1..900),
+    ) {
+        let maps = maps(100);
+        // The last two share the words of CPUs without own ones.
+        let cpus: Vec<_> = (0..4).map(Cpu::numbered).collect();
+        let (mut account, mut expected) = (Account::default(), HashMap::<_, Count>::new());
+        for (action, number) in steps {
+            let address = address(number);
+            match action {
+                0..4 => {
+                    maps.insert(&address, &peer(number, action == 3), NOW);
+                }
+                4 => maps.remove(&address, NOW),
+                5 => account.collect(&maps),
+                _ => {
+                    let octets = 41 + number as usize;
+                    if maps.count(&address, NOW, &cpus[usize::from(action) % 4], octets) {
+                        expected.entry(address).or_default().add(octets);
+                    }
+                }
+            }
+        }
+        // The next daemon finds the rest.
+        for (address, traffic) in maps.take_left() {
+            *account.0.entry(address).or_default() += traffic.encap;
+        }
+        account.collect_rest(&maps);
+        account.collect_rest(&maps);
+        account.0.retain(|_, count| count.packets > 0);
+        prop_assert_eq!(account.0, expected);
+    }
+}
+
+#[test]
+fn cpus_that_share_words_lose_no_packet() {
+    const PACKETS: u64 = 20_000;
+    let maps = maps(20);
+    for number in 0..3 {
+        maps.insert(&address(number), &peer(number, number == 2), NOW);
+    }
+    thread::scope(|scope| {
+        for cpu in 0..5 {
+            let maps = &maps;
+            scope.spawn(move || {
+                let cpu = Cpu::numbered(cpu);
+                for packet in 0..PACKETS {
+                    assert!(maps.count(&address(packet as u32 % 3), NOW, &cpu, 100));
+                }
+            });
+        }
+    });
+    let mut account = Account::default();
+    account.collect(&maps);
+    let packets: u64 = account.0.values().map(|count| count.packets).sum();
+    let octets: u64 = account.0.values().map(|count| count.octets).sum();
+    assert_eq!((packets, octets), (5 * PACKETS, 500 * PACKETS));
+}
+
 #[test]
 fn the_table_grows_and_shrinks_with_its_peers() {
     let most = 5_000;
@@ -158,7 +243,9 @@ fn two_visits_in_parts_find_every_peer_while_the_table_grows_and_shrinks() {
         let mut found = HashSet::new();
         for _ in 0..2 {
             let (mut cursor, mut parts) = (Cursor::default(), 0);
-            while !maps.visit_peers(&mut cursor, 7, NOW, |address, _| _ = found.insert(*address)) {
+            while !maps.visit_peers(&mut cursor, 7, NOW, |address, _, _| {
+                _ = found.insert(*address);
+            }) {
                 parts += 1;
                 for _ in 0..5 {
                     if is_growing {

@@ -3,6 +3,7 @@
 use teredo_common::{
     peers::{PLACES, Peer, Stamps},
     time::Instant,
+    traffic::{Tallies, Traffic},
 };
 
 use super::{Copies, Memory, Table, peer_in_entry, set::Occupant, slot};
@@ -38,22 +39,35 @@ impl<M: Memory> Table<M> {
     pub fn for_each(&self, now: Instant, mut visit: impl FnMut(&[u8; 16], &Peer)) -> usize {
         let mut count = 0;
         let mut cursor = Cursor::default();
-        self.visit(&mut cursor, usize::MAX, now, |address, peer| {
+        self.walk(&mut cursor, usize::MAX, now, |address, peer, _| {
             count += 1;
             visit(address, peer);
         });
         count
     }
 
-    /// Calls `visit` with the peers in the next `most` sets, or as many slots, and returns whether those
-    /// were the last. When the table changes between the calls, a peer that moves may come twice, or not
-    /// before the next visit from the start.
+    /// Calls `visit` with the peers in the next `most` sets, or as many slots, each with its traffic since it was last
+    /// visited, and returns whether those were the last. When the table changes between the calls, a peer that moves may
+    /// come twice, or not before the next visit from the start; [`Table::take_left`] has the traffic at its old place.
     pub fn visit(
         &self,
         cursor: &mut Cursor,
         most: usize,
         now: Instant,
-        mut visit: impl FnMut(&[u8; 16], &Peer),
+        mut visit: impl FnMut(&[u8; 16], &Peer, Traffic),
+    ) -> bool {
+        self.walk(cursor, most, now, |address, peer, place| {
+            visit(address, peer, self.collect(place));
+        })
+    }
+
+    /// Does the same with the numbers of the peers' places instead of their traffic.
+    fn walk(
+        &self,
+        cursor: &mut Cursor,
+        most: usize,
+        now: Instant,
+        mut visit: impl FnMut(&[u8; 16], &Peer, u32),
     ) -> bool {
         let start = cursor.set.min(self.sets);
         let end = start.saturating_add(u32::try_from(most).unwrap_or(u32::MAX));
@@ -84,13 +98,13 @@ impl<M: Memory> Table<M> {
             if Stamps::new(&peer, now) != known.stamps {
                 slot::advance(self.slot(slot), known.stamps, now);
             }
-            visit(&key.1, &peer);
+            visit(&key.1, &peer, self.tallies.slot(slot));
             next = slots.next();
         }
         true
     }
 
-    fn visit_set(&self, number: u32, now: Instant, visit: &mut impl FnMut(&[u8; 16], &Peer)) {
+    fn visit_set(&self, number: u32, now: Instant, visit: &mut impl FnMut(&[u8; 16], &Peer, u32)) {
         let set = self.set(number);
         for place in 0..PLACES {
             let Some(Occupant { address, stamps }) = set.occupant(place) else {
@@ -104,7 +118,7 @@ impl<M: Memory> Table<M> {
                 // So old that it would seem young in the end.
                 set.advance(place, stamps, now);
             }
-            visit(&address, &peer);
+            visit(&address, &peer, Tallies::entry(number, place));
         }
     }
 }

@@ -22,6 +22,7 @@ use teredo_common::{
     prefixes::TeredoPrefixes,
     respond::ServerConstants,
     time::Instant,
+    traffic::Tallies,
     verdict::Verdict,
     vlan::Trunk,
     wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, UDP},
@@ -56,6 +57,7 @@ const TABLES: Tables = Tables {
     seed: SEED,
     route_sets: 1,
     reserved: 0,
+    tallies: Tallies::NONE,
 };
 
 /// The address of a client of this server.
@@ -138,6 +140,10 @@ impl Words for LoomWords<'_> {
             fence(AcqRel);
         }
         exchanged.is_ok()
+    }
+
+    fn add(self, index: usize, value: u64) {
+        self.0[index].fetch_add(value, Relaxed);
     }
 
     fn from(self, index: usize) -> Self {
@@ -241,7 +247,13 @@ pub struct Memory {
 impl Default for Memory {
     fn default() -> Self {
         let lines = Shared::default();
-        let Ok(table) = Table::new(lines.clone(), SEED, ServicePrefix::STANDARD, PEERS);
+        let Ok(table) = Table::new(
+            lines.clone(),
+            SEED,
+            ServicePrefix::STANDARD,
+            PEERS,
+            Tallies::NONE,
+        );
         Self {
             lines,
             table: Mutex::new(table),
@@ -428,6 +440,14 @@ unsafe impl<'a> Environment for Run<'a> {
 
     fn line(&self, index: u32) -> Option<LoomWords<'a>> {
         Some(self.memory.lines.0.line(index))
+    }
+
+    fn tallies(&self, _index: u32) -> Option<LoomWords<'a>> {
+        None
+    }
+
+    fn cpu(&self) -> u32 {
+        0
     }
 
     fn other_peer(&self, _address: [u32; 4]) -> Option<u32> {

@@ -24,11 +24,18 @@ use std::{
 
 use rand::{SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
-use teredo_common::{address::Endpoint, scope::is_global_unicast, time::Instant};
+use teredo_common::{
+    address::Endpoint,
+    scope::is_global_unicast,
+    time::Instant,
+    traffic::{Count, Traffic},
+};
 
 pub use config::{Attached, Config, Credentials, Extensions, Network, Refresh, ServerEndpoints};
 pub use state::SavedClient;
 pub use statistics::{Bubble, DropReason, Statistics, Test};
+
+pub use crate::shared::peers::PeerTraffic;
 
 use crate::{
     shared::own::OwnIpv4,
@@ -170,6 +177,8 @@ pub struct PeerInfo {
     pub last_received: Instant,
     /// When a packet was last sent to the peer; [`Instant::ZERO`] if never.
     pub last_sent: Instant,
+    /// The packets in both directions since the peer was known.
+    pub traffic: Traffic,
     /// Number of packets that wait for the peer to answer.
     pub queued: usize,
 }
@@ -429,9 +438,13 @@ impl Client {
         }
         let header = Header::parse(super_packet).ok()?;
         let shared = &mut self.shared;
+        let count = Count {
+            packets: segments.count as u64,
+            octets: segments.octets as u64,
+        };
         let way = self
             .exchange
-            .forward(shared, now, header, segments.largest)?;
+            .forward(shared, now, header, segments.largest, count)?;
         let traffic = &mut shared.statistics.encapsulated;
         traffic.add_many(segments.count, segments.octets);
         Some(way)
@@ -501,6 +514,21 @@ impl Client {
     /// most; zero if it is not a peer.
     pub fn unanswered(&self, address: &[u8; 16]) -> u8 {
         self.exchange.unanswered(address)
+    }
+
+    /// Makes the traffic of peers be reported, from now on or as before the state was stored.
+    pub fn begin_reports(&mut self) {
+        self.exchange.peers_mut().accounts.begin_reports();
+    }
+
+    /// Calls `report` with the peers in these slots that have traffic which was not reported yet.
+    pub fn report(&mut self, slots: Range<usize>, report: impl FnMut(PeerTraffic)) {
+        self.exchange.peers_mut().report(slots, report);
+    }
+
+    /// Returns the traffic to report of peers that were removed since the last call.
+    pub fn take_removed(&mut self) -> Vec<PeerTraffic> {
+        self.exchange.peers_mut().accounts.take_removed()
     }
 
     /// Returns the counters since the start, and the current number of peers and waiting packets.

@@ -33,12 +33,15 @@ use teredo_common::{
     peers::Peer as MapPeer,
     scope::is_global_unicast,
     time::Instant,
+    traffic::Traffic,
     wire::IPV6_HEADER,
 };
 
 pub use config::Config;
 pub use state::{Secrets, State};
 pub use statistics::{Bubble, DropReason, Question, Statistics};
+
+pub use crate::shared::peers::PeerTraffic;
 
 use crate::shared::{
     keyed::Keyed,
@@ -112,6 +115,8 @@ pub struct PeerInfo {
     pub last_received: Instant,
     /// When a packet was last sent to the peer; [`Instant::ZERO`] if never.
     pub last_sent: Instant,
+    /// The packets in both directions since the peer was known, also those of the fast path.
+    pub traffic: Traffic,
     /// Number of packets that wait for the peer to answer.
     pub queued: usize,
 }
@@ -318,6 +323,7 @@ impl Relay {
                 symmetric: peer.symmetric,
                 last_received: peer.last_received,
                 last_sent: peer.last_sent,
+                traffic: self.peers.accounts.get(slot).total,
                 queued: peer.queued(),
             };
             (slot, peer)
@@ -337,6 +343,7 @@ impl Relay {
     pub fn prefetch(&self, address: &[u8; 16]) {
         if let Some(index) = self.peers.find(address) {
             std::hint::black_box(self.peers[index].last_received);
+            std::hint::black_box(self.peers.accounts.get(index.slot()).total);
         }
     }
 
@@ -404,10 +411,30 @@ impl Relay {
         candidates.find(|address| is_global_unicast(address) && !self.is_teredo(address))
     }
 
-    /// Sends a packet of a native host after everything that waits already.
-    fn transmit(&mut self, to: Endpoint, payload: Vec<u8>) {
-        self.statistics.encapsulated.add(payload.len());
+    /// Makes the traffic of peers be reported, from now on or as before the state was stored.
+    pub fn begin_reports(&mut self) {
+        self.peers.accounts.begin_reports();
+    }
+
+    /// Calls `report` with the peers in these slots that have traffic which was not reported yet.
+    pub fn report(&mut self, slots: Range<usize>, report: impl FnMut(PeerTraffic)) {
+        self.peers.report(slots, report);
+    }
+
+    /// Returns the traffic to report of peers that were removed since the last call.
+    pub fn take_removed(&mut self) -> Vec<PeerTraffic> {
+        self.peers.accounts.take_removed()
+    }
+
+    /// Sends a packet of a native host to a peer after everything that waits already.
+    fn transmit(&mut self, index: PeerIndex, to: Endpoint, payload: Vec<u8>) {
+        self.note_encapsulated(index, payload.len());
         self.transmits.push_back(Transmit::Datagram { to, payload });
+    }
+
+    fn note_encapsulated(&mut self, index: PeerIndex, octets: usize) {
+        self.statistics.encapsulated.add(octets);
+        self.peers.traffic_mut(index).encap.add(octets);
     }
 
     fn emit(&mut self, event: Event) {

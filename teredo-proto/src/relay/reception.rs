@@ -95,7 +95,9 @@ impl Relay {
             return Err(DropReason::DecapCongestion);
         }
         self.seek_proof(now, index, Some(destination));
-        Ok(Some(header.packet_length()))
+        let length = header.packet_length();
+        self.peers.traffic_mut(index).decap.add(length);
+        Ok(Some(length))
     }
 
     /// Finds the peer, checks that the packet is its own, and trusts it.

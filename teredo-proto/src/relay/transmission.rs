@@ -22,8 +22,8 @@ const MAX_TRANSMITS: usize = 65_536;
 
 /// The way that a packet takes.
 enum Forward {
-    /// To this endpoint at once, as many octets.
-    Send(Endpoint, usize),
+    /// To this peer at this endpoint at once, as many octets.
+    Send(PeerIndex, Endpoint, usize),
     /// Into a queue, until a bubble is answered.
     Queued,
 }
@@ -44,17 +44,17 @@ impl Relay {
     ) -> Option<(Endpoint, &'p [u8])> {
         let is_first = self.transmits.is_empty();
         match self.route(now, packet) {
-            Ok(Forward::Send(to, length)) => {
+            Ok(Forward::Send(index, to, length)) => {
                 let payload = packet.get(..length)?;
                 if is_first {
-                    self.statistics.encapsulated.add(length);
+                    self.note_encapsulated(index, length);
                     return Some((to, payload));
                 }
                 if self.transmits.len() >= MAX_TRANSMITS {
                     self.statistics.dropped[DropReason::EncapBacklog] += 1;
                     return None;
                 }
-                self.transmit(to, payload.to_vec());
+                self.transmit(index, to, payload.to_vec());
                 None
             }
             Ok(Forward::Queued) => None,
@@ -94,7 +94,7 @@ impl Relay {
                 return Err(DropReason::EncapUnproved);
             }
             self.note_sent(now, index);
-            return Ok(Forward::Send(self.peers[index].mapped, length));
+            return Ok(Forward::Send(index, self.peers[index].mapped, length));
         }
         if self.peers[index].is_trusted() {
             self.distrust(index);
@@ -106,7 +106,7 @@ impl Relay {
                 return Err(DropReason::EncapUnproved);
             }
             self.note_sent(now, index);
-            return Ok(Forward::Send(mapped, length));
+            return Ok(Forward::Send(index, mapped, length));
         }
         self.enqueue(now, index, packet)?;
         Ok(Forward::Queued)

@@ -5,6 +5,7 @@ use std::time::Duration;
 use teredo_common::{
     address::{Endpoint, embedded_server},
     time::Instant,
+    traffic::Traffic,
 };
 
 use super::{Event, Relay};
@@ -109,6 +110,15 @@ impl Relay {
         true
     }
 
+    /// Adds traffic of a peer that the fast path has counted. Returns whether the relay knows the peer.
+    pub fn record_traffic(&mut self, address: &[u8; 16], traffic: Traffic) -> bool {
+        let found = self.peers.find(address);
+        if let Some(index) = found {
+            *self.peers.traffic_mut(index) += traffic;
+        }
+        found.is_some()
+    }
+
     /// Trusts a peer that seems to be at `mapped`, forgets its bubbles and sends the packets that
     /// waited for it, in this order (P-05, R-22).
     pub(super) fn trust(&mut self, now: Instant, index: PeerIndex, mapped: Endpoint) {
@@ -159,7 +169,7 @@ impl Relay {
                 is_first = false;
                 if self.may_send(now, index) {
                     self.peers[index].last_sent = now;
-                    self.transmit(mapped, packet.into());
+                    self.transmit(index, mapped, packet.into());
                 } else {
                     self.statistics.dropped[DropReason::EncapUnproved] += 1;
                 }

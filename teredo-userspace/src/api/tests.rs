@@ -14,7 +14,7 @@ use super::{
     connections::PLACES,
     handle::PAGE,
     listener::{Leftover, examine},
-    types::{Peer, PeerState, Status},
+    types::{Count, Peer, PeerState, Status},
     *,
 };
 use crate::{
@@ -36,6 +36,8 @@ pub(super) fn peer(number: usize) -> Peer {
         last_sent_seconds: None,
         local: false,
         xdp: true,
+        packets: Count::default(),
+        bytes: Count::default(),
     }
 }
 

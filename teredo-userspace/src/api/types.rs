@@ -7,7 +7,7 @@ use std::{
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use teredo_common::{time::Instant, verdict::Direction};
+use teredo_common::{time::Instant, traffic::Traffic, verdict::Direction};
 
 use crate::{
     condition::{Lasting, Severity},
@@ -303,6 +303,46 @@ pub struct Peer {
     pub local: bool,
     /// Whether the fast path has the peer.
     pub xdp: bool,
+    /// Packets since the peer was known, on both paths.
+    #[serde(default)]
+    pub packets: Count,
+    /// Octets of these packets, as IPv6 packets.
+    #[serde(default)]
+    pub bytes: Count,
+}
+
+impl Peer {
+    /// Returns the octets in both directions.
+    #[must_use]
+    pub fn traffic(&self) -> u64 {
+        self.bytes.encap.saturating_add(self.bytes.decap)
+    }
+}
+
+/// A number for each direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Count {
+    /// To the peer.
+    pub encap: u64,
+    /// From the peer.
+    pub decap: u64,
+}
+
+impl Count {
+    /// Returns the packets and the octets of a peer.
+    #[must_use]
+    pub const fn of(traffic: Traffic) -> (Self, Self) {
+        let Traffic { encap, decap } = traffic;
+        let packets = Self {
+            encap: encap.packets,
+            decap: decap.packets,
+        };
+        let octets = Self {
+            encap: encap.octets,
+            decap: decap.octets,
+        };
+        (packets, octets)
+    }
 }
 
 /// The state of a peer's mapping.

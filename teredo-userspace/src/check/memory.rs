@@ -23,6 +23,8 @@ const MAILBOXES: u64 = 2 * mailbox::SIZE as u64;
 pub struct Memory {
     /// The BPF maps of peers, taken at the start whatever is in it. `relay.max-peers` sets it.
     pub peer_map: u64,
+    /// The part of the map of peers that counts their traffic, for each CPU. `relay.max-peers` sets it, too.
+    pub traffic_counts: u64,
     /// The other BPF maps.
     pub other_maps: u64,
     /// The daemon's peer table when it is full. `relay.max-peers` sets it.
@@ -36,6 +38,12 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Returns the octets of all BPF maps.
+    #[must_use]
+    pub const fn maps(&self) -> u64 {
+        self.peer_map + self.traffic_counts + self.other_maps
+    }
+
     /// Estimates the memory.
     #[must_use]
     pub fn of(config: &Config) -> Self {
@@ -48,6 +56,7 @@ impl Memory {
         let queues = queues.unwrap_or(0);
         Self {
             peer_map: has_maps * xdp::peer_map_size(peers as u32),
+            traffic_counts: has_maps * xdp::tallies_size(peers as u32),
             other_maps: has_maps * (xdp::routes_size(peers as u32) + BUDGETS),
             peer_table: peers as u64 * PEER_ENTRY,
             queues: queues as u64,
@@ -73,6 +82,8 @@ impl fmt::Display for Octets {
 
 #[cfg(test)]
 mod tests {
+    use teredo_datapath::table::tallies;
+
     use super::*;
     use crate::{
         config::{RelaySection, ServerSection},
@@ -86,6 +97,12 @@ mod tests {
             relay: Some(relay),
             ..Config::default()
         }
+    }
+
+    /// The octets that one CPU more takes for each peer.
+    fn counts_per_cpu(peers: u32) -> u64 {
+        let count = |cpus| u64::from(tallies(peers, cpus, false).count());
+        (count(2) - count(1)) * 64 / u64::from(peers)
     }
 
     #[test]
@@ -102,6 +119,10 @@ mod tests {
             format!(
                 "({:.0} MiB with the default",
                 memory.peer_map as f64 / 1_048_576.0
+            ),
+            format!(
+                "{} octets for each CPU",
+                counts_per_cpu(RelaySection::default().max_peers as u32)
             ),
             format!(
                 "(up to {:.0} MiB with the default)",

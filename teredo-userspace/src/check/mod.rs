@@ -155,7 +155,7 @@ pub async fn examine(
     }
     bpffs::examine(&host, &mut report);
     nic::examine(&mut report);
-    let maps = report.memory.peer_map + report.memory.other_maps;
+    let maps = report.memory.maps();
     limits::examine(&host, maps, &mut report);
     if purpose.loads_program {
         sandbox::examine(&host, &mut report);
@@ -265,6 +265,7 @@ fn keys(secrets: Result<&Secrets, &secrets::Error>, report: &mut Report) {
 fn memory(config: &Config, report: &mut Report) {
     let Memory {
         peer_map,
+        traffic_counts,
         other_maps,
         peer_table,
         queues,
@@ -275,9 +276,11 @@ fn memory(config: &Config, report: &mut Report) {
         report.fine(
             "memory",
             format!(
-                "{} for the map of peers and up to {} for the table of peers (relay.max-peers), {} \
-                 for other maps, up to {} for waiting packets (relay.queue-total-bytes)",
+                "{} for the map of peers, {} for the counts of their traffic and up to {} for the table of \
+                 peers (relay.max-peers), {} for other maps, up to {} for waiting packets \
+                 (relay.queue-total-bytes)",
                 Octets(peer_map),
+                Octets(traffic_counts),
                 Octets(peer_table),
                 Octets(other_maps),
                 Octets(queues)
@@ -302,7 +305,7 @@ fn memory(config: &Config, report: &mut Report) {
     if config.relay.is_none() && config.fast_path().is_some() {
         report.fine(
             "memory",
-            format!("{} for maps", Octets(peer_map + other_maps)),
+            format!("{} for maps", Octets(report.memory.maps())),
         );
     }
 }

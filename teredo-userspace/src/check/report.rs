@@ -151,6 +151,6 @@ const fn subject(kind: Kind) -> &'static str {
         }
         Kind::Socket => "port",
         Kind::Firewall => "firewall",
-        Kind::Resources | Kind::Contested => "daemon",
+        Kind::Resources | Kind::Contested | Kind::CollectorUnreachable => "daemon",
     }
 }

@@ -1,9 +1,9 @@
 //! `teredo status`, `peers`, `drain`, `reload` and `upgrade`: requests to a running daemon.
 
-use std::{fmt::Write as _, io::IsTerminal as _, thread, time::Duration};
+use std::{cmp::Reverse, fmt::Write as _, io::IsTerminal as _, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -34,6 +34,33 @@ pub struct StatusArguments {
     watch: bool,
 }
 
+/// The options of `teredo peers`.
+#[derive(Debug, Args)]
+pub struct PeersArguments {
+    #[command(flatten)]
+    query: Query,
+    /// Order of the peers: by address, or by traffic, those with the most octets first
+    #[arg(long, value_enum, value_name = "KEY", default_value_t)]
+    sort: Order,
+}
+
+/// An order of peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Order {
+    #[default]
+    Address,
+    Traffic,
+}
+
+impl Order {
+    fn sort(self, peers: &mut [Peer]) {
+        peers.sort_by_key(|peer| match self {
+            Self::Address => (Reverse(0), peer.address),
+            Self::Traffic => (Reverse(peer.traffic()), peer.address),
+        });
+    }
+}
+
 /// Prints the status of a daemon; with `--watch` every second, until the command is ended.
 pub fn status(arguments: &StatusArguments) -> Result<()> {
     let StatusArguments { query, watch } = arguments;
@@ -56,12 +83,13 @@ pub fn status(arguments: &StatusArguments) -> Result<()> {
 }
 
 /// Prints the peers of a daemon.
-pub fn peers(query: &Query) -> Result<()> {
+pub fn peers(arguments: &PeersArguments) -> Result<()> {
+    let PeersArguments { query, sort } = arguments;
     let mut peers: Vec<Peer> = ask(query, "/peers")?;
+    sort.sort(&mut peers);
     if query.json {
         print_json(&peers)
     } else {
-        peers.sort_by_key(|peer| peer.address);
         print(&peers_text(&peers))
     }
 }
@@ -405,7 +433,16 @@ fn peers_text(peers: &[Peer]) -> String {
     if peers.is_empty() {
         return "no peers\n".to_owned();
     }
-    let mut table = Table::new(&["address", "mapped", "state", "path", "received", "sent"]);
+    let mut table = Table::new(&[
+        "address",
+        "mapped",
+        "state",
+        "path",
+        "received",
+        "sent",
+        "bytes encap",
+        "bytes decap",
+    ]);
     for peer in peers {
         let state = match (peer.state, peer.symmetric) {
             (crate::api::types::PeerState::Untrusted, _) => "untrusted",
@@ -424,6 +461,8 @@ fn peers_text(peers: &[Peer]) -> String {
             if peer.xdp { "xdp" } else { "userspace" }.to_owned(),
             ago(peer.last_received_seconds),
             ago(peer.last_sent_seconds),
+            peer.bytes.encap.to_string(),
+            peer.bytes.decap.to_string(),
         ]);
     }
     table.render("")
@@ -438,5 +477,55 @@ fn duration(seconds: f64) -> String {
         (0, 0, _) => format!("{minutes} min {seconds} s"),
         (0, _, _) => format!("{hours} h {minutes} min"),
         _ => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::types::{Count, PeerState};
+
+    fn peer(last: u16, encap: u64, decap: u64) -> Peer {
+        Peer {
+            address: [0x2001, 0, 0, 0, 0, 0, 0, last].into(),
+            mapped: "192.0.2.1:1".parse().expect("an endpoint"),
+            state: PeerState::Trusted,
+            symmetric: false,
+            proved: true,
+            last_received_seconds: None,
+            last_sent_seconds: None,
+            local: false,
+            xdp: true,
+            packets: Count::default(),
+            bytes: Count { encap, decap },
+        }
+    }
+
+    #[test]
+    fn peers_come_by_address_or_by_traffic() {
+        let mut peers = [peer(3, 0, 7), peer(1, 4, 2), peer(2, 9, 9), peer(4, 7, 0)];
+        let mut sorted = |order: Order| {
+            order.sort(&mut peers);
+            peers.each_ref().map(|peer| peer.address.segments()[7])
+        };
+        assert_eq!(sorted(Order::Address), [1, 2, 3, 4]);
+        assert_eq!(sorted(Order::Traffic), [2, 3, 4, 1]);
+    }
+
+    #[test]
+    fn the_table_has_the_octets_of_both_directions() {
+        let text = peers_text(&[peer(1, 1280, 64)]);
+        let mut lines = text.lines();
+        assert!(
+            lines
+                .next()
+                .is_some_and(|line| line.ends_with("bytes encap  bytes decap"))
+        );
+        assert!(
+            lines
+                .next()
+                .is_some_and(|line| line.ends_with("1280           64")),
+            "{text}"
+        );
     }
 }

@@ -41,7 +41,7 @@ enum Command {
     /// Shows the status of a running daemon: fast path, traffic, drops, peers
     Status(ask::StatusArguments),
     /// Lists the peers of a running daemon
-    Peers(Query),
+    Peers(ask::PeersArguments),
     /// Explains what a running daemon would do with packets of an address, an endpoint or a flow, or with
     /// one packet, and why
     Explain(explain::Arguments),

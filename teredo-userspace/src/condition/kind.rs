@@ -84,6 +84,8 @@ kinds! {
     NoNetwork = "no-network", Down, [Relay, Client];
     /// The process has no file descriptors or memory left for a look at the host.
     Resources = "resources", Degraded, [Relay, Server, Client];
+    /// Reports of traffic do not reach the collector.
+    CollectorUnreachable = "collector-unreachable", Degraded, [Relay, Server, Client];
     /// Somebody removes again and again what the daemon restores.
     Contested = "contested", Degraded, [Relay, Server, Client];
 }

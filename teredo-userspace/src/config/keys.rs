@@ -68,6 +68,17 @@ pub const KEYS: &[Key] = &[
     key("node", "sandbox", SWITCH),
     key("node", "udp-segmentation", "\"auto\", \"on\" or \"off\""),
     key(
+        "node.ipfix",
+        "collector",
+        "an address with a UDP port, such as \"192.0.2.9:4739\" or \"[2001:db8::9]:4739\", or \"\"",
+    ),
+    key("node.ipfix", "interval", "a number of seconds, 1 to 3600"),
+    key(
+        "node.ipfix",
+        "observation-domain",
+        "a number, 0 to 4294967295",
+    ),
+    key(
         "relay",
         "ipv4",
         "\"auto\" or a unicast IPv4 address of this host, such as \"198.51.100.1\"",
@@ -228,6 +239,7 @@ pub const REQUIRED: &[(&str, &str)] = &[
 /// All sections.
 pub const SECTIONS: &[&str] = &[
     "node",
+    "node.ipfix",
     "relay",
     "relay.xdp",
     "server",

@@ -9,6 +9,7 @@ mod client;
 mod document;
 mod error;
 mod fast_path;
+mod ipfix;
 pub mod keys;
 pub(crate) mod log_filter;
 mod reason;
@@ -32,6 +33,7 @@ pub use client::{CLIENT_MAX_PEERS, ClientSection, REFRESH, SERVERS_MAX};
 use document::Document;
 pub use error::{Error, Place};
 pub use fast_path::FastPathRequest;
+pub use ipfix::{Collector, INTERVAL, IpfixSection};
 pub use relay::{
     GRACE, MAX_PEERS, MTU, QUEUE_PER_PEER, QUEUE_TOTAL_BYTES, RelaySection, RelayXdpSection,
     XDP_RATE,
@@ -91,6 +93,8 @@ pub struct NodeSection {
     pub sandbox: bool,
     /// Whether the kernel splits messages into the datagrams for one peer.
     pub udp_segmentation: Segmentation,
+    /// The traffic of peers as IPFIX.
+    pub ipfix: IpfixSection,
 }
 
 impl Default for NodeSection {
@@ -106,6 +110,7 @@ impl Default for NodeSection {
             user: String::new(),
             sandbox: true,
             udp_segmentation: Segmentation::Auto,
+            ipfix: IpfixSection::default(),
         }
     }
 }

@@ -105,6 +105,7 @@ fn the_instance_names_its_socket() {
 #[test]
 fn messages_say_the_bounds_that_are_checked() {
     for (section, name, bounds) in [
+        ("node.ipfix", "interval", INTERVAL),
         ("relay", "mtu", MTU),
         ("relay", "max-peers", MAX_PEERS),
         ("relay", "queue-per-peer", QUEUE_PER_PEER),

@@ -606,6 +606,10 @@ pub fn xdp_rate<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     number(from, &super::XDP_RATE)
 }
 
+pub fn ipfix_interval<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
+    number(from, &super::INTERVAL)
+}
+
 pub fn burst<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     number(from, &super::BURST)
 }

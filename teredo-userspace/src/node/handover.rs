@@ -140,6 +140,7 @@ impl Node {
         if let Some(client) = &mut self.client {
             client.make_room();
         }
+        self.finish_accounts();
         let state = self.saved(true);
         self.keeper.write(&state);
     }

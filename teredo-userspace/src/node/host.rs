@@ -448,6 +448,7 @@ impl Node {
         conditions.extend(self.fast_path.conditions());
         let role = configured(&self.config).first().copied();
         let role = role.unwrap_or(Role::Relay);
+        conditions.extend(self.accounting_condition(role));
         let transition = self.upkeep.set_conditions(clock::now(), role, conditions);
         self.publish_conditions(transition);
     }

@@ -3,6 +3,7 @@
 //! One thread does everything. Packets move in batches: those that one system call delivers go
 //! through the protocol together, and leave with the next system call.
 
+mod accounting;
 mod calendar;
 mod client;
 mod clock;
@@ -59,6 +60,7 @@ use crate::{
         route::Routes,
         watch::{Changes, StaleNeighbour, Watch},
     },
+    ipfix::Exporter,
     metrics::{Role, Turns},
     plan::Announcement,
 };
@@ -112,6 +114,8 @@ pub struct Node {
     replacement: Option<Replacement>,
     requests: Requests,
     handle: Handle,
+    /// Reports the traffic of peers to a collector.
+    exporter: Option<Exporter>,
 }
 
 /// An input that is ready.
@@ -257,6 +261,7 @@ impl Node {
         } else {
             self.fast_path.flush_log();
         }
+        self.account();
         self.measure();
         self.note_state();
         self.keep();
@@ -380,6 +385,7 @@ impl Node {
     ///
     /// When cleaning up fails.
     pub async fn stop(mut self) -> Result<()> {
+        self.finish_accounts();
         let stopped = std::mem::take(&mut self.fast_path).stop();
         if let Some(client) = &mut self.client {
             client.stop().await;

@@ -14,7 +14,7 @@ use crate::{
         Page, Request,
         filter::Filter,
         handle::PAGE,
-        types::{Peer, PeerState},
+        types::{Count, Peer, PeerState},
     },
     metrics::{
         DATAGRAM_NOT_TAKEN, DECAP_NOT_TAKEN, DECAP_OVERRUN, ENCAP_NOT_TAKEN, ENCAP_OVERRUN,
@@ -194,6 +194,7 @@ fn page_of<I: Iterator<Item = (usize, Peer)>>(
 
 /// Describes the peer of a relay.
 pub(super) fn relay_peer(peer: &PeerInfo, now: Instant) -> Peer {
+    let (packets, bytes) = Count::of(peer.traffic);
     Peer {
         address: peer.address,
         mapped: peer.mapped.into(),
@@ -204,12 +205,15 @@ pub(super) fn relay_peer(peer: &PeerInfo, now: Instant) -> Peer {
         last_sent_seconds: since(peer.last_sent, now),
         local: false,
         xdp: false,
+        packets,
+        bytes,
     }
 }
 
 /// Describes the peer of a client: another client, or a native host behind its relay.
 pub(super) fn client_peer(peer: &client::PeerInfo, prefix: ServicePrefix, now: Instant) -> Peer {
     let teredo = TeredoAddress::decode(peer.address, prefix);
+    let (packets, bytes) = Count::of(peer.traffic);
     let is_elsewhere = teredo.is_some_and(|teredo| teredo.mapped != peer.mapped);
     Peer {
         address: peer.address,
@@ -221,6 +225,8 @@ pub(super) fn client_peer(peer: &client::PeerInfo, prefix: ServicePrefix, now: I
         last_sent_seconds: since(peer.last_sent, now),
         local: peer.local,
         xdp: false,
+        packets,
+        bytes,
     }
 }
 
@@ -254,6 +260,8 @@ mod tests {
             last_sent_seconds: None,
             local: false,
             xdp: false,
+            packets: Count::default(),
+            bytes: Count::default(),
         }
     }
 

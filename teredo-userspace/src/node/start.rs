@@ -18,6 +18,7 @@ use crate::{
     config::{Config, secrets::Secrets},
     datapath::{route::Routes, watch::Watch},
     host::Snapshot,
+    ipfix::Exporter,
     metrics::Turns,
     plan::{self, Act, Announcement, Item, Own},
 };
@@ -79,6 +80,7 @@ pub async fn start(
         replacement: None,
         requests,
         handle,
+        exporter: Exporter::new(&config.node.ipfix),
         config,
     };
     match node.set_up(patience).await {

@@ -39,6 +39,52 @@ fn a_restart_loses_nothing_in_userspace() -> Result<()> {
     restarts("off")
 }
 
+/// Neither the packets of the program between two processes nor those of either process are lost to the accounts.
+fn accounts(mode: &str) -> Result<()> {
+    // Those of the client's own tests, which may be repeated.
+    const OTHERS: u64 = 20;
+    let mut world = World::new(mode)?;
+    let known = |world: &World| -> Result<_> {
+        let peers = world.service.peers()?.into_iter();
+        let peer = peers.filter(|peer| peer.address == world.client.address());
+        Ok(peer
+            .map(|peer| [peer.packets.encap, peer.packets.decap])
+            .next())
+    };
+    let before = known(&world)?.unwrap_or_default();
+    let streams = world.streams()?;
+    flow(&streams, 200)?;
+    for _ in 0..3 {
+        world.service.restart(&world.scene.relay)?;
+        flow(&streams, 300)?;
+    }
+    let sent = stop(streams)?.map(|report| report.sent);
+    let mut counted = [0; 2];
+    wait_until("every packet is counted", SOON, || {
+        let now = known(&world)?.unwrap_or_default();
+        counted = [
+            now[0].saturating_sub(before[0]),
+            now[1].saturating_sub(before[1]),
+        ];
+        Ok(counted[0] >= sent[0] && counted[1] >= sent[1])
+    })?;
+    ensure!(
+        (0..2).all(|index| counted[index] <= sent[index] + OTHERS),
+        "{counted:?} of {sent:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn restarts_keep_the_accounts_on_the_fast_path() -> Result<()> {
+    accounts("native")
+}
+
+#[test]
+fn restarts_keep_the_accounts_in_userspace() -> Result<()> {
+    accounts("off")
+}
+
 /// The maps of another release have another layout: the peers come from the state.
 #[test]
 fn an_upgrade_to_another_layout_of_maps_loses_nothing() -> Result<()> {

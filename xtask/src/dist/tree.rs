@@ -19,6 +19,7 @@ const GUIDES: &[&str] = &[
     "LICENSE-APACHE",
     "LICENSE-MIT",
     "README.md",
+    "docs/accounting.md",
     "docs/api.md",
     "docs/client.md",
     "docs/conditions.md",

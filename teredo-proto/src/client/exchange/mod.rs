@@ -202,10 +202,16 @@ impl Exchange {
                 local: peer.state.is_at_local(peer.mapped),
                 last_received: peer.last_received,
                 last_sent: peer.last_sent,
+                traffic: self.peers.accounts.get(slot).total,
                 queued: peer.queued(),
             };
             (slot, peer)
         })
+    }
+
+    /// Returns the table of peers.
+    pub fn peers_mut(&mut self) -> &mut Peers<Contact> {
+        &mut self.peers
     }
 
     /// Sets the current numbers of peers and waiting packets.

@@ -101,6 +101,10 @@ impl Exchange {
                 state.is_talking = true;
                 state.unanswered_since = None;
                 self.trust(shared, now, index, port, from);
+                self.peers
+                    .traffic_mut(index)
+                    .decap
+                    .add(header.packet_length());
                 return Ok(true);
             }
         }
@@ -108,6 +112,10 @@ impl Exchange {
             // Rules 3 and 5 (C-39, C-40).
             let index = self.prove(shared, now, from, &source, None)?;
             self.trust(shared, now, index, to, from);
+            self.peers
+                .traffic_mut(index)
+                .decap
+                .add(header.packet_length());
             return Ok(true);
         }
         if shared.config.is_foreign(&source) {

@@ -6,6 +6,7 @@ use teredo_common::{
     address::{Endpoint, embedded_mapping, has_cone_flag, server_link_local},
     scope::{is_global_unicast, is_link_local},
     time::Instant,
+    traffic::Count,
     wire::SERVER_PORT,
 };
 
@@ -29,13 +30,14 @@ const STALL: Duration = Duration::from_secs(3);
 impl Exchange {
     /// Returns the local port and the endpoint for packets of the host with this header, if they go at
     /// once, as those to a usable peer do; otherwise nothing has happened. `largest` is the length of the
-    /// largest, in octets.
+    /// largest, in octets, and `count` their number.
     pub fn forward(
         &mut self,
         shared: &mut Shared,
         now: Instant,
         header: Header<'_>,
         largest: usize,
+        count: Count,
     ) -> Option<(u16, Endpoint)> {
         let identity = self.identity.as_ref()?;
         let destination = header.destination();
@@ -57,6 +59,7 @@ impl Exchange {
         }
         let state = &self.peers[index].state;
         let way = (state.port, state.destination);
+        self.peers.traffic_mut(index).encap += count;
         self.note_sent(shared, now, index);
         Some(way)
     }
@@ -71,7 +74,7 @@ impl Exchange {
         let header = Header::parse(packet).map_err(|_| DropReason::HostMalformed)?;
         let (source, destination) = (header.source(), header.destination());
         let length = header.packet_length();
-        if let Some((port, to)) = self.forward(shared, now, header, length) {
+        if let Some((port, to)) = self.forward(shared, now, header, length, Count::of(length)) {
             return Ok(Forward::Send(port, to, length));
         }
         let packet = &packet[..length];
@@ -103,6 +106,7 @@ impl Exchange {
             let (port, mapped) = (shared.config.port, embedded_mapping(&destination));
             self.trust(shared, now, index, port, mapped);
             self.note_sent(shared, now, index);
+            self.peers.traffic_mut(index).encap.add(length);
             return Ok(Forward::Send(port, mapped, length));
         }
         self.enqueue(shared, now, index, packet)?;

@@ -124,11 +124,13 @@ impl Exchange {
             }
             is_first = false;
             self.peers[index].last_sent = now;
+            self.peers.traffic_mut(index).encap.add(packet.len());
             shared.statistics.encapsulated.add(packet.len());
             shared.send(port, destination, packet.into());
         }
         for packet in self.held.drain(held) {
             if is_proved {
+                self.peers.traffic_mut(index).decap.add(packet.len());
                 shared.statistics.decapsulated.add(packet.len());
                 shared.transmits.push_back(Transmit::Ipv6(packet.into()));
             } else {

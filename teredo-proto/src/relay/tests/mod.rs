@@ -1,5 +1,6 @@
 //! Each requirement that concerns the relay, by its number.
 
+mod accounts;
 mod bubbles;
 mod copies;
 mod dual;

@@ -14,6 +14,7 @@
 //!             procedure         procedure
 //! ```
 
+mod accounts;
 mod history;
 mod peer;
 mod procedure;
@@ -26,6 +27,7 @@ mod trust;
 #[cfg(test)]
 mod tests;
 
+pub use accounts::PeerTraffic;
 pub use history::{GAP, Histories, History, Patience};
 #[cfg(test)]
 pub use history::{MAX_UNANSWERED, WINDOW};

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-use teredo_common::{address::Endpoint, time::Instant};
+use teredo_common::{address::Endpoint, time::Instant, traffic::Traffic};
 
 use super::{
+    accounts::Account,
     history::History,
     peer::{NO_TIMER, Peer, Pending, RoleState},
     procedure::Procedure,
@@ -26,6 +27,11 @@ pub struct SavedPeer<State> {
     party: Party,
     last_received: Instant,
     last_sent: Instant,
+    #[serde(default)]
+    traffic: Traffic,
+    /// The part of it that was reported.
+    #[serde(default)]
+    reported: Traffic,
     next_touch: Instant,
     timer: Option<Instant>,
     pending: Option<SavedPending>,
@@ -67,7 +73,9 @@ impl<State: RoleState> Peers<State> {
     /// Returns all peers as they can be stored, in the order in which [`Peers::restore`] takes them.
     pub fn save<Saved>(&self, state: impl Fn(&State) -> Saved) -> Vec<SavedPeer<Saved>> {
         let peers = self.oldest_first();
-        peers.map(|peer| SavedPeer::of(peer, &state)).collect()
+        peers
+            .map(|(index, peer)| SavedPeer::of(peer, self.accounts.saved(index.slot()), &state))
+            .collect()
     }
 
     /// Returns one peer as it can be stored.
@@ -95,6 +103,10 @@ impl<State: RoleState> Peers<State> {
         if saved.trusted {
             self.trust(index);
         }
+        *self.accounts.get_mut(index.slot()) = Account {
+            total: saved.traffic,
+            reported: saved.reported,
+        };
         let peer = &mut self[index];
         peer.symmetric = saved.symmetric;
         peer.last_received = saved.last_received.min(now);
@@ -128,7 +140,11 @@ impl<State: RoleState> Peers<State> {
 }
 
 impl<Saved> SavedPeer<Saved> {
-    fn of<State: RoleState>(peer: &Peer<State>, state: impl Fn(&State) -> Saved) -> Self {
+    fn of<State: RoleState>(
+        peer: &Peer<State>,
+        account: Account,
+        state: impl Fn(&State) -> Saved,
+    ) -> Self {
         Self {
             address: peer.address,
             mapped: peer.mapped,
@@ -137,6 +153,8 @@ impl<Saved> SavedPeer<Saved> {
             party: peer.party,
             last_received: peer.last_received,
             last_sent: peer.last_sent,
+            traffic: account.total,
+            reported: account.reported,
             next_touch: peer.next_touch,
             timer: (peer.timer != NO_TIMER).then_some(peer.timer),
             pending: peer.pending.as_deref().map(|pending| SavedPending {

@@ -13,9 +13,10 @@ use std::{
     ops::{Index, IndexMut, Range},
 };
 
-use teredo_common::{address::Endpoint, time::Instant};
+use teredo_common::{address::Endpoint, time::Instant, traffic::Traffic};
 
 use super::{
+    accounts::{Accounts, PeerTraffic},
     peer::{NO_TIMER, Peer, Pending, RoleState},
     shares::Shares,
     trust::Timing,
@@ -69,6 +70,7 @@ impl Chain {
 #[derive(Debug)]
 pub struct Peers<State> {
     slots: Vec<Peer<State>>,
+    pub accounts: Accounts,
     free: Vec<u32>,
     /// The slot after that of each address.
     indices: GradualMap,
@@ -116,6 +118,7 @@ impl<State: RoleState> Peers<State> {
         let max_untrusted = (max / 8).max(1);
         Self {
             slots: Vec::new(),
+            accounts: Accounts::default(),
             free: Vec::new(),
             indices: GradualMap::new(keyed),
             keyed,
@@ -162,12 +165,12 @@ impl<State: RoleState> Peers<State> {
     }
 
     /// The trusted peers and then the others, each list from the least recently used to the most.
-    pub fn oldest_first(&self) -> impl Iterator<Item = &Peer<State>> {
+    pub fn oldest_first(&self) -> impl Iterator<Item = (PeerIndex, &Peer<State>)> {
         [&self.trusted, &self.untrusted]
             .into_iter()
             .flat_map(|chain| {
-                let slot = |index: u32| self.slots.get(index as usize);
-                std::iter::successors(slot(chain.last), move |peer| slot(peer.previous))
+                let slot = |index: u32| Some((PeerIndex(index), self.slots.get(index as usize)?));
+                std::iter::successors(slot(chain.last), move |(_, peer)| slot(peer.previous))
             })
     }
 
@@ -201,6 +204,7 @@ impl<State: RoleState> Peers<State> {
                 (self.slots.len() - 1) as u32
             }
         };
+        self.accounts.open(index as usize);
         self.indices.set(key(&address), index + 1);
         self.join(index, List::Untrusted);
         self.link_first(index, List::Untrusted);
@@ -301,9 +305,34 @@ impl<State: RoleState> Peers<State> {
         }
     }
 
+    /// Returns the traffic of a peer, to add to.
+    pub fn traffic_mut(&mut self, index: PeerIndex) -> &mut Traffic {
+        &mut self.accounts.get_mut(index.slot()).total
+    }
+
+    /// Calls `report` with the peers in these slots that have traffic which was not reported yet.
+    pub fn report(&mut self, slots: Range<usize>, mut report: impl FnMut(PeerTraffic)) {
+        let end = slots.end.min(self.slots.len());
+        for slot in slots.start..end {
+            let peer = &self.slots[slot];
+            let traffic = self.accounts.unreported(slot);
+            if peer.list == List::Free || traffic.is_none() {
+                continue;
+            }
+            report(PeerTraffic {
+                address: peer.address.into(),
+                mapped: peer.mapped,
+                traffic,
+            });
+            self.accounts.note_reported(slot);
+        }
+    }
+
     /// Removes a peer. Its waiting packets have to be taken out of their budget.
     pub fn remove(&mut self, index: PeerIndex) -> Option<Box<Pending>> {
         let address = self[index].address;
+        self.accounts
+            .close(index.slot(), address, self[index].mapped);
         self.leave(index.0);
         self.unlink(index.0);
         self.indices.remove(key(&address));

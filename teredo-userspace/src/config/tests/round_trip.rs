@@ -1,5 +1,7 @@
 //! Any configuration, written and read again.
 
+use std::net::IpAddr;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -31,9 +33,10 @@ fn nodes() -> impl Strategy<Value = NodeSection> {
             Just(Segmentation::On),
             Just(Segmentation::Off)
         ],
+        collectors(),
     )
         .prop_map(
-            |(name, prefix, log, log_format, api, token, user, sandbox, udp_segmentation)| {
+            |(name, prefix, log, log_format, api, token, user, sandbox, udp_segmentation, ipfix)| {
                 // Other hosts must present a token.
                 let is_open = api.iter().all(ApiAddress::is_of_this_host);
                 let token = token.or_else(|| (!is_open).then(|| "/token".to_owned()));
@@ -47,9 +50,27 @@ fn nodes() -> impl Strategy<Value = NodeSection> {
                     user,
                     sandbox,
                     udp_segmentation,
+                    ipfix,
                 }
             },
         )
+}
+
+fn collectors() -> impl Strategy<Value = IpfixSection> {
+    let address = prop_oneof![
+        any::<[u8; 4]>().prop_map(|octets| IpAddr::from(octets)),
+        any::<[u8; 16]>().prop_map(|octets| IpAddr::from(octets)),
+    ];
+    let collector = (address, 1..=u16::MAX)
+        .prop_filter("an address", |(address, _)| !address.is_unspecified())
+        .prop_map(|endpoint| Collector(endpoint.into()));
+    (prop::option::of(collector), 1..=3600_u16, any::<u32>()).prop_map(
+        |(collector, interval, observation_domain)| IpfixSection {
+            collector,
+            interval,
+            observation_domain,
+        },
+    )
 }
 
 fn relays() -> impl Strategy<Value = RelaySection> {

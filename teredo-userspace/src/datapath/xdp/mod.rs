@@ -61,10 +61,10 @@ pub use mode::Mode;
 use pins::Pins;
 pub use pins::{examine as examine_pins, mount_bpf, pinned_program, remove_leftovers};
 pub use policy::AttachPolicy;
-pub use program::{OBJECT, PROGRAM, Parameters, Program, ServerParameters};
+pub use program::{OBJECT, PROGRAM, Parameters, Program, ServerParameters, uncollected_traffic};
 pub use refusal::Refusal;
 pub use remains::Remains;
-pub use table::{routes_size, size as peer_map_size};
+pub use table::{routes_size, size as peer_map_size, tallies_size};
 pub use tags::TagKeeper;
 pub use vlan::Vlan;
 
@@ -210,7 +210,11 @@ impl AttachedProgram {
         match attached {
             Ok(()) => {
                 // Those of interfaces that are not the program's any more.
-                std::mem::take(&mut new.remains).detach();
+                let mut remains = std::mem::take(&mut new.remains);
+                if let Some(before) = remains.peers.take() {
+                    new.program.succeed(before);
+                }
+                remains.detach();
                 Ok(new)
             }
             Err(error) => {

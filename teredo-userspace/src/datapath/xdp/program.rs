@@ -32,6 +32,7 @@ use teredo_common::{
     peers::Peer,
     respond,
     time::Instant,
+    traffic::Traffic,
     verdict::{Action, Verdict},
 };
 use teredo_datapath::table::Cursor;
@@ -99,6 +100,8 @@ pub struct Program {
     ebpf: Ebpf,
     peers: PeerMap,
     peer_map: MapData,
+    /// The map of the program before, as long as that may have counted something there.
+    before: Option<MapData>,
     own_ipv4: OwnIpv4,
     /// Whether [`Self::own_ipv4`] holds all of this host's addresses.
     knows_own_ipv4: bool,
@@ -152,7 +155,7 @@ impl Program {
             .override_global(maps::SERVER, &constants, true)
             .override_global(maps::BUDGET, &budget, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
-            .map_max_entries(PEERS, table::lines(parameters.max_peers))
+            .map_max_entries(PEERS, table::lines(parameters.max_peers, tables.tallies))
             .map_max_entries(OTHER_PEERS, parameters.max_peers.max(1))
             .map_max_entries(ROUTES, tables.route_sets)
             .map_max_entries(INTERFACES, settings.interface_mask + 1)
@@ -186,11 +189,12 @@ impl Program {
                 peer_map.fd(),
                 take(&mut ebpf, OTHER_PEERS)?,
                 hops.numbers().clone(),
-                tables.seed,
+                tables,
                 settings.prefix,
                 parameters.max_peers,
             )?,
             peer_map,
+            before: None,
             own_ipv4: OwnIpv4::new(take(&mut ebpf, OWN_IPV4)?, take(&mut ebpf, OWN_FILTER)?),
             knows_own_ipv4: true,
             interfaces: InterfaceMaps::new(
@@ -310,16 +314,36 @@ impl Program {
         self.peers.for_each(now, visit);
     }
 
-    /// Calls `visit` with the peers in the next part of the map, as of the time `now`, and returns whether
-    /// that was the last; see [`Table::visit`](teredo_datapath::table::Table::visit).
+    /// Calls `visit` with the peers in the next part of the map, as of the time `now`, each with its traffic since the
+    /// last visit, and returns whether that was the last part; see
+    /// [`Table::visit`](teredo_datapath::table::Table::visit).
     pub fn visit_peers(
         &self,
         cursor: &mut Cursor,
         most: usize,
         now: Instant,
-        visit: impl FnMut(&[u8; 16], &Peer),
+        visit: impl FnMut(&[u8; 16], &Peer, Traffic),
     ) -> bool {
         self.peers.visit(cursor, most, now, visit)
+    }
+
+    /// Returns the traffic of peers at places that they have left, and in the map of the program before, since the last
+    /// call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn take_left(&mut self) -> Result<Vec<([u8; 16], Traffic)>, Error> {
+        let mut left = self.peers.take_left();
+        if let Some(map) = self.before.take() {
+            left.extend(uncollected_traffic(&map)?);
+        }
+        Ok(left)
+    }
+
+    /// Makes [`Self::take_left`] collect what was counted in the map of the program before.
+    pub(super) fn succeed(&mut self, before: MapData) {
+        self.before = Some(before);
     }
 
     /// Replaces the number of peers in the map, of which another process may have removed some.
@@ -358,7 +382,8 @@ impl Program {
     }
 
     /// Opens the map behind the table of peers once more.
-    pub(super) fn copy_of_peer_map(&self) -> Option<MapData> {
+    #[must_use]
+    pub fn copy_of_peer_map(&self) -> Option<MapData> {
         let descriptor = self.peer_map.fd().as_fd().try_clone_to_owned().ok()?;
         MapData::from_fd(descriptor).ok()
     }
@@ -618,6 +643,20 @@ impl Program {
         }
         Ok(())
     }
+}
+
+/// Returns the traffic in a map of peers that nobody has collected yet.
+///
+/// # Errors
+///
+/// [`Error::Map`].
+pub fn uncollected_traffic(map: &MapData) -> Result<Vec<([u8; 16], Traffic)>, Error> {
+    let info = map.info().map_err(|error| Error::map(PEERS, error))?;
+    let mut all = Vec::new();
+    table::collect_in(map.fd(), info.max_entries(), |address, traffic| {
+        all.push((*address, traffic));
+    })?;
+    Ok(all)
 }
 
 fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, Error> {

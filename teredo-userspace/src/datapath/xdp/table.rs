@@ -16,7 +16,10 @@ use std::{
     },
 };
 
-use aya::maps::{HashMap, MapData, MapError};
+use aya::{
+    maps::{HashMap, MapData, MapError},
+    util::{nr_cpus, online_cpus},
+};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use teredo_common::{
     address::ServicePrefix,
@@ -24,6 +27,7 @@ use teredo_common::{
     maps::{Line, OTHER_PEERS, PEERS, ROUTE_SETS_MAX, RouteSet, Tables},
     peers::{LINE, Peer, Sets},
     time::Instant,
+    traffic::{OWN_CPUS_MAX, Tallies, Traffic},
 };
 use teredo_datapath::table::{self, Memory, Table};
 
@@ -41,7 +45,19 @@ pub fn parameters(peers: u32) -> Tables {
         seed: rand::random(),
         route_sets: route_sets(peers),
         reserved: 0,
+        tallies: tallies(peers),
     }
+}
+
+/// Returns the part that counts the traffic of peers in a table for `peers` of them on this machine.
+fn tallies(peers: u32) -> Tallies {
+    let online = online_cpus().ok();
+    let online = online.and_then(|online| online.into_iter().max());
+    let cpus = online.map_or(0, |last| last.saturating_add(1));
+    let cpus = u16::try_from(cpus).unwrap_or(u16::MAX).min(OWN_CPUS_MAX);
+    // Others may go online later.
+    let has_others = nr_cpus().map_or(true, |possible| possible > cpus.into());
+    table::tallies(peers, cpus, has_others)
 }
 
 /// Returns the number of sets of the map of routes for a relay of this size: a power of two.
@@ -58,22 +74,29 @@ pub const fn routes_size(peers: u32) -> u64 {
     route_sets(peers) as u64 * size_of::<RouteSet>() as u64
 }
 
-/// Returns the lines of the map for a table of `peers` peers.
-pub const fn lines(peers: u32) -> u32 {
-    table::lines(peers)
+/// Returns the lines of the map for a table of `peers` peers with this part for their traffic.
+pub const fn lines(peers: u32, tallies: Tallies) -> u32 {
+    table::lines(peers).saturating_add(tallies.count())
 }
 
-/// Returns the octets of the maps behind a table for `peers` peers: the lines, and the buckets of the hash map of
+/// Returns the octets of the maps behind a table for `peers` peers, except for [`tallies_size`]: the lines, and the buckets of the hash map of
 /// slots, whose elements take memory when they are used.
 #[must_use]
 pub const fn size(peers: u32) -> u64 {
     /// Octets of a bucket of the kernel's hash map.
     const BUCKET: u64 = 16;
     let buckets = (peers as u64).next_power_of_two() * BUCKET;
-    lines(peers) as u64 * size_of::<Line>() as u64 + buckets
+    table::lines(peers) as u64 * size_of::<Line>() as u64 + buckets
 }
 
-/// Makes a table for `limit` peers in new, empty maps, and `numbers`, the map of generations.
+/// Returns the octets of the part of the map of peers that counts the traffic of `peers` peers: more on a machine with
+/// more CPUs.
+#[must_use]
+pub fn tallies_size(peers: u32) -> u64 {
+    u64::from(tallies(peers).count()) * size_of::<Line>() as u64
+}
+
+/// Makes a table for `limit` peers with these parameters in new, empty maps, and `numbers`, the map of generations.
 ///
 /// # Errors
 ///
@@ -82,16 +105,16 @@ pub fn new(
     map: impl AsFd,
     slots: HashMap<MapData, [u8; 16], u32>,
     numbers: Arc<Shared<AtomicU32>>,
-    seed: u64,
+    tables: Tables,
     prefix: ServicePrefix,
     limit: u32,
 ) -> Result<PeerMap, Error> {
     let maps = PeerMaps {
-        windows: Windows::new(map, lines(limit))?,
+        windows: Windows::new(map, lines(limit, tables.tallies))?,
         slots,
         numbers,
     };
-    Table::new(maps, seed, prefix, limit)
+    Table::new(maps, tables.seed, prefix, limit, tables.tallies)
 }
 
 /// The maps behind a table of peers.
@@ -152,6 +175,25 @@ pub fn for_each_in(
         windows.make_room(index)?;
     }
     table::for_each_in(lines, |index| windows.line(index), now, visit);
+    Ok(())
+}
+
+/// Calls `visit` with the traffic in the map that an earlier program used, as far as nobody has collected it; a peer may
+/// come twice.
+///
+/// # Errors
+///
+/// [`Error::Map`].
+pub fn collect_in(
+    map: impl AsFd,
+    lines: u32,
+    visit: impl FnMut(&[u8; 16], Traffic),
+) -> Result<(), Error> {
+    let mut windows = Windows::new(map, lines)?;
+    for index in (0..lines).step_by(WINDOW as usize) {
+        windows.make_room(index)?;
+    }
+    table::collect_in(lines, |index| windows.line(index), visit);
     Ok(())
 }
 

@@ -5,6 +5,7 @@ mod copy;
 mod missing;
 mod plan;
 mod sweep;
+mod traffic;
 mod trial;
 
 use std::{
@@ -13,7 +14,9 @@ use std::{
     net::Ipv4Addr,
 };
 
-use teredo_common::{maps::Counter, peers::Peer, time::Instant, verdict::Verdict};
+use teredo_common::{
+    maps::Counter, peers::Peer, time::Instant, traffic::Traffic, verdict::Verdict,
+};
 use teredo_proto::{
     relay::{Event, Relay},
     server::Buckets,
@@ -88,6 +91,10 @@ pub struct FastPath {
     remains: Remains,
     /// The number of that program.
     left: Option<u32>,
+    /// The traffic that a program has counted which is gone.
+    uncollected: Vec<([u8; 16], Traffic)>,
+    /// The traffic of peers that the relay had forgotten when it was collected.
+    strays: Vec<([u8; 16], Traffic)>,
     /// Whether descriptors outlive the process, so that nothing need be pinned.
     is_kept: bool,
 }
@@ -184,6 +191,9 @@ impl FastPath {
         };
         for status in self.xdp.iter().flat_map(AttachedProgram::interfaces) {
             *self.dropped.entry(status.name.clone()).or_default() += status.dropped;
+        }
+        if let Some(Ok(left)) = self.xdp.as_mut().map(|xdp| xdp.program.take_left()) {
+            self.uncollected.extend(left);
         }
         // The program stays attached until the new one takes its place.
         let (remains, before) = match self.xdp.take().map(AttachedProgram::dismantle) {
@@ -296,12 +306,14 @@ impl FastPath {
         if let Ok(counters) = xdp.program.counters() {
             add(&mut self.counted, &counters);
         }
+        let before = xdp.program.copy_of_peer_map();
         for status in xdp.interfaces() {
             *self.dropped.entry(status.name.clone()).or_default() += status.dropped;
         }
         if let Err(error) = xdp.stop() {
             tracing::warn!("{error}");
         }
+        self.collect_last(before.as_ref());
     }
 
     /// Makes the program be placed again: another process may have put its own in the place of ours.

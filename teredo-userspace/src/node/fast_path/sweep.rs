@@ -11,7 +11,7 @@ use teredo_common::{peers::Peer, time::Instant};
 use teredo_datapath::table::Cursor;
 use teredo_proto::relay::Relay;
 
-use super::{FastPath, missing::Pass};
+use super::{FastPath, missing::Pass, traffic::record};
 use crate::{datapath::xdp::Error, node::clock};
 
 /// The time that one slice takes, about.
@@ -91,6 +91,7 @@ impl FastPath {
         }
         self.failure = None;
         self.set_cookies(relay);
+        self.collect_left(relay);
         if let Some(xdp) = self.xdp.as_mut().filter(|_| self.relays) {
             xdp.program.flush_log();
             self.sweep.begin(now, self.changes);
@@ -128,12 +129,13 @@ impl FastPath {
         let Some(xdp) = self.xdp.as_mut().filter(|_| self.relays) else {
             return Ok(());
         };
-        let sweep = &mut self.sweep;
+        let (sweep, strays) = (&mut self.sweep, &mut self.strays);
         let (mut visited, mut unknown) = (0, Vec::new());
         let is_over = xdp
             .program
-            .visit_peers(&mut cursor, STEP, now, |address, peer| {
+            .visit_peers(&mut cursor, STEP, now, |address, peer, traffic| {
                 visited += 1;
+                record(relay, strays, address, traffic);
                 if sweep.concerns(address, peer)
                     && !relay.record_stamps(address, peer.last_received, peer.last_sent)
                 {

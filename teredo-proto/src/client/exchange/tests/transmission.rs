@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use teredo_common::traffic::Count;
+
 use super::harness::*;
 use crate::{
     client::{Bubble, DropReason, Identity, Nat, exchange::Forward},
@@ -333,9 +335,13 @@ fn packets_that_go_at_once_are_decided_on_together() {
     let host = address(HOST);
     let forward = |world: &mut World, packet: &[u8], largest| {
         let header = Header::parse(packet).unwrap();
-        let way = world
-            .exchange
-            .forward(&mut world.shared, world.now, header, largest);
+        let way = world.exchange.forward(
+            &mut world.shared,
+            world.now,
+            header,
+            largest,
+            Count::of(largest),
+        );
         assert_eq!(world.shared.transmits.len(), 0);
         way
     };

@@ -1,0 +1,251 @@
+//! The traffic of each peer: as a relay and a client count it on both paths, and as a collector receives it.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr, UdpSocket},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use netflow_parser::{
+    NetflowPacket, NetflowParser,
+    variable_versions::{field_value::FieldValue, ipfix::FlowSetBody},
+};
+use teredo::api::types::Peer;
+use teredo_lab::{
+    Scene, Teredo, Topology,
+    scene::{Client, RELAY},
+    traffic::Ping,
+    wait_until,
+};
+
+const SOON: Duration = Duration::from_secs(20);
+/// Octets of an echo request of `Ping` beside its payload: IPv6 and ICMPv6.
+const HEADERS: u64 = 48;
+const PAYLOAD: u16 = 100;
+
+/// A relay with a client that is trusted and proved.
+struct World {
+    relay: Teredo,
+    client: Client,
+    scene: Scene,
+}
+
+impl World {
+    fn new(mode: &str, collector: Option<&UdpSocket>) -> Result<Self> {
+        Self::within(Scene::new(Topology::default())?, mode, collector)
+    }
+
+    fn within(scene: Scene, mode: &str, collector: Option<&UdpSocket>) -> Result<Self> {
+        let site = scene.site();
+        let client = scene.start_client(&site.client, &scene.client_config(site.port))?;
+        let mut config = scene.relay_config().set("relay.xdp.mode", mode);
+        if let Some(collector) = collector {
+            config = config
+                .set("node.ipfix.collector", collector.local_addr()?.to_string())
+                .set("node.ipfix.interval", 1)
+                .set("node.ipfix.observation-domain", 9);
+        }
+        let relay = scene.start_relay(&config)?;
+        let host = scene.host();
+        Ping::to(client.address()).all_from(&host.namespace)?;
+        Ping::to(host.address).all_from(&site.client)?;
+        wait_until("the client is where it belongs", SOON, || {
+            let peer = relay.peer(client.address())?;
+            Ok(peer.is_some_and(|peer| peer.proved && peer.xdp == (mode != "off")))
+        })?;
+        Ok(Self {
+            relay,
+            client,
+            scene,
+        })
+    }
+
+    fn peer(&self) -> Result<Peer> {
+        let peer = self.relay.peer(self.client.address())?;
+        peer.context("the client is a peer")
+    }
+
+    /// Sends as many pings from the host and their answers back.
+    fn ping(&self, count: u32) -> Result<()> {
+        Ping::to(self.client.address())
+            .count(count)
+            .packet_size(PAYLOAD + HEADERS as u16)
+            .all_from(&self.scene.host().namespace)
+    }
+
+    /// The packets that the relay has forwarded altogether, on both paths.
+    fn forwarded(&self) -> Result<[u64; 2]> {
+        let packets = self.relay.status()?.packets;
+        Ok([packets.encap, packets.decap].map(|paths| paths.xdp + paths.userspace))
+    }
+}
+
+fn counts(mode: &str) -> Result<()> {
+    const COUNT: u32 = 137;
+    let world = World::new(mode, None)?;
+    // All that there was before arrives within a second.
+    let agree = |peer: &Peer| -> Result<bool> {
+        Ok([peer.packets.encap, peer.packets.decap] == world.forwarded()?)
+    };
+    wait_until("the peer's counts are those of the relay", SOON, || {
+        agree(&world.peer()?)
+    })?;
+    let before = world.peer()?;
+    world.ping(COUNT)?;
+    let count = u64::from(COUNT);
+    wait_until("all packets are counted", SOON, || {
+        let peer = world.peer()?;
+        Ok(peer.packets.encap >= before.packets.encap + count
+            && peer.packets.decap >= before.packets.decap + count
+            && agree(&peer)?)
+    })?;
+    let peer = world.peer()?;
+    for (packets, octets) in [
+        (
+            peer.packets.encap - before.packets.encap,
+            peer.bytes.encap - before.bytes.encap,
+        ),
+        (
+            peer.packets.decap - before.packets.decap,
+            peer.bytes.decap - before.bytes.decap,
+        ),
+    ] {
+        ensure!(packets == count, "{packets} of {count}: {peer:?}");
+        let expected = count * (u64::from(PAYLOAD) + HEADERS);
+        ensure!(octets == expected, "{octets} of {expected}: {peer:?}");
+    }
+    // The client counts the same packets for the native host.
+    let client = world.client.teredo().context("ours")?;
+    let host = world.scene.host().address;
+    let there = client.peer(host)?.context("the host is a peer")?;
+    ensure!(
+        there.packets.decap >= count && there.packets.encap >= count,
+        "{there:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn every_packet_is_counted_for_its_peer_on_the_fast_path() -> Result<()> {
+    counts("native")
+}
+
+#[test]
+fn every_packet_is_counted_for_its_peer_in_userspace() -> Result<()> {
+    counts("off")
+}
+
+/// A collector, which adds up the packets of each peer.
+struct Collector {
+    socket: UdpSocket,
+    parser: NetflowParser,
+    sums: BTreeMap<Ipv6Addr, [u64; 4]>,
+}
+
+impl Collector {
+    fn open(scene: &Scene) -> Result<Self> {
+        let socket = scene.relay.run(|| UdpSocket::bind((*RELAY.ip(), 0)))??;
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket,
+            parser: NetflowParser::default(),
+            sums: BTreeMap::new(),
+        })
+    }
+
+    /// Adds what has arrived.
+    fn receive(&mut self) -> Result<()> {
+        let mut buffer = [0; 2048];
+        while let Ok(length) = self.socket.recv(&mut buffer) {
+            let result = self.parser.parse_bytes(&buffer[..length]);
+            ensure!(result.error.is_none(), "{:?}", result.error);
+            for packet in &result.packets {
+                let NetflowPacket::IPFix(message) = packet else {
+                    anyhow::bail!("{packet:?}");
+                };
+                ensure!(message.header.observation_domain_id == 9);
+                for set in &message.flowsets {
+                    if let FlowSetBody::Data(data) = &set.body {
+                        for record in &data.fields {
+                            self.add(
+                                record
+                                    .iter()
+                                    .map(|(name, value)| (format!("{name:?}"), value)),
+                            )?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add<'a>(&mut self, fields: impl Iterator<Item = (String, &'a FieldValue)>) -> Result<()> {
+        let (mut peer, mut towards, mut counts) = (None, 0, [0; 2]);
+        for (name, value) in fields {
+            let name = name.to_lowercase();
+            let number = || match value {
+                FieldValue::DataNumber(number) => u64::try_from(number).ok(),
+                _ => None,
+            };
+            if name.contains("postna") {
+                continue;
+            }
+            if name.contains("ipv6address") {
+                let address = IpAddr::try_from(value).ok();
+                peer = address;
+                towards = usize::from(name.contains("source"));
+            } else if name.contains("packetdelta") {
+                counts[0] = number().context("a number")?;
+            } else if name.contains("octetdelta") {
+                counts[1] = number().context("a number")?;
+            }
+        }
+        let Some(IpAddr::V6(peer)) = peer else {
+            anyhow::bail!("a record without a peer");
+        };
+        let sums = self.sums.entry(peer).or_default();
+        for (sum, count) in sums[2 * towards..].iter_mut().zip(counts) {
+            *sum += count;
+        }
+        Ok(())
+    }
+}
+
+/// The counts of a peer as [`Collector`] has them.
+fn of(peer: &Peer) -> [u64; 4] {
+    [
+        peer.packets.encap,
+        peer.bytes.encap,
+        peer.packets.decap,
+        peer.bytes.decap,
+    ]
+}
+
+#[test]
+fn a_collector_gets_every_packet_also_of_a_relay_that_is_replaced() -> Result<()> {
+    let scene = Scene::new(Topology::default())?;
+    let mut collector = Collector::open(&scene)?;
+    let world = World::within(scene, "native", Some(&collector.socket))?;
+    for round in 0..2 {
+        world.ping(50)?;
+        wait_until("the collector knows every packet", SOON, || {
+            collector.receive()?;
+            let sums = collector.sums.get(&world.client.address());
+            let peer = world.peer()?;
+            Ok(sums == Some(&of(&peer)) && peer.packets.encap >= 50 * (round + 1))
+        })?;
+        if round == 0 {
+            // Packets of the last second are not counted yet.
+            world.ping(20)?;
+            let mut upgrade = std::process::Command::new(teredo_lab::teredo::binary()?);
+            let upgrade = upgrade
+                .arg("upgrade")
+                .arg("--config")
+                .arg(world.relay.file());
+            teredo_lab::process::output(upgrade)?;
+        }
+    }
+    Ok(())
+}
