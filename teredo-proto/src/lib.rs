@@ -197,10 +197,10 @@ pub use relay::Relay;
 pub use server::Server;
 pub use shared::{
     counts::{Count, Counts, Named},
+    durations::Durations,
     limiter::{Ipv4Rates, Ipv6Rates},
     peers::OVERHEAD as QUEUE_OVERHEAD,
     server_address::ServerAddress,
-    durations::Durations,
     statistics::{Traffic, Unreachable},
     turns::Pace,
 };

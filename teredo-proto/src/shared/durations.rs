@@ -52,7 +52,10 @@ mod tests {
         for milliseconds in [0, 1, 2, 30_000, 30_001] {
             durations.add(Duration::from_millis(milliseconds));
         }
-        let used = durations.classes().into_iter().filter(|(_, count)| *count > 0);
+        let used = durations
+            .classes()
+            .into_iter()
+            .filter(|(_, count)| *count > 0);
         let expected = [(1e-3, 2), (2.5e-3, 1), (30.0, 1), (f64::INFINITY, 1)];
         assert_eq!(used.collect::<Vec<_>>(), expected);
         assert_eq!(durations.sum(), Duration::from_millis(60_004));

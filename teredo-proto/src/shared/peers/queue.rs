@@ -199,7 +199,10 @@ mod tests {
         for mark in 1..=3 {
             budget.push(NOW, &mut queue, &packet(1, 40, mark)).unwrap();
         }
-        assert_eq!(budget.push(NOW, &mut queue, &packet(1, 40, 4)), Err(Full::Peer));
+        assert_eq!(
+            budget.push(NOW, &mut queue, &packet(1, 40, 4)),
+            Err(Full::Peer)
+        );
         for mark in 1..=3 {
             assert_eq!(budget.pop(&mut queue).unwrap()[0], mark);
         }
@@ -212,7 +215,9 @@ mod tests {
     fn a_packet_knows_how_long_it_has_waited() {
         let (mut budget, mut queue) = (budget(), Queue::default());
         budget.push(NOW, &mut queue, &packet(1, 40, 1)).unwrap();
-        budget.push(Instant::ZERO, &mut queue, &packet(1, 40, 2)).unwrap();
+        budget
+            .push(Instant::ZERO, &mut queue, &packet(1, 40, 2))
+            .unwrap();
         let wait = Duration::from_millis(30);
         let (packet, waited) = budget.release(NOW + wait, &mut queue).unwrap();
         assert_eq!((packet[0], waited), (1, Some(wait)));
