@@ -36,14 +36,16 @@ const PINS: &str = "/sys/fs/bpf/teredo";
 /// Prefix of the names of all our namespaces; the process identifier follows.
 const PREFIX: &str = "teredo-";
 
-/// A network namespace of this process, named `teredo-PID-NUMBER-NAME`.
+/// A network namespace of this process, named `teredo-PID-NUMBER-NAME`, or one that is there already.
 ///
-/// Dropping it ends every process in it and deletes it, with all its interfaces.
+/// Dropping one of this process ends every process in it and deletes it, with all its interfaces.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
     path: PathBuf,
     file: File,
+    /// Whether this process made it.
+    is_ours: bool,
 }
 
 impl Namespace {
@@ -70,9 +72,8 @@ impl Namespace {
             let _guard = ADD.lock().unwrap_or_else(PoisonError::into_inner);
             output(Command::new("ip").args(["netns", "add", &name]))?;
         }
-        let path = Path::new(DIRECTORY).join(&name);
-        let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-        let namespace = Self { name, path, file };
+        let mut namespace = Self::open(&name)?;
+        namespace.is_ours = true;
         namespace.ip("link set lo up")?;
         for (key, value) in [
             ("net.ipv6.conf.all.disable_ipv6", 0),
@@ -88,6 +89,22 @@ impl Namespace {
             namespace.sysctl(key, value)?;
         }
         Ok(namespace)
+    }
+
+    /// Opens a namespace that another program made with `ip netns`. It stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is none of this name.
+    pub fn open(name: &str) -> Result<Self> {
+        let path = Path::new(DIRECTORY).join(name);
+        let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        Ok(Self {
+            name: name.to_owned(),
+            path,
+            file,
+            is_ours: false,
+        })
     }
 
     /// The name of the namespace, as `ip netns` has it.
@@ -281,6 +298,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        if !self.is_ours {
+            return;
+        }
         if let Err(error) = remove(&self.path) {
             eprintln!("namespace {} stays: {error:#}", self.name);
         }
