@@ -7,11 +7,15 @@ use anyhow::{Context as _, Result};
 use super::tools;
 use crate::shell;
 
-/// Makes the package of the staged files.
-pub fn make(directory: &Path) -> Result<PathBuf> {
+/// Makes the package of the staged files. `version` is for tests of upgrades; otherwise it is the version of
+/// the daemon.
+pub fn make(directory: &Path, version: Option<&str>) -> Result<PathBuf> {
     let mut command = tools::DEB.command()?;
     // Everything was built and stripped before.
     command.args(["--no-build", "--no-strip", "--locked"]);
+    if let Some(version) = version {
+        command.args(["--deb-version", version]);
+    }
     command.args(["--package", "teredo-userspace", "--quiet", "--output"]);
     // It prints the name of the file.
     let output = command

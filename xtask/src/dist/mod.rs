@@ -121,7 +121,7 @@ impl Choice {
             files.extend([binary.program, binary.debug]);
         }
         if self.deb {
-            files.push(deb::make(&directory)?);
+            files.push(deb::make(&directory, None)?);
         }
         if self.rpm {
             files.push(rpm::make(&directory)?);
@@ -131,6 +131,18 @@ impl Choice {
         }
         Ok(files)
     }
+}
+
+/// Makes packages for Debian that differ in nothing but their versions, in another directory.
+pub fn debs(versions: &[&str], to: &Path) -> Result<Vec<PathBuf>> {
+    let directory = directory();
+    let binary = Binary::build(&Triple::host()?)?;
+    make_pages(&directory)?;
+    stage(&binary, &directory)?;
+    let versions = versions.iter();
+    versions
+        .map(|version| deb::make(to, Some(version)))
+        .collect()
 }
 
 /// Lays out the files of a package below `root`, as the metadata in teredo-userspace/Cargo.toml names
