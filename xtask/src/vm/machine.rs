@@ -54,6 +54,9 @@ pub struct Job<'a> {
     pub out: Option<&'a Path>,
     /// Where the console's output goes, besides messages of failures.
     pub console: Option<&'a Path>,
+    /// Whether the machine may start again, after which the script runs once more, with the files of before.
+    /// Otherwise that is its end.
+    pub may_restart: bool,
 }
 
 /// The files of a run.
@@ -79,6 +82,9 @@ impl Machine<'_> {
         let has_kvm = self.architecture.has_kvm();
         let timeout = self.timeout * if has_kvm { 1 } else { EMULATION };
         let mut command = self.command(&run, has_kvm);
+        if !job.may_restart {
+            command.arg("-no-reboot");
+        }
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -130,7 +136,7 @@ impl Machine<'_> {
             .args(["-machine", self.architecture.machine])
             .args(["-accel", accelerator, "-cpu", cpu, "-smp", "2"])
             .args(["-m", &self.memory.to_string()])
-            .args(["-nodefaults", "-no-user-config", "-no-reboot"])
+            .args(["-nodefaults", "-no-user-config"])
             .args(["-display", "none"])
             .arg("-kernel")
             .arg(self.kernel.image())

@@ -73,7 +73,7 @@ pub fn run(names: &[String], release: &'static Release, write: bool) -> Result<E
     let table = table::render(&rows);
     print!("\n{table}");
     if write {
-        table::write(&table)?;
+        table::DOCUMENT.write(&table)?;
     }
     Ok(match rows.iter().all(Row::is_green) {
         true => ExitCode::SUCCESS,
@@ -101,6 +101,7 @@ fn attempt(parts: &Parts, kernel: &PreparedKernel, programs: &Path, out: &Path) 
         script: &format!("bash ./kernels.sh {kind}"),
         out: Some(out),
         console: Some(&out.join("console")),
+        may_restart: false,
     };
     let start = Instant::now();
     // The log tells how far a machine came that leaves no files.
@@ -166,7 +167,7 @@ fn executable(message: &str) -> Option<(String, PathBuf)> {
 }
 
 /// Copies a program without its debug information, which is most of it.
-fn copy(program: &Path, to: &Path) -> Result<()> {
+pub fn copy(program: &Path, to: &Path) -> Result<()> {
     shell::run(
         Command::new("strip")
             .args(["--strip-debug", "-o"])

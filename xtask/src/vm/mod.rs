@@ -4,6 +4,7 @@ mod apt;
 mod cache;
 mod cpio;
 mod debian;
+mod document;
 mod initrd;
 mod kernel;
 mod machine;
@@ -12,6 +13,7 @@ mod root;
 mod sources;
 mod stanza;
 mod supply;
+mod system;
 mod table;
 mod tools;
 
@@ -34,8 +36,20 @@ pub struct Arguments {
     /// Try the daemon on these kernels, or on all, and print a table
     #[arg(long, value_name = "NAMES", num_args = 0.., value_delimiter = ',', conflicts_with = "command")]
     kernels: Option<Vec<String>>,
-    /// With --kernels: put the table into docs/kernels.md
-    #[arg(long, requires = "kernels")]
+    /// Install the package on these releases of Debian, by default bookworm and trixie, with systemd, and try it
+    #[arg(
+        long,
+        value_name = "RELEASES",
+        num_args = 0..,
+        value_delimiter = ',',
+        conflicts_with_all = ["command", "kernels"]
+    )]
+    system: Option<Vec<String>>,
+    /// With --system: a directory that has both packages, which are otherwise made, with optimisation
+    #[arg(long, value_name = "DIR", requires = "system")]
+    packages: Option<PathBuf>,
+    /// Put the table into docs/kernels.md or docs/reliability.md
+    #[arg(long)]
     write: bool,
     /// Succeed, with a line that says so, if kernels cannot be downloaded here
     #[arg(long)]
@@ -88,6 +102,13 @@ fn execute(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(names) = &arguments.kernels {
         return matrix::run(names, release, arguments.write);
     }
+    if let Some(names) = &arguments.system {
+        return system::run(names, arguments.packages.as_deref(), arguments.write);
+    }
+    ensure!(
+        !arguments.write,
+        "--write is for the tables of --kernels and --system"
+    );
     let script = machine::script(&arguments.command)?;
     for file in &arguments.with {
         ensure!(
@@ -105,6 +126,7 @@ fn execute(arguments: &Arguments) -> Result<ExitCode> {
         script: &script,
         out: arguments.out.as_deref(),
         console: arguments.console.as_deref(),
+        may_restart: false,
     };
     let code = machine.run(&job, machine::print)?;
     Ok(ExitCode::from(code))

@@ -13,7 +13,7 @@ use super::{
 use crate::shell;
 
 /// Packages besides the essential ones.
-const PACKAGES: [&str; 13] = [
+const PACKAGES: [&str; 14] = [
     "systemd-sysv",
     "udev",
     "dbus",
@@ -21,6 +21,7 @@ const PACKAGES: [&str; 13] = [
     "iproute2",
     "nftables",
     "conntrack",
+    "bpftool",
     "ethtool",
     "tcpdump",
     "iputils-ping",

@@ -1,15 +1,15 @@
 //! The table of kernels.
 
-use std::{fmt::Write as _, fs, process::Command};
+use std::fmt::Write as _;
 
-use anyhow::{Context as _, Result};
+use super::document::Document;
 
-use crate::shell;
-
-/// The document with the table, between two marks.
-const DOCUMENT: &str = "docs/kernels.md";
-const BEGIN: &str = "<!-- begin of the table -->\n";
-const END: &str = "<!-- end of the table -->";
+/// The place of the table.
+pub const DOCUMENT: Document = Document {
+    path: "docs/kernels.md",
+    begin: "<!-- begin of the table -->\n",
+    end: "<!-- end of the table -->",
+};
 /// The steps of a supported kernel, in the order of the columns.
 const STEPS: [&str; 6] = [
     "load",
@@ -112,30 +112,6 @@ pub fn render(rows: &[Row]) -> String {
     text
 }
 
-/// Replaces the table in the document, with date and commit.
-pub fn write(table: &str) -> Result<()> {
-    let path = shell::root().join(DOCUMENT);
-    let document = fs::read_to_string(&path).context(DOCUMENT)?;
-    let output = |program: &str, arguments: &[&str]| {
-        let mut command = Command::new(program);
-        command.current_dir(shell::root()).args(arguments);
-        let text = shell::output(&mut command).unwrap_or_default();
-        text.trim().to_owned()
-    };
-    let commit = output("git", &["rev-parse", "--short", "HEAD"]);
-    let date = output("date", &["--utc", "+%Y-%m-%d"]);
-    let table = format!("{date}, commit {commit}:\n\n{table}");
-    fs::write(&path, replaced(&document, &table).context(DOCUMENT)?)?;
-    Ok(())
-}
-
-/// Returns the document with another table between the marks.
-fn replaced(document: &str, table: &str) -> Result<String> {
-    let (before, rest) = document.split_once(BEGIN).context("no mark of the begin")?;
-    let (_, after) = rest.split_once(END).context("no mark of the end")?;
-    Ok(format!("{before}{BEGIN}{table}{END}{after}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,14 +157,6 @@ mod tests {
         assert!(lines.iter().all(|line| columns(line) == columns(lines[0])));
         let expected = "| 6.12.117-1 | trixie | ok | ok | ok | ok | failed | ok | 90 |";
         assert_eq!(lines[2], expected);
-    }
-
-    #[test]
-    fn the_table_is_replaced_between_the_marks() {
-        let document = format!("before\n{BEGIN}old\n{END}\nafter\n");
-        let expected = format!("before\n{BEGIN}new\n{END}\nafter\n");
-        assert_eq!(replaced(&document, "new\n").unwrap(), expected);
-        assert!(replaced("no marks", "new").is_err());
     }
 
     #[test]
