@@ -213,7 +213,8 @@ late() {
 }
 
 again() {
-    populate && ip -n host route add 2001::/32 via $RELAY_IPV6 && ip netns exec host ping -c 3 -W 10 "$CLIENT"
+    populate && ip -n host route add 2001::/32 via $RELAY_IPV6 || return
+    wait_for "$PATIENCE" ip netns exec host ping -c 1 -W 5 "$CLIENT" && under_traffic 0 pause
 }
 
 first_boot() {
@@ -265,14 +266,10 @@ first_boot() {
 
 second_boot() {
     step late late
-    step again under_populated
+    step again again
     step remove remove
     step purge purge
     journalctl --quiet --no-pager --unit=teredo >"$OUT/journal.log"
-}
-
-under_populated() {
-    again && under_traffic 0 pause
 }
 
 if [ -e $STATE/booted ]; then

@@ -50,7 +50,8 @@ inventory() {
 remove() {
     is_at_work || return
     follow "$(cat walk-remove)" && has_no_objects || return
-    ! systemctl cat teredo 2>/dev/null || return
+    # Debian masks the unit of a package that has left its configuration.
+    [ "$(systemctl is-active teredo)" = inactive ] || return
     [ ! -e /usr/bin/teredo ] && [ -e $CONFIGURATION ] || return
     detail "configuration and user stay"
 }
