@@ -84,7 +84,7 @@ impl<State: RoleState> Peers<State> {
         index: PeerIndex,
         state: impl Fn(&State) -> Saved,
     ) -> SavedPeer<Saved> {
-        SavedPeer::of(&self[index], &state)
+        SavedPeer::of(&self[index], self.accounts.saved(index.slot()), &state)
     }
 
     /// Inserts a peer that was stored, unless it is there already or there is no room.
