@@ -278,7 +278,7 @@ impl Fleet {
         let heartbeat = Heartbeat {
             is_in_step,
             wants_answer: !other.is_reachable(clocks.now),
-            heard_run: other.run,
+            heard_run: if other.is_live(clocks.now) { other.run } else { 0 },
             peers: relay.trusted_peers() as u64,
         };
         self.send(clocks, place, &Message::Heartbeat(heartbeat));

@@ -79,6 +79,10 @@ impl Fleet {
         let other = &mut self.others[place];
         other.hears_us = heartbeat.heard_run == self.run;
         other.is_in_step = heartbeat.is_in_step;
+        if !other.hears_us {
+            // Nor did it tell anything.
+            other.table = Table::Unknown;
+        }
         other.peers = heartbeat.peers;
         // An answer to an answer would never end.
         let is_due = heartbeat.wants_answer && clocks.now >= other.next_answer;

@@ -17,7 +17,7 @@ impl Window {
     /// Accepts a number that is not zero, once. Returns `false` if it came already, or is so old that
     /// it may have.
     pub fn accept(&mut self, number: u64) -> bool {
-        if number == 0 || number.saturating_add(WIDTH) <= self.highest {
+        if number == 0 || self.highest.saturating_sub(number) >= WIDTH {
             return false;
         }
         if number > self.highest {

@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn f02_relays_with_the_same_key_know_each_others_cookies() {
         const SKEW: Duration = Duration::from_secs(5);
-        let relay = |key, ahead| {
+        let relay = |key: &[CookieKey], ahead: u64| {
             let mut cookie = Cookie::new(CookieKey([1; 2]));
             cookie.share(key, SKEW);
             cookie.set_skipped(Duration::from_secs(1_000_000 + ahead));

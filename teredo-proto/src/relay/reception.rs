@@ -137,9 +137,9 @@ impl Relay {
         } else if is_bubble {
             self.seek_proof(now, index, None);
         }
-        if has_cookie {
-            let after = (self.statistics.trusted, self.statistics.proved);
-            self.note_news(source, before != after);
+        let is_change = before != (self.statistics.trusted, self.statistics.proved);
+        if has_cookie || is_change {
+            self.note_news(source, is_change);
         }
         Ok(index)
     }
