@@ -42,9 +42,8 @@ impl Keys {
             let mut before = keys[..place].iter();
             before.any(|other| other.id == key.id)
         };
-        let is_wrong = keys.is_empty()
-            || keys.len() > MAX_KEYS
-            || keys.iter().enumerate().any(is_repeated);
+        let is_wrong =
+            keys.is_empty() || keys.len() > MAX_KEYS || keys.iter().enumerate().any(is_repeated);
         match is_wrong {
             true => Err(WrongKeys),
             false => Ok(Self(keys)),

@@ -24,11 +24,7 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{HashSet, VecDeque},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use rand::{SeedableRng as _, rngs::StdRng};
 use teredo_common::time::Instant;
@@ -46,7 +42,7 @@ use crate::{
     },
 };
 use member::Other;
-use telling::Told;
+use telling::News;
 use wire::{Header, Heartbeat, Kind, Message};
 
 /// The time between two looks at what is due.
@@ -104,11 +100,7 @@ pub struct Fleet {
     run: u64,
     began: Instant,
     others: Vec<Other>,
-    /// Peers to tell about, in this order; the set has them without order.
-    news: VecDeque<([u8; 16], Told)>,
-    waiting: HashSet<[u8; 16], Keyed>,
-    /// Peers to tell about once more.
-    repetitions: VecDeque<(Instant, [u8; 16])>,
+    news: News,
     news_bucket: Bucket,
     next_news: Instant,
     round_began: Instant,
@@ -160,9 +152,7 @@ impl Fleet {
             run: clocks.milliseconds().max(1),
             began: clocks.now,
             others: Vec::new(),
-            news: VecDeque::new(),
-            waiting: HashSet::with_hasher(keyed),
-            repetitions: VecDeque::new(),
+            news: News::new(keyed),
             news_bucket: Bucket::default(),
             next_news: Instant::ZERO,
             round_began: clocks.now,
@@ -232,8 +222,7 @@ impl Fleet {
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
         let news = (!self.news.is_empty()).then_some(self.next_news);
-        let repetition = self.repetitions.front().map(|&(due, _)| due);
-        let first = news.into_iter().chain(repetition).min();
+        let first = news.into_iter().chain(self.news.deadline()).min();
         first.map_or(self.next_tick, |first| first.min(self.next_tick))
     }
 
@@ -278,7 +267,11 @@ impl Fleet {
         let heartbeat = Heartbeat {
             is_in_step,
             wants_answer: !other.is_reachable(clocks.now),
-            heard_run: if other.is_live(clocks.now) { other.run } else { 0 },
+            heard_run: if other.is_live(clocks.now) {
+                other.run
+            } else {
+                0
+            },
             peers: relay.trusted_peers() as u64,
         };
         self.send(clocks, place, &Message::Heartbeat(heartbeat));

@@ -8,9 +8,7 @@ use super::{
     member::{Other, Table},
     statistics::DropReason,
     transfer::{BATCH, parts},
-    wire::{
-        Error, Header, Heartbeat, Message, Part, REPORTS, Reports, Request, build_reports,
-    },
+    wire::{Error, Header, Heartbeat, Message, Part, REPORTS, Reports, Request, build_reports},
 };
 use crate::relay::Relay;
 
@@ -109,7 +107,10 @@ impl Fleet {
         relay: &Relay,
     ) -> Result<(), DropReason> {
         let total = parts(relay.slots());
-        let end = request.first.saturating_add(request.count.min(BATCH)).min(total);
+        let end = request
+            .first
+            .saturating_add(request.count.min(BATCH))
+            .min(total);
         let mut part = Part {
             id: request.id,
             first: request.first.min(end),
@@ -121,14 +122,22 @@ impl Fleet {
             if part.end < end {
                 let first = part.end as usize * REPORTS;
                 next.clear();
-                relay.reports(clocks.now, first..first + REPORTS, request.only_own, &mut next);
+                relay.reports(
+                    clocks.now,
+                    first..first + REPORTS,
+                    request.only_own,
+                    &mut next,
+                );
                 if reports.len() + next.len() <= REPORTS {
                     reports.append(&mut next);
                     part.end += 1;
                     continue;
                 }
             }
-            if !self.others[place].served.take(self.config.serve_rate, clocks.now) {
+            if !self.others[place]
+                .served
+                .take(self.config.serve_rate, clocks.now)
+            {
                 return Err(DropReason::Rate);
             }
             let octets = build_reports(clocks.now, &reports);

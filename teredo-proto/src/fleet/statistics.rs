@@ -61,7 +61,17 @@ mod tests {
     #[test]
     fn reasons_are_unique_and_in_kebab_case() {
         let names = |reasons: &[&'static str]| assert_names(reasons);
-        names(&DropReason::ALL.iter().map(|one| one.reason()).collect::<Vec<_>>());
-        names(&Learned::ALL.iter().map(|one| one.reason()).collect::<Vec<_>>());
+        names(
+            &DropReason::ALL
+                .iter()
+                .map(|one| one.reason())
+                .collect::<Vec<_>>(),
+        );
+        names(
+            &Learned::ALL
+                .iter()
+                .map(|one| one.reason())
+                .collect::<Vec<_>>(),
+        );
     }
 }

@@ -81,9 +81,8 @@ impl Fleet {
             .filter(|other| matches!(other.table, Table::Coming(_)))
             .count();
         let others = self.others.iter_mut();
-        let unknown = others.filter(|other| {
-            other.is_reachable(now) && matches!(other.table, Table::Unknown)
-        });
+        let unknown =
+            others.filter(|other| other.is_reachable(now) && matches!(other.table, Table::Unknown));
         for other in unknown.take(TRANSFERS.saturating_sub(coming)) {
             let id = self.random.next_u32();
             other.table = Table::Coming(Transfer::new(id, true, now));

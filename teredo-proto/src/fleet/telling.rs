@@ -1,6 +1,9 @@
 //! Telling the others about peers (F-11 to F-13).
 
-use std::time::Duration;
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
 
 use teredo_common::time::Instant;
 
@@ -8,21 +11,87 @@ use super::{
     Clocks, Fleet,
     wire::{Message, REPORTS, Reports, build_reports},
 };
-use crate::relay::{Relay, Report};
+use crate::{
+    relay::{Relay, Report},
+    shared::keyed::Keyed,
+};
 
 /// The time between two datagrams with news, during which they are collected.
 const PAUSE: Duration = Duration::from_millis(2);
-/// The time after which news is told once more, in case that the first datagram was lost.
-const AGAIN: Duration = Duration::from_millis(200);
-/// Bound on peers that wait to be told about, and on those to be told about once more. The round makes
-/// up for others.
+/// The times after which news is told again, each after the time before, in case that the datagram was
+/// lost. One of them is longer than the silence after which a table is asked for anew.
+pub const AGAIN: [Duration; 4] = [
+    Duration::from_millis(200),
+    Duration::from_millis(800),
+    Duration::from_secs(3),
+    Duration::from_secs(6),
+];
+/// Bound on peers that wait to be told about, and on those to be told about again. The round makes up
+/// for others.
 const MAX_NEWS: usize = 65_536;
+/// Number of peers that wait from which on nothing is told again.
+const BUSY: usize = 100 * REPORTS;
 
-/// How often a peer was told about already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
-    Never,
-    Once,
+/// Peers to tell about.
+#[derive(Debug)]
+pub struct News {
+    /// In this order, each with the number of times that it was told about already.
+    queue: VecDeque<([u8; 16], usize)>,
+    /// The same without order.
+    waiting: HashSet<[u8; 16], Keyed>,
+    /// Peers that were told about once, twice and so on, with the time for the next time.
+    again: [VecDeque<(Instant, [u8; 16])>; AGAIN.len()],
+}
+
+impl News {
+    pub fn new(keyed: Keyed) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            waiting: HashSet::with_hasher(keyed),
+            again: Default::default(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Returns when the first of those is due that were told about already.
+    pub fn deadline(&self) -> Option<Instant> {
+        let first = self.again.iter().filter_map(VecDeque::front);
+        first.map(|&(due, _)| due).min()
+    }
+
+    fn push(&mut self, address: [u8; 16], told: usize) {
+        if self.queue.len() < MAX_NEWS && self.waiting.insert(address) {
+            self.queue.push_back((address, told));
+        }
+    }
+
+    /// Queues again what is due again.
+    fn repeat(&mut self, now: Instant) {
+        for stage in 0..AGAIN.len() {
+            while let Some(&(due, address)) = self.again[stage].front()
+                && due <= now
+            {
+                self.again[stage].pop_front();
+                if self.queue.len() < BUSY {
+                    self.push(address, stage + 1);
+                }
+            }
+        }
+    }
+
+    fn pop(&mut self, now: Instant) -> Option<[u8; 16]> {
+        let (address, told) = self.queue.pop_front()?;
+        self.waiting.remove(&address);
+        if let Some((again, pause)) = self.again.get_mut(told).zip(AGAIN.get(told))
+            && again.len() < MAX_NEWS
+        {
+            again.push_back((now + *pause, address));
+        }
+        Some(address)
+    }
 }
 
 impl Fleet {
@@ -30,14 +99,9 @@ impl Fleet {
     /// after every call of a `handle_` function of the relay.
     pub fn flush(&mut self, clocks: Clocks, relay: &mut Relay) {
         while let Some(address) = relay.poll_news() {
-            self.queue(address, Told::Never);
+            self.news.push(address, 0);
         }
-        while let Some(&(due, address)) = self.repetitions.front()
-            && due <= clocks.now
-        {
-            self.repetitions.pop_front();
-            self.queue(address, Told::Once);
-        }
+        self.news.repeat(clocks.now);
         if self.news.is_empty() || clocks.now < self.next_news {
             return;
         }
@@ -45,21 +109,11 @@ impl Fleet {
         let mut reports = Vec::new();
         while !self.news.is_empty()
             && self.news_bucket.take(self.config.news_rate, clocks.now)
-            && let Some((address, told)) = self.news.pop_front()
+            && let Some(address) = self.news.pop(clocks.now)
         {
-            self.waiting.remove(&address);
             reports.extend(relay.tell(clocks.now, &address));
-            if told == Told::Never && self.repetitions.len() < MAX_NEWS {
-                self.repetitions.push_back((clocks.now + AGAIN, address));
-            }
         }
         self.tell(clocks, &reports);
-    }
-
-    fn queue(&mut self, address: [u8; 16], told: Told) {
-        if self.news.len() < MAX_NEWS && self.waiting.insert(address) {
-            self.news.push_back((address, told));
-        }
     }
 
     /// Tells the others about the peers in a part of the table that were heard here. A round through

@@ -163,7 +163,9 @@ impl Header {
     /// Parses the start of a datagram, and returns the body.
     pub fn parse(datagram: &[u8]) -> Result<(Self, &[u8]), Error> {
         let (signed, _) = datagram.split_last_chunk::<TAG>().ok_or(Error::Malformed)?;
-        let (header, body) = signed.split_first_chunk::<HEADER>().ok_or(Error::Malformed)?;
+        let (header, body) = signed
+            .split_first_chunk::<HEADER>()
+            .ok_or(Error::Malformed)?;
         if header[..2] != MAGIC || datagram.len() > DATAGRAM {
             return Err(Error::Malformed);
         }
@@ -197,9 +199,11 @@ impl<'p> Message<'p> {
             Kind::Heartbeat => Heartbeat::parse(body).map(Self::Heartbeat),
             Kind::Reports => Reports::parse(body).map(Self::Reports),
             Kind::Request => Request::parse(body).map(Self::Request),
-            Kind::Part => body.split_first_chunk::<PART>().and_then(|(part, reports)| {
-                Some(Self::Part(Part::parse(part)?, Reports::parse(reports)?))
-            }),
+            Kind::Part => body
+                .split_first_chunk::<PART>()
+                .and_then(|(part, reports)| {
+                    Some(Self::Part(Part::parse(part)?, Reports::parse(reports)?))
+                }),
         };
         message.ok_or(Error::Malformed)
     }
@@ -426,7 +430,10 @@ mod tests {
         let odd = Message::parse(Kind::Reports, &[0; REPORT + 1]);
         assert_eq!(odd, Err(Error::Malformed));
         let backwards = [0, 0, 0, 1, 0, 0, 0, 5, 0, 0, 0, 4, 0, 0, 0, 9];
-        assert_eq!(Message::parse(Kind::Part, &backwards), Err(Error::Malformed));
+        assert_eq!(
+            Message::parse(Kind::Part, &backwards),
+            Err(Error::Malformed)
+        );
     }
 
     #[test]

@@ -153,6 +153,9 @@ mod tests {
         assert_eq!(part.server_pace.most, 125);
         assert_eq!(part.server_pace.total, 5_000);
         assert_eq!(whole.clone().divided_among(100).server_pace.first, 1);
-        assert_eq!(whole.clone().divided_among(1).new_peer_rates, whole.new_peer_rates);
+        assert_eq!(
+            whole.clone().divided_among(1).new_peer_rates,
+            whole.new_peer_rates
+        );
     }
 }

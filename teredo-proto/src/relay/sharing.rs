@@ -226,8 +226,8 @@ impl Relay {
             return self.learn_newer(now, member, index, report);
         }
         if is_usable {
-            let is_held = peer.state.member != member
-                && now.saturating_since(peer.last_received) < HELD;
+            let is_held =
+                peer.state.member != member && now.saturating_since(peer.last_received) < HELD;
             if report.last_received <= peer.last_received {
                 return Learned::Old;
             }
@@ -322,8 +322,8 @@ impl Relay {
             return;
         };
         let peer = &self.peers[index];
-        let is_repeated = !is_change && (peer.state.told.until(peer.last_received))
-            .is_some_and(|since| since < REPETITION);
+        let is_repeated = !is_change
+            && (peer.state.told.until(peer.last_received)).is_some_and(|since| since < REPETITION);
         let Some(sharing) = &mut self.sharing else {
             return;
         };

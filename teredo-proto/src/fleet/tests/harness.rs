@@ -71,7 +71,9 @@ pub struct Net {
 
 /// The address of the client with this number.
 pub fn client(number: u16) -> [u8; 16] {
-    TeredoAddress::new(SERVER.into(), mapping(number)).encode().octets()
+    TeredoAddress::new(SERVER.into(), mapping(number))
+        .encode()
+        .octets()
 }
 
 /// The endpoint in its address.
@@ -190,9 +192,12 @@ impl Net {
     pub fn send(&mut self, number: usize, to: &[u8; 16]) -> bool {
         let mut packet = ipv6(6, 64, &address(HOST), to, &[0; 40]);
         let clocks = self.clocks(number);
-        let sent = self.nodes[number].relay.handle_ipv6(clocks.now, &mut packet);
+        let sent = self.nodes[number]
+            .relay
+            .handle_ipv6(clocks.now, &mut packet);
         let sent = sent.map(|(mapped, _)| mapped);
-        self.packets.extend(sent.map(|mapped| (number, mapped, *to)));
+        self.packets
+            .extend(sent.map(|mapped| (number, mapped, *to)));
         self.after(number);
         sent.is_some()
     }
@@ -210,7 +215,9 @@ impl Net {
         }
         let clocks = self.clocks(number);
         let relay = &mut self.nodes[number].relay;
-        let is_packet = relay.handle_datagram(clocks.now, from, 0, &mut payload).is_some();
+        let is_packet = relay
+            .handle_datagram(clocks.now, from, 0, &mut payload)
+            .is_some();
         self.after(number);
         is_packet
     }
@@ -256,7 +263,9 @@ impl Net {
     pub fn usable(&self, number: usize) -> BTreeSet<([u8; 16], Endpoint)> {
         let peers = self.nodes[number].relay.peers();
         let usable = peers.filter(|peer| self.is_usable(number, &peer.address.octets()));
-        usable.map(|peer| (peer.address.octets(), peer.mapped)).collect()
+        usable
+            .map(|peer| (peer.address.octets(), peer.mapped))
+            .collect()
     }
 
     /// Advances the time by milliseconds.
@@ -286,7 +295,10 @@ impl Net {
     fn deadline(&self, number: usize) -> Duration {
         let node = &self.nodes[number];
         let fleet = node.fleet.poll_timeout();
-        let first = node.relay.poll_timeout().map_or(fleet, |relay| relay.min(fleet));
+        let first = node
+            .relay
+            .poll_timeout()
+            .map_or(fleet, |relay| relay.min(fleet));
         Duration::from_nanos(first.as_nanos()).saturating_sub(node.uptime)
     }
 
@@ -336,7 +348,9 @@ impl Net {
             let (datagrams, octets) = &mut self.sent[number];
             (*datagrams, *octets) = (*datagrams + 1, *octets + transmit.payload.len() as u64);
             let nodes = &mut self.nodes.iter();
-            let to = nodes.position(|node| node.address == transmit.to).expect("a member");
+            let to = nodes
+                .position(|node| node.address == transmit.to)
+                .expect("a member");
             let is_lost = self.random.random_bool(self.loss);
             if is_lost || self.cut.contains(&(number, to)) {
                 continue;

@@ -17,7 +17,10 @@ fn claim(net: &mut Net, from: usize, to: usize, report: Report) {
     let clocks = net.clocks(from);
     let octets = build_reports(clocks.now, &[report]);
     let fleet = &mut net.nodes[from].fleet;
-    let place = fleet.others.iter().position(|other| other.address == member(to));
+    let place = fleet
+        .others
+        .iter()
+        .position(|other| other.address == member(to));
     let message = Message::Reports(Reports::of(&octets));
     fleet.send(clocks, place.expect("a member"), &message);
     net.drain(from);
@@ -53,7 +56,12 @@ fn f03_relays_with_another_key_are_not_heard() {
     assert!(!net.is_usable(0, &client(1)));
     assert!(dropped(&net, 0, DropReason::Key) > 0);
     net.run(5_000);
-    assert!(net.nodes[0].fleet.others(net.clocks(0).now).all(|other| !other.is_live));
+    assert!(
+        net.nodes[0]
+            .fleet
+            .others(net.clocks(0).now)
+            .all(|other| !other.is_live)
+    );
 }
 
 #[test]
@@ -80,7 +88,10 @@ fn f04_keys_are_changed_without_a_gap() {
     }
     for relay in 0..3 {
         let statistics = net.nodes[relay].fleet.statistics();
-        assert!(statistics.dropped.iter().all(|(_, count)| count == 0), "{statistics:?}");
+        assert!(
+            statistics.dropped.iter().all(|(_, count)| count == 0),
+            "{statistics:?}"
+        );
     }
 }
 
@@ -103,8 +114,14 @@ fn f05_what_was_recorded_is_refused_later() {
     net.introduce(1, mapping(1), &client(1));
     let clocks = net.clocks(1);
     let octets = build_reports(clocks.now, &[report(&net, 1, 1, "9.0.1.1:4096")]);
-    net.nodes[1].fleet.send(clocks, 0, &Message::Reports(Reports::of(&octets)));
-    let recorded = net.nodes[1].fleet.poll_transmit().expect("a datagram").payload;
+    net.nodes[1]
+        .fleet
+        .send(clocks, 0, &Message::Reports(Reports::of(&octets)));
+    let recorded = net.nodes[1]
+        .fleet
+        .poll_transmit()
+        .expect("a datagram")
+        .payload;
     net.run(5_500);
     net.receive(1, 0, &recorded);
     assert_eq!(dropped(&net, 0, DropReason::Clock), 1);
@@ -120,8 +137,14 @@ fn f05_an_earlier_run_is_refused() {
     let mut net = Net::new(2);
     let clocks = net.clocks(1);
     let octets = build_reports(clocks.now, &[report(&net, 1, 1, "9.0.1.1:4096")]);
-    net.nodes[1].fleet.send(clocks, 0, &Message::Reports(Reports::of(&octets)));
-    let recorded = net.nodes[1].fleet.poll_transmit().expect("a datagram").payload;
+    net.nodes[1]
+        .fleet
+        .send(clocks, 0, &Message::Reports(Reports::of(&octets)));
+    let recorded = net.nodes[1]
+        .fleet
+        .poll_transmit()
+        .expect("a datagram")
+        .payload;
     net.restart(1);
     net.run(500);
     net.receive(1, 0, &recorded);
@@ -132,8 +155,14 @@ fn f05_an_earlier_run_is_refused() {
 fn f03_datagrams_for_others_and_of_strangers_are_refused() {
     let mut net = Net::new(3);
     let clocks = net.clocks(1);
-    net.nodes[1].fleet.send(clocks, 0, &Message::Reports(Reports::of(&[])));
-    let payload = net.nodes[1].fleet.poll_transmit().expect("a datagram").payload;
+    net.nodes[1]
+        .fleet
+        .send(clocks, 0, &Message::Reports(Reports::of(&[])));
+    let payload = net.nodes[1]
+        .fleet
+        .poll_transmit()
+        .expect("a datagram")
+        .payload;
     net.receive(1, 2, &payload);
     assert_eq!(dropped(&net, 2, DropReason::Tag), 1);
     net.receive(2, 0, &payload);
@@ -141,10 +170,15 @@ fn f03_datagrams_for_others_and_of_strangers_are_refused() {
     let clocks = net.clocks(0);
     let node = &mut net.nodes[0];
     let stranger = SocketAddr::from(([10, 0, 0, 99], 3546));
-    node.fleet.handle_datagram(clocks, stranger, &payload, &mut node.relay);
+    node.fleet
+        .handle_datagram(clocks, stranger, &payload, &mut node.relay);
     assert_eq!(dropped(&net, 0, DropReason::Stranger), 1);
     net.receive(1, 0, &payload);
-    assert_eq!(dropped(&net, 0, DropReason::Tag), 1, "it is good for the receiver");
+    assert_eq!(
+        dropped(&net, 0, DropReason::Tag),
+        1,
+        "it is good for the receiver"
+    );
 }
 
 #[test]
@@ -159,7 +193,10 @@ fn f05_clocks_may_differ_by_five_seconds() {
         net.run(1_000);
         net.answer(hears, mapping(number), &client(number));
         net.run(5);
-        assert!((0..3).all(|relay| net.is_usable(relay, &client(number))), "{number}");
+        assert!(
+            (0..3).all(|relay| net.is_usable(relay, &client(number))),
+            "{number}"
+        );
     }
     net.nodes[1].ahead = 8_000;
     net.run(4_000);
@@ -173,7 +210,12 @@ fn f05_clocks_may_differ_by_five_seconds() {
 #[test]
 fn f14_reports_pass_the_checks_for_peers() {
     let mut net = Net::new(2);
-    for mapped in ["10.0.0.1:1000", "5.6.7.8:3545", "224.0.0.1:1000", "9.0.1.1:0"] {
+    for mapped in [
+        "10.0.0.1:1000",
+        "5.6.7.8:3545",
+        "224.0.0.1:1000",
+        "9.0.1.1:0",
+    ] {
         let wrong = report(&net, 1, 1, mapped);
         claim(&mut net, 1, 0, wrong);
     }
@@ -219,7 +261,11 @@ fn f15_a_mapping_that_is_not_heard_gives_way() {
         net.run(1_000);
     }
     for number in 0..3 {
-        assert_eq!(net.peer(number, &client(1)).expect("a peer").mapped, moved, "{number}");
+        assert_eq!(
+            net.peer(number, &client(1)).expect("a peer").mapped,
+            moved,
+            "{number}"
+        );
     }
 }
 
@@ -266,7 +312,9 @@ fn f08_members_come_and_go() {
     net.run(500);
     assert!(!net.is_usable(0, &client(1)) && net.is_usable(1, &client(1)));
     assert!(dropped(&net, 0, DropReason::Stranger) > 0);
-    net.nodes[0].fleet.set_members(&[member(0), member(1), member(2)]);
+    net.nodes[0]
+        .fleet
+        .set_members(&[member(0), member(1), member(2)]);
     net.run(3_000);
     assert!(net.is_usable(0, &client(1)));
 }

@@ -50,7 +50,11 @@ fn f11_what_is_no_news_here_may_be_news_to_the_relay_that_asked() {
     net.send(0, &peer);
     net.run(400);
     net.cut.clear();
-    assert!(net.packets.iter().all(|packet| packet.0 != 0), "{:?}", net.packets);
+    assert!(
+        net.packets.iter().all(|packet| packet.0 != 0),
+        "{:?}",
+        net.packets
+    );
     net.answer(1, mapping(1), &peer);
     net.run(2);
     assert!(net.packets.contains(&(0, mapping(1), peer)));
@@ -81,6 +85,23 @@ fn f02_symmetric_clients_are_known_to_all() {
     assert!(info.symmetric && info.proved);
 }
 
+/// Losses and partitions that nobody notices do no harm for long.
+#[test]
+fn f11_news_is_told_several_times() {
+    let mut net = Net::new(2);
+    let told: u64 = net.nodes[1].fleet.statistics().told;
+    net.cut.insert((1, 0));
+    net.introduce(1, mapping(1), &client(1));
+    net.run(2_900);
+    net.cut.clear();
+    assert!(!net.is_usable(0, &client(1)));
+    net.run(1_200);
+    assert!(net.is_usable(0, &client(1)));
+    net.run(20_000);
+    let told = net.nodes[1].fleet.statistics().told - told;
+    assert!((5..=6).contains(&told), "{told}");
+}
+
 /// A relay that only encapsulates knows from the others that its peers are there, and asks nobody.
 #[test]
 fn f12_ages_are_told_every_few_seconds() {
@@ -93,7 +114,10 @@ fn f12_ages_are_told_every_few_seconds() {
         assert!(net.client_sends(1, mapping(1), &peer));
         assert!(net.send(0, &peer), "it is usable all the time");
         net.run(1_000);
-        let age = net.clocks(2).now.saturating_since(net.peer(2, &peer).unwrap().last_received);
+        let age = net
+            .clocks(2)
+            .now
+            .saturating_since(net.peer(2, &peer).unwrap().last_received);
         assert!(age < Duration::from_secs(7), "{age:?}");
     }
     assert_eq!(net.bubbles, bubbles, "nobody asks");
@@ -115,7 +139,7 @@ fn f12_only_the_relay_that_hears_a_peer_tells_about_it() {
     for number in 0..40 {
         net.introduce(1, mapping(number), &client(number));
     }
-    net.run(1_000);
+    net.run(11_000);
     let before: Vec<u64> = told(&net);
     net.run(10_000);
     assert_eq!(told(&net), before);
@@ -127,7 +151,10 @@ fn f12_only_the_relay_that_hears_a_peer_tells_about_it() {
     }
     let after = told(&net);
     assert!((40..=3 * 40).contains(&(after[1] - before[1])), "{after:?}");
-    assert_eq!([after[0], after[2], after[3]], [before[0], before[2], before[3]]);
+    assert_eq!(
+        [after[0], after[2], after[3]],
+        [before[0], before[2], before[3]]
+    );
 }
 
 fn told(net: &Net) -> Vec<u64> {
@@ -147,7 +174,7 @@ fn f13_repetitions_of_a_cookie_are_told_ten_times_a_second_at_most() {
         net.run(1);
     }
     let after = told(&net)[1];
-    assert!(after - before <= 2 * 100 + 20, "{}", after - before);
+    assert!(after - before <= 5 * 100 + 20, "{}", after - before);
 }
 
 #[test]
