@@ -1,4 +1,4 @@
-//! The keys of a fleet (F-01 to F-04).
+//! The keys of a fleet (F-01, F-03, F-04).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -172,6 +172,16 @@ mod tests {
             assert!(!verify(address(1), address(2), &other), "bit {bit}");
         }
         assert!(!verify(address(1), address(2), &[]));
+    }
+
+    #[test]
+    fn f01_keys_depend_on_the_secret_and_the_purpose() {
+        let (one, two) = (keys(&[ONE]), keys(&[TWO]));
+        assert_ne!(one.id(), two.id());
+        assert_ne!(one.cookies(), two.cookies());
+        let word = one.cookies()[0].0[0].to_le_bytes();
+        assert_ne!(word[..4], one.id().0);
+        assert_ne!(word, [1; 8]);
     }
 
     #[test]

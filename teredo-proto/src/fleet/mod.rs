@@ -175,7 +175,7 @@ impl Fleet {
         relay.set_wall_clock(clocks.now, clocks.wall);
     }
 
-    /// Sets the addresses of the others. What is known of those that stay is kept.
+    /// Sets the addresses of the others. What is known of those that stay is kept (F-08).
     pub fn set_members(&mut self, members: &[SocketAddr]) {
         let own = self.config.address;
         self.others.retain(|other| members.contains(&other.address));

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Clocks, Config, Fleet, Keys, window::Window};
 
-/// The state of a fleet's relay, which the next process goes on from as the same run. The peers are in
+/// The state of a fleet's relay, which the next process goes on from as the same run (F-20). The peers are in
 /// the state of the relay itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct State {

@@ -119,6 +119,7 @@ impl Relay {
         }
         let index = match found {
             Some(index) => index,
+            // It may be another relay of the fleet that asked (F-10, F-21).
             None if has_cookie => self.readmit(source)?,
             None => return Err(DropReason::DecapUnknownPeer),
         };

@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod dual;
+pub mod fleet;
 pub mod fast_relay;
 pub mod fast_server;
 pub mod probe;
