@@ -4,13 +4,17 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Clocks, Config, Fleet, Keys, window::Window};
+use teredo_common::time::Instant;
+
+use super::{Clocks, Config, Fleet, Keys, member::SILENCE, window::Window};
 
 /// The state of a fleet's relay, which the next process goes on from as the same run (F-20). The peers are in
 /// the state of the relay itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct State {
     run: u64,
+    /// When it was saved.
+    saved: Instant,
     is_based: bool,
     has_joined: bool,
     others: Vec<SavedOther>,
@@ -27,7 +31,7 @@ struct SavedOther {
 impl Fleet {
     /// Returns the state.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub fn state(&self, now: Instant) -> State {
         let others = self.others.iter().map(|other| SavedOther {
             address: other.address,
             run: other.run,
@@ -36,6 +40,7 @@ impl Fleet {
         });
         State {
             run: self.run,
+            saved: now,
             is_based: self.is_based,
             has_joined: self.has_joined,
             others: others.collect(),
@@ -53,8 +58,10 @@ impl Fleet {
     ) -> Self {
         let mut fleet = Self::new(config, keys, seed, clocks);
         fleet.run = state.run;
-        fleet.is_based = state.is_based;
-        fleet.has_joined = state.has_joined;
+        // Meanwhile, a little was told that did not arrive, and is told again.
+        let is_recent = clocks.now.saturating_since(state.saved) < SILENCE;
+        fleet.is_based = state.is_based && is_recent;
+        fleet.has_joined = state.has_joined && is_recent;
         for saved in state.others {
             let mut others = fleet.others.iter_mut();
             if let Some(other) = others.find(|other| other.address == saved.address) {

@@ -77,10 +77,12 @@ impl Scene {
         for &client in &self.clients {
             let (host, world) = (self.host, &mut self.world);
             sent.push(Sent {
-                from: host, number: world.request(host, client),
+                from: host,
+                number: world.request(host, client),
             });
             sent.push(Sent {
-                from: client, number: world.request(client, host),
+                from: client,
+                number: world.request(client, host),
             });
         }
         sent

@@ -180,7 +180,7 @@ impl Net {
     pub fn hand_over(&mut self, number: usize) {
         let (clocks, config) = (self.clocks(number), self.config());
         let Node { relay, fleet, .. } = &mut self.nodes[number];
-        let state = rmp_serde::to_vec_named(&(relay.state(clocks.now), fleet.state()));
+        let state = rmp_serde::to_vec_named(&(relay.state(clocks.now), fleet.state(clocks.now)));
         let (of_relay, of_fleet) = rmp_serde::from_slice(&state.expect("octets")).expect("a state");
         *relay = Relay::restore(config, [7; 32], clocks.now, of_relay);
         *fleet = Fleet::restore(fleet.config.clone(), keys(1), [8; 32], clocks, of_fleet);

@@ -99,7 +99,8 @@ fn f11_news_is_told_several_times() {
     assert!(net.is_usable(0, &client(1)));
     net.run(20_000);
     let told = net.nodes[1].fleet.statistics().told - told;
-    assert!((5..=6).contains(&told), "{told}");
+    // Trust and proof.
+    assert!((5..=10).contains(&told), "{told}");
 }
 
 /// A relay that only encapsulates knows from the others that its peers are there, and asks nobody.

@@ -142,7 +142,7 @@ impl World {
                     let clocks = clocks(self.now, 0);
                     let config = Config::new(address(number), vec![address(0), address(1)]);
                     let keys = Keys::new(&[[1; 32], [2; 32]]).expect("keys");
-                    *fleet = Fleet::restore(config, keys, [7; 32], clocks, fleet.state());
+                    *fleet = Fleet::restore(config, keys, [7; 32], clocks, fleet.state(self.now));
                     fleet.enlist(clocks, relay);
                 }
             },
@@ -163,7 +163,11 @@ impl World {
             for (to, payload) in arriving {
                 self.arrive(to, address(1 - to), &payload);
             }
-            let due = self.nodes.iter().map(|node| node.fleet.poll_timeout()).min();
+            let due = self
+                .nodes
+                .iter()
+                .map(|node| node.fleet.poll_timeout())
+                .min();
             let Some(due) = due.filter(|&due| due <= end) else {
                 break;
             };

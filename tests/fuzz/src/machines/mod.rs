@@ -5,9 +5,9 @@
 
 pub mod client;
 pub mod dual;
-pub mod fleet;
 pub mod fast_relay;
 pub mod fast_server;
+pub mod fleet;
 pub mod probe;
 pub mod relay;
 pub mod scenery;
