@@ -33,7 +33,8 @@ use document::Document;
 pub use error::{Error, Place};
 pub use fast_path::FastPathRequest;
 pub use relay::{
-    MAX_PEERS, MTU, QUEUE_PER_PEER, QUEUE_TOTAL_BYTES, RelaySection, RelayXdpSection, XDP_RATE,
+    FleetSection, MAX_PEERS, MEMBERS_MAX, MTU, QUEUE_PER_PEER, QUEUE_TOTAL_BYTES, RelaySection,
+    RelayXdpSection, XDP_RATE,
 };
 pub use server::{
     ALLOW_MAX, BURST, EXTRA_PREFIXES_MAX, ICMPV6_PAYLOAD, RATE, RETIRED_SECRETS_MAX,

@@ -15,6 +15,7 @@ use nix::{
 };
 use teredo_proto::{
     client::Credentials,
+    fleet::{Keys, SECRET},
     server::RegisteredClient,
     wire::authentication::{Algorithm, Key, MIN_SECRET},
 };
@@ -32,10 +33,10 @@ const PERMISSIONS: u32 = 0o7777;
 
 /// The reason why a key was refused, in one sentence with the remedy, without any part of the key.
 #[derive(Debug, Error)]
-#[error("the key of client {client}, {}, {refusal}", file.display())]
+#[error("the key of {owner}, {}, {refusal}", file.display())]
 pub struct Error {
-    /// The client identifier.
-    pub client: String,
+    /// The client with its identifier, or the fleet.
+    pub owner: String,
     /// The file.
     pub file: PathBuf,
     /// The reason.
@@ -78,6 +79,12 @@ pub enum Refusal {
         /// The length.
         octets: usize,
     },
+    /// The file does not contain the keys of a fleet.
+    #[error(
+        "does not contain one to three lines of 64 hexadecimal digits, all different, from a source of \
+         random numbers such as `openssl rand -hex 32`"
+    )]
+    NotFleet,
     /// The key is longer than necessary.
     #[error("contains more than the {MAX_SECRET} octets that a key may have")]
     Long,
@@ -90,6 +97,8 @@ pub struct Secrets {
     pub clients: Vec<RegisteredClient>,
     /// The identifier and the key of the client role.
     pub credentials: Option<Credentials>,
+    /// The keys of the relay's fleet.
+    pub fleet: Option<Keys>,
 }
 
 /// Reads the keys that a configuration names. Call it before the process changes its user.
@@ -101,7 +110,7 @@ pub fn load(config: &Config) -> Result<Secrets, Error> {
     let owners = owners(&config.node.user);
     let key = |id: &ClientId, algorithm, file: &PathBuf| {
         read(algorithm, file, &owners).map_err(|refusal| Error {
-            client: id.to_string(),
+            owner: format!("client {id}"),
             file: file.clone(),
             refusal,
         })
@@ -129,9 +138,20 @@ pub fn load(config: &Config) -> Result<Secrets, Error> {
             key: key(id, own.algorithm, file)?,
         })
     });
+    let relay = config.relay.as_ref();
+    let fleet = relay.and_then(|relay| relay.fleet.key_file.as_ref());
+    let fleet = fleet.map(|file| {
+        let keys = read_octets(file, &owners).and_then(|text| parse_fleet(&text));
+        keys.map_err(|refusal| Error {
+            owner: "the fleet".to_owned(),
+            file: file.clone(),
+            refusal,
+        })
+    });
     Ok(Secrets {
         clients,
         credentials: credentials.transpose()?,
+        fleet: fleet.transpose()?,
     })
 }
 
@@ -146,7 +166,9 @@ pub fn files(config: &Config) -> impl Iterator<Item = &Path> {
         .client
         .iter()
         .filter_map(|own| own.secret_file.as_ref());
-    clients.chain(own).map(PathBuf::as_path)
+    let relay = config.relay.iter();
+    let fleet = relay.filter_map(|relay| relay.fleet.key_file.as_ref());
+    clients.chain(own).chain(fleet).map(PathBuf::as_path)
 }
 
 /// Returns the permitted owners of files with keys: root, the current user, and the future user of
@@ -160,6 +182,11 @@ fn owners(user: &str) -> Vec<Uid> {
 }
 
 fn read(algorithm: Algorithm, file: &Path, owners: &[Uid]) -> Result<Key, Refusal> {
+    parse(algorithm, &read_octets(file, owners)?)
+}
+
+/// Returns the contents of a file that only its owner has access to.
+fn read_octets(file: &Path, owners: &[Uid]) -> Result<Vec<u8>, Refusal> {
     let mut opened = open(file)?;
     // From the opened file, so that it cannot be exchanged in between.
     let metadata = opened.metadata().map_err(Refusal::Unreadable)?;
@@ -179,7 +206,18 @@ fn read(algorithm: Algorithm, file: &Path, owners: &[Uid]) -> Result<Key, Refusa
     }
     let mut text = Vec::new();
     opened.read_to_end(&mut text).map_err(Refusal::Unreadable)?;
-    parse(algorithm, &text)
+    Ok(text)
+}
+
+/// Returns the keys of a fleet in the contents of a file, one a line, that in use first.
+pub(crate) fn parse_fleet(text: &[u8]) -> Result<Keys, Refusal> {
+    let text = str::from_utf8(text).map_err(|_| Refusal::NotFleet)?;
+    let secrets = text.lines().map(|line| {
+        let octets = from_hexadecimal(line)?;
+        <[u8; SECRET]>::try_from(octets).ok()
+    });
+    let secrets: Option<Vec<_>> = secrets.collect();
+    Keys::new(&secrets.ok_or(Refusal::NotFleet)?).map_err(|_| Refusal::NotFleet)
 }
 
 /// Returns the key in the contents of a file.
@@ -323,6 +361,41 @@ mod tests {
             assert!(sentence.contains(rule), "{text}: {sentence}");
             assert!(!sentence.contains('\n'), "{sentence}");
         }
+    }
+
+    #[test]
+    fn f04_a_file_has_up_to_three_keys_of_a_fleet() {
+        let line = |digit: &str| digit.repeat(64) + "\n";
+        for text in [
+            line("1"),
+            line("1") + &line("2"),
+            line("1") + &line("2") + &line("3"),
+        ] {
+            assert!(parse_fleet(text.as_bytes()).is_ok(), "{text}");
+        }
+        for text in [
+            String::new(),
+            "1".repeat(63),
+            "1".repeat(66),
+            line("1") + &line("1"),
+            line("x"),
+            line("1") + "\n",
+            line("1") + &line("2") + &line("3") + &line("4"),
+        ] {
+            assert!(parse_fleet(text.as_bytes()).is_err(), "{text}");
+        }
+        let directory = TempDir::new().unwrap();
+        let file = write(&directory, "fleet", &line("1"), 0o644);
+        let text = format!(
+            "[relay.fleet]\nlisten = \"10.0.0.1:3546\"\nmembers = [\"10.0.0.2:3546\"]\nkey-file = {file:?}"
+        );
+        let config = Config::parse(&text, Path::new("teredo.toml")).unwrap();
+        let sentence = load(&config).unwrap_err().to_string();
+        assert!(sentence.starts_with("the key of the fleet, "), "{sentence}");
+        assert!(sentence.contains("chmod 600"), "{sentence}");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(load(&config).unwrap().fleet.is_some());
+        assert_eq!(files(&config).collect::<Vec<_>>(), [file]);
     }
 
     #[test]

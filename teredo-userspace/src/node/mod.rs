@@ -8,6 +8,7 @@ mod client;
 mod clock;
 mod evidence;
 pub mod fast_path;
+mod fleet;
 mod handover;
 mod host;
 mod keeper;
@@ -82,6 +83,8 @@ pub struct Node {
     config: Config,
     /// The clients of the server with their keys.
     clients: Vec<RegisteredClient>,
+    /// The keys of the relay's fleet.
+    fleet: Option<teredo_proto::fleet::Keys>,
     started: StartTime,
     roles: Roles,
     client: Option<ClientRole>,
@@ -194,6 +197,9 @@ impl Node {
                 if let Some(relay) = &mut self.roles.relay {
                     relay.handle(input, self.roles.server.as_mut());
                     relay.flush(&mut self.fast_path, self.roles.server.as_mut());
+                    if matches!(input, relay::Input::Fleet(_)) && relay.has_fleet_changed() {
+                        self.upkeep.look_soon();
+                    }
                 }
             }
             Input::Server(input) => {

@@ -57,6 +57,9 @@ impl Plan {
                     route: relay_route(config, is_draining),
                 }));
         }
+        if let Some(text) = &state.fleet_trouble {
+            self.lacks(Role::Relay, Kind::FleetOutOfStep, "", text.clone());
+        }
         if relay.host_specific {
             if native_address(config, host).is_none() {
                 self.lacks(
@@ -81,12 +84,13 @@ impl Plan {
     }
 
     /// Adds the route of the Teredo prefix, which announces that the relay serves. A relay that drains is
-    /// not announced, but serves what still comes: its peers, and errors for others.
+    /// not announced, but serves what still comes: its peers, and errors for others. Neither is one
+    /// that has not joined its fleet (F-19).
     pub(super) fn announce(&mut self, config: &Config, relay: &RelaySection, state: &State) {
         if relay.route {
             self.items.push(Item::Route {
                 role: Role::Relay,
-                route: relay_route(config, state.is_draining),
+                route: relay_route(config, state.is_draining || state.waits_for_fleet),
             });
         }
     }
