@@ -27,7 +27,12 @@ struct Node {
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let mut number = |default| arguments.next().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let mut number = |default| {
+        arguments
+            .next()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(default)
+    };
     let (peers, relays) = (number(1_000_000_u32), number(3_u32));
     let share = peers / relays;
     let members: Vec<SocketAddr> = (0..relays)
@@ -44,7 +49,10 @@ fn main() {
         while one.relay.poll_event().is_some() {}
     }
     let full = resident();
-    println!("memory: {} octets a peer", (full - empty) / u64::from(peers));
+    println!(
+        "memory: {} octets a peer",
+        (full - empty) / u64::from(peers)
+    );
 
     // The second relay joins.
     let (began, start) = (Stopwatch::now(), now);
@@ -80,7 +88,10 @@ fn main() {
         steps += 1;
     }
     let seconds = now.saturating_since(start).as_secs_f64();
-    let to_each = (traffic.told_datagrams as f64 / seconds, traffic.told_octets as f64 / seconds);
+    let to_each = (
+        traffic.told_datagrams as f64 / seconds,
+        traffic.told_octets as f64 / seconds,
+    );
     println!(
         "telling: {:.0} datagrams and {:.1} Mbit a second to each of {} others, {:.1} Mbit to all; {:.1} % of a CPU",
         to_each.0,
@@ -157,7 +168,8 @@ impl Traffic {
                 self.told_datagrams += 1;
                 self.told_octets += octets;
             }
-            to.fleet.handle_datagram(clocks(now), address, &transmit.payload, &mut to.relay);
+            to.fleet
+                .handle_datagram(clocks(now), address, &transmit.payload, &mut to.relay);
             while to.relay.poll_event().is_some() {}
         }
         is_idle
@@ -167,6 +179,9 @@ impl Traffic {
 /// Returns the octets of memory that the process uses.
 fn resident() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    let pages = statm
+        .split_whitespace()
+        .nth(1)
+        .and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or(0) * 4096
 }

@@ -30,7 +30,7 @@ pub const HEADER: usize = 32;
 pub const TAG: usize = 16;
 /// Octets of a report.
 pub const REPORT: usize = 24;
-/// Reports of a datagram, at most: it passes through every link of IPv6.
+/// Reports of a datagram, at most: it passes through every link of IPv6 (F-09).
 pub const REPORTS: usize = 48;
 /// Octets of a datagram, at most.
 pub const DATAGRAM: usize = HEADER + PART + REPORTS * REPORT + TAG;
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_passes_through_every_link_of_ipv6() {
+    fn f09_a_datagram_passes_through_every_link_of_ipv6() {
         const HEADERS: usize = 40 + 8;
         const { assert!(DATAGRAM + HEADERS <= 1280) };
     }

@@ -11,7 +11,7 @@ use nix::sys::socket::{
 };
 use std::os::fd::AsRawFd as _;
 use teredo_proto::{
-    Fleet, Relay,
+    Fleet, Instant, Relay,
     fleet::{Clocks, Config, Keys, OtherInfo, State, wire::DATAGRAM},
 };
 use tokio::net::UdpSocket;
@@ -23,7 +23,7 @@ use crate::config::FleetSection;
 const BATCH: usize = 64;
 /// Octets that the kernel keeps until they are received: some thousand datagrams.
 const BUFFER: usize = 8 << 20;
-/// The time without a word of a member after which that is trouble.
+/// The time after the start within which a member need not be heard.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The relay's part in a fleet.
@@ -34,6 +34,7 @@ pub struct FleetRole {
     timer: Timer,
     buffer: [u8; DATAGRAM + 1],
     skew: Duration,
+    opened: Instant,
     has_joined: bool,
 }
 
@@ -78,6 +79,7 @@ impl FleetRole {
             timer: Timer::new(),
             buffer: [0; DATAGRAM + 1],
             skew,
+            opened: clocks.now,
         })
     }
 
@@ -133,7 +135,8 @@ impl FleetRole {
         }
         let mut others = self.fleet.others(now);
         let other = others.find(|other| {
-            !other.is_live && now.saturating_since(other.heard) > PATIENCE || !other.hears_us
+            let is_reached = other.is_live && other.hears_us;
+            !is_reached && now.saturating_since(self.opened) > PATIENCE
         })?;
         Some(explain(&other, self.skew))
     }
@@ -206,7 +209,6 @@ fn explain(other: &OtherInfo, skew: Duration) -> String {
 mod tests {
     use std::path::PathBuf;
 
-    use teredo_common::time::Instant;
     use teredo_proto::relay;
 
     use super::*;
