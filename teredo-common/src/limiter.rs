@@ -52,6 +52,20 @@ impl Rate {
             tolerance: interval.saturating_mul(burst.saturating_sub(1) as u64),
         }
     }
+
+    /// Returns the part of each of as many that share the rate, and its burst.
+    pub const fn divided_by(self, parts: u32) -> Self {
+        let Some(burst) = self.tolerance.checked_div(self.interval) else {
+            return self;
+        };
+        let parts = if parts == 0 { 1 } else { parts as u64 };
+        let interval = self.interval.saturating_mul(parts);
+        let part = (burst + 1) / parts;
+        Self {
+            interval,
+            tolerance: interval.saturating_mul(part.saturating_sub(1)),
+        }
+    }
 }
 
 /// Takes a token from a bucket and returns its new value, or `None` if the bucket has no token.

@@ -10,6 +10,7 @@
 //! - [`Relay`] carries packets between Teredo clients and native IPv6 hosts (RFC 4380 section 5.4).
 //! - [`Client`] gives a host behind a NAT an IPv6 address (section 5.2, RFC 5991 and RFC 6081).
 //! - [`Server`] tells clients where they are, and helps them through their NATs (section 5.3).
+//! - [`Fleet`] makes several relays behave as one.
 //! - [`probe`] measures what a client would meet on a host: the NAT, and how long it keeps mappings.
 //! - [`nat`] has the words for NATs that a client and a measurement share.
 //! - [`dual`] divides the datagrams of one UDP port between a server and a relay.
@@ -181,6 +182,7 @@
 
 pub mod client;
 pub mod dual;
+pub mod fleet;
 pub mod nat;
 pub mod probe;
 pub mod relay;
@@ -192,6 +194,7 @@ mod shared;
 pub mod testing;
 
 pub use client::Client;
+pub use fleet::Fleet;
 pub use ipnet::{Ipv4Net, Ipv6Net};
 pub use relay::Relay;
 pub use server::Server;

@@ -80,6 +80,8 @@ pub struct Config {
     pub question_rates: Ipv4Rates,
     /// Rates of packets to mappings that are not proved.
     pub unproved_rates: Ipv4Rates,
+    /// Rate of packets to one mapping that is not proved, beyond those that came from there.
+    pub trickle_rate: Rate,
     /// Pace of indirect bubbles through one server (L-18).
     pub server_pace: Pace,
 }
@@ -115,7 +117,45 @@ impl Config {
             },
             question_rates: Ipv4Rates::of_address(2_000),
             unproved_rates: Ipv4Rates::of_address(2_000),
+            trickle_rate: Rate::new(16, 64),
             server_pace: Pace::DEFAULT,
         }
+    }
+
+    /// Divides what the relay may send to others unasked among as many relays, so that the limits hold
+    /// for all of them together (F-23).
+    #[must_use]
+    pub fn divided_among(self, relays: u32) -> Self {
+        Self {
+            unreachable_rate: self.unreachable_rate.divided_by(relays),
+            new_peer_rates: self.new_peer_rates.divided_by(relays),
+            direct_bubble_rates: self.direct_bubble_rates.divided_by(relays),
+            question_rates: self.question_rates.divided_by(relays),
+            unproved_rates: self.unproved_rates.divided_by(relays),
+            trickle_rate: self.trickle_rate.divided_by(relays),
+            server_pace: self.server_pace.divided_by(relays),
+            ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f23_the_relays_of_a_fleet_divide_the_limits() {
+        let whole = Config::new(Endpoint::new(Ipv4Addr::new(5, 6, 7, 8), 3545));
+        let part = whole.clone().divided_among(4);
+        assert_eq!(part.question_rates, Ipv4Rates::of_address(500));
+        assert_eq!(part.trickle_rate, Rate::new(4, 16));
+        assert_eq!(part.server_pace.first, 2);
+        assert_eq!(part.server_pace.most, 125);
+        assert_eq!(part.server_pace.total, 5_000);
+        assert_eq!(whole.clone().divided_among(100).server_pace.first, 1);
+        assert_eq!(
+            whole.clone().divided_among(1).new_peer_rates,
+            whole.new_peer_rates
+        );
     }
 }

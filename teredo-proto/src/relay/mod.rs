@@ -10,6 +10,7 @@ mod config;
 mod cookie;
 mod proof;
 mod reception;
+mod sharing;
 mod state;
 mod statistics;
 mod transmission;
@@ -38,6 +39,7 @@ use teredo_common::{
 };
 
 pub use config::Config;
+pub use sharing::{Learned, MAX_MEMBERS, Member, Report};
 pub use state::{Secrets, State};
 pub use statistics::{Bubble, DropReason, Question, Statistics};
 
@@ -53,6 +55,7 @@ use crate::shared::{
 };
 use cookie::Cookie;
 use proof::Proof;
+use sharing::Sharing;
 use trust::STAMP_DELAY;
 use unproved::Unproved;
 
@@ -149,6 +152,8 @@ pub struct Relay {
     unproved: Unproved,
     turns: Turns,
     direct_bubble_histories: Histories,
+    /// The peers that others told about, if the relay is one of a fleet.
+    sharing: Option<Box<Sharing>>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
     statistics: Statistics,
@@ -194,6 +199,7 @@ impl Relay {
             unproved: Unproved::new(&config, keyed),
             turns: Turns::new(config.server_pace, SERVERS, keyed),
             direct_bubble_histories: Histories::new(config.max_peers / 8, Patience::BackOff, keyed),
+            sharing: None,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             statistics: Statistics::default(),
@@ -259,10 +265,10 @@ impl Relay {
         &self.config
     }
 
-    /// Returns the key of the cookies, and the time by which they are older than the clock says, for
-    /// a fast path that recognises them.
+    /// Returns the key of the cookies, and the time by which they are older at most than the clock
+    /// says, for a fast path that recognises them.
     pub fn cookies(&self) -> (CookieKey, Duration) {
-        (self.cookie.key(), self.cookie.skipped())
+        (self.cookie.key(), self.cookie.skipped_at_most())
     }
 
     /// Stops taking new peers; those that the relay has already go on.

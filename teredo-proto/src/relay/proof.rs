@@ -15,10 +15,14 @@
 
 use std::time::Duration;
 
+use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 use teredo_common::{address::Endpoint, cookie::Sent, time::Instant};
 
-use super::{Event, Relay};
+use super::{
+    Event, Relay,
+    sharing::{Member, Stamp},
+};
 use crate::{
     relay::statistics::Question,
     shared::peers::{Patience, Peer, PeerIndex, RoleState},
@@ -33,6 +37,10 @@ use crate::{
 const REFRESH_AFTER: Duration = Duration::from_secs(300);
 /// The age at which a proof ends.
 const LIFETIME: Duration = Duration::from_secs(600);
+/// The time for which a relay leaves it to another one of its fleet to ask for a new proof.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The most that is added to it at random, so that not all ask at once.
+const PATIENCE_JITTER: Duration = Duration::from_secs(120);
 /// The pause after the first question. Each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// How often a pause is doubled: up to 64 seconds.
@@ -57,12 +65,23 @@ pub struct Proof {
     host: [u8; 16],
     /// Packets that may be sent to the mapping for those that came from there.
     pub credit: u16,
+    /// The relay of the fleet that the peer was last heard by.
+    #[serde(skip)]
+    pub member: Member,
+    /// The newest packet of the peer that the fleet knows of (F-11).
+    #[serde(default)]
+    pub told: Stamp,
 }
 
 /// There are hundreds of thousands of entries.
 const _: () = assert!(size_of::<Peer<Proof>>() <= 128);
 
 impl Proof {
+    /// Returns when the last proof came; [`Instant::ZERO`] if none holds.
+    pub fn proved(&self) -> Instant {
+        self.proved
+    }
+
     /// Whether the mapping is proved.
     pub fn holds(&self) -> bool {
         self.proved != Instant::ZERO
@@ -201,6 +220,24 @@ impl Relay {
         self.arm_proof(index);
     }
 
+    /// Adopts the proof of another relay of the fleet, which will ask for the next one in time (F-22).
+    pub(super) fn learn_proof(&mut self, now: Instant, index: PeerIndex, proved: Instant) {
+        let jitter = self.random.random_range(Duration::ZERO..PATIENCE_JITTER);
+        let proof = &mut self.peers[index].state;
+        if proved <= proof.proved || now.saturating_since(proved) >= LIFETIME {
+            return;
+        }
+        let is_news = !proof.holds();
+        proof.proved = proved;
+        proof.next = proved + REFRESH_AFTER + PATIENCE + jitter;
+        proof.asked = 0;
+        if is_news {
+            self.statistics.proved_peers += 1;
+            self.touch(now, index);
+        }
+        self.arm_proof(index);
+    }
+
     /// Adopts a proof from before: the relay asks for another one soon.
     pub(super) fn adopt_proof(&mut self, now: Instant, index: PeerIndex) {
         // Not zero, even if the clock has only just started.
@@ -219,6 +256,8 @@ impl Relay {
         let held = proof.holds();
         *proof = Proof {
             host: proof.host,
+            member: proof.member,
+            told: proof.told,
             ..Proof::default()
         };
         if held {

@@ -84,7 +84,9 @@ impl Relay {
         }
         if self.is_echo_of_cookie(now, from, &source, parts.packet) {
             self.statistics.questions[Question::AnsweredEcho] += 1;
+            let is_change = !self.peers[index].state.holds();
             self.prove(now, index);
+            self.note_news(&source, is_change);
             return Ok(None);
         }
         if ipv6::has_forbidden_routing(parts.packet) {
@@ -119,6 +121,7 @@ impl Relay {
         }
         let index = match found {
             Some(index) => index,
+            // It may be another relay of the fleet that asked (F-10, F-21).
             None if has_cookie => self.readmit(source)?,
             None => return Err(DropReason::DecapUnknownPeer),
         };
@@ -129,12 +132,17 @@ impl Relay {
             };
             self.statistics.bubbles[kind] += 1;
         }
+        let before = (self.statistics.trusted, self.statistics.proved);
         self.trust(now, index, from);
         if has_proof {
             self.statistics.questions[Question::AnsweredBubble] += 1;
             self.prove(now, index);
         } else if is_bubble {
             self.seek_proof(now, index, None);
+        }
+        let is_change = before != (self.statistics.trusted, self.statistics.proved);
+        if has_cookie || is_change {
+            self.note_news(source, is_change);
         }
         Ok(index)
     }

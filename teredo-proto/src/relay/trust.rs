@@ -96,7 +96,15 @@ impl Relay {
         }
         peer.last_received = peer.last_received.max(last_received);
         peer.last_sent = peer.last_sent.max(last_sent);
-        if has_received && let Some(pending) = peer.pending.take() {
+        let pending = match has_received {
+            true => peer.pending.take(),
+            false => None,
+        };
+        if has_received {
+            self.claim(index);
+        }
+        if let Some(pending) = pending {
+            let peer = &self.peers[index];
             debug_assert!(pending.queue.is_empty());
             let (address, mapped) = (peer.address, peer.mapped);
             self.direct_bubble_histories.answered(mapped);
@@ -122,10 +130,23 @@ impl Relay {
     /// Trusts a peer that seems to be at `mapped`, forgets its bubbles and sends the packets that
     /// waited for it, in this order (P-05, R-22).
     pub(super) fn trust(&mut self, now: Instant, index: PeerIndex, mapped: Endpoint) {
+        self.claim(index);
+        self.trust_as_of(now, now, index, mapped);
+    }
+
+    /// As [`Relay::trust`], because of a packet that arrived at `heard`, here or at another relay of
+    /// the fleet.
+    pub(super) fn trust_as_of(
+        &mut self,
+        now: Instant,
+        heard: Instant,
+        index: PeerIndex,
+        mapped: Endpoint,
+    ) {
         let was_usable = self.peers.is_usable(now, index);
         let was_elsewhere = self.peers[index].mapped != mapped;
         let peer = &mut self.peers[index];
-        peer.last_received = now;
+        peer.last_received = heard;
         if was_usable && !was_elsewhere && peer.pending.is_none() {
             let is_due = now >= peer.next_touch;
             self.earn_credit(index);
@@ -197,7 +218,7 @@ impl Relay {
     }
 
     /// Reports a peer whose mapping is proved to the fast path.
-    fn announce(&mut self, index: PeerIndex) {
+    pub(super) fn announce(&mut self, index: PeerIndex) {
         let peer = &self.peers[index];
         let event = Event::PeerTrusted {
             address: peer.address.into(),
@@ -227,6 +248,7 @@ impl Relay {
         if self.peers[index].is_trusted() {
             self.withdraw(index);
         }
+        self.claim(index);
         if let Some(pending) = self.peers.remove(index) {
             for _ in self.queues.drain(pending.queue) {
                 self.statistics.dropped[DropReason::EncapEvicted] += 1;

@@ -11,7 +11,7 @@ use teredo_common::{address::Endpoint, time::Instant};
 use super::{Relay, config::Config};
 use crate::shared::{
     keyed::Keyed,
-    limiter::{Buckets, Rate, SavedBuckets, Tiers},
+    limiter::{Buckets, SavedBuckets, Tiers},
     peers::PeerIndex,
 };
 
@@ -20,8 +20,6 @@ use crate::shared::{
 const EARNED: u16 = 16;
 /// Bound on packets that are paid for and not sent yet.
 const MAX_CREDIT: u16 = 1024;
-/// The packets to one mapping that nothing paid for.
-const TRICKLE: Rate = Rate::new(16, 64);
 
 /// The bounds on packets to mappings that are not proved.
 #[derive(Debug)]
@@ -40,7 +38,7 @@ pub struct SavedUnproved {
 impl Unproved {
     pub fn new(config: &Config, keyed: Keyed) -> Self {
         Self {
-            mappings: Buckets::new(TRICKLE, keyed),
+            mappings: Buckets::new(config.trickle_rate, keyed),
             rates: config.unproved_rates.tiers(keyed),
         }
     }

@@ -58,6 +58,15 @@ impl Ipv4Rates {
         }
     }
 
+    /// Returns the part of each of as many relays.
+    pub(crate) const fn divided_by(self, relays: u32) -> Self {
+        Self {
+            address: self.address.divided_by(relays),
+            network: self.network.divided_by(relays),
+            total: self.total.divided_by(relays),
+        }
+    }
+
     /// Returns full buckets for addresses of four octets.
     pub(crate) fn tiers(&self, keyed: Keyed) -> Tiers {
         let tier = |octets, rate| Tier { octets, rate };
@@ -100,6 +109,17 @@ impl Ipv6Rates {
             site: Rate::new(site, at_once),
             provider: Rate::new(provider, at_once),
             total: Rate::new(total, total),
+        }
+    }
+
+    /// Returns the part of each of as many relays.
+    pub(crate) const fn divided_by(self, relays: u32) -> Self {
+        Self {
+            subnet: self.subnet.divided_by(relays),
+            home: self.home.divided_by(relays),
+            site: self.site.divided_by(relays),
+            provider: self.provider.divided_by(relays),
+            total: self.total.divided_by(relays),
         }
     }
 

@@ -145,6 +145,7 @@ const fn subject(kind: Kind) -> &'static str {
         Kind::InterfaceMissing | Kind::FastPathOff | Kind::FastPathDrops | Kind::MapFull => {
             "fast path"
         }
+        Kind::FleetOutOfStep => "fleet",
         Kind::NoNativeRoute => "native",
         Kind::NameUnknown | Kind::ServerSilent | Kind::SecondarySilent | Kind::SymmetricNat => {
             "server"

@@ -70,6 +70,8 @@ kinds! {
     MapFull = "map-full", Degraded, [Relay, Server];
     /// A firewall of this host drops the role's packets.
     Firewall = "firewall", Down, [Relay, Server, Client];
+    /// The relay lacks peers of its fleet, or does not hear or reach a relay of it.
+    FleetOutOfStep = "fleet-out-of-step", Degraded, [Relay];
     /// There is no route for the Teredo prefix, so connectivity tests are not forwarded.
     NoNativeRoute = "no-native-route", Degraded, [Server];
     /// A server's name cannot be looked up.

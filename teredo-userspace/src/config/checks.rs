@@ -17,6 +17,7 @@ pub fn check(config: &Config, document: &Document<'_>) -> Result<(), Error> {
     check_api(config, document)?;
     if let Some(relay) = &config.relay {
         check_served(config, relay, document)?;
+        check_fleet(relay, document)?;
     }
     if let Some(server) = &config.server {
         check_prefixes(config, server, document)?;
@@ -86,6 +87,37 @@ fn check_served(
         }
         None => Ok(()),
     }
+}
+
+/// Refuses a fleet of which something is missing.
+fn check_fleet(relay: &RelaySection, document: &Document<'_>) -> Result<(), Error> {
+    let fleet = &relay.fleet;
+    let refuse = |key, reason: &str| Err(document.refuse("relay.fleet", key, reason));
+    if fleet.members.is_empty() && fleet.listen.is_none() && fleet.key_file.is_none() {
+        return Ok(());
+    }
+    if fleet
+        .listen
+        .is_none_or(|listen| listen.ip().is_unspecified() || listen.port() == 0)
+    {
+        return refuse(
+            "listen",
+            "the other relays of the fleet know this one by its address and port",
+        );
+    }
+    if fleet.size() < 2 {
+        return refuse("members", "a fleet has at least two relays");
+    }
+    if fleet.key_file.is_none() {
+        return refuse("key-file", "the relays of a fleet have a key in common");
+    }
+    if relay.host_specific {
+        return refuse(
+            "members",
+            "relay.host-specific = true serves one host, and a fleet does not",
+        );
+    }
+    Ok(())
 }
 
 fn check_prefixes(

@@ -118,6 +118,22 @@ pub const KEYS: &[Key] = &[
     key("relay.xdp", "fragment-rate", XDP_RATE),
     key("relay.xdp", "other-rate", XDP_RATE),
     key(
+        "relay.fleet",
+        "listen",
+        "an address of this host with a UDP port, such as \"10.0.0.1:3546\", or \"\"",
+    ),
+    key(
+        "relay.fleet",
+        "members",
+        "a list of at most 64 different addresses with ports, such as [\"10.0.0.1:3546\", \
+         \"10.0.0.2:3546\"], or []",
+    ),
+    key(
+        "relay.fleet",
+        "key-file",
+        "an absolute path, such as \"/etc/teredo/fleet.key\", or \"\"",
+    ),
+    key(
         "server",
         "ipv4",
         "a list of two different unicast IPv4 addresses of this host, such as [\"198.51.100.1\", \
@@ -242,6 +258,7 @@ pub const SECTIONS: &[&str] = &[
     "node.ipfix",
     "relay",
     "relay.xdp",
+    "relay.fleet",
     "server",
     "server.xdp",
     "server.client",

@@ -36,6 +36,7 @@ const TARGETS: &[&str] = &[
     "teredo::node::client::port_mapping::search",
     "teredo::node::client::record",
     "teredo::node::fast_path",
+    "teredo::node::fleet",
     "teredo::node::handover",
     "teredo::node::host",
     "teredo::node::keeper",

@@ -35,8 +35,8 @@ pub use error::{Error, Place};
 pub use fast_path::FastPathRequest;
 pub use ipfix::{Collector, INTERVAL, IpfixSection};
 pub use relay::{
-    GRACE, MAX_PEERS, MTU, QUEUE_PER_PEER, QUEUE_TOTAL_BYTES, RelaySection, RelayXdpSection,
-    XDP_RATE,
+    FleetSection, GRACE, MAX_PEERS, MEMBERS_MAX, MTU, QUEUE_PER_PEER, QUEUE_TOTAL_BYTES,
+    RelaySection, RelayXdpSection, XDP_RATE,
 };
 pub use server::{
     ALLOW_MAX, BURST, EXTRA_PREFIXES_MAX, ICMPV6_PAYLOAD, RATE, RETIRED_SECRETS_MAX,

@@ -1,6 +1,6 @@
 //! The section `[relay]`.
 
-use std::ops::RangeInclusive;
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf};
 
 use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,9 @@ pub const QUEUE_TOTAL_BYTES: RangeInclusive<u64> = 65_536..=1_073_741_824;
 pub const GRACE: RangeInclusive<u64> = 0..=60_000;
 /// Permitted rates of `[relay.xdp]` and `[server.xdp]`, per second; 0: not limited.
 pub const XDP_RATE: RangeInclusive<u64> = 0..=100_000_000;
+
+/// Most relays in `relay.fleet.members`.
+pub const MEMBERS_MAX: usize = 64;
 
 /// `[relay]`: the relay role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +90,33 @@ pub struct RelaySection {
     pub sunset: Option<Date>,
     /// The fast path.
     pub xdp: RelayXdpSection,
+    /// The fleet.
+    pub fleet: FleetSection,
+}
+
+/// `[relay.fleet]`: the relays that have the same address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct FleetSection {
+    /// The address and port at which the others reach this relay; `None` without a fleet.
+    #[serde(with = "values::text_or_empty")]
+    pub listen: Option<SocketAddr>,
+    /// The addresses and ports of all relays, this one among them or not.
+    #[serde(deserialize_with = "values::members")]
+    pub members: Vec<SocketAddr>,
+    /// The file with the fleet's keys.
+    #[serde(with = "values::path_or_empty")]
+    pub key_file: Option<PathBuf>,
+}
+
+impl FleetSection {
+    /// Returns the number of relays, this one among them.
+    #[must_use]
+    pub fn size(&self) -> u32 {
+        let others = self.members.iter();
+        let others = others.filter(|member| Some(**member) != self.listen);
+        1 + others.count() as u32
+    }
 }
 
 /// `[relay.xdp]`: the fast path.
@@ -146,6 +176,7 @@ impl Default for RelaySection {
             grace: 500,
             sunset: None,
             xdp: RelayXdpSection::default(),
+            fleet: FleetSection::default(),
         }
     }
 }

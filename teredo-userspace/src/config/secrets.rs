@@ -17,6 +17,7 @@ use nix::{
 };
 use teredo_proto::{
     client::Credentials,
+    fleet::{Keys, SECRET},
     server::RegisteredClient,
     wire::authentication::{Algorithm, Key, MIN_SECRET},
 };
@@ -80,6 +81,12 @@ pub enum Refusal {
         /// The length.
         octets: usize,
     },
+    /// The file does not contain the keys of a fleet.
+    #[error(
+        "does not contain one to three lines of 64 hexadecimal digits, all different, from a source of \
+         random numbers such as `openssl rand -hex 32`"
+    )]
+    NotFleet,
     /// The key is longer than necessary.
     #[error("contains more than the {MAX_SECRET} octets that a key may have")]
     Long,
@@ -123,6 +130,8 @@ pub struct Secrets {
     pub clients: Vec<RegisteredClient>,
     /// The identifier and the key of the client role.
     pub credentials: Option<Credentials>,
+    /// The keys of the relay's fleet.
+    pub fleet: Option<Keys>,
 }
 
 /// Reads the keys that a configuration names. Call it before the process changes its user.
@@ -162,10 +171,21 @@ pub fn load(config: &Config) -> Result<Secrets, Error> {
             key: key(id, own.algorithm, file)?,
         })
     });
+    let relay = config.relay.as_ref();
+    let fleet = relay.and_then(|relay| relay.fleet.key_file.as_ref());
+    let fleet = fleet.map(|file| {
+        let keys = contents(file, &owners).and_then(|text| parse_fleet(&text));
+        keys.map_err(|refusal| Error {
+            secret: "the key of the fleet".to_owned(),
+            file: file.clone(),
+            refusal,
+        })
+    });
     Ok(Secrets {
         api_token: token(config)?,
         clients,
         credentials: credentials.transpose()?,
+        fleet: fleet.transpose()?,
     })
 }
 
@@ -204,7 +224,9 @@ pub fn files(config: &Config) -> impl Iterator<Item = &Path> {
         .iter()
         .filter_map(|own| own.secret_file.as_ref());
     let token = config.node.api_token_file.iter();
-    clients.chain(own).chain(token).map(PathBuf::as_path)
+    let relay = config.relay.iter();
+    let fleet = relay.filter_map(|relay| relay.fleet.key_file.as_ref());
+    (clients.chain(own).chain(token).chain(fleet)).map(PathBuf::as_path)
 }
 
 /// Returns the permitted owners of files with keys: root, the current user, and the future user of
@@ -243,6 +265,17 @@ fn contents(file: &Path, owners: &[Uid]) -> Result<Vec<u8>, Refusal> {
     let mut text = Vec::new();
     opened.read_to_end(&mut text).map_err(Refusal::Unreadable)?;
     Ok(text)
+}
+
+/// Returns the keys of a fleet in the contents of a file, one a line, that in use first.
+pub(crate) fn parse_fleet(text: &[u8]) -> Result<Keys, Refusal> {
+    let text = str::from_utf8(text).map_err(|_| Refusal::NotFleet)?;
+    let secrets = text.lines().map(|line| {
+        let octets = from_hexadecimal(line)?;
+        <[u8; SECRET]>::try_from(octets).ok()
+    });
+    let secrets: Option<Vec<_>> = secrets.collect();
+    Keys::new(&secrets.ok_or(Refusal::NotFleet)?).map_err(|_| Refusal::NotFleet)
 }
 
 /// Returns the key in the contents of a file.
@@ -392,6 +425,41 @@ mod tests {
             assert!(sentence.contains(rule), "{text}: {sentence}");
             assert!(!sentence.contains('\n'), "{sentence}");
         }
+    }
+
+    #[test]
+    fn f04_a_file_has_up_to_three_keys_of_a_fleet() {
+        let line = |digit: &str| digit.repeat(64) + "\n";
+        for text in [
+            line("1"),
+            line("1") + &line("2"),
+            line("1") + &line("2") + &line("3"),
+        ] {
+            assert!(parse_fleet(text.as_bytes()).is_ok(), "{text}");
+        }
+        for text in [
+            String::new(),
+            "1".repeat(63),
+            "1".repeat(66),
+            line("1") + &line("1"),
+            line("x"),
+            line("1") + "\n",
+            line("1") + &line("2") + &line("3") + &line("4"),
+        ] {
+            assert!(parse_fleet(text.as_bytes()).is_err(), "{text}");
+        }
+        let directory = TempDir::new().unwrap();
+        let file = write(&directory, "fleet", &line("1"), 0o644);
+        let text = format!(
+            "[relay.fleet]\nlisten = \"10.0.0.1:3546\"\nmembers = [\"10.0.0.2:3546\"]\nkey-file = {file:?}"
+        );
+        let config = Config::parse(&text, Path::new("teredo.toml")).unwrap();
+        let sentence = load(&config).unwrap_err().to_string();
+        assert!(sentence.starts_with("the key of the fleet, "), "{sentence}");
+        assert!(sentence.contains("chmod 600"), "{sentence}");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(load(&config).unwrap().fleet.is_some());
+        assert_eq!(files(&config).collect::<Vec<_>>(), [file]);
     }
 
     #[test]

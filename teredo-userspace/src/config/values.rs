@@ -587,6 +587,17 @@ pub fn retired_secret_files<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Pa
         .ok_or_else(|| D::Error::custom("not a list of absolute paths"))
 }
 
+pub fn members<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
+    let members = Vec::<SocketAddr>::deserialize(from)?;
+    let is_address = |member: &SocketAddr| member.port() != 0 && !member.ip().is_unspecified();
+    let different: HashSet<_> = members.iter().collect();
+    let fits = members.len() <= super::MEMBERS_MAX
+        && different.len() == members.len()
+        && members.iter().all(is_address);
+    fits.then_some(members)
+        .ok_or_else(|| D::Error::custom("not a list of different addresses with ports"))
+}
+
 pub fn advertised_mtu<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
     match u64::deserialize(from)? {
         0 => Ok(0),

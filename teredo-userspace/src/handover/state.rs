@@ -9,7 +9,7 @@ use std::net::SocketAddrV4;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
-use teredo_proto::{client::SavedClient, relay, server::SavedServer};
+use teredo_proto::{client::SavedClient, fleet, relay, server::SavedServer};
 use thiserror::Error;
 
 /// The version of the parts that are written now.
@@ -55,6 +55,8 @@ pub struct RelayState {
 pub struct State {
     /// The relay.
     pub relay: Option<RelayState>,
+    /// The relay's part in its fleet.
+    pub fleet: Option<fleet::State>,
     /// The server.
     pub server: Option<SavedServer>,
     /// The client.
@@ -62,6 +64,7 @@ pub struct State {
 }
 
 const RELAY: &str = "relay";
+const FLEET: &str = "fleet";
 const SERVER: &str = "server";
 const CLIENT: &str = "client";
 
@@ -71,6 +74,7 @@ impl State {
     pub fn encode(&self) -> Vec<u8> {
         let parts = [
             part(RELAY, self.relay.as_ref()),
+            part(FLEET, self.fleet.as_ref()),
             part(SERVER, self.server.as_ref()),
             part(CLIENT, self.client.as_ref()),
         ];
@@ -97,6 +101,7 @@ impl State {
         for part in parts.parts {
             let read = match &*part.name {
                 RELAY => part.read().map(|relay| state.relay = Some(relay)),
+                FLEET => part.read().map(|fleet| state.fleet = Some(fleet)),
                 SERVER => part.read().map(|server| state.server = Some(server)),
                 CLIENT => part.read().map(|client| state.client = Some(client)),
                 // A newer release has it.

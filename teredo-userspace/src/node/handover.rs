@@ -71,6 +71,10 @@ impl Node {
                     false => teredo_proto::relay::State::of_secrets(role.relay.secrets()),
                 },
             }),
+            fleet: self.roles.relay.as_ref().and_then(|role| match is_last {
+                true => role.fleet_state(),
+                false => None,
+            }),
             server: self.roles.server.as_ref().map(|role| match is_last {
                 true => role.protocol().state(now),
                 false => role.protocol().state_of_clients(),

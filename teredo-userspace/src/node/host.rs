@@ -80,6 +80,16 @@ impl Node {
         State {
             own: own(&self.roles, self.client.as_ref(), &self.fast_path),
             is_withdrawn: self.is_withdrawn || self.draining.contains(&Role::Relay),
+            waits_for_fleet: self
+                .roles
+                .relay
+                .as_ref()
+                .is_some_and(super::RelayRole::waits_for_fleet),
+            fleet_trouble: self
+                .roles
+                .relay
+                .as_ref()
+                .and_then(super::RelayRole::fleet_trouble),
             client: self.client.as_ref().and_then(ClientRole::tunnelled),
             hidden_tags: self.fast_path.hidden_tags().clone(),
         }
@@ -206,6 +216,7 @@ impl Node {
             &self.config,
             addresses,
             &self.clients,
+            self.fleet.as_ref(),
             &own,
             &mut self.keeper,
         )?;

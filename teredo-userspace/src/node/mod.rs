@@ -11,6 +11,7 @@ mod events;
 mod evidence;
 mod explain;
 pub mod fast_path;
+mod fleet;
 mod handover;
 mod host;
 mod keeper;
@@ -87,6 +88,8 @@ pub struct Node {
     config: Config,
     /// The clients of the server with their keys.
     clients: Vec<RegisteredClient>,
+    /// The keys of the relay's fleet.
+    fleet: Option<teredo_proto::fleet::Keys>,
     started: StartTime,
     roles: Roles,
     client: Option<ClientRole>,
@@ -206,6 +209,9 @@ impl Node {
                 if let Some(relay) = &mut self.roles.relay {
                     relay.handle(input, self.roles.server.as_mut());
                     relay.flush(&mut self.fast_path, self.roles.server.as_mut());
+                    if matches!(input, relay::Input::Fleet(_)) && relay.has_fleet_changed() {
+                        self.upkeep.look_soon();
+                    }
                 }
             }
             Input::Server(input) => {

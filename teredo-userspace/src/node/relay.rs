@@ -16,8 +16,14 @@ use teredo_proto::{
 };
 
 use super::{
-    clock, fast_path::FastPath, port::Port, send_failures::SendFailures, server::ServerRole,
-    timer::Timer, tunnel::Tunnel,
+    clock,
+    fast_path::FastPath,
+    fleet::{self, FleetRole},
+    port::Port,
+    send_failures::SendFailures,
+    server::ServerRole,
+    timer::Timer,
+    tunnel::Tunnel,
 };
 use crate::{
     config,
@@ -54,6 +60,10 @@ pub struct RelayRole {
     timer: Timer,
     /// Datagrams from clients, and packets from the kernel, since the start.
     received: [u64; 2],
+    /// The relay's part in a fleet, if it has one.
+    fleet: Option<FleetRole>,
+    /// What was wrong with the fleet when it was last asked.
+    fleet_trouble: Option<String>,
     /// The trusted peers, for the case of a crash.
     journal: Option<Journal>,
     /// The slot at which the next step of [`RelayRole::note_peers`] begins.
@@ -69,6 +79,8 @@ pub enum Input {
     Packets,
     /// The deadline of the protocol has passed.
     Time,
+    /// Something of the fleet's.
+    Fleet(fleet::Input),
 }
 
 impl RelayRole {
@@ -95,9 +107,43 @@ impl RelayRole {
             transmits: Vec::new(),
             timer: Timer::new(),
             received: [0; 2],
+            fleet: None,
+            fleet_trouble: None,
             journal: None,
             next_noted: 0,
         })
+    }
+
+    /// Makes the relay one of a fleet.
+    pub fn join_fleet(&mut self, fleet: FleetRole) {
+        self.fleet = Some(fleet);
+    }
+
+    /// Whether the relay may not draw packets yet, since it lacks peers of its fleet (F-19).
+    pub fn waits_for_fleet(&self) -> bool {
+        self.fleet.as_ref().is_some_and(|fleet| !fleet.has_joined())
+    }
+
+    /// Returns a sentence about what is wrong with the fleet.
+    pub fn fleet_trouble(&self) -> Option<String> {
+        self.fleet.as_ref().and_then(FleetRole::trouble)
+    }
+
+    /// Returns the state of the relay's part in its fleet for the next process.
+    pub fn fleet_state(&self) -> Option<teredo_proto::fleet::State> {
+        self.fleet.as_ref().map(FleetRole::state)
+    }
+
+    /// Returns `true` once after the relay has joined its fleet, or something else has become or ceased
+    /// to be wrong with it.
+    pub fn has_fleet_changed(&mut self) -> bool {
+        let Some(fleet) = &mut self.fleet else {
+            return false;
+        };
+        let (has_joined, trouble) = (fleet.take_joined(), fleet.trouble());
+        let has_changed = has_joined || trouble != self.fleet_trouble;
+        self.fleet_trouble = trouble;
+        has_changed
     }
 
     /// Keeps a journal of the trusted peers from now on.
@@ -208,6 +254,7 @@ impl RelayRole {
                 Input::Packets
             }
             () = self.timer.expired() => Input::Time,
+            input = fleet_input(self.fleet.as_mut()) => Input::Fleet(input),
         }
     }
 
@@ -231,6 +278,11 @@ impl RelayRole {
             (Input::Datagrams, _) => self.decapsulate(),
             (Input::Packets, _) => self.encapsulate(),
             (Input::Time, _) => self.relay.handle_timeout(clock::now()),
+            (Input::Fleet(input), _) => {
+                if let Some(fleet) = &mut self.fleet {
+                    fleet.handle(input, &mut self.relay);
+                }
+            }
         }
     }
 
@@ -311,6 +363,9 @@ impl RelayRole {
 
     /// Sends the packets of the protocol, then applies its events to the fast path.
     pub fn flush(&mut self, fast_path: &mut FastPath, mut server: Option<&mut ServerRole>) {
+        if let Some(fleet) = &mut self.fleet {
+            fleet.flush(&mut self.relay);
+        }
         while let Some(first) = self.relay.poll_transmit() {
             self.transmits.push(first);
             while self.transmits.len() < BATCH
@@ -359,5 +414,13 @@ impl RelayRole {
     pub fn set_own_addresses(&mut self, addresses: &OwnAddresses) {
         self.relay
             .set_own_addresses(&addresses.ipv4, &addresses.ipv6);
+    }
+}
+
+/// Waits for input of the fleet; forever without one.
+async fn fleet_input(fleet: Option<&mut FleetRole>) -> fleet::Input {
+    match fleet {
+        Some(fleet) => fleet.input().await,
+        None => std::future::pending().await,
     }
 }

@@ -6,12 +6,14 @@ use anyhow::{Context as _, Result};
 use teredo_common::maps::Settings;
 use teredo_proto::{
     dual::SharedPort,
+    fleet::Keys,
     relay::Relay,
     server::{Buckets, RegisteredClient, SavedServer, Server},
 };
 
 use super::{
     clock,
+    fleet::FleetRole,
     keeper::Keeper,
     parameters::{random, relay_config, server_config, settings},
     relay::RelayRole,
@@ -66,6 +68,7 @@ impl Roles {
         config: &Config,
         addresses: Addresses,
         clients: &[RegisteredClient],
+        fleet: Option<&Keys>,
         own: &OwnAddresses,
         keeper: &mut Keeper,
     ) -> Result<Self> {
@@ -113,6 +116,7 @@ impl Roles {
             let peer_lifetime = protocol.peer_lifetime;
             let saved = left.state.relay.take();
             let saved = saved.filter(|saved| saved.endpoint == udp.local);
+            let goes_on = saved.is_some();
             let mut relay = match saved {
                 Some(saved) => Relay::restore(protocol, random()?, now, saved.relay),
                 None => Relay::new(protocol, random()?),
@@ -122,10 +126,22 @@ impl Roles {
                     relay.adopt_peer(now, address.into(), &peer);
                 }
             }
+            let fleet = match (section.fleet.listen, fleet) {
+                (Some(listen), Some(keys)) => {
+                    // Without the peers, it has to get them from others.
+                    let state = left.state.fleet.take().filter(|_| goes_on);
+                    let (fleet, keys) = (&section.fleet, keys.clone());
+                    Some(FleetRole::open(listen, fleet, keys, state, &mut relay)?)
+                }
+                _ => None,
+            };
             let tun = left.take_tun(&section.tun);
             let tunnel = Tunnel::open(tunnel(&section.tun, lifetime), tun)?;
             let local = udp.local;
             let mut role = RelayRole::new(section, relay, peer_lifetime, udp, tunnel, shared_port)?;
+            if let Some(fleet) = fleet {
+                role.join_fleet(fleet);
+            }
             if keeper.store.is_some() {
                 let journal = Journal::new(local, section.max_peers);
                 role.keep_journal(journal.context("no memory for the journal of peers")?);

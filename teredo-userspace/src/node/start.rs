@@ -59,6 +59,7 @@ pub async fn start(
     let (handle, requests) = Handle::new();
     let mut node = Node {
         clients: secrets.clients,
+        fleet: secrets.fleet,
         started: Instant::now(),
         roles: Roles::default(),
         client,

@@ -46,6 +46,10 @@ pub struct State {
     pub own: Own,
     /// Whether the relay is withdrawn on purpose: it drains, or is about to stop.
     pub is_withdrawn: bool,
+    /// Whether the relay waits for the peers of its fleet.
+    pub waits_for_fleet: bool,
+    /// A sentence about what is wrong with the relay's fleet.
+    pub fleet_trouble: Option<String>,
     /// The client's address, while it has one.
     pub client: Option<Tunnelled>,
     /// The interfaces by which frames arrive whose VLAN tags XDP does not see.

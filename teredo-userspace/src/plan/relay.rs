@@ -57,6 +57,9 @@ impl Plan {
                     route: relay_route(config, is_withdrawn),
                 }));
         }
+        if let Some(text) = &state.fleet_trouble {
+            self.lacks(Role::Relay, Kind::FleetOutOfStep, "", text.clone());
+        }
         if relay.host_specific {
             if native_address(config, host).is_none() {
                 self.lacks(
@@ -81,12 +84,13 @@ impl Plan {
     }
 
     /// Adds the route of the Teredo prefix, which announces that the relay serves. A relay that is
-    /// withdrawn serves what still comes: its peers, and, if it drains, errors for others.
+    /// withdrawn serves what still comes: its peers, and, if it drains, errors for others. So does one
+    /// that has not joined its fleet (F-19).
     pub(super) fn announce(&mut self, config: &Config, relay: &RelaySection, state: &State) {
         if relay.route {
             self.items.push(Item::Route {
                 role: Role::Relay,
-                route: relay_route(config, state.is_withdrawn),
+                route: relay_route(config, state.is_withdrawn || state.waits_for_fleet),
             });
         }
     }

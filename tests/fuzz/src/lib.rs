@@ -49,6 +49,8 @@ targets! {
     client: machines::client::run,
     dual: machines::dual::run,
     probe: machines::probe::run,
+    fleet: machines::fleet::run,
+    fleet_wire: wire::fleet::run,
     fast_relay: machines::fast_relay::run,
     fast_server: machines::fast_server::run,
     #[cfg(feature = "daemon")]

@@ -18,11 +18,13 @@ pub mod network;
 pub mod node;
 mod observer;
 pub mod packet;
+mod router;
 mod scenery;
 pub mod stack;
 pub mod world;
 
 pub use network::Realm;
+pub use router::Hashing;
 pub use world::{NodeId, ROUND_TRIP, Weather, World};
 
 /// The variable with the only seed to use.

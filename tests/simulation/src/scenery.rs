@@ -1,7 +1,7 @@
 //! Construction of worlds, and changes to the machines in them.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -9,6 +9,7 @@ use rand::RngExt as _;
 use teredo_common::address::Endpoint;
 use teredo_proto::{
     client::{self, Attached, Client, Network},
+    fleet::{self, Keys},
     relay, server,
 };
 
@@ -17,6 +18,7 @@ use super::{
     network::{GatewayId, Realm},
     node::{ClientNode, HostNode, Node, ProbeNode, RelayNode, ServerNode},
     packet,
+    router::{Hashing, Router},
     stack::{Pings, Stack},
     world::{NodeId, World},
 };
@@ -27,6 +29,8 @@ const PREFIX_LENGTH: u8 = 24;
 const SERVICE_PORT: u16 = 40_001;
 /// The relays' service port.
 const RELAY_PORT: u16 = 3545;
+/// The port of a fleet's protocol.
+const FLEET_PORT: u16 = 3546;
 
 impl World {
     /// Adds a server to the internet, with two addresses.
@@ -80,6 +84,63 @@ impl World {
             self.relay = Some(id);
         }
         id
+    }
+
+    /// Adds a fleet of relays with one address, and a router in front of it, to which native IPv6
+    /// routes all packets for Teredo clients from now on. Their monotonic clocks differ.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there are too many relays.
+    pub fn add_fleet(&mut self, count: u8, hashing: Hashing) -> Vec<NodeId> {
+        let address = self.network.free_address(Realm::INTERNET);
+        let members: Vec<SocketAddr> = (1..=count)
+            .map(|number| SocketAddr::from(([10, 9, 0, number], FLEET_PORT)))
+            .collect();
+        let keys = Keys::new(&[self.seed()]).expect("a key");
+        let relays: Vec<NodeId> = members
+            .iter()
+            .map(|&own| {
+                let mut config = relay::Config::new(Endpoint::new(address, RELAY_PORT));
+                config.own_ipv4 = vec![address];
+                let config = config.divided_among(count.into());
+                let ipv6 = self.native_address();
+                let mut node = RelayNode::new(config, ipv6, self.seed(), self.fast_relays);
+                node.start_late(Duration::from_secs(self.random.random_range(0..900)));
+                let config = fleet::Config::new(own, members.clone());
+                node.join(self.now, config, keys.clone(), 0, self.seed());
+                let id = self.add(Realm::INTERNET, Node::Relay(Box::new(node)));
+                self.act(id, |node, now, output| node.handle_timeout(now, output));
+                id
+            })
+            .collect();
+        self.observer.joined_fleet(&relays);
+        self.router = Some(Router {
+            hashing,
+            relays: relays.clone(),
+        });
+        relays
+    }
+
+    /// Ends a relay without notice, and withdraws it from the router.
+    pub fn kill(&mut self, id: NodeId) {
+        self.set_up(id, false);
+    }
+
+    /// Starts a relay that was ended, without memory.
+    pub fn revive(&mut self, id: NodeId) {
+        self.restart(id);
+        self.set_up(id, true);
+        self.act(id, |node, now, output| node.handle_timeout(now, output));
+    }
+
+    /// Sets the milliseconds by which the wall clock of a fleet's relay is ahead.
+    pub fn set_ahead(&mut self, id: NodeId, ahead: i64) {
+        if let Node::Relay(relay) = self.node_mut(id)
+            && let Some(membership) = &mut relay.membership
+        {
+            membership.ahead = ahead;
+        }
     }
 
     /// Adds a relay behind a NAT or firewall that admits only answers, so that it sends direct
@@ -254,12 +315,13 @@ impl World {
     pub fn restart(&mut self, id: NodeId) {
         let seed = self.seed();
         self.observer.restarted(id);
+        let now = self.now;
         match self.node_mut(id) {
             Node::Client(client) => {
                 client.restart(seed);
                 self.start(id);
             }
-            Node::Relay(relay) => relay.restart(seed),
+            Node::Relay(relay) => relay.restart(now, seed),
             Node::Server(_) | Node::Host(_) | Node::Probe(_) => (),
         }
     }

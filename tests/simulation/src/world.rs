@@ -2,8 +2,9 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
-    net::{Ipv4Addr, Ipv6Addr},
+    collections::{BTreeSet, BinaryHeap, HashMap, VecDeque},
+    hash::Hash,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -12,12 +13,13 @@ use teredo_common::{
     address::{Endpoint, ServicePrefix},
     time::Instant,
 };
-use teredo_proto::wire::ipv6::Header;
+use teredo_proto::{fleet, wire::ipv6::Header};
 
 use super::{
     network::{GatewayId, Network, Realm, Transit},
     node::{ClientNode, Node, Output, RelayNode},
     observer::Observer,
+    router::Router,
     stack::Stack,
 };
 
@@ -25,6 +27,8 @@ use super::{
 pub const DELAY: Duration = Duration::from_millis(25);
 /// Round-trip time across the internet.
 pub const ROUND_TRIP: Duration = Duration::from_millis(50);
+/// Delay between two relays of a fleet.
+const FLEET_DELAY: Duration = Duration::from_millis(1);
 /// Delay on one link.
 const LINK_DELAY: Duration = Duration::from_micros(500);
 /// The start of worlds: late enough that no stamp is zero.
@@ -89,6 +93,9 @@ enum Arrival {
     Datagram(Transit, Vec<u8>),
     Multicast(Realm, Endpoint, Vec<u8>),
     Ipv6(NodeId, Vec<u8>),
+    /// A packet for the relay that the router chooses.
+    Routed(Vec<u8>),
+    Fleet(NodeId, SocketAddr, Vec<u8>),
 }
 
 /// A world of its own, whose history depends on nothing but its seed and the calls made on it.
@@ -98,6 +105,10 @@ pub struct World {
     pub now: Instant,
     /// The treatment of packets in the internet; may be changed at any time.
     pub weather: Weather,
+    /// The treatment of datagrams between the relays of a fleet; may be changed at any time.
+    pub fleet_weather: Weather,
+    /// Pairs of relays of a fleet between which nothing passes, in this direction.
+    pub cut: BTreeSet<(NodeId, NodeId)>,
     /// Whether relays that are added have a fast path.
     pub fast_relays: bool,
     pub(super) random: StdRng,
@@ -107,6 +118,8 @@ pub struct World {
     native: HashMap<Ipv6Addr, NodeId>,
     /// The relay to which native IPv6 routes packets for Teredo clients.
     pub(super) relay: Option<NodeId>,
+    /// The router in front of a fleet, which gets them instead.
+    pub(super) router: Option<Router>,
     queue: BinaryHeap<Reverse<Entry>>,
     /// Packets under way, with the number of nodes that forwarded them unasked.
     under_way: HashMap<u64, (Arrival, u16)>,
@@ -124,12 +137,18 @@ impl World {
         Self {
             now: BEGINNING,
             weather: Weather::FAIR,
+            fleet_weather: Weather {
+                delay: FLEET_DELAY,
+                ..Weather::FAIR
+            },
+            cut: BTreeSet::new(),
             fast_relays: true,
             random: StdRng::seed_from_u64(seed),
             network: Network::new(),
             machines: Vec::new(),
             native: HashMap::new(),
             relay: None,
+            router: None,
             queue: BinaryHeap::new(),
             under_way: HashMap::new(),
             serial: 0,
@@ -245,6 +264,12 @@ impl World {
         }
     }
 
+    /// Whether a machine is on.
+    #[must_use]
+    pub fn is_up(&self, id: NodeId) -> bool {
+        self.machines[id.0].is_up
+    }
+
     /// Switches a machine off or on. Its memory is kept.
     pub fn set_up(&mut self, id: NodeId, is_up: bool) {
         self.machines[id.0].is_up = is_up;
@@ -315,6 +340,7 @@ impl World {
                 self.schedule(LINK_DELAY, arrival, depth);
             }
             Output::Ipv6(packet) => self.route_ipv6(packet, depth),
+            Output::Fleet(transmit) => self.send_to_fleet(id, transmit, depth),
         }
     }
 
@@ -350,7 +376,7 @@ impl World {
             }
             let Transit { from, to, .. } = transit;
             self.overheard.push_back((from, to, payload.clone()));
-            for delay in self.fates() {
+            for delay in self.fates(self.weather) {
                 let arrival = Arrival::Datagram(transit, payload.clone());
                 self.schedule(delay, arrival, depth);
             }
@@ -360,32 +386,80 @@ impl World {
         }
     }
 
+    /// Sends a datagram to another relay of the fleet.
+    fn send_to_fleet(&mut self, id: NodeId, transmit: fleet::Transmit, depth: u16) {
+        let relays = self.router.as_ref().map(|router| router.relays.clone());
+        let relays = relays.unwrap_or_default();
+        let address = |id| match self.node(id) {
+            Node::Relay(relay) => {
+                let membership = relay.membership.as_ref();
+                membership.map(|membership| membership.config.address)
+            }
+            _ => None,
+        };
+        let to = relays
+            .into_iter()
+            .find(|&id| address(id) == Some(transmit.to));
+        let (Some(to), Some(from)) = (to, address(id)) else {
+            return;
+        };
+        if self.cut.contains(&(id, to)) {
+            return;
+        }
+        for delay in self.fates(self.fleet_weather) {
+            let arrival = Arrival::Fleet(to, from, transmit.payload.clone());
+            self.schedule(delay, arrival, depth);
+        }
+    }
+
+    /// Chooses the relay for a packet, if the router has any.
+    fn choose(
+        &self,
+        seed: u64,
+        destination: impl Hash,
+        flow: impl Hash,
+        whole: impl Hash,
+    ) -> Option<NodeId> {
+        let router = self.router.as_ref()?;
+        let announced: Vec<NodeId> = (router.relays.iter().copied())
+            .filter(|&id| self.is_reachable(id) && self.relay(id).is_ready())
+            .collect();
+        router.choose(seed, &announced, destination, flow, whole)
+    }
+
     /// Sends a packet by native IPv6.
     pub(super) fn route_ipv6(&mut self, packet: Vec<u8>, depth: u16) {
         let Ok(header) = Header::parse(&packet) else {
             return;
         };
         let destination = header.destination();
+        let is_teredo = ServicePrefix::STANDARD.contains(&destination);
+        if is_teredo && self.router.is_some() {
+            for delay in self.fates(self.weather) {
+                self.schedule(delay, Arrival::Routed(packet.clone()), depth);
+            }
+            return;
+        }
         let node = if ServicePrefix::STANDARD.contains(&destination) {
             self.relay
         } else {
             self.native.get(&destination.into()).copied()
         };
         let Some(node) = node else { return };
-        for delay in self.fates() {
+        for delay in self.fates(self.weather) {
             let arrival = Arrival::Ipv6(node, packet.clone());
             self.schedule(delay, arrival, depth);
         }
     }
 
     /// The times at which the copies of a packet arrive.
-    fn fates(&mut self) -> Vec<Duration> {
+    fn fates(&mut self, weather: Weather) -> Vec<Duration> {
         let Weather {
             delay,
             jitter,
             loss,
             duplication,
-        } = self.weather;
+        } = weather;
         if self.random.random_bool(loss) {
             return Vec::new();
         }
@@ -455,6 +529,16 @@ impl World {
                 let Some((id, transit)) = self.network.arrive(self.now, transit) else {
                     return;
                 };
+                let router = self.router.as_ref();
+                let is_routed = router.is_some_and(|router| router.relays.contains(&id));
+                let id = if is_routed {
+                    let Transit { from, to, .. } = transit;
+                    let chosen = self.choose(4, to, (from, to), (from, &payload));
+                    let Some(chosen) = chosen else { return };
+                    chosen
+                } else {
+                    id
+                };
                 if !self.is_reachable(id) {
                     return;
                 }
@@ -485,6 +569,25 @@ impl World {
                 });
             }
             Arrival::Ipv6(..) => (),
+            Arrival::Routed(packet) => {
+                let addresses = packet.get(8..40).unwrap_or_default();
+                let destination = addresses.get(16..).unwrap_or_default();
+                // Addresses and ports.
+                let flow = packet.get(6..44).unwrap_or_default();
+                if let Some(id) = self.choose(6, destination, flow, &packet) {
+                    self.deliver(Arrival::Ipv6(id, packet), depth);
+                }
+            }
+            Arrival::Fleet(id, from, payload) => {
+                if self.is_reachable(id) {
+                    // Relays of a fleet talk for ever; nobody's packets are behind that.
+                    self.act(id, |node, now, output| {
+                        if let Node::Relay(relay) = node {
+                            relay.handle_fleet(now, from, &payload, output);
+                        }
+                    });
+                }
+            }
         }
     }
 

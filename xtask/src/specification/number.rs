@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The families of numbers, in the order of `docs/protocol/README.md`, with the number of digits
 /// that a citation has; `None`: one or two.
-const FAMILIES: [(&str, Option<usize>); 14] = [
+const FAMILIES: [(&str, Option<usize>); 15] = [
     ("W", Some(2)),
     ("A", Some(2)),
     ("P", Some(2)),
@@ -13,6 +13,7 @@ const FAMILIES: [(&str, Option<usize>); 14] = [
     ("C", Some(2)),
     ("X", Some(2)),
     ("T", Some(2)),
+    ("F", Some(2)),
     ("Z", Some(2)),
     ("L", Some(2)),
     ("D1", Some(2)),

@@ -44,6 +44,17 @@ impl Pace {
         network: 1_000,
         total: 20_000,
     };
+
+    /// Returns the part of each of as many relays, at least as much as a relay needs.
+    pub(crate) fn divided_by(self, relays: u32) -> Self {
+        let relays = relays.max(1);
+        Self {
+            first: (self.first / relays).max(1),
+            most: (self.most / relays).max(1),
+            network: (self.network / relays).max(1),
+            total: (self.total / relays).max(4),
+        }
+    }
 }
 
 /// The pace towards one server.

@@ -98,7 +98,7 @@ fn relays() -> impl Strategy<Value = RelaySection> {
         scopes(),
         bounds,
         (xdps(), dates()),
-        (any::<bool>(), prop::array::uniform6(RATE)),
+        (any::<[bool; 2]>(), prop::array::uniform6(RATE)),
     )
         .prop_map(
             |(
@@ -108,7 +108,7 @@ fn relays() -> impl Strategy<Value = RelaySection> {
                 ipv4_scope,
                 bounds,
                 (xdp, sunset),
-                (direct_bubbles, rates),
+                ([direct_bubbles, has_fleet], rates),
             )| {
                 let [
                     bubble_rate,
@@ -140,9 +140,24 @@ fn relays() -> impl Strategy<Value = RelaySection> {
                     grace,
                     sunset,
                     xdp,
+                    fleet: fleet(has_fleet && !host_specific),
                 }
             },
         )
+}
+
+fn fleet(is_there: bool) -> FleetSection {
+    match is_there {
+        true => FleetSection {
+            listen: Some(([10, 0, 0, 1], 3546).into()),
+            members: vec![
+                ([10, 0, 0, 1], 3546).into(),
+                (std::net::Ipv6Addr::LOCALHOST, 3547).into(),
+            ],
+            key_file: Some("/etc/teredo/fleet.key".into()),
+        },
+        false => FleetSection::default(),
+    }
 }
 
 fn scopes() -> impl Strategy<Value = Ipv4Scope> {

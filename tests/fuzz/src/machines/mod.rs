@@ -7,6 +7,7 @@ pub mod client;
 pub mod dual;
 pub mod fast_relay;
 pub mod fast_server;
+pub mod fleet;
 pub mod probe;
 pub mod relay;
 pub mod scenery;

@@ -4,6 +4,7 @@ pub mod address;
 pub mod authentication;
 pub mod checksum;
 pub mod encapsulation;
+pub mod fleet;
 pub mod ipv6;
 pub mod router;
 

@@ -9,12 +9,12 @@ mod server;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use teredo_common::{address::Endpoint, time::Instant};
-use teredo_proto::probe::Measurement as _;
+use teredo_proto::{fleet, probe::Measurement as _};
 
 pub use client::ClientNode;
 pub use fast_path::FastPath;
 pub use probe::ProbeNode;
-pub use relay::RelayNode;
+pub use relay::{Membership, RelayNode};
 pub use server::ServerNode;
 
 use super::stack::Stack;
@@ -40,6 +40,8 @@ pub enum Output {
     },
     /// A packet for native IPv6.
     Ipv6(Vec<u8>),
+    /// A datagram to another relay of the fleet.
+    Fleet(fleet::Transmit),
 }
 
 /// A machine.

@@ -1,9 +1,14 @@
 //! A machine with a Teredo relay: a router, or a host that relays for itself.
 
-use std::{collections::BTreeSet, net::Ipv6Addr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use teredo_common::{address::Endpoint, time::Instant};
 use teredo_proto::{
+    fleet::{self, Clocks, Fleet, Keys},
     relay::{Config, Event, Relay, Transmit},
     wire::ipv6::{self, Header},
 };
@@ -31,8 +36,36 @@ pub struct RelayNode {
     pub fast: BTreeSet<Ipv6Addr>,
     /// The fast path, if the relay has one.
     pub fast_path: Option<FastPath>,
+    /// The relay's part in a fleet, if it has one.
+    pub membership: Option<Membership>,
     /// Time by which the machine's clock is behind the world's after suspensions.
     behind: Duration,
+}
+
+/// A relay's part in a fleet.
+#[derive(Debug)]
+pub struct Membership {
+    /// The machine of the fleet's protocol.
+    pub fleet: Fleet,
+    /// Its configuration.
+    pub config: fleet::Config,
+    /// The keys.
+    pub keys: Keys,
+    /// Milliseconds by which the machine's wall clock is ahead.
+    pub ahead: i64,
+}
+
+/// Time since 1970 at the start of the world's clock.
+const EPOCH: Duration = Duration::from_secs(1_800_000_000);
+
+impl Membership {
+    /// The clocks of a machine whose monotonic clock shows `clock`, at `now`.
+    fn clocks(ahead: i64, now: Instant, clock: Instant) -> Clocks {
+        let ahead = Duration::from_secs(10).as_millis() as i64 + ahead;
+        let ahead = Duration::from_millis(u64::try_from(ahead).unwrap_or(0));
+        let wall = EPOCH + Duration::from_nanos(now.as_nanos()) + ahead;
+        Clocks { now: clock, wall }
+    }
 }
 
 impl RelayNode {
@@ -47,6 +80,7 @@ impl RelayNode {
             stack: config.host_specific.then(Stack::new),
             fast: BTreeSet::new(),
             fast_path: is_fast.then(|| FastPath::new(&config, ipv6)),
+            membership: None,
             behind: Duration::ZERO,
             config,
         }
@@ -60,14 +94,77 @@ impl RelayNode {
     }
 
     /// Starts anew, without memory.
-    pub(crate) fn restart(&mut self, seed: [u8; 32]) {
+    pub(crate) fn restart(&mut self, now: Instant, seed: [u8; 32]) {
         let is_fast = self.fast_path.is_some();
+        let membership = self.membership.take();
+        let behind = self.behind;
         *self = Self::new(self.config.clone(), self.ipv6, seed, is_fast);
+        if let Some(Membership {
+            config,
+            keys,
+            ahead,
+            ..
+        }) = membership
+        {
+            self.behind = behind;
+            self.join(now, config, keys, ahead, seed);
+        }
+    }
+
+    /// Becomes one of a fleet.
+    pub(crate) fn join(
+        &mut self,
+        now: Instant,
+        config: fleet::Config,
+        keys: Keys,
+        ahead: i64,
+        seed: [u8; 32],
+    ) {
+        let clocks = Membership::clocks(ahead, now, now - self.behind);
+        let fleet = Fleet::new(config.clone(), keys.clone(), seed, clocks);
+        fleet.enlist(clocks, &mut self.relay);
+        self.membership = Some(Membership {
+            fleet,
+            config,
+            keys,
+            ahead,
+        });
+    }
+
+    /// Lets the machine's monotonic clock begin later than those of others.
+    pub(crate) fn start_late(&mut self, duration: Duration) {
+        self.behind += duration;
+    }
+
+    /// Whether the relay may draw packets.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let membership = self.membership.as_ref();
+        membership.is_none_or(|membership| membership.fleet.has_joined())
+    }
+
+    /// Handles a datagram of another relay of the fleet.
+    pub(crate) fn handle_fleet(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        payload: &[u8],
+        output: &mut Vec<Output>,
+    ) {
+        let clock = now - self.behind;
+        if let Some(membership) = &mut self.membership {
+            let clocks = Membership::clocks(membership.ahead, now, clock);
+            (membership.fleet).handle_datagram(clocks, from, payload, &mut self.relay);
+        }
+        self.drain(clock, output);
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let sweep = self.fast_path.as_ref().and_then(FastPath::poll_timeout);
-        let next = self.relay.poll_timeout().into_iter().chain(sweep).min()?;
+        let fleet = self.membership.as_ref();
+        let fleet = fleet.map(|membership| membership.fleet.poll_timeout());
+        let relay = self.relay.poll_timeout();
+        let next = relay.into_iter().chain(sweep).chain(fleet).min()?;
         Some(next + self.behind)
     }
 
@@ -160,10 +257,21 @@ impl RelayNode {
             fast_path.handle_timeout(clock, &mut self.relay);
         }
         self.relay.handle_timeout(clock);
+        if let Some(membership) = &mut self.membership {
+            let clocks = Membership::clocks(membership.ahead, now, clock);
+            membership.fleet.handle_timeout(clocks, &mut self.relay);
+        }
         self.drain(clock, output);
     }
 
     fn drain(&mut self, clock: Instant, output: &mut Vec<Output>) {
+        if let Some(membership) = &mut self.membership {
+            let now = clock + self.behind;
+            let clocks = Membership::clocks(membership.ahead, now, clock);
+            membership.fleet.flush(clocks, &mut self.relay);
+            let transmits = std::iter::from_fn(|| membership.fleet.poll_transmit());
+            output.extend(transmits.map(Output::Fleet));
+        }
         while let Some(transmit) = self.relay.poll_transmit() {
             output.extend(match transmit {
                 Transmit::Datagram { to, payload } => Some(Output::Datagram {

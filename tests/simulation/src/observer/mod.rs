@@ -44,6 +44,10 @@ type Violation = String;
 pub(super) struct Observer {
     trace: trace::Trace,
     nodes: BTreeMap<NodeId, Watched>,
+    /// The proofs that nodes got; those of a fleet are those of its first relay.
+    trusts: BTreeMap<NodeId, trust::Trust>,
+    /// The first relay of the fleet that a relay is in.
+    fleets: BTreeMap<NodeId, NodeId>,
     packets: packets::Packets,
     longest_chain: u16,
 }
@@ -55,7 +59,6 @@ struct Watched {
     bubbles: bubbles::Bubbles,
     destinations: destinations::Destinations,
     solicitations: solicitations::Solicitations,
-    trust: trust::Trust,
 }
 
 impl Observer {
@@ -67,6 +70,21 @@ impl Observer {
     /// Forgets what a node did that has no memory of it any more.
     pub fn restarted(&mut self, id: NodeId) {
         self.nodes.remove(&id);
+        if !self.fleets.contains_key(&id) {
+            self.trusts.remove(&id);
+        }
+    }
+
+    /// Notes that what one of these relays is shown is proved to all.
+    pub fn joined_fleet(&mut self, relays: &[NodeId]) {
+        let first = relays.iter().copied().min();
+        let pairs = relays.iter().copied().zip(std::iter::repeat(first));
+        (self.fleets).extend(pairs.filter_map(|(id, first)| Some((id, first?))));
+    }
+
+    /// The node whose proofs are those of this one.
+    fn prover(&self, id: NodeId) -> NodeId {
+        self.fleets.get(&id).copied().unwrap_or(id)
     }
 
     /// Notes a datagram before it is handled.
@@ -83,10 +101,11 @@ impl Observer {
         let Ok(parts) = encapsulation::parse(payload) else {
             return;
         };
+        let trust = self.trusts.entry(self.prover(id)).or_default();
+        trust.arrived(node, from, &parts);
+        let is_proved = trust.is_proved(from, &parts);
         let watched = self.nodes.entry(id).or_default();
         watched.bubbles.arrived(node, from, &parts);
-        watched.trust.arrived(node, from, &parts);
-        let is_proved = watched.trust.is_proved(from, &parts);
         watched.destinations.arrived(node, from, is_proved, &parts);
         self.packets.arrived(id, parts.packet);
     }
@@ -98,7 +117,8 @@ impl Observer {
         if let Ok(parts) = encapsulation::parse(payload) {
             let watched = self.nodes.entry(id).or_default();
             watched.destinations.discovered(from);
-            watched.trust.discovered(from, &parts);
+            let trust = self.trusts.entry(self.prover(id)).or_default();
+            trust.discovered(from, &parts);
         }
     }
 
@@ -142,6 +162,8 @@ impl Observer {
             Node::Client(client) => client.clock(now),
             _ => now,
         };
+        let prover = self.prover(id);
+        let trust = self.trusts.entry(prover).or_default();
         let watched = self.nodes.entry(id).or_default();
         for packet in output {
             match packet {
@@ -152,16 +174,17 @@ impl Observer {
                         ));
                     };
                     watched.sent(clock, node, *from, *to, &parts)?;
+                    trust.sent(*to, &parts);
                     self.packets.sent(id, node, parts.packet)?;
                 }
-                Output::Multicast { .. } => (),
+                Output::Multicast { .. } | Output::Fleet(_) => (),
                 Output::Ipv6(packet) => self.packets.sent(id, node, packet)?,
             }
         }
         if watched.addresses.settled(node)? {
             watched.bubbles.forgotten();
         }
-        watched.trust.settled(node)?;
+        trust.settled(node)?;
         bounds::settled(node)
     }
 }
@@ -179,7 +202,6 @@ impl Watched {
         self.bubbles.sent(now, node, (from, to), parts)?;
         self.solicitations.sent(now, node, from, to, parts)?;
         self.addresses.sent(node, parts)?;
-        self.trust.sent(to, parts);
         Ok(())
     }
 }

@@ -55,6 +55,7 @@ impl Trace {
                 Output::Datagram { from, to, payload } => (*from, *to, payload),
                 Output::Multicast { from, payload } => (*from, nowhere, payload),
                 Output::Ipv6(packet) => (nowhere, nowhere, packet),
+                Output::Fleet(_) => continue,
             };
             self.push(Entry {
                 at,

@@ -1,0 +1,127 @@
+//! Relays that start, vanish and come back.
+
+use super::harness::{Net, client, mapping};
+
+#[test]
+fn f18_a_relay_that_is_alone_joins_after_two_seconds() {
+    let mut net = Net::starting(1, |_| ());
+    net.run(1_900);
+    assert!(!net.nodes[0].fleet.has_joined());
+    net.run(300);
+    assert!(net.nodes[0].fleet.has_joined() && net.nodes[0].fleet.is_in_step());
+}
+
+#[test]
+fn f17_a_relay_that_starts_gets_everything_before_it_joins() {
+    let mut net = Net::new(3);
+    for number in 0..2_000 {
+        net.introduce(usize::from(number % 3), mapping(number), &client(number));
+    }
+    net.run(1_000);
+    // Its own peers, too, which only the others know.
+    net.restart(1);
+    net.loss = 0.1;
+    net.jitter = std::time::Duration::from_millis(5);
+    let began = net.now;
+    while !net.nodes[1].fleet.has_joined() {
+        net.run(10);
+    }
+    let took = net.now - began;
+    assert!(took.as_millis() < 3_000, "{took:?}");
+    assert_eq!(net.usable(1).len(), 2_000);
+    assert!(net.nodes[1].relay.peers().all(|peer| peer.proved));
+    net.assert_proved();
+}
+
+/// The peers of a relay that is gone are with the others, and go to one that comes.
+#[test]
+fn f17_the_peers_of_a_relay_that_is_gone_are_passed_on() {
+    let mut net = Net::new(3);
+    net.introduce(0, mapping(1), &client(1));
+    net.run(10);
+    net.nodes[0].is_up = false;
+    net.restart(1);
+    net.run(1_500);
+    assert!(net.nodes[1].fleet.has_joined());
+    assert!(net.is_usable(1, &client(1)));
+}
+
+#[test]
+fn f19_relays_that_start_together_join() {
+    let mut net = Net::starting(16, |_| ());
+    net.run(2_500);
+    assert!(net.nodes.iter().all(|node| node.fleet.has_joined()));
+    assert!(net.nodes.iter().all(|node| node.fleet.is_in_step()));
+}
+
+#[test]
+fn f19_a_relay_whose_member_gives_nothing_joins_all_the_same() {
+    let mut net = Net::starting(2, |_| ());
+    net.run(3_000);
+    net.introduce(0, mapping(1), &client(1));
+    // It says that it is there, and answers no request.
+    net.nodes[0].fleet.config.serve_rate = crate::Rate::new(0, 0);
+    net.restart(1);
+    net.run(2_000);
+    assert!(!net.nodes[1].fleet.has_joined());
+    net.run(4_000);
+    assert!(net.nodes[1].fleet.has_joined());
+    assert_eq!(net.nodes[1].fleet.statistics().stalled, 1);
+}
+
+#[test]
+fn f18_both_sides_of_a_partition_learn_what_the_other_has() {
+    let mut net = Net::new(4);
+    for (one, other) in [(0, 2), (0, 3), (1, 2), (1, 3)] {
+        net.cut.extend([(one, other), (other, one)]);
+    }
+    net.run(5_000);
+    for number in 0..200 {
+        net.introduce(usize::from(number % 4), mapping(number), &client(number));
+    }
+    net.run(5_000);
+    let sizes = [net.usable(0).len(), net.usable(2).len()];
+    assert_eq!(sizes, [100, 100]);
+    net.cut.clear();
+    net.run(2_000);
+    for number in 0..4 {
+        assert_eq!(net.usable(number).len(), 200, "relay {number}");
+        assert!(net.nodes[number].fleet.is_in_step());
+        assert!(net.nodes[number].fleet.has_joined());
+    }
+}
+
+#[test]
+fn f18_a_relay_that_is_heard_but_does_not_hear_is_not_waited_for() {
+    let mut net = Net::new(3);
+    net.cut.insert((0, 1));
+    net.run(10_000);
+    assert!(net.nodes.iter().all(|node| node.fleet.has_joined()));
+    net.introduce(1, mapping(1), &client(1));
+    net.run(10);
+    assert!(net.is_usable(2, &client(1)));
+    net.cut.clear();
+    net.run(3_000);
+    assert!(net.is_usable(0, &client(1)));
+    assert!(net.nodes.iter().all(|node| node.fleet.is_in_step()));
+}
+
+/// The same run goes on, so that nothing is transferred but what each relay hears itself.
+#[test]
+fn f20_another_process_goes_on_in_step() {
+    let mut net = Net::new(3);
+    for number in 0..100 {
+        net.introduce(1, mapping(number), &client(number));
+    }
+    net.run(100);
+    net.hand_over(1);
+    assert!(net.nodes[1].fleet.has_joined());
+    assert_eq!(net.usable(1).len(), 100);
+    net.run(1_500);
+    assert!(net.nodes[1].fleet.is_in_step());
+    let dropped = net.nodes[0].fleet.statistics().dropped;
+    assert!(dropped.iter().all(|(_, count)| count == 0), "{dropped:?}");
+    net.introduce(1, mapping(200), &client(200));
+    net.run(10);
+    assert!(net.is_usable(0, &client(200)));
+}
