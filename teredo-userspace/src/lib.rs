@@ -16,6 +16,7 @@
 //! | [`metrics`] | all statistics at one moment, and their form for Prometheus |
 //! | [`condition`] | the named ways in which a role does not do its whole job |
 //! | `plan` | this host as it should be: items and conditions, and the reconciler that decides on acts |
+//! | [`capture`] | packets at chosen points of their way, as a file that other programs read |
 //! | [`api`] | HTTP on a unix socket or TCP, and the channel to the node |
 //! | [`node`] | the event loop: roles, fast path, timers, upkeep of the host |
 //! | `check` | whether a configuration can run on this host |
@@ -31,6 +32,7 @@
 //! itself; the node copies the timestamps from the map to the relay once a second.
 
 pub mod api;
+pub mod capture;
 mod check;
 pub mod cli;
 pub mod condition;

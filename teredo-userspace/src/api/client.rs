@@ -75,7 +75,46 @@ pub async fn post(address: &ApiAddress, path: &str) -> Result<(), Error> {
     request(address, Method::POST, path).await.map(drop)
 }
 
+/// Sends `GET path`, and calls `visit` with every part of the answer, which may take any time, until that returns
+/// whether it has enough.
+///
+/// # Errors
+///
+/// When no daemon answers in time, or it refuses.
+pub async fn stream(
+    address: &ApiAddress,
+    path: &str,
+    mut visit: impl FnMut(Bytes) -> io::Result<bool>,
+) -> Result<io::Result<()>, Error> {
+    let response = begin(address, Method::GET, path).await?;
+    if response.status() != StatusCode::OK {
+        return collect(address, response).await.map(|_| Ok(()));
+    }
+    let mut frames = response.into_body();
+    while let Some(frame) = frames.frame().await {
+        let frame = frame.map_err(|error| no_answer(address, error))?;
+        if let Ok(part) = frame.into_data() {
+            match visit(part) {
+                Ok(false) => {}
+                Ok(true) => break,
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+    }
+    Ok(Ok(()))
+}
+
 async fn request(address: &ApiAddress, method: Method, path: &str) -> Result<Bytes, Error> {
+    let response = begin(address, method, path).await?;
+    collect(address, response).await
+}
+
+/// Sends a request, and returns the beginning of the answer when that has come in time.
+async fn begin(
+    address: &ApiAddress,
+    method: Method,
+    path: &str,
+) -> Result<Response<Incoming>, Error> {
     let response = async {
         match address {
             ApiAddress::Unix(socket) => {
@@ -90,7 +129,11 @@ async fn request(address: &ApiAddress, method: Method, path: &str) -> Result<Byt
             }
         }
     };
-    let response = in_time(address, response).await??;
+    in_time(address, response).await?
+}
+
+/// Returns the whole body of an answer.
+async fn collect(address: &ApiAddress, response: Response<Incoming>) -> Result<Bytes, Error> {
     let status = response.status();
     let mut frames = response.into_body();
     let mut body = Vec::new();
@@ -101,7 +144,7 @@ async fn request(address: &ApiAddress, method: Method, path: &str) -> Result<Byt
     let said = || String::from_utf8_lossy(&body).into_owned();
     match status {
         StatusCode::OK => Ok(body.into()),
-        StatusCode::FORBIDDEN | StatusCode::CONFLICT => Err(Error::Refused {
+        StatusCode::FORBIDDEN | StatusCode::CONFLICT | StatusCode::BAD_REQUEST => Err(Error::Refused {
             address: address.to_string(),
             reason: said(),
         }),

@@ -39,6 +39,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(1);
 /// The most octets of a request's header, and of a connection's buffers.
 const BUFFER_MAX: usize = 16 * 1024;
+/// Marks an answer that ends when its client has enough.
+#[derive(Clone, Copy, Debug)]
+pub struct Endless;
+
 /// The pause after a connection was accepted, which leaves the CPU to packets.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -87,10 +91,15 @@ where
 {
     let waiting = place.waiting.clone();
     let router = TowerToHyperService::new(router);
+    let (limit, limited) = watch::channel(true);
     let service = service_fn(move |request: Request<Incoming>| {
         waiting.end();
-        let response = router.call(request);
-        async move { Ok::<Response, io::Error>(response.await.unwrap_or_else(|never| match never {})) }
+        let (response, limit) = (router.call(request), limit.clone());
+        async move {
+            let response: Response = response.await.unwrap_or_else(|never| match never {});
+            limit.send_replace(response.extensions().get::<Endless>().is_none());
+            Ok::<_, io::Error>(response)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -102,7 +111,15 @@ where
         // The client has gone or is answered; neither is worth a line in the log.
         _ = connection => {}
         () = place.lost() => {}
-        () = sleep(REQUEST_TIMEOUT + ANSWER_TIMEOUT) => {}
+        () = late(limited) => {}
+    }
+}
+
+/// Waits for the time within which a connection must have ended; forever if its answer is endless.
+async fn late(limited: watch::Receiver<bool>) {
+    sleep(REQUEST_TIMEOUT + ANSWER_TIMEOUT).await;
+    if !*limited.borrow() {
+        pending().await
     }
 }
 

@@ -1,9 +1,15 @@
 //! The channel between API and node. Requests are messages, so that only the node touches its state.
 
+use std::os::fd::OwnedFd;
+
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::types::Peer;
-use crate::metrics::Snapshot;
+use crate::{
+    capture::{Tap, Taps},
+    datapath::xdp::capture::Shared,
+    metrics::{Role, Snapshot},
+};
 
 /// Peers in one page: few enough that listing them hardly delays packets.
 pub const PAGE: usize = 256;
@@ -25,6 +31,17 @@ pub enum Request {
     },
     /// Makes the node drain, and is answered afterwards.
     Drain(oneshot::Sender<()>),
+    /// Asks for what a capture at the XDP program shares with that; `None` without a program.
+    CaptureParts(oneshot::Sender<Option<Result<Shared, String>>>),
+    /// Puts a program that captures into the place of the usual one.
+    BeginCapture {
+        /// The program.
+        program: OwnedFd,
+        /// Is over when nobody captures any more.
+        over: oneshot::Receiver<()>,
+        /// Receives what is over when the program has that place no more, or why it does not get it.
+        reply: oneshot::Sender<Result<oneshot::Receiver<()>, String>>,
+    },
     /// Starts a new process in the place of this one, with the program and the configuration as they are
     /// now. Is answered when that runs, or with the reason why it does not.
     Replace(oneshot::Sender<Result<(), String>>),
@@ -56,6 +73,7 @@ pub enum Gate {
 pub struct Handle {
     requests: mpsc::Sender<Request>,
     gate: watch::Receiver<Gate>,
+    taps: Taps,
 }
 
 /// The node's end of the channel.
@@ -91,6 +109,7 @@ impl Handle {
         let handle = Self {
             requests: sender,
             gate,
+            taps: Taps::default(),
         };
         let requests = Requests {
             requests,
@@ -103,6 +122,45 @@ impl Handle {
     #[must_use]
     pub fn gate(&self) -> watch::Receiver<Gate> {
         self.gate.clone()
+    }
+
+    /// Returns the place where a role gives packets to those that capture.
+    #[must_use]
+    pub fn tap(&self, role: Role) -> Tap {
+        self.taps.of(role)
+    }
+
+    /// Returns the place where packets of the daemon are captured.
+    #[must_use]
+    pub fn taps(&self) -> &Taps {
+        &self.taps
+    }
+
+    /// Requests what a capture at the XDP program shares with that; `None` without a program.
+    ///
+    /// # Errors
+    ///
+    /// When the node has ended.
+    pub async fn capture_parts(&self) -> Result<Option<Result<Shared, String>>, Stopped> {
+        self.ask(Request::CaptureParts).await
+    }
+
+    /// Puts a program that captures into the place of the usual one until `over` is.
+    ///
+    /// # Errors
+    ///
+    /// When the node has ended. Within, the reason why the program does not get that place.
+    pub async fn begin_capture(
+        &self,
+        program: OwnedFd,
+        over: oneshot::Receiver<()>,
+    ) -> Result<Result<oneshot::Receiver<()>, String>, Stopped> {
+        self.ask(|reply| Request::BeginCapture {
+            program,
+            over,
+            reply,
+        })
+        .await
     }
 
     /// Requests a snapshot of the statistics.

@@ -3,9 +3,9 @@
 use std::{io, sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::{Body, Bytes},
-    extract::{FromRef, State},
+    extract::{FromRef, Query, State, rejection::QueryRejection},
     http::{StatusCode, header::CONTENT_TYPE},
     middleware,
     response::{IntoResponse, Response},
@@ -20,17 +20,19 @@ use tokio::{
 };
 
 use super::{
-    connections,
+    connections::{self, Endless},
     handle::{Gate, Handle, Page, Stopped},
     health::{healthz, readyz},
     listener::{Listener, Listeners},
     origin,
     types::Status,
 };
-use crate::metrics;
+use crate::{capture, metrics};
 
 /// The most lists of peers that one listening socket sends at the same time.
 const LISTINGS: usize = 2;
+/// The type of captures.
+const PCAPNG: &str = "application/x-pcapng";
 /// The interval between two pages of peers for one listening socket.
 const PAGE_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -84,9 +86,11 @@ impl Routers {
         Self {
             on_unix: readers
                 .clone()
+                .route("/v1/capture", get(capture))
                 .route("/drain", post(drain))
                 .route("/replace", post(replace)),
             on_tcp: readers
+                .route("/v1/capture", get(refuse))
                 .route("/drain", post(refuse))
                 .route("/replace", post(refuse))
                 .layer(middleware::from_fn(origin::refuse_web_pages)),
@@ -170,6 +174,31 @@ async fn replace(State(handle): State<Handle>) -> Result<Response, Stopped> {
 async fn refuse() -> (StatusCode, &'static str) {
     let why = "clients on TCP are not authenticated, use a unix socket of node.api";
     (StatusCode::FORBIDDEN, why)
+}
+
+/// Sends packets at chosen points of their way, until the client has enough.
+async fn capture(
+    State(handle): State<Handle>,
+    query: Result<Query<capture::Query>, QueryRejection>,
+) -> Response {
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(error) => return (StatusCode::BAD_REQUEST, error.body_text()).into_response(),
+    };
+    match capture::start(handle, &query).await {
+        Ok(parts) => {
+            let body = Body::from_stream(parts);
+            (Extension(Endless), [(CONTENT_TYPE, PCAPNG)], body).into_response()
+        }
+        Err(error) => {
+            let status = match &error {
+                capture::Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
+                capture::Refusal::Busy | capture::Refusal::Xdp(_) => StatusCode::CONFLICT,
+                capture::Refusal::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            (status, error.to_string()).into_response()
+        }
+    }
 }
 
 async fn prometheus(State(handle): State<Handle>) -> Result<Response, Stopped> {

@@ -31,6 +31,12 @@ impl Node {
             Request::Snapshot(reply) => drop(reply.send(self.snapshot())),
             Request::Peers { cursor, reply } => drop(reply.send(self.page(cursor))),
             Request::Replace(reply) => self.replacement = Some(Replacement(reply)),
+            Request::CaptureParts(reply) => drop(reply.send(self.fast_path.shared())),
+            Request::BeginCapture {
+                program,
+                over,
+                reply,
+            } => drop(reply.send(self.fast_path.begin_capture(&program, over))),
             Request::Drain(reply) => {
                 self.drain();
                 let _ = reply.send(());
