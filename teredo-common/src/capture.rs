@@ -230,7 +230,8 @@ impl Subject {
         const ORIGIN: u16 = 0;
         const UDP: u8 = 17;
         let word = |at| u16::from_be_bytes([octet(at), octet(at + 1)]);
-        let long = |at| u32::from_be_bytes([octet(at), octet(at + 1), octet(at + 2), octet(at + 3)]);
+        let long =
+            |at| u32::from_be_bytes([octet(at), octet(at + 1), octet(at + 2), octet(at + 3)]);
         let address = |at| [long(at), long(at + 4), long(at + 8), long(at + 12)];
         let mut subject = Self::default();
         let mut start = 0;

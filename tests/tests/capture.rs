@@ -2,8 +2,9 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    net::{TcpStream, UdpSocket},
+    io::Read as _,
+    net::UdpSocket,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -15,15 +16,19 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
+use tempfile::TempDir;
+use teredo::{capture::Query, datapath::xdp::capture::Capture as XdpCapture};
+use teredo_common::{capture::Filter, verdict::Verdict};
 use teredo_lab::{
     Capture, Scene, Teredo, Topology,
+    fixture::{Fixture, Port, ROUTER, Setup, WAN, relay},
+    packet,
     process::output,
     scene::{Client, IPV4_INTERFACE, IPV6_INTERFACE, RELAY},
     teredo::binary,
     traffic::Ping,
     wait_until,
 };
-use tempfile::TempDir;
 
 /// Time after which a step has failed.
 const SOON: Duration = Duration::from_secs(30);
@@ -72,7 +77,10 @@ impl World {
 
     /// The number of the XDP program on an interface of the relay.
     fn program(&self, interface: &str) -> Result<Option<u64>> {
-        let links = self.scene.relay.ip(&format!("-j link show dev {interface}"))?;
+        let links = self
+            .scene
+            .relay
+            .ip(&format!("-j link show dev {interface}"))?;
         let links: Value = serde_json::from_str(&links)?;
         Ok(links[0]["xdp"]["prog"]["id"].as_u64())
     }
@@ -128,8 +136,12 @@ impl World {
 
     fn ping(&self) -> Result<()> {
         let host = self.scene.host();
-        Ping::to(host.address).count(3).all_from(&self.scene.site().client)?;
-        Ping::to(self.client.address()).count(3).all_from(&host.namespace)
+        Ping::to(host.address)
+            .count(3)
+            .all_from(&self.scene.site().client)?;
+        Ping::to(self.client.address())
+            .count(3)
+            .all_from(&host.namespace)
     }
 
     /// The processes of the daemon that put the program back.
@@ -159,7 +171,7 @@ impl Capturing {
     }
 
     /// Ends the capture as a user does who has waited for the statistics, and returns packets and summary.
-    fn end(mut self) -> Result<(Vec<Packet>, String)> {
+    fn end(self) -> Result<(Vec<Packet>, String)> {
         // Those of the last second are in the file with the statistics after them.
         let length = fs::metadata(self.file())?.len();
         let _ = wait_until("statistics", Duration::from_secs(3), || {
@@ -250,15 +262,22 @@ fn frames_of_the_fast_path_are_those_on_the_wire() -> Result<()> {
     let capturing = world.capture("--points xdp --snaplen 4095")?;
     let wire = Capture::start(&world.scene.host().namespace, IPV6_INTERFACE)?;
     world.ping()?;
-    let wire = wire.stop()?;
-    let (packets, summary) = capturing.end()?;
-    ensure!(summary.contains(" 0 lost for want of room, 0 not looked at"), "{summary}");
     let is_echo = |octets: &[u8]| octets.len() > 60 && octets[20] == 58 && octets[54] >> 1 == 64;
+    wait_until("the echoes are captured", SOON, || {
+        let frames = wire.frames();
+        let echoes = frames.iter().filter(|frame| is_echo(&frame.bytes));
+        Ok(echoes.count() >= 12)
+    })?;
+    let frames = wire.frames();
+    let (packets, summary) = capturing.end()?;
+    ensure!(
+        summary.contains(" 0 lost for want of room, 0 not looked at"),
+        "{summary}"
+    );
     for (is_outgoing, point, comment) in [
         (true, "v6:received", "encap-forwarded: forwarded"),
         (false, "v4:forwarded", "decap-forwarded: forwarded"),
     ] {
-        let frames = wire.frames();
         let on_wire: Vec<_> = frames
             .iter()
             .filter(|frame| frame.outgoing == is_outgoing && is_echo(&frame.bytes))
@@ -272,14 +291,19 @@ fn frames_of_the_fast_path_are_those_on_the_wire() -> Result<()> {
             ensure!(found.length as usize == frame.bytes.len(), "{found:?}");
             ensure!(matches!(found.action, Some(3 | 4)), "{found:?}");
             // The other side of the same frame.
-            let same = packets.iter().filter(|packet| packet.number == found.number);
+            let same = packets
+                .iter()
+                .filter(|packet| packet.number == found.number);
             ensure!(same.count() == 2, "{found:?}");
         }
     }
     // The client that goes ends the capture.
     wait_until("the usual program is back", SOON, || world.is_back(usual))?;
     let forwarded = world.relay.packets_during(|| world.ping())?;
-    ensure!(forwarded.encap.xdp >= 6 && forwarded.decap.xdp >= 6, "{forwarded:?}");
+    ensure!(
+        forwarded.encap.xdp >= 6 && forwarded.decap.xdp >= 6,
+        "{forwarded:?}"
+    );
     Ok(())
 }
 
@@ -290,7 +314,11 @@ fn a_datagram_is_followed_from_the_fast_path_to_the_daemon() -> Result<()> {
     let ours = |packet: &&Packet| packet.octets.ends_with(&[0xee; 40]);
     let ours: Vec<_> = packets.iter().filter(ours).collect();
     let expected = [
-        ("v4:received", "decap-not-ipv6: passed to the kernel", Some(2)),
+        (
+            "v4:received",
+            "decap-not-ipv6: passed to the kernel",
+            Some(2),
+        ),
         ("v4:passed", "decap-not-ipv6: passed to the kernel", Some(2)),
         ("relay:received", "decap-malformed", None),
         ("relay:dropped", "decap-malformed", None),
@@ -298,11 +326,16 @@ fn a_datagram_is_followed_from_the_fast_path_to_the_daemon() -> Result<()> {
     for (point, comment, action) in expected {
         let found = ours.iter().find(|packet| packet.point == point);
         let found = found.with_context(|| format!("nothing at {point}: {packets:?}"))?;
-        ensure!(found.comment == comment && found.action == action, "{found:?}");
+        ensure!(
+            found.comment == comment && found.action == action,
+            "{found:?}"
+        );
     }
     ensure!(ours.len() == expected.len(), "{ours:?}");
     // The headers that the socket has taken away are those of the frame, but for what nobody knows any more.
-    let [frame, _, datagram, _] = &*ours else { anyhow::bail!("{ours:?}") };
+    let [frame, _, datagram, _] = &*ours else {
+        anyhow::bail!("{ours:?}")
+    };
     let frame = &frame.octets[14..];
     ensure!(datagram.octets[12..26] == frame[12..26], "{datagram:?}");
     ensure!(datagram.octets[28..] == frame[28..], "{datagram:?}");
@@ -327,15 +360,26 @@ fn filters_select_packets() -> Result<()> {
         (format!("--prefix {host}/128"), true, false),
         ("--prefix 2001:db8:ffff::/48".to_owned(), false, false),
         ("--reason decap-not-ipv6".to_owned(), false, true),
-        ("--reason encap-forwarded,decap-forwarded".to_owned(), true, false),
+        (
+            "--reason encap-forwarded,decap-forwarded".to_owned(),
+            true,
+            false,
+        ),
         ("--role relay".to_owned(), true, true),
         ("--role server".to_owned(), false, false),
     ] {
         let packets = world.captured(&format!("{xdp} {options}"), work)?;
-        let forwarded = packets.iter().filter(|packet| packet.comment.contains("-forwarded"));
-        let garbage = packets.iter().filter(|packet| packet.octets.ends_with(&[0xee; 40]));
+        let forwarded = packets
+            .iter()
+            .filter(|packet| packet.comment.contains("-forwarded"));
+        let garbage = packets
+            .iter()
+            .filter(|packet| packet.octets.ends_with(&[0xee; 40]));
         let found = (forwarded.count() >= 12, garbage.count() == 1);
-        ensure!(found == (has_echoes, has_garbage), "{options}: {found:?} in {packets:?}");
+        ensure!(
+            found == (has_echoes, has_garbage),
+            "{options}: {found:?} in {packets:?}"
+        );
     }
     Ok(())
 }
@@ -346,8 +390,14 @@ fn a_capture_is_bounded() -> Result<()> {
     let capturing = world.capture("--points xdp:received --count 4 --snaplen 40")?;
     world.ping()?;
     let (packets, summary) = capturing.wait()?;
-    ensure!(packets.len() == 4 && summary.starts_with("4 packets captured"), "{summary}");
-    ensure!(packets.iter().all(|packet| packet.octets.len() <= 40), "{packets:?}");
+    ensure!(
+        packets.len() == 4 && summary.starts_with("4 packets captured"),
+        "{summary}"
+    );
+    ensure!(
+        packets.iter().all(|packet| packet.octets.len() <= 40),
+        "{packets:?}"
+    );
 
     let capturing = world.capture("--points xdp:received --rate 1 --duration 3")?;
     world.ping()?;
@@ -356,8 +406,15 @@ fn a_capture_is_bounded() -> Result<()> {
     ensure!(!summary.contains(" 0 not looked at"), "{summary}");
 
     let all = world.captured("--points xdp:received --prefix ::/0", || world.ping())?;
-    let some = world.captured("--points xdp:received --prefix ::/0 --sample 4", || world.ping())?;
-    ensure!(some.len() <= all.len() / 2 && !some.is_empty(), "{} of {}", some.len(), all.len());
+    let some = world.captured("--points xdp:received --prefix ::/0 --sample 4", || {
+        world.ping()
+    })?;
+    ensure!(
+        some.len() <= all.len() / 2 && !some.is_empty(),
+        "{} of {}",
+        some.len(),
+        all.len()
+    );
     Ok(())
 }
 
@@ -384,7 +441,10 @@ fn a_reload_ends_the_capture_and_leaves_nothing() -> Result<()> {
     output(reload.arg("reload").arg("--config").arg(world.relay.file()))?;
     capturing.wait()?;
     let after = world.program(IPV4_INTERFACE)?;
-    ensure!(after.is_some() && after != during, "{during:?} is still there");
+    ensure!(
+        after.is_some() && after != during,
+        "{during:?} is still there"
+    );
     wait_until("nothing is left", SOON, || world.is_back(after))?;
     let forwarded = world.relay.packets_during(|| world.ping())?;
     ensure!(forwarded.encap.xdp >= 6, "{forwarded:?}");
@@ -408,7 +468,10 @@ fn requests_that_are_not_possible_are_refused() -> Result<()> {
     let world = World::new("native")?;
     let refusal = |options: &str| {
         let mut command = Command::new(binary()?);
-        let command = command.arg("capture").arg("--config").arg(world.relay.file());
+        let command = command
+            .arg("capture")
+            .arg("--config")
+            .arg(world.relay.file());
         let result = command.args(options.split_whitespace()).output()?;
         ensure!(!result.status.success(), "{options} is not refused");
         Ok(String::from_utf8(result.stderr)?)
@@ -417,7 +480,10 @@ fn requests_that_are_not_possible_are_refused() -> Result<()> {
         ("--points lost", "there is no point \"lost\""),
         ("--reason weather", "there is no reason \"weather\""),
         ("--peer nobody", "\"nobody\" is no peer"),
-        ("--rate 0", "rate = 0 is not possible: it must be from 1 to 100000"),
+        (
+            "--rate 0",
+            "rate = 0 is not possible: it must be from 1 to 100000",
+        ),
     ] {
         let text = refusal(options)?;
         ensure!(text.contains(sentence), "{options}: {text}");
@@ -432,16 +498,138 @@ fn requests_that_are_not_possible_are_refused() -> Result<()> {
 #[test]
 fn tcp_gives_no_packets() -> Result<()> {
     let scene = Scene::new(Topology::default())?;
-    let api = toml::Value::Array(vec!["tcp:127.0.0.1:9099".into()]);
-    let _relay = scene.start_relay(&scene.relay_config().set("node.api", api))?;
-    let answer = scene.relay.run(|| {
-        let mut stream = TcpStream::connect("127.0.0.1:9099")?;
-        stream.write_all(b"GET /v1/capture HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        anyhow::Ok(answer)
-    })??;
-    ensure!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    let mut relay = scene.start_relay(&scene.relay_config())?;
+    relay.daemon.terminate()?;
+    let text = fs::read_to_string(relay.file())?;
+    let unix = text.lines().find_map(|line| line.strip_prefix("api = "));
+    let unix = unix.context("it has a unix socket")?;
+    let both = format!("[{unix}, \"tcp:127.0.0.1:9099\"]");
+    fs::write(relay.file(), text.replace(unix, &both))?;
+    relay.start_again(&scene.relay)?;
+    let mut command = scene.relay.command(binary()?)?;
+    let result = command
+        .args(["capture", "--api", "tcp:127.0.0.1:9099"])
+        .output()?;
+    let said = String::from_utf8(result.stderr)?;
+    ensure!(!result.status.success(), "{said}");
+    ensure!(
+        said.contains("refuses") && said.contains("unix socket"),
+        "{said}"
+    );
+    Ok(())
+}
+
+/// The kernel's `bpf_attr` for running a program on a frame.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Run {
+    program: u32,
+    result: u32,
+    size_in: u32,
+    size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    context_size_in: u32,
+    context_size_out: u32,
+    context_in: u64,
+    context_out: u64,
+}
+
+/// The nanoseconds that a program takes for a frame.
+fn nanoseconds(program: BorrowedFd<'_>, interface: u32, frame: &[u8], repeat: u32) -> Result<u32> {
+    const TEST_RUN: libc::c_int = 10;
+    let context: [u32; 6] = [0, frame.len() as u32, 0, interface, 0, 0];
+    let mut run = Run {
+        program: program.as_raw_fd() as u32,
+        size_in: frame.len() as u32,
+        data_in: frame.as_ptr() as u64,
+        repeat,
+        context_size_in: 24,
+        context_in: context.as_ptr() as u64,
+        ..bytemuck::Zeroable::zeroed()
+    };
+    // SAFETY: frame and context have the sizes that are given, and outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, TEST_RUN, &raw mut run, size_of::<Run>()) };
+    ensure!(result == 0, "{}", std::io::Error::last_os_error());
+    Ok(run.duration)
+}
+
+/// Prints what a frame costs with and without a capture, as docs/performance.md has it.
+#[test]
+fn a_capture_costs_only_what_it_looks_at() -> Result<()> {
+    /// Frames of one run, which have room in the ring buffer together.
+    const FRAMES: u32 = 4_000;
+    const ROUNDS: usize = 25;
+    let mut fixture = Fixture::new(&Setup::default())?;
+    let interface = fixture.interface(Port::Wan);
+    let client = packet::address("2001:0:506:708:0:efff:f5f4:f3f2");
+    let inner = packet::udp(client, packet::address("2000::b"), &[1; 16]);
+    let datagram = packet::datagram(packet::endpoint("10.11.12.13:4096"), relay(), 7, &inner);
+    let frame = packet::ethernet(WAN, ROUTER, 0x800, &datagram);
+    let selection = |set: fn(&mut Query)| {
+        let mut query = Query::default();
+        set(&mut query);
+        anyhow::Ok(query.selection()?.filter)
+    };
+    let all = Filter {
+        interval: 0,
+        ..selection(|_| {})?
+    };
+    let filters = [
+        (
+            "a filter of an address that matches nothing",
+            selection(|query| query.peer = Some("192.0.2.1".to_owned()))?,
+        ),
+        (
+            "a filter of a reason that matches nothing",
+            selection(|query| query.reason = Some("encap-bubble".to_owned()))?,
+        ),
+        ("one frame of 100", Filter { sample: 100, ..all }),
+        (
+            "everything, beyond the rate of 1,000 a second",
+            selection(|_| {})?,
+        ),
+        ("everything, 256 octets of each", all),
+    ];
+    let shared = fixture.program.shared()?;
+    let captures = filters.map(|(name, filter)| (name, XdpCapture::load(&shared, &filter)));
+    let usual = fixture.program.xdp()?.fd()?.try_clone()?;
+    let mut times: Vec<(&str, Vec<u32>, usize)> = vec![("off", Vec::new(), 0)];
+    let mut captures = captures
+        .into_iter()
+        .map(|(name, capture)| {
+            times.push((name, Vec::new(), 0));
+            Ok(capture?)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    for _ in 0..ROUNDS {
+        let time = nanoseconds(usual.as_fd(), interface, &frame, FRAMES)?;
+        times[0].1.push(time);
+        for (capture, (_, times, records)) in captures.iter_mut().zip(&mut times[1..]) {
+            times.push(nanoseconds(capture.program(), interface, &frame, FRAMES)?);
+            while capture.next(|head, octets| {
+                assert_eq!(
+                    Verdict::ALL[usize::from(head.verdict)],
+                    Verdict::DecapUnknownPeer
+                );
+                assert!(frame.starts_with(octets) && octets.len() == frame.len().min(256));
+                *records += 1;
+            }) {}
+        }
+    }
+    for (name, times, records) in &mut times {
+        times.sort_unstable();
+        println!("| {name} | {} | {records} |", times[ROUNDS / 2]);
+    }
+    let frames = ROUNDS * FRAMES as usize;
+    let records: Vec<_> = times.iter().map(|(_, _, records)| *records).collect();
+    assert_eq!(records[..3], [0, 0, 0]);
+    // Each is received and passed.
+    assert_eq!(records[3], 2 * frames / 100);
+    assert!(records[4] > 0 && records[4] < frames / 10, "{records:?}");
+    assert_eq!(records[5], 2 * frames);
     Ok(())
 }
 
@@ -453,18 +641,27 @@ fn tshark_reads_the_file() -> Result<()> {
     let file = capturing.file();
     let packets = {
         let length = fs::metadata(&file)?.len();
-        wait_until("packets are written", SOON, || Ok(fs::metadata(&file)?.len() > length))?;
+        wait_until("packets are written", SOON, || {
+            Ok(fs::metadata(&file)?.len() > length)
+        })?;
         packets(&fs::read(&file)?)?
     };
     let copy = capturing.directory.path().join("copy");
     fs::copy(&file, &copy)?;
     let mut tshark = Command::new("tshark");
-    tshark.arg("-r").arg(&copy).args(["-T", "fields", "-e", "frame.comment"]);
+    tshark
+        .arg("-r")
+        .arg(&copy)
+        .args(["-T", "fields", "-e", "frame.comment"]);
     let Ok(result) = tshark.output() else {
         // It is not installed: the other tests read the file by themselves.
         return Ok(());
     };
-    ensure!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
+    ensure!(
+        result.status.success(),
+        "{}",
+        String::from_utf8_lossy(&result.stderr)
+    );
     let comments = String::from_utf8(result.stdout)?;
     let comments: Vec<_> = comments.lines().collect();
     ensure!(comments.len() >= packets.len(), "{comments:?}");

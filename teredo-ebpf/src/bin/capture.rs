@@ -149,9 +149,7 @@ fn record(context: &XdpContext, fate: Fate) -> u32 {
     if filter.points & RECEIVED != 0 {
         emit(state, RECEIVED);
     }
-    if filter.points & point != 0
-        && (point != FORWARDED || copy(context, state, filter.snaplen))
-    {
+    if filter.points & point != 0 && (point != FORWARDED || copy(context, state, filter.snaplen)) {
         emit(state, point);
     }
     action
@@ -208,7 +206,11 @@ fn takes(filter: &Filter, state: &State) -> bool {
 #[inline(always)]
 fn copy(context: &XdpContext, state: &mut State, most: u32) -> bool {
     let length = (context.data_end() - context.data()) as u64;
-    let captured = if length < most as u64 { length } else { most as u64 };
+    let captured = if length < most as u64 {
+        length
+    } else {
+        most as u64
+    };
     let captured = bounded(captured);
     if captured == 0 {
         return false;

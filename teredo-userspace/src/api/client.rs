@@ -144,10 +144,12 @@ async fn collect(address: &ApiAddress, response: Response<Incoming>) -> Result<B
     let said = || String::from_utf8_lossy(&body).into_owned();
     match status {
         StatusCode::OK => Ok(body.into()),
-        StatusCode::FORBIDDEN | StatusCode::CONFLICT | StatusCode::BAD_REQUEST => Err(Error::Refused {
-            address: address.to_string(),
-            reason: said(),
-        }),
+        StatusCode::FORBIDDEN | StatusCode::CONFLICT | StatusCode::BAD_REQUEST => {
+            Err(Error::Refused {
+                address: address.to_string(),
+                reason: said(),
+            })
+        }
         status => Err(no_answer(address, format!("{status} {}", said()))),
     }
 }

@@ -96,10 +96,14 @@ pub enum SelectionError {
     )]
     Point(String),
     /// No such reason.
-    #[error("there is no reason \"{0}\": `teredo status --json` lists them under dropped and passed")]
+    #[error(
+        "there is no reason \"{0}\": `teredo status --json` lists them under dropped and passed"
+    )]
     Reason(String),
     /// Not a peer.
-    #[error("\"{0}\" is no peer: it must be an IPv6 address, or an IPv4 address with or without a port")]
+    #[error(
+        "\"{0}\" is no peer: it must be an IPv6 address, or an IPv4 address with or without a port"
+    )]
     Peer(String),
     /// Not a network.
     #[error("\"{0}\" is no prefix: it must be a network such as 2001:db8::/32 or 192.0.2.0/24")]
@@ -160,7 +164,9 @@ impl Query {
                 teredo: TEREDO,
             },
             count: self.count,
-            duration: self.duration.map(|seconds| Duration::from_secs(seconds.into())),
+            duration: self
+                .duration
+                .map(|seconds| Duration::from_secs(seconds.into())),
         })
     }
 }
@@ -224,8 +230,12 @@ fn reasons(text: Option<&str>) -> Result<Vec<String>, SelectionError> {
     };
     let is_known = |word: &str| {
         Verdict::ALL.iter().any(|one| one.reason() == word)
-            || relay::DropReason::ALL.iter().any(|one| one.reason() == word)
-            || server::DropReason::ALL.iter().any(|one| one.reason() == word)
+            || relay::DropReason::ALL
+                .iter()
+                .any(|one| one.reason() == word)
+            || server::DropReason::ALL
+                .iter()
+                .any(|one| one.reason() == word)
             || server::Service::ALL.iter().any(|one| one.reason() == word)
     };
     let words = text.split(',').map(|word| match is_known(word) {
@@ -330,7 +340,14 @@ mod tests {
         assert_eq!(points("xdp:dropped,daemon:sent").unwrap(), (4, 16));
         assert_eq!(points("passed").unwrap(), (2, 0));
         assert_eq!(points("daemon").unwrap(), (0, 29));
-        for text in ["", "lost", "xdp:sent", "daemon:passed", "a:dropped", "dropped,"] {
+        for text in [
+            "",
+            "lost",
+            "xdp:sent",
+            "daemon:passed",
+            "a:dropped",
+            "dropped,",
+        ] {
             assert!(points(text).is_err(), "{text}");
         }
     }
@@ -345,7 +362,11 @@ mod tests {
         assert!(one.takes(Role::Relay, point::DROPPED, "decap-unknown-peer"));
         assert!(!one.takes(Role::Relay, point::DROPPED, "decap-mapping"));
         let server = query(|query| query.role = Some("server".to_owned())).unwrap();
-        assert!(server.filter.takes_verdict(Verdict::RespondAdvertised as u32));
+        assert!(
+            server
+                .filter
+                .takes_verdict(Verdict::RespondAdvertised as u32)
+        );
         assert!(!server.filter.takes_verdict(Verdict::DecapMapping as u32));
         assert!(!server.takes(Role::Relay, point::SENT, ""));
         let nothing = query(|query| {
@@ -371,7 +392,10 @@ mod tests {
         assert_eq!(prefix.address, [0x2001_0db8, 0, 0, 0]);
         assert_eq!(prefix.mask, [u32::MAX, 1 << 31, 0, 0]);
         for text in ["", "x", "1.2.3", "2001::1:", "[2001::1]:5"] {
-            assert!(query(|query| query.peer = Some(text.to_owned())).is_err(), "{text}");
+            assert!(
+                query(|query| query.peer = Some(text.to_owned())).is_err(),
+                "{text}"
+            );
         }
     }
 

@@ -117,7 +117,8 @@ pub async fn start(
         _ => AtXdp::begin(&handle, &selection.filter).await?,
     };
     if at_xdp.is_none() && selection.daemon == 0 {
-        let why = "no XDP program is attached, so that no packet passes there; `teredo status` says why";
+        let why =
+            "no XDP program is attached, so that no packet passes there; `teredo status` says why";
         return Err(Refusal::Xdp(why.to_owned()));
     }
     let (parts, receiver) = mpsc::channel(PARTS);
@@ -146,12 +147,19 @@ impl AtXdp {
         let filter = *filter;
         // The kernel examines the program for some tenths of a second.
         let loaded = tokio::task::spawn_blocking(move || Capture::load(&shared, &filter));
-        let loaded = loaded.await.map_err(|error| Refusal::Xdp(error.to_string()))?;
+        let loaded = loaded
+            .await
+            .map_err(|error| Refusal::Xdp(error.to_string()))?;
         let capture = loaded.map_err(|error| Refusal::Xdp(error.to_string()))?;
         let failed = |error: io::Error| Refusal::Xdp(format!("no capture is possible: {error}"));
-        let program = capture.program().as_fd().try_clone_to_owned().map_err(failed)?;
+        let program = capture
+            .program()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(failed)?;
         // SAFETY: the descriptor is that of the ring buffer, which the capture owns and does not change.
-        let capture = unsafe { AsyncFd::register(capture) }.map_err(|error| failed(error.into()))?;
+        let capture =
+            unsafe { AsyncFd::register(capture) }.map_err(|error| failed(error.into()))?;
         let (over, is_over) = oneshot::channel();
         let ended = handle.begin_capture(program, is_over).await?;
         Ok(Some(Self {
@@ -236,7 +244,9 @@ impl Running {
         }
         if let Some(at_xdp) = &mut self.at_xdp {
             let capture = at_xdp.capture.get_mut();
-            while self.file.left > 0 && capture.next(|head, octets| self.file.add_frame(head, octets)) {}
+            while self.file.left > 0
+                && capture.next(|head, octets| self.file.add_frame(head, octets))
+            {}
         }
         self.add_statistics();
         // Nobody may read it any more.
@@ -292,7 +302,8 @@ impl File {
     fn new(selection: &Selection) -> Self {
         let mut octets = Vec::new();
         let application = concat!("teredo ", env!("CARGO_PKG_VERSION"));
-        let comment = "the reason for a packet's fate is its comment; docs/statistics.md explains it";
+        let comment =
+            "the reason for a packet's fate is its comment; docs/statistics.md explains it";
         pcapng::section(&mut octets, application, comment);
         let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
         let monotonic = monotonic.unwrap_or_default().as_nanos() as u64;
@@ -381,7 +392,14 @@ impl File {
             let of = usize::from(matches!(interface.key, Key::Daemon(..)));
             let missing = missing[of].take().unwrap_or_default();
             let captured = interface.captured;
-            pcapng::statistics(&mut self.octets, number, time, captured, missing.lost, missing.limited);
+            pcapng::statistics(
+                &mut self.octets,
+                number,
+                time,
+                captured,
+                missing.lost,
+                missing.limited,
+            );
         }
     }
 }

@@ -332,7 +332,10 @@ mod tests {
         assert!(tap.packet(&[0x60; 40]).is_none());
         let (place, _captured) = capture(&taps, &Query::default());
         assert!(tap.packet(&[0x60; 40]).is_some());
-        assert!(taps.begin(&Query::default().selection().unwrap(), mpsc::channel(1).0).is_none());
+        assert!(
+            taps.begin(&Query::default().selection().unwrap(), mpsc::channel(1).0)
+                .is_none()
+        );
         drop(place);
         assert!(tap.packet(&[0x60; 40]).is_none());
     }
@@ -342,7 +345,9 @@ mod tests {
         let taps = Taps::default();
         let tap = taps.of(Role::Relay);
         let (_place, mut captured) = capture(&taps, &Query::default());
-        let datagram = tap.datagram(endpoint(1, 9), endpoint(2, 3545), &[7; 5]).unwrap();
+        let datagram = tap
+            .datagram(endpoint(1, 9), endpoint(2, 3545), &[7; 5])
+            .unwrap();
         tap.received(&datagram, None, Some(Tapped::packet(&[0x60; 40])));
         let first = captured.try_recv().unwrap();
         assert_eq!((first.point, first.reason), (RECEIVED, "forwarded"));
@@ -350,8 +355,8 @@ mod tests {
         assert_eq!((second.point, second.number), (FORWARDED, first.number));
         assert_eq!(second.octets, [0x60; 40]);
         let expected = [
-            0x45, 0, 0, 33, 0, 0, 0, 0, 64, 17, 0xf6, 0xc6, 192, 0, 2, 1, 192, 0, 2, 2, 0, 9, 13, 217,
-            0, 13, 0, 0, 7, 7, 7, 7, 7,
+            0x45, 0, 0, 33, 0, 0, 0, 0, 64, 17, 0xf6, 0xc6, 192, 0, 2, 1, 192, 0, 2, 2, 0, 9, 13,
+            217, 0, 13, 0, 0, 7, 7, 7, 7, 7,
         ];
         assert_eq!(first.octets, expected);
         tap.received(&datagram, Some("decap-mapping"), None);
@@ -404,7 +409,9 @@ mod tests {
             ..Query::default()
         };
         let (_place, mut captured) = capture(&taps, &query);
-        let looked_at = (0..9).filter_map(|_| tap.packet(&[0x60; 40])).collect::<Vec<_>>();
+        let looked_at = (0..9)
+            .filter_map(|_| tap.packet(&[0x60; 40]))
+            .collect::<Vec<_>>();
         assert_eq!(looked_at.len(), 3);
         tap.sent(looked_at[0].clone());
         let packet = captured.try_recv().unwrap();

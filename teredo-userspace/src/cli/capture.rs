@@ -158,7 +158,9 @@ impl<W: Write> Blocks<W> {
         while let Some(length) = word(&self.rest, start + 4) {
             let length = length as usize;
             if !(12..=LONGEST).contains(&length) {
-                return Err(io::Error::other("the daemon sends something else than packets"));
+                return Err(io::Error::other(
+                    "the daemon sends something else than packets",
+                ));
             }
             let Some(block) = self.rest.get(start..start + length) else {
                 break;

@@ -321,8 +321,8 @@ impl RelayRole {
             let datagram = self.relay.handle_ipv6(now, packet);
             if let Some((tapped, before)) = tapped {
                 let from = self.endpoint.into();
-                let forwarded = (datagram.as_ref())
-                    .map(|(to, payload)| Tapped::datagram(from, *to, payload));
+                let forwarded =
+                    (datagram.as_ref()).map(|(to, payload)| Tapped::datagram(from, *to, payload));
                 let reason = drop_reason(&before, &self.relay);
                 self.tap.received(&tapped, reason, forwarded);
             }

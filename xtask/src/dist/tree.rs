@@ -20,6 +20,7 @@ const GUIDES: &[&str] = &[
     "LICENSE-MIT",
     "README.md",
     "docs/client.md",
+    "docs/capture.md",
     "docs/conditions.md",
     "docs/configuration.md",
     "docs/install.md",

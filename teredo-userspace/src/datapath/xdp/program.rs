@@ -179,10 +179,8 @@ impl Program {
             (maps::SERVER, bytemuck::bytes_of(&constants)),
             (maps::BUDGET, bytemuck::bytes_of(&budget)),
         ];
-        let shared = Shared::of(&ebpf, &globals).map_err(|source| Error::Map {
-            map: PEERS,
-            source,
-        })?;
+        let shared =
+            Shared::of(&ebpf, &globals).map_err(|source| Error::Map { map: PEERS, source })?;
 
         let peer_map = array(&mut ebpf, PEERS)?;
         let limits = array(&mut ebpf, LIMITS)?;

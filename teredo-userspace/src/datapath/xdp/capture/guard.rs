@@ -67,7 +67,10 @@ impl Guard {
 
     /// Ends the process, which has nothing to do any more.
     pub fn dismiss(self) {
-        let Self { mut child, mut pipe } = self;
+        let Self {
+            mut child,
+            mut pipe,
+        } = self;
         // It may have ended.
         let _ = pipe.write_all(&[DONE]);
         drop(pipe);

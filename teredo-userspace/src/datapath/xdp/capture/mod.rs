@@ -80,9 +80,7 @@ impl Capture {
         let mut object = Object::parse(OBJECT).map_err(broken)?;
         let globals = shared.globals.iter();
         let globals = globals.map(|(name, octets)| (*name, (octets.as_slice(), true)));
-        object
-            .patch_map_data(globals.collect())
-            .map_err(broken)?;
+        object.patch_map_data(globals.collect()).map_err(broken)?;
         let mut maps = create_maps(&object, shared)?;
         relocate(&mut object, &maps, shared)?;
         let mut map: Array<_, Filter> = Array::try_from(take(&mut maps, FILTER)?)?;
@@ -139,10 +137,7 @@ impl AsRawFd for Capture {
 }
 
 /// Creates the maps that the build does not share.
-fn create_maps(
-    object: &Object,
-    shared: &Shared,
-) -> Result<HashMap<String, MapData>, CaptureError> {
+fn create_maps(object: &Object, shared: &Shared) -> Result<HashMap<String, MapData>, CaptureError> {
     let mut maps = HashMap::new();
     for (name, described) in &object.maps {
         if shared.map(name).is_some() {
@@ -167,7 +162,11 @@ fn relocate(
     own: &HashMap<String, MapData>,
     shared: &Shared,
 ) -> Result<(), CaptureError> {
-    let sections: HashSet<usize> = object.functions.keys().map(|&(section, _)| section).collect();
+    let sections: HashSet<usize> = object
+        .functions
+        .keys()
+        .map(|&(section, _)| section)
+        .collect();
     let described = object.maps.clone();
     let maps = described.iter().filter_map(|(name, map)| {
         let own = own.get(name).map(|map| map.fd().as_fd());

@@ -22,10 +22,7 @@ impl Shared {
     /// # Errors
     ///
     /// When there are no descriptors.
-    pub(in super::super) fn of(
-        ebpf: &Ebpf,
-        globals: &[(&'static str, &[u8])],
-    ) -> io::Result<Self> {
+    pub(in super::super) fn of(ebpf: &Ebpf, globals: &[(&'static str, &[u8])]) -> io::Result<Self> {
         // The constants have another order in the other build. So have the programs.
         let is_shared = |name: &str| name != THOROUGH && !name.starts_with('.');
         let maps = ebpf.maps().filter(|(name, _)| is_shared(name));
