@@ -21,7 +21,7 @@ pub fn compile(package: &str, directory: &str) -> Result<()> {
         env::set_var("PATH", path);
         // Only these crates may use unstable features; a stable compiler that comes with its own
         // core library for BPF does not need to build one.
-        env::set_var("RUSTC_BOOTSTRAP", "teredo,teredo_datapath,aya_ebpf");
+        env::set_var("RUSTC_BOOTSTRAP", "teredo,capture,teredo_datapath,aya_ebpf");
         // aya-build shows every line that cargo prints as a warning.
         env::set_var("CARGO_TERM_QUIET", "true");
     }

@@ -10,6 +10,7 @@ extern crate std;
 
 pub mod address;
 pub mod budget;
+pub mod capture;
 pub mod checksum;
 pub mod cookie;
 pub mod generations;

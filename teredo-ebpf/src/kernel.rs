@@ -340,6 +340,7 @@ unsafe impl<I: Ingress> Environment for Kernel<'_, I> {
 
     #[inline(always)]
     fn count(&self, verdict: Verdict, octets: u64) {
+        crate::note(verdict);
         if let Some(counter) = maps::COUNTERS.get_ptr_mut(verdict as u32) {
             // SAFETY: a value of the map that belongs to this CPU.
             unsafe {

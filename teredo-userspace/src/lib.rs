@@ -18,6 +18,7 @@
 //! | `plan` | this host as it should be: items and conditions, and the reconciler that decides on acts |
 //! | [`explain`] | what the daemon would do with a packet, and why |
 //! | [`ipfix`] | the traffic of peers for a collector |
+//! | [`capture`] | packets at chosen points of their way, as a file that other programs read |
 //! | [`api`] | HTTP on a unix socket or TCP, and the channel to the node |
 //! | [`node`] | the event loop: roles, fast path, timers, upkeep of the host |
 //! | `check` | whether a configuration can run on this host |
@@ -33,6 +34,7 @@
 //! itself; the node copies the timestamps from the map to the relay once a second.
 
 pub mod api;
+pub mod capture;
 mod check;
 pub mod cli;
 pub mod condition;

@@ -86,12 +86,52 @@ pub async fn ask(address: &ApiAddress, path: &str, body: Bytes) -> Result<Bytes,
     request(address, Method::POST, path, body).await
 }
 
+/// Sends `GET path`, and calls `visit` with every part of the answer, which may take any time, until that returns
+/// whether it has enough.
+///
+/// # Errors
+///
+/// When no daemon answers in time, or it refuses.
+pub async fn stream(
+    address: &ApiAddress,
+    path: &str,
+    mut visit: impl FnMut(Bytes) -> io::Result<bool>,
+) -> Result<io::Result<()>, Error> {
+    let response = begin(address, Method::GET, path, Bytes::new()).await?;
+    if response.status() != StatusCode::OK {
+        return collect(address, response).await.map(|_| Ok(()));
+    }
+    let mut frames = response.into_body();
+    while let Some(frame) = frames.frame().await {
+        let frame = frame.map_err(|error| no_answer(address, error))?;
+        if let Ok(part) = frame.into_data() {
+            match visit(part) {
+                Ok(false) => {}
+                Ok(true) => break,
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+    }
+    Ok(Ok(()))
+}
+
 async fn request(
     address: &ApiAddress,
     method: Method,
     path: &str,
     body: Bytes,
 ) -> Result<Bytes, Error> {
+    let response = begin(address, method, path, body).await?;
+    collect(address, response).await
+}
+
+/// Sends a request, and returns the beginning of the answer when that has come in time.
+async fn begin(
+    address: &ApiAddress,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<Response<Incoming>, Error> {
     let response = async {
         match address {
             ApiAddress::Unix(socket) => {
@@ -106,7 +146,11 @@ async fn request(
             }
         }
     };
-    let response = in_time(address, response).await??;
+    in_time(address, response).await?
+}
+
+/// Returns the whole body of an answer.
+async fn collect(address: &ApiAddress, response: Response<Incoming>) -> Result<Bytes, Error> {
     let status = response.status();
     let mut frames = response.into_body();
     let mut body = Vec::new();
@@ -124,12 +168,10 @@ async fn request(
         StatusCode::BAD_REQUEST
         | StatusCode::UNAUTHORIZED
         | StatusCode::FORBIDDEN
-         | StatusCode::CONFLICT => {
-            Err(Error::Refused {
-                address: address.to_string(),
-                reason: said(),
-            })
-        }
+        | StatusCode::CONFLICT => Err(Error::Refused {
+            address: address.to_string(),
+            reason: said(),
+        }),
         status => Err(no_answer(address, format!("{status} {}", said()))),
     }
 }

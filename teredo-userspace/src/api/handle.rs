@@ -1,6 +1,6 @@
 //! The channel between API and node. Requests are messages, so that only the node touches its state.
 
-use std::time::Duration;
+use std::{os::fd::OwnedFd, time::Duration};
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -10,8 +10,10 @@ use super::{
     types::Peer,
 };
 use crate::{
+    capture::{Tap, Taps},
+    datapath::xdp::capture::Shared,
     explain::{Facts, Question},
-    metrics::Snapshot,
+    metrics::{Role, Snapshot},
 };
 
 /// Peers in one page: few enough that listing them hardly delays packets.
@@ -47,6 +49,17 @@ pub enum Request {
     },
     /// Makes the node drain, and is answered afterwards.
     Drain(oneshot::Sender<()>),
+    /// Asks for what a capture at the XDP program shares with that; `None` without a program.
+    CaptureParts(oneshot::Sender<Option<Result<Shared, String>>>),
+    /// Puts a program that captures into the place of the usual one.
+    BeginCapture {
+        /// The program.
+        program: OwnedFd,
+        /// Is over when nobody captures any more.
+        over: oneshot::Receiver<()>,
+        /// Receives what is over when the program has that place no more, or why it does not get it.
+        reply: oneshot::Sender<Result<oneshot::Receiver<()>, String>>,
+    },
     /// Starts a new process in the place of this one, with the program and the configuration as they are
     /// now. Is answered when that runs, or with the reason why it does not.
     Replace(oneshot::Sender<Result<(), String>>),
@@ -81,6 +94,7 @@ pub struct Handle {
     gate: watch::Receiver<Gate>,
     /// Does not keep the channel open.
     events: broadcast::WeakSender<Event>,
+    taps: Taps,
 }
 
 /// The events of the node for one reader.
@@ -130,6 +144,7 @@ impl Handle {
             requests: sender,
             gate,
             events: events.downgrade(),
+            taps: Taps::default(),
         };
         let requests = Requests {
             requests,
@@ -149,6 +164,45 @@ impl Handle {
     #[must_use]
     pub fn subscribe(&self) -> Option<Subscription> {
         Some(self.events.upgrade()?.subscribe())
+    }
+
+    /// Returns the place where a role gives packets to those that capture.
+    #[must_use]
+    pub fn tap(&self, role: Role) -> Tap {
+        self.taps.of(role)
+    }
+
+    /// Returns the place where packets of the daemon are captured.
+    #[must_use]
+    pub fn taps(&self) -> &Taps {
+        &self.taps
+    }
+
+    /// Requests what a capture at the XDP program shares with that; `None` without a program.
+    ///
+    /// # Errors
+    ///
+    /// When the node has ended.
+    pub async fn capture_parts(&self) -> Result<Option<Result<Shared, String>>, Stopped> {
+        self.ask(Request::CaptureParts).await
+    }
+
+    /// Puts a program that captures into the place of the usual one until `over` is.
+    ///
+    /// # Errors
+    ///
+    /// When the node has ended. Within, the reason why the program does not get that place.
+    pub async fn begin_capture(
+        &self,
+        program: OwnedFd,
+        over: oneshot::Receiver<()>,
+    ) -> Result<Result<oneshot::Receiver<()>, String>, Stopped> {
+        self.ask(|reply| Request::BeginCapture {
+            program,
+            over,
+            reply,
+        })
+        .await
     }
 
     /// Requests a snapshot of the statistics.

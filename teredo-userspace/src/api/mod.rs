@@ -3,6 +3,7 @@
 //! `routes.rs` lists the requests. All sockets answer those that only read; the unix socket also those that
 //! change something, such as `POST /v1/drain`.
 
+mod capture;
 pub mod client;
 mod connections;
 pub mod events;
@@ -22,7 +23,7 @@ mod server;
 mod thread;
 pub mod types;
 
-pub use handle::{Gate, Handle, Page, Request, Requests};
+pub use handle::{Gate, Handle, Page, Request, Requests, Stopped};
 pub use listener::{Listeners, listen};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use server::converse;

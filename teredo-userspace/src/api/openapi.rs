@@ -75,14 +75,23 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
         summary: &'static str,
     ) -> Self {
         let handler = on(MethodFilter::POST, handler);
-        let route = Self {
-            is_for_all: false,
-            ..Self::new(Method::POST, path, handler, summary)
-        };
-        route.fails(
+        Self::new(Method::POST, path, handler, summary).for_operators()
+    }
+
+    /// Makes the route one for users of the unix socket alone.
+    pub fn for_operators(mut self) -> Self {
+        self.is_for_all = false;
+        self.fails(
             StatusCode::FORBIDDEN,
             "The request came on TCP, where clients are not authenticated.",
         )
+    }
+
+    /// Returns the same route with another handler.
+    pub fn handled_by<H: Handler<T, S>, T: 'static>(&self, handler: H) -> MethodRouter<S> {
+        let filter = MethodFilter::try_from(self.method.clone());
+        // Routes have methods that there are.
+        on(filter.unwrap_or(MethodFilter::GET), handler)
     }
 
     /// Returns a route that reads, and whose question of type `Q` is the body of the request.

@@ -14,6 +14,7 @@ use axum::{
 use serde_json::Value;
 
 use super::{
+    capture::{PCAPNG, capture},
     explain::{ExplainRequest, explain},
     events::{ConditionChange, Lost, RoleChange, events},
     filter::{EndpointText, NumberText, PrefixText},
@@ -89,6 +90,22 @@ pub fn routes() -> Vec<Route<Access>> {
         Route::get("/readyz", readyz, "Tells whether every role does its job and accepts peers.")
             .answers_as::<String>(StatusCode::OK, TEXT, "It does.")
             .answers_as::<String>(unavailable, TEXT, "A line for each reason why not."),
+        Route::get("/v1/capture", capture, "Sends packets at chosen points, until the reader or the daemon ends.")
+            .for_operators()
+            .parameter::<String>("points", "The points, with commas.")
+            .parameter::<String>("reason", "The reasons, with commas.")
+            .parameter::<String>("peer", "An address or endpoint.")
+            .parameter::<String>("prefix", "A network.")
+            .parameter::<String>("role", "A role.")
+            .parameter::<u32>("sample", "One packet of so many.")
+            .parameter::<u32>("rate", "The most packets a second.")
+            .parameter::<u32>("snaplen", "The most octets of each packet.")
+            .parameter::<u64>("count", "The number of packets after which the capture ends.")
+            .parameter::<u32>("duration", "The seconds after which it ends.")
+            .answers_as::<String>(StatusCode::OK, PCAPNG, "The packets, in the format pcapng.")
+            .fails(StatusCode::BAD_REQUEST, "A parameter is wrong.")
+            .fails(StatusCode::CONFLICT, "There is a capture already, or no XDP program.")
+            .fails(unavailable, STOPPING),
         Route::post("/v1/drain", drain, "Makes the daemon accept no new peers and clients.")
             .alias(&["/drain"])
             .answers_empty("It drains.")

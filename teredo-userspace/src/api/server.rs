@@ -7,7 +7,6 @@ use axum::{
     extract::FromRef,
     http::{Method, StatusCode, Uri},
     middleware,
-    routing::post,
 };
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -79,7 +78,7 @@ impl Routers {
                 let handler = route.handler.clone();
                 on_tcp = match route.is_for_all {
                     true => on_tcp.route(path, handler.clone()),
-                    false => on_tcp.route(path, post(refuse)),
+                    false => on_tcp.route(path, route.handled_by(refuse)),
                 };
                 on_unix = on_unix.route(path, handler);
             }

@@ -5,6 +5,7 @@
 
 mod address;
 mod ask;
+mod capture;
 mod check;
 mod explain;
 mod import;
@@ -22,7 +23,10 @@ use anyhow::{Context as _, Result};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::config::{ApiAddress, Config, DEFAULT_PATH};
+use crate::{
+    config::{ApiAddress, Config, DEFAULT_PATH},
+    datapath::xdp::capture::guard::{COMMAND as RESTORE, keep_watch},
+};
 
 /// Teredo (RFC 4380) relay and server with an XDP fast path, client, and a probe of NATs.
 #[derive(Debug, Parser)]
@@ -45,6 +49,14 @@ enum Command {
     /// Explains what a running daemon would do with packets of an address, an endpoint or a flow, or with
     /// one packet, and why
     Explain(explain::Arguments),
+    /// Writes packets of a running daemon to a file, each with the reason for its fate
+    Capture(capture::Arguments),
+    /// Puts the usual XDP program back when the daemon has ended; for the daemon's own use
+    #[command(name = RESTORE, hide = true)]
+    Restore {
+        /// Numbers of descriptors
+        descriptors: Vec<i32>,
+    },
     /// Makes a running daemon accept no new peers and clients, so that it can be stopped gracefully
     Drain(Daemon),
     /// Makes a running daemon withdraw its route before it is stopped, and waits until routers have followed
@@ -135,6 +147,8 @@ pub fn main() -> ExitCode {
         Command::Status(query) => ask::status(&query).map(done),
         Command::Peers(query) => ask::peers(&query).map(done),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Capture(arguments) => capture::run(&arguments).map(done),
+        Command::Restore { descriptors } => keep_watch(&descriptors).map_err(Into::into).map(done),
         Command::Drain(daemon) => ask::drain(&daemon).map(done),
         Command::Withdraw(daemon) => ask::withdraw(&daemon).map(done),
         Command::Reload(daemon) => ask::reload(&daemon).map(done),

@@ -134,6 +134,7 @@ impl Node {
 
     /// Stops the work without a trace of that for others: the next process takes everything over.
     fn come_to_rest(&mut self) {
+        self.fast_path.end_capture();
         if let Some(server) = &mut self.roles.server {
             server.empty_mailboxes();
         }

@@ -131,6 +131,7 @@ impl Node {
     pub(super) async fn reconcile(&mut self, has_snapshot: bool) {
         self.update_scope();
         if has_snapshot {
+            self.fast_path.recognise(&mut self.upkeep.snapshot);
             self.apply_snapshot();
         }
         let plan = self.plan();
@@ -220,6 +221,7 @@ impl Node {
             &own,
             &mut self.keeper,
         )?;
+        roles.set_tap(&self.handle);
         if let Some(relay) = roles.relay.as_ref().filter(|_| had_relay) {
             tracing::info!("the relay is {} now", relay.endpoint());
         }

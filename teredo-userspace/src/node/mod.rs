@@ -132,6 +132,8 @@ enum Input {
     Request(Request),
     Changes(std::io::Result<Changes>),
     Look(bool),
+    /// Nobody captures any more.
+    CaptureOver,
 }
 
 impl Node {
@@ -190,6 +192,7 @@ impl Node {
                 input = client_input(self.client.as_mut()) => Input::Client(input),
                 _ = sweep.tick() => Input::Sweep,
                 _ = slice.tick(), if self.fast_path.is_sweeping() => Input::Slice,
+                () = self.fast_path.capture_over() => Input::CaptureOver,
                 Some(request) = self.requests.recv() => Input::Request(request),
                 changes = self.watch.changed() => Input::Changes(changes),
                 has_snapshot = self.upkeep.looked(&self.routes) => Input::Look(has_snapshot),
@@ -239,6 +242,7 @@ impl Node {
             }
             Input::Slice => self.sweep_on(),
             Input::Request(request) => self.handle_request(request),
+            Input::CaptureOver => self.fast_path.end_capture(),
             Input::Changes(Ok(changes)) => self.handle_changes(changes).await,
             Input::Changes(Err(error)) => self.reopen_watch(&error).await,
             Input::Look(has_snapshot) => {

@@ -10,8 +10,9 @@ use std::{
 use anyhow::Result;
 use teredo_common::{address::Endpoint, peers::Peer, wire::IPV6_HEADER};
 use teredo_proto::{
+    Counts,
     dual::{Recipient, SharedPort},
-    relay::{Event, Relay, Transmit},
+    relay::{DropReason, Event, Relay, Transmit},
     wire::ipv6::Header,
 };
 
@@ -26,6 +27,7 @@ use super::{
     tunnel::Tunnel,
 };
 use crate::{
+    capture::{Tap, Tapped},
     config,
     datapath::{
         BATCH,
@@ -47,6 +49,7 @@ const NOTED: usize = 8192;
 pub struct RelayRole {
     pub relay: Relay,
     pub failures: SendFailures,
+    pub tap: Tap,
     endpoint: SocketAddrV4,
     sender: Sender,
     port: Port,
@@ -96,6 +99,7 @@ impl RelayRole {
         Ok(Self {
             relay,
             failures: SendFailures::default(),
+            tap: Tap::default(),
             endpoint: udp.local,
             sender: udp.sender,
             port: Port::new(udp.receiver, udp.marked)?,
@@ -297,13 +301,18 @@ impl RelayRole {
         let (tun, failures) = (&self.tunnel, &mut self.failures.decapsulated);
         let mut packets: [&[u8]; BATCH] = [&[]; BATCH];
         let mut count = 0;
+        let (tap, to) = (&self.tap, self.endpoint.into());
         for datagram in self.datagrams.datagrams() {
-            let packet = self.relay.handle_datagram(
-                now,
-                datagram.source.into(),
-                datagram.ecn,
-                datagram.payload,
-            );
+            let from = datagram.source.into();
+            let tapped = tap.datagram(from, to, datagram.payload);
+            let tapped = tapped.map(|tapped| (tapped, self.relay.statistics().dropped));
+            let packet = self
+                .relay
+                .handle_datagram(now, from, datagram.ecn, datagram.payload);
+            if let Some((tapped, before)) = tapped {
+                let forwarded = packet.as_deref().map(Tapped::packet);
+                tap.received(&tapped, drop_reason(&before, &self.relay), forwarded);
+            }
             if let Some(packet) = packet {
                 packets[count] = packet;
                 count += 1;
@@ -328,9 +337,16 @@ impl RelayRole {
                 server.handle_shared(now, from, datagram.payload);
                 continue;
             }
+            let tapped = (self.tap).datagram(from, self.endpoint.into(), datagram.payload);
+            let tapped = tapped.map(|tapped| (tapped, self.relay.statistics().dropped));
             let packet = self
                 .relay
                 .handle_datagram(now, from, datagram.ecn, datagram.payload);
+            if let Some((tapped, before)) = tapped {
+                let forwarded = packet.as_deref().map(Tapped::packet);
+                let reason = drop_reason(&before, &self.relay);
+                self.tap.received(&tapped, reason, forwarded);
+            }
             if let Some(packet) = packet {
                 let packet: &[u8] = packet;
                 self.failures.decapsulated += (1 - self.tunnel.write(&[packet])) as u64;
@@ -352,7 +368,17 @@ impl RelayRole {
         let mut datagrams: [(SocketAddrV4, &[u8]); BATCH] = [(UNUSED, &[]); BATCH];
         let mut count = 0;
         for packet in self.packets.packets() {
-            if let Some((to, payload)) = self.relay.handle_ipv6(now, packet) {
+            let tapped = self.tap.packet(packet);
+            let tapped = tapped.map(|tapped| (tapped, self.relay.statistics().dropped));
+            let datagram = self.relay.handle_ipv6(now, packet);
+            if let Some((tapped, before)) = tapped {
+                let from = self.endpoint.into();
+                let forwarded =
+                    (datagram.as_ref()).map(|(to, payload)| Tapped::datagram(from, *to, payload));
+                let reason = drop_reason(&before, &self.relay);
+                self.tap.received(&tapped, reason, forwarded);
+            }
+            if let Some((to, payload)) = datagram {
                 datagrams[count] = (to.into(), payload);
                 count += 1;
             }
@@ -388,10 +414,19 @@ impl RelayRole {
         for transmit in &transmits {
             match transmit {
                 Transmit::Datagram { to, payload } => {
+                    let from = self.endpoint.into();
+                    if let Some(tapped) = self.tap.datagram(from, *to, payload) {
+                        self.tap.sent(tapped);
+                    }
                     datagrams.push(((*to).into(), payload.as_slice()));
                 }
                 Transmit::OwnServer { bubble } => bubbles.push(bubble),
-                Transmit::Ipv6(packet) => packets.push(packet.as_slice()),
+                Transmit::Ipv6(packet) => {
+                    if let Some(tapped) = self.tap.packet(packet) {
+                        self.tap.sent(tapped);
+                    }
+                    packets.push(packet.as_slice());
+                }
             }
         }
         let sent = self.sender.send(&datagrams);
@@ -423,4 +458,12 @@ async fn fleet_input(fleet: Option<&mut FleetRole>) -> fleet::Input {
         Some(fleet) => fleet.input().await,
         None => std::future::pending().await,
     }
+}
+
+/// Returns the reason for which the relay has dropped a packet since it had counted so many.
+fn drop_reason(before: &Counts<DropReason>, relay: &Relay) -> Option<&'static str> {
+    let after = relay.statistics().dropped;
+    let mut reasons = DropReason::ALL.iter();
+    let reason = reasons.find(|&&reason| after[reason] != before[reason]);
+    reason.map(|reason| reason.reason())
 }

@@ -41,6 +41,12 @@ impl Node {
             }
             Request::Replace(reply) => self.replacement = Some(Replacement(reply)),
             Request::Withdraw(reply) => drop(reply.send(self.withdraw())),
+            Request::CaptureParts(reply) => drop(reply.send(self.fast_path.shared())),
+            Request::BeginCapture {
+                program,
+                over,
+                reply,
+            } => drop(reply.send(self.fast_path.begin_capture(&program, over))),
             Request::Drain(reply) => {
                 self.drain();
                 let _ = reply.send(());

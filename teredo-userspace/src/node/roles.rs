@@ -21,12 +21,14 @@ use super::{
     tunnel::{self, Lifetime, Tunnel},
 };
 use crate::{
+    api::Handle,
     config::{Config, RelaySection},
     datapath::{
         route::OwnAddresses,
         udp::{BindError, UdpSocket},
     },
     handover::{Inheritance, Journal},
+    metrics::Role,
 };
 
 /// The relay and the server, as far as they run.
@@ -46,6 +48,16 @@ pub struct Addresses {
 }
 
 impl Roles {
+    /// Gives packets to those that capture with this handle.
+    pub fn set_tap(&mut self, handle: &Handle) {
+        if let Some(relay) = &mut self.relay {
+            relay.tap = handle.tap(Role::Relay);
+        }
+        if let Some(server) = &mut self.server {
+            server.set_tap(handle.tap(Role::Server));
+        }
+    }
+
     /// Returns whether roles have to be made for these addresses. A role that has lost its address
     /// stays as it is, for the case that the address comes back.
     pub fn are_due(&self, config: &Config, addresses: Addresses) -> bool {

@@ -3,7 +3,7 @@
 
 mod answers;
 
-use std::{cell::RefCell, future::pending, io};
+use std::{cell::RefCell, future::pending, io, net::SocketAddrV4};
 
 use anyhow::Result;
 use teredo_common::{address::Endpoint, time::Instant, wire::MTU};
@@ -14,6 +14,7 @@ use teredo_proto::{
 
 use super::{clock, port::Port, tunnel::Tunnel};
 use crate::{
+    capture::Tap,
     config,
     datapath::{
         route::OwnAddresses,
@@ -89,7 +90,10 @@ impl ServerRole {
         let [primary, secondary] = sockets;
         let (primary_port, primary_sender) = primary.open()?;
         let (secondary_port, secondary_sender) = secondary.open()?;
-        let mut answers = Answers::new(server, [primary_sender, secondary_sender]);
+        let endpoints = [parameters.primary, parameters.secondary]
+            .map(|address| SocketAddrV4::new(address, parameters.port).into());
+        let senders = [primary_sender, secondary_sender];
+        let mut answers = Answers::new(server, senders, endpoints);
         if config.forward_echo || config.forward_echo_replies {
             answers.open_native()?;
         }
@@ -101,6 +105,11 @@ impl ServerRole {
             datagrams: ReceiveBatch::new(),
             packets: PacketBatch::new(MTU),
         })
+    }
+
+    /// Gives packets to those that capture from now on.
+    pub fn set_tap(&mut self, tap: Tap) {
+        self.answers.tap = tap;
     }
 
     /// Returns the descriptors that outlive the process.

@@ -22,6 +22,7 @@ const GUIDES: &[&str] = &[
     "docs/accounting.md",
     "docs/api.md",
     "docs/client.md",
+    "docs/capture.md",
     "docs/conditions.md",
     "docs/configuration.md",
     "docs/explain.md",

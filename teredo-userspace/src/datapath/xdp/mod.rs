@@ -9,6 +9,7 @@ pub mod abilities;
 mod attach;
 mod bond;
 mod buckets;
+pub mod capture;
 mod delivery;
 pub mod error;
 mod fallback;
@@ -137,6 +138,8 @@ pub struct AttachedProgram {
     remains: Remains,
     pins: Option<Pins>,
     adopted: bool,
+    /// The build that captures, while somebody does.
+    capture: Option<capture::Attachment>,
     /// What is known about the drivers; `None` if they cannot be asked.
     delivery: Option<Delivery>,
 }
@@ -271,6 +274,7 @@ impl AttachedProgram {
                 remains,
                 pins,
                 adopted,
+                capture: None,
                 delivery: Delivery::open().ok(),
             }),
             Err(error) => {
@@ -542,7 +546,8 @@ impl AttachedProgram {
 
     /// Returns the parts that the next program takes over, and this one, which has to last until then.
     #[must_use]
-    pub fn dismantle(self) -> (Remains, Program) {
+    pub fn dismantle(mut self) -> (Remains, Program) {
+        self.end_capture();
         let remains = Remains {
             links: self.links,
             peers: self.program.copy_of_peer_map(),
@@ -582,6 +587,7 @@ impl AttachedProgram {
     ///
     /// [`Error::Pin`].
     pub fn stop(mut self) -> Result<(), Error> {
+        self.end_capture();
         self.detach_all();
         self.pins.take().map_or(Ok(()), Pins::remove)
     }

@@ -42,6 +42,7 @@ use crate::datapath::watch::{Depths, Hops};
 use super::{
     abilities,
     buckets::SharedBuckets,
+    capture::Shared,
     delivery::Totals,
     error::Error,
     hops::HopMaps,
@@ -109,6 +110,7 @@ pub struct Program {
     vlan_frames: PerCpuArray<MapData, u64>,
     hops: HopMaps,
     counters: PerCpuArray<MapData, Counter>,
+    shared: Shared,
     identification: PerCpuArray<MapData, u32>,
     limits: Option<MapData>,
     draining: Array<MapData, u64>,
@@ -174,6 +176,14 @@ impl Program {
             xdp(&mut ebpf, name)?.load().map_err(Error::program)?;
         }
         connect(&mut ebpf)?;
+        let globals = [
+            (maps::SETTINGS, bytemuck::bytes_of(&settings)),
+            (maps::TABLES, bytemuck::bytes_of(&tables)),
+            (maps::SERVER, bytemuck::bytes_of(&constants)),
+            (maps::BUDGET, bytemuck::bytes_of(&budget)),
+        ];
+        let shared =
+            Shared::of(&ebpf, &globals).map_err(|source| Error::Map { map: PEERS, source })?;
 
         let peer_map = array(&mut ebpf, PEERS)?;
         let limits = array(&mut ebpf, LIMITS)?;
@@ -204,6 +214,7 @@ impl Program {
             ),
             vlan_frames: take(&mut ebpf, VLAN_FRAMES)?,
             hops,
+            shared,
             counters: take(&mut ebpf, COUNTERS)?,
             identification: take(&mut ebpf, IDENTIFICATION)?,
             limits: server.is_some().then_some(limits),
@@ -243,6 +254,18 @@ impl Program {
         };
         let descriptor = self.xdp()?.fd().map_err(Error::program)?;
         descriptor.as_fd().try_clone_to_owned().map_err(refused)
+    }
+
+    /// Returns what a build of the program that captures has in common with this one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] without other descriptors.
+    pub fn shared(&self) -> Result<Shared, Error> {
+        self.shared.try_clone().map_err(|error| Error::Unsupported {
+            action: "other descriptors of the maps".to_owned(),
+            reason: error.to_string(),
+        })
     }
 
     /// Returns the program that goes on with rare frames. It is not attached.

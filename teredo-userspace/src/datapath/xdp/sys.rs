@@ -4,7 +4,7 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -14,12 +14,18 @@ use bytemuck::{Pod, Zeroable};
 
 // Of the kernel's `bpf_cmd`.
 const BPF_MAP_CREATE: libc::c_int = 0;
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_MAP_FREEZE: libc::c_int = 22;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_LINK_DETACH: libc::c_int = 34;
+
+/// `BPF_XDP`, of the kernel's `bpf_attach_type`.
+const XDP: u32 = 37;
 
 /// The members of the kernel's `bpf_attr` for new maps.
 #[repr(C)]
@@ -99,6 +105,52 @@ pub struct LinkInfo {
 struct MapInfo {
     map_type: u32,
     id: u32,
+}
+
+/// The members of the kernel's `bpf_attr` for new programs.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Load {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+    prog_btf_fd: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_cnt: u32,
+    line_info_rec_size: u32,
+    line_info: u64,
+    line_info_cnt: u32,
+    attach_btf_id: u32,
+    attach_prog_fd: u32,
+    padding: u32,
+}
+
+/// The members of the kernel's `bpf_attr` for elements of maps.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Element {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// The member of the kernel's `bpf_attr` for freezing maps.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Freeze {
+    map_fd: u32,
 }
 
 /// Calls the kernel with one member of `bpf_attr`.
@@ -183,8 +235,6 @@ pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
 ///
 /// The error of the kernel.
 pub fn create_link(program: BorrowedFd<'_>, interface: u32, flags: u32) -> io::Result<OwnedFd> {
-    /// `BPF_XDP`.
-    const XDP: u32 = 37;
     let mut link = LinkCreate {
         prog_fd: program.as_raw_fd() as u32,
         target_ifindex: interface,
@@ -195,6 +245,29 @@ pub fn create_link(program: BorrowedFd<'_>, interface: u32, flags: u32) -> io::R
     let fd = unsafe { bpf(BPF_LINK_CREATE, &mut link)? };
     // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Puts another program in the place of that of a link, if that is `old`.
+///
+/// # Errors
+///
+/// The error of the kernel; `EPERM` if it is another one.
+pub fn exchange_program(
+    link: BorrowedFd<'_>,
+    program: BorrowedFd<'_>,
+    old: BorrowedFd<'_>,
+) -> io::Result<()> {
+    /// `BPF_F_REPLACE`.
+    const REPLACE: u32 = 4;
+    let mut update = LinkUpdate {
+        link_fd: link.as_raw_fd() as u32,
+        new_prog_fd: program.as_raw_fd() as u32,
+        flags: REPLACE,
+        old_prog_fd: old.as_raw_fd() as u32,
+    };
+    // SAFETY: the attributes contain no pointers.
+    unsafe { bpf(BPF_LINK_UPDATE, &mut update)? };
+    Ok(())
 }
 
 /// Puts another program in the place of that of a link.
@@ -214,6 +287,74 @@ pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
     Ok(())
 }
 
+/// Loads an XDP program of the kernel's instructions.
+///
+/// # Errors
+///
+/// The error of the kernel.
+pub fn load_xdp(name: &str, instructions: &[u64]) -> io::Result<OwnedFd> {
+    const TYPE_XDP: u32 = 6;
+    let license = c"Dual MIT/GPL";
+    let mut load = Load::zeroed();
+    load.prog_type = TYPE_XDP;
+    load.expected_attach_type = XDP;
+    load.insn_cnt = instructions.len() as u32;
+    load.insns = instructions.as_ptr() as u64;
+    load.license = license.as_ptr() as u64;
+    // The last octet is the zero at the end.
+    for (to, from) in load.prog_name.iter_mut().take(15).zip(name.bytes()) {
+        *to = from;
+    }
+    // SAFETY: the instructions and the licence outlive the call.
+    let fd = unsafe { bpf(BPF_PROG_LOAD, &mut load)? };
+    // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Writes the only value of an array, and lets nobody write it any more. `value` has the size of the value.
+///
+/// # Errors
+///
+/// The error of the kernel.
+pub fn fill(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<()> {
+    let key = 0u32;
+    let mut element = Element {
+        map_fd: map.as_raw_fd() as u32,
+        padding: 0,
+        key: &raw const key as u64,
+        value: value.as_ptr() as u64,
+        flags: 0,
+    };
+    let mut freeze = Freeze {
+        map_fd: map.as_raw_fd() as u32,
+    };
+    // SAFETY: key and value outlive the calls, and have the sizes that the map has.
+    unsafe {
+        bpf(BPF_MAP_UPDATE_ELEM, &mut element)?;
+        bpf(BPF_MAP_FREEZE, &mut freeze)?;
+    }
+    Ok(())
+}
+
+/// Puts a program into an array of programs.
+///
+/// # Errors
+///
+/// The error of the kernel.
+pub fn set_program(map: BorrowedFd<'_>, place: u32, program: BorrowedFd<'_>) -> io::Result<()> {
+    let program = program.as_raw_fd();
+    let mut element = Element {
+        map_fd: map.as_raw_fd() as u32,
+        padding: 0,
+        key: &raw const place as u64,
+        value: &raw const program as u64,
+        flags: 0,
+    };
+    // SAFETY: key and value outlive the call, and have the sizes that such a map has.
+    unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut element)? };
+    Ok(())
+}
+
 /// Describes a link.
 ///
 /// # Errors
@@ -229,6 +370,16 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     // SAFETY: the kernel writes no more than the given length to the information.
     unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut request)? };
     Ok(info)
+}
+
+/// Returns the number of a program.
+///
+/// # Errors
+///
+/// The error of the kernel.
+pub fn program_number(program: BorrowedFd<'_>) -> io::Result<u32> {
+    // The first two members are of the same kind as those of a map.
+    map_number(program)
 }
 
 /// Returns the number of a map.
@@ -262,4 +413,24 @@ pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the attributes contain no pointers.
     unsafe { bpf(BPF_LINK_DETACH, &mut link)? };
     Ok(())
+}
+
+/// Clears the flag that closes a descriptor when another program is executed.
+///
+/// # Errors
+///
+/// When it is not open.
+pub fn keep_over_exec(number: RawFd) -> io::Result<()> {
+    // SAFETY: the call takes its arguments by value.
+    match unsafe { libc::fcntl(number, libc::F_SETFD, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Returns whether a descriptor is open.
+#[must_use]
+pub fn is_open(number: RawFd) -> bool {
+    // SAFETY: the call takes its arguments by value.
+    unsafe { libc::fcntl(number, libc::F_GETFD) != -1 }
 }

@@ -1,6 +1,7 @@
 //! The fast path of all roles, as the event loop sees it. Its map is kept in sync with the relay: it
 //! holds every peer that the relay trusts, and no other.
 
+mod capture;
 mod copy;
 mod missing;
 mod plan;
@@ -38,6 +39,7 @@ use crate::{
     node::{clock, parameters},
     plan::{FastPathItem, Refusal},
 };
+use capture::Capturing;
 use missing::Missing;
 use plan::ProgramPlan;
 pub use plan::{Roles, flags};
@@ -97,6 +99,10 @@ pub struct FastPath {
     strays: Vec<([u8; 16], Traffic)>,
     /// Whether descriptors outlive the process, so that nothing need be pinned.
     is_kept: bool,
+    /// The capture at the program.
+    capturing: Option<Capturing>,
+    /// The number of the program that captures or was the last to do so.
+    last_capturing: Option<u32>,
 }
 
 impl std::fmt::Debug for FastPath {
@@ -200,6 +206,7 @@ impl FastPath {
             Some((remains, program)) => (remains, Some(program)),
             None => (mem::take(&mut self.remains), None),
         };
+        self.capturing = None;
         self.left = None;
         self.item = None;
         self.obstacle = None;
@@ -297,6 +304,7 @@ impl FastPath {
     }
 
     fn detach(&mut self) {
+        self.capturing = None;
         self.item = None;
         self.relays = false;
         self.sweep = Sweep::default();

@@ -6,10 +6,11 @@ use anyhow::Result;
 use teredo_common::{address::Endpoint, time::Instant};
 use teredo_proto::{
     ServerAddress,
-    server::{Server, Transmit},
+    server::{DropReason, Server, Service, Statistics, Transmit},
 };
 
 use crate::{
+    capture::{Tap, Tapped},
     datapath::{BATCH, native::Native, udp::Sender},
     node::tunnel::Tunnel,
 };
@@ -19,6 +20,9 @@ use crate::{
 pub struct Answers {
     pub server: Server,
     pub exits: Exits,
+    pub tap: Tap,
+    /// The primary and the secondary endpoint.
+    endpoints: [Endpoint; 2],
 }
 
 /// The sockets and the interface that answers leave through.
@@ -54,9 +58,11 @@ struct SendBatch {
 impl Answers {
     /// Returns the sending side without a native socket and a tunnel service. `senders` are those of
     /// the primary and the secondary address.
-    pub fn new(server: Server, senders: [Sender; 2]) -> Self {
+    pub fn new(server: Server, senders: [Sender; 2], endpoints: [Endpoint; 2]) -> Self {
         Self {
             server,
+            tap: Tap::default(),
+            endpoints,
             exits: Exits {
                 failures: AnswerFailures::default(),
                 tunnel: None,
@@ -89,14 +95,34 @@ impl Answers {
         from: Endpoint,
         payload: &[u8],
     ) {
+        let tapped = (self.tap).datagram(from, self.endpoints[to as usize], payload);
+        let tapped = tapped.map(|tapped| (tapped, *self.server.statistics()));
         let answer = self.server.handle_datagram(now, to, from, payload);
+        let forwarded = match &tapped {
+            Some(_) => tapped_answer(answer.as_ref(), &self.endpoints),
+            None => None,
+        };
         self.exits.send(answer);
+        if let Some((tapped, before)) = tapped {
+            let reason = reason(&before, self.server.statistics());
+            self.tap.received(&tapped, reason, forwarded);
+        }
     }
 
     /// Handles a packet that the kernel routed to a client of the tunnel service.
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
+        let tapped = self.tap.packet(packet);
+        let tapped = tapped.map(|tapped| (tapped, *self.server.statistics()));
         let answer = self.server.handle_ipv6(now, packet);
+        let forwarded = match &tapped {
+            Some(_) => tapped_answer(answer.as_ref(), &self.endpoints),
+            None => None,
+        };
         self.exits.send(answer);
+        if let Some((tapped, before)) = tapped {
+            let reason = reason(&before, self.server.statistics());
+            self.tap.received(&tapped, reason, forwarded);
+        }
     }
 
     /// Forwards an indirect bubble of the relay in this process.
@@ -170,4 +196,24 @@ impl SendBatch {
         self.to.clear();
         (count - sent) as u64
     }
+}
+
+/// Returns an answer for those who capture.
+fn tapped_answer(answer: Option<&Transmit<'_>>, endpoints: &[Endpoint; 2]) -> Option<Tapped> {
+    Some(match answer? {
+        Transmit::Datagram { from, to, payload } => {
+            Tapped::datagram(endpoints[*from as usize], *to, payload)
+        }
+        Transmit::Native(packet) | Transmit::Tunnel(packet) => Tapped::packet(packet),
+    })
+}
+
+/// Returns what the server did with a packet since it had counted so much: why it dropped that, or how it served it.
+fn reason(before: &Statistics, after: &Statistics) -> Option<&'static str> {
+    let mut dropped = DropReason::ALL.iter();
+    let dropped = dropped.find(|&&one| after.dropped[one] != before.dropped[one]);
+    let mut served = Service::ALL.iter();
+    let served = served.find(|&&one| after.served[one] != before.served[one]);
+    let dropped = dropped.map(|one| one.reason());
+    dropped.or_else(|| served.map(|one| one.reason()))
 }
