@@ -151,7 +151,7 @@ impl Relay {
     /// Returns the report of a peer that is usable, for all others.
     pub fn tell(&mut self, now: Instant, address: &[u8; 16]) -> Option<Report> {
         let index = self.peers.find(address)?;
-        let report = self.report(now, index)?;
+        let report = self.report_of(now, index)?;
         self.peers[index].state.told = Stamp::new(report.last_received);
         Some(report)
     }
@@ -182,10 +182,10 @@ impl Relay {
         let peers = self.peers.in_slots(slots);
         let peers = peers.filter(|(_, peer)| !only_own || peer.state.member == Member::OWN);
         let addresses = peers.filter_map(|(_, peer)| self.peers.find(&peer.address));
-        reports.extend(addresses.filter_map(|index| self.report(now, index)));
+        reports.extend(addresses.filter_map(|index| self.report_of(now, index)));
     }
 
-    fn report(&self, now: Instant, index: PeerIndex) -> Option<Report> {
+    fn report_of(&self, now: Instant, index: PeerIndex) -> Option<Report> {
         let peer = &self.peers[index];
         self.peers.is_usable(now, index).then(|| Report {
             address: peer.address,

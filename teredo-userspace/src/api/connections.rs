@@ -40,10 +40,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(1);
 /// The most octets of a request's header, and of a connection's buffers.
 const BUFFER_MAX: usize = 16 * 1024;
-/// Marks an answer that ends when its client has enough.
-#[derive(Clone, Copy, Debug)]
-pub struct Endless;
-
 /// The pause after a connection was accepted, which leaves the CPU to packets.
 const PAUSE: Duration = Duration::from_millis(2);
 

@@ -339,7 +339,9 @@ async fn events_come_as_documented_and_end_with_the_gate() {
         requests.set_gate(Gate::Closed);
         assert_eq!(reader.event().await, None);
     };
-    tokio::join!(work, async { serve(listeners, handle, None).await.unwrap() });
+    tokio::join!(work, async {
+        serve(listeners, handle, None).await.unwrap()
+    });
 }
 
 #[tokio::test]

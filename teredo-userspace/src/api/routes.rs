@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use super::{
     capture::{PCAPNG, capture},
-    explain::{ExplainRequest, explain},
     events::{ConditionChange, Lost, RoleChange, events},
+    explain::{ExplainRequest, explain},
     filter::{EndpointText, NumberText, PrefixText},
     handle::Handle,
     health::{healthz, readyz},

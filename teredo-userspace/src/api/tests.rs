@@ -95,6 +95,8 @@ pub(super) async fn node(mut requests: Requests, peers: usize) {
                 let facts = Facts::new(snapshot().time, status, ServicePrefix::STANDARD);
                 reply.send(Box::new(facts)).unwrap();
             }
+            Request::CaptureParts(reply) => drop(reply.send(None)),
+            Request::BeginCapture { reply, .. } => drop(reply.send(Err("not here".to_owned()))),
             Request::Drain(reply) => reply.send(()).unwrap(),
             Request::Replace(reply) => reply.send(Err("not here".to_owned())).unwrap(),
         }
@@ -515,8 +517,11 @@ async fn lists_of_peers_wait_for_each_other_and_not_the_status() {
                     drop(reply.send(page));
                 }
                 Request::Explain { .. }
+                | Request::CaptureParts(_)
+                | Request::BeginCapture { .. }
                 | Request::Withdraw(_)
-                | Request::Drain(_) | Request::Replace(_) => {
+                | Request::Drain(_)
+                | Request::Replace(_) => {
                     panic!("nobody asks for that")
                 }
             }

@@ -27,7 +27,7 @@ use axum::{
     routing::get,
 };
 
-use super::{handle::Stopped, server::Access};
+use super::{problem::Problem, server::Access};
 use peers::{Filter, Listing};
 
 const STYLE: &str = include_str!("style.css");
@@ -46,7 +46,7 @@ pub fn routes() -> Router<Access> {
 async fn page(
     State(access): State<Access>,
     Query(filter): Query<Filter>,
-) -> Result<Response, Stopped> {
+) -> Result<Response, Problem> {
     let snapshot = access.handle.snapshot().await?;
     let listing = match filter.parse() {
         Ok(wanted) => Listing::read(&access, &wanted).await?,

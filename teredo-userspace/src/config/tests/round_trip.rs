@@ -36,7 +36,18 @@ fn nodes() -> impl Strategy<Value = NodeSection> {
         collectors(),
     )
         .prop_map(
-            |(name, prefix, log, log_format, api, token, user, sandbox, udp_segmentation, ipfix)| {
+            |(
+                name,
+                prefix,
+                log,
+                log_format,
+                api,
+                token,
+                user,
+                sandbox,
+                udp_segmentation,
+                ipfix,
+            )| {
                 // Other hosts must present a token.
                 let is_open = api.iter().all(ApiAddress::is_of_this_host);
                 let token = token.or_else(|| (!is_open).then(|| "/token".to_owned()));

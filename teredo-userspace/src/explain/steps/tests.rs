@@ -13,7 +13,7 @@ use teredo_proto::relay::{Config, Relay};
 
 use super::explain;
 use crate::{
-    api::types::{Condition, Peer, PeerState, Status},
+    api::types::{Condition, Count, Peer, PeerState, Status},
     condition::Severity,
     explain::{
         Explanation, Facts, Finding, HostFacts, KnownPeer, Packet, RelayFacts, Stage, Subject,
@@ -94,6 +94,8 @@ fn peer(address: Ipv6Addr, state: PeerState, unanswered: u8, heard: Option<f64>)
             last_sent_seconds: None,
             local: false,
             xdp: false,
+            packets: Count::default(),
+            bytes: Count::default(),
         },
         queued: 0,
         unanswered,

@@ -82,6 +82,8 @@ async fn node(mut requests: Requests) -> bool {
             }
             Request::Replace(reply) => drop(reply.send(Ok(()))),
             Request::Withdraw(reply) => drop(reply.send(Duration::ZERO)),
+            Request::CaptureParts(reply) => drop(reply.send(None)),
+            Request::BeginCapture { reply, .. } => drop(reply.send(Err("not here".to_owned()))),
             Request::Drain(reply) => {
                 is_drained = true;
                 let _ = reply.send(());
