@@ -11,6 +11,7 @@ mod log;
 mod output;
 mod probe;
 mod run;
+mod top;
 
 use std::{
     path::{Path, PathBuf},
@@ -19,6 +20,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+pub use output::{print, sentence};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{ApiAddress, Config, DEFAULT_PATH};
@@ -41,6 +43,8 @@ enum Command {
     Status(ask::StatusArguments),
     /// Lists the peers of a running daemon
     Peers(Query),
+    /// Shows a running daemon live in the terminal: rates, peers, drops, conditions
+    Top(top::Arguments),
     /// Makes a running daemon accept no new peers and clients, so that it can be stopped gracefully
     Drain(Daemon),
     /// Makes a running daemon use its configuration as it is now
@@ -128,6 +132,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments).map(done),
         Command::Status(query) => ask::status(&query).map(done),
         Command::Peers(query) => ask::peers(&query).map(done),
+        Command::Top(arguments) => top::run(&arguments).map(done),
         Command::Drain(daemon) => ask::drain(&daemon).map(done),
         Command::Reload(daemon) => ask::reload(&daemon).map(done),
         Command::Upgrade(daemon) => ask::upgrade(&daemon).map(done),
@@ -139,7 +144,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            log::explain(&format!("{prefix}teredo: {}", output::sentence(&error)));
+            log::explain(&format!("{prefix}teredo: {}", sentence(&error)));
             ExitCode::FAILURE
         }
     }
