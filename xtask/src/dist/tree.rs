@@ -29,6 +29,7 @@ const GUIDES: &[&str] = &[
     "docs/security.md",
     "docs/server.md",
     "docs/statistics.md",
+    "docs/top.md",
 ];
 
 /// The contents of a file.
