@@ -22,6 +22,7 @@
 //! | [`api`] | HTTP on a unix socket or TCP, and the channel to the node |
 //! | [`node`] | the event loop: roles, fast path, timers, upkeep of the host |
 //! | `check` | whether a configuration can run on this host |
+//! | `top` | the terminal view of a running daemon |
 //! | [`cli`] | the command `teredo` |
 //!
 //! # The way of a packet
@@ -52,3 +53,4 @@ pub mod privileges;
 mod sunset;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod top;

@@ -48,6 +48,14 @@ pub enum Error {
         /// The reason that the daemon gives.
         reason: String,
     },
+    /// The daemon does not know the path, usually because it is older than this program.
+    #[error("the daemon on {address} does not know {path}; it is of another version")]
+    Unknown {
+        /// Address of the API.
+        address: String,
+        /// The path.
+        path: String,
+    },
     /// The daemon does not answer as it should.
     #[error("the daemon on {address} gives no answer: {reason}; its log may say more")]
     NoAnswer {
@@ -171,6 +179,10 @@ async fn collect(address: &ApiAddress, response: Response<Incoming>) -> Result<B
         | StatusCode::CONFLICT => Err(Error::Refused {
             address: address.to_string(),
             reason: said(),
+        }),
+        StatusCode::NOT_FOUND => Err(Error::Unknown {
+            address: address.to_string(),
+            path: path.to_owned(),
         }),
         status => Err(no_answer(address, format!("{status} {}", said()))),
     }

@@ -146,7 +146,7 @@ fn ask<T: DeserializeOwned>(query: &Query, path: &str) -> Result<T> {
 
 /// Returns the addresses of the API, at least one: those of the command line, else of the
 /// configuration, else the default.
-pub(super) fn addresses(daemon: &Daemon) -> Result<Vec<ApiAddress>> {
+pub fn addresses(daemon: &Daemon) -> Result<Vec<ApiAddress>> {
     if let Some(address) = &daemon.api {
         return Ok(vec![address.clone()]);
     }

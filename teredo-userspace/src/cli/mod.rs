@@ -13,6 +13,7 @@ mod log;
 mod output;
 mod probe;
 mod run;
+mod top;
 
 use std::{
     path::{Path, PathBuf},
@@ -21,6 +22,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+pub use output::{print, sentence};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
@@ -57,6 +59,8 @@ enum Command {
         /// Numbers of descriptors
         descriptors: Vec<i32>,
     },
+    /// Shows a running daemon live in the terminal: rates, peers, drops, conditions
+    Top(top::Arguments),
     /// Makes a running daemon accept no new peers and clients, so that it can be stopped gracefully
     Drain(Daemon),
     /// Makes a running daemon withdraw its route before it is stopped, and waits until routers have followed
@@ -149,6 +153,7 @@ pub fn main() -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Capture(arguments) => capture::run(&arguments).map(done),
         Command::Restore { descriptors } => keep_watch(&descriptors).map_err(Into::into).map(done),
+        Command::Top(arguments) => top::run(&arguments).map(done),
         Command::Drain(daemon) => ask::drain(&daemon).map(done),
         Command::Withdraw(daemon) => ask::withdraw(&daemon).map(done),
         Command::Reload(daemon) => ask::reload(&daemon).map(done),
@@ -161,7 +166,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            log::explain(&format!("{prefix}teredo: {}", output::sentence(&error)));
+            log::explain(&format!("{prefix}teredo: {}", sentence(&error)));
             ExitCode::FAILURE
         }
     }

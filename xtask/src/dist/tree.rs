@@ -36,6 +36,7 @@ const GUIDES: &[&str] = &[
     "docs/server.md",
     "docs/statistics.md",
     "docs/web.md",
+    "docs/top.md",
 ];
 
 /// The contents of a file.
