@@ -107,7 +107,7 @@ pub async fn stream(
 ) -> Result<io::Result<()>, Error> {
     let response = begin(address, Method::GET, path, Bytes::new()).await?;
     if response.status() != StatusCode::OK {
-        return collect(address, response).await.map(|_| Ok(()));
+        return collect(address, path, response).await.map(|_| Ok(()));
     }
     let mut frames = response.into_body();
     while let Some(frame) = frames.frame().await {
@@ -130,7 +130,7 @@ async fn request(
     body: Bytes,
 ) -> Result<Bytes, Error> {
     let response = begin(address, method, path, body).await?;
-    collect(address, response).await
+    collect(address, path, response).await
 }
 
 /// Sends a request, and returns the beginning of the answer when that has come in time.
@@ -158,7 +158,11 @@ async fn begin(
 }
 
 /// Returns the whole body of an answer.
-async fn collect(address: &ApiAddress, response: Response<Incoming>) -> Result<Bytes, Error> {
+async fn collect(
+    address: &ApiAddress,
+    path: &str,
+    response: Response<Incoming>,
+) -> Result<Bytes, Error> {
     let status = response.status();
     let mut frames = response.into_body();
     let mut body = Vec::new();
