@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, Map, MapData};
 use teredo::{
-    api::Handle,
+    api::{Handle, filter::Filter, handle::PAGE},
     config::{Config, secrets::Secrets},
     metrics::{Path as Way, Snapshot},
     node::{Estate, Node, Patience},
@@ -158,7 +158,7 @@ fn talk(scene: &Scene, node: &Running, count: u16, rounds: u64) -> Result<Snapsh
     }
     let numbers = node.numbers()?;
     ensure!(numbers.peers_trusted == u64::from(count), "{numbers:?}");
-    let page = node.runtime.block_on(node.handle.peers(0))?;
+    let page = node.runtime.block_on(node.handle.peers(0, PAGE, Filter::default()))?;
     ensure!(page.peers.len() == usize::from(count) && page.next.is_none());
     ensure!(
         page.peers

@@ -524,7 +524,7 @@ fn every_peer_is_found_in_a_full_table() -> Result<()> {
     let peer = |number: u16| {
         let mut octets = address(CLIENT).octets();
         octets[8..10].copy_from_slice(&number.to_be_bytes());
-        std::net::Ipv6Addr::from(octets)
+        Ipv6Addr::from(octets)
     };
     // Some are behind symmetric NATs.
     let mapped = |number: u16| match number % 10 {
