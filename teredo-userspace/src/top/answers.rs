@@ -17,6 +17,15 @@ pub struct Answers {
     pub opened: Option<Peer>,
 }
 
+/// The reason why there are no answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The reason, as a sentence.
+    pub reason: String,
+    /// Whether nobody listens, so that the process has ended.
+    pub is_gone: bool,
+}
+
 /// What the daemon says about peers.
 #[derive(Clone, Debug)]
 pub enum Listing {

@@ -1,11 +1,11 @@
 //! The state of the view.
 
-use std::{collections::VecDeque, net::Ipv6Addr, time::Duration};
+use std::{collections::VecDeque, mem, net::Ipv6Addr, time::Duration};
 
 use crossterm::event::{KeyCode, KeyEvent};
 
 use super::{
-    answers::{Answers, Question},
+    answers::{Answers, Failure, Question},
     filter::Filter,
     flows::{self, Flows, NOISE},
     keys::{self, Action, Command},
@@ -136,6 +136,8 @@ pub struct Model {
     now: Duration,
     answered: Duration,
     link: Link,
+    /// Whether the process that answered last has ended.
+    has_ended: bool,
     notice: Option<(Duration, String)>,
     status: Option<Status>,
     flows: Option<Flows>,
@@ -167,6 +169,7 @@ impl Model {
             now: Duration::ZERO,
             answered: Duration::ZERO,
             link: Link::Up,
+            has_ended: false,
             notice: None,
             status: None,
             flows: None,
@@ -199,11 +202,12 @@ impl Model {
     }
 
     /// Handles the answers to the last question, or the reason why there are none.
-    pub fn handle_answers(&mut self, now: Duration, answers: Result<Answers, String>) {
+    pub fn handle_answers(&mut self, now: Duration, answers: Result<Answers, Failure>) {
         self.handle_time(now);
         let answers = match answers {
             Ok(answers) => answers,
-            Err(reason) => {
+            Err(Failure { reason, is_gone }) => {
+                self.has_ended |= is_gone;
                 let since = match &self.link {
                     Link::Up => now,
                     Link::Lost { since, .. } => *since,
@@ -405,8 +409,9 @@ impl Model {
     }
 
     fn handle_status(&mut self, after: Status) {
+        let has_ended = mem::take(&mut self.has_ended);
         if let Some(before) = &self.status {
-            if flows::is_restarted(before, &after) {
+            if has_ended || flows::is_restarted(before, &after) {
                 let text = match before.version == after.version {
                     true => "the daemon was restarted; rates begin anew".to_owned(),
                     false => format!(

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use super::answers::{Answers, Listing, PAGE, Page, Peer, Question};
+use super::answers::{Answers, Failure, Listing, PAGE, Page, Peer, Question};
 use crate::{
     api::{
         client::{self, Error},
@@ -52,7 +52,7 @@ impl Poller {
         tokio::spawn(async move {
             while let Some(question) = asked.recv().await {
                 let answer = self.ask(&question).await;
-                let answer = answer.map_err(|error| sentence(&error));
+                let answer = answer.map_err(|error| Failure::of(&error));
                 if answers.send(answer).await.is_err() {
                     return;
                 }
@@ -140,11 +140,20 @@ impl Poller {
     }
 }
 
+impl Failure {
+    fn of(error: &anyhow::Error) -> Self {
+        Self {
+            reason: sentence(error),
+            is_gone: matches!(error.downcast_ref(), Some(Error::NotRunning { .. })),
+        }
+    }
+}
+
 /// The other end of a task that asks.
 #[derive(Debug)]
 pub struct Handle {
     questions: mpsc::Sender<Question>,
-    answered: mpsc::Receiver<Result<Answers, String>>,
+    answered: mpsc::Receiver<Result<Answers, Failure>>,
     is_waiting: bool,
 }
 
@@ -157,7 +166,7 @@ impl Handle {
     }
 
     /// Waits for answers; `None` if there will be none any more.
-    pub async fn answers(&mut self) -> Option<Result<Answers, String>> {
+    pub async fn answers(&mut self) -> Option<Result<Answers, Failure>> {
         let answers = self.answered.recv().await;
         self.is_waiting = false;
         answers

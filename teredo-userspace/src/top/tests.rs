@@ -6,7 +6,7 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::{Terminal, backend::TestBackend, style::Color};
 
 use super::{
-    answers::{Answers, Both, Cursor, Listing, Page, Peer},
+    answers::{Answers, Both, Cursor, Failure, Listing, Page, Peer},
     draw::{Theme, draw},
     keys::Action,
     model::{Link, Model, Popup, View},
@@ -201,6 +201,13 @@ impl Scene {
 
     fn selected(&self) -> Ipv6Addr {
         self.model.peers().sorted()[self.model.selected_peer()]
+    }
+}
+
+fn failure(is_gone: bool) -> Failure {
+    Failure {
+        reason: "no daemon answers on unix:/x".to_owned(),
+        is_gone,
     }
 }
 
@@ -508,9 +515,7 @@ fn an_older_daemon_says_less() {
 fn a_daemon_that_goes_away_is_awaited() {
     let mut scene = Scene::at_work();
     let at = |seconds| Duration::from_secs(seconds);
-    scene
-        .model
-        .handle_answers(at(31), Err("no daemon answers on unix:/x".to_owned()));
+    scene.model.handle_answers(at(31), Err(failure(true)));
     scene.model.handle_time(at(35));
     for size in SIZES {
         let picture = scene.picture(size);
@@ -539,6 +544,19 @@ fn a_daemon_that_goes_away_is_awaited() {
     scene.model.handle_time(at(120));
     scene.keys("p");
     assert_eq!(scene.model.notice(), None);
+}
+
+#[test]
+fn a_process_that_was_young_is_replaced_by_one_that_is_older() {
+    for is_gone in [true, false] {
+        let mut scene = Scene::at_work();
+        scene
+            .model
+            .handle_answers(Duration::from_secs(31), Err(failure(is_gone)));
+        scene.pass();
+        assert_eq!(scene.model.notice().is_some(), is_gone);
+        assert_eq!(scene.model.flows().is_none(), is_gone);
+    }
 }
 
 #[test]
