@@ -158,7 +158,9 @@ fn talk(scene: &Scene, node: &Running, count: u16, rounds: u64) -> Result<Snapsh
     }
     let numbers = node.numbers()?;
     ensure!(numbers.peers_trusted == u64::from(count), "{numbers:?}");
-    let page = node.runtime.block_on(node.handle.peers(0, PAGE, Filter::default()))?;
+    let page = node
+        .runtime
+        .block_on(node.handle.peers(0, PAGE, Filter::default()))?;
     ensure!(page.peers.len() == usize::from(count) && page.next.is_none());
     ensure!(
         page.peers

@@ -355,7 +355,7 @@ mod tests {
         assert_eq!((second.point, second.number), (FORWARDED, first.number));
         assert_eq!(second.octets, [0x60; 40]);
         let expected = [
-            0x45, 0, 0, 33, 0, 0, 0, 0, 64, 17, 0xf6, 0xc6, 192, 0, 2, 1, 192, 0, 2, 2, 0, 9, 13,
+            0x45, 0, 0, 33, 0, 0, 0, 0, 64, 17, 0xf6, 0xc8, 192, 0, 2, 1, 192, 0, 2, 2, 0, 9, 13,
             217, 0, 13, 0, 0, 7, 7, 7, 7, 7,
         ];
         assert_eq!(first.octets, expected);

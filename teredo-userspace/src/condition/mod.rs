@@ -130,19 +130,6 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_alerts_name_each_kind_that_degrades() {
-        const TEXT: &str = include_str!(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../docs/statistics.md"
-        ));
-        let kinds = Kind::ALL.iter();
-        let degraded = kinds.filter(|kind| kind.severity() == Severity::Degraded);
-        let names: Vec<_> = degraded.map(|kind| kind.name()).collect();
-        let expression = format!("\"{}\"", names.join("|"));
-        assert_eq!(TEXT.matches(&expression).count(), 2, "{expression}");
-    }
-
-    #[test]
     fn a_condition_begins_once_and_keeps_its_beginning() {
         let mut conditions = Conditions::default();
         let start = Instant::ZERO + Duration::from_secs(5);

@@ -142,6 +142,7 @@ fn messages_say_the_bounds_that_are_checked() {
             let start = match section {
                 "server" => SERVER,
                 "client" => CLIENT_ALONE,
+                "node.ipfix" => "[relay]\n[node.ipfix]",
                 _ => "[relay]",
             };
             let result = parse(&format!("{start}\n{name} = {value}"));

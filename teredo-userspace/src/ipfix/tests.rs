@@ -65,14 +65,11 @@ fn number(fields: &Fields, name: &str) -> u64 {
     match field(fields, name) {
         Some(FieldValue::Duration(duration)) => duration.as_duration().as_millis() as u64,
         Some(value) => {
+            // The name of the type has digits, too.
             let text = format!("{value:?}");
-            let digits: String = text.chars().filter(char::is_ascii_digit).collect();
-            match value {
-                FieldValue::DataNumber(number) => number
-                    .try_into()
-                    .unwrap_or_else(|_| digits.parse().expect("a number")),
-                _ => digits.parse().unwrap_or_else(|_| panic!("{text}")),
-            }
+            let number = text.rsplit('(').next().unwrap_or_default();
+            let number = number.trim_end_matches(')');
+            number.parse().unwrap_or_else(|_| panic!("{text}"))
         }
         None => panic!("no {name} in {fields:?}"),
     }
