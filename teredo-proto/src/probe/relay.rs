@@ -102,7 +102,7 @@ impl RelayProbe {
         }
     }
 
-    /// Answers an indirect bubble, whose sender the server names (C-22).
+    /// Answers an indirect bubble, whose sender the server names (C-34).
     fn handle_bubble(&mut self, origin: Endpoint, header: Header<'_>) {
         if let Some((_, own)) = self.tests
             && header.destination() == own
