@@ -248,7 +248,7 @@ mod tests {
             expected.add(octets);
         }
         assert_eq!(tally.since(earlier), expected);
-        let many = Tally((1 << 28) - 1 | ((1 << 36) - 1) << 28);
+        let many = Tally(((1 << 28) - 1) | (((1 << 36) - 1) << 28));
         let count = tally.plus(many).since(tally);
         assert_eq!(
             (count.packets, count.octets),

@@ -175,11 +175,11 @@ fn every_histogram_ends_with_infinity() {
         assert!(histograms.clone().count() > 3);
         for histogram in histograms {
             let name = histogram.rsplit(' ').next().unwrap();
-            let last = text
+            let mut buckets = text
                 .lines()
                 .filter(|line| line.starts_with(&format!("{name}_bucket")));
             assert!(
-                last.last().unwrap().contains("le=\"+Inf\""),
+                buckets.next_back().unwrap().contains("le=\"+Inf\""),
                 "{name} in {text}"
             );
         }

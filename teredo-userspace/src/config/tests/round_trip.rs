@@ -69,8 +69,8 @@ fn nodes() -> impl Strategy<Value = NodeSection> {
 
 fn collectors() -> impl Strategy<Value = IpfixSection> {
     let address = prop_oneof![
-        any::<[u8; 4]>().prop_map(|octets| IpAddr::from(octets)),
-        any::<[u8; 16]>().prop_map(|octets| IpAddr::from(octets)),
+        any::<[u8; 4]>().prop_map(IpAddr::from),
+        any::<[u8; 16]>().prop_map(IpAddr::from),
     ];
     let collector = (address, 1..=u16::MAX)
         .prop_filter("an address", |(address, _)| !address.is_unspecified())
