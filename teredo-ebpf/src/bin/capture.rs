@@ -105,7 +105,9 @@ fn look(context: &XdpContext) {
         state.limited += 1;
         return;
     }
-    if !filter.takes_all_addresses() && !(copy(context, state, LOOK) && takes(filter, state)) {
+    let is_taken =
+        filter.takes_all_addresses() || copy(context, state, LOOK) && takes(filter, state);
+    if !is_taken {
         return;
     }
     if !copy(context, state, filter.snaplen) {
