@@ -135,7 +135,9 @@ killed() {
 
 reload() {
     echo 'max-peers = 1000' >>$CONFIGURATION
-    replace systemctl reload teredo && teredo status --json | grep --quiet '"maximum": *1000\b'
+    replace systemctl reload teredo && teredo status --json | grep --quiet '"maximum": *1000\b' || return
+    # What the next process tells systemd before it is the main one counts.
+    ! journalctl --quiet --no-pager --unit=teredo | grep 'reception only permitted'
 }
 
 refused_reload() {
@@ -159,7 +161,8 @@ publish() {
     mkdir -p $repository
     cp "$file" $repository
     {
-        dpkg-deb --field "$file"
+        # An empty line would end the entry.
+        dpkg-deb --field "$file" | sed '/^$/d'
         echo "Filename: ./$file"
         echo "Size: $(stat --format=%s "$file")"
         echo "SHA256: $(sha256sum "$file" | cut --delimiter=' ' --fields=1)"
