@@ -149,9 +149,9 @@ refused_reload() {
         echo "a wrong configuration was accepted"
         result=1
     fi
-    [ "$(main_pid)" = "$before" ] && is_at_work || result=1
+    # Commands read the file, too.
     cp $STATE/good.toml $CONFIGURATION
-    return $result
+    [ "$(main_pid)" = "$before" ] && is_at_work && return $result
 }
 
 # A repository with one version, as apt's only source.
@@ -195,9 +195,12 @@ in_userspace() {
     replace systemctl reload teredo && ! has_program && store
 }
 
+# It has given up the rights for that, and says so; a restart has them.
 on_fast_path() {
     sed -i '/^xdp.mode/d' $CONFIGURATION
-    replace systemctl reload teredo && has_program && store
+    ! systemctl reload teredo || return
+    journalctl --quiet --no-pager --unit=teredo | grep --quiet 'this needs a restart' || return
+    replace systemctl restart teredo && has_program && store
 }
 
 stop() {

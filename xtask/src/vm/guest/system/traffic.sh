@@ -11,6 +11,9 @@ under_traffic() {
     ./streams --stream "to-client,host,client,$CLIENT" --stream "to-host,client,host,$HOST" \
         --tcp "both,host,client,$CLIENT" -- bash -c ". $STATE/functions; $*" >"$counts" || result=1
     cat "$counts"
+    # Where packets were lost, if they were.
+    teredo status
+    ./teredo status --config $WORLD/client.toml
     sed -n "s/^loss /loss $STEP $times /p" "$counts" >&3
     detail "$(sed -n 's/^connections \(.*\)/\1 connections/p' "$counts")"
     [ $result = 0 ] || return
