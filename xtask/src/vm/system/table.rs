@@ -40,7 +40,10 @@ const STEPS: [(&str, &str); 22] = [
         "`systemctl restart`, without fast path",
     ),
     ("userspace-kill", "`kill -9`, without fast path"),
-    ("fast-path", "a reload switches the fast path on"),
+    (
+        "fast-path",
+        "a reload to switch it on is refused, with the reason; a restart does it",
+    ),
     (
         "stop",
         "`systemctl stop` leaves no interface, route, program, map or link",
