@@ -1,4 +1,4 @@
-//! The traffic of each peer, which the program counts without a cost that can be measured.
+//! The traffic of each peer, which the program counts beside the table of peers.
 //!
 //! Behind its slots, the map of [peers](crate::peers) has words that count the packets of each place in one
 //! direction, and their octets: one such word for each of the first CPUs, as CPUs that write to one line wait for each
