@@ -24,6 +24,8 @@ use teredo_lab::{
 
 /// Longest time until a session is there, and a route.
 const SOON: Duration = Duration::from_secs(20);
+/// The withdrawals after which routers may still see another one.
+const TOLERABLE_WITHDRAWALS: u32 = 4;
 /// The time between two datagrams.
 const INTERVAL: Duration = Duration::from_millis(2);
 
@@ -158,6 +160,34 @@ fn a_relay_that_cannot_serve_is_not_announced() -> Result<()> {
     world.scene.relay.sysctl(forwarding, 1)?;
     // Switching it off has changed the setting of each interface.
     world.wait_until_announced(true)
+}
+
+/// Routers ignore a prefix that BGP announces and withdraws again and again (RFC 2439).
+#[test]
+fn a_relay_that_cannot_serve_again_and_again_is_announced_later() -> Result<()> {
+    let world = World::new()?;
+    let relay = world.scene.start_relay(&world.config())?;
+    let forwarding = "net.ipv6.conf.all.forwarding";
+    for _ in 0..=TOLERABLE_WITHDRAWALS {
+        world.wait_until_announced(true)?;
+        ensure!(!relay.has_condition("route-damped")?);
+        world.scene.relay.sysctl(forwarding, 0)?;
+        world.wait_until_announced(false)?;
+        world.scene.relay.sysctl(forwarding, 1)?;
+    }
+    wait_until("the relay serves, and waits", SOON, || {
+        Ok(relay.has_condition("route-damped")? && !relay.has_condition("setting")?)
+    })?;
+    let routes = world
+        .scene
+        .relay
+        .ip("-6 route show table local 2001::/32")?;
+    ensure!(
+        routes.contains("dev teredo"),
+        "what comes is served: {routes}"
+    );
+    ensure!(!world.is_announced()?);
+    Ok(())
 }
 
 #[test]

@@ -1,7 +1,10 @@
 use std::{
     collections::{HashMap, HashSet},
     net::Ipv4Addr,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::atomic::{
+        AtomicBool, AtomicU64,
+        Ordering::{Relaxed, SeqCst},
+    },
     thread,
     vec::Vec,
 };
@@ -341,6 +344,7 @@ fn a_peer_is_never_lost_while_the_table_changes() {
         maps.insert(&address(number), &peer(number, number % 8 == 0), NOW);
     }
     let is_over = AtomicBool::new(false);
+    let changes = AtomicU64::new(0);
     thread::scope(|scope| {
         let look = || {
             let mut rounds = 0;
@@ -348,17 +352,27 @@ fn a_peer_is_never_lost_while_the_table_changes() {
                 rounds += 1;
                 for number in lasting.clone() {
                     let expected = peer(number, number % 8 == 0).mapped;
-                    let found = maps.find(&address(number), NOW);
-                    assert_eq!(found, Some(expected), "{number}");
+                    loop {
+                        let before = changes.load(SeqCst);
+                        let found = maps.find(&address(number), NOW);
+                        if found.is_some() {
+                            assert_eq!(found, Some(expected), "{number}");
+                            break;
+                        }
+                        // A reader that was preempted may have missed two changes.
+                        assert_ne!(changes.load(SeqCst), before, "{number}");
+                    }
                 }
             }
         };
         let readers: Vec<_> = (0..2).map(|_| scope.spawn(look)).collect();
         for _ in 0..10 {
             for number in 1_000..3_000 {
+                changes.fetch_add(1, SeqCst);
                 maps.insert(&address(number), &peer(number, false), NOW);
             }
             for number in 1_000..3_000 {
+                changes.fetch_add(1, SeqCst);
                 maps.remove(&address(number), NOW);
             }
         }

@@ -1,5 +1,6 @@
 //! Facts about this host that the running daemon and `teredo check` both need.
 
+mod bgp;
 mod names;
 mod network;
 mod read;

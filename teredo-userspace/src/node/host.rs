@@ -99,7 +99,9 @@ impl Node {
     pub(super) fn plan(&mut self) -> Plan {
         let mut plan = Plan::make(&self.config, &self.upkeep.snapshot, &self.state());
         let now = clock::now();
-        self.announcement.apply(now, &self.config, &mut plan);
+        let speaks_bgp = self.upkeep.snapshot.speaks_bgp;
+        self.announcement
+            .apply(now, &self.config, speaks_bgp, &mut plan);
         if let Some(due) = self.announcement.poll_timeout() {
             self.upkeep.look_after(due.saturating_since(now));
         }

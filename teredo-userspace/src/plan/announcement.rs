@@ -1,8 +1,8 @@
 //! The announcement of the relay: the moments at which its route is where routing daemons read it.
 //!
-//! A relay that comes and goes makes routers ignore its prefix for a long time (RFC 2439). So it does not
-//! vanish for a moment's trouble, and one that vanishes often stays away until the routers would have
-//! forgiven it. Meanwhile it serves what still comes.
+//! A relay that comes and goes makes routers that speak BGP ignore its prefix for a long time (RFC 2439). So it
+//! does not vanish for a moment's trouble; and where BGP announces it, one that vanishes often stays away until
+//! the routers would have forgiven it. Meanwhile it serves what still comes.
 
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ const TOLERABLE: f64 = 4.0;
 pub struct Announcement {
     is_announced: bool,
     serves: bool,
+    /// Whether BGP announces the route.
+    speaks_bgp: bool,
     /// The moment from which the relay serves, or does not.
     since: Instant,
     /// The withdrawals, less what was forgotten until the last one.
@@ -41,7 +43,8 @@ pub struct Announcement {
 impl Announcement {
     /// Decides whether a relay that can serve, according to the plan, or cannot, is announced, and changes
     /// the plan accordingly. A plan that withdraws the relay on purpose stays as it is.
-    pub fn apply(&mut self, now: Instant, config: &Config, plan: &mut Plan) {
+    pub fn apply(&mut self, now: Instant, config: &Config, speaks_bgp: bool, plan: &mut Plan) {
+        self.speaks_bgp = speaks_bgp;
         let [announced, withdrawn] = [false, true].map(|is_withdrawn| Item::Route {
             role: Role::Relay,
             route: relay_route(config, is_withdrawn),
@@ -63,8 +66,9 @@ impl Announcement {
         match place {
             Some(place) if !is_announced => {
                 plan.items[place] = withdrawn;
-                if self.level(now) > TOLERABLE {
-                    let wait = self.forgiven().saturating_since(now).as_secs() + 1;
+                let wait = self.forgiven().saturating_since(now);
+                if !wait.is_zero() {
+                    let wait = wait.as_secs() + 1;
                     let prefix = config::network(config.node.prefix).to_string();
                     let text = format!(
                         "the relay was unable to serve again and again, and is announced in {wait} s, lest \
@@ -116,6 +120,9 @@ impl Announcement {
 
     /// Returns the moment from which the withdrawals are tolerable.
     fn forgiven(&self) -> Instant {
+        if !self.speaks_bgp {
+            return self.withdrawn;
+        }
         let halves = (self.withdrawals / TOLERABLE).log2().max(0.0);
         self.withdrawn + HALF_LIFE.mul_f64(halves)
     }
@@ -129,6 +136,7 @@ mod tests {
     /// An announcement, and the relay around it.
     struct World {
         announcement: Announcement,
+        speaks_bgp: bool,
         config: Config,
         now: Instant,
         plan: Plan,
@@ -142,6 +150,7 @@ mod tests {
             };
             Self {
                 announcement: Announcement::default(),
+                speaks_bgp: true,
                 config,
                 now: Instant::ZERO + Duration::from_secs(1_000),
                 plan: Plan::default(),
@@ -163,7 +172,7 @@ mod tests {
                 self.plan.items.push(self.route(false));
             }
             self.announcement
-                .apply(self.now, &self.config, &mut self.plan);
+                .apply(self.now, &self.config, self.speaks_bgp, &mut self.plan);
             let is_announced = self.plan.items.contains(&self.route(false));
             assert_eq!(
                 serves && !is_announced,
@@ -240,6 +249,23 @@ mod tests {
     }
 
     #[test]
+    fn a_relay_that_no_bgp_announces_is_not_damped() {
+        let mut world = World::new();
+        world.speaks_bgp = false;
+        world.look(0, true);
+        for _ in 0..100 {
+            world.look(100, false);
+            assert!(!world.look(500, false));
+            assert!(!world.look(100, true));
+            assert!(!world.plan.has(Kind::RouteDamped));
+            assert!(world.look(500, true));
+        }
+        // A routing daemon that starts later finds a relay that has been there for long.
+        world.speaks_bgp = true;
+        assert!(world.look(1_000, true));
+    }
+
+    #[test]
     fn a_relay_that_drains_is_not_announced() {
         let mut world = World::new();
         world.look(0, true);
@@ -248,7 +274,7 @@ mod tests {
         let before = world.plan.clone();
         world
             .announcement
-            .apply(world.now, &world.config, &mut world.plan);
+            .apply(world.now, &world.config, true, &mut world.plan);
         assert_eq!(world.plan, before);
         assert_eq!(world.announcement.poll_timeout(), None);
     }
@@ -261,7 +287,7 @@ mod tests {
         world.plan.lacks(Role::Relay, Kind::RouteDiverted, "", "");
         world
             .announcement
-            .apply(world.now, &world.config, &mut world.plan);
+            .apply(world.now, &world.config, true, &mut world.plan);
         assert!(world.plan.items.is_empty());
     }
 }

@@ -51,8 +51,7 @@ pub fn play(site: &mut Site, fault: &mut dyn Fault, hold: Duration) -> Result<Ou
         .with_context(|| format!("{name}: inject"))?;
     if let Some(kind) = fault.condition() {
         wait_until("the condition is reported", SOON, || {
-            let conditions = site.relay.status()?.conditions;
-            Ok(conditions.iter().any(|condition| condition.kind == kind))
+            site.relay.has_condition(kind)
         })
         .with_context(|| format!("{name}: {}", site.relay.daemon.log()))?;
     }

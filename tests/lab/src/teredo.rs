@@ -234,6 +234,16 @@ impl Teredo {
         ask(&self.file, "status")
     }
 
+    /// Whether the daemon has a condition of this kind.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Self::status`].
+    pub fn has_condition(&self, kind: &str) -> Result<bool> {
+        let conditions = self.status()?.conditions;
+        Ok(conditions.iter().any(|condition| condition.kind == kind))
+    }
+
     /// The output of `teredo peers --json`.
     ///
     /// # Errors

@@ -97,13 +97,18 @@ impl Scene {
         sent.iter().filter(is_lost).copied().collect()
     }
 
-    /// Whether all relays that are on know each client, and may leave it to the fast path.
+    /// Whether all relays that are on know a client until a packet of now is there, and may leave it to the
+    /// fast path.
     fn agree_on(&self, client: NodeId) -> bool {
         let Some(address) = self.world.address(client) else {
             return false;
         };
         let mut on = self.ready();
-        on.all(|id| self.world.relay(id).relay.has_proved(&address.octets()))
+        on.all(|id| {
+            let relay = &self.world.relay(id).relay;
+            let later = self.world.now + ROUND_TRIP * 2;
+            relay.has_proved(&address.octets()) && relay.is_usable(later, &address.octets())
+        })
     }
 
     fn ready(&self) -> impl Iterator<Item = NodeId> {
@@ -374,7 +379,7 @@ fn run(seed: u64, count: u8, hashing: Hashing, is_fast: bool, steps: Vec<Step>) 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn f10_no_packet_of_a_trusted_client_is_lost(

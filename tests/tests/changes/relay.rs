@@ -159,7 +159,7 @@ fn the_fast_path_stops_with_the_relays_address() -> Result<()> {
                 && !has_program(site.host(), IPV6_INTERFACE)?,
         )
     })?;
-    ensure!(!site.announces()?);
+    wait_until("nothing is attracted", SOON, || Ok(!site.announces()?))?;
     shell(
         site.host(),
         &format!("ip addr add {address}; ip route replace default via 20.0.0.1"),

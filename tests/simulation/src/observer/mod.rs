@@ -105,9 +105,19 @@ impl Observer {
         trust.arrived(node, from, &parts);
         let is_proved = trust.is_proved(from, &parts);
         let watched = self.nodes.entry(id).or_default();
-        watched.bubbles.arrived(node, from, &parts);
         watched.destinations.arrived(node, from, is_proved, &parts);
+        self.answered(id, node, from, &parts);
         self.packets.arrived(id, parts.packet);
+    }
+
+    /// Notes what may answer the bubbles of a node. Those of a fleet tell each other.
+    fn answered(&mut self, id: NodeId, node: &Node, from: Endpoint, parts: &Encapsulation<'_>) {
+        let prover = self.prover(id);
+        for (other, watched) in &mut self.nodes {
+            if self.fleets.get(other).unwrap_or(other) == &prover {
+                watched.bubbles.arrived(node, from, parts);
+            }
+        }
     }
 
     /// Notes a discovery bubble before it is handled.
