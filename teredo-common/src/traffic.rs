@@ -169,17 +169,23 @@ impl Tallies {
     };
 
     /// Returns the part behind a table with `lines` lines, at most `sets` of which are for sets, if `cpus` CPUs have words
-    /// of their own, and there are others.
+    /// of their own, and there are others. Nothing is counted in a table that would have more lines than can be numbered.
     #[must_use]
     pub const fn behind(lines: u32, sets: u32, cpus: u16, has_others: bool) -> Self {
-        let slots = lines.saturating_sub(FIRST_SET + sets);
+        let slots = lines.saturating_sub(FIRST_SET.saturating_add(sets));
         let places = sets as u64 * PLACES as u64 + slots as u64 * SLOTS as u64;
-        Self {
+        let tallies = Self {
             first: lines,
             lines: places.div_ceil(LINE as u64) as u32,
             cpus,
             others: has_others as u16,
-            slots: (sets * PLACES as u32).wrapping_sub((FIRST_SET + sets) * SLOTS as u32),
+            slots: sets
+                .wrapping_mul(PLACES as u32)
+                .wrapping_sub(sets.wrapping_add(FIRST_SET).wrapping_mul(SLOTS as u32)),
+        };
+        match lines.checked_add(tallies.count()) {
+            Some(_) if places <= u32::MAX as u64 => tallies,
+            _ => Self::NONE,
         }
     }
 
@@ -254,6 +260,15 @@ mod tests {
             (count.packets, count.octets),
             ((1 << 28) - 1, (1 << 36) - 1)
         );
+    }
+
+    #[test]
+    fn a_table_whose_lines_have_no_numbers_counts_nothing() {
+        assert_eq!(
+            Tallies::behind(u32::MAX, u32::MAX - 1, 2, true),
+            Tallies::NONE
+        );
+        assert_eq!(Tallies::behind(1 << 30, 1 << 29, 16, true), Tallies::NONE);
     }
 
     #[test]
