@@ -379,7 +379,7 @@ fn run(seed: u64, count: u8, hashing: Hashing, is_fast: bool, steps: Vec<Step>) 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
     fn f10_no_packet_of_a_trusted_client_is_lost(
