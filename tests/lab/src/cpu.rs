@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 use nix::{
-    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity},
     time::{ClockId, clock_gettime},
     unistd::{Pid, SysconfVar, sysconf},
 };
@@ -24,6 +24,15 @@ pub fn pin(core: usize) -> Result<()> {
     set.set(core)?;
     sched_setaffinity(Pid::from_raw(0), &set)
         .with_context(|| format!("run on core {core}; the benchmark needs two cores"))
+}
+
+/// Keeps the calling thread on the core that it is on.
+///
+/// # Errors
+///
+/// Fails when the kernel reports an error.
+pub fn stay() -> Result<()> {
+    pin(sched_getcpu()?)
 }
 
 /// Runs `work` on one core; the processes that it starts stay there. The calling thread does the

@@ -43,6 +43,8 @@ const ROOM: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The time after which the manager looks whether it has to end.
 const TICK: Duration = Duration::from_millis(50);
+/// The key of the manager's own message.
+const MARK: &str = "X_MARK";
 /// Octets of the longest message.
 const MESSAGE: usize = 4096;
 
@@ -53,6 +55,8 @@ struct State {
     is_ready: bool,
     /// The process that the service has named as its main one.
     main: Option<i32>,
+    /// The last start whose mark was read, behind everything that earlier processes have said.
+    mark: u32,
 }
 
 /// A service.
@@ -178,6 +182,7 @@ impl Service {
     /// Fails as [`Self::start`].
     pub fn begin(&mut self, namespace: &Namespace) -> Result<()> {
         self.starts += 1;
+        self.hear_out()?;
         let log = File::create(self.log_file(self.starts))?;
         let (names, descriptors) = {
             let mut state = lock(&self.state);
@@ -222,6 +227,16 @@ impl Service {
             is_ready()
         });
         ready.with_context(|| self.log())
+    }
+
+    /// Waits until everything that earlier processes have said is read, as systemd does before it takes note of
+    /// their end.
+    fn hear_out(&self) -> Result<()> {
+        let mark = format!("{MARK}={}", self.starts);
+        UnixDatagram::unbound()?.send_to(mark.as_bytes(), self.directory.path().join("notify"))?;
+        wait_for("the messages are read", PATIENCE, || {
+            Ok((lock(&self.state).mark == self.starts).then_some(()))
+        })
     }
 
     /// Ends the process as for a restart, and waits until it has ended.
@@ -308,6 +323,9 @@ impl State {
         };
         let name = of("FDNAME").unwrap_or("stored").to_owned();
         self.is_ready |= of("READY") == Some("1");
+        if let Some(mark) = of(MARK) {
+            self.mark = mark.parse().unwrap_or_default();
+        }
         if let Some(process) = of("MAINPID") {
             self.main = process.parse().ok();
         }
@@ -357,8 +375,10 @@ fn receive(socket: &UnixDatagram) -> Result<(String, Vec<OwnedFd>)> {
 
 /// Makes the command have these descriptors, from [`FIRST`] on.
 fn pass(command: &mut Command, descriptors: Vec<OwnedFd>) {
-    /// The number from which on descriptors are out of the way.
-    const ASIDE: RawFd = 200;
+    let count = RawFd::try_from(descriptors.len()).expect("the store has room for few");
+    let highest = descriptors.iter().map(OwnedFd::as_raw_fd).max();
+    // From here on, descriptors are out of the way.
+    let aside = highest.unwrap_or(FIRST).max(FIRST + count) + 1;
     let duplicate = |from: RawFd, to: RawFd| {
         // SAFETY: the call takes its arguments by value.
         match unsafe { libc::dup2(from, to) } {
@@ -369,12 +389,12 @@ fn pass(command: &mut Command, descriptors: Vec<OwnedFd>) {
     let place = move || {
         let numbered = || (0..).zip(&descriptors);
         for (place, descriptor) in numbered() {
-            duplicate(descriptor.as_raw_fd(), ASIDE + place)?;
+            duplicate(descriptor.as_raw_fd(), aside + place)?;
         }
         for (place, _) in numbered() {
-            duplicate(ASIDE + place, FIRST + place)?;
+            duplicate(aside + place, FIRST + place)?;
             // SAFETY: the call takes its arguments by value.
-            unsafe { libc::close(ASIDE + place) };
+            unsafe { libc::close(aside + place) };
         }
         Ok(())
     };

@@ -19,7 +19,7 @@ use nix::{
     sys::socket::{MsgFlags, recv, setsockopt, sockopt},
 };
 
-use super::namespace::Namespace;
+use super::{cpu, namespace::Namespace};
 
 /// Time without progress after which a connection has failed by default.
 const IDLE: Duration = Duration::from_secs(20);
@@ -455,8 +455,10 @@ fn send_numbers(
     interval: Duration,
     stop: &AtomicBool,
 ) -> Result<u64> {
+    // The kernel has a queue for each CPU, and a packet in one overtakes those in another.
+    cpu::stay()?;
     let mut datagram = vec![0; size];
-    let start = Instant::now();
+    let mut next = Instant::now();
     let mut number = 0_u64;
     while !stop.load(Ordering::Acquire) {
         datagram[..8].copy_from_slice(&number.to_be_bytes());
@@ -474,7 +476,8 @@ fn send_numbers(
             Err(error) => return Err(error.into()),
         }
         number += 1;
-        let next = start + interval * u32::try_from(number)?;
+        // A sender that had to wait for a CPU does not send everything at once then.
+        next = (next + interval).max(Instant::now());
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     Ok(number)

@@ -12,7 +12,7 @@ use teredo_lab::{
     wait::wait_until,
 };
 
-use crate::world::{SOON, World, dropped_by, ensure_perfect, flow, stop};
+use crate::world::{SOON, World, ensure_perfect, flow, stop};
 
 /// Restarts the service five times while datagrams flow.
 fn restarts(mode: &str) -> Result<()> {
@@ -23,10 +23,7 @@ fn restarts(mode: &str) -> Result<()> {
         world.service.restart(&world.scene.relay)?;
         flow(&streams, 200)?;
     }
-    ensure_perfect(stop(streams)?, || {
-        let dropped = dropped_by(world.client.teredo());
-        format!("{}\nthe client: {dropped:?}", world.service.log())
-    })
+    ensure_perfect(stop(streams)?, || world.report())
 }
 
 #[test]
@@ -99,7 +96,7 @@ fn an_upgrade_to_another_layout_of_maps_loses_nothing() -> Result<()> {
         world.service.begin(&world.scene.relay)?;
         flow(&streams, 1500)?;
     }
-    ensure_perfect(stop(streams)?, || world.service.log())
+    ensure_perfect(stop(streams)?, || world.report())
 }
 
 /// Kills the service five times while datagrams flow, of which as many as `loss` may be lost.
@@ -118,7 +115,7 @@ fn crashes(mode: &str, loss: u64) -> Result<()> {
     ensure!(
         lost.iter().all(|lost| *lost <= loss) && disturbed == [0, 0],
         "{reports:?} {}",
-        world.service.log()
+        world.report()
     );
     Ok(())
 }
@@ -150,7 +147,7 @@ fn a_long_pause_loses_nothing_on_the_fast_path() -> Result<()> {
         overtaken: 0,
         ..report
     });
-    ensure_perfect(reports, || world.service.log())
+    ensure_perfect(reports, || world.report())
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use teredo_lab::{
+    Namespace,
+    process::output,
     scene::{Client, Scene, Topology},
     service::Service,
     teredo::Teredo,
@@ -43,6 +45,35 @@ impl World {
     pub fn streams(&self) -> Result<[UdpStream; 2]> {
         streams(&self.scene, &self.client)
     }
+
+    /// The relay's log, what relay and client have done with their packets, and what the kernel had no room for.
+    pub fn report(&self) -> String {
+        let dropped = dropped_by(self.client.teredo());
+        let status = self.service.status();
+        let relay = status.map(|status| {
+            let both = status.dropped.into_iter().chain(status.passed);
+            let others = both.filter(|(_, packets)| *packets > 0);
+            (status.packets, others.collect::<Vec<_>>())
+        });
+        let site = self.scene.site();
+        let full = [
+            &self.scene.relay,
+            &site.client,
+            &self.scene.host().namespace,
+        ]
+        .map(overflows);
+        let log = self.service.log();
+        format!("{log}\nrelay: {relay:?}\nclient: {dropped:?}\nno room: {full:?}")
+    }
+}
+
+/// The packets for which sockets and interfaces of a namespace had no room.
+fn overflows(namespace: &Namespace) -> Result<String> {
+    let script =
+        "grep -h RcvbufErrors /proc/net/snmp6; awk '/^Udp: [0-9]/ { print $6 }' /proc/net/snmp
+        awk '{ print $1, $5, $13 }' /proc/net/dev | tail -n +3";
+    let text = output(namespace.command("sh")?.args(["-c", script]))?;
+    Ok(text.lines().collect::<Vec<_>>().join(", "))
 }
 
 /// Starts a stream in each direction, between the host and a client.
