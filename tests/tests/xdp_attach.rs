@@ -597,7 +597,11 @@ fn native_mode_ends_with_the_program_at_the_other_end() -> Result<()> {
         assert_eq!(host.namespace.run(|| path.examine_drops())??, None);
         assert_eq!(host.modes()?, NATIVE);
         host.bare(&["wan-end", "lan-end"])?;
-        let obstacle = host.namespace.run(|| path.examine_drops())??;
+        let mut obstacle = None;
+        wait_until("the drivers have answered", Duration::from_secs(10), || {
+            obstacle = host.namespace.run(|| path.examine_drops())??;
+            Ok(obstacle.is_some())
+        })?;
         assert!(
             matches!(obstacle, Some(Obstacle::BareEnd { .. })),
             "{obstacle:?}"

@@ -1,9 +1,14 @@
 //! Interfaces, addresses, routes and neighbours of the kernel, through rtnetlink.
+//!
+//! The kernel answers while the sender of the question waits, and before that it may wait for seconds until others have
+//! done with its interfaces. So questions have a thread of their own, and packets do not wait for it.
 
+mod connection;
 mod host;
 mod look_up;
 
 use std::{
+    future::Future,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
@@ -28,6 +33,8 @@ use tokio::task::JoinHandle;
 
 pub use host::HostAddress;
 
+use connection::Connection;
+
 /// The next hop of routes into a TUN interface, an address that no host has.
 ///
 /// With a next hop the kernel keeps one neighbour entry for the interface; without, one for every
@@ -42,21 +49,11 @@ pub struct RouteError {
     source: io::Error,
 }
 
-/// A connection to the kernel's routing tables. Needs a tokio runtime.
+/// A connection to the kernel's routing tables.
 #[derive(Clone, Debug)]
 pub struct Routes {
     handle: Handle,
-    _connection: Arc<Connection>,
-}
-
-/// The task of the connection, which ends with its last user.
-#[derive(Debug)]
-struct Connection(JoinHandle<()>);
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    connection: Arc<Connection>,
 }
 
 impl Routes {
@@ -66,14 +63,22 @@ impl Routes {
     ///
     /// When the kernel provides no netlink socket.
     pub fn open() -> Result<Self, RouteError> {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(|source| RouteError {
+        let (connection, handle) = Connection::open().map_err(|source| RouteError {
             action: "open a netlink socket".to_owned(),
             source,
         })?;
         Ok(Self {
             handle,
-            _connection: Arc::new(Connection(tokio::spawn(connection))),
+            connection: Arc::new(connection),
         })
+    }
+
+    /// Runs a task with this connection in the thread of the connection.
+    pub fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.connection.spawn(task)
     }
 
     /// Brings an interface up, with this MTU in octets if there is one.

@@ -238,7 +238,7 @@ impl Node {
             }
             Input::Sweep => {
                 self.sweep();
-                self.confirm_neighbours().await;
+                self.confirm_neighbours();
             }
             Input::Slice => self.sweep_on(),
             Input::Request(request) => self.handle_request(request),
@@ -349,7 +349,7 @@ impl Node {
     }
 
     /// Makes the kernel confirm neighbours that the fast path uses, which the kernel does not know.
-    async fn confirm_neighbours(&mut self) {
+    fn confirm_neighbours(&mut self) {
         if !self.fast_path.collect_stations(clock::now()) {
             // This process was stopped, and changes may wait.
             self.watch.doubt();
@@ -360,7 +360,7 @@ impl Node {
             .filter(|(neighbour, station)| self.fast_path.sends_to(neighbour.interface, *station));
         let due: Vec<_> = used.map(|(neighbour, _)| neighbour).take(PROBES).collect();
         for neighbour in due {
-            self.probe(neighbour).await;
+            self.probe(neighbour);
         }
     }
 
@@ -382,11 +382,15 @@ impl Node {
         self.upkeep.look_soon();
     }
 
-    async fn probe(&self, neighbour: StaleNeighbour) {
-        let probed = self.routes.probe(neighbour.interface, neighbour.address);
-        if let Err(error) = probed.await {
-            tracing::debug!("{error}");
-        }
+    /// Has the kernel find out whether a neighbour is still there, and does not wait for it.
+    fn probe(&self, neighbour: StaleNeighbour) {
+        let routes = self.routes.clone();
+        self.routes.spawn(async move {
+            let probed = routes.probe(neighbour.interface, neighbour.address);
+            if let Err(error) = probed.await {
+                tracing::debug!("{error}");
+            }
+        });
     }
 
     /// Undoes everything that [`Self::start`] set up.

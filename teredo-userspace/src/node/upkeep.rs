@@ -86,11 +86,11 @@ impl Upkeep {
         if self.look.is_none() {
             self.timer.set(Some(self.next));
             self.timer.expired().await;
-            let (routes, scope) = (routes.clone(), self.scope.clone());
+            let (source, scope) = (routes.clone(), self.scope.clone());
             self.began = clock::now();
-            self.look = Some(tokio::spawn(async move {
+            self.look = Some(routes.spawn(async move {
                 let began = Clock::now();
-                Ok((Snapshot::read(&routes, &scope).await?, began))
+                Ok((Snapshot::read(&source, &scope).await?, began))
             }));
             // A change from now on may not be in the snapshot.
             self.next = self.began + SLOW;

@@ -35,6 +35,7 @@ mod vlan;
 use std::{
     net::Ipv4Addr,
     os::fd::{AsFd as _, BorrowedFd},
+    thread,
 };
 
 use ipnet::Ipv6Net;
@@ -54,6 +55,7 @@ pub use buckets::SharedBuckets;
 use delivery::Delivery;
 pub use delivery::{Obstacle, known_trouble, native_obstacle};
 pub use error::Error;
+use fallback::Look;
 pub use features::{XdpFeatures, xdp_features};
 pub use foreign::{program_name, remember as remember_programs};
 pub use interface::Interface;
@@ -140,8 +142,10 @@ pub struct AttachedProgram {
     adopted: bool,
     /// The build that captures, while somebody does.
     capture: Option<capture::Attachment>,
-    /// What is known about the drivers; `None` if they cannot be asked.
+    /// What is known about the drivers; `None` if they cannot be asked, or are being asked.
     delivery: Option<Delivery>,
+    /// The look at the drivers that takes place.
+    look: Option<thread::JoinHandle<Look>>,
 }
 
 impl VlanOptions {
@@ -276,6 +280,7 @@ impl AttachedProgram {
                 adopted,
                 capture: None,
                 delivery: Delivery::open().ok(),
+                look: None,
             }),
             Err(error) => {
                 if !adopted && let Some(Err(error)) = pins.map(Pins::remove) {
