@@ -16,6 +16,10 @@ const START: Duration = Duration::from_secs(15);
 pub const RELAY: &str = include_str!("../../../packaging/bird/bird.conf");
 /// The configuration for the router in front of relays.
 pub const ROUTER: &str = include_str!("../../../packaging/bird/router.conf");
+/// The configuration for a relay of a fleet.
+pub const FLEET: &str = include_str!("../../../packaging/bird/fleet.conf");
+/// The configuration for the router in front of a fleet.
+pub const FLEET_ROUTER: &str = include_str!("../../../packaging/bird/fleet-router.conf");
 
 /// A running BIRD.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ pub mod caller;
 pub mod capture;
 pub mod cpu;
 pub mod fixture;
+pub mod fleet;
 pub mod flood;
 pub mod frames;
 mod generator;

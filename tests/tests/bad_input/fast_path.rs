@@ -8,7 +8,7 @@ use teredo_lab::teredo::binary;
 use super::{assert_command_refused, host::Host, to_the_end};
 
 /// Number of file descriptors with which the daemon can do everything but create all maps.
-const DESCRIPTORS: &str = "--nofile=28";
+const DESCRIPTORS: &str = "--nofile=31";
 
 /// Returns a command that runs `teredo` with few file descriptors.
 fn starved(host: &Host, arguments: &[&str]) -> Result<Command> {

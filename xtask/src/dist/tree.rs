@@ -131,6 +131,8 @@ pub fn files(prefix: &Path, program: &Path, pages: &Path) -> Result<Vec<Entry>> 
     for (directory, name) in [
         ("bird", "bird.conf"),
         ("bird", "router.conf"),
+        ("bird", "fleet.conf"),
+        ("bird", "fleet-router.conf"),
         ("frr", "frr.conf"),
     ] {
         let path = Path::new(directory).join(name);

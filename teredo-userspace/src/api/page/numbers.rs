@@ -21,6 +21,15 @@ pub fn short(number: f64) -> String {
     format!("{scaled:.decimals$}{}", UNITS[unit])
 }
 
+/// Shows a number of octets with three digits: `12.3 kB`.
+pub fn octets(number: u64) -> String {
+    let mut text = short(number as f64);
+    if !text.contains('\u{a0}') {
+        text.push('\u{a0}');
+    }
+    text + "B"
+}
+
 /// Shows a whole number with its thousands apart, by narrow spaces that do not break.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -80,6 +89,12 @@ mod tests {
         ] {
             assert_eq!(short(number), text.replace(' ', "\u{a0}"));
         }
+    }
+
+    #[test]
+    fn octets_have_their_unit() {
+        assert_eq!(octets(0), "0\u{a0}B");
+        assert_eq!(octets(1_234), "1.23\u{a0}kB");
     }
 
     #[test]

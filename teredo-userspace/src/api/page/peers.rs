@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::numbers::{duration, grouped};
+use super::numbers::{duration, grouped, octets};
 use crate::{
     api::{
         filter::{self, parse_endpoint, parse_prefix},
@@ -192,6 +192,8 @@ impl Listing {
                             th scope="col" { "Path" }
                             th .number scope="col" { "Heard" }
                             th .number scope="col" { "Sent to" }
+                            th .number scope="col" { "From it" }
+                            th .number scope="col" { "To it" }
                         } }
                         tbody { @for peer in &self.peers { (row(peer)) } }
                     }
@@ -227,6 +229,8 @@ fn row(peer: &Peer) -> Markup {
             td { @if peer.xdp { "fast path" } @else { "daemon" } }
             td .number { (ago(peer.last_received_seconds)) }
             td .number { (ago(peer.last_sent_seconds)) }
+            td .number title={ (grouped(peer.packets.decap)) " packets" } { (octets(peer.bytes.decap)) }
+            td .number title={ (grouped(peer.packets.encap)) " packets" } { (octets(peer.bytes.encap)) }
         }
     }
 }

@@ -1,0 +1,234 @@
+//! A fleet of relays with one IPv4 address behind a router that spreads packets over them.
+//!
+//! The router is where the standard scene has its relay, and forwards to a segment with the relays:
+//!
+//! ```text
+//!   IPv4 internet ---+                          +--- relay 10.9.0.1, 2001:db8:9::1
+//!                    +--- router --- segment ---+--- relay 10.9.0.2, 2001:db8:9::2
+//!   IPv6 internet ---+                          +--- relay 10.9.0.3, 2001:db8:9::3
+//! ```
+//!
+//! BIRD tells the router which relays serve, with the configurations that the project ships, and the kernel
+//! chooses one for each flow, by addresses and ports.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddrV4},
+    os::unix::fs::OpenOptionsExt as _,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use tempfile::TempDir;
+
+use super::{
+    bird::{self, Bird},
+    links::Internet,
+    namespace::Namespace,
+    scene::{RELAY, Scene},
+    teredo::{Config, Teredo},
+    wait::wait_until,
+};
+
+/// The number of relays.
+pub const RELAYS: u8 = 3;
+/// The relays' IPv4 address.
+pub const SERVICE: Ipv4Addr = Ipv4Addr::new(20, 0, 2, 2);
+/// The interface of a relay.
+pub const ARM: &str = "arm";
+/// The router's interface to the relays.
+const INSIDE: &str = "inside";
+/// The last part of the router's addresses on the segment.
+const ROUTER: u8 = 254;
+/// The port at which relays reach each other.
+const PORT: u16 = 3546;
+/// Longest time until routers know what happened.
+const SOON: Duration = Duration::from_secs(30);
+
+/// A relay.
+#[derive(Debug)]
+pub struct Member {
+    /// The relay.
+    pub relay: Teredo,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its last part of addresses on the segment.
+    number: u8,
+    _bird: Bird,
+}
+
+/// The fleet with its router.
+#[derive(Debug)]
+pub struct Fleet {
+    /// The relays.
+    pub members: Vec<Member>,
+    _router: Bird,
+    _segment: Internet,
+    _directory: TempDir,
+}
+
+fn ipv4(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 9, 0, number)
+}
+
+fn ipv6(number: u8) -> String {
+    format!("2001:db8:9::{number:x}")
+}
+
+impl Fleet {
+    /// Starts the fleet in a scene without relay, and waits until the router spreads packets over all of it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a tool of the system fails, or a relay or BIRD does not start.
+    pub fn start(scene: &Scene) -> Result<Self> {
+        let router = &scene.relay;
+        let mut segment = Internet::new("segment")?;
+        segment.plug(router, INSIDE)?;
+        router.ip_batch(&format!(
+            "addr add {}/24 dev {INSIDE}
+            addr add {}/64 dev {INSIDE} nodad",
+            ipv4(ROUTER),
+            ipv6(ROUTER)
+        ))?;
+        router.forward()?;
+        for family in ["ipv4", "ipv6"] {
+            // Addresses and ports.
+            router.sysctl(&format!("net.{family}.fib_multipath_hash_policy"), 1)?;
+        }
+        let around = scene.sites.iter().map(|site| site.nat.namespace());
+        for namespace in around.chain([scene.server_namespace()]) {
+            namespace.ip(&format!("route add {SERVICE}/32 via {}", RELAY.ip()))?;
+        }
+        let directory = tempfile::tempdir()?;
+        let key = directory.path().join("fleet.key");
+        let mut file = fs::OpenOptions::new();
+        let mut file = file.write(true).create_new(true).mode(0o600).open(&key)?;
+        std::io::Write::write_all(&mut file, format!("{}\n", "5a".repeat(32)).as_bytes())?;
+        let members: Vec<_> = (1..=RELAYS)
+            .map(|number| SocketAddrV4::new(ipv4(number), PORT).to_string())
+            .collect();
+        let of_router = router_bird(router)?;
+        let members = (1..=RELAYS)
+            .map(|number| {
+                let config = Config::new()
+                    .set("relay.ipv4", SERVICE.to_string())
+                    .set("relay.xdp.interfaces", vec![ARM.to_owned()])
+                    .set("relay.xdp.mode", "native")
+                    .set(
+                        "relay.fleet.listen",
+                        members[usize::from(number) - 1].clone(),
+                    )
+                    .set("relay.fleet.members", members.clone())
+                    .set("relay.fleet.key-file", key.to_string_lossy().into_owned());
+                Member::start(&mut segment, number, &config)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let fleet = Self {
+            members,
+            _router: of_router,
+            _segment: segment,
+            _directory: directory,
+        };
+        fleet.wait_until_spread(scene, &[1, 2, 3])?;
+        Ok(fleet)
+    }
+
+    /// Waits until the router spreads packets over these relays and no others.
+    ///
+    /// # Errors
+    ///
+    /// Fails when that takes too long, with the relays' logs.
+    pub fn wait_until_spread(&self, scene: &Scene, wanted: &[u8]) -> Result<()> {
+        let router = &scene.relay;
+        let mut routes = String::new();
+        let spread = wait_until("the router follows", SOON, || {
+            let of_ipv4 = router.ip(&format!("-4 route show {SERVICE}"))?;
+            let of_ipv6 = router.ip("-6 route show 2001::/32")?;
+            routes = format!("{of_ipv4}{of_ipv6}");
+            let has = |text: &str, address: &str| {
+                let mut words = text.split_whitespace();
+                words.any(|word| word == address)
+            };
+            Ok((1..=RELAYS).all(|number| {
+                let is_wanted = wanted.contains(&number);
+                has(&of_ipv4, &ipv4(number).to_string()) == is_wanted
+                    && has(&of_ipv6, &ipv6(number)) == is_wanted
+            }))
+        });
+        spread.with_context(|| {
+            let logs = self.members.iter().map(|member| member.relay.daemon.log());
+            format!("{routes}\n{}", logs.collect::<Vec<_>>().join("\n"))
+        })
+    }
+}
+
+impl Member {
+    fn start(segment: &mut Internet, number: u8, config: &Config) -> Result<Self> {
+        let namespace = Namespace::new(&format!("relay{number}"))?;
+        segment.plug_xdp(&namespace, ARM)?;
+        // All have the same address, for which nobody is asked on the segment.
+        namespace.sysctl("net.ipv4.conf.all.arp_ignore", 1)?;
+        namespace.sysctl("net.ipv4.conf.all.arp_announce", 2)?;
+        let (own, router) = (ipv6(number), ipv6(ROUTER));
+        let (own_ipv4, router_ipv4) = (ipv4(number).to_string(), ipv4(ROUTER).to_string());
+        namespace.ip_batch(&format!(
+            "addr add {SERVICE}/32 dev lo
+            addr add {own_ipv4}/24 dev {ARM}
+            addr add {own}/64 dev {ARM} nodad
+            route add default via {router_ipv4}
+            route add default via {router}"
+        ))?;
+        namespace.sysctl("net.ipv6.conf.all.forwarding", 1)?;
+        let relay = Teredo::start(&namespace, config)?;
+        let bird = Bird::start(
+            &namespace,
+            bird::FLEET,
+            &[
+                ("OWN", &own),
+                ("ROUTER", &router),
+                ("OWN_IPV4", &own_ipv4),
+                ("ROUTER_IPV4", &router_ipv4),
+                ("SERVICE", &format!("{SERVICE}/32")),
+            ],
+        )?;
+        Ok(Self {
+            relay,
+            namespace,
+            number,
+            _bird: bird,
+        })
+    }
+
+    /// The number of the relay, from 1.
+    #[must_use]
+    pub const fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// Starts the relay again after it has ended in any way.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it does not start.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.relay.start_again(&self.namespace)
+    }
+}
+
+fn router_bird(router: &Namespace) -> Result<Bird> {
+    let mut values = vec![
+        ("OWN".to_owned(), ipv6(ROUTER)),
+        ("OWN_IPV4".to_owned(), ipv4(ROUTER).to_string()),
+        ("SERVICE".to_owned(), format!("{SERVICE}/32")),
+    ];
+    for number in 1..=RELAYS {
+        values.push((format!("RELAY_{number}"), ipv6(number)));
+        values.push((format!("RELAY_{number}_IPV4"), ipv4(number).to_string()));
+    }
+    let values: Vec<_> = values
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .collect();
+    Bird::start(router, bird::FLEET_ROUTER, &values)
+}

@@ -1,0 +1,160 @@
+//! A fleet of relays with one IPv4 address, real routing daemons, and a router that spreads flows over it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+use teredo_lab::{
+    NatKind, Scene, Topology,
+    fleet::{ARM, Fleet, RELAYS},
+    scene::Client,
+    traffic::{Ping, UdpReport, UdpStream},
+    wait_until,
+};
+
+/// Longest time that anything takes.
+const SOON: Duration = Duration::from_secs(30);
+/// The time between two datagrams of a stream.
+const INTERVAL: Duration = Duration::from_millis(2);
+/// Clients, each of which has two streams in each direction.
+const CLIENTS: u8 = 3;
+/// The longest time that BFD takes to find a dead link, and the router to follow.
+const DETECTION: Duration = Duration::from_millis(900);
+
+/// A fleet with clients and their traffic, all of which is proved to it.
+struct World {
+    streams: Vec<UdpStream>,
+    fleet: Fleet,
+    _clients: Vec<Client>,
+    scene: Scene,
+}
+
+impl World {
+    fn new() -> Result<Self> {
+        let topology = Topology {
+            clients: CLIENTS - 1,
+            ..Topology::default()
+        };
+        let mut scene = Scene::new(topology)?;
+        scene.add_site(NatKind::Symmetric)?;
+        let fleet = Fleet::start(&scene)?;
+        let (mut clients, mut streams) = (Vec::new(), Vec::new());
+        let host = scene.host();
+        for site in &scene.sites {
+            let client = scene.start_client(&site.client, &scene.client_config(site.port))?;
+            Ping::to(client.address()).all_from(&host.namespace)?;
+            Ping::to(host.address).all_from(&site.client)?;
+            let (outside, inside) = (&host.namespace, &site.client);
+            for _ in 0..2 {
+                let (there, here) = (client.address().into(), host.address.into());
+                streams.push(UdpStream::start(outside, inside, there, 200, INTERVAL)?);
+                streams.push(UdpStream::start(inside, outside, here, 200, INTERVAL)?);
+            }
+            clients.push(client);
+        }
+        let world = Self {
+            streams,
+            fleet,
+            _clients: clients,
+            scene,
+        };
+        world.flow(1_000)?;
+        Ok(world)
+    }
+
+    /// Waits until every stream has gone on by this many datagrams.
+    fn flow(&self, datagrams: u64) -> Result<()> {
+        let before: Vec<_> = self.streams.iter().map(UdpStream::received).collect();
+        wait_until("all streams flow", SOON, || {
+            let mut pairs = self.streams.iter().zip(&before);
+            Ok(pairs.all(|(stream, before)| stream.received() >= before + datagrams))
+        })
+    }
+
+    fn spread(&self, without: Option<u8>) -> Result<()> {
+        let wanted: Vec<_> = (1..=RELAYS)
+            .filter(|number| Some(*number) != without)
+            .collect();
+        self.fleet.wait_until_spread(&self.scene, &wanted)
+    }
+
+    fn stop(self) -> Result<Vec<UdpReport>> {
+        self.streams.into_iter().map(UdpStream::stop).collect()
+    }
+
+    fn ensure_nothing_lost(self) -> Result<()> {
+        let logs: Vec<_> = self
+            .fleet
+            .members
+            .iter()
+            .map(|one| one.relay.daemon.log())
+            .collect();
+        let reports = self.stop()?;
+        let lost: u64 = reports.iter().map(|one| one.sent - one.received).sum();
+        ensure!(lost == 0, "{reports:?}\n{}", logs.join("\n"));
+        Ok(())
+    }
+}
+
+#[test]
+fn every_relay_serves_every_client() -> Result<()> {
+    World::new()?.ensure_nothing_lost()
+}
+
+/// What the relay knew is known to the others, and its program goes on until the router has followed.
+#[test]
+fn a_relay_that_is_killed_and_comes_back_loses_nothing() -> Result<()> {
+    let mut world = World::new()?;
+    for index in 0..usize::from(RELAYS) {
+        let number = world.fleet.members[index].number();
+        world.fleet.members[index].relay.daemon.kill()?;
+        world.spread(Some(number))?;
+        world.flow(500)?;
+        world.fleet.members[index].start_again()?;
+        world
+            .spread(None)
+            .with_context(|| format!("relay {number} is back"))?;
+        world.flow(500)?;
+    }
+    world.ensure_nothing_lost()
+}
+
+#[test]
+fn a_relay_that_leaves_loses_nothing() -> Result<()> {
+    let mut world = World::new()?;
+    let number = world.fleet.members[0].number();
+    let relay = &mut world.fleet.members[0].relay;
+    relay.daemon.signal(Signal::SIGTERM)?;
+    let status = relay.daemon.wait(SOON)?;
+    ensure!(status.success(), "{status}");
+    world.spread(Some(number))?;
+    world.flow(500)?;
+    world.fleet.members[0].start_again()?;
+    world.spread(None)?;
+    world.flow(500)?;
+    world.ensure_nothing_lost()
+}
+
+#[test]
+fn an_upgrade_of_all_loses_nothing() -> Result<()> {
+    let world = World::new()?;
+    for member in &world.fleet.members {
+        member.relay.tell("upgrade")?;
+        world.flow(500)?;
+    }
+    world.ensure_nothing_lost()
+}
+
+/// Nobody is told: BFD finds it.
+#[test]
+fn a_relay_that_is_cut_off_costs_the_time_of_detection() -> Result<()> {
+    let world = World::new()?;
+    let member = &world.fleet.members[1];
+    member.namespace.ip(&format!("link set {ARM} down"))?;
+    world.spread(Some(member.number()))?;
+    world.flow(500)?;
+    let reports = world.stop()?;
+    let longest = reports.iter().map(|report| report.longest_gap).max();
+    ensure!(longest < Some(DETECTION), "{reports:?}");
+    Ok(())
+}
