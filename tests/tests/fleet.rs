@@ -5,10 +5,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use teredo_lab::{
-    NatKind, Scene, Topology,
-    fleet::{ARM, Fleet, RELAYS},
-    scene::Client,
-    traffic::{Ping, UdpReport, UdpStream},
+    Scene,
+    fleet::{self, ARM, Conversation, Fleet, RELAYS},
+    traffic::{UdpReport, UdpStream},
     wait_until,
 };
 
@@ -16,46 +15,24 @@ use teredo_lab::{
 const SOON: Duration = Duration::from_secs(30);
 /// The time between two datagrams of a stream.
 const INTERVAL: Duration = Duration::from_millis(2);
-/// Clients, each of which has two streams in each direction.
-const CLIENTS: u8 = 3;
 /// The longest time that BFD takes to find a dead link, and the router to follow.
 const DETECTION: Duration = Duration::from_millis(900);
 
 /// A fleet with clients and their traffic, all of which is proved to it.
 struct World {
-    streams: Vec<UdpStream>,
+    conversation: Conversation,
     fleet: Fleet,
-    _clients: Vec<Client>,
     scene: Scene,
 }
 
 impl World {
     fn new() -> Result<Self> {
-        let topology = Topology {
-            clients: CLIENTS - 1,
-            ..Topology::default()
-        };
-        let mut scene = Scene::new(topology)?;
-        scene.add_site(NatKind::Symmetric)?;
+        let scene = fleet::scene()?;
         let fleet = Fleet::start(&scene)?;
-        let (mut clients, mut streams) = (Vec::new(), Vec::new());
-        let host = scene.host();
-        for site in &scene.sites {
-            let client = scene.start_client(&site.client, &scene.client_config(site.port))?;
-            Ping::to(client.address()).all_from(&host.namespace)?;
-            Ping::to(host.address).all_from(&site.client)?;
-            let (outside, inside) = (&host.namespace, &site.client);
-            for _ in 0..2 {
-                let (there, here) = (client.address().into(), host.address.into());
-                streams.push(UdpStream::start(outside, inside, there, 200, INTERVAL)?);
-                streams.push(UdpStream::start(inside, outside, here, 200, INTERVAL)?);
-            }
-            clients.push(client);
-        }
+        let conversation = Conversation::start(&scene, INTERVAL)?;
         let world = Self {
-            streams,
+            conversation,
             fleet,
-            _clients: clients,
             scene,
         };
         world.flow(1_000)?;
@@ -64,9 +41,10 @@ impl World {
 
     /// Waits until every stream has gone on by this many datagrams.
     fn flow(&self, datagrams: u64) -> Result<()> {
-        let before: Vec<_> = self.streams.iter().map(UdpStream::received).collect();
+        let streams = &self.conversation.streams;
+        let before: Vec<_> = streams.iter().map(UdpStream::received).collect();
         wait_until("all streams flow", SOON, || {
-            let mut pairs = self.streams.iter().zip(&before);
+            let mut pairs = streams.iter().zip(&before);
             Ok(pairs.all(|(stream, before)| stream.received() >= before + datagrams))
         })
     }
@@ -79,7 +57,8 @@ impl World {
     }
 
     fn stop(self) -> Result<Vec<UdpReport>> {
-        self.streams.into_iter().map(UdpStream::stop).collect()
+        let streams = self.conversation.streams.into_iter();
+        streams.map(UdpStream::stop).collect()
     }
 
     fn ensure_nothing_lost(self) -> Result<()> {

@@ -45,6 +45,9 @@ struct Scene {
     /// The client's implementation: teredo or miredo
     #[arg(long, value_name = "MAKER")]
     client: Option<String>,
+    /// Play a fleet of so many relays, three, of which keys kill one and start it again
+    #[arg(long, value_name = "RELAYS")]
+    fleet: Option<String>,
 }
 
 impl Scene {
@@ -62,6 +65,7 @@ impl Scene {
             ("relay", &self.relay),
             ("server", &self.server),
             ("client", &self.client),
+            ("fleet", &self.fleet),
         ] {
             arguments.extend(value.as_ref().map(|value| format!("--{name}={value}")));
         }

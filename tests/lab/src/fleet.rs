@@ -25,8 +25,10 @@ use super::{
     bird::{self, Bird},
     links::Internet,
     namespace::Namespace,
-    scene::{RELAY, Scene},
+    nat::NatKind,
+    scene::{Client, RELAY, Scene, Topology},
     teredo::{Config, Teredo},
+    traffic::{Ping, UdpStream},
     wait::wait_until,
 };
 
@@ -65,6 +67,56 @@ pub struct Fleet {
     _router: Bird,
     _segment: Internet,
     _directory: TempDir,
+}
+
+/// Clients at all sites of a scene, and what they and its host say to each other.
+#[derive(Debug)]
+pub struct Conversation {
+    /// Two streams from each client, and two to it, each of which is a flow of its own.
+    pub streams: Vec<UdpStream>,
+    _clients: Vec<Client>,
+}
+
+impl Conversation {
+    /// Starts the clients, and streams with a datagram every `interval`, when all know each other.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a client is not qualified in time.
+    pub fn start(scene: &Scene, interval: Duration) -> Result<Self> {
+        let (mut clients, mut streams) = (Vec::new(), Vec::new());
+        let host = scene.host();
+        for site in &scene.sites {
+            let client = scene.start_client(&site.client, &scene.client_config(site.port))?;
+            Ping::to(client.address()).all_from(&host.namespace)?;
+            Ping::to(host.address).all_from(&site.client)?;
+            let (outside, inside) = (&host.namespace, &site.client);
+            for _ in 0..2 {
+                let (there, here) = (client.address().into(), host.address.into());
+                streams.push(UdpStream::start(outside, inside, there, 200, interval)?);
+                streams.push(UdpStream::start(inside, outside, here, 200, interval)?);
+            }
+            clients.push(client);
+        }
+        Ok(Self {
+            streams,
+            _clients: clients,
+        })
+    }
+}
+
+/// Builds a scene for a fleet, in which one of three clients is behind a symmetric NAT.
+///
+/// # Errors
+///
+/// Fails as [`Scene::new`].
+pub fn scene() -> Result<Scene> {
+    let mut scene = Scene::new(Topology {
+        clients: 2,
+        ..Topology::default()
+    })?;
+    scene.add_site(NatKind::Symmetric)?;
+    Ok(scene)
 }
 
 fn ipv4(number: u8) -> Ipv4Addr {

@@ -363,6 +363,7 @@ impl Content {
 #[derive(Debug)]
 pub struct UdpStream {
     stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
     received: Arc<AtomicU64>,
     sender: JoinHandle<Result<u64>>,
     receiver: JoinHandle<Result<UdpReport>>,
@@ -412,10 +413,11 @@ impl UdpStream {
         );
         let source = from.run(|| UdpSocket::bind(unspecified))??;
         let stop = Arc::new(AtomicBool::new(false));
-        let received = Arc::new(AtomicU64::new(0));
+        let (sent, received) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let sender = {
-            let stop = Arc::clone(&stop);
-            thread::spawn(move || send_numbers(&source, target, size.max(8), interval, &stop))
+            let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
+            let send = move || send_numbers(&source, target, size.max(8), interval, &sent, &stop);
+            thread::spawn(send)
         };
         let receiver = {
             let (stop, received) = (Arc::clone(&stop), Arc::clone(&received));
@@ -423,10 +425,17 @@ impl UdpStream {
         };
         Ok(Self {
             stop,
+            sent,
             received,
             sender,
             receiver,
         })
+    }
+
+    /// Datagrams sent so far.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Datagrams received so far.
@@ -453,6 +462,7 @@ fn send_numbers(
     to: SocketAddr,
     size: usize,
     interval: Duration,
+    sent: &AtomicU64,
     stop: &AtomicBool,
 ) -> Result<u64> {
     // The kernel has a queue for each CPU, and a packet in one overtakes those in another.
@@ -476,6 +486,7 @@ fn send_numbers(
             Err(error) => return Err(error.into()),
         }
         number += 1;
+        sent.store(number, Ordering::Relaxed);
         // A sender that had to wait for a CPU does not send everything at once then.
         next = (next + interval).max(Instant::now());
         thread::sleep(next.saturating_duration_since(Instant::now()));

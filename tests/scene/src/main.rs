@@ -2,6 +2,7 @@
 //! a relay, with ping and TCP both ways, and the statistics of relay and server.
 
 mod display;
+mod fleet;
 mod traffic;
 
 use std::{
@@ -17,7 +18,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, ValueEnum};
+use clap::{Parser, ValueEnum, value_parser};
 use display::{Display, Ours};
 use nix::{
     errno::Errno,
@@ -58,6 +59,9 @@ struct Arguments {
     /// Implementation of the client
     #[arg(long, value_enum, default_value_t)]
     client: Whose,
+    /// Instead, play a fleet of so many relays, three, behind a router
+    #[arg(long, value_name = "RELAYS", value_parser = value_parser!(u8).range(3..=3))]
+    fleet: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
@@ -177,6 +181,9 @@ fn main() -> ExitCode {
 
 fn play(arguments: &Arguments) -> Result<bool> {
     let signals = Signals::new()?;
+    if arguments.fleet.is_some() {
+        return fleet::play(arguments.seconds, &signals);
+    }
     let scene = Scene::new(Topology {
         one_armed: arguments.one_armed,
         nat: arguments.nat.into(),
