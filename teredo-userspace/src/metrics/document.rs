@@ -8,13 +8,16 @@ use std::{
     path::PathBuf,
 };
 
-use teredo_common::{maps::Counter, verdict::Verdict};
+use teredo_common::{maps::Counter, time::Instant, verdict::Verdict};
 use teredo_proto::{
     client::{Client, Config, ServerEndpoints},
+    fleet::OtherInfo,
     relay, server,
 };
 
-use super::{Attachment, ClientStatus, Format, Mode, Role, RoleState, Snapshot, render};
+use super::{
+    Attachment, ClientStatus, FleetStatus, Format, Mode, Role, RoleState, Snapshot, render,
+};
 use crate::condition::{Kind, Severity};
 
 /// The variable that makes the test write the list instead of comparing it.
@@ -57,7 +60,23 @@ fn complete(role: Role) -> Snapshot {
         sunset: "2030-12-31".parse().ok(),
     };
     match role {
-        Role::Relay => snapshot.add_relay(state, &relay::Statistics::default()),
+        Role::Relay => {
+            snapshot.add_relay(state, &relay::Statistics::default());
+            let other = OtherInfo {
+                address: ([10, 0, 0, 2], 3546).into(),
+                is_live: true,
+                hears_us: true,
+                is_in_step: true,
+                is_known: true,
+                peers: 0,
+                clock_ahead: 0,
+                heard: Instant::ZERO,
+            };
+            snapshot.fleet = Some(FleetStatus {
+                others: vec![other],
+                ..FleetStatus::default()
+            });
+        }
         Role::Server => snapshot.add_server(state, &server::Statistics::default(), 0),
         Role::Client => {
             let servers = vec![ServerEndpoints::new([9, 0, 0, 1].into())];

@@ -5,6 +5,7 @@ mod client;
 mod conditions;
 #[cfg(test)]
 mod document;
+mod fleet;
 mod process;
 mod prometheus;
 mod request;
@@ -26,6 +27,7 @@ use teredo_proto::{Durations, Unreachable, relay::Statistics, server};
 
 use crate::condition::Lasting;
 pub use client::{ClientStatus, STATES};
+pub use fleet::FleetStatus;
 pub use prometheus::render;
 pub use request::ServedRequest;
 pub use role::{Role, RoleState};
@@ -228,6 +230,8 @@ pub struct Snapshot {
     pub round_trips: Durations,
     /// Times from a client's first solicitation without an address to the address.
     pub qualifications: Durations,
+    /// The relay's part in a fleet.
+    pub fleet: Option<FleetStatus>,
 }
 
 impl Snapshot {

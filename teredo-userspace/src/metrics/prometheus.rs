@@ -218,6 +218,9 @@ impl Collector for Snapshot {
             servers.map(|_| ([Role::Server.label()], self.bindings)),
         )?;
         client(&mut to, self.client.as_ref(), &self.qualifications)?;
+        if let Some(fleet) = &self.fleet {
+            fleet.encode(&mut to)?;
+        }
         let tests = self.tests.iter();
         let tests = tests.map(|(&kind, &count)| ([Role::Client.label(), ("kind", kind)], count));
         let help = "Connectivity tests of native hosts by outcome";
@@ -348,7 +351,7 @@ fn histogram(
     }
 }
 
-fn counters<L: EncodeLabelSet>(
+pub(super) fn counters<L: EncodeLabelSet>(
     to: &mut DescriptorEncoder,
     name: &str,
     help: &str,
@@ -367,7 +370,7 @@ fn counters<L: EncodeLabelSet>(
     Ok(())
 }
 
-fn gauges<L: EncodeLabelSet>(
+pub(super) fn gauges<L: EncodeLabelSet>(
     to: &mut DescriptorEncoder,
     name: &str,
     help: &str,

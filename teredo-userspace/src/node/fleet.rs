@@ -17,7 +17,7 @@ use teredo_proto::{
 use tokio::net::UdpSocket;
 
 use super::{clock, parameters::random, timer::Timer};
-use crate::config::FleetSection;
+use crate::{config::FleetSection, metrics::FleetStatus};
 
 /// Datagrams that are handled at a time.
 const BATCH: usize = 64;
@@ -118,6 +118,15 @@ impl FleetRole {
         let is_news = self.fleet.has_joined() && !self.has_joined;
         self.has_joined |= is_news;
         is_news
+    }
+
+    /// Returns what is known and counted of the fleet.
+    pub fn status(&self) -> FleetStatus {
+        FleetStatus {
+            others: self.fleet.others(clock::now()).collect(),
+            has_joined: self.fleet.has_joined(),
+            statistics: self.fleet.statistics(),
+        }
     }
 
     /// Returns the state for the next process.

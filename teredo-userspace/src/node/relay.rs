@@ -39,6 +39,7 @@ use crate::{
         Journal,
         descriptors::{self, JOURNAL, Named},
     },
+    metrics::FleetStatus,
 };
 
 /// Slots of the list of peers that one step of the journal covers: a few tenths of a millisecond.
@@ -131,6 +132,11 @@ impl RelayRole {
     /// Returns a sentence about what is wrong with the fleet.
     pub fn fleet_trouble(&self) -> Option<String> {
         self.fleet.as_ref().and_then(FleetRole::trouble)
+    }
+
+    /// Returns what the relay knows and counts of its fleet, if it is in one.
+    pub fn fleet_status(&self) -> Option<FleetStatus> {
+        self.fleet.as_ref().map(FleetRole::status)
     }
 
     /// Returns the state of the relay's part in its fleet for the next process.

@@ -85,6 +85,7 @@ impl Node {
             let endpoints = vec![role.endpoint()];
             snapshot.endpoints.insert(Role::Relay, endpoints);
             snapshot.add_relay(state(Role::Relay), &role.relay.statistics());
+            snapshot.fleet = role.fleet_status();
             let [decap, encap] = role.overrun();
             for (reason, packets) in [
                 (DECAP_NOT_TAKEN, role.failures.decapsulated),

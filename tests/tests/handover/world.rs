@@ -18,6 +18,10 @@ pub const SOON: Duration = Duration::from_secs(20);
 /// The time between two datagrams of a stream.
 const INTERVAL: Duration = Duration::from_millis(1);
 
+/// Datagrams of some thousands that others overtake where all cores are busy, also without restarts: each core has a
+/// queue of its own in the kernel.
+const OVERTAKEN: u64 = 2;
+
 /// A relay under the service manager, with one client whose peer it is.
 pub struct World {
     pub service: Service,
@@ -105,11 +109,15 @@ pub fn stop(streams: [UdpStream; 2]) -> Result<[UdpReport; 2]> {
     Ok([first.stop()?, second.stop()?])
 }
 
+/// Whether no datagram came twice, and no more were overtaken than without restarts.
+pub fn is_in_order(report: &UdpReport) -> bool {
+    report.repeated == 0 && report.overtaken <= OVERTAKEN
+}
+
 pub fn ensure_perfect(reports: [UdpReport; 2], log: impl FnOnce() -> String) -> Result<()> {
     let lost: u64 = (reports.iter())
         .map(|report| report.sent - report.received)
         .sum();
-    let is_in_order = |report: &UdpReport| report.repeated == 0 && report.overtaken == 0;
     if lost > 0 || !reports.iter().all(is_in_order) {
         return Err(anyhow::anyhow!("{reports:?}")).with_context(log);
     }
