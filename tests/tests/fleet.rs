@@ -1,12 +1,17 @@
 //! A fleet of relays with one IPv4 address, real routing daemons, and a router that spreads flows over it.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use teredo_lab::{
     Scene,
-    fleet::{self, ARM, Conversation, Fleet, RELAYS},
+    fleet::{self, ARM, Conversation, Fleet, RELAYS, SERVICE},
+    peers::{self, Peers},
+    scene::{RELAY, SERVER},
     traffic::{UdpReport, UdpStream},
     wait_until,
 };
@@ -15,6 +20,10 @@ use teredo_lab::{
 const SOON: Duration = Duration::from_secs(30);
 /// The time between two datagrams of a stream.
 const INTERVAL: Duration = Duration::from_millis(2);
+/// The address of peers that are not clients.
+const PEERS: Ipv4Addr = Ipv4Addr::new(20, 0, 3, 1);
+/// Their number.
+const COUNT: u16 = 300;
 /// The longest time that BFD takes to find a dead link, and the router to follow.
 const DETECTION: Duration = Duration::from_millis(900);
 
@@ -95,6 +104,40 @@ fn a_relay_that_is_killed_and_comes_back_loses_nothing() -> Result<()> {
             .with_context(|| format!("relay {number} is back"))?;
         world.flow(500)?;
     }
+    world.ensure_nothing_lost()
+}
+
+/// Many peers beside the clients, each with one datagram in each direction, again and again while a relay is killed and
+/// comes back.
+#[test]
+fn many_peers_lose_nothing_when_a_relay_is_killed() -> Result<()> {
+    let mut world = World::new()?;
+    let namespace = fleet::add_host(&world.scene, "peers", PEERS)?;
+    let peers = Peers::open(&namespace, SERVER, PEERS, 10_000, COUNT)?;
+    let conversation = peers::Conversation::new(world.scene.host(), &peers)?;
+    let service = SocketAddrV4::new(SERVICE, RELAY.port());
+    conversation.open(service)?;
+    wait_until("every relay has every proof", SOON, || {
+        // Peers answer questions when they are listened to.
+        conversation.exchange(service)?;
+        let mut members = world.fleet.members.iter();
+        members.try_fold(true, |all, member| {
+            Ok(all && member.relay.status()?.peers.proved >= COUNT.into())
+        })
+    })?;
+    for index in 0..usize::from(RELAYS) {
+        let number = world.fleet.members[index].number();
+        world.fleet.members[index].relay.daemon.kill()?;
+        for _ in 0..3 {
+            conversation.exchange(service)?;
+        }
+        world.spread(Some(number))?;
+        conversation.exchange(service)?;
+        world.fleet.members[index].start_again()?;
+        world.spread(None)?;
+        conversation.exchange(service)?;
+    }
+    drop(conversation);
     world.ensure_nothing_lost()
 }
 

@@ -32,7 +32,7 @@ the labels, and which field of `teredo status --json` has the same number.
 
 A reader that accepts `application/openmetrics-text`, as Prometheus does, gets OpenMetrics 1.0.0; any other gets the
 text format, version 0.0.4, which `promtool check metrics` reads. A metric is there if a role that has it is
-configured. Counters start at zero with the daemon and never decrease. Durations are in seconds, sizes in octets. All
+configured; those of a fleet, if the relay is in one. Counters start at zero with the daemon and never decrease. Durations are in seconds, sizes in octets. All
 histograms but `teredo_turn_seconds` have the bounds 1, 2.5, 5, 10, 25, 50, 100, 250 and 500 milliseconds, and 1, 2.5, 5,
 10 and 30 seconds.
 

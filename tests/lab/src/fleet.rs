@@ -26,7 +26,7 @@ use super::{
     links::Internet,
     namespace::Namespace,
     nat::NatKind,
-    scene::{Client, RELAY, Scene, Topology},
+    scene::{Client, RELAY, Scene, Server, Topology},
     teredo::{Config, Teredo},
     traffic::{Ping, UdpStream},
     wait::wait_until,
@@ -44,6 +44,8 @@ const INSIDE: &str = "inside";
 const ROUTER: u8 = 254;
 /// The port at which relays reach each other.
 const PORT: u16 = 3546;
+/// Bubbles a second through the server: enough for hundreds of new peers at once.
+const RATE: i64 = 5_000;
 /// Longest time until routers know what happened.
 const SOON: Duration = Duration::from_secs(30);
 
@@ -113,10 +115,34 @@ impl Conversation {
 pub fn scene() -> Result<Scene> {
     let mut scene = Scene::new(Topology {
         clients: 2,
+        server: None,
         ..Topology::default()
     })?;
     scene.add_site(NatKind::Symmetric)?;
+    // All relays are one source of bubbles.
+    let config = ["server.rate", "server.network-rate"]
+        .into_iter()
+        .fold(scene.server_config(), |config, key| config.set(key, RATE));
+    let server = scene.start_server(&config)?;
+    scene.server = Some(Server::Teredo(Box::new(server)));
     Ok(scene)
+}
+
+/// Adds a host to the IPv4 internet that reaches the fleet.
+///
+/// # Errors
+///
+/// Fails when its interface cannot be made.
+pub fn add_host(scene: &Scene, name: &str, address: Ipv4Addr) -> Result<Namespace> {
+    let host = scene.add_ipv4_host(name, address)?;
+    lead(&host)?;
+    Ok(host)
+}
+
+/// Leads packets for the fleet to its router.
+fn lead(host: &Namespace) -> Result<()> {
+    host.ip(&format!("route add {SERVICE}/32 via {}", RELAY.ip()))
+        .map(drop)
 }
 
 fn ipv4(number: u8) -> Ipv4Addr {
@@ -150,7 +176,7 @@ impl Fleet {
         }
         let around = scene.sites.iter().map(|site| site.nat.namespace());
         for namespace in around.chain([scene.server_namespace()]) {
-            namespace.ip(&format!("route add {SERVICE}/32 via {}", RELAY.ip()))?;
+            lead(namespace)?;
         }
         let directory = tempfile::tempdir()?;
         let key = directory.path().join("fleet.key");
@@ -167,6 +193,7 @@ impl Fleet {
                     .set("relay.ipv4", SERVICE.to_string())
                     .set("relay.xdp.interfaces", vec![ARM.to_owned()])
                     .set("relay.xdp.mode", "native")
+                    .set("relay.bubble-rate", RATE)
                     .set(
                         "relay.fleet.listen",
                         members[usize::from(number) - 1].clone(),
