@@ -22,6 +22,7 @@ use teredo_common::{
 use teredo_lab::{
     Namespace, Scene, Topology,
     peers::{Conversation, Peers},
+    process::wait_for_free_udp_port,
     scene::{Maker, RELAY, SERVER},
     wait_for, wait_until,
 };
@@ -329,6 +330,8 @@ fn the_fast_path_is_reconciled_with_the_relay() -> Result<()> {
     // The content after a crash is arbitrary.
     node.crash()?;
     table.fill()?;
+    let port = RELAY.port();
+    (scene.relay).run(|| wait_for_free_udp_port(port, Duration::from_secs(10)))??;
     let node = Running::start(&scene.relay, &text)?;
     Table::open(&scene)?.wait_for(&peers)?;
     let numbers = node.numbers()?;

@@ -58,7 +58,7 @@ pub struct Member {
     pub namespace: Namespace,
     /// Its last part of addresses on the segment.
     number: u8,
-    _bird: Bird,
+    bird: Bird,
 }
 
 /// The fleet with its router.
@@ -275,7 +275,7 @@ impl Member {
             relay,
             namespace,
             number,
-            _bird: bird,
+            bird,
         })
     }
 
@@ -283,6 +283,16 @@ impl Member {
     #[must_use]
     pub const fn number(&self) -> u8 {
         self.number
+    }
+
+    /// Makes BIRD ask the router to prefer other relays (RFC 8326), or not any more.
+    ///
+    /// # Errors
+    ///
+    /// Fails when BIRD does not answer.
+    pub fn set_leaving(&self, is_leaving: bool) -> Result<()> {
+        let value = if is_leaving { "1" } else { "0" };
+        self.bird.configure(&[("LEAVING", value)])
     }
 
     /// Starts the relay again after it has ended in any way.

@@ -315,6 +315,18 @@ pub fn wait_for_udp_port(port: u16, timeout: Duration) -> Result<()> {
     })
 }
 
+/// Waits until no socket is bound to this UDP port in the namespace of the calling thread. A process that another test
+/// is starting has a copy of every socket for a moment.
+///
+/// # Errors
+///
+/// Fails when one still is after `timeout`.
+pub fn wait_for_free_udp_port(port: u16, timeout: Duration) -> Result<()> {
+    wait_until(&format!("UDP port {port} is free"), timeout, || {
+        Ok(!udp_port_is_open(port)?)
+    })
+}
+
 /// Whether a socket is bound to this UDP port in the namespace of the calling thread.
 ///
 /// # Errors

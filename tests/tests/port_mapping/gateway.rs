@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use teredo_lab::Namespace;
+use teredo_lab::{Namespace, process::wait_for_free_udp_port};
 
 /// The gateway's address on its link.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
@@ -21,6 +21,8 @@ pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(20, 9, 9, 9);
 
 const SEARCHES: (Ipv4Addr, u16) = (Ipv4Addr::new(239, 255, 255, 250), 1900);
+/// Longest time until the gateway before has gone.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Interval at which the threads check whether they are to end.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -86,6 +88,7 @@ impl Gateway {
     /// address that it reports.
     pub fn start(namespace: &Namespace, outside: Option<Ipv4Addr>) -> Result<Self> {
         let (searches, requests) = namespace.run(|| -> Result<_> {
+            wait_for_free_udp_port(SEARCHES.1, PATIENCE)?;
             let searches = UdpSocket::bind(("0.0.0.0", SEARCHES.1))?;
             searches.join_multicast_v4(&SEARCHES.0, &ADDRESS)?;
             searches.set_read_timeout(Some(PAUSE))?;
