@@ -15,12 +15,14 @@ use teredo_proto::{
         Config, Credentials, Event, Extensions, Identity, Network, Refresh, SavedClient,
         ServerEndpoints, State, Transmit,
     },
+    nat::Behaviour,
     server::{self, Buckets, RegisteredClient},
 };
 
 use super::{
     START, STEPS, handed_over,
     scenery::{PRIMARY, SECONDARY, key},
+    world::check_durations,
 };
 use crate::bytes::Bytes;
 use observer::Observer;
@@ -275,8 +277,43 @@ impl World {
         self.observer.check_ports(config.max_peers);
     }
 
+    /// Looks at the client as the daemon does while it serves: at its peers, their traffic and the counters; and at a
+    /// copy of it.
+    fn inspect(&mut self) {
+        let slots = self.client.slots();
+        let peers: Vec<_> = self.client.peers_in(0..slots).collect();
+        for (_, peer) in &peers {
+            assert!(self.client.unanswered(&peer.address.octets()) < u8::MAX);
+        }
+        self.client.begin_reports();
+        let mut reported = 0;
+        self.client.report(0..slots, |_| reported += 1);
+        assert!(reported <= peers.len());
+        self.client
+            .report(0..slots, |_| panic!("nothing was forwarded since"));
+        self.client.take_removed();
+        assert!(self.client.take_removed().is_empty());
+        let statistics = self.client.statistics();
+        for durations in [
+            statistics.waits,
+            statistics.first_waits,
+            statistics.round_trips,
+            statistics.qualifications,
+        ] {
+            check_durations(&durations);
+        }
+        if let Some(identity) = self.client.identity() {
+            assert!(!Behaviour::from(identity).to_string().is_empty());
+        }
+        let saved = self.client.save(self.now);
+        assert_eq!(saved.is_started(), self.client.state() != State::Stopped);
+        let copy = self.client.copy(self.now, [44; 32]);
+        assert_eq!(copy.identity(), self.client.identity());
+    }
+
     /// A client that is stopped wants nothing any more.
     fn end(&mut self) {
+        self.inspect();
         self.pass(Duration::from_secs(1000));
         self.check();
         assert_eq!(

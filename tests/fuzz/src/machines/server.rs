@@ -44,6 +44,9 @@ pub fn run(octets: &[u8]) {
         world.step(&mut bytes);
         world.check();
     }
+    // One that is asked what the server would do, and the clients that outlive it.
+    let copy = world.server.copy(world.now);
+    let _: SavedServer = handed_over(&copy.state_of_clients());
 }
 
 /// How a packet left.

@@ -13,8 +13,8 @@ use teredo_common::{
     wire::{ECHO_REQUEST, ICMPV6},
 };
 use teredo_proto::{
-    Instant, Rate, Relay,
-    relay::{Config, Event, Transmit},
+    Durations, Instant, Rate, Relay,
+    relay::{Config, Event, State, Transmit},
     wire::{encapsulation, ipv6::Header},
 };
 
@@ -367,12 +367,61 @@ impl World {
 
     /// Checks that everything is forgotten in the end.
     pub fn end(&mut self) {
+        self.inspect();
         self.pass(Duration::from_secs(1000));
         self.check();
         assert_eq!(self.relay.peers().count(), 0);
         assert_eq!(self.relay.poll_timeout(), None);
         assert_eq!(self.relay.statistics().waiting_bubbles, 0);
     }
+}
+
+impl World {
+    /// Looks at the relay as the daemon does while it serves: at its peers, their traffic and the counters; and at
+    /// copies of it.
+    fn inspect(&mut self) {
+        let slots = self.relay.slots();
+        let peers: Vec<_> = self.relay.peers_in(0..slots).collect();
+        for (slot, peer) in &peers {
+            let address = peer.address.octets();
+            assert_eq!(self.relay.slot(&address), Some(*slot));
+            assert!(peer.trusted || !self.relay.has_proved(&address));
+            assert!(self.relay.unanswered(&address) < u8::MAX);
+        }
+        self.relay.begin_reports();
+        let mut reported = 0;
+        self.relay.report(0..slots, |_| reported += 1);
+        assert!(reported <= peers.len());
+        self.relay
+            .report(0..slots, |_| panic!("nothing was forwarded since"));
+        self.relay.take_removed();
+        assert!(self.relay.take_removed().is_empty());
+        let statistics = self.relay.statistics();
+        for durations in [
+            statistics.waits,
+            statistics.first_waits,
+            statistics.round_trips,
+        ] {
+            check_durations(&durations);
+        }
+        let known = peers.iter().take(2);
+        let known: Vec<_> = known.map(|(_, peer)| peer.address.octets()).collect();
+        let copy = self.relay.copy(self.now, [44; 32], &known);
+        assert!(copy.peers().count() <= known.len());
+        assert_eq!(copy.is_draining(), self.relay.is_draining());
+        let secrets = super::handed_over(&self.relay.secrets());
+        let state = State::of_secrets(secrets);
+        assert_eq!(state.peers(), 0);
+        let config = self.relay.config().clone();
+        let successor = Relay::restore(config, [45; 32], self.now, state);
+        assert_eq!(successor.cookies().0, self.relay.cookies().0);
+    }
+}
+
+/// Checks that the classes of a distribution hold everything.
+pub fn check_durations(durations: &Durations) {
+    let counted: u64 = durations.classes().iter().map(|(_, count)| count).sum();
+    assert!(counted > 0 || durations.sum().is_zero());
 }
 
 /// Whether a packet asks a client whether it is at its mapping.
