@@ -359,8 +359,9 @@ fn a_peer_is_never_lost_while_the_table_changes() {
                             assert_eq!(found, Some(expected), "{number}");
                             break;
                         }
-                        // A reader that was preempted may have missed two changes.
-                        assert_ne!(changes.load(SeqCst), before, "{number}");
+                        // It may be missed once a second change has begun. The count is odd during a change.
+                        let second = before + 3 - before % 2;
+                        assert!(changes.load(SeqCst) >= second, "{number}");
                     }
                 }
             }
@@ -370,10 +371,12 @@ fn a_peer_is_never_lost_while_the_table_changes() {
             for number in 1_000..3_000 {
                 changes.fetch_add(1, SeqCst);
                 maps.insert(&address(number), &peer(number, false), NOW);
+                changes.fetch_add(1, SeqCst);
             }
             for number in 1_000..3_000 {
                 changes.fetch_add(1, SeqCst);
                 maps.remove(&address(number), NOW);
+                changes.fetch_add(1, SeqCst);
             }
         }
         is_over.store(true, Relaxed);

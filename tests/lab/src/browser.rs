@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{namespace::Namespace, process::Daemon};
+use super::{namespace::Namespace, process::Daemon, wait::wait_until};
 
 /// Longest time that an answer of the browser may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -177,12 +177,10 @@ impl Browser {
     ///
     /// Fails when it is not within a minute.
     pub fn wait_until(&mut self, expression: &str) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
-        while self.evaluate(&format!("Boolean({expression})"))? != json!(true) {
-            ensure!(Instant::now() < end, "never true: {expression}");
-            thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
+        let boolean = format!("Boolean({expression})");
+        wait_until(expression, PATIENCE, || {
+            Ok(self.evaluate(&boolean)? == json!(true))
+        })
     }
 
     /// Presses the tabulator key, with Shift or not.

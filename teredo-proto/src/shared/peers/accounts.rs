@@ -88,7 +88,7 @@ impl Accounts {
         self.removed.get_or_insert_default();
     }
 
-    /// Returns what is to be reported of a peer.
+    /// Returns the traffic of a peer since its last report.
     pub fn unreported(&self, slot: usize) -> Traffic {
         let Account { total, reported } = self.get(slot);
         total.since(reported)
@@ -100,7 +100,7 @@ impl Accounts {
         account.reported = account.total;
     }
 
-    /// Returns what is to be reported of peers that were removed since the last call.
+    /// Returns the unreported traffic of the peers that were removed since the last call.
     pub fn take_removed(&mut self) -> Vec<PeerTraffic> {
         self.removed
             .as_mut()

@@ -88,7 +88,7 @@ fn trouble_of(driver: &str) -> Option<&'static str> {
     match driver {
         "gve" => Some(
             "some versions of the driver gve leave native XDP programs no room for outer headers, in which \
-             case the fast path leaves native mode within a second",
+             case the fast path leaves native mode within two seconds",
         ),
         _ => None,
     }
