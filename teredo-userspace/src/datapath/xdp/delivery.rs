@@ -160,7 +160,6 @@ impl Delivery {
     ///
     /// The obstacle.
     pub fn check(&self, interfaces: &[Interface]) -> Result<(), Obstacle> {
-        self.check_ends(interfaces)?;
         let mut linked = interfaces
             .iter()
             // Drivers and bonds may tell nothing without a link, and frames are lost in every mode.
@@ -169,6 +168,8 @@ impl Delivery {
             let features = xdp_features(interface.index).ok();
             interfaces.len() > 1 && !takes_redirected(features)
         });
+        // Afterwards: a veth takes no frames because its other end has no program, which is what has to be said.
+        self.check_ends(interfaces)?;
         match closed {
             Some(interface) => Err(Obstacle::NoRedirection {
                 interface: interface.name.clone(),
