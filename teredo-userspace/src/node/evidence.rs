@@ -15,7 +15,8 @@ const LIFETIME: Duration = Duration::from_secs(120);
 /// Counts of the packets of one way, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passage {
-    /// Packets that the program passed towards the daemon.
+    /// Packets that the program passed towards the daemon; more than those since the start if the daemon
+    /// adopted the maps of one before it.
     pub passed: u64,
     /// Packets of any kind that the daemon received that way.
     pub received: u64,
@@ -24,8 +25,8 @@ pub struct Passage {
 /// The evidence of one way.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Evidence {
-    /// The counts when the daemon received the last packet, or before that.
-    last: Passage,
+    /// The counts when the daemon received the last packet, or before that; none before the first counts.
+    last: Option<Passage>,
     /// The time since when packets are missing.
     since: Option<Instant>,
     /// The time of the last packet that is missing.
@@ -36,15 +37,19 @@ pub struct Evidence {
 impl Evidence {
     /// Adds counts, and returns whether packets are dropped on the way. To be called about once a second.
     pub fn observe(&mut self, now: Instant, passage: Passage) -> bool {
-        let is_reset = passage.passed < self.last.passed;
-        if passage.received != self.last.received || is_reset {
-            *self = Self {
-                last: passage,
-                seen: passage.passed,
-                ..Self::default()
-            };
-            return false;
-        }
+        let last = match self.last {
+            Some(last) if passage.received == last.received && passage.passed >= last.passed => {
+                last
+            }
+            _ => {
+                *self = Self {
+                    last: Some(passage),
+                    seen: passage.passed,
+                    ..Self::default()
+                };
+                return false;
+            }
+        };
         if passage.passed > self.seen {
             self.seen = passage.passed;
             self.latest = now;
@@ -54,11 +59,11 @@ impl Evidence {
             return false;
         };
         if now.saturating_since(self.latest) > LIFETIME {
-            self.last.passed = passage.passed;
+            self.last = Some(passage);
             self.since = None;
             return false;
         }
-        passage.passed - self.last.passed >= ENOUGH && now.saturating_since(since) >= DELAY
+        passage.passed - last.passed >= ENOUGH && now.saturating_since(since) >= DELAY
     }
 }
 
@@ -99,6 +104,16 @@ mod tests {
         assert!(!evidence.observe(at(201), passage(6, 7)));
         assert!(!evidence.observe(at(204), passage(6, 7)));
         assert!(evidence.observe(at(205), passage(8, 7)));
+    }
+
+    #[test]
+    fn counters_of_an_earlier_process_are_no_evidence() {
+        let mut evidence = Evidence::default();
+        assert!(!evidence.observe(at(0), passage(1_000, 0)));
+        assert!(!evidence.observe(at(5), passage(1_000, 0)));
+        assert!(!evidence.observe(at(6), passage(1_002, 0)));
+        assert!(!evidence.observe(at(9), passage(1_002, 0)));
+        assert!(evidence.observe(at(10), passage(1_003, 0)));
     }
 
     #[test]

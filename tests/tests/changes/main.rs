@@ -23,6 +23,9 @@ use teredo_lab::{Namespace, Teredo, process::output, traffic::Ping, wait_until};
 
 /// The time within which the daemon follows a change.
 const SOON: Duration = Duration::from_secs(2);
+/// The time until packets pass again: [`SOON`], and what the kernels of others take to ask for a neighbour
+/// three times, a second each.
+const PASSING: Duration = Duration::from_secs(5);
 /// The time for steps without a promise.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -80,7 +83,7 @@ fn is_said(teredo: &Teredo, kind: &str) -> Result<()> {
 /// Waits until a packet comes back from the address.
 fn answers(from: &Namespace, to: Ipv6Addr) -> Result<()> {
     let ping = Ping::to(to).wait(Duration::from_millis(500));
-    wait_until("a ping is answered", SOON, || {
+    wait_until("a ping is answered", PASSING, || {
         Ok(ping.from(from).is_ok_and(|pong| pong.received == 1))
     })
 }
