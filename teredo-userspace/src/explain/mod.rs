@@ -10,7 +10,6 @@ mod fast_path;
 mod frames;
 mod host;
 mod packet;
-mod reasons;
 mod steps;
 mod subject;
 

@@ -104,7 +104,7 @@ fn complete(role: Role) -> Snapshot {
 /// Returns all families by name.
 fn families() -> BTreeMap<String, Family> {
     let mut families = BTreeMap::new();
-    for role in [Role::Relay, Role::Server, Role::Client] {
+    for role in Role::ALL {
         let text = render(complete(role), Format::Text).unwrap();
         let mut lines = text.lines();
         while let Some(line) = lines.next() {

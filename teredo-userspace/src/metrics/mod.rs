@@ -6,6 +6,7 @@ mod conditions;
 #[cfg(test)]
 mod document;
 mod fleet;
+pub mod meaning;
 mod process;
 mod prometheus;
 mod request;

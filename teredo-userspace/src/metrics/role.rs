@@ -14,6 +14,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// All roles.
+    pub const ALL: [Self; 3] = [Self::Relay, Self::Server, Self::Client];
+
     /// The name in statistics and in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -22,6 +25,13 @@ impl Role {
             Self::Server => "server",
             Self::Client => "client",
         }
+    }
+
+    /// Returns the role with this name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        let mut roles = Self::ALL.into_iter();
+        roles.find(|role| role.name() == name)
     }
 
     /// The label in statistics.

@@ -13,7 +13,6 @@ mod model;
 mod once;
 mod peers;
 mod poll;
-mod reasons;
 mod screen;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::history::Hour,
-    metrics::{NOISE, Path, Role, Snapshot},
+    metrics::{NOISE, Path, Role, Snapshot, meaning},
 };
 
 /// The intervals of the column for the last minute.
@@ -54,11 +54,19 @@ pub fn render(snapshot: &Snapshot, hour: &Hour) -> Markup {
     }
 }
 
+/// Returns the meaning of a reason for drops, if it is documented.
+fn dropped(role: Role, path: Path, reason: &str) -> Option<&'static str> {
+    match path {
+        Path::Xdp => meaning::dropped_by_fast_path(reason),
+        Path::Userspace => meaning::dropped(role, reason),
+    }
+}
+
 fn row(role: Role, path: Path, reason: &str, packets: u64, recent: u64) -> Markup {
     html! {
         tr {
             th scope="row" { code { (reason) } }
-            td { (words::render(words::dropped(role, path, reason).unwrap_or_default())) }
+            td { (words::render(dropped(role, path, reason).unwrap_or_default())) }
             td { (by(role, path)) }
             td .number { (short(recent as f64)) }
             td .number { (grouped(packets)) }
@@ -107,7 +115,7 @@ fn passed(snapshot: &Snapshot) -> Markup {
                             @for (reason, packets) in rows {
                                 tr {
                                     th scope="row" { code { (reason) } }
-                                    td { (words::render(words::passed(reason).unwrap_or_default())) }
+                                    td { (words::render(meaning::passed(reason).unwrap_or_default())) }
                                     td .number { (grouped(*packets)) }
                                 }
                             }

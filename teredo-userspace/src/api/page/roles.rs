@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     api::types::{Paths, ServerStatus, Status},
-    metrics::{Attachment, ClientStatus},
+    metrics::{Attachment, ClientStatus, meaning},
 };
 
 /// Renders what the daemon has of these.
@@ -48,7 +48,7 @@ fn client_section(client: &ClientStatus) -> Markup {
             h2 #client-title { "Client" }
             p {
                 code { (client.state) } " "
-                (words::render(words::state(&client.state).unwrap_or_default()))
+                (words::render(meaning::of_client_state(&client.state).unwrap_or_default()))
             }
             table .pairs {
                 caption .hidden { "State of the client" }

@@ -85,7 +85,7 @@ pub fn explain(subject: &Subject, mut facts: Facts, host: &HostFacts) -> Explana
         explanation.add(Step::fine(Stage::Subject, describe(decoded)));
     }
     let is_for = |role: Role| facts.status.roles.iter().any(|name| name == role.name());
-    let roles = [Role::Relay, Role::Server, Role::Client].map(|role| (role, is_for(role)));
+    let roles = Role::ALL.map(|role| (role, is_for(role)));
     for (role, is_configured) in roles {
         if !is_configured || !concerns(role, subject, &facts) {
             continue;

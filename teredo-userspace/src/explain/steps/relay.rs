@@ -20,9 +20,9 @@ use super::{
 use crate::{
     explain::{
         Decoded, Explanation, Facts, HostFacts, Packet, RelayFacts, Stage, Step, Subject, Verdict,
-        fast_path::SOURCE, frames, reasons,
+        fast_path::SOURCE, frames,
     },
-    metrics::Role,
+    metrics::{Role, meaning},
 };
 
 /// The client of a packet that no client has sent.
@@ -315,7 +315,7 @@ fn judged(explanation: &mut Explanation, facts: &Facts, verdict: Option<PathVerd
         explanation.add(Step::note(Stage::FastPath, text));
         return false;
     };
-    let meaning = reasons::of_verdict(verdict);
+    let meaning = meaning::plain(meaning::of_verdict(verdict));
     let text = format!("{} ({SOURCE})", lower(meaning.trim_end_matches('.')));
     let step = match verdict.action() {
         Action::Forward => Step::fine(

@@ -1,8 +1,8 @@
 //! What can be done about packets that are dropped.
 
 use crate::{
-    explain::{Stage, Step, reasons},
-    metrics::Role,
+    explain::{Stage, Step},
+    metrics::{Role, meaning},
 };
 
 /// Remedies by the reason for which packets are dropped.
@@ -75,13 +75,13 @@ const REMEDIES: &[(&str, &str)] = &[
 
 /// Returns the step about a packet that a role drops for a reason.
 pub fn dropped(role: Role, what: &str, reason: &str) -> Step {
-    let meaning = reasons::of_role(role, reason).trim_end_matches('.');
+    let meaning = meaning::plain(meaning::dropped(role, reason).unwrap_or_default());
     let remedy = REMEDIES.iter().find(|(name, _)| *name == reason);
     let remedy = remedy.map_or_else(String::new, |(_, remedy)| format!("; {remedy}"));
     let text = format!(
         "the {} drops {what} ({reason}): {}{remedy}",
         role.name(),
-        lower(meaning)
+        lower(meaning.trim_end_matches('.'))
     );
     Step::fault(Stage::Daemon, text).because(reason)
 }
@@ -105,10 +105,9 @@ mod tests {
     #[test]
     fn remedies_are_for_reasons_that_there_are() {
         for (reason, _) in REMEDIES {
-            let roles = [Role::Relay, Role::Server, Role::Client];
-            let meanings = roles.map(|role| reasons::of_role(role, reason));
+            let mut roles = Role::ALL.into_iter();
             assert!(
-                meanings.iter().any(|meaning| !meaning.is_empty()),
+                roles.any(|role| meaning::dropped(role, reason).is_some()),
                 "{reason}"
             );
         }

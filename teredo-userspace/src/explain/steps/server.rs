@@ -15,9 +15,9 @@ use super::{
 use crate::{
     explain::{
         Decoded, Explanation, Facts, HostFacts, Packet, ServerFacts, Stage, Step, Subject, Verdict,
-        fast_path::SOURCE, frames, reasons,
+        fast_path::SOURCE, frames,
     },
-    metrics::Role,
+    metrics::{Role, meaning},
 };
 
 /// Explains the subject at the server: a datagram to it, or else a solicitation from the client.
@@ -98,7 +98,8 @@ fn handle(
         })
     });
     if let Some(verdict) = verdict {
-        let meaning = lower(reasons::of_verdict(verdict).trim_end_matches('.'));
+        let meaning = meaning::plain(meaning::of_verdict(verdict));
+        let meaning = lower(meaning.trim_end_matches('.'));
         let step = match verdict.action() {
             Action::Forward => Step::fine(
                 Stage::FastPath,

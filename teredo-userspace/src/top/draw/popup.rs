@@ -212,8 +212,10 @@ fn reason(key: &ReasonKey, model: &Model, theme: &Theme, room: usize) -> Vec<Lin
         )];
     };
     let meaning = reasons::meaning(reason, model);
-    let meaning = meaning.unwrap_or("This program is older than the daemon and does not know it.");
-    let mut lines: Vec<_> = wrap(meaning, room).into_iter().map(Line::from).collect();
+    let meaning = meaning.unwrap_or_else(|| {
+        "This program is older than the daemon and does not know it.".to_owned()
+    });
+    let mut lines: Vec<_> = wrap(&meaning, room).into_iter().map(Line::from).collect();
     lines.push(Line::default());
     let verb = if *is_drop { "dropped" } else { "passed" };
     let text = format!(

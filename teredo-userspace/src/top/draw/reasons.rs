@@ -9,9 +9,9 @@ use ratatui::{
 };
 
 use super::{Theme, first_line, number};
-use crate::top::{
-    model::{List, Model, Reason, View},
-    reasons,
+use crate::{
+    metrics::{Role, meaning},
+    top::model::{List, Model, Reason, View},
 };
 
 /// Draws the list.
@@ -85,11 +85,20 @@ fn row(reason: &Reason, model: &Model, theme: &Theme, has_both: bool) -> Row<'st
 }
 
 /// Returns a reason in words.
-pub fn meaning(reason: &Reason, model: &Model) -> Option<&'static str> {
-    match reason.is_drop {
-        true => reasons::dropped(&model.status()?.roles, &reason.name),
-        false => reasons::passed(&reason.name),
-    }
+pub fn meaning(reason: &Reason, model: &Model) -> Option<String> {
+    let name = &reason.name;
+    let meaning = match reason.is_drop {
+        true => {
+            let roles = model.status()?.roles.iter();
+            let roles = roles.filter_map(|role| Role::of_name(role));
+            let mut meanings = roles.filter_map(|role| meaning::dropped(role, name));
+            meanings
+                .next()
+                .or_else(|| meaning::dropped_by_fast_path(name))
+        }
+        false => meaning::passed(name),
+    };
+    meaning.map(meaning::plain)
 }
 
 fn title(model: &Model) -> String {
