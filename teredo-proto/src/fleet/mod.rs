@@ -61,6 +61,9 @@ pub struct Config {
     pub address: SocketAddr,
     /// The addresses of the others; more than [`MAX_MEMBERS`] are ignored.
     pub members: Vec<SocketAddr>,
+    /// Whether these are all that the fleet has. Otherwise the relay waits for [`Fleet::set_members`] before
+    /// it takes itself for alone, or for in step.
+    pub is_complete: bool,
     /// The largest difference between the clocks of two relays (F-05).
     pub skew: Duration,
     /// The time in which the whole table is told (F-12).
@@ -99,6 +102,10 @@ pub struct Fleet {
     random: StdRng,
     run: u64,
     began: Instant,
+    /// Whether all others are known.
+    is_complete: bool,
+    /// Since when they are.
+    completed: Instant,
     others: Vec<Other>,
     news: News,
     news_bucket: Bucket,
@@ -122,6 +129,7 @@ impl Config {
         Self {
             address,
             members,
+            is_complete: true,
             skew: Duration::from_secs(5),
             round: Duration::from_secs(5),
             news_rate: Rate::new(50_000, 50_000),
@@ -151,6 +159,8 @@ impl Fleet {
             random,
             run: clocks.milliseconds().max(1),
             began: clocks.now,
+            is_complete: config.is_complete,
+            completed: clocks.now,
             others: Vec::new(),
             news: News::new(keyed),
             news_bucket: Bucket::default(),
@@ -165,18 +175,34 @@ impl Fleet {
             statistics: Statistics::default(),
             config,
         };
-        fleet.set_members(&members);
+        fleet.know(&members);
         fleet
     }
 
     /// Makes a relay one of this fleet. To be called once, before anything else.
     pub fn enlist(&self, clocks: Clocks, relay: &mut Relay) {
         relay.join_fleet(&self.keys.cookies(), self.config.skew);
+        relay.divide_limits_among(self.size());
         relay.set_wall_clock(clocks.now, clocks.wall);
     }
 
-    /// Sets the addresses of the others. What is known of those that stay is kept (F-08).
-    pub fn set_members(&mut self, members: &[SocketAddr]) {
+    /// Sets the addresses of all others. What is known of those that stay is kept (F-08), and the limits are
+    /// divided anew (F-23).
+    pub fn set_members(&mut self, now: Instant, members: &[SocketAddr], relay: &mut Relay) {
+        self.know(members);
+        relay.divide_limits_among(self.size());
+        if !self.is_complete {
+            self.is_complete = true;
+            self.completed = now;
+        }
+    }
+
+    /// Returns the number of relays, this one among them.
+    fn size(&self) -> u32 {
+        u32::try_from(self.others.len() + 1).unwrap_or(u32::MAX)
+    }
+
+    fn know(&mut self, members: &[SocketAddr]) {
         let own = self.config.address;
         self.others.retain(|other| members.contains(&other.address));
         for &address in members {

@@ -5,7 +5,7 @@ use std::{cmp::Ordering, net::SocketAddr, time::Duration};
 use super::{
     Clocks, Fleet,
     keys::Keys,
-    member::{Other, Table},
+    member::{Other, SILENCE, Table},
     statistics::DropReason,
     transfer::{BATCH, parts},
     wire::{Error, Header, Heartbeat, Message, Part, REPORTS, Reports, Request, build_reports},
@@ -74,6 +74,7 @@ impl Fleet {
         heartbeat: Heartbeat,
         relay: &Relay,
     ) {
+        self.outrun(clocks, heartbeat.heard_run);
         let other = &mut self.others[place];
         other.hears_us = heartbeat.heard_run == self.run;
         other.is_in_step = heartbeat.is_in_step;
@@ -87,6 +88,17 @@ impl Fleet {
         if is_due {
             other.next_answer = clocks.now + super::FAST_BEAT / 2;
             self.send_heartbeat(clocks, place, relay);
+        }
+    }
+
+    /// Takes a later run than one of an earlier process, which began shortly before the clock went back: others
+    /// take no earlier one (F-05). A member that lies about it cannot move the run beyond the clocks.
+    fn outrun(&mut self, clocks: Clocks, heard: u64) {
+        let has_begun = clocks.now.saturating_since(self.began) < SILENCE;
+        let skew = u64::try_from(self.config.skew.as_millis()).unwrap_or(u64::MAX);
+        let is_plausible = heard < clocks.milliseconds().saturating_add(skew);
+        if heard > self.run && has_begun && is_plausible {
+            self.run = heard + 1;
         }
     }
 

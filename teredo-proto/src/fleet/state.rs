@@ -47,7 +47,8 @@ impl Fleet {
         }
     }
 
-    /// Creates the fleet's side of a relay that goes on from a state. `seed` is as for [`Fleet::new`].
+    /// Creates the fleet's side of a relay that goes on from a state. `seed` is as for [`Fleet::new`]. Unless
+    /// `config` has all members, those of the state are members until then.
     #[must_use]
     pub fn restore(
         config: Config,
@@ -56,6 +57,11 @@ impl Fleet {
         clocks: Clocks,
         state: State,
     ) -> Self {
+        let mut config = config;
+        if !config.is_complete {
+            let saved = state.others.iter().map(|saved| saved.address);
+            config.members.extend(saved);
+        }
         let mut fleet = Self::new(config, keys, seed, clocks);
         fleet.run = state.run;
         // Meanwhile, a little was told that did not arrive, and is told again.

@@ -12,7 +12,7 @@ use super::{
     wire::Message,
 };
 
-/// The time for which a relay that starts waits for others, until it takes itself for alone.
+/// The time for which a relay that starts, and knows all others, waits for them until it takes itself for alone.
 const ALONE: Duration = Duration::from_secs(2);
 /// The time for which it waits for one that is in step.
 const CHOOSY: Duration = Duration::from_secs(1);
@@ -50,14 +50,14 @@ impl Fleet {
             self.proceed(clocks, place);
         }
         let mut reachable = self.others.iter().filter(|other| other.is_reachable(now));
-        self.is_in_step = self.is_based && reachable.all(Other::is_settled);
+        self.is_in_step = self.is_based && self.is_complete && reachable.all(Other::is_settled);
         let is_late = now.saturating_since(self.began) >= LONGEST;
         self.has_joined |= self.is_in_step || is_late;
     }
 
     /// Asks one relay for everything, since peers of relays that are gone are known to all others.
     fn ask_one(&mut self, now: Instant) {
-        let waited = now.saturating_since(self.began);
+        let waited = now.saturating_since(self.completed);
         let is_coming = |other: &Other| matches!(other.table, Table::Coming(_));
         if self.others.iter().any(is_coming) {
             return;
@@ -71,7 +71,7 @@ impl Fleet {
                 other.table = Table::Coming(Transfer::new(id, false, now));
             }
             Some(_) => {}
-            None => self.is_based = waited >= ALONE,
+            None => self.is_based = self.is_complete && waited >= ALONE,
         }
     }
 

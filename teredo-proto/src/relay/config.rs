@@ -122,10 +122,9 @@ impl Config {
         }
     }
 
-    /// Divides what the relay may send to others unasked among as many relays, so that the limits hold
-    /// for all of them together (F-23).
-    #[must_use]
-    pub fn divided_among(self, relays: u32) -> Self {
+    /// Returns the configuration with the part of each of as many relays of what it may send to others unasked
+    /// (F-23).
+    pub(super) fn divided_among(self, relays: u32) -> Self {
         Self {
             unreachable_rate: self.unreachable_rate.divided_by(relays),
             new_peer_rates: self.new_peer_rates.divided_by(relays),

@@ -47,7 +47,7 @@ pub use crate::shared::peers::PeerTraffic;
 
 use crate::shared::{
     keyed::Keyed,
-    limiter::{Bucket, Tiers},
+    limiter::{Bucket, Rate, Tiers},
     own::OwnIpv4,
     party::NOBODY,
     peers::{Bounds, Budget, Histories, Patience, PeerIndex, Peers, Timing},
@@ -145,6 +145,7 @@ pub struct Relay {
     random: StdRng,
     peers: Peers<Proof>,
     queues: Budget,
+    unreachable_rate: Rate,
     unreachable_bucket: Bucket,
     new_peer_rates: Tiers,
     direct_bubble_rates: Tiers,
@@ -192,6 +193,7 @@ impl Relay {
             random,
             peers: Peers::new(config.max_peers, timing, keyed),
             queues: Budget::new(bounds, keyed),
+            unreachable_rate: config.unreachable_rate,
             unreachable_bucket: Bucket::default(),
             new_peer_rates: config.new_peer_rates.tiers(keyed),
             direct_bubble_rates: config.direct_bubble_rates.tiers(keyed),

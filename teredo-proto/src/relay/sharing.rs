@@ -122,6 +122,19 @@ impl Relay {
         }
     }
 
+    /// Divides what the relay may send to others unasked among as many relays, itself among them, so that the
+    /// limits of the configuration hold for all of them together (F-23).
+    pub fn divide_limits_among(&mut self, relays: u32) {
+        let part = self.config.clone().divided_among(relays);
+        self.unreachable_rate = part.unreachable_rate;
+        self.new_peer_rates.set_rates(&part.new_peer_rates.list());
+        self.direct_bubble_rates
+            .set_rates(&part.direct_bubble_rates.list());
+        self.question_rates.set_rates(&part.question_rates.list());
+        self.unproved.set_rates(&part);
+        self.turns.set_pace(part.server_pace);
+    }
+
     /// Sets the time since 1970 that the epochs of a fleet's cookies are counted from (F-02).
     pub fn set_wall_clock(&mut self, now: Instant, wall: Duration) {
         let skipped = wall.saturating_sub(Duration::from_nanos(now.as_nanos()));

@@ -183,11 +183,7 @@ impl Relay {
         let outcome = match self.error_source() {
             _ if !icmpv6::may_answer(packet) => Unreachable::Forbidden,
             None => Unreachable::NoSource,
-            Some(_)
-                if !self
-                    .unreachable_bucket
-                    .take(self.config.unreachable_rate, now) =>
-            {
+            Some(_) if !self.unreachable_bucket.take(self.unreachable_rate, now) => {
                 Unreachable::RateLimited
             }
             Some(source) => match icmpv6::address_unreachable(&source, packet) {

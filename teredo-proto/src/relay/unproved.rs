@@ -43,6 +43,12 @@ impl Unproved {
         }
     }
 
+    /// Sets the rates to those of a configuration.
+    pub fn set_rates(&mut self, config: &Config) {
+        self.mappings.set_rate(config.trickle_rate);
+        self.rates.set_rates(&config.unproved_rates.list());
+    }
+
     /// Returns the levels of all buckets.
     pub fn save(&self, now: Instant) -> SavedUnproved {
         SavedUnproved {

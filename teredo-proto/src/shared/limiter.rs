@@ -34,6 +34,13 @@ pub struct Tier {
     pub rate: Rate,
 }
 
+impl Tier {
+    /// Creates the rate of networks of as many octets.
+    pub(crate) const fn new(octets: usize, rate: Rate) -> Self {
+        Self { octets, rate }
+    }
+}
+
 /// The rates of what is sent unasked to IPv4 addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ipv4Rates {
@@ -69,13 +76,16 @@ impl Ipv4Rates {
 
     /// Returns full buckets for addresses of four octets.
     pub(crate) fn tiers(&self, keyed: Keyed) -> Tiers {
-        let tier = |octets, rate| Tier { octets, rate };
-        let tiers = [
-            tier(4, self.address),
-            tier(3, self.network),
-            tier(0, self.total),
-        ];
-        Tiers::new(&tiers, keyed)
+        Tiers::new(&self.list(), keyed)
+    }
+
+    /// Returns the rates, those of the smallest networks first.
+    pub(crate) const fn list(&self) -> [Tier; 3] {
+        [
+            Tier::new(4, self.address),
+            Tier::new(3, self.network),
+            Tier::new(0, self.total),
+        ]
     }
 }
 
@@ -125,15 +135,18 @@ impl Ipv6Rates {
 
     /// Returns full buckets for addresses of eight octets or more.
     pub(crate) fn tiers(&self, keyed: Keyed) -> Tiers {
-        let tier = |octets, rate| Tier { octets, rate };
-        let tiers = [
-            tier(8, self.subnet),
-            tier(7, self.home),
-            tier(6, self.site),
-            tier(4, self.provider),
-            tier(0, self.total),
-        ];
-        Tiers::new(&tiers, keyed)
+        Tiers::new(&self.list(), keyed)
+    }
+
+    /// Returns the rates, those of the smallest networks first.
+    pub(crate) const fn list(&self) -> [Tier; 5] {
+        [
+            Tier::new(8, self.subnet),
+            Tier::new(7, self.home),
+            Tier::new(6, self.site),
+            Tier::new(4, self.provider),
+            Tier::new(0, self.total),
+        ]
     }
 }
 
@@ -150,6 +163,13 @@ impl Tiers {
             (octets, Buckets::with_count(count, rate, keyed))
         };
         Self(tiers.iter().map(buckets).collect())
+    }
+
+    /// Sets the rates of the tiers, in their order. Each bucket is full when it would have been.
+    pub(crate) fn set_rates(&mut self, tiers: &[Tier]) {
+        for ((_, buckets), tier) in self.0.iter_mut().zip(tiers) {
+            buckets.set_rate(tier.rate);
+        }
     }
 
     /// Returns the levels of all buckets.
@@ -209,6 +229,11 @@ impl Buckets {
             keyed,
             buckets: vec![Bucket::default(); count].into(),
         }
+    }
+
+    /// Sets the rate. Each bucket is full when it would have been.
+    pub(crate) const fn set_rate(&mut self, rate: Rate) {
+        self.rate = rate;
     }
 
     /// Returns the levels of all buckets.

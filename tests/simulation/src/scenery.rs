@@ -103,7 +103,6 @@ impl World {
             .map(|&own| {
                 let mut config = relay::Config::new(Endpoint::new(address, RELAY_PORT));
                 config.own_ipv4 = vec![address];
-                let config = config.divided_among(count.into());
                 let ipv6 = self.native_address();
                 let mut node = RelayNode::new(config, ipv6, self.seed(), self.fast_relays);
                 node.start_late(Duration::from_secs(self.random.random_range(0..900)));

@@ -134,6 +134,8 @@ impl Net {
         // All clients have the same server.
         config.server_pace = Pace {
             first: 100_000,
+            network: 100_000,
+            total: 400_000,
             ..Pace::DEFAULT
         };
         (self.change)(&mut config);
@@ -163,16 +165,24 @@ impl Net {
         clocks(self.now, node.uptime, node.ahead)
     }
 
+    /// Tells a relay of the others.
+    pub fn set_members(&mut self, number: usize, members: &[SocketAddr]) {
+        let now = self.clocks(number).now;
+        let Node { relay, fleet, .. } = &mut self.nodes[number];
+        fleet.set_members(now, members, relay);
+    }
+
     /// Starts a relay anew, with an empty table.
     pub fn restart(&mut self, number: usize) {
         let ahead = self.nodes[number].ahead;
+        let config = self.nodes[number].fleet.config.clone();
         // Milliseconds count as runs.
         self.now += Duration::from_millis(1);
         let node = self.node(number, self.nodes.len());
         self.nodes[number] = Node { ahead, ..node };
         let clocks = self.clocks(number);
         let Node { relay, fleet, .. } = &mut self.nodes[number];
-        *fleet = Fleet::new(fleet.config.clone(), keys(1), [9; 32], clocks);
+        *fleet = Fleet::new(config, keys(1), [9; 32], clocks);
         fleet.enlist(clocks, relay);
     }
 

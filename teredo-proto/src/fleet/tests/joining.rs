@@ -1,6 +1,6 @@
 //! Relays that start, vanish and come back.
 
-use super::harness::{Net, client, mapping};
+use super::harness::{Net, client, mapping, member};
 
 #[test]
 fn f18_a_relay_that_is_alone_joins_after_two_seconds() {
@@ -52,6 +52,50 @@ fn f19_relays_that_start_together_join() {
     net.run(2_500);
     assert!(net.nodes.iter().all(|node| node.fleet.has_joined()));
     assert!(net.nodes.iter().all(|node| node.fleet.is_in_step()));
+}
+
+/// A relay that does not know the others yet, since their names are looked up.
+fn restart_without_names(net: &mut Net, number: usize) {
+    let config = &mut net.nodes[number].fleet.config;
+    config.is_complete = false;
+    config.members.clear();
+    net.restart(number);
+}
+
+#[test]
+fn f19_a_relay_waits_until_it_knows_the_others() {
+    let mut net = Net::new(3);
+    net.introduce(0, mapping(1), &client(1));
+    restart_without_names(&mut net, 1);
+    net.run(10_000);
+    assert!(!net.nodes[1].fleet.has_joined());
+    net.set_members(1, &[member(0), member(1), member(2)]);
+    net.run(1_500);
+    assert!(net.nodes[1].fleet.has_joined());
+    assert!(net.is_usable(1, &client(1)));
+}
+
+#[test]
+fn f19_a_relay_that_never_knows_the_others_joins_after_a_minute() {
+    let mut net = Net::new(2);
+    restart_without_names(&mut net, 1);
+    net.run(59_000);
+    assert!(!net.nodes[1].fleet.has_joined());
+    net.run(1_500);
+    assert!(net.nodes[1].fleet.has_joined() && !net.nodes[1].fleet.is_in_step());
+}
+
+#[test]
+fn f20_the_next_process_knows_the_others_while_it_looks_them_up() {
+    let mut net = Net::new(2);
+    let config = &mut net.nodes[1].fleet.config;
+    config.is_complete = false;
+    config.members.clear();
+    net.hand_over(1);
+    assert!(net.nodes[1].fleet.has_joined());
+    net.introduce(0, mapping(1), &client(1));
+    net.run(500);
+    assert!(net.is_usable(1, &client(1)));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::harness::{Net, client, keys, mapping, member};
 use crate::{
     fleet::{
         DropReason, Keys,
-        wire::{Message, Reports, build_reports},
+        wire::{Heartbeat, Message, Reports, build_reports},
     },
     relay::{Learned, Report},
     testing::endpoint,
@@ -14,15 +14,19 @@ use crate::{
 
 /// Sends a report to another relay, whatever the sender knows.
 fn claim(net: &mut Net, from: usize, to: usize, report: Report) {
+    let octets = build_reports(net.clocks(from).now, &[report]);
+    say(net, from, to, &Message::Reports(Reports::of(&octets)));
+}
+
+/// Sends a message to another relay.
+fn say(net: &mut Net, from: usize, to: usize, message: &Message<'_>) {
     let clocks = net.clocks(from);
-    let octets = build_reports(clocks.now, &[report]);
     let fleet = &mut net.nodes[from].fleet;
     let place = fleet
         .others
         .iter()
         .position(|other| other.address == member(to));
-    let message = Message::Reports(Reports::of(&octets));
-    fleet.send(clocks, place.expect("a member"), &message);
+    fleet.send(clocks, place.expect("a member"), message);
     net.drain(from);
     net.run(2);
 }
@@ -293,6 +297,41 @@ fn f16_a_relay_that_makes_up_peers_gets_its_share_and_no_more() {
     assert!(net.is_usable(0, &client(500)));
 }
 
+/// The next process of a relay whose clock went back begins before its last run did.
+#[test]
+fn f05_a_relay_whose_clock_went_back_is_heard_after_a_restart() {
+    let mut net = Net::starting(2, |_| ());
+    net.run(2_500);
+    net.introduce(0, mapping(1), &client(1));
+    net.nodes[1].ahead = -4_000;
+    net.restart(1);
+    net.run(1_500);
+    assert!(net.is_usable(1, &client(1)));
+    let now = net.clocks(1).now;
+    let mut others = net.nodes[1].fleet.others(now);
+    assert!(others.all(|other| other.hears_us && other.is_known));
+}
+
+#[test]
+fn f05_a_member_cannot_move_the_run_of_another() {
+    let mut net = Net::new(2);
+    net.restart(0);
+    for heard_run in [u64::MAX, u64::MAX / 2, 1] {
+        let heartbeat = Heartbeat {
+            is_in_step: true,
+            wants_answer: false,
+            heard_run,
+            peers: 0,
+        };
+        say(&mut net, 1, 0, &Message::Heartbeat(heartbeat));
+    }
+    net.run(2_500);
+    assert!(net.nodes[0].fleet.has_joined());
+    net.introduce(0, mapping(1), &client(1));
+    net.run(500);
+    assert!(net.is_usable(1, &client(1)));
+}
+
 #[test]
 fn f07_a_relay_that_sends_too_much_is_heard_less() {
     let mut net = Net::new(2);
@@ -307,14 +346,12 @@ fn f07_a_relay_that_sends_too_much_is_heard_less() {
 #[test]
 fn f08_members_come_and_go() {
     let mut net = Net::new(3);
-    net.nodes[0].fleet.set_members(&[member(0), member(1)]);
+    net.set_members(0, &[member(0), member(1)]);
     net.introduce(2, mapping(1), &client(1));
     net.run(500);
     assert!(!net.is_usable(0, &client(1)) && net.is_usable(1, &client(1)));
     assert!(dropped(&net, 0, DropReason::Stranger) > 0);
-    net.nodes[0]
-        .fleet
-        .set_members(&[member(0), member(1), member(2)]);
+    net.set_members(0, &[member(0), member(1), member(2)]);
     net.run(3_000);
     assert!(net.is_usable(0, &client(1)));
 }

@@ -50,14 +50,14 @@ struct Class {
 
 impl Class {
     fn new(per_second: u32, keyed: Keyed) -> Self {
-        let tier = Tier {
-            octets: 0,
-            rate: Rate::new(per_second, per_second),
-        };
         Self {
             due: BinaryHeap::new(),
-            total: Tiers::new(&[tier], keyed),
+            total: Tiers::new(&[Self::tier(per_second)], keyed),
         }
+    }
+
+    const fn tier(per_second: u32) -> Tier {
+        Tier::new(0, Rate::new(per_second, per_second))
     }
 
     /// When the first in a line may go.
@@ -98,22 +98,36 @@ pub struct SavedTurns {
 impl Turns {
     /// Creates turns for `servers` servers, at least one.
     pub(crate) fn new(pace: Pace, servers: usize, keyed: Keyed) -> Self {
-        let network = Tier {
-            octets: NETWORK,
-            rate: Rate::new(pace.network, pace.network),
-        };
+        let [known, unknown] = Self::class_rates(pace);
         Self {
             pace,
             keyed,
             servers: vec![Server::default(); servers.max(1)].into(),
             lines: HashMap::with_hasher(keyed),
-            classes: [
-                Class::new(pace.total - pace.total / STRANGERS, keyed),
-                Class::new(pace.total / STRANGERS, keyed),
-            ],
-            networks: Tiers::new(&[network], keyed),
+            classes: [Class::new(known, keyed), Class::new(unknown, keyed)],
+            networks: Tiers::new(&[Self::network(pace)], keyed),
             waiting: 0,
             last_number: 0,
+        }
+    }
+
+    const fn network(pace: Pace) -> Tier {
+        Tier::new(NETWORK, Rate::new(pace.network, pace.network))
+    }
+
+    /// Returns the packets per second of each class.
+    const fn class_rates(pace: Pace) -> [u32; 2] {
+        let unknown = pace.total / STRANGERS;
+        [pace.total - unknown, unknown]
+    }
+
+    /// Sets the pace. Those that wait keep their places.
+    pub(crate) fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
+        self.networks.set_rates(&[Self::network(pace)]);
+        let rates = Self::class_rates(pace);
+        for (class, per_second) in self.classes.iter_mut().zip(rates) {
+            class.total.set_rates(&[Class::tier(per_second)]);
         }
     }
 
