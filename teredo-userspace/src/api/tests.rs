@@ -36,8 +36,8 @@ pub(super) fn peer(number: usize) -> Peer {
         last_sent_seconds: None,
         local: false,
         xdp: true,
-        packets: Count::default(),
-        bytes: Count::default(),
+        packets: Some(Count::default()),
+        bytes: Some(Count::default()),
     }
 }
 

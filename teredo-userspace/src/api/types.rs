@@ -303,19 +303,18 @@ pub struct Peer {
     pub local: bool,
     /// Whether the fast path has the peer.
     pub xdp: bool,
-    /// Packets since the peer was known, on both paths.
-    #[serde(default)]
-    pub packets: Count,
-    /// Octets of these packets, as IPv6 packets.
-    #[serde(default)]
-    pub bytes: Count,
+    /// Packets since the peer was known, on both paths; absent if they are not counted.
+    pub packets: Option<Count>,
+    /// Octets of these packets, as IPv6 packets; absent if they are not counted.
+    pub bytes: Option<Count>,
 }
 
 impl Peer {
-    /// Returns the octets in both directions.
+    /// Returns the octets in both directions; none if they are not counted.
     #[must_use]
     pub fn traffic(&self) -> u64 {
-        self.bytes.encap.saturating_add(self.bytes.decap)
+        let octets = self.bytes.unwrap_or_default();
+        octets.encap.saturating_add(octets.decap)
     }
 }
 

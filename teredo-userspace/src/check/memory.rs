@@ -51,12 +51,13 @@ impl Memory {
         let relay = config.relay.as_ref();
         let client = config.client.as_ref();
         let peers = relay.map_or(0, |relay| relay.max_peers);
+        let has_counts = relay.is_some_and(|relay| relay.accounting);
         let queues = relay.map(|relay| relay.queue_total_bytes);
         let queues = queues.or(client.map(|client| client.queue_total_bytes));
         let queues = queues.unwrap_or(0);
         Self {
             peer_map: has_maps * xdp::peer_map_size(peers as u32),
-            traffic_counts: has_maps * xdp::tallies_size(peers as u32),
+            traffic_counts: has_maps * u64::from(has_counts) * xdp::tallies_size(peers as u32),
             other_maps: has_maps * (xdp::routes_size(peers as u32) + BUDGETS),
             peer_table: peers as u64 * PEER_ENTRY,
             queues: queues as u64,

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     api::{
         client,
-        types::{Directions, Paths, Peer, PeerCounts, ServerStatus, Status, Verdict},
+        types::{Count, Directions, Paths, Peer, PeerCounts, ServerStatus, Status, Verdict},
     },
     condition::Severity,
     config::{ApiAddress, Config},
@@ -454,6 +454,10 @@ fn peers_text(peers: &[Peer]) -> String {
             Some(seconds) => format!("{seconds:.0} s ago"),
             None => "never".to_owned(),
         };
+        let octets = |of: fn(Count) -> u64| match peer.bytes {
+            Some(octets) => of(octets).to_string(),
+            None => "-".to_owned(),
+        };
         table.row(&[
             peer.address.to_string(),
             peer.mapped.to_string(),
@@ -461,8 +465,8 @@ fn peers_text(peers: &[Peer]) -> String {
             if peer.xdp { "xdp" } else { "userspace" }.to_owned(),
             ago(peer.last_received_seconds),
             ago(peer.last_sent_seconds),
-            peer.bytes.encap.to_string(),
-            peer.bytes.decap.to_string(),
+            octets(|octets| octets.encap),
+            octets(|octets| octets.decap),
         ]);
     }
     table.render("")
@@ -483,7 +487,7 @@ fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::types::{Count, PeerState};
+    use crate::api::types::PeerState;
 
     fn peer(last: u16, encap: u64, decap: u64) -> Peer {
         Peer {
@@ -496,8 +500,8 @@ mod tests {
             last_sent_seconds: None,
             local: false,
             xdp: true,
-            packets: Count::default(),
-            bytes: Count { encap, decap },
+            packets: Some(Count::default()),
+            bytes: Some(Count { encap, decap }),
         }
     }
 

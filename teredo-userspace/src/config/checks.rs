@@ -16,6 +16,7 @@ use crate::datapath::xdp::AttachPolicy;
 pub fn check(config: &Config, document: &Document<'_>) -> Result<(), Error> {
     check_api(config, document)?;
     if let Some(relay) = &config.relay {
+        check_accounting(config, relay, document)?;
         check_served(config, relay, document)?;
         check_fleet(relay, document)?;
     }
@@ -66,6 +67,24 @@ fn check_client_is_alone(config: &Config, document: &Document<'_>) -> Result<(),
     Err(document.conflict("client", "server", conflict))
 }
 
+/// Refuses to report what is not counted.
+fn check_accounting(
+    config: &Config,
+    relay: &RelaySection,
+    document: &Document<'_>,
+) -> Result<(), Error> {
+    match &config.node.ipfix.collector {
+        Some(collector) if !relay.accounting => {
+            let conflict = format!(
+                "relay.accounting = false leaves nothing to report to node.ipfix.collector = \"{collector}\": \
+                 remove one of them"
+            );
+            Err(document.conflict("relay", "accounting", conflict))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Refuses a served network whose addresses are never relayed to.
 fn check_served(
     config: &Config,
@@ -96,20 +115,29 @@ fn check_fleet(relay: &RelaySection, document: &Document<'_>) -> Result<(), Erro
     if fleet.members.is_empty() && fleet.listen.is_none() && fleet.key_file.is_none() {
         return Ok(());
     }
+    if fleet.listen.is_none() {
+        let missing = "[relay.fleet] has no listen: the other relays of the fleet know this one by its address and \
+                       port, such as listen = \"10.0.0.1:3546\"";
+        return Err(document.conflict("relay.fleet", "members", missing.to_owned()));
+    }
     if fleet
         .listen
-        .is_none_or(|listen| listen.ip().is_unspecified() || listen.port() == 0)
+        .is_some_and(|listen| listen.ip().is_unspecified() || listen.port() == 0)
     {
         return refuse(
             "listen",
             "the other relays of the fleet know this one by its address and port",
         );
     }
-    if fleet.size() < 2 {
-        return refuse("members", "a fleet has at least two relays");
+    if !fleet.has_others() {
+        let missing = "[relay.fleet] has no members beside this relay: list the others, such as members = \
+                       [\"10.0.0.1:3546\", \"10.0.0.2:3546\"]";
+        return Err(document.conflict("relay.fleet", "members", missing.to_owned()));
     }
     if fleet.key_file.is_none() {
-        return refuse("key-file", "the relays of a fleet have a key in common");
+        let missing = "[relay.fleet] has no key-file: the relays of a fleet have a key in common, such as key-file = \
+                       \"/etc/teredo/fleet.key\"";
+        return Err(document.conflict("relay.fleet", "listen", missing.to_owned()));
     }
     if relay.host_specific {
         return refuse(

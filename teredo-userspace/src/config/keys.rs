@@ -97,6 +97,7 @@ pub const KEYS: &[Key] = &[
     key("relay", "max-peers", "a number of peers, 16 to 4194304"),
     key("relay", "queue-per-peer", QUEUE_PER_PEER),
     key("relay", "queue-total-bytes", QUEUE_TOTAL_BYTES),
+    key("relay", "accounting", SWITCH),
     key("relay", "direct-bubbles", SWITCH),
     key("relay", "bubble-rate", RATE),
     key("relay", "bubble-total-rate", RATE),
@@ -125,8 +126,8 @@ pub const KEYS: &[Key] = &[
     key(
         "relay.fleet",
         "members",
-        "a list of at most 64 different addresses with ports, such as [\"10.0.0.1:3546\", \
-         \"10.0.0.2:3546\"], or []",
+        "a list of at most 64 different addresses or host names with ports, such as \
+         [\"10.0.0.1:3546\", \"10.0.0.2:3546\"] or \"relays.example.net:3546\", or []",
     ),
     key(
         "relay.fleet",

@@ -12,6 +12,7 @@ mod fast_path;
 mod ipfix;
 pub mod keys;
 pub(crate) mod log_filter;
+mod member;
 mod reason;
 mod relay;
 pub mod secrets;
@@ -34,6 +35,7 @@ use document::Document;
 pub use error::{Error, Place};
 pub use fast_path::FastPathRequest;
 pub use ipfix::{Collector, INTERVAL, IpfixSection};
+pub use member::{Member, MemberError};
 pub use relay::{
     FleetSection, GRACE, MAX_PEERS, MEMBERS_MAX, MTU, QUEUE_PER_PEER, QUEUE_TOTAL_BYTES,
     RelaySection, RelayXdpSection, XDP_RATE,

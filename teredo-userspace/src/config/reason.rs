@@ -2,7 +2,7 @@
 
 use toml::de::DeValue;
 
-use super::{ServerName, log_filter};
+use super::{Member, ServerName, log_filter};
 
 /// Returns the reason for which a value of this key is refused; empty if there is none to add.
 pub fn of(section: &str, key: &str, value: &DeValue<'_>) -> String {
@@ -14,6 +14,10 @@ pub fn of(section: &str, key: &str, value: &DeValue<'_>) -> String {
         },
         ("client", "server") => |server| {
             let error = server.parse::<ServerName>().err();
+            error.map(|error| error.to_string())
+        },
+        ("relay.fleet", "members") => |member| {
+            let error = member.parse::<Member>().err();
             error.map(|error| error.to_string())
         },
         _ => return String::new(),

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use teredo_common::{maps, scope::Ipv4Scope};
 use teredo_proto::Pace;
 
-use super::values::{self, Ipv4Choice, OuterChecksum};
+use super::{
+    Member,
+    values::{self, Ipv4Choice, OuterChecksum},
+};
 use crate::{datapath::xdp::AttachPolicy, sunset::Date};
 
 /// Permitted `relay.mtu`, octets: the minimum MTU of IPv6 to the largest payload of UDP over IPv4.
@@ -60,6 +63,8 @@ pub struct RelaySection {
     /// Most octets that wait for the bubbles of all peers; see [`QUEUE_TOTAL_BYTES`].
     #[serde(deserialize_with = "values::queue_total_bytes")]
     pub queue_total_bytes: usize,
+    /// Whether the packets and octets of each peer are counted.
+    pub accounting: bool,
     /// Whether bubbles go to the peers' mappings as well as to their servers.
     pub direct_bubbles: bool,
     /// Bubbles per second through one server, until it turns out to take more; see [`RATE`](super::RATE).
@@ -101,21 +106,22 @@ pub struct FleetSection {
     /// The address and port at which the others reach this relay; `None` without a fleet.
     #[serde(with = "values::text_or_empty")]
     pub listen: Option<SocketAddr>,
-    /// The addresses and ports of all relays, this one among them or not.
-    #[serde(deserialize_with = "values::members")]
-    pub members: Vec<SocketAddr>,
+    /// The addresses or names of all relays, with their ports, this one among them or not.
+    #[serde(with = "values::members")]
+    pub members: Vec<Member>,
     /// The file with the fleet's keys.
     #[serde(with = "values::path_or_empty")]
     pub key_file: Option<PathBuf>,
 }
 
 impl FleetSection {
-    /// Returns the number of relays, this one among them.
+    /// Returns whether there may be other relays than this one.
     #[must_use]
-    pub fn size(&self) -> u32 {
-        let others = self.members.iter();
-        let others = others.filter(|member| Some(**member) != self.listen);
-        1 + others.count() as u32
+    pub fn has_others(&self) -> bool {
+        let own = self.listen.map(Member::Address);
+        self.members
+            .iter()
+            .any(|member| Some(member) != own.as_ref())
     }
 }
 
@@ -165,6 +171,7 @@ impl Default for RelaySection {
             max_peers: maps::PEERS_MAX as usize,
             queue_per_peer: 16,
             queue_total_bytes: 16 << 20,
+            accounting: true,
             direct_bubbles: false,
             bubble_rate: Pace::DEFAULT.first,
             bubble_total_rate: Pace::DEFAULT.total,

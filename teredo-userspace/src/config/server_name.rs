@@ -183,7 +183,7 @@ impl fmt::Display for ServerHost {
 }
 
 /// Returns whether this can be a host name. One that ends with a number is a mistyped address.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let name = text.strip_suffix('.').unwrap_or(text);
     let is_number = |label: &str| label.bytes().all(|octet| octet.is_ascii_digit());
     name.len() <= NAME_MAX

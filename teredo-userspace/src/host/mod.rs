@@ -7,7 +7,7 @@ mod read;
 pub mod setting;
 mod snapshot;
 
-pub use names::lookup_ipv4;
+pub use names::{lookup_endpoints, lookup_ipv4};
 pub use network::HostNetwork;
 pub use read::{LookError, Scope};
 pub use setting::Setting;

@@ -1,6 +1,9 @@
-//! Looking up the addresses of servers that are configured by name.
+//! Looking up the addresses of servers and relays that are configured by name.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use teredo_common::scope::Ipv4Scope;
 use tokio::net::lookup_host;
@@ -17,6 +20,28 @@ pub async fn lookup_ipv4(name: String, scope: Ipv4Scope) -> Result<Vec<Ipv4Addr>
     let found = lookup_host((name, 0)).await;
     let found = found.map_err(|error| error.to_string())?;
     acceptable(found.map(|address| address.ip()), scope)
+}
+
+/// Looks up the addresses of a name in one of the families, each with the port.
+///
+/// # Errors
+///
+/// A clause for the user that says why there are none.
+pub async fn lookup_endpoints(
+    name: &str,
+    port: u16,
+    is_ipv4: bool,
+) -> Result<BTreeSet<SocketAddr>, String> {
+    let found = lookup_host((name, port)).await;
+    let found = found.map_err(|error| error.to_string())?;
+    let found: BTreeSet<_> = found
+        .filter(|address| address.is_ipv4() == is_ipv4)
+        .collect();
+    match (found.is_empty(), is_ipv4) {
+        (false, _) => Ok(found),
+        (true, true) => Err("it has no IPv4 address, as relay.fleet.listen is".to_owned()),
+        (true, false) => Err("it has no IPv6 address, as relay.fleet.listen is".to_owned()),
+    }
 }
 
 /// Returns the distinct IPv4 addresses that `scope` accepts.

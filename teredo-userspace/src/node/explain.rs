@@ -60,7 +60,7 @@ impl Node {
             let slot = role.relay.slot(&octets)?;
             let (_, peer) = role.relay.peers_in(slot..slot + 1).next()?;
             KnownPeer {
-                peer: relay_peer(&peer, now),
+                peer: relay_peer(&peer, self.counts_traffic(), now),
                 queued: peer.queued,
                 unanswered: role.relay.unanswered(&octets),
             }

@@ -32,7 +32,7 @@ pub fn relay_config(
     endpoint: SocketAddrV4,
     own: &OwnAddresses,
 ) -> relay::Config {
-    let protocol = relay::Config {
+    relay::Config {
         prefix: config.node.prefix,
         teredo: TeredoPrefixes::new(config.service_prefixes()),
         served: relay.serve.clone(),
@@ -56,8 +56,7 @@ pub fn relay_config(
         unproved_rates: Ipv4Rates::of_address(relay.unproved_rate),
         unreachable_rate: Rate::new(relay.unreachable_rate, relay.unreachable_rate),
         ..relay::Config::new(endpoint.into())
-    };
-    protocol.divided_among(relay.fleet.size())
+    }
 }
 
 /// Returns the configuration of the server's protocol. `relay` is the endpoint of a relay beside it, `seed`

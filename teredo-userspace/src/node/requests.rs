@@ -140,16 +140,23 @@ impl Node {
         snapshot
     }
 
+    /// Whether the relay counts the traffic of its peers.
+    pub(super) fn counts_traffic(&self) -> bool {
+        let relay = self.config.relay.as_ref();
+        relay.is_some_and(|relay| relay.accounting)
+    }
+
     /// Returns a page of the list of peers. A node has a relay or a client, never both.
     fn page(&mut self, cursor: u64, most: usize, filter: &Filter) -> Page {
         let now = clock::now();
+        let accounting = self.counts_traffic();
         let mut page = if let Some(role) = &self.roles.relay {
             let relay = &role.relay;
             page_of(cursor, most, relay.slots(), |slots| {
                 let peers = relay.peers_in(slots).filter(|(_, peer)| {
                     filter.admits(peer.address, peer.mapped.into(), state(peer.trusted))
                 });
-                peers.map(|(slot, peer)| (slot, relay_peer(&peer, now)))
+                peers.map(|(slot, peer)| (slot, relay_peer(&peer, accounting, now)))
             })
         } else if let Some(role) = &self.client {
             let (client, prefix) = (&role.client, self.config.node.prefix);
@@ -199,8 +206,8 @@ fn page_of<I: Iterator<Item = (usize, Peer)>>(
     Page { peers, next }
 }
 
-/// Describes the peer of a relay.
-pub(super) fn relay_peer(peer: &PeerInfo, now: Instant) -> Peer {
+/// Describes the peer of a relay. `accounting` tells whether its traffic is counted.
+pub(super) fn relay_peer(peer: &PeerInfo, accounting: bool, now: Instant) -> Peer {
     let (packets, bytes) = Count::of(peer.traffic);
     Peer {
         address: peer.address,
@@ -212,8 +219,8 @@ pub(super) fn relay_peer(peer: &PeerInfo, now: Instant) -> Peer {
         last_sent_seconds: since(peer.last_sent, now),
         local: false,
         xdp: false,
-        packets,
-        bytes,
+        packets: accounting.then_some(packets),
+        bytes: accounting.then_some(bytes),
     }
 }
 
@@ -232,8 +239,8 @@ pub(super) fn client_peer(peer: &client::PeerInfo, prefix: ServicePrefix, now: I
         last_sent_seconds: since(peer.last_sent, now),
         local: peer.local,
         xdp: false,
-        packets,
-        bytes,
+        packets: Some(packets),
+        bytes: Some(bytes),
     }
 }
 
@@ -267,8 +274,8 @@ mod tests {
             last_sent_seconds: None,
             local: false,
             xdp: false,
-            packets: Count::default(),
-            bytes: Count::default(),
+            packets: Some(Count::default()),
+            bytes: Some(Count::default()),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
         filter::{self, parse_endpoint, parse_prefix},
         handle::Stopped,
         server::Access,
-        types::{Peer, PeerState, Status},
+        types::{Count, Peer, PeerState, Status},
     },
     metrics::Path,
 };
@@ -229,8 +229,19 @@ fn row(peer: &Peer) -> Markup {
             td { @if peer.xdp { "fast path" } @else { "daemon" } }
             td .number { (ago(peer.last_received_seconds)) }
             td .number { (ago(peer.last_sent_seconds)) }
-            td .number title={ (grouped(peer.packets.decap)) " packets" } { (octets(peer.bytes.decap)) }
-            td .number title={ (grouped(peer.packets.encap)) " packets" } { (octets(peer.bytes.encap)) }
+            (traffic(peer, |count| count.decap))
+            (traffic(peer, |count| count.encap))
+        }
+    }
+}
+
+/// Shows the traffic in one direction, if it is counted.
+fn traffic(peer: &Peer, of: fn(Count) -> u64) -> Markup {
+    html! {
+        @if let (Some(packets), Some(bytes)) = (peer.packets, peer.bytes) {
+            td .number title={ (grouped(of(packets))) " packets" } { (octets(of(bytes))) }
+        } @else {
+            td .number { "not counted" }
         }
     }
 }

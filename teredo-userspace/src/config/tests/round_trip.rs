@@ -109,7 +109,7 @@ fn relays() -> impl Strategy<Value = RelaySection> {
         scopes(),
         bounds,
         (xdps(), dates()),
-        (any::<[bool; 2]>(), prop::array::uniform6(RATE)),
+        (any::<[bool; 3]>(), prop::array::uniform6(RATE)),
     )
         .prop_map(
             |(
@@ -119,7 +119,7 @@ fn relays() -> impl Strategy<Value = RelaySection> {
                 ipv4_scope,
                 bounds,
                 (xdp, sunset),
-                ([direct_bubbles, has_fleet], rates),
+                ([direct_bubbles, has_fleet, accounting], rates),
             )| {
                 let [
                     bubble_rate,
@@ -140,6 +140,7 @@ fn relays() -> impl Strategy<Value = RelaySection> {
                     max_peers: bounds.0,
                     queue_per_peer: bounds.1,
                     queue_total_bytes: bounds.2,
+                    accounting,
                     direct_bubbles,
                     bubble_rate,
                     bubble_total_rate,
@@ -162,8 +163,12 @@ fn fleet(is_there: bool) -> FleetSection {
         true => FleetSection {
             listen: Some(([10, 0, 0, 1], 3546).into()),
             members: vec![
-                ([10, 0, 0, 1], 3546).into(),
-                (std::net::Ipv6Addr::LOCALHOST, 3547).into(),
+                Member::Address(([10, 0, 0, 1], 3546).into()),
+                Member::Address((std::net::Ipv6Addr::LOCALHOST, 3547).into()),
+                Member::Name {
+                    host: "relays.example.net".to_owned(),
+                    port: 3548,
+                },
             ],
             key_file: Some("/etc/teredo/fleet.key".into()),
         },
@@ -322,11 +327,12 @@ proptest! {
     #[test]
     fn every_configuration_survives_a_round_trip(
         node in nodes(),
-        relay in prop::option::of(relays()),
+        mut relay in prop::option::of(relays()),
         mut server in servers(),
         serves: bool,
     ) {
-        if let Some(relay) = &relay {
+        if let Some(relay) = &mut relay {
+            relay.accounting |= node.ipfix.collector.is_some();
             server.xdp.mode = relay.xdp.mode;
             server.xdp.pin = relay.xdp.pin;
         }

@@ -396,6 +396,31 @@ const WRONG: &[(&str, &str)] = &[
         "[relay]\n[node]\nname = \"a/b\"",
         " line 3: node.name = \"a/b\" is not valid: it must be 1 to 64 letters",
     ),
+    (
+        "[node.ipfix]\ncollector = \"192.0.2.9:4739\"\n[relay]\naccounting = false",
+        " line 4: relay.accounting = false leaves nothing to report to node.ipfix.collector = \"192.0.2.9:4739\": \
+         remove one of them",
+    ),
+    (
+        "[relay.fleet]\nmembers = [\"10.0.0.1\"]",
+        " line 2: relay.fleet.members = [\"10.0.0.1\"] is not valid, \"10.0.0.1\" is neither an address nor a host name",
+    ),
+    (
+        "[relay.fleet]\nmembers = \"relays.example.net\"",
+        " line 2: relay.fleet.members = \"relays.example.net\" is not valid, \"relays.example.net\" has no UDP port",
+    ),
+    (
+        "[relay.fleet]\nmembers = \"relays.example.net:1\"",
+        " line 2: [relay.fleet] has no listen: ",
+    ),
+    (
+        "[relay.fleet]\nlisten = \"10.0.0.1:1\"\nmembers = \"10.0.0.1:1\"",
+        " line 3: [relay.fleet] has no members beside this relay: ",
+    ),
+    (
+        "[relay.fleet]\nlisten = \"10.0.0.1:1\"\nmembers = \"10.0.0.2:1\"",
+        " line 2: [relay.fleet] has no key-file: ",
+    ),
     // Not TOML.
     ("[relay]\nport = ", " line 2: not valid TOML: "),
     (

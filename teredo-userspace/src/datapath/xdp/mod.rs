@@ -96,6 +96,8 @@ pub struct Options {
     pub mode: AttachPolicy,
     /// Entries of the map of peers.
     pub max_peers: u32,
+    /// Whether the traffic of each peer is counted.
+    pub accounting: bool,
     /// Whether maps and links are pinned, so that they outlive the daemon.
     pub pin: bool,
     /// Whether the program logs its decisions; see [`Program::flush_log`].
@@ -252,6 +254,7 @@ impl AttachedProgram {
             settings: options.settings,
             budget: options.budget,
             max_peers: options.max_peers,
+            accounting: options.accounting,
             served: &options.served,
             own_ipv4: &options.own_ipv4,
             interfaces: &interfaces,

@@ -71,6 +71,8 @@ pub struct Parameters<'a> {
     pub budget: Budget,
     /// Entries of the map of peers.
     pub max_peers: u32,
+    /// Whether the program counts the traffic of each peer.
+    pub accounting: bool,
     /// Native prefixes relayed to.
     pub served: &'a [Ipv6Net],
     /// This host's IPv4 addresses.
@@ -136,7 +138,7 @@ impl Program {
         }
         let log_level: u8 = if parameters.log { u8::MAX } else { 0 };
 
-        let tables = table::parameters(parameters.max_peers);
+        let tables = table::parameters(parameters.max_peers, parameters.accounting);
         let server = parameters.server;
         let (constants, buckets, allowed) = match server {
             Some(server) => (server.constants, BUCKETS, server.allowed.len() as u32),

@@ -39,13 +39,17 @@ const WINDOW: u32 = 1024;
 /// The table of peers.
 pub type PeerMap = Table<PeerMaps>;
 
-/// Returns the parameters of the hash tables for `peers` peers, with a new seed.
-pub fn parameters(peers: u32) -> Tables {
+/// Returns the parameters of the hash tables for `peers` peers, with a new seed. `accounting` tells whether the
+/// program counts their traffic.
+pub fn parameters(peers: u32, accounting: bool) -> Tables {
     Tables {
         seed: rand::random(),
         route_sets: route_sets(peers),
         reserved: 0,
-        tallies: tallies(peers),
+        tallies: match accounting {
+            true => tallies(peers),
+            false => Tallies::NONE,
+        },
     }
 }
 

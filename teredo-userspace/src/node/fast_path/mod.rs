@@ -192,6 +192,7 @@ impl FastPath {
             vlans: plan.vlans,
             mode: wanted.mode,
             max_peers: plan.max_peers,
+            accounting: plan.accounting,
             pin: wanted.pin && !self.is_kept,
             log: tracing::enabled!(target: "teredo::datapath::xdp", tracing::Level::TRACE),
         };

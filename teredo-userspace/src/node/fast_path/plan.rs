@@ -43,6 +43,8 @@ pub struct ProgramPlan {
     pub relays: bool,
     /// Entries of the map of peers.
     pub max_peers: u32,
+    /// Whether the program counts the traffic of each peer.
+    pub accounting: bool,
 }
 
 impl ProgramPlan {
@@ -66,6 +68,7 @@ impl ProgramPlan {
             server: None,
             relays: false,
             max_peers: NO_PEERS,
+            accounting: false,
         };
         if let Some((relay, settings)) = &roles.relay {
             plan.served.clone_from(&relay.serve);
@@ -73,6 +76,7 @@ impl ProgramPlan {
                 plan.settings = *settings;
                 plan.relays = true;
                 plan.max_peers = relay.max_peers as u32;
+                plan.accounting = relay.accounting;
             }
         }
         if let (Some([primary, secondary]), Some(server)) = (item.server, roles.server) {

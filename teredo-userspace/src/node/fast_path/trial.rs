@@ -60,6 +60,7 @@ pub fn load(
         settings: plan.settings,
         budget: budget(config),
         max_peers: plan.max_peers,
+        accounting: plan.accounting,
         served: &plan.served,
         own_ipv4: &own.ipv4,
         interfaces: &interfaces,

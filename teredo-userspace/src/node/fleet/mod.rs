@@ -1,5 +1,7 @@
 //! The relay's part in a fleet: its socket, and the protocol behind it.
 
+mod members;
+
 use std::{
     net::SocketAddr,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -18,6 +20,7 @@ use tokio::net::UdpSocket;
 
 use super::{clock, parameters::random, timer::Timer};
 use crate::{config::FleetSection, metrics::FleetStatus};
+use members::Members;
 
 /// Datagrams that are handled at a time.
 const BATCH: usize = 64;
@@ -30,6 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct FleetRole {
     fleet: Fleet,
+    members: Members,
     socket: UdpSocket,
     timer: Timer,
     buffer: [u8; DATAGRAM + 1],
@@ -45,6 +49,8 @@ pub enum Input {
     Datagrams,
     /// The deadline of the protocol has passed.
     Time,
+    /// Other members are known.
+    Members,
 }
 
 impl FleetRole {
@@ -65,7 +71,11 @@ impl FleetRole {
                 "cannot listen on relay.fleet.listen = \"{listen}\": is it an address of this host?"
             )
         })?;
-        let config = Config::new(listen, section.members.clone());
+        let members = Members::new(&section.members, listen);
+        let config = Config {
+            is_complete: members.are_complete(),
+            ..Config::new(listen, members.known())
+        };
         let (skew, clocks) = (config.skew, clocks());
         let fleet = match state {
             Some(state) => Fleet::restore(config, keys, random()?, clocks, state),
@@ -75,6 +85,7 @@ impl FleetRole {
         Ok(Self {
             has_joined: fleet.has_joined(),
             fleet,
+            members,
             socket,
             timer: Timer::new(),
             buffer: [0; DATAGRAM + 1],
@@ -90,6 +101,7 @@ impl FleetRole {
             // An error shows when the socket is read.
             _ = self.socket.readable() => Input::Datagrams,
             () = self.timer.expired() => Input::Time,
+            () = self.members.changed() => Input::Members,
         }
     }
 
@@ -98,6 +110,11 @@ impl FleetRole {
         match input {
             Input::Datagrams => self.receive(relay),
             Input::Time => self.fleet.handle_timeout(clocks(), relay),
+            Input::Members if self.members.are_complete() => {
+                let known = self.members.known();
+                self.fleet.set_members(clock::now(), &known, relay);
+            }
+            Input::Members => {}
         }
         self.send();
     }
@@ -137,6 +154,9 @@ impl FleetRole {
     /// Returns a sentence about what is wrong with the fleet, if anything is.
     pub fn trouble(&self) -> Option<String> {
         let now = clock::now();
+        if let Some(trouble) = self.members.trouble() {
+            return Some(trouble);
+        }
         if !self.fleet.has_joined() {
             return Some(
                 "the relay waits for the peers of its fleet before it draws packets".into(),
@@ -221,11 +241,12 @@ mod tests {
     use teredo_proto::relay;
 
     use super::*;
+    use crate::config::Member;
 
     fn section(members: &[SocketAddr]) -> FleetSection {
         FleetSection {
             listen: None,
-            members: members.to_vec(),
+            members: members.iter().copied().map(Member::Address).collect(),
             key_file: Some(PathBuf::from("/x")),
         }
     }
