@@ -11,10 +11,11 @@ use netflow_parser::{
     NetflowPacket, NetflowParser,
     variable_versions::{field_value::FieldValue, ipfix::FlowSetBody},
 };
-use teredo::api::types::Peer;
+use teredo::api::types::{Count, Peer};
 use teredo_lab::{
     Scene, Teredo, Topology,
     scene::{Client, RELAY},
+    teredo::Config,
     traffic::Ping,
     wait_until,
 };
@@ -32,21 +33,16 @@ struct World {
 }
 
 impl World {
-    fn new(mode: &str, collector: Option<&UdpSocket>) -> Result<Self> {
-        Self::within(Scene::new(Topology::default())?, mode, collector)
+    fn new(mode: &str) -> Result<Self> {
+        let scene = Scene::new(Topology::default())?;
+        Self::within(scene, mode, |config| config)
     }
 
-    fn within(scene: Scene, mode: &str, collector: Option<&UdpSocket>) -> Result<Self> {
+    fn within(scene: Scene, mode: &str, change: impl FnOnce(Config) -> Config) -> Result<Self> {
         let site = scene.site();
         let client = scene.start_client(&site.client, &scene.client_config(site.port))?;
-        let mut config = scene.relay_config().set("relay.xdp.mode", mode);
-        if let Some(collector) = collector {
-            config = config
-                .set("node.ipfix.collector", collector.local_addr()?.to_string())
-                .set("node.ipfix.interval", 1)
-                .set("node.ipfix.observation-domain", 9);
-        }
-        let relay = scene.start_relay(&config)?;
+        let config = scene.relay_config().set("relay.xdp.mode", mode);
+        let relay = scene.start_relay(&change(config))?;
         let host = scene.host();
         Ping::to(client.address()).all_from(&host.namespace)?;
         Ping::to(host.address).all_from(&site.client)?;
@@ -81,12 +77,20 @@ impl World {
     }
 }
 
+fn packets(peer: &Peer) -> Count {
+    peer.packets.unwrap_or_default()
+}
+
+fn octets(peer: &Peer) -> Count {
+    peer.bytes.unwrap_or_default()
+}
+
 fn counts(mode: &str) -> Result<()> {
     const COUNT: u32 = 137;
-    let world = World::new(mode, None)?;
+    let world = World::new(mode)?;
     // All that there was before arrives within a second.
     let agree = |peer: &Peer| -> Result<bool> {
-        Ok([peer.packets.encap, peer.packets.decap] == world.forwarded()?)
+        Ok([packets(peer).encap, packets(peer).decap] == world.forwarded()?)
     };
     wait_until("the peer's counts are those of the relay", SOON, || {
         agree(&world.peer()?)
@@ -96,19 +100,19 @@ fn counts(mode: &str) -> Result<()> {
     let count = u64::from(COUNT);
     wait_until("all packets are counted", SOON, || {
         let peer = world.peer()?;
-        Ok(peer.packets.encap >= before.packets.encap + count
-            && peer.packets.decap >= before.packets.decap + count
+        Ok(packets(&peer).encap >= packets(&before).encap + count
+            && packets(&peer).decap >= packets(&before).decap + count
             && agree(&peer)?)
     })?;
     let peer = world.peer()?;
     for (packets, octets) in [
         (
-            peer.packets.encap - before.packets.encap,
-            peer.bytes.encap - before.bytes.encap,
+            packets(&peer).encap - packets(&before).encap,
+            octets(&peer).encap - octets(&before).encap,
         ),
         (
-            peer.packets.decap - before.packets.decap,
-            peer.bytes.decap - before.bytes.decap,
+            packets(&peer).decap - packets(&before).decap,
+            octets(&peer).decap - octets(&before).decap,
         ),
     ] {
         ensure!(packets == count, "{packets} of {count}: {peer:?}");
@@ -120,7 +124,7 @@ fn counts(mode: &str) -> Result<()> {
     let host = world.scene.host().address;
     let there = client.peer(host)?.context("the host is a peer")?;
     ensure!(
-        there.packets.decap >= count && there.packets.encap >= count,
+        packets(&there).decap >= count && packets(&there).encap >= count,
         "{there:?}"
     );
     Ok(())
@@ -216,10 +220,10 @@ impl Collector {
 /// The counts of a peer as [`Collector`] has them.
 fn of(peer: &Peer) -> [u64; 4] {
     [
-        peer.packets.encap,
-        peer.bytes.encap,
-        peer.packets.decap,
-        peer.bytes.decap,
+        packets(peer).encap,
+        octets(peer).encap,
+        packets(peer).decap,
+        octets(peer).decap,
     ]
 }
 
@@ -227,14 +231,20 @@ fn of(peer: &Peer) -> [u64; 4] {
 fn a_collector_gets_every_packet_also_of_a_relay_that_is_replaced() -> Result<()> {
     let scene = Scene::new(Topology::default())?;
     let mut collector = Collector::open(&scene)?;
-    let world = World::within(scene, "native", Some(&collector.socket))?;
+    let address = collector.socket.local_addr()?.to_string();
+    let world = World::within(scene, "native", |config| {
+        config
+            .set("node.ipfix.collector", address)
+            .set("node.ipfix.interval", 1)
+            .set("node.ipfix.observation-domain", 9)
+    })?;
     for round in 0..2 {
         world.ping(50)?;
         wait_until("the collector knows every packet", SOON, || {
             collector.receive()?;
             let sums = collector.sums.get(&world.client.address());
             let peer = world.peer()?;
-            Ok(sums == Some(&of(&peer)) && peer.packets.encap >= 50 * (round + 1))
+            Ok(sums == Some(&of(&peer)) && packets(&peer).encap >= 50 * (round + 1))
         })?;
         if round == 0 {
             // Packets of the last second are not counted yet.
@@ -246,6 +256,18 @@ fn a_collector_gets_every_packet_also_of_a_relay_that_is_replaced() -> Result<()
                 .arg(world.relay.file());
             teredo_lab::process::output(upgrade)?;
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_is_counted_without_accounting() -> Result<()> {
+    for mode in ["native", "off"] {
+        let scene = Scene::new(Topology::default())?;
+        let world = World::within(scene, mode, |config| config.set("relay.accounting", false))?;
+        world.ping(3)?;
+        let peer = world.peer()?;
+        ensure!(peer.packets.is_none() && peer.bytes.is_none(), "{peer:?}");
     }
     Ok(())
 }

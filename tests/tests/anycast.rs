@@ -1,5 +1,5 @@
-//! A relay whose prefix BIRD announces, with the configurations that the project ships: its route is the
-//! signal.
+//! A relay whose prefix BIRD or FRR announces, with the configurations that the project ships: its route is
+//! the signal.
 
 use std::{
     net::{Ipv6Addr, SocketAddr, UdpSocket},
@@ -14,8 +14,9 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use teredo_lab::{
-    Scene, Topology,
+    Namespace, Scene, Topology,
     bird::{self, Bird},
+    frr::{self, Frr},
     scene::{Client, RELAY_IPV6},
     teredo::{Config, Teredo},
     traffic::Ping,
@@ -30,8 +31,8 @@ const TOLERABLE_WITHDRAWALS: u32 = 4;
 const INTERVAL: Duration = Duration::from_millis(2);
 
 /// A relay host and a router, which is the native host of the scene.
-struct World {
-    on_relay: Bird,
+struct World<R = Bird> {
+    on_relay: R,
     on_router: Bird,
     client: Client,
     scene: Scene,
@@ -39,17 +40,23 @@ struct World {
 
 impl World {
     fn new() -> Result<Self> {
+        Self::with(|host, own, router| {
+            Bird::start(host, bird::RELAY, &[("OWN", own), ("ROUTER", router)])
+        })
+    }
+}
+
+impl<R> World<R> {
+    /// Builds a world in which `start` starts the routing daemon of the relay host, which has the first address, with
+    /// the router at the second.
+    fn with(start: impl FnOnce(&Namespace, &str, &str) -> Result<R>) -> Result<Self> {
         let scene = Scene::new(Topology::default())?;
         let site = scene.site();
         let client = scene.start_client(&site.client, &scene.client_config(site.port))?;
         let host = scene.host();
         host.namespace.ip("route del 2001::/32")?;
         let (relay, router) = (RELAY_IPV6.to_string(), host.address.to_string());
-        let on_relay = Bird::start(
-            &scene.relay,
-            bird::RELAY,
-            &[("OWN", &relay), ("ROUTER", &router)],
-        )?;
+        let on_relay = start(&scene.relay, &relay, &router)?;
         let on_router = Bird::start(
             &host.namespace,
             bird::ROUTER,
@@ -82,7 +89,7 @@ impl World {
         wait_until("the router follows", SOON, || {
             Ok(self.is_announced()? == is_announced)
         })
-        .with_context(|| self.on_relay.daemon.log())
+        .with_context(|| self.on_router.daemon.log())
     }
 
     fn ping(&self) -> Ping {
@@ -93,7 +100,8 @@ impl World {
     /// `stop`, and returns the numbers of those that were sent and that arrived.
     fn send_while_routed(&self, stop: impl FnOnce() -> Result<()>) -> Result<[u64; 2]> {
         let inside = &self.scene.site().client;
-        let sink = inside.run(|| UdpSocket::bind((self.client.address(), 0)))??;
+        let address = self.client.address();
+        let sink = inside.run(|| UdpSocket::bind((address, 0)))??;
         sink.set_read_timeout(Some(Duration::from_secs(2)))?;
         let target = sink.local_addr()?;
         let outside = &self.scene.host().namespace;
@@ -224,4 +232,36 @@ fn a_relay_that_has_crashed_is_not_announced() -> Result<()> {
     relay.start_again(&world.scene.relay)?;
     world.wait_until_announced(true)?;
     world.ping().all_from(&world.scene.host().namespace)
+}
+
+/// FRR takes the relay's route for a signal as BIRD does, and asks routers to prefer others before maintenance.
+#[test]
+fn frr_announces_a_relay_while_it_serves() -> Result<()> {
+    let world = World::with(|host, own, router| {
+        let values = [("2001:db8:0:1::10", own), ("2001:db8:0:1::1", router)];
+        Frr::start(host, frr::RELAY, &values)
+    })?;
+    ensure!(!world.is_announced()?, "there is no relay yet");
+    let mut relay = world.scene.start_relay(&world.config())?;
+    world.wait_until_announced(true)?;
+    world.ping().all_from(&world.scene.host().namespace)?;
+    let bgp = ["configure terminal", "router bgp 64512"];
+    let leave = |command| world.on_relay.ask(&[bgp[0], bgp[1], command]);
+    leave("bgp graceful-shutdown")?;
+    wait_until("the router knows that it leaves", SOON, || {
+        let route = world.on_router.ask("show route all 2001::/32")?;
+        let attributes = ["(65535,0)", "(65535,65281)", "BGP.local_pref: 0"];
+        Ok(attributes.iter().all(|attribute| route.contains(attribute)))
+    })?;
+    world.ping().all_from(&world.scene.host().namespace)?;
+    leave("no bgp graceful-shutdown")?;
+    // A relay that cannot serve, and one that is stopped.
+    let forwarding = "net.ipv6.conf.all.forwarding";
+    world.scene.relay.sysctl(forwarding, 0)?;
+    world.wait_until_announced(false)?;
+    world.scene.relay.sysctl(forwarding, 1)?;
+    world.wait_until_announced(true)?;
+    let [sent, received] = world.send_while_routed(|| relay.daemon.signal(Signal::SIGTERM))?;
+    ensure!(sent == received, "{received} of {sent} arrived");
+    relay.daemon.wait(SOON).map(drop)
 }

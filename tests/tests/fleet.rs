@@ -1,7 +1,12 @@
-//! A fleet of relays with one IPv4 address, real routing daemons, and a router that spreads flows over it.
+//! Three relays, real routing daemons, and a router that spreads packets over them: a fleet with one IPv4 address,
+//! and relays with addresses of their own.
 
 use std::{
+    fs,
+    io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddrV4},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -9,10 +14,13 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use teredo_lab::{
-    Scene,
-    fleet::{self, ARM, Conversation, Fleet, RELAYS, SERVICE},
+    Namespace, Scene, Teredo,
+    fleet::{self, ARM, Conversation, Design, Fleet, RELAYS, SERVICE},
+    links::Internet,
+    names::Names,
     peers::{self, Peers},
     scene::{RELAY, SERVER},
+    teredo::Config,
     traffic::{UdpReport, UdpStream},
     wait_until,
 };
@@ -28,6 +36,12 @@ const COUNT: u16 = 300;
 /// The longest time that BFD takes to find a dead link, and the router to follow.
 const DETECTION: Duration = Duration::from_millis(900);
 
+/// The number of clients that are new at a time.
+const NEW: u16 = 60;
+/// The longest time for which clients of a relay that goes have no other one: that in which the router follows, some
+/// round trips, and those of one bubble that is lost.
+const REPLACEMENT: Duration = Duration::from_secs(3);
+
 /// Fleets run one at a time: on a busy machine, BFD takes relays for dead.
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -41,9 +55,13 @@ struct World {
 
 impl World {
     fn new() -> Result<Self> {
+        Self::of(Design::Fleet)
+    }
+
+    fn of(design: Design) -> Result<Self> {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let scene = fleet::scene()?;
-        let fleet = Fleet::start(&scene)?;
+        let fleet = Fleet::of(&scene, design)?;
         let conversation = Conversation::start(&scene, INTERVAL)?;
         let world = Self {
             conversation,
@@ -204,5 +222,118 @@ fn a_relay_that_is_cut_off_costs_the_time_of_detection() -> Result<()> {
     let reports = world.stop()?;
     let longest = reports.iter().map(|report| report.longest_gap).max();
     ensure!(longest < Some(DETECTION), "{reports:?}");
+    Ok(())
+}
+
+/// The clients of a relay that goes find another one: a pause, and then everything flows. In every state, new clients
+/// get their first packet through whichever relay the router chooses.
+#[test]
+fn relays_with_addresses_of_their_own_replace_each_other() -> Result<()> {
+    let mut world = World::of(Design::Apart)?;
+    let namespace = fleet::add_host(&world.scene, "peers", PEERS)?;
+    let mut ports = (10_000..).step_by(usize::from(NEW));
+    let mut newcomers = |world: &World, when: &str| {
+        let first = ports.next().context("no ports")?;
+        let peers = Peers::open(&namespace, SERVER, PEERS, first, NEW)?;
+        let conversation = peers::Conversation::new(world.scene.host(), &peers)?;
+        conversation.open_anywhere().context(when.to_owned())
+    };
+    newcomers(&world, "all serve")?;
+    for index in 0..usize::from(RELAYS) {
+        let number = world.fleet.members[index].number();
+        let relay = &mut world.fleet.members[index].relay;
+        match index {
+            0 => drop(relay.daemon.kill()?),
+            1 => drop(relay.daemon.terminate()?),
+            _ => relay.tell("drain")?,
+        }
+        world.spread(Some(number))?;
+        newcomers(&world, "one is gone")?;
+        world.flow(500)?;
+        if index == 2 {
+            world.fleet.members[index].relay.daemon.terminate()?;
+        }
+        world.fleet.members[index].start_again()?;
+        world.spread(None)?;
+        newcomers(&world, "it is back")?;
+        world.flow(500)?;
+    }
+    let reports = world.stop()?;
+    let longest = reports.iter().map(|report| report.longest_gap).max();
+    ensure!(longest < Some(REPLACEMENT), "{reports:?}");
+    Ok(())
+}
+
+fn metrics(relay: &Teredo) -> Result<String> {
+    let mut stream = UnixStream::connect(relay.daemon.path().join("api"))?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Relays that know each other by a name find each other once it can be looked up.
+#[test]
+fn the_relays_of_a_fleet_may_have_a_name() -> Result<()> {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let segment = Internet::new("members")?;
+    let names = Names::new()?;
+    let directory = tempfile::tempdir()?;
+    let key = directory.path().join("fleet.key");
+    fs::write(&key, "5a".repeat(32))?;
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+    let relays = (1..=2)
+        .map(|number| {
+            let namespace = Namespace::new(&format!("member{number}"))?;
+            segment.plug(&namespace, ARM)?;
+            namespace.ip_batch(&format!(
+                "link set lo up
+                addr add {SERVICE}/32 dev lo
+                addr add 10.9.0.{number}/24 dev {ARM}
+                addr add 2001:db8:9::{number}/64 dev {ARM} nodad
+                route add default via 2001:db8:9::fe"
+            ))?;
+            namespace.sysctl("net.ipv6.conf.all.forwarding", 1)?;
+            let config = Config::new()
+                .set("relay.ipv4", SERVICE.to_string())
+                .set("relay.xdp.mode", "off")
+                .set("relay.fleet.listen", format!("10.9.0.{number}:3546"))
+                .set("relay.fleet.members", "relays.test:3546")
+                .set("relay.fleet.key-file", key.to_string_lossy().into_owned());
+            let prepare = |command: &mut Command| names.prepare(command);
+            let mut relay = Teredo::start_prepared(&namespace, &config, prepare)?;
+            relay.ready()?;
+            Ok((relay, namespace))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let trouble = |relay: &Teredo| -> Result<String> {
+        let conditions = relay.status()?.conditions.into_iter();
+        let texts = conditions.filter(|one| one.kind == "fleet-out-of-step");
+        Ok(texts.map(|one| one.text).collect())
+    };
+    for (relay, _) in &relays {
+        wait_until("the relay says what it lacks", SOON, || {
+            Ok(trouble(relay)?.contains("cannot look up \"relays.test\""))
+        })
+        .with_context(|| relay.daemon.log())?;
+    }
+    names.set("10.9.0.1 relays.test\n10.9.0.2 relays.test\n")?;
+    for (relay, namespace) in &relays {
+        wait_until("the relay has joined", SOON, || {
+            let announced = namespace.ip("-6 route show 2001::/32")?;
+            Ok(trouble(relay)?.is_empty() && announced.contains("teredo"))
+        })
+        .with_context(|| relay.daemon.log())?;
+    }
+    for (number, (relay, _)) in (1..).zip(&relays) {
+        let reached = format!(
+            "teredo_fleet_member_reached{{member=\"10.9.0.{}:3546\"}} 1",
+            3 - number
+        );
+        wait_until("they reach each other", SOON, || {
+            Ok(metrics(relay)?.lines().any(|line| line == reached))
+        })
+        .with_context(|| reached.clone())?;
+    }
     Ok(())
 }

@@ -79,6 +79,7 @@ impl Wire {
             vlans: Vec::new(),
             mode,
             max_peers: 1024,
+            accounting: true,
             pin: false,
             log: false,
         };

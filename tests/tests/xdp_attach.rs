@@ -99,6 +99,7 @@ impl Host {
             vlans: Vec::new(),
             mode,
             max_peers: 1024,
+            accounting: true,
             pin: true,
             log: false,
         }

@@ -21,6 +21,22 @@ pub const FLEET: &str = include_str!("../../../packaging/bird/fleet.conf");
 /// The configuration for the router in front of a fleet.
 pub const FLEET_ROUTER: &str = include_str!("../../../packaging/bird/fleet-router.conf");
 
+/// Returns the configuration for the router in front of these relays, made as the comments in it say.
+///
+/// # Errors
+///
+/// Fails when the configuration has no block for a relay.
+pub fn router_of(relays: &[String]) -> Result<String> {
+    let (before, block) = ROUTER
+        .split_once("# Add one of these for each relay.\n")
+        .context("the configuration has a block for each relay")?;
+    let blocks = (1..).zip(relays).map(|(number, relay)| {
+        let block = block.replace("relay_1", &format!("relay_{number}"));
+        block.replace("neighbor RELAY ", &format!("neighbor {relay} "))
+    });
+    Ok(before.to_owned() + &blocks.collect::<String>())
+}
+
 /// A running BIRD.
 #[derive(Debug)]
 pub struct Bird {

@@ -159,6 +159,7 @@ impl Fixture {
                 budget: setup.budget,
                 server: server.as_ref(),
                 max_peers: setup.max_peers,
+                accounting: true,
                 served: &setup.served,
                 own_ipv4: &OWN_IPV4.map(Into::into),
                 interfaces: &interfaces,

@@ -1,4 +1,5 @@
-//! A fleet of relays with one IPv4 address behind a router that spreads packets over them.
+//! Three relays behind a router that spreads packets over them: a fleet with one IPv4 address, or relays with
+//! addresses of their own.
 //!
 //! The router is where the standard scene has its relay, and forwards to a segment with the relays:
 //!
@@ -9,7 +10,7 @@
 //! ```
 //!
 //! BIRD tells the router which relays serve, with the configurations that the project ships, and the kernel
-//! chooses one for each flow, by addresses and ports.
+//! chooses one: for a fleet by addresses and ports, among others by the destination alone.
 
 use std::{
     fs,
@@ -34,7 +35,9 @@ use super::{
 
 /// The number of relays.
 pub const RELAYS: u8 = 3;
-/// The relays' IPv4 address.
+/// The network of the relays' IPv4 addresses.
+const SERVICES: &str = "20.0.2.0/24";
+/// The IPv4 address of a fleet.
 pub const SERVICE: Ipv4Addr = Ipv4Addr::new(20, 0, 2, 2);
 /// The interface of a relay.
 pub const ARM: &str = "arm";
@@ -61,11 +64,21 @@ pub struct Member {
     bird: Bird,
 }
 
-/// The fleet with its router.
+/// What the relays have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Design {
+    /// One IPv4 address, and their peers.
+    Fleet,
+    /// Nothing but the prefix.
+    Apart,
+}
+
+/// The relays with their router.
 #[derive(Debug)]
 pub struct Fleet {
     /// The relays.
     pub members: Vec<Member>,
+    design: Design,
     _router: Bird,
     _segment: Internet,
     _directory: TempDir,
@@ -139,10 +152,18 @@ pub fn add_host(scene: &Scene, name: &str, address: Ipv4Addr) -> Result<Namespac
     Ok(host)
 }
 
-/// Leads packets for the fleet to its router.
+/// Leads packets for the relays to their router.
 fn lead(host: &Namespace) -> Result<()> {
-    host.ip(&format!("route add {SERVICE}/32 via {}", RELAY.ip()))
+    host.ip(&format!("route add {SERVICES} via {}", RELAY.ip()))
         .map(drop)
+}
+
+/// The IPv4 address of a relay.
+fn service(design: Design, number: u8) -> Ipv4Addr {
+    match design {
+        Design::Fleet => SERVICE,
+        Design::Apart => Ipv4Addr::new(20, 0, 2, 10 + number),
+    }
 }
 
 fn ipv4(number: u8) -> Ipv4Addr {
@@ -154,12 +175,21 @@ fn ipv6(number: u8) -> String {
 }
 
 impl Fleet {
-    /// Starts the fleet in a scene without relay, and waits until the router spreads packets over all of it.
+    /// Starts a fleet in a scene without relay, and waits until the router spreads packets over all of it.
     ///
     /// # Errors
     ///
     /// Fails when a tool of the system fails, or a relay or BIRD does not start.
     pub fn start(scene: &Scene) -> Result<Self> {
+        Self::of(scene, Design::Fleet)
+    }
+
+    /// Starts relays as [`Fleet::start`] does.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Fleet::start`].
+    pub fn of(scene: &Scene, design: Design) -> Result<Self> {
         let router = &scene.relay;
         let mut segment = Internet::new("segment")?;
         segment.plug(router, INSIDE)?;
@@ -170,9 +200,21 @@ impl Fleet {
             ipv6(ROUTER)
         ))?;
         router.forward()?;
-        for family in ["ipv4", "ipv6"] {
-            // Addresses and ports.
-            router.sysctl(&format!("net.{family}.fib_multipath_hash_policy"), 1)?;
+        match design {
+            Design::Fleet => {
+                for family in ["ipv4", "ipv6"] {
+                    // Addresses and ports.
+                    router.sysctl(&format!("net.{family}.fib_multipath_hash_policy"), 1)?;
+                }
+            }
+            Design::Apart => {
+                router.sysctl("net.ipv6.fib_multipath_hash_policy", 3)?;
+                router.sysctl("net.ipv6.fib_multipath_hash_fields", 2)?;
+                for number in 1..=RELAYS {
+                    let (to, via) = (service(design, number), ipv4(number));
+                    router.ip(&format!("route add {to}/32 via {via}"))?;
+                }
+            }
         }
         let around = scene.sites.iter().map(|site| site.nat.namespace());
         for namespace in around.chain([scene.server_namespace()]) {
@@ -186,25 +228,31 @@ impl Fleet {
         let members: Vec<_> = (1..=RELAYS)
             .map(|number| SocketAddrV4::new(ipv4(number), PORT).to_string())
             .collect();
-        let of_router = router_bird(router)?;
+        let of_router = router_bird(router, design)?;
         let members = (1..=RELAYS)
             .map(|number| {
+                let own = service(design, number);
                 let config = Config::new()
-                    .set("relay.ipv4", SERVICE.to_string())
+                    .set("relay.ipv4", own.to_string())
                     .set("relay.xdp.interfaces", vec![ARM.to_owned()])
                     .set("relay.xdp.mode", "native")
-                    .set("relay.bubble-rate", RATE)
-                    .set(
-                        "relay.fleet.listen",
-                        members[usize::from(number) - 1].clone(),
-                    )
-                    .set("relay.fleet.members", members.clone())
-                    .set("relay.fleet.key-file", key.to_string_lossy().into_owned());
-                Member::start(&mut segment, number, &config)
+                    .set("relay.bubble-rate", RATE);
+                let config = match design {
+                    Design::Apart => config,
+                    Design::Fleet => config
+                        .set(
+                            "relay.fleet.listen",
+                            members[usize::from(number) - 1].clone(),
+                        )
+                        .set("relay.fleet.members", members.clone())
+                        .set("relay.fleet.key-file", key.to_string_lossy().into_owned()),
+                };
+                Member::start(&mut segment, number, design, &config)
             })
             .collect::<Result<Vec<_>>>()?;
         let fleet = Self {
             members,
+            design,
             _router: of_router,
             _segment: segment,
             _directory: directory,
@@ -231,8 +279,9 @@ impl Fleet {
             };
             Ok((1..=RELAYS).all(|number| {
                 let is_wanted = wanted.contains(&number);
-                has(&of_ipv4, &ipv4(number).to_string()) == is_wanted
-                    && has(&of_ipv6, &ipv6(number)) == is_wanted
+                let has_ipv4 = has(&of_ipv4, &ipv4(number).to_string());
+                has(&of_ipv6, &ipv6(number)) == is_wanted
+                    && (has_ipv4 == is_wanted || self.design == Design::Apart)
             }))
         });
         spread.with_context(|| {
@@ -243,7 +292,7 @@ impl Fleet {
 }
 
 impl Member {
-    fn start(segment: &mut Internet, number: u8, config: &Config) -> Result<Self> {
+    fn start(segment: &mut Internet, number: u8, design: Design, config: &Config) -> Result<Self> {
         let namespace = Namespace::new(&format!("relay{number}"))?;
         segment.plug_xdp(&namespace, ARM)?;
         // All have the same address, for which nobody is asked on the segment.
@@ -252,25 +301,31 @@ impl Member {
         let (own, router) = (ipv6(number), ipv6(ROUTER));
         let (own_ipv4, router_ipv4) = (ipv4(number).to_string(), ipv4(ROUTER).to_string());
         namespace.ip_batch(&format!(
-            "addr add {SERVICE}/32 dev lo
+            "addr add {}/32 dev lo
             addr add {own_ipv4}/24 dev {ARM}
             addr add {own}/64 dev {ARM} nodad
             route add default via {router_ipv4}
-            route add default via {router}"
+            route add default via {router}",
+            service(design, number)
         ))?;
         namespace.sysctl("net.ipv6.conf.all.forwarding", 1)?;
         let relay = Teredo::start(&namespace, config)?;
-        let bird = Bird::start(
-            &namespace,
-            bird::FLEET,
-            &[
-                ("OWN", &own),
-                ("ROUTER", &router),
-                ("OWN_IPV4", &own_ipv4),
+        let address = format!("{SERVICE}/32");
+        let (of_both, of_fleet) = (
+            [("OWN", &*own), ("ROUTER", &router)],
+            [
+                ("OWN_IPV4", &*own_ipv4),
                 ("ROUTER_IPV4", &router_ipv4),
-                ("SERVICE", &format!("{SERVICE}/32")),
+                ("SERVICE", &address),
             ],
-        )?;
+        );
+        let bird = match design {
+            Design::Fleet => {
+                let values = [&of_both[..], &of_fleet].concat();
+                Bird::start(&namespace, bird::FLEET, &values)?
+            }
+            Design::Apart => Bird::start(&namespace, bird::RELAY, &of_both)?,
+        };
         Ok(Self {
             relay,
             namespace,
@@ -305,7 +360,12 @@ impl Member {
     }
 }
 
-fn router_bird(router: &Namespace) -> Result<Bird> {
+fn router_bird(router: &Namespace, design: Design) -> Result<Bird> {
+    if design == Design::Apart {
+        let relays: Vec<_> = (1..=RELAYS).map(ipv6).collect();
+        let configuration = bird::router_of(&relays)?;
+        return Bird::start(router, &configuration, &[("OWN", &ipv6(ROUTER))]);
+    }
     let mut values = vec![
         ("OWN".to_owned(), ipv6(ROUTER)),
         ("OWN_IPV4".to_owned(), ipv4(ROUTER).to_string()),

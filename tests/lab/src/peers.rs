@@ -185,7 +185,19 @@ impl<'a> Conversation<'a> {
     /// Fails when a datagram does not arrive.
     pub fn open(&self, relay: SocketAddrV4) -> Result<()> {
         for group in self.groups() {
-            self.open_group(group, relay, ARRIVAL)?;
+            self.open_group(group, Some(relay), ARRIVAL)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the conversation as [`Self::open`] does, through whichever relay asks a peer by the server.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a datagram does not arrive.
+    pub fn open_anywhere(&self) -> Result<()> {
+        for group in self.groups() {
+            self.open_group(group, None, ARRIVAL)?;
         }
         Ok(())
     }
@@ -197,13 +209,13 @@ impl<'a> Conversation<'a> {
     ///
     /// Fails when a datagram does not arrive.
     pub fn open_at_once(&self, relay: SocketAddrV4, patience: Duration) -> Result<()> {
-        self.open_group(0..self.peers.len(), relay, patience)
+        self.open_group(0..self.peers.len(), Some(relay), patience)
     }
 
     fn open_group(
         &self,
         group: Range<usize>,
-        relay: SocketAddrV4,
+        relay: Option<SocketAddrV4>,
         patience: Duration,
     ) -> Result<()> {
         // So long that the relay asks again if its bubble is lost (L-19).
@@ -214,14 +226,15 @@ impl<'a> Conversation<'a> {
         for index in group.clone() {
             // From the relay directly or, after an origin indication, through the server.
             let packet = self.peers.wait_for(index, "a bubble", patience, |packet| {
-                (is_bubble(packet) && !is_question(packet))
-                    || packet.get(8..).is_some_and(is_bubble)
+                (relay.is_some() && is_bubble(packet) && !is_question(packet))
+                    || origin(packet).is_some()
             })?;
-            let asks = match is_bubble(&packet) {
-                true => &packet[..],
-                false => &packet[8..],
+            let (asks, asker) = match origin(&packet) {
+                None => (&packet[..], relay),
+                Some(origin) => (&packet[8..], relay.or(Some(origin))),
             };
-            self.peers.send(index, relay, &answer_to(asks))?;
+            let asker = asker.context("nobody asks")?;
+            self.peers.send(index, asker, &answer_to(asks))?;
         }
         for index in group {
             self.expect(index, &content(index))?;
@@ -363,6 +376,16 @@ pub fn bubble(source: Ipv6Addr, destination: Ipv6Addr) -> Vec<u8> {
 #[must_use]
 pub fn is_bubble(packet: &[u8]) -> bool {
     packet.len() >= 40 && packet[0] >> 4 == 6 && packet[4..6] == [0, 0] && packet[6] == 59
+}
+
+/// The relay that sent a bubble by a server, if these octets are such a bubble (RFC 4380 section 5.1.1).
+#[must_use]
+pub fn origin(packet: &[u8]) -> Option<SocketAddrV4> {
+    let (&[0, 0, high, low, a, b, c, d], rest) = packet.split_first_chunk()? else {
+        return None;
+    };
+    let address = Ipv4Addr::new(!a, !b, !c, !d);
+    is_bubble(rest).then(|| SocketAddrV4::new(address, !u16::from_be_bytes([high, low])))
 }
 
 /// An IPv6 packet with a UDP datagram, checksum included.

@@ -45,7 +45,8 @@ fn accounts(mode: &str) -> Result<()> {
         let peers = world.service.peers()?.into_iter();
         let peer = peers.filter(|peer| peer.address == world.client.address());
         Ok(peer
-            .map(|peer| [peer.packets.encap, peer.packets.decap])
+            .filter_map(|peer| peer.packets)
+            .map(|packets| [packets.encap, packets.decap])
             .next())
     };
     let before = known(&world)?.unwrap_or_default();

@@ -29,6 +29,7 @@ pub const TOOLS: &[Tool] = &[
     tool("ping", "iputils-ping"),
     tool("systemd-analyze", "systemd"),
     tool("bird", "bird2"),
+    tool("vtysh", "frr"),
     tool("promtool", "prometheus"),
     tool("chromium", "chromium"),
     tool("miredo", "miredo"),
@@ -36,7 +37,7 @@ pub const TOOLS: &[Tool] = &[
 ];
 
 /// Services that Debian starts with their package. Miredo's client would talk to public servers.
-const SERVICES: [&str; 4] = ["bird", "miredo", "miredo-server", "prometheus"];
+const SERVICES: [&str; 5] = ["bird", "frr", "miredo", "miredo-server", "prometheus"];
 /// The script that Debian's packages ask before they start a service.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
