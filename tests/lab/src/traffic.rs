@@ -23,6 +23,8 @@ use super::{cpu, namespace::Namespace};
 
 /// Time without progress after which a connection has failed by default.
 const IDLE: Duration = Duration::from_secs(20);
+/// The time for which a datagram may be under way after the last one was sent, on a machine that is busy or emulated.
+const UNDER_WAY: Duration = Duration::from_secs(2);
 const CHUNK: usize = 64 * 1024;
 /// Octets of the buffer of a stream's receiver.
 const ROOM: usize = 32 << 20;
@@ -362,7 +364,10 @@ impl Content {
 /// A steady stream of numbered UDP datagrams in the background.
 #[derive(Debug)]
 pub struct UdpStream {
+    /// Ends the sender.
     stop: Arc<AtomicBool>,
+    /// Whether the sender has ended.
+    ended: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
     received: Arc<AtomicU64>,
     sender: JoinHandle<Result<u64>>,
@@ -412,7 +417,10 @@ impl UdpStream {
             0,
         );
         let source = from.run(|| UdpSocket::bind(unspecified))??;
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, ended) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let (sent, received) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let sender = {
             let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
@@ -420,11 +428,13 @@ impl UdpStream {
             thread::spawn(send)
         };
         let receiver = {
-            let (stop, received) = (Arc::clone(&stop), Arc::clone(&received));
-            thread::spawn(move || receive_numbers(&sink, size.max(8), &received, &stop))
+            let (sent, received) = (Arc::clone(&sent), Arc::clone(&received));
+            let ended = Arc::clone(&ended);
+            thread::spawn(move || receive_numbers(&sink, size.max(8), &sent, &received, &ended))
         };
         Ok(Self {
             stop,
+            ended,
             sent,
             received,
             sender,
@@ -452,6 +462,7 @@ impl UdpStream {
     pub fn stop(self) -> Result<UdpReport> {
         self.stop.store(true, Ordering::Release);
         let sent = self.sender.join().expect("the sender does not panic")?;
+        self.ended.store(true, Ordering::Release);
         let report = self.receiver.join().expect("the receiver does not panic")?;
         Ok(UdpReport { sent, ..report })
     }
@@ -497,16 +508,18 @@ fn send_numbers(
 fn receive_numbers(
     socket: &UdpSocket,
     size: usize,
+    sent: &AtomicU64,
     received: &AtomicU64,
-    stop: &AtomicBool,
+    ended: &AtomicBool,
 ) -> Result<UdpReport> {
     let mut buffer = vec![0; size + 1];
     let mut seen = std::collections::HashSet::new();
     let mut last: Option<Instant> = None;
     let mut newest = 0;
     let mut report = UdpReport::default();
+    // When the last one was received, or the sender was seen to have ended after that.
+    let mut idle: Option<Instant> = None;
     loop {
-        let stopping = stop.load(Ordering::Acquire);
         match socket.recv(&mut buffer) {
             Ok(length) => {
                 ensure!(
@@ -526,9 +539,14 @@ fn receive_numbers(
                 if let Some(last) = last.replace(now) {
                     report.longest_gap = report.longest_gap.max(now - last);
                 }
+                idle = idle.map(|_| now);
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                if stopping {
+                if !ended.load(Ordering::Acquire) {
+                    continue;
+                }
+                let idle = *idle.get_or_insert_with(Instant::now);
+                if report.received >= sent.load(Ordering::Relaxed) || idle.elapsed() >= UNDER_WAY {
                     return Ok(report);
                 }
             }
