@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const BATCH: u32 = 4;
 
 /// How a process ends and the next one begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Way {
     /// It goes on.
     None,

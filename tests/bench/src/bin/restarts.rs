@@ -23,6 +23,9 @@ struct Arguments {
     /// How often each way of replacing the process is tried
     #[arg(long, default_value_t = 10)]
     times: u32,
+    /// The ways of replacing it that are measured, all by default
+    #[arg(long, value_delimiter = ',', value_name = "WAY,...")]
+    ways: Vec<Way>,
     /// Not used: the table goes to standard output
     #[arg(long, hide = true, overrides_with = "output")]
     output: Option<PathBuf>,
@@ -39,21 +42,25 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    let ways = match arguments.ways.is_empty() {
+        true => Way::ALL.to_vec(),
+        false => arguments.ways.clone(),
+    };
     println!("| data path | direction | end | times | until ready, at most | packets | lost |");
     println!("|---|---|---|---|---|---|---|");
     for variant in [Variant::Xdp, Variant::Userspace] {
         let mut relay = Relay::serviced(variant)?;
         for direction in [Direction::Encap, Direction::Decap] {
-            for way in Way::ALL {
+            for way in &ways {
                 let loss = restarts::measure(
                     &mut relay,
-                    way,
+                    *way,
                     direction,
                     arguments.clients,
                     f64::from(arguments.rate),
                     arguments.times,
                 )?;
-                println!("{}", restarts::line(variant, direction, way, &loss));
+                println!("{}", restarts::line(variant, direction, *way, &loss));
             }
         }
     }
