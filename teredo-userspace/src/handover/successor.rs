@@ -11,17 +11,21 @@
 //! ```
 //!
 //! A successor that ends without a message is one that cannot run.
+//!
+//! The successor is no child of the predecessor but of the service manager, which otherwise would not notice its end:
+//! systemd kills a main process that is not its child without waiting for it to end by itself.
 
 use std::{
     env,
     ffi::OsString,
-    io::{self, IoSlice, IoSliceMut},
+    fs::File,
+    io::{self, IoSlice, IoSliceMut, Read as _},
     os::{
         fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
         unix::process::CommandExt as _,
     },
     path::PathBuf,
-    process::{Child, Command},
+    process::Command,
     time::Duration,
 };
 
@@ -31,7 +35,9 @@ use nix::{
         AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
         recv, recvmsg, send, sendmsg, socketpair,
     },
+    unistd::pipe2,
 };
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use thiserror::Error;
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -98,7 +104,10 @@ impl Invocation {
 /// A process that was started to take over.
 #[derive(Debug)]
 pub struct Successor {
-    child: Child,
+    /// Its number.
+    process: u32,
+    /// The process, as its number may be another's when it has ended.
+    handle: OwnedFd,
     socket: AsyncFd<OwnedFd>,
     /// Whether it has taken over.
     runs: bool,
@@ -133,13 +142,14 @@ impl Successor {
         privileges::inherit(&mut command).map_err(failed)?;
         // SAFETY: between fork and exec only one system call takes place, on a descriptor that is open.
         unsafe { command.pre_exec(move || keep_over_exec(number)) };
-        let child = command.spawn().map_err(failed)?;
+        let (process, handle) = spawn_apart(command).map_err(failed)?;
         drop(theirs);
         fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|error| failed(error.into()))?;
         // SAFETY: the descriptor is owned, and stays open and the same.
         let socket = unsafe { AsyncFd::register_with_interest(ours, Interest::READABLE) };
         Ok(Self {
-            child,
+            process,
+            handle,
             runs: false,
             socket: socket.map_err(|error| failed(error.into()))?,
         })
@@ -147,8 +157,8 @@ impl Successor {
 
     /// Returns the number of the process.
     #[must_use]
-    pub fn process(&self) -> u32 {
-        self.child.id()
+    pub const fn process(&self) -> u32 {
+        self.process
     }
 
     /// Waits until the successor can take over.
@@ -217,8 +227,7 @@ impl Drop for Successor {
     fn drop(&mut self) {
         if !self.runs {
             // It may have ended by itself.
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+            let _ = pidfd_send_signal(&self.handle, Signal::KILL);
         }
     }
 }
@@ -320,6 +329,43 @@ impl Predecessor {
 impl AsFd for Predecessor {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// Starts a process whose parent is the one that adopts orphans, and returns its number and a handle of it.
+fn spawn_apart(mut command: Command) -> io::Result<(u32, OwnedFd)> {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+    let into = writer.as_raw_fd();
+    // SAFETY: between fork and exec only system calls are made, and nothing is allocated.
+    unsafe { command.pre_exec(move || step_aside(into)) };
+    // Starting the program is over when the process in between has ended, or has said why it cannot be started.
+    let mut between = command.spawn()?;
+    drop((command, writer));
+    let mut number = [0; 4];
+    let read = File::from(reader).read_exact(&mut number);
+    between.wait()?;
+    read?;
+    let process = i32::from_ne_bytes(number);
+    let pid = rustix::process::Pid::from_raw(process).ok_or(io::ErrorKind::InvalidData)?;
+    Ok((
+        process.cast_unsigned(),
+        pidfd_open(pid, PidfdFlags::empty())?,
+    ))
+}
+
+/// Forks, and ends the process itself after it has written the number of its child, which goes on.
+fn step_aside(into: RawFd) -> io::Result<()> {
+    // SAFETY: this process has a single thread.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(()),
+        child => {
+            let number = child.to_ne_bytes();
+            // SAFETY: the descriptor is open, and the memory is as long as it says.
+            unsafe { libc::write(into, number.as_ptr().cast(), number.len()) };
+            // SAFETY: the call does not return, and runs nothing of this program.
+            unsafe { libc::_exit(0) }
+        }
     }
 }
 

@@ -55,6 +55,9 @@ struct State {
     is_ready: bool,
     /// The process that the service has named as its main one.
     main: Option<i32>,
+    /// Whether it was the child of another process of the service at that time. systemd does not wait for the end of such
+    /// a process, but kills it at once.
+    is_alien: bool,
     /// The last start whose mark was read, behind everything that earlier processes have said.
     mark: u32,
 }
@@ -267,6 +270,12 @@ impl Service {
         self.begin(namespace)
     }
 
+    /// Whether the service manager notices the end of the main process.
+    #[must_use]
+    pub fn is_supervised(&self) -> bool {
+        !lock(&self.state).is_alien
+    }
+
     /// Sends a signal to the main process.
     ///
     /// # Errors
@@ -328,6 +337,7 @@ impl State {
         }
         if let Some(process) = of("MAINPID") {
             self.main = process.parse().ok();
+            self.is_alien = self.main.is_some_and(is_child_of_a_daemon);
         }
         if of("FDSTOREREMOVE") == Some("1") {
             self.store.retain(|(stored, _)| *stored != name);
@@ -340,6 +350,15 @@ impl State {
         }
         // That of a barrier is closed.
     }
+}
+
+fn is_child_of_a_daemon(process: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let mut lines = status.lines();
+    let parent = lines.find_map(|line| line.strip_prefix("PPid:"));
+    let parent = parent.map_or("", str::trim);
+    let name = fs::read_to_string(format!("/proc/{parent}/comm")).unwrap_or_default();
+    name.trim() == "teredo"
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {

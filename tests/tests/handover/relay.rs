@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
 use teredo_common::maps::ABI_VERSION;
 use teredo_lab::{
     scene::{Scene, Topology},
@@ -34,6 +35,27 @@ fn a_restart_loses_nothing_on_the_fast_path() -> Result<()> {
 #[test]
 fn a_restart_loses_nothing_in_userspace() -> Result<()> {
     restarts("off")
+}
+
+/// A service manager that did not notice the end of the process that took over would kill it at once, with the packets
+/// that it holds.
+#[test]
+fn a_service_manager_notices_the_end_of_a_process_that_took_over() -> Result<()> {
+    let mut world = World::new("off")?;
+    let streams = world.streams()?;
+    flow(&streams, 200)?;
+    for _ in 0..3 {
+        let before = world.service.pid();
+        world.service.signal(Signal::SIGUSR2)?;
+        wait_until("another process runs", SOON, || {
+            Ok(world.service.pid() != before)
+        })?;
+        ensure!(world.service.is_supervised(), "{}", world.service.log());
+        flow(&streams, 200)?;
+        world.service.restart(&world.scene.relay)?;
+        flow(&streams, 200)?;
+    }
+    ensure_perfect(stop(streams)?, || world.report())
 }
 
 /// Neither the packets of the program between two processes nor those of either process are lost to the accounts.
