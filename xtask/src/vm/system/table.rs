@@ -48,6 +48,10 @@ const STEPS: [(&str, &str); 22] = [
         "stop",
         "`systemctl stop` leaves no interface, route, program, map or link",
     ),
+    (
+        "supervised",
+        "systemd noticed the end of each process, and killed none",
+    ),
     ("late", "boot without a network, which comes later"),
     ("again", "traffic after that"),
     ("remove", "`apt remove`, as in install.md"),

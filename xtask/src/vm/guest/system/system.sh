@@ -207,6 +207,12 @@ stop() {
     systemctl stop teredo && [ "$(stored)" = 0 ] && has_no_objects
 }
 
+# systemd has noticed the end of each process, and let it take its time.
+supervised() {
+    ! journalctl --quiet --no-pager --unit=teredo |
+        grep --extended-regexp 'not our child|left-over|with signal SIGKILL|remains running'
+}
+
 # The machine starts without any network; interfaces, addresses and routes come when the daemon runs.
 late() {
     local start=$SECONDS
@@ -261,6 +267,7 @@ first_boot() {
     step userspace-kill under_traffic "$TIMES" repeat killed
     step fast-path on_fast_path
     step stop stop
+    step supervised supervised
     touch $STATE/booted
     # The end of this command must not end the machine.
     mkdir -p /run/systemd/system/vm.service.d
