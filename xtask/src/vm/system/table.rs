@@ -11,7 +11,7 @@ pub const DOCUMENT: Document = Document {
     end: "<!-- end of the systems -->",
 };
 /// The steps of the script, in their order, and what they try.
-const STEPS: [(&str, &str); 22] = [
+const STEPS: [(&str, &str); 23] = [
     (
         "walk",
         "the commands of [install.md](install.md), literally, to the first relayed packet",
