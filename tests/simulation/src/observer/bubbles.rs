@@ -1,6 +1,9 @@
 //! The rate of bubbles.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use teredo_common::{
     address::{Endpoint, ServicePrefix, embedded_mapping, embedded_server},
@@ -45,6 +48,8 @@ pub(super) struct Bubbles {
     direct: BTreeMap<Endpoint, History>,
     /// Times of the last questions for a proof, by mapping.
     questions: BTreeMap<Endpoint, Vec<Instant>>,
+    /// Mappings of a client's own ports, which its server told it.
+    mappings: BTreeSet<Endpoint>,
 }
 
 /// A bubble.
@@ -140,14 +145,15 @@ impl Bubbles {
         }
     }
 
-    /// Counts a packet directly from a peer as an answer.
+    /// Counts a packet directly from a peer as an answer, and notes mappings that a server tells.
     pub fn arrived(&mut self, node: &Node, from: Endpoint, parts: &Encapsulation<'_>) {
         let Ok(header) = Header::parse(parts.packet) else {
             return;
         };
-        let is_server = matches!(node, Node::Client(client)
-            if client.client.server().is_some_and(|server| server.primary() == from));
-        if is_server {
+        if is_server(node, from) {
+            if is_link_local(&header.source()) {
+                self.mappings.extend(parts.origin);
+            }
             return;
         }
         if let Some(history) = self.indirect.get_mut(&header.source()) {
@@ -164,6 +170,19 @@ impl Bubbles {
         self.indirect.clear();
     }
 
+    /// Whether the bubble is to a port of the client itself, as when it measures the interval between
+    /// solicitations (C-52). Its NAT may give each port another address.
+    fn is_own(&self, node: &Node, address: &[u8; 16]) -> bool {
+        let Node::Client(client) = node else {
+            return false;
+        };
+        self.mappings.contains(&embedded_mapping(address))
+            && client
+                .client
+                .identity()
+                .is_some_and(|own| own.server.primary.octets() == embedded_server(address))
+    }
+
     pub fn sent(
         &mut self,
         now: Instant,
@@ -175,7 +194,7 @@ impl Bubbles {
             return Ok(());
         };
         let peer = header.destination();
-        if !header.is_bubble() || matches!(node, Node::Server(_)) || is_own(node, &peer) {
+        if !header.is_bubble() || matches!(node, Node::Server(_)) || self.is_own(node, &peer) {
             return Ok(());
         }
         if is_question(&header, parts) {
@@ -219,14 +238,13 @@ fn is_question(header: &Header<'_>, parts: &Encapsulation<'_>) -> bool {
     })
 }
 
-/// Whether the bubble is to the client itself, as when it measures the interval between
-/// solicitations (C-52).
-fn is_own(node: &Node, address: &[u8; 16]) -> bool {
+/// Whether a datagram comes from the client's server.
+fn is_server(node: &Node, from: Endpoint) -> bool {
     let Node::Client(client) = node else {
         return false;
     };
-    client.client.identity().is_some_and(|own| {
-        own.mapped.address == embedded_mapping(address).address
-            && own.server.primary.octets() == embedded_server(address)
-    })
+    client
+        .client
+        .server()
+        .is_some_and(|server| [server.primary(), server.secondary()].contains(&from))
 }
