@@ -7,12 +7,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep_until},
-};
+use teredo_common::time::Instant;
+use tokio::task::JoinSet;
 
-use crate::{config::Member, host::lookup_endpoints};
+use crate::{
+    config::Member,
+    host::lookup_endpoints,
+    node::{clock, timer::Timer},
+};
 
 /// The time between two look-ups: relays may be added or removed.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -27,7 +29,9 @@ pub struct Members {
     names: BTreeMap<(String, u16), Name>,
     /// Look-ups under way.
     tasks: JoinSet<Found>,
+    /// Time of the next ones.
     next: Instant,
+    timer: Timer,
 }
 
 /// What is known of a name.
@@ -44,6 +48,7 @@ type Found = ((String, u16), Result<BTreeSet<SocketAddr>, String>);
 
 impl Members {
     /// Creates the members of a relay at `listen`, whose names are looked up by [`Members::changed`].
+    /// Needs a tokio runtime.
     pub fn new(members: &[Member], listen: SocketAddr) -> Self {
         let (mut addresses, mut names) = (Vec::new(), BTreeMap::new());
         for member in members {
@@ -59,7 +64,8 @@ impl Members {
             addresses,
             names,
             tasks: JoinSet::new(),
-            next: Instant::now(),
+            next: clock::now(),
+            timer: Timer::new(),
         }
     }
 
@@ -85,7 +91,8 @@ impl Members {
         }
         loop {
             if self.tasks.is_empty() {
-                sleep_until(self.next).await;
+                self.timer.set(Some(self.next));
+                self.timer.expired().await;
                 self.look_up();
             }
             let found = self.tasks.join_next().await;
@@ -98,7 +105,7 @@ impl Members {
     }
 
     fn look_up(&mut self) {
-        self.next = Instant::now() + PAUSE;
+        self.next = clock::now() + PAUSE;
         for (host, port) in self.names.keys().cloned() {
             let is_ipv4 = self.listen.is_ipv4();
             self.tasks.spawn(async move {
@@ -123,7 +130,7 @@ impl Members {
             }
             Err(reason) => {
                 name.failure = Some(reason);
-                self.next = self.next.min(Instant::now() + RETRY);
+                self.next = self.next.min(clock::now() + RETRY);
                 false
             }
         }
@@ -158,8 +165,8 @@ mod tests {
         numbers.iter().map(|&number| address(number)).collect()
     }
 
-    #[test]
-    fn names_are_known_once_they_were_looked_up() {
+    #[tokio::test]
+    async fn names_are_known_once_they_were_looked_up() {
         let name = ("relays.example.net".to_owned(), 3546);
         let (host, port) = name.clone();
         let list = [Member::Address(address(1)), Member::Name { host, port }];
@@ -172,7 +179,7 @@ mod tests {
             trouble.contains("no answer; its relays are unknown"),
             "{trouble}"
         );
-        assert!(members.next <= Instant::now() + RETRY);
+        assert!(members.next <= clock::now() + RETRY);
 
         assert!(members.accept((name.clone(), Ok(set(&[2, 3])))));
         assert!(members.are_complete() && members.trouble().is_none());
