@@ -36,6 +36,7 @@ pub struct Ping {
     count: u32,
     payload: u16,
     hop_limit: u8,
+    interval: Duration,
     wait: Duration,
 }
 
@@ -59,14 +60,22 @@ impl Ping {
             count: 1,
             payload: 56,
             hop_limit: 64,
+            interval: Duration::from_millis(200),
             wait: Duration::from_secs(10),
         }
     }
 
-    /// Sends this number of requests, 50 ms apart.
+    /// Sends this number of requests, 200 ms apart.
     #[must_use]
     pub fn count(self, count: u32) -> Self {
         Self { count, ..self }
+    }
+
+    /// Sets the time between two requests. `ping` waits no longer than that for the last replies if
+    /// others have come, so that with short intervals some may be missing at the end.
+    #[must_use]
+    pub fn interval(self, interval: Duration) -> Self {
+        Self { interval, ..self }
     }
 
     /// Sets the length of the whole IPv6 packet, in octets; 48 at least.
@@ -98,8 +107,8 @@ impl Ping {
     pub fn from(self, namespace: &Namespace) -> Result<Pong> {
         let result = namespace
             .command("ping")?
-            // For the last reply, ping waits no longer than an interval if others have come.
-            .args(["-6", "-n", "-i", "0.2", "-M", "do"])
+            .args(["-6", "-n", "-M", "do"])
+            .args(["-i", &self.interval.as_secs_f64().to_string()])
             .args(["-c", &self.count.to_string()])
             .args(["-s", &self.payload.to_string()])
             .args(["-t", &self.hop_limit.to_string()])
