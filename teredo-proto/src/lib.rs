@@ -202,7 +202,7 @@ pub use shared::{
     counts::{Count, Counts, Named},
     durations::Durations,
     limiter::{Ipv4Rates, Ipv6Rates},
-    peers::OVERHEAD as QUEUE_OVERHEAD,
+    peers::{OVERHEAD as QUEUE_OVERHEAD, max_untrusted as max_untrusted_peers},
     server_address::ServerAddress,
     statistics::{Traffic, Unreachable},
     turns::Pace,

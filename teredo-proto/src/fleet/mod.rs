@@ -1,5 +1,5 @@
 //! A fleet: several relays with one IPv4 address, to which routers send packets as they like, and
-//! which behave as one (requirements F-01 to F-23).
+//! which behave as one (requirements F-01 to F-25).
 //!
 //! Each relay has a table of all peers of the fleet. What brings trust to one, the cookie that comes
 //! back, is told to all others at once; how fresh peers are, in rounds of a few seconds; everything, to
@@ -30,7 +30,7 @@ use rand::{SeedableRng as _, rngs::StdRng};
 use teredo_common::time::Instant;
 
 pub use keys::{Keys, MAX_KEYS, SECRET, WrongKeys};
-pub use member::OtherInfo;
+pub use member::{OtherInfo, Refusal};
 pub use state::State;
 pub use statistics::{DropReason, Statistics};
 
@@ -41,9 +41,9 @@ use crate::{
         limiter::{Bucket, Rate},
     },
 };
-use member::Other;
+use member::{ALONE, Other};
 use telling::News;
-use wire::{Header, Heartbeat, Kind, Message};
+use wire::{Header, Heartbeat, Kind, Message, Service};
 
 /// The time between two looks at what is due.
 const TICK: Duration = Duration::from_millis(100);
@@ -72,7 +72,8 @@ pub struct Config {
     pub news_rate: Rate,
     /// Rate of datagrams from each other relay (F-07).
     pub receive_rate: Rate,
-    /// Rate of datagrams with parts of the table to each other relay (F-17).
+    /// Rate of the work for tables that each other relay asks for (F-17): one for a part that is looked at,
+    /// eight for a datagram.
     pub serve_rate: Rate,
 }
 
@@ -100,6 +101,7 @@ pub struct Fleet {
     config: Config,
     keys: Keys,
     random: StdRng,
+    /// The run at the start, which is that towards relays that are no members.
     run: u64,
     began: Instant,
     /// Whether all others are known.
@@ -107,6 +109,16 @@ pub struct Fleet {
     /// Since when they are.
     completed: Instant,
     others: Vec<Other>,
+    /// The number of the member that was added last.
+    last_number: usize,
+    /// When a relay with the key that is no member was last heard, and its address.
+    stranger: Option<(Instant, SocketAddr)>,
+    /// Limits the datagrams from addresses of no members that are looked at.
+    strangers: Bucket,
+    /// The last sequence number towards relays that are no members.
+    stranger_sequence: u64,
+    /// The latest time that a datagram was sent at, in milliseconds since 1970.
+    last_sent: u64,
     news: News,
     news_bucket: Bucket,
     next_news: Instant,
@@ -133,8 +145,10 @@ impl Config {
             skew: Duration::from_secs(5),
             round: Duration::from_secs(5),
             news_rate: Rate::new(50_000, 50_000),
-            receive_rate: Rate::new(25_000, 50_000),
-            serve_rate: Rate::new(20_000, 1_024),
+            // Twice what two relays with a million peers tell each other.
+            receive_rate: Rate::new(5_000, 5_000),
+            // 5,000 full datagrams a second, or all parts of a table of two million places that has nothing.
+            serve_rate: Rate::new(45_000, 9_000),
         }
     }
 }
@@ -143,6 +157,17 @@ impl Clocks {
     /// Returns the milliseconds since 1970.
     fn milliseconds(self) -> u64 {
         u64::try_from(self.wall.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Returns the run that a relay begins.
+    fn run(self) -> u64 {
+        self.milliseconds().max(1)
+    }
+
+    /// Returns the latest run that a relay whose clock differs by `skew` at most may be in.
+    fn latest_run(self, skew: Duration) -> u64 {
+        let skew = u64::try_from(skew.as_millis()).unwrap_or(u64::MAX);
+        self.run().saturating_add(skew)
     }
 }
 
@@ -157,11 +182,16 @@ impl Fleet {
         let mut fleet = Self {
             keys,
             random,
-            run: clocks.milliseconds().max(1),
+            run: clocks.run(),
             began: clocks.now,
             is_complete: config.is_complete,
             completed: clocks.now,
             others: Vec::new(),
+            last_number: 0,
+            stranger: None,
+            strangers: Bucket::default(),
+            stranger_sequence: 0,
+            last_sent: clocks.milliseconds(),
             news: News::new(keyed),
             news_bucket: Bucket::default(),
             next_news: Instant::ZERO,
@@ -175,25 +205,25 @@ impl Fleet {
             statistics: Statistics::default(),
             config,
         };
-        fleet.know(&members);
+        fleet.know(clocks, &members);
         fleet
     }
 
     /// Makes a relay one of this fleet. To be called once, before anything else.
     pub fn enlist(&self, clocks: Clocks, relay: &mut Relay) {
-        relay.join_fleet(&self.keys.cookies(), self.config.skew);
+        relay.join_fleet(clocks.now, &self.keys.cookies(), self.config.skew);
         relay.divide_limits_among(self.size());
         relay.set_wall_clock(clocks.now, clocks.wall);
     }
 
     /// Sets the addresses of all others. What is known of those that stay is kept (F-08), and the limits are
     /// divided anew (F-23).
-    pub fn set_members(&mut self, now: Instant, members: &[SocketAddr], relay: &mut Relay) {
-        self.know(members);
+    pub fn set_members(&mut self, clocks: Clocks, members: &[SocketAddr], relay: &mut Relay) {
+        self.know(clocks, members);
         relay.divide_limits_among(self.size());
         if !self.is_complete {
             self.is_complete = true;
-            self.completed = now;
+            self.completed = clocks.now;
         }
     }
 
@@ -202,28 +232,33 @@ impl Fleet {
         u32::try_from(self.others.len() + 1).unwrap_or(u32::MAX)
     }
 
-    fn know(&mut self, members: &[SocketAddr]) {
+    /// Makes these the others. One that was removed and comes back gets another run: what was recorded of the one before
+    /// counts no more.
+    fn know(&mut self, clocks: Clocks, members: &[SocketAddr]) {
         let own = self.config.address;
         self.others.retain(|other| members.contains(&other.address));
         for &address in members {
             let is_there = self.others.iter().any(|other| other.address == address);
-            let is_free = |member: &Member| {
+            let is_free = |&number: &usize| {
                 let mut others = self.others.iter();
-                others.all(|other| other.member != *member)
+                others.all(|other| Some(other.member) != Member::other(number))
             };
-            let mut numbers = (0..MAX_MEMBERS).filter_map(Member::other);
+            // Peers may be counted for the number of one that is gone.
+            let mut numbers = (1..=MAX_MEMBERS).map(|next| (self.last_number + next) % MAX_MEMBERS);
             if address != own
                 && !is_there
-                && let Some(member) = numbers.find(is_free)
+                && let Some(number) = numbers.find(is_free)
+                && let Some(member) = Member::other(number)
             {
-                self.others.push(Other::new(address, member));
+                self.last_number = number;
+                self.others.push(Other::new(address, member, clocks.run()));
             }
         }
     }
 
     /// Sets the keys, for the cookies of `relay` as well (F-04).
     pub fn set_keys(&mut self, keys: Keys, relay: &mut Relay) {
-        relay.join_fleet(&keys.cookies(), self.config.skew);
+        relay.share_cookies(&keys.cookies(), self.config.skew);
         self.keys = keys;
     }
 
@@ -232,6 +267,7 @@ impl Fleet {
         if clocks.now >= self.next_tick {
             self.next_tick = clocks.now + TICK;
             relay.set_wall_clock(clocks.now, clocks.wall);
+            self.follow_clock(clocks);
             self.beat(clocks, relay);
             self.tell_round(clocks, relay);
             self.synchronise(clocks);
@@ -270,10 +306,40 @@ impl Fleet {
         self.others.iter().map(move |other| other.info(now))
     }
 
+    /// Returns the address of a relay that has the key, was heard lately, and is no member.
+    #[must_use]
+    pub fn stranger(&self, now: Instant) -> Option<SocketAddr> {
+        let (at, address) = self.stranger?;
+        (now.saturating_since(at) < ALONE).then_some(address)
+    }
+
+    /// Takes note that a datagram of [`Fleet::poll_transmit`] could not be sent.
+    pub fn handle_unsent(&mut self) {
+        self.statistics.dropped[DropReason::Unsent] += 1;
+    }
+
     /// Returns the counters since the start.
     #[must_use]
     pub const fn statistics(&self) -> Statistics {
         self.statistics
+    }
+
+    /// Begins other runs after the clock went back, since others take none that has not come yet, and what was sent before
+    /// would be of now some time later (F-05).
+    fn follow_clock(&mut self, clocks: Clocks) {
+        let (now, latest) = (clocks.run(), clocks.latest_run(self.config.skew));
+        let has_gone_back = self.last_sent > latest;
+        if has_gone_back {
+            self.last_sent = 0;
+            (self.run, self.stranger_sequence) = (now, 0);
+        }
+        for other in &mut self.others {
+            if other.run > latest {
+                other.end_runs(now, latest);
+            } else if has_gone_back || other.own_run > latest {
+                other.renew_own_run(now, latest);
+            }
+        }
     }
 
     /// Sends signs of life where they are due.
@@ -293,31 +359,55 @@ impl Fleet {
         let heartbeat = Heartbeat {
             is_in_step,
             wants_answer: !other.is_reachable(clocks.now),
-            heard_run: if other.is_live(clocks.now) {
-                other.run
-            } else {
-                0
-            },
+            service: Some(Service::of(relay.config())),
+            heard_run: other.heard_run(clocks.now),
             peers: relay.trusted_peers() as u64,
         };
         self.send(clocks, place, &Message::Heartbeat(heartbeat));
     }
 
+    /// Answers a relay that is no member, so that it does not take itself for alone (F-25).
+    fn answer_stranger(&mut self, clocks: Clocks, to: SocketAddr, relay: &Relay) {
+        let heartbeat = Heartbeat {
+            is_in_step: self.is_in_step,
+            wants_answer: false,
+            service: Some(Service::of(relay.config())),
+            heard_run: 0,
+            peers: 0,
+        };
+        self.stranger_sequence += 1;
+        let (run, sequence) = (self.run, self.stranger_sequence);
+        let message = Message::Heartbeat(heartbeat);
+        self.transmit(clocks, to, (run, sequence), &message);
+    }
+
     fn send(&mut self, clocks: Clocks, place: usize, message: &Message<'_>) {
+        let other = &mut self.others[place];
+        other.sequence += 1;
+        let (to, number) = (other.address, (other.own_run, other.sequence));
+        self.transmit(clocks, to, number, message);
+    }
+
+    /// Queues a datagram of this run with this sequence number.
+    fn transmit(
+        &mut self,
+        clocks: Clocks,
+        to: SocketAddr,
+        (run, sequence): (u64, u64),
+        message: &Message<'_>,
+    ) {
         if self.transmits.len() >= MAX_TRANSMITS {
             self.statistics.dropped[DropReason::Backlog] += 1;
             return;
         }
-        let other = &mut self.others[place];
-        other.sequence += 1;
+        self.last_sent = self.last_sent.max(clocks.milliseconds());
         let header = Header {
             kind: Kind::Heartbeat,
             key: self.keys.id(),
-            run: self.run,
-            sequence: other.sequence,
+            run,
+            sequence,
             sent: clocks.milliseconds(),
         };
-        let to = other.address;
         let mut payload = message.build(header);
         self.keys.sign(self.config.address, to, &mut payload);
         self.statistics.sent.add(payload.len());

@@ -24,6 +24,9 @@ pub struct State {
 struct SavedOther {
     address: SocketAddr,
     run: u64,
+    /// The run of this relay towards it.
+    #[serde(default)]
+    own_run: u64,
     sequence: u64,
     window: Window,
 }
@@ -35,6 +38,7 @@ impl Fleet {
         let others = self.others.iter().map(|other| SavedOther {
             address: other.address,
             run: other.run,
+            own_run: other.own_run,
             sequence: other.sequence,
             window: other.window.clone(),
         });
@@ -68,12 +72,21 @@ impl Fleet {
         let is_recent = clocks.now.saturating_since(state.saved) < SILENCE;
         fleet.is_based = state.is_based && is_recent;
         fleet.has_joined = state.has_joined && is_recent;
+        if !is_recent {
+            return fleet;
+        }
         for saved in state.others {
             let mut others = fleet.others.iter_mut();
             if let Some(other) = others.find(|other| other.address == saved.address) {
                 other.run = saved.run;
+                other.own_run = match saved.own_run {
+                    0 => state.run,
+                    own_run => own_run,
+                };
                 other.sequence = saved.sequence;
                 other.window = saved.window;
+                // The run ends, as before, if nothing comes.
+                other.heard = clocks.now;
             }
         }
         fleet

@@ -25,12 +25,18 @@ named! {
         Clock = "clock",
         /// It came already, or is of an earlier run (F-05).
         Replay = "replay",
+        /// Of a run that did not answer this relay yet (F-05).
+        Run = "run",
+        /// Of a relay that serves another endpoint or prefix (F-24).
+        Service = "service",
         /// The sender sends too much (F-07).
         Rate = "rate",
         /// An answer to no request.
         Unexpected = "unexpected",
         /// More waits to be sent than anybody takes.
         Backlog = "backlog",
+        /// The system did not take a datagram to another relay.
+        Unsent = "unsent",
     }
 }
 

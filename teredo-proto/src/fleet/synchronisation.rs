@@ -7,39 +7,40 @@ use teredo_common::time::Instant;
 
 use super::{
     Clocks, Fleet,
-    member::{Other, Table},
+    member::{ALONE, Other, Table},
     transfer::Transfer,
     wire::Message,
 };
 
-/// The time for which a relay that starts, and knows all others, waits for them until it takes itself for alone.
-const ALONE: Duration = Duration::from_secs(2);
 /// The time for which it waits for one that is in step.
 const CHOOSY: Duration = Duration::from_secs(1);
 /// The time for which a relay that gave nothing is not asked again.
 const REFUSED: Duration = Duration::from_secs(30);
-/// The time after which a relay joins, whatever others do.
+/// The time after which a relay joins that does not know all others, if it hears none.
 const LONGEST: Duration = Duration::from_secs(60);
 /// Tables that come at a time.
-const TRANSFERS: usize = 4;
+const TRANSFERS: usize = 8;
 
 impl Fleet {
     /// Asks others for their tables, one of them for everything, and then each for what it alone knows
     /// well.
     pub(super) fn synchronise(&mut self, clocks: Clocks) {
-        let now = clocks.now;
+        let (now, latest) = (clocks.now, clocks.latest_run(self.config.skew));
         for other in &mut self.others {
-            if !other.is_live(now) {
-                other.forget();
+            if !other.is_live(now) && other.heard != Instant::ZERO {
+                other.end_runs(clocks.run(), latest);
             }
-            match &other.table {
-                Table::Coming(transfer) if transfer.has_failed(now) => {
-                    other.table = Table::Refused(now + REFUSED);
-                    self.statistics.stalled += 1;
-                }
-                Table::Refused(until) if *until <= now => other.table = Table::Unknown,
-                _ => {}
-            }
+            other.table = match std::mem::replace(&mut other.table, Table::Unknown) {
+                Table::Coming(mut transfer) => match transfer.has_failed(now) {
+                    true => {
+                        self.statistics.stalled += 1;
+                        Table::Refused(now + REFUSED)
+                    }
+                    false => Table::Coming(transfer),
+                },
+                Table::Refused(until) if until <= now => Table::Unknown,
+                table => table,
+            };
         }
         if self.is_based {
             self.ask_all(now);
@@ -51,8 +52,17 @@ impl Fleet {
         }
         let mut reachable = self.others.iter().filter(|other| other.is_reachable(now));
         self.is_in_step = self.is_based && self.is_complete && reachable.all(Other::is_settled);
-        let is_late = now.saturating_since(self.began) >= LONGEST;
+        let is_late = now.saturating_since(self.began) >= LONGEST && self.silence(now) >= ALONE;
         self.has_joined |= self.is_in_step || is_late;
+    }
+
+    /// Returns the time since anybody gave a sign of being there, since the others are known. Datagrams that are
+    /// refused count as well: a relay that does not understand the others is not alone.
+    fn silence(&self, now: Instant) -> Duration {
+        let signs = self.others.iter().map(Other::last_sign);
+        let stranger = self.stranger.filter(|_| !self.is_complete);
+        let last = signs.chain(stranger.map(|(at, _)| at)).max();
+        now.saturating_since(self.completed.max(last.unwrap_or_default()))
     }
 
     /// Asks one relay for everything, since peers of relays that are gone are known to all others.
@@ -62,7 +72,7 @@ impl Fleet {
         if self.others.iter().any(is_coming) {
             return;
         }
-        let id = self.random.next_u32();
+        let (id, is_alone) = (self.random.next_u32(), self.silence(now) >= ALONE);
         let others = self.others.iter_mut();
         let candidates = others.filter(|other| other.is_reachable(now) && !other.is_settled());
         let best = candidates.max_by_key(|other| (other.is_in_step, other.peers));
@@ -71,7 +81,18 @@ impl Fleet {
                 other.table = Table::Coming(Transfer::new(id, false, now));
             }
             Some(_) => {}
-            None => self.is_based = self.is_complete && waited >= ALONE,
+            None if is_alone => self.is_based = self.is_complete,
+            // All were asked in vain, and are asked again. If they give nothing for long, they tell what they hear from
+            // now on.
+            None if waited >= ALONE => {
+                let mut others = self.others.iter();
+                self.is_based = self.is_complete && others.any(|other| other.is_reachable(now));
+            }
+            None => {
+                for other in &mut self.others {
+                    other.table = Table::Unknown;
+                }
+            }
         }
     }
 

@@ -13,12 +13,15 @@ pub const BATCH: u32 = 64;
 const OPEN: usize = 4;
 /// The time after which what is missing is asked for again.
 const RETRY: Duration = Duration::from_millis(200);
-/// The time without any answer after which a relay is given up.
+/// The time after which a relay is given up that gave less than [`LEAST`] meanwhile.
 const STALLED: Duration = Duration::from_secs(2);
+/// Parts of the table that have to come in this time, or an eighth of those that are missing. A network that loses six
+/// of ten datagrams in each direction lets as many through.
+const LEAST: u32 = 400;
 /// The time that a transfer may take, beyond [`PER_PART`].
 const LONGEST: Duration = Duration::from_secs(10);
-/// The time that a part may take.
-const PER_PART: Duration = Duration::from_millis(1);
+/// The time that a part may take: half a minute for the largest table.
+const PER_PART: Duration = Duration::from_micros(250);
 /// Bound on the parts of a table.
 const MAX_PARTS: u32 = 1 << 20;
 
@@ -27,7 +30,7 @@ const MAX_PARTS: u32 = 1 << 20;
 pub struct Transfer {
     /// The number of the requests.
     pub id: u32,
-    /// Whether only peers are wanted that the other relay heard last itself.
+    /// Whether only peers are wanted that no other relay tells about.
     pub only_own: bool,
     /// Number of parts, once it is known.
     total: Option<u32>,
@@ -38,7 +41,12 @@ pub struct Transfer {
     next: u32,
     open: VecDeque<Open>,
     began: Instant,
-    progressed: Instant,
+    /// The time from which on [`Transfer::least`] parts have to come.
+    since: Instant,
+    /// Parts that came since then.
+    came: u32,
+    /// Parts that have to come.
+    least: u32,
 }
 
 /// A request that is not answered, or not completely.
@@ -67,7 +75,9 @@ impl Transfer {
             next: 0,
             open: VecDeque::new(),
             began: now,
-            progressed: now,
+            since: now,
+            came: 0,
+            least: 1,
         }
     }
 
@@ -76,29 +86,47 @@ impl Transfer {
         self.total.is_some() && self.missing == 0
     }
 
-    /// Whether the other relay is to be given up.
-    pub fn has_failed(&self, now: Instant) -> bool {
+    /// Whether the other relay is to be given up: it gives nothing, or too little. Nobody waits long for one that does not want
+    /// to give its table.
+    pub fn has_failed(&mut self, now: Instant) -> bool {
         let longest = LONGEST + PER_PART * self.total.unwrap_or(0);
-        now.saturating_since(self.progressed) >= STALLED
-            || now.saturating_since(self.began) >= longest
+        if now.saturating_since(self.began) >= longest {
+            return true;
+        }
+        if now.saturating_since(self.since) < STALLED {
+            return false;
+        }
+        let has_stalled = self.came < self.least;
+        (self.since, self.came) = (now, 0);
+        self.least = (self.missing / 8).clamp(1, LEAST);
+        has_stalled
     }
 
-    /// Records parts that came.
-    pub fn handle_part(&mut self, now: Instant, part: Part) {
+    /// Whether one of these parts was asked for and did not come.
+    pub fn wants(&self, part: &Part) -> bool {
+        let Some(total) = self.total else {
+            return part.id == self.id;
+        };
+        let mut numbers = part.first..self.end(part, total);
+        part.id == self.id && numbers.any(|number| !self.is_done(number))
+    }
+
+    /// Records parts that came. Of a table that has more, `most` are wanted.
+    pub fn handle_part(&mut self, part: Part, most: u32) {
         let total = match self.total {
             Some(total) => total,
             None => {
-                let total = part.total.min(MAX_PARTS);
+                let total = part.total.min(most).min(MAX_PARTS);
                 self.done = vec![0; total.div_ceil(64) as usize];
                 self.missing = total;
                 *self.total.insert(total)
             }
         };
-        for number in part.first..part.end.min(total).min(part.first.saturating_add(BATCH)) {
+        for number in part.first..self.end(&part, total) {
             if !self.is_done(number) {
                 self.done[number as usize / 64] |= 1 << (number % 64);
                 self.missing -= 1;
-                self.progressed = now;
+                self.came += 1;
             }
         }
         while self.open.front().is_some_and(|open| self.is_answered(open)) {
@@ -133,6 +161,12 @@ impl Transfer {
         }
         self.open = open;
         requests
+    }
+
+    /// Returns the part after the last one of these that could be asked for.
+    fn end(&self, part: &Part, total: u32) -> u32 {
+        let most = part.first.saturating_add(BATCH);
+        part.end.min(self.next.min(total)).min(most)
     }
 
     fn request(&self, open: &Open) -> Request {
@@ -187,7 +221,7 @@ mod tests {
                         total,
                     };
                     if !random.random_bool(loss) {
-                        transfer.handle_part(now, part);
+                        transfer.handle_part(part, MAX_PARTS);
                     }
                 }
             }
@@ -220,11 +254,56 @@ mod tests {
             end: 1,
             total: u32::MAX,
         };
-        for second in 0..2 {
-            transfer.handle_part(NOW + Duration::from_secs(second), part);
+        transfer.requests(NOW);
+        assert!(transfer.wants(&part));
+        transfer.handle_part(part, 1_000);
+        assert!(!transfer.wants(&part));
+        assert!(!transfer.has_failed(NOW + STALLED));
+        transfer.handle_part(part, 1_000);
+        assert!(transfer.has_failed(NOW + STALLED * 2));
+        assert_eq!(transfer.done.len(), 16);
+    }
+
+    /// It could go on for minutes.
+    #[test]
+    fn f17_a_relay_that_answers_slowly_is_given_up() {
+        let mut transfer = Transfer::new(1, false, NOW);
+        let (mut now, mut first) = (NOW, 0);
+        while !transfer.has_failed(now) {
+            for request in transfer.requests(now) {
+                // One part of each.
+                let part = Part {
+                    id: 1,
+                    first: request.first,
+                    end: request.first + 1,
+                    total: 20_000,
+                };
+                transfer.handle_part(part, MAX_PARTS);
+                first += 1;
+            }
+            now += Duration::from_millis(100);
         }
-        assert!(transfer.has_failed(NOW + STALLED));
-        assert!(transfer.done.len() <= (MAX_PARTS / 64) as usize);
+        assert!(first > 0 && now <= NOW + STALLED * 2, "{first} {now:?}");
+    }
+
+    /// At any pace.
+    #[test]
+    fn f17_a_transfer_ends_within_half_a_minute() {
+        let mut transfer = Transfer::new(1, false, NOW);
+        let most = (4_194_304 / REPORTS) as u32;
+        transfer.requests(NOW);
+        let part = Part {
+            id: 1,
+            first: 0,
+            end: 1,
+            total: u32::MAX,
+        };
+        transfer.handle_part(part, most);
+        assert_eq!(transfer.total, Some(most));
+        transfer.came = u32::MAX / 2;
+        assert!(!transfer.has_failed(NOW + Duration::from_secs(20)));
+        transfer.came = u32::MAX / 2;
+        assert!(transfer.has_failed(NOW + Duration::from_secs(32)));
     }
 
     proptest! {

@@ -14,6 +14,14 @@ pub struct Window {
 }
 
 impl Window {
+    /// Creates a window that accepts numbers from this one on.
+    pub fn from(number: u64) -> Self {
+        Self {
+            highest: number.saturating_sub(1),
+            seen: [u64::MAX; WIDTH as usize / 64],
+        }
+    }
+
     /// Accepts a number that is not zero, once. Returns `false` if it came already, or is so old that
     /// it may have.
     pub fn accept(&mut self, number: u64) -> bool {
@@ -84,6 +92,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn f05_what_was_before_the_start_is_refused() {
+        for step in [1, 2, 900, 1024, 5000] {
+            let mut window = Window::from(3_000);
+            assert!(!window.accept(2_999));
+            assert!(window.accept(3_000 + step - 1));
+            assert!(!window.accept(2_999) && !window.accept(2_500) && !window.accept(1));
+            assert_eq!(window.accept(3_000), (2..=1024).contains(&step), "{step}");
+        }
+        assert!(Window::from(1).accept(1) && !Window::from(1).accept(0));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use teredo_common::{
     time::Instant,
 };
 
-use crate::relay::Report;
+use crate::relay::{self, Report};
 
 /// The version of the format.
 pub const VERSION: u8 = 1;
@@ -83,10 +83,21 @@ pub struct Heartbeat {
     pub is_in_step: bool,
     /// Whether the sender waits for an answer.
     pub wants_answer: bool,
+    /// What the sender serves; `None` if it does not say so.
+    pub service: Option<Service>,
     /// The last run of the receiver that the sender has heard; 0 if none.
     pub heard_run: u64,
     /// Number of the sender's usable peers.
     pub peers: u64,
+}
+
+/// What a relay serves. The relays of a fleet serve the same (F-24).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// The relay's endpoint.
+    pub endpoint: Endpoint,
+    /// A digest of the prefix, not 0.
+    pub prefix: u8,
 }
 
 /// A request for parts of the table: each has [`REPORTS`] slots.
@@ -172,10 +183,14 @@ impl Header {
         if header[2] != VERSION {
             return Err(Error::Version(header[2]));
         }
+        let run = u64::from_be_bytes(array(header, 8));
+        if run == 0 {
+            return Err(Error::Malformed);
+        }
         let header = Self {
             kind: Kind::parse(header[3]).ok_or(Error::Malformed)?,
             key: KeyId(array(header, 4)),
-            run: u64::from_be_bytes(array(header, 8)),
+            run,
             sequence: u64::from_be_bytes(array(header, 16)),
             sent: u64::from_be_bytes(array(header, 24)),
         };
@@ -221,7 +236,11 @@ impl<'p> Message<'p> {
         match self {
             Self::Heartbeat(heartbeat) => {
                 let flags = u8::from(heartbeat.is_in_step) | u8::from(heartbeat.wants_answer) << 1;
-                datagram.extend([flags, 0, 0, 0, 0, 0, 0, 0]);
+                datagram.push(flags);
+                let Service { endpoint, prefix } = heartbeat.service.unwrap_or(Service::UNKNOWN);
+                datagram.push(prefix);
+                datagram.extend(endpoint.address);
+                datagram.extend(endpoint.port);
                 datagram.extend(heartbeat.heard_run.to_be_bytes());
                 datagram.extend(heartbeat.peers.to_be_bytes());
             }
@@ -243,12 +262,40 @@ impl<'p> Message<'p> {
     }
 }
 
+impl Service {
+    /// What no relay serves.
+    const UNKNOWN: Self = Self {
+        endpoint: Endpoint {
+            address: [0; 4],
+            port: [0; 2],
+        },
+        prefix: 0,
+    };
+
+    /// Returns what a relay serves.
+    pub fn of(config: &relay::Config) -> Self {
+        let octets = config.prefix.0.map(u32::from);
+        let digest = octets.iter().fold(0, |digest, octet| digest * 31 + octet);
+        Self {
+            endpoint: config.endpoint,
+            prefix: (digest % 255) as u8 + 1,
+        }
+    }
+}
+
 impl Heartbeat {
     fn parse(body: &[u8]) -> Option<Self> {
         let body: &[u8; HEARTBEAT] = body.try_into().ok()?;
         Some(Self {
             is_in_step: body[0] & 1 != 0,
             wants_answer: body[0] & 2 != 0,
+            service: (body[1] != 0).then(|| Service {
+                prefix: body[1],
+                endpoint: Endpoint {
+                    address: array(body, 2),
+                    port: array(body, 6),
+                },
+            }),
             heard_run: u64::from_be_bytes(array(body, 8)),
             peers: u64::from_be_bytes(array(body, 16)),
         })
@@ -389,6 +436,10 @@ mod tests {
             Message::Heartbeat(Heartbeat {
                 is_in_step: true,
                 wants_answer: false,
+                service: Some(Service {
+                    endpoint: Endpoint::new([198, 51, 100, 1].into(), 3545),
+                    prefix: 7,
+                }),
                 heard_run: 1 << 40,
                 peers: 1_000_000,
             }),

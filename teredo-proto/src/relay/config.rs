@@ -123,7 +123,7 @@ impl Config {
     }
 
     /// Returns the configuration with the part of each of as many relays of what it may send to others unasked
-    /// (F-23).
+    /// (F-23), except for [`Config::server_pace`], which [`Turns`](crate::shared::turns::Turns) divides.
     pub(super) fn divided_among(self, relays: u32) -> Self {
         Self {
             unreachable_rate: self.unreachable_rate.divided_by(relays),
@@ -132,7 +132,6 @@ impl Config {
             question_rates: self.question_rates.divided_by(relays),
             unproved_rates: self.unproved_rates.divided_by(relays),
             trickle_rate: self.trickle_rate.divided_by(relays),
-            server_pace: self.server_pace.divided_by(relays),
             ..self
         }
     }
@@ -148,10 +147,6 @@ mod tests {
         let part = whole.clone().divided_among(4);
         assert_eq!(part.question_rates, Ipv4Rates::of_address(500));
         assert_eq!(part.trickle_rate, Rate::new(4, 16));
-        assert_eq!(part.server_pace.first, 2);
-        assert_eq!(part.server_pace.most, 125);
-        assert_eq!(part.server_pace.total, 5_000);
-        assert_eq!(whole.clone().divided_among(100).server_pace.first, 1);
         assert_eq!(
             whole.clone().divided_among(1).new_peer_rates,
             whole.new_peer_rates

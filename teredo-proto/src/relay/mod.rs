@@ -8,6 +8,7 @@
 mod bubbles;
 mod config;
 mod cookie;
+mod hearing;
 mod proof;
 mod reception;
 mod sharing;
@@ -39,7 +40,8 @@ use teredo_common::{
 };
 
 pub use config::Config;
-pub use sharing::{Learned, MAX_MEMBERS, Member, Report};
+pub use hearing::{MAX_MEMBERS, Member};
+pub use sharing::{Learned, Report};
 pub use state::{Secrets, State};
 pub use statistics::{Bubble, DropReason, Question, Statistics};
 
@@ -259,6 +261,7 @@ impl Relay {
         self.peers.put_off_touch(now, index);
         self.peers.arm_trusted(now, index);
         self.adopt_proof(now, index);
+        self.adopt_hearing(now, index);
         true
     }
 

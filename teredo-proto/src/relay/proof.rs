@@ -19,10 +19,7 @@ use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 use teredo_common::{address::Endpoint, cookie::Sent, time::Instant};
 
-use super::{
-    Event, Relay,
-    sharing::{Member, Stamp},
-};
+use super::{Event, Relay};
 use crate::{
     relay::statistics::Question,
     shared::peers::{Patience, Peer, PeerIndex, RoleState},
@@ -65,12 +62,6 @@ pub struct Proof {
     host: [u8; 16],
     /// Packets that may be sent to the mapping for those that came from there.
     pub credit: u16,
-    /// The relay of the fleet that the peer was last heard by.
-    #[serde(skip)]
-    pub member: Member,
-    /// The newest packet of the peer that the fleet knows of (F-11).
-    #[serde(default)]
-    pub told: Stamp,
 }
 
 /// There are hundreds of thousands of entries.
@@ -256,8 +247,6 @@ impl Relay {
         let held = proof.holds();
         *proof = Proof {
             host: proof.host,
-            member: proof.member,
-            told: proof.told,
             ..Proof::default()
         };
         if held {

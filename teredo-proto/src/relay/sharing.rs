@@ -1,4 +1,4 @@
-//! Peers that the relays of a fleet tell each other about (requirements F-10 to F-23).
+//! Peers that the relays of a fleet tell each other about (requirements F-10 to F-24).
 //!
 //! What a relay of the fleet says about a peer counts as if its packet had come here, within bounds: it
 //! has to pass the checks for peers of this relay's own, it takes no peer away from a relay that hears
@@ -8,29 +8,19 @@ use std::{collections::VecDeque, ops::Range, time::Duration};
 
 use teredo_common::{address::Endpoint, cookie::CookieKey, time::Instant};
 
-use super::Relay;
+use super::{
+    Relay,
+    hearing::{Hearings, Member},
+};
 use crate::shared::{counts::named, party::NOBODY, peers::PeerIndex};
 
-/// The number of relays that may tell this one about peers.
-pub const MAX_MEMBERS: usize = 63;
-
-/// The time for which a peer that was heard at one mapping stays there, whatever a relay says that did
-/// not hear it there (F-15). Longer than the time between two reports of a peer that is heard.
-const HELD: Duration = Duration::from_secs(8);
-/// A peer is worth another report when it was heard this much later than the fleet knows.
-const NEWS: Duration = Duration::from_secs(1);
+/// A peer's silence is known to be shorter when a report says that it is by as much. Reports come every five
+/// seconds; those of a member that never stops must not hide what the fast path sees, which tells seconds.
+const STEP: Duration = Duration::from_secs(3);
 /// A peer whose cookie came back again is not worth another report for this time (F-13).
 const REPETITION: Duration = Duration::from_millis(100);
 /// Bound on peers that wait to be told about. The next round makes up for those that are lost.
 const MAX_NEWS: usize = 65_536;
-
-/// A relay of the fleet: 0 is this one, others have numbers up to [`MAX_MEMBERS`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Member(u8);
-
-/// A moment in four octets, or none. Moments that are less than a month apart can be compared.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub struct Stamp(u32);
 
 /// The news about one trusted peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,55 +61,31 @@ named! {
 pub struct Sharing {
     /// Peers to tell about.
     news: VecDeque<[u8; 16]>,
-    /// Number of entries that are there because of each member.
-    entries: [usize; MAX_MEMBERS + 1],
-    /// Bound on them.
-    share: usize,
-}
-
-impl Member {
-    /// This relay.
-    pub const OWN: Self = Self(0);
-
-    /// Creates the number of another relay, from 0 to [`MAX_MEMBERS`] - 1.
-    #[must_use]
-    pub fn other(number: usize) -> Option<Self> {
-        let number = u8::try_from(number + 1).ok()?;
-        (usize::from(number) <= MAX_MEMBERS).then_some(Self(number))
-    }
-
-    fn number(self) -> usize {
-        self.0.into()
-    }
-}
-
-impl Stamp {
-    /// Converts a moment, to a millisecond or so.
-    fn new(at: Instant) -> Self {
-        Self(((at.as_nanos() >> 20) as u32).max(1))
-    }
-
-    /// Returns the time from this moment to a later one; `None` if there is no moment.
-    fn until(self, later: Instant) -> Option<Duration> {
-        let difference = Self::new(later).0.wrapping_sub(self.0) as i32;
-        let difference = u64::try_from(difference).unwrap_or(0);
-        (self.0 != 0).then(|| Duration::from_nanos(difference << 20))
-    }
+    /// What the relays of the fleet said of all peers.
+    hearings: Hearings,
 }
 
 impl Relay {
     /// Makes the relay one of a fleet: its cookies are those of all (F-02), and it keeps the news that
     /// [`Relay::poll_news`] returns. `skew` is the largest difference between their clocks.
-    pub fn join_fleet(&mut self, cookies: &[CookieKey], skew: Duration) {
-        self.cookie.share(cookies, skew);
-        let share = self.config.max_peers / 4 * 3;
-        if self.sharing.is_none() {
-            self.sharing = Some(Box::new(Sharing {
-                news: VecDeque::new(),
-                entries: [0; MAX_MEMBERS + 1],
-                share: share.max(1),
-            }));
+    pub fn join_fleet(&mut self, now: Instant, cookies: &[CookieKey], skew: Duration) {
+        self.share_cookies(cookies, skew);
+        if self.sharing.is_some() {
+            return;
         }
+        let mut hearings = Hearings::new(self.config.max_peers, self.config.peer_lifetime);
+        for (index, peer) in self.peers.iter().filter(|(_, peer)| peer.is_trusted()) {
+            hearings.adopt(index.slot(), peer.last_received, now);
+        }
+        self.sharing = Some(Box::new(Sharing {
+            news: VecDeque::new(),
+            hearings,
+        }));
+    }
+
+    /// Sets the keys of the fleet's cookies (F-04).
+    pub fn share_cookies(&mut self, cookies: &[CookieKey], skew: Duration) {
+        self.cookie.share(cookies, skew);
     }
 
     /// Divides what the relay may send to others unasked among as many relays, itself among them, so that the
@@ -132,7 +98,7 @@ impl Relay {
             .set_rates(&part.direct_bubble_rates.list());
         self.question_rates.set_rates(&part.question_rates.list());
         self.unproved.set_rates(&part);
-        self.turns.set_pace(part.server_pace);
+        self.turns.divide_among(relays);
     }
 
     /// Sets the time since 1970 that the epochs of a fleet's cookies are counted from (F-02).
@@ -161,39 +127,45 @@ impl Relay {
         self.sharing.as_mut()?.news.pop_front()
     }
 
-    /// Returns the report of a peer that is usable, for all others.
+    /// Returns the report of a peer that this relay heard itself, for all others.
     pub fn tell(&mut self, now: Instant, address: &[u8; 16]) -> Option<Report> {
         let index = self.peers.find(address)?;
         let report = self.report_of(now, index)?;
-        self.peers[index].state.told = Stamp::new(report.last_received);
-        Some(report)
+        let age = self.sharing.as_mut()?.hearings.tell(index.slot(), now)?;
+        Some(Report {
+            last_received: now - age,
+            ..report
+        })
     }
 
-    /// Appends the reports of peers in these slots that this relay heard later than the fleet knows
-    /// (F-12).
+    /// Appends the reports of peers in these slots that this relay heard later than it told (F-12).
     pub fn tell_slots(&mut self, now: Instant, slots: Range<usize>, reports: &mut Vec<Report>) {
-        let first = reports.len();
+        let Some(sharing) = &mut self.sharing else {
+            return;
+        };
         let peers = self.peers.in_slots(slots);
-        let news = peers.filter(|(_, peer)| {
-            let since = peer.state.told.until(peer.last_received);
-            peer.is_trusted() && since.is_none_or(|since| since >= NEWS)
+        let news = peers.filter(|&(slot, peer)| {
+            let is_news = sharing.hearings.is_news(slot, now);
+            is_news && peer.is_trusted()
         });
         let news: Vec<[u8; 16]> = news.map(|(_, peer)| peer.address).collect();
         reports.extend(news.iter().filter_map(|address| self.tell(now, address)));
-        debug_assert!(reports.len() - first <= news.len());
     }
 
-    /// Appends the reports of all usable peers in these slots, or of those that this relay heard last
-    /// itself.
+    /// Appends the reports of the usable peers in these slots that are counted for the relays that `is_wanted`
+    /// names.
     pub fn reports(
         &self,
         now: Instant,
         slots: Range<usize>,
-        only_own: bool,
+        is_wanted: impl Fn(Member) -> bool,
         reports: &mut Vec<Report>,
     ) {
-        let peers = self.peers.in_slots(slots);
-        let peers = peers.filter(|(_, peer)| !only_own || peer.state.member == Member::OWN);
+        let hearings = self.sharing.as_ref().map(|sharing| &sharing.hearings);
+        let peers = self.peers.in_slots(slots).filter(|(slot, _)| {
+            let member = hearings.map_or(Member::OWN, |hearings| hearings.member(*slot));
+            is_wanted(member)
+        });
         let addresses = peers.filter_map(|(_, peer)| self.peers.find(&peer.address));
         reports.extend(addresses.filter_map(|index| self.report_of(now, index)));
     }
@@ -233,50 +205,50 @@ impl Relay {
         let Some(index) = self.peers.find(&address) else {
             return self.learn_peer(now, member, report);
         };
+        let Some(sharing) = &self.sharing else {
+            return Learned::Full;
+        };
+        let (hearings, slot) = (&sharing.hearings, index.slot());
         let peer = &self.peers[index];
         let (is_usable, is_here) = (self.peers.is_usable(now, index), peer.mapped == mapped);
         if is_usable && is_here {
             return self.learn_newer(now, member, index, report);
         }
-        if is_usable {
-            let is_held =
-                peer.state.member != member && now.saturating_since(peer.last_received) < HELD;
-            if report.last_received <= peer.last_received {
-                return Learned::Old;
-            }
-            if is_held {
-                return Learned::HeldElsewhere;
-            }
+        if is_usable && report.last_received <= peer.last_received {
+            return Learned::Old;
         }
-        let peer = &self.peers[index];
+        if !is_here && !hearings.may_move(slot, member, now) {
+            return Learned::HeldElsewhere;
+        }
         let is_crowded = self.peers.is_trusted_full() && !peer.is_trusted() && !peer.is_asked();
-        if is_crowded || !self.has_room_for(member, index) {
+        if is_crowded || !hearings.has_room_for(slot, member) {
             return Learned::Full;
         }
-        self.assign(index, member);
-        self.adopt_report(now, index, report);
+        self.adopt_report(now, member, index, report);
         Learned::Peer
     }
 
     fn learn_peer(&mut self, now: Instant, member: Member, report: &Report) -> Learned {
-        let entries = self.sharing.as_ref();
-        let has_share = entries.is_some_and(|sharing| sharing.has_share(member));
+        let sharing = self.sharing.as_ref();
+        let has_share = sharing.is_some_and(|sharing| sharing.hearings.has_share(member));
         if self.peers.is_trusted_full() || !has_share {
             return Learned::Full;
         }
         self.make_room();
         let index = self.peers.insert(report.address, report.mapped, NOBODY);
-        self.assign(index, member);
-        self.adopt_report(now, index, report);
+        self.adopt_report(now, member, index, report);
         Learned::Peer
     }
 
     /// Trusts a peer because of a report.
-    fn adopt_report(&mut self, now: Instant, index: PeerIndex, report: &Report) {
+    fn adopt_report(&mut self, now: Instant, member: Member, index: PeerIndex, report: &Report) {
         self.trust_as_of(now, report.last_received, index, report.mapped);
+        if let Some(sharing) = &mut self.sharing {
+            let hearings = &mut sharing.hearings;
+            hearings.move_by(index.slot(), member, report.last_received);
+        }
         let peer = &mut self.peers[index];
         peer.last_sent = peer.last_sent.max(report.last_sent);
-        peer.state.told = Stamp::new(report.last_received);
         self.learn_proof(now, index, report.proved);
     }
 
@@ -288,22 +260,28 @@ impl Relay {
         index: PeerIndex,
         report: &Report,
     ) -> Learned {
+        let heard = report.last_received;
+        let is_confirmed = (self.sharing.as_mut())
+            .is_some_and(|sharing| sharing.hearings.confirm(index.slot(), member, heard, now));
+        if !is_confirmed {
+            return Learned::Full;
+        }
         let peer = &self.peers[index];
-        let is_newer = report.last_received > peer.last_received;
+        let step = match peer.pending {
+            Some(_) => Duration::from_nanos(1),
+            None => STEP,
+        };
+        let is_newer = heard >= peer.last_received + step;
         let is_proof = report.proved > peer.state.proved();
         if is_newer {
-            if peer.state.member != Member::OWN && self.has_room_for(member, index) {
-                self.assign(index, member);
-            }
-            let is_due = now >= self.peers[index].next_touch;
-            if self.peers[index].pending.is_some() {
+            let is_due = now >= peer.next_touch;
+            if peer.pending.is_some() {
                 // It answers the bubbles that were sent from here.
-                self.trust_as_of(now, report.last_received, index, report.mapped);
+                self.trust_as_of(now, heard, index, report.mapped);
             } else {
-                self.peers[index].last_received = report.last_received;
+                self.peers[index].last_received = heard;
                 self.earn_credit(index);
             }
-            self.peers[index].state.told = Stamp::new(report.last_received);
             if is_due {
                 self.refresh(now, index);
             }
@@ -334,49 +312,34 @@ impl Relay {
         let Some(index) = self.peers.find(address) else {
             return;
         };
-        let peer = &self.peers[index];
-        let is_repeated = !is_change
-            && (peer.state.told.until(peer.last_received)).is_some_and(|since| since < REPETITION);
         let Some(sharing) = &mut self.sharing else {
             return;
         };
+        let is_repeated = !is_change && sharing.hearings.was_told(index.slot(), REPETITION);
         if !is_repeated && sharing.news.len() < MAX_NEWS {
             sharing.news.push_back(*address);
         }
     }
 
-    /// Takes note that this relay itself hears a peer.
-    pub(super) fn claim(&mut self, index: PeerIndex) {
-        if self.peers[index].state.member != Member::OWN {
-            self.assign(index, Member::OWN);
-        }
-    }
-
-    /// Counts a peer for the relay that it was last heard by.
-    fn assign(&mut self, index: PeerIndex, member: Member) {
-        let old = std::mem::replace(&mut self.peers[index].state.member, member);
+    /// Takes note that this relay itself heard a peer at its mapping.
+    pub(super) fn claim(&mut self, index: PeerIndex, heard: Instant) {
         if let Some(sharing) = &mut self.sharing {
-            let entries = &mut sharing.entries;
-            if old != Member::OWN {
-                entries[old.number()] -= 1;
-            }
-            if member != Member::OWN {
-                entries[member.number()] += 1;
-            }
+            sharing.hearings.hear(index.slot(), heard);
         }
     }
 
-    /// Whether a relay may have this peer among its own.
-    fn has_room_for(&self, member: Member, index: PeerIndex) -> bool {
-        let is_there = self.peers[index].state.member == member;
-        let sharing = self.sharing.as_ref();
-        is_there || sharing.is_some_and(|sharing| sharing.has_share(member))
+    /// Takes note that a peer from the fast path's map was heard.
+    pub(super) fn adopt_hearing(&mut self, now: Instant, index: PeerIndex) {
+        if let Some(sharing) = &mut self.sharing {
+            let last_received = self.peers[index].last_received;
+            (sharing.hearings).adopt(index.slot(), last_received, now);
+        }
     }
-}
 
-impl Sharing {
-    fn has_share(&self, member: Member) -> bool {
-        let entries = self.entries.get(member.number());
-        entries.is_some_and(|&entries| entries < self.share)
+    /// Forgets what the fleet said of a peer, which is removed, or heard at another mapping.
+    pub(super) fn forget_hearing(&mut self, index: PeerIndex) {
+        if let Some(sharing) = &mut self.sharing {
+            sharing.hearings.forget(index.slot());
+        }
     }
 }

@@ -48,6 +48,7 @@ impl Relay {
             .collect();
         for index in trusted {
             self.withdraw(index);
+            self.forget_hearing(index);
             let is_full = self.peers.is_untrusted_full();
             self.peers.distrust(index);
             if is_full {
@@ -101,7 +102,7 @@ impl Relay {
             false => None,
         };
         if has_received {
-            self.claim(index);
+            self.claim(index, last_received);
         }
         if let Some(pending) = pending {
             let peer = &self.peers[index];
@@ -130,8 +131,8 @@ impl Relay {
     /// Trusts a peer that seems to be at `mapped`, forgets its bubbles and sends the packets that
     /// waited for it, in this order (P-05, R-22).
     pub(super) fn trust(&mut self, now: Instant, index: PeerIndex, mapped: Endpoint) {
-        self.claim(index);
         self.trust_as_of(now, now, index, mapped);
+        self.claim(index, now);
     }
 
     /// As [`Relay::trust`], because of a packet that arrived at `heard`, here or at another relay of
@@ -157,6 +158,7 @@ impl Relay {
         }
         if was_elsewhere {
             self.forget_proof(index);
+            self.forget_hearing(index);
         }
         let peer = &mut self.peers[index];
         peer.set_mapped(mapped);
@@ -248,7 +250,7 @@ impl Relay {
         if self.peers[index].is_trusted() {
             self.withdraw(index);
         }
-        self.claim(index);
+        self.forget_hearing(index);
         if let Some(pending) = self.peers.remove(index) {
             for _ in self.queues.drain(pending.queue) {
                 self.statistics.dropped[DropReason::EncapEvicted] += 1;

@@ -145,6 +145,22 @@ fn check_fleet(relay: &RelaySection, document: &Document<'_>) -> Result<(), Erro
             "relay.host-specific = true serves one host, and a fleet does not",
         );
     }
+    let conflict = |conflict: &str| {
+        let conflict = conflict.to_owned();
+        Err(document.conflict("relay.fleet", "listen", conflict))
+    };
+    if relay.ipv4 == Ipv4Choice::Auto {
+        return conflict(
+            "[relay.fleet] needs relay.ipv4: the relays of a fleet have one address in common, and \"auto\" is one of \
+             this host",
+        );
+    }
+    if !relay.route {
+        return conflict(
+            "[relay.fleet] contradicts relay.route = false: by its route, a relay of a fleet announces itself when it \
+             has the peers of the others; remove relay.route",
+        );
+    }
     Ok(())
 }
 

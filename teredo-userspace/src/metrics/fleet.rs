@@ -152,6 +152,7 @@ mod tests {
                 peers: 7,
                 clock_ahead: -1_500,
                 heard: Instant::ZERO + Duration::from_secs(1),
+                refusal: None,
             }],
             ..FleetStatus::default()
         };

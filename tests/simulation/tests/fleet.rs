@@ -209,7 +209,7 @@ fn f19_a_relay_draws_packets_when_it_has_everything() {
 /// no more bubbles than one relay may.
 #[test]
 fn f23_the_limits_hold_for_the_fleet_as_a_whole() {
-    for count in [2, 4, 9] {
+    for count in [2, 4, 9, 16] {
         let mut scene = Scene::new(1, count, Hashing::Packet, false);
         scene.world.run(seconds(5));
         let bubbles = |scene: &Scene| {

@@ -40,6 +40,15 @@ pub struct Node {
     uptime: Duration,
 }
 
+/// A datagram of one relay to another.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    pub at: Duration,
+    pub from: usize,
+    pub to: usize,
+    pub payload: Vec<u8>,
+}
+
 /// All relays, and the network between them.
 pub struct Net {
     pub nodes: Vec<Node>,
@@ -52,6 +61,8 @@ pub struct Net {
     pub cut: BTreeSet<(usize, usize)>,
     /// Datagrams and octets that left each node for others.
     pub sent: Vec<(u64, u64)>,
+    /// The datagrams that left, if they are recorded.
+    pub tape: Option<Vec<Recorded>>,
     /// The last cookie that went to each peer by its server.
     pub cookies: BTreeMap<[u8; 16], [u8; 16]>,
     /// The last cookie that went to each mapping.
@@ -110,6 +121,7 @@ impl Net {
             jitter: Duration::ZERO,
             cut: BTreeSet::new(),
             sent: vec![(0, 0); count],
+            tape: None,
             cookies: BTreeMap::new(),
             questions: BTreeMap::new(),
             proved: BTreeSet::new(),
@@ -167,9 +179,14 @@ impl Net {
 
     /// Tells a relay of the others.
     pub fn set_members(&mut self, number: usize, members: &[SocketAddr]) {
-        let now = self.clocks(number).now;
+        let clocks = self.clocks(number);
         let Node { relay, fleet, .. } = &mut self.nodes[number];
-        fleet.set_members(now, members, relay);
+        fleet.set_members(clocks, members, relay);
+    }
+
+    /// Changes the configuration of relays that start from now on.
+    pub fn set_change(&mut self, change: fn(&mut relay::Config)) {
+        self.change = change;
     }
 
     /// Starts a relay anew, with an empty table.
@@ -361,6 +378,14 @@ impl Net {
             let to = nodes
                 .position(|node| node.address == transmit.to)
                 .expect("a member");
+            if let Some(tape) = &mut self.tape {
+                tape.push(Recorded {
+                    at: self.now,
+                    from: number,
+                    to,
+                    payload: transmit.payload.clone(),
+                });
+            }
             let is_lost = self.random.random_bool(self.loss);
             if is_lost || self.cut.contains(&(number, to)) {
                 continue;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::harness::{Net, client, mapping};
+use super::harness::{Net, Node, client, keys, mapping};
 use crate::testing::endpoint;
 
 /// An event. Relays are numbered; numbers wrap.
@@ -48,6 +48,14 @@ enum Step {
         relay: usize,
         ahead: i64,
     },
+    /// As `Clock`, but the others notice.
+    Jump {
+        relay: usize,
+        ahead: i64,
+    },
+    WrongKey {
+        relay: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -66,7 +74,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => relay.clone().prop_map(|relay| Step::Crash { relay }),
         2 => relay.clone().prop_map(|relay| Step::Restart { relay }),
         1 => relay.clone().prop_map(|relay| Step::HandOver { relay }),
-        1 => (relay, -2_400_i64..2_400).prop_map(|(relay, ahead)| Step::Clock { relay, ahead }),
+        1 => (relay.clone(), -2_400_i64..2_400)
+            .prop_map(|(relay, ahead)| Step::Clock { relay, ahead }),
+        1 => (relay.clone(), -120_000_i64..120_000)
+            .prop_map(|(relay, ahead)| Step::Jump { relay, ahead }),
+        1 => relay.prop_map(|relay| Step::WrongKey { relay }),
     ]
 }
 
@@ -120,19 +132,32 @@ impl Step {
                 net.hand_over(relay % count);
             }
             Self::HandOver { .. } => {}
-            Self::Clock { relay, ahead } => net.nodes[relay % count].ahead = ahead,
+            Self::WrongKey { relay } => set_key(net, relay % count, 2),
+            Self::Clock { relay, ahead } | Self::Jump { relay, ahead } => {
+                net.nodes[relay % count].ahead = ahead
+            }
         }
     }
+}
+
+fn set_key(net: &mut Net, relay: usize, key: u8) {
+    let Node { fleet, relay, .. } = &mut net.nodes[relay];
+    fleet.set_keys(keys(key), relay);
 }
 
 fn run(count: usize, steps: Vec<Step>) {
     let mut net = Net::starting(count, |_| ());
     net.run(500);
-    // If all copies of a report are lost, and the relay that sent it hears the peer no more, only the
-    // end of its lifetime ends the difference.
-    let is_lossy = steps
-        .iter()
-        .any(|step| matches!(step, Step::Weather { .. }));
+    // If all copies of a report are lost, and the relay that sent it hears the peer no more, or does not exist any more,
+    // only the end of its lifetime ends the difference.
+    let has = |is: fn(&Step) -> bool| steps.iter().any(is);
+    let is_lossy = has(|step| matches!(step, Step::Weather { .. }))
+        || has(|step| {
+            matches!(
+                step,
+                Step::Partition { .. } | Step::Jump { .. } | Step::WrongKey { .. }
+            )
+        }) && has(|step| matches!(step, Step::Crash { .. } | Step::Restart { .. }));
     for step in steps {
         step.take(&mut net);
         net.assert_proved();
@@ -140,6 +165,10 @@ fn run(count: usize, steps: Vec<Step>) {
     (net.loss, net.duplication, net.jitter) = (0.0, 0.0, Duration::ZERO);
     net.cut.clear();
     for relay in 0..count {
+        set_key(&mut net, relay, 1);
+        if net.nodes[relay].ahead.abs() > 2_400 {
+            net.nodes[relay].ahead = 0;
+        }
         if !net.nodes[relay].is_up {
             net.restart(relay);
         }

@@ -2,53 +2,17 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::harness::{Net, client, keys, mapping, member};
+use super::{
+    harness::{Net, client, keys, mapping, member},
+    saying::{claim, dropped, learned, report},
+};
 use crate::{
     fleet::{
         DropReason, Keys,
-        wire::{Heartbeat, Message, Reports, build_reports},
+        wire::{Message, Reports, build_reports},
     },
-    relay::{Learned, Report},
-    testing::endpoint,
+    relay::Learned,
 };
-
-/// Sends a report to another relay, whatever the sender knows.
-fn claim(net: &mut Net, from: usize, to: usize, report: Report) {
-    let octets = build_reports(net.clocks(from).now, &[report]);
-    say(net, from, to, &Message::Reports(Reports::of(&octets)));
-}
-
-/// Sends a message to another relay.
-fn say(net: &mut Net, from: usize, to: usize, message: &Message<'_>) {
-    let clocks = net.clocks(from);
-    let fleet = &mut net.nodes[from].fleet;
-    let place = fleet
-        .others
-        .iter()
-        .position(|other| other.address == member(to));
-    fleet.send(clocks, place.expect("a member"), message);
-    net.drain(from);
-    net.run(2);
-}
-
-fn report(net: &Net, from: usize, number: u16, mapped: &str) -> Report {
-    let now = net.clocks(from).now;
-    Report {
-        address: client(number),
-        mapped: endpoint(mapped),
-        last_received: now,
-        last_sent: now,
-        proved: now,
-    }
-}
-
-fn dropped(net: &Net, number: usize, reason: DropReason) -> u64 {
-    net.nodes[number].fleet.statistics().dropped[reason]
-}
-
-fn learned(net: &Net, number: usize, outcome: Learned) -> u64 {
-    net.nodes[number].fleet.statistics().learned[outcome]
-}
 
 #[test]
 fn f03_relays_with_another_key_are_not_heard() {
@@ -186,32 +150,6 @@ fn f03_datagrams_for_others_and_of_strangers_are_refused() {
 }
 
 #[test]
-fn f05_clocks_may_differ_by_five_seconds() {
-    let mut net = Net::new(3);
-    (net.nodes[1].ahead, net.nodes[2].ahead) = (2_400, -2_400);
-    net.run(1_000);
-    // In the last moments of an epoch of the cookies, too.
-    for number in 0..70 {
-        let (asks, hears) = (usize::from(number % 3), usize::from(number / 3 % 3));
-        net.send(asks, &client(number));
-        net.run(1_000);
-        net.answer(hears, mapping(number), &client(number));
-        net.run(5);
-        assert!(
-            (0..3).all(|relay| net.is_usable(relay, &client(number))),
-            "{number}"
-        );
-    }
-    net.nodes[1].ahead = 8_000;
-    net.run(4_000);
-    assert!(dropped(&net, 0, DropReason::Clock) > 0);
-    let now = net.clocks(0).now;
-    let other = net.nodes[0].fleet.others(now).next().expect("a member");
-    assert!(!other.is_live && (7_000..9_000).contains(&other.clock_ahead));
-    assert!(net.nodes[0].fleet.is_in_step(), "with those that it hears");
-}
-
-#[test]
 fn f14_reports_pass_the_checks_for_peers() {
     let mut net = Net::new(2);
     for mapped in [
@@ -229,48 +167,6 @@ fn f14_reports_pass_the_checks_for_peers() {
     claim(&mut net, 1, 0, old);
     assert_eq!(learned(&net, 0, Learned::Old), 1);
     assert!(net.usable(0).is_empty());
-}
-
-/// A relay that lies moves no peer that another one hears, neither here nor elsewhere.
-#[test]
-fn f15_a_peer_that_is_heard_stays_where_it_is() {
-    let mut net = Net::new(3);
-    net.introduce(0, mapping(1), &client(1));
-    net.run(100);
-    for _ in 0..60 {
-        net.client_sends(0, mapping(1), &client(1));
-        for victim in 0..2 {
-            let lie = report(&net, 2, 1, "9.9.9.9:9");
-            claim(&mut net, 2, victim, lie);
-            let peer = net.peer(victim, &client(1)).expect("a peer");
-            assert_eq!(peer.mapped, mapping(1));
-            assert!(net.is_usable(victim, &client(1)));
-        }
-        net.run(1_000);
-    }
-    assert!(learned(&net, 0, Learned::HeldElsewhere) > 0);
-    assert!(learned(&net, 1, Learned::HeldElsewhere) > 0);
-}
-
-/// A peer that nobody hears any more may be elsewhere.
-#[test]
-fn f15_a_mapping_that_is_not_heard_gives_way() {
-    let mut net = Net::new(3);
-    net.introduce(0, mapping(1), &client(1));
-    net.run(100);
-    let moved = endpoint("9.9.9.9:9");
-    net.introduce(2, moved, &client(1));
-    for _ in 0..14 {
-        net.client_sends(2, moved, &client(1));
-        net.run(1_000);
-    }
-    for number in 0..3 {
-        assert_eq!(
-            net.peer(number, &client(1)).expect("a peer").mapped,
-            moved,
-            "{number}"
-        );
-    }
 }
 
 #[test]
@@ -295,41 +191,6 @@ fn f16_a_relay_that_makes_up_peers_gets_its_share_and_no_more() {
     let true_one = report(&net, 1, 500, "9.1.244.1:4096");
     claim(&mut net, 1, 0, true_one);
     assert!(net.is_usable(0, &client(500)));
-}
-
-/// The next process of a relay whose clock went back begins before its last run did.
-#[test]
-fn f05_a_relay_whose_clock_went_back_is_heard_after_a_restart() {
-    let mut net = Net::starting(2, |_| ());
-    net.run(2_500);
-    net.introduce(0, mapping(1), &client(1));
-    net.nodes[1].ahead = -4_000;
-    net.restart(1);
-    net.run(1_500);
-    assert!(net.is_usable(1, &client(1)));
-    let now = net.clocks(1).now;
-    let mut others = net.nodes[1].fleet.others(now);
-    assert!(others.all(|other| other.hears_us && other.is_known));
-}
-
-#[test]
-fn f05_a_member_cannot_move_the_run_of_another() {
-    let mut net = Net::new(2);
-    net.restart(0);
-    for heard_run in [u64::MAX, u64::MAX / 2, 1] {
-        let heartbeat = Heartbeat {
-            is_in_step: true,
-            wants_answer: false,
-            heard_run,
-            peers: 0,
-        };
-        say(&mut net, 1, 0, &Message::Heartbeat(heartbeat));
-    }
-    net.run(2_500);
-    assert!(net.nodes[0].fleet.has_joined());
-    net.introduce(0, mapping(1), &client(1));
-    net.run(500);
-    assert!(net.is_usable(1, &client(1)));
 }
 
 #[test]

@@ -35,5 +35,5 @@ pub use peer::{Peer, Pending, RoleState};
 pub use procedure::{NotQueued, Step};
 pub use queue::{Bounds, Budget, Full, OVERHEAD, Queue, network};
 pub use saved::{SavedPeer, SavedQueue};
-pub use table::{PeerIndex, Peers};
+pub use table::{PeerIndex, Peers, max_untrusted};
 pub use trust::{Chore, Timing};

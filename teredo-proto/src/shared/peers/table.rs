@@ -111,11 +111,17 @@ impl<State> IndexMut<PeerIndex> for Peers<State> {
     }
 }
 
+/// Returns how many of at most `max` peers may be untrusted: an eighth, and at least one.
+#[must_use]
+pub fn max_untrusted(max: usize) -> usize {
+    (max / 8).max(1)
+}
+
 impl<State: RoleState> Peers<State> {
-    /// Creates a table for at most `max` peers, at least two; an eighth of them may be untrusted.
+    /// Creates a table for at most `max` peers, at least two.
     pub(crate) fn new(max: usize, timing: Timing, keyed: Keyed) -> Self {
         let max = max.clamp(2, NONE as usize - 1);
-        let max_untrusted = (max / 8).max(1);
+        let max_untrusted = max_untrusted(max);
         Self {
             slots: Vec::new(),
             accounts: Accounts::default(),

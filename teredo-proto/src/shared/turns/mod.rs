@@ -21,7 +21,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use teredo_common::{limiter::Rate, time::Instant};
+use teredo_common::time::Instant;
 
 use super::{
     keyed::Keyed,
@@ -29,7 +29,7 @@ use super::{
     party::Party,
 };
 use line::Line;
-use pace::Server;
+use pace::{Part, Server};
 
 pub use line::Turn;
 pub use pace::Pace;
@@ -49,15 +49,11 @@ struct Class {
 }
 
 impl Class {
-    fn new(per_second: u32, keyed: Keyed) -> Self {
+    fn new(tier: Tier, keyed: Keyed) -> Self {
         Self {
             due: BinaryHeap::new(),
-            total: Tiers::new(&[Self::tier(per_second)], keyed),
+            total: Tiers::new(&[tier], keyed),
         }
-    }
-
-    const fn tier(per_second: u32) -> Tier {
-        Tier::new(0, Rate::new(per_second, per_second))
     }
 
     /// When the first in a line may go.
@@ -75,7 +71,7 @@ const UNKNOWN: usize = 1;
 /// Decides when packets may go through servers.
 #[derive(Debug)]
 pub struct Turns {
-    pace: Pace,
+    pace: Part,
     keyed: Keyed,
     /// Servers whose hashes meet share a pace, as [`super::limiter::Buckets`] do.
     servers: Box<[Server]>,
@@ -98,7 +94,11 @@ pub struct SavedTurns {
 impl Turns {
     /// Creates turns for `servers` servers, at least one.
     pub(crate) fn new(pace: Pace, servers: usize, keyed: Keyed) -> Self {
-        let [known, unknown] = Self::class_rates(pace);
+        let pace = Part {
+            whole: pace,
+            relays: 1,
+        };
+        let [known, unknown] = Self::class_tiers(pace);
         Self {
             pace,
             keyed,
@@ -111,23 +111,32 @@ impl Turns {
         }
     }
 
-    const fn network(pace: Pace) -> Tier {
-        Tier::new(NETWORK, Rate::new(pace.network, pace.network))
+    const fn network(pace: Part) -> Tier {
+        let per_second = pace.whole.network;
+        Tier::new(NETWORK, pace.rate(per_second, per_second))
     }
 
-    /// Returns the packets per second of each class.
-    const fn class_rates(pace: Pace) -> [u32; 2] {
-        let unknown = pace.total / STRANGERS;
-        [pace.total - unknown, unknown]
+    /// Returns the rate of each class.
+    const fn class_tiers(pace: Part) -> [Tier; 2] {
+        let total = pace.whole.total;
+        let unknown = total / STRANGERS;
+        let known = total - unknown;
+        [
+            Tier::new(0, pace.rate(known, known)),
+            Tier::new(0, pace.rate(unknown, unknown)),
+        ]
     }
 
-    /// Sets the pace. Those that wait keep their places.
-    pub(crate) fn set_pace(&mut self, pace: Pace) {
+    /// Divides the pace among as many relays, this one among them. Those that wait keep their places.
+    pub(crate) fn divide_among(&mut self, relays: u32) {
+        let pace = Part {
+            relays: relays.max(1),
+            ..self.pace
+        };
         self.pace = pace;
         self.networks.set_rates(&[Self::network(pace)]);
-        let rates = Self::class_rates(pace);
-        for (class, per_second) in self.classes.iter_mut().zip(rates) {
-            class.total.set_rates(&[Class::tier(per_second)]);
+        for (class, tier) in self.classes.iter_mut().zip(Self::class_tiers(pace)) {
+            class.total.set_rates(&[tier]);
         }
     }
 

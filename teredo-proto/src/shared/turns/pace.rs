@@ -44,16 +44,22 @@ impl Pace {
         network: 1_000,
         total: 20_000,
     };
+}
 
-    /// Returns the part of each of as many relays, at least as much as a relay needs.
-    pub(crate) fn divided_by(self, relays: u32) -> Self {
-        let relays = relays.max(1);
-        Self {
-            first: (self.first / relays).max(1),
-            most: (self.most / relays).max(1),
-            network: (self.network / relays).max(1),
-            total: (self.total / relays).max(4),
-        }
+/// The part of a pace that one of several relays has.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// The pace of all of them together.
+    pub whole: Pace,
+    /// Number of relays, at least 1.
+    pub relays: u32,
+}
+
+impl Part {
+    /// Returns the part of a rate of `per_second` packets a second, and `burst` of them at once. One packet is
+    /// always allowed at once; a part of less than one a second is one in several seconds (F-23).
+    pub const fn rate(self, per_second: u32, burst: u32) -> Rate {
+        Rate::new(per_second, burst).divided_by(self.relays)
     }
 }
 
@@ -62,7 +68,7 @@ impl Pace {
 pub struct Server {
     /// A bucket of [`limiter`].
     bucket: u64,
-    /// Packets a second; 0 stands for [`Pace::first`].
+    /// Packets a second, of all relays that share the pace; 0 stands for [`Pace::first`].
     pace: u32,
     /// The start of the trial.
     since: Instant,
@@ -77,9 +83,9 @@ pub struct Server {
 }
 
 impl Server {
-    fn rate(&self, pace: Pace) -> Rate {
-        let per_second = self.pace.max(pace.first);
-        Rate::new(per_second, per_second.saturating_mul(2))
+    fn rate(&self, part: Part) -> Rate {
+        let per_second = self.pace.max(part.whole.first);
+        part.rate(per_second, per_second.saturating_mul(2))
     }
 
     /// Whether anything is known about the server.
@@ -88,17 +94,17 @@ impl Server {
     }
 
     /// Takes a token for a packet. Returns `false` if there is none.
-    pub fn take(&mut self, pace: Pace, now: Instant) -> bool {
-        self.adjust(pace, now);
-        let taken = limiter::take(self.bucket, self.rate(pace), now);
+    pub fn take(&mut self, part: Part, now: Instant) -> bool {
+        self.adjust(part, now);
+        let taken = limiter::take(self.bucket, self.rate(part), now);
         self.bucket = taken.unwrap_or(self.bucket);
         self.sent = self.sent.saturating_add(taken.is_some().into());
         taken.is_some()
     }
 
     /// When [`Server::take`] has a token.
-    pub fn free_at(&self, pace: Pace) -> Instant {
-        Instant::from_nanos(self.bucket.saturating_sub(self.rate(pace).tolerance))
+    pub fn free_at(&self, part: Part) -> Instant {
+        Instant::from_nanos(self.bucket.saturating_sub(self.rate(part).tolerance))
     }
 
     /// Records an answer.
@@ -114,14 +120,16 @@ impl Server {
 
     /// Ends a trial. A server that answers at least three quarters of nearly as many packets as were
     /// permitted gets twice as many; one that does not gets no more than any other.
-    fn adjust(&mut self, pace: Pace, now: Instant) {
+    fn adjust(&mut self, part: Part, now: Instant) {
+        let pace = part.whole;
         let duration = now.saturating_since(self.since);
         if duration < TRIAL {
             return;
         }
         let current = self.pace.max(pace.first);
         let permitted = u64::from(current) * TRIAL.as_secs();
-        let is_busy = duration < 2 * TRIAL && u64::from(self.sent) * 4 >= permitted * 3;
+        let sent = u64::from(self.sent) * u64::from(part.relays);
+        let is_busy = duration < 2 * TRIAL && sent * 4 >= permitted * 3;
         let is_answered = u64::from(self.answered) * 4 >= u64::from(self.sent) * 3;
         if duration >= IDLE {
             self.pace = pace.first;

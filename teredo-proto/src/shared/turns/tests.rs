@@ -217,3 +217,38 @@ fn l18_a_pace_found_by_trial_is_forgotten_in_idle_time() {
     let at_once = (0..1000).filter(|_| turns.take(SERVER, later)).count();
     assert_eq!(at_once, 18);
 }
+
+/// Relays that share a pace send no more than one, whatever their number.
+#[test]
+fn f23_a_pace_that_is_divided_is_the_same_for_all_together() {
+    for relays in [1, 2, 9, 16, 64] {
+        let sent: usize = (0..relays)
+            .map(|_| {
+                let mut turns = turns(9);
+                turns.divide_among(relays);
+                let at_once = (0..100).filter(|_| turns.take(SERVER, START)).count();
+                for number in 0..2_000 {
+                    turns.wait(SERVER, HOST, peer(number), START);
+                }
+                at_once + run(&mut turns, START + seconds(100), |_| true).len()
+            })
+            .sum();
+        // One at once is the least for a relay.
+        let at_once = 18.max(relays as usize);
+        assert!((800..=900 + at_once).contains(&sent), "{relays}: {sent}");
+    }
+}
+
+/// Each relay finds out by itself what a server takes.
+#[test]
+fn f23_a_server_that_answers_everything_gets_more_of_each_relay() {
+    let mut turns = turns(500);
+    turns.divide_among(16);
+    for number in 0..500 {
+        turns.wait(SERVER, HOST, peer(number), START);
+    }
+    let gone = run(&mut turns, START + seconds(600), |_| true);
+    let took = gone.last().unwrap().0.saturating_since(START);
+    assert_eq!(gone.len(), 500);
+    assert!(took < seconds(60), "{took:?}");
+}

@@ -152,7 +152,7 @@ fn relays() -> impl Strategy<Value = RelaySection> {
                     grace,
                     sunset,
                     xdp,
-                    fleet: fleet(has_fleet && !host_specific),
+                    fleet: fleet(has_fleet && !host_specific && route && ipv4 != Ipv4Choice::Auto),
                 }
             },
         )

@@ -421,6 +421,15 @@ const WRONG: &[(&str, &str)] = &[
         "[relay.fleet]\nlisten = \"10.0.0.1:1\"\nmembers = \"10.0.0.2:1\"",
         " line 2: [relay.fleet] has no key-file: ",
     ),
+    (
+        "[relay.fleet]\nlisten = \"10.0.0.1:1\"\nmembers = \"10.0.0.2:1\"\nkey-file = \"/key\"",
+        " line 2: [relay.fleet] needs relay.ipv4: ",
+    ),
+    (
+        "[relay]\nipv4 = \"198.51.100.1\"\nroute = false\n[relay.fleet]\nlisten = \"10.0.0.1:1\"\nmembers = \
+         \"10.0.0.2:1\"\nkey-file = \"/key\"",
+        " line 5: [relay.fleet] contradicts relay.route = false: ",
+    ),
     // Not TOML.
     ("[relay]\nport = ", " line 2: not valid TOML: "),
     (

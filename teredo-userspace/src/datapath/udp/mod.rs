@@ -17,11 +17,12 @@ use std::{
 use nix::sys::socket::sockopt;
 use thiserror::Error;
 
-pub use discovery::{Arrival, DiscoverySocket};
+pub use discovery::{Arrival, DiscoverySocket, GROUP as DISCOVERY_GROUP};
 pub use mailbox::{Mailbox, MailboxError};
 pub use receive::{Datagram, ReceiveBatch, Receiver};
 pub use segmentation::Segmentation;
 pub use send::{Payload, Sender};
+pub use socket::set_buffers;
 
 /// Port of the discard service, which never sends.
 const DISCARD: u16 = 9;

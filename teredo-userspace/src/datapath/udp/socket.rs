@@ -25,12 +25,17 @@ pub fn open() -> nix::Result<OwnedFd> {
     set_option(&socket, libc::IP_TTL, i32::from(OUTER_TTL))?;
     // Do not receive our own multicasts.
     set_option(&socket, libc::IP_MULTICAST_LOOP, 0)?;
-    // Exceeding the administrator's limit takes CAP_NET_ADMIN.
-    setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)
-        .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &BUFFER))?;
-    setsockopt(&socket, sockopt::SndBufForce, &BUFFER)
-        .or_else(|_| setsockopt(&socket, sockopt::SndBuf, &BUFFER))?;
+    set_buffers(&socket, BUFFER)?;
     Ok(socket)
+}
+
+/// Makes room for this many octets of datagrams in each direction, or for as many as the administrator permits: exceeding
+/// that limit takes CAP_NET_ADMIN.
+pub fn set_buffers(socket: &OwnedFd, octets: usize) -> nix::Result<()> {
+    setsockopt(socket, sockopt::RcvBufForce, &octets)
+        .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &octets))?;
+    setsockopt(socket, sockopt::SndBufForce, &octets)
+        .or_else(|_| setsockopt(socket, sockopt::SndBuf, &octets))
 }
 
 /// Binds a socket and returns the endpoint that it got.

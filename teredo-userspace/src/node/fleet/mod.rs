@@ -13,13 +13,13 @@ use nix::sys::socket::{
 };
 use std::os::fd::AsRawFd as _;
 use teredo_proto::{
-    Fleet, Instant, Relay,
-    fleet::{Clocks, Config, Keys, OtherInfo, State, wire::DATAGRAM},
+    Endpoint, Fleet, Instant, Relay,
+    fleet::{Clocks, Config, Keys, OtherInfo, Refusal, State, wire::DATAGRAM},
 };
 use tokio::net::UdpSocket;
 
 use super::{clock, parameters::random, timer::Timer};
-use crate::{config::FleetSection, metrics::FleetStatus};
+use crate::{config::FleetSection, datapath::udp::set_buffers, metrics::FleetStatus};
 use members::Members;
 
 /// Datagrams that are handled at a time.
@@ -38,6 +38,8 @@ pub struct FleetRole {
     timer: Timer,
     buffer: [u8; DATAGRAM + 1],
     skew: Duration,
+    /// The endpoint that the relay serves.
+    service: Endpoint,
     opened: Instant,
     has_joined: bool,
 }
@@ -90,6 +92,7 @@ impl FleetRole {
             timer: Timer::new(),
             buffer: [0; DATAGRAM + 1],
             skew,
+            service: relay.config().endpoint,
             opened: clocks.now,
         })
     }
@@ -112,7 +115,7 @@ impl FleetRole {
             Input::Time => self.fleet.handle_timeout(clocks(), relay),
             Input::Members if self.members.are_complete() => {
                 let known = self.members.known();
-                self.fleet.set_members(clock::now(), &known, relay);
+                self.fleet.set_members(clocks(), &known, relay);
             }
             Input::Members => {}
         }
@@ -157,17 +160,17 @@ impl FleetRole {
         if let Some(trouble) = self.members.trouble() {
             return Some(trouble);
         }
-        if !self.fleet.has_joined() {
-            return Some(
-                "the relay waits for the peers of its fleet before it draws packets".into(),
-            );
+        let is_late = now.saturating_since(self.opened) > PATIENCE;
+        let others: Vec<OtherInfo> = self.fleet.others(now).collect();
+        let trouble = trouble(&others, self.fleet.stranger(now), self.service, self.skew);
+        let trouble = trouble.filter(|_| is_late);
+        match (self.fleet.has_joined(), trouble) {
+            (true, trouble) => trouble,
+            (false, Some(trouble)) => Some(format!("the relay is not announced: {trouble}")),
+            (false, None) => {
+                Some("the relay waits for the peers of its fleet before it draws packets".into())
+            }
         }
-        let mut others = self.fleet.others(now);
-        let other = others.find(|other| {
-            let is_reached = other.is_live && other.hears_us;
-            !is_reached && now.saturating_since(self.opened) > PATIENCE
-        })?;
-        Some(explain(&other, self.skew))
     }
 
     fn receive(&mut self, relay: &mut Relay) {
@@ -189,6 +192,7 @@ impl FleetRole {
             // What cannot be sent is lost, as in the network; it is told again.
             if let Err(error) = self.socket.try_send_to(&transmit.payload, transmit.to) {
                 tracing::trace!("to the fleet's relay {}: {error}", transmit.to);
+                self.fleet.handle_unsent();
             }
         }
     }
@@ -203,9 +207,7 @@ fn open(listen: SocketAddr) -> std::io::Result<UdpSocket> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let opened = socket(family, SockType::Datagram, flags, None)?;
     setsockopt(&opened, sockopt::ReusePort, &true)?;
-    // As much as the system permits.
-    let _ = setsockopt(&opened, sockopt::RcvBuf, &BUFFER);
-    let _ = setsockopt(&opened, sockopt::SndBuf, &BUFFER);
+    set_buffers(&opened, BUFFER)?;
     bind(opened.as_raw_fd(), &SockaddrStorage::from(listen))?;
     UdpSocket::from_std(opened.into())
 }
@@ -218,8 +220,68 @@ fn clocks() -> Clocks {
     }
 }
 
-fn explain(other: &OtherInfo, skew: Duration) -> String {
+/// Returns a sentence about the other relay with the plainest trouble, or about one that is none of the members.
+fn trouble(
+    others: &[OtherInfo],
+    stranger: Option<SocketAddr>,
+    service: Endpoint,
+    skew: Duration,
+) -> Option<String> {
+    let unreached = |other: &&OtherInfo| !(other.is_live && other.hears_us);
+    let differs = |other: &&OtherInfo| unreached(other) && other.refusal.is_some();
+    let is_heard = |other: &&OtherInfo| unreached(other) && other.is_live;
+    let find = |is: &dyn Fn(&&OtherInfo) -> bool| others.iter().find(is);
+    let other = (find(&differs).or_else(|| find(&is_heard))).or_else(|| find(&unreached));
+    let of_stranger = stranger.map(|address| {
+        format!(
+            "the relay {address} has the key of the fleet, and is not among its members: is that its \
+             relay.fleet.listen, and does relay.fleet.members of all relays have it?"
+        )
+    });
+    match other {
+        // Its address may be the wrong one.
+        Some(other) if !other.is_live && other.refusal.is_none() => {
+            Some(of_stranger.unwrap_or_else(|| explain(other, service, skew)))
+        }
+        Some(other) => Some(explain(other, service, skew)),
+        None => of_stranger,
+    }
+}
+
+fn explain(other: &OtherInfo, service: Endpoint, skew: Duration) -> String {
     let (address, ahead) = (other.address, other.clock_ahead);
+    match other.refusal {
+        Some(Refusal::Version) => {
+            return format!(
+                "the fleet's relay {address} speaks another version of the fleet's protocol: run the same release \
+                 on all relays"
+            );
+        }
+        Some(Refusal::Key) => {
+            return format!(
+                "the fleet's relay {address} signs with a key that this one does not have: let relay.fleet.key-file \
+                 of all relays have the same lines, and `teredo reload` each"
+            );
+        }
+        Some(Refusal::Tag) => {
+            return format!(
+                "the datagrams of the fleet's relay {address} are signed for other addresses: is its \
+                 relay.fleet.listen what relay.fleet.members has, and does no NAT change it?"
+            );
+        }
+        Some(Refusal::Service(there)) if there != service => {
+            return format!(
+                "the fleet's relay {address} serves {there}, and this one {service}: let relay.ipv4 and relay.port \
+                 of all relays be the same"
+            );
+        }
+        Some(Refusal::Service(_)) => {
+            return format!(
+                "the fleet's relay {address} serves another prefix: let node.prefix of all relays be the same"
+            );
+        }
+        Some(Refusal::Clock) | None => {}
+    }
     if u128::from(ahead.unsigned_abs()) > skew.as_millis() {
         return format!(
             "the clock of the fleet's relay {address} differs by {} s: let both follow a time server",
@@ -238,7 +300,8 @@ fn explain(other: &OtherInfo, skew: Duration) -> String {
 mod tests {
     use std::path::PathBuf;
 
-    use teredo_proto::relay;
+    use nix::sys::socket::getsockopt;
+    use teredo_proto::{fleet::DropReason, relay};
 
     use super::*;
     use crate::config::Member;
@@ -286,23 +349,87 @@ mod tests {
         assert_eq!((one.trouble(), other.trouble()), (None, None));
     }
 
+    /// What the other relays tell in a moment waits for this one, as far as the system permits.
+    #[tokio::test]
+    async fn the_kernel_has_room_for_what_comes_at_once() {
+        let room = |socket: &UdpSocket| getsockopt(socket, sockopt::RcvBuf).unwrap();
+        let socket = open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let plain = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        if setsockopt(&plain, sockopt::RcvBufForce, &BUFFER).is_err() {
+            setsockopt(&plain, sockopt::RcvBuf, &BUFFER).unwrap();
+        }
+        assert_eq!(room(&socket), room(&plain));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_sent_is_counted() {
+        let own = "127.0.0.1:0".parse().unwrap();
+        // No address of this family leads there.
+        let other = "[2001:db8::1]:3546".parse().unwrap();
+        let service = "198.51.100.1:3545"
+            .parse::<std::net::SocketAddrV4>()
+            .unwrap();
+        let mut relay = Relay::new(relay::Config::new(service.into()), [1; 32]);
+        let keys = Keys::new(&[[7; 32]]).unwrap();
+        let mut role = FleetRole::open(own, &section(&[other]), keys, None, &mut relay).unwrap();
+        role.socket.writable().await.unwrap();
+        role.handle(Input::Time, &mut relay);
+        let unsent = role.status().statistics.dropped[DropReason::Unsent];
+        assert_eq!(unsent, 1);
+    }
+
     #[test]
     fn trouble_has_a_reason() {
+        let service = Endpoint::new([198, 51, 100, 1].into(), 3545);
+        let skew = Duration::from_secs(5);
+        let well = OtherInfo {
+            address: "10.0.0.3:3546".parse().unwrap(),
+            is_live: true,
+            hears_us: true,
+            is_in_step: true,
+            is_known: true,
+            peers: 0,
+            clock_ahead: 0,
+            heard: Instant::ZERO,
+            refusal: None,
+        };
         let mut other = OtherInfo {
             address: "10.0.0.2:3546".parse().unwrap(),
             is_live: false,
             hears_us: false,
-            is_in_step: false,
-            is_known: false,
-            peers: 0,
-            clock_ahead: 0,
-            heard: Instant::ZERO,
+            ..well
         };
-        let skew = Duration::from_secs(5);
-        assert!(explain(&other, skew).contains("10.0.0.2:3546 is silent"));
+        let says = |other: &OtherInfo, stranger: Option<SocketAddr>| {
+            trouble(&[well, *other], stranger, service, skew).unwrap()
+        };
+        assert_eq!(trouble(&[well], None, service, skew), None);
+        assert!(says(&other, None).contains("10.0.0.2:3546 is silent"));
+        let stranger = "10.0.0.9:3546".parse().ok();
+        assert!(says(&other, stranger).contains("10.0.0.9:3546 has the key of the fleet"));
         other.is_live = true;
-        assert!(explain(&other, skew).contains("does not hear this one"));
+        assert!(says(&other, stranger).contains("does not hear this one"));
         other.clock_ahead = -7_500;
-        assert!(explain(&other, skew).contains("differs by 7 s"));
+        assert!(says(&other, None).contains("differs by 7 s"));
+        other.is_live = false;
+        for (refusal, text) in [
+            (Refusal::Version, "run the same release"),
+            (Refusal::Key, "relay.fleet.key-file of all relays"),
+            (Refusal::Tag, "are signed for other addresses"),
+            (Refusal::Clock, "differs by 7 s"),
+            (Refusal::Service(service), "serves another prefix"),
+            (
+                Refusal::Service(Endpoint::new([198, 51, 100, 2].into(), 3545)),
+                "serves 198.51.100.2:3545, and this one 198.51.100.1:3545",
+            ),
+        ] {
+            other.refusal = Some(refusal);
+            let silent = OtherInfo {
+                refusal: None,
+                ..other
+            };
+            // The one that is refused tells more.
+            let says = trouble(&[silent, other], stranger, service, skew).unwrap();
+            assert!(says.contains(text), "{says}");
+        }
     }
 }
