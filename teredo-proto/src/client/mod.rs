@@ -32,7 +32,7 @@ use teredo_common::{
 };
 
 pub use config::{Attached, Config, Credentials, Extensions, Network, Refresh, ServerEndpoints};
-pub use state::SavedClient;
+pub use state::{Misfit, SavedClient};
 pub use statistics::{Bubble, DropReason, Statistics, Test};
 
 pub use crate::shared::peers::PeerTraffic;
@@ -478,6 +478,11 @@ impl Client {
     /// Returns the state.
     pub fn state(&self) -> State {
         self.qualification.state()
+    }
+
+    /// Returns the configuration.
+    pub const fn config(&self) -> &Config {
+        &self.shared.config
     }
 
     /// Returns the address and what it depends on, while the client has one.

@@ -1,7 +1,8 @@
 //! The state of a client that outlives the process, so that the next one goes on where it ended.
 
 use serde::{Deserialize, Serialize};
-use teredo_common::time::Instant;
+use teredo_common::{address::Endpoint, time::Instant};
+use thiserror::Error;
 
 use super::{
     Client, Config, Event, Network, State,
@@ -19,6 +20,17 @@ pub struct SavedClient {
     exchange: SavedExchange,
 }
 
+/// The reason why a client cannot go on from a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Misfit {
+    /// The client had another service port.
+    #[error("it had port {0}")]
+    Port(u16),
+    /// The client used a server that is not one of the configuration.
+    #[error("it used the server {0}, which is not configured")]
+    Server(Endpoint),
+}
+
 impl SavedClient {
     /// Returns the service port, host byte order.
     #[must_use]
@@ -32,12 +44,22 @@ impl SavedClient {
         self.qualification.state() != State::Stopped
     }
 
-    /// Returns whether a client of this configuration can go on from the state: it has the same port, and
+    /// Checks whether a client of this configuration can go on from the state: it has the same port, and
     /// still uses the server.
-    #[must_use]
-    pub fn fits(&self, config: &Config) -> bool {
-        let server = self.qualification.chosen_server();
-        self.port == config.port && server.is_none_or(|server| config.servers.contains(&server))
+    ///
+    /// # Errors
+    ///
+    /// The reason why it cannot.
+    pub fn check(&self, config: &Config) -> Result<(), Misfit> {
+        if self.port != config.port {
+            return Err(Misfit::Port(self.port));
+        }
+        match self.qualification.chosen_server() {
+            Some(server) if !config.servers.contains(&server) => {
+                Err(Misfit::Server(server.primary()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -65,7 +87,7 @@ impl Client {
         copy
     }
 
-    /// Creates a client that goes on from a state that [fits](SavedClient::fits). It asks for the ports that
+    /// Creates a client that goes on from a state that [fits](SavedClient::check). It asks for the ports that
     /// were open, and reports its address again. `seed` is as for [`Client::new`].
     #[must_use]
     pub fn restore(config: Config, seed: [u8; 32], now: Instant, saved: SavedClient) -> Self {

@@ -105,7 +105,7 @@ fn go_on(octets: &[u8]) {
     if let Some(saved) = state.client {
         let servers = vec![ServerEndpoints::new(scenery::PRIMARY)];
         let config = client::Config::new(servers, saved.port());
-        if !saved.fits(&config) {
+        if saved.check(&config).is_err() {
             return;
         }
         let mut client = Client::restore(config, [1; 32], now, saved);

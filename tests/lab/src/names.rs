@@ -42,6 +42,15 @@ impl Names {
         Ok(fs::write(self.0.path().join("hosts"), hosts)?)
     }
 
+    /// Sets the servers that know other names, as in `/etc/resolv.conf`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be written.
+    pub fn set_servers(&self, servers: &str) -> Result<()> {
+        Ok(fs::write(self.0.path().join("resolv.conf"), servers)?)
+    }
+
     /// Makes a command see these files.
     ///
     /// # Errors

@@ -1,9 +1,14 @@
 //! A client that is restarted while traffic flows.
 
+use std::{fs, net::UdpSocket, sync::Arc};
+
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use teredo_lab::{
+    Namespace,
+    names::Names,
     nat::NatKind,
-    scene::{Scene, Topology},
+    scene::{SERVER, Scene, Topology},
     service::Service,
     teredo::client_address,
     traffic::{Ping, Tcp},
@@ -12,20 +17,58 @@ use teredo_lab::{
 
 use crate::world::SOON;
 
+/// The name of the server.
+const NAME: &str = "teredo.test";
+/// A name server at which questions end unanswered.
+const SILENT: &str = "nameserver 127.0.0.1\noptions timeout:30 attempts:5\n";
+
 struct World {
     service: Service,
     scene: Scene,
+    /// The names that the client knows, if it knows its server by name.
+    names: Option<Arc<Names>>,
+    /// The name server's socket.
+    _silent: Option<UdpSocket>,
 }
 
 impl World {
     fn new() -> Result<Self> {
-        let scene = Scene::new(Topology {
-            nat: NatKind::PortRestricted,
-            ..Topology::default()
-        })?;
+        let scene = scene()?;
         let site = scene.site();
         let service = Service::start(&site.client, &scene.client_config(site.port))?;
-        Ok(Self { service, scene })
+        Ok(Self {
+            service,
+            scene,
+            names: None,
+            _silent: None,
+        })
+    }
+
+    /// A client that has looked its server up, and cannot do that again.
+    fn with_a_name() -> Result<Self> {
+        let scene = scene()?;
+        let site = scene.site();
+        let silent = (site.client).run(|| UdpSocket::bind("127.0.0.1:53"))??;
+        let names = Arc::new(Names::new()?);
+        names.set_servers(SILENT)?;
+        names.set(&format!("{SERVER} {NAME}\n"))?;
+        let config = scene.client_config(site.port);
+        let config = config.set("client.server", NAME);
+        let service = Service::start_with(&site.client, &config, Some(Arc::clone(&names)))?;
+        let world = Self {
+            service,
+            scene,
+            names: Some(names),
+            _silent: Some(silent),
+        };
+        world.address()?;
+        world.forget_names()?;
+        Ok(world)
+    }
+
+    /// Leaves the client alone with the name server.
+    fn forget_names(&self) -> Result<()> {
+        self.names.as_ref().context("it has none")?.set("")
     }
 
     fn address(&self) -> Result<std::net::Ipv6Addr> {
@@ -48,10 +91,36 @@ impl World {
     }
 }
 
-/// Ends a client up to five times while a TCP connection transfers octets both ways. An end that `loses` what the
-/// process holds may cost packets.
-fn transfer(end: fn(&mut Service) -> Result<()>, loses: bool) -> Result<()> {
-    let mut world = World::new()?;
+/// A client behind a NAT.
+fn scene() -> Result<Scene> {
+    Scene::new(Topology {
+        nat: NatKind::PortRestricted,
+        ..Topology::default()
+    })
+}
+
+/// Starts a service again after a crash.
+fn crash(service: &mut Service, namespace: &Namespace) -> Result<()> {
+    service.kill()?;
+    service.begin(namespace)
+}
+
+/// Makes a service hand over to another process.
+fn upgrade(service: &mut Service, _namespace: &Namespace) -> Result<()> {
+    let before = service.pid();
+    service.signal(Signal::SIGUSR2)?;
+    wait_until("another process has taken over", SOON, || {
+        Ok(service.pid() != before)
+    })
+}
+
+/// Replaces the process of a client up to five times while a TCP connection transfers octets both ways. A
+/// replacement that `loses` what the process holds may cost packets.
+fn transfer(
+    mut world: World,
+    replace: fn(&mut Service, &Namespace) -> Result<()>,
+    loses: bool,
+) -> Result<()> {
     let address = world.address()?;
     let relay = world.scene.start_relay(&world.scene.relay_config())?;
     let (site, host) = (world.scene.site(), world.scene.host());
@@ -67,8 +136,7 @@ fn transfer(end: fn(&mut Service) -> Result<()>, loses: bool) -> Result<()> {
         });
         let mut restarts = 0;
         while !tcp.is_finished() && restarts < 5 {
-            end(service)?;
-            service.begin(&site.client)?;
+            replace(service, &site.client)?;
             ensure!(
                 client_address(&site.client) == Some(address),
                 "another address"
@@ -95,12 +163,41 @@ fn transfer(end: fn(&mut Service) -> Result<()>, loses: bool) -> Result<()> {
 
 #[test]
 fn a_restart_does_not_disturb_a_transfer() -> Result<()> {
-    transfer(Service::terminate, false)
+    transfer(World::new()?, Service::restart, false)
 }
 
 #[test]
 fn a_crash_does_not_disturb_a_transfer() -> Result<()> {
-    transfer(Service::kill, true)
+    transfer(World::new()?, crash, true)
+}
+
+#[test]
+fn a_client_whose_server_has_a_name_outlives_a_restart() -> Result<()> {
+    transfer(World::with_a_name()?, Service::restart, false)
+}
+
+#[test]
+fn a_client_whose_server_has_a_name_outlives_an_upgrade() -> Result<()> {
+    transfer(World::with_a_name()?, upgrade, false)
+}
+
+#[test]
+fn a_client_whose_server_has_a_name_outlives_a_crash() -> Result<()> {
+    transfer(World::with_a_name()?, crash, true)
+}
+
+/// Another server is another address, and the log says why.
+#[test]
+fn a_client_whose_server_is_taken_away_begins_anew() -> Result<()> {
+    let mut world = World::with_a_name()?;
+    let file = world.service.file().to_owned();
+    let text = fs::read_to_string(&file)?;
+    fs::write(&file, text.replace(NAME, "20.0.0.9"))?;
+    world.service.restart(&world.scene.site().client)?;
+    let log = world.service.log();
+    let expected = format!("it used the server {SERVER}:3544, which is not configured");
+    ensure!(log.contains(&expected), "{log}");
+    Ok(())
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The addresses of the servers, which the configuration may give by name.
 
-use std::{future::pending, net::Ipv4Addr, pin::Pin, time::Duration};
+use std::{future::pending, mem, net::Ipv4Addr, pin::Pin, slice, time::Duration};
 
 use teredo_common::scope::Ipv4Scope;
 use teredo_proto::client::ServerEndpoints;
@@ -10,7 +10,8 @@ use tokio::{
 };
 
 use crate::{
-    config::{Ipv4Choice, ServerHost, ServerName},
+    config::{ClientSection, Ipv4Choice, ServerHost, ServerName},
+    handover::state::ServerNames,
     host::lookup_ipv4,
 };
 
@@ -41,32 +42,47 @@ type Found = (usize, Result<Vec<Ipv4Addr>, String>);
 struct Entry {
     name: ServerName,
     addresses: Vec<Ipv4Addr>,
+    /// Addresses that it had, of which the client may use one until that fails.
+    former: Vec<Ipv4Addr>,
     /// The reason why the last look-up failed.
     failure: Option<String>,
 }
 
 impl Servers {
-    /// Starts looking up the names.
-    pub fn new(names: &[ServerName], secondary: Ipv4Choice, scope: Ipv4Scope) -> Self {
-        let entries = names.iter().map(|name| Entry {
-            name: name.clone(),
-            addresses: match name.host {
-                ServerHost::Address(address) => vec![address],
-                ServerHost::Name(_) => Vec::new(),
-            },
-            failure: None,
+    /// Starts looking up the names. Until that succeeds, they have the addresses that the process before
+    /// knew.
+    pub fn new(config: &ClientSection, before: &ServerNames) -> Self {
+        let mut servers = Self::unasked(config, before);
+        servers.look_up();
+        servers
+    }
+
+    fn unasked(config: &ClientSection, before: &ServerNames) -> Self {
+        let scope = config.ipv4_scope;
+        let entries = config.servers.iter().map(|name| {
+            let known = match &name.host {
+                ServerHost::Address(address) => slice::from_ref(address),
+                ServerHost::Name(name) => before.get(name).map_or(&[][..], Vec::as_slice),
+            };
+            let known = known.iter().copied();
+            Entry {
+                name: name.clone(),
+                addresses: known
+                    .filter(|address| scope.accepts(address.octets()))
+                    .collect(),
+                former: Vec::new(),
+                failure: None,
+            }
         });
-        let mut servers = Self {
+        Self {
             entries: entries.collect(),
-            secondary,
+            secondary: config.secondary,
             scope,
             tasks: JoinSet::new(),
             has_failed: false,
             retry: None,
             wait: FIRST_WAIT,
-        };
-        servers.look_up();
-        servers
+        }
     }
 
     /// Returns the known servers in the order of the configuration.
@@ -88,6 +104,32 @@ impl Servers {
                     ..server
                 })
                 .collect(),
+        }
+    }
+
+    /// Returns the addresses of each name: first that of the server in use, also if the name does not have
+    /// it any more.
+    pub fn names(&self, in_use: Option<ServerEndpoints>) -> ServerNames {
+        let mut names = ServerNames::new();
+        for entry in &self.entries {
+            let ServerHost::Name(name) = &entry.name.host else {
+                continue;
+            };
+            let known = names.entry(name.clone()).or_default();
+            for address in entry.used(in_use).iter().chain(&entry.addresses) {
+                if !known.contains(address) {
+                    known.push(*address);
+                }
+            }
+        }
+        names
+    }
+
+    /// Forgets the addresses that names do not have any more, except that of the server in use.
+    pub fn forget(&mut self, in_use: Option<ServerEndpoints>) {
+        for entry in &mut self.entries {
+            let used = entry.used(in_use);
+            entry.former.retain(|address| Some(*address) == used);
         }
     }
 
@@ -134,7 +176,10 @@ impl Servers {
             Ok(addresses) => {
                 entry.failure = None;
                 let is_new = entry.addresses != addresses;
-                entry.addresses = addresses;
+                let before = mem::replace(&mut entry.addresses, addresses);
+                entry.former.extend(before);
+                let (has, former) = (&entry.addresses, &mut entry.former);
+                former.retain(|address| !has.contains(address));
                 is_new
             }
             Err(reason) => {
@@ -156,7 +201,7 @@ impl Servers {
     fn schedule(&mut self) {
         let wait = if self.has_failed {
             let next = (self.wait * 2).min(LONGEST_WAIT);
-            std::mem::replace(&mut self.wait, next)
+            mem::replace(&mut self.wait, next)
         } else {
             self.wait = FIRST_WAIT;
             LIFETIME
@@ -173,27 +218,36 @@ impl Servers {
     }
 }
 
+impl Entry {
+    /// Returns the address of the server in use, if this is its name.
+    fn used(&self, in_use: Option<ServerEndpoints>) -> Option<Ipv4Addr> {
+        let in_use = in_use.filter(|server| server.port == self.name.port)?;
+        let mut had = self.addresses.iter().chain(&self.former);
+        had.find(|address| **address == in_use.primary).copied()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::runtime::Builder;
 
     use super::*;
 
+    const ONE: Ipv4Addr = Ipv4Addr::new(9, 0, 0, 1);
+    const OTHER: Ipv4Addr = Ipv4Addr::new(9, 0, 0, 7);
+
     fn servers(names: &[&str], secondary: &str) -> Servers {
-        let entries = names.iter().map(|name| Entry {
-            name: name.parse().unwrap(),
-            addresses: Vec::new(),
-            failure: None,
-        });
-        Servers {
-            entries: entries.collect(),
+        servers_after(names, secondary, &ServerNames::new())
+    }
+
+    fn servers_after(names: &[&str], secondary: &str, before: &ServerNames) -> Servers {
+        let names = names.iter().map(|name| name.parse().unwrap());
+        let config = ClientSection {
+            servers: names.collect(),
             secondary: secondary.parse().unwrap(),
-            scope: Ipv4Scope::Strict,
-            tasks: JoinSet::new(),
-            has_failed: false,
-            retry: None,
-            wait: FIRST_WAIT,
-        }
+            ..ClientSection::default()
+        };
+        Servers::unasked(&config, before)
     }
 
     fn known(servers: &Servers) -> String {
@@ -225,6 +279,51 @@ mod tests {
         assert_eq!(known(&servers), all);
         assert_eq!(servers.failures().count(), 1);
         assert!(servers.has_failed);
+    }
+
+    #[test]
+    fn the_next_process_knows_the_addresses_of_names_before_it_has_looked_them_up() {
+        let names = ["a.example", "b.example:9", "9.0.0.3"];
+        let mut before = servers(&names, "auto");
+        assert!(before.accept((0, Ok(vec![ONE, OTHER]))));
+        assert!(before.accept((1, Ok(vec![[9, 0, 0, 5].into()]))));
+        let next = servers_after(&names, "auto", &before.names(None));
+        assert_eq!(known(&next), known(&before));
+        // Another configuration takes what it has names for, and accepts.
+        let left = before.names(None);
+        let next = servers_after(&["b.example", "c.example"], "auto", &left);
+        assert_eq!(known(&next), "9.0.0.5 9.0.0.6 3544");
+        let private = ServerNames::from([("a.example".to_owned(), vec![[10, 0, 0, 1].into()])]);
+        assert_eq!(known(&servers_after(&["a.example"], "auto", &private)), "");
+    }
+
+    #[test]
+    fn the_next_process_goes_on_with_the_server_in_use() {
+        let in_use = Some(ServerEndpoints::new(ONE));
+        let restart = |servers: &Servers, secondary| {
+            servers_after(&["a.example"], secondary, &servers.names(in_use))
+        };
+        for (secondary, others) in [("auto", ", 9.0.0.7 9.0.0.8 3544"), ("9.0.0.2", "")] {
+            let expected = format!("9.0.0.1 9.0.0.2 3544{others}");
+            // It comes first, whatever the order of a look-up.
+            let mut servers = servers(&["a.example"], secondary);
+            assert!(servers.accept((0, Ok(vec![OTHER, ONE]))));
+            let mut next = restart(&servers, secondary);
+            assert_eq!(known(&next), expected);
+            // The name loses its address, and the client uses it until it fails.
+            assert!(next.accept((0, Ok(vec![OTHER]))));
+            for _ in 0..3 {
+                next.forget(in_use);
+                assert!(!known(&next).contains("9.0.0.1 "));
+                next = restart(&next, secondary);
+                assert_eq!(known(&next), expected);
+                assert!(!next.accept((0, Err("no answer".to_owned()))));
+                assert_eq!(known(&next), expected);
+                assert!(next.accept((0, Ok(vec![OTHER]))));
+            }
+            next.forget(Some(ServerEndpoints::new(OTHER)));
+            assert_eq!(next.names(in_use)["a.example"], [OTHER]);
+        }
     }
 
     #[test]

@@ -171,7 +171,7 @@ impl World {
     /// Another process goes on, if the configuration still has the server.
     fn restart(&mut self) {
         let state: SavedClient = handed_over(&self.client.save(self.now));
-        if state.fits(&self.config) {
+        if state.check(&self.config).is_ok() {
             self.observer.close_ports();
             self.client = Client::restore(self.config.clone(), [43; 32], self.now, state);
             self.drain();

@@ -1,13 +1,13 @@
 //! Servers that do not answer, and hosts without or with too much of a network.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use super::{
-    harness::{OTHER, PRIMARY, ROUND_TRIP, SECONDARY, World, endpoint, link_local, seconds},
+    harness::{OTHER, PORT, PRIMARY, ROUND_TRIP, SECONDARY, World, endpoint, link_local, seconds},
     nat::Kind,
 };
 use crate::{
-    client::{Event, Offline, Refresh, ServerEndpoints, State},
+    client::{Config, Event, Misfit, Offline, Refresh, ServerEndpoints, State},
     testing::ipv6,
 };
 
@@ -288,6 +288,22 @@ fn servers_in_use_stay_until_they_fail() {
     world.offline(Offline::NoAnswer);
     world.run(seconds(2000));
     assert_eq!(world.client.state(), State::Offline(Offline::NoAnswer));
+}
+
+#[test]
+fn a_state_is_refused_with_the_reason() {
+    let mut world = World::new(Kind::Restricted);
+    let config = |servers: &[Ipv4Addr], port| {
+        let servers = servers.iter().map(|&server| ServerEndpoints::new(server));
+        Config::new(servers.collect(), port)
+    };
+    let first = world.qualified();
+    let saved = world.client.save(world.now);
+    assert_eq!(saved.check(&config(&[OTHER, PRIMARY], PORT)), Ok(()));
+    let misfit = saved.check(&config(&[OTHER], PORT));
+    assert_eq!(misfit, Err(Misfit::Server(first.server.primary())));
+    let misfit = saved.check(&config(&[PRIMARY], PORT + 1));
+    assert_eq!(misfit, Err(Misfit::Port(PORT)));
 }
 
 #[test]
