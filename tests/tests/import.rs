@@ -1,13 +1,18 @@
 //! `teredo import`.
 
+#[path = "host/mod.rs"]
+mod host;
+
 use std::{
     fs,
     path::Path,
     process::{Command, Output},
 };
 
-use anyhow::Result;
-use teredo_lab::teredo::binary;
+use anyhow::{Context as _, Result, ensure};
+use teredo_lab::{names::Names, teredo::binary};
+
+use host::Host;
 
 const RELAY: &str = "RelayType cone\nInterfaceName teredo\nBindPort 3545\nSyslogFacility daemon\n";
 const SERVER: &str = "ServerBindAddress 198.51.100.1\n";
@@ -87,6 +92,76 @@ fn nothing_is_written_when_a_file_is_wrong() -> Result<()> {
     ] {
         assert_refused(&import(directory.path(), arguments)?, part);
         assert!(!directory.path().join("teredo.toml").exists());
+    }
+    Ok(())
+}
+
+/// The files that Debian's packages install, and whether dpkg may have been told to leave them out.
+const OF_DEBIAN: [(&str, bool); 4] = [
+    ("/etc/miredo.conf", false),
+    ("/etc/miredo-server.conf", false),
+    ("/usr/share/doc/miredo/examples/miredo.conf", true),
+    (
+        "/usr/share/doc/miredo-server/examples/miredo-server.conf",
+        true,
+    ),
+];
+
+/// The value of a directive.
+fn directive<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let mut words = text.lines().map(str::split_whitespace);
+    words.find_map(|mut words| words.next().filter(|word| *word == name).and(words.next()))
+}
+
+/// Runs `teredo check` on a host that knows these names.
+fn check(host: &Host, names: &Names, file: &Path) -> Result<Output> {
+    let mut command = host.namespace.command(binary()?)?;
+    command.args(["check", "--config"]).arg(file);
+    names.prepare(&mut command)?;
+    Ok(command.output()?)
+}
+
+/// The files are Debian's, and so is their licence: they are not in this repository.
+#[test]
+fn the_files_of_debian_are_imported() -> Result<()> {
+    let host = Host::new()?;
+    let names = Names::new()?;
+    for (shipped, may_lack) in OF_DEBIAN {
+        if may_lack && !Path::new(shipped).exists() {
+            continue;
+        }
+        let text = fs::read_to_string(shipped)
+            .with_context(|| format!("{shipped} is not there: `cargo xtask setup`"))?;
+        let directory = tempfile::tempdir()?;
+        let imported = import(directory.path(), &format!("{shipped} --output teredo.toml"))?;
+        ensure!(imported.status.success(), "{shipped}: {imported:?}");
+        let file = directory.path().join("teredo.toml");
+        let result = fs::read_to_string(&file)?;
+        if let Some(primary) = directive(&text, "ServerBindAddress") {
+            let secondary = "192.0.2.222";
+            let expected = format!("[server]\nipv4 = [\"{primary}\", \"{secondary}\"]\n");
+            assert_eq!(keys(&result), expected, "{shipped}");
+            // The addresses are examples for the operator to replace.
+            let waits = check(&host, &names, &file)?;
+            let said = String::from_utf8_lossy(&waits.stderr);
+            ensure!(
+                said.contains("is not an address of this host"),
+                "{shipped}: {waits:?}"
+            );
+            let own = result
+                .replace(primary, "20.0.0.1")
+                .replace(secondary, "20.0.0.2");
+            fs::write(&file, own)?;
+        } else {
+            let value =
+                |name| directive(&text, name).with_context(|| format!("no {name} in {text}"));
+            let (server, tun) = (value("ServerAddress")?, value("InterfaceName")?);
+            let expected = format!("[client]\nserver = \"{server}\"\ntun = \"{tun}\"\n");
+            assert_eq!(keys(&result), expected, "{shipped}");
+            names.set(&format!("20.0.0.254 {server}\n"))?;
+        }
+        let checked = check(&host, &names, &file)?;
+        ensure!(checked.status.success(), "{shipped}: {checked:?}");
     }
     Ok(())
 }

@@ -11,37 +11,21 @@ use tokio::time::timeout;
 
 use super::{Host, Report, ipv4, tun};
 use crate::{
-    config::{
-        self, ClientSection, ServerHost,
-        secrets::{self, Secrets},
-    },
+    config::{self, ClientSection, ServerHost, ServerName},
     datapath::udp::DiscoverySocket,
     host::{HostNetwork, lookup_ipv4},
 };
 
 /// The directory of the kernel's settings of IPv6, if it has IPv6.
 const IPV6: &str = "/proc/sys/net/ipv6";
-/// For how long a name is looked up here. The daemon is more patient.
+/// For how long names are looked up here. The daemon is more patient.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Examines whether the client can run.
-pub async fn examine(
-    host: &Host<'_>,
-    client: &ClientSection,
-    secrets: Result<&Secrets, &secrets::Error>,
-    report: &mut Report,
-) {
+pub async fn examine(host: &Host<'_>, client: &ClientSection, report: &mut Report) {
     tun::examine(host, &client.tun, report);
-    match secrets {
-        Ok(Secrets {
-            credentials: Some(_),
-            ..
-        }) => report.fine("keys", "of this client"),
-        Ok(_) => {}
-        Err(error) => report.trouble("keys", error.to_string()),
-    }
     ports(host, client, report);
-    let servers = servers(client, report).await;
+    let servers = servers(host, client, report).await;
     network(host, client, &servers, report);
     route(host, client, report);
 }
@@ -66,18 +50,16 @@ fn ports(host: &Host<'_>, client: &ClientSection, report: &mut Report) {
     }
 }
 
-/// Looks up the servers.
-async fn servers(client: &ClientSection, report: &mut Report) -> Vec<ServerEndpoints> {
+/// Reports the servers, and returns those of which the address is known.
+async fn servers(
+    host: &Host<'_>,
+    client: &ClientSection,
+    report: &mut Report,
+) -> Vec<ServerEndpoints> {
+    let scope = client.ipv4_scope;
+    let look_up = |name| host.is_thorough.then(|| lookup_ipv4(name, scope));
     let mut known = Vec::new();
-    for server in &client.servers {
-        let found = match &server.host {
-            ServerHost::Address(address) => Ok(vec![*address]),
-            ServerHost::Name(name) => {
-                let found = lookup_ipv4(name.clone(), client.ipv4_scope);
-                let found = timeout(PATIENCE, found).await;
-                found.unwrap_or_else(|_| Err("there is no answer".to_owned()))
-            }
-        };
+    for (server, found) in addresses(&client.servers, look_up).await {
         match found {
             Ok(addresses) => {
                 let shown: Vec<_> = addresses.iter().map(ToString::to_string).collect();
@@ -97,6 +79,39 @@ async fn servers(client: &ClientSection, report: &mut Report) -> Vec<ServerEndpo
         }
     }
     known
+}
+
+/// The addresses of a server, or the reason why they are not known.
+type Found = Result<Vec<Ipv4Addr>, String>;
+
+/// Returns the addresses of servers. Names are looked up all at the same time, if at all.
+async fn addresses<F>(
+    servers: &[ServerName],
+    look_up: impl Fn(String) -> Option<F>,
+) -> Vec<(&ServerName, Found)>
+where
+    F: Future<Output = Found> + Send + 'static,
+{
+    let started = servers.iter().filter_map(|server| match &server.host {
+        ServerHost::Address(address) => Some((server, Err(*address))),
+        ServerHost::Name(name) => {
+            let found = timeout(PATIENCE, look_up(name.clone())?);
+            Some((server, Ok(tokio::spawn(found))))
+        }
+    });
+    let started: Vec<_> = started.collect();
+    let mut found = Vec::new();
+    for (server, look_up) in started {
+        let addresses = match look_up {
+            Err(address) => Ok(vec![address]),
+            Ok(task) => match task.await {
+                Ok(Ok(answer)) => answer,
+                _ => Err("there is no answer".to_owned()),
+            },
+        };
+        found.push((server, addresses));
+    }
+    found
 }
 
 /// Examines whether there is a way to the servers, and whether there is a better one than Teredo.
@@ -147,5 +162,56 @@ fn route(host: &Host<'_>, client: &ClientSection, report: &mut Report) {
              of this host, or remove the route with `ip -6 route del {prefix}`"
         );
         report.trouble("route", text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn servers() -> Vec<ServerName> {
+        ["a.example", "9.0.0.1", "b.example", "c.example"]
+            .map(|name| name.parse().unwrap())
+            .to_vec()
+    }
+
+    /// Returns whether each server has addresses, of those that were found.
+    fn outcomes(found: &[(&ServerName, Found)]) -> Vec<(String, bool)> {
+        let found = found.iter();
+        found
+            .map(|(server, found)| (server.to_string(), found.is_ok()))
+            .collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_are_looked_up_together() {
+        let servers = servers();
+        let before = Instant::now();
+        let look_up = |name: String| {
+            Some(async move {
+                match &*name {
+                    "c.example" => Ok(vec![Ipv4Addr::new(9, 0, 0, 7)]),
+                    _ => pending().await,
+                }
+            })
+        };
+        let found = addresses(&servers, look_up).await;
+        assert_eq!(before.elapsed(), PATIENCE);
+        let expected = [false, true, false, true];
+        let expected = servers.iter().map(ToString::to_string).zip(expected);
+        assert_eq!(outcomes(&found), expected.collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_look_ups_addresses_are_known() {
+        let servers = servers();
+        let before = Instant::now();
+        let found = addresses(&servers, |_| None::<std::future::Pending<Found>>).await;
+        assert_eq!(before.elapsed(), Duration::ZERO);
+        assert_eq!(outcomes(&found), [("9.0.0.1".to_owned(), true)]);
     }
 }

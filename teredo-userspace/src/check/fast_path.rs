@@ -159,7 +159,7 @@ fn is_loaded(
 ) -> bool {
     // Without the relay's address, which is reported already, the program is not the right one.
     let is_complete = host.config.relay.is_none() || relay_endpoint.is_some();
-    if !host.loads_program || !is_complete {
+    if !host.is_thorough || !is_complete {
         return true;
     }
     let Err(error) = fast_path::try_to_load(

@@ -24,6 +24,7 @@ mod server;
 mod settings;
 mod sunset;
 mod tun;
+mod unit;
 mod user;
 mod vrf;
 
@@ -54,6 +55,7 @@ use memory::{Memory, Octets};
 pub use owner::remember as remember_owners;
 pub use report::{Report, Verdict};
 use routing::Routing;
+pub use user::Access;
 
 /// The subject of the examinations.
 struct Host<'a> {
@@ -65,16 +67,19 @@ struct Host<'a> {
     is_running: bool,
     /// Whether this process goes on with what that has.
     inherits: bool,
-    loads_program: bool,
+    is_thorough: bool,
 }
 
 /// The purpose of an examination.
 #[derive(Clone, Copy, Debug)]
-pub struct Purpose {
+pub struct Purpose<'a> {
     /// Roles start although the day of their sunset has come.
     pub after_sunset: bool,
-    /// Whether the XDP program is loaded for a moment. A start need not: it loads the program itself.
-    pub loads_program: bool,
+    /// Whether the XDP program is loaded for a moment, and names are looked up. A start need not do it twice,
+    /// and nobody serves while it looks.
+    pub is_thorough: bool,
+    /// The files as the daemon will find them, unless this process is the daemon.
+    pub access: Option<&'a Access>,
     /// Whether this process has the sockets of the API already: then no other daemon answers there.
     pub has_api: bool,
     /// Whether this process goes on with what another had.
@@ -89,7 +94,7 @@ pub struct Purpose {
 pub async fn examine(
     config: &Config,
     secrets: Result<&Secrets, &secrets::Error>,
-    purpose: Purpose,
+    purpose: Purpose<'_>,
 ) -> Report {
     let mut report = Report::new(Memory::of(config));
     let (network, mut own, routing) = match read(config).await {
@@ -111,14 +116,17 @@ pub async fn examine(
         network,
         inherits: purpose.inherits,
         is_running: purpose.inherits || !purpose.has_api && is_running(config).await,
-        loads_program: purpose.loads_program,
+        is_thorough: purpose.is_thorough,
     };
     if host.is_running && !purpose.inherits {
         report.note("daemon", format!("{} is running", config.node.name));
     }
     permissions(&host, &mut report);
     sunset::examine(config, SystemTime::now(), purpose.after_sunset, &mut report);
-    user::examine(&host, &mut report);
+    if let Some(access) = purpose.access {
+        user::examine(&host, access, &mut report);
+    }
+    keys(secrets, &mut report);
     settings::examine(&host, &mut report);
     let mut endpoint = None;
     if let Some(relay) = &config.relay {
@@ -128,11 +136,10 @@ pub async fn examine(
         mtu::examine(&host, relay, &mut report);
     }
     if let Some(section) = &config.server {
-        keys(secrets, &mut report);
         server::examine(&host, section, endpoint, &mut report);
     }
     if let Some(client) = &config.client {
-        client::examine(&host, client, secrets, &mut report).await;
+        client::examine(&host, client, &mut report).await;
     }
     let served = config.server.iter().flat_map(|server| server.ipv4);
     let own: Vec<_> = endpoint.iter().map(|own| *own.ip()).chain(served).collect();
@@ -157,7 +164,7 @@ pub async fn examine(
     nic::examine(&mut report);
     let maps = report.memory.maps();
     limits::examine(&host, maps, &mut report);
-    if purpose.loads_program {
+    if purpose.is_thorough {
         sandbox::examine(&host, &mut report);
         firewall::examine(&host, &mut report);
     }
@@ -253,12 +260,30 @@ fn permissions(host: &Host<'_>, report: &mut Report) {
     }
 }
 
+/// Reports the files with secrets, whichever role or part of the node has them.
 fn keys(secrets: Result<&Secrets, &secrets::Error>, report: &mut Report) {
-    match secrets.map(|secrets| &*secrets.clients) {
-        Ok([]) => {}
-        Ok([_]) => report.fine("keys", "of 1 client"),
-        Ok(clients) => report.fine("keys", format!("of {} clients", clients.len())),
-        Err(error) => report.trouble("keys", error.to_string()),
+    let Secrets {
+        api_token,
+        clients,
+        credentials,
+        fleet,
+    } = match secrets {
+        Ok(secrets) => secrets,
+        Err(error) => return report.trouble("keys", error.to_string()),
+    };
+    match clients.len() {
+        0 => {}
+        1 => report.fine("keys", "of 1 client"),
+        count => report.fine("keys", format!("of {count} clients")),
+    }
+    if credentials.is_some() {
+        report.fine("keys", "of this client");
+    }
+    if fleet.is_some() {
+        report.fine("keys", "of the fleet");
+    }
+    if api_token.is_some() {
+        report.fine("keys", "the token of the API");
     }
 }
 

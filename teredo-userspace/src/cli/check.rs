@@ -10,8 +10,8 @@ use super::{
     start_runtime,
 };
 use crate::{
-    check::{self, Purpose, Report, Verdict},
-    config::{Config, secrets},
+    check::{self, Access, Purpose, Report, Verdict},
+    config::Config,
     plan,
 };
 
@@ -19,6 +19,9 @@ use crate::{
 pub struct Arguments {
     #[command(flatten)]
     start: Start,
+    /// Judge the configuration file alone, without a look at the host
+    #[arg(long, conflicts_with_all = ["json", "fix", "verbose", "after_sunset"])]
+    file_only: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -43,16 +46,21 @@ struct Summary<'a> {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let Start { file, after_sunset } = &arguments.start;
     let config = file.load()?;
-    let secrets = secrets::load(&config);
+    if arguments.file_only {
+        return print(&format!("{} is valid\n", file.path().display()));
+    }
+    let access = Access::of(&config, file.path());
     let purpose = Purpose {
         after_sunset: *after_sunset,
-        loads_program: true,
+        is_thorough: true,
+        access: Some(&access),
         has_api: false,
         inherits: false,
         program: None,
     };
     let runtime = start_runtime()?;
-    let examination = || runtime.block_on(check::examine(&config, secrets.as_ref(), purpose));
+    let examination =
+        || runtime.block_on(check::examine(&config, access.secrets.as_ref(), purpose));
     let mut report = examination();
     if arguments.fix && !report.fixes.is_empty() {
         for fix in &report.fixes {
@@ -62,6 +70,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         report = examination();
     }
+    // A name server that does not answer must not delay the end.
+    runtime.shutdown_background();
     if arguments.json {
         let ok = report.defects().next().is_none();
         print_json(&Summary {

@@ -78,6 +78,14 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Returns whether the user of this process may not read the file.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "write one, or name another with --config FILE",

@@ -4,6 +4,7 @@
 //! type and a value out of range are errors of one sentence that names the line, the key and the
 //! permitted values.
 
+pub mod access;
 mod checks;
 mod client;
 mod document;
@@ -117,9 +118,12 @@ impl Default for NodeSection {
     }
 }
 
+/// The directory of the sockets of the API by default.
+pub const SOCKETS: &str = "/run/teredo";
+
 /// Returns the default address of the API for the instance called `name`.
 fn default_api(name: &str) -> ApiAddress {
-    ApiAddress::Unix(PathBuf::from(format!("/run/teredo/{name}.sock")))
+    ApiAddress::Unix(PathBuf::from(format!("{SOCKETS}/{name}.sock")))
 }
 
 impl Config {

@@ -23,7 +23,11 @@ use teredo_proto::{
 };
 use thiserror::Error;
 
-use super::{ClientId, Config, values::from_hexadecimal};
+use super::{
+    ClientId, Config,
+    access::{Obstacle, user_name},
+    values::from_hexadecimal,
+};
 
 /// Most octets of a secret.
 const MAX_SECRET: usize = 1_024;
@@ -32,6 +36,8 @@ const MAX_FILE: u64 = 2 * MAX_SECRET as u64 + 2;
 /// The bits of a file mode that give access to others than the owner.
 const OTHERS: u32 = 0o077;
 const PERMISSIONS: u32 = 0o7777;
+/// The usual length of the token of the API, octets.
+const TOKEN: usize = 32;
 
 /// The reason why a secret was refused, in one sentence with the remedy, without any part of the secret.
 #[derive(Debug, Error)]
@@ -49,11 +55,31 @@ pub struct Error {
 #[derive(Debug, Error)]
 pub enum Refusal {
     /// The file does not exist.
-    #[error("does not exist: make it with `(umask 077; openssl rand -hex 16 > FILE)`")]
-    Missing,
+    #[error(
+        "does not exist: make it with `openssl rand -hex {octets} | install -m 600 -o {owner} /dev/stdin \
+         {}`", file.display()
+    )]
+    Missing {
+        /// The file.
+        file: PathBuf,
+        /// The usual length of the secret.
+        octets: usize,
+        /// The user who should own it.
+        owner: String,
+    },
+    /// The user of this process may not read the file.
+    #[error("cannot be read by user {user}: {source}; {remedy}")]
+    Forbidden {
+        /// The user.
+        user: String,
+        /// The error of the operating system.
+        source: io::Error,
+        /// The remedy.
+        remedy: String,
+    },
     /// The file cannot be read.
-    #[error("cannot be read: {0}; start as a user who may read it")]
-    Unreadable(io::Error),
+    #[error("cannot be read: {0}; name another")]
+    Unreadable(#[source] io::Error),
     /// The file is a directory or a device.
     #[error("is not a regular file: name a file that contains one line of hexadecimal digits")]
     NotRegular,
@@ -64,10 +90,16 @@ pub enum Refusal {
         mode: u32,
     },
     /// The file belongs to an unexpected user, who could change it.
-    #[error("belongs to user {owner}, not to root or the daemon's user: `chown root` it")]
+    #[error(
+        "belongs to user {owner}, not to root or the daemon's user: `chown {expected}: {}`", file.display()
+    )]
     Owner {
+        /// The file.
+        file: PathBuf,
         /// The user ID.
         owner: u32,
+        /// The user who should own it.
+        expected: String,
     },
     /// The file does not contain the hexadecimal digits of octets.
     #[error("does not contain one line of hexadecimal digits, two for each octet")]
@@ -90,6 +122,14 @@ pub enum Refusal {
     /// The key is longer than necessary.
     #[error("contains more than the {MAX_SECRET} octets that a key may have")]
     Long,
+}
+
+impl Error {
+    /// Returns whether the user of this process may not read the file.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self.refusal, Refusal::Forbidden { .. })
+    }
 }
 
 /// The token of the API.
@@ -134,13 +174,21 @@ pub struct Secrets {
     pub fleet: Option<Keys>,
 }
 
-/// Reads the keys that a configuration names. Call it before the process changes its user.
+/// The users who may own files with secrets.
+struct Owners {
+    uids: Vec<Uid>,
+    /// The name of the one who can read them at a start and later.
+    best: String,
+}
+
+/// Reads the keys that a configuration names, as the user of this thread. Call it before the process changes
+/// its user.
 ///
 /// # Errors
 ///
 /// For the first file that is refused.
 pub fn load(config: &Config) -> Result<Secrets, Error> {
-    let owners = owners(&config.node.user);
+    let owners = Owners::of(config);
     let key = |id: &ClientId, algorithm, file: &PathBuf| {
         read(algorithm, file, &owners).map_err(|refusal| Error {
             secret: format!("the key of client {id}"),
@@ -174,7 +222,7 @@ pub fn load(config: &Config) -> Result<Secrets, Error> {
     let relay = config.relay.as_ref();
     let fleet = relay.and_then(|relay| relay.fleet.key_file.as_ref());
     let fleet = fleet.map(|file| {
-        let keys = contents(file, &owners).and_then(|text| parse_fleet(&text));
+        let keys = contents(file, SECRET, &owners).and_then(|text| parse_fleet(&text));
         keys.map_err(|refusal| Error {
             secret: "the key of the fleet".to_owned(),
             file: file.clone(),
@@ -198,7 +246,8 @@ pub fn token(config: &Config) -> Result<Option<Token>, Error> {
     let Some(file) = &config.node.api_token_file else {
         return Ok(None);
     };
-    let octets = contents(file, &owners(&config.node.user)).and_then(|text| secret(&text));
+    let owners = Owners::of(config);
+    let octets = contents(file, TOKEN, &owners).and_then(|text| secret(&text));
     match octets {
         Ok(octets) if octets.len() < MIN_SECRET => Err(Refusal::Short {
             octets: octets.len(),
@@ -229,31 +278,51 @@ pub fn files(config: &Config) -> impl Iterator<Item = &Path> {
     (clients.chain(own).chain(token).chain(fleet)).map(PathBuf::as_path)
 }
 
-/// Returns the permitted owners of files with keys: root, the current user, and the future user of
-/// the daemon.
-fn owners(user: &str) -> Vec<Uid> {
-    let mut owners = vec![Uid::from_raw(0), Uid::effective()];
-    if let Ok(Some(user)) = User::from_name(user) {
-        owners.push(user.uid);
+impl Owners {
+    /// Returns root, the user of this thread, and the user that the daemon becomes.
+    fn of(config: &Config) -> Self {
+        let mut uids = vec![Uid::from_raw(0), Uid::effective()];
+        let best = match User::from_name(&config.node.user) {
+            Ok(Some(user)) => {
+                uids.push(user.uid);
+                user.name
+            }
+            _ => user_name(),
+        };
+        Self { uids, best }
     }
-    owners
 }
 
-fn read(algorithm: Algorithm, file: &Path, owners: &[Uid]) -> Result<Key, Refusal> {
-    parse(algorithm, &contents(file, owners)?)
+fn read(algorithm: Algorithm, file: &Path, owners: &Owners) -> Result<Key, Refusal> {
+    parse(algorithm, &contents(file, MIN_SECRET, owners)?)
 }
 
-/// Reads a file that is nobody else's.
-fn contents(file: &Path, owners: &[Uid]) -> Result<Vec<u8>, Refusal> {
-    let mut opened = open(file)?;
+/// Reads a file that is nobody else's. `octets` is the usual length of its secret.
+fn contents(file: &Path, octets: usize, owners: &Owners) -> Result<Vec<u8>, Refusal> {
+    let mut opened = open(file).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Refusal::Missing {
+            file: file.to_owned(),
+            octets,
+            owner: owners.best.clone(),
+        },
+        io::ErrorKind::PermissionDenied => Refusal::Forbidden {
+            user: user_name(),
+            source: error,
+            remedy: Obstacle::before(file).remedy(file, &owners.best),
+        },
+        _ => Refusal::Unreadable(error),
+    })?;
     // From the opened file, so that it cannot be exchanged in between.
     let metadata = opened.metadata().map_err(Refusal::Unreadable)?;
     if !metadata.is_file() {
         return Err(Refusal::NotRegular);
     }
-    if !owners.contains(&Uid::from_raw(metadata.uid())) {
-        let owner = metadata.uid();
-        return Err(Refusal::Owner { owner });
+    if !owners.uids.contains(&Uid::from_raw(metadata.uid())) {
+        return Err(Refusal::Owner {
+            file: file.to_owned(),
+            owner: metadata.uid(),
+            expected: owners.best.clone(),
+        });
     }
     if metadata.mode() & OTHERS != 0 {
         let mode = metadata.mode() & PERMISSIONS;
@@ -295,16 +364,10 @@ fn secret(text: &[u8]) -> Result<Vec<u8>, Refusal> {
     Ok(secret)
 }
 
-fn open(file: &Path) -> Result<File, Refusal> {
+fn open(file: &Path) -> io::Result<File> {
     // Do not wait for the other end of a pipe.
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(O_NONBLOCK)
-        .open(file);
-    opened.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Refusal::Missing,
-        _ => Refusal::Unreadable(error),
-    })
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(O_NONBLOCK).open(file)
 }
 
 /// Decodes the only line of the text.
@@ -332,10 +395,17 @@ mod tests {
         file
     }
 
+    fn owned_by(uid: Uid) -> Owners {
+        Owners {
+            uids: vec![uid],
+            best: "teredo".to_owned(),
+        }
+    }
+
     fn refusal(text: &str, mode: u32) -> String {
         let directory = TempDir::new().unwrap();
         let file = write(&directory, "key", text, mode);
-        let owners = [Uid::effective()];
+        let owners = owned_by(Uid::effective());
         read(Algorithm::HmacMd5, &file, &owners)
             .expect_err(text)
             .to_string()
@@ -451,7 +521,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let file = write(&directory, "fleet", &line("1"), 0o644);
         let text = format!(
-            "[relay.fleet]\nlisten = \"10.0.0.1:3546\"\nmembers = [\"10.0.0.2:3546\"]\nkey-file = {file:?}"
+            "[relay]\nipv4 = \"198.51.100.1\"\n[relay.fleet]\nlisten = \"10.0.0.1:3546\"\nmembers = [\"10.0.0.2:3546\"]\nkey-file = {file:?}"
         );
         let config = Config::parse(&text, Path::new("teredo.toml")).unwrap();
         let sentence = load(&config).unwrap_err().to_string();
@@ -474,8 +544,9 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let file = write(&directory, "key", DIGITS, 0o600);
         let somebody = Uid::from_raw(Uid::effective().as_raw() + 1);
-        let owner = read(Algorithm::HmacMd5, &file, &[somebody]).unwrap_err();
-        assert!(matches!(owner, Refusal::Owner { .. }), "{owner}");
+        let owner = read(Algorithm::HmacMd5, &file, &owned_by(somebody)).unwrap_err();
+        let remedy = format!("`chown teredo: {}`", file.display());
+        assert!(owner.to_string().ends_with(&remedy), "{owner}");
     }
 
     #[test]
@@ -484,12 +555,15 @@ mod tests {
         let pipe = directory.path().join("pipe");
         mkfifo(&pipe, Mode::S_IRUSR).unwrap();
         let missing = directory.path().join("missing");
-        let owners = [Uid::effective()];
+        let owners = owned_by(Uid::effective());
         for (file, rule) in [
             (directory.path(), "is not a regular file"),
             (&pipe, "is not a regular file"),
             (Path::new("/dev/null"), "is not a regular file"),
-            (&missing, "does not exist: make it with"),
+            (
+                &missing,
+                "does not exist: make it with `openssl rand -hex 16 | install -m 600 -o teredo ",
+            ),
         ] {
             let refusal = read(Algorithm::HmacMd5, file, &owners).unwrap_err();
             let sentence = refusal.to_string();

@@ -4,6 +4,7 @@
 //! sockets of its API and makes its directories; then it gives up everything that its roles do not
 //! need, for good, before it looks at the network or has a second thread.
 
+mod act;
 pub mod capabilities;
 mod places;
 pub mod sandbox;
@@ -21,6 +22,7 @@ use nix::{
     unistd::Uid,
 };
 
+pub use act::act_as;
 pub use places::prepare;
 pub use successor::inherit;
 pub use user::{Owner, Refusal, UserChange, has_descriptor_store, plan_user_change};

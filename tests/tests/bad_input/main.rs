@@ -9,6 +9,7 @@ mod fast_path;
 mod host;
 mod log;
 mod server;
+mod unit;
 
 use std::{
     fs,

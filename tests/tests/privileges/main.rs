@@ -1,8 +1,10 @@
 //! The privileges that a running daemon has left, and what its sandbox lets through.
 
+mod access;
 #[path = "../host/mod.rs"]
 mod host;
 mod pins;
+mod reload;
 mod status;
 mod successor;
 mod unit;
