@@ -17,6 +17,7 @@ use teredo_lab::{
     Namespace, Scene, Topology,
     bird::{self, Bird},
     frr::{self, Frr},
+    links::Internet,
     scene::{Client, RELAY_IPV6},
     teredo::{Config, Teredo},
     traffic::Ping,
@@ -27,6 +28,8 @@ use teredo_lab::{
 const SOON: Duration = Duration::from_secs(20);
 /// The withdrawals after which routers may still see another one.
 const TOLERABLE_WITHDRAWALS: u32 = 4;
+/// Longest time for which a relay that has crashed stays announced.
+const CRASH: Duration = Duration::from_secs(2);
 /// The time between two datagrams.
 const INTERVAL: Duration = Duration::from_millis(2);
 
@@ -234,27 +237,169 @@ fn a_relay_that_has_crashed_is_not_announced() -> Result<()> {
     world.ping().all_from(&world.scene.host().namespace)
 }
 
+/// The neighbours of the router, each with the last part of its address.
+const CUSTOMER: u16 = 2;
+const PEER: u16 = 3;
+
+/// A neighbour of the router, which takes whatever it is given.
+struct Neighbour {
+    bird: Bird,
+    _namespace: Namespace,
+}
+
+impl Neighbour {
+    fn new(segment: &Internet, name: &str, number: u16) -> Result<Self> {
+        let namespace = Namespace::new(name)?;
+        segment.plug(&namespace, "uplink")?;
+        let address = neighbour(number);
+        namespace.ip(&format!("addr add {address}/64 dev uplink nodad"))?;
+        let router = neighbour(1);
+        let bird = Bird::start(
+            &namespace,
+            &format!(
+                "router id 192.0.2.{number};
+                log syslog all;
+                protocol device {{}}
+                protocol bgp upstream {{
+                  local {address} as 6450{number};
+                  neighbor {router} as 64500;
+                  direct;
+                  connect delay time 1;
+                  ipv6 {{ import all; export none; }};
+                }}\n"
+            ),
+            &[],
+        )?;
+        Ok(Self {
+            bird,
+            _namespace: namespace,
+        })
+    }
+
+    /// The route that it has, with its attributes.
+    fn route(&self) -> Result<Option<String>> {
+        // Without the route, birdc fails or says so.
+        let route = self.bird.ask("show route all 2001::/32").ok();
+        Ok(route.filter(|route| route.contains("BGP.as_path: 64500 64512")))
+    }
+}
+
+/// The addresses of the router and its neighbours.
+fn neighbour(number: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, number)
+}
+
+/// Customers of the router's network, unless the operator of the relay wants otherwise.
+#[test]
+fn a_relay_is_announced_as_far_as_its_operator_says() -> Result<()> {
+    let mut world = World::new()?;
+    let segment = Internet::new("others")?;
+    let router = &world.scene.host().namespace;
+    segment.plug(router, "others")?;
+    let own = neighbour(1);
+    router.ip(&format!("addr add {own}/64 dev others nodad"))?;
+    let customer = Neighbour::new(&segment, "customer", CUSTOMER)?;
+    let peer = Neighbour::new(&segment, "peer", PEER)?;
+    let [to_customer, to_peer] = [CUSTOMER, PEER].map(neighbour);
+    world.on_router.extend(&format!(
+        "protocol bgp to_customer from customer {{
+          local {own} as OWN_AS;
+          neighbor {to_customer} as 6450{CUSTOMER};
+          direct;
+        }}
+        protocol bgp to_peer {{
+          local {own} as OWN_AS;
+          neighbor {to_peer} as 6450{PEER};
+          direct;
+          ipv6 {{ import none; export where net = PREFIX; }};
+        }}\n"
+    ))?;
+    let _relay = world.scene.start_relay(&world.config())?;
+    for name in ["to_customer", "to_peer"] {
+        wait_until("the sessions are established", SOON, || {
+            let protocol = world.on_router.ask(&format!("show protocols {name}"))?;
+            Ok(protocol.contains("Established"))
+        })?;
+    }
+    let reaches = |step: &str, customers: bool, world: bool| {
+        wait_until("the route goes as far as it should", SOON, || {
+            Ok(customer.route()?.is_some() == customers && peer.route()?.is_some() == world)
+        })
+        .context(step.to_owned())
+    };
+    reaches("by default", true, false)?;
+    let route = customer.route()?.context("the customer has the route")?;
+    ensure!(
+        route.contains("(65535,65281)"),
+        "customers keep it: {route}"
+    );
+    for (reach, customers, everybody) in [
+        ("WORLD", true, true),
+        ("OWN_NETWORK", false, false),
+        ("CUSTOMERS", true, false),
+    ] {
+        world.on_relay.configure(&[("REACH", reach)])?;
+        reaches(reach, customers, everybody)?;
+    }
+    Ok(())
+}
+
+/// A relay host with FRR.
+fn with_frr() -> Result<World<Frr>> {
+    World::with(|host, own, router| {
+        let values = [("2001:db8:0:1::10", own), ("2001:db8:0:1::1", router)];
+        Frr::start(host, frr::RELAY, &values)
+    })
+}
+
+impl World<Frr> {
+    /// Makes FRR give the route to the router through this route map.
+    fn use_route_map(&self, name: &str) -> Result<()> {
+        let router = self.scene.host().address;
+        let commands = [
+            "configure terminal",
+            "router bgp 64512",
+            "address-family ipv6 unicast",
+            &format!("neighbor {router} route-map {name} out"),
+        ];
+        self.on_relay.ask(&commands).map(drop)
+    }
+
+    /// Waits until the router's route has some attributes, and lacks others.
+    fn wait_for_attributes(&self, wanted: &[&str], others: &[&str]) -> Result<()> {
+        let mut route = String::new();
+        let has = wait_until("the router knows", SOON, || {
+            route = self.on_router.ask("show route all 2001::/32")?;
+            let has = |attribute: &&str| route.contains(attribute);
+            Ok(wanted.iter().all(has) && !others.iter().any(has))
+        });
+        has.with_context(|| format!("{wanted:?} without {others:?}: {route}"))
+    }
+}
+
 /// FRR takes the relay's route for a signal as BIRD does, and asks routers to prefer others before maintenance.
 #[test]
 fn frr_announces_a_relay_while_it_serves() -> Result<()> {
-    let world = World::with(|host, own, router| {
-        let values = [("2001:db8:0:1::10", own), ("2001:db8:0:1::1", router)];
-        Frr::start(host, frr::RELAY, &values)
-    })?;
+    let world = with_frr()?;
     ensure!(!world.is_announced()?, "there is no relay yet");
-    let mut relay = world.scene.start_relay(&world.config())?;
+    // Longer than all that happens meanwhile.
+    let config = world.config().set("relay.grace", 10_000);
+    let mut relay = world.scene.start_relay(&config)?;
     world.wait_until_announced(true)?;
+    let usual = ["BGP.med: 0", "(65535,65281)", "(64500, 2001, 1)"];
+    world.wait_for_attributes(&usual, &["(65535,0)"])?;
     world.ping().all_from(&world.scene.host().namespace)?;
-    let bgp = ["configure terminal", "router bgp 64512"];
-    let leave = |command| world.on_relay.ask(&[bgp[0], bgp[1], command]);
-    leave("bgp graceful-shutdown")?;
-    wait_until("the router knows that it leaves", SOON, || {
-        let route = world.on_router.ask("show route all 2001::/32")?;
-        let attributes = ["(65535,0)", "(65535,65281)", "BGP.local_pref: 0"];
-        Ok(attributes.iter().all(|attribute| route.contains(attribute)))
-    })?;
+    world.use_route_map("LEAVING")?;
+    let leaving = [
+        "BGP.med: 1000",
+        "(65535,0)",
+        "(65535,65281)",
+        "BGP.local_pref: 0",
+    ];
+    world.wait_for_attributes(&leaving, &[])?;
     world.ping().all_from(&world.scene.host().namespace)?;
-    leave("no bgp graceful-shutdown")?;
+    world.use_route_map("SERVING")?;
+    world.wait_for_attributes(&usual, &["(65535,0)"])?;
     // A relay that cannot serve, and one that is stopped.
     let forwarding = "net.ipv6.conf.all.forwarding";
     world.scene.relay.sysctl(forwarding, 0)?;
@@ -262,6 +407,49 @@ fn frr_announces_a_relay_while_it_serves() -> Result<()> {
     world.scene.relay.sysctl(forwarding, 1)?;
     world.wait_until_announced(true)?;
     let [sent, received] = world.send_while_routed(|| relay.daemon.signal(Signal::SIGTERM))?;
+    ensure!(
+        relay.daemon.status()?.is_none(),
+        "it serves what still comes"
+    );
     ensure!(sent == received, "{received} of {sent} arrived");
     relay.daemon.wait(SOON).map(drop)
+}
+
+#[test]
+fn frr_does_not_announce_a_relay_that_drains_or_has_crashed() -> Result<()> {
+    let world = with_frr()?;
+    let mut relay = world.scene.start_relay(&world.config())?;
+    world.wait_until_announced(true)?;
+    relay.daemon.kill()?;
+    wait_until("the route of a relay that has crashed goes", CRASH, || {
+        Ok(!world.is_announced()?)
+    })?;
+    relay.start_again(&world.scene.relay)?;
+    world.wait_until_announced(true)?;
+    world.ping().all_from(&world.scene.host().namespace)?;
+    relay.tell("drain")?;
+    world.wait_until_announced(false)
+}
+
+/// Its operator has to say so.
+#[test]
+fn frr_announces_a_relay_to_the_world_when_it_is_told_to() -> Result<()> {
+    let world = with_frr()?;
+    let _relay = world.scene.start_relay(&world.config())?;
+    world.wait_until_announced(true)?;
+    for (reach, wanted, others) in [
+        (
+            "WORLD",
+            &["BGP.med: 0"][..],
+            &["(65535,65281)", "(64500, 2001, 1)"][..],
+        ),
+        ("OWN-NETWORK", &["(65535,65281)"], &["(64500, 2001, 1)"]),
+        ("CUSTOMERS", &["(65535,65281)", "(64500, 2001, 1)"], &[]),
+    ] {
+        let call = format!("call {reach}");
+        let commands = ["configure terminal", "route-map SERVING permit 10", &call];
+        world.on_relay.ask(&commands)?;
+        world.wait_for_attributes(wanted, others)?;
+    }
+    Ok(())
 }

@@ -3,10 +3,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{Command, ExitCode},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
 use crate::{
@@ -21,6 +21,8 @@ use crate::{
 const MANIFEST: &str = "share/teredo/installed";
 /// Whether systemd runs this host.
 const SYSTEMD: &str = "/run/systemd/system";
+/// The directories that the unit hides from the daemon (ProtectHome= and PrivateTmp=).
+const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 
 #[derive(Args, Debug)]
 pub struct Arguments {
@@ -68,7 +70,7 @@ pub fn install(arguments: &Arguments) -> Result<ExitCode> {
     }
     shell::run(shell::as_root("mkdir").args(["-p", "/etc/teredo"]))?;
     if shell::find("systemd-sysusers").is_some() {
-        let users = prefix.join("lib/sysusers.d/teredo.conf");
+        let users = tree::library(prefix).join("sysusers.d/teredo.conf");
         shell::run(shell::as_root("systemd-sysusers").arg(users))?;
     }
     reload()?;
@@ -94,16 +96,17 @@ pub fn uninstall(arguments: &Arguments) -> Result<ExitCode> {
             manifest.display()
         )
     })?;
-    if arguments.root.is_none() && Path::new(SYSTEMD).exists() {
-        let unit = prefix.join("lib/systemd/system/teredo.service");
+    if arguments.root.is_none() && Path::new(SYSTEMD).exists() && tree::unit_path(prefix).exists() {
         let mut command = shell::as_root("systemctl");
-        if unit.exists() {
-            shell::run(command.args(["disable", "--now", "teredo.service"]))?;
-        }
+        attempt(command.args(["disable", "--now", "teredo.service"]));
     }
     let mut files: Vec<_> = list.lines().map(|line| place(Path::new(line))).collect();
     files.push(manifest);
-    shell::run(shell::as_root("rm").arg("-f").args(&files))?;
+    let command = |program| match &arguments.root {
+        Some(_) => Command::new(program),
+        None => shell::as_root(program),
+    };
+    shell::run(command("rm").arg("-f").args(&files))?;
     // Directories of our own that are empty now; others have files of others.
     for directory in ["share/doc/teredo/examples", "share/doc/teredo/docs"]
         .into_iter()
@@ -111,8 +114,8 @@ pub fn uninstall(arguments: &Arguments) -> Result<ExitCode> {
     {
         let directory = place(&prefix.join(directory));
         if directory.is_dir() {
-            let mut command = shell::as_root("rmdir");
-            shell::run(command.arg("--ignore-fail-on-non-empty").arg(directory))?;
+            let mut rmdir = command("rmdir");
+            shell::run(rmdir.arg("--ignore-fail-on-non-empty").arg(directory))?;
         }
     }
     if arguments.root.is_none() {
@@ -130,7 +133,21 @@ fn checked(prefix: &Path) -> Result<&Path> {
         "--prefix {} is not an absolute path, which the unit has to name; write it in full",
         prefix.display()
     );
+    if let Some(hidden) = HIDDEN.iter().find(|hidden| prefix.starts_with(hidden)) {
+        bail!(
+            "--prefix {} is below {hidden}, which the unit hides from the daemon (ProtectHome=, PrivateTmp=); \
+             choose another, such as /usr/local",
+            prefix.display()
+        );
+    }
     Ok(prefix)
+}
+
+/// Runs a command whose failure must not keep the rest from being removed.
+fn attempt(command: &mut Command) {
+    if let Err(error) = shell::run(command) {
+        eprintln!("uninstall: {error:#}; the rest is removed all the same");
+    }
 }
 
 /// Makes systemd read its units again, if it runs this host.
@@ -139,4 +156,48 @@ fn reload() -> Result<()> {
         shell::run(shell::as_root("systemctl").arg("daemon-reload"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_that_the_daemon_would_not_see_are_refused() -> Result<()> {
+        for prefix in ["/home/somebody/teredo", "/root", "/tmp/teredo"] {
+            let said = checked(Path::new(prefix)).map_err(|error| error.to_string());
+            assert!(said.is_err_and(|error| error.contains("hides")), "{prefix}");
+        }
+        assert!(checked(Path::new("teredo")).is_err());
+        for prefix in ["/usr", "/opt/teredo", "/homes/teredo"] {
+            checked(Path::new(prefix))?;
+        }
+        Ok(())
+    }
+
+    /// Below another directory, and where systemd does not know the service.
+    #[test]
+    fn what_was_installed_is_removed() -> Result<()> {
+        attempt(&mut Command::new("false"));
+        let root = tempfile::tempdir()?;
+        let prefix = PathBuf::from("/opt/teredo");
+        let files = [
+            "/opt/teredo/bin/teredo",
+            "/usr/local/lib/systemd/system/teredo.service",
+        ];
+        let place = |path: &str| root.path().join(path.trim_start_matches('/'));
+        for file in files.iter().chain(&["/opt/teredo/share/teredo/installed"]) {
+            fs::create_dir_all(place(file).parent().context("a file has a directory")?)?;
+            fs::write(place(file), files.join("\n"))?;
+        }
+        uninstall(&Arguments {
+            prefix,
+            root: Some(root.path().to_owned()),
+        })?;
+        for file in files {
+            assert!(!place(file).exists(), "{file}");
+        }
+        assert!(!place("/opt/teredo/share/teredo").exists());
+        Ok(())
+    }
 }

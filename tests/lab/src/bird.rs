@@ -94,7 +94,20 @@ impl Bird {
     ///
     /// Fails when BIRD does not accept the configuration.
     pub fn configure(&self, values: &[(&str, &str)]) -> Result<()> {
-        let configuration = with(&self.configuration, values)?;
+        self.replace(&with(&self.configuration, values)?)
+    }
+
+    /// Adds lines to the configuration, and makes BIRD use them.
+    ///
+    /// # Errors
+    ///
+    /// Fails when BIRD does not accept the configuration.
+    pub fn extend(&mut self, lines: &str) -> Result<()> {
+        self.configuration += lines;
+        self.replace(&self.configuration)
+    }
+
+    fn replace(&self, configuration: &str) -> Result<()> {
         fs::write(self.daemon.path().join("bird.conf"), configuration)?;
         let answer = self.ask("configure")?;
         ensure!(answer.contains("Reconfigured"), "birdc: {answer}");
@@ -102,6 +115,7 @@ impl Bird {
     }
 }
 
+/// Gives lines of a configuration other values.
 fn with(configuration: &str, values: &[(&str, &str)]) -> Result<String> {
     let mut lines: Vec<_> = configuration.lines().map(str::to_owned).collect();
     for (name, value) in values {

@@ -61,7 +61,7 @@ impl Frr {
             anyhow::Ok(daemon)
         };
         let zebra = start("zebra", directory)?;
-        let others = ["bfdd", "bgpd"].map(|name| start(name, Daemon::directory(name)?));
+        let others = ["staticd", "bfdd", "bgpd"].map(|name| start(name, Daemon::directory(name)?));
         let frr = Self {
             _others: others.into_iter().collect::<Result<_>>()?,
             zebra,

@@ -3,6 +3,7 @@
 //! Two builds of a commit are equal in every octet, wherever they are made: see [`reproducible`] for the
 //! means, and [`verify`] for the test.
 
+mod archive;
 mod binary;
 mod deb;
 mod pages;
@@ -32,10 +33,11 @@ pub struct Arguments {
     /// A package for Fedora and other distributions with RPM
     #[arg(long)]
     rpm: bool,
-    /// A static binary, for this architecture and for those of --target
+    /// A static binary, alone and as an archive with unit, pages and examples, for this architecture and for
+    /// those of --target
     #[arg(long = "static")]
     is_static: bool,
-    /// A static binary for another architecture, such as aarch64
+    /// A static binary and its archive for another architecture, such as aarch64
     #[arg(long, value_name = "ARCHITECTURE")]
     target: Vec<String>,
     /// The list of dependencies that the binary is made of, as a CycloneDX SBOM
@@ -110,13 +112,16 @@ impl Choice {
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
         let mut files = Vec::new();
+        if self.deb || self.rpm || !self.statics.is_empty() {
+            make_pages(&directory)?;
+        }
         for architecture in &self.statics {
             let binary = Binary::build(&Triple::of_static(architecture)?)?;
+            files.push(archive::make(&binary, architecture, &directory)?);
             files.extend([binary.program, binary.debug]);
         }
         if self.deb || self.rpm {
             let binary = Binary::build(&Triple::host()?)?;
-            make_pages(&directory)?;
             stage(&binary, &directory)?;
             files.extend([binary.program, binary.debug]);
         }

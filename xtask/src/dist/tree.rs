@@ -32,6 +32,7 @@ const GUIDES: &[&str] = &[
     "docs/nat.md",
     "docs/relay.md",
     "docs/runbook.md",
+    "docs/scale.md",
     "docs/security.md",
     "docs/server.md",
     "docs/statistics.md",
@@ -71,7 +72,7 @@ pub fn files(prefix: &Path, program: &Path, pages: &Path) -> Result<Vec<Entry>> 
         });
     };
     let source = |path: &str| Contents::Of(shell::root().join(path));
-    let (library, share) = (prefix.join("lib"), prefix.join("share"));
+    let (library, share) = (library(prefix), prefix.join("share"));
     add(
         prefix.join("bin/teredo"),
         Contents::Of(program.to_owned()),
@@ -80,11 +81,7 @@ pub fn files(prefix: &Path, program: &Path, pages: &Path) -> Result<Vec<Entry>> 
     let unit = fs::read_to_string(shell::root().join(UNIT)).context(UNIT)?;
     let program = format!("{}/bin/teredo", prefix.display());
     let unit = unit.replace("/usr/bin/teredo", &program);
-    add(
-        library.join("systemd/system/teredo.service"),
-        Contents::Text(unit),
-        0o644,
-    );
+    add(unit_path(prefix), Contents::Text(unit), 0o644);
     add(
         library.join("systemd/network/10-teredo.network"),
         source("packaging/systemd/10-teredo.network"),
@@ -145,6 +142,22 @@ pub fn files(prefix: &Path, program: &Path, pages: &Path) -> Result<Vec<Entry>> 
         0o644,
     );
     Ok(entries)
+}
+
+/// Returns the directory of the files that systemd reads, which looks in few places.
+pub fn library(prefix: &Path) -> PathBuf {
+    let is_looked_in = ["/usr", "/usr/local"].map(Path::new).contains(&prefix);
+    let prefix = if is_looked_in {
+        prefix
+    } else {
+        Path::new("/usr/local")
+    };
+    prefix.join("lib")
+}
+
+/// Returns the path of the unit.
+pub fn unit_path(prefix: &Path) -> PathBuf {
+    library(prefix).join("systemd/system/teredo.service")
 }
 
 /// Writes the files below `root`.
@@ -232,6 +245,31 @@ mod tests {
             };
             let line = format!("\nExecStart={prefix}/bin/teredo run\n");
             assert!(text.contains(&line), "{text}");
+        }
+        Ok(())
+    }
+
+    /// systemd.unit(5) and its neighbours have the directories.
+    #[test]
+    fn systemd_finds_its_files_whatever_the_prefix() -> Result<()> {
+        for (prefix, library) in [
+            ("/usr", "/usr/lib"),
+            ("/usr/local", "/usr/local/lib"),
+            ("/opt/teredo", "/usr/local/lib"),
+        ] {
+            let entries = files_below(prefix)?;
+            for file in [
+                "systemd/system/teredo.service",
+                "systemd/network/10-teredo.network",
+                "sysusers.d/teredo.conf",
+            ] {
+                let path = Path::new(library).join(file);
+                assert!(
+                    entries.iter().any(|entry| entry.path == path),
+                    "{prefix} has no {}",
+                    path.display()
+                );
+            }
         }
         Ok(())
     }
