@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     net::{IpAddr, Ipv6Addr, UdpSocket},
+    path::PathBuf,
+    process::Command,
     time::Duration,
 };
 
@@ -11,11 +14,13 @@ use netflow_parser::{
     NetflowPacket, NetflowParser,
     variable_versions::{field_value::FieldValue, ipfix::FlowSetBody},
 };
+use serde_json::Value;
 use teredo::api::types::{Count, Peer};
 use teredo_lab::{
-    Scene, Teredo, Topology,
+    Namespace, Scene, Teredo, Topology,
+    process::{Daemon, output, wait_for_udp_port},
     scene::{Client, RELAY},
-    teredo::Config,
+    teredo::{Config, binary},
     traffic::Ping,
     wait_until,
 };
@@ -249,14 +254,113 @@ fn a_collector_gets_every_packet_also_of_a_relay_that_is_replaced() -> Result<()
         if round == 0 {
             // Packets of the last second are not counted yet.
             world.ping(20)?;
-            let mut upgrade = std::process::Command::new(teredo_lab::teredo::binary()?);
+            let mut upgrade = Command::new(binary()?);
             let upgrade = upgrade
                 .arg("upgrade")
                 .arg("--config")
                 .arg(world.relay.file());
-            teredo_lab::process::output(upgrade)?;
+            output(upgrade)?;
         }
     }
+    Ok(())
+}
+
+/// The collector of nfdump.
+struct Nfcapd(Daemon);
+
+impl Nfcapd {
+    const PORT: u16 = 4739;
+
+    /// Starts it at the relay's address.
+    fn start(namespace: &Namespace) -> Result<Self> {
+        let directory = Daemon::directory("nfcapd")?;
+        let flows = directory.path().join("flows");
+        fs::create_dir(&flows)?;
+        let mut command = namespace.command("nfcapd")?;
+        command.arg("-w").arg(flows);
+        command.arg("-b").arg(RELAY.ip().to_string());
+        command.arg("-p").arg(Self::PORT.to_string());
+        let nfcapd = Self(Daemon::start("nfcapd", command, directory)?);
+        namespace.run(|| wait_for_udp_port(Self::PORT, SOON))??;
+        Ok(nfcapd)
+    }
+
+    fn flows(&self) -> PathBuf {
+        self.0.path().join("flows")
+    }
+
+    /// Whether it waits for messages, and none waits for it.
+    fn is_idle(&self, namespace: &Namespace) -> Result<bool> {
+        let table = namespace.run(|| fs::read_to_string("/proc/thread-self/net/udp"))??;
+        let port = format!(":{:04X}", Self::PORT);
+        let sockets = table.lines().map(|line| line.split_whitespace());
+        let mut queues = sockets.filter_map(|mut words| {
+            let is_it = words.nth(1)?.ends_with(&port);
+            // The state is between the addresses and the queues.
+            words.nth(2).filter(|_| is_it)
+        });
+        let queues = queues.next().context("it has a socket")?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.pid()))?;
+        Ok(queues.ends_with(":00000000") && status.contains("State:\tS"))
+    }
+
+    /// Ends it when it has taken everything, and returns the flows as nfdump reads them.
+    fn end(&mut self, namespace: &Namespace) -> Result<Vec<Value>> {
+        wait_until("nfcapd has taken everything", SOON, || {
+            self.is_idle(namespace)
+        })?;
+        let status = self.0.terminate()?;
+        ensure!(status.success(), "{status}");
+        let mut nfdump = Command::new("nfdump");
+        let text = output(nfdump.arg("-R").arg(self.flows()).args(["-o", "json"]))?;
+        serde_json::from_str(&text).with_context(|| text)
+    }
+}
+
+#[test]
+fn nfdump_reads_what_the_relay_says_of_its_peers() -> Result<()> {
+    let scene = Scene::new(Topology::default())?;
+    let mut nfcapd = Nfcapd::start(&scene.relay)?;
+    let mut world = World::within(scene, "native", |config| {
+        let collector = format!("{}:{}", RELAY.ip(), Nfcapd::PORT);
+        config
+            .set("node.ipfix.collector", collector)
+            .set("node.ipfix.interval", 1)
+    })?;
+    for round in 1..=2 {
+        world.ping(50)?;
+        wait_until("the peer's counts are those of the relay", SOON, || {
+            let counts = packets(&world.peer()?);
+            let forwarded = world.forwarded()?;
+            Ok([counts.encap, counts.decap] == forwarded && counts.encap >= 50 * round)
+        })?;
+    }
+    let peer = world.peer()?;
+    // The rest leaves with the end of the relay.
+    world.relay.daemon.terminate()?;
+    let flows = nfcapd.end(&world.scene.relay)?;
+    let mut sums = [0; 4];
+    for flow in &flows {
+        let towards = flow["direction"] == 1;
+        let [address, other, ip, port] = match towards {
+            true => ["dst6_addr", "src6_addr", "dst4_xlt_ip", "dst_xlt_port"],
+            false => ["src6_addr", "dst6_addr", "src4_xlt_ip", "src_xlt_port"],
+        };
+        let text = |name: &str| flow[name].to_string().trim_matches('"').to_owned();
+        ensure!(text(address).parse::<Ipv6Addr>()? == peer.address, "{flow}");
+        ensure!(text(other) == "::", "{flow}");
+        let mapped = format!("{}:{}", text(ip), text(port));
+        ensure!(mapped == peer.mapped.to_string(), "{flow}");
+        let place = if towards { 0 } else { 2 };
+        for (sum, name) in sums[place..].iter_mut().zip(["in_packets", "in_bytes"]) {
+            *sum += flow[name].as_u64().context("a number")?;
+        }
+    }
+    ensure!(sums == of(&peer), "{sums:?}: {peer:?}, {flows:?}");
+    ensure!(flows.len() > 2, "{flows:?}");
+    let log = nfcapd.0.log();
+    let verdict = "Sequence Errors: 0, Bad Packets: 0";
+    ensure!(log.contains(verdict), "{log}");
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Read as _,
-    net::UdpSocket,
+    net::{IpAddr, UdpSocket},
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -26,7 +26,7 @@ use teredo_lab::{
     process::output,
     scene::{Client, IPV4_INTERFACE, IPV6_INTERFACE, RELAY},
     teredo::binary,
-    traffic::Ping,
+    traffic::{Ping, Tcp},
     wait_until,
 };
 
@@ -85,31 +85,15 @@ impl World {
         Ok(links[0]["xdp"]["prog"]["id"].as_u64())
     }
 
-    /// Starts to capture with these options, and waits until packets are captured.
+    /// Starts to capture at the relay with these options, and waits until packets are captured.
     fn capture(&self, options: &str) -> Result<Capturing> {
         let usual = self.program(IPV4_INTERFACE)?;
-        let directory = tempfile::tempdir()?;
-        let child = Command::new(binary()?)
-            .arg("capture")
-            .arg("--config")
-            .arg(self.relay.file())
-            .arg("--write")
-            .arg(directory.path().join("file"))
-            .args(options.split_whitespace())
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let mut capturing = Capturing { child, directory };
-        let is_at_xdp = usual.is_some() && !options.contains("daemon");
-        wait_until("the capture begins", SOON, || {
-            if let Some(status) = capturing.child.try_wait()? {
-                let mut text = String::new();
-                capturing.stderr(&mut text)?;
-                anyhow::bail!("{status}: {text}");
-            }
-            let has_begun = fs::metadata(capturing.file()).is_ok_and(|file| file.len() > 0);
-            Ok(has_begun && (!is_at_xdp || self.program(IPV4_INTERFACE)? != usual))
-        })?;
+        let capturing = Capturing::start(&self.relay, options)?;
+        if usual.is_some() && !options.contains("daemon") {
+            wait_until("the program captures", SOON, || {
+                Ok(self.program(IPV4_INTERFACE)? != usual)
+            })?;
+        }
         Ok(capturing)
     }
 
@@ -160,6 +144,31 @@ impl World {
 }
 
 impl Capturing {
+    /// Starts to capture at a daemon with these options, and waits until that has begun.
+    fn start(daemon: &Teredo, options: &str) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let child = Command::new(binary()?)
+            .arg("capture")
+            .arg("--config")
+            .arg(daemon.file())
+            .arg("--write")
+            .arg(directory.path().join("file"))
+            .args(options.split_whitespace())
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut capturing = Self { child, directory };
+        wait_until("the capture begins", SOON, || {
+            if let Some(status) = capturing.child.try_wait()? {
+                let mut text = String::new();
+                capturing.stderr(&mut text)?;
+                anyhow::bail!("{status}: {text}");
+            }
+            Ok(fs::metadata(capturing.file()).is_ok_and(|file| file.len() > 0))
+        })?;
+        Ok(capturing)
+    }
+
     fn file(&self) -> PathBuf {
         self.directory.path().join("file")
     }
@@ -366,7 +375,6 @@ fn filters_select_packets() -> Result<()> {
             false,
         ),
         ("--role relay".to_owned(), true, true),
-        ("--role server".to_owned(), false, false),
     ] {
         let packets = world.captured(&format!("{xdp} {options}"), work)?;
         let forwarded = packets
@@ -454,11 +462,113 @@ fn a_reload_ends_the_capture_and_leaves_nothing() -> Result<()> {
 #[test]
 fn packets_of_userspace_are_captured() -> Result<()> {
     let world = World::new("off")?;
-    let packets = world.captured("--points daemon", || world.ping())?;
-    for point in ["relay:received", "relay:forwarded"] {
+    for reason in ["", "--reason forwarded"] {
+        let packets = world.captured(&format!("--points daemon {reason}"), || world.ping())?;
+        for point in ["relay:received", "relay:forwarded"] {
+            let here = at(&packets, point);
+            let forwarded = here.iter().filter(|packet| packet.comment == "forwarded");
+            ensure!(forwarded.count() == 12, "{point}: {packets:?}");
+        }
+        let others = packets
+            .iter()
+            .filter(|packet| packet.comment != "forwarded");
+        ensure!(reason.is_empty() || others.count() == 0, "{packets:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn packets_of_a_client_are_captured() -> Result<()> {
+    let world = World::new("off")?;
+    let client = world.client.teredo().context("ours")?;
+    let site = world.scene.site();
+    let capturing = Capturing::start(client, "--role client")?;
+    world.ping()?;
+    // A datagram of the host itself, to the client.
+    let local = site.client.run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect(RELAY)?;
+        let local = socket.local_addr()?.ip();
+        socket.connect((local, site.port))?;
+        socket.send(&[0xee; 40])?;
+        anyhow::Ok(local)
+    })??;
+    wait_until("it is dropped", SOON, || {
+        let status = client.status()?;
+        Ok(status
+            .dropped
+            .get("own-source")
+            .is_some_and(|&count| count > 0))
+    })?;
+    let (packets, summary) = capturing.end()?;
+    ensure!(
+        summary.contains(" 0 lost for want of room, 0 not looked at"),
+        "{summary}"
+    );
+    for point in ["client:received", "client:forwarded"] {
         let here = at(&packets, point);
         let forwarded = here.iter().filter(|packet| packet.comment == "forwarded");
         ensure!(forwarded.count() == 12, "{point}: {packets:?}");
+    }
+    // The kernel's own packets to groups are dropped, too.
+    let dropped = at(&packets, "client:dropped");
+    let dropped = dropped
+        .iter()
+        .filter(|packet| packet.comment == "own-source");
+    let dropped: Vec<_> = dropped.collect();
+    let [dropped] = &*dropped else {
+        anyhow::bail!("{dropped:?}");
+    };
+    ensure!(dropped.octets.ends_with(&[0xee; 40]), "{dropped:?}");
+    // The socket of all addresses does not tell by which a datagram leaves.
+    let forwarded = at(&packets, "client:forwarded");
+    let datagrams = forwarded.iter().filter(|packet| packet.octets[0] == 0x45);
+    for datagram in datagrams {
+        let octets = &datagram.octets;
+        let [from, to] = [12, 16].map(|start| <[u8; 4]>::try_from(&octets[start..start + 4]));
+        ensure!(IpAddr::from(from?) == local, "{datagram:?}");
+        ensure!(to? == RELAY.ip().octets(), "{datagram:?}");
+        ensure!(octets[20..22] == site.port.to_be_bytes(), "{datagram:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn super_packets_of_a_client_are_captured_as_the_packets_that_they_become() -> Result<()> {
+    const OCTETS: u64 = 100_000;
+    const MTU: u64 = 1280;
+    let world = World::new("off")?;
+    let client = world.client.teredo().context("ours")?;
+    let host = world.scene.host();
+    let options = format!(
+        "--points daemon --reason forwarded --rate 100000 --prefix {}/128",
+        host.address
+    );
+    let capturing = Capturing::start(client, &options)?;
+    Tcp::to(host.address)
+        .upload(OCTETS)
+        .between(&world.scene.site().client, &host.namespace)?;
+    let (packets, _) = capturing.end()?;
+    let segments = packets.iter().filter_map(|packet| {
+        // Behind the headers of IPv4 and UDP, which only datagrams have.
+        let start = if packet.point == "client:forwarded" {
+            28
+        } else {
+            0
+        };
+        let inner = packet.octets.get(start..)?;
+        let is_sent = inner[0] >> 4 == 6 && inner[24..40] == host.address.octets();
+        let length = packet.length - start as u32;
+        is_sent.then_some((&*packet.point, length))
+    });
+    for point in ["client:received", "client:forwarded"] {
+        let lengths = segments.clone().filter(|(one, _)| *one == point);
+        let lengths: Vec<_> = lengths.map(|(_, length)| u64::from(length)).collect();
+        ensure!(lengths.iter().sum::<u64>() > OCTETS, "{point}: {lengths:?}");
+        ensure!(
+            lengths.iter().all(|&length| length <= MTU),
+            "{point}: {lengths:?}"
+        );
     }
     Ok(())
 }
@@ -466,14 +576,20 @@ fn packets_of_userspace_are_captured() -> Result<()> {
 #[test]
 fn requests_that_are_not_possible_are_refused() -> Result<()> {
     let world = World::new("native")?;
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("file");
+    fs::write(&file, "old")?;
     let refusal = |options: &str| {
         let mut command = Command::new(binary()?);
         let command = command
             .arg("capture")
             .arg("--config")
-            .arg(world.relay.file());
+            .arg(world.relay.file())
+            .arg("--write")
+            .arg(&file);
         let result = command.args(options.split_whitespace()).output()?;
         ensure!(!result.status.success(), "{options} is not refused");
+        ensure!(fs::read(&file)? == b"old", "{options} touches the file");
         Ok(String::from_utf8(result.stderr)?)
     };
     for (options, sentence) in [
@@ -483,6 +599,18 @@ fn requests_that_are_not_possible_are_refused() -> Result<()> {
         (
             "--rate 0",
             "rate = 0 is not possible: it must be from 1 to 100000",
+        ),
+        (
+            "--count 0",
+            "count = 0 is not possible: it must be at least 1",
+        ),
+        (
+            "--role client",
+            "this daemon is no client: its roles are relay",
+        ),
+        (
+            "--points daemon --reason decap-forwarded",
+            "no packet has this role, reason and point",
         ),
     ] {
         let text = refusal(options)?;

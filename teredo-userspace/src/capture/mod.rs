@@ -4,10 +4,12 @@
 //! those of the daemon from a [`Tap`] of each role, which costs one branch while nobody captures.
 
 mod pcapng;
+mod reason;
 mod selection;
 mod stream;
 mod tap;
 
+pub use reason::Reason;
 pub use selection::{Query, Selection, SelectionError};
 pub use stream::{Refusal, start};
 pub use tap::{Tap, Tapped, Taps};

@@ -2,19 +2,17 @@
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddrV4},
+    num::NonZeroU64,
     str::FromStr,
     time::Duration,
 };
 
 use ipnet::IpNet;
 use serde::Deserialize;
-use teredo_common::{
-    capture::{Condition, Filter, SNAPLEN_MAX, point},
-    verdict::{Direction, Verdict},
-};
-use teredo_proto::{relay, server};
+use teredo_common::capture::{Condition, Filter, SNAPLEN_MAX, point};
 use thiserror::Error;
 
+use super::reason::Reason;
 use crate::metrics::Role;
 
 /// Packets a second unless the query says another number.
@@ -74,14 +72,14 @@ pub struct Selection {
     pub xdp: u32,
     /// The points at the daemon, each a bit.
     pub daemon: u32,
-    /// Reasons; empty: all.
-    pub reasons: Vec<String>,
+    /// The reasons, if not all.
+    pub reasons: Option<Vec<Reason>>,
     /// The role, if not all.
     pub role: Option<Role>,
     /// The filter, of which the points and verdicts are those at the XDP program.
     pub filter: Filter,
     /// The number of packets after which the capture ends.
-    pub count: Option<u64>,
+    pub count: Option<NonZeroU64>,
     /// The time after which it ends.
     pub duration: Option<Duration>,
 }
@@ -97,7 +95,8 @@ pub enum SelectionError {
     Point(String),
     /// No such reason.
     #[error(
-        "there is no reason \"{0}\": `teredo status --json` lists them under dropped and passed"
+        "there is no reason \"{0}\": `teredo status --json` lists them under dropped and passed, and forwarded, handled and \
+         sent are others"
     )]
     Reason(String),
     /// Not a peer.
@@ -112,17 +111,18 @@ pub enum SelectionError {
     #[error("there is no role \"{0}\": it must be relay, server or client")]
     Role(String),
     /// A number outside of its range.
-    #[error("{name} = {value} is not possible: it must be from {least} to {most}")]
+    #[error("{name} = {value} is not possible: it must be from 1 to {most}")]
     Range {
         /// The parameter.
         name: &'static str,
         /// Its value.
         value: u32,
-        /// The least value.
-        least: u32,
         /// The greatest value.
         most: u32,
     },
+    /// A number that may not be zero.
+    #[error("{0} = 0 is not possible: it must be at least 1")]
+    Zero(&'static str),
     /// Nothing can be captured.
     #[error("no packet has this role, reason and point")]
     Nothing,
@@ -136,15 +136,18 @@ impl Query {
     /// The first that is not valid.
     pub fn selection(&self) -> Result<Selection, SelectionError> {
         let (xdp, daemon) = points(self.points.as_deref())?;
-        let reasons = reasons(self.reason.as_deref())?;
+        let reasons = self.reason.as_deref().map(reasons).transpose()?;
         let role = self.role.as_deref().map(role).transpose()?;
         let rate = within("rate", self.rate, RATE, RATE_MAX)?;
         let interval = 1_000_000_000 / u64::from(rate);
         let peer = self.peer.as_deref().map(peer).transpose()?;
         let prefix = self.prefix.as_deref().map(prefix).transpose()?;
-        let verdicts = verdicts(&reasons, role);
+        // Nothing is looked at for packets that there cannot be.
+        let possible = possible(reasons.as_deref(), role);
+        let verdicts = verdicts(&possible);
         let has_verdicts = verdicts.iter().any(|&word| word != 0);
         let xdp = if has_verdicts { xdp } else { 0 };
+        let daemon = daemon & (possible.iter()).fold(0, |points, one| points | one.points());
         if xdp | daemon == 0 {
             return Err(SelectionError::Nothing);
         }
@@ -158,14 +161,13 @@ impl Query {
                 tolerance: interval * (u64::from(rate) / BURST).max(1),
                 verdicts,
                 points: xdp,
-                sample: within("sample", self.sample, 1, u32::MAX)?,
+                sample: not_zero("sample", self.sample)?.unwrap_or(1),
                 snaplen: within("snaplen", self.snaplen, SNAPLEN, SNAPLEN_MAX)?,
                 conditions: [peer.unwrap_or_default(), prefix.unwrap_or_default()],
                 teredo: TEREDO,
             },
-            count: self.count,
-            duration: self
-                .duration
+            count: not_zero("count", self.count)?.and_then(NonZeroU64::new),
+            duration: not_zero("duration", self.duration)?
                 .map(|seconds| Duration::from_secs(seconds.into())),
         })
     }
@@ -174,10 +176,10 @@ impl Query {
 impl Selection {
     /// Whether packets of the daemon with this role, at this point, and for this reason are wanted.
     #[must_use]
-    pub fn takes(&self, role: Role, point: u32, reason: &str) -> bool {
+    pub fn takes(&self, role: Role, point: u32, reason: Reason) -> bool {
         self.daemon & point != 0
             && self.role.is_none_or(|one| one == role)
-            && (self.reasons.is_empty() || self.reasons.iter().any(|one| one == reason))
+            && (self.reasons.as_ref()).is_none_or(|reasons| reasons.contains(&reason))
     }
 }
 
@@ -190,12 +192,17 @@ fn within(
     let value = value.unwrap_or(default);
     match (1..=most).contains(&value) {
         true => Ok(value),
-        false => Err(SelectionError::Range {
-            name,
-            value,
-            least: 1,
-            most,
-        }),
+        false => Err(SelectionError::Range { name, value, most }),
+    }
+}
+
+fn not_zero<N: Default + PartialEq>(
+    name: &'static str,
+    value: Option<N>,
+) -> Result<Option<N>, SelectionError> {
+    match value {
+        Some(value) if value == N::default() => Err(SelectionError::Zero(name)),
+        value => Ok(value),
     }
 }
 
@@ -224,34 +231,21 @@ fn points(text: Option<&str>) -> Result<(u32, u32), SelectionError> {
     Ok((xdp, daemon))
 }
 
-fn reasons(text: Option<&str>) -> Result<Vec<String>, SelectionError> {
-    let Some(text) = text else {
-        return Ok(Vec::new());
-    };
-    let is_known = |word: &str| {
-        Verdict::ALL.iter().any(|one| one.reason() == word)
-            || relay::DropReason::ALL
-                .iter()
-                .any(|one| one.reason() == word)
-            || server::DropReason::ALL
-                .iter()
-                .any(|one| one.reason() == word)
-            || server::Service::ALL.iter().any(|one| one.reason() == word)
-    };
-    let words = text.split(',').map(|word| match is_known(word) {
-        true => Ok(word.to_owned()),
-        false => Err(SelectionError::Reason(word.to_owned())),
-    });
-    words.collect()
+/// Returns the reasons with these names.
+fn reasons(text: &str) -> Result<Vec<Reason>, SelectionError> {
+    let mut reasons = Vec::new();
+    for word in text.split(',') {
+        let known = reasons.len();
+        reasons.extend(Reason::all().filter(|one| one.name() == word));
+        if reasons.len() == known {
+            return Err(SelectionError::Reason(word.to_owned()));
+        }
+    }
+    Ok(reasons)
 }
 
 fn role(word: &str) -> Result<Role, SelectionError> {
-    match word {
-        "relay" => Ok(Role::Relay),
-        "server" => Ok(Role::Server),
-        "client" => Ok(Role::Client),
-        _ => Err(SelectionError::Role(word.to_owned())),
-    }
+    Role::of_name(word).ok_or_else(|| SelectionError::Role(word.to_owned()))
 }
 
 fn peer(text: &str) -> Result<Condition, SelectionError> {
@@ -292,17 +286,21 @@ fn condition(network: IpNet) -> Condition {
     }
 }
 
-/// Returns the verdicts of the XDP program for these reasons and this role, each a bit.
-fn verdicts(reasons: &[String], role: Option<Role>) -> [u32; 4] {
+/// Returns the reasons that packets of this role, or of any, can have: these, or all.
+fn possible(reasons: Option<&[Reason]>, role: Option<Role>) -> Vec<Reason> {
+    let reasons = match reasons {
+        Some(reasons) => reasons.to_vec(),
+        None => Reason::all().collect(),
+    };
+    let of_role = |one: &Reason| role.is_none_or(|role| one.is_of(role));
+    reasons.into_iter().filter(of_role).collect()
+}
+
+/// Returns the verdicts of the XDP program among these reasons, each a bit.
+fn verdicts(reasons: &[Reason]) -> [u32; 4] {
     let mut words = [0; 4];
-    for &verdict in Verdict::ALL {
-        let of = match verdict.direction() {
-            Some(Direction::Decap | Direction::Encap) => Some(Role::Relay),
-            Some(Direction::Respond) => Some(Role::Server),
-            None => None,
-        };
-        let is_wanted = reasons.is_empty() || reasons.iter().any(|one| one == verdict.reason());
-        if is_wanted && (role.is_none() || role == of) {
+    for reason in reasons {
+        if let Reason::Verdict(verdict) = *reason {
             words[verdict as usize / 32] |= 1 << (verdict as usize % 32);
         }
     }
@@ -311,6 +309,9 @@ fn verdicts(reasons: &[String], role: Option<Role>) -> [u32; 4] {
 
 #[cfg(test)]
 mod tests {
+    use teredo_common::verdict::Verdict;
+    use teredo_proto::relay;
+
     use super::*;
 
     fn query(set: impl FnOnce(&mut Query)) -> Result<Selection, SelectionError> {
@@ -327,7 +328,7 @@ mod tests {
         for &verdict in Verdict::ALL {
             assert!(all.filter.takes_verdict(verdict as u32));
         }
-        assert!(all.takes(Role::Client, point::SENT, "any"));
+        assert!(all.takes(Role::Client, point::SENT, Reason::Sent));
     }
 
     #[test]
@@ -359,8 +360,10 @@ mod tests {
             let is_taken = one.filter.takes_verdict(verdict as u32);
             assert_eq!(is_taken, verdict == Verdict::DecapUnknownPeer);
         }
-        assert!(one.takes(Role::Relay, point::DROPPED, "decap-unknown-peer"));
-        assert!(!one.takes(Role::Relay, point::DROPPED, "decap-mapping"));
+        let takes =
+            |reason: relay::DropReason| one.takes(Role::Relay, point::DROPPED, reason.into());
+        assert!(takes(relay::DropReason::DecapUnknownPeer));
+        assert!(!takes(relay::DropReason::DecapMapping));
         let server = query(|query| query.role = Some("server".to_owned())).unwrap();
         assert!(
             server
@@ -368,12 +371,50 @@ mod tests {
                 .takes_verdict(Verdict::RespondAdvertised as u32)
         );
         assert!(!server.filter.takes_verdict(Verdict::DecapMapping as u32));
-        assert!(!server.takes(Role::Relay, point::SENT, ""));
-        let nothing = query(|query| {
-            query.role = Some("client".to_owned());
-            query.points = Some("xdp".to_owned());
-        });
-        assert_eq!(nothing, Err(SelectionError::Nothing));
+        assert!(!server.takes(Role::Relay, point::SENT, Reason::Sent));
+    }
+
+    #[test]
+    fn every_reason_of_every_tap_can_be_selected() {
+        for reason in Reason::all() {
+            let one = query(|query| query.reason = Some(reason.name().to_owned())).unwrap();
+            if let Reason::Verdict(verdict) = reason {
+                assert!(one.xdp != 0 && one.filter.takes_verdict(verdict as u32));
+            }
+            for role in Role::ALL.into_iter().filter(|&role| reason.is_of(role)) {
+                for (_, point) in POINTS {
+                    let is_there = reason.points() & point != 0;
+                    assert!(one.takes(role, point, reason) || !is_there, "{reason:?}");
+                }
+            }
+        }
+        let several = query(|query| query.reason = Some("sent,handled".to_owned())).unwrap();
+        assert_eq!(
+            (several.xdp, several.daemon),
+            (0, point::SENT | point::RECEIVED)
+        );
+    }
+
+    #[test]
+    fn packets_that_there_cannot_be_are_refused() {
+        for (role, points, reason) in [
+            ("client", "xdp", None),
+            ("client", "xdp,daemon", Some("decap-unknown-peer")),
+            ("relay", "daemon", Some("bubble-forwarded")),
+            ("relay", "daemon:sent", Some("decap-malformed")),
+            ("server", "dropped", Some("sent,handled")),
+        ] {
+            let nothing = query(|query| {
+                query.role = Some(role.to_owned());
+                query.points = Some(points.to_owned());
+                query.reason = reason.map(str::to_owned);
+            });
+            assert_eq!(
+                nothing,
+                Err(SelectionError::Nothing),
+                "{role} {points} {reason:?}"
+            );
+        }
     }
 
     #[test]
@@ -407,7 +448,14 @@ mod tests {
         for value in [0, SNAPLEN_MAX + 1] {
             assert!(query(|query| query.snaplen = Some(value)).is_err());
         }
-        assert!(query(|query| query.sample = Some(0)).is_err());
+        let zeros: [fn(&mut Query); 3] = [
+            |query| query.sample = Some(0),
+            |query| query.count = Some(0),
+            |query| query.duration = Some(0),
+        ];
+        for (set, name) in zeros.into_iter().zip(["sample", "count", "duration"]) {
+            assert_eq!(query(set), Err(SelectionError::Zero(name)));
+        }
         let error = query(|query| query.rate = Some(0)).unwrap_err();
         let text = "rate = 0 is not possible: it must be from 1 to 100000";
         assert_eq!(error.to_string(), text);

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     future::pending,
     io,
+    num::NonZeroU64,
     os::fd::AsFd as _,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -30,12 +31,14 @@ use tokio::{
 
 use super::{
     pcapng::{self, Packet},
+    reason::Reason,
     selection::{Query, Selection, SelectionError},
     tap::{Captured, Place},
 };
 use crate::{
     api::{Gate, Handle},
     datapath::xdp::capture::{Capture, Missing},
+    metrics::Role,
 };
 
 /// Packets of the daemon that may wait to be written.
@@ -56,6 +59,14 @@ pub enum Refusal {
     /// There is a capture already.
     #[error("somebody captures already; one capture runs at a time")]
     Busy,
+    /// The daemon does not have the role.
+    #[error("this daemon is no {}: its roles are {}", .wanted.name(), names(.roles))]
+    Role {
+        /// The role that is wanted.
+        wanted: Role,
+        /// The roles of the daemon.
+        roles: Vec<Role>,
+    },
     /// The XDP program cannot be captured at.
     #[error("{0}")]
     Xdp(String),
@@ -96,7 +107,7 @@ enum Key {
     /// Of the XDP program: interface and point.
     Xdp(u32, u8),
     /// Of the daemon: role and point.
-    Daemon(crate::metrics::Role, u32),
+    Daemon(Role, u32),
 }
 
 /// Begins a capture, and returns its file, part by part as it is read. It ends when that is dropped.
@@ -109,6 +120,12 @@ pub async fn start(
     query: &Query,
 ) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, Refusal> {
     let selection = query.selection()?;
+    if let Some(wanted) = selection.role {
+        let roles: Vec<_> = handle.snapshot().await?.roles.into_keys().collect();
+        if !roles.contains(&wanted) {
+            return Err(Refusal::Role { wanted, roles });
+        }
+    }
     let (packets, of_daemon) = mpsc::channel(WAITING);
     let place = handle.taps().begin(&selection, packets);
     let place = place.ok_or(Refusal::Busy)?;
@@ -313,7 +330,7 @@ impl File {
             names: HashMap::new(),
             snaplen: selection.filter.snaplen,
             offset: since_1970(SystemTime::now()).wrapping_sub(monotonic),
-            left: selection.count.unwrap_or(u64::MAX),
+            left: selection.count.map_or(u64::MAX, NonZeroU64::get),
         }
     }
 
@@ -322,7 +339,7 @@ impl File {
         let point = u32::from(head.point);
         let interface = self.interface(Key::Xdp(head.interface, head.point));
         let verdict = Verdict::ALL.get(usize::from(head.verdict));
-        let reason = verdict.map_or("unknown", |verdict| verdict.reason());
+        let reason = verdict.map_or("unknown", |&verdict| Reason::from(verdict).name());
         let fate = match head.action {
             2 => "passed to the kernel",
             1 => "dropped",
@@ -339,7 +356,7 @@ impl File {
             action: Some(head.action),
         };
         pcapng::packet(&mut self.octets, &packet);
-        self.left -= 1;
+        self.left = self.left.saturating_sub(1);
     }
 
     /// Adds a packet of the daemon.
@@ -350,13 +367,13 @@ impl File {
             time: since_1970(captured.time),
             length: captured.length as u32,
             octets: &captured.octets,
-            comment: captured.reason,
+            comment: captured.reason.name(),
             is_inbound: captured.point & (RECEIVED | DROPPED) != 0,
             number: Some(captured.number),
             action: None,
         };
         pcapng::packet(&mut self.octets, &packet);
-        self.left -= 1;
+        self.left = self.left.saturating_sub(1);
     }
 
     /// Returns the number of an interface, which is written when it is new, and counts a packet of it.
@@ -402,6 +419,12 @@ impl File {
             );
         }
     }
+}
+
+/// Returns the names of roles, with commas.
+fn names(roles: &[Role]) -> String {
+    let names = roles.iter().map(|role| role.name());
+    names.collect::<Vec<_>>().join(", ")
 }
 
 fn point_name(point: u32) -> &'static str {

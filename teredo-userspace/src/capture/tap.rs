@@ -18,7 +18,7 @@ use teredo_common::{
 };
 use tokio::sync::mpsc;
 
-use super::selection::Selection;
+use super::{reason::Reason, selection::Selection};
 use crate::{datapath::xdp::capture::Missing, metrics::Role};
 
 /// Octets of the headers that the socket took from a datagram: IPv4 and UDP.
@@ -79,7 +79,7 @@ pub struct Captured {
     /// The point.
     pub point: u32,
     /// The reason for its fate.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// The octets that it had.
     pub length: usize,
     /// The first of them.
@@ -143,6 +143,13 @@ impl Default for Tap {
 }
 
 impl Tap {
+    /// Returns whether packets of the daemon are captured.
+    #[inline]
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.shared.is_on.load(Relaxed)
+    }
+
     /// Looks at a datagram, and returns it if it is of interest. The headers that the socket took away are made again.
     #[inline]
     #[must_use]
@@ -165,14 +172,12 @@ impl Tap {
 
     /// Captures a packet that came, which was dropped for a reason, or became another that leaves, or neither.
     #[cold]
-    pub fn received(
-        &self,
-        packet: &Tapped,
-        reason: Option<&'static str>,
-        forwarded: Option<Tapped>,
-    ) {
-        let is_forwarded = forwarded.is_some();
-        let reason = reason.unwrap_or(if is_forwarded { "forwarded" } else { "handled" });
+    pub fn received(&self, packet: &Tapped, reason: Option<Reason>, forwarded: Option<Tapped>) {
+        let alone = match forwarded {
+            Some(_) => Reason::Forwarded,
+            None => Reason::Handled,
+        };
+        let reason = reason.unwrap_or(alone);
         self.give(RECEIVED, reason, packet.clone());
         match forwarded {
             Some(forwarded) => self.give(
@@ -183,7 +188,7 @@ impl Tap {
                     ..forwarded
                 },
             ),
-            None if reason != "handled" => self.give(DROPPED, reason, packet.clone()),
+            None if reason != Reason::Handled => self.give(DROPPED, reason, packet.clone()),
             None => {}
         }
     }
@@ -191,12 +196,7 @@ impl Tap {
     /// Captures a packet that the daemon sends on its own account, or that had to wait.
     #[cold]
     pub fn sent(&self, packet: Tapped) {
-        self.give(SENT, "sent", packet);
-    }
-
-    #[inline]
-    fn is_on(&self) -> bool {
-        self.shared.is_on.load(Relaxed)
+        self.give(SENT, Reason::Sent, packet);
     }
 
     #[cold]
@@ -227,7 +227,8 @@ impl Tap {
         })
     }
 
-    fn give(&self, point: u32, reason: &'static str, packet: Tapped) {
+    fn give(&self, point: u32, reason: Reason, packet: Tapped) {
+        debug_assert!(reason.points() & point != 0 && reason.is_of(self.role));
         let mut sink = self.shared.sink();
         let Some(sink) = sink.as_mut() else {
             return;
@@ -312,6 +313,8 @@ fn first(octets: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use teredo_proto::relay::DropReason;
+
     use super::*;
     use crate::capture::Query;
 
@@ -350,7 +353,7 @@ mod tests {
             .unwrap();
         tap.received(&datagram, None, Some(Tapped::packet(&[0x60; 40])));
         let first = captured.try_recv().unwrap();
-        assert_eq!((first.point, first.reason), (RECEIVED, "forwarded"));
+        assert_eq!((first.point, first.reason), (RECEIVED, Reason::Forwarded));
         let second = captured.try_recv().unwrap();
         assert_eq!((second.point, second.number), (FORWARDED, first.number));
         assert_eq!(second.octets, [0x60; 40]);
@@ -359,14 +362,14 @@ mod tests {
             217, 0, 13, 0, 0, 7, 7, 7, 7, 7,
         ];
         assert_eq!(first.octets, expected);
-        tap.received(&datagram, Some("decap-mapping"), None);
-        let points = [(RECEIVED, "decap-mapping"), (DROPPED, "decap-mapping")];
-        for point in points {
+        let reason = DropReason::DecapMapping.into();
+        tap.received(&datagram, Some(reason), None);
+        for point in [RECEIVED, DROPPED] {
             let packet = captured.try_recv().unwrap();
-            assert_eq!((packet.point, packet.reason), point);
+            assert_eq!((packet.point, packet.reason), (point, reason));
         }
         tap.received(&datagram, None, None);
-        assert_eq!(captured.try_recv().unwrap().reason, "handled");
+        assert_eq!(captured.try_recv().unwrap().reason, Reason::Handled);
         assert!(captured.try_recv().is_err());
     }
 

@@ -3,15 +3,15 @@
 use std::{
     fs::File,
     io::{self, IsTerminal as _, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use tokio::signal::ctrl_c;
 
-use super::{Daemon, ask::addresses, start_runtime};
-use crate::{api::client, config::ApiAddress};
+use super::{Daemon, ask::socket, start_runtime};
+use crate::api::client;
 
 /// The blocks of the format that are counted.
 const STATISTICS: u32 = 5;
@@ -63,6 +63,13 @@ pub struct Arguments {
     duration: Option<u32>,
 }
 
+/// The destination of the packets.
+struct Output {
+    to: Box<dyn Write>,
+    /// A file that is created with its first octets, so that a capture that does not begin leaves it as it is.
+    file: Option<PathBuf>,
+}
+
 /// The file that is being written: whole blocks only.
 struct Blocks<W> {
     to: W,
@@ -79,23 +86,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if is_stdout && io::stdout().is_terminal() {
         bail!("packets are not for a terminal: name a file with --write, or read from a pipe");
     }
-    let addresses = addresses(&arguments.daemon)?;
-    let mut unix = addresses
-        .iter()
-        .filter(|address| matches!(address, ApiAddress::Unix(_)));
-    // Without a unix socket the daemon refuses with an explanation.
-    let address = unix.next().unwrap_or(&addresses[0]);
-    let to: Box<dyn Write> = match is_stdout {
-        true => Box::new(io::stdout()),
-        false => {
-            let file = File::create(&arguments.write);
-            Box::new(file.with_context(|| format!("cannot write {}", arguments.write.display()))?)
-        }
-    };
-    let mut blocks = Blocks::new(to);
+    let address = socket(&arguments.daemon)?;
+    let mut blocks = Blocks::new(match is_stdout {
+        true => Output::new(io::stdout()),
+        false => Output::file(&arguments.write),
+    });
     let path = path(arguments);
     start_runtime()?.block_on(async {
-        let capture = client::stream(address, &path, |part| {
+        let capture = client::stream(&address, &path, |part| {
             blocks.add(&part)?;
             Ok(arguments.count.is_some_and(|count| blocks.packets > count))
         });
@@ -139,6 +137,39 @@ fn encoded(text: &str) -> String {
         _ => format!("%{octet:02X}"),
     };
     text.bytes().map(encode).collect()
+}
+
+impl Output {
+    fn new(to: impl Write + 'static) -> Self {
+        Self {
+            to: Box::new(to),
+            file: None,
+        }
+    }
+
+    fn file(path: &Path) -> Self {
+        Self {
+            file: Some(path.to_owned()),
+            ..Self::new(io::sink())
+        }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        if let Some(path) = &self.file {
+            let file = File::create(path).map_err(|error| {
+                let text = format!("cannot write {}: {error}", path.display());
+                io::Error::new(error.kind(), text)
+            })?;
+            *self = Self::new(file);
+        }
+        self.to.write(octets)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 impl<W: Write> Blocks<W> {
@@ -225,6 +256,8 @@ fn word(octets: &[u8], at: usize) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn block(kind: u32, content: &[u8]) -> Vec<u8> {
@@ -270,6 +303,23 @@ mod tests {
                 "2 packets captured, 6 lost for want of room, 1099511627776 not looked at because of the rate"
             );
         }
+    }
+
+    #[test]
+    fn a_file_stays_as_it_is_until_packets_come() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "old").unwrap();
+        let packet = block(PACKET, &[1; 40]);
+        let mut blocks = Blocks::new(Output::file(&path));
+        blocks.add(&packet[..20]).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        blocks.add(&packet[20..]).unwrap();
+        blocks.add(&packet).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), packet.repeat(2));
+        let mut nowhere = Blocks::new(Output::file(&path.join("below")));
+        let error = nowhere.add(&packet).unwrap_err().to_string();
+        assert!(error.starts_with("cannot write "), "{error}");
     }
 
     #[test]

@@ -5,20 +5,16 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddrV4},
 };
 
-use teredo_common::wire::ETHERNET_HEADER;
 use teredo_proto::wire::{encapsulation, ipv6::Header};
 use thiserror::Error;
+
+use super::link::Link;
 
 /// Octets of an IPv4 header without options.
 const IPV4_HEADER: usize = 20;
 /// Octets of a UDP header.
 const UDP_HEADER: usize = 8;
 const UDP: u8 = 17;
-const ETHERTYPE_IPV4: [u8; 2] = [8, 0];
-const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
-/// The ethertypes of VLAN tags.
-const TAGS: [[u8; 2]; 2] = [[0x81, 0], [0x88, 0xa8]];
-const TAG: usize = 4;
 
 /// A packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,28 +57,16 @@ pub enum PacketError {
 }
 
 impl Packet {
-    /// Reads an Ethernet frame, an IPv4 packet or an IPv6 packet.
+    /// Reads an IPv4 packet, an IPv6 packet or an Ethernet frame, of which nothing tells which it is.
     ///
     /// # Errors
     ///
     /// When it is none of them, or not complete.
     pub fn parse(octets: &[u8]) -> Result<Self, PacketError> {
         // The versions and lengths of IP tell a packet from a frame.
-        if let Some(packet) = ip(octets) {
-            return packet;
-        }
-        let mut start = ETHERNET_HEADER;
-        let ethertype = |start: usize| octets.get(start - 2..start);
-        while ethertype(start).is_some_and(|found| TAGS.iter().any(|tag| tag == found)) {
-            start += TAG;
-        }
-        let is_ip = ethertype(start).is_some_and(|found| {
-            [ETHERTYPE_IPV4, ETHERTYPE_IPV6]
-                .iter()
-                .any(|ip| ip == found)
-        });
-        let inside = octets.get(start..).filter(|_| is_ip).and_then(ip);
-        inside.unwrap_or(Err(PacketError::NoPacket(octets.len())))
+        let mut links = [Link::Raw, Link::Ethernet].into_iter();
+        let found = links.find_map(|link| link.packet(octets).and_then(ip));
+        found.unwrap_or(Err(PacketError::NoPacket(octets.len())))
     }
 
     /// Returns the source and the destination of the IPv6 packet, which may be inside a datagram.
@@ -98,8 +82,8 @@ impl Packet {
     }
 }
 
-/// Reads an IP packet; `None` if the octets are none.
-fn ip(octets: &[u8]) -> Option<Result<Packet, PacketError>> {
+/// Reads an IP packet; `None` if the octets do not begin with one that is complete.
+pub(super) fn ip(octets: &[u8]) -> Option<Result<Packet, PacketError>> {
     match octets.first()? >> 4 {
         6 => {
             let header = Header::parse(octets).ok()?;
@@ -184,13 +168,13 @@ pub fn parse_hexadecimal(text: &str) -> Result<Vec<u8>, PacketError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use teredo_common::wire::IPV6_HEADER;
 
     use super::*;
 
     /// A bubble in UDP in IPv4.
-    fn datagram() -> Vec<u8> {
+    pub fn datagram() -> Vec<u8> {
         let inner = teredo_proto::wire::bubble::build(&[0x20; 16], &[0x21; 16]);
         let length = (IPV4_HEADER + UDP_HEADER + inner.len()) as u16;
         let udp_length = (UDP_HEADER + inner.len()) as u16;
@@ -234,7 +218,7 @@ mod tests {
     #[test]
     fn an_ipv6_packet_ends_where_it_says() {
         let packet = teredo_proto::wire::bubble::build(&[0x20; 16], &[0x21; 16]);
-        let frame = [&[2; 12][..], &ETHERTYPE_IPV6, &packet, &[0; 6]].concat();
+        let frame = [&[2; 12][..], &[0x86, 0xdd], &packet, &[0; 6]].concat();
         assert_eq!(Packet::parse(&frame), Ok(Packet::Ipv6(packet.to_vec())));
     }
 

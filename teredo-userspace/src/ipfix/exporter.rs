@@ -15,7 +15,7 @@ use super::{Message, Record, Source};
 use crate::config::IpfixSection;
 
 /// The most records that wait. Peers that are not removed keep their traffic longer than that.
-const WAITING_MAX: usize = 1 << 17;
+pub const WAITING_MAX: usize = 1 << 17;
 /// The time that the last records may take at an end.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -141,6 +141,12 @@ impl Exporter {
             traffic,
         };
         self.add(peer, since, now);
+    }
+
+    /// Returns the number of records that wait for the collector.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Returns the collector, and why it did not get the last messages.

@@ -10,6 +10,6 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-pub use exporter::Exporter;
+pub use exporter::{Exporter, WAITING_MAX};
 pub use message::{MESSAGE_MAX, Message, RECORD, Record};
 pub use source::Source;

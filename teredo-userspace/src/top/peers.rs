@@ -28,7 +28,8 @@ pub enum Order {
 }
 
 impl Order {
-    const ALL: [Self; 4] = [Self::Traffic, Self::Total, Self::Heard, Self::Address];
+    /// All orders, as the key goes through them.
+    pub const ALL: [Self; 4] = [Self::Traffic, Self::Total, Self::Heard, Self::Address];
 
     /// Returns the next order.
     pub fn next(self) -> Self {
@@ -196,8 +197,7 @@ impl Peers {
             .collect();
         peers.sort_unstable_by(|a, b| {
             let order = compare(order, a, b);
-            let order = if is_reversed { order.reverse() } else { order };
-            order.then(a.peer.address.cmp(&b.peer.address))
+            if is_reversed { order.reverse() } else { order }
         });
         self.sorted = peers
             .into_iter()
@@ -241,6 +241,7 @@ impl Peers {
     }
 }
 
+/// Compares peers, which are never equal, so that every order can be reversed.
 fn compare(order: Order, a: &Observed, b: &Observed) -> Ordering {
     let rate = |observed: &Observed| observed.rate.map_or(-1.0, PeerRate::packets);
     let heard = |observed: &Observed| {
@@ -248,7 +249,7 @@ fn compare(order: Order, a: &Observed, b: &Observed) -> Ordering {
         let seconds = observed.peer.last_received_seconds.unwrap_or(f64::INFINITY);
         observed.at.as_secs_f64() - seconds
     };
-    match order {
+    let ordering = match order {
         Order::Traffic => rate(b)
             .total_cmp(&rate(a))
             .then_with(|| b.total().cmp(&a.total()))
@@ -256,7 +257,8 @@ fn compare(order: Order, a: &Observed, b: &Observed) -> Ordering {
         Order::Total => b.total().cmp(&a.total()),
         Order::Heard => heard(b).total_cmp(&heard(a)),
         Order::Address => Ordering::Equal,
-    }
+    };
+    ordering.then_with(|| a.peer.address.cmp(&b.peer.address))
 }
 
 /// Returns the traffic between two moments; `None` if the counters began anew meanwhile.
@@ -333,6 +335,29 @@ mod tests {
         let anew = [sent(peer(1), 5)];
         peers.handle_listing(Duration::from_secs(3), page(anew, None));
         assert_eq!(peers.get(&peer(1).address).unwrap().rate, None);
+    }
+
+    #[test]
+    fn every_order_can_be_reversed() {
+        let mut peers = Peers::default();
+        // Some differ only in their addresses.
+        let start = [1, 2, 3, 4, 5].map(peer).map(|peer| sent(peer, 5));
+        peers.handle_listing(Duration::ZERO, page(start, None));
+        let later = [
+            sent(peer(1), 9),
+            peer(2),
+            sent(peer(3), 5),
+            peer(4),
+            peer(5),
+        ];
+        peers.handle_listing(Duration::from_secs(1), page(later, None));
+        for order in Order::ALL {
+            let mut expected = sorted(&mut peers, order);
+            expected.reverse();
+            peers.sort(&Filter::default(), order, true);
+            let reversed = peers.sorted().iter().map(|address| !address.octets()[15]);
+            assert_eq!(reversed.collect::<Vec<_>>(), expected, "{order:?}");
+        }
     }
 
     #[test]

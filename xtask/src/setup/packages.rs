@@ -31,13 +31,21 @@ pub const TOOLS: &[Tool] = &[
     tool("bird", "bird2"),
     tool("vtysh", "frr"),
     tool("promtool", "prometheus"),
+    tool("nfcapd", "nfdump"),
     tool("chromium", "chromium"),
     tool("miredo", "miredo"),
     tool("miredo-server", "miredo-server"),
 ];
 
 /// Services that Debian starts with their package. Miredo's client would talk to public servers.
-const SERVICES: [&str; 5] = ["bird", "frr", "miredo", "miredo-server", "prometheus"];
+const SERVICES: [&str; 6] = [
+    "bird",
+    "frr",
+    "miredo",
+    "miredo-server",
+    "nfdump",
+    "prometheus",
+];
 /// The script that Debian's packages ask before they start a service.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
