@@ -12,12 +12,13 @@ use axum::{Json, body::Bytes, extract::State};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, MutexGuard},
     time::{Interval, MissedTickBehavior, interval},
 };
 
 use super::{
     filter::Filter,
+    forms::{PacketText, SubjectText},
     handle::{PAGE, Stopped},
     problem::Problem,
     server::Access,
@@ -31,7 +32,7 @@ pub const NETWORK_NAMESPACE: &str = "/proc/self/ns/net";
 /// The interval between two explanations for one listening socket, each of which copies tables.
 const QUESTION_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The turns of the explanations of one listening socket.
+/// The turns of the explanations of one listening socket, which are given one after the other.
 #[derive(Clone)]
 pub struct Questions(Arc<Mutex<Interval>>);
 
@@ -44,20 +45,25 @@ impl Default for Questions {
 }
 
 impl Questions {
-    /// Waits for the next turn.
-    async fn turn(&self) {
-        self.0.lock().await.tick().await;
+    /// Waits for the next turn, which ends when the guard is dropped.
+    async fn turn(&self) -> MutexGuard<'_, Interval> {
+        let mut turns = self.0.lock().await;
+        turns.tick().await;
+        turns
     }
 }
 
 /// The body of a request: a subject or a packet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("oneOf" = [{"required": ["subject"]}, {"required": ["packet"]}]))]
 pub struct ExplainRequest {
     /// An address, an endpoint, or a flow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SubjectText")]
     pub subject: Option<String>,
     /// A packet in hexadecimal digits: an Ethernet frame, or IPv4 or IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "PacketText")]
     pub packet: Option<String>,
 }
 
@@ -87,14 +93,12 @@ pub async fn explain(
 }
 
 async fn answer(access: &Access, subject: &Subject) -> Result<Explanation, Stopped> {
-    // Questions cost as much as lists.
-    let _turn = access.listings.begin().await;
+    let _turn = access.questions.turn().await;
     let at = match subject {
         Subject::Endpoint(endpoint) => peers_at(access, *endpoint).await?,
         _ => Vec::new(),
     };
     let question = Question::about(subject, at);
-    access.questions.turn().await;
     let mut facts = access.handle.explain(question.clone()).await?;
     if let Some(silent) = silent_client(subject, &facts) {
         facts.relatives = relatives(access, silent, &facts).await?;
@@ -135,11 +139,12 @@ fn silent_client(subject: &Subject, facts: &Facts) -> Option<Decoded> {
 /// Returns the peers of the same server behind the same NAT.
 async fn relatives(access: &Access, silent: Decoded, facts: &Facts) -> Result<Vec<Peer>, Stopped> {
     let prefix = facts.prefix;
-    matching(access, Filter::default(), |peer| {
-        let decoded = Decoded::of(peer.address, prefix);
-        decoded.is_some_and(|decoded| {
-            decoded.server == silent.server && decoded.mapped.ip() == silent.mapped.ip()
-        })
+    let filter = Filter {
+        endpoint: Some((*silent.mapped.ip(), None)),
+        ..Filter::default()
+    };
+    matching(access, filter, |peer| {
+        Decoded::of(peer.address, prefix).is_some_and(|decoded| decoded.server == silent.server)
     })
     .await
 }

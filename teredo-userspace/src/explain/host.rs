@@ -9,7 +9,7 @@ use rtnetlink::packet_route::{
     AddressFamily,
     link::{LinkAttribute, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType},
 };
 
 use crate::datapath::route::{RouteError, Routes};
@@ -31,6 +31,8 @@ pub struct Way {
     pub name: String,
     /// Octets that fit.
     pub mtu: u32,
+    /// Whether the route, or what the host has learned of the path, limits that more than the interface.
+    pub is_limited_by_route: bool,
     /// The gateway, if there is one.
     pub gateway: Option<IpAddr>,
     /// The Ethernet address of the next hop, if it is known.
@@ -108,10 +110,12 @@ fn way(
         interface: 0,
         name: String::new(),
         mtu: 0,
+        is_limited_by_route: false,
         gateway: None,
         station: None,
         is_silent: false,
     };
+    let mut limit = u32::MAX;
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Oif(interface) => way.interface = *interface,
@@ -120,6 +124,13 @@ fn way(
             }
             RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) => {
                 way.gateway = Some((*gateway).into());
+            }
+            RouteAttribute::Metrics(metrics) => {
+                let limits = metrics.iter().filter_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+                    _ => None,
+                });
+                limit = limits.fold(limit, u32::min);
             }
             _ => {}
         }
@@ -134,6 +145,8 @@ fn way(
             }
         }
     }
+    way.is_limited_by_route = limit < way.mtu;
+    way.mtu = way.mtu.min(limit);
     let next = way.gateway.unwrap_or(destination);
     let known = neighbours
         .iter()

@@ -9,6 +9,7 @@ mod facts;
 mod fast_path;
 mod frames;
 mod host;
+mod link;
 mod packet;
 mod steps;
 mod subject;
@@ -58,6 +59,18 @@ pub enum Verdict {
     /// There is too little to say.
     #[default]
     Unknown,
+}
+
+impl Verdict {
+    /// Returns how much the outcome matters beside that of another role.
+    const fn weight(self) -> u8 {
+        match self {
+            Self::Unknown => 0,
+            Self::Passes => 1,
+            Self::Waits => 2,
+            Self::Fault => 3,
+        }
+    }
 }
 
 /// One finding.
@@ -216,9 +229,9 @@ impl Explanation {
         }
     }
 
-    /// Sets the outcome and its sentence, unless a fault was found.
+    /// Sets the outcome and its sentence, unless another role has come to one that matters more, or as much.
     fn conclude(&mut self, verdict: Verdict, cause: impl Into<String>) {
-        if self.verdict != Verdict::Fault {
+        if self.cause.is_empty() || verdict.weight() > self.verdict.weight() {
             self.verdict = verdict;
             self.cause = cause.into();
         }
@@ -228,6 +241,22 @@ impl Explanation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_outcome_that_matters_most_is_the_cause() {
+        let mut explanation = Explanation::default();
+        for (verdict, text, cause) in [
+            (Verdict::Unknown, "nothing is known", "nothing is known"),
+            (Verdict::Passes, "the relay sends it", "the relay sends it"),
+            (Verdict::Passes, "the server answers", "the relay sends it"),
+            (Verdict::Waits, "it waits", "it waits"),
+            (Verdict::Passes, "the server answers", "it waits"),
+            (Verdict::Unknown, "nothing is known", "it waits"),
+        ] {
+            explanation.conclude(verdict, text);
+            assert_eq!(explanation.cause, cause);
+        }
+    }
 
     #[test]
     fn the_most_fundamental_fault_is_the_cause() {

@@ -193,6 +193,20 @@ fn an_mtu_that_is_too_small() -> Result<()> {
     world.relay_tells(&[&subject], &words)
 }
 
+/// As a router on the path may tell this host.
+#[test]
+fn a_path_whose_mtu_is_too_small() -> Result<()> {
+    let world = World::new(ONE)?;
+    let (_, client) = world.client(0)?;
+    let subject = client.to_string();
+    let words = ["has an MTU of 1200", "need 1308", "ip -4 route get"];
+    world.relay_is_well(&[&subject], &words)?;
+    let relay = &world.scene.relay;
+    let route = relay.ip("-4 route show default")?;
+    relay.ip(&format!("-4 route change {} mtu 1200", route.trim()))?;
+    world.relay_tells(&[&subject], &words)
+}
+
 #[test]
 fn a_limit_that_is_reached() -> Result<()> {
     let world = World::with(&[], |config| config.set("relay.new-peer-rate", 1))?;

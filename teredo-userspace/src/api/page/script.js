@@ -68,9 +68,8 @@ async function follow() {
   }
 }
 
-const WORDS = { ok: "✓ ok", warning: "! warning", failed: "✕ failed", unknown: "? unknown" };
-// The names that findings of `teredo explain` have.
-const RESULTS = { fine: "ok", note: "warning", fault: "failed" };
+/** The findings of an explanation, in words. */
+const FINDINGS = { fine: "✓ ok", note: "note", fault: "✕ fault" };
 
 /** Returns an element with a class and a text. */
 function element(name, className, text) {
@@ -80,18 +79,17 @@ function element(name, className, text) {
   return made;
 }
 
-function explanation({ verdict, cause, steps }) {
+function explanation({ cause, steps }) {
   const list = document.createElement("ol");
-  for (const { title, stage, text, result, finding } of steps) {
-    const found = result ?? RESULTS[finding];
-    const known = Object.hasOwn(WORDS, found) ? found : "unknown";
-    const item = element("li", known, "");
+  for (const { stage, finding, text } of steps) {
+    const item = element("li", finding, "");
     const heading = element("p", "what", "");
-    heading.append(element("span", "badge", WORDS[known]), " ", element("strong", "", title ?? stage));
+    const badge = element("span", "badge", FINDINGS[finding]);
+    heading.append(badge, " ", element("strong", "", stage.replace("-", " ")));
     item.append(heading, element("p", "which", text));
     list.append(item);
   }
-  return [element("p", "verdict", cause ?? verdict), list];
+  return [element("p", "verdict", cause), list];
 }
 
 async function explain(subject) {

@@ -30,6 +30,11 @@ pub fn explain(
     let Some(mut client) = facts.client.take() else {
         return;
     };
+    let queued = [
+        client.statistics().queue_octets,
+        client.config().queue_total_bytes,
+    ];
+    let queued = queued.map(|octets| octets as u64);
     if let Some(server) = client.server() {
         host::way(explanation, host, server.primary.into(), 0);
     }
@@ -46,7 +51,7 @@ pub fn explain(
             qualified(explanation, subject, facts, &mut client, &identity, host);
         }
     }
-    host::limits(explanation, facts, [0; 2]);
+    host::limits(explanation, facts, queued);
     facts.client = Some(client);
 }
 

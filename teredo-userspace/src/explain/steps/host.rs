@@ -41,6 +41,16 @@ pub fn way(explanation: &mut Explanation, host: &HostFacts, destination: IpAddr,
             );
             Step::fault(Stage::Host, text)
         }
+        Ok(way) if way.mtu < size && way.is_limited_by_route => {
+            let family = family(destination);
+            let text = format!(
+                "the path to {destination} has an MTU of {}, by its route or as routers on it have said, and \
+                 full packets of the tunnel need {size}: they are lost or leave in fragments, which many \
+                 NATs drop; see `ip {family} route get {destination}`",
+                way.mtu
+            );
+            Step::fault(Stage::Host, text)
+        }
         Ok(way) if way.mtu < size => {
             let text = format!(
                 "the MTU of {} is {}, and full packets of the tunnel need {size}: they are lost or leave \
@@ -67,12 +77,17 @@ pub fn way(explanation: &mut Explanation, host: &HostFacts, destination: IpAddr,
 }
 
 fn no_route(destination: IpAddr, reason: &str) -> Step {
-    let family = if destination.is_ipv4() { "-4" } else { "-6" };
+    let family = family(destination);
     let text = format!(
         "this host has no route to {destination} ({reason}): add one, see `ip {family} route get \
          {destination}`"
     );
     Step::fault(Stage::Host, text)
+}
+
+/// Returns the option of `ip` for the family of an address.
+const fn family(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "-4" } else { "-6" }
 }
 
 /// Explains the conditions of a role that are true.

@@ -18,6 +18,7 @@ use super::{
     remedy::{dropped, lower},
 };
 use crate::{
+    api::types::Peer,
     explain::{
         Decoded, Explanation, Facts, HostFacts, Packet, RelayFacts, Stage, Step, Subject, Verdict,
         fast_path::SOURCE, frames,
@@ -112,7 +113,9 @@ pub fn explain(
                 explanation.add(Step::fault(Stage::Subject, text));
             }
         }
-        Subject::Endpoint(endpoint) => at_endpoint(explanation, facts, host, *endpoint),
+        Subject::Endpoint(endpoint) => {
+            at_endpoint(explanation, facts, &mut relay, host, *endpoint);
+        }
     }
     let queued = [relay.queued, relay.config.queue_total_bytes].map(|octets| octets as u64);
     host::limits(explanation, facts, queued);
@@ -279,31 +282,39 @@ fn from_example(
     explanation.steps.retain(|step| step.stage != Stage::Peer);
 }
 
-/// Explains the peers at an endpoint.
+/// Explains the peers at an endpoint, and a packet to the one that was heard last.
 fn at_endpoint(
     explanation: &mut Explanation,
     facts: &Facts,
+    relay: &mut RelayFacts,
     host: &HostFacts,
     endpoint: SocketAddrV4,
 ) {
-    for known in &facts.peers {
-        peer::explain(explanation, facts, "relay", known.peer.address);
-        peer::explain_silence(explanation, facts, known.peer.address);
-    }
-    host::way(explanation, host, (*endpoint.ip()).into(), 0);
-    let text = match &facts.peers[..] {
-        [] => format!("the relay knows no peer at {endpoint}"),
-        [one] => format!("{endpoint} is the mapping of {}", one.peer.address),
-        several => format!("{endpoint} is the mapping of {} peers", several.len()),
-    };
-    if facts.peers.is_empty() {
+    let mut peers: Vec<_> = facts.peers.iter().map(|known| &known.peer).collect();
+    peers.sort_by(|one, other| {
+        let silence = |peer: &Peer| peer.last_received_seconds.unwrap_or(f64::INFINITY);
+        silence(one).total_cmp(&silence(other))
+    });
+    let Some((latest, others)) = peers.split_first() else {
+        let text = format!("the relay knows no peer at {endpoint}");
         explanation.add(Step::note(Stage::Peer, text.clone()));
-    }
-    let verdict = match facts.peers.is_empty() {
-        true => Verdict::Unknown,
-        false => Verdict::Passes,
+        host::way(explanation, host, (*endpoint.ip()).into(), 0);
+        explanation.conclude(Verdict::Unknown, text);
+        return;
     };
-    explanation.conclude(verdict, text);
+    let text = match others.len() {
+        0 => format!("{endpoint} is the mapping of {}", latest.address),
+        others => format!(
+            "{endpoint} is the mapping of {} and of {others} other peers, which were heard earlier",
+            latest.address
+        ),
+    };
+    explanation.add(Step::fine(Stage::Subject, text));
+    for peer in others {
+        peer::explain(explanation, facts, "relay", peer.address);
+    }
+    let packet = frames::packet(native_source(relay), latest.address);
+    to_client(explanation, facts, relay, host, &packet);
 }
 
 /// Adds the verdict of the fast path. Returns whether it forwards the frame.

@@ -61,6 +61,7 @@ fn way(change: impl FnOnce(&mut Way)) -> Way {
         interface: 2,
         name: "eth0".to_owned(),
         mtu: 1500,
+        is_limited_by_route: false,
         gateway: Some("5.6.7.1".parse().unwrap()),
         station: Some([2; 6]),
         is_silent: false,
