@@ -11,7 +11,7 @@ pub const DOCUMENT: Document = Document {
     end: "<!-- end of the systems -->",
 };
 /// The steps of the script, in their order, and what they try.
-const STEPS: [(&str, &str); 23] = [
+const STEPS: [(&str, &str); 24] = [
     (
         "walk",
         "the commands of [install.md](install.md), literally, to the first relayed packet",
@@ -24,6 +24,7 @@ const STEPS: [(&str, &str); 23] = [
     ("restart", "`systemctl restart`"),
     ("kill", "`kill -9`"),
     ("reload", "`systemctl reload`, another `max-peers`"),
+    ("watched", "the new process reports to the watchdog"),
     (
         "refused",
         "`systemctl reload` with a wrong file, which is refused",

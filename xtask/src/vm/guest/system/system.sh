@@ -140,6 +140,22 @@ reload() {
     ! journalctl --quiet --no-pager --unit=teredo | grep 'reception only permitted'
 }
 
+# A process that took over has to report to the watchdog, or systemd ends it.
+watched() {
+    local process last
+    process=$(main_pid)
+    last=$(last_report)
+    [ -n "$last" ] && wait_for "$PATIENCE" reported "$last" && [ "$(main_pid)" = "$process" ]
+}
+
+reported() {
+    [ "$(last_report)" != "$1" ]
+}
+
+last_report() {
+    systemctl show --property=WatchdogTimestampMonotonic --value teredo
+}
+
 refused_reload() {
     local before result=0
     before=$(main_pid)
@@ -257,6 +273,7 @@ first_boot() {
     step restart under_traffic "$TIMES" repeat restart
     step kill under_traffic "$TIMES" repeat killed
     step reload under_traffic 1 reload
+    step watched watched
     step refused under_traffic 0 refused_reload
     publish "$NEXT" >"$OUT/publish.log" 2>&1
     step upgrade under_traffic 1 upgrade
