@@ -11,7 +11,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use teredo::metrics::{Format, Role, RoleState, Snapshot, render};
+use teredo::metrics::{ClientStatus, Format, Level, Role, RoleState, Snapshot, render};
+use teredo_proto::client::{Client, Config, ServerEndpoints};
 
 /// Suffixes of the series of a histogram.
 const OF_HISTOGRAMS: [&str; 3] = ["_bucket", "_sum", "_count"];
@@ -67,11 +68,20 @@ fn check_names(expression: &str, known: &BTreeSet<String>) -> Result<()> {
 
 #[test]
 fn promtool_accepts_the_metrics() -> Result<()> {
-    for role in [Role::Relay, Role::Server] {
-        let mut snapshot = Snapshot::default();
+    for role in Role::ALL {
+        let mut snapshot = Snapshot {
+            xdp_peers: Some(Level::default()),
+            ipfix_waiting: Some(Level::default()),
+            ..Snapshot::default()
+        };
         match role {
             Role::Relay => snapshot.add_relay(RoleState::default(), &Default::default()),
-            _ => snapshot.add_server(RoleState::default(), &Default::default(), 1),
+            Role::Server => snapshot.add_server(RoleState::default(), &Default::default(), 1),
+            Role::Client => {
+                let servers = vec![ServerEndpoints::new([192, 0, 2, 1].into())];
+                let client = Client::new(Config::new(servers, 4096), [0; 32]);
+                snapshot.add_client(ClientStatus::default(), &client);
+            }
         }
         let text = render(snapshot, Format::Text)?;
         let mut promtool = Command::new("promtool")
@@ -192,6 +202,22 @@ fn the_dashboard_shows_metrics_that_exist() -> Result<()> {
     let group = serde_json::json!({"groups": [{"name": "dashboard", "rules": rules}]});
     fs::write(&file, group.to_string())?;
     promtool(&["check", "rules", &file.to_string_lossy()])
+}
+
+#[test]
+fn the_dashboard_shows_every_metric() -> Result<()> {
+    let dashboard: Value = serde_json::from_str(&read("packaging/grafana/teredo.json")?)?;
+    let mut found = Vec::new();
+    expressions(&dashboard, &mut found);
+    let names: Vec<_> = found.iter().flat_map(|text| names_in(text)).collect();
+    for metric in metrics()? {
+        let mut forms = OF_HISTOGRAMS
+            .iter()
+            .map(|suffix| format!("{metric}{suffix}"));
+        let is_shown = names.contains(&&*metric) || forms.any(|form| names.contains(&&*form));
+        ensure!(is_shown, "no panel shows {metric}");
+    }
+    Ok(())
 }
 
 #[test]

@@ -15,10 +15,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::problem::Problem;
+use super::{connections::BEGIN_TIMEOUT, problem::Problem};
 use crate::config::ApiAddress;
 
-/// The most time that each part of an answer may take.
+/// The most time that each part of an answer may take; its beginning if nothing but reading is to be done.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The reason why a request failed. Each is a sentence for the user, with the remedy.
@@ -140,6 +140,11 @@ async fn begin(
     path: &str,
     body: Bytes,
 ) -> Result<Response<Incoming>, Error> {
+    // A withdrawn route and a new process take their time.
+    let patience = match method {
+        Method::GET => ANSWER_TIMEOUT,
+        _ => BEGIN_TIMEOUT,
+    };
     let response = async {
         match address {
             ApiAddress::Unix(socket) => {
@@ -154,7 +159,7 @@ async fn begin(
             }
         }
     };
-    in_time(address, response).await?
+    within(patience, address, response).await?
 }
 
 /// Returns the whole body of an answer.
@@ -166,7 +171,7 @@ async fn collect(
     let status = response.status();
     let mut frames = response.into_body();
     let mut body = Vec::new();
-    while let Some(frame) = in_time(address, frames.frame()).await? {
+    while let Some(frame) = within(ANSWER_TIMEOUT, address, frames.frame()).await? {
         let frame = frame.map_err(|error| no_answer(address, error))?;
         body.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
     }
@@ -180,7 +185,8 @@ async fn collect(
         StatusCode::BAD_REQUEST
         | StatusCode::UNAUTHORIZED
         | StatusCode::FORBIDDEN
-        | StatusCode::CONFLICT => Err(Error::Refused {
+        | StatusCode::CONFLICT
+        | StatusCode::PAYLOAD_TOO_LARGE => Err(Error::Refused {
             address: address.to_string(),
             reason: said(),
         }),
@@ -192,10 +198,14 @@ async fn collect(
     }
 }
 
-/// Waits for a part of an answer.
-async fn in_time<T>(address: &ApiAddress, part: impl Future<Output = T>) -> Result<T, Error> {
-    let late = || format!("none within {} s", ANSWER_TIMEOUT.as_secs());
-    let part = timeout(ANSWER_TIMEOUT, part).await;
+/// Waits for a part of an answer for this long.
+async fn within<T>(
+    patience: Duration,
+    address: &ApiAddress,
+    part: impl Future<Output = T>,
+) -> Result<T, Error> {
+    let late = || format!("none within {} s", patience.as_secs());
+    let part = timeout(patience, part).await;
     part.map_err(|_| no_answer(address, late()))
 }
 

@@ -1,43 +1,60 @@
 //! The connections of one listening socket: a bounded number, each for one request and a bounded time.
 //!
 //! The API has one thread, and the daemon a bounded number of file descriptors. Without these bounds any
-//! local user could use up both through a TCP socket of the API. An answer that lasts, such as a stream of
-//! events, has no bounded time, but must be taken.
+//! local user could use up both through a TCP socket of the API. A request has to arrive as a whole, with its
+//! body, in a short time. An answer may last, as a stream of events or a long list does, but each part of it
+//! must be taken.
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     future::pending,
-    io,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use axum::{Router, extract::Request, response::Response, serve::Listener};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::Request,
+    http::StatusCode,
+    middleware::Next,
+    response::Response,
+    serve::Listener,
+};
+use http_body_util::BodyExt as _;
 use hyper::{
-    body::Incoming,
+    body::{Frame, Incoming, SizeHint},
     server::conn::http1,
     service::{Service as _, service_fn},
 };
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::handle::Gate;
+use super::{handle::Gate, problem::Problem};
 
 /// The most connections of one listening socket at the same time.
 pub const PLACES: usize = 32;
-/// The time within which a request must arrive.
+/// The time within which a request must arrive, with its body.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// The time within which an answer must be taken.
+/// The time within which an answer must begin. The longest wait is that of `relay.grace`, a minute at most.
+pub const BEGIN_TIMEOUT: Duration = Duration::from_secs(90);
+/// The time within which each part of an answer must be made and taken.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The time within which the last answers must be taken.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(1);
+/// The most octets of a request's body. The largest is a packet of 64 KiB, each octet in two hexadecimal digits
+/// and a space.
+pub const BODY_MAX: usize = 256 * 1024;
+/// The most octets of a larger body that are read before it is refused. If the connection ends with octets on their
+/// way, the client may not get the answer.
+const DISCARDED_MAX: usize = 4 * 1024 * 1024;
 /// The most octets of a request's header, and of a connection's buffers.
 const BUFFER_MAX: usize = 16 * 1024;
 /// The pause after a connection was accepted, which leaves the CPU to packets.
@@ -59,7 +76,11 @@ pub async fn serve<L: Listener>(mut socket: L, router: Router, mut gate: watch::
             accepted = socket.accept() => accepted,
             Ok(()) = gate.changed() => continue,
         };
-        let place = places.take().await;
+        let place = tokio::select! {
+            place = places.take() => place,
+            // The newcomer has sent no request that was read.
+            Ok(_) = gate.wait_for(|gate| *gate == Gate::Closed) => break,
+        };
         connections.spawn(converse(TokioIo::new(stream), router.clone(), place));
         while connections.try_join_next().is_some() {}
         sleep(PAUSE).await;
@@ -86,19 +107,26 @@ async fn converse<S>(stream: S, router: Router, mut place: Place)
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
-    let waiting = place.waiting.clone();
-    let router = TowerToHyperService::new(router);
     let progress = Progress::new();
-    let mut stalled = progress.0.subscribe();
+    let mut late = progress.0.subscribe();
+    let arrival = Arrival {
+        waiting: place.waiting.clone(),
+        progress: progress.clone(),
+    };
+    let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        waiting.end();
-        request.extensions_mut().insert(progress.clone());
+        request.extensions_mut().insert(arrival.clone());
         let response = router.call(request);
-        async move { Ok::<Response, io::Error>(response.await.unwrap_or_else(|never| match never {})) }
+        let progress = progress.clone();
+        async move {
+            let response: Response = response.await?;
+            progress.allow(ANSWER_TIMEOUT);
+            Ok::<_, Infallible>(response.map(|body| Answer { body, progress }))
+        }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_TIMEOUT)
+        // All of the request has a time, not its header alone.
+        .header_read_timeout(None)
         .max_buf_size(BUFFER_MAX)
         .keep_alive(false)
         .serve_connection(stream, service);
@@ -106,24 +134,110 @@ where
         // The client has gone or is answered; neither is worth a line in the log.
         _ = connection => {}
         () = place.lost() => {}
-        () = passed(&mut stalled) => {}
+        () = passed(&mut late) => {}
     }
 }
 
-/// The progress of an answer that lasts. It is an extension of every request.
+/// Answers a request once all of its body has arrived, which handlers get as a whole. Until then the connection
+/// is one that waits for its request.
+pub async fn receive(request: Request, next: Next) -> Result<Response, Problem> {
+    let arrival = request.extensions().get::<Arrival>().cloned();
+    let (head, body) = request.into_parts();
+    let body = receive_body(body).await?;
+    if let Some(arrival) = arrival {
+        arrival.complete();
+    }
+    Ok(next.run(Request::from_parts(head, body.into())).await)
+}
+
+async fn receive_body(mut body: Body) -> Result<Bytes, Problem> {
+    let too_large = || {
+        let most = BODY_MAX / 1024;
+        let why =
+            format!("the body of the request has more than {most} KiB, the most that is read");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, why)
+    };
+    if hyper::body::Body::size_hint(&body).lower() > DISCARDED_MAX as u64 {
+        return Err(too_large());
+    }
+    let (mut octets, mut size) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let data = frame.map(Frame::into_data).map_err(|error| {
+            Problem::bad_request(format!("the body of the request cannot be read: {error}"))
+        })?;
+        let data = data.unwrap_or_default();
+        size += data.len();
+        if size <= BODY_MAX {
+            octets.extend_from_slice(&data);
+        } else if size > DISCARDED_MAX {
+            break;
+        }
+    }
+    match size {
+        ..=BODY_MAX => Ok(octets.into()),
+        _ => Err(too_large()),
+    }
+}
+
+/// The request of a connection that is about to arrive. It is an extension of the request.
+#[derive(Clone)]
+struct Arrival {
+    waiting: Waiting,
+    progress: Progress,
+}
+
+impl Arrival {
+    /// Notes that the request has arrived: it keeps its place until it is answered.
+    fn complete(&self) {
+        self.waiting.end();
+        self.progress.allow(BEGIN_TIMEOUT);
+    }
+}
+
+/// The moment at which a connection ends unless it makes progress.
 #[derive(Clone, Debug)]
-pub struct Progress(watch::Sender<Instant>);
+struct Progress(watch::Sender<Instant>);
 
 impl Progress {
     /// Returns the progress of a connection that begins.
     fn new() -> Self {
-        let end = Instant::now() + REQUEST_TIMEOUT + ANSWER_TIMEOUT;
-        Self(watch::Sender::new(end))
+        Self(watch::Sender::new(Instant::now() + REQUEST_TIMEOUT))
     }
 
-    /// Notes that the client takes the answer: it has as much time again for the rest.
-    pub fn note(&self) {
-        self.0.send_replace(Instant::now() + ANSWER_TIMEOUT);
+    /// Allows this much time for the next step.
+    fn allow(&self, time: Duration) {
+        self.0.send_replace(Instant::now() + time);
+    }
+}
+
+/// The body of an answer. Each part is asked for when the client has taken those before, and has its own time.
+struct Answer {
+    body: Body,
+    progress: Progress,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = self.get_mut();
+        let frame = Pin::new(&mut this.body).poll_frame(context);
+        if frame.is_ready() {
+            this.progress.allow(ANSWER_TIMEOUT);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -234,7 +348,15 @@ fn locked<T>(idle: &Idle, change: impl FnOnce(&mut BTreeMap<u64, oneshot::Sender
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::timeout;
+    use axum::{
+        middleware::from_fn,
+        routing::{get, post},
+    };
+    use futures_util::stream;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+        sync::mpsc,
+    };
 
     use super::*;
 
@@ -242,6 +364,16 @@ mod tests {
 
     /// The longest time for a step.
     const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// A request that is complete.
+    const COMPLETE: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    /// Requests that are not.
+    const INCOMPLETE: [&str; 4] = [
+        "",
+        "POST / HT",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n",
+    ];
 
     #[tokio::test]
     async fn the_oldest_idle_connection_makes_room() {
@@ -260,5 +392,194 @@ mod tests {
         assert!(timeout(SHORT, places.take()).await.is_err());
         drop(first);
         places.take().await;
+    }
+
+    /// A listening socket in memory.
+    struct Socket(mpsc::UnboundedReceiver<DuplexStream>);
+
+    impl Listener for Socket {
+        type Io = DuplexStream;
+        type Addr = ();
+
+        async fn accept(&mut self) -> (DuplexStream, ()) {
+            match self.0.recv().await {
+                Some(stream) => (stream, ()),
+                None => pending().await,
+            }
+        }
+
+        fn local_addr(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Answers `POST /`, and never `GET /`.
+    fn router() -> Router {
+        let router = Router::new().route("/", get(pending::<()>).post(async |_: Bytes| "done"));
+        router.layer(from_fn(receive))
+    }
+
+    /// The other ends of connections to a socket that is served.
+    struct Clients {
+        connect: mpsc::UnboundedSender<DuplexStream>,
+        gate: watch::Sender<Gate>,
+    }
+
+    impl Clients {
+        /// Serves a socket.
+        fn new() -> (Self, impl Future<Output = ()>) {
+            let (connect, streams) = mpsc::unbounded_channel();
+            let gate = watch::Sender::new(Gate::Open);
+            let serving = serve(Socket(streams), router(), gate.subscribe());
+            (Self { connect, gate }, serving)
+        }
+
+        /// Connects and sends `text`.
+        async fn send(&self, text: &str) -> DuplexStream {
+            let (mut ours, theirs) = duplex(1 << 10);
+            self.connect.send(theirs).unwrap();
+            ours.write_all(text.as_bytes()).await.unwrap();
+            ours
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_are_not_complete_lock_nobody_out() {
+        for incomplete in INCOMPLETE {
+            let (clients, serving) = Clients::new();
+            let work = async {
+                let mut crowd = Vec::new();
+                for _ in 0..3 * PLACES {
+                    crowd.push(clients.send(incomplete).await);
+                }
+                let start = Instant::now();
+                let body = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nab";
+                let mut answer = String::new();
+                let mut client = clients.send(body).await;
+                client.read_to_string(&mut answer).await.unwrap();
+                assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+                assert!(start.elapsed() < REQUEST_TIMEOUT, "{incomplete}");
+                // Nobody needs the places of the last ones, which have their time and no more.
+                let mut last = crowd.pop().unwrap();
+                let ended = last.read_to_string(&mut answer).await;
+                assert_eq!(ended.unwrap(), 0, "{answer}");
+                assert!(start.elapsed() < REQUEST_TIMEOUT + PATIENCE, "{incomplete}");
+            };
+            tokio::select! {
+                () = work => {}
+                () = serving => panic!("the end"),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_delays_the_end() {
+        for text in INCOMPLETE.into_iter().chain([COMPLETE]) {
+            let (clients, serving) = Clients::new();
+            let serving = tokio::spawn(serving);
+            let mut crowd = Vec::new();
+            for _ in 0..=PLACES {
+                crowd.push(clients.send(text).await);
+            }
+            // All were accepted in this virtual time.
+            sleep(Duration::from_secs(1)).await;
+            let start = Instant::now();
+            clients.gate.send_replace(Gate::Closed);
+            serving.await.unwrap();
+            assert!(start.elapsed() <= CLOSING_TIMEOUT + SHORT, "{text}");
+        }
+    }
+
+    /// Sends a request to a router, and returns the client's end and the conversation.
+    async fn ask(router: Router, request: &str) -> (DuplexStream, impl Future<Output = ()>) {
+        let (mut ours, theirs) = duplex(1 << 10);
+        ours.write_all(request.as_bytes()).await.unwrap();
+        (ours, converse_alone(theirs, router))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_may_begin_late_and_last_long() {
+        const PARTS: usize = 60;
+        let late = async || {
+            sleep(BEGIN_TIMEOUT - SHORT).await;
+            Body::from_stream(stream::unfold(0, |number| async move {
+                sleep(ANSWER_TIMEOUT - SHORT).await;
+                let part = Ok::<_, Infallible>(Bytes::from_static(b"part"));
+                (number < PARTS).then_some((part, number + 1))
+            }))
+        };
+        let router = Router::new().route("/", get(late)).layer(from_fn(receive));
+        let (mut client, conversation) = ask(router, COMPLETE).await;
+        let mut answer = String::new();
+        let (_, read) = tokio::join!(conversation, client.read_to_string(&mut answer));
+        read.unwrap();
+        assert_eq!(answer.matches("part").count(), PARTS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_takes_ends() {
+        let endless = async || {
+            let part = Bytes::from_static(&[0; 1 << 10]);
+            Body::from_stream(stream::repeat_with(move || {
+                Ok::<_, Infallible>(part.clone())
+            }))
+        };
+        let router = Router::new()
+            .route("/", get(endless))
+            .layer(from_fn(receive));
+        let (mut client, conversation) = ask(router, COMPLETE).await;
+        let start = Instant::now();
+        let reading = async {
+            // It reads for a while.
+            for _ in 0..100 {
+                sleep(Duration::from_secs(10)).await;
+                client.read_exact(&mut [0; 1 << 16]).await.unwrap();
+            }
+        };
+        tokio::join!(conversation, reading);
+        let lasted = start.elapsed().as_secs();
+        assert!(
+            (1_000..1_000 + 2 * ANSWER_TIMEOUT.as_secs()).contains(&lasted),
+            "{lasted}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_size_of_a_body_is_bounded() {
+        let router = || {
+            let size = async |body: Bytes| body.len().to_string();
+            Router::new().route("/", post(size)).layer(from_fn(receive))
+        };
+        let body = |size| "a".repeat(size);
+        let known = |size| format!("content-length: {size}\r\n\r\n{}", body(size));
+        let chunked = |size| {
+            format!(
+                "transfer-encoding: chunked\r\n\r\n{size:x}\r\n{}\r\n0\r\n\r\n",
+                body(size)
+            )
+        };
+        for (rest, status) in [
+            (known(BODY_MAX), 200),
+            (chunked(BODY_MAX), 200),
+            (known(BODY_MAX + 1), 413),
+            (chunked(BODY_MAX + 1), 413),
+            // The body itself need not come.
+            (format!("content-length: {}\r\n\r\n", 1_u64 << 60), 413),
+        ] {
+            let request = format!("POST / HTTP/1.1\r\nhost: a\r\n{rest}");
+            let (client, server) = duplex(request.len() + (1 << 10));
+            let (mut read, mut write) = tokio::io::split(client);
+            let mut answer = String::new();
+            let (_, sent, got) = tokio::join!(
+                converse_alone(server, router()),
+                write.write_all(request.as_bytes()),
+                read.read_to_string(&mut answer)
+            );
+            sent.and(got).unwrap();
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{answer}"
+            );
+        }
     }
 }

@@ -6,18 +6,23 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 use boon::{Compiler, SchemaIndex, Schemas};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
-    net::TcpStream,
+    io::{
+        AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _,
+        BufReader, Lines,
+    },
+    net::{TcpStream, UnixStream},
 };
 
 use super::{
+    connections::BODY_MAX,
     converse,
     events::{Event, READERS, WAITING},
-    handle::{Gate, Handle, PAGE},
+    handle::{Gate, Handle, PAGE, Page, Request},
     openapi::document,
+    problem::PROBLEM_JSON,
     routes::routes,
     serve,
-    tests::{exchange, free_tcp, listen, peer, snapshot, unix, with_api},
+    tests::{exchange, free_tcp, listen, node, peer, snapshot, unix, with_api},
     types::PeerList,
 };
 use crate::{
@@ -212,6 +217,146 @@ async fn every_answer_is_the_documented_one() {
     .await;
 }
 
+/// Returns status, media type and body of the answer to a request that is refused; `None` if it is fulfilled.
+async fn refusal(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: &str,
+) -> Option<(u16, String, String)> {
+    // It may be refused before it was read.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut lines = BufReader::new(stream);
+    let (mut head, mut body) = (String::new(), String::new());
+    while !head.ends_with("\r\n\r\n") {
+        let read = lines.read_line(&mut head).await.unwrap();
+        assert!(read > 0, "{request} has no answer: {head}");
+    }
+    let status: u16 = head.split(' ').nth(1).unwrap().parse().unwrap();
+    if status < 400 {
+        return None;
+    }
+    // What is left of the request may cut the connection.
+    let _ = lines.read_to_string(&mut body).await;
+    let media = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-type: "));
+    Some((status, media.unwrap_or_default().to_owned(), body))
+}
+
+/// Requests that most routes refuse: for whatever reason, the answer is a problem.
+#[tokio::test]
+async fn every_refusal_is_a_problem() {
+    let directory = tempfile::tempdir().unwrap();
+    let (unix, socket) = unix(&directory);
+    let tcp = free_tcp();
+    let address = address_of(&tcp);
+    let mut contract = Contract::new();
+    let (handle, requests) = Handle::new();
+    let listeners = listen(&[unix, tcp]).unwrap();
+    let mut paths: Vec<_> = contract.document["paths"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect();
+    paths.extend(
+        routes()
+            .iter()
+            .flat_map(|route| route.aliases)
+            .map(|&path| path.to_owned()),
+    );
+    paths.extend(["/", "/page/style.css", "/nothing"].map(str::to_owned));
+    let large = "a".repeat(BODY_MAX + 1);
+    let large = format!("content-length: {}\r\n\r\n{large}", large.len());
+    let rests = [
+        "\r\n",
+        "host: rebind.example\r\n\r\n",
+        "origin: http://a.example\r\n\r\n",
+        "content-length: 1\r\n\r\n{",
+        "content-type: text/html\r\ncontent-length: 2\r\n\r\n{}",
+        "transfer-encoding: chunked\r\n\r\nx\r\n",
+        &large,
+    ];
+    let queries = [
+        "",
+        "?state=a&state=b",
+        "?role=a&role=b",
+        "?unknown",
+        "?after=%ff&sample=-1",
+    ];
+    let mut refused = BTreeSet::new();
+    let work = async {
+        for path in &paths {
+            for method in ["GET", "POST", "PUT"] {
+                let queries = queries.iter().map(|query| (*query, rests[0]));
+                let rests = rests.iter().map(|rest| ("", *rest));
+                for (query, rest) in queries.chain(rests) {
+                    let request =
+                        format!("{method} {path}{query} HTTP/1.1\r\nhost: 127.0.0.1\r\n{rest}");
+                    let answers = [
+                        refusal(TcpStream::connect(address).await.unwrap(), &request).await,
+                        refusal(UnixStream::connect(&socket).await.unwrap(), &request).await,
+                    ];
+                    for (status, media, body) in answers.into_iter().flatten() {
+                        let line: String = request.chars().take(200).collect();
+                        let is_health = path.ends_with("z") && status == 503;
+                        if is_health {
+                            assert_eq!(media, "text/plain; charset=utf-8", "{line}");
+                            continue;
+                        }
+                        assert_eq!(media, PROBLEM_JSON, "{line}: {status} {body}");
+                        let problem = serde_json::from_str(&body).expect(&line);
+                        contract.check("/components/schemas/Problem", &problem);
+                        assert_eq!(problem["status"], status, "{line}");
+                        refused.insert(status);
+                        let method = method.to_ascii_lowercase();
+                        let operation = &contract.document["paths"][path][method];
+                        let described = &operation["responses"][status.to_string()];
+                        assert!(
+                            operation.is_null() || described.is_object(),
+                            "{line}: {status}"
+                        );
+                    }
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        ended = serve(listeners, handle, None) => panic!("the API ended: {ended:?}"),
+        () = node(requests, 3) => panic!("the node ended"),
+    }
+    let expected = BTreeSet::from([400, 403, 404, 405, 409, 413]);
+    assert!(refused.is_superset(&expected), "{refused:?}");
+}
+
+#[test]
+fn every_request_is_in_the_table_and_no_other() {
+    const PAGE: &str = include_str!("../../../docs/api.md");
+    let start = PAGE.find("| request | answer |").unwrap();
+    let table = PAGE[start..].split("\n\n").next().unwrap();
+    let rows = table
+        .lines()
+        .skip(2)
+        .filter_map(|row| row.split(" | ").next());
+    // Every second part is between backticks.
+    let told: Vec<_> = rows
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    let document = document(&routes());
+    let mut there = BTreeSet::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for method in operations.as_object().unwrap().keys() {
+            there.insert(format!("{} {path}", method.to_ascii_uppercase()));
+        }
+    }
+    let different: BTreeSet<_> = told.iter().map(|&request| request.to_owned()).collect();
+    assert_eq!(different, there);
+    assert_eq!(told.len(), there.len(), "a request is there twice");
+    for alias in routes().iter().flat_map(|route| route.aliases) {
+        assert!(PAGE.contains(&format!("`{alias}`")), "{alias}");
+    }
+}
+
 #[tokio::test]
 async fn the_unix_socket_answers_as_documented() {
     let directory = tempfile::tempdir().unwrap();
@@ -219,7 +364,7 @@ async fn the_unix_socket_answers_as_documented() {
     let mut contract = Contract::new();
     with_api(&address, 0, async {
         for (path_of_request, expected) in [("/v1/drain", 200), ("/v1/replace", 409)] {
-            let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+            let mut stream = UnixStream::connect(&path).await.unwrap();
             let request = format!("POST {path_of_request} HTTP/1.1\r\nhost: localhost\r\n\r\n");
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
@@ -332,8 +477,17 @@ async fn events_come_as_documented_and_end_with_the_gate() {
         for expected in ["condition-began", "condition-ended", "role-state", "status"] {
             let (name, data) = reader.event().await.unwrap();
             assert_eq!(name, expected);
-            let media = "responses/200/content/text~1event-stream";
-            let schema = format!("/paths/~1v1~1events/get/{media}/x-events/{name}");
+            let events =
+                "/paths/~1v1~1events/get/responses/200/content/text~1event-stream/schema/oneOf";
+            let described = contract
+                .document
+                .pointer(events)
+                .unwrap()
+                .as_array()
+                .unwrap();
+            let named = |event: &Value| event["properties"]["event"]["const"] == name;
+            let number = described.iter().position(named).unwrap();
+            let schema = format!("{events}/{number}/properties/data/contentSchema");
             contract.check(&schema, &data);
         }
         requests.set_gate(Gate::Closed);
@@ -440,4 +594,42 @@ async fn events_last_as_long_as_they_are_read() {
     let all = async { tokio::join!(reading, ended) };
     let all = tokio::time::timeout(Duration::from_secs(2 * 3600), all).await;
     all.expect("a reader that takes nothing keeps its place");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_last_as_long_as_they_are_read() {
+    for path in ["/v1/peers", "/peers"] {
+        let (handle, mut requests) = Handle::new();
+        let (ours, theirs) = tokio::io::duplex(1 << 10);
+        let reading = async {
+            let (mut read, mut write) = tokio::io::split(ours);
+            let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
+            write.write_all(request.as_bytes()).await.unwrap();
+            // An hour.
+            for _ in 0..120 {
+                tokio::time::sleep(Duration::from_secs(30)).await;
+                let octets = &mut [0; 1 << 17];
+                read.read_exact(octets).await.expect("it has ended");
+            }
+            // A reader that takes nothing any more.
+            tokio::time::sleep(Duration::from_secs(120)).await;
+        };
+        let endless = async {
+            while let Some(Request::Peers { reply, .. }) = requests.recv().await {
+                let peers = (0..PAGE).map(peer).collect();
+                drop(reply.send(Page {
+                    peers,
+                    next: Some(1),
+                }));
+            }
+        };
+        let conversation = async {
+            converse(theirs, handle, true).await;
+            tokio::time::Instant::now()
+        };
+        let start = tokio::time::Instant::now();
+        let ((), (), ended) = tokio::join!(reading, endless, conversation);
+        let lasted = (ended - start).as_secs();
+        assert!((3600..3600 + 120).contains(&lasted), "{lasted} s");
+    }
 }

@@ -3,7 +3,6 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
-    Extension,
     extract::State,
     http::StatusCode,
     response::{IntoResponse, Response, Sse, sse},
@@ -14,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast::error::RecvError, watch};
 
 use super::{
-    connections::Progress,
     handle::{Gate, Stopped, Subscription},
     problem::Problem,
     server::Access,
@@ -115,10 +113,7 @@ fn encode(name: &str, data: &impl Serialize) -> sse::Event {
 }
 
 /// `GET /v1/events`.
-pub async fn events(
-    State(access): State<Access>,
-    Extension(progress): Extension<Progress>,
-) -> Result<Response, Problem> {
+pub async fn events(State(access): State<Access>) -> Result<Response, Problem> {
     let Ok(place) = access.readers.clone().try_acquire_owned() else {
         return Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -126,16 +121,11 @@ pub async fn events(
         ));
     };
     let subscription = access.handle.subscribe().ok_or(Stopped)?;
-    let state = (subscription, access.handle.gate(), progress, place);
-    let events = stream::unfold(
-        state,
-        |(mut subscription, mut gate, progress, place)| async {
-            let event = next(&mut subscription, &mut gate).await?;
-            progress.note();
-            let state = (subscription, gate, progress, place);
-            Some((Ok::<_, Infallible>(event), state))
-        },
-    );
+    let state = (subscription, access.handle.gate(), place);
+    let events = stream::unfold(state, |(mut subscription, mut gate, place)| async {
+        let event = next(&mut subscription, &mut gate).await?;
+        Some((Ok::<_, Infallible>(event), (subscription, gate, place)))
+    });
     Ok(Sse::new(events).into_response())
 }
 

@@ -1,12 +1,8 @@
 //! The selection of peers in a list.
 
-use std::{
-    borrow::Cow,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4},
-};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 use ipnet::Ipv6Net;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{problem::Problem, types::PeerState};
 use crate::metrics::Path;
@@ -120,73 +116,6 @@ impl Selection {
             }
         }
         Ok(selection)
-    }
-}
-
-/// The form of a prefix in a request. The pattern is that of prefixes as they are mostly written.
-pub struct PrefixText;
-
-impl JsonSchema for PrefixText {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "Prefix".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let length = "(12[0-8]|1[01][0-9]|[1-9]?[0-9])";
-        json_schema!({
-            "type": "string",
-            "anyOf": [
-                {"format": "ipv6"},
-                {"pattern": format!("^([0-9a-fA-F]{{1,4}}:){{1,7}}:/{length}$")},
-            ],
-        })
-    }
-}
-
-/// The form of an endpoint in a request.
-pub struct EndpointText;
-
-impl JsonSchema for EndpointText {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "Endpoint".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let octet = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
-        let port =
-            "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[0-9]{1,4})";
-        json_schema!({
-            "type": "string",
-            "anyOf": [
-                {"format": "ipv4"},
-                {"pattern": format!("^({octet}\\.){{3}}{octet}:{port}$")},
-            ],
-        })
-    }
-}
-
-/// The form of a number in a request, with its least value.
-pub struct NumberText<const LEAST: u64>;
-
-impl<const LEAST: u64> JsonSchema for NumberText<LEAST> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "Number".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "integer", "minimum": LEAST, "maximum": u64::MAX})
     }
 }
 

@@ -114,6 +114,12 @@ impl Requests {
         self.requests.recv().await
     }
 
+    /// Whether one of the requests that nobody has received is for a new process. It and those before it are dropped.
+    pub fn want_replacement(&mut self) -> bool {
+        let mut waiting = std::iter::from_fn(|| self.requests.try_recv().ok());
+        waiting.any(|request| matches!(request, Request::Replace(_)))
+    }
+
     /// Makes the API accept connections or not.
     pub fn set_gate(&self, gate: Gate) {
         self.gate.send_replace(gate);

@@ -21,6 +21,23 @@ const API_VERSION: &str = "1";
 /// The part of the document that has the types.
 const SCHEMAS: &str = "/components/schemas";
 
+/// The answers to requests that no route gets, whatever they ask for.
+const REFUSALS: [(StatusCode, &str); 4] = [
+    (StatusCode::BAD_REQUEST, "The body cannot be read."),
+    (
+        StatusCode::UNAUTHORIZED,
+        "The request came on an address that is not loopback, and has no token.",
+    ),
+    (
+        StatusCode::FORBIDDEN,
+        "The request is for a name that may be anybody's, or from a web page of another origin.",
+    ),
+    (
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "The body is larger than that of any request.",
+    ),
+];
+
 /// Returns the schema of a type.
 type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
@@ -202,8 +219,14 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
                 })
             })
             .collect();
+        let refusals = REFUSALS.map(|(status, description)| Answer {
+            status,
+            description,
+            body: Some((PROBLEM_JSON, SchemaGenerator::subschema_for::<Problem>)),
+        });
         let mut answers = Map::new();
-        for answer in &self.answers {
+        // The route's own description of a status is the first.
+        for answer in self.answers.iter().chain(&refusals) {
             let status = answer.status.as_u16().to_string();
             let described = answers
                 .entry(status)
@@ -211,15 +234,11 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
             let Some((media, schema)) = answer.body else {
                 continue;
             };
-            let mut content = json!({"schema": schema(generator)});
-            if !self.events.is_empty() && answer.status == StatusCode::OK {
-                let events = self.events.iter();
-                let events: Map<_, _> = events
-                    .map(|(name, schema)| ((*name).to_owned(), schema(generator).to_value()))
-                    .collect();
-                content["x-events"] = Value::Object(events);
-            }
-            described["content"][media] = content;
+            let schema = match self.events.is_empty() || answer.status != StatusCode::OK {
+                true => schema(generator).to_value(),
+                false => self.describe_events(generator),
+            };
+            described["content"][media] = json!({"schema": schema});
         }
         let mut operation = json!({"summary": self.summary, "responses": answers});
         if !parameters.is_empty() {
@@ -232,6 +251,23 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
             });
         }
         operation
+    }
+
+    /// Returns the schema of each event of the stream.
+    fn describe_events(&self, generator: &mut SchemaGenerator) -> Value {
+        let events = self.events.iter().map(|(name, schema)| {
+            let data = json!({
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": schema(generator),
+            });
+            json!({
+                "type": "object",
+                "properties": {"event": {"const": name}, "data": data},
+                "required": ["event", "data"],
+            })
+        });
+        json!({"oneOf": events.collect::<Vec<_>>()})
     }
 }
 

@@ -5,19 +5,21 @@ use std::{io, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
-    extract::{Query, State},
-    http::header::CONTENT_TYPE,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
 use futures_util::stream;
+use thiserror::Error;
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore},
-    time::{Interval, MissedTickBehavior, interval},
+    time::{Interval, MissedTickBehavior, interval, timeout},
 };
 
 use super::{
     filter::{Filter, Selection},
     handle::{Handle, PAGE, Page, Stopped},
+    parameters::Parameters,
     problem::Problem,
     server::Access,
 };
@@ -26,6 +28,22 @@ use super::{
 const LISTINGS: usize = 2;
 /// The interval between two pages of peers for one listening socket.
 const PAGE_INTERVAL: Duration = Duration::from_millis(5);
+/// The time for which a list waits for those before it. It is shorter than that for the beginning of an answer.
+const TURN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The lists before take too long.
+#[derive(Clone, Copy, Debug, Error)]
+#[error(
+    "{LISTINGS} lists of peers are sent on this socket, and have not ended within {} s; ask again",
+    TURN_TIMEOUT.as_secs()
+)]
+pub struct Busy;
+
+impl From<Busy> for Problem {
+    fn from(busy: Busy) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, busy.to_string())
+    }
+}
 
 /// The turns of the lists of one listening socket.
 #[derive(Clone)]
@@ -47,9 +65,14 @@ impl Default for Turns {
 
 impl Turns {
     /// Waits until another list may begin. It ends when the permit is dropped.
-    pub async fn begin(&self) -> Option<OwnedSemaphorePermit> {
+    ///
+    /// # Errors
+    ///
+    /// When those before it take too long.
+    pub async fn begin(&self) -> Result<OwnedSemaphorePermit, Busy> {
+        let turn = timeout(TURN_TIMEOUT, self.listings.clone().acquire_owned()).await;
         // The semaphore is never closed.
-        self.listings.clone().acquire_owned().await.ok()
+        turn.ok().and_then(Result::ok).ok_or(Busy)
     }
 
     /// Gets the page of at most `most` peers at `cursor` when it is its turn.
@@ -72,7 +95,7 @@ impl Turns {
 /// `GET /v1/peers`: an object with the list and the cursor at which it goes on.
 pub async fn peers(
     State(access): State<Access>,
-    Query(parameters): Query<Vec<(String, String)>>,
+    Parameters(parameters): Parameters<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
     let selection = Selection::parse(&parameters)?;
     let brackets = Brackets {
@@ -82,7 +105,7 @@ pub async fn peers(
             format!("],\"next\":{next}}}")
         },
     };
-    Ok(list(access, selection, brackets).await?)
+    list(access, selection, brackets).await
 }
 
 /// `GET /peers`: the list of all peers.
@@ -91,15 +114,15 @@ pub async fn all_peers(State(access): State<Access>) -> Result<Response, Problem
         open: "[",
         close: |_| "]".to_owned(),
     };
-    Ok(list(access, Selection::default(), brackets).await?)
+    list(access, Selection::default(), brackets).await
 }
 
 async fn list(
     access: Access,
     selection: Selection,
     brackets: Brackets,
-) -> Result<Response, Stopped> {
-    let turn = access.listings.begin().await;
+) -> Result<Response, Problem> {
+    let turn = access.listings.begin().await?;
     let mut listing = Listing {
         handle: access.handle,
         turns: access.listings,
@@ -147,8 +170,7 @@ struct Listing {
     page: Page,
     has_begun: bool,
     has_elements: bool,
-    /// `None` is impossible.
-    _turn: Option<OwnedSemaphorePermit>,
+    _turn: OwnedSemaphorePermit,
 }
 
 impl Listing {
@@ -187,5 +209,26 @@ impl Listing {
             text.extend_from_slice((self.brackets.close)(self.page.next).as_bytes());
         }
         Ok(text.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_waits_for_its_turn_and_not_forever() {
+        let turns = Turns::default();
+        let mut before = Vec::new();
+        for _ in 0..LISTINGS {
+            before.push(turns.begin().await.unwrap());
+        }
+        let busy = turns.begin().await.unwrap_err().to_string();
+        assert!(busy.contains("have not ended within 60 s"), "{busy}");
+        let (turn, ()) = tokio::join!(turns.begin(), async {
+            tokio::time::sleep(TURN_TIMEOUT / 2).await;
+            before.pop();
+        });
+        assert!(turn.is_ok());
     }
 }

@@ -17,7 +17,10 @@ use super::{
     capture::{PCAPNG, capture},
     events::{ConditionChange, Lost, RoleChange, events},
     explain::{ExplainRequest, explain},
-    filter::{EndpointText, NumberText, PrefixText},
+    forms::{
+        EndpointText, NetworkText, NumberText, PeerText, PointsText, PrefixText, RateNumber,
+        ReasonsText, RoleText, SnaplenNumber,
+    },
     handle::Handle,
     health::{healthz, readyz},
     history::Hour,
@@ -36,6 +39,9 @@ use crate::{
 const TEXT: &str = "text/plain; charset=utf-8";
 /// What is said of a request that the node does not answer.
 const STOPPING: &str = "The daemon is stopping.";
+/// The same of a request that has to wait for its turn.
+const STOPPING_OR_BUSY: &str =
+    "The daemon is stopping, or lists of peers to others take all the time.";
 
 /// Returns all requests.
 pub fn routes() -> Vec<Route<Access>> {
@@ -54,7 +60,7 @@ pub fn routes() -> Vec<Route<Access>> {
             .parameter::<NumberText<0>>("after", "Goes on with the list: `next` of the answer before.")
             .answers::<PeerList>("The list, or a part of it.")
             .fails(StatusCode::BAD_REQUEST, "A parameter is wrong.")
-            .fails(unavailable, STOPPING),
+            .fails(unavailable, STOPPING_OR_BUSY),
         Route::get("/v1/conditions", conditions, "Lists the conditions that are true.")
             .answers::<Vec<Condition>>("The conditions; none if all roles do their whole jobs.")
             .fails(unavailable, STOPPING),
@@ -69,9 +75,9 @@ pub fn routes() -> Vec<Route<Access>> {
             .answers_as::<String>(
                 StatusCode::OK,
                 "text/event-stream",
-                "Server-sent events, whose data is JSON: `x-events` has the type of each. `status` comes once \
-                 a second, `lost` after events that the reader did not take in time, the others when \
-                 something changes.",
+                "Server-sent events, whose data is JSON; the schema is that of each event. `status` comes once a \
+                 second, `lost` after events that the reader did not take in time, the others when something \
+                 changes.",
             )
             .fails(unavailable, "The daemon is stopping, or too many readers are connected."),
         Route::ask::<ExplainRequest, _, _>("/v1/explain", explain, "Explains what the daemon would do with a packet.")
@@ -92,16 +98,16 @@ pub fn routes() -> Vec<Route<Access>> {
             .answers_as::<String>(unavailable, TEXT, "A line for each reason why not."),
         Route::get("/v1/capture", capture, "Sends packets at chosen points, until the reader or the daemon ends.")
             .for_operators()
-            .parameter::<String>("points", "The points, with commas.")
-            .parameter::<String>("reason", "The reasons, with commas.")
-            .parameter::<String>("peer", "An address or endpoint.")
-            .parameter::<String>("prefix", "A network.")
-            .parameter::<String>("role", "A role.")
-            .parameter::<u32>("sample", "One packet of so many.")
-            .parameter::<u32>("rate", "The most packets a second.")
-            .parameter::<u32>("snaplen", "The most octets of each packet.")
-            .parameter::<u64>("count", "The number of packets after which the capture ends.")
-            .parameter::<u32>("duration", "The seconds after which it ends.")
+            .parameter::<PointsText>("points", "The points, with commas.")
+            .parameter::<ReasonsText>("reason", "The reasons, with commas.")
+            .parameter::<PeerText>("peer", "An address or endpoint.")
+            .parameter::<NetworkText>("prefix", "A network.")
+            .parameter::<RoleText>("role", "A role.")
+            .parameter::<NumberText<1, { u32::MAX as u64 }>>("sample", "One packet of so many.")
+            .parameter::<RateNumber>("rate", "The most packets a second.")
+            .parameter::<SnaplenNumber>("snaplen", "The most octets of each packet.")
+            .parameter::<NumberText<1>>("count", "The number of packets after which the capture ends.")
+            .parameter::<NumberText<1, { u32::MAX as u64 }>>("duration", "The seconds after which it ends.")
             .answers_as::<String>(StatusCode::OK, PCAPNG, "The packets, in the format pcapng.")
             .fails(StatusCode::BAD_REQUEST, "A parameter is wrong.")
             .fails(StatusCode::CONFLICT, "There is a capture already, or no XDP program.")
@@ -121,7 +127,7 @@ pub fn routes() -> Vec<Route<Access>> {
         // The lists of earlier releases have no cursor.
         Route::get("/peers", all_peers, "Lists all peers, as earlier releases did.")
             .answers::<Vec<Peer>>("The list.")
-            .fails(unavailable, STOPPING),
+            .fails(unavailable, STOPPING_OR_BUSY),
     ]
 }
 

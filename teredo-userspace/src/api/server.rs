@@ -88,6 +88,7 @@ impl Routers {
             router
                 .fallback(nothing_here)
                 .method_not_allowed_fallback(not_that_method)
+                .layer(middleware::from_fn(connections::receive))
                 .layer(middleware::from_fn_with_state(guard, origin::admit))
                 .layer(middleware::from_fn(page::headers::protect))
         };

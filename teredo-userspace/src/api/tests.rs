@@ -380,33 +380,41 @@ pub(super) async fn exchange(address: SocketAddr, request: &str) -> String {
 
 #[tokio::test]
 async fn an_idle_crowd_locks_nobody_out() {
-    let directory = tempfile::tempdir().unwrap();
-    let (unix, _) = unix(&directory);
-    let tcp = free_tcp();
-    let ApiAddress::Tcp(address) = tcp else {
-        unreachable!()
-    };
-    let (handle, requests) = Handle::new();
-    let listeners = listen(&[unix.clone(), tcp.clone()]).unwrap();
-    let work = async {
-        let mut crowd = Vec::new();
-        for _ in 0..300 {
-            crowd.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    for beginning in [
+        "",
+        "POST /v1/explain HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 9\r\n\r\n",
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let (unix, _) = unix(&directory);
+        let tcp = free_tcp();
+        let ApiAddress::Tcp(address) = tcp else {
+            unreachable!()
+        };
+        let (handle, requests) = Handle::new();
+        let listeners = listen(&[unix.clone(), tcp.clone()]).unwrap();
+        let work = async {
+            let mut crowd = Vec::new();
+            for _ in 0..300 {
+                let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+                stream.write_all(beginning.as_bytes()).await.unwrap();
+                crowd.push(stream);
+            }
+            client::get(&unix, "/status").await.unwrap();
+            client::get(&tcp, "/status").await.unwrap();
+            let mut open = 0;
+            for stream in &mut crowd {
+                let mut octet = [0];
+                let closed =
+                    tokio::time::timeout(Duration::from_millis(1), stream.read(&mut octet));
+                open += usize::from(closed.await.is_err());
+            }
+            assert!(open <= PLACES, "{open} connections are held");
+        };
+        tokio::select! {
+            () = work => {}
+            ended = serve(listeners, handle, None) => panic!("the API ended: {ended:?}"),
+            () = node(requests, 0) => panic!("the node ended"),
         }
-        client::get(&unix, "/status").await.unwrap();
-        client::get(&tcp, "/status").await.unwrap();
-        let mut open = 0;
-        for stream in &mut crowd {
-            let mut octet = [0];
-            let closed = tokio::time::timeout(Duration::from_millis(1), stream.read(&mut octet));
-            open += usize::from(closed.await.is_err());
-        }
-        assert!(open <= PLACES, "{open} connections are held");
-    };
-    tokio::select! {
-        () = work => {}
-        ended = serve(listeners, handle, None) => panic!("the API ended: {ended:?}"),
-        () = node(requests, 0) => panic!("the node ended"),
     }
 }
 

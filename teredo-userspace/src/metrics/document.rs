@@ -16,7 +16,7 @@ use teredo_proto::{
 };
 
 use super::{
-    Attachment, ClientStatus, FleetStatus, Format, Mode, Role, RoleState, Snapshot, render,
+    Attachment, ClientStatus, FleetStatus, Format, Level, Mode, Role, RoleState, Snapshot, render,
 };
 use crate::condition::{Kind, Severity};
 
@@ -62,6 +62,7 @@ fn complete(role: Role) -> Snapshot {
     match role {
         Role::Relay => {
             snapshot.add_relay(state, &relay::Statistics::default());
+            snapshot.xdp_peers = Some(Level::default());
             let other = OtherInfo {
                 address: ([10, 0, 0, 2], 3546).into(),
                 is_live: true,
@@ -71,6 +72,7 @@ fn complete(role: Role) -> Snapshot {
                 peers: 0,
                 clock_ahead: 0,
                 heard: Instant::ZERO,
+                refusal: None,
             };
             snapshot.fleet = Some(FleetStatus {
                 others: vec![other],
@@ -83,6 +85,9 @@ fn complete(role: Role) -> Snapshot {
             let client = Client::new(Config::new(servers, 4096), [0; 32]);
             snapshot.add_client(ClientStatus::default(), &client);
         }
+    }
+    if role != Role::Server {
+        snapshot.ipfix_waiting = Some(Level::default());
     }
     if role != Role::Client {
         snapshot.xdp.push(Attachment {
@@ -182,6 +187,60 @@ fn no_role_has_metrics_of_another() {
     assert_eq!(roles("teredo_client_qualification_seconds"), [Role::Client]);
     assert_eq!(roles("teredo_proved_peers"), [Role::Relay]);
     assert_eq!(roles("process_open_fds").len(), 3);
+}
+
+/// Numbers that grow with the work, each with its limit.
+const LIMITS: [(&str, &str); 8] = [
+    ("process_open_fds", "process_max_fds"),
+    (
+        "teredo_ipfix_waiting_records",
+        "teredo_ipfix_waiting_records_limit",
+    ),
+    ("teredo_peers", "teredo_peers_limit"),
+    ("teredo_peers", "teredo_untrusted_peers_limit"),
+    ("teredo_queue_bytes", "teredo_queue_limit_bytes"),
+    ("teredo_tunnel_bindings", "teredo_tunnel_bindings_limit"),
+    ("teredo_xdp_peers", "teredo_xdp_peers_limit"),
+    // A packet that waits takes octets.
+    ("teredo_queue_packets", "teredo_queue_limit_bytes"),
+];
+/// Gauges that have no limit of their own: states, times and parts of other numbers.
+const WITHOUT_LIMIT: [&str; 16] = [
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+    "teredo_build_info",
+    "teredo_client_refresh_seconds",
+    "teredo_client_state",
+    "teredo_condition",
+    "teredo_draining",
+    "teredo_fleet_joined",
+    "teredo_fleet_member_clock_ahead_seconds",
+    "teredo_fleet_member_in_step",
+    "teredo_fleet_member_peers",
+    "teredo_fleet_member_reached",
+    "teredo_proved_peers",
+    "teredo_sunset_timestamp_seconds",
+    "teredo_uptime_seconds",
+    "teredo_xdp_attached",
+];
+
+#[test]
+fn every_limit_is_beside_its_use() {
+    let families = families();
+    for (number, limit) in LIMITS {
+        assert_eq!(families[number].kind, "gauge", "{number}");
+        assert_eq!(families[number].roles, families[limit].roles, "{limit}");
+    }
+    let known: BTreeSet<_> = LIMITS
+        .into_iter()
+        .flat_map(<[&str; 2]>::from)
+        .chain(WITHOUT_LIMIT)
+        .collect();
+    let gauges = families.iter().filter(|(_, family)| family.kind == "gauge");
+    let unknown: Vec<_> = gauges
+        .filter(|(name, _)| !known.contains(&***name))
+        .collect();
+    assert!(unknown.is_empty(), "say what bounds {unknown:?}");
 }
 
 #[test]

@@ -160,6 +160,15 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+/// A number that has a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Level {
+    /// The number.
+    pub value: u64,
+    /// The limit.
+    pub limit: u64,
+}
+
 /// All statistics at one moment. Counters start at zero with the daemon (those of the fast path with
 /// its maps, which survive a crash) and never decrease.
 #[derive(Clone, Debug, Default)]
@@ -180,12 +189,18 @@ pub struct Snapshot {
     pub turns: Turns,
     /// The most peers of the relay or the client; 0 if neither runs.
     pub peers_max: u64,
+    /// The most of them whose mapping is not confirmed yet.
+    pub untrusted_max: u64,
     /// The configured roles.
     pub roles: BTreeMap<Role, RoleState>,
     /// How the fast path is attached to each interface.
     pub xdp: Vec<Attachment>,
     /// How often the fast path had no room for a peer, whose packets then went through the daemon.
     pub xdp_refused: u64,
+    /// The peers in the map of the fast path, if it forwards for the relay.
+    pub xdp_peers: Option<Level>,
+    /// The records that wait for the collector of the peers' traffic, if there is one.
+    pub ipfix_waiting: Option<Level>,
     /// Frames that the fast path sent natively and that a driver dropped, by interface.
     pub xdp_dropped: BTreeMap<String, u64>,
     /// Packets that the relay forwarded, or the client sent and received, by direction and path.
@@ -207,6 +222,8 @@ pub struct Snapshot {
     pub requests: BTreeMap<(ServedRequest, Path), u64>,
     /// Clients that the tunnel service has bindings for.
     pub bindings: u64,
+    /// The clients that it can have bindings for: those with a prefix of their own.
+    pub bindings_max: u64,
     /// The status of the client, if one runs.
     pub client: Option<ClientStatus>,
     /// Rare events that were lost from the log because too many came at once.

@@ -17,7 +17,7 @@ use teredo_common::maps::ABI_VERSION;
 use teredo_proto::Durations;
 
 use super::{
-    ClientStatus, DIRECTIONS, Format, Path, Role, STATES, Snapshot, Traffic, conditions,
+    ClientStatus, DIRECTIONS, Format, Level, Path, Role, STATES, Snapshot, Traffic, conditions,
     direction_name, process::Process,
 };
 
@@ -145,10 +145,43 @@ impl Collector for Snapshot {
             "Peers whose mapping is proved, so that the fast path may serve them",
             relays.clone().map(|_| ([RELAY], self.peers_proved)),
         )?;
-        let help =
-            "The most peers that the daemon knows at once; an eighth of them may be untrusted";
-        let limits = has_peers.clone().map(|role| ([role], self.peers_max));
-        gauges(&mut to, "peers_limit", help, limits)?;
+        for (name, help, limit) in [
+            (
+                "peers_limit",
+                "The most peers that the daemon knows at once",
+                self.peers_max,
+            ),
+            (
+                "untrusted_peers_limit",
+                "The most peers among them that may be untrusted",
+                self.untrusted_max,
+            ),
+        ] {
+            let limits = has_peers.clone().map(|role| ([role], limit));
+            gauges(&mut to, name, help, limits)?;
+        }
+        levels(
+            &mut to,
+            "xdp_peers",
+            [
+                "Peers that the fast path serves",
+                "The most peers that the fast path has room for",
+            ],
+            relays
+                .clone()
+                .filter_map(|_| Some(([RELAY], self.xdp_peers?))),
+        )?;
+        levels(
+            &mut to,
+            "ipfix_waiting_records",
+            [
+                "Records of the traffic of peers that wait for the collector",
+                "The number of waiting records from which on no more are made",
+            ],
+            has_peers
+                .clone()
+                .filter_map(|role| Some(([role], self.ipfix_waiting?))),
+        )?;
         for (name, help, value) in [
             (
                 "queue_packets",
@@ -211,11 +244,18 @@ impl Collector for Snapshot {
                 .clone()
                 .map(|_| ([Role::Server.label()], self.events_lost)),
         )?;
-        gauges(
+        let bindings = Level {
+            value: self.bindings,
+            limit: self.bindings_max,
+        };
+        levels(
             &mut to,
             "tunnel_bindings",
-            "Clients that the tunnel service has bindings for",
-            servers.map(|_| ([Role::Server.label()], self.bindings)),
+            [
+                "Clients that the tunnel service has bindings for",
+                "Clients that the tunnel service can have bindings for",
+            ],
+            servers.map(|_| ([Role::Server.label()], bindings)),
         )?;
         client(&mut to, self.client.as_ref(), &self.qualifications)?;
         if let Some(fleet) = &self.fleet {
@@ -387,6 +427,20 @@ pub(super) fn gauges<L: EncodeLabelSet>(
     Ok(())
 }
 
+/// Encodes numbers, and their limits under the same name with `_limit`; `helps` are those of both.
+fn levels<L: EncodeLabelSet + Clone>(
+    to: &mut DescriptorEncoder,
+    name: &str,
+    helps: [&str; 2],
+    values: impl Iterator<Item = (L, Level)> + Clone,
+) -> fmt::Result {
+    let [of_values, of_limits] = helps;
+    let numbers = values.clone().map(|(labels, level)| (labels, level.value));
+    gauges(to, name, of_values, numbers)?;
+    let limits = values.map(|(labels, level)| (labels, level.limit));
+    gauges(to, &format!("{name}_limit"), of_limits, limits)
+}
+
 #[cfg(test)]
 mod tests {
     use teredo_common::{time::Instant, verdict::Direction};
@@ -424,6 +478,16 @@ mod tests {
         snapshot.add_relay(relay, &Statistics::default());
         snapshot.peers_trusted = 7;
         snapshot.queue_bytes = 11;
+        snapshot.untrusted_max = 15;
+        snapshot.bindings_max = 16;
+        snapshot.xdp_peers = Some(Level {
+            value: 17,
+            limit: 18,
+        });
+        snapshot.ipfix_waiting = Some(Level {
+            value: 19,
+            limit: 20,
+        });
         snapshot.add_server(server, &ServerStatistics::default(), 12);
         let advertised = (Service::Advertised.into(), Path::Userspace);
         snapshot.requests.insert(advertised, 13);
@@ -448,6 +512,12 @@ mod tests {
             r#"teredo_dropped_total{role="server",path="userspace",reason="no-client"} 14"#,
             r#"teredo_server_requests_total{kind="solicitation",path="userspace",result="advertised"} 13"#,
             r#"teredo_tunnel_bindings{role="server"} 12"#,
+            r#"teredo_untrusted_peers_limit{role="relay"} 15"#,
+            r#"teredo_tunnel_bindings_limit{role="server"} 16"#,
+            r#"teredo_xdp_peers{role="relay"} 17"#,
+            r#"teredo_xdp_peers_limit{role="relay"} 18"#,
+            r#"teredo_ipfix_waiting_records{role="relay"} 19"#,
+            r#"teredo_ipfix_waiting_records_limit{role="relay"} 20"#,
             r#"teredo_draining{role="relay"} 0"#,
             r#"teredo_draining{role="server"} 1"#,
             r#"teredo_sunset_timestamp_seconds{role="server"} 1924905600"#,
@@ -522,6 +592,8 @@ mod tests {
             [relay, server].map(|snapshot| render(snapshot, Format::OpenMetrics).unwrap());
         assert!(relay.contains(r#"role="relay""#) && server.contains(r#"role="server""#));
         assert!(!relay.contains(r#"role="server""#) && !relay.contains("server_requests_total{"));
+        // Neither has the relay a program or a collector.
+        assert!(!relay.contains("teredo_xdp_peers") && !relay.contains("teredo_ipfix"));
         assert!(!server.contains(r#"role="relay""#));
     }
 }

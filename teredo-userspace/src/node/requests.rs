@@ -6,7 +6,7 @@ use teredo_common::{
     address::{ServicePrefix, TeredoAddress},
     time::Instant,
 };
-use teredo_proto::{client, relay::PeerInfo};
+use teredo_proto::{client, max_untrusted_peers, relay::PeerInfo};
 
 use super::{Node, clock, handover::Replacement, host::configured};
 use crate::{
@@ -16,8 +16,9 @@ use crate::{
         handle::PAGE,
         types::{Count, Peer, PeerState},
     },
+    ipfix::WAITING_MAX,
     metrics::{
-        DATAGRAM_NOT_TAKEN, DECAP_NOT_TAKEN, DECAP_OVERRUN, ENCAP_NOT_TAKEN, ENCAP_OVERRUN,
+        DATAGRAM_NOT_TAKEN, DECAP_NOT_TAKEN, DECAP_OVERRUN, ENCAP_NOT_TAKEN, ENCAP_OVERRUN, Level,
         NATIVE_NOT_TAKEN, OVERRUN, Path, Role, RoleState, Snapshot, TUNNEL_NOT_TAKEN,
     },
 };
@@ -70,11 +71,16 @@ impl Node {
             xdp: self.fast_path.attachments().to_vec(),
             xdp_refused: self.fast_path.refused(),
             xdp_dropped: self.fast_path.dropped(),
+            xdp_peers: self.fast_path.peers(),
+            ipfix_waiting: self.exporter.as_ref().map(|exporter| Level {
+                value: exporter.waiting() as u64,
+                limit: WAITING_MAX as u64,
+            }),
             conditions: self.upkeep.conditions().iter().cloned().collect(),
             ..Snapshot::default()
         };
         let state = |role| RoleState {
-            is_draining: self.draining.contains(&role),
+            is_draining: self.draining.contains_key(&role),
             sunset: self.calendar.date(role),
         };
         // A role that waits for the host is one, too.
@@ -100,14 +106,18 @@ impl Node {
         let relay = relay.map(|relay| (relay.max_peers, relay.queue_total_bytes));
         let client = self.config.client.as_ref();
         let client = client.map(|client| (client.max_peers, client.queue_total_bytes));
-        let (peers, octets) = relay.or(client).unwrap_or_default();
-        snapshot.peers_max = peers as u64;
-        snapshot.queue_bytes_max = octets as u64;
+        if let Some((peers, octets)) = relay.or(client) {
+            snapshot.peers_max = peers as u64;
+            snapshot.untrusted_max = max_untrusted_peers(peers) as u64;
+            snapshot.queue_bytes_max = octets as u64;
+        }
         if let (Some(role), Some(section)) = (&self.roles.server, &self.config.server) {
             let endpoints = section
                 .ipv4
                 .map(|address| SocketAddrV4::new(address, section.port));
             snapshot.endpoints.insert(Role::Server, endpoints.into());
+            let clients = section.clients.iter();
+            snapshot.bindings_max = clients.filter(|client| client.prefix.is_some()).count() as u64;
             let server = role.protocol();
             snapshot.add_server(
                 state(Role::Server),
@@ -147,57 +157,65 @@ impl Node {
     }
 
     /// Returns a page of the list of peers. A node has a relay or a client, never both.
-    fn page(&mut self, cursor: u64, most: usize, filter: &Filter) -> Page {
+    fn page(&self, cursor: u64, most: usize, filter: &Filter) -> Page {
         let now = clock::now();
         let accounting = self.counts_traffic();
-        let mut page = if let Some(role) = &self.roles.relay {
-            let relay = &role.relay;
-            page_of(cursor, most, relay.slots(), |slots| {
-                let peers = relay.peers_in(slots).filter(|(_, peer)| {
-                    filter.admits(peer.address, peer.mapped.into(), state(peer.trusted))
-                });
-                peers.map(|(slot, peer)| (slot, relay_peer(&peer, accounting, now)))
-            })
-        } else if let Some(role) = &self.client {
-            let (client, prefix) = (&role.client, self.config.node.prefix);
-            page_of(cursor, most, client.slots(), |slots| {
-                let peers = client.peers_in(slots).filter(|(_, peer)| {
-                    filter.admits(peer.address, peer.mapped.into(), state(peer.trusted))
-                });
-                peers.map(|(slot, peer)| (slot, client_peer(&peer, prefix, now)))
-            })
-        } else {
-            Page::default()
-        };
-        for peer in &mut page.peers {
-            peer.xdp = self.fast_path.has(&peer.address.octets());
-        }
+        let admits =
+            |address, mapped, is_trusted| filter.admits(address, mapped, state(is_trusted));
         // Last, since it takes a look at the map of the fast path.
-        page.peers.retain(|peer| {
+        let is_wanted = |peer: &mut Peer| {
+            peer.xdp = self.fast_path.has(&peer.address.octets());
             filter.admits_path(match peer.xdp {
                 true => Path::Xdp,
                 false => Path::Userspace,
             })
-        });
-        page
+        };
+        if let Some(role) = &self.roles.relay {
+            let relay = &role.relay;
+            let peers_in = |slots| {
+                let peers = relay.peers_in(slots);
+                let peers = peers
+                    .filter(|(_, peer)| admits(peer.address, peer.mapped.into(), peer.trusted));
+                peers.map(|(slot, peer)| (slot, relay_peer(&peer, accounting, now)))
+            };
+            page_of(cursor, most, relay.slots(), peers_in, is_wanted)
+        } else if let Some(role) = &self.client {
+            let (client, prefix) = (&role.client, self.config.node.prefix);
+            let peers_in = |slots| {
+                let peers = client.peers_in(slots);
+                let peers = peers
+                    .filter(|(_, peer)| admits(peer.address, peer.mapped.into(), peer.trusted));
+                peers.map(|(slot, peer)| (slot, client_peer(&peer, prefix, now)))
+            };
+            page_of(cursor, most, client.slots(), peers_in, is_wanted)
+        } else {
+            Page::default()
+        }
     }
 }
 
-/// Returns the page of at most `most` peers, of a list with this many slots, some of them free, that begins in
-/// slot `cursor`. It covers so few slots that the time for it does not depend on the length of the list.
+/// Returns the page of at most `most` peers that `is_wanted` admits, of a list with this many slots, some of them
+/// free, that begins in slot `cursor`.
+///
+/// It covers so few slots, and asks about so few peers, that the time for it does not depend on the length of the
+/// list. It ends before that only if it has `most` peers: one whose peers are not wanted takes the reader on as far
+/// as any other.
 fn page_of<I: Iterator<Item = (usize, Peer)>>(
     cursor: u64,
     most: usize,
     slots: usize,
     peers_in: impl FnOnce(Range<usize>) -> I,
+    mut is_wanted: impl FnMut(&mut Peer) -> bool,
 ) -> Page {
     let start = usize::try_from(cursor).unwrap_or(usize::MAX);
     let end = start.saturating_add(PAGE_SLOTS);
     let mut next = end;
     let mut peers = Vec::new();
-    for (slot, peer) in peers_in(start..end) {
-        peers.push(peer);
-        if peers.len() >= most.min(PAGE) {
+    for (number, (slot, mut peer)) in peers_in(start..end).enumerate() {
+        if is_wanted(&mut peer) {
+            peers.push(peer);
+        }
+        if peers.len() >= most || number + 1 >= PAGE {
             next = slot + 1;
             break;
         }
@@ -279,39 +297,57 @@ mod tests {
         }
     }
 
-    /// Reads all pages of a list in which every `step`th slot is used. Returns the peers, and the most slots
-    /// that one page visited.
-    fn read(slots: usize, step: usize) -> (Vec<Peer>, usize) {
-        let (mut peers, mut most) = (Vec::new(), 0);
+    /// Reads all pages of at most `most` peers of a list in which every `step`th slot is used, and every `share`th
+    /// peer is wanted. Returns the peers, the most slots that one page visited, and the number of pages.
+    fn read(slots: usize, step: usize, share: usize, most: usize) -> (Vec<Peer>, usize, usize) {
+        let (mut peers, mut visited_most, mut pages) = (Vec::new(), 0, 0);
         let mut cursor = Some(0);
         while let Some(start) = cursor {
-            let mut visited = 0;
-            let page = page_of(start, PAGE, slots, |range| {
+            let (mut visited, mut asked) = (0, 0);
+            let is_wanted = |peer: &mut Peer| {
+                asked += 1;
+                (peer.address.to_bits() as usize).is_multiple_of(step * share)
+            };
+            let peers_in = |range: Range<usize>| {
                 let range = range.start..range.end.min(slots);
-                let visited = &mut visited;
-                range
-                    .inspect(|_| *visited += 1)
-                    .filter(move |slot| slot % step == 0)
-                    .map(|slot| (slot, peer(slot)))
-            });
-            assert!(page.peers.len() <= PAGE);
+                visited = range.len();
+                let used = range.filter(move |slot| slot % step == 0);
+                used.map(|slot| (slot, peer(slot)))
+            };
+            let page = page_of(start, most, slots, peers_in, is_wanted);
+            assert!(page.peers.len() <= most && asked <= PAGE);
             peers.extend(page.peers);
-            most = most.max(visited);
+            visited_most = visited_most.max(visited);
+            pages += 1;
             cursor = page.next;
         }
-        (peers, most)
+        (peers, visited_most, pages)
     }
 
     #[test]
     fn pages_have_every_peer_once_and_visit_few_slots() {
         for slots in [0, 1, PAGE, PAGE + 1, 100_000] {
             for step in [1, 3, 50_000] {
-                let (peers, most) = read(slots, step);
-                let different: BTreeSet<_> = peers.iter().map(|peer| peer.address).collect();
-                assert_eq!(different.len(), peers.len());
-                assert_eq!(peers.len(), slots.div_ceil(step));
-                assert!(most <= 16 * PAGE, "{most}");
+                for (share, most) in [(1, PAGE), (7, PAGE), (7, 3), (50_000, 1)] {
+                    let (peers, visited, _) = read(slots, step, share, most);
+                    let different: BTreeSet<_> = peers.iter().map(|peer| peer.address).collect();
+                    assert_eq!(different.len(), peers.len());
+                    assert_eq!(peers.len(), slots.div_ceil(step * share));
+                    assert!(visited <= 16 * PAGE, "{visited}");
+                }
             }
+        }
+    }
+
+    #[test]
+    fn a_search_takes_no_more_pages_than_a_list_of_all() {
+        const PEERS: usize = 10_000;
+        let all = PEERS.div_ceil(PAGE);
+        for most in [1, 50, PAGE] {
+            let (peers, _, pages) = read(PEERS, 1, PEERS, most);
+            assert_eq!(peers.len(), 1);
+            // The one that is wanted may end a page.
+            assert!(pages <= all + 1, "{pages} of at most {most} peers");
         }
     }
 }

@@ -21,13 +21,13 @@ mod tests;
 
 use axum::{
     Router,
-    extract::{Query, State},
+    extract::State,
     http::header::{CACHE_CONTROL, CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
 };
 
-use super::{problem::Problem, server::Access};
+use super::{parameters::Parameters, problem::Problem, server::Access};
 use peers::{Filter, Listing};
 
 const STYLE: &str = include_str!("style.css");
@@ -45,7 +45,7 @@ pub fn routes() -> Router<Access> {
 
 async fn page(
     State(access): State<Access>,
-    Query(filter): Query<Filter>,
+    Parameters(filter): Parameters<Filter>,
 ) -> Result<Response, Problem> {
     let snapshot = access.handle.snapshot().await?;
     let listing = match filter.parse() {
