@@ -1,8 +1,8 @@
 //! `teredo status`, `peers`, `drain`, `reload` and `upgrade`: requests to a running daemon.
 
-use std::{cmp::Reverse, fmt::Write as _, io::IsTerminal as _, thread, time::Duration};
+use std::{cmp::Reverse, fmt::Write as _, fs, io::IsTerminal as _, thread, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use serde::de::DeserializeOwned;
 
@@ -17,7 +17,7 @@ use crate::{
         types::{Count, Directions, Paths, Peer, PeerCounts, ServerStatus, Status, Verdict},
     },
     condition::Severity,
-    config::{ApiAddress, Config},
+    config::{self, ApiAddress, Config},
     metrics::{ClientStatus, NOISE},
 };
 
@@ -98,25 +98,76 @@ pub fn peers(arguments: &PeersArguments) -> Result<()> {
 pub fn reload(daemon: &Daemon) -> Result<()> {
     // The daemon's own error would be the same, with less context.
     daemon.file.load()?;
-    tell(daemon, "/replace")?;
+    replace(daemon)?;
     print("the daemon runs with the new configuration\n")
 }
 
 /// Makes a daemon hand over to the program as it is now.
 pub fn upgrade(daemon: &Daemon) -> Result<()> {
-    tell(daemon, "/replace")?;
+    replace(daemon)?;
     print("the new program runs in place of the old one\n")
+}
+
+/// Makes a daemon start a process in its place. The configuration may name another address of the API, or
+/// another instance, than the daemon has: a daemon that is alone in the directory of sockets is meant, too.
+fn replace(daemon: &Daemon) -> Result<()> {
+    let configured = socket(daemon);
+    let mut candidates: Vec<_> = configured.iter().cloned().collect();
+    if daemon.api.is_none() {
+        candidates.extend(only_socket().filter(|other| !candidates.contains(other)));
+    }
+    let runtime = start_runtime()?;
+    let mut failure = configured.err();
+    for address in candidates {
+        match runtime.block_on(client::post(&address, "/replace")) {
+            Ok(()) => return Ok(()),
+            Err(error @ client::Error::NotRunning { .. }) => {
+                failure.get_or_insert(anyhow!(
+                    "{error}; if node.api or node.name has changed since, name its address with --api"
+                ));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(failure.unwrap_or_else(|| anyhow!("there is no address of a daemon; name it with --api")))
+}
+
+/// Returns the only socket in the directory in which daemons have theirs by default.
+fn only_socket() -> Option<ApiAddress> {
+    let mut sockets = fs::read_dir(config::SOCKETS)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "sock")
+        });
+    let only = sockets.next()?;
+    sockets.next().is_none().then_some(ApiAddress::Unix(only))
 }
 
 /// Makes a daemon do something.
 fn tell(daemon: &Daemon, path: &str) -> Result<()> {
-    let addresses = addresses(daemon)?;
-    let mut unix = addresses
-        .iter()
-        .filter(|address| matches!(address, ApiAddress::Unix(_)));
-    // Without a unix socket the daemon refuses with an explanation.
-    let address = unix.next().unwrap_or(&addresses[0]);
-    Ok(start_runtime()?.block_on(client::post(address, path))?)
+    let address = socket(daemon)?;
+    Ok(start_runtime()?.block_on(client::post(&address, path))?)
+}
+
+/// Returns the unix socket of a daemon, on which it takes orders. Without one the daemon refuses with an
+/// explanation.
+pub fn socket(daemon: &Daemon) -> Result<ApiAddress> {
+    first(daemon, |address| matches!(address, ApiAddress::Unix(_)))
+}
+
+/// Returns the address at which a daemon answers without a token, if it has one.
+pub fn address(daemon: &Daemon) -> Result<ApiAddress> {
+    first(daemon, ApiAddress::is_of_this_host)
+}
+
+/// Returns the first address that `is_preferred`, else the first one.
+fn first(daemon: &Daemon, is_preferred: impl Fn(&ApiAddress) -> bool) -> Result<ApiAddress> {
+    let mut addresses = addresses(daemon)?;
+    let place = addresses.iter().position(is_preferred).unwrap_or(0);
+    Ok(addresses.swap_remove(place))
 }
 
 /// Makes a daemon drain.
@@ -134,11 +185,8 @@ pub fn withdraw(daemon: &Daemon) -> Result<()> {
 }
 
 fn ask<T: DeserializeOwned>(query: &Query, path: &str) -> Result<T> {
-    let addresses = addresses(&query.daemon)?;
-    // Other addresses ask for a token.
-    let mut of_this_host = addresses.iter().filter(|address| address.is_of_this_host());
-    let address = of_this_host.next().unwrap_or(&addresses[0]);
-    let body = start_runtime()?.block_on(client::get(address, path))?;
+    let address = address(&query.daemon)?;
+    let body = start_runtime()?.block_on(client::get(&address, path))?;
     serde_json::from_slice(&body).with_context(|| {
         format!("the daemon on {address} answers in an unknown format; is it of another version?")
     })
@@ -146,11 +194,11 @@ fn ask<T: DeserializeOwned>(query: &Query, path: &str) -> Result<T> {
 
 /// Returns the addresses of the API, at least one: those of the command line, else of the
 /// configuration, else the default.
-pub fn addresses(daemon: &Daemon) -> Result<Vec<ApiAddress>> {
+fn addresses(daemon: &Daemon) -> Result<Vec<ApiAddress>> {
     if let Some(address) = &daemon.api {
         return Ok(vec![address.clone()]);
     }
-    let is_default = daemon.file.config.as_os_str() == crate::config::DEFAULT_PATH;
+    let is_default = daemon.file.config.as_os_str() == config::DEFAULT_PATH;
     let config = if is_default && !daemon.file.config.exists() {
         Config::default()
     } else {

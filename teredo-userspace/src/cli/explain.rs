@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{
     Query,
-    ask::addresses,
+    ask::address,
     output::{Table, print, print_json},
     start_runtime,
 };
@@ -47,8 +47,8 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (subject, request) = question(arguments)?;
     let body = serde_json::to_vec(&request)?;
-    let address = &addresses(&arguments.query.daemon)?[0];
-    let asked = start_runtime()?.block_on(client::ask(address, "/v1/explain", body.into()));
+    let address = address(&arguments.query.daemon)?;
+    let asked = start_runtime()?.block_on(client::ask(&address, "/v1/explain", body.into()));
     let (explanation, code) = match asked {
         Ok(answer) => {
             let explanation = serde_json::from_slice(&answer).with_context(|| {

@@ -15,13 +15,14 @@ use tracing::{debug, error, info, warn};
 use super::{
     Start,
     check::{first_required, first_trouble},
-    log, start_runtime,
+    log, sentence, start_runtime,
 };
 use crate::{
     api::{self, ApiThread, Handle, Listeners, listener},
     check::{self, Purpose},
     config::{
-        Config,
+        self, Config,
+        access::user_name,
         secrets::{self, Secrets},
     },
     handover::{
@@ -48,13 +49,34 @@ pub struct Arguments {
 /// behind.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let mut predecessor = Predecessor::of_this_process();
+    let is_first = predecessor.is_none();
     let result = start(arguments, &mut predecessor);
-    if let Err(error) = &result
-        && let Some(predecessor) = predecessor
-    {
-        predecessor.refuse(&format!("{error:#}"));
+    if let Err(error) = &result {
+        if let Some(predecessor) = predecessor {
+            predecessor.refuse(&refusal(error));
+        } else if is_first && let Err(error) = Store::withdraw_relay() {
+            warn!("the relay's route stays: {error}");
+        }
     }
     result
+}
+
+/// Returns the reason why this process does not take over. It reads files with the rights of the process before,
+/// which may be fewer than those that the first process had.
+fn refusal(error: &anyhow::Error) -> String {
+    let reason = sentence(error);
+    let of_configuration = error.downcast_ref::<config::Error>();
+    let of_secret = error.downcast_ref::<secrets::Error>();
+    let is_forbidden = of_configuration.is_some_and(config::Error::is_forbidden)
+        || of_secret.is_some_and(secrets::Error::is_forbidden);
+    match is_forbidden {
+        true => format!(
+            "this needs a restart, or files that user {} may read, since the running daemon has given up the \
+             rights that it started with: {reason}",
+            user_name()
+        ),
+        false => reason,
+    }
 }
 
 fn start(arguments: &Arguments, predecessor: &mut Option<Predecessor>) -> Result<()> {
@@ -114,7 +136,8 @@ async fn daemon(
     let mut signals = Signals::new()?;
     let purpose = Purpose {
         after_sunset: arguments.start.after_sunset,
-        loads_program: false,
+        is_thorough: false,
+        access: None,
         has_api: listeners.is_ok(),
         inherits: !estate.inheritance.is_empty(),
         program: estate.inheritance.program(),

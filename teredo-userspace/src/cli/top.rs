@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 
-use super::{Daemon, ask::addresses, start_runtime};
+use super::{Daemon, ask::address, start_runtime};
 use crate::top;
 
 /// The permitted intervals, in seconds.
@@ -26,7 +26,7 @@ pub struct Arguments {
 
 /// Shows a daemon until the user ends the view.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let address = addresses(&arguments.daemon)?.swap_remove(0);
+    let address = address(&arguments.daemon)?;
     let runtime = start_runtime()?;
     match arguments.once {
         true => runtime.block_on(top::print_once(address, arguments.interval)),

@@ -8,6 +8,7 @@ use nix::sys::stat::fstat;
 use crate::{
     config::ApiAddress,
     datapath::udp::{Receiver, Sender},
+    metrics::Role,
 };
 
 /// The kind of the three sockets of a UDP port, in this order.
@@ -22,11 +23,20 @@ pub const STATE: &str = "state";
 /// A descriptor with its name.
 pub type Named<'a> = (String, BorrowedFd<'a>);
 
+/// The beginning of the kinds of listening sockets of the API.
+const LISTENER: &str = "api ";
+
 /// Returns the kind of the listening socket of the API at an address.
 #[must_use]
 pub fn listener_kind(address: &ApiAddress) -> String {
     // Colons separate the names that the service manager passes.
-    format!("api {address}").replace(':', "=")
+    format!("{LISTENER}{address}").replace(':', "=")
+}
+
+/// Returns whether a name is that of a listening socket of the API.
+#[must_use]
+pub fn is_listener(name: &str) -> bool {
+    name.starts_with(LISTENER)
 }
 
 /// Names a descriptor for its kind and its number in the file system.
@@ -34,6 +44,23 @@ pub fn named<'a>(kind: &str, descriptor: &'a impl AsFd) -> Option<Named<'a>> {
     let descriptor = descriptor.as_fd();
     let inode = fstat(descriptor).ok()?.st_ino;
     Some((format!("{kind}.{inode}"), descriptor))
+}
+
+/// Names the TUN interface of a role.
+#[must_use]
+pub fn tun(role: Role, name: &str, index: u32) -> String {
+    // No interface has a slash in its name.
+    format!("{TUN}.{}/{name}.{index}", role.name())
+}
+
+/// Returns whether a name is that of the TUN interface of a role.
+#[must_use]
+pub fn is_tun_of(name: &str, role: Role) -> bool {
+    let rest = name
+        .strip_prefix(TUN)
+        .and_then(|rest| rest.strip_prefix('.'));
+    let rest = rest.and_then(|rest| rest.strip_prefix(role.name()));
+    rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Names the sockets of a UDP port: sender, receiver, and that for marked datagrams.
@@ -57,4 +84,18 @@ pub fn is(name: &str, kind: &str) -> bool {
     let rest = name.strip_prefix(kind);
     // What tells the object from others may have parts of its own.
     rest.is_some_and(|rest| rest.starts_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tunnel_of_a_role_is_told_from_others() {
+        let name = tun(Role::Relay, "teredo", 7);
+        assert!(is(&name, TUN) && is_tun_of(&name, Role::Relay));
+        assert!(!is_tun_of(&name, Role::Client));
+        // As earlier releases name it.
+        assert!(!is_tun_of("tun.relay.7", Role::Relay));
+    }
 }

@@ -1,11 +1,12 @@
 //! What a process got from the one before.
 
 use std::{
+    fs,
     net::SocketAddrV4,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
-use nix::sys::socket::{SockaddrIn, getsockname};
+use nix::sys::socket::{SockaddrIn, UnixAddr, getsockname};
 
 use super::{
     descriptors::{self, JOURNAL, STATE, TUN, UDP},
@@ -84,6 +85,13 @@ impl Inheritance {
     pub fn close(&mut self) {
         for (name, descriptor) in self.descriptors.drain(..) {
             tracing::debug!("{name} of the process before is of no use any more");
+            if descriptors::is_listener(&name)
+                && let Ok(address) = getsockname::<UnixAddr>(descriptor.as_raw_fd())
+                && let Some(path) = address.path()
+                && let Err(error) = fs::remove_file(path)
+            {
+                tracing::debug!("{} stays: {error}", path.display());
+            }
             if descriptors::is(&name, TUN)
                 && let Err(error) = tun::end_with_process(&descriptor)
             {

@@ -17,6 +17,7 @@ pub mod memory;
 pub mod state;
 pub mod store;
 pub mod successor;
+mod supervisor;
 
 pub use inheritance::Inheritance;
 pub use journal::Journal;

@@ -1,16 +1,21 @@
-//! The state of the daemon's roles for the next process.
+//! The state of the daemon and its roles for the next process.
 //!
 //! Each part has its own version and is encoded by itself, with the names of its fields. A process takes
 //! the parts that it understands, whether an older or a newer one has written them: fields that it does not
 //! know are skipped, those that are missing have defaults. The version of a part changes only when that is
 //! not enough.
 
-use std::net::SocketAddrV4;
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddrV4},
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
 use teredo_proto::{client::SavedClient, fleet, relay, server::SavedServer};
 use thiserror::Error;
+
+use crate::plan::SavedAnnouncement;
 
 /// The version of the parts that are written now.
 const VERSION: u32 = 1;
@@ -50,9 +55,23 @@ pub struct RelayState {
     pub relay: relay::State,
 }
 
-/// The state of the roles.
+/// The state of the daemon as a whole.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DaemonState {
+    /// The names of the roles that drain.
+    pub draining: Vec<String>,
+    /// The announcement of the relay.
+    pub announcement: SavedAnnouncement,
+}
+
+/// The addresses of the servers that a client knows by name, under their names.
+pub type ServerNames = BTreeMap<String, Vec<Ipv4Addr>>;
+
+/// The state of the daemon and its roles.
 #[derive(Debug, Default)]
 pub struct State {
+    /// The daemon as a whole.
+    pub daemon: Option<DaemonState>,
     /// The relay.
     pub relay: Option<RelayState>,
     /// The relay's part in its fleet.
@@ -61,22 +80,28 @@ pub struct State {
     pub server: Option<SavedServer>,
     /// The client.
     pub client: Option<SavedClient>,
+    /// The names of the client's servers.
+    pub server_names: Option<ServerNames>,
 }
 
+const DAEMON: &str = "daemon";
 const RELAY: &str = "relay";
 const FLEET: &str = "fleet";
 const SERVER: &str = "server";
 const CLIENT: &str = "client";
+const SERVER_NAMES: &str = "server-names";
 
 impl State {
     /// Returns the state as octets.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let parts = [
+            part(DAEMON, self.daemon.as_ref()),
             part(RELAY, self.relay.as_ref()),
             part(FLEET, self.fleet.as_ref()),
             part(SERVER, self.server.as_ref()),
             part(CLIENT, self.client.as_ref()),
+            part(SERVER_NAMES, self.server_names.as_ref()),
         ];
         let parts = Parts {
             release: env!("CARGO_PKG_VERSION").to_owned(),
@@ -100,10 +125,12 @@ impl State {
         let mut state = Self::default();
         for part in parts.parts {
             let read = match &*part.name {
+                DAEMON => part.read().map(|daemon| state.daemon = Some(daemon)),
                 RELAY => part.read().map(|relay| state.relay = Some(relay)),
                 FLEET => part.read().map(|fleet| state.fleet = Some(fleet)),
                 SERVER => part.read().map(|server| state.server = Some(server)),
                 CLIENT => part.read().map(|client| state.client = Some(client)),
+                SERVER_NAMES => part.read().map(|names| state.server_names = Some(names)),
                 // A newer release has it.
                 _ => Ok(()),
             };
@@ -150,7 +177,7 @@ mod tests {
 
     use super::*;
 
-    const ENDPOINT: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::new(192, 0, 2, 1), 3545);
+    const ENDPOINT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 3545);
 
     fn relay() -> RelayState {
         let config = relay::Config::new(ENDPOINT.into());

@@ -13,10 +13,13 @@ use nix::{
 };
 use sd_notify::NotifyState;
 
-use super::descriptors::Named;
+use super::descriptors::{Named, is_tun_of};
+use crate::metrics::Role;
 
 /// The variable that tells how many descriptors there is room for. Systemd sets it since version 254.
 const VARIABLE: &str = "FDSTORE";
+/// The variable with the names of the descriptors that systemd passes to the process.
+const NAMES: &str = "LISTEN_FDNAMES";
 /// Milliseconds that systemd has to handle what it was sent.
 const PATIENCE: u16 = 5_000;
 
@@ -40,6 +43,21 @@ impl Store {
     /// Notes that descriptors of these names are in the store.
     pub fn contains<'n>(&mut self, names: impl Iterator<Item = &'n str>) {
         self.names.extend(names.map(str::to_owned));
+    }
+
+    /// Makes the store give up the relay's interface of the process before, as this one cannot start: with the
+    /// interface, the relay's route goes, so that routers do not send to a host on which nobody serves.
+    ///
+    /// # Errors
+    ///
+    /// When the service manager cannot be reached.
+    pub fn withdraw_relay() -> io::Result<()> {
+        let Some(mut store) = Self::of_service() else {
+            return Ok(());
+        };
+        let names = env::var(NAMES).unwrap_or_default();
+        store.contains(names.split(':'));
+        store.remove_if(|name| is_tun_of(name, Role::Relay))
     }
 
     /// Makes the store hold these descriptors and no others, besides those for which `stays`.

@@ -44,7 +44,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::descriptors::Named;
+use super::{descriptors::Named, supervisor};
 use crate::privileges;
 
 /// The variable that tells a successor the number of its end of the socket.
@@ -75,6 +75,9 @@ pub enum Failure {
     /// The successor has ended, or is silent.
     #[error("the new process has ended before it was ready, or takes too long; its log says more")]
     Silent,
+    /// What has started this process cannot follow.
+    #[error("{0}")]
+    Bound(&'static str),
     /// The descriptors or the state cannot be handed over.
     #[error("the state cannot be handed over: {0}")]
     Io(#[from] io::Error),
@@ -119,8 +122,11 @@ impl Successor {
     ///
     /// # Errors
     ///
-    /// [`Failure::Start`].
+    /// [`Failure::Bound`] and [`Failure::Start`].
     pub fn start(invocation: &Invocation, instance: &str) -> Result<Self, Failure> {
+        if let Some(reason) = supervisor::objection() {
+            return Err(Failure::Bound(reason));
+        }
         let failed = |source: io::Error| Failure::Start {
             program: invocation.program.clone(),
             source,
@@ -137,8 +143,10 @@ impl Successor {
         command.args(&invocation.arguments);
         command.env(VARIABLE, number.to_string());
         command.env(INSTANCE, instance);
-        // Those of the service manager are this process's.
-        command.env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
+        // The service manager has given these to this process. The watchdog is the successor's, too.
+        for name in ["LISTEN_FDS", "LISTEN_PID", "WATCHDOG_PID"] {
+            command.env_remove(name);
+        }
         privileges::inherit(&mut command).map_err(failed)?;
         // SAFETY: between fork and exec only one system call takes place, on a descriptor that is open.
         unsafe { command.pre_exec(move || keep_over_exec(number)) };
@@ -185,6 +193,13 @@ impl Successor {
         self.expect(RUNNING).await?;
         self.runs = true;
         Ok(())
+    }
+
+    /// Makes the successor read the configuration again.
+    pub fn hang_up(&self) {
+        if let Err(error) = pidfd_send_signal(&self.handle, Signal::HUP) {
+            tracing::warn!("process {} cannot be told to reload: {error}", self.process);
+        }
     }
 
     fn send(&self, message: &[u8], control: &[ControlMessage<'_>]) -> io::Result<()> {

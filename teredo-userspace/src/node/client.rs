@@ -1,6 +1,7 @@
 //! The client role: its ports, its TUN interface, its view of the host's network, and the protocol
 //! between them.
 
+mod capture;
 mod discovery;
 mod encapsulation;
 mod port_mapping;
@@ -50,11 +51,13 @@ use crate::{
     handover::{
         Inheritance,
         descriptors::{self, Named},
+        state::ServerNames,
     },
     host::{HostNetwork, Snapshot},
     metrics::{ClientStatus, Role},
     plan::Tunnelled,
 };
+use capture::ClientTap;
 use discovery::{LocalDiscovery, Multicast};
 use port_mapping::{GatewayLink, PortMapping};
 use ports::ExtraPorts;
@@ -73,6 +76,7 @@ const WRITTEN: usize = 4 * BATCH;
 pub struct ClientRole {
     pub client: Client,
     pub failures: SendFailures,
+    pub tap: ClientTap,
     config: config::ClientSection,
     prefix: ServicePrefix,
     /// The service port, host byte order.
@@ -137,7 +141,8 @@ impl ClientRole {
         let saved = left.state.client.take();
         let udp = open(config.port, saved.as_ref(), left)?;
         let service_port = udp.local.port();
-        let servers = Servers::new(&config.servers, config.secondary, config.ipv4_scope);
+        let names = left.state.server_names.take().unwrap_or_default();
+        let servers = Servers::new(&config, &names);
         let protocol = client::Config {
             credentials,
             ..protocol_config(&config, prefix, servers.known(), service_port)
@@ -153,7 +158,7 @@ impl ClientRole {
             }
             None => None,
         };
-        let saved = saved.filter(|saved| saved.fits(&protocol));
+        let saved = saved.filter(|saved| is_fit(saved, &protocol));
         let is_started = saved.as_ref().is_some_and(SavedClient::is_started);
         let tun = left.take_tun(&config.tun);
         let goes_on = saved.is_some() && tun.is_some();
@@ -162,6 +167,7 @@ impl ClientRole {
             None => Client::new(protocol, seed),
         };
         let tunnel = tunnel::Options {
+            role: Role::Client,
             name: config.tun.clone(),
             lifetime: Lifetime::Process,
             ends_here: true,
@@ -170,6 +176,7 @@ impl ClientRole {
         let mut role = Self {
             client,
             failures: SendFailures::default(),
+            tap: ClientTap::new(service_port),
             prefix,
             service_port,
             port: Port::new(udp.receiver, udp.marked)?,
@@ -220,6 +227,11 @@ impl ClientRole {
         let sockets = descriptors::udp(&self.sender, self.port.receivers());
         let ports = self.ports.descriptors();
         sockets.chain(ports).chain(self.tunnel.descriptor())
+    }
+
+    /// Returns the addresses that the next process goes on with, of each server that has a name.
+    pub fn server_names(&self) -> ServerNames {
+        self.servers.names(self.client.server())
     }
 
     /// Returns the address and the MTU of the tunnel, while the client is qualified.
@@ -281,14 +293,13 @@ impl ClientRole {
             Input::Time => self.client.handle_timeout(clock::now()),
             Input::Discovery(multicast) => {
                 if let Some(discovery) = &self.discovery {
-                    let (interface, source) = (multicast.interface, multicast.source.into());
                     let payload = discovery.payload(multicast);
-                    self.client
-                        .handle_discovery(clock::now(), interface, source, payload);
+                    (self.tap).handle_discovery(&mut self.client, clock::now(), multicast, payload);
                 }
             }
             Input::Servers => {
                 self.has_changed = true;
+                self.servers.forget(self.client.server());
                 self.client.set_servers(self.servers.known());
                 self.start_when_ready();
             }
@@ -311,10 +322,7 @@ impl ClientRole {
         let mut packets: [&[u8]; WRITTEN] = [&[]; WRITTEN];
         let mut count = 0;
         for datagram in self.datagrams.datagrams() {
-            let (from, ecn) = (datagram.source.into(), datagram.ecn);
-            let packet = self
-                .client
-                .handle_datagram(now, to, from, ecn, datagram.payload);
+            let packet = (self.tap).handle_datagram(&mut self.client, now, to, datagram);
             if let Some(packet) = packet {
                 packets[count] = packet;
                 count += 1;
@@ -352,6 +360,7 @@ impl ClientRole {
         let (mut packets, mut datagrams) = (Vec::new(), Vec::new());
         let mut port = self.service_port;
         while let Some(transmit) = self.client.poll_transmit() {
+            self.tap.sent(&transmit);
             match transmit {
                 Transmit::Datagram { from, to, payload } => {
                     if from != port {
@@ -451,6 +460,7 @@ impl ClientRole {
         servers.extend(self.servers.known());
         let found = HostNetwork::of(snapshot, tunnel, self.prefix, &servers);
         let links = std::mem::replace(&mut self.host, found).links;
+        self.tap.set_address(self.host.network.source);
         if let Some(discovery) = &mut self.discovery {
             discovery.set_links(&self.host.links);
         }
@@ -563,6 +573,17 @@ fn open(
         return Ok(UdpSocket::inherited(local, sockets));
     }
     UdpSocket::bind(of_port(port))
+}
+
+/// Returns whether a client can go on from a state. The log says why it cannot.
+fn is_fit(saved: &SavedClient, config: &client::Config) -> bool {
+    let checked = saved.check(config);
+    if let Err(misfit) = checked {
+        tracing::warn!(
+            "the client does not go on as in the process before, and gets another address: {misfit}"
+        );
+    }
+    checked.is_ok()
 }
 
 /// Waits for a datagram to the discovery address; forever without its socket.

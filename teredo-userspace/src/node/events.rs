@@ -51,7 +51,7 @@ impl Node {
                 false
             }
         };
-        let is_draining = self.draining.contains(&role);
+        let is_draining = self.draining.contains_key(&role);
         let state = match (is_running, is_draining) {
             (false, _) => "waiting",
             (true, false) => "running",

@@ -5,13 +5,15 @@ use std::{io, os::fd::OwnedFd};
 use anyhow::Result;
 use tokio::sync::oneshot;
 
-use super::{Node, clock, host::configured, keeper::Keeper, server::ServerRole};
+use super::{
+    Node, client::ClientRole, clock, host::configured, keeper::Keeper, server::ServerRole,
+};
 use crate::{
     api::Gate,
     handover::{
         Inheritance, State, Store,
         descriptors::Named,
-        state::RelayState,
+        state::{DaemonState, RelayState},
         successor::{Failure, Invocation, Successor},
     },
     metrics::Role,
@@ -29,9 +31,6 @@ pub struct Estate {
     /// The command that starts the next process.
     pub invocation: Option<Invocation>,
 }
-
-/// The answer to a second request for a new process.
-const UNDER_WAY: &str = "a new process is starting already";
 
 /// Why [`Node::run`] has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +63,14 @@ impl Node {
     fn saved(&self, is_last: bool) -> State {
         let now = clock::now();
         State {
+            daemon: Some(DaemonState {
+                draining: self
+                    .draining
+                    .keys()
+                    .map(|role| role.name().into())
+                    .collect(),
+                announcement: self.announcement.save(),
+            }),
             relay: self.roles.relay.as_ref().map(|role| RelayState {
                 endpoint: role.endpoint(),
                 relay: match is_last {
@@ -80,6 +87,7 @@ impl Node {
                 false => role.protocol().state_of_clients(),
             }),
             client: self.client.as_ref().map(|role| role.client.save(now)),
+            server_names: self.client.as_ref().map(ClientRole::server_names),
         }
     }
 
@@ -157,6 +165,8 @@ impl Node {
     /// When the service manager does not answer.
     pub fn leave(mut self) -> io::Result<()> {
         self.requests.set_gate(Gate::Closed);
+        // Who starts the service again wants it to serve.
+        self.draining.clear();
         self.come_to_rest();
         self.keep();
         crate::handover::store::barrier()
@@ -170,41 +180,25 @@ impl Node {
 
     /// Starts a new process and hands over to it. Returns whether it runs; otherwise this one goes on.
     pub(super) async fn replace(&mut self, replacement: Replacement) -> bool {
-        let replaced = self.try_replace().await;
+        let mut requesters = vec![replacement];
+        let replaced = self.try_replace(&mut requesters).await;
         if let Err(error) = &replaced {
             tracing::error!("a new process does not take over, and this one goes on: {error}");
         }
-        let is_replaced = replaced.is_ok();
-        // The requester may be gone.
-        let _ = replacement
-            .0
-            .send(replaced.map_err(|error| error.to_string()));
-        is_replaced
+        let outcome = replaced.map_err(|error| error.to_string());
+        for requester in requesters {
+            // It may be gone.
+            let _ = requester.0.send(outcome.clone());
+        }
+        outcome.is_ok()
     }
 
-    async fn try_replace(&mut self) -> Result<(), Failure> {
-        let Some(invocation) = self.keeper.invocation.clone() else {
-            return Err(io::Error::from(io::ErrorKind::Unsupported).into());
-        };
-        let mut successor = Successor::start(&invocation, &self.config.node.name)?;
-        // Packets do not wait for a process that starts.
-        let ready = loop {
-            let another = tokio::select! {
-                ready = successor.ready() => break ready,
-                another = self.serve() => another,
-            };
-            let _ = another.0.send(Err(UNDER_WAY.to_owned()));
-        };
-        let taken = match ready {
-            Ok(()) => {
-                // The listening sockets are the successor's, too.
-                self.requests.set_gate(Gate::Shut);
-                self.come_to_rest();
-                successor.take_over(&self.descriptors()).await
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = taken {
+    async fn try_replace(&mut self, requesters: &mut Vec<Replacement>) -> Result<(), Failure> {
+        let mut successor = self.start_successor(requesters).await?;
+        // The listening sockets are the successor's, too.
+        self.requests.set_gate(Gate::Shut);
+        self.come_to_rest();
+        if let Err(error) = successor.take_over(&self.descriptors()).await {
             drop(successor);
             self.go_on();
             return Err(error);
@@ -212,7 +206,30 @@ impl Node {
         tracing::info!("process {} has taken over", successor.process());
         self.keeper.successor = Some(successor.process());
         self.requests.set_gate(Gate::Closed);
+        if self.requests.want_replacement() {
+            // The configuration has changed since the successor read it.
+            successor.hang_up();
+        }
         Ok(())
+    }
+
+    /// Starts a process, and waits until it can take over. Another request meanwhile starts another process,
+    /// as the configuration may have changed since this one read it.
+    async fn start_successor(
+        &mut self,
+        requesters: &mut Vec<Replacement>,
+    ) -> Result<Successor, Failure> {
+        let Some(invocation) = self.keeper.invocation.clone() else {
+            return Err(io::Error::from(io::ErrorKind::Unsupported).into());
+        };
+        loop {
+            let mut successor = Successor::start(&invocation, &self.config.node.name)?;
+            // Packets do not wait for a process that starts.
+            tokio::select! {
+                ready = successor.ready() => return ready.map(|()| successor),
+                another = self.serve() => requesters.push(another),
+            }
+        }
     }
 
     /// Goes on after another process has perhaps taken something over, and failed.

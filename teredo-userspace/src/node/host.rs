@@ -79,7 +79,7 @@ impl Node {
     pub(super) fn state(&self) -> State {
         State {
             own: own(&self.roles, self.client.as_ref(), &self.fast_path),
-            is_withdrawn: self.is_withdrawn || self.draining.contains(&Role::Relay),
+            is_withdrawn: self.is_withdrawn || self.draining.contains_key(&Role::Relay),
             waits_for_fleet: self
                 .roles
                 .relay
@@ -132,6 +132,7 @@ impl Node {
     /// Brings the host nearer to the plan after a look. Trouble becomes a condition.
     pub(super) async fn reconcile(&mut self, has_snapshot: bool) {
         self.update_scope();
+        self.go_on_draining();
         if has_snapshot {
             self.fast_path.recognise(&mut self.upkeep.snapshot);
             self.apply_snapshot();
@@ -234,9 +235,8 @@ impl Node {
                 .set_buckets(clock::now(), self.fast_path.buckets());
         }
         self.roles = roles;
-        for role in self.draining.clone() {
-            self.drain_role(role);
-        }
+        self.go_on_draining();
+        self.publish_states();
         Ok(true)
     }
 

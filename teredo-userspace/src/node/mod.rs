@@ -30,12 +30,13 @@ mod tunnel;
 mod upkeep;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     future::{Future, pending},
     time::{Duration, Instant as StartTime, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
+use teredo_common::time::Instant;
 use teredo_proto::server::{DRAIN, RegisteredClient};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -106,7 +107,8 @@ pub struct Node {
     /// The evidence of a firewall in the way of the relay's datagrams, and of its packets.
     evidence: [Evidence; 2],
     /// The roles that accept no new peers and clients any more.
-    draining: BTreeSet<Role>,
+    /// The roles that drain, and the moments from which they refuse new clients and peers.
+    draining: BTreeMap<Role, Instant>,
     announcement: Announcement,
     /// Whether the relay is withdrawn since the daemon is about to stop.
     is_withdrawn: bool,
@@ -316,20 +318,38 @@ impl Node {
     }
 
     fn drain_role(&mut self, role: Role) {
-        match (role, &mut self.roles.relay, &mut self.roles.server) {
-            (Role::Relay, Some(relay), _) => relay.relay.drain(),
-            (Role::Server, _, Some(server)) if !server.protocol().is_draining() => {
-                let now = clock::now();
-                server.protocol_mut().drain(now);
-                self.fast_path.drain(now + DRAIN);
-            }
-            // A role that waits for the host drains as soon as it runs.
-            _ => {}
+        let now = clock::now();
+        if !self.draining.contains_key(&role) {
+            let wait = match role {
+                // Routers follow the route first: what still comes meanwhile is served.
+                Role::Relay => self.withdraw(),
+                Role::Server | Role::Client => Duration::ZERO,
+            };
+            self.draining.insert(role, now + wait);
         }
-        self.draining.insert(role);
+        self.go_on_draining();
         self.publish_states();
-        // The route is withdrawn.
         self.upkeep.look_soon();
+    }
+
+    /// Makes the roles refuse new clients and peers whose time for that has come. A role that waits for the host
+    /// does as soon as it runs.
+    fn go_on_draining(&mut self) {
+        let now = clock::now();
+        for (&role, &due) in &self.draining {
+            if now < due {
+                self.upkeep.look_after(due.saturating_since(now));
+                continue;
+            }
+            match (role, &mut self.roles.relay, &mut self.roles.server) {
+                (Role::Relay, Some(relay), _) => relay.relay.drain(),
+                (Role::Server, _, Some(server)) if !server.protocol().is_draining() => {
+                    server.protocol_mut().drain(now);
+                    self.fast_path.drain(now + DRAIN);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Applies changes of the kernel's routing.

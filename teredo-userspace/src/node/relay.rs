@@ -10,9 +10,8 @@ use std::{
 use anyhow::Result;
 use teredo_common::{address::Endpoint, peers::Peer, wire::IPV6_HEADER};
 use teredo_proto::{
-    Counts,
     dual::{Recipient, SharedPort},
-    relay::{DropReason, Event, Relay, Transmit},
+    relay::{Event, Relay, Transmit},
     wire::ipv6::Header,
 };
 
@@ -27,7 +26,7 @@ use super::{
     tunnel::Tunnel,
 };
 use crate::{
-    capture::{Tap, Tapped},
+    capture::{Reason, Tap, Tapped},
     config,
     datapath::{
         BATCH,
@@ -317,7 +316,8 @@ impl RelayRole {
                 .handle_datagram(now, from, datagram.ecn, datagram.payload);
             if let Some((tapped, before)) = tapped {
                 let forwarded = packet.as_deref().map(Tapped::packet);
-                tap.received(&tapped, drop_reason(&before, &self.relay), forwarded);
+                let reason = Reason::counted(&before, &self.relay.statistics().dropped);
+                tap.received(&tapped, reason, forwarded);
             }
             if let Some(packet) = packet {
                 packets[count] = packet;
@@ -350,7 +350,7 @@ impl RelayRole {
                 .handle_datagram(now, from, datagram.ecn, datagram.payload);
             if let Some((tapped, before)) = tapped {
                 let forwarded = packet.as_deref().map(Tapped::packet);
-                let reason = drop_reason(&before, &self.relay);
+                let reason = Reason::counted(&before, &self.relay.statistics().dropped);
                 self.tap.received(&tapped, reason, forwarded);
             }
             if let Some(packet) = packet {
@@ -381,7 +381,7 @@ impl RelayRole {
                 let from = self.endpoint.into();
                 let forwarded =
                     (datagram.as_ref()).map(|(to, payload)| Tapped::datagram(from, *to, payload));
-                let reason = drop_reason(&before, &self.relay);
+                let reason = Reason::counted(&before, &self.relay.statistics().dropped);
                 self.tap.received(&tapped, reason, forwarded);
             }
             if let Some((to, payload)) = datagram {
@@ -464,12 +464,4 @@ async fn fleet_input(fleet: Option<&mut FleetRole>) -> fleet::Input {
         Some(fleet) => fleet.input().await,
         None => std::future::pending().await,
     }
-}
-
-/// Returns the reason for which the relay has dropped a packet since it had counted so many.
-fn drop_reason(before: &Counts<DropReason>, relay: &Relay) -> Option<&'static str> {
-    let after = relay.statistics().dropped;
-    let mut reasons = DropReason::ALL.iter();
-    let reason = reasons.find(|&&reason| after[reason] != before[reason]);
-    reason.map(|reason| reason.reason())
 }

@@ -114,7 +114,7 @@ impl Roles {
             }
             let tunnel = section.has_tunnel_service().then(|| {
                 let tun = left.take_tun(&section.tun);
-                Tunnel::open(tunnel(&section.tun, lifetime), tun)
+                Tunnel::open(tunnel(Role::Server, &section.tun, lifetime), tun)
             });
             let tunnel = tunnel.transpose()?;
             roles.server = Some(ServerRole::new(section, protocol, server, sockets, tunnel)?);
@@ -148,7 +148,7 @@ impl Roles {
                 _ => None,
             };
             let tun = left.take_tun(&section.tun);
-            let tunnel = Tunnel::open(tunnel(&section.tun, lifetime), tun)?;
+            let tunnel = Tunnel::open(tunnel(Role::Relay, &section.tun, lifetime), tun)?;
             let local = udp.local;
             let mut role = RelayRole::new(section, relay, peer_lifetime, udp, tunnel, shared_port)?;
             if let Some(fleet) = fleet {
@@ -182,8 +182,9 @@ fn open(local: SocketAddrV4, left: &mut Inheritance) -> Result<UdpSocket, BindEr
 }
 
 /// Returns the properties of the tunnel interface of a relay or a server.
-fn tunnel(name: &str, lifetime: Lifetime) -> tunnel::Options {
+fn tunnel(role: Role, name: &str, lifetime: Lifetime) -> tunnel::Options {
     tunnel::Options {
+        role,
         name: name.to_owned(),
         lifetime,
         ends_here: false,

@@ -1,15 +1,11 @@
 //! The start of a node.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem,
-    time::Instant,
-};
+use std::{collections::BTreeMap, mem, time::Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 
 use super::{
-    Estate, Node, Patience, calendar::Calendar, client::ClientRole, fast_path::FastPath,
+    Estate, Node, Patience, calendar::Calendar, client::ClientRole, clock, fast_path::FastPath,
     host::ActError, parameters::random, rates::Rates, roles::Roles, suspend::SuspendClock,
     upkeep::Upkeep,
 };
@@ -19,7 +15,7 @@ use crate::{
     datapath::{route::Routes, watch::Watch},
     host::Snapshot,
     ipfix::Exporter,
-    metrics::Turns,
+    metrics::{Role, Turns},
     plan::{self, Act, Announcement, Item, Own},
 };
 
@@ -37,15 +33,17 @@ pub async fn start(
     let watch = Watch::open().context("cannot watch the kernel's routing")?;
     let routes = Routes::open()?;
     let mut keeper = estate.into_keeper().context("cannot keep the state")?;
+    let (handle, requests) = Handle::new();
     let client = match &config.client {
         Some(client) => {
-            let role = ClientRole::new(
+            let mut role = ClientRole::new(
                 client.clone(),
                 &config.node,
                 secrets.credentials,
                 random()?,
                 &mut keeper.inheritance,
             )?;
+            role.tap.set_tap(handle.tap(Role::Client));
             // Addresses and routes that an earlier owner left go with that.
             if let Some(index) = role.tunnel.index()
                 && !role.goes_on()
@@ -56,7 +54,6 @@ pub async fn start(
         }
         None => None,
     };
-    let (handle, requests) = Handle::new();
     let mut node = Node {
         clients: secrets.clients,
         fleet: secrets.fleet,
@@ -73,7 +70,7 @@ pub async fn start(
         states: BTreeMap::default(),
         turns: Turns::default(),
         evidence: Default::default(),
-        draining: BTreeSet::new(),
+        draining: BTreeMap::default(),
         announcement: Announcement::default(),
         is_withdrawn: false,
         is_handed_over: false,
@@ -84,6 +81,7 @@ pub async fn start(
         exporter: Exporter::new(&config.node.ipfix),
         config,
     };
+    node.resume();
     match node.set_up(patience).await {
         Ok(()) => {
             node.note_state();
@@ -98,6 +96,20 @@ pub async fn start(
 }
 
 impl Node {
+    /// Goes on as the process before.
+    fn resume(&mut self) {
+        let Some(saved) = self.keeper.inheritance.state.daemon.take() else {
+            return;
+        };
+        let now = clock::now();
+        self.announcement = Announcement::restore(now, &saved.announcement);
+        let roles = saved.draining.iter().filter_map(|name| Role::of_name(name));
+        for role in roles {
+            tracing::warn!("the {} still drains", role.name());
+            self.draining.insert(role, now);
+        }
+    }
+
     /// Brings the host to the plan, as far as it permits.
     ///
     /// # Errors

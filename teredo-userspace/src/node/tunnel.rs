@@ -14,13 +14,16 @@ use crate::{
         offload::Coalescer,
         tun::{PacketBatch, Tun, TunError},
     },
-    handover::descriptors::{Named, TUN},
+    handover::descriptors::{self, Named},
     host::Snapshot,
+    metrics::Role,
 };
 
 /// The properties of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
+    /// The role whose packets it carries.
+    pub role: Role,
     /// The name.
     pub name: String,
     /// The time for which it exists.
@@ -82,7 +85,7 @@ impl Tunnel {
     /// Returns the descriptor with its name; `None` if the interface is lost.
     pub fn descriptor(&self) -> Option<Named<'_>> {
         let tun = self.tun.get_ref();
-        let name = format!("{TUN}.{}.{}", self.options.name, self.index()?);
+        let name = descriptors::tun(self.options.role, &self.options.name, self.index()?);
         Some((name, tun.as_fd()))
     }
 

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use teredo_common::time::Instant;
 
 use super::{Item, Plan, relay::relay_route};
@@ -38,9 +39,41 @@ pub struct Announcement {
     withdrawals: f64,
     /// The moment of the last withdrawal.
     withdrawn: Instant,
+    /// Whether the process before has left the relay announced, and this one has not decided yet.
+    was_announced: bool,
+}
+
+/// The part of an [`Announcement`] that outlives the process: routers do not forget with it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SavedAnnouncement {
+    is_announced: bool,
+    withdrawals: f64,
+    withdrawn: Instant,
 }
 
 impl Announcement {
+    /// Returns what the next process has to know.
+    #[must_use]
+    pub const fn save(&self) -> SavedAnnouncement {
+        SavedAnnouncement {
+            is_announced: self.is_announced || self.was_announced,
+            withdrawals: self.withdrawals,
+            withdrawn: self.withdrawn,
+        }
+    }
+
+    /// Returns the announcement of a process that follows another.
+    #[must_use]
+    pub fn restore(now: Instant, saved: &SavedAnnouncement) -> Self {
+        Self {
+            since: now,
+            was_announced: saved.is_announced,
+            withdrawals: saved.withdrawals.max(0.0),
+            withdrawn: saved.withdrawn,
+            ..Self::default()
+        }
+    }
+
     /// Decides whether a relay that can serve, according to the plan, or cannot, is announced, and changes
     /// the plan accordingly. A plan that withdraws the relay on purpose stays as it is.
     pub fn apply(&mut self, now: Instant, config: &Config, speaks_bgp: bool, plan: &mut Plan) {
@@ -50,7 +83,7 @@ impl Announcement {
             route: relay_route(config, is_withdrawn),
         });
         if plan.items.contains(&withdrawn) {
-            self.is_announced = false;
+            self.set_announced(now, false);
             self.serves = false;
             return;
         }
@@ -58,11 +91,10 @@ impl Announcement {
         self.note(now, place.is_some());
         let is_diverted = plan.has(Kind::RouteDiverted);
         let is_announced = self.is_wanted(now) && !is_diverted;
-        if self.is_announced && !is_announced {
-            self.withdrawals = self.level(now) + 1.0;
-            self.withdrawn = now;
+        // A process that starts decides when it can serve, or has been unable to for a while.
+        if is_announced || self.serves || now.saturating_since(self.since) >= FALL {
+            self.set_announced(now, is_announced);
         }
-        self.is_announced = is_announced;
         match place {
             Some(place) if !is_announced => {
                 plan.items[place] = withdrawn;
@@ -91,6 +123,16 @@ impl Announcement {
         }
     }
 
+    /// Counts a withdrawal if there was an announcement: routers do not care for the reason.
+    fn set_announced(&mut self, now: Instant, is_announced: bool) {
+        if (self.is_announced || self.was_announced) && !is_announced {
+            self.withdrawals = self.level(now) + 1.0;
+            self.withdrawn = now;
+        }
+        self.is_announced = is_announced;
+        self.was_announced = false;
+    }
+
     fn note(&mut self, now: Instant, serves: bool) {
         if serves != self.serves {
             self.serves = serves;
@@ -103,7 +145,7 @@ impl Announcement {
         match (self.serves, self.is_announced) {
             (true, true) => true,
             (true, false) => {
-                let is_first = self.withdrawals == 0.0;
+                let is_first = self.was_announced || self.withdrawals == 0.0;
                 is_first || lasted >= RISE && now >= self.forgiven()
             }
             (false, is_announced) => is_announced && lasted < FALL,
@@ -162,6 +204,21 @@ mod tests {
                 role: Role::Relay,
                 route: relay_route(&self.config, is_withdrawn),
             }
+        }
+
+        /// Another process follows.
+        fn restart(&mut self) {
+            self.announcement = Announcement::restore(self.now, &self.announcement.save());
+        }
+
+        /// Looks at a relay that is withdrawn on purpose.
+        fn withdraw(&mut self) {
+            self.plan = Plan::default();
+            self.plan.items.push(self.route(true));
+            let before = self.plan.clone();
+            self.announcement
+                .apply(self.now, &self.config, true, &mut self.plan);
+            assert_eq!(self.plan, before);
         }
 
         /// Looks after some milliseconds, at a relay that serves or not, and returns whether it is announced.
@@ -269,14 +326,40 @@ mod tests {
     fn a_relay_that_drains_is_not_announced() {
         let mut world = World::new();
         world.look(0, true);
-        world.plan = Plan::default();
-        world.plan.items.push(world.route(true));
-        let before = world.plan.clone();
-        world
-            .announcement
-            .apply(world.now, &world.config, true, &mut world.plan);
-        assert_eq!(world.plan, before);
+        world.withdraw();
         assert_eq!(world.announcement.poll_timeout(), None);
+    }
+
+    #[test]
+    fn the_next_process_goes_on() {
+        let mut world = World::new();
+        world.look(0, true);
+        world.look(100, false);
+        assert!(!world.look(500, false));
+        assert!(world.look(500, true) || world.look(500, true));
+        world.restart();
+        // Until it serves, for a moment.
+        world.look(0, false);
+        assert!(world.look(100, true));
+        assert_eq!(world.announcement.withdrawals, 1.0);
+    }
+
+    #[test]
+    fn what_routers_hold_against_a_relay_outlives_the_process() {
+        let mut world = World::new();
+        world.look(0, true);
+        let mut starts = 0;
+        // Each start waits for a fleet before it serves.
+        while !world.plan.has(Kind::RouteDamped) {
+            world.restart();
+            world.withdraw();
+            let _ = world.look(1_000, true) || world.look(500, true);
+            starts += 1;
+            assert!(starts < 10);
+        }
+        assert_eq!(starts, 5);
+        world.restart();
+        assert!(!world.look(1_000, true) && !world.look(1_000, true));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::{
     host::{Route, Scope, Setting, Snapshot},
     metrics::Role,
 };
-pub use announcement::Announcement;
+pub use announcement::{Announcement, SavedAnnouncement};
 pub use client::{Tunnelled, is_native};
 pub use fix::Fix;
 pub use item::{FastPathItem, Item, Own, Port, Vlan};

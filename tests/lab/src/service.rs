@@ -29,6 +29,7 @@ use nix::{
 use tempfile::TempDir;
 
 use crate::{
+    names::Names,
     namespace::Namespace,
     process::Daemon,
     teredo::{Config, Peer, Status, ask, binary, complete},
@@ -43,6 +44,8 @@ const ROOM: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The time after which the manager looks whether it has to end.
 const TICK: Duration = Duration::from_millis(50);
+/// The time within which the service has to report that it works.
+const WATCHDOG: Duration = Duration::from_secs(2);
 /// The key of the manager's own message.
 const MARK: &str = "X_MARK";
 /// Octets of the longest message.
@@ -58,6 +61,8 @@ struct State {
     /// Whether it was the child of another process of the service at that time. systemd does not wait for the end of such
     /// a process, but kills it at once.
     is_alien: bool,
+    /// The reports to the watchdog.
+    reports: u64,
     /// The last start whose mark was read, behind everything that earlier processes have said.
     mark: u32,
 }
@@ -68,6 +73,8 @@ pub struct Service {
     directory: TempDir,
     file: PathBuf,
     program: PathBuf,
+    /// The names that its processes know, if they are not the host's.
+    names: Option<Arc<Names>>,
     state: Arc<Mutex<State>>,
     ends: Arc<AtomicBool>,
     manager: Option<thread::JoinHandle<()>>,
@@ -82,6 +89,19 @@ impl Service {
     ///
     /// Fails when the service ends, or is not ready in time, with its log.
     pub fn start(namespace: &Namespace, config: &Config) -> Result<Self> {
+        Self::start_with(namespace, config, None)
+    }
+
+    /// Starts the service as [`Self::start`] does, with host names of its own.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Self::start`].
+    pub fn start_with(
+        namespace: &Namespace,
+        config: &Config,
+        names: Option<Arc<Names>>,
+    ) -> Result<Self> {
         let directory = Daemon::directory("service")?;
         let file = directory.path().join("teredo.toml");
         fs::write(&file, complete(config, namespace, &directory).to_string())?;
@@ -101,6 +121,7 @@ impl Service {
             directory,
             file,
             program: binary()?,
+            names,
             state,
             ends,
             manager: Some(manager),
@@ -198,16 +219,20 @@ impl Service {
         // The shell has the number of the process that it becomes.
         let mut command = namespace.command("sh")?;
         command
-            .args(["-c", "LISTEN_PID=$$ exec \"$@\"", "sh"])
+            .args(["-c", "LISTEN_PID=$$ WATCHDOG_PID=$$ exec \"$@\"", "sh"])
             .arg(&self.program)
             .args(["run", "--config"])
             .arg(&self.file)
             .env("NOTIFY_SOCKET", self.directory.path().join("notify"))
             .env("FDSTORE", ROOM.to_string())
+            .env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .process_group(0);
+        if let Some(names) = &self.names {
+            names.prepare(&mut command)?;
+        }
         if !descriptors.is_empty() {
             command
                 .env("LISTEN_FDS", descriptors.len().to_string())
@@ -276,6 +301,19 @@ impl Service {
         !lock(&self.state).is_alien
     }
 
+    /// Waits until the service has reported to the watchdog. Without that, systemd ends it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it has not.
+    pub fn is_watched(&self) -> Result<()> {
+        let reports = || lock(&self.state).reports;
+        let before = reports();
+        wait_for("the service reports to the watchdog", PATIENCE, || {
+            Ok((reports() > before).then_some(()))
+        })
+    }
+
     /// Sends a signal to the main process.
     ///
     /// # Errors
@@ -332,6 +370,7 @@ impl State {
         };
         let name = of("FDNAME").unwrap_or("stored").to_owned();
         self.is_ready |= of("READY") == Some("1");
+        self.reports += u64::from(of("WATCHDOG") == Some("1"));
         if let Some(mark) = of(MARK) {
             self.mark = mark.parse().unwrap_or_default();
         }

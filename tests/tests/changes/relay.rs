@@ -419,14 +419,27 @@ fn serves_while_it_drains(mode: &str) -> Result<()> {
     is_well(&site.relay)
 }
 
-#[test]
-fn r26_a_relay_that_drains_refuses_new_peers_with_an_error() -> Result<()> {
-    let scene = Scene::new(Topology::default())?;
-    let relay = scene.start_relay(&scene.relay_config())?;
+fn drain(scene: &Scene, relay: &Teredo) -> Result<()> {
     relay.tell("drain")?;
     wait_until("the route is withdrawn", SOON, || {
         Ok(scene.relay.ip("-6 route show 2001::/32")?.is_empty())
-    })?;
+    })
+}
+
+#[test]
+fn r26_a_relay_that_drains_serves_new_peers_until_routers_have_followed() -> Result<()> {
+    let scene = Scene::new(Topology::default())?;
+    let relay = scene.start_relay(&scene.relay_config().set("relay.grace", 60_000))?;
+    let client = scene.start_client_of(Maker::Teredo, scene.site())?;
+    drain(&scene, &relay)?;
+    Ping::to(client.address()).all_from(&scene.host().namespace)
+}
+
+#[test]
+fn r26_a_relay_that_drains_refuses_new_peers_with_an_error() -> Result<()> {
+    let scene = Scene::new(Topology::default())?;
+    let relay = scene.start_relay(&scene.relay_config().set("relay.grace", 0))?;
+    drain(&scene, &relay)?;
     let stranger = "2001:0:1400:1::4141:ebff:f3fe".parse()?;
     let pong = Ping::to(stranger)
         .wait(PATIENCE)

@@ -1,14 +1,15 @@
 //! A relay that is restarted while traffic flows.
 
-use std::time::Duration;
+use std::{fs, process::Command, thread, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use teredo_common::maps::ABI_VERSION;
 use teredo_lab::{
+    process::output,
     scene::{Scene, Topology},
     service::Service,
-    teredo::Config,
+    teredo::{Config, binary},
     traffic::UdpReport,
     wait::wait_until,
 };
@@ -40,7 +41,7 @@ fn a_restart_loses_nothing_in_userspace() -> Result<()> {
 /// A service manager that did not notice the end of the process that took over would kill it at once, with the packets
 /// that it holds.
 #[test]
-fn a_service_manager_notices_the_end_of_a_process_that_took_over() -> Result<()> {
+fn a_service_manager_watches_a_process_that_took_over() -> Result<()> {
     let mut world = World::new("off")?;
     let streams = world.streams()?;
     flow(&streams, 200)?;
@@ -51,11 +52,95 @@ fn a_service_manager_notices_the_end_of_a_process_that_took_over() -> Result<()>
             Ok(world.service.pid() != before)
         })?;
         ensure!(world.service.is_supervised(), "{}", world.service.log());
+        world.service.is_watched()?;
         flow(&streams, 200)?;
         world.service.restart(&world.scene.relay)?;
         flow(&streams, 200)?;
     }
     ensure_perfect(stop(streams)?, || world.report())
+}
+
+/// A process that has read the configuration already when it changes again is not the last one.
+#[test]
+fn changes_while_a_process_starts_are_not_lost() -> Result<()> {
+    let world = World::new("off")?;
+    let file = world.service.file();
+    let config = fs::read_to_string(file)?;
+    let change = |peers: u64| {
+        let changed = config.replace("[relay]\n", &format!("[relay]\nmax-peers = {peers}\n"));
+        ensure!(changed != config, "{config}");
+        fs::write(file, changed)?;
+        world.service.signal(Signal::SIGHUP)
+    };
+    for round in 0..8_u64 {
+        let wanted = 1_000 + 2 * round;
+        change(wanted - 1)?;
+        // From its start until it has taken over.
+        thread::sleep(Duration::from_millis(20 * round));
+        change(wanted)?;
+        wait_until("the last change is in force", SOON, || {
+            // While one process follows another, nobody may answer.
+            Ok(world
+                .service
+                .status()
+                .is_ok_and(|status| status.peers.maximum == wanted))
+        })
+        .with_context(|| world.service.log())?;
+    }
+    Ok(())
+}
+
+/// What an operator has begun goes on in the next process, but for one that a restart makes.
+#[test]
+fn a_relay_that_drains_goes_on_draining_until_it_is_restarted() -> Result<()> {
+    let mut world = World::new("off")?;
+    let mut drain = Command::new(binary()?);
+    output(drain.args(["drain", "--config"]).arg(world.service.file()))?;
+    let drains =
+        |world: &World| -> Result<bool> { Ok(world.service.status()?.draining == ["relay"]) };
+    ensure!(drains(&world)?);
+    let before = world.service.pid();
+    world.service.signal(Signal::SIGUSR2)?;
+    wait_until("another process runs", SOON, || {
+        Ok(world.service.pid() != before)
+    })?;
+    ensure!(drains(&world)?, "after an upgrade");
+    world.service.kill()?;
+    world.service.begin(&world.scene.relay)?;
+    ensure!(drains(&world)?, "after a crash");
+    world.service.restart(&world.scene.relay)?;
+    ensure!(!drains(&world)?, "after a restart");
+    Ok(())
+}
+
+/// A relay that cannot start again must not attract packets that nobody serves.
+#[test]
+fn a_relay_that_cannot_start_again_is_not_announced() -> Result<()> {
+    let mut world = World::new("native")?;
+    let has_route = |world: &World| -> Result<bool> {
+        let routes = world.scene.relay.ip("-6 route show table main 2001::/32")?;
+        Ok(!routes.trim().is_empty())
+    };
+    ensure!(has_route(&world)?);
+    let good = fs::read_to_string(world.service.file())?;
+    for is_crash in [true, false] {
+        fs::write(world.service.file(), "nonsense = true\n")?;
+        match is_crash {
+            true => world.service.kill()?,
+            false => world.service.terminate()?,
+        }
+        ensure!(has_route(&world)?, "it may start in a moment");
+        let started = world.service.begin(&world.scene.relay);
+        ensure!(started.is_err(), "{}", world.service.log());
+        ensure!(!has_route(&world)?, "{}", world.service.log());
+        fs::write(world.service.file(), &good)?;
+        world.service.begin(&world.scene.relay)?;
+        ensure!(has_route(&world)?, "{}", world.service.log());
+        let streams = world.streams()?;
+        flow(&streams, 200)?;
+        stop(streams)?;
+    }
+    Ok(())
 }
 
 /// Neither the packets of the program between two processes nor those of either process are lost to the accounts.
@@ -161,7 +246,7 @@ fn a_long_pause_loses_nothing_on_the_fast_path() -> Result<()> {
     let streams = world.streams()?;
     flow(&streams, 1500)?;
     world.service.terminate()?;
-    std::thread::sleep(PAUSE);
+    thread::sleep(PAUSE);
     world.service.begin(&world.scene.relay)?;
     flow(&streams, 3000)?;
     // The neighbours that only the program used may be unknown now, and packets take the kernel's way at first.

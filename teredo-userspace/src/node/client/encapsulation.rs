@@ -38,7 +38,9 @@ impl ClientRole {
             if header.segments.is_none() {
                 if complete(&header, packet).is_err() {
                     outbox.failed += 1;
-                } else if let Some((from, to, payload)) = self.client.handle_ipv6(now, packet) {
+                } else if let Some((from, to, payload)) =
+                    (self.tap).handle_ipv6(&mut self.client, now, packet)
+                {
                     outbox.put(from, to, [[payload, &[]]]);
                 }
                 continue;
@@ -56,13 +58,16 @@ impl ClientRole {
                 octets: split.octets(),
             };
             if let Some((from, to)) = self.client.handle_segments(now, packet, segments) {
-                outbox.put(from, to, split.packets(headers));
+                let packets = split.packets(headers);
+                let packets = packets.inspect(|parts| self.tap.segment(*parts, from, to));
+                outbox.put(from, to, packets);
                 continue;
             }
             outbox.flush();
             for parts in split.packets(headers) {
                 let mut packet = parts.concat();
-                if let Some((from, to, payload)) = self.client.handle_ipv6(now, &mut packet) {
+                let datagram = (self.tap).handle_ipv6(&mut self.client, now, &mut packet);
+                if let Some((from, to, payload)) = datagram {
                     outbox.send(from, &[(to.into(), payload)]);
                 }
             }

@@ -35,7 +35,7 @@ use crate::{
     },
     handover::descriptors::Named,
     host::Snapshot,
-    metrics::{self, Attachment, Role},
+    metrics::{self, Attachment, Level, Role},
     node::{clock, parameters},
     plan::{FastPathItem, Refusal},
 };
@@ -379,6 +379,16 @@ impl FastPath {
     /// Returns how often the map had no room for a trusted peer.
     pub fn refused(&self) -> u64 {
         self.refused
+    }
+
+    /// Returns the number of peers in the map, and the most that it holds; `None` without a program that forwards for
+    /// the relay.
+    pub fn peers(&self) -> Option<Level> {
+        let xdp = self.xdp.as_ref().filter(|_| self.relays)?;
+        Some(Level {
+            value: xdp.program.peers() as u64,
+            limit: self.max_peers as u64,
+        })
     }
 
     /// Returns whether the map holds the peer.

@@ -6,11 +6,11 @@ use anyhow::Result;
 use teredo_common::{address::Endpoint, time::Instant};
 use teredo_proto::{
     ServerAddress,
-    server::{DropReason, Server, Service, Statistics, Transmit},
+    server::{Server, Statistics, Transmit},
 };
 
 use crate::{
-    capture::{Tap, Tapped},
+    capture::{Reason, Tap, Tapped},
     datapath::{BATCH, native::Native, udp::Sender},
     node::tunnel::Tunnel,
 };
@@ -209,11 +209,7 @@ fn tapped_answer(answer: Option<&Transmit<'_>>, endpoints: &[Endpoint; 2]) -> Op
 }
 
 /// Returns what the server did with a packet since it had counted so much: why it dropped that, or how it served it.
-fn reason(before: &Statistics, after: &Statistics) -> Option<&'static str> {
-    let mut dropped = DropReason::ALL.iter();
-    let dropped = dropped.find(|&&one| after.dropped[one] != before.dropped[one]);
-    let mut served = Service::ALL.iter();
-    let served = served.find(|&&one| after.served[one] != before.served[one]);
-    let dropped = dropped.map(|one| one.reason());
-    dropped.or_else(|| served.map(|one| one.reason()))
+fn reason(before: &Statistics, after: &Statistics) -> Option<Reason> {
+    let dropped = Reason::counted(&before.dropped, &after.dropped);
+    dropped.or_else(|| Reason::counted(&before.served, &after.served))
 }
