@@ -564,11 +564,8 @@ fn super_packets_of_a_client_are_captured_as_the_packets_that_they_become() -> R
     for point in ["client:received", "client:forwarded"] {
         let lengths = segments.clone().filter(|(one, _)| *one == point);
         let lengths: Vec<_> = lengths.map(|(_, length)| u64::from(length)).collect();
-        ensure!(lengths.iter().sum::<u64>() > OCTETS, "{point}: {lengths:?}");
-        ensure!(
-            lengths.iter().all(|&length| length <= MTU),
-            "{point}: {lengths:?}"
-        );
+        // A burst may have more packets than wait for those that capture.
+        ensure!(lengths.iter().max() == Some(&MTU), "{point}: {lengths:?}");
     }
     Ok(())
 }
