@@ -202,8 +202,13 @@ fn a_path_whose_mtu_is_too_small() -> Result<()> {
     let words = ["has an MTU of 1200", "need 1308", "ip -4 route get"];
     world.relay_is_well(&[&subject], &words)?;
     let relay = &world.scene.relay;
-    let route = relay.ip("-4 route show default")?;
-    relay.ip(&format!("-4 route change {} mtu 1200", route.trim()))?;
+    let routes = relay.ip(&format!("-4 route show dev {IPV4_INTERFACE}"))?;
+    for route in routes.lines() {
+        relay.ip(&format!(
+            "-4 route change {} dev {IPV4_INTERFACE} mtu 1200",
+            route.trim()
+        ))?;
+    }
     world.relay_tells(&[&subject], &words)
 }
 
