@@ -30,6 +30,7 @@ const TARGETS: &[&str] = &[
     "teredo::datapath::xdp::tags",
     "teredo::handover::inheritance",
     "teredo::handover::state",
+    "teredo::handover::successor",
     "teredo::node",
     "teredo::node::calendar",
     "teredo::node::client",
