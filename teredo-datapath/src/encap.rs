@@ -73,14 +73,25 @@ pub fn encapsulate<E: Environment>(environment: &E, frame: Frame) -> Outcome {
     if length > settings::mtu(environment) {
         return Err(Verdict::EncapTooBig);
     }
-    let is_covered = packet.is_covered || {
-        let (transport, next_header) = (frame.skip::<HEADERS>(), ipv6.next_header());
-        if is_unfinished(ipv6, transport, next_header, packet.payload) {
+    let (transport, next_header) = (frame.skip::<HEADERS>(), ipv6.next_header());
+    let is_doubtful =
+        !packet.is_covered && is_unfinished(ipv6, transport, next_header, packet.payload);
+    let is_covered = packet.is_covered || covers_payload(transport, next_header, packet.payload);
+    let is_zero = settings::has(environment, Settings::ALWAYS_ZERO_CHECKSUM)
+        || (!is_covered && settings::has(environment, Settings::ALLOW_ZERO_CHECKSUM));
+    let whole = if is_doubtful || !(is_zero || is_covered) {
+        if !E::IS_THOROUGH {
             return Err(Verdict::EncapChecksum);
         }
-        covers_payload(transport, next_header, packet.payload)
+        sum::of(environment, frame.skip::<ETHERNET_HEADER>(), length)
+            .ok_or(Verdict::EncapChecksum)?
+    } else {
+        Sum::ZERO
     };
-    let checksum = if settings::has(environment, Settings::ALWAYS_ZERO_CHECKSUM) {
+    if is_doubtful && !(is_covered && is_finished(ipv6, whole)) {
+        return Err(Verdict::EncapChecksum);
+    }
+    let checksum = if is_zero {
         0
     } else if is_covered {
         let [a, b, c, d, .., next_header, _] = ipv6.start();
@@ -92,18 +103,13 @@ pub fn encapsulate<E: Environment>(environment: &E, frame: Frame) -> Outcome {
             .add_4(entry.address.to_ne_bytes())
             .add_2(entry.port.to_ne_bytes());
         u16::from_ne_bytes(encapsulation_between(endpoints, &start))
-    } else if settings::has(environment, Settings::ALLOW_ZERO_CHECKSUM) {
-        0
-    } else if E::IS_THOROUGH {
-        let sum = sum::of(environment, frame.skip::<ETHERNET_HEADER>(), length)
-            .ok_or(Verdict::EncapChecksum)?
-            .subtract(u16::from_be_bytes([ipv6.next_header(), hop_limit]))
-            .add_2([ipv6.next_header(), hop_limit - 1]);
+    } else {
+        let sum = whole
+            .subtract(u16::from_be_bytes([next_header, hop_limit]))
+            .add_2([next_header, hop_limit - 1]);
         let datagram = (length + UDP_HEADER) as u16;
         let header = udp_sum(settings::relay(environment), entry.mapped(), datagram);
         u16::from_ne_bytes(header.add_sum(sum).udp_checksum())
-    } else {
-        return Err(Verdict::EncapChecksum);
     };
     let mapped = entry.mapped();
     let hop = route::to_mapping(environment, mapped, moment).ok_or(Verdict::EncapNextHop)?;
@@ -136,6 +142,20 @@ pub fn encapsulate<E: Environment>(environment: &E, frame: Frame) -> Outcome {
         verdict: Verdict::EncapForwarded,
         interface: hop.interface,
     })
+}
+
+/// Whether the checksum of a packet with this sum is finished. One in 65,536 is, and is that of the pseudo-header alone
+/// nevertheless.
+#[inline(always)]
+fn is_finished(ipv6: Ipv6, whole: Sum) -> bool {
+    let [a, b, c, d, _, _, next_header, hop_limit] = ipv6.start();
+    // The sum has the pseudo-header but for the length, which the header's own stands for.
+    whole
+        .subtract(u16::from_be_bytes([a, b]))
+        .subtract(u16::from_be_bytes([c, d]))
+        .subtract(u16::from_be_bytes([next_header, hop_limit]))
+        .add(next_header.into())
+        .is_valid()
 }
 
 /// Returns the packet of a frame as almost all are: without padding, TCP or UDP, with a checksum.

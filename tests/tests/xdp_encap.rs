@@ -447,13 +447,49 @@ fn unfinished() -> Vec<(&'static str, Vec<u8>)> {
         ("TCP, no data", tcp(from, to, b""), 16),
     ]
     .map(|(name, mut packet, offset)| {
-        let length = (packet.len() - 40) as u32;
-        let (source, destination) = (from.octets(), to.octets());
-        let sum = ipv6_pseudo_header(&source, &destination, length, packet[6]).fold();
+        let sum = pseudo_header_sum(&packet);
         packet[40 + offset..42 + offset].copy_from_slice(&sum);
         (name, packet)
     })
     .to_vec()
+}
+
+/// The sum of a packet's pseudo-header.
+fn pseudo_header_sum(packet: &[u8]) -> [u8; 2] {
+    let (from, to) = (address(HOST_ADDRESS), address(CLIENT));
+    let length = (packet.len() - 40) as u32;
+    ipv6_pseudo_header(&from.octets(), &to.octets(), length, packet[6]).fold()
+}
+
+/// One checksum in 65,536 is that of the pseudo-header although it is finished.
+#[test]
+fn d2_11_finished_checksums_that_look_unfinished() -> Result<()> {
+    let (from, to) = (address(HOST_ADDRESS), address(CLIENT));
+    type Build = fn(Ipv6Addr, Ipv6Addr, &[u8]) -> Vec<u8>;
+    let builders: [(_, Build, _); 2] = [("UDP", udp, 46), ("TCP", tcp, 56)];
+    for flags in [
+        0,
+        Settings::ALLOW_ZERO_CHECKSUM,
+        Settings::ALWAYS_ZERO_CHECKSUM,
+    ] {
+        let setup = Setup {
+            flags,
+            ..Setup::default()
+        };
+        let mut fixture = fixture(&setup)?;
+        for (name, build, checksum) in builders {
+            let packet = (0..=u16::MAX)
+                .map(|number| build(from, to, &[&number.to_be_bytes()[..], b"odd"].concat()))
+                .find(|packet| packet[checksum..checksum + 2] == pseudo_header_sum(packet))
+                .expect("some number makes the checksum so");
+            let expected = match flags {
+                Settings::ALWAYS_ZERO_CHECKSUM => forwarded_unchecked(&packet),
+                _ => forwarded(&packet),
+            };
+            forward(&mut fixture, vec![(name, frame(&packet), expected)])?;
+        }
+    }
+    Ok(())
 }
 
 #[test]
