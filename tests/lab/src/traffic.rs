@@ -1,6 +1,7 @@
 //! Traffic whose arrival and content are checked.
 
 use std::{
+    collections::BTreeMap,
     io::{ErrorKind, Read, Write},
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd as _,
@@ -10,7 +11,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -26,6 +27,8 @@ const IDLE: Duration = Duration::from_secs(20);
 /// The time for which a datagram may be under way after the last one was sent, on a machine that is busy or emulated.
 const UNDER_WAY: Duration = Duration::from_secs(2);
 const CHUNK: usize = 64 * 1024;
+/// Number of lost datagrams that a report names.
+const LOST: usize = 10;
 /// Octets of the buffer of a stream's receiver.
 const ROOM: usize = 32 << 20;
 
@@ -384,7 +387,7 @@ pub struct UdpStream {
 }
 
 /// The outcome of a [`UdpStream`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct UdpReport {
     /// Datagrams sent.
     pub sent: u64,
@@ -396,6 +399,8 @@ pub struct UdpReport {
     pub overtaken: u64,
     /// The longest time between two arrivals.
     pub longest_gap: Duration,
+    /// The first of those that never came, each with the time at which one came that was sent later.
+    pub lost: Vec<(u64, SystemTime)>,
 }
 
 impl UdpStream {
@@ -525,6 +530,7 @@ fn receive_numbers(
     let mut seen = std::collections::HashSet::new();
     let mut last: Option<Instant> = None;
     let mut newest = 0;
+    let mut missing = BTreeMap::new();
     let mut report = UdpReport::default();
     // When the last one was received, or the sender was seen to have ended after that.
     let mut idle: Option<Instant> = None;
@@ -543,6 +549,9 @@ fn receive_numbers(
                     report.repeated += 1;
                 }
                 report.overtaken += u64::from(number < newest);
+                let overtaking = SystemTime::now();
+                missing.extend((newest + 1..number).map(|number| (number, overtaking)));
+                missing.remove(&number);
                 newest = newest.max(number);
                 let now = Instant::now();
                 if let Some(last) = last.replace(now) {
@@ -556,6 +565,7 @@ fn receive_numbers(
                 }
                 let idle = *idle.get_or_insert_with(Instant::now);
                 if report.received >= sent.load(Ordering::Relaxed) || idle.elapsed() >= UNDER_WAY {
+                    report.lost = missing.into_iter().take(LOST).collect();
                     return Ok(report);
                 }
             }

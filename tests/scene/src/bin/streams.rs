@@ -207,6 +207,7 @@ mod tests {
             repeated: 1,
             overtaken: 2,
             longest_gap: Duration::from_millis(345),
+            ..UdpReport::default()
         };
         assert_eq!(line("down", &report), "loss down 1000 10 1 2 345");
     }
