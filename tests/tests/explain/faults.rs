@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use teredo_lab::{
-    NatKind, Scene, Teredo, Topology,
+    Namespace, NatKind, Scene, Teredo, Topology,
     peers::teredo_address,
     process::output,
     programs::Attached,
@@ -178,38 +178,39 @@ fn a_pair_of_nats_that_do_not_go_together() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn an_mtu_that_is_too_small() -> Result<()> {
+/// Checks that an MTU that is too small is told once `change` has made it so.
+fn mtu_is_told(words: &[&str], change: impl FnOnce(&Namespace) -> Result<()>) -> Result<()> {
     let world = World::new(ONE)?;
     let (_, client) = world.client(0)?;
     let subject = client.to_string();
+    world.relay_is_well(&[&subject], words)?;
+    change(&world.scene.relay)?;
+    world.relay_tells(&[&subject], words)
+}
+
+#[test]
+fn an_mtu_that_is_too_small() -> Result<()> {
     let words = ["the MTU of v4 is 1300", "need 1308", "mtu 1308"];
-    world.relay_is_well(&[&subject], &words)?;
-    let interface = IPV4_INTERFACE;
-    world
-        .scene
-        .relay
-        .ip(&format!("link set {interface} mtu 1300"))?;
-    world.relay_tells(&[&subject], &words)
+    mtu_is_told(&words, |relay| {
+        relay.ip(&format!("link set {IPV4_INTERFACE} mtu 1300"))?;
+        Ok(())
+    })
 }
 
 /// As a router on the path may tell this host.
 #[test]
 fn a_path_whose_mtu_is_too_small() -> Result<()> {
-    let world = World::new(ONE)?;
-    let (_, client) = world.client(0)?;
-    let subject = client.to_string();
     let words = ["has an MTU of 1200", "need 1308", "ip -4 route get"];
-    world.relay_is_well(&[&subject], &words)?;
-    let relay = &world.scene.relay;
-    let routes = relay.ip(&format!("-4 route show dev {IPV4_INTERFACE}"))?;
-    for route in routes.lines() {
-        relay.ip(&format!(
-            "-4 route change {} dev {IPV4_INTERFACE} mtu 1200",
-            route.trim()
-        ))?;
-    }
-    world.relay_tells(&[&subject], &words)
+    mtu_is_told(&words, |relay| {
+        let routes = relay.ip(&format!("-4 route show dev {IPV4_INTERFACE}"))?;
+        for route in routes.lines() {
+            let route = route.trim();
+            relay.ip(&format!(
+                "-4 route change {route} dev {IPV4_INTERFACE} mtu 1200"
+            ))?;
+        }
+        Ok(())
+    })
 }
 
 #[test]
