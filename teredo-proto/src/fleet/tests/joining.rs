@@ -93,7 +93,7 @@ fn f19_a_relay_that_never_knows_the_others_joins_after_a_minute() {
     assert!(net.nodes[1].fleet.has_joined() && !net.nodes[1].fleet.is_in_step());
 }
 
-/// Others are there, whoever they are.
+/// A datagram with the right key shows that there is a fleet, also if its sender's address is unknown.
 #[test]
 fn f19_a_relay_that_hears_others_with_the_key_waits_until_it_knows_them() {
     let mut net = Net::new(2);

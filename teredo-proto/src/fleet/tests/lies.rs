@@ -30,6 +30,14 @@ fn silence(net: &Net, relay: usize, number: u16) -> Duration {
     net.clocks(relay).now.saturating_since(peer.last_received)
 }
 
+/// Checks that a relay has the first client at its true mapping, and may use it.
+#[track_caller]
+fn assert_at_home(net: &Net, relay: usize) {
+    let peer = net.peer(relay, &client(1)).expect("a peer");
+    assert_eq!(peer.mapped, mapping(1), "at {:?}", net.clocks(relay).now);
+    assert!(net.is_usable(relay, &client(1)));
+}
+
 /// A relay that lies moves no peer that another one hears, neither here nor elsewhere.
 #[test]
 fn f15_a_peer_that_is_heard_stays_where_it_is() {
@@ -41,9 +49,7 @@ fn f15_a_peer_that_is_heard_stays_where_it_is() {
         for victim in 0..2 {
             let lie = report(&net, 2, 1, ELSEWHERE);
             claim(&mut net, 2, victim, lie);
-            let peer = net.peer(victim, &client(1)).expect("a peer");
-            assert_eq!(peer.mapped, mapping(1));
-            assert!(net.is_usable(victim, &client(1)));
+            assert_at_home(&net, victim);
         }
         net.run(1_000);
     }
@@ -64,9 +70,7 @@ fn f15_nobody_takes_a_peer_over() {
             }
             for victim in 0..3 {
                 lure(&mut net, 3, victim, 1);
-                let peer = net.peer(victim, &client(1)).expect("a peer");
-                assert_eq!(peer.mapped, mapping(1), "every {pause} s, after {second} s");
-                assert!(net.is_usable(victim, &client(1)));
+                assert_at_home(&net, victim);
             }
             net.run(990);
         }
@@ -83,11 +87,10 @@ fn f15_a_relay_that_starts_loses_no_peer_that_is_heard() {
     net.run(100);
     net.restart(2);
     net.run(1_000);
-    for second in 0..120 {
+    for _ in 0..120 {
         net.client_sends(0, mapping(1), &client(1));
         lure(&mut net, 3, 2, 1);
-        let peer = net.peer(2, &client(1)).expect("a peer");
-        assert_eq!(peer.mapped, mapping(1), "after {second} s");
+        assert_at_home(&net, 2);
         net.run(990);
     }
 }
