@@ -8,15 +8,15 @@ use std::{
     path::PathBuf,
 };
 
-use teredo_common::{maps::Counter, time::Instant, verdict::Verdict};
+use teredo_common::{maps::Counter, verdict::Verdict};
 use teredo_proto::{
     client::{Client, Config, ServerEndpoints},
-    fleet::OtherInfo,
     relay, server,
 };
 
 use super::{
-    Attachment, ClientStatus, FleetStatus, Format, Level, Mode, Role, RoleState, Snapshot, render,
+    Attachment, ClientStatus, FleetStatus, Format, Level, Mode, Role, RoleState, Snapshot, fleet,
+    render,
 };
 use crate::condition::{Kind, Severity};
 
@@ -63,19 +63,8 @@ fn complete(role: Role) -> Snapshot {
         Role::Relay => {
             snapshot.add_relay(state, &relay::Statistics::default());
             snapshot.xdp_peers = Some(Level::default());
-            let other = OtherInfo {
-                address: ([10, 0, 0, 2], 3546).into(),
-                is_live: true,
-                hears_us: true,
-                is_in_step: true,
-                is_known: true,
-                peers: 0,
-                clock_ahead: 0,
-                heard: Instant::ZERO,
-                refusal: None,
-            };
             snapshot.fleet = Some(FleetStatus {
-                others: vec![other],
+                others: vec![fleet::well()],
                 ..FleetStatus::default()
             });
         }

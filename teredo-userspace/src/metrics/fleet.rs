@@ -130,6 +130,22 @@ impl FleetStatus {
     }
 }
 
+/// Returns another relay of which nothing is wrong.
+#[cfg(test)]
+pub fn well() -> OtherInfo {
+    OtherInfo {
+        address: ([10, 0, 0, 2], 3546).into(),
+        is_live: true,
+        hears_us: true,
+        is_in_step: true,
+        is_known: true,
+        peers: 0,
+        clock_ahead: 0,
+        heard: teredo_common::time::Instant::ZERO,
+        refusal: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -144,15 +160,12 @@ mod tests {
     fn every_member_has_its_values() {
         let mut status = FleetStatus {
             others: vec![OtherInfo {
-                address: "10.0.0.2:3546".parse().unwrap(),
-                is_live: true,
-                hears_us: true,
                 is_in_step: false,
                 is_known: false,
                 peers: 7,
                 clock_ahead: -1_500,
                 heard: Instant::ZERO + Duration::from_secs(1),
-                refusal: None,
+                ..well()
             }],
             ..FleetStatus::default()
         };
