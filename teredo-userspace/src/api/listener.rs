@@ -83,6 +83,8 @@ pub enum Listener {
 pub struct Listeners {
     sockets: Vec<Listener>,
     files: Vec<SocketFile>,
+    /// Those of sockets of an earlier process at other addresses.
+    former: Vec<SocketFile>,
 }
 
 impl Listeners {
@@ -96,30 +98,26 @@ impl Listeners {
     fn inherit(&mut self, address: &ApiAddress, descriptor: OwnedFd) -> bool {
         match address {
             ApiAddress::Unix(path) => {
-                let Ok(metadata) = fs::symlink_metadata(path) else {
+                let Some(file) = SocketFile::inherited(path) else {
                     return false;
                 };
                 self.sockets.push(Listener::Unix(descriptor.into()));
-                self.files.push(SocketFile {
-                    is_ours: false,
-                    path: path.clone(),
-                    identity: identity(&metadata),
-                    directory: None,
-                });
+                self.files.push(file);
             }
             ApiAddress::Tcp(_) => self.sockets.push(Listener::Tcp(descriptor.into())),
         }
         true
     }
 
-    /// Takes the files of the sockets, which are this process's now and are removed when dropped.
+    /// Takes the files of the sockets, which are this process's now and are removed when dropped. Those at other
+    /// addresses are removed at once.
     #[must_use]
     pub fn take_files(&mut self) -> Vec<SocketFile> {
-        let mut files = mem::take(&mut self.files);
-        for file in &mut files {
+        for file in self.files.iter_mut().chain(&mut self.former) {
             file.is_ours = true;
         }
-        files
+        self.former.clear();
+        mem::take(&mut self.files)
     }
 
     /// Returns copies of the sockets' descriptors for the next process, each with its name.
@@ -178,6 +176,10 @@ pub fn listen(
             }
         }
     }
+    let former = left.left_sockets();
+    listeners.former = former
+        .filter_map(|path| SocketFile::inherited(&path))
+        .collect();
     Ok(listeners)
 }
 
@@ -423,6 +425,19 @@ pub struct SocketFile {
     path: PathBuf,
     identity: Identity,
     directory: Option<PathBuf>,
+}
+
+impl SocketFile {
+    /// Returns the file of an earlier process's socket, if it is there.
+    fn inherited(path: &Path) -> Option<Self> {
+        let metadata = fs::symlink_metadata(path).ok()?;
+        metadata.file_type().is_socket().then(|| Self {
+            is_ours: false,
+            path: path.to_owned(),
+            identity: identity(&metadata),
+            directory: None,
+        })
+    }
 }
 
 impl Drop for SocketFile {

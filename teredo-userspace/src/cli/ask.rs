@@ -1,8 +1,8 @@
 //! `teredo status`, `peers`, `drain`, `reload` and `upgrade`: requests to a running daemon.
 
-use std::{cmp::Reverse, fmt::Write as _, fs, io::IsTerminal as _, thread, time::Duration};
+use std::{cmp::Reverse, fmt::Write as _, io::IsTerminal as _, thread, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use serde::de::DeserializeOwned;
 
@@ -108,42 +108,18 @@ pub fn upgrade(daemon: &Daemon) -> Result<()> {
     print("the new program runs in place of the old one\n")
 }
 
-/// Makes a daemon start a process in its place. The configuration may name another address of the API, or
-/// another instance, than the daemon has: a daemon that is alone in the directory of sockets is meant, too.
+/// Makes a daemon start a process in its place.
 fn replace(daemon: &Daemon) -> Result<()> {
-    let configured = socket(daemon);
-    let mut candidates: Vec<_> = configured.iter().cloned().collect();
-    if daemon.api.is_none() {
-        candidates.extend(only_socket().filter(|other| !candidates.contains(other)));
+    let replaced = tell(daemon, "/replace");
+    if let Err(error) = &replaced
+        && let Some(client::Error::NotRunning { .. }) = error.downcast_ref()
+        && daemon.api.is_none()
+    {
+        bail!(
+            "{error}; if node.api or node.name has changed since, name the address before with --api"
+        );
     }
-    let runtime = start_runtime()?;
-    let mut failure = configured.err();
-    for address in candidates {
-        match runtime.block_on(client::post(&address, "/replace")) {
-            Ok(()) => return Ok(()),
-            Err(error @ client::Error::NotRunning { .. }) => {
-                failure.get_or_insert(anyhow!(
-                    "{error}; if node.api or node.name has changed since, name its address with --api"
-                ));
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(failure.unwrap_or_else(|| anyhow!("there is no address of a daemon; name it with --api")))
-}
-
-/// Returns the only socket in the directory in which daemons have theirs by default.
-fn only_socket() -> Option<ApiAddress> {
-    let mut sockets = fs::read_dir(config::SOCKETS)
-        .ok()?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "sock")
-        });
-    let only = sockets.next()?;
-    sockets.next().is_none().then_some(ApiAddress::Unix(only))
+    replaced
 }
 
 /// Makes a daemon do something.

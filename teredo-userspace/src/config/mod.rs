@@ -118,12 +118,9 @@ impl Default for NodeSection {
     }
 }
 
-/// The directory of the sockets of the API by default.
-pub const SOCKETS: &str = "/run/teredo";
-
 /// Returns the default address of the API for the instance called `name`.
 fn default_api(name: &str) -> ApiAddress {
-    ApiAddress::Unix(PathBuf::from(format!("{SOCKETS}/{name}.sock")))
+    ApiAddress::Unix(PathBuf::from(format!("/run/teredo/{name}.sock")))
 }
 
 impl Config {

@@ -1,7 +1,10 @@
 //! The names of descriptors. A name has parts that are separated by dots: the kind of the object, and what
 //! tells it from all others, so that two names are equal only if the objects are.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    path::PathBuf,
+};
 
 use nix::sys::stat::fstat;
 
@@ -23,20 +26,18 @@ pub const STATE: &str = "state";
 /// A descriptor with its name.
 pub type Named<'a> = (String, BorrowedFd<'a>);
 
-/// The beginning of the kinds of listening sockets of the API.
-const LISTENER: &str = "api ";
-
 /// Returns the kind of the listening socket of the API at an address.
 #[must_use]
 pub fn listener_kind(address: &ApiAddress) -> String {
     // Colons separate the names that the service manager passes.
-    format!("{LISTENER}{address}").replace(':', "=")
+    format!("api {address}").replace(':', "=")
 }
 
-/// Returns whether a name is that of a listening socket of the API.
+/// Returns the file of the unix socket of the API that has this name. One with a colon in its path is not found.
 #[must_use]
-pub fn is_listener(name: &str) -> bool {
-    name.starts_with(LISTENER)
+pub fn socket_of(name: &str) -> Option<PathBuf> {
+    let (path, _) = name.strip_prefix("api unix=")?.rsplit_once('.')?;
+    Some(path.into())
 }
 
 /// Names a descriptor for its kind and its number in the file system.
@@ -89,6 +90,15 @@ pub fn is(name: &str, kind: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_file_of_a_socket_is_in_its_name() {
+        let address = ApiAddress::Unix("/run/a.b/c.sock".into());
+        let name = format!("{}.77", listener_kind(&address));
+        assert_eq!(socket_of(&name), Some("/run/a.b/c.sock".into()));
+        let address = ApiAddress::Tcp(([127, 0, 0, 1], 80).into());
+        assert_eq!(socket_of(&format!("{}.77", listener_kind(&address))), None);
+    }
 
     #[test]
     fn the_tunnel_of_a_role_is_told_from_others() {

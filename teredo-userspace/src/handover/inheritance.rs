@@ -1,12 +1,12 @@
 //! What a process got from the one before.
 
 use std::{
-    fs,
     net::SocketAddrV4,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    path::PathBuf,
 };
 
-use nix::sys::socket::{SockaddrIn, UnixAddr, getsockname};
+use nix::sys::socket::{SockaddrIn, getsockname};
 
 use super::{
     descriptors::{self, JOURNAL, STATE, TUN, UDP},
@@ -85,13 +85,6 @@ impl Inheritance {
     pub fn close(&mut self) {
         for (name, descriptor) in self.descriptors.drain(..) {
             tracing::debug!("{name} of the process before is of no use any more");
-            if descriptors::is_listener(&name)
-                && let Ok(address) = getsockname::<UnixAddr>(descriptor.as_raw_fd())
-                && let Some(path) = address.path()
-                && let Err(error) = fs::remove_file(path)
-            {
-                tracing::debug!("{} stays: {error}", path.display());
-            }
             if descriptors::is(&name, TUN)
                 && let Err(error) = tun::end_with_process(&descriptor)
             {
@@ -115,6 +108,12 @@ impl Inheritance {
     pub fn take_listener(&mut self, address: &ApiAddress) -> Option<OwnedFd> {
         let kind = descriptors::listener_kind(address);
         self.take(|name, _| descriptors::is(name, &kind))
+    }
+
+    /// Returns the files of the unix sockets of the API that nobody has taken.
+    pub fn left_sockets(&self) -> impl Iterator<Item = PathBuf> {
+        let names = self.descriptors.iter().map(|(name, _)| name);
+        names.filter_map(|name| descriptors::socket_of(name))
     }
 
     /// Takes the sockets of a UDP port: sender, receiver, and that for marked datagrams.

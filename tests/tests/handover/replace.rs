@@ -163,6 +163,26 @@ fn a_reload_leaves_nothing_of_the_old_configuration() -> Result<()> {
 }
 
 #[test]
+fn a_reload_to_another_socket_of_the_api_leaves_no_file() -> Result<()> {
+    let world = World::new("off")?;
+    let socket = world.relay.daemon.path().join("api");
+    let before = format!("unix:{}", socket.display());
+    world.configure(&before, &format!("{before}-new"))?;
+    let refusal = world.teredo("reload").unwrap_err().to_string();
+    ensure!(refusal.contains("with --api"), "{refusal}");
+    ensure!(socket.exists());
+    let mut reload = Command::new(binary()?);
+    output(
+        reload
+            .args(["reload", "--api", &before, "--config"])
+            .arg(world.relay.file()),
+    )?;
+    world.relay.status()?;
+    ensure!(!socket.exists(), "nobody listens at it");
+    Ok(())
+}
+
+#[test]
 fn a_wrong_configuration_leaves_the_old_one_in_force() -> Result<()> {
     let world = World::new("native")?;
     let before = world.process()?;
