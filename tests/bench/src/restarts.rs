@@ -65,6 +65,16 @@ pub struct Loss {
     pub sent: u64,
     /// Packets that did not arrive.
     pub lost: u64,
+    /// Packets that arrived again.
+    pub repeated: u64,
+    /// Packets that arrived after one that was sent later, or again.
+    pub overtaken: u64,
+}
+
+/// Returns how many packets are sent during `times` replacements at this rate, in packets a second.
+#[must_use]
+pub fn packets(rate: f64, times: u32) -> u32 {
+    (rate * (LEAD + EACH * times).as_secs_f64()) as u32
 }
 
 /// Offers packets of `clients` clients at this rate, and meanwhile replaces the process `times` times.
@@ -82,13 +92,13 @@ pub fn measure(
 ) -> Result<Loss> {
     let case = Case::of(direction, clients);
     relay.get_ready(case)?;
-    let mut generator = relay.stamped(case)?;
+    let mut generator = relay.numbered(case)?;
     relay.sink.settle()?;
     relay.sink.reset()?;
+    relay.sink.read_numbers()?;
     let (service, near, far) = relay.service().context("the relay is no service")?;
     let interval = Duration::from_nanos((1e9 / rate) as u64);
-    let time = LEAD + EACH * times;
-    let sent = (rate * time.as_secs_f64()) as u32;
+    let sent = packets(rate, times);
     let (replaced, longest) = thread::scope(|scope| {
         let sender = scope.spawn(move || generator.send_paced(far, sent, interval, BATCH));
         thread::sleep(LEAD);
@@ -108,11 +118,14 @@ pub fn measure(
         Ok::<_, anyhow::Error>((replaced, longest))
     })?;
     let arrived = relay.sink.settle()?.packets;
+    let (different, overtaken) = relay.sink.numbers()?;
     Ok(Loss {
         replaced,
         longest,
         sent: sent.into(),
-        lost: u64::from(sent).saturating_sub(arrived),
+        lost: u64::from(sent) - different,
+        repeated: arrived - different,
+        overtaken,
     })
 }
 
@@ -138,13 +151,15 @@ fn replace(service: &mut Service, near: &teredo_lab::Namespace, way: Way) -> Res
 #[must_use]
 pub fn line(variant: Variant, direction: Direction, way: Way, loss: &Loss) -> String {
     format!(
-        "| {} | {} | {} | {} | {:.2} s | {} | {} |",
+        "| {} | {} | {} | {} | {:.2} s | {} | {} | {} | {} |",
         variant.title(),
         direction.word(),
         way.title(),
         loss.replaced,
         loss.longest.as_secs_f64(),
         loss.sent,
-        loss.lost
+        loss.lost,
+        loss.repeated,
+        loss.overtaken
     )
 }

@@ -1,7 +1,7 @@
 //! The time that packets take from generator to sink: a stamp in each, and a histogram.
 
-/// Octets of the payload that hold the stamp: nanoseconds modulo 2^32 in the machine's byte order, and the
-/// complement, so that no checksum depends on the time.
+/// Octets of the payload that hold the stamp: nanoseconds modulo 2^32, or the number of the packet, in the
+/// machine's byte order, and the complement, so that no checksum depends on it.
 pub const ROOM: [u8; 8] = [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
 
 /// Number of buckets of the histogram.

@@ -4,6 +4,7 @@
 pub mod bubble;
 pub mod flood;
 pub mod latency;
+pub mod numbers;
 pub mod sift;
 pub mod spray;
 
@@ -95,7 +96,7 @@ pub struct Flow {
     pub listed: u32,
     /// Whether frames have a VLAN tag: 1 or 0.
     pub tagged: u32,
-    /// Whether frames carry the time at which they were sent: 1 or 0.
+    /// What frames carry behind their headers: [`Flow::TIMES`], [`Flow::NUMBERS`], or 0 for nothing.
     pub stamped: u32,
     /// The words before those of the template, in frames with a tag.
     front: [u16; 2],
@@ -196,6 +197,10 @@ impl Flow {
     pub const DECAP: u32 = 1;
     /// The same frame over and over.
     pub const FIXED: u32 = 2;
+    /// The time at which each frame was sent.
+    pub const TIMES: u32 = 1;
+    /// The number of each frame, from 0.
+    pub const NUMBERS: u32 = 2;
 
     /// Makes a flow that consists of this frame alone.
     pub fn fixed(interface: u32, frame: &[u8]) -> Option<Self> {
@@ -288,7 +293,19 @@ impl Flow {
     /// frame's payload are [`latency::ROOM`].
     #[must_use]
     pub fn with_stamps(self) -> Self {
-        Self { stamped: 1, ..self }
+        Self {
+            stamped: Self::TIMES,
+            ..self
+        }
+    }
+
+    /// Makes each frame carry its number in the place of [`Self::with_stamps`]. The frames have to be paced.
+    #[must_use]
+    pub fn with_numbers(self) -> Self {
+        Self {
+            stamped: Self::NUMBERS,
+            ..self
+        }
     }
 
     /// Returns the client after `index`. The two are far apart, so that neighbours in a relay's

@@ -18,6 +18,7 @@ use teredo_lab_ebpf::{
     bubble::{self, BUBBLE},
     flood::{FRAME, Flood, Progress},
     latency::{BUCKETS, ROOM, bucket},
+    numbers::{self, Sequence},
     sift::{self, FATES, Fate},
     spray::{self, Spray},
 };
@@ -60,13 +61,21 @@ static ORDER: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 static PACE: Array<u64> = Array::with_max_entries(2, 0);
 
-/// Whether the sink answers bubbles, and whether it reads stamps.
+/// Whether the sink answers bubbles; [`Flow::TIMES`] or [`Flow::NUMBERS`], if it reads them.
 #[map]
 static DUTIES: Array<u32> = Array::with_max_entries(2, 0);
 
 /// The histogram of latencies.
 #[map]
 static LATENCIES: PerCpuArray<u64> = PerCpuArray::with_max_entries(BUCKETS, 0);
+
+/// A bit for each number that the sink has seen, in parts, of which the loader says how many there are.
+#[map]
+static SEEN: PerCpuArray<[u64; numbers::WORDS]> = PerCpuArray::with_max_entries(1, 0);
+
+/// The order of the numbers.
+#[map]
+static SEQUENCE: PerCpuArray<Sequence> = PerCpuArray::with_max_entries(1, 0);
 
 /// The counters of the sink.
 #[map]
@@ -357,23 +366,47 @@ pub fn sink(context: XdpContext) -> u32 {
     if unsafe { *((start + at) as *const u8) } != UDP {
         return xdp_action::XDP_PASS;
     }
-    if let Some(1) = DUTIES.get(1) {
-        note_latency(start + at - 6, end);
+    match DUTIES.get(1) {
+        Some(&Flow::TIMES) => note_latency(start + at - 6, end),
+        Some(&Flow::NUMBERS) => note_number(start + at - 6, end),
+        _ => {}
     }
     count();
     xdp_action::XDP_DROP
 }
 
+/// Returns what the packet carries whose IPv6 header is at `start`.
+#[inline(always)]
+fn stamp(start: usize, end: usize) -> Option<u32> {
+    let stamp = start + IPV6_HEADER + UDP_HEADER;
+    // SAFETY: the stamp lies within the frame, as is checked; the kernel's machines that run XDP
+    // programs natively need no alignment.
+    (stamp + 4 <= end).then(|| unsafe { *(stamp as *const u32) })
+}
+
+/// Notes the number of the packet whose IPv6 header is at `start`.
+#[inline(always)]
+fn note_number(start: usize, end: usize) {
+    let Some(number) = stamp(start, end) else {
+        return;
+    };
+    let (part, word, bit) = numbers::place(number);
+    if let (Some(part), Some(sequence)) = (SEEN.get_ptr_mut(part), SEQUENCE.get_ptr_mut(0)) {
+        // SAFETY: the pointers are to this CPU's entries, and a program is not preempted by another
+        // run of itself on the same CPU.
+        unsafe {
+            (*part)[word] |= bit;
+            (*sequence).add(number);
+        }
+    }
+}
+
 /// Adds the latency of the packet whose IPv6 header is at `start` to the histogram.
 #[inline(always)]
 fn note_latency(start: usize, end: usize) {
-    let stamp = start + IPV6_HEADER + UDP_HEADER;
-    if stamp + 4 > end {
+    let Some(sent) = stamp(start, end) else {
         return;
-    }
-    // SAFETY: the stamp lies within the frame, as just checked; the kernel's machines that run XDP
-    // programs natively need no alignment.
-    let sent = unsafe { *(stamp as *const u32) };
+    };
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() } as u32;
     if let Some(count) = LATENCIES.get_ptr_mut(bucket(now.wrapping_sub(sent))) {
@@ -477,7 +510,17 @@ fn write_at(flow: &Flow, start: usize, end: usize) -> Option<()> {
         }
     }
     if flow.stamped != 0 {
-        write_stamp(start + headers, end)?;
+        let stamp = match flow.stamped {
+            Flow::NUMBERS => {
+                // SAFETY: the entry exists while the program does, and one generator runs at a time.
+                let sent = unsafe { (*PROGRESS.get_ptr(0)?).sent };
+                // It counts this one already.
+                sent.wrapping_sub(1) as u32
+            }
+            // SAFETY: the helper takes nothing.
+            _ => unsafe { bpf_ktime_get_ns() as u32 },
+        };
+        write_stamp(stamp, start + headers, end)?;
     }
     Some(())
 }
@@ -507,17 +550,16 @@ fn take_turn(flow: &Flow) -> Option<u32> {
     }
 }
 
-/// Writes the time into the payload at `start`.
+/// Writes the time or the number into the payload at `start`.
 #[inline(always)]
-fn write_stamp(start: usize, end: usize) -> Option<()> {
+fn write_stamp(stamp: u32, start: usize, end: usize) -> Option<()> {
     if start + ROOM.len() > end {
         return None;
     }
-    // SAFETY: the helper takes nothing; the octets lie within the frame, as just checked.
+    // SAFETY: the octets lie within the frame, as just checked.
     unsafe {
-        let now = bpf_ktime_get_ns() as u32;
-        *(start as *mut u32) = now;
-        *((start + 4) as *mut u32) = !now;
+        *(start as *mut u32) = stamp;
+        *((start + 4) as *mut u32) = !stamp;
     }
     Some(())
 }

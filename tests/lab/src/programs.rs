@@ -12,7 +12,11 @@ use aya::{
     },
     util::nr_cpus,
 };
-use teredo_lab_ebpf::{Count, latency, sift::Fate};
+use teredo_lab_ebpf::{
+    Count, Flow, latency,
+    numbers::{PART, Sequence, WORDS},
+    sift::Fate,
+};
 
 use crate::{Namespace, wait_for};
 
@@ -47,6 +51,17 @@ impl Attached {
     /// Fails when the kernel refuses it.
     pub fn sink(namespace: &Namespace, interfaces: &[&str]) -> Result<Self> {
         Self::everywhere(namespace, interfaces, "sink")
+    }
+
+    /// Attaches the sink to these interfaces, with room for this number of numbered packets.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel refuses it.
+    pub fn sink_of_numbers(namespace: &Namespace, interfaces: &[&str], most: u32) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        loader.map_max_entries("SEEN", most.div_ceil(PART));
+        Self::load(namespace, interfaces, "sink", &mut loader)
     }
 
     /// Attaches the sink for packets to and from forged clients.
@@ -111,8 +126,17 @@ impl Attached {
     }
 
     fn everywhere(namespace: &Namespace, interfaces: &[&str], name: &str) -> Result<Self> {
+        Self::load(namespace, interfaces, name, &mut EbpfLoader::new())
+    }
+
+    fn load(
+        namespace: &Namespace,
+        interfaces: &[&str],
+        name: &str,
+        loader: &mut EbpfLoader<'_>,
+    ) -> Result<Self> {
         namespace.run(|| {
-            let mut object = Ebpf::load(OBJECT)?;
+            let mut object = loader.load(OBJECT)?;
             let program = program(&mut object, name)?;
             for interface in interfaces {
                 program.attach(interface, XdpMode::Driver)?;
@@ -195,7 +219,7 @@ impl Attached {
     ///
     /// Fails when the map cannot be written.
     pub fn answer_bubbles(&mut self, does: bool) -> Result<()> {
-        self.set_duty(0, does)
+        self.set_duty(0, does.into())
     }
 
     /// Makes the sink read the stamps of packets, or not. The histogram begins anew.
@@ -210,7 +234,49 @@ impl Attached {
         for bucket in 0..latency::BUCKETS {
             map.set(bucket, PerCpuValues::try_from(vec![0_u64; cpus])?, 0)?;
         }
-        self.set_duty(1, does)
+        self.set_duty(1, if does { Flow::TIMES } else { 0 })
+    }
+
+    /// Makes the sink read the numbers of packets. None has been seen.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a map cannot be written.
+    pub fn read_numbers(&mut self) -> Result<()> {
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        let map = self.object.map_mut("SEEN");
+        let mut seen = PerCpuArray::try_from(map.context("the object has no SEEN")?)?;
+        for part in 0..seen.len() {
+            seen.set(part, PerCpuValues::try_from(vec![[0_u64; WORDS]; cpus])?, 0)?;
+        }
+        let map = self.object.map_mut("SEQUENCE");
+        let mut sequence = PerCpuArray::try_from(map.context("the object has no SEQUENCE")?)?;
+        sequence.set(0, PerCpuValues::try_from(vec![[0_u32; 2]; cpus])?, 0)?;
+        self.set_duty(1, Flow::NUMBERS)
+    }
+
+    /// How many different numbers the sink has seen, and how many packets came after a later one, or again, on the
+    /// same CPU.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a map cannot be read.
+    pub fn numbers(&self) -> Result<(u64, u64)> {
+        let map = self.object.map("SEEN").context("the object has no SEEN")?;
+        let seen = PerCpuArray::<_, [u64; WORDS]>::try_from(map)?;
+        let mut different = 0;
+        for part in 0..seen.len() {
+            let cpus = seen.get(&part, 0)?;
+            let of_all = |word: usize| cpus.iter().fold(0, |all, part| all | part[word]);
+            let numbers = (0..WORDS).map(|word| u64::from(of_all(word).count_ones()));
+            different += numbers.sum::<u64>();
+        }
+        let map = self.object.map("SEQUENCE");
+        let map = map.context("the object has no SEQUENCE")?;
+        let sequences = PerCpuArray::<_, [u32; 2]>::try_from(map)?.get(&0, 0)?;
+        let sequences = sequences.iter().map(bytemuck::cast_ref::<_, Sequence>);
+        let overtaken = sequences.map(|sequence| u64::from(sequence.overtaken));
+        Ok((different, overtaken.sum()))
     }
 
     /// The histogram of latencies, by [`latency::bucket`].
@@ -227,10 +293,10 @@ impl Attached {
         counts.collect()
     }
 
-    fn set_duty(&mut self, index: u32, does: bool) -> Result<()> {
+    fn set_duty(&mut self, index: u32, duty: u32) -> Result<()> {
         let map = self.object.map_mut("DUTIES");
         let map = map.context("the object has no DUTIES")?;
-        Array::<_, u32>::try_from(map)?.set(index, u32::from(does), 0)?;
+        Array::<_, u32>::try_from(map)?.set(index, duty, 0)?;
         Ok(())
     }
 

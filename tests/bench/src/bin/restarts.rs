@@ -46,10 +46,14 @@ fn run(arguments: &Arguments) -> Result<()> {
         true => Way::ALL.to_vec(),
         false => arguments.ways.clone(),
     };
-    println!("| data path | direction | end | times | until ready, at most | packets | lost |");
-    println!("|---|---|---|---|---|---|---|");
+    let rate = f64::from(arguments.rate);
+    let most = restarts::packets(rate, arguments.times);
+    println!(
+        "| data path | direction | end | times | until ready, at most | packets | lost | repeated | overtaken |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
     for variant in [Variant::Xdp, Variant::Userspace] {
-        let mut relay = Relay::serviced(variant)?;
+        let mut relay = Relay::serviced(variant, most)?;
         for direction in [Direction::Encap, Direction::Decap] {
             for way in &ways {
                 let loss = restarts::measure(
@@ -57,7 +61,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                     *way,
                     direction,
                     arguments.clients,
-                    f64::from(arguments.rate),
+                    rate,
                     arguments.times,
                 )?;
                 println!("{}", restarts::line(variant, direction, *way, &loss));

@@ -111,15 +111,16 @@ impl Relay {
         })
     }
 
-    /// Builds the site and starts our relay under a service manager, with a fast path or without.
+    /// Builds the site and starts our relay under a service manager, with a fast path or without. The sink has
+    /// room for this number of numbered packets.
     ///
     /// # Errors
     ///
     /// Fails without root, or when the relay does not start.
-    pub fn serviced(variant: Variant) -> Result<Self> {
+    pub fn serviced(variant: Variant, most: u32) -> Result<Self> {
         let terms = Terms::default();
         let site = Site::new("service", terms)?;
-        let sink = Attached::sink(&site.far, &FAR).context("attach the sink")?;
+        let sink = Attached::sink_of_numbers(&site.far, &FAR, most).context("attach the sink")?;
         let mode = match variant {
             Variant::Xdp => "native",
             _ => "off",
@@ -196,6 +197,15 @@ impl Relay {
     /// Fails when the kernel refuses it.
     pub fn stamped(&self, case: Case) -> Result<Generator> {
         self.generator_of(case, Flow::with_stamps)
+    }
+
+    /// Makes the generator of a case with packets in one direction, which carry their numbers.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel refuses it.
+    pub fn numbered(&self, case: Case) -> Result<Generator> {
+        self.generator_of(case, Flow::with_numbers)
     }
 
     /// Makes the generator of a case with packets in one direction.
