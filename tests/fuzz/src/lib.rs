@@ -62,6 +62,8 @@ targets! {
     #[cfg(feature = "daemon")]
     firewall: files::firewall::run,
     #[cfg(feature = "daemon")]
+    explain: files::explain::run,
+    #[cfg(feature = "daemon")]
     api: files::api::run,
     #[cfg(feature = "daemon")]
     offload: offload::run,

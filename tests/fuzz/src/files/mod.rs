@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod config;
+pub mod explain;
 pub mod firewall;
 pub mod import;
 pub mod texts;
