@@ -181,6 +181,9 @@ pub struct PeerInfo {
     pub traffic: Traffic,
     /// Number of packets that wait for the peer to answer.
     pub queued: usize,
+    /// Another relay than that at [`PeerInfo::mapped`] that brought a packet of the native host, and when it did so
+    /// last. Anybody can forge such packets.
+    pub elsewhere: Option<(Endpoint, Instant)>,
 }
 
 /// The packets that a super-packet is split into.

@@ -51,6 +51,8 @@ pub struct KnownPeer {
     pub queued: usize,
     /// How often it was asked for a sign of life since its last one, a few at most.
     pub unanswered: u8,
+    /// Another relay that brought packets of a native host to this client, and how long ago it last did so, in seconds.
+    pub elsewhere: Option<(SocketAddrV4, f64)>,
 }
 
 /// The relay.

@@ -63,6 +63,7 @@ impl Node {
                 peer: relay_peer(&peer, self.counts_traffic(), now),
                 queued: peer.queued,
                 unanswered: role.relay.unanswered(&octets),
+                elsewhere: None,
             }
         } else {
             let client = &self.client.as_ref()?.client;
@@ -71,6 +72,10 @@ impl Node {
                 peer: client_peer(&peer, self.config.node.prefix, now),
                 queued: peer.queued,
                 unanswered: client.unanswered(&octets),
+                elsewhere: peer.elsewhere.map(|(relay, last)| {
+                    let seconds = now.saturating_since(last).as_secs_f64();
+                    (relay.into(), seconds)
+                }),
             }
         };
         known.peer.xdp = self.fast_path.has(&octets);

@@ -37,6 +37,9 @@ pub struct Contact {
     pub held: Queue,
     /// The common source of [`Contact::held`].
     pub held_from: Endpoint,
+    /// Another relay that brought a packet of the native host, and when it did so last.
+    #[serde(skip)]
+    pub elsewhere: Option<(Endpoint, Instant)>,
     /// The nonces of bubbles (RFC 6081 section 5.2).
     pub nonces: Nonces,
     /// The local port, the source and the time of a bubble that this client, behind a symmetric
@@ -103,6 +106,7 @@ impl Contact {
         self.proved = None;
         self.is_known = false;
         self.unanswered_since = None;
+        self.elsewhere = None;
     }
 
     /// Returns the peer's endpoint on the same link, if a discovery bubble arrived lately.

@@ -204,6 +204,7 @@ impl Exchange {
                 last_sent: peer.last_sent,
                 traffic: self.peers.accounts.get(slot).total,
                 queued: peer.queued(),
+                elsewhere: (peer.state.elsewhere).filter(|(relay, _)| *relay != peer.mapped),
             };
             (slot, peer)
         })

@@ -121,6 +121,13 @@ impl Exchange {
         if shared.config.is_foreign(&source) {
             return Err(DropReason::Source);
         }
+        if let Some(index) = found {
+            let peer = &self.peers[index];
+            let is_held_elsewhere = !peer.state.held.is_empty() && peer.state.held_from != from;
+            if peer.is_trusted() || is_held_elsewhere {
+                self.peers[index].state.elsewhere = Some((from, now));
+            }
+        }
         self.hold(shared, now, found, from, &source, packet)?;
         Ok(false)
     }

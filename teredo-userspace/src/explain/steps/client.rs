@@ -95,6 +95,7 @@ fn qualified(
         }
         Subject::Flow { source, .. } => {
             peer::explain(explanation, facts, "client", *source);
+            peer::explain_relays(explanation, facts, *source);
             silence(explanation, facts, identity, *source);
             let text = format!("packets from {source} arrive as the peer's state says");
             explanation.conclude(Verdict::Unknown, text);
@@ -148,6 +149,7 @@ fn sends(
 ) {
     let what = format!("a packet of {} octets to {to}", packet.len());
     peer::explain(explanation, facts, "client", to);
+    peer::explain_relays(explanation, facts, to);
     let sent = client.handle_ipv6(facts.now, &mut packet);
     let sent = sent.map(|(_, to, _)| SocketAddrV4::from(to));
     if let Some(at) = sent {

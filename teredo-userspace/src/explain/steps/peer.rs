@@ -7,6 +7,9 @@ use crate::{
     explain::{Decoded, Explanation, Facts, KnownPeer, Stage, Step},
 };
 
+/// The time, in seconds, after which another relay of a host is one of the past.
+const RECENTLY: f64 = 30.0;
+
 /// A peer that left this many questions unanswered is silent; answers to the first may be on their way.
 pub const SILENT: u8 = 2;
 
@@ -18,6 +21,24 @@ pub fn explain(explanation: &mut Explanation, facts: &Facts, owner: &str, addres
         return;
     };
     explanation.add(Step::fine(Stage::Peer, describe(owner, known)));
+}
+
+/// Explains that several relays bring the packets of a native host to this client, if so.
+pub fn explain_relays(explanation: &mut Explanation, facts: &Facts, address: Ipv6Addr) {
+    let Some(known) = facts.peer(address) else {
+        return;
+    };
+    let Some((other, seconds)) = known.elsewhere.filter(|(_, seconds)| *seconds < RECENTLY) else {
+        return;
+    };
+    let text = format!(
+        "the relay at {other}, too, brings packets of {address}, the last one {}; a client drops those, since it has one \
+         relay for each host, at {}: routers spread the packets to this client over several relays by their ports or flow \
+         labels, and must do so by addresses alone",
+        ago(Some(seconds)),
+        known.peer.mapped
+    );
+    explanation.add(Step::fault(Stage::Peer, text));
 }
 
 /// Explains that a peer of the relay does not answer, if so.
@@ -96,6 +117,7 @@ fn describe(owner: &str, known: &KnownPeer) -> String {
         peer,
         queued,
         unanswered,
+        elsewhere: _,
     } = known;
     let state = match (peer.state, peer.proved) {
         (PeerState::Trusted, true) => "trusted and proved",

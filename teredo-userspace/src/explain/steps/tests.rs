@@ -100,6 +100,7 @@ fn peer(address: Ipv6Addr, state: PeerState, unanswered: u8, heard: Option<f64>)
         },
         queued: 0,
         unanswered,
+        elsewhere: None,
     }
 }
 
@@ -164,6 +165,26 @@ fn the_host_is_a_more_fundamental_cause_than_a_silent_client() {
     ] {
         let explanation = explained(facts(&relay(), silent()), &host(to_client));
         is_cause(&explanation, &parts);
+    }
+}
+
+#[test]
+fn a_host_that_comes_through_several_relays_is_the_routers_fault() {
+    let host: Ipv6Addr = HOST.parse().unwrap();
+    for (seconds, is_fault) in [(1.0, true), (40.0, false)] {
+        let other = "5.6.7.9:3545".parse().unwrap();
+        let known = KnownPeer {
+            elsewhere: Some((other, seconds)),
+            ..peer(host, PeerState::Trusted, 0, Some(1.0))
+        };
+        let mut explanation = Explanation::default();
+        super::peer::explain_relays(&mut explanation, &facts(&relay(), vec![known]), host);
+        let sentences: Vec<_> = explanation.steps.iter().map(|step| &*step.text).collect();
+        assert_eq!(sentences.len(), usize::from(is_fault), "{sentences:?}");
+        for sentence in sentences {
+            assert!(sentence.contains("5.6.7.9:3545"), "{sentence}");
+            assert!(sentence.contains("by addresses alone"), "{sentence}");
+        }
     }
 }
 

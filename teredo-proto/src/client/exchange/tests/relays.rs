@@ -54,6 +54,22 @@ fn c41_what_is_held_comes_from_one_relay() {
 }
 
 #[test]
+fn c41_another_relay_of_a_host_is_remembered() {
+    let (mut world, host, test) = tested();
+    world.arrives(RELAY, &packet(&host, &own(), 1)).unwrap();
+    assert_eq!(world.peer(&host).unwrap().elsewhere, None);
+    // Before the host has answered, and after it.
+    let _ = world.arrives(ELSEWHERE, &packet(&host, &own(), 2));
+    let other = (endpoint(ELSEWHERE), world.now);
+    assert_eq!(world.peer(&host).unwrap().elsewhere, Some(other));
+    world.arrives(RELAY, &reply_to(&test)).unwrap();
+    world.pass_seconds(1);
+    let _ = world.arrives(ELSEWHERE, &packet(&host, &own(), 3));
+    let other = (endpoint(ELSEWHERE), world.now);
+    assert_eq!(world.peer(&host).unwrap().elsewhere, Some(other));
+}
+
+#[test]
 fn c45_another_address_forgets_relays() {
     let mut world = World::new();
     let asked = |own: &[u8; 16]| with_origin(RELAY, &bubble(&address("fe80::1"), own, &[]));
