@@ -11,17 +11,18 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use teredo_lab::{
     Namespace, Scene, Teredo,
     fleet::{self, ARM, Conversation, Design, Fleet, RELAYS, SERVICE},
+    heartbeat::Heartbeat,
     links::Internet,
     names::Names,
     peers::{self, Peers},
-    scene::{RELAY, SERVER},
-    teredo::Config,
-    traffic::{UdpReport, UdpStream},
+    scene::{Client, RELAY, SERVER},
+    teredo::{Config, binary},
+    traffic::{Ping, Pong, UdpReport, UdpStream},
     wait_until,
 };
 
@@ -35,6 +36,11 @@ const PEERS: Ipv4Addr = Ipv4Addr::new(20, 0, 3, 1);
 const COUNT: u16 = 300;
 /// The longest time that BFD takes to find a dead link, and the router to follow.
 const DETECTION: Duration = Duration::from_millis(900);
+
+/// The longest silence of TCP where nothing is lost, on a busy machine.
+const SILENCE: Duration = Duration::from_secs(2);
+/// The longest silence of TCP after a loss: that of the detection, and as long again, since TCP doubles its pauses.
+const SILENCE_OF_DETECTION: Duration = Duration::from_secs(4);
 
 /// The number of clients that are new at a time.
 const NEW: u16 = 60;
@@ -90,17 +96,26 @@ impl World {
         self.fleet.wait_until_spread(&self.scene, &wanted)
     }
 
-    fn stop(self) -> Result<Vec<UdpReport>> {
+    /// Ends all traffic, and returns what became of the streams and the longest silence on a TCP connection.
+    fn stop(self) -> Result<(Vec<UdpReport>, Duration)> {
         let streams = self.conversation.streams.into_iter();
-        streams.map(UdpStream::stop).collect()
+        let reports = streams.map(UdpStream::stop).collect::<Result<_>>()?;
+        let connections = self.conversation.connections.into_iter();
+        let silences = connections
+            .map(Heartbeat::stop)
+            .collect::<Result<Vec<_>>>()?;
+        let silence = silences.into_iter().max().unwrap_or_default();
+        println!("TCP was silent for {silence:?} at most");
+        Ok((reports, silence))
     }
 
     fn ensure_nothing_lost(self) -> Result<()> {
         let members = self.fleet.members.iter();
         let accounts: Vec<_> = members.map(|one| account(&one.relay)).collect();
-        let reports = self.stop()?;
+        let (reports, silence) = self.stop()?;
         let lost: u64 = reports.iter().map(|one| one.sent - one.received).sum();
         ensure!(lost == 0, "{reports:?}\n{}", accounts.join("\n"));
+        ensure!(silence < SILENCE, "TCP was silent for {silence:?}");
         Ok(())
     }
 }
@@ -207,17 +222,24 @@ fn an_upgrade_of_all_loses_nothing() -> Result<()> {
     world.ensure_nothing_lost()
 }
 
-/// Nobody is told: BFD finds it.
+/// Nobody is told: BFD finds it. The relay comes back with the others' news of meanwhile.
 #[test]
 fn a_relay_that_is_cut_off_costs_the_time_of_detection() -> Result<()> {
     let world = World::new()?;
     let member = &world.fleet.members[1];
-    member.namespace.ip(&format!("link set {ARM} down"))?;
+    member.cut_off()?;
     world.spread(Some(member.number()))?;
     world.flow(500)?;
-    let reports = world.stop()?;
+    member.connect_again()?;
+    world.spread(None).context("the relay is back")?;
+    world.flow(500)?;
+    let (reports, silence) = world.stop()?;
     let longest = reports.iter().map(|report| report.longest_gap).max();
     ensure!(longest < Some(DETECTION), "{reports:?}");
+    ensure!(
+        silence < SILENCE_OF_DETECTION,
+        "TCP was silent for {silence:?}"
+    );
     Ok(())
 }
 
@@ -257,7 +279,11 @@ fn relays_with_addresses_of_their_own_replace_each_other() -> Result<()> {
             newcomers(&world, "it is back")?;
             world.flow(500)?;
         }
-        let reports = world.stop()?;
+        let (reports, silence) = world.stop()?;
+        ensure!(
+            silence < SILENCE_OF_DETECTION,
+            "TCP was silent for {silence:?}"
+        );
         // Streams to a client and from it take turns.
         for (direction, first) in [("to clients", 0), ("from clients", 1)] {
             let reports: Vec<_> = reports.iter().skip(first).step_by(2).collect();
@@ -272,6 +298,57 @@ fn relays_with_addresses_of_their_own_replace_each_other() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// All have one IPv4 address, but a packet whose hop limit ends at a relay is answered from its own IPv6 address, so
+/// that everybody can tell which one it is.
+#[test]
+fn a_relay_of_a_fleet_is_known_by_its_own_address() -> Result<()> {
+    let world = World::new()?;
+    let ensure_known = |pong: Pong| {
+        let mut numbers = 1..=RELAYS;
+        let is_known =
+            numbers.any(|number| pong.text.contains(&format!("From 2001:db8:9::{number} ")));
+        ensure!(is_known, "{}", pong.text);
+        Ok(())
+    };
+    let host = world.scene.host();
+    for (site, client) in world.scene.sites.iter().zip(&world.conversation.clients) {
+        let wait = Duration::from_secs(2);
+        let from_client = Ping::to(host.address).hop_limit(1).wait(wait);
+        ensure_known(from_client.from(&site.client)?)?;
+        // The router comes first.
+        let to_client = Ping::to(client.address()).hop_limit(2).wait(wait);
+        ensure_known(to_client.from(&host.namespace)?)?;
+    }
+    world.ensure_nothing_lost()
+}
+
+/// A client has one relay for each host, and tells if others bring packets of the host, too.
+#[test]
+fn a_client_tells_that_routers_hash_ports() -> Result<()> {
+    let world = World::of(Design::Apart)?;
+    let policy = "net.ipv6.fib_multipath_hash_policy";
+    // Addresses and ports.
+    world.scene.relay.sysctl(policy, 1)?;
+    let host = world.scene.host().address.to_string();
+    wait_until("a client tells it", SOON, || {
+        let mut answers = world.conversation.clients.iter().map(|client| {
+            let Client::Teredo(daemon, _) = client else {
+                bail!("another client than ours");
+            };
+            let mut explain = Command::new(binary()?);
+            explain
+                .args(["explain", &host, "--config"])
+                .arg(daemon.file());
+            Ok(String::from_utf8(explain.output()?.stdout)?)
+        });
+        answers.try_fold(false, |told, answer| {
+            Ok(told || answer?.contains("must do so by addresses alone"))
+        })
+    })?;
+    world.scene.relay.sysctl(policy, 3)?;
+    world.flow(500)
 }
 
 /// Returns a relay's log, and what did not take its fast path.

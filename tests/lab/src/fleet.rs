@@ -24,6 +24,7 @@ use tempfile::TempDir;
 
 use super::{
     bird::{self, Bird},
+    heartbeat::Heartbeat,
     links::Internet,
     namespace::Namespace,
     nat::NatKind,
@@ -49,6 +50,8 @@ const ROUTER: u8 = 254;
 const PORT: u16 = 3546;
 /// Bubbles a second through the server: enough for hundreds of new peers at once.
 const RATE: i64 = 5_000;
+/// The time between two numbers on a TCP connection.
+const BEAT: Duration = Duration::from_millis(10);
 /// Longest time until routers know what happened.
 const SOON: Duration = Duration::from_secs(30);
 
@@ -89,7 +92,10 @@ pub struct Fleet {
 pub struct Conversation {
     /// Two streams from each client, and two to it, each of which is a flow of its own.
     pub streams: Vec<UdpStream>,
-    _clients: Vec<Client>,
+    /// A TCP connection from each client, and one to it.
+    pub connections: Vec<Heartbeat>,
+    /// The clients, in the order of their sites.
+    pub clients: Vec<Client>,
 }
 
 impl Conversation {
@@ -99,15 +105,17 @@ impl Conversation {
     ///
     /// Fails when a client is not qualified in time.
     pub fn start(scene: &Scene, interval: Duration) -> Result<Self> {
-        let (mut clients, mut streams) = (Vec::new(), Vec::new());
+        let (mut clients, mut streams, mut connections) = (Vec::new(), Vec::new(), Vec::new());
         let host = scene.host();
         for site in &scene.sites {
             let client = scene.start_client(&site.client, &scene.client_config(site.port))?;
             Ping::to(client.address()).all_from(&host.namespace)?;
             Ping::to(host.address).all_from(&site.client)?;
             let (outside, inside) = (&host.namespace, &site.client);
+            let (there, here) = (client.address().into(), host.address.into());
+            connections.push(Heartbeat::start(outside, inside, there, BEAT)?);
+            connections.push(Heartbeat::start(inside, outside, here, BEAT)?);
             for _ in 0..2 {
-                let (there, here) = (client.address().into(), host.address.into());
                 streams.push(UdpStream::start(outside, inside, there, 200, interval)?);
                 streams.push(UdpStream::start(inside, outside, here, 200, interval)?);
             }
@@ -115,7 +123,8 @@ impl Conversation {
         }
         Ok(Self {
             streams,
-            _clients: clients,
+            connections,
+            clients,
         })
     }
 }
@@ -302,12 +311,10 @@ impl Member {
         let (own_ipv4, router_ipv4) = (ipv4(number).to_string(), ipv4(ROUTER).to_string());
         namespace.ip_batch(&format!(
             "addr add {}/32 dev lo
-            addr add {own_ipv4}/24 dev {ARM}
-            addr add {own}/64 dev {ARM} nodad
-            route add default via {router_ipv4}
-            route add default via {router}",
+            addr add {own_ipv4}/24 dev {ARM}",
             service(design, number)
         ))?;
+        namespace.ip_batch(&way_out(number))?;
         namespace.sysctl("net.ipv6.conf.all.forwarding", 1)?;
         let relay = Teredo::start(&namespace, config)?;
         let address = format!("{SERVICE}/32");
@@ -340,6 +347,25 @@ impl Member {
         self.number
     }
 
+    /// Cuts the relay off from the router and the other relays; nobody is told.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the interface cannot be set down.
+    pub fn cut_off(&self) -> Result<()> {
+        self.namespace.ip(&format!("link set {ARM} down")).map(drop)
+    }
+
+    /// Connects the relay again, with the addresses and routes that the kernel has forgotten meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the interface cannot be set up.
+    pub fn connect_again(&self) -> Result<()> {
+        self.namespace.ip(&format!("link set {ARM} up"))?;
+        self.namespace.ip_batch(&way_out(self.number))
+    }
+
     /// Makes BIRD ask the router to prefer other relays (RFC 8326), or not any more.
     ///
     /// # Errors
@@ -358,6 +384,18 @@ impl Member {
     pub fn start_again(&mut self) -> Result<()> {
         self.relay.start_again(&self.namespace)
     }
+}
+
+/// The relay's address and routes that go with the interface.
+fn way_out(number: u8) -> String {
+    format!(
+        "addr add {}/64 dev {ARM} nodad
+        route add default via {}
+        route add default via {}",
+        ipv6(number),
+        ipv4(ROUTER),
+        ipv6(ROUTER)
+    )
 }
 
 fn router_bird(router: &Namespace, design: Design) -> Result<Bird> {

@@ -14,6 +14,7 @@ pub mod flood;
 pub mod frames;
 pub mod frr;
 mod generator;
+pub mod heartbeat;
 pub mod links;
 pub mod miredo;
 pub mod names;
