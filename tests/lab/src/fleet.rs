@@ -28,7 +28,7 @@ use super::{
     links::Internet,
     namespace::Namespace,
     nat::NatKind,
-    scene::{Client, RELAY, Scene, Server, Topology},
+    scene::{Client, RELAY, RELAY_IPV6, Scene, Server, Topology},
     teredo::{Config, Teredo},
     traffic::{Ping, UdpStream},
     wait::wait_until,
@@ -46,6 +46,8 @@ pub const ARM: &str = "arm";
 const INSIDE: &str = "inside";
 /// The last part of the router's addresses on the segment.
 const ROUTER: u8 = 254;
+/// The network of the relays' IPv6 addresses.
+const SEGMENT: &str = "2001:db8:9::/64";
 /// The port at which relays reach each other.
 const PORT: u16 = 3546;
 /// Bubbles a second through the server: enough for hundreds of new peers at once.
@@ -229,6 +231,9 @@ impl Fleet {
         for namespace in around.chain([scene.server_namespace()]) {
             lead(namespace)?;
         }
+        // Clients test by their server what an address sends that they do not know, also a relay's own.
+        let to_relays = format!("-6 route add {SEGMENT} via {RELAY_IPV6}");
+        scene.server_namespace().ip(&to_relays)?;
         let directory = tempfile::tempdir()?;
         let key = directory.path().join("fleet.key");
         let mut file = fs::OpenOptions::new();
