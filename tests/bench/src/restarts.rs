@@ -96,6 +96,8 @@ pub fn measure(
     relay.sink.settle()?;
     relay.sink.reset()?;
     relay.sink.read_numbers()?;
+    // The relay asks clients that only receive for a sign of life.
+    relay.sink.answer_bubbles(true)?;
     let (service, near, far) = relay.service().context("the relay is no service")?;
     let interval = Duration::from_nanos((1e9 / rate) as u64);
     let sent = packets(rate, times);
@@ -117,6 +119,7 @@ pub fn measure(
         outcome.with_context(|| service.log())?;
         Ok::<_, anyhow::Error>((replaced, longest))
     })?;
+    relay.sink.answer_bubbles(false)?;
     let arrived = relay.sink.settle()?.packets;
     let (different, overtaken) = relay.sink.numbers()?;
     Ok(Loss {
