@@ -79,6 +79,7 @@ pub fn encapsulate<E: Environment>(environment: &E, frame: Frame) -> Outcome {
     let is_covered = packet.is_covered || covers_payload(transport, next_header, packet.payload);
     let is_zero = settings::has(environment, Settings::ALWAYS_ZERO_CHECKSUM)
         || (!is_covered && settings::has(environment, Settings::ALLOW_ZERO_CHECKSUM));
+    // The sum over the packet, where the headers do not tell enough.
     let whole = if is_doubtful || !(is_zero || is_covered) {
         if !E::IS_THOROUGH {
             return Err(Verdict::EncapChecksum);

@@ -33,8 +33,8 @@ pub fn explain_relays(explanation: &mut Explanation, facts: &Facts, address: Ipv
     };
     let text = format!(
         "the relay at {other}, too, brings packets of {address}, the last one {}; a client drops those, since it has one \
-         relay for each host, at {}: routers spread the packets to this client over several relays by their ports or flow \
-         labels, and must do so by addresses alone",
+         relay for each host, at {}: unless somebody forges them, routers spread the packets to this client over several \
+         relays by ports or flow labels, and must do so by addresses alone",
         ago(Some(seconds)),
         known.peer.mapped
     );
