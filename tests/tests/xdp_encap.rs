@@ -23,6 +23,12 @@ use teredo_lab::{
 const CLIENT: &str = "2001:0:102:304:0:efff:f6ff:fffe";
 const HOST_ADDRESS: &str = "2000::b";
 const IDENTIFICATION: u16 = 0xfffe;
+/// Every setting of checksums that are zero.
+const ZERO_CHECKSUMS: [u32; 3] = [
+    0,
+    Settings::ALLOW_ZERO_CHECKSUM,
+    Settings::ALWAYS_ZERO_CHECKSUM,
+];
 
 fn client() -> Endpoint {
     endpoint("9.0.0.1:4096")
@@ -467,11 +473,7 @@ fn d2_11_finished_checksums_that_look_unfinished() -> Result<()> {
     let (from, to) = (address(HOST_ADDRESS), address(CLIENT));
     type Build = fn(Ipv6Addr, Ipv6Addr, &[u8]) -> Vec<u8>;
     let builders: [(_, Build, _); 2] = [("UDP", udp, 46), ("TCP", tcp, 56)];
-    for flags in [
-        0,
-        Settings::ALLOW_ZERO_CHECKSUM,
-        Settings::ALWAYS_ZERO_CHECKSUM,
-    ] {
+    for flags in ZERO_CHECKSUMS {
         let setup = Setup {
             flags,
             ..Setup::default()
@@ -494,11 +496,7 @@ fn d2_11_finished_checksums_that_look_unfinished() -> Result<()> {
 
 #[test]
 fn d2_11_unfinished_checksums() -> Result<()> {
-    for flags in [
-        0,
-        Settings::ALLOW_ZERO_CHECKSUM,
-        Settings::ALWAYS_ZERO_CHECKSUM,
-    ] {
+    for flags in ZERO_CHECKSUMS {
         let setup = Setup {
             flags,
             ..Setup::default()
