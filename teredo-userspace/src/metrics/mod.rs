@@ -29,6 +29,8 @@ use teredo_proto::{Durations, Unreachable, relay::Statistics, server};
 use crate::condition::Lasting;
 pub use client::{ClientStatus, STATES};
 pub use fleet::FleetStatus;
+#[cfg(test)]
+pub use fleet::well;
 pub use prometheus::render;
 pub use request::ServedRequest;
 pub use role::{Role, RoleState};

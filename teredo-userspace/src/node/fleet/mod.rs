@@ -384,14 +384,7 @@ mod tests {
         let skew = Duration::from_secs(5);
         let well = OtherInfo {
             address: "10.0.0.3:3546".parse().unwrap(),
-            is_live: true,
-            hears_us: true,
-            is_in_step: true,
-            is_known: true,
-            peers: 0,
-            clock_ahead: 0,
-            heard: Instant::ZERO,
-            refusal: None,
+            ..crate::metrics::well()
         };
         let mut other = OtherInfo {
             address: "10.0.0.2:3546".parse().unwrap(),
