@@ -18,11 +18,7 @@ use crossterm::{
     },
 };
 use nix::sys::signal::{Signal, raise};
-use ratatui::{
-    Terminal, TerminalOptions, Viewport,
-    backend::CrosstermBackend,
-    layout::{Rect, Size},
-};
+use ratatui::{Terminal, TerminalOptions, Viewport, backend::CrosstermBackend, layout::Rect};
 
 use super::{
     draw::{Theme, draw},
@@ -62,11 +58,6 @@ impl Screen {
     ///
     /// When the terminal has gone.
     pub fn draw(&mut self, model: &Model, theme: &Theme) -> Result<()> {
-        // The event of a new size gets lost if a key comes with it.
-        let (width, height) = size().context("read the size of the terminal")?;
-        if self.0.get_frame().area().as_size() != Size::new(width, height) {
-            self.clear()?;
-        }
         let draw = |frame: &mut ratatui::Frame<'_>| draw(frame, model, theme);
         self.0.draw(draw).context("draw")?;
         Ok(())

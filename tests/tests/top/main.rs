@@ -105,6 +105,33 @@ fn it_shows_a_relay_and_keys_work() -> Result<()> {
 }
 
 #[test]
+fn keys_that_come_with_a_new_size_work() -> Result<()> {
+    let world = World::new()?;
+    let mut top = world.top(&[], USUAL)?;
+    top.shows(&["to clients"])?;
+    // Either may be first, and both may be there when the view looks.
+    for turn in 0..80 {
+        let views = [
+            ("4", USUAL, "endpoints and limits"),
+            ("1", (160, 50), "peers and bubbles"),
+        ];
+        for (key, (columns, lines), part) in views {
+            if turn % 2 == 0 {
+                top.keys(key)?;
+                top.resize(columns, lines)?;
+            } else {
+                top.resize(columns, lines)?;
+                top.keys(key)?;
+            }
+            top.shows(&[part])?;
+        }
+    }
+    top.keys("q")?;
+    assert_eq!(top.code()?, Some(0));
+    top.is_given_back()
+}
+
+#[test]
 fn conditions_show_with_their_remedies() -> Result<()> {
     let world = World::new()?;
     let top = world.top(&[], USUAL)?;
