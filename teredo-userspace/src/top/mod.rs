@@ -31,13 +31,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use self::{
-    draw::Theme,
-    keys::Action,
-    model::Model,
-    poll::Poller,
-    screen::{Screen, stop_process},
-};
+use self::{draw::Theme, keys::Action, model::Model, poll::Poller, screen::Screen};
 use crate::config::ApiAddress;
 
 /// Shows the daemon at `address` until the user ends the view, with an answer in each interval.
@@ -119,10 +113,7 @@ impl Session {
                 event = events.next() => match event {
                     Some(event) => match self.handle_event(&event.context("read the terminal")?) {
                         Some(Action::Quit) => return Ok(()),
-                        Some(Action::Suspend) => {
-                            screen.leave();
-                            stop_process();
-                        }
+                        Some(Action::Suspend) => screen.stop()?,
                         Some(Action::Redraw) => screen.clear()?,
                         None => {}
                     },
@@ -140,10 +131,7 @@ impl Session {
                 }
                 signal = ends.next() => match signal {
                     Signal::End => return Ok(()),
-                    Signal::Stop => {
-                        screen.leave();
-                        stop_process();
-                    }
+                    Signal::Stop => screen.stop()?,
                     Signal::Continue => screen.resume()?,
                 },
             }

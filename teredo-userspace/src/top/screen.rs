@@ -73,9 +73,17 @@ impl Screen {
         Ok(())
     }
 
-    /// Gives the terminal back for a while.
-    pub fn leave(&mut self) {
+    /// Gives the terminal back, stops this process until it gets SIGCONT, and takes the terminal again.
+    ///
+    /// # Errors
+    ///
+    /// When the terminal has gone.
+    pub fn stop(&mut self) -> Result<()> {
         give_back();
+        // It cannot fail for a signal that exists.
+        let _ = raise(Signal::SIGSTOP);
+        // Before anything is drawn.
+        self.resume()
     }
 
     /// Takes the terminal again, after the process was stopped.
@@ -93,12 +101,6 @@ impl Drop for Screen {
     fn drop(&mut self) {
         give_back();
     }
-}
-
-/// Stops this process until it gets SIGCONT.
-pub fn stop_process() {
-    // It cannot fail for a signal that exists.
-    let _ = raise(Signal::SIGSTOP);
 }
 
 /// Returns a screen without anything on it. It keeps its size, since a change of size would make the
