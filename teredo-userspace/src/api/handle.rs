@@ -2,7 +2,10 @@
 
 use std::{os::fd::OwnedFd, time::Duration};
 
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    time::{sleep, timeout},
+};
 
 use super::{
     events::{Event, WAITING},
@@ -22,6 +25,9 @@ pub const PAGE: usize = 256;
 /// Requests that may wait for the node.
 const CAPACITY: usize = 16;
 
+/// The longest wait for the relay's route to go: several attempts.
+const WITHDRAWAL: Duration = Duration::from_secs(5);
+
 /// A request to the node. If its receiver is dropped, the requester no longer waits.
 #[derive(Debug)]
 pub enum Request {
@@ -38,7 +44,8 @@ pub enum Request {
         /// Receives the answer.
         reply: oneshot::Sender<Page>,
     },
-    /// Makes the node withdraw the relay's route, and is answered with the time for which it has to go on.
+    /// Makes the node withdraw the relay's route, and is answered, when that has gone, with the time for which the
+    /// node has to go on.
     Withdraw(oneshot::Sender<Duration>),
     /// Asks for the facts of an explanation.
     Explain {
@@ -253,15 +260,28 @@ impl Handle {
         self.ask(Request::Drain).await
     }
 
-    /// Withdraws the relay's route, and waits until routers can have followed (`relay.grace`).
+    /// Withdraws the relay's route, and waits until it has gone and routers can have followed (`relay.grace`).
     ///
     /// # Errors
     ///
     /// When the node has ended.
     pub async fn withdraw(&self) -> Result<(), Stopped> {
-        let grace = self.ask(Request::Withdraw).await?;
-        tokio::time::sleep(grace).await;
+        // A route that cannot be removed must not keep the daemon from its end.
+        if let Ok(grace) = timeout(WITHDRAWAL, self.ask(Request::Withdraw)).await {
+            sleep(grace?).await;
+        }
         Ok(())
+    }
+
+    /// Starts a new process in the place of this one, without waiting for the outcome.
+    ///
+    /// # Errors
+    ///
+    /// When the node has ended.
+    pub async fn begin_replacement(&self) -> Result<(), Stopped> {
+        let (reply, _) = oneshot::channel();
+        let sent = self.requests.send(Request::Replace(reply)).await;
+        sent.map_err(|_| Stopped)
     }
 
     /// Starts a new process in the place of this one, and waits until it runs.

@@ -237,6 +237,7 @@ impl Running {
                     self.at_xdp = None;
                 }
                 Step::Statistics => {
+                    self.add_waiting(&mut of_daemon);
                     self.add_statistics();
                     if self.at_xdp.is_none() && self.selection.xdp != 0 {
                         // Its sentence is in the log of the program, if that cannot be loaded.
@@ -254,6 +255,14 @@ impl Running {
                 break;
             }
         }
+        self.add_waiting(&mut of_daemon);
+        self.add_statistics();
+        // Nobody may read it any more.
+        let _ = parts.send(self.file.octets.into()).await;
+    }
+
+    /// Writes the packets that have come.
+    fn add_waiting(&mut self, of_daemon: &mut mpsc::Receiver<Captured>) {
         while self.file.left > 0
             && let Ok(packet) = of_daemon.try_recv()
         {
@@ -265,9 +274,6 @@ impl Running {
                 && capture.next(|head, octets| self.file.add_frame(head, octets))
             {}
         }
-        self.add_statistics();
-        // Nobody may read it any more.
-        let _ = parts.send(self.file.octets.into()).await;
     }
 
     fn missing_at_xdp(&self) -> Missing {

@@ -4,11 +4,13 @@ use std::{future::pending, process, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use futures_util::FutureExt as _;
 use nix::libc::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{interval, timeout},
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::{debug, error, info, warn};
 
@@ -26,8 +28,8 @@ use crate::{
         secrets::{self, Secrets},
     },
     handover::{
-        Inheritance, Store,
-        successor::{Invocation, Predecessor},
+        Inheritance, Store, store,
+        successor::{Invocation, Predecessor, Successor},
     },
     node::{End, Estate, Node, Patience},
     privileges::{self, UserChange},
@@ -180,21 +182,25 @@ async fn daemon(
             signals.stop(&handle).await;
             info!("{name} is stopping");
             notify(&[NotifyState::Stopping]);
-            tokio::spawn(exit_at_second_signal(signals));
             if !is_kept {
-                // A node that has ended has withdrawn everything.
-                let _ = handle.withdraw().await;
+                tokio::select! {
+                    // A node that has ended has withdrawn everything.
+                    _ = handle.withdraw() => {}
+                    () = signals.exit_at_second() => {}
+                }
             }
         })
         .await;
     watchdog.abort();
     match end {
         End::Stop if node.is_kept() => {
+            tokio::spawn(async move { signals.exit_at_second().await });
             let left = node.leave();
             api.leave();
             left.context("the service manager does not keep the state")
         }
         End::Stop => {
+            tokio::spawn(async move { signals.exit_at_second().await });
             let result = node.stop().await;
             if let Err(error) = api.stop() {
                 error!("the API has failed: {error}");
@@ -202,11 +208,15 @@ async fn daemon(
             result
         }
         End::Replaced => {
-            if let Some(process) = node.successor() {
-                notify(&[NotifyState::MainPid(process)]);
+            let successor = node.take_successor();
+            if let Some(successor) = &successor {
+                notify(&[NotifyState::MainPid(successor.process())]);
             }
             drop(node);
             api.leave();
+            if let Some(successor) = successor {
+                signals.pass_on(&successor).await;
+            }
             Ok(())
         }
     }
@@ -218,6 +228,8 @@ struct Signals {
     ends: [(Signal, i32); 2],
     /// Those that start a new process in its place.
     replacements: [(Signal, i32); 2],
+    /// One of these that the node has not been told of yet.
+    untold: Option<i32>,
 }
 
 impl Signals {
@@ -229,37 +241,60 @@ impl Signals {
         Ok(Self {
             ends: [on(SIGTERM)?, on(SIGINT)?],
             replacements: [on(SIGHUP)?, on(SIGUSR2)?],
+            untold: None,
         })
     }
 
     /// Waits for a signal that ends the daemon. Another makes the node of this handle start a new process.
     async fn stop(&mut self, node: &Handle) {
-        let [hangup, user] = &mut self.replacements;
         loop {
-            tokio::select! {
-                _ = end(&mut self.ends) => return,
-                _ = hangup.0.recv() => info!("a new process reads the configuration"),
-                _ = user.0.recv() => info!("a new process starts"),
+            let number = tokio::select! {
+                _ = first(&mut self.ends) => return,
+                number = first(&mut self.replacements) => number,
+            };
+            match number {
+                SIGHUP => info!("a new process reads the configuration"),
+                _ => info!("a new process starts"),
             }
-            let node = node.clone();
-            // The node logs the outcome.
-            tokio::spawn(async move { node.replace().await });
+            self.untold = Some(number);
+            // A node that has ended has handed over. It logs the outcome.
+            if node.begin_replacement().await.is_ok() {
+                self.untold = None;
+            }
         }
+    }
+
+    /// Sends the process that has taken over the signals that have come and had no effect.
+    async fn pass_on(&mut self, successor: &Successor) {
+        // Until then the service manager may send them to this process.
+        if let Err(error) = store::barrier() {
+            debug!("the service manager does not answer: {error}");
+        }
+        // The runtime takes note of what has come.
+        tokio::task::yield_now().await;
+        if let Some(number) = self.untold.take() {
+            successor.pass_on(number);
+        }
+        for (signal, number) in self.replacements.iter_mut().chain(&mut self.ends) {
+            if signal.recv().now_or_never().is_some() {
+                successor.pass_on(*number);
+            }
+        }
+    }
+
+    /// Exits immediately at the next signal that ends the daemon.
+    async fn exit_at_second(&mut self) {
+        let number = first(&mut self.ends).await;
+        process::exit(SIGNALLED + number);
     }
 }
 
 /// Waits for one of these signals and returns its number.
-async fn end([first, second]: &mut [(Signal, i32); 2]) -> i32 {
+async fn first([one, other]: &mut [(Signal, i32); 2]) -> i32 {
     tokio::select! {
-        _ = first.0.recv() => first.1,
-        _ = second.0.recv() => second.1,
+        _ = one.0.recv() => one.1,
+        _ = other.0.recv() => other.1,
     }
-}
-
-/// Exits immediately at a second signal.
-async fn exit_at_second_signal(mut signals: Signals) {
-    let number = end(&mut signals.ends).await;
-    process::exit(SIGNALLED + number);
 }
 
 /// Notifies systemd's watchdog, if there is one, as long as the node answers.
@@ -269,10 +304,13 @@ async fn feed_watchdog(handle: Handle) {
     };
     let period = (limit / 2).max(Duration::from_millis(1));
     let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         if matches!(timeout(period, handle.snapshot()).await, Ok(Ok(_))) {
-            notify(&[NotifyState::Watchdog]);
+            // A service manager that reads nothing must not hold up packets.
+            let told = spawn_blocking(|| notify(&[NotifyState::Watchdog]));
+            let _ = told.await;
         }
     }
 }

@@ -37,7 +37,10 @@ use nix::{
     },
     unistd::pipe2,
 };
-use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::{
+    io::Errno,
+    process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
 use thiserror::Error;
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -195,10 +198,13 @@ impl Successor {
         Ok(())
     }
 
-    /// Makes the successor read the configuration again.
-    pub fn hang_up(&self) {
-        if let Err(error) = pidfd_send_signal(&self.handle, Signal::HUP) {
-            tracing::warn!("process {} cannot be told to reload: {error}", self.process);
+    /// Sends the successor a signal that was meant for it, by its number.
+    pub fn pass_on(&self, number: i32) {
+        let signal = Signal::from_named_raw(number).ok_or(Errno::INVAL);
+        let sent = signal.and_then(|signal| pidfd_send_signal(&self.handle, signal));
+        if let Err(error) = sent {
+            let process = self.process;
+            tracing::warn!("process {process} does not get signal {number}: {error}");
         }
     }
 

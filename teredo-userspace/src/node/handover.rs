@@ -3,6 +3,7 @@
 use std::{io, os::fd::OwnedFd};
 
 use anyhow::Result;
+use nix::libc::SIGHUP;
 use tokio::sync::oneshot;
 
 use super::{
@@ -204,12 +205,12 @@ impl Node {
             return Err(error);
         }
         tracing::info!("process {} has taken over", successor.process());
-        self.keeper.successor = Some(successor.process());
         self.requests.set_gate(Gate::Closed);
         if self.requests.want_replacement() {
             // The configuration has changed since the successor read it.
-            successor.hang_up();
+            successor.pass_on(SIGHUP);
         }
+        self.keeper.successor = Some(successor);
         Ok(())
     }
 
@@ -239,9 +240,8 @@ impl Node {
         self.upkeep.look_soon();
     }
 
-    /// Returns the number of the process that has taken over.
-    #[must_use]
-    pub fn successor(&self) -> Option<u32> {
-        self.keeper.successor
+    /// Returns the process that has taken over, once.
+    pub fn take_successor(&mut self) -> Option<Successor> {
+        self.keeper.successor.take()
     }
 }

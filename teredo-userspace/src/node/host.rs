@@ -19,7 +19,6 @@ use super::{
 use crate::{
     condition::{Condition, Kind},
     config::Config,
-    datapath::route::Table,
     host::Setting,
     metrics::Role,
     plan::{self, Act, FastPathItem, Item, Own, Plan, State},
@@ -79,7 +78,7 @@ impl Node {
     pub(super) fn state(&self) -> State {
         State {
             own: own(&self.roles, self.client.as_ref(), &self.fast_path),
-            is_withdrawn: self.is_withdrawn || self.draining.contains_key(&Role::Relay),
+            is_withdrawn: self.is_withdrawn(),
             waits_for_fleet: self
                 .roles
                 .relay
@@ -108,20 +107,6 @@ impl Node {
         plan
     }
 
-    /// Withdraws the route of the relay, and returns the time for which the daemon has to go on until
-    /// others follow.
-    pub(super) fn withdraw(&mut self) -> Duration {
-        let is_announced = self.upkeep.reconciler.placed().any(|item| {
-            matches!(item, Item::Route { role: Role::Relay, route } if route.table == Table::Main)
-        });
-        self.is_withdrawn = true;
-        self.upkeep.look_soon();
-        match &self.config.relay {
-            Some(relay) if is_announced => Duration::from_millis(relay.grace.into()),
-            _ => Duration::ZERO,
-        }
-    }
-
     /// Makes the next look cover the roles' tunnels.
     pub(super) fn update_scope(&mut self) {
         let own = own(&self.roles, self.client.as_ref(), &self.fast_path);
@@ -142,7 +127,7 @@ impl Node {
         if has_snapshot {
             match self.make_roles(&plan) {
                 // Their interfaces are not in the snapshot yet.
-                Ok(true) => self.upkeep.look_soon(),
+                Ok(true) => self.upkeep.look_at_acts(),
                 Ok(false) => self.carry_out(&plan).await,
                 Err(error) => {
                     let role = configured(&self.config)[0];
@@ -151,6 +136,7 @@ impl Node {
                 }
             }
         }
+        self.note_withdrawal();
         self.set_conditions(plan, trouble);
     }
 
@@ -258,7 +244,7 @@ impl Node {
             outcomes.push((act, outcome));
         }
         if !outcomes.is_empty() {
-            self.upkeep.look_soon();
+            self.upkeep.look_at_acts();
         }
         let now = clock::now();
         if let Some(due) = self.upkeep.reconciler.poll_timeout(now) {

@@ -13,7 +13,7 @@ use crate::handover::{
     Inheritance, State, Store,
     descriptors::{Named, STATE, UDP, is, named},
     memory::Memory,
-    successor::Invocation,
+    successor::{Invocation, Successor},
 };
 
 /// The least time between two states that are written because of new peers.
@@ -37,7 +37,7 @@ pub struct Keeper {
     /// The command that starts the next process.
     pub invocation: Option<Invocation>,
     /// The process that has taken over.
-    pub successor: Option<u32>,
+    pub successor: Option<Successor>,
     /// The number of the client's trusted peers in the state that was written last, and when that was.
     noted: (usize, Instant),
     /// Calls of [`Keeper::is_over`].

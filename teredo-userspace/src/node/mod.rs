@@ -28,6 +28,7 @@ mod suspend;
 mod timer;
 mod tunnel;
 mod upkeep;
+mod withdrawal;
 
 use std::{
     collections::BTreeMap,
@@ -36,7 +37,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use teredo_common::time::Instant;
 use teredo_proto::server::{DRAIN, RegisteredClient};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -54,6 +54,7 @@ use roles::Roles;
 use server::ServerRole;
 use suspend::SuspendClock;
 use upkeep::Upkeep;
+use withdrawal::Withdrawal;
 
 use crate::{
     api::{Handle, Request, Requests},
@@ -106,12 +107,11 @@ pub struct Node {
     turns: Turns,
     /// The evidence of a firewall in the way of the relay's datagrams, and of its packets.
     evidence: [Evidence; 2],
-    /// The roles that accept no new peers and clients any more.
-    /// The roles that drain, and the moments from which they refuse new clients and peers.
-    draining: BTreeMap<Role, Instant>,
+    /// The roles that drain, and the time for which they go on to accept new clients and peers: that of the relay counts
+    /// from the moment at which its route has gone.
+    draining: BTreeMap<Role, Duration>,
     announcement: Announcement,
-    /// Whether the relay is withdrawn since the daemon is about to stop.
-    is_withdrawn: bool,
+    withdrawal: Withdrawal,
     /// Whether the peers that an earlier run left in the map were handed to the relay.
     is_handed_over: bool,
     keeper: Keeper,
@@ -134,8 +134,7 @@ enum Input {
     Request(Request),
     Changes(std::io::Result<Changes>),
     Look(bool),
-    /// Nobody captures any more.
-    CaptureOver,
+    FastPath(fast_path::Input),
 }
 
 impl Node {
@@ -194,7 +193,7 @@ impl Node {
                 input = client_input(self.client.as_mut()) => Input::Client(input),
                 _ = sweep.tick() => Input::Sweep,
                 _ = slice.tick(), if self.fast_path.is_sweeping() => Input::Slice,
-                () = self.fast_path.capture_over() => Input::CaptureOver,
+                input = self.fast_path.input() => Input::FastPath(input),
                 Some(request) = self.requests.recv() => Input::Request(request),
                 changes = self.watch.changed() => Input::Changes(changes),
                 has_snapshot = self.upkeep.looked(&self.routes) => Input::Look(has_snapshot),
@@ -244,7 +243,7 @@ impl Node {
             }
             Input::Slice => self.sweep_on(),
             Input::Request(request) => self.handle_request(request),
-            Input::CaptureOver => self.fast_path.end_capture(),
+            Input::FastPath(input) => self.fast_path.handle(input),
             Input::Changes(Ok(changes)) => self.handle_changes(changes).await,
             Input::Changes(Err(error)) => self.reopen_watch(&error).await,
             Input::Look(has_snapshot) => {
@@ -261,7 +260,7 @@ impl Node {
         for role in self.calendar.roles_over(SystemTime::now()) {
             self.drain_role(role);
         }
-        self.fast_path.examine_drops();
+        self.fast_path.begin_look();
         if self.fast_path.examine_tags() {
             self.upkeep.look_soon();
         }
@@ -318,14 +317,13 @@ impl Node {
     }
 
     fn drain_role(&mut self, role: Role) {
-        let now = clock::now();
         if !self.draining.contains_key(&role) {
             let wait = match role {
                 // Routers follow the route first: what still comes meanwhile is served.
                 Role::Relay => self.withdraw(),
                 Role::Server | Role::Client => Duration::ZERO,
             };
-            self.draining.insert(role, now + wait);
+            self.draining.insert(role, wait);
         }
         self.go_on_draining();
         self.publish_states();
@@ -336,10 +334,16 @@ impl Node {
     /// does as soon as it runs.
     fn go_on_draining(&mut self) {
         let now = clock::now();
-        for (&role, &due) in &self.draining {
-            if now < due {
-                self.upkeep.look_after(due.saturating_since(now));
-                continue;
+        for (&role, &wait) in &self.draining {
+            if !wait.is_zero() {
+                let Some(since) = self.withdrawal.since else {
+                    continue;
+                };
+                let due = since + wait;
+                if now < due {
+                    self.upkeep.look_after(due.saturating_since(now));
+                    continue;
+                }
             }
             match (role, &mut self.roles.relay, &mut self.roles.server) {
                 (Role::Relay, Some(relay), _) => relay.relay.drain(),

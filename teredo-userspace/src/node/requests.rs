@@ -41,7 +41,7 @@ impl Node {
                 drop(reply.send(Box::new(self.facts(&question))))
             }
             Request::Replace(reply) => self.replacement = Some(Replacement(reply)),
-            Request::Withdraw(reply) => drop(reply.send(self.withdraw())),
+            Request::Withdraw(reply) => self.withdraw_for(reply),
             Request::CaptureParts(reply) => drop(reply.send(self.fast_path.shared())),
             Request::BeginCapture {
                 program,

@@ -1,13 +1,17 @@
 //! The start of a node.
 
-use std::{collections::BTreeMap, mem, time::Instant};
+use std::{
+    collections::BTreeMap,
+    mem,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, anyhow};
 
 use super::{
     Estate, Node, Patience, calendar::Calendar, client::ClientRole, clock, fast_path::FastPath,
     host::ActError, parameters::random, rates::Rates, roles::Roles, suspend::SuspendClock,
-    upkeep::Upkeep,
+    upkeep::Upkeep, withdrawal::Withdrawal,
 };
 use crate::{
     api::Handle,
@@ -72,7 +76,7 @@ pub async fn start(
         evidence: Default::default(),
         draining: BTreeMap::default(),
         announcement: Announcement::default(),
-        is_withdrawn: false,
+        withdrawal: Withdrawal::default(),
         is_handed_over: false,
         keeper,
         replacement: None,
@@ -101,12 +105,11 @@ impl Node {
         let Some(saved) = self.keeper.inheritance.state.daemon.take() else {
             return;
         };
-        let now = clock::now();
-        self.announcement = Announcement::restore(now, &saved.announcement);
+        self.announcement = Announcement::restore(clock::now(), &saved.announcement);
         let roles = saved.draining.iter().filter_map(|name| Role::of_name(name));
         for role in roles {
             tracing::warn!("the {} still drains", role.name());
-            self.draining.insert(role, now);
+            self.draining.insert(role, Duration::ZERO);
         }
     }
 

@@ -45,6 +45,8 @@ pub struct Upkeep {
     next: Instant,
     /// The earliest time of a look after a change.
     earliest: Instant,
+    /// The time that the last look took.
+    took: Duration,
     timer: Timer,
     /// Why the last look failed.
     failure: Option<String>,
@@ -64,6 +66,7 @@ impl Upkeep {
             began: now,
             next: now,
             earliest: now,
+            took: Duration::ZERO,
             timer: Timer::new(),
             failure: None,
         }
@@ -72,6 +75,13 @@ impl Upkeep {
     /// Makes the next look take place soon, since something has changed.
     pub fn look_soon(&mut self) {
         self.look_after(SETTLE);
+    }
+
+    /// Makes the next look take place soon, since this daemon has changed something itself. It waits for no more than the
+    /// time that a look takes: the reconciler sees to it that acts which do not last are rare.
+    pub fn look_at_acts(&mut self) {
+        let due = clock::now() + SETTLE.max(self.took);
+        self.next = self.next.min(due);
     }
 
     /// Makes the next look take place after this time at the latest.
@@ -102,6 +112,7 @@ impl Upkeep {
         self.look = None;
         let now = clock::now();
         let took = now.saturating_since(self.began);
+        self.took = took;
         self.earliest = now + SHORTEST.max(took * HASTE);
         self.next = self
             .next

@@ -65,6 +65,8 @@ struct State {
     reports: u64,
     /// The last start whose mark was read, behind everything that earlier processes have said.
     mark: u32,
+    /// What the manager has not taken note of, from the next main process on, if it is to be slow.
+    held: Option<Vec<(String, Vec<OwnedFd>)>>,
 }
 
 /// A service.
@@ -295,6 +297,20 @@ impl Service {
         self.begin(namespace)
     }
 
+    /// Makes the manager take no note of the next main process, nor of anything after that, until
+    /// [`Self::follow`].
+    pub fn linger(&self) {
+        lock(&self.state).held = Some(Vec::new());
+    }
+
+    /// Ends [`Self::linger`].
+    pub fn follow(&self) {
+        let mut state = lock(&self.state);
+        for (text, descriptors) in state.held.take().unwrap_or_default() {
+            state.handle(&text, descriptors);
+        }
+    }
+
     /// Whether the service manager notices the end of the main process.
     #[must_use]
     pub fn is_supervised(&self) -> bool {
@@ -368,6 +384,12 @@ impl State {
             let mut lines = text.lines();
             lines.find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
         };
+        if let Some(held) = &mut self.held
+            && (!held.is_empty() || of("MAINPID").is_some())
+        {
+            held.push((text.to_owned(), descriptors));
+            return;
+        }
         let name = of("FDNAME").unwrap_or("stored").to_owned();
         self.is_ready |= of("READY") == Some("1");
         self.reports += u64::from(of("WATCHDOG") == Some("1"));

@@ -108,7 +108,21 @@ pub struct Totals {
 pub struct Delivery {
     ethtool: Ethtool,
     ports: HashMap<u32, Port>,
+    /// Frames so far when the counters were last looked at, or before.
     totals: Totals,
+}
+
+/// The frames that the driver of a port has dropped since the last look.
+#[derive(Debug)]
+pub struct Loss {
+    /// Index of the interface that the program is attached to.
+    pub interface: u32,
+    /// Name of the port.
+    name: String,
+    /// Number of the frames.
+    pub frames: u64,
+    /// Whether there was a link. Without one, frames are lost in every mode.
+    is_linked: bool,
 }
 
 /// An interface that frames leave by. The interface that the program is attached to, or a port of that
@@ -187,39 +201,54 @@ impl Delivery {
         }
     }
 
-    /// Looks at the drivers' counters. `dropped` is called with the index of each interface and the
-    /// frames that it dropped since the last look.
+    /// Looks at the drivers' counters.
+    pub fn look_at_counters(&mut self, interfaces: &[Interface]) -> Vec<Loss> {
+        let mut losses = Vec::new();
+        for interface in interfaces {
+            for (index, name) in ports(interface) {
+                let (frames, is_linked) = self.look(index, &name);
+                losses.push(Loss {
+                    interface: interface.index,
+                    name,
+                    frames,
+                    is_linked,
+                });
+            }
+        }
+        losses
+    }
+
+    /// Decides whether native mode is worth these losses. A frame that was dropped is among those that the program had
+    /// sent before the look began, or sends `until` now, so that its window has more time than that of the losses.
     ///
     /// # Errors
     ///
     /// The obstacle, if more was lost than native mode is worth.
-    pub fn look_at_counters(
+    pub fn judge(
         &mut self,
-        interfaces: &[Interface],
-        totals: Totals,
-        mut dropped: impl FnMut(u32, u64),
+        losses: &[Loss],
+        before: Totals,
+        until: Totals,
     ) -> Result<(), Obstacle> {
-        let before = std::mem::replace(&mut self.totals, totals);
-        let sent = totals.sent.saturating_sub(before.sent);
-        let without_headroom = totals
+        let since = std::mem::replace(&mut self.totals, before);
+        let sent = until.sent.saturating_sub(since.sent);
+        let without_headroom = until
             .without_headroom
-            .saturating_sub(before.without_headroom);
-        let mut obstacle = is_too_much(without_headroom, sent).then_some(Obstacle::Headroom);
-        for interface in interfaces {
-            for (index, name) in ports(interface) {
-                let (lost, is_linked) = self.look(index, &name);
-                dropped(interface.index, lost);
-                // Without a link, frames are lost in every mode.
-                if is_linked && is_too_much(lost, sent) {
-                    obstacle = Some(Obstacle::Drops {
-                        interface: name,
-                        dropped: lost,
-                        sent,
-                    });
-                }
-            }
+            .saturating_sub(since.without_headroom);
+        let drops = losses
+            .iter()
+            .rfind(|loss| loss.is_linked && is_too_much(loss.frames, sent));
+        if let Some(loss) = drops {
+            return Err(Obstacle::Drops {
+                interface: loss.name.clone(),
+                dropped: loss.frames,
+                sent,
+            });
         }
-        obstacle.map_or(Ok(()), Err)
+        match is_too_much(without_headroom, sent) {
+            true => Err(Obstacle::Headroom),
+            false => Ok(()),
+        }
     }
 
     /// Returns the frames that the driver has dropped since the last look, and whether there was a link
@@ -375,9 +404,33 @@ mod tests {
         ] {
             totals.sent += sent;
             totals.without_headroom += without_headroom;
-            let found = delivery.look_at_counters(&[], totals, |_, _| {});
+            let found = delivery.judge(&[], totals, totals);
             assert_eq!(found, expected, "{without_headroom} of {sent}");
         }
+    }
+
+    #[test]
+    fn frames_that_are_sent_during_a_look_count() {
+        let sent = |sent| Totals {
+            sent,
+            without_headroom: 0,
+        };
+        let loss = |frames| Loss {
+            interface: 1,
+            name: "port".to_owned(),
+            frames,
+            is_linked: true,
+        };
+        let mut delivery = Delivery::open().unwrap();
+        delivery.begin(&[], sent(0));
+        // Nothing before the look, and one of a hundred while it takes place.
+        let found = delivery.judge(&[loss(1)], sent(0), sent(100));
+        assert_eq!(found, Ok(()));
+        // One of the hundred may be counted by the next look only.
+        let found = delivery.judge(&[loss(1)], sent(100), sent(100));
+        assert_eq!(found, Ok(()));
+        let found = delivery.judge(&[loss(1)], sent(100), sent(100));
+        assert!(found.is_err());
     }
 
     #[test]

@@ -35,7 +35,6 @@ mod vlan;
 use std::{
     net::Ipv4Addr,
     os::fd::{AsFd as _, BorrowedFd},
-    thread,
 };
 
 use ipnet::Ipv6Net;
@@ -46,6 +45,7 @@ use teredo_common::{
     time::Instant,
     vlan::Trunk,
 };
+use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
 use crate::datapath::watch::Hops;
@@ -147,7 +147,9 @@ pub struct AttachedProgram {
     /// What is known about the drivers; `None` if they cannot be asked, or are being asked.
     delivery: Option<Delivery>,
     /// The look at the drivers that takes place.
-    look: Option<thread::JoinHandle<Look>>,
+    look: Option<oneshot::Receiver<Look>>,
+    /// The last one, until [`AttachedProgram::conclude`].
+    seen: Option<Look>,
 }
 
 impl VlanOptions {
@@ -284,6 +286,7 @@ impl AttachedProgram {
                 capture: None,
                 delivery: Delivery::open().ok(),
                 look: None,
+                seen: None,
             }),
             Err(error) => {
                 if !adopted && let Some(Err(error)) = pins.map(Pins::remove) {

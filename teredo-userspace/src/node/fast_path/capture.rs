@@ -1,6 +1,6 @@
 //! A capture at the XDP program, which an operator has begun.
 
-use std::{future::pending, os::fd::OwnedFd};
+use std::os::fd::OwnedFd;
 
 use tokio::sync::oneshot;
 
@@ -14,6 +14,13 @@ pub struct Capturing {
     over: oneshot::Receiver<()>,
     /// Its drop tells that the program has no place any more.
     _ended: oneshot::Sender<()>,
+}
+
+impl Capturing {
+    /// Waits until nobody captures any more. Cancelling loses nothing.
+    pub async fn over(&mut self) {
+        drop((&mut self.over).await);
+    }
 }
 
 impl FastPath {
@@ -53,14 +60,6 @@ impl FastPath {
         self.capturing = None;
         if let Some(xdp) = &mut self.xdp {
             xdp.end_capture();
-        }
-    }
-
-    /// Waits until nobody captures any more; forever if nobody does.
-    pub async fn capture_over(&mut self) {
-        match &mut self.capturing {
-            Some(capturing) => drop((&mut capturing.over).await),
-            None => pending().await,
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod capture;
 mod copy;
+mod input;
 mod missing;
 mod plan;
 mod sweep;
@@ -40,6 +41,7 @@ use crate::{
     plan::{FastPathItem, Refusal},
 };
 use capture::Capturing;
+pub use input::Input;
 use missing::Missing;
 use plan::ProgramPlan;
 pub use plan::{Roles, flags};
@@ -547,12 +549,19 @@ impl FastPath {
         }
     }
 
-    /// Attaches the program in generic mode if frames are lost in native mode. Call it once a second.
-    pub fn examine_drops(&mut self) {
+    /// Begins to look whether frames are lost in native mode. Call it once a second.
+    pub fn begin_look(&mut self) {
+        if let Err(error) = self.attached(AttachedProgram::begin_look) {
+            tracing::debug!("cannot tell whether frames arrive: {error}");
+        }
+    }
+
+    /// Attaches the program in generic mode if frames are lost in native mode, as a look has found.
+    fn conclude_look(&mut self) {
         let Some(xdp) = &mut self.xdp else {
             return;
         };
-        match xdp.examine_drops() {
+        match xdp.conclude() {
             Ok(None) => {
                 for (attachment, status) in self.attachments.iter_mut().zip(xdp.interfaces()) {
                     attachment.dropped = status.dropped;
