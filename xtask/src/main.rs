@@ -8,6 +8,7 @@ mod fuzz;
 mod guide;
 mod install;
 mod lint;
+mod mutants;
 mod run;
 mod setup;
 mod shell;
@@ -56,6 +57,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Search for inputs that break a rule, or replay those that are known
     Fuzz(fuzz::Arguments),
+    /// Change the data path, one place at a time, and report the changes that no test notices
+    Mutants(mutants::Arguments),
     /// Inject random faults under load, after each of which the daemons have to recover
     Faults(faults::Faults),
     /// Run mixed traffic with churn, restarts and faults, and account for every packet
@@ -103,6 +106,7 @@ fn execute(command: Command) -> Result<ExitCode> {
         }
         Command::Run(arguments) => run::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Mutants(arguments) => mutants::run(&arguments),
         Command::Faults(arguments) => faults::faults(&arguments),
         Command::Soak(arguments) => faults::soak(&arguments),
         Command::Bench(arguments) => bench::run("bench", &arguments),

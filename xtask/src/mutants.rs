@@ -1,0 +1,43 @@
+//! `cargo xtask mutants`: changes the data path, one place at a time, and reports the changes that no test
+//! notices.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::shell;
+
+/// The version that `.cargo/mutants.toml` is written for.
+const VERSION: &str = "27.1.0";
+
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// Random frames of each comparison of the fast path with the slow path
+    #[arg(long, default_value_t = 20_000)]
+    frames: u32,
+    /// Further arguments of `cargo mutants`, such as `--file teredo-datapath/src/sum.rs`
+    #[arg(last = true)]
+    further: Vec<String>,
+}
+
+/// Runs cargo-mutants, which is compiled first if it is missing.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if !is_installed() {
+        eprintln!("mutants: compiling cargo-mutants {VERSION}, which takes some minutes");
+        let package = format!("cargo-mutants@{VERSION}");
+        shell::run(shell::cargo().args(["install", "--locked", "--quiet", &package]))?;
+    }
+    let mut command = shell::cargo();
+    command
+        .args(["mutants", "--output"])
+        .arg(shell::target())
+        .args(&arguments.further)
+        .env("PROPTEST_CASES", arguments.frames.to_string());
+    shell::become_command(&mut command)
+}
+
+fn is_installed() -> bool {
+    let version = shell::output(Command::new("cargo-mutants").args(["mutants", "--version"]));
+    version.is_some_and(|text| text.trim().ends_with(VERSION))
+}
