@@ -15,6 +15,7 @@
 //! it; then they carry a TCP connection through a relay to a native host.
 
 pub mod attack;
+pub mod calls;
 pub mod cases;
 pub mod churn;
 pub mod client;

@@ -30,6 +30,8 @@ pub enum Variant {
     Xdp,
     /// Our daemon without XDP.
     Userspace,
+    /// The system calls of our daemon without XDP, and nothing else.
+    Calls,
     /// Miredo.
     Miredo,
     /// A relay outside this machine, between two of its interfaces.
@@ -38,12 +40,13 @@ pub enum Variant {
 
 impl Variant {
     /// Every variant on this machine, in the order of each round.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::None,
         Self::Bare,
         Self::Kernel,
         Self::Xdp,
         Self::Userspace,
+        Self::Calls,
         Self::Miredo,
     ];
 
@@ -56,6 +59,7 @@ impl Variant {
             Self::Kernel => "kernel",
             Self::Xdp => "xdp",
             Self::Userspace => "userspace",
+            Self::Calls => "calls",
             Self::Miredo => "miredo",
             Self::Device => "device",
         }
@@ -70,6 +74,7 @@ impl Variant {
             Self::Kernel => "kernel, IPv6",
             Self::Xdp => "teredo, XDP",
             Self::Userspace => "teredo, userspace",
+            Self::Calls => "its calls alone",
             Self::Miredo => "Miredo",
             Self::Device => "device under test",
         }
@@ -78,7 +83,7 @@ impl Variant {
     /// Whether there is a server of this variant.
     #[must_use]
     pub const fn is_server(self) -> bool {
-        !matches!(self, Self::Kernel | Self::Device)
+        !matches!(self, Self::Kernel | Self::Calls | Self::Device)
     }
 
     /// Whether the variant shares a core with generator and sink; otherwise it is a process on a

@@ -12,6 +12,7 @@ use teredo_lab::{
     Namespace, Teredo, cpu,
     links::{Interface, cable_with_queues},
     miredo,
+    process::Daemon,
     programs::{Attached, Generator},
     service::Service,
     teredo::Config,
@@ -19,6 +20,7 @@ use teredo_lab::{
 use teredo_lab_ebpf::Flow;
 
 use crate::{
+    calls,
     cases::{Case, Direction, Hosts, Order, Place, Terms, Variant},
     clients::{self, Clients},
     ends::tagged,
@@ -55,6 +57,9 @@ enum Work {
     },
     Kernel,
     Elsewhere,
+    Calls {
+        _program: Daemon,
+    },
     Teredo(Teredo),
     /// Our relay under a service manager.
     Service(Box<Service>),
@@ -257,7 +262,10 @@ impl Subject for Relay {
     }
 
     fn prove(&mut self, case: Case) -> Result<()> {
-        if matches!(self.work, Work::Nobody | Work::Bare { .. } | Work::Kernel) {
+        if matches!(
+            self.work,
+            Work::Nobody | Work::Bare { .. } | Work::Kernel | Work::Calls { .. }
+        ) {
             return Ok(());
         }
         let size = clients::SIZE;
@@ -284,7 +292,7 @@ impl Subject for Relay {
 
     fn processes(&self) -> Result<Vec<Pid>> {
         let mut processes = self.site.near.processes()?;
-        if let Work::Teredo(_) = self.work {
+        if let Work::Teredo(_) | Work::Calls { .. } = self.work {
             processes.extend(cpu::threads_named(|name| {
                 name.starts_with(INTERFACE_THREAD)
             })?);
@@ -364,6 +372,9 @@ fn work(variant: Variant, site: &Site, config: Config, terms: Terms) -> Result<W
             );
             Ok(Work::Teredo(teredo))
         }
+        Variant::Calls => Ok(Work::Calls {
+            _program: calls::start(&site.near, RELAY.into())?,
+        }),
         Variant::Userspace => {
             let config = config.set("relay.xdp.mode", "off");
             Ok(Work::Teredo(Teredo::start(&site.near, &config)?))
