@@ -28,8 +28,9 @@ use teredo_lab::{
 const SOON: Duration = Duration::from_secs(20);
 /// The withdrawals after which routers may still see another one.
 const TOLERABLE_WITHDRAWALS: u32 = 4;
-/// Longest time for which a relay that has crashed stays announced.
-const CRASH: Duration = Duration::from_secs(2);
+/// Longest time for which a relay that has crashed stays announced: less than the nine seconds after which BGP would
+/// notice it.
+const CRASH: Duration = Duration::from_secs(8);
 /// The time between two datagrams.
 const INTERVAL: Duration = Duration::from_millis(2);
 

@@ -20,8 +20,6 @@ use crate::{
 const SOON: Duration = Duration::from_secs(5);
 /// The time under load before a fault, and after it.
 const AROUND: Duration = Duration::from_secs(1);
-/// The time that packets may take.
-const UNDER_WAY: Duration = Duration::from_millis(500);
 
 /// What a fault did.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -44,8 +42,25 @@ pub fn play(site: &mut Site, fault: &mut dyn Fault, hold: Duration) -> Result<Ou
     let name = fault.name();
     let before = site.load.tally().next_phase();
     thread::sleep(AROUND);
-    let start = Instant::now();
     let first = site.load.tally().next_phase();
+    let lost = |site: &Site, phases: std::ops::RangeInclusive<u32>| -> u64 {
+        let tally = site.load.tally();
+        STEADY
+            .iter()
+            .map(|&class| tally.during(class, phases.clone()).missing())
+            .sum()
+    };
+    let have_arrived = |site: &Site, phase: u32| {
+        let arrived = wait_until("all have arrived", SOON, || {
+            Ok(lost(site, phase..=phase) == 0)
+        });
+        arrived.with_context(|| {
+            let lost = lost(site, phase..=phase);
+            format!("{name}: {lost} packets were lost outside of the fault")
+        })
+    };
+    have_arrived(site, before)?;
+    let start = Instant::now();
     fault
         .inject(site)
         .with_context(|| format!("{name}: inject"))?;
@@ -65,23 +80,9 @@ pub fn play(site: &mut Site, fault: &mut dyn Fault, hold: Duration) -> Result<Ou
     let after = site.load.tally().next_phase();
     thread::sleep(AROUND);
     site.load.tally().next_phase();
-    thread::sleep(UNDER_WAY);
+    have_arrived(site, after)?;
     site.load.check()?;
-    let lost = |phases: std::ops::RangeInclusive<u32>| -> u64 {
-        let tally = site.load.tally();
-        STEADY
-            .iter()
-            .map(|&class| tally.during(class, phases.clone()).missing())
-            .sum()
-    };
-    for phase in [before, after] {
-        let lost = lost(phase..=phase);
-        ensure!(
-            lost == 0,
-            "{name}: {lost} packets were lost outside of the fault"
-        );
-    }
-    let taken = lost(first..=after);
+    let taken = lost(site, first..=after);
     ensure!(
         fault.takes() == Takes::Anything || taken == 0,
         "{name}: {taken} packets of trusted peers were lost"

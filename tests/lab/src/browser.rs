@@ -102,6 +102,7 @@ impl Browser {
         for domain in ["Page", "Runtime", "Network", "Log"] {
             browser.call(&format!("{domain}.enable"), json!({}))?;
         }
+        browser.call("Page.setLifecycleEventsEnabled", json!({ "enabled": true }))?;
         Ok(browser)
     }
 
@@ -144,10 +145,15 @@ impl Browser {
     ///
     /// Fails when the page cannot be loaded.
     pub fn open(&mut self, address: &str) -> Result<()> {
-        let loaded = |message: &Value| message["method"] == "Page.loadEventFired";
-        self.events.retain(|event| !loaded(event));
         let answer = self.call("Page.navigate", json!({ "url": address }))?;
         ensure!(answer.get("errorText").is_none(), "{address}: {answer}");
+        // The page before may report at this moment, too.
+        let loader = &answer["loaderId"];
+        let loaded = |message: &Value| {
+            message["method"] == "Page.lifecycleEvent"
+                && message["params"]["name"] == "load"
+                && message["params"]["loaderId"] == *loader
+        };
         if !self.events.iter().any(loaded) {
             self.wait("the page is loaded", loaded)?;
         }
@@ -235,7 +241,9 @@ impl Browser {
         let complaints = self.events.iter().filter(|event| {
             let parameters = &event["params"];
             match event["method"].as_str() {
-                Some("Runtime.exceptionThrown" | "Network.loadingFailed") => true,
+                Some("Runtime.exceptionThrown") => true,
+                // Another page ends what this one has asked for.
+                Some("Network.loadingFailed") => parameters["canceled"] != true,
                 Some("Runtime.consoleAPICalled") => true,
                 Some("Log.entryAdded") => parameters["entry"]["level"] != "verbose",
                 _ => false,

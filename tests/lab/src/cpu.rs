@@ -1,6 +1,9 @@
 //! Cores, and the CPU time that threads and processes use.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap, fs, os::unix::process::CommandExt as _, path::PathBuf, process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use nix::{
@@ -33,6 +36,18 @@ pub fn pin(core: usize) -> Result<()> {
 /// Fails when the kernel reports an error.
 pub fn stay() -> Result<()> {
     pin(sched_getcpu()?)
+}
+
+/// Lets the program that the command starts go before all usual ones, if that is permitted here.
+pub fn prefer(command: &mut Command) {
+    let prefer = || {
+        let parameters = libc::sched_param { sched_priority: 1 };
+        // SAFETY: the parameters are valid during the call.
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const parameters) };
+        Ok(())
+    };
+    // SAFETY: between fork and exec only one system call takes place.
+    unsafe { command.pre_exec(prefer) };
 }
 
 /// Runs `work` on one core; the processes that it starts stay there. The calling thread does the

@@ -8,6 +8,7 @@ pub mod browser;
 pub mod caller;
 pub mod capture;
 pub mod cpu;
+pub mod echo;
 pub mod fixture;
 pub mod fleet;
 pub mod flood;

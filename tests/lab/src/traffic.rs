@@ -20,7 +20,7 @@ use nix::{
     sys::socket::{MsgFlags, recv, setsockopt, sockopt},
 };
 
-use super::{cpu, namespace::Namespace};
+use super::{cpu, echo::Requests, namespace::Namespace};
 
 /// Time without progress after which a connection has failed by default.
 const IDLE: Duration = Duration::from_secs(20);
@@ -74,8 +74,8 @@ impl Ping {
         Self { count, ..self }
     }
 
-    /// Sets the time between two requests. `ping` waits no longer than that for the last replies if
-    /// others have come, so that with short intervals some may be missing at the end.
+    /// Sets the time between two requests. In [`Self::from`], `ping` waits no longer than that for the last replies if
+    /// others have come, so that some may be missing at the end.
     #[must_use]
     pub fn interval(self, interval: Duration) -> Self {
         Self { interval, ..self }
@@ -138,20 +138,27 @@ impl Ping {
         })
     }
 
-    /// Sends the requests as [`Self::from`] does; every reply must come.
+    /// Sends the requests; every reply must come.
     ///
     /// # Errors
     ///
     /// Fails when a reply is missing.
     pub fn all_from(self, namespace: &Namespace) -> Result<()> {
-        let pong = self.from(namespace)?;
+        let requests = Requests {
+            to: self.to,
+            count: self.count.try_into()?,
+            payload: self.payload,
+            hop_limit: self.hop_limit,
+            interval: self.interval,
+            wait: self.wait,
+        };
+        let missing = namespace.run(|| requests.send())??;
         ensure!(
-            pong.received == pong.sent && pong.sent == self.count,
-            "{} of {} echo replies came to {}:\n{}",
-            pong.received,
+            missing.is_empty(),
+            "of {} echo requests from {} to {} some were not answered: {missing:?}",
             self.count,
             namespace.name(),
-            pong.text
+            self.to
         );
         Ok(())
     }

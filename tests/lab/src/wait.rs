@@ -9,6 +9,9 @@ use anyhow::{Result, bail};
 
 /// The longest pause between two checks of a condition.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// The most that a check and the pause after it count for: when the whole machine stands still, nothing that is awaited
+/// goes on either.
+const LONGEST_TURN: Duration = Duration::from_millis(100);
 
 /// Calls `probe` until it returns a value.
 ///
@@ -20,17 +23,19 @@ pub fn wait_for<T>(
     timeout: Duration,
     mut probe: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
-    let start = Instant::now();
+    let mut waited = Duration::ZERO;
     let mut pause = Duration::from_millis(1);
     loop {
+        let start = Instant::now();
         if let Some(value) = probe()? {
             return Ok(value);
         }
-        if start.elapsed() >= timeout {
+        if waited >= timeout {
             bail!("waited {timeout:?} in vain: {what}");
         }
         thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
+        waited += start.elapsed().min(LONGEST_TURN);
     }
 }
 
@@ -66,6 +71,17 @@ mod tests {
     fn the_error_names_the_condition() {
         let error = wait_until("never", Duration::from_millis(5), || Ok(false)).unwrap_err();
         assert!(error.to_string().contains("never"), "{error}");
+    }
+
+    #[test]
+    fn time_in_which_nothing_goes_on_counts_for_little() {
+        let mut asked = 0;
+        let value = wait_for("three", 2 * LONGEST_TURN, || {
+            asked += 1;
+            thread::sleep(2 * LONGEST_TURN);
+            Ok((asked == 3).then_some(asked))
+        });
+        assert_eq!(value.unwrap(), 3);
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod requests;
 
 use std::{
     fs, io::Read as _, net::UdpSocket, path::PathBuf, process::Child, process::Command,
-    process::Stdio, time::Duration,
+    process::Stdio, time::Duration, time::SystemTime, time::UNIX_EPOCH,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -96,8 +96,8 @@ impl World {
     /// Sends a datagram with this payload from the client's site to the relay, and waits until it was dropped.
     fn send_garbage(&self, payload: &[u8]) -> Result<()> {
         let dropped = |world: &Self| {
-            let status = world.relay.status()?;
-            anyhow::Ok(status.dropped.values().sum::<u64>())
+            let dropped = world.relay.status()?.dropped;
+            anyhow::Ok(dropped.get("decap-malformed").copied().unwrap_or(0))
         };
         let before = dropped(self)?;
         self.scene.site().client.run(|| {
@@ -170,11 +170,13 @@ impl Capturing {
 
     /// Ends the capture as a user does who has waited for the statistics, and returns packets and summary.
     fn end(self) -> Result<(Vec<Packet>, String)> {
-        // Those of the last second are in the file with the statistics after them.
-        let length = fs::metadata(self.file())?.len();
-        let _ = wait_until("statistics", Duration::from_secs(3), || {
-            Ok(fs::metadata(self.file())?.len() > length)
-        });
+        // Statistics come behind everything that was captured before them; none without a packet.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+        let _ =
+            wait_until("statistics", Duration::from_secs(3), || {
+                Ok(last_statistics(&fs::read(self.file())?)
+                    .is_some_and(|time| u128::from(time) >= now))
+            });
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT)?;
         self.wait()
     }
@@ -195,6 +197,23 @@ impl Drop for Capturing {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Returns the time of the last statistics in a file, in nanoseconds since 1970.
+fn last_statistics(file: &[u8]) -> Option<u64> {
+    const STATISTICS: u32 = 5;
+    let word = |at: usize| {
+        let octets = file.get(at..at + 4)?;
+        Some(u32::from_ne_bytes(octets.try_into().ok()?))
+    };
+    let (mut at, mut time) = (0, None);
+    while let (Some(kind), Some(length)) = (word(at), word(at + 4)) {
+        if kind == STATISTICS {
+            time = Some(u64::from(word(at + 12)?) << 32 | u64::from(word(at + 16)?));
+        }
+        at += length as usize;
+    }
+    time
 }
 
 /// Reads the packets of a file.

@@ -63,14 +63,12 @@ fn quick_config(scene: &Scene, port: u16) -> Config {
 
 /// Sends a ping that must end in a Destination Unreachable, not in silence.
 fn is_unreachable(from: &Namespace, to: Ipv6Addr) -> Result<()> {
-    let start = std::time::Instant::now();
-    let pong = Ping::to(to).wait(2 * VERDICT).from(from)?;
+    let pong = Ping::to(to).wait(VERDICT).from(from)?;
     ensure!(pong.received == 0, "a reply came:\n{}", pong.text);
     ensure!(
         pong.text.contains("unreachable"),
         "nothing said why:\n{}",
         pong.text
     );
-    ensure!(start.elapsed() < VERDICT, "it took {:?}", start.elapsed());
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! A client that is restarted while traffic flows.
 
-use std::{fs, net::UdpSocket, sync::Arc};
+use std::{fs, net::UdpSocket, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
@@ -132,6 +132,8 @@ fn transfer(
             Tcp::to(host.address)
                 .upload(80_000_000)
                 .download(80_000_000)
+                // Several seconds, on a fast machine too.
+                .pause(Duration::from_millis(5))
                 .between(&site.client, &host.namespace)
         });
         let mut restarts = 0;

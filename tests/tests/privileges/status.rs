@@ -85,8 +85,12 @@ fn check(pid: Pid, user: u32, capabilities: u64, is_sandboxed: bool) -> Result<(
 fn check_all(pid: Pid, user: u32, capabilities: u64, is_sandboxed: bool) -> Result<()> {
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
         let thread = thread?.file_name();
-        let thread = thread.to_str().context("a number")?.parse()?;
-        check(Pid::from_raw(thread), user, capabilities, is_sandboxed)?;
+        let thread = Pid::from_raw(thread.to_str().context("a number")?.parse()?);
+        let checked = check(thread, user, capabilities, is_sandboxed);
+        // A thread that asks drivers ends by itself.
+        if fs::exists(format!("/proc/{pid}/task/{thread}"))? {
+            checked?;
+        }
     }
     Ok(())
 }

@@ -2,12 +2,21 @@
 
 use super::*;
 
+/// So many tokens, of which none comes back meanwhile.
+const fn tokens_only(count: u64) -> Rate {
+    const HOUR: u64 = 3_600_000_000_000;
+    Rate {
+        interval: HOUR,
+        tolerance: HOUR * (count - 1),
+    }
+}
+
 #[test]
 fn s23_limits_are_shared_with_the_daemon() -> Result<()> {
     let mut config = config();
-    config.limits.source = Rate::new(1, 3);
-    config.limits.network = Rate::new(1, 5);
-    config.limits.total = Rate::new(1, 7);
+    config.limits.source = tokens_only(3);
+    config.limits.network = tokens_only(5);
+    config.limits.total = tokens_only(7);
     let limits = config.limits;
     let mut fixture = fixture(&setup(config))?;
     let mut run = |from: &str| {
@@ -46,7 +55,7 @@ fn s23_limits_are_shared_with_the_daemon() -> Result<()> {
 #[test]
 fn s23_the_total_is_taken_in_chunks_and_to_the_last_token() -> Result<()> {
     let mut config = config();
-    config.limits.total = Rate::new(1, 100);
+    config.limits.total = tokens_only(100);
     let mut fixture = fixture(&setup(config))?;
     let packet = frame(CLIENT, PRIMARY, &plain());
     let mut answered = 0;

@@ -17,9 +17,12 @@
 mod build;
 mod roles;
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4},
+    time::Duration,
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 pub use self::roles::{Client, Relay, Server};
 use super::{
@@ -30,7 +33,11 @@ use super::{
     programs::Attached,
     teredo::{Teredo, fast_share},
     traffic::Ping,
+    wait::wait_until,
 };
+
+/// Longest time that the kernel may take to settle.
+const SETTLED: Duration = Duration::from_secs(30);
 
 /// The server's primary address; the secondary one follows it.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(20, 0, 0, 1);
@@ -287,6 +294,11 @@ impl Scene {
     ///
     /// Fails when `ip` fails.
     pub fn state_of(&self, namespace: &Namespace) -> Result<String> {
+        // Changes that a test finds afterwards must not be the kernel's own.
+        wait_until("the addresses are settled", SETTLED, || {
+            is_settled(namespace)
+        })
+        .with_context(|| namespace.ip("addr show").unwrap_or_default())?;
         let mut state = String::new();
         for line in namespace.ip("-o -d link show")?.lines() {
             let name = line.split(':').nth(1).unwrap_or_default();
@@ -348,4 +360,20 @@ impl Scene {
         }
         Ok(())
     }
+}
+
+/// Whether every cable that is in use has its link-local address.
+fn is_settled(namespace: &Namespace) -> Result<bool> {
+    if !namespace.ip("-6 -o addr show tentative")?.is_empty() {
+        return Ok(false);
+    }
+    let local = namespace.ip("-6 route show table local")?;
+    let links = namespace.ip("-o link show up type veth")?;
+    let mut cables = links.lines().filter(|line| line.contains("LOWER_UP"));
+    Ok(cables.all(|line| {
+        let name = line.split([':', '@']).nth(1).unwrap_or_default().trim();
+        let is_local =
+            |line: &str| line.starts_with("local fe80:") && line.contains(&format!("dev {name} "));
+        local.lines().any(is_local)
+    }))
 }
