@@ -1,8 +1,9 @@
 //! Changes of a relay's host.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use teredo_lab::{
     Namespace, Scene, Teredo, Topology,
     process::output,
@@ -433,6 +434,33 @@ fn r26_a_relay_that_drains_serves_new_peers_until_routers_have_followed() -> Res
     let client = scene.start_client_of(Maker::Teredo, scene.site())?;
     drain(&scene, &relay)?;
     Ping::to(client.address()).all_from(&scene.host().namespace)
+}
+
+/// The look at the host that withdraws the route takes long there.
+#[test]
+fn a_relay_on_a_host_with_many_routes_serves_for_its_grace_after_its_own_has_gone() -> Result<()> {
+    const ROUTES: u32 = 100_000;
+    const GRACE: Duration = Duration::from_secs(2);
+    /// The time until a test sees that the route has gone.
+    const LATE: Duration = Duration::from_millis(200);
+    let scene = Scene::new(Topology::default())?;
+    let grace = GRACE.as_millis() as i64;
+    let mut relay = scene.start_relay(&scene.relay_config().set("relay.grace", grace))?;
+    let routes = (0..ROUTES).map(|number| {
+        let (a, b) = (number >> 8, number & 0xff);
+        format!("route add 2001:db9:{a:x}:{b:x}::/64 dev {IPV6_INTERFACE}\n")
+    });
+    scene.relay.ip_batch(&routes.collect::<String>())?;
+    relay.daemon.signal(Signal::SIGTERM)?;
+    wait_until("the route is withdrawn", PATIENCE, || {
+        let routes = scene.relay.ip("-6 route show table main dev teredo")?;
+        Ok(!routes.contains("2001::/32"))
+    })?;
+    let since = Instant::now();
+    relay.daemon.wait(PATIENCE)?;
+    let served = since.elapsed();
+    ensure!(served > GRACE - LATE, "it served for {served:?}");
+    Ok(())
 }
 
 #[test]
