@@ -98,7 +98,7 @@ fn stamps_are_renewed_when_a_second_old() -> Result<()> {
 #[test]
 fn a_silent_peer_is_left_to_the_daemon() -> Result<()> {
     wait_for_stale_stamps()?;
-    for (age, is_served) in [(0, true), (25, true), (31, false)] {
+    for (age, is_served) in [(0, true), (20, true), (31, false)] {
         let mut fixture = Fixture::new(&Setup::default())?;
         // Loading the program takes seconds on some machines.
         insert(&mut fixture, now() - age * SECOND, now())?;

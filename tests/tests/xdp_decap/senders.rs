@@ -31,7 +31,7 @@ fn d1_12_to_14_senders() -> Result<()> {
         &mut fixture,
         3,
         Peer {
-            last_received: now() - 25 * second,
+            last_received: now() - 20 * second,
             ..trusted
         },
     )?;

@@ -133,10 +133,12 @@ mod tests {
 
     use super::*;
 
-    /// The number of an unused port.
-    fn free() -> u16 {
-        let any = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-        any.local.port()
+    /// The numbers of two unused ports.
+    fn free() -> [u16; 2] {
+        let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+        // Both at once, lest they are the same.
+        let sockets = [(); 2].map(|()| UdpSocket::bind(any).unwrap());
+        sockets.map(|socket| socket.local.port())
     }
 
     async fn receive(ports: &ExtraPorts) -> (u16, Vec<Vec<u8>>) {
@@ -154,7 +156,7 @@ mod tests {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut ports = ExtraPorts::new(Vec::new()).unwrap();
-            let (first, second) = (free(), free());
+            let [first, second] = free();
             ports.open(first).unwrap();
             ports.open(second).unwrap();
             assert!(matches!(ports.open(first), Err(BindError::InUse { .. })));

@@ -317,11 +317,9 @@ mod tests {
     /// Two relays over real sockets.
     #[tokio::test]
     async fn f19_relays_join_over_udp() {
-        let free = || {
-            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-            socket.local_addr().unwrap()
-        };
-        let members = [free(), free()];
+        // Both at once, lest they get the same port.
+        let sockets = [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+        let members = sockets.map(|socket| socket.local_addr().unwrap());
         let mut nodes: Vec<_> = members
             .iter()
             .map(|&own| {
