@@ -16,7 +16,7 @@ mod statistics;
 mod tests;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     net::{Ipv4Addr, Ipv6Addr},
     ops::Range,
     time::Duration,
@@ -218,6 +218,7 @@ impl Client {
             own_ipv4: OwnIpv4::new(config.ipv4_scope),
             network: Network::default(),
             random,
+            ports: BTreeSet::new(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             statistics: Statistics::default(),
@@ -289,6 +290,7 @@ impl Client {
 
     /// Handles that a port of [`Transmit::OpenPort`] could not be opened.
     pub fn handle_port_failure(&mut self, now: Instant, port: u16) {
+        self.shared.ports.remove(&port);
         self.qualification
             .handle_port_failure(&mut self.shared, now, port);
         self.exchange.handle_port_failure(port);

@@ -233,3 +233,22 @@ fn z04_a_private_deployment_is_enough() {
     assert_eq!(identity.mapped, world.mapped);
     assert!(identity.port_preserving);
 }
+
+/// The measurement of the interval and the extensions choose ports independently.
+#[test]
+fn no_port_is_open_for_two_purposes() {
+    let config = Config::new(vec![ServerEndpoints::new(Ipv4Addr::new(1, 2, 3, 4))], PORT);
+    let mut shared = Client::new(config, [5; 32]).shared;
+    let first = shared.open_port();
+    // The same numbers once more.
+    shared.random = StdRng::from_seed([5; 32]);
+    let others: Vec<_> = (0..64).map(|_| shared.open_port()).collect();
+    assert!(!others.contains(&first));
+    assert_eq!(shared.transmits.len(), 65);
+    shared.open_again(first);
+    assert_eq!(shared.transmits.len(), 65, "it is open");
+    shared.close_port(first);
+    shared.close_port(first);
+    let closed = shared.transmits.drain(65..).collect::<Vec<_>>();
+    assert!(matches!(closed[..], [Transmit::ClosePort(port)] if port == first));
+}

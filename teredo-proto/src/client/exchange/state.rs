@@ -8,7 +8,7 @@ use super::{
     limits::SavedLimits, relays::Relays,
 };
 use crate::{
-    client::{Config, Identity, Transmit, shared::Shared},
+    client::{Config, Identity, shared::Shared},
     shared::{
         keyed::Keyed,
         peers::{History, Queue, SavedPeer, SavedQueue},
@@ -77,7 +77,7 @@ impl Exchange {
         exchange.own = address.unwrap_or_default();
         exchange.ports = saved.ports;
         for port in exchange.ports.numbers() {
-            shared.transmits.push_back(Transmit::OpenPort(port));
+            shared.open_again(port);
         }
         for (address, history) in saved.departed {
             exchange.departed.keep(address, history);

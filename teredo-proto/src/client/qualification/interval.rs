@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rand::{RngExt as _, rngs::StdRng};
+use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 use teredo_common::{
     address::{Endpoint, RANDOM_FLAGS, TeredoAddress},
@@ -12,7 +12,7 @@ use teredo_common::{
 
 use super::{
     super::{
-        Event, Identity, Nat, Refresh, Transmit,
+        Event, Identity, Nat, Refresh,
         shared::Shared,
         statistics::{Bubble, DropReason},
     },
@@ -58,7 +58,7 @@ pub struct Interval {
 struct Measurement {
     identity: Identity,
     step: Step,
-    /// The secondary port.
+    /// The secondary port, once it is open.
     port: u16,
     ports_tried: u8,
     /// The Teredo address of the secondary port.
@@ -128,11 +128,10 @@ impl Interval {
         self.reset(shared);
         self.identity = Some(identity);
         if shared.config.refresh == Refresh::Auto && !identity.tunnel {
-            let port = pick_port(&mut shared.random, shared.config.port);
             self.measurement = Some(Measurement {
                 identity,
                 step: Step::Closed(now + GAP),
-                port,
+                port: 0,
                 ports_tried: 1,
                 address: [0; 16],
                 unexpected: 0,
@@ -152,7 +151,7 @@ impl Interval {
 
     fn close(&mut self, shared: &mut Shared) {
         if let Some(port) = self.port() {
-            shared.transmits.push_back(Transmit::ClosePort(port));
+            shared.close_port(port);
         }
         self.measurement = None;
     }
@@ -166,7 +165,6 @@ impl Interval {
         self.measurement = measurement.filter(|measurement| measurement.ports_tried < MAX_PORTS);
         if let Some(measurement) = &mut self.measurement {
             measurement.ports_tried += 1;
-            measurement.port = pick_port(&mut shared.random, shared.config.port);
             measurement.open(shared, now);
         }
     }
@@ -228,9 +226,9 @@ impl Measurement {
         }
     }
 
-    /// Opens the port and qualifies it as the service port was.
+    /// Opens a port and qualifies it as the service port was.
     fn open(&mut self, shared: &mut Shared, now: Instant) {
-        shared.transmits.push_back(Transmit::OpenPort(self.port));
+        self.port = shared.open_port();
         self.step = Step::Primary(self.ask(shared, now, ServerAddress::Primary));
     }
 
@@ -368,15 +366,5 @@ impl Measurement {
         };
         self.step = Step::Maintenance(self.ask(shared, now, ServerAddress::Primary));
         Progress::Continues
-    }
-}
-
-/// A port of the dynamic range that is not the service port.
-fn pick_port(random: &mut StdRng, service_port: u16) -> u16 {
-    loop {
-        let port = random.random_range(49152..=u16::MAX);
-        if port != service_port {
-            return port;
-        }
     }
 }

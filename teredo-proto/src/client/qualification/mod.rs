@@ -45,8 +45,7 @@ use serde::{Deserialize, Serialize};
 use teredo_common::{address::Endpoint, time::Instant};
 
 use super::{
-    Event, Identity, Offline, ServerEndpoints, State, Transmit, shared::Shared,
-    statistics::DropReason,
+    Event, Identity, Offline, ServerEndpoints, State, shared::Shared, statistics::DropReason,
 };
 use crate::wire::encapsulation::Encapsulation;
 use address::Addresses;
@@ -139,7 +138,7 @@ impl Qualification {
     /// Opens the secondary port again after the process was replaced.
     pub fn resume(&self, shared: &mut Shared) {
         if let Some(port) = self.secondary_port() {
-            shared.transmits.push_back(Transmit::OpenPort(port));
+            shared.open_again(port);
         }
     }
 

@@ -3,14 +3,10 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use rand::RngExt as _;
-
-use crate::client::{Transmit, shared::Shared};
+use crate::client::shared::Shared;
 
 /// Maximum number of open ports; peers beyond that do without.
 const MAX: usize = 64;
-/// The range that ports are chosen from (RFC 6335 section 6: dynamic ports), unpredictably (L-16).
-const RANGE: std::ops::RangeInclusive<u16> = 49_152..=u16::MAX;
 
 /// The open ports, and the peers that they are for.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -22,21 +18,15 @@ impl Ports {
         if self.0.len() >= MAX {
             return None;
         }
-        let port = loop {
-            let port = shared.random.random_range(RANGE);
-            if port != shared.config.port && !self.0.contains_key(&port) {
-                break port;
-            }
-        };
+        let port = shared.open_port();
         self.0.insert(port, peer);
-        shared.transmits.push_back(Transmit::OpenPort(port));
         Some(port)
     }
 
     /// Closes a port, if it is open.
     pub fn close(&mut self, shared: &mut Shared, port: u16) {
         if self.forget(port).is_some() {
-            shared.transmits.push_back(Transmit::ClosePort(port));
+            shared.close_port(port);
         }
     }
 

@@ -1,6 +1,10 @@
 //! One client's exchange in virtual time, with hand-made datagrams around it.
 
-use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    net::Ipv4Addr,
+    time::Duration,
+};
 
 use rand::{SeedableRng as _, rngs::StdRng};
 use teredo_common::{
@@ -114,6 +118,7 @@ impl World {
         let octets = rmp_serde::to_vec_named(&self.exchange.state(self.now)).unwrap();
         let state = rmp_serde::from_slice(&octets).unwrap();
         let config = self.shared.config.clone();
+        self.shared.ports.clear();
         self.exchange = Exchange::restore(&mut self.shared, &config, self.now, state);
         let mut open = Vec::new();
         while let Some(transmit) = self.shared.transmits.pop_front() {
@@ -149,6 +154,7 @@ impl World {
             },
             own_ipv4,
             random,
+            ports: BTreeSet::new(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             statistics: Statistics::default(),
