@@ -13,7 +13,7 @@ use std::{
     },
     path::Path,
     process::{Command, Output},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -210,6 +210,32 @@ fn prometheus_reads_metrics_over_tcp() -> Result<()> {
     ] {
         assert!(answer.contains(part), "{part} in {answer}");
     }
+    daemon.terminate()?;
+    Ok(())
+}
+
+/// Reports to the watchdog, ten times a second, find no room.
+#[test]
+fn a_service_manager_that_reads_nothing_holds_up_nothing() -> Result<()> {
+    let host = Host::new()?;
+    let file = host.configure("", "")?;
+    let path = host.directory.path().join("notify");
+    let manager = UnixDatagram::bind(&path)?;
+    let mut daemon = start_with(&host, &file, |command| {
+        command
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", "200000");
+    })?;
+    let other = UnixDatagram::unbound()?;
+    other.set_nonblocking(true)?;
+    while other.send_to(b"X_FULL=1", &path).is_ok() {}
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(1) {
+        let status = ask(&file, "status")?;
+        assert!(status.status.success(), "{status:?}");
+    }
+    // Otherwise the end of the daemon would wait for it, too.
+    drop(manager);
     daemon.terminate()?;
     Ok(())
 }
