@@ -11,6 +11,12 @@ use crate::shell;
 /// The version that `.cargo/mutants.toml` is written for.
 const VERSION: &str = "27.1.0";
 
+/// The packages and tests of `.cargo/mutants.toml`.
+const PACKAGES: [&str; 2] = ["--package=teredo-datapath", "--package=teredo-differential"];
+const TESTS: [&str; 4] = ["--lib", "--test=relay", "--test=server", "--test=budget"];
+/// Seconds after which the tests have noticed a change because they do not end.
+const LONGEST: u32 = 180;
+
 #[derive(Args, Debug)]
 pub struct Arguments {
     /// Random frames of each comparison of the fast path with the slow path
@@ -21,19 +27,26 @@ pub struct Arguments {
     further: Vec<String>,
 }
 
-/// Runs cargo-mutants, which is compiled first if it is missing.
+/// Runs the tests without a change, then cargo-mutants, which is compiled first if it is missing.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !is_installed() {
         eprintln!("mutants: compiling cargo-mutants {VERSION}, which takes some minutes");
         let package = format!("cargo-mutants@{VERSION}");
         shell::run(shell::cargo().args(["install", "--locked", "--quiet", &package]))?;
     }
+    let frames = arguments.frames.to_string();
+    // By itself, it would look for the named tests in the changed package alone.
+    let mut tests = shell::cargo();
+    tests.args(["test", "--quiet"]).args(PACKAGES).args(TESTS);
+    shell::run(tests.env("PROPTEST_CASES", &frames))?;
     let mut command = shell::cargo();
     command
-        .args(["mutants", "--output"])
+        .args(["mutants", "--baseline=skip"])
+        .args(["--timeout", &LONGEST.to_string()])
+        .arg("--output")
         .arg(shell::target())
         .args(&arguments.further)
-        .env("PROPTEST_CASES", arguments.frames.to_string());
+        .env("PROPTEST_CASES", frames);
     shell::become_command(&mut command)
 }
 
