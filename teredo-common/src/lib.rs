@@ -21,6 +21,7 @@ pub mod peers;
 pub mod prefixes;
 pub mod respond;
 pub mod scope;
+pub mod steering;
 pub mod time;
 pub mod traffic;
 pub mod verdict;

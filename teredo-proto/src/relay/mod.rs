@@ -291,6 +291,17 @@ impl Relay {
         self.transmits.pop_front()
     }
 
+    /// Returns whether packets wait in [`Relay::poll_transmit`].
+    pub fn has_packets(&self) -> bool {
+        !self.transmits.is_empty()
+    }
+
+    /// Returns whether events wait in [`Relay::poll_event`], or peers in [`Relay::poll_news`].
+    pub fn has_news(&self) -> bool {
+        let sharing = self.sharing.as_ref();
+        !self.events.is_empty() || sharing.is_some_and(|sharing| sharing.has_news())
+    }
+
     /// Returns the next event, once all packets are taken from [`Relay::poll_transmit`]: the fast
     /// path must not overtake packets that waited.
     pub fn poll_event(&mut self) -> Option<Event> {

@@ -65,6 +65,13 @@ pub struct Sharing {
     hearings: Hearings,
 }
 
+impl Sharing {
+    /// Returns whether there is a peer to tell about.
+    pub fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+}
+
 impl Relay {
     /// Makes the relay one of a fleet: its cookies are those of all (F-02), and it keeps the news that
     /// [`Relay::poll_news`] returns. `skew` is the largest difference between their clocks.

@@ -194,6 +194,11 @@ impl Server {
         self.draining.is_some()
     }
 
+    /// Returns the moment from which nothing is sent any more, if the server drains.
+    pub fn drain_end(&self) -> Option<Instant> {
+        self.draining.map(|since| since + DRAIN)
+    }
+
     /// Handles that the host was suspended for `duration`, during which the clock stood still (P-04):
     /// the clients of the tunnel service were silent for as long, draining went on, and the limits
     /// recovered.
@@ -240,8 +245,7 @@ impl Server {
 
     /// Whether even what is only forwarded ends here (S-27).
     fn is_stopped(&self, now: Instant) -> bool {
-        let since = self.draining;
-        since.is_some_and(|since| now.saturating_since(since) >= DRAIN)
+        self.drain_end().is_some_and(|end| now >= end)
     }
 
     /// The last check before something is sent because of a packet from `source` (S-23, S-27).

@@ -105,6 +105,11 @@ pub const KEYS: &[Key] = &[
     key("relay", "new-peer-total-rate", RATE),
     key("relay", "unproved-rate", RATE),
     key("relay", "unreachable-rate", RATE),
+    key(
+        "relay",
+        "threads",
+        "\"auto\" or a number of threads, 1 to 64",
+    ),
     key("relay", "route", SWITCH),
     key("relay", "grace", "a number of milliseconds, 0 to 60000"),
     key("relay", "sunset", DATE),

@@ -44,6 +44,8 @@ const TARGETS: &[&str] = &[
     "teredo::node::host",
     "teredo::node::keeper",
     "teredo::node::port",
+    "teredo::node::relay",
+    "teredo::node::relay::threads",
     "teredo::node::server",
     "teredo::node::start",
     "teredo::node::tunnel",

@@ -39,14 +39,16 @@ pub use ipfix::{Collector, INTERVAL, IpfixSection};
 pub use member::{Member, MemberError};
 pub use relay::{
     FleetSection, GRACE, MAX_PEERS, MEMBERS_MAX, MTU, QUEUE_PER_PEER, QUEUE_TOTAL_BYTES,
-    RelaySection, RelayXdpSection, XDP_RATE,
+    RelaySection, RelayXdpSection, THREADS, XDP_RATE,
 };
 pub use server::{
     ALLOW_MAX, BURST, EXTRA_PREFIXES_MAX, ICMPV6_PAYLOAD, RATE, RETIRED_SECRETS_MAX,
     ServerClientSection, ServerSection, ServerXdpSection,
 };
 pub use server_name::{ServerHost, ServerName, ServerNameError};
-pub use values::{ApiAddress, ClientId, Ipv4Choice, LogFormat, OuterChecksum, RefreshInterval};
+pub use values::{
+    ApiAddress, ClientId, Ipv4Choice, LogFormat, OuterChecksum, RefreshInterval, Threads,
+};
 
 use crate::datapath::udp::Segmentation;
 

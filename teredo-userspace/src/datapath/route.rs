@@ -19,12 +19,17 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use nix::net::if_::if_indextoname;
 use rtnetlink::{
     Handle, IpVersion, LinkUnspec, RouteMessageBuilder,
+    packet_core::{
+        NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    },
     packet_route::{
+        RouteNetlinkMessage,
         address::AddressMessage,
         link::LinkMessage,
         neighbour::{NeighbourFlags, NeighbourMessage, NeighbourState},
         route::{RouteFlags, RouteMessage},
         rule::RuleMessage,
+        tc::{TcAttribute, TcHandle, TcMessage},
     },
 };
 use teredo_common::generations::Family;
@@ -93,6 +98,28 @@ impl Routes {
         }
         let result = self.handle.link().set(message.build()).execute().await;
         check(result, || format!("bring {} up", name_of(interface)))
+    }
+
+    /// Removes the queues in front of an interface, whose packets then get there at once.
+    ///
+    /// # Errors
+    ///
+    /// Without `CAP_NET_ADMIN`, or when the interface is gone.
+    pub async fn remove_queues(&self, interface: u32) -> Result<(), RouteError> {
+        let mut message = TcMessage::with_index(interface as i32);
+        message.header.parent = TcHandle::ROOT;
+        message
+            .attributes
+            .push(TcAttribute::Kind("noqueue".to_owned()));
+        let mut message = NetlinkMessage::from(RouteNetlinkMessage::NewQueueDiscipline(message));
+        message.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        let result = match self.handle.clone().request(message) {
+            Ok(answers) => answers.map(refusal).try_collect::<()>().await,
+            Err(error) => Err(error),
+        };
+        check(result, || {
+            format!("remove the queues of {}", name_of(interface))
+        })
     }
 
     /// Removes an interface, with its addresses and routes. An interface that is gone is no error.
@@ -313,6 +340,16 @@ fn unless(result: Result<(), rtnetlink::Error>, codes: &[i32]) -> Result<(), rtn
             Ok(())
         }
         result => result,
+    }
+}
+
+/// Returns the error in an answer of the kernel.
+fn refusal(answer: NetlinkMessage<RouteNetlinkMessage>) -> Result<(), rtnetlink::Error> {
+    match answer.payload {
+        NetlinkPayload::Error(error) if error.code.is_some() => {
+            Err(rtnetlink::Error::NetlinkError(error))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -45,9 +45,21 @@ pub fn prepared() -> Option<BorrowedFd<'static>> {
 ///
 /// When the file does not exist, or only the sysfs of another namespace is within reach.
 pub fn write(interface: &str, index: u32, file: &str, value: &str) -> io::Result<()> {
+    let mut opened = File::from(open_of(interface, index, file, OFlag::O_WRONLY)?);
+    opened.write_all(value.as_bytes())
+}
+
+/// Returns whether the virtual interface with this name and index has a file, as far as its sysfs is within reach.
+#[must_use]
+pub fn has(interface: &str, index: u32, file: &str) -> bool {
+    open_of(interface, index, file, OFlag::O_PATH).is_ok()
+}
+
+/// Opens a file of the virtual interface with this name and index.
+fn open_of(interface: &str, index: u32, file: &str, how: OFlag) -> io::Result<OwnedFd> {
     let mounted = File::open(MOUNTED)?;
     if shows(mounted.as_fd(), interface, index) {
-        return write_in(mounted.as_fd(), interface, file, value);
+        return open(mounted.as_fd(), interface, file, how);
     }
     let own;
     let directory = match prepared() {
@@ -60,7 +72,7 @@ pub fn write(interface: &str, index: u32, file: &str, value: &str) -> io::Result
     if !shows(directory, interface, index) {
         return Err(io::ErrorKind::NotFound.into());
     }
-    write_in(directory, interface, file, value)
+    open(directory, interface, file, how)
 }
 
 /// Mounts the sysfs of this network namespace, which takes `CAP_SYS_ADMIN`.
@@ -80,16 +92,16 @@ fn mount() -> io::Result<OwnedFd> {
 fn shows(directory: BorrowedFd<'_>, interface: &str, index: u32) -> bool {
     let mut text = String::new();
     let read = open(directory, interface, "ifindex", OFlag::O_RDONLY)
-        .and_then(|mut file| file.read_to_string(&mut text));
+        .and_then(|file| File::from(file).read_to_string(&mut text));
     read.is_ok() && text.trim() == index.to_string()
 }
 
-fn write_in(directory: BorrowedFd<'_>, interface: &str, file: &str, value: &str) -> io::Result<()> {
-    open(directory, interface, file, OFlag::O_WRONLY)?.write_all(value.as_bytes())
-}
-
-fn open(directory: BorrowedFd<'_>, interface: &str, file: &str, how: OFlag) -> io::Result<File> {
+fn open(directory: BorrowedFd<'_>, interface: &str, file: &str, how: OFlag) -> io::Result<OwnedFd> {
     let path = Path::new(interface).join(file);
-    let opened = openat(directory, &path, how | OFlag::O_CLOEXEC, Mode::empty())?;
-    Ok(opened.into())
+    Ok(openat(
+        directory,
+        &path,
+        how | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?)
 }

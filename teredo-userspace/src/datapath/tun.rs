@@ -2,48 +2,46 @@
 
 mod batch;
 mod offloads;
+mod queue;
+mod steering;
 
 use std::{
-    io::{self, IoSlice},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd as _, OwnedFd, RawFd},
+    fs::OpenOptions,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use nix::{
-    fcntl::{FcntlArg, FdFlag, fcntl},
     net::if_::if_nametoindex,
-    poll::{PollFd, PollFlags, poll},
-    sys::{
-        socket::{AddressFamily, SockFlag, SockType, socket},
-        uio::writev,
-    },
-    unistd::read,
+    sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
 use thiserror::Error;
 
 pub use batch::PacketBatch;
-
-use super::{
-    ethtool::Ethtool,
-    napi,
-    offload::{Coalescer, Header, Protocols},
+pub use queue::Queue;
+pub use steering::{
+    adopt as adopt_queue_program, prepare as prepare_queues, program as queue_program,
 };
 
+use super::{ethtool::Ethtool, napi, offload::Coalescer, sysfs};
+
 const CONTROL_FILE: &str = "/dev/net/tun";
-/// Octets of kernel memory that written packets may occupy until they are routed: more than one
-/// batch, but few enough to be still in the CPU's cache then.
-const QUEUE: i32 = 256 << 10;
 /// The wait for the kernel to release an interface whose owner has just died.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The pause between two looks whether it has.
+const RELEASE_PAUSE: Duration = Duration::from_millis(20);
+/// The file in sysfs of the second queue that is open.
+const SECOND_QUEUE: &str = "queues/tx-1";
 /// Packets that wait to be read, at most: as many as come in a third of a second at 100,000 a second, while
 /// one process hands over to the next. Older kernels permit no more.
 const QUEUE_LENGTH: u32 = 32_767;
 /// `SIOCSIFTXQLEN` of the kernel.
 const SET_QUEUE_LENGTH: libc::Ioctl = 0x8943;
-/// Milliseconds to wait for room in a full queue: the kernel thread may wait for a busy CPU, while the socket
-/// keeps what comes.
-const FULL: u16 = 1_000;
+/// `TUNSETIFF` of the kernel.
+const SET_INTERFACE: libc::Ioctl = 0x4004_54ca;
 
 /// An error of [`Tun::open`]. Each is a sentence for the user.
 #[derive(Debug, Error)]
@@ -84,13 +82,13 @@ pub enum TunError {
 /// The interface outlives the process, and the next [`Tun::open`] takes it over, so that routes
 /// through it survive a crash. [`super::route::Routes::remove_link`] removes it.
 pub struct Tun {
-    device: tun::Device,
+    queue: Arc<Queue>,
     name: String,
     index: u32,
     threaded: bool,
     taken_over: bool,
-    /// Of which protocols the kernel takes super-packets, if packets have a virtio-net header.
-    offload: Option<Protocols>,
+    /// Whether there may be more than one queue.
+    is_divisible: bool,
 }
 
 impl Tun {
@@ -100,7 +98,21 @@ impl Tun {
     ///
     /// A sentence for the user, see [`TunError`].
     pub fn open(name: &str) -> Result<Self, TunError> {
-        Self::open_with(name, false)
+        Self::open_with(name, Kind::default())
+    }
+
+    /// Makes the interface as [`Self::open`] does, so that it can have [further queues](Self::add_queues). One that an
+    /// earlier run left is taken over as it is.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for the user, see [`TunError`].
+    pub fn open_divisible(name: &str) -> Result<Self, TunError> {
+        let kind = Kind {
+            is_divisible: true,
+            ..Kind::default()
+        };
+        Self::open_with(name, kind)
     }
 
     /// Makes or takes over an interface as [`Self::open`] does, from which super-packets can be read with
@@ -113,41 +125,47 @@ impl Tun {
     ///
     /// A sentence for the user, see [`TunError`].
     pub fn open_offloaded(name: &str) -> Result<Self, TunError> {
-        Self::open_with(name, true)
+        let kind = Kind {
+            is_offloaded: true,
+            ..Kind::default()
+        };
+        Self::open_with(name, kind)
     }
 
-    fn open_with(name: &str, offload: bool) -> Result<Self, TunError> {
+    fn open_with(name: &str, wanted: Kind) -> Result<Self, TunError> {
         if !is_name(name) {
             return Err(TunError::Name(name.to_owned()));
         }
         let taken_over = if_nametoindex(name).is_ok();
         let others = napi::threads(name);
-        let device = attach(name, true, offload)?;
+        let (descriptor, kind) = attach_alone(name, wanted, taken_over)?;
         let index = if_nametoindex(name).map_err(|error| other(name, error.into()))?;
-        let (device, threaded) = match napi::use_thread(name, index) {
+        let (descriptor, threaded) = match napi::use_thread(name, index) {
             Ok(()) => {
                 napi::restrain(napi::threads(name).difference(&others));
-                (device, true)
+                (descriptor, true)
             }
             Err(error) => {
                 tracing::debug!(%error, "no kernel thread for the TUN interface");
-                drop(device);
-                (attach(name, false, offload)?, false)
+                drop(descriptor);
+                let kind = Kind {
+                    is_threaded: false,
+                    ..kind
+                };
+                (attach(name, kind)?, false)
             }
         };
         // Without a kernel thread the interface may have been made again.
         let index = if_nametoindex(name).map_err(|error| other(name, error.into()))?;
-        let offload = match offload {
-            true => Some(offloads::enable(device.as_raw_fd()).map_err(|error| other(name, error))?),
-            false => None,
-        };
-        let mut tun = Self {
-            device,
+        let queue =
+            Queue::new(descriptor, kind.is_offloaded).map_err(|error| other(name, error))?;
+        let tun = Self {
+            queue: Arc::new(queue),
             name: name.to_owned(),
             index,
             threaded,
             taken_over,
-            offload,
+            is_divisible: kind.is_divisible,
         };
         tun.configure().map_err(|error| other(name, error))?;
         if !taken_over {
@@ -173,25 +191,62 @@ impl Tun {
             let source = io::Error::other("it was made for other packets");
             return Err(other(name, source));
         }
-        let mut configuration = tun::Configuration::default();
-        configuration
-            .tun_name(name)
-            .raw_fd(descriptor.into_raw_fd());
-        let device = tun::Device::new(&configuration).map_err(|error| other(name, error.into()))?;
-        let offload = match offload {
-            true => Some(offloads::enable(device.as_raw_fd()).map_err(|error| other(name, error))?),
-            false => None,
-        };
-        let mut tun = Self {
-            device,
+        let queue = Queue::new(descriptor, offload).map_err(|error| other(name, error))?;
+        let tun = Self {
+            queue: Arc::new(queue),
             name: name.to_owned(),
             index,
             threaded: flags & libc::IFF_NAPI != 0,
             taken_over: true,
-            offload,
+            is_divisible: flags & libc::IFF_MULTI_QUEUE != 0,
         };
         tun.configure().map_err(|error| other(name, error))?;
         Ok(tun)
+    }
+
+    /// Adds queues until there are `count` with this interface's own and the `inherited` ones of an earlier process, and
+    /// returns all but its own. The kernel gives all packets to one peer to one queue, of those with
+    /// even shares.
+    ///
+    /// An interface that was not [made for that](Self::open_divisible), or a kernel that does not let the daemon decide
+    /// which packets a queue gets, has no further ones.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for the user, see [`TunError`].
+    pub fn add_queues(
+        &self,
+        count: usize,
+        inherited: Vec<OwnedFd>,
+    ) -> Result<Vec<Queue>, TunError> {
+        let failed = |error| other(&self.name, error);
+        let is_offloaded = self.queue.is_offloaded();
+        let inherited = inherited.into_iter();
+        let mut queues = inherited
+            .map(|descriptor| Queue::new(descriptor, is_offloaded))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(failed)?;
+        if !self.is_divisible || count < 2 && queues.is_empty() {
+            return Ok(queues);
+        }
+        if let Err(error) = steering::attach(self) {
+            tracing::debug!("{} has one queue: {error}", self.name);
+            return Ok(queues);
+        }
+        let others = napi::threads(&self.name);
+        let kind = Kind {
+            is_divisible: true,
+            is_offloaded,
+            is_threaded: self.threaded,
+        };
+        while queues.len() + 1 < count {
+            let descriptor = attach(&self.name, kind)?;
+            queues.push(Queue::new(descriptor, is_offloaded).map_err(failed)?);
+        }
+        if self.threaded {
+            napi::restrain(napi::threads(&self.name).difference(&others));
+        }
+        Ok(queues)
     }
 
     /// Makes the interface disappear with the process, however that ends.
@@ -203,12 +258,9 @@ impl Tun {
         end_with_process(self)
     }
 
-    fn configure(&mut self) -> io::Result<()> {
-        self.device.persist()?;
-        self.device.set_nonblock()?;
-        fcntl(&*self, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-        // SAFETY: the request reads an integer.
-        unsafe { set_queue(self.as_raw_fd(), &QUEUE) }?;
+    fn configure(&self) -> io::Result<()> {
+        // SAFETY: the request takes its argument by value.
+        unsafe { set_persistence(self.as_raw_fd(), 1) }?;
         // With many peers, coalescing the packets of a flow costs more than it saves.
         Ethtool::open()?.set_receive_offload(&self.name, false)
     }
@@ -218,11 +270,7 @@ impl Tun {
     fn set_queue_length(&self, packets: u32) -> io::Result<()> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let control = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
-        // SAFETY: zeroes are valid in every member.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        for (place, octet) in request.ifr_name.iter_mut().zip(self.name.bytes()) {
-            *place = octet as libc::c_char;
-        }
+        let mut request = request_for(&self.name);
         // The member for the length is an integer, as this one.
         request.ifr_ifru.ifru_metric = packets as i32;
         // SAFETY: the request reads an `ifreq`.
@@ -253,6 +301,12 @@ impl Tun {
         self.index
     }
 
+    /// Returns whether there may be more than one queue.
+    #[must_use]
+    pub fn is_divisible(&self) -> bool {
+        self.is_divisible
+    }
+
     /// Returns whether an earlier run left the interface.
     #[must_use]
     pub fn is_taken_over(&self) -> bool {
@@ -274,83 +328,42 @@ impl Tun {
         )
     }
 
-    /// Reads the packets that the kernel has routed into the interface, as many as the batch has room
-    /// for, and returns how many.
+    /// Returns the interface's own queue.
+    #[must_use]
+    pub fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    /// Reads packets as [`Queue::read`] does.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::WouldBlock`] if there are none: the file descriptor's readiness says when to
-    /// call again. After any other error the interface is gone or down.
+    /// As [`Queue::read`].
     pub fn read(&self, batch: &mut PacketBatch) -> io::Result<usize> {
-        batch.clear();
-        while let Some(memory) = batch.next() {
-            match read(self, memory) {
-                Ok(length) => batch.add(length),
-                Err(nix::Error::EINTR) => {}
-                Err(_) if batch.len() > 0 => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(batch.len())
+        self.queue.read(batch)
     }
 
-    /// Hands packets to the kernel, which routes them on, and returns how many it accepted. The
-    /// others (not IPv6, interface down, no memory) are lost.
+    /// Writes packets as [`Queue::write`] does.
     pub fn write(&self, packets: &[&[u8]]) -> usize {
-        let header = Header::default().build(0);
-        packets
-            .iter()
-            .filter(|packet| match self.offload {
-                Some(_) => self.write_one(&[IoSlice::new(&header), IoSlice::new(packet)]),
-                None => self.write_one(&[IoSlice::new(packet)]),
-            })
-            .count()
+        self.queue.write(packets)
     }
 
     /// Hands packets to the kernel as [`Self::write`] does, those that follow each other in their flow as
     /// one.
     pub fn write_coalesced(&self, packets: &[&[u8]], coalescer: &mut Coalescer) -> usize {
-        let Some(protocols) = self.offload else {
-            return self.write(packets);
-        };
-        let mut written = 0;
-        coalescer.coalesce(packets, protocols);
-        coalescer.each(packets, |parts, count| {
-            if self.write_one(parts) {
-                written += count;
-            }
-        });
-        written
-    }
-
-    fn write_one(&self, parts: &[IoSlice<'_>]) -> bool {
-        let mut waited = false;
-        loop {
-            match writev(self, parts) {
-                Ok(_) => return true,
-                Err(nix::Error::EINTR) => {}
-                // The kernel thread is behind, perhaps because it needs this CPU: let it run.
-                Err(nix::Error::EAGAIN) if !waited => {
-                    waited = true;
-                    let mut writable = [PollFd::new(self.as_fd(), PollFlags::POLLOUT)];
-                    let _ = poll(&mut writable, FULL);
-                }
-                Err(_) => return false,
-            }
-        }
+        self.queue.write_coalesced(packets, coalescer)
     }
 }
 
 impl AsRawFd for Tun {
     fn as_raw_fd(&self) -> RawFd {
-        self.device.as_raw_fd()
+        self.queue.as_fd().as_raw_fd()
     }
 }
 
 impl AsFd for Tun {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the device keeps its file descriptor open during its lifetime.
-        unsafe { BorrowedFd::borrow_raw(self.as_raw_fd()) }
+        self.queue.as_fd()
     }
 }
 
@@ -364,26 +377,74 @@ impl std::fmt::Debug for Tun {
     }
 }
 
-/// Opens the interface, new or left by an earlier run.
-fn attach(name: &str, napi: bool, offload: bool) -> Result<tun::Device, TunError> {
-    let mut configuration = tun::Configuration::default();
-    configuration.tun_name(name).platform_config(|platform| {
-        // Addresses, MTU and state are set through rtnetlink.
-        platform
-            .ensure_root_privileges(false)
-            .napi(napi)
-            .vnet_hdr(offload);
-    });
+/// The properties of an interface that are the same for all its queues.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    /// Whether there may be more than one queue.
+    is_divisible: bool,
+    /// Whether packets have a virtio-net header.
+    is_offloaded: bool,
+    /// Whether a kernel thread routes the written packets.
+    is_threaded: bool,
+}
+
+impl Default for Kind {
+    fn default() -> Self {
+        Self {
+            is_divisible: false,
+            is_offloaded: false,
+            is_threaded: true,
+        }
+    }
+}
+
+/// Opens the interface as [`attach_any`] does, if no other process has a queue of it.
+fn attach_alone(name: &str, wanted: Kind, is_there: bool) -> Result<(OwnedFd, Kind), TunError> {
     let start = Instant::now();
     loop {
-        let error = match tun::Device::new(&configuration) {
-            Ok(device) => return Ok(device),
-            Err(error) => io::Error::from(error),
+        let (descriptor, kind) = attach_any(name, wanted, is_there)?;
+        let index = if_nametoindex(name).map_err(|error| other(name, error.into()))?;
+        if !(kind.is_divisible && sysfs::has(name, index, SECOND_QUEUE)) {
+            return Ok((descriptor, kind));
+        }
+        drop(descriptor);
+        if start.elapsed() >= RELEASE_TIMEOUT {
+            return Err(TunError::Busy(name.to_owned()));
+        }
+        thread::sleep(RELEASE_PAUSE);
+    }
+}
+
+/// Opens the interface, new, or left by an earlier run with one queue or several.
+fn attach_any(name: &str, wanted: Kind, is_there: bool) -> Result<(OwnedFd, Kind), TunError> {
+    match attach(name, wanted) {
+        Err(TunError::Foreign(_)) if is_there => {
+            let left = Kind {
+                is_divisible: !wanted.is_divisible,
+                ..wanted
+            };
+            attach(name, left).map(|descriptor| (descriptor, left))
+        }
+        attached => attached.map(|descriptor| (descriptor, wanted)),
+    }
+}
+
+/// Opens the interface, new or left by an earlier run, or another queue of it.
+fn attach(name: &str, kind: Kind) -> Result<OwnedFd, TunError> {
+    let start = Instant::now();
+    loop {
+        let opened = match kind.is_divisible {
+            true => open_queue(name, kind),
+            false => open_whole(name, kind),
+        };
+        let error = match opened {
+            Ok(descriptor) => return Ok(descriptor),
+            Err(error) => error,
         };
         return Err(match error.raw_os_error() {
             // The kernel releases the interface some time after its owner has died.
             Some(libc::EBUSY) if start.elapsed() < RELEASE_TIMEOUT => {
-                thread::sleep(Duration::from_millis(20));
+                thread::sleep(RELEASE_PAUSE);
                 continue;
             }
             Some(libc::EBUSY) => TunError::Busy(name.to_owned()),
@@ -395,6 +456,51 @@ fn attach(name: &str, napi: bool, offload: bool) -> Result<tun::Device, TunError
             _ => other(name, error),
         });
     }
+}
+
+/// Opens an interface with one queue.
+fn open_whole(name: &str, kind: Kind) -> io::Result<OwnedFd> {
+    let mut configuration = tun::Configuration::default();
+    configuration.tun_name(name).platform_config(|platform| {
+        // Addresses, MTU and state are set through rtnetlink.
+        platform
+            .ensure_root_privileges(false)
+            .napi(kind.is_threaded)
+            .vnet_hdr(kind.is_offloaded);
+    });
+    let device = tun::Device::new(&configuration)?;
+    // SAFETY: the device gives up its descriptor, and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) })
+}
+
+/// Opens a queue of an interface with several, which the crate does not.
+fn open_queue(name: &str, kind: Kind) -> io::Result<OwnedFd> {
+    let control = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(CONTROL_FILE)?;
+    let mut request = request_for(name);
+    let flag = |is_set: bool, flag| if is_set { flag } else { 0 };
+    let flags = libc::IFF_TUN
+        | libc::IFF_NO_PI
+        | libc::IFF_MULTI_QUEUE
+        | flag(kind.is_threaded, libc::IFF_NAPI)
+        | flag(kind.is_offloaded, libc::IFF_VNET_HDR);
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    // SAFETY: the request reads and writes an `ifreq`.
+    let result = unsafe { libc::ioctl(control.as_raw_fd(), SET_INTERFACE, &mut request) };
+    nix::Error::result(result)?;
+    Ok(control.into())
+}
+
+/// Returns a request about the interface of this name.
+fn request_for(name: &str) -> libc::ifreq {
+    // SAFETY: zeroes are valid in every member.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, octet) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *place = octet as libc::c_char;
+    }
+    request
 }
 
 /// Makes the interface of a descriptor disappear with the last process that has it open.
@@ -444,14 +550,6 @@ nix::ioctl_read!(
     b'T',
     210,
     libc::c_uint
-);
-
-nix::ioctl_write_ptr!(
-    /// `TUNSETSNDBUF`: octets that written packets may occupy.
-    set_queue,
-    b'T',
-    212,
-    libc::c_int
 );
 
 nix::ioctl_write_int!(

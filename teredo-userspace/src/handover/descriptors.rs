@@ -16,8 +16,14 @@ use crate::{
 
 /// The kind of the three sockets of a UDP port, in this order.
 pub const UDP: [&str; 3] = ["udp-sender", "udp-receiver", "udp-marked"];
+/// The kind of the sockets of a UDP port that have shares of its datagrams.
+pub const UDP_FURTHER: &str = "udp-further";
 /// The kind of TUN interfaces.
 pub const TUN: &str = "tun";
+/// The kind of their queues, except for the first.
+pub const TUN_FURTHER: &str = "tun-further";
+/// The kind of programs that divide packets among those queues.
+pub const QUEUE_PROGRAM: &str = "queue-program";
 /// The kind of journals of peers.
 pub const JOURNAL: &str = "journal";
 /// The kind of files with the state.
@@ -42,7 +48,11 @@ pub fn socket_of(name: &str) -> Option<PathBuf> {
 
 /// Names a descriptor for its kind and its number in the file system.
 pub fn named<'a>(kind: &str, descriptor: &'a impl AsFd) -> Option<Named<'a>> {
-    let descriptor = descriptor.as_fd();
+    borrowed(kind, descriptor.as_fd())
+}
+
+/// Names a descriptor as [`named`] does.
+pub fn borrowed<'a>(kind: &str, descriptor: BorrowedFd<'a>) -> Option<Named<'a>> {
     let inode = fstat(descriptor).ok()?.st_ino;
     Some((format!("{kind}.{inode}"), descriptor))
 }
@@ -54,14 +64,39 @@ pub fn tun(role: Role, name: &str, index: u32) -> String {
     format!("{TUN}.{}/{name}.{index}", role.name())
 }
 
-/// Returns whether a name is that of the TUN interface of a role.
+/// Names a queue of the TUN interface of a role; the first has the interface's own name.
+#[must_use]
+pub fn queue(role: Role, name: &str, index: u32, number: usize) -> String {
+    match number {
+        0 => tun(role, name, index),
+        number => format!("{TUN_FURTHER}.{}/{name}.{index}.{number}", role.name()),
+    }
+}
+
+/// Returns the number at the end of a name.
+#[must_use]
+pub fn number(name: &str) -> Option<u64> {
+    name.rsplit_once('.')?.1.parse().ok()
+}
+
+/// Returns whether a name is that of a queue of the TUN interface of a role.
 #[must_use]
 pub fn is_tun_of(name: &str, role: Role) -> bool {
-    let rest = name
-        .strip_prefix(TUN)
-        .and_then(|rest| rest.strip_prefix('.'));
-    let rest = rest.and_then(|rest| rest.strip_prefix(role.name()));
-    rest.is_some_and(|rest| rest.starts_with('/'))
+    [TUN, TUN_FURTHER].into_iter().any(|kind| {
+        let rest = name.strip_prefix(kind);
+        let rest = rest.and_then(|rest| rest.strip_prefix('.'));
+        let rest = rest.and_then(|rest| rest.strip_prefix(role.name()));
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    })
+}
+
+/// Names the sockets that have shares of the datagrams of a UDP port, in their order.
+pub fn further<'a>(sockets: impl Iterator<Item = &'a Receiver>) -> impl Iterator<Item = Named<'a>> {
+    let named = sockets.map(|socket| named(UDP_FURTHER, socket));
+    named.enumerate().filter_map(|(position, named)| {
+        let (name, socket) = named?;
+        Some((format!("{name}.{position}"), socket))
+    })
 }
 
 /// Names the sockets of a UDP port: sender, receiver, and that for marked datagrams.
@@ -105,7 +140,11 @@ mod tests {
         let name = tun(Role::Relay, "teredo", 7);
         assert!(is(&name, TUN) && is_tun_of(&name, Role::Relay));
         assert!(!is_tun_of(&name, Role::Client));
-        // As earlier releases name it.
+        // A queue of it, and as earlier releases name it.
+        let further = queue(Role::Relay, "teredo", 7, 12);
+        assert!(is(&further, TUN_FURTHER) && !is(&further, TUN) && number(&further) == Some(12));
+        assert!(is_tun_of(&further, Role::Relay) && !is_tun_of(&further, Role::Server));
+        assert_eq!(queue(Role::Relay, "teredo", 7, 0), name);
         assert!(!is_tun_of("tun.relay.7", Role::Relay));
     }
 }

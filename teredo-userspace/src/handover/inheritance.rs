@@ -9,7 +9,7 @@ use std::{
 use nix::sys::socket::{SockaddrIn, getsockname};
 
 use super::{
-    descriptors::{self, JOURNAL, STATE, TUN, UDP},
+    descriptors::{self, JOURNAL, QUEUE_PROGRAM, STATE, TUN, TUN_FURTHER, UDP, UDP_FURTHER},
     memory::Memory,
     state::State,
 };
@@ -127,6 +127,20 @@ impl Inheritance {
         Some([sender?, receiver?, marked?])
     }
 
+    /// Takes the sockets that have shares of the datagrams of a UDP port, in their order.
+    pub fn take_further_udp(&mut self, local: SocketAddrV4) -> Vec<OwnedFd> {
+        self.take_all(|name, descriptor| {
+            descriptors::is(name, UDP_FURTHER)
+                && getsockname::<SockaddrIn>(descriptor.as_raw_fd())
+                    .is_ok_and(|bound| bound == local.into())
+        })
+    }
+
+    /// Takes the program that divides packets among the queues of an interface.
+    pub fn take_queue_program(&mut self) -> Option<OwnedFd> {
+        self.take(|name, _| descriptors::is(name, QUEUE_PROGRAM))
+    }
+
     /// Takes the journal of peers.
     pub fn take_journal(&mut self) -> Option<OwnedFd> {
         self.take(|name, _| descriptors::is(name, JOURNAL))
@@ -144,15 +158,26 @@ impl Inheritance {
             .collect();
         locals
             .into_iter()
-            .filter_map(|local| Some(UdpSocket::inherited(local, self.take_udp(local)?)))
+            .filter_map(|local| {
+                Some(UdpSocket::inherited(
+                    local,
+                    self.take_udp(local)?,
+                    Vec::new(),
+                ))
+            })
             .collect()
     }
 
-    /// Takes the TUN interface of this name.
-    pub fn take_tun(&mut self, name: &str) -> Option<OwnedFd> {
-        self.take(|kind, descriptor| {
-            descriptors::is(kind, TUN) && tun::name_of(descriptor).as_deref() == Some(name)
-        })
+    /// Takes the queues of the TUN interface of this name, its own first.
+    pub fn take_tun(&mut self, name: &str) -> Vec<OwnedFd> {
+        let is_of = |descriptor: &OwnedFd| tun::name_of(descriptor).as_deref() == Some(name);
+        let own = self.take(|kind, descriptor| descriptors::is(kind, TUN) && is_of(descriptor));
+        let further = self
+            .take_all(|kind, descriptor| descriptors::is(kind, TUN_FURTHER) && is_of(descriptor));
+        match own {
+            Some(own) => [own].into_iter().chain(further).collect(),
+            None => Vec::new(),
+        }
     }
 
     /// Returns the number of the XDP program that is left.
@@ -176,6 +201,18 @@ impl Inheritance {
                 .extract_if(.., |(name, _)| Remains::includes(name))
                 .collect(),
         )
+    }
+
+    /// Takes the descriptors of one kind, in the order of the numbers at the ends of their names.
+    fn take_all(&mut self, are_they: impl Fn(&str, &OwnedFd) -> bool) -> Vec<OwnedFd> {
+        let all = &mut self.descriptors;
+        let taken = all.extract_if(.., |(name, descriptor)| are_they(name, descriptor));
+        let mut taken: Vec<_> = taken.collect();
+        taken.sort_by_key(|(name, _)| descriptors::number(name));
+        taken
+            .into_iter()
+            .map(|(_, descriptor)| descriptor)
+            .collect()
     }
 
     fn take(&mut self, is_it: impl Fn(&str, &OwnedFd) -> bool) -> Option<OwnedFd> {

@@ -22,7 +22,7 @@ impl Node {
             exporter.add_stray(address, traffic, now);
         }
         if let Some(role) = &mut self.roles.relay {
-            exporter.report(&mut role.relay, now);
+            exporter.report(&mut *role.relay(), now);
         } else if let Some(role) = &mut self.client {
             exporter.report(&mut role.client, now);
         }
@@ -33,7 +33,7 @@ impl Node {
     pub(super) fn finish_accounts(&mut self) {
         if let Some(role) = &mut self.roles.relay {
             self.fast_path
-                .collect_traffic(&mut role.relay, clock::now());
+                .collect_traffic(&mut role.relay(), clock::now());
         }
         let strays = self.fast_path.take_strays();
         let Some(exporter) = &mut self.exporter else {
@@ -46,7 +46,7 @@ impl Node {
             exporter.add_stray(address, traffic, now);
         }
         if let Some(role) = &mut self.roles.relay {
-            exporter.finish(&mut role.relay, now);
+            exporter.finish(&mut *role.relay(), now);
         } else if let Some(role) = &mut self.client {
             exporter.finish(&mut role.client, now);
         }

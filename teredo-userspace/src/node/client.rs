@@ -161,7 +161,7 @@ impl ClientRole {
         let saved = saved.filter(|saved| is_fit(saved, &protocol));
         let is_started = saved.as_ref().is_some_and(SavedClient::is_started);
         let tun = left.take_tun(&config.tun);
-        let goes_on = saved.is_some() && tun.is_some();
+        let goes_on = saved.is_some() && !tun.is_empty();
         let client = match saved {
             Some(saved) => Client::restore(protocol, seed, clock::now(), saved),
             None => Client::new(protocol, seed),
@@ -172,6 +172,7 @@ impl ClientRole {
             lifetime: Lifetime::Process,
             ends_here: true,
             is_offloaded: config.tun_offload,
+            threads: 1,
         };
         let mut role = Self {
             client,
@@ -226,7 +227,7 @@ impl ClientRole {
     pub fn descriptors(&self) -> impl Iterator<Item = Named<'_>> {
         let sockets = descriptors::udp(&self.sender, self.port.receivers());
         let ports = self.ports.descriptors();
-        sockets.chain(ports).chain(self.tunnel.descriptor())
+        sockets.chain(ports).chain(self.tunnel.descriptors())
     }
 
     /// Returns the addresses that the next process goes on with, of each server that has a name.
@@ -570,7 +571,7 @@ fn open(
     if let Some(local) = local
         && let Some(sockets) = left.take_udp(local)
     {
-        return Ok(UdpSocket::inherited(local, sockets));
+        return Ok(UdpSocket::inherited(local, sockets, Vec::new()));
     }
     UdpSocket::bind(of_port(port))
 }

@@ -23,11 +23,12 @@ impl Node {
         // The seed makes the bubbles of copies, which nobody sends.
         let seed = random().unwrap_or_default();
         let relay = self.roles.relay.as_ref().map(|role| {
-            let machine = role.relay.copy(now, seed, &addresses);
+            let relay = role.relay();
+            let machine = relay.copy(now, seed, &addresses);
             RelayFacts {
                 config: machine.config().clone(),
                 machine,
-                queued: role.relay.statistics().queue_octets,
+                queued: relay.statistics().queue_octets,
             }
         });
         let server = self.roles.server.as_ref().map(|role| ServerFacts {
@@ -57,12 +58,13 @@ impl Node {
     fn known_peer(&self, address: Ipv6Addr, now: Instant) -> Option<KnownPeer> {
         let octets = address.octets();
         let mut known = if let Some(role) = &self.roles.relay {
-            let slot = role.relay.slot(&octets)?;
-            let (_, peer) = role.relay.peers_in(slot..slot + 1).next()?;
+            let relay = role.relay();
+            let slot = relay.slot(&octets)?;
+            let (_, peer) = relay.peers_in(slot..slot + 1).next()?;
             KnownPeer {
                 peer: relay_peer(&peer, self.counts_traffic(), now),
                 queued: peer.queued,
-                unanswered: role.relay.unanswered(&octets),
+                unanswered: relay.unanswered(&octets),
                 elsewhere: None,
             }
         } else {

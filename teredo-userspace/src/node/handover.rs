@@ -75,8 +75,8 @@ impl Node {
             relay: self.roles.relay.as_ref().map(|role| RelayState {
                 endpoint: role.endpoint(),
                 relay: match is_last {
-                    true => role.relay.state(now),
-                    false => teredo_proto::relay::State::of_secrets(role.relay.secrets()),
+                    true => role.relay().state(now),
+                    false => teredo_proto::relay::State::of_secrets(role.relay().secrets()),
                 },
             }),
             fleet: self.roles.relay.as_ref().and_then(|role| match is_last {
@@ -148,6 +148,7 @@ impl Node {
             server.empty_mailboxes();
         }
         if let Some(relay) = &mut self.roles.relay {
+            relay.come_to_rest();
             relay.flush(&mut self.fast_path, self.roles.server.as_mut());
             relay.make_room();
         }
@@ -236,6 +237,9 @@ impl Node {
     /// Goes on after another process has perhaps taken something over, and failed.
     fn go_on(&mut self) {
         self.requests.set_gate(Gate::Open);
+        if let Some(relay) = &mut self.roles.relay {
+            relay.go_on();
+        }
         self.fast_path.doubt();
         self.upkeep.look_soon();
     }

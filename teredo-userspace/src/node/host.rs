@@ -12,6 +12,7 @@ use super::{
     clock,
     evidence::Passage,
     fast_path::{FastPath, PlaceError},
+    relay::RelayRole,
     roles::{Addresses, Roles},
     server::ServerRole,
     tunnel::Tunnel,
@@ -83,12 +84,8 @@ impl Node {
                 .roles
                 .relay
                 .as_ref()
-                .is_some_and(super::RelayRole::waits_for_fleet),
-            fleet_trouble: self
-                .roles
-                .relay
-                .as_ref()
-                .and_then(super::RelayRole::fleet_trouble),
+                .is_some_and(RelayRole::waits_for_fleet),
+            fleet_trouble: self.roles.relay.as_ref().and_then(RelayRole::fleet_trouble),
             client: self.client.as_ref().and_then(ClientRole::tunnelled),
             hidden_tags: self.fast_path.hidden_tags().clone(),
         }
@@ -200,7 +197,7 @@ impl Node {
         // The sockets are free for the new roles then.
         self.roles = Roles::default();
         if had_roles {
-            self.keeper.release_ports();
+            self.keeper.release_roles();
         }
         let mut roles = Roles::make(
             &self.config,
@@ -304,18 +301,40 @@ impl Node {
 
     /// Opens the tunnel interface of a role again if it has gone, and brings it up.
     async fn place_tunnel(&mut self, role: Role, mtu: u16) -> Result<()> {
-        let tunnel = match role {
-            Role::Relay => self.roles.relay.as_mut().map(|role| &mut role.tunnel),
-            Role::Server => self.roles.server.as_mut().and_then(ServerRole::tunnel_mut),
-            Role::Client => self.client.as_mut().map(|role| &mut role.tunnel),
-        };
-        let tunnel = tunnel.context("the role does not run")?;
         // A role that was made since the last look has an interface that the snapshot lacks.
-        let is_there = tunnel.index().is_some_and(|index| name_of(index).is_some());
-        if !is_there {
-            tunnel.reopen()?;
-        }
+        let is_there =
+            |tunnel: &Tunnel| tunnel.index().is_some_and(|index| name_of(index).is_some());
+        let tunnel = match role {
+            Role::Relay => {
+                let relay = self
+                    .roles
+                    .relay
+                    .as_mut()
+                    .context("the relay does not run")?;
+                if !is_there(&relay.tunnel) {
+                    relay.reopen_tunnel()?;
+                }
+                &relay.tunnel
+            }
+            Role::Server | Role::Client => {
+                let tunnel = match role {
+                    Role::Server => self.roles.server.as_mut().and_then(ServerRole::tunnel_mut),
+                    _ => self.client.as_mut().map(|role| &mut role.tunnel),
+                };
+                let tunnel = tunnel.context("the role does not run")?;
+                if !is_there(tunnel) {
+                    tunnel.reopen()?;
+                }
+                tunnel
+            }
+        };
         let index = tunnel.index().context("the tunnel interface is lost")?;
+        if tunnel.is_divisible()
+            && let Err(error) = self.routes.remove_queues(index).await
+        {
+            // They cost memory: one for each CPU that there could be, with room for as many packets as all have.
+            tracing::debug!("{error}");
+        }
         // Once it is up, it would have an address of its own. A failure shows when the plan is
         // compared again.
         if let Some(name) = name_of(index) {
@@ -328,21 +347,23 @@ impl Node {
 
     fn place_fast_path(&mut self, item: &FastPathItem) -> Result<(), PlaceError> {
         let roles = self.roles.in_program(&self.config);
+        let relay = self.roles.relay.as_ref().map(RelayRole::relay);
         let placed = self.fast_path.place(
             &self.config,
             item,
             &self.upkeep.snapshot,
             &roles,
-            self.roles.relay.as_ref().map(|role| &role.relay),
+            relay.as_deref(),
         );
+        drop(relay);
         self.fast_path.set_depths(self.watch.depths());
         self.share_buckets();
         if let Some(relay) = &mut self.roles.relay {
             if !self.is_handed_over {
                 self.is_handed_over = true;
-                self.fast_path.hand_over(&mut relay.relay, clock::now());
+                self.fast_path.hand_over(&mut relay.relay(), clock::now());
             }
-            self.fast_path.sweep(&mut relay.relay, clock::now());
+            self.fast_path.sweep(&mut relay.relay(), clock::now());
         }
         placed
     }

@@ -11,10 +11,11 @@ use teredo_common::time::Instant;
 use super::tunnel::Lifetime;
 use crate::handover::{
     Inheritance, State, Store,
-    descriptors::{Named, STATE, UDP, is, named},
+    descriptors::{Named, STATE, UDP, UDP_FURTHER, is, is_tun_of, named},
     memory::Memory,
     successor::{Invocation, Successor},
 };
+use crate::metrics::Role;
 
 /// The least time between two states that are written because of new peers.
 const NOTE_INTERVAL: Duration = Duration::from_millis(50);
@@ -123,14 +124,18 @@ impl Keeper {
         }
     }
 
-    /// Makes the store give up the UDP ports, which are about to be bound anew.
-    pub fn release_ports(&mut self) {
+    /// Makes the store give up the UDP ports and the tunnel interfaces of relay and server, which are about to be opened
+    /// anew. It would keep queues of the old interface that nobody reads.
+    pub fn release_roles(&mut self) {
         let Some(store) = &mut self.store else {
             return;
         };
-        let is_port = |name: &str| UDP.iter().any(|kind| is(name, kind));
-        if let Err(error) = store.remove_if(is_port) {
-            tracing::warn!("the service manager does not give up the UDP ports: {error}");
+        let is_gone = |name: &str| {
+            let is_port = UDP.iter().chain([&UDP_FURTHER]).any(|kind| is(name, kind));
+            is_port || is_tun_of(name, Role::Relay) || is_tun_of(name, Role::Server)
+        };
+        if let Err(error) = store.remove_if(is_gone) {
+            tracing::warn!("the service manager does not give up ports and interfaces: {error}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The event loop that connects the datapath with the protocol.
 //!
-//! One thread does everything. Packets move in batches: those that one system call delivers go
+//! One thread does everything but what [others](relay) of the relay carry. Packets move in batches: those that one system call delivers go
 //! through the protocol together, and leave with the next system call.
 
 mod accounting;
@@ -37,7 +37,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use teredo_proto::server::{DRAIN, RegisteredClient};
+use teredo_proto::server::RegisteredClient;
 use tokio::time::{MissedTickBehavior, interval};
 
 use calendar::Calendar;
@@ -265,9 +265,10 @@ impl Node {
             self.upkeep.look_soon();
         }
         if let Some(relay) = &mut self.roles.relay {
-            self.fast_path.sweep(&mut relay.relay, clock::now());
+            relay.go_on();
+            self.fast_path.sweep(&mut relay.relay(), clock::now());
             // A small map needs no other slice.
-            self.fast_path.sweep_on(&mut relay.relay, clock::now());
+            self.fast_path.sweep_on(&mut relay.relay(), clock::now());
             relay.flush(&mut self.fast_path, self.roles.server.as_mut());
         } else {
             self.fast_path.flush_log();
@@ -284,7 +285,7 @@ impl Node {
 
     fn sweep_on(&mut self) {
         if let Some(relay) = &mut self.roles.relay {
-            self.fast_path.sweep_on(&mut relay.relay, clock::now());
+            self.fast_path.sweep_on(&mut relay.relay(), clock::now());
             relay.flush(&mut self.fast_path, self.roles.server.as_mut());
         }
     }
@@ -294,14 +295,14 @@ impl Node {
     fn handle_suspension(&mut self, duration: Duration) {
         tracing::info!("the host was suspended for {} s", duration.as_secs());
         if let Some(relay) = &mut self.roles.relay {
-            relay.relay.handle_suspension(duration);
+            relay.relay().handle_suspension(duration);
             relay.clear_journal();
             relay.flush(&mut self.fast_path, self.roles.server.as_mut());
         }
         if let Some(server) = &mut self.roles.server {
-            server
-                .protocol_mut()
-                .handle_suspension(clock::now(), duration);
+            let protocol = server.protocol_mut();
+            protocol.handle_suspension(clock::now(), duration);
+            self.fast_path.set_drain_end(protocol.drain_end());
         }
         if let Some(client) = &mut self.client {
             client.handle_suspension(duration);
@@ -346,10 +347,10 @@ impl Node {
                 }
             }
             match (role, &mut self.roles.relay, &mut self.roles.server) {
-                (Role::Relay, Some(relay), _) => relay.relay.drain(),
+                (Role::Relay, Some(relay), _) => relay.relay().drain(),
                 (Role::Server, _, Some(server)) if !server.protocol().is_draining() => {
                     server.protocol_mut().drain(now);
-                    self.fast_path.drain(now + DRAIN);
+                    self.fast_path.set_drain_end(server.protocol().drain_end());
                 }
                 _ => {}
             }
@@ -423,6 +424,9 @@ impl Node {
     ///
     /// When cleaning up fails.
     pub async fn stop(mut self) -> Result<()> {
+        if let Some(relay) = &mut self.roles.relay {
+            relay.come_to_rest();
+        }
         self.finish_accounts();
         let stopped = std::mem::take(&mut self.fast_path).stop();
         if let Some(client) = &mut self.client {

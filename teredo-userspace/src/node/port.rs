@@ -1,7 +1,7 @@
 //! A UDP port as the event loop uses it.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     future::pending,
     io,
     os::fd::{AsFd, AsRawFd},
@@ -24,8 +24,6 @@ pub struct Port {
     receiver: AsyncFd<Receiver>,
     marked: AsyncFd<Receiver>,
     mailbox: Option<AsyncFd<Mailbox>>,
-    /// The datagrams that the kernel dropped at each socket until the last look, and all of them.
-    dropped: Cell<([u32; 2], u64)>,
 }
 
 impl Port {
@@ -35,7 +33,6 @@ impl Port {
             receiver: register(receiver)?,
             marked: register(marked)?,
             mailbox: None,
-            dropped: Cell::default(),
         })
     }
 
@@ -86,13 +83,7 @@ impl Port {
         if let Some(mailbox) = &self.mailbox {
             return mailbox.get_ref().lost();
         }
-        let (before, mut total) = self.dropped.get();
-        let now = [&self.receiver, &self.marked].map(|receiver| receiver.get_ref().dropped());
-        for (now, before) in now.iter().zip(before) {
-            total += u64::from(now.wrapping_sub(before));
-        }
-        self.dropped.set((now, total));
-        total
+        self.receivers().map(Receiver::lost).iter().sum()
     }
 
     /// Receives from the first of the sockets and the mailbox that has datagrams, and returns how many.

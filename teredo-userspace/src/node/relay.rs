@@ -1,18 +1,16 @@
 //! The relay role: its socket, its TUN interface, and the protocol between them.
 
-use std::{
-    cell::RefCell,
-    mem,
-    net::{Ipv4Addr, SocketAddrV4},
-    time::Duration,
-};
+mod lane;
+mod shared;
+mod threads;
 
-use anyhow::Result;
-use teredo_common::{address::Endpoint, peers::Peer, wire::IPV6_HEADER};
+use std::{cell::RefCell, io, mem, net::SocketAddrV4, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use teredo_common::{address::Endpoint, peers::Peer};
 use teredo_proto::{
-    dual::{Recipient, SharedPort},
-    relay::{Event, Relay, Transmit},
-    wire::ipv6::Header,
+    dual::SharedPort,
+    relay::{Event, Relay},
 };
 
 use super::{
@@ -26,20 +24,22 @@ use super::{
     tunnel::Tunnel,
 };
 use crate::{
-    capture::{Reason, Tap, Tapped},
+    capture::Tap,
     config,
     datapath::{
-        BATCH,
         route::OwnAddresses,
-        tun::PacketBatch,
-        udp::{ReceiveBatch, Sender, UdpSocket},
+        tun::{TunError, queue_program},
+        udp::{Receiver, UdpSocket},
     },
     handover::{
         Journal,
-        descriptors::{self, JOURNAL, Named},
+        descriptors::{self, JOURNAL, Named, QUEUE_PROGRAM},
     },
     metrics::FleetStatus,
 };
+use lane::Lane;
+use shared::{Shared, Turn};
+use threads::{Ends, Threads};
 
 /// Slots of the list of peers that one step of the journal covers: a few tenths of a millisecond.
 const NOTED: usize = 8192;
@@ -47,22 +47,23 @@ const NOTED: usize = 8192;
 /// The running relay.
 #[derive(Debug)]
 pub struct RelayRole {
-    pub relay: Relay,
-    pub failures: SendFailures,
-    pub tap: Tap,
+    /// Dropped first: nothing is carried when the rest goes. `None` while the relay rests.
+    threads: Option<Threads>,
+    shared: Arc<Shared>,
     endpoint: SocketAddrV4,
-    sender: Sender,
     port: Port,
+    /// The sockets of the threads.
+    further: Vec<Arc<Receiver>>,
+    /// The number of threads that carry packets, the event loop's among them.
+    wanted: usize,
     pub tunnel: Tunnel,
     /// Separates the datagrams for the server, if the server shares the port.
     shared_port: Option<SharedPort>,
     peer_lifetime: Duration,
-    datagrams: ReceiveBatch,
-    packets: PacketBatch,
-    transmits: Vec<Transmit>,
+    mtu: u16,
+    /// The way of packets through the event loop.
+    lane: Lane,
     timer: Timer,
-    /// Datagrams from clients, and packets from the kernel, since the start.
-    received: [u64; 2],
     /// The relay's part in a fleet, if it has one.
     fleet: Option<FleetRole>,
     /// What was wrong with the fleet when it was last asked.
@@ -82,12 +83,15 @@ pub enum Input {
     Packets,
     /// The deadline of the protocol has passed.
     Time,
+    /// A thread leaves something to do.
+    Call,
     /// Something of the fleet's.
     Fleet(fleet::Input),
 }
 
 impl RelayRole {
-    /// Connects the protocol with its socket and TUN interface.
+    /// Connects the protocol with its sockets and its TUN interface, and starts as many threads as are wanted, the event
+    /// loop's among them.
     pub fn new(
         config: &config::RelaySection,
         relay: Relay,
@@ -95,27 +99,100 @@ impl RelayRole {
         udp: UdpSocket,
         tunnel: Tunnel,
         shared_port: Option<SharedPort>,
+        wanted: usize,
     ) -> Result<Self> {
-        Ok(Self {
-            relay,
-            failures: SendFailures::default(),
-            tap: Tap::default(),
+        let shared = Arc::new(Shared::new(relay));
+        let further: Vec<_> = udp.further.into_iter().map(Arc::new).collect();
+        let mut role = Self {
+            threads: None,
+            lane: Lane::new(shared.clone(), udp.local, udp.sender, config.mtu).of_event_loop(),
+            shared,
             endpoint: udp.local,
-            sender: udp.sender,
             port: Port::new(udp.receiver, udp.marked)?,
+            further,
+            wanted,
             tunnel,
             shared_port,
             peer_lifetime,
-            datagrams: ReceiveBatch::new(),
-            packets: PacketBatch::new(config.mtu),
-            transmits: Vec::new(),
+            mtu: config.mtu,
             timer: Timer::new(),
-            received: [0; 2],
             fleet: None,
             fleet_trouble: None,
             journal: None,
             next_noted: 0,
-        })
+        };
+        let started = role.start_threads();
+        started.context("the relay has no threads for its packets")?;
+        Ok(role)
+    }
+
+    /// Starts the threads, each with its share of the further sockets and queues.
+    fn start_threads(&mut self) -> io::Result<()> {
+        let (sockets, queues) = (&self.further, self.tunnel.further());
+        let shares = sockets.len().max(queues.len());
+        // At least one if an earlier process had more.
+        let count = shares.min(self.wanted.saturating_sub(1).max(1));
+        let mut lanes = Vec::new();
+        for number in 0..count {
+            let sender = self.lane.sender().try_clone()?;
+            let lane = Lane::new(self.shared.clone(), self.endpoint, sender, self.mtu);
+            let queues: Vec<_> = queues.iter().skip(number).step_by(count).cloned().collect();
+            let receivers = sockets.iter().skip(number).step_by(count).cloned();
+            let out = queues.first().unwrap_or(self.tunnel.queue()).clone();
+            let ends = Ends {
+                receivers: receivers.collect(),
+                queues,
+                out,
+            };
+            lanes.push((lane, ends));
+        }
+        self.threads = Some(Threads::start(lanes)?);
+        Ok(())
+    }
+
+    /// Opens the tunnel interface again, which is lost or was moved away.
+    ///
+    /// # Errors
+    ///
+    /// When no new one can be opened.
+    pub fn reopen_tunnel(&mut self) -> Result<(), TunError> {
+        self.tunnel.reopen()?;
+        self.come_to_rest();
+        self.go_on();
+        Ok(())
+    }
+
+    /// Ends the threads. Their packets wait in the kernel from now on.
+    pub fn come_to_rest(&mut self) {
+        self.threads = None;
+    }
+
+    /// Starts the threads if they do not run. To be called again: there may be no room for them.
+    pub fn go_on(&mut self) {
+        if self.threads.is_some() {
+            return;
+        }
+        // A process that has failed to take over may have had more sockets.
+        let [receiver, _] = self.port.receivers();
+        let divided = receiver.divide_among(self.further.len() + 1);
+        if let Err(error) = divided.and_then(|()| self.start_threads()) {
+            tracing::warn!("the relay has no threads for its packets: {error}");
+        }
+    }
+
+    /// Waits until no thread handles a packet, and returns the protocol.
+    pub fn relay(&self) -> Turn<'_> {
+        self.shared.relay()
+    }
+
+    /// Returns the packets that the kernel did not take.
+    pub fn failures(&self) -> SendFailures {
+        self.shared.failures()
+    }
+
+    /// Gives packets to those that capture with this tap.
+    pub fn set_tap(&mut self, tap: Tap) {
+        self.shared.turn().tap = tap;
     }
 
     /// Makes the relay one of a fleet.
@@ -161,7 +238,7 @@ impl RelayRole {
     }
 
     /// Notes a change of a trusted peer.
-    fn note(&self, event: &Event) {
+    fn note(&self, relay: &Relay, event: &Event) {
         let Some(journal) = &self.journal else {
             return;
         };
@@ -179,7 +256,7 @@ impl RelayRole {
                 last_received,
                 last_sent,
             };
-            if let Some(slot) = self.relay.slot(&octets) {
+            if let Some(slot) = relay.slot(&octets) {
                 journal.write(slot, Some((&octets, &peer)));
             }
         }
@@ -190,7 +267,8 @@ impl RelayRole {
         let Some(journal) = &self.journal else {
             return;
         };
-        let slots = self.relay.slots();
+        let relay = self.shared.relay();
+        let slots = relay.slots();
         let start = if self.next_noted < slots {
             self.next_noted
         } else {
@@ -198,7 +276,7 @@ impl RelayRole {
         };
         let end = start.saturating_add(NOTED).min(slots);
         let mut slot = start;
-        for (number, peer) in self.relay.peers_in(start..end) {
+        for (number, peer) in relay.peers_in(start..end) {
             (slot..number).for_each(|free| journal.write(free, None));
             let entry = Peer {
                 mapped: peer.mapped,
@@ -217,26 +295,35 @@ impl RelayRole {
     /// Empties the journal: its peers are trusted no more.
     pub fn clear_journal(&mut self) {
         if let Some(journal) = &self.journal {
-            (0..self.relay.slots()).for_each(|slot| journal.write(slot, None));
+            let slots = self.shared.relay().slots();
+            (0..slots).for_each(|slot| journal.write(slot, None));
         }
     }
 
     /// Ends [`Self::make_room`] of an earlier process.
     pub fn end_room(&self) {
         self.port.end_room();
+        self.further.iter().for_each(|receiver| receiver.end_room());
     }
 
     /// Makes room for what comes until the next process receives it.
     pub fn make_room(&self) {
         self.port.make_room();
+        self.further
+            .iter()
+            .for_each(|receiver| receiver.make_room());
     }
 
     /// Returns the descriptors that outlive the process.
     pub fn descriptors(&self) -> impl Iterator<Item = Named<'_>> {
-        let sockets = descriptors::udp(&self.sender, self.port.receivers());
+        let sockets = descriptors::udp(self.lane.sender(), self.port.receivers());
+        let further = descriptors::further(self.further.iter().map(|socket| &**socket));
         let journal = self.journal.iter();
         let journal = journal.filter_map(|journal| descriptors::named(JOURNAL, journal));
-        sockets.chain(self.tunnel.descriptor()).chain(journal)
+        let program = queue_program();
+        let program = program.and_then(|program| descriptors::borrowed(QUEUE_PROGRAM, program));
+        let sockets = sockets.chain(further).chain(program);
+        sockets.chain(self.tunnel.descriptors()).chain(journal)
     }
 
     /// Returns the local endpoint.
@@ -251,209 +338,89 @@ impl RelayRole {
 
     /// Waits for input. Cancelling loses nothing.
     pub async fn input(&mut self) -> Input {
-        self.timer.set(self.relay.poll_timeout());
-        let datagrams = RefCell::new(&mut self.datagrams);
+        {
+            let mut core = self.shared.turn();
+            core.deadline = core.relay.poll_timeout();
+            self.timer.set(core.deadline);
+        }
+        let datagrams = RefCell::new(&mut self.lane.datagrams);
         tokio::select! {
-            received = self.port.receive(&datagrams) => {
-                self.received[0] += received as u64;
-                Input::Datagrams
-            }
-            read = self.tunnel.read(&mut self.packets) => {
-                self.received[1] += read as u64;
-                Input::Packets
-            }
+            _ = self.port.receive(&datagrams) => Input::Datagrams,
+            _ = self.tunnel.read(&mut self.lane.packets) => Input::Packets,
             () = self.timer.expired() => Input::Time,
+            () = self.shared.call.notified() => Input::Call,
             input = fleet_input(self.fleet.as_mut()) => Input::Fleet(input),
         }
     }
 
     /// Returns the numbers of datagrams from clients and of packets from the kernel since the start.
     pub fn received(&self) -> [u64; 2] {
-        self.received
+        self.shared.turn().received
     }
 
     /// Returns the numbers of datagrams from clients, and of packets from the kernel, that came faster
     /// than they were received.
     pub fn overrun(&self) -> [u64; 2] {
-        [self.port.lost(), self.tunnel.dropped()]
+        let further = self.further.iter().map(|receiver| receiver.lost());
+        [
+            self.port.lost() + further.sum::<u64>(),
+            self.tunnel.dropped(),
+        ]
     }
 
     /// Handles an input. Call [`Self::flush`] afterwards.
     pub fn handle(&mut self, input: Input, server: Option<&mut ServerRole>) {
-        match (input, server) {
-            (Input::Datagrams, Some(server)) if self.shared_port.is_some() => {
-                self.decapsulate_shared(server)
-            }
-            (Input::Datagrams, _) => self.decapsulate(),
-            (Input::Packets, _) => self.encapsulate(),
-            (Input::Time, _) => self.relay.handle_timeout(clock::now()),
-            (Input::Fleet(input), _) => {
+        match input {
+            Input::Datagrams => match (&self.shared_port, server) {
+                (Some(shared_port), Some(server)) => {
+                    let queue = self.tunnel.queue();
+                    self.lane.decapsulate_shared(queue, shared_port, server);
+                }
+                _ => self.lane.decapsulate(self.tunnel.queue()),
+            },
+            Input::Packets => self.lane.encapsulate(self.tunnel.queue()),
+            Input::Time => self.shared.relay().handle_timeout(clock::now()),
+            Input::Fleet(input) => {
                 if let Some(fleet) = &mut self.fleet {
-                    fleet.handle(input, &mut self.relay);
+                    fleet.handle(input, &mut self.shared.relay());
                 }
             }
+            Input::Call => {}
         }
-    }
-
-    /// Moves packets from clients to the kernel.
-    fn decapsulate(&mut self) {
-        let now = clock::now();
-        for datagram in self.datagrams.datagrams() {
-            if let Ok(header) = Header::parse(datagram.payload) {
-                self.relay.prefetch(&header.source());
-            }
-        }
-        let (tun, failures) = (&self.tunnel, &mut self.failures.decapsulated);
-        let mut packets: [&[u8]; BATCH] = [&[]; BATCH];
-        let mut count = 0;
-        let (tap, to) = (&self.tap, self.endpoint.into());
-        for datagram in self.datagrams.datagrams() {
-            let from = datagram.source.into();
-            let tapped = tap.datagram(from, to, datagram.payload);
-            let tapped = tapped.map(|tapped| (tapped, self.relay.statistics().dropped));
-            let packet = self
-                .relay
-                .handle_datagram(now, from, datagram.ecn, datagram.payload);
-            if let Some((tapped, before)) = tapped {
-                let forwarded = packet.as_deref().map(Tapped::packet);
-                let reason = Reason::counted(&before, &self.relay.statistics().dropped);
-                tap.received(&tapped, reason, forwarded);
-            }
-            if let Some(packet) = packet {
-                packets[count] = packet;
-                count += 1;
-            }
-            if count == BATCH {
-                *failures += (count - tun.write(&packets)) as u64;
-                count = 0;
-            }
-        }
-        *failures += (count - tun.write(&packets[..count])) as u64;
-    }
-
-    /// Moves packets from clients to the server or the kernel, on a shared port.
-    fn decapsulate_shared(&mut self, server: &mut ServerRole) {
-        let Some(shared_port) = &self.shared_port else {
-            return;
-        };
-        let now = clock::now();
-        for datagram in self.datagrams.datagrams() {
-            let from = datagram.source.into();
-            if shared_port.recipient(&self.relay, now, datagram.payload) == Recipient::Server {
-                server.handle_shared(now, from, datagram.payload);
-                continue;
-            }
-            let tapped = (self.tap).datagram(from, self.endpoint.into(), datagram.payload);
-            let tapped = tapped.map(|tapped| (tapped, self.relay.statistics().dropped));
-            let packet = self
-                .relay
-                .handle_datagram(now, from, datagram.ecn, datagram.payload);
-            if let Some((tapped, before)) = tapped {
-                let forwarded = packet.as_deref().map(Tapped::packet);
-                let reason = Reason::counted(&before, &self.relay.statistics().dropped);
-                self.tap.received(&tapped, reason, forwarded);
-            }
-            if let Some(packet) = packet {
-                let packet: &[u8] = packet;
-                self.failures.decapsulated += (1 - self.tunnel.write(&[packet])) as u64;
-            }
-        }
-        server.flush();
-    }
-
-    /// Moves packets from the kernel to clients.
-    fn encapsulate(&mut self) {
-        /// Placeholder of unused batch slots.
-        const UNUSED: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
-        let now = clock::now();
-        for packet in self.packets.packets() {
-            if let Ok(header) = Header::parse(packet) {
-                self.relay.prefetch(&header.destination());
-            }
-        }
-        let mut datagrams: [(SocketAddrV4, &[u8]); BATCH] = [(UNUSED, &[]); BATCH];
-        let mut count = 0;
-        for packet in self.packets.packets() {
-            let tapped = self.tap.packet(packet);
-            let tapped = tapped.map(|tapped| (tapped, self.relay.statistics().dropped));
-            let datagram = self.relay.handle_ipv6(now, packet);
-            if let Some((tapped, before)) = tapped {
-                let from = self.endpoint.into();
-                let forwarded =
-                    (datagram.as_ref()).map(|(to, payload)| Tapped::datagram(from, *to, payload));
-                let reason = Reason::counted(&before, &self.relay.statistics().dropped);
-                self.tap.received(&tapped, reason, forwarded);
-            }
-            if let Some((to, payload)) = datagram {
-                datagrams[count] = (to.into(), payload);
-                count += 1;
-            }
-        }
-        let sent = self.sender.send(&datagrams[..count]);
-        self.failures.encapsulated += (count - sent) as u64;
     }
 
     /// Sends the packets of the protocol, then applies its events to the fast path.
-    pub fn flush(&mut self, fast_path: &mut FastPath, mut server: Option<&mut ServerRole>) {
+    pub fn flush(&mut self, fast_path: &mut FastPath, server: Option<&mut ServerRole>) {
+        let shared = self.shared.clone();
+        let core = &mut *shared.turn();
         if let Some(fleet) = &mut self.fleet {
-            fleet.flush(&mut self.relay);
+            fleet.flush(&mut core.relay);
         }
-        while let Some(first) = self.relay.poll_transmit() {
-            self.transmits.push(first);
-            while self.transmits.len() < BATCH
-                && let Some(next) = self.relay.poll_transmit()
-            {
-                self.transmits.push(next);
-            }
-            self.transmit(server.as_deref_mut());
-        }
-        while let Some(event) = self.relay.poll_event() {
-            self.note(&event);
-            fast_path.apply(event, clock::now());
-        }
-    }
-
-    fn transmit(&mut self, server: Option<&mut ServerRole>) {
-        let transmits = mem::take(&mut self.transmits);
-        let (mut datagrams, mut packets) = (Vec::new(), Vec::new());
-        let mut bubbles: Vec<&[u8; IPV6_HEADER]> = Vec::new();
-        for transmit in &transmits {
-            match transmit {
-                Transmit::Datagram { to, payload } => {
-                    let from = self.endpoint.into();
-                    if let Some(tapped) = self.tap.datagram(from, *to, payload) {
-                        self.tap.sent(tapped);
-                    }
-                    datagrams.push(((*to).into(), payload.as_slice()));
-                }
-                Transmit::OwnServer { bubble } => bubbles.push(bubble),
-                Transmit::Ipv6(packet) => {
-                    if let Some(tapped) = self.tap.packet(packet) {
-                        self.tap.sent(tapped);
-                    }
-                    packets.push(packet.as_slice());
-                }
-            }
-        }
-        let sent = self.sender.send(&datagrams);
-        self.failures.encapsulated += (datagrams.len() - sent) as u64;
-        let written = self.tunnel.write(&packets);
-        self.failures.decapsulated += (packets.len() - written) as u64;
-        if let Some(server) = server {
+        self.lane.transmit(core, self.tunnel.queue());
+        let bubbles = mem::take(&mut core.bubbles);
+        if let Some(server) = server
+            && !bubbles.is_empty()
+        {
             let relay = Endpoint::from(self.endpoint);
-            for bubble in bubbles {
+            for bubble in &bubbles {
                 server.forward_for_relay(relay, bubble);
             }
             server.flush();
         }
-        // Keep the allocation.
-        self.transmits = transmits;
-        self.transmits.clear();
+        if core.relay.has_news() && fast_path.peers().is_some() {
+            // It must not overtake packets to or from its new peers.
+            shared.wait_for_sent();
+        }
+        while let Some(event) = core.relay.poll_event() {
+            self.note(&core.relay, &event);
+            fast_path.apply(event, clock::now());
+        }
     }
 
     /// Sets this host's addresses.
     pub fn set_own_addresses(&mut self, addresses: &OwnAddresses) {
-        self.relay
+        self.shared
+            .relay()
             .set_own_addresses(&addresses.ipv4, &addresses.ipv6);
     }
 }

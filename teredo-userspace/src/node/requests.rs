@@ -90,12 +90,12 @@ impl Node {
         if let Some(role) = &self.roles.relay {
             let endpoints = vec![role.endpoint()];
             snapshot.endpoints.insert(Role::Relay, endpoints);
-            snapshot.add_relay(state(Role::Relay), &role.relay.statistics());
+            snapshot.add_relay(state(Role::Relay), &role.relay().statistics());
             snapshot.fleet = role.fleet_status();
-            let [decap, encap] = role.overrun();
+            let ([decap, encap], failures) = (role.overrun(), role.failures());
             for (reason, packets) in [
-                (DECAP_NOT_TAKEN, role.failures.decapsulated),
-                (ENCAP_NOT_TAKEN, role.failures.encapsulated),
+                (DECAP_NOT_TAKEN, failures.decapsulated),
+                (ENCAP_NOT_TAKEN, failures.encapsulated),
                 (DECAP_OVERRUN, decap),
                 (ENCAP_OVERRUN, encap),
             ] {
@@ -171,7 +171,7 @@ impl Node {
             })
         };
         if let Some(role) = &self.roles.relay {
-            let relay = &role.relay;
+            let relay = role.relay();
             let peers_in = |slots| {
                 let peers = relay.peers_in(slots);
                 let peers = peers

@@ -1,6 +1,9 @@
 //! Making the roles, for which the host has to have their addresses.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::OwnedFd,
+};
 
 use anyhow::{Context as _, Result};
 use teredo_common::maps::Settings;
@@ -25,6 +28,7 @@ use crate::{
     config::{Config, RelaySection},
     datapath::{
         route::OwnAddresses,
+        tun,
         udp::{BindError, UdpSocket},
     },
     handover::{Inheritance, Journal},
@@ -51,7 +55,7 @@ impl Roles {
     /// Gives packets to those that capture with this handle.
     pub fn set_tap(&mut self, handle: &Handle) {
         if let Some(relay) = &mut self.relay {
-            relay.tap = handle.tap(Role::Relay);
+            relay.set_tap(handle.tap(Role::Relay));
         }
         if let Some(server) = &mut self.server {
             server.set_tap(handle.tap(Role::Server));
@@ -89,21 +93,29 @@ impl Roles {
         let left = &mut keeper.inheritance;
         let mut roles = Self::default();
         let relay = config.relay.as_ref().zip(addresses.relay);
-        let mut udp = match relay {
-            Some((relay, address)) => Some(open(SocketAddrV4::new(address, relay.port), left)?),
-            None => None,
-        };
         let server = config.server.as_ref().filter(|_| addresses.server);
         let is_shared = is_shared(config, addresses.relay);
+        let mut udp = match relay {
+            Some((relay, address)) => {
+                let local = SocketAddrV4::new(address, relay.port);
+                let further = match is_shared {
+                    // One receiver tells the datagrams of the two apart.
+                    true => Vec::new(),
+                    false => left.take_further_udp(local),
+                };
+                Some(open(local, further, left)?)
+            }
+            None => None,
+        };
         if let Some(section) = server {
             let [primary, secondary] = section
                 .ipv4
                 .map(|address| SocketAddrV4::new(address, section.port));
             let primary = match &mut udp {
                 Some(udp) if is_shared => Socket::Shared(udp.sender.try_clone()?),
-                _ => Socket::Own(open(primary, left)?),
+                _ => Socket::Own(open(primary, Vec::new(), left)?),
             };
-            let sockets = [primary, Socket::Own(open(secondary, left)?)];
+            let sockets = [primary, Socket::Own(open(secondary, Vec::new(), left)?)];
             let relay = udp.as_ref().map(|udp| udp.local);
             let saved = left.state.server.take();
             let seed = saved.as_ref().map(SavedServer::seed);
@@ -114,12 +126,12 @@ impl Roles {
             }
             let tunnel = section.has_tunnel_service().then(|| {
                 let tun = left.take_tun(&section.tun);
-                Tunnel::open(tunnel(Role::Server, &section.tun, lifetime), tun)
+                Tunnel::open(tunnel(Role::Server, &section.tun, lifetime, 1), tun)
             });
             let tunnel = tunnel.transpose()?;
             roles.server = Some(ServerRole::new(section, protocol, server, sockets, tunnel)?);
         }
-        if let (Some((section, _)), Some(udp)) = (relay, udp) {
+        if let (Some((section, _)), Some(mut udp)) = (relay, udp) {
             let protocol = relay_config(config, section, udp.local, own);
             let shared_port = server.filter(|_| is_shared).map(|server| {
                 let prefixes = config.service_prefixes().collect();
@@ -148,9 +160,26 @@ impl Roles {
                 _ => None,
             };
             let tun = left.take_tun(&section.tun);
-            let tunnel = Tunnel::open(tunnel(Role::Relay, &section.tun, lifetime), tun)?;
+            let threads = match shared_port {
+                Some(_) => 1,
+                None => section.thread_count(),
+            };
+            if let Some(program) = left.take_queue_program() {
+                tun::adopt_queue_program(program);
+            }
+            let options = tunnel(Role::Relay, &section.tun, lifetime, threads);
+            let tunnel = Tunnel::open(options, tun)?;
             let local = udp.local;
-            let mut role = RelayRole::new(section, relay, peer_lifetime, udp, tunnel, shared_port)?;
+            udp.divide(threads)?;
+            let mut role = RelayRole::new(
+                section,
+                relay,
+                peer_lifetime,
+                udp,
+                tunnel,
+                shared_port,
+                threads,
+            )?;
             if let Some(fleet) = fleet {
                 role.join_fleet(fleet);
             }
@@ -173,22 +202,27 @@ impl Roles {
     }
 }
 
-/// Goes on with a port of an earlier process, or opens it.
-fn open(local: SocketAddrV4, left: &mut Inheritance) -> Result<UdpSocket, BindError> {
+/// Goes on with a port of an earlier process, which had divided it among `further` sockets, too, or opens it.
+fn open(
+    local: SocketAddrV4,
+    further: Vec<OwnedFd>,
+    left: &mut Inheritance,
+) -> Result<UdpSocket, BindError> {
     match left.take_udp(local) {
-        Some(sockets) => Ok(UdpSocket::inherited(local, sockets)),
+        Some(sockets) => Ok(UdpSocket::inherited(local, sockets, further)),
         None => UdpSocket::bind(local),
     }
 }
 
 /// Returns the properties of the tunnel interface of a relay or a server.
-fn tunnel(role: Role, name: &str, lifetime: Lifetime) -> tunnel::Options {
+fn tunnel(role: Role, name: &str, lifetime: Lifetime, threads: usize) -> tunnel::Options {
     tunnel::Options {
         role,
         name: name.to_owned(),
         lifetime,
         ends_here: false,
         is_offloaded: false,
+        threads,
     }
 }
 

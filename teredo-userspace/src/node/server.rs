@@ -119,8 +119,8 @@ impl ServerRole {
             let port = port.as_ref()?;
             Some(descriptors::udp(sender, port.receivers()))
         });
-        let tunnel = self.tunnel().and_then(Tunnel::descriptor);
-        sockets.flatten().chain(tunnel)
+        let tunnel = self.tunnel().map(Tunnel::descriptors);
+        sockets.flatten().chain(tunnel.into_iter().flatten())
     }
 
     /// Answers what is in the mailboxes, which end with this process, and lets sockets have what comes from

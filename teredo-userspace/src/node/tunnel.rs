@@ -2,8 +2,9 @@
 
 use std::{
     future::pending,
-    io,
+    io, iter,
     os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
 };
 
 use tokio::io::{Interest, unix::AsyncFd};
@@ -12,7 +13,7 @@ use super::port::register;
 use crate::{
     datapath::{
         offload::Coalescer,
-        tun::{PacketBatch, Tun, TunError},
+        tun::{PacketBatch, Queue, Tun, TunError},
     },
     handover::descriptors::{self, Named},
     host::Snapshot,
@@ -32,6 +33,8 @@ pub struct Options {
     pub ends_here: bool,
     /// Whether it takes super-packets: see [`Tun::open_offloaded`].
     pub is_offloaded: bool,
+    /// The number of threads that carry its packets, each with a queue if the kernel permits.
+    pub threads: usize,
 }
 
 /// The time for which the interface exists.
@@ -47,6 +50,8 @@ pub enum Lifetime {
 #[derive(Debug)]
 pub struct Tunnel {
     tun: AsyncFd<Tun>,
+    /// The queues of other threads.
+    further: Vec<Arc<Queue>>,
     options: Options,
     /// Whether the kernel gives no packets through this descriptor any more.
     is_lost: bool,
@@ -64,29 +69,52 @@ struct Dropped {
 }
 
 impl Tunnel {
-    /// Opens the interface, or goes on with that of an earlier process. Needs a tokio runtime.
-    pub fn open(options: Options, inherited: Option<OwnedFd>) -> Result<Self, TunError> {
-        let taken = inherited.and_then(|descriptor| {
+    /// Opens the interface, or goes on with that of an earlier process: the descriptors of its queues, its own first. Needs
+    /// a tokio runtime.
+    pub fn open(options: Options, mut inherited: Vec<OwnedFd>) -> Result<Self, TunError> {
+        let further = inherited.split_off(inherited.len().min(1));
+        let taken = inherited.pop().and_then(|descriptor| {
             let tun = Tun::inherited(&options.name, descriptor, options.is_offloaded);
             tun.inspect_err(|error| tracing::debug!("{error}")).ok()
         });
-        let tun = match taken {
-            Some(tun) => set_up(tun, &options)?,
+        let (tun, further) = match taken {
+            Some(tun) => set_up(tun, &options, further)?,
             None => open(&options)?,
         };
         Ok(Self {
             tun,
+            further,
             options,
             is_lost: false,
             dropped: Dropped::default(),
         })
     }
 
-    /// Returns the descriptor with its name; `None` if the interface is lost.
-    pub fn descriptor(&self) -> Option<Named<'_>> {
-        let tun = self.tun.get_ref();
-        let name = descriptors::tun(self.options.role, &self.options.name, self.index()?);
-        Some((name, tun.as_fd()))
+    /// Returns the descriptors with their names; none if the interface is lost.
+    pub fn descriptors(&self) -> impl Iterator<Item = Named<'_>> {
+        let (role, name) = (self.options.role, &self.options.name);
+        let own = iter::once(self.tun.get_ref().queue());
+        let queues = own.chain(&self.further).enumerate();
+        let index = self.index();
+        queues.filter_map(move |(number, queue)| {
+            let name = descriptors::queue(role, name, index?, number);
+            Some((name, queue.as_fd()))
+        })
+    }
+
+    /// Returns the interface's own queue.
+    pub fn queue(&self) -> &Arc<Queue> {
+        self.tun.get_ref().queue()
+    }
+
+    /// Returns whether there may be queues of other threads.
+    pub fn is_divisible(&self) -> bool {
+        self.tun.get_ref().is_divisible()
+    }
+
+    /// Returns the queues of other threads.
+    pub fn further(&self) -> &[Arc<Queue>] {
+        &self.further
     }
 
     /// Returns the interface's index; `None` if it is lost.
@@ -129,12 +157,12 @@ impl Tunnel {
     ///
     /// When no new one can be opened. Then everything stays as it is.
     pub fn reopen(&mut self) -> Result<(), TunError> {
-        let new = open(&self.options)?;
+        let (new, further) = open(&self.options)?;
         // What is out of sight, for example in another namespace, shall not outlive this.
         if let Err(error) = self.tun.get_ref().end_with_process() {
             tracing::debug!("the old tunnel interface stays: {error}");
         }
-        self.tun = new;
+        (self.tun, self.further) = (new, further);
         self.is_lost = false;
         Ok(())
     }
@@ -171,15 +199,19 @@ impl Tunnel {
     }
 }
 
-fn open(options: &Options) -> Result<AsyncFd<Tun>, TunError> {
-    let tun = match options.is_offloaded {
-        true => Tun::open_offloaded(&options.name)?,
-        false => Tun::open(&options.name)?,
+fn open(options: &Options) -> Result<Opened, TunError> {
+    let tun = match (options.is_offloaded, options.threads) {
+        (true, _) => Tun::open_offloaded(&options.name)?,
+        (false, 0..=1) => Tun::open(&options.name)?,
+        (false, _) => Tun::open_divisible(&options.name)?,
     };
-    set_up(tun, options)
+    set_up(tun, options, Vec::new())
 }
 
-fn set_up(tun: Tun, options: &Options) -> Result<AsyncFd<Tun>, TunError> {
+/// An interface and its further queues.
+type Opened = (AsyncFd<Tun>, Vec<Arc<Queue>>);
+
+fn set_up(tun: Tun, options: &Options, further: Vec<OwnedFd>) -> Result<Opened, TunError> {
     let other = |source: io::Error| TunError::Other {
         name: options.name.clone(),
         source,
@@ -190,5 +222,7 @@ fn set_up(tun: Tun, options: &Options) -> Result<AsyncFd<Tun>, TunError> {
     if options.ends_here {
         tun.coalesce().map_err(other)?;
     }
-    register(tun).map_err(other)
+    let further = tun.add_queues(options.threads, further)?;
+    let further = further.into_iter().map(Arc::new).collect();
+    Ok((register(tun).map_err(other)?, further))
 }

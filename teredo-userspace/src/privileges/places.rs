@@ -1,4 +1,4 @@
-//! The directories and mounts that only root can make.
+//! The directories, mounts and programs that only root can make.
 
 use std::{fs, os::unix::fs::lchown};
 
@@ -6,7 +6,7 @@ use super::{Owner, has_descriptor_store};
 use crate::{
     check,
     config::Config,
-    datapath::{sysfs, xdp},
+    datapath::{sysfs, tun, xdp},
     node::port_mapping_directory,
 };
 
@@ -22,6 +22,13 @@ pub fn prepare(config: &Config, owner: Option<Owner>) {
     check::remember_owners(config);
     if config.has_tunnel() {
         sysfs::prepare();
+    }
+    if config
+        .relay
+        .as_ref()
+        .is_some_and(|relay| relay.thread_count() > 1)
+    {
+        tun::prepare_queues();
     }
     if config
         .client

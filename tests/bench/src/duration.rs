@@ -87,7 +87,10 @@ pub fn of_part(part: Part, selection: &Selection, extent: Extent) -> Duration {
                 .filter(|case| case.hosts.place == Place::OnLink);
             let neighbours = sum_of(&mut on_link.map(|case| case.hosts.count));
             let processes = relays.iter().filter(|variant| {
-                matches!(variant, Variant::Xdp | Variant::Userspace | Variant::Miredo)
+                matches!(
+                    variant,
+                    Variant::Xdp | Variant::Userspace | Variant::Threads | Variant::Miredo
+                )
             });
             let filling = CLIENT * clients * processes.count() as u32;
             let routes = match part {

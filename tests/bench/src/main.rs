@@ -44,7 +44,7 @@ struct Arguments {
     /// What to measure, separated by commas; of each kind all if none is named.
     /// Parts: peers, hosts, throughput, routes, sizes, orders, both-ways, cores, generic, serve, vlan, loss,
     /// test-run, churn, solicitations, client, memory.
-    /// Variants: none, bare, kernel, xdp, userspace, calls, miredo. Directions: encap, decap.
+    /// Variants: none, bare, kernel, xdp, userspace, threads, calls, miredo. Directions: encap, decap.
     /// Octets of packets: 64, 128, 256, 512, 1024, 1280.
     /// Clients or hosts: 1, 1000, 10000, 65536, 100000, 262144, 1000000
     #[arg(

@@ -66,7 +66,10 @@ fn measure_part(
         }
         Part::Memory => {
             for variant in selection.variants() {
-                if matches!(variant, Variant::Xdp | Variant::Userspace | Variant::Miredo) {
+                if matches!(
+                    variant,
+                    Variant::Xdp | Variant::Userspace | Variant::Threads | Variant::Miredo
+                ) {
                     report.memory.push(memory::measure(variant)?);
                 }
             }

@@ -284,10 +284,20 @@ impl<'a> Conversation<'a> {
     ///
     /// Fails when a datagram does not arrive.
     pub fn exchange(&self, relay: SocketAddrV4) -> Result<()> {
+        let all: Vec<usize> = (0..self.peers.len()).collect();
+        self.exchange_with(relay, &all)
+    }
+
+    /// Exchanges datagrams as [`Self::exchange`] does, with these peers alone.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a datagram does not arrive.
+    pub fn exchange_with(&self, relay: SocketAddrV4, peers: &[usize]) -> Result<()> {
         let content = |index| format!("answer {index}");
-        for group in self.groups() {
+        for group in peers.chunks(GROUP) {
             let mut sources = HashSet::new();
-            for index in group.clone() {
+            for &index in group {
                 let source = self.peers.address(index);
                 let content = source.octets();
                 let packet = udp_packet((source, PORT), self.host, 64, &content)?;
@@ -301,10 +311,10 @@ impl<'a> Conversation<'a> {
                     "more than one datagram came from {source}"
                 );
             }
-            for index in group.clone() {
+            for &index in group {
                 self.send(index, &content(index))?;
             }
-            for index in group {
+            for &index in group {
                 self.expect(index, &content(index))?;
             }
         }

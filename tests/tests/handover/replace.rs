@@ -1,14 +1,21 @@
 //! A process that is replaced by another without a service manager: an upgrade, and a change of the
 //! configuration.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddrV4},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::{sys::signal::Signal, unistd::Pid};
+use teredo_common::wire::SERVER_PORT;
 use teredo_lab::{
+    caller::Caller,
     namespace::Namespace,
     process::output,
-    scene::{Client, Scene, Topology},
+    qualification::CLIENT,
+    scene::{Client, Place, SERVER, Scene, Topology},
     teredo::{Teredo, binary},
     traffic::{Ping, UdpStream},
     wait::{wait_for, wait_until},
@@ -128,6 +135,87 @@ fn a_reload_applies_the_configuration_without_loss() -> Result<()> {
     ensure!(max_peers()? == before / 2, "{} peers at most", max_peers()?);
     flow(&streams, 200)?;
     ensure_perfect(stop(streams)?, || world.report())
+}
+
+/// Sockets and queues are added to those that are there, and none of those goes.
+#[test]
+fn a_reload_to_more_or_fewer_threads_loses_nothing() -> Result<()> {
+    let world = World::new("off")?;
+    let mut before = "[relay]\n".to_owned();
+    let mut set = |threads: usize| {
+        let after = format!("[relay]\nthreads = {threads}\n");
+        let configured = world.configure(&before, &after);
+        before = after;
+        configured.and_then(|()| world.teredo("reload"))
+    };
+    set(2)?;
+    // One that was made for one thread has one queue.
+    world.scene.relay.ip("link del teredo")?;
+    wait_until("there is another interface with the route", SOON, || {
+        let link = world.scene.relay.ip("-d link show dev teredo");
+        let routes = world.scene.relay.ip("-6 route show 2001::/32")?;
+        Ok(routes.contains("teredo") && link.is_ok_and(|link| link.contains("numqueues 2")))
+    })?;
+    let ping = Ping::to(world.client.address());
+    ping.all_from(&world.scene.host().namespace)?;
+    let streams = world.streams()?;
+    flow(&streams, 200)?;
+    // The event loop is one, and another has what is left of more.
+    for (wanted, others) in [(5, 4), (1, 1), (3, 2)] {
+        set(wanted)?;
+        let link = world.scene.relay.ip("-d link show dev teredo")?;
+        ensure!(link.contains("numqueues 5"), "{link}");
+        let tasks = fs::read_dir(format!("/proc/{}/task", world.process()?))?;
+        let names =
+            tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        let found = names.filter(|name| name.starts_with("relay-")).count();
+        ensure!(found == others, "{found} threads, not {others}");
+        flow(&streams, 200)?;
+    }
+    let reports = stop(streams)?;
+    // Where its packets are to go on in another thread, one may overtake another.
+    let are_whole = reports
+        .iter()
+        .all(|report| report.sent == report.received && report.repeated == 0);
+    ensure!(are_whole, "{reports:?}\n{}", world.report());
+    Ok(())
+}
+
+/// Both use one port from now on, of which only one thread can tell whose the datagrams are.
+#[test]
+fn a_server_on_the_port_of_a_relay_with_threads_gets_its_datagrams() -> Result<()> {
+    let scene = Scene::new(Topology {
+        clients: 0,
+        server: None,
+        place: Place::Relay,
+        ..Topology::default()
+    })?;
+    let endpoint = SocketAddrV4::new(SERVER, SERVER_PORT);
+    let alone = scene
+        .relay_config()
+        .set("relay.ipv4", endpoint.ip().to_string())
+        .set("relay.port", i64::from(endpoint.port()))
+        .set("relay.xdp.mode", "off")
+        .set("relay.threads", 4);
+    let relay = Teredo::start(&scene.relay, &alone)?;
+    let text = fs::read_to_string(relay.file())?;
+    // Connectivity tests need a right that the relay has given up.
+    let server = scene
+        .server_config()
+        .set("server.xdp.mode", "off")
+        .set("server.forward-echo", false)
+        .set("server.forward-echo-replies", false);
+    fs::write(relay.file(), format!("{text}\n{server}"))?;
+    relay.tell("reload")?;
+    let callers = scene.add_ipv4_host("callers", Ipv4Addr::new(20, 0, 2, 1))?;
+    for port in 10_000..10_020 {
+        let caller = Caller::open(
+            &callers,
+            SocketAddrV4::new(Ipv4Addr::new(20, 0, 2, 1), port),
+        )?;
+        caller.qualify(SERVER, SERVER, CLIENT, SERVER)?;
+    }
+    Ok(())
 }
 
 /// The interface of another name, and the end of the fast path: what is of no use any more goes.

@@ -57,6 +57,8 @@ fn p04_suspension_counts_for_draining() {
     world
         .server
         .handle_suspension(world.now, DRAIN - Duration::from_secs(1));
+    let left = Duration::from_secs(1);
+    assert_eq!(world.server.drain_end(), Some(world.now + left));
     assert!(world.receives(CLIENT, &echo).is_some());
     world.pass(Duration::from_secs(1));
     assert_eq!(world.receives(CLIENT, &echo), None);

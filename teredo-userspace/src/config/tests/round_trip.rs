@@ -110,6 +110,7 @@ fn relays() -> impl Strategy<Value = RelaySection> {
         bounds,
         (xdps(), dates()),
         (any::<[bool; 3]>(), prop::array::uniform6(RATE)),
+        prop::option::of(1..=64_u8),
     )
         .prop_map(
             |(
@@ -120,6 +121,7 @@ fn relays() -> impl Strategy<Value = RelaySection> {
                 bounds,
                 (xdp, sunset),
                 ([direct_bubbles, has_fleet, accounting], rates),
+                threads,
             )| {
                 let [
                     bubble_rate,
@@ -148,6 +150,7 @@ fn relays() -> impl Strategy<Value = RelaySection> {
                     new_peer_total_rate,
                     unproved_rate,
                     unreachable_rate,
+                    threads: threads.map_or(Threads::Auto, Threads::Number),
                     route,
                     grace,
                     sunset,

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::PathBuf,
     str::FromStr,
 };
@@ -13,7 +14,7 @@ use serde::{
 };
 
 use super::permitted::number;
-use crate::config::{self, REFRESH};
+use crate::config::{self, REFRESH, THREADS};
 
 /// Most octets of a unix socket's path, without the terminating zero.
 const UNIX_PATH_MAX: usize = 107;
@@ -61,6 +62,15 @@ pub enum RefreshInterval {
     Auto,
     /// The interval in seconds.
     Seconds(u16),
+}
+
+/// The number of threads that carry packets without the fast path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// As many as are of use.
+    Auto,
+    /// This many, at least one.
+    Number(u8),
 }
 
 /// A client identifier: 1 to 255 octets.
@@ -205,18 +215,46 @@ impl Serialize for RefreshInterval {
 
 impl<'de> Deserialize<'de> for RefreshInterval {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form {
-            Word(String),
-            Seconds(u64),
+        let seconds = auto_or_number(from, &REFRESH)?;
+        Ok(seconds.map_or(Self::Auto, Self::Seconds))
+    }
+}
+
+/// `relay.threads`.
+impl Serialize for Threads {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => to.serialize_str("auto"),
+            Self::Number(number) => to.serialize_u8(*number),
         }
-        match Form::deserialize(from)? {
-            Form::Word(word) if word == "auto" => Ok(Self::Auto),
-            Form::Seconds(seconds) => {
-                number(seconds.into_deserializer(), &REFRESH).map(Self::Seconds)
-            }
-            Form::Word(_) => Err(D::Error::custom("neither \"auto\" nor seconds")),
-        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Threads {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let number = auto_or_number(from, &THREADS)?;
+        Ok(number.map_or(Self::Auto, Self::Number))
+    }
+}
+
+/// Reads a number that is permitted, or the word "auto".
+fn auto_or_number<'de, D, T>(
+    from: D,
+    permitted: &RangeInclusive<u64>,
+) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        Word(String),
+        Number(u64),
+    }
+    match Form::deserialize(from)? {
+        Form::Word(word) if word == "auto" => Ok(None),
+        Form::Number(value) => number(value.into_deserializer(), permitted).map(Some),
+        Form::Word(_) => Err(D::Error::custom("neither \"auto\" nor a number")),
     }
 }

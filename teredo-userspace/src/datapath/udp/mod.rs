@@ -71,6 +71,9 @@ pub struct UdpSocket {
     /// of each datagram would add a tenth to the cost of receiving, so marked ones have a socket of
     /// their own.
     pub marked: Receiver,
+    /// Receive their shares of the other datagrams, if they are [divided](Self::divide): all of one peer
+    /// arrive at the same.
+    pub further: Vec<Receiver>,
 }
 
 impl UdpSocket {
@@ -90,18 +93,58 @@ impl UdpSocket {
     }
 
     /// Takes over the sockets of a port that another process has opened: sender, receiver, and that for marked
-    /// datagrams.
+    /// datagrams; and the `further` ones among which it has divided the others.
     #[must_use]
-    pub fn inherited(local: SocketAddrV4, [sender, receiver, marked]: [OwnedFd; 3]) -> Self {
+    pub fn inherited(
+        local: SocketAddrV4,
+        [sender, receiver, marked]: [OwnedFd; 3],
+        further: Vec<OwnedFd>,
+    ) -> Self {
         // A mailbox has ended with its process.
         socket::detach_filter(&receiver);
         socket::coalesce(&receiver);
-        Self {
+        let port = Self {
             local,
             sender: Sender::new(sender),
             receiver: Receiver::new(receiver),
             marked: Receiver::new(marked),
+            further: further.into_iter().map(Receiver::new).collect(),
+        };
+        // There may have been more.
+        if let Err(error) = port.receiver.divide_among(port.further.len() + 1) {
+            tracing::debug!("the datagrams to {local} are divided as before: {error}");
         }
+        port
+    }
+
+    /// Divides the datagrams among `count` receivers, or among those that there are if they are more. Sockets of another
+    /// user, who had the port before, stay alone.
+    ///
+    /// # Errors
+    ///
+    /// When no further sockets can be opened.
+    pub fn divide(&mut self, count: usize) -> Result<(), BindError> {
+        if self.further.len() + 1 >= count || !socket::is_own(self.receiver.socket()) {
+            return Ok(());
+        }
+        let refused = |source: io::Error| BindError::Other {
+            address: self.local,
+            source,
+        };
+        // The others share the port, with sockets of this user alone.
+        let sender = self.sender.socket();
+        let shared = |on| socket::set(sender, sockopt::ReuseAddr, on);
+        shared(true).map_err(|error| refused(error.into()))?;
+        let mut added = Ok(());
+        while added.is_ok() && self.further.len() + 1 < count {
+            added = socket::open_sharing(self.local)
+                .map(|socket| self.further.push(Receiver::new(socket)));
+        }
+        added
+            .and(shared(false))
+            .map_err(io::Error::from)
+            .and_then(|()| self.receiver.divide_among(self.further.len() + 1))
+            .map_err(refused)
     }
 
     /// Puts a mailbox before the receiver, which then receives only long datagrams and those that
@@ -118,17 +161,11 @@ impl UdpSocket {
     }
 
     fn share(first: OwnedFd, local: SocketAddrV4) -> nix::Result<Self> {
-        let [receiver, marked] = [socket::open()?, socket::open()?];
-        for socket in [&first, &receiver, &marked] {
-            socket::set(socket, sockopt::ReuseAddr, true)?;
-        }
-        for socket in [&receiver, &marked] {
-            socket::set(socket, sockopt::ReusePort, true)?;
-            socket::bind(socket, local)?;
-            socket::coalesce(socket);
-        }
+        socket::set(&first, sockopt::ReuseAddr, true)?;
+        let receiver = socket::open_sharing(local)?;
+        let marked = socket::open_sharing(local)?;
         socket::set_option(&marked, libc::IP_RECVTOS, 1)?;
-        socket::select_marked(&receiver)?;
+        socket::distribute(&receiver, 1)?;
         let sender = if local.ip().is_unspecified() {
             // The kernel chooses the source address for each datagram.
             receiver.try_clone().map_err(|_| nix::Error::EMFILE)?
@@ -140,14 +177,13 @@ impl UdpSocket {
             socket::connect(&first, SocketAddrV4::new(*local.ip(), DISCARD))?;
             first
         };
-        for socket in [&sender, &receiver, &marked] {
-            socket::set(socket, sockopt::ReuseAddr, false)?;
-        }
+        socket::set(&sender, sockopt::ReuseAddr, false)?;
         Ok(Self {
             local,
             sender: Sender::new(sender),
             receiver: Receiver::new(receiver),
             marked: Receiver::new(marked),
+            further: Vec::new(),
         })
     }
 }
@@ -187,6 +223,8 @@ mod tests {
         poll::{PollFd, PollFlags, poll},
         sys::socket::{MsgFlags, SockaddrIn, sendto},
     };
+
+    use teredo_common::steering;
 
     use super::*;
 
@@ -309,6 +347,88 @@ mod tests {
                 "expedited, congestion experienced"
             ]
         );
+    }
+
+    #[test]
+    fn datagrams_are_divided_by_their_sender() {
+        let mut there = bound();
+        there.divide(4).unwrap();
+        let receivers: Vec<&Receiver> = [&there.receiver]
+            .into_iter()
+            .chain(&there.further)
+            .collect();
+        assert_eq!(receivers.len(), 4);
+        let mut senders: Vec<UdpSocket> = (0..40).map(|_| bound()).collect();
+        let mut expected = vec![Vec::new(); receivers.len()];
+        for sender in &mut senders {
+            assert_eq!(
+                sender
+                    .sender
+                    .send(&[(there.local, b"one"), (there.local, b"two")]),
+                2
+            );
+            let share = steering::share(sender.local.into()) as usize % receivers.len();
+            expected[share].extend([
+                (sender.local, b"one".to_vec()),
+                (sender.local, b"two".to_vec()),
+            ]);
+        }
+        for (receiver, expected) in receivers.iter().zip(expected) {
+            // Forty ports in a row leave none out.
+            assert!(!expected.is_empty());
+            let received = collect(receiver, expected.len()).into_iter();
+            let received: Vec<_> = received.map(|(from, _, payload)| (from, payload)).collect();
+            assert_eq!(received, expected);
+            assert_nothing(receiver);
+        }
+        let marked: OwnedFd = std::net::UdpSocket::bind(LOCAL).unwrap().into();
+        socket::set_option(&marked, libc::IP_TOS, 3).unwrap();
+        let to = SockaddrIn::from(there.local);
+        sendto(marked.as_raw_fd(), b"marked", &to, MsgFlags::empty()).unwrap();
+        assert_eq!(collect(&there.marked, 1)[0].2, b"marked");
+        // Nobody else gets the port.
+        assert!(matches!(
+            UdpSocket::bind(there.local),
+            Err(BindError::InUse { .. })
+        ));
+        let sharing = socket::open().unwrap();
+        socket::set(&sharing, sockopt::ReuseAddr, true).unwrap();
+        assert_eq!(
+            socket::bind(&sharing, there.local),
+            Err(nix::Error::EADDRINUSE)
+        );
+    }
+
+    #[test]
+    fn a_port_that_another_process_has_divided_is_taken_over_and_divided_further() {
+        let mut before = bound();
+        before.divide(2).unwrap();
+        let local = before.local;
+        let copy = |socket: &OwnedFd| socket.try_clone().unwrap();
+        let sockets = [
+            before.sender.socket(),
+            before.receiver.socket(),
+            before.marked.socket(),
+        ]
+        .map(copy);
+        let further = before
+            .further
+            .iter()
+            .map(|receiver| copy(receiver.socket()))
+            .collect();
+        drop(before);
+        let mut there = UdpSocket::inherited(local, sockets, further);
+        there.divide(3).unwrap();
+        assert_eq!(there.further.len(), 2);
+        let mut senders: Vec<UdpSocket> = (0..30).map(|_| bound()).collect();
+        for sender in &mut senders {
+            assert_eq!(sender.sender.send(&[(local, b"x")]), 1);
+            let receiver = match steering::share(sender.local.into()) as usize % 3 {
+                0 => &there.receiver,
+                share => &there.further[share - 1],
+            };
+            assert_eq!(collect(receiver, 1)[0].0, sender.local);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     ptr,
+    sync::{Mutex, PoisonError},
 };
 
 use teredo_common::address::Endpoint;
@@ -21,31 +22,47 @@ const HANDOVER_ROOM: usize = 128 << 20;
 
 /// The receiving side of a port.
 #[derive(Debug)]
-pub struct Receiver(OwnedFd);
+pub struct Receiver {
+    socket: OwnedFd,
+    /// What the kernel said at the last look about the datagrams that it dropped, and all of them.
+    lost: Mutex<(u32, u64)>,
+}
 
 impl Receiver {
     pub(super) fn new(socket: OwnedFd) -> Self {
-        Self(socket)
+        Self {
+            socket,
+            lost: Mutex::default(),
+        }
     }
 
     pub(super) fn socket(&self) -> &OwnedFd {
-        &self.0
+        &self.socket
     }
 
     /// Detaches the filter of a mailbox.
     pub fn detach_filter(&self) {
-        socket::detach_filter(&self.0);
+        socket::detach_filter(&self.socket);
+    }
+
+    /// Divides the datagrams of the port among as many receivers, this one being the first.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn divide_among(&self, receivers: usize) -> io::Result<()> {
+        Ok(socket::distribute(&self.socket, receivers as u32)?)
     }
 
     /// Makes room for the datagrams that come while no process receives.
     pub fn make_room(&self) {
-        socket::set_room(&self.0, HANDOVER_ROOM);
+        socket::set_room(&self.socket, HANDOVER_ROOM);
     }
 
     /// Ends [`Self::make_room`]. To be called when what has waited is received: meanwhile there would be no
     /// room for more.
     pub fn end_room(&self) {
-        socket::set_room(&self.0, socket::room());
+        socket::set_room(&self.socket, socket::room());
     }
 
     /// Receives the waiting datagrams, up to [`BATCH`], and returns how many messages there were.
@@ -60,7 +77,7 @@ impl Receiver {
         // batch owns, with their sizes, and nothing else refers to them during the call.
         let received = unsafe {
             libc::recvmmsg(
-                self.0.as_raw_fd(),
+                self.socket.as_raw_fd(),
                 batch.messages.headers.as_mut_ptr(),
                 BATCH as u32,
                 0,
@@ -72,9 +89,18 @@ impl Receiver {
     }
 
     /// Returns how many datagrams the kernel has dropped at the socket, for want of room or with a wrong
-    /// checksum. The number wraps around.
+    /// checksum. To be called before four thousand million more are.
     #[must_use]
-    pub fn dropped(&self) -> u32 {
+    pub fn lost(&self) -> u64 {
+        let now = self.dropped();
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, total) = *lost;
+        *lost = (now, total + u64::from(now.wrapping_sub(before)));
+        lost.1
+    }
+
+    /// Returns the number of the kernel, which wraps around.
+    fn dropped(&self) -> u32 {
         /// `SK_MEMINFO_DROPS` and `SK_MEMINFO_VARS`.
         const DROPS: usize = 8;
         const LENGTH: usize = 9;
@@ -83,7 +109,7 @@ impl Receiver {
         // SAFETY: the kernel writes no more than the given length to the numbers.
         let result = unsafe {
             libc::getsockopt(
-                self.0.as_raw_fd(),
+                self.socket.as_raw_fd(),
                 libc::SOL_SOCKET,
                 libc::SO_MEMINFO,
                 numbers.as_mut_ptr().cast(),
@@ -96,13 +122,13 @@ impl Receiver {
 
 impl AsFd for Receiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
 impl AsRawFd for Receiver {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.socket.as_raw_fd()
     }
 }
 

@@ -6,10 +6,17 @@ use std::{
     ptr,
 };
 
-use nix::sys::socket::{
-    AddressFamily, SetSockOpt, SockFlag, SockType, SockaddrIn, getsockname, setsockopt, sockopt,
+use nix::{
+    sys::{
+        socket::{
+            AddressFamily, SetSockOpt, SockFlag, SockType, SockaddrIn, getsockname, setsockopt,
+            sockopt,
+        },
+        stat::fstat,
+    },
+    unistd::Uid,
 };
-use teredo_common::wire::OUTER_TTL;
+use teredo_common::{steering, wire::OUTER_TTL};
 
 /// Octets of the socket buffer in each direction.
 const BUFFER: usize = 4 << 20;
@@ -43,6 +50,24 @@ pub fn bind(socket: &OwnedFd, local: SocketAddrV4) -> nix::Result<SocketAddrV4> 
     nix::sys::socket::bind(socket.as_raw_fd(), &SockaddrIn::from(local))?;
     let bound: SockaddrIn = getsockname(socket.as_raw_fd())?;
     Ok(bound.into())
+}
+
+/// Opens a socket that shares the port with others of this user. One of them that shares it with nobody lets its address
+/// be reused meanwhile.
+pub fn open_sharing(local: SocketAddrV4) -> nix::Result<OwnedFd> {
+    let socket = open()?;
+    set(&socket, sockopt::ReuseAddr, true)?;
+    set(&socket, sockopt::ReusePort, true)?;
+    bind(&socket, local)?;
+    // Nobody else joins.
+    set(&socket, sockopt::ReuseAddr, false)?;
+    coalesce(&socket);
+    Ok(socket)
+}
+
+/// Returns whether this user has opened the socket.
+pub fn is_own(socket: &OwnedFd) -> bool {
+    fstat(socket).is_ok_and(|status| status.st_uid == Uid::effective().as_raw())
 }
 
 /// Connects a socket.
@@ -86,34 +111,51 @@ pub fn set_option(socket: &OwnedFd, option: i32, value: i32) -> nix::Result<()> 
     set_raw(socket, libc::IPPROTO_IP, option, &value)
 }
 
-/// Distributes the datagrams between two sockets that share a port: those that experienced
-/// congestion go to the socket that was bound second, all others to the first.
-pub fn select_marked(socket: &OwnedFd) -> nix::Result<()> {
-    const TYPE_OF_SERVICE: i32 = libc::SKF_NET_OFF + 1;
-    let statement = |code: u32, k: u32| libc::sock_filter {
-        code: code as u16,
-        jt: 0,
-        jf: 0,
-        k,
-    };
-    let mut program = [
-        statement(
-            libc::BPF_LD | libc::BPF_B | libc::BPF_ABS,
-            TYPE_OF_SERVICE as u32,
-        ),
-        statement(
-            libc::BPF_ALU | libc::BPF_AND | libc::BPF_K,
-            CONGESTION_EXPERIENCED,
-        ),
+/// Distributes the datagrams among the sockets that share a port: those that experienced congestion go to
+/// the socket that was bound second, all others to as many sockets as there are `shares`, the first and those
+/// after the second, each [share of the peers](steering) to one.
+pub fn distribute(socket: &OwnedFd, shares: u32) -> nix::Result<()> {
+    /// The start of the IPv4 header.
+    const HEADER: u32 = libc::SKF_NET_OFF as u32;
+    const TYPE_OF_SERVICE: u32 = HEADER + 1;
+    const SOURCE: u32 = HEADER + 12;
+    /// An instruction, and how many to skip if its condition does not hold.
+    const fn jump(code: u32, k: u32, jf: u8) -> libc::sock_filter {
         libc::sock_filter {
-            jf: 1,
-            ..statement(
-                libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
-                CONGESTION_EXPERIENCED,
-            )
-        },
-        statement(libc::BPF_RET | libc::BPF_K, 1),
-        statement(libc::BPF_RET | libc::BPF_K, 0),
+            code: code as u16,
+            jt: 0,
+            jf,
+            k,
+        }
+    }
+    const fn plain(code: u32, k: u32) -> libc::sock_filter {
+        jump(code, k, 0)
+    }
+    use libc::{
+        BPF_ABS, BPF_ADD, BPF_ALU, BPF_AND, BPF_B, BPF_H, BPF_IND, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD,
+        BPF_LDX, BPF_MISC, BPF_MOD, BPF_MSH, BPF_MUL, BPF_RET, BPF_RSH, BPF_TAX, BPF_W, BPF_X,
+    };
+    const MARKED: u32 = 1;
+    /// The value of the accumulator.
+    const BPF_A: u32 = 0x10;
+    let mut program = [
+        plain(BPF_LD | BPF_B | BPF_ABS, TYPE_OF_SERVICE),
+        plain(BPF_ALU | BPF_AND | BPF_K, CONGESTION_EXPERIENCED),
+        jump(BPF_JMP | BPF_JEQ | BPF_K, CONGESTION_EXPERIENCED, 1),
+        plain(BPF_RET | BPF_K, MARKED),
+        // The length of the IPv4 header leads to the source port.
+        plain(BPF_LDX | BPF_B | BPF_MSH, HEADER),
+        plain(BPF_LD | BPF_H | BPF_IND, HEADER),
+        plain(BPF_MISC | BPF_TAX, 0),
+        plain(BPF_LD | BPF_W | BPF_ABS, SOURCE),
+        plain(BPF_ALU | BPF_ADD | BPF_X, 0),
+        plain(BPF_ALU | BPF_MUL | BPF_K, steering::FACTOR),
+        plain(BPF_ALU | BPF_RSH | BPF_K, steering::SHIFT),
+        plain(BPF_ALU | BPF_MOD | BPF_K, shares),
+        jump(BPF_JMP | BPF_JEQ | BPF_K, 0, 1),
+        plain(BPF_RET | BPF_K, 0),
+        plain(BPF_ALU | BPF_ADD | BPF_K, MARKED),
+        plain(BPF_RET | BPF_A, 0),
     ];
     let program = libc::sock_fprog {
         len: program.len() as u16,

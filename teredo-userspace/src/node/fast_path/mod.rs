@@ -409,10 +409,13 @@ impl FastPath {
     }
 
     /// Makes the program answer no more solicitations and, from `end` on, forward no more bubbles
-    /// (S-27).
-    pub fn drain(&mut self, end: Instant) {
-        self.draining = Some(end);
-        let result = self.attached(|xdp| xdp.program.set_draining(Some(end)));
+    /// (S-27); nothing without an end.
+    pub fn set_drain_end(&mut self, end: Option<Instant>) {
+        if end == self.draining {
+            return;
+        }
+        self.draining = end;
+        let result = self.attached(|xdp| xdp.program.set_draining(end));
         self.note(result);
     }
 

@@ -30,6 +30,8 @@ pub enum Variant {
     Xdp,
     /// Our daemon without XDP.
     Userspace,
+    /// Our daemon without XDP, on two cores, one of which is the generator's.
+    Threads,
     /// The system calls of our daemon without XDP, and nothing else.
     Calls,
     /// Miredo.
@@ -40,12 +42,13 @@ pub enum Variant {
 
 impl Variant {
     /// Every variant on this machine, in the order of each round.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::None,
         Self::Bare,
         Self::Kernel,
         Self::Xdp,
         Self::Userspace,
+        Self::Threads,
         Self::Calls,
         Self::Miredo,
     ];
@@ -59,6 +62,7 @@ impl Variant {
             Self::Kernel => "kernel",
             Self::Xdp => "xdp",
             Self::Userspace => "userspace",
+            Self::Threads => "threads",
             Self::Calls => "calls",
             Self::Miredo => "miredo",
             Self::Device => "device",
@@ -74,6 +78,7 @@ impl Variant {
             Self::Kernel => "kernel, IPv6",
             Self::Xdp => "teredo, XDP",
             Self::Userspace => "teredo, userspace",
+            Self::Threads => "teredo, two threads",
             Self::Calls => "its calls alone",
             Self::Miredo => "Miredo",
             Self::Device => "device under test",
@@ -83,7 +88,10 @@ impl Variant {
     /// Whether there is a server of this variant.
     #[must_use]
     pub const fn is_server(self) -> bool {
-        !matches!(self, Self::Kernel | Self::Calls | Self::Device)
+        !matches!(
+            self,
+            Self::Kernel | Self::Threads | Self::Calls | Self::Device
+        )
     }
 
     /// Whether the variant shares a core with generator and sink; otherwise it is a process on a

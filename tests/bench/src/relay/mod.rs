@@ -103,8 +103,12 @@ impl Relay {
             _ => Attached::sink(&site.far, &FAR),
         }
         .context("attach the sink")?;
-        let work = cpu::on_core(cpu::RELAY, || work(variant, &site, config(terms), terms))
-            .with_context(|| format!("start {}", variant.title()))?;
+        let start = || work(variant, &site, config(terms), terms);
+        let work = match variant {
+            Variant::Threads => start(),
+            _ => cpu::on_core(cpu::RELAY, start),
+        };
+        let work = work.with_context(|| format!("start {}", variant.title()))?;
         Ok(Self {
             variant,
             sink,
@@ -375,8 +379,14 @@ fn work(variant: Variant, site: &Site, config: Config, terms: Terms) -> Result<W
         Variant::Calls => Ok(Work::Calls {
             _program: calls::start(&site.near, RELAY.into())?,
         }),
-        Variant::Userspace => {
-            let config = config.set("relay.xdp.mode", "off");
+        Variant::Userspace | Variant::Threads => {
+            let threads = match variant {
+                Variant::Threads => 2,
+                _ => 1,
+            };
+            let config = config
+                .set("relay.xdp.mode", "off")
+                .set("relay.threads", threads);
             Ok(Work::Teredo(Teredo::start(&site.near, &config)?))
         }
         Variant::Miredo => {

@@ -15,7 +15,7 @@ use teredo_differential::{
 };
 use teredo_proto::{
     Instant, Server, ServerAddress,
-    server::{Buckets, DRAIN, Transmit},
+    server::{Buckets, Transmit},
 };
 
 use super::{
@@ -71,7 +71,7 @@ impl Paths {
             0 => self.now += duration(bytes),
             1 if bytes.below(8) == 0 => {
                 self.server.drain(self.now);
-                self.fast.maps.set_draining(Some(self.now + DRAIN));
+                self.fast.maps.set_draining(self.server.drain_end());
             }
             _ => self.arrive(bytes),
         }
@@ -108,13 +108,19 @@ impl Paths {
         if is_spoiled {
             return;
         }
+        let before = *self.server.statistics();
         let slow = self.server.handle_datagram(self.now, to, from, &payload);
         match verdict.action() {
             Action::Pass => {}
             Action::Drop => assert_eq!(slow, None, "{verdict:?}"),
             Action::Forward => {
                 let Some(Transmit::Datagram { from, to, payload }) = slow else {
-                    panic!("{verdict:?}, but the server sends {slow:?}");
+                    let after = *self.server.statistics();
+                    let counts = before.dropped.iter().zip(after.dropped.iter());
+                    let reason = counts
+                        .into_iter()
+                        .find(|((_, before), (_, after))| before != after);
+                    panic!("{verdict:?}, but the server has dropped it: {reason:?}");
                 };
                 let packet = &outcome.frame[ETHERNET_HEADER..];
                 let identification = u16::from_be_bytes([packet[4], packet[5]]);
