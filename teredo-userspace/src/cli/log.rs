@@ -12,9 +12,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, poll};
 use tracing::{Level, Metadata};
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::{
+    filter::LevelFilter, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
-use crate::config::{LogFormat, NodeSection};
+use crate::config::{LogFormat, NodeSection, log_filter};
 
 /// The variable that systemd sets for programs whose output goes to its journal (systemd.exec(5)).
 const JOURNAL: &str = "JOURNAL_STREAM";
@@ -26,20 +28,20 @@ const LAST_WAIT: u16 = 1000;
 /// Starts the log. In systemd's journal, each line begins with its priority (sd-daemon(3)), and has
 /// no time, which the journal knows.
 pub fn start(node: &NodeSection) -> Result<()> {
-    let filter = EnvFilter::builder().parse(&node.log).context("node.log")?;
+    let filter = log_filter::parse(&node.log).context("node.log")?;
     let is_journal = goes_to_journal();
     let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(Output {
             is_journal,
             lost: AtomicU64::new(0),
         })
         .with_ansi(io::stderr().is_terminal());
     match (node.log_format, is_journal) {
-        (LogFormat::Text, false) => log.init(),
-        (LogFormat::Text, true) => log.without_time().init(),
-        (LogFormat::Json, false) => log.json().init(),
-        (LogFormat::Json, true) => log.json().without_time().init(),
+        (LogFormat::Text, false) => log.finish().with(filter).init(),
+        (LogFormat::Text, true) => log.without_time().finish().with(filter).init(),
+        (LogFormat::Json, false) => log.json().finish().with(filter).init(),
+        (LogFormat::Json, true) => log.json().without_time().finish().with(filter).init(),
     }
     Ok(())
 }

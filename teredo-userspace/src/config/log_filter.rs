@@ -1,15 +1,11 @@
-//! The filter of the log, in the syntax of [`EnvFilter`]: directives with commas between them, each a
-//! level, a target, or `TARGET=LEVEL`. A filter that `EnvFilter` accepts may still let nothing
-//! through: it takes a word that is no level for a target.
+//! The filter of the log: directives with commas between them, each a level, a target, or `TARGET=LEVEL`,
+//! as for other programs that use `tracing`. There are no directives for spans, of which this program has none.
 
 use std::str::FromStr as _;
 
 use thiserror::Error;
 use tracing::Level;
-use tracing_subscriber::{
-    EnvFilter,
-    filter::{LevelFilter, Targets},
-};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 /// The targets of this program: the modules that log, and the XDP program, which is called
 /// "teredo". A test compares them with the sources.
@@ -20,6 +16,8 @@ const TARGETS: &[&str] = &[
     "teredo::datapath::sysfs",
     "teredo::datapath::tun",
     "teredo::datapath::tun::offloads",
+    "teredo::datapath::tun::steering",
+    "teredo::datapath::udp",
     "teredo::datapath::udp::segmentation",
     "teredo::datapath::watch",
     "teredo::datapath::xdp",
@@ -131,37 +129,48 @@ pub enum LogFilterError {
         /// The nearest filter that lets something through.
         nearest: String,
     },
-    /// Text that is no filter for another reason.
-    #[error("{0}")]
-    Syntax(String),
+    /// A directive for spans.
+    #[error(
+        "\"{0}\" is for spans, which teredo does not have: write a level, a target, or TARGET=LEVEL"
+    )]
+    Span(String),
+    /// A directive with more than one level.
+    #[error("\"{0}\" has more than one level")]
+    Levels(String),
 }
 
 /// A part of a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Directive<'a> {
-    /// The target, without spans and fields; empty: every target.
+    /// The target; empty: every target.
     target: &'a str,
     level: LevelFilter,
     /// Whether the directive is a target alone.
     is_bare: bool,
-    /// Whether the directive holds within certain spans alone, of which this program has none.
-    is_for_spans: bool,
 }
 
 /// Checks that a filter is valid, and lets something of this program through.
 pub fn check(filter: &str) -> Result<(), LogFilterError> {
+    parse(filter).map(drop)
+}
+
+/// Parses a filter that lets something of this program through.
+pub fn parse(filter: &str) -> Result<Targets, LogFilterError> {
     let directives: Vec<_> = split(filter)
         .map(Directive::parse)
         .collect::<Result<_, _>>()?;
     if directives.is_empty() {
         return Err(LogFilterError::Empty);
     }
-    if let Err(error) = EnvFilter::builder().parse(filter) {
-        return Err(LogFilterError::Syntax(error.to_string()));
-    }
-    match is_silent(&directives) {
+    let targets = directives
+        .iter()
+        .fold(Targets::new(), |targets, one| match one.target {
+            "" => targets.with_default(one.level),
+            target => targets.with_target(target, one.level),
+        });
+    match is_silent(&targets) {
         true => Err(explain_silence(filter, &directives)),
-        false => Ok(()),
+        false => Ok(targets),
     }
 }
 
@@ -182,20 +191,13 @@ fn explain_silence(filter: &str, directives: &[Directive<'_>]) -> LogFilterError
 }
 
 /// Whether no target of this program may log even errors.
-fn is_silent(directives: &[Directive<'_>]) -> bool {
-    let mut targets = Targets::new();
-    for one in directives.iter().filter(|one| !one.is_for_spans) {
-        targets = match one.target {
-            "" => targets.with_default(one.level),
-            target => targets.with_target(target, one.level),
-        };
-    }
+fn is_silent(targets: &Targets) -> bool {
     !TARGETS
         .iter()
         .any(|target| targets.would_enable(target, &Level::ERROR))
 }
 
-/// Splits a filter into its directives, as `EnvFilter` does.
+/// Splits a filter into its directives.
 fn split(filter: &str) -> impl Iterator<Item = &str> {
     filter
         .split(',')
@@ -205,19 +207,18 @@ fn split(filter: &str) -> impl Iterator<Item = &str> {
 
 impl<'a> Directive<'a> {
     fn parse(text: &'a str) -> Result<Self, LogFilterError> {
-        let end_of_span = text.rfind(']').map_or(0, |end| end + 1);
-        let (name, level) = match text[end_of_span..].find('=') {
-            Some(equals) => text.split_at(end_of_span + equals),
-            None => (text, ""),
-        };
-        let (target, span) = name.split_at(name.find('[').unwrap_or(name.len()));
-        let is_for_spans = !span.is_empty();
-        let (target, level) = match level.strip_prefix('=') {
-            Some(level) => (target, level_of(level).ok_or_else(|| unknown_level(level))?),
-            None => match level_of(target) {
-                Some(level) if !is_for_spans => ("", level),
+        if text.contains(['[', ']', '{', '}']) {
+            return Err(LogFilterError::Span(text.to_owned()));
+        }
+        let (target, level) = match text.split_once('=') {
+            Some((_, level)) if level.contains('=') => {
+                return Err(LogFilterError::Levels(text.to_owned()));
+            }
+            Some((target, level)) => (target, level_of(level).ok_or_else(|| unknown_level(level))?),
+            None => match level_of(text) {
+                Some(level) => ("", level),
                 // A target without a level is logged completely.
-                _ => (target, LevelFilter::TRACE),
+                None => (text, LevelFilter::TRACE),
             },
         };
         let is_bare = target == text;
@@ -226,7 +227,6 @@ impl<'a> Directive<'a> {
             target,
             level,
             is_bare,
-            is_for_spans,
         })
     }
 }
@@ -320,7 +320,6 @@ mod tests {
             "teredo::node=debug",
             "teredo::datapath::xdp::pins=trace",
             "hyper=debug,teredo::cli=info",
-            "info,[span{field=1}]=debug",
             "teredo=info,teredo::node=off",
         ] {
             assert_eq!(check(filter), Ok(()), "{filter}");
@@ -385,7 +384,6 @@ mod tests {
             ("info,teredo=off", "error"),
             ("hyper=debug", "info,hyper=debug"),
             ("netlink_proto", "info,netlink_proto"),
-            ("[span]=debug", "info,[span]=debug"),
         ] {
             let nearest = nearest.to_owned();
             assert_eq!(check(&nearest), Ok(()), "{nearest}");
@@ -403,14 +401,20 @@ mod tests {
     }
 
     #[test]
-    fn what_env_filter_refuses_is_refused() {
+    fn directives_for_spans_are_refused() {
         for filter in [
-            "info,[a{b=c]=debug",
-            "info,a[=debug",
-            "info,teredo=info=debug",
+            "[span]=debug",
+            "info,[span{field=1}]=debug",
+            "info,teredo[a=debug",
         ] {
-            assert!(check(filter).is_err(), "{filter}");
+            let refusal = check(filter).unwrap_err().to_string();
+            assert!(
+                refusal.contains("for spans, which teredo does not have"),
+                "{refusal}"
+            );
         }
+        let refusal = check("info,teredo=info=debug").unwrap_err().to_string();
+        assert_eq!(refusal, "\"teredo=info=debug\" has more than one level");
     }
 
     /// The modules that log are the targets.

@@ -80,7 +80,7 @@ pub struct NodeSection {
     /// The Teredo service prefix.
     #[serde(with = "values::service_prefix")]
     pub prefix: ServicePrefix,
-    /// Filter of the log, in the syntax of `tracing_subscriber::EnvFilter`.
+    /// Filter of the log: levels, and levels of targets.
     #[serde(deserialize_with = "values::log_filter")]
     pub log: String,
     /// Form of the log.
