@@ -9,7 +9,7 @@ use crate::address::Endpoint;
 pub const PROGRAM: &str = "steering";
 /// A number without a pattern in its bits, so that neighbouring endpoints get different shares.
 pub const FACTOR: u32 = 0x9e37_79b1;
-/// The bits that a share drops from the product.
+/// How many low bits of the product are dropped.
 pub const SHIFT: u32 = 16;
 
 /// Returns the share of the peer with this mapped endpoint, to be taken modulo the number of shares.

@@ -138,7 +138,7 @@ fn all_threads_go_on_after_the_interface_was_removed() -> Result<()> {
     Ok(())
 }
 
-/// Packets are the same whatever thread carries them: the counters of all peers are exact.
+/// The counters are exact, whichever thread carries a packet.
 #[test]
 fn packets_of_all_threads_are_counted() -> Result<()> {
     let world = World::new(THREADS)?;
@@ -158,7 +158,7 @@ fn packets_of_all_threads_are_counted() -> Result<()> {
 
 /// The interface has room for packets in its queues, and needs no others in front of those.
 #[test]
-fn an_interface_with_queues_takes_little_memory() -> Result<()> {
+fn an_interface_with_queues_has_no_queueing_discipline() -> Result<()> {
     let world = World::new(THREADS)?;
     let link = world.scene.relay.ip("-d link show dev teredo")?;
     ensure!(
@@ -168,7 +168,7 @@ fn an_interface_with_queues_takes_little_memory() -> Result<()> {
     Ok(())
 }
 
-/// The kernel lets everybody add a queue to such an interface.
+/// The kernel gives every process that opens such an interface some of its packets.
 #[test]
 fn an_interface_of_another_daemon_is_not_shared() -> Result<()> {
     let world = World::new(THREADS)?;
@@ -191,8 +191,24 @@ fn an_interface_of_another_daemon_is_not_shared() -> Result<()> {
     conversation.exchange(RELAY)
 }
 
+/// On most systems everybody may open the device of all tunnels.
 #[test]
-fn a_relay_without_threads_has_none() -> Result<()> {
+fn no_other_user_opens_a_queue() -> Result<()> {
+    let world = World::new(THREADS)?;
+    let open = "ip tuntap add dev teredo mode tun multi_queue";
+    let mut other = world.scene.relay.command("setpriv")?;
+    other.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    let opened = other.args(open.split(' ')).output()?;
+    let refusal = String::from_utf8_lossy(&opened.stderr);
+    ensure!(
+        !opened.status.success() && refusal.contains("TUNSETIFF"),
+        "{opened:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn one_thread_starts_no_others() -> Result<()> {
     let world = World::new(1)?;
     let conversation = world.conversation()?;
     conversation.open(RELAY)?;

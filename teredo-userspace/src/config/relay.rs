@@ -107,8 +107,8 @@ pub struct RelaySection {
 }
 
 impl RelaySection {
-    /// Most threads with `relay.threads = "auto"`: what they share takes an eighth of the time for a packet.
-    const THREADS_OF_USE: usize = 8;
+    /// The most threads of `relay.threads = "auto"`: the part that they share takes a tenth of the time for a packet.
+    const AUTO_MAX: usize = 8;
 
     /// Returns the number of threads that carry packets without the fast path. Without any fast path, each of the CPUs that
     /// the process may use is worth one; beside one there is little to carry.
@@ -118,7 +118,7 @@ impl RelaySection {
             Threads::Number(number) => number.into(),
             Threads::Auto if self.xdp.mode == AttachPolicy::Off => {
                 let cpus = available_parallelism().map_or(1, NonZero::get);
-                cpus.min(Self::THREADS_OF_USE)
+                cpus.min(Self::AUTO_MAX)
             }
             Threads::Auto => 1,
         }

@@ -19,9 +19,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use nix::net::if_::if_indextoname;
 use rtnetlink::{
     Handle, IpVersion, LinkUnspec, RouteMessageBuilder,
-    packet_core::{
-        NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-    },
+    packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
         RouteNetlinkMessage,
         address::AddressMessage,
@@ -100,25 +98,25 @@ impl Routes {
         check(result, || format!("bring {} up", name_of(interface)))
     }
 
-    /// Removes the queues in front of an interface, whose packets then get there at once.
+    /// Removes the default queueing discipline of an interface, so that packets go straight to its driver.
     ///
     /// # Errors
     ///
-    /// Without `CAP_NET_ADMIN`, or when the interface is gone.
-    pub async fn remove_queues(&self, interface: u32) -> Result<(), RouteError> {
+    /// Without `CAP_NET_ADMIN`, when the interface is gone, or when somebody has given it another one.
+    pub async fn remove_queueing(&self, interface: u32) -> Result<(), RouteError> {
         let mut message = TcMessage::with_index(interface as i32);
         message.header.parent = TcHandle::ROOT;
         message
             .attributes
             .push(TcAttribute::Kind("noqueue".to_owned()));
         let mut message = NetlinkMessage::from(RouteNetlinkMessage::NewQueueDiscipline(message));
-        message.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        message.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE;
         let result = match self.handle.clone().request(message) {
             Ok(answers) => answers.map(refusal).try_collect::<()>().await,
             Err(error) => Err(error),
         };
         check(result, || {
-            format!("remove the queues of {}", name_of(interface))
+            format!("remove the queueing discipline of {}", name_of(interface))
         })
     }
 

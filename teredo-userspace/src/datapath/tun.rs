@@ -17,6 +17,7 @@ use std::{
 use nix::{
     net::if_::if_nametoindex,
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
+    unistd::Uid,
 };
 use thiserror::Error;
 
@@ -33,7 +34,7 @@ const CONTROL_FILE: &str = "/dev/net/tun";
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause between two looks whether it has.
 const RELEASE_PAUSE: Duration = Duration::from_millis(20);
-/// The file in sysfs of the second queue that is open.
+/// The directory in sysfs that exists while two queues are open.
 const SECOND_QUEUE: &str = "queues/tx-1";
 /// Packets that wait to be read, at most: as many as come in a third of a second at 100,000 a second, while
 /// one process hands over to the next. Older kernels permit no more.
@@ -204,12 +205,11 @@ impl Tun {
         Ok(tun)
     }
 
-    /// Adds queues until there are `count` with this interface's own and the `inherited` ones of an earlier process, and
-    /// returns all but its own. The kernel gives all packets to one peer to one queue, of those with
-    /// even shares.
+    /// Opens queues until there are `count`, counting the interface's own and the `inherited` ones of an earlier process,
+    /// and returns all but its own. All packets to a peer go to one queue.
     ///
-    /// An interface that was not [made for that](Self::open_divisible), or a kernel that does not let the daemon decide
-    /// which packets a queue gets, has no further ones.
+    /// An interface that was not [made for that](Self::open_divisible) gets none, nor does one whose queues the daemon may
+    /// not choose; and fewer if there is no room for more.
     ///
     /// # Errors
     ///
@@ -226,11 +226,25 @@ impl Tun {
             .map(|descriptor| Queue::new(descriptor, is_offloaded))
             .collect::<io::Result<Vec<_>>>()
             .map_err(failed)?;
-        if !self.is_divisible || count < 2 && queues.is_empty() {
+        if !self.is_divisible {
+            if count > 1 {
+                tracing::warn!(
+                    "{} was made for one thread, which has all packets to clients until a stop and a start",
+                    self.name
+                );
+            }
+            return Ok(queues);
+        }
+        if count < 2 && queues.is_empty() {
             return Ok(queues);
         }
         if let Err(error) = steering::attach(self) {
-            tracing::debug!("{} has one queue: {error}", self.name);
+            if queues.len() + 1 < count {
+                tracing::warn!(
+                    "{} gets no more queues for threads, for which the daemon needs CAP_BPF at its start: {error}",
+                    self.name
+                );
+            }
             return Ok(queues);
         }
         let others = napi::threads(&self.name);
@@ -240,8 +254,15 @@ impl Tun {
             is_threaded: self.threaded,
         };
         while queues.len() + 1 < count {
-            let descriptor = attach(&self.name, kind)?;
-            queues.push(Queue::new(descriptor, is_offloaded).map_err(failed)?);
+            let added = attach(&self.name, kind)
+                .and_then(|descriptor| Queue::new(descriptor, is_offloaded).map_err(failed));
+            match added {
+                Ok(queue) => queues.push(queue),
+                Err(error) => {
+                    tracing::warn!("no queues for more threads: {error}");
+                    break;
+                }
+            }
         }
         if self.threaded {
             napi::restrain(napi::threads(&self.name).difference(&others));
@@ -259,8 +280,12 @@ impl Tun {
     }
 
     fn configure(&self) -> io::Result<()> {
-        // SAFETY: the request takes its argument by value.
-        unsafe { set_persistence(self.as_raw_fd(), 1) }?;
+        // SAFETY: the requests take their arguments by value.
+        unsafe {
+            // Otherwise every user could open a queue of it.
+            set_owner(self.as_raw_fd(), Uid::effective().as_raw().into())?;
+            set_persistence(self.as_raw_fd(), 1)?;
+        }
         // With many peers, coalescing the packets of a flow costs more than it saves.
         Ethtool::open()?.set_receive_offload(&self.name, false)
     }
@@ -398,16 +423,20 @@ impl Default for Kind {
     }
 }
 
-/// Opens the interface as [`attach_any`] does, if no other process has a queue of it.
+/// Opens the interface as [`attach_any`] does, if no other process has a queue of it: the kernel would give each some of the
+/// packets.
 fn attach_alone(name: &str, wanted: Kind, is_there: bool) -> Result<(OwnedFd, Kind), TunError> {
     let start = Instant::now();
     loop {
-        let (descriptor, kind) = attach_any(name, wanted, is_there)?;
-        let index = if_nametoindex(name).map_err(|error| other(name, error.into()))?;
-        if !(kind.is_divisible && sysfs::has(name, index, SECOND_QUEUE)) {
-            return Ok((descriptor, kind));
+        // One that is up has a link while it is open.
+        let has_link = |ethtool: Ethtool| ethtool.has_link(name);
+        if !(is_there && Ethtool::open().and_then(has_link).unwrap_or(false)) {
+            let (descriptor, kind) = attach_any(name, wanted, is_there)?;
+            let index = if_nametoindex(name).map_err(|error| other(name, error.into()))?;
+            if !(kind.is_divisible && sysfs::has(name, index, SECOND_QUEUE)) {
+                return Ok((descriptor, kind));
+            }
         }
-        drop(descriptor);
         if start.elapsed() >= RELEASE_TIMEOUT {
             return Err(TunError::Busy(name.to_owned()));
         }
@@ -550,6 +579,13 @@ nix::ioctl_read!(
     b'T',
     210,
     libc::c_uint
+);
+
+nix::ioctl_write_int!(
+    /// `TUNSETOWNER`: the user who may open the interface without `CAP_NET_ADMIN`.
+    set_owner,
+    b'T',
+    204
 );
 
 nix::ioctl_write_int!(

@@ -48,11 +48,7 @@ pub fn socket_of(name: &str) -> Option<PathBuf> {
 
 /// Names a descriptor for its kind and its number in the file system.
 pub fn named<'a>(kind: &str, descriptor: &'a impl AsFd) -> Option<Named<'a>> {
-    borrowed(kind, descriptor.as_fd())
-}
-
-/// Names a descriptor as [`named`] does.
-pub fn borrowed<'a>(kind: &str, descriptor: BorrowedFd<'a>) -> Option<Named<'a>> {
+    let descriptor = descriptor.as_fd();
     let inode = fstat(descriptor).ok()?.st_ino;
     Some((format!("{kind}.{inode}"), descriptor))
 }
@@ -71,6 +67,12 @@ pub fn queue(role: Role, name: &str, index: u32, number: usize) -> String {
         0 => tun(role, name, index),
         number => format!("{TUN_FURTHER}.{}/{name}.{index}.{number}", role.name()),
     }
+}
+
+/// Returns whether a name is that of something that is of no use without others, which are stored before it.
+#[must_use]
+pub fn is_further(name: &str) -> bool {
+    is(name, UDP_FURTHER) || is(name, TUN_FURTHER)
 }
 
 /// Returns the number at the end of a name.

@@ -136,9 +136,13 @@ impl Inheritance {
         })
     }
 
-    /// Takes the program that divides packets among the queues of an interface.
-    pub fn take_queue_program(&mut self) -> Option<OwnedFd> {
-        self.take(|name, _| descriptors::is(name, QUEUE_PROGRAM))
+    /// Takes the program that divides packets among the queues of an interface, and its number in the kernel.
+    pub fn take_queue_program(&mut self) -> Option<(OwnedFd, u32)> {
+        let mut names = self.descriptors.iter().map(|(name, _)| name);
+        let place = names.position(|name| descriptors::is(name, QUEUE_PROGRAM))?;
+        let (name, program) = self.descriptors.swap_remove(place);
+        let number = descriptors::number(&name)?.try_into().ok()?;
+        Some((program, number))
     }
 
     /// Takes the journal of peers.

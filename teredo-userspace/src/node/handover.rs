@@ -13,7 +13,7 @@ use crate::{
     api::Gate,
     handover::{
         Inheritance, State, Store,
-        descriptors::Named,
+        descriptors::{self, Named},
         state::{DaemonState, RelayState},
         successor::{Failure, Invocation, Successor},
     },
@@ -100,7 +100,7 @@ impl Node {
         all.extend(self.client.iter().flat_map(|role| role.descriptors()));
         all.extend(self.fast_path.descriptors());
         all.extend(self.keeper.descriptors());
-        all.sort_by(|(name, _), (other, _)| name.cmp(other));
+        all.sort_by_key(|(name, _)| (descriptors::is_further(name), name.clone()));
         all.dedup_by(|(name, _), (other, _)| name == other);
         all
     }

@@ -330,9 +330,9 @@ impl Node {
         };
         let index = tunnel.index().context("the tunnel interface is lost")?;
         if tunnel.is_divisible()
-            && let Err(error) = self.routes.remove_queues(index).await
+            && let Err(error) = self.routes.remove_queueing(index).await
         {
-            // They cost memory: one for each CPU that there could be, with room for as many packets as all have.
+            // The kernel makes one for each of the 256 queues that the interface may get, each as long as the whole.
             tracing::debug!("{error}");
         }
         // Once it is up, it would have an address of its own. A failure shows when the plan is
@@ -347,7 +347,7 @@ impl Node {
 
     fn place_fast_path(&mut self, item: &FastPathItem) -> Result<(), PlaceError> {
         let roles = self.roles.in_program(&self.config);
-        let relay = self.roles.relay.as_ref().map(RelayRole::relay);
+        let relay = self.roles.relay.as_ref().map(RelayRole::settled_relay);
         let placed = self.fast_path.place(
             &self.config,
             item,
@@ -361,9 +361,11 @@ impl Node {
         if let Some(relay) = &mut self.roles.relay {
             if !self.is_handed_over {
                 self.is_handed_over = true;
-                self.fast_path.hand_over(&mut relay.relay(), clock::now());
+                self.fast_path
+                    .hand_over(&mut relay.settled_relay(), clock::now());
             }
-            self.fast_path.sweep(&mut relay.relay(), clock::now());
+            self.fast_path
+                .sweep(&mut relay.settled_relay(), clock::now());
         }
         placed
     }

@@ -125,7 +125,7 @@ impl Keeper {
     }
 
     /// Makes the store give up the UDP ports and the tunnel interfaces of relay and server, which are about to be opened
-    /// anew. It would keep queues of the old interface that nobody reads.
+    /// anew. Otherwise the store would keep queues of the old interface that nobody reads.
     pub fn release_roles(&mut self) {
         let Some(store) = &mut self.store else {
             return;

@@ -1,7 +1,8 @@
 //! The event loop that connects the datapath with the protocol.
 //!
-//! One thread does everything but what [others](relay) of the relay carry. Packets move in batches: those that one system call delivers go
-//! through the protocol together, and leave with the next system call.
+//! One thread does everything, except for what the [other threads](relay) of a relay carry. Packets move in
+//! batches: those that one system call delivers go through the protocol together, and leave with the next
+//! system call.
 
 mod accounting;
 mod calendar;
@@ -266,9 +267,11 @@ impl Node {
         }
         if let Some(relay) = &mut self.roles.relay {
             relay.go_on();
-            self.fast_path.sweep(&mut relay.relay(), clock::now());
+            self.fast_path
+                .sweep(&mut relay.settled_relay(), clock::now());
             // A small map needs no other slice.
-            self.fast_path.sweep_on(&mut relay.relay(), clock::now());
+            self.fast_path
+                .sweep_on(&mut relay.settled_relay(), clock::now());
             relay.flush(&mut self.fast_path, self.roles.server.as_mut());
         } else {
             self.fast_path.flush_log();
@@ -285,7 +288,8 @@ impl Node {
 
     fn sweep_on(&mut self) {
         if let Some(relay) = &mut self.roles.relay {
-            self.fast_path.sweep_on(&mut relay.relay(), clock::now());
+            self.fast_path
+                .sweep_on(&mut relay.settled_relay(), clock::now());
             relay.flush(&mut self.fast_path, self.roles.server.as_mut());
         }
     }

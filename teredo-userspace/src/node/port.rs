@@ -56,8 +56,13 @@ impl Port {
 
     /// Makes room for the datagrams that come until the next process receives them.
     pub fn make_room(&self) {
+        self.make_room_among(1);
+    }
+
+    /// Makes room as [`Self::make_room`] does, as much as for one receiver in all of as many.
+    pub fn make_room_among(&self, receivers: usize) {
         for receiver in self.receivers() {
-            receiver.make_room();
+            receiver.make_room_among(receivers);
         }
     }
 

@@ -83,7 +83,7 @@ pub enum Input {
     Packets,
     /// The deadline of the protocol has passed.
     Time,
-    /// A thread leaves something to do.
+    /// A thread has left work for the event loop.
     Call,
     /// Something of the fleet's.
     Fleet(fleet::Input),
@@ -130,7 +130,7 @@ impl RelayRole {
     fn start_threads(&mut self) -> io::Result<()> {
         let (sockets, queues) = (&self.further, self.tunnel.further());
         let shares = sockets.len().max(queues.len());
-        // At least one if an earlier process had more.
+        // One even if none is wanted, for what an earlier process opened.
         let count = shares.min(self.wanted.saturating_sub(1).max(1));
         let mut lanes = Vec::new();
         for number in 0..count {
@@ -167,7 +167,7 @@ impl RelayRole {
         self.threads = None;
     }
 
-    /// Starts the threads if they do not run. To be called again: there may be no room for them.
+    /// Starts the threads if they do not run. Call it again after a failure, for example for want of memory.
     pub fn go_on(&mut self) {
         if self.threads.is_some() {
             return;
@@ -183,6 +183,13 @@ impl RelayRole {
     /// Waits until no thread handles a packet, and returns the protocol.
     pub fn relay(&self) -> Turn<'_> {
         self.shared.relay()
+    }
+
+    /// Returns the protocol as [`Self::relay`] does, when no packets are on their way out that the fast path could overtake.
+    pub fn settled_relay(&self) -> Turn<'_> {
+        let relay = self.shared.relay();
+        self.shared.wait_for_sent();
+        relay
     }
 
     /// Returns the packets that the kernel did not take.
@@ -308,10 +315,11 @@ impl RelayRole {
 
     /// Makes room for what comes until the next process receives it.
     pub fn make_room(&self) {
-        self.port.make_room();
-        self.further
-            .iter()
-            .for_each(|receiver| receiver.make_room());
+        let receivers = self.further.len() + 1;
+        self.port.make_room_among(receivers);
+        for receiver in &self.further {
+            receiver.make_room_among(receivers);
+        }
     }
 
     /// Returns the descriptors that outlive the process.
@@ -321,7 +329,8 @@ impl RelayRole {
         let journal = self.journal.iter();
         let journal = journal.filter_map(|journal| descriptors::named(JOURNAL, journal));
         let program = queue_program();
-        let program = program.and_then(|program| descriptors::borrowed(QUEUE_PROGRAM, program));
+        let program =
+            program.map(|(program, number)| (format!("{QUEUE_PROGRAM}.{number}"), program));
         let sockets = sockets.chain(further).chain(program);
         sockets.chain(self.tunnel.descriptors()).chain(journal)
     }

@@ -164,13 +164,13 @@ impl Roles {
                 Some(_) => 1,
                 None => section.thread_count(),
             };
-            if let Some(program) = left.take_queue_program() {
-                tun::adopt_queue_program(program);
+            if let Some((program, number)) = left.take_queue_program() {
+                tun::adopt_queue_program(program, number);
             }
             let options = tunnel(Role::Relay, &section.tun, lifetime, threads);
             let tunnel = Tunnel::open(options, tun)?;
             let local = udp.local;
-            udp.divide(threads)?;
+            udp.divide(threads);
             let mut role = RelayRole::new(
                 section,
                 relay,
@@ -210,7 +210,11 @@ fn open(
 ) -> Result<UdpSocket, BindError> {
     match left.take_udp(local) {
         Some(sockets) => Ok(UdpSocket::inherited(local, sockets, further)),
-        None => UdpSocket::bind(local),
+        None => {
+            // They have the port.
+            drop(further);
+            UdpSocket::bind(local)
+        }
     }
 }
 

@@ -79,7 +79,11 @@ impl Tunnel {
         });
         let (tun, further) = match taken {
             Some(tun) => set_up(tun, &options, further)?,
-            None => open(&options)?,
+            None => {
+                // It would be in use.
+                drop(further);
+                open(&options)?
+            }
         };
         Ok(Self {
             tun,

@@ -149,7 +149,7 @@ fn a_reload_to_more_or_fewer_threads_loses_nothing() -> Result<()> {
         configured.and_then(|()| world.teredo("reload"))
     };
     set(2)?;
-    // One that was made for one thread has one queue.
+    // An interface that was made for one thread has one queue.
     world.scene.relay.ip("link del teredo")?;
     wait_until("there is another interface with the route", SOON, || {
         let link = world.scene.relay.ip("-d link show dev teredo");
@@ -160,7 +160,7 @@ fn a_reload_to_more_or_fewer_threads_loses_nothing() -> Result<()> {
     ping.all_from(&world.scene.host().namespace)?;
     let streams = world.streams()?;
     flow(&streams, 200)?;
-    // The event loop is one, and another has what is left of more.
+    // The event loop counts as one; with one wanted, another still reads what was opened for more.
     for (wanted, others) in [(5, 4), (1, 1), (3, 2)] {
         set(wanted)?;
         let link = world.scene.relay.ip("-d link show dev teredo")?;
@@ -173,7 +173,7 @@ fn a_reload_to_more_or_fewer_threads_loses_nothing() -> Result<()> {
         flow(&streams, 200)?;
     }
     let reports = stop(streams)?;
-    // Where its packets are to go on in another thread, one may overtake another.
+    // While a flow moves to another thread, a packet may overtake another.
     let are_whole = reports
         .iter()
         .all(|report| report.sent == report.received && report.repeated == 0);

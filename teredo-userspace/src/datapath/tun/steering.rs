@@ -17,14 +17,14 @@ use teredo_common::steering::PROGRAM;
 use thiserror::Error;
 
 use super::Tun;
-use crate::datapath::xdp::abilities;
+use crate::datapath::xdp::{abilities, program_number};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steering"));
 
-/// The program that was loaded by [`prepare`], or by an earlier process.
-static PREPARED: OnceLock<OwnedFd> = OnceLock::new();
+/// The program that was loaded by [`prepare`], or by an earlier process, and its number in the kernel.
+static PREPARED: OnceLock<(OwnedFd, u32)> = OnceLock::new();
 
-/// The reason why the daemon cannot choose.
+/// The reason why the daemon cannot choose queues.
 #[derive(Debug, Error)]
 pub(super) enum SteeringError {
     /// There is no memory or descriptor to find out what the kernel is able to do, or it knows no such
@@ -41,7 +41,11 @@ pub(super) enum SteeringError {
 
 /// Loads the program, for a process that is about to lose the right to.
 pub fn prepare() {
-    match load() {
+    let loaded = load().and_then(|program| {
+        let number = program_number(program.as_fd())?;
+        Ok((program, number))
+    });
+    match loaded {
         Ok(program) => {
             let _ = PREPARED.set(program);
         }
@@ -49,14 +53,15 @@ pub fn prepare() {
     }
 }
 
-/// Uses the program of an earlier process, if there is no other.
-pub fn adopt(program: OwnedFd) {
-    let _ = PREPARED.set(program);
+/// Uses the program of an earlier process, which has this number in the kernel, if there is no other.
+pub fn adopt(program: OwnedFd, number: u32) {
+    let _ = PREPARED.set((program, number));
 }
 
-/// Returns the program for the next process, if there is one.
-pub fn program() -> Option<BorrowedFd<'static>> {
-    PREPARED.get().map(OwnedFd::as_fd)
+/// Returns the program for the next process, if there is one, and its number in the kernel.
+pub fn program() -> Option<(BorrowedFd<'static>, u32)> {
+    let (program, number) = PREPARED.get()?;
+    Some((program.as_fd(), *number))
 }
 
 /// Makes the peer's mapped endpoint in the destination of a packet decide on its queue.
@@ -67,7 +72,7 @@ pub fn program() -> Option<BorrowedFd<'static>> {
 pub(super) fn attach(tun: &Tun) -> Result<(), SteeringError> {
     let loaded;
     let program = match PREPARED.get() {
-        Some(program) => program,
+        Some((program, _)) => program,
         None => {
             loaded = load()?;
             &loaded

@@ -71,8 +71,7 @@ pub struct UdpSocket {
     /// of each datagram would add a tenth to the cost of receiving, so marked ones have a socket of
     /// their own.
     pub marked: Receiver,
-    /// Receive their shares of the other datagrams, if they are [divided](Self::divide): all of one peer
-    /// arrive at the same.
+    /// The receivers with shares of the other datagrams; all of a peer arrive at one. See [`Self::divide`].
     pub further: Vec<Receiver>,
 }
 
@@ -110,41 +109,34 @@ impl UdpSocket {
             marked: Receiver::new(marked),
             further: further.into_iter().map(Receiver::new).collect(),
         };
-        // There may have been more.
+        // The earlier process may have had more.
         if let Err(error) = port.receiver.divide_among(port.further.len() + 1) {
             tracing::debug!("the datagrams to {local} are divided as before: {error}");
         }
         port
     }
 
-    /// Divides the datagrams among `count` receivers, or among those that there are if they are more. Sockets of another
-    /// user, who had the port before, stay alone.
-    ///
-    /// # Errors
-    ///
-    /// When no further sockets can be opened.
-    pub fn divide(&mut self, count: usize) -> Result<(), BindError> {
+    /// Divides the datagrams among `count` receivers, among more if there are more, or among fewer if there is no room.
+    /// Sockets of another user get no further ones: the kernel lets only one user share a port.
+    pub fn divide(&mut self, count: usize) {
         if self.further.len() + 1 >= count || !socket::is_own(self.receiver.socket()) {
-            return Ok(());
+            return;
         }
-        let refused = |source: io::Error| BindError::Other {
-            address: self.local,
-            source,
-        };
-        // The others share the port, with sockets of this user alone.
+        // The sender does not share the port, so both must permit reuse of the address while others are bound.
         let sender = self.sender.socket();
-        let shared = |on| socket::set(sender, sockopt::ReuseAddr, on);
-        shared(true).map_err(|error| refused(error.into()))?;
-        let mut added = Ok(());
+        let reuse = |on| socket::set(sender, sockopt::ReuseAddr, on);
+        let mut added = reuse(true);
         while added.is_ok() && self.further.len() + 1 < count {
             added = socket::open_sharing(self.local)
                 .map(|socket| self.further.push(Receiver::new(socket)));
         }
-        added
-            .and(shared(false))
+        let divided = added
+            .and(reuse(false))
             .map_err(io::Error::from)
-            .and_then(|()| self.receiver.divide_among(self.further.len() + 1))
-            .map_err(refused)
+            .and(self.receiver.divide_among(self.further.len() + 1));
+        if let Err(error) = divided {
+            tracing::warn!("no sockets of {} for more threads: {error}", self.local);
+        }
     }
 
     /// Puts a mailbox before the receiver, which then receives only long datagrams and those that
@@ -352,7 +344,7 @@ mod tests {
     #[test]
     fn datagrams_are_divided_by_their_sender() {
         let mut there = bound();
-        there.divide(4).unwrap();
+        there.divide(4);
         let receivers: Vec<&Receiver> = [&there.receiver]
             .into_iter()
             .chain(&there.further)
@@ -402,7 +394,7 @@ mod tests {
     #[test]
     fn a_port_that_another_process_has_divided_is_taken_over_and_divided_further() {
         let mut before = bound();
-        before.divide(2).unwrap();
+        before.divide(2);
         let local = before.local;
         let copy = |socket: &OwnedFd| socket.try_clone().unwrap();
         let sockets = [
@@ -418,7 +410,7 @@ mod tests {
             .collect();
         drop(before);
         let mut there = UdpSocket::inherited(local, sockets, further);
-        there.divide(3).unwrap();
+        there.divide(3);
         assert_eq!(there.further.len(), 2);
         let mut senders: Vec<UdpSocket> = (0..30).map(|_| bound()).collect();
         for sender in &mut senders {

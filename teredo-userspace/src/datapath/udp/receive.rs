@@ -24,7 +24,7 @@ const HANDOVER_ROOM: usize = 128 << 20;
 #[derive(Debug)]
 pub struct Receiver {
     socket: OwnedFd,
-    /// What the kernel said at the last look about the datagrams that it dropped, and all of them.
+    /// The kernel's count of drops at the last look, and the sum so far.
     lost: Mutex<(u32, u64)>,
 }
 
@@ -54,12 +54,13 @@ impl Receiver {
         Ok(socket::distribute(&self.socket, receivers as u32)?)
     }
 
-    /// Makes room for the datagrams that come while no process receives.
-    pub fn make_room(&self) {
-        socket::set_room(&self.socket, HANDOVER_ROOM);
+    /// Makes room for the datagrams that come while no process receives, of which each of as many receivers gets a part.
+    pub fn make_room_among(&self, receivers: usize) {
+        let part = HANDOVER_ROOM / receivers.max(1);
+        socket::set_room(&self.socket, part.max(socket::room()));
     }
 
-    /// Ends [`Self::make_room`]. To be called when what has waited is received: meanwhile there would be no
+    /// Ends [`Self::make_room_among`]. To be called when what has waited is received: meanwhile there would be no
     /// room for more.
     pub fn end_room(&self) {
         socket::set_room(&self.socket, socket::room());

@@ -52,8 +52,8 @@ pub fn bind(socket: &OwnedFd, local: SocketAddrV4) -> nix::Result<SocketAddrV4> 
     Ok(bound.into())
 }
 
-/// Opens a socket that shares the port with others of this user. One of them that shares it with nobody lets its address
-/// be reused meanwhile.
+/// Opens a socket that shares the port with others of this user. A socket of the port without `SO_REUSEPORT` needs
+/// `SO_REUSEADDR` meanwhile.
 pub fn open_sharing(local: SocketAddrV4) -> nix::Result<OwnedFd> {
     let socket = open()?;
     set(&socket, sockopt::ReuseAddr, true)?;

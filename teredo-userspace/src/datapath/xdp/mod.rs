@@ -67,6 +67,7 @@ pub use policy::AttachPolicy;
 pub use program::{OBJECT, PROGRAM, Parameters, Program, ServerParameters, uncollected_traffic};
 pub use refusal::Refusal;
 pub use remains::Remains;
+pub(super) use sys::program_number;
 pub use table::{routes_size, size as peer_map_size, tallies_size};
 pub use tags::TagKeeper;
 pub use vlan::Vlan;

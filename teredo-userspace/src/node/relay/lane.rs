@@ -82,7 +82,7 @@ impl Lane {
         } = self;
         let shared = outlet.shared.clone();
         let mut turn = shared.turn();
-        let now = clock::now();
+        let mut now = clock::now();
         for datagram in datagrams.datagrams() {
             if let Ok(header) = Header::parse(datagram.payload) {
                 turn.relay.prefetch(&header.source());
@@ -107,6 +107,7 @@ impl Lane {
                 return;
             }
             turn = shared.turn();
+            now = clock::now();
         }
     }
 
@@ -178,7 +179,7 @@ impl Outlet {
         let has_packets = turn.relay.has_packets();
         let mut send = Some(send);
         if has_packets {
-            // Some of them may follow those in their flows.
+            // A packet of the protocol may follow a forwarded one of its flow.
             send.take()
                 .into_iter()
                 .for_each(|send| send(&mut self.sender));

@@ -26,7 +26,7 @@ pub struct Shared {
     pub call: Notify,
     /// Held while packets are on their way out that nothing may overtake.
     sending: RwLock<()>,
-    /// Packets in vain, in the order of [`SendFailures`].
+    /// Packets that the kernel refused, in the order of [`SendFailures`].
     failures: [AtomicU64; 2],
 }
 
@@ -76,7 +76,7 @@ impl Shared {
         Turn(self.turn())
     }
 
-    /// Says that packets are on their way out, until it is dropped. To be called within a turn.
+    /// Marks packets as being sent until the guard is dropped. Call it within a turn.
     pub fn send(&self) -> RwLockReadGuard<'_, ()> {
         self.sending.read().unwrap_or_else(PoisonError::into_inner)
     }

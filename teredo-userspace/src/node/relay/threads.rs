@@ -55,7 +55,7 @@ impl Threads {
             let until = end.clone();
             let thread = thread::Builder::new().name(format!("relay-{number}"));
             let thread = thread.spawn(move || {
-                let _together = Together;
+                let _abort_on_panic = AbortOnPanic;
                 carry(lane, ends, &until);
             })?;
             threads.0.push(Running {
@@ -79,9 +79,9 @@ impl Drop for Running {
 }
 
 /// Ends the process with a thread that panics: the packets of some peers would be lost silently.
-struct Together;
+struct AbortOnPanic;
 
-impl Drop for Together {
+impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         if panicking() {
             abort();
@@ -133,9 +133,13 @@ fn carry(mut lane: Lane, mut ends: Ends, end: &EventFd) {
                 Ok(_) => lane.encapsulate(&ends.out),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // The interface is lost, and there will be other threads when it is back.
-                Err(error) => {
+                Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
                     tracing::debug!("a queue of the tunnel interface is lost: {error}");
                     return false;
+                }
+                Err(error) => {
+                    tracing::debug!("cannot read from the tunnel interface: {error}");
+                    sleep(RETRY);
                 }
             }
             true
