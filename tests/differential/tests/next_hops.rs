@@ -82,8 +82,9 @@ impl World {
             last_sent: self.now,
         };
         assert!(self.maps.insert(&client.octets(), &peer, self.now));
-        let ask = |host: &&str| {
-            let packet = udp(client, host.parse().unwrap(), b"data");
+        let ask = |text: &&str| {
+            let host = text.parse().expect("an address");
+            let packet = udp(client, host, b"data");
             let packet = datagram(mapped, site::relay(), 1, &packet);
             let arrival = Arrival {
                 frame: &ethernet(WAN, ROUTER, ETHERTYPE_IPV4, &packet),
@@ -92,14 +93,11 @@ impl World {
             };
             let before = self.tables.asked.get();
             let outcome = self.maps.run(&self.cpu, &self.tables, arrival);
-            assert_eq!(outcome.verdict, Verdict::DecapForwarded, "{host}");
+            assert_eq!(outcome.verdict, Verdict::DecapForwarded, "{text}");
             // What was cached for one host must not lead to another.
-            let way = self
-                .tables
-                .routes
-                .look_up_ipv6(5, client, host.parse().unwrap());
-            let destination = way.unwrap().addresses.destination();
-            assert_eq!(outcome.frame[..6], destination, "{host}");
+            let way = self.tables.routes.look_up_ipv6(5, client, host);
+            let destination = way.expect("a route").addresses.destination();
+            assert_eq!(outcome.frame[..6], destination, "{text}");
             self.tables.asked.get() - before
         };
         hosts.iter().map(ask).collect()
