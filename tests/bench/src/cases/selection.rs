@@ -77,11 +77,17 @@ impl Selection {
         chosen(&Direction::ALL, &self.directions)
     }
 
-    /// The variants of relays that a part measures: its own, or those that are named.
+    /// The variants of relays that a part measures: its own, or those that are named. A first impression does without
+    /// those that explain others.
     #[must_use]
     pub fn relays(&self, part: Part) -> Vec<Variant> {
+        let explains = |variant: &Variant| matches!(variant, Variant::Threads | Variant::Calls);
         match (&self.device, self.variants.is_empty()) {
             (Some(_), _) => vec![Variant::Device],
+            (None, true) if self.is_first_impression() => {
+                let relays = part.relays().into_iter();
+                relays.filter(|variant| !explains(variant)).collect()
+            }
             (None, true) => part.relays(),
             (None, false) => self.variants().collect(),
         }
