@@ -30,6 +30,8 @@ pub use steering::{
 use super::{ethtool::Ethtool, napi, offload::Coalescer, sysfs};
 
 const CONTROL_FILE: &str = "/dev/net/tun";
+/// The name of the driver.
+const DRIVER: &str = "tun";
 /// The wait for the kernel to release an interface whose owner has just died.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause between two looks whether it has.
@@ -428,9 +430,7 @@ impl Default for Kind {
 fn attach_alone(name: &str, wanted: Kind, is_there: bool) -> Result<(OwnedFd, Kind), TunError> {
     let start = Instant::now();
     loop {
-        // One that is up has a link while it is open.
-        let has_link = |ethtool: Ethtool| ethtool.has_link(name);
-        if !(is_there && Ethtool::open().and_then(has_link).unwrap_or(false)) {
+        if !(is_there && is_open(name).unwrap_or(false)) {
             let (descriptor, kind) = attach_any(name, wanted, is_there)?;
             let index = if_nametoindex(name).map_err(|error| other(name, error.into()))?;
             if !(kind.is_divisible && sysfs::has(name, index, SECOND_QUEUE)) {
@@ -442,6 +442,12 @@ fn attach_alone(name: &str, wanted: Kind, is_there: bool) -> Result<(OwnedFd, Ki
         }
         thread::sleep(RELEASE_PAUSE);
     }
+}
+
+/// Returns whether a process has the interface of the TUN driver open: one that is up has a link then.
+fn is_open(name: &str) -> io::Result<bool> {
+    let ethtool = Ethtool::open()?;
+    Ok(ethtool.driver(name)? == DRIVER && ethtool.has_link(name)?)
 }
 
 /// Opens the interface, new, or left by an earlier run with one queue or several.

@@ -127,6 +127,46 @@ fn d2_11_only_unfinished_checksums_are_left_to_the_daemon() -> Result<()> {
     Ok(())
 }
 
+/// The largest packets, those with the least hop limit, and those with headers that take a walk are on the fast path.
+#[test]
+fn the_last_packets_that_need_no_daemon() -> Result<()> {
+    let mapped = endpoint(CLIENT);
+    let client = TeredoAddress::new([1, 2, 3, 4].into(), mapped).encode();
+    let host = "2000::b".parse()?;
+    let setup = Setup::default();
+    let mut fast = HostPath::new(&setup);
+    let now = fast.now();
+    let peer = Peer {
+        mapped,
+        last_received: now,
+        last_sent: now,
+    };
+    fast.insert(client, peer)?;
+    let mut encap = |packet: &[u8]| {
+        let frame = ethernet(LAN, HOST, ETHERTYPE_IPV6, packet);
+        anyhow::Ok(fast.run(Port::Lan, &frame)?.verdict)
+    };
+    let of_length = |length: u16| udp(host, client, &vec![7; usize::from(length) - 48]);
+    assert_eq!(encap(&of_length(setup.mtu))?, Verdict::EncapForwarded);
+    assert_eq!(encap(&of_length(setup.mtu + 1))?, Verdict::EncapTooBig);
+    let mut near = of_length(100);
+    for (hop_limit, expected) in [(2, Verdict::EncapForwarded), (1, Verdict::EncapHopLimit)] {
+        near[7] = hop_limit;
+        assert_eq!(encap(&near)?, expected);
+    }
+    // Destination options of eight octets, and the datagram behind them.
+    let datagram_in = udp(client, host, b"data");
+    let behind = [&[17, 0, 1, 4, 0, 0, 0, 0], &datagram_in[40..]].concat();
+    let inner = ipv6(client, host, 60, &behind);
+    let outer = datagram(mapped, teredo_differential::site::relay(), 1, &inner);
+    let frame = ethernet(WAN, ROUTER, ETHERTYPE_IPV4, &outer);
+    assert_eq!(
+        fast.run(Port::Wan, &frame)?.verdict,
+        Verdict::DecapForwarded
+    );
+    Ok(())
+}
+
 /// The sum of an IPv6 packet's pseudo-header, as a checksum that is not finished.
 fn pseudo_header_sum(packet: &[u8]) -> [u8; 2] {
     let words = packet[8..40].chunks_exact(2);
