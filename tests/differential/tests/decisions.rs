@@ -1,5 +1,7 @@
 //! Frames that random ones are seldom like.
 
+use std::net::Ipv6Addr;
+
 use anyhow::Result;
 use teredo_common::{
     address::{Endpoint, TeredoAddress},
@@ -18,6 +20,21 @@ use teredo_differential::{
 
 const CLIENT: &str = "9.0.0.1:4096";
 const SERVER: &str = "1.2.3.4:3544";
+
+/// A fast path with a client as its peer, and the client's Teredo address.
+fn with_client(setup: &Setup) -> Result<(HostPath, Ipv6Addr)> {
+    let mut fast = HostPath::new(setup);
+    let mapped = endpoint(CLIENT);
+    let client = TeredoAddress::new([1, 2, 3, 4].into(), mapped).encode();
+    let now = fast.now();
+    let peer = Peer {
+        mapped,
+        last_received: now,
+        last_sent: now,
+    };
+    fast.insert(client, peer)?;
+    Ok((fast, client))
+}
 
 /// A router solicitation that the server answers.
 fn solicitation(to: Endpoint) -> Vec<u8> {
@@ -75,20 +92,13 @@ fn what_is_not_for_the_server_is_left_to_the_kernel() -> Result<()> {
 #[test]
 fn d2_11_only_unfinished_checksums_are_left_to_the_daemon() -> Result<()> {
     let mapped = endpoint(CLIENT);
-    let client = TeredoAddress::new([1, 2, 3, 4].into(), mapped).encode();
     let host = "2000::b".parse()?;
     for flags in [Settings::ALLOW_ZERO_CHECKSUM, 0] {
-        let mut fast = HostPath::new(&Setup {
+        let setup = Setup {
             flags,
             ..Setup::default()
-        });
-        let now = fast.now();
-        let peer = Peer {
-            mapped,
-            last_received: now,
-            last_sent: now,
         };
-        fast.insert(client, peer)?;
+        let (mut fast, client) = with_client(&setup)?;
         for (place, build) in [(IP + 46, udp as fn(_, _, &[u8]) -> Vec<u8>), (IP + 56, tcp)] {
             let mut verdict = |packet: &[u8]| {
                 let frame = ethernet(LAN, HOST, ETHERTYPE_IPV6, packet);
@@ -130,18 +140,9 @@ fn d2_11_only_unfinished_checksums_are_left_to_the_daemon() -> Result<()> {
 /// The largest packets, those with the least hop limit, and those with headers that take a walk are on the fast path.
 #[test]
 fn the_last_packets_that_need_no_daemon() -> Result<()> {
-    let mapped = endpoint(CLIENT);
-    let client = TeredoAddress::new([1, 2, 3, 4].into(), mapped).encode();
     let host = "2000::b".parse()?;
     let setup = Setup::default();
-    let mut fast = HostPath::new(&setup);
-    let now = fast.now();
-    let peer = Peer {
-        mapped,
-        last_received: now,
-        last_sent: now,
-    };
-    fast.insert(client, peer)?;
+    let (mut fast, client) = with_client(&setup)?;
     let mut encap = |packet: &[u8]| {
         let frame = ethernet(LAN, HOST, ETHERTYPE_IPV6, packet);
         anyhow::Ok(fast.run(Port::Lan, &frame)?.verdict)
@@ -158,7 +159,12 @@ fn the_last_packets_that_need_no_daemon() -> Result<()> {
     let datagram_in = udp(client, host, b"data");
     let behind = [&[17, 0, 1, 4, 0, 0, 0, 0], &datagram_in[40..]].concat();
     let inner = ipv6(client, host, 60, &behind);
-    let outer = datagram(mapped, teredo_differential::site::relay(), 1, &inner);
+    let outer = datagram(
+        endpoint(CLIENT),
+        teredo_differential::site::relay(),
+        1,
+        &inner,
+    );
     let frame = ethernet(WAN, ROUTER, ETHERTYPE_IPV4, &outer);
     assert_eq!(
         fast.run(Port::Wan, &frame)?.verdict,
