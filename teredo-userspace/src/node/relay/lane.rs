@@ -3,7 +3,7 @@
 use std::{
     mem,
     net::{Ipv4Addr, SocketAddrV4},
-    sync::Arc,
+    sync::{Arc, MutexGuard},
 };
 
 use teredo_common::time::Instant;
@@ -171,26 +171,29 @@ impl Outlet {
     /// Ends a turn. `send` sends the packets that were forwarded in it.
     fn finish_turn(
         &mut self,
-        mut turn: std::sync::MutexGuard<'_, Core>,
+        mut turn: MutexGuard<'_, Core>,
         queue: &Queue,
         send: impl FnOnce(&mut Sender),
     ) {
-        let shared = self.shared.clone();
-        let has_packets = turn.relay.has_packets();
-        let mut send = Some(send);
-        if has_packets {
+        if turn.relay.has_packets() {
             // A packet of the protocol may follow a forwarded one of its flow.
-            send.take()
-                .into_iter()
-                .for_each(|send| send(&mut self.sender));
+            send(&mut self.sender);
             self.transmit(&mut turn, queue);
+            self.call_event_loop(&turn);
+        } else {
+            self.call_event_loop(&turn);
+            let shared = self.shared.clone();
+            let _sending = shared.send();
+            drop(turn);
+            send(&mut self.sender);
         }
-        if !self.is_event_loop && turn.needs_event_loop() {
-            shared.call.notify_one();
+    }
+
+    /// Wakes the event loop for what a turn of another thread left to it.
+    fn call_event_loop(&self, core: &Core) {
+        if !self.is_event_loop && core.needs_event_loop() {
+            self.shared.call.notify_one();
         }
-        let _sending = shared.send();
-        drop(turn);
-        send.into_iter().for_each(|send| send(&mut self.sender));
     }
 
     /// Sends the packets of the protocol.
