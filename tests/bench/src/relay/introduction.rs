@@ -16,9 +16,10 @@ use crate::{
 
 /// More clients than these become known by a generator instead of packet sockets.
 const BY_SOCKETS: u32 = 20_000;
-/// Clients that become known at a time.
-const AT_ONCE: u32 = 100_000;
-/// Time from one new client to the next, at which a relay process loses hardly any packet.
+/// Clients that become known at a time. Even a slow machine makes them known long before the relay takes the first ones
+/// for silent.
+const AT_ONCE: u32 = 20_000;
+/// Time from one new client to the next, at which a relay process on a fast machine loses hardly any packet.
 const NEW_CLIENT: Duration = Duration::from_micros(25);
 /// Time from one packet to the next that a relay process can forward without loss.
 const EASY: Duration = Duration::from_micros(4);
@@ -63,19 +64,20 @@ impl Relay {
     fn introduce(&mut self, clients: u32) -> Result<()> {
         let known = self.known.map_or(0, |(_, known)| known);
         self.sink.answer_bubbles(true)?;
+        let mut pause = NEW_CLIENT;
         for first in (known..clients).step_by(AT_ONCE as usize) {
             let count = AT_ONCE.min(clients - first);
-            self.introduce_some(first, count)?;
+            pause = self.introduce_some(first, count, pause)?;
             // The first ones must not be silent for too long meanwhile.
             self.keep_alive(first + count)?;
         }
         self.sink.answer_bubbles(false)
     }
 
-    fn introduce_some(&mut self, first: u32, count: u32) -> Result<()> {
+    /// Makes `count` clients known, with `pause` from one to the next or longer. Returns the pause that it took.
+    fn introduce_some(&mut self, first: u32, count: u32, mut pause: Duration) -> Result<Duration> {
         let case = Case::of(Direction::Encap, count);
         let mut generator = self.generator_of(case, |flow| flow.from(first))?;
-        let mut pause = NEW_CLIENT;
         let mut interval = pause;
         for attempt in 0..ATTEMPTS {
             self.come_to_rest()?;
@@ -91,7 +93,7 @@ impl Relay {
             }
             let missing = u64::from(count).saturating_sub(arrived);
             if attempt > 0 && missing <= u64::from(count / OTHERS) {
-                return Ok(());
+                return Ok(pause);
             }
             if missing > u64::from(count / 20) {
                 pause = pause * 5 / 4;
