@@ -1,85 +1,37 @@
 //! The TUN interface through which the daemon and the kernel's IPv6 routing exchange packets.
 
+mod attach;
 mod batch;
+mod error;
 mod offloads;
 mod queue;
+mod requests;
 mod steering;
 
 use std::{
-    fs::OpenOptions,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     sync::Arc,
-    thread,
-    time::{Duration, Instant},
 };
 
-use nix::{
-    net::if_::if_nametoindex,
-    sys::socket::{AddressFamily, SockFlag, SockType, socket},
-    unistd::Uid,
-};
-use thiserror::Error;
+use nix::{net::if_::if_nametoindex, unistd::Uid};
 
+use attach::{Kind, attach, attach_alone, is_name};
 pub use batch::PacketBatch;
+pub use error::TunError;
+use error::other;
 pub use queue::Queue;
+pub use requests::{end_with_process, name_of};
+use requests::{flags_of, set_owner, set_persistence, set_queue_length};
 pub use steering::{
     adopt as adopt_queue_program, prepare as prepare_queues, program as queue_program,
 };
 
-use super::{ethtool::Ethtool, napi, offload::Coalescer, sysfs};
+use super::{ethtool::Ethtool, napi, offload::Coalescer};
 
-const CONTROL_FILE: &str = "/dev/net/tun";
-/// The name of the driver.
-const DRIVER: &str = "tun";
-/// The wait for the kernel to release an interface whose owner has just died.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The pause between two looks whether it has.
-const RELEASE_PAUSE: Duration = Duration::from_millis(20);
-/// The directory in sysfs that exists while two queues are open.
-const SECOND_QUEUE: &str = "queues/tx-1";
 /// Packets that wait to be read, at most: as many as come in a third of a second at 100,000 a second, while
 /// one process hands over to the next. Older kernels permit no more.
 const QUEUE_LENGTH: u32 = 32_767;
-/// `SIOCSIFTXQLEN` of the kernel.
-const SET_QUEUE_LENGTH: libc::Ioctl = 0x8943;
-/// `TUNSETIFF` of the kernel.
-const SET_INTERFACE: libc::Ioctl = 0x4004_54ca;
-
-/// An error of [`Tun::open`]. Each is a sentence for the user.
-#[derive(Debug, Error)]
-pub enum TunError {
-    /// The kernel's TUN driver is missing.
-    #[error(
-        "there is no {CONTROL_FILE}: load the module with `modprobe tun`, or give the container \
-         that device"
-    )]
-    NoDriver,
-    /// The process is not root, or its container lacks the capability.
-    #[error("no permission to make the TUN interface {0}: run as root, or grant CAP_NET_ADMIN")]
-    Permission(String),
-    /// Another process uses the interface.
-    #[error(
-        "the TUN interface {0} is in use by another process; is a second instance running? Give \
-         this one another `tun` name"
-    )]
-    Busy(String),
-    /// The name belongs to an interface of another kind.
-    #[error("the interface {0} exists and is not a TUN interface; choose another `tun` name")]
-    Foreign(String),
-    /// The kernel does not accept the name.
-    #[error("{0:?} is not a name for an interface: use 1 to 15 characters, no slash, no space")]
-    Name(String),
-    /// Anything else.
-    #[error("cannot set up the TUN interface {name}")]
-    Other {
-        /// The name of the interface.
-        name: String,
-        /// The error of the kernel.
-        source: io::Error,
-    },
-}
-
 /// A TUN interface. Reading and writing do not block.
 ///
 /// The interface outlives the process, and the next [`Tun::open`] takes it over, so that routes
@@ -173,7 +125,7 @@ impl Tun {
         tun.configure().map_err(|error| other(name, error))?;
         if !taken_over {
             // A shorter one loses more during a handover.
-            if let Err(error) = tun.set_queue_length(QUEUE_LENGTH) {
+            if let Err(error) = set_queue_length(name, QUEUE_LENGTH) {
                 tracing::debug!("the queue of {name} keeps its length: {error}");
             }
         }
@@ -292,20 +244,6 @@ impl Tun {
         Ethtool::open()?.set_receive_offload(&self.name, false)
     }
 
-    /// Sets how many packets may wait to be read. While the kernel changes that it loses packets, so the
-    /// interface must not be up.
-    fn set_queue_length(&self, packets: u32) -> io::Result<()> {
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let control = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
-        let mut request = request_for(&self.name);
-        // The member for the length is an integer, as this one.
-        request.ifr_ifru.ifru_metric = packets as i32;
-        // SAFETY: the request reads an `ifreq`.
-        let result = unsafe { libc::ioctl(control.as_raw_fd(), SET_QUEUE_LENGTH, &request) };
-        nix::Error::result(result)?;
-        Ok(())
-    }
-
     /// Lets the kernel coalesce the packets of a flow that are written together (generic receive
     /// offload). That pays off when they end on this host: TCP handles and acknowledges them as one.
     ///
@@ -402,219 +340,4 @@ impl std::fmt::Debug for Tun {
             .field("index", &self.index)
             .finish_non_exhaustive()
     }
-}
-
-/// The properties of an interface that are the same for all its queues.
-#[derive(Clone, Copy, Debug)]
-struct Kind {
-    /// Whether there may be more than one queue.
-    is_divisible: bool,
-    /// Whether packets have a virtio-net header.
-    is_offloaded: bool,
-    /// Whether a kernel thread routes the written packets.
-    is_threaded: bool,
-}
-
-impl Default for Kind {
-    fn default() -> Self {
-        Self {
-            is_divisible: false,
-            is_offloaded: false,
-            is_threaded: true,
-        }
-    }
-}
-
-/// Opens the interface as [`attach_any`] does, if no other process has a queue of it: the kernel would give each some of the
-/// packets.
-fn attach_alone(name: &str, wanted: Kind, is_there: bool) -> Result<(OwnedFd, Kind), TunError> {
-    let start = Instant::now();
-    loop {
-        if !(is_there && is_open(name).unwrap_or(false)) {
-            let (descriptor, kind) = attach_any(name, wanted, is_there)?;
-            let index = if_nametoindex(name).map_err(|error| other(name, error.into()))?;
-            if !(kind.is_divisible && sysfs::has(name, index, SECOND_QUEUE)) {
-                return Ok((descriptor, kind));
-            }
-        }
-        if start.elapsed() >= RELEASE_TIMEOUT {
-            return Err(TunError::Busy(name.to_owned()));
-        }
-        thread::sleep(RELEASE_PAUSE);
-    }
-}
-
-/// Returns whether a process has the interface of the TUN driver open: one that is up has a link then.
-fn is_open(name: &str) -> io::Result<bool> {
-    let ethtool = Ethtool::open()?;
-    Ok(ethtool.driver(name)? == DRIVER && ethtool.has_link(name)?)
-}
-
-/// Opens the interface, new, or left by an earlier run with one queue or several.
-fn attach_any(name: &str, wanted: Kind, is_there: bool) -> Result<(OwnedFd, Kind), TunError> {
-    match attach(name, wanted) {
-        Err(TunError::Foreign(_)) if is_there => {
-            let left = Kind {
-                is_divisible: !wanted.is_divisible,
-                ..wanted
-            };
-            attach(name, left).map(|descriptor| (descriptor, left))
-        }
-        attached => attached.map(|descriptor| (descriptor, wanted)),
-    }
-}
-
-/// Opens the interface, new or left by an earlier run, or another queue of it.
-fn attach(name: &str, kind: Kind) -> Result<OwnedFd, TunError> {
-    let start = Instant::now();
-    loop {
-        let opened = match kind.is_divisible {
-            true => open_queue(name, kind),
-            false => open_whole(name, kind),
-        };
-        let error = match opened {
-            Ok(descriptor) => return Ok(descriptor),
-            Err(error) => error,
-        };
-        return Err(match error.raw_os_error() {
-            // The kernel releases the interface some time after its owner has died.
-            Some(libc::EBUSY) if start.elapsed() < RELEASE_TIMEOUT => {
-                thread::sleep(RELEASE_PAUSE);
-                continue;
-            }
-            Some(libc::EBUSY) => TunError::Busy(name.to_owned()),
-            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::NoDriver,
-            Some(libc::EPERM | libc::EACCES) => TunError::Permission(name.to_owned()),
-            Some(libc::EINVAL) if if_nametoindex(name).is_ok() => {
-                TunError::Foreign(name.to_owned())
-            }
-            _ => other(name, error),
-        });
-    }
-}
-
-/// Opens an interface with one queue.
-fn open_whole(name: &str, kind: Kind) -> io::Result<OwnedFd> {
-    let mut configuration = tun::Configuration::default();
-    configuration.tun_name(name).platform_config(|platform| {
-        // Addresses, MTU and state are set through rtnetlink.
-        platform
-            .ensure_root_privileges(false)
-            .napi(kind.is_threaded)
-            .vnet_hdr(kind.is_offloaded);
-    });
-    let device = tun::Device::new(&configuration)?;
-    // SAFETY: the device gives up its descriptor, and nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) })
-}
-
-/// Opens a queue of an interface with several, which the crate does not.
-fn open_queue(name: &str, kind: Kind) -> io::Result<OwnedFd> {
-    let control = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(CONTROL_FILE)?;
-    let mut request = request_for(name);
-    let flag = |is_set: bool, flag| if is_set { flag } else { 0 };
-    let flags = libc::IFF_TUN
-        | libc::IFF_NO_PI
-        | libc::IFF_MULTI_QUEUE
-        | flag(kind.is_threaded, libc::IFF_NAPI)
-        | flag(kind.is_offloaded, libc::IFF_VNET_HDR);
-    request.ifr_ifru.ifru_flags = flags as libc::c_short;
-    // SAFETY: the request reads and writes an `ifreq`.
-    let result = unsafe { libc::ioctl(control.as_raw_fd(), SET_INTERFACE, &mut request) };
-    nix::Error::result(result)?;
-    Ok(control.into())
-}
-
-/// Returns a request about the interface of this name.
-fn request_for(name: &str) -> libc::ifreq {
-    // SAFETY: zeroes are valid in every member.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (place, octet) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *place = octet as libc::c_char;
-    }
-    request
-}
-
-/// Makes the interface of a descriptor disappear with the last process that has it open.
-///
-/// # Errors
-///
-/// When the kernel refuses.
-pub fn end_with_process(descriptor: &impl AsRawFd) -> io::Result<()> {
-    // SAFETY: the request takes its argument by value.
-    unsafe { set_persistence(descriptor.as_raw_fd(), 0) }?;
-    Ok(())
-}
-
-/// Returns the name of the TUN interface of a descriptor; `None` if it has none any more.
-#[must_use]
-pub fn name_of(descriptor: &OwnedFd) -> Option<String> {
-    let request = request_of(descriptor).ok()?;
-    let name: Vec<u8> = (request.ifr_name.iter())
-        .map(|&octet| octet as u8)
-        .take_while(|&octet| octet != 0)
-        .collect();
-    String::from_utf8(name).ok()
-}
-
-fn flags_of(descriptor: &OwnedFd) -> io::Result<i32> {
-    let request = request_of(descriptor)?;
-    // SAFETY: the kernel has set the flags.
-    Ok(i32::from(unsafe { request.ifr_ifru.ifru_flags }))
-}
-
-fn request_of(descriptor: &OwnedFd) -> io::Result<libc::ifreq> {
-    // SAFETY: zeroes are valid in every member.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    // SAFETY: the request writes an `ifreq`.
-    unsafe {
-        get_interface(
-            descriptor.as_raw_fd(),
-            std::ptr::from_mut(&mut request).cast(),
-        )
-    }?;
-    Ok(request)
-}
-
-nix::ioctl_read!(
-    /// `TUNGETIFF`: name and flags of the interface.
-    get_interface,
-    b'T',
-    210,
-    libc::c_uint
-);
-
-nix::ioctl_write_int!(
-    /// `TUNSETOWNER`: the user who may open the interface without `CAP_NET_ADMIN`.
-    set_owner,
-    b'T',
-    204
-);
-
-nix::ioctl_write_int!(
-    /// `TUNSETPERSIST`: whether the interface outlives its owner.
-    set_persistence,
-    b'T',
-    203
-);
-
-fn other(name: &str, source: io::Error) -> TunError {
-    TunError::Other {
-        name: name.to_owned(),
-        source,
-    }
-}
-
-/// Returns whether the kernel accepts the name of an interface. The patterns that the TUN driver
-/// expands itself are excluded.
-fn is_name(name: &str) -> bool {
-    (1..libc::IFNAMSIZ).contains(&name.len())
-        && name != "."
-        && name != ".."
-        && !name
-            .bytes()
-            .any(|octet| matches!(octet, b'/' | b':' | b'%' | 0) || octet.is_ascii_whitespace())
 }

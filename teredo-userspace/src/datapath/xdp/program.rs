@@ -1,5 +1,8 @@
 //! The program in the kernel and its maps, not attached yet.
 
+mod interfaces;
+mod peers;
+
 use std::{
     io,
     net::Ipv4Addr,
@@ -8,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use crate::datapath::watch::{Depths, Hops};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{
@@ -29,15 +33,10 @@ use teredo_common::{
         IDENTIFICATION, INTERFACES, LIMITS, OTHER_PEERS, OWN_FILTER, OWN_IPV4, PEERS, ROUTES,
         SERVED, SERVED_MAX, STATIONS, Settings, THOROUGH, TRUNKS, VLAN_FRAMES, VLANS,
     },
-    peers::Peer,
     respond,
     time::Instant,
-    traffic::Traffic,
     verdict::{Action, Verdict},
 };
-use teredo_datapath::table::Cursor;
-
-use crate::datapath::watch::{Depths, Hops};
 
 use super::{
     abilities,
@@ -52,6 +51,8 @@ use super::{
     table::{self, PeerMap},
     vlan::{self, Vlan, VlanMaps},
 };
+
+pub use peers::uncollected_traffic;
 
 /// Name of the program in the object.
 pub const PROGRAM: &str = "teredo";
@@ -301,123 +302,6 @@ impl Program {
         }
     }
 
-    /// Adds or replaces a peer, at the time `now`. Timestamps that the program has advanced further stay.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Full`], or [`Error::Map`].
-    pub fn insert(&mut self, address: &[u8; 16], peer: &Peer, now: Instant) -> Result<(), Error> {
-        match self.peers.insert(address, peer, now)? {
-            true => Ok(()),
-            false => Err(Error::Full),
-        }
-    }
-
-    /// Removes a peer, at the time `now`. An absent peer is no error.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn remove(&mut self, address: &[u8; 16], now: Instant) -> Result<(), Error> {
-        self.peers.remove(address, now)
-    }
-
-    /// Whether the map has a peer.
-    #[must_use]
-    pub fn has_peer(&self, address: &[u8; 16]) -> bool {
-        self.peers.contains(address)
-    }
-
-    /// Returns a peer, as of the time `now`.
-    #[must_use]
-    pub fn peer(&self, address: &[u8; 16], now: Instant) -> Option<Peer> {
-        self.peers.get(address, now)
-    }
-
-    /// Calls `visit` with every peer, as of the time `now`.
-    pub fn for_each_peer(&self, now: Instant, visit: impl FnMut(&[u8; 16], &Peer)) {
-        self.peers.for_each(now, visit);
-    }
-
-    /// Calls `visit` with the peers in the next part of the map, as of the time `now`, each with its traffic since the
-    /// last visit, and returns whether that was the last part; see
-    /// [`Table::visit`](teredo_datapath::table::Table::visit).
-    pub fn visit_peers(
-        &self,
-        cursor: &mut Cursor,
-        most: usize,
-        now: Instant,
-        visit: impl FnMut(&[u8; 16], &Peer, Traffic),
-    ) -> bool {
-        self.peers.visit(cursor, most, now, visit)
-    }
-
-    /// Returns the traffic of peers at places that they have left, and in the map of the program before, since the last
-    /// call.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn take_left(&mut self) -> Result<Vec<([u8; 16], Traffic)>, Error> {
-        let mut left = self.peers.take_left();
-        if let Some(map) = self.before.take() {
-            left.extend(uncollected_traffic(&map)?);
-        }
-        Ok(left)
-    }
-
-    /// Makes [`Self::take_left`] collect what was counted in the map of the program before.
-    pub(super) fn succeed(&mut self, before: MapData) {
-        self.before = Some(before);
-    }
-
-    /// Replaces the number of peers in the map, of which another process may have removed some.
-    pub fn set_peers(&mut self, count: usize) {
-        self.peers.set_len(count);
-    }
-
-    /// Returns the number of peers in the map.
-    #[must_use]
-    pub fn peers(&self) -> usize {
-        self.peers.len()
-    }
-
-    /// Returns the number of peers that take the slower of the two tables.
-    #[must_use]
-    pub fn peers_in_slots(&self) -> usize {
-        self.peers.count_in_slots()
-    }
-
-    /// Copies the peers from the map of an earlier daemon, as far as there is room.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn adopt(&mut self, map: &MapData, now: Instant) -> Result<(), Error> {
-        let info = map.info().map_err(|error| Error::map(PEERS, error))?;
-        let mut adopted = Ok(());
-        table::for_each_in(map.fd(), info.max_entries(), now, |address, peer| {
-            match self.peers.insert(address, peer, now) {
-                // A peer without room becomes known again through userspace.
-                Ok(_) => {}
-                Err(error) => adopted = Err(error),
-            }
-        })?;
-        adopted
-    }
-
-    /// Opens the map behind the table of peers once more.
-    #[must_use]
-    pub fn copy_of_peer_map(&self) -> Option<MapData> {
-        let descriptor = self.peer_map.fd().as_fd().try_clone_to_owned().ok()?;
-        MapData::from_fd(descriptor).ok()
-    }
-
-    /// Returns the map behind the table of peers.
-    pub(super) fn peer_map(&self) -> &MapData {
-        &self.peer_map
-    }
-
     /// Returns the frames by verdict since the map was made, summed over all CPUs.
     ///
     /// # Errors
@@ -543,83 +427,6 @@ impl Program {
             .map_err(|error| Error::map(DRAINING, error))
     }
 
-    /// Replaces the set of this host's IPv4 addresses. While the map has no room for all of them, the
-    /// program passes every frame to the kernel, as it could not tell which are this host's; see
-    /// [`Self::knows_own_ipv4`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn set_own_ipv4(&mut self, addresses: &[Ipv4Addr]) -> Result<(), Error> {
-        let knew = self.knows_own_ipv4;
-        self.knows_own_ipv4 = self.own_ipv4.replace(addresses)?;
-        if self.knows_own_ipv4 != knew {
-            self.interfaces.write(self.knows_own_ipv4)?;
-        }
-        Ok(())
-    }
-
-    /// Returns whether the program knows all of this host's IPv4 addresses, without which it forwards
-    /// nothing.
-    #[must_use]
-    pub fn knows_own_ipv4(&self) -> bool {
-        self.knows_own_ipv4
-    }
-
-    /// Writes the interfaces' Ethernet addresses and the ports of bonds, which may have changed. An
-    /// interface has the slot that it was loaded with. A port that joined a bond later and would share
-    /// a slot is left to the kernel.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn set_interfaces(
-        &mut self,
-        interfaces: &[Interface],
-        vlans: &[Vlan],
-    ) -> Result<(), Error> {
-        self.interfaces.set(interfaces, vlans, self.knows_own_ipv4)
-    }
-
-    /// Returns the frames that came with the tags of VLAN interfaces, summed over all CPUs.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn vlan_frames(&self) -> Result<u64, Error> {
-        let values = self.vlan_frames.get(&0, 0);
-        let values = values.map_err(|error| Error::map(VLAN_FRAMES, error))?;
-        Ok(values.iter().sum())
-    }
-
-    /// Returns index and Ethernet address of every interface that the program knows.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn stations(&self) -> Result<Vec<(u32, [u8; 6])>, Error> {
-        self.interfaces.stations()
-    }
-
-    /// Makes the program ignore an interface that it was loaded with.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn clear_interface(&mut self, interface: &Interface) -> Result<(), Error> {
-        let interfaces = std::slice::from_ref(interface);
-        self.interfaces.clear(interfaces, &[], self.knows_own_ipv4)
-    }
-
-    /// Makes the program ignore VLAN interfaces that it was loaded with.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn clear_vlans(&mut self, vlans: &[Vlan]) -> Result<(), Error> {
-        self.interfaces.clear(&[], vlans, self.knows_own_ipv4)
-    }
-
     /// Makes the program recognise the relay's cookies, which are older than the clock says by `skipped`.
     ///
     /// # Errors
@@ -668,20 +475,6 @@ impl Program {
         }
         Ok(())
     }
-}
-
-/// Returns the traffic in a map of peers that nobody has collected yet.
-///
-/// # Errors
-///
-/// [`Error::Map`].
-pub fn uncollected_traffic(map: &MapData) -> Result<Vec<([u8; 16], Traffic)>, Error> {
-    let info = map.info().map_err(|error| Error::map(PEERS, error))?;
-    let mut all = Vec::new();
-    table::collect_in(map.fd(), info.max_entries(), |address, traffic| {
-        all.push((*address, traffic));
-    })?;
-    Ok(all)
 }
 
 fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, Error> {

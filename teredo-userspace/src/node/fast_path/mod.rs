@@ -4,7 +4,10 @@
 mod capture;
 mod copy;
 mod input;
+mod looks;
 mod missing;
+mod next_hops;
+mod peers;
 mod plan;
 mod sweep;
 mod traffic;
@@ -19,24 +22,18 @@ use std::{
 use teredo_common::{
     maps::Counter, peers::Peer, time::Instant, traffic::Traffic, verdict::Verdict,
 };
-use teredo_proto::{
-    relay::{Event, Relay},
-    server::Buckets,
-};
+use teredo_proto::{relay::Relay, server::Buckets};
 
 use crate::{
     condition::{Condition, Kind},
     config::Config,
-    datapath::{
-        watch::{Changes, Depths, Hops},
-        xdp::{
-            self, AttachPolicy, AttachedProgram, Error, Interface, InterfaceStatus, Mode, Options,
-            Remains, TagKeeper,
-        },
+    datapath::xdp::{
+        self, AttachPolicy, AttachedProgram, Error, Interface, InterfaceStatus, Mode, Options,
+        Remains, TagKeeper,
     },
     handover::descriptors::Named,
     host::Snapshot,
-    metrics::{self, Attachment, Level, Role},
+    metrics::{self, Attachment, Role},
     node::{clock, parameters},
     plan::{FastPathItem, Refusal},
 };
@@ -48,10 +45,6 @@ pub use plan::{Roles, flags};
 pub use sweep::PAUSE as SWEEP_PAUSE;
 use sweep::Sweep;
 pub use trial::load as try_to_load;
-
-/// Sweeps after which a station that the program sent to is forgotten, at the earliest. The kernel takes
-/// neighbours for stale after about 30 seconds.
-const STATION_PERIOD: u32 = 60;
 
 /// The fast path of this node; the default is none.
 #[derive(Default)]
@@ -378,27 +371,6 @@ impl FastPath {
         dropped
     }
 
-    /// Returns how often the map had no room for a trusted peer.
-    pub fn refused(&self) -> u64 {
-        self.refused
-    }
-
-    /// Returns the number of peers in the map, and the most that it holds; `None` without a program that forwards for
-    /// the relay.
-    pub fn peers(&self) -> Option<Level> {
-        let xdp = self.xdp.as_ref().filter(|_| self.relays)?;
-        Some(Level {
-            value: xdp.program.peers() as u64,
-            limit: self.max_peers as u64,
-        })
-    }
-
-    /// Returns whether the map holds the peer.
-    pub fn has(&self, address: &[u8; 16]) -> bool {
-        let xdp = self.xdp.as_ref();
-        xdp.is_some_and(|xdp| xdp.program.has_peer(address))
-    }
-
     /// Returns the token buckets of the server's rate limits: those shared with the program, or new
     /// ones without a program.
     pub fn buckets(&self) -> Buckets {
@@ -483,191 +455,11 @@ impl FastPath {
         conditions
     }
 
-    /// Hands the peers that an earlier run left in the map to the relay.
-    pub fn hand_over(&mut self, relay: &mut Relay, now: Instant) {
-        let result = self.try_hand_over(relay, now);
-        self.note(result);
-    }
-
-    fn try_hand_over(&mut self, relay: &mut Relay, now: Instant) -> Result<(), Error> {
-        let Some(xdp) = self.xdp.as_mut().filter(|_| self.relays) else {
-            return Ok(());
-        };
-        let (mut adopted, mut unknown) = (0, Vec::new());
-        xdp.program.for_each_peer(now, |address, peer| {
-            if relay.has_proved(address) {
-                // An earlier process has handed it over, and the program has seen it since.
-                relay.record_stamps(address, peer.last_received, peer.last_sent);
-            } else if relay.adopt_peer(now, (*address).into(), peer) {
-                adopted += 1;
-            } else {
-                unknown.push(*address);
-            }
-        });
-        for address in &unknown {
-            xdp.program.remove(address, now)?;
-        }
-        if adopted > 0 {
-            tracing::info!(peers = adopted, "took over the peers of the last run");
-        }
-        Ok(())
-    }
-
-    /// Applies an event of the relay to the map.
-    pub fn apply(&mut self, event: Event, now: Instant) {
-        let result = match event {
-            Event::PeerTrusted {
-                address,
-                mapped,
-                last_received,
-                last_sent,
-            } => {
-                let peer = Peer {
-                    mapped,
-                    last_received,
-                    last_sent,
-                };
-                self.insert(&address.octets(), &peer, now)
-            }
-            Event::PeerForgotten { address } => {
-                self.changes += 1;
-                self.attached(|xdp| xdp.program.remove(&address.octets(), now))
-            }
-        };
-        self.note(result);
-    }
-
-    fn insert(&mut self, address: &[u8; 16], peer: &Peer, now: Instant) -> Result<(), Error> {
-        let Some(xdp) = self.xdp.as_mut().filter(|_| self.relays) else {
-            return Ok(());
-        };
-        self.changes += 1;
-        match xdp.program.insert(address, peer, now) {
-            Err(Error::Full) => {
-                self.refused += 1;
-                self.missing.refused();
-                Ok(())
-            }
-            result => result,
-        }
-    }
-
-    /// Begins to look whether frames are lost in native mode. Call it once a second.
-    pub fn begin_look(&mut self) {
-        if let Err(error) = self.attached(AttachedProgram::begin_look) {
-            tracing::debug!("cannot tell whether frames arrive: {error}");
-        }
-    }
-
-    /// Attaches the program in generic mode if frames are lost in native mode, as a look has found.
-    fn conclude_look(&mut self) {
-        let Some(xdp) = &mut self.xdp else {
-            return;
-        };
-        match xdp.conclude() {
-            Ok(None) => {
-                for (attachment, status) in self.attachments.iter_mut().zip(xdp.interfaces()) {
-                    attachment.dropped = status.dropped;
-                }
-            }
-            Ok(Some(obstacle)) => {
-                self.obstacle = Some(obstacle.to_string());
-                self.attachments = xdp.interfaces().iter().map(attachment).collect();
-            }
-            Err(error) => tracing::debug!("cannot tell whether frames arrive: {error}"),
-        }
-    }
-
-    /// Returns the frames with VLAN tags that the program has seen.
-    fn tagged(&self) -> u64 {
-        let mut counters = self.counters().into_iter();
-        let tagged = counters.find(|(verdict, _)| *verdict == Verdict::Tagged);
-        let tagged = tagged.map_or(0, |(_, counter)| counter.packets);
-        let of_vlans = self.xdp.as_ref().map(|xdp| xdp.program.vlan_frames());
-        tagged + of_vlans.and_then(Result::ok).unwrap_or(0)
-    }
-
-    /// Looks whether VLAN tags are hidden from the program on one of its interfaces. Returns whether the
-    /// plan has changed for that reason. Call it once a second.
-    pub fn examine_tags(&mut self) -> bool {
-        if self.xdp.is_none() || !self.tags.is_listening() {
-            return false;
-        }
-        self.tags.count();
-        let seen = self.tagged();
-        let Some((index, name)) = self.tags.hidden(seen) else {
-            return false;
-        };
-        tracing::warn!("frames with VLAN tags arrive by {name}, where XDP does not see the tags");
-        self.hidden.insert(index)
-    }
-
-    /// Returns the interfaces whose VLAN tags are hidden from the program, which must not run there.
-    pub fn hidden_tags(&self) -> &BTreeSet<u32> {
-        &self.hidden
-    }
-
     /// Logs the records of the program. Without a relay, call it once a second.
     pub fn flush_log(&mut self) {
         if let Some(xdp) = &mut self.xdp {
             xdp.program.flush_log();
         }
-    }
-
-    /// Makes the program ask the kernel again for next hops that may have changed.
-    pub fn handle_changes(&mut self, changes: &Changes) {
-        let result = self.attached(|xdp| {
-            if changes.addresses {
-                xdp.refresh_interfaces()?;
-            }
-            Ok(())
-        });
-        self.note(result);
-        if let Some(xdp) = &self.xdp {
-            xdp.program.invalidate(&changes.hops);
-        }
-    }
-
-    /// Makes the program ask the kernel again for all next hops.
-    pub fn forget_next_hops(&self) {
-        if let Some(xdp) = &self.xdp {
-            xdp.program.invalidate(&Hops::All);
-        }
-    }
-
-    /// Tells the program how many bits of a native destination determine its route.
-    pub fn set_depths(&self, depths: &Depths) {
-        if let Some(xdp) = &self.xdp {
-            xdp.program.share_next_hops(depths);
-        }
-    }
-
-    /// Notes the stations that the program sends to, and shows the program that the daemon lives. Call it
-    /// once a second; returns whether that was done.
-    pub fn collect_stations(&mut self, now: Instant) -> bool {
-        let Some(xdp) = &mut self.xdp else {
-            return true;
-        };
-        let is_in_time = xdp.program.keep_next_hops(now);
-        self.sweeps = self.sweeps.wrapping_add(1);
-        let is_over = self.sweeps.is_multiple_of(STATION_PERIOD);
-        xdp.program.collect_stations(is_over);
-        is_in_time
-    }
-
-    /// Returns whether the program may have sent to a station lately.
-    pub fn sends_to(&self, interface: u32, station: [u8; 6]) -> bool {
-        let xdp = self.xdp.as_ref();
-        self.uses(interface) && xdp.is_some_and(|xdp| xdp.program.sends_to(station))
-    }
-
-    /// Returns whether the program sends through this interface.
-    pub fn uses(&self, interface: u32) -> bool {
-        self.xdp.as_ref().is_some_and(|xdp| {
-            let mut attached = xdp.interfaces().iter();
-            attached.any(|attached| attached.index == interface && attached.mode.is_some())
-                || xdp.vlans().any(|index| index == interface)
-        })
     }
 
     /// Sets this host's IPv4 addresses in the program.
