@@ -97,7 +97,7 @@ pub fn measure(
     relay.sink.reset()?;
     relay.sink.read_numbers()?;
     // The relay asks clients that only receive for a sign of life.
-    relay.sink.answer_bubbles(true)?;
+    relay.sink.answer_bubbles()?;
     let (service, near, far) = relay.service().context("the relay is no service")?;
     let interval = Duration::from_nanos((1e9 / rate) as u64);
     let sent = packets(rate, times);
@@ -119,7 +119,6 @@ pub fn measure(
         outcome.with_context(|| service.log())?;
         Ok::<_, anyhow::Error>((replaced, longest))
     })?;
-    relay.sink.answer_bubbles(false)?;
     let arrived = relay.sink.settle()?.packets;
     let (different, overtaken) = relay.sink.numbers()?;
     Ok(Loss {

@@ -27,6 +27,8 @@ const EASY: Duration = Duration::from_micros(4);
 const FEW: u32 = 8;
 /// The least time after which a relay asks a client again for a proof of its mapping.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Silence after which the relay may have stopped trusting a client: a little less than it permits.
+const TRUSTED: Duration = Duration::from_secs(25);
 /// Silence after which no more packets are expected, and the longest time to wait for it.
 const QUIET: Duration = Duration::from_millis(30);
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -54,16 +56,19 @@ impl Relay {
         }
         match self.known {
             Some((since, known)) if known >= clients && since.elapsed() < age => Ok(()),
-            Some((_, known)) if known >= clients => self.keep_alive(clients),
+            Some((since, known)) if known >= clients && since.elapsed() < TRUSTED => {
+                self.keep_alive(clients)
+            }
             _ => self.introduce(clients).with_context(context),
         }
     }
 
-    /// Makes clients known by packets of a native host to each. The sink answers the relay's bubbles for
-    /// them, until all packets arrive.
+    /// Makes clients known by packets of a native host to each, until all packets arrive. From now on, the sink answers
+    /// the relay's bubbles for them, which asks every few minutes for another proof of their mappings.
     fn introduce(&mut self, clients: u32) -> Result<()> {
-        let known = self.known.map_or(0, |(_, known)| known);
-        self.sink.answer_bubbles(true)?;
+        let known = self.known.filter(|(since, _)| since.elapsed() < TRUSTED);
+        let known = known.map_or(0, |(_, known)| known);
+        self.sink.answer_bubbles()?;
         let mut pause = NEW_CLIENT;
         for first in (known..clients).step_by(AT_ONCE as usize) {
             let count = AT_ONCE.min(clients - first);
@@ -71,7 +76,7 @@ impl Relay {
             // The first ones must not be silent for too long meanwhile.
             self.keep_alive(first + count)?;
         }
-        self.sink.answer_bubbles(false)
+        Ok(())
     }
 
     /// Makes `count` clients known, with `pause` from one to the next or longer. Returns the pause that it took.
