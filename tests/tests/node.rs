@@ -20,10 +20,10 @@ use teredo_common::{
     verdict::Direction,
 };
 use teredo_lab::{
-    Namespace, Scene, Topology,
+    Namespace, Scene,
     peers::{Conversation, Peers},
     process::wait_for_free_udp_port,
-    scene::{Maker, RELAY, SERVER},
+    scene::{RELAY, SERVER},
     wait_for, wait_until,
 };
 use tokio::{
@@ -133,15 +133,6 @@ fn config(scene: &Scene, relay: &str, xdp: &str) -> String {
     )
 }
 
-fn scene() -> Result<Scene> {
-    Scene::new(Topology {
-        clients: 0,
-        // Our server limits the rate of bubbles that a relay has forwarded.
-        server: Some(Maker::Miredo),
-        ..Topology::default()
-    })
-}
-
 /// Lets every peer talk with the host in both directions and returns the node's counters.
 fn talk(scene: &Scene, node: &Running, count: u16, rounds: u64) -> Result<Snapshot> {
     let namespace = scene.add_ipv4_host("peers", PEERS)?;
@@ -171,7 +162,7 @@ fn talk(scene: &Scene, node: &Running, count: u16, rounds: u64) -> Result<Snapsh
 
 #[test]
 fn userspace_alone_relays_both_ways() -> Result<()> {
-    let scene = scene()?;
+    let scene = Scene::for_many_peers()?;
     let before = scene.relay_state()?;
     let node = Running::start(&scene.relay, &config(&scene, "", "mode = \"off\""))?;
     let numbers = talk(&scene, &node, 100, 3)?;
@@ -187,7 +178,7 @@ fn userspace_alone_relays_both_ways() -> Result<()> {
 
 #[test]
 fn trusted_peers_go_through_the_fast_path() -> Result<()> {
-    let scene = scene()?;
+    let scene = Scene::for_many_peers()?;
     let before = scene.relay_state()?;
     let config = config(&scene, "", "mode = \"native\"");
     let node = Running::start(&scene.relay, &config)?;
@@ -309,7 +300,7 @@ fn addresses(peers: &Peers) -> BTreeSet<[u8; 16]> {
 
 #[test]
 fn the_fast_path_is_reconciled_with_the_relay() -> Result<()> {
-    let scene = scene()?;
+    let scene = Scene::for_many_peers()?;
     let text = config(&scene, "max-peers = 1000", "mode = \"native\"");
     let node = Running::start(&scene.relay, &text)?;
     let namespace = scene.add_ipv4_host("peers", PEERS)?;
@@ -340,7 +331,7 @@ fn the_fast_path_is_reconciled_with_the_relay() -> Result<()> {
 
 #[test]
 fn peers_without_a_place_are_on_the_fast_path_too() -> Result<()> {
-    let scene = scene()?;
+    let scene = Scene::for_many_peers()?;
     let text = config(&scene, "max-peers = 128", "mode = \"native\"");
     let node = Running::start(&scene.relay, &text)?;
     let namespace = scene.add_ipv4_host("peers", PEERS)?;
@@ -369,7 +360,7 @@ fn peers_without_a_place_are_on_the_fast_path_too() -> Result<()> {
 
 #[test]
 fn the_route_exists_only_while_the_address_does() -> Result<()> {
-    let scene = scene()?;
+    let scene = Scene::for_many_peers()?;
     let node = Running::start(&scene.relay, &config(&scene, "", "mode = \"off\""))?;
     let has_route = || Ok(!scene.relay.ip("-6 route show 2001::/32")?.is_empty());
     ensure!(has_route()?);
@@ -383,7 +374,7 @@ fn the_route_exists_only_while_the_address_does() -> Result<()> {
 
 #[test]
 fn a_failed_start_cleans_up() -> Result<()> {
-    let scene = scene()?;
+    let scene = Scene::for_many_peers()?;
     let before = scene.relay_state()?;
     for (relay, xdp, expected) in [
         (

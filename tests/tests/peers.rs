@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use teredo_lab::{
     Scene, Teredo, Topology,
     peers::{Conversation, Peers},
-    scene::{Maker, RELAY, SERVER},
+    scene::{RELAY, SERVER},
     teredo::{fast_share, is_trusted},
     wait_until,
 };
@@ -25,12 +25,7 @@ fn start(scene: &Scene, mode: &str) -> Result<Teredo> {
 #[test]
 fn a_thousand_peers_use_the_fast_path() -> Result<()> {
     const COUNT: u16 = 1000;
-    let scene = Scene::new(Topology {
-        clients: 0,
-        // Our server limits the rate of bubbles that a relay has forwarded.
-        server: Some(Maker::Miredo),
-        ..Topology::default()
-    })?;
+    let scene = Scene::for_many_peers()?;
     let relay = start(&scene, "native")?;
     let namespace = scene.add_ipv4_host("peers", ADDRESS)?;
     let peers = Peers::open(&namespace, SERVER, ADDRESS, FIRST_PORT, COUNT)?;
@@ -85,12 +80,7 @@ fn l18_three_hundred_peers_of_one_server_begin_at_once() -> Result<()> {
 #[test]
 fn twenty_thousand_destinations_do_not_thrash_the_kernel() -> Result<()> {
     const BATCH: u16 = 500;
-    let scene = Scene::new(Topology {
-        clients: 0,
-        // Our server limits the rate of bubbles that a relay has forwarded.
-        server: Some(Maker::Miredo),
-        ..Topology::default()
-    })?;
+    let scene = Scene::for_many_peers()?;
     // All peers are at one address, and new at once because of one host.
     let config = scene
         .relay_config()

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, fs, net::Ipv4Addr, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use teredo_common::steering;
 use teredo_lab::{
-    Scene, Teredo, Topology,
+    Scene, Teredo,
     peers::{Conversation, Peers},
-    scene::{Maker, RELAY, SERVER},
+    scene::{RELAY, SERVER},
     wait_until,
 };
 
@@ -26,12 +26,7 @@ struct World {
 
 impl World {
     fn new(threads: u16) -> Result<Self> {
-        let scene = Scene::new(Topology {
-            clients: 0,
-            // Our server limits the rate of bubbles that a relay has forwarded.
-            server: Some(Maker::Miredo),
-            ..Topology::default()
-        })?;
+        let scene = Scene::for_many_peers()?;
         let config = scene
             .relay_config()
             .set("relay.xdp.mode", "off")

@@ -50,7 +50,7 @@ const ROUTER: u8 = 254;
 const SEGMENT: &str = "2001:db8:9::/64";
 /// The port at which relays reach each other.
 const PORT: u16 = 3546;
-/// Bubbles a second through the server: enough for hundreds of new peers at once.
+/// Bubbles a second through a server: enough for hundreds of new peers at once.
 const RATE: i64 = 5_000;
 /// The time between two numbers on a TCP connection.
 const BEAT: Duration = Duration::from_millis(10);
@@ -143,11 +143,7 @@ pub fn scene() -> Result<Scene> {
         ..Topology::default()
     })?;
     scene.add_site(NatKind::Symmetric)?;
-    // All relays are one source of bubbles.
-    let config = ["server.rate", "server.network-rate"]
-        .into_iter()
-        .fold(scene.server_config(), |config, key| config.set(key, RATE));
-    let server = scene.start_server(&config)?;
+    let server = scene.start_server(&scene.patient_server_config())?;
     scene.server = Some(Server::Teredo(Box::new(server)));
     Ok(scene)
 }

@@ -12,7 +12,30 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use teredo_common::{address::TeredoAddress, wire::NO_NEXT_HEADER};
 
-use super::{namespace::Namespace, packet::ipv6, scene::Host, wait::wait_until};
+use super::{
+    namespace::Namespace,
+    packet::ipv6,
+    scene::{Host, Scene, Server, Topology},
+    wait::wait_until,
+};
+
+impl Scene {
+    /// Builds a scene for a relay and many peers, in which nobody but a patient server and a native host is at work.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Scene::new`], or when the server does not come up.
+    pub fn for_many_peers() -> Result<Self> {
+        let mut scene = Self::new(Topology {
+            clients: 0,
+            server: None,
+            ..Topology::default()
+        })?;
+        let server = scene.start_server(&scene.patient_server_config())?;
+        scene.server = Some(Server::Teredo(Box::new(server)));
+        Ok(scene)
+    }
+}
 
 /// Clients on the open IPv4 internet: one address, a port each.
 #[derive(Debug)]

@@ -13,10 +13,10 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use teredo_lab::{
-    Browser, Scene, Teredo, Topology,
+    Browser, Scene, Teredo,
     peers::{Conversation, Peers},
     process::Daemon,
-    scene::{IPV6_INTERFACE, Maker, RELAY, SERVER},
+    scene::{IPV6_INTERFACE, RELAY, SERVER},
     teredo::Config,
     wait_until,
 };
@@ -29,15 +29,6 @@ const PEERS: Ipv4Addr = Ipv4Addr::new(20, 0, 2, 1);
 const NUMBER: u16 = 60;
 /// Time after which a step has failed.
 const SOON: Duration = Duration::from_secs(20);
-
-fn scene() -> Result<Scene> {
-    Scene::new(Topology {
-        clients: 0,
-        // Our server limits the rate of bubbles that a relay has forwarded.
-        server: Some(Maker::Miredo),
-        ..Topology::default()
-    })
-}
 
 /// The configuration of a relay that also answers on TCP.
 fn config(scene: &Scene, socket: &tempfile::TempDir) -> Config {
@@ -73,7 +64,7 @@ fn check_quiet(browser: &Browser) -> Result<()> {
 
 #[test]
 fn the_page_follows_a_relay_that_works_fails_and_drains() -> Result<()> {
-    let scene = scene()?;
+    let scene = Scene::for_many_peers()?;
     let socket = Daemon::directory("web")?;
     let relay = start(&scene, &socket)?;
     let mut browser = Browser::start(&scene.relay)?;
@@ -137,7 +128,7 @@ fn the_page_follows_a_relay_that_works_fails_and_drains() -> Result<()> {
 
 #[test]
 fn everything_is_there_without_scripts() -> Result<()> {
-    let scene = scene()?;
+    let scene = Scene::for_many_peers()?;
     let socket = Daemon::directory("web")?;
     let _relay = start(&scene, &socket)?;
     let mut browser = Browser::start(&scene.relay)?;
@@ -162,7 +153,7 @@ fn everything_is_there_without_scripts() -> Result<()> {
 
 #[test]
 fn the_page_is_accessible() -> Result<()> {
-    let scene = scene()?;
+    let scene = Scene::for_many_peers()?;
     let socket = Daemon::directory("web")?;
     let _relay = start(&scene, &socket)?;
     let mut browser = Browser::start(&scene.relay)?;
@@ -231,7 +222,7 @@ fn explain(browser: &mut Browser, subject: &str) -> Result<String> {
 
 #[test]
 fn the_daemon_explains_what_is_asked_in_the_box() -> Result<()> {
-    let scene = scene()?;
+    let scene = Scene::for_many_peers()?;
     let socket = Daemon::directory("web")?;
     let _relay = start(&scene, &socket)?;
     let namespace = scene.add_ipv4_host("peers", PEERS)?;
@@ -286,7 +277,7 @@ fn hexadecimal(address: Ipv6Addr) -> String {
 /// The script shows what the daemon answers, whatever that is, as text.
 #[test]
 fn explanations_are_shown_as_text() -> Result<()> {
-    let scene = scene()?;
+    let scene = Scene::for_many_peers()?;
     let socket = Daemon::directory("web")?;
     let _relay = start(&scene, &socket)?;
     let mut browser = Browser::start(&scene.relay)?;
@@ -340,7 +331,7 @@ fn ask(scene: &Scene, to: &str, request: &str) -> Result<String> {
 
 #[test]
 fn pages_of_others_get_nothing() -> Result<()> {
-    let scene = scene()?;
+    let scene = Scene::for_many_peers()?;
     let socket = Daemon::directory("web")?;
     let _relay = start(&scene, &socket)?;
     let get = |headers: &str| {
@@ -376,7 +367,7 @@ fn pages_of_others_get_nothing() -> Result<()> {
 fn other_hosts_present_the_token() -> Result<()> {
     const DIGITS: &str = "4f1c9e0a7b6d5c3e2f10a9b8c7d6e5f4";
 
-    let scene = scene()?;
+    let scene = Scene::for_many_peers()?;
     let socket = Daemon::directory("web")?;
     let token = socket.path().join("token");
     fs::write(&token, DIGITS)?;
@@ -417,7 +408,7 @@ fn other_hosts_present_the_token() -> Result<()> {
 
 #[test]
 fn the_history_grows_by_what_was_forwarded() -> Result<()> {
-    let scene = scene()?;
+    let scene = Scene::for_many_peers()?;
     let socket = Daemon::directory("web")?;
     let _relay = start(&scene, &socket)?;
     let history = || -> Result<Value> {

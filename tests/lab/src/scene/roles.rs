@@ -72,6 +72,20 @@ impl Scene {
         Config::new().set("server.ipv4", addresses.to_vec())
     }
 
+    /// The configuration of our server for relays with many peers, who are all one source of bubbles to it. It has
+    /// no limits that they reach.
+    #[must_use]
+    pub fn patient_server_config(&self) -> Config {
+        let limits = [
+            ("server.rate", 100_000_000),
+            ("server.burst", 1_000_000),
+            ("server.network-rate", 100_000_000),
+            ("server.network-burst", 1_000_000),
+        ];
+        let config = self.server_config().set("server.xdp.mode", "off");
+        (limits.into_iter()).fold(config, |config, (key, limit)| config.set(key, limit))
+    }
+
     /// Starts our server.
     ///
     /// # Errors

@@ -46,6 +46,7 @@ supported)
     PROPTEST_CASES=500 step differential tests differential respond_differential
     step native scene --xdp native
     step generic scene --xdp generic --one-armed
+    step threads tests threads
     step devices tests devices
     ;;
 unsupported)
