@@ -178,7 +178,7 @@ fn message() -> Vec<u8> {
 fn work(variant: Variant, site: &Site) -> Result<Work> {
     match variant {
         Variant::None => Ok(Work::Nobody),
-        Variant::Kernel | Variant::Threads | Variant::Calls | Variant::Device => {
+        Variant::Least | Variant::Kernel | Variant::Threads | Variant::Calls | Variant::Device => {
             bail!("{} is no server", variant.word())
         }
         Variant::Bare => Ok(Work::Bare {

@@ -25,7 +25,7 @@ pub const UNIT: u16 = 64;
 pub const TAG: usize = 4;
 
 /// 20.64.0.1, the mapped address of the first forged client; the others follow.
-const FIRST_CLIENT: u32 = 0x1440_0001;
+pub const FIRST_CLIENT: u32 = 0x1440_0001;
 /// 20.32.0.1, the first of the forged clients' servers.
 const FIRST_SERVER: u32 = 0x1420_0001;
 /// Number of servers: enough that limits per server have no effect; a power of two.

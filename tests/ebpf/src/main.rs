@@ -14,7 +14,7 @@ use teredo_common::wire::{
     ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_VLAN, IPV6_HEADER, UDP, UDP_HEADER,
 };
 use teredo_lab_ebpf::{
-    AGAIN, Count, FORGED_PORTS, Flow, HEADERS, NATIVE_HEADERS, TAG, UNIT,
+    AGAIN, Count, FIRST_CLIENT, FORGED_PORTS, Flow, HEADERS, NATIVE_HEADERS, TAG, UNIT,
     bubble::{self, BUBBLE},
     flood::{FRAME, Flood, Progress},
     latency::{BUCKETS, ROOM, bucket},
@@ -46,6 +46,10 @@ static SIFTED: PerCpuArray<u64> = PerCpuArray::with_max_entries(FATES, 0);
 /// The egress interface of [`forward`].
 #[unsafe(no_mangle)]
 static TARGET: u32 = 0;
+
+/// The table of [`translate`]: an entry for each forged client, at its index.
+#[map]
+static TRANSLATIONS: Array<[u32; 4]> = Array::with_max_entries(1, 0);
 
 /// The client of the next frame, or its place in the list; the native host; the number of frames that
 /// the client has sent of its train.
@@ -281,11 +285,60 @@ pub fn reference(context: XdpContext) -> u32 {
 /// The least work of a forwarder.
 #[xdp]
 pub fn forward(_context: XdpContext) -> u32 {
+    redirect()
+}
+
+/// Sends the frame out of the other interface.
+#[inline(always)]
+fn redirect() -> u32 {
     // SAFETY: `TARGET` is initialised; the loader sets it in the object's read-only data, which the
     // compiler must not know.
     let target = unsafe { (&raw const TARGET).read_volatile() };
     // SAFETY: the helper takes any interface index.
     unsafe { bpf_redirect(target, 0) as u32 }
+}
+
+/// The least work of a relay: finds the client's entry, which is where no search is needed, takes the headers from it,
+/// and sends. It checks nothing, and computes no checksum.
+#[xdp]
+pub fn translate(context: XdpContext) -> u32 {
+    /// Offset of the client's mapped address in frames from a client.
+    const MAPPED: usize = ETHERNET_HEADER + 12;
+    /// Offset of the same with all bits inverted, in frames to a client.
+    const OBFUSCATED: usize = ETHERNET_HEADER + IPV6_HEADER - 4;
+    let (start, end) = (context.data(), context.data_end());
+    if start + NATIVE_HEADERS > end {
+        return xdp_action::XDP_ABORTED;
+    }
+    let is_from_client = is_ipv4(start, end);
+    // SAFETY: both places lie within the frame, as just checked; the kernel's machines that run XDP programs natively
+    // need no alignment.
+    let mapped = unsafe {
+        match is_from_client {
+            true => u32::from_be(*((start + MAPPED) as *const u32)),
+            false => !u32::from_be(*((start + OBFUSCATED) as *const u32)),
+        }
+    };
+    let Some(entry) = TRANSLATIONS.get(mapped.wrapping_sub(FIRST_CLIENT)) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let (grown, headers) = match is_from_client {
+        true => (ENCAPSULATION as i32, ETHERNET_HEADER),
+        false => (-(ENCAPSULATION as i32), ETHERNET_HEADER + ENCAPSULATION),
+    };
+    // SAFETY: the helper checks the length; the context is valid.
+    if unsafe { bpf_xdp_adjust_head(context.ctx, grown) } != 0 {
+        return xdp_action::XDP_ABORTED;
+    }
+    let start = context.data();
+    if start + ETHERNET_HEADER + ENCAPSULATION > context.data_end() {
+        return xdp_action::XDP_ABORTED;
+    }
+    for word in 0..headers / 2 {
+        // SAFETY: within the frame, as just checked; as above.
+        unsafe { ((start as *mut u16).add(word)).write_volatile(entry[word % 4] as u16) };
+    }
+    redirect()
 }
 
 /// The least work of a program that answers: every frame goes back unchanged.

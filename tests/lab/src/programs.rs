@@ -161,13 +161,28 @@ impl Attached {
     ///
     /// Fails when the kernel refuses it.
     pub fn forward(namespace: &Namespace, interface: &str, target: u32) -> Result<Self> {
-        namespace.run(|| {
-            let mut object = EbpfLoader::new()
-                .override_global("TARGET", &target, true)
-                .load(OBJECT)?;
-            program(&mut object, "forward")?.attach(interface, XdpMode::Driver)?;
-            Ok(Self { object })
-        })?
+        let mut loader = EbpfLoader::new();
+        loader.override_global("TARGET", &target, true);
+        Self::load(namespace, &[interface], "forward", &mut loader)
+    }
+
+    /// Attaches the least work of a relay for so many clients: frames that arrive at `interface` leave by the one of
+    /// index `target`, with other headers.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel refuses it.
+    pub fn translate(
+        namespace: &Namespace,
+        interface: &str,
+        target: u32,
+        clients: u32,
+    ) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        loader
+            .override_global("TARGET", &target, true)
+            .map_max_entries("TRANSLATIONS", clients);
+        Self::load(namespace, &[interface], "translate", &mut loader)
     }
 
     /// The sink's counters, summed over all CPUs.

@@ -24,6 +24,8 @@ pub enum Variant {
     None,
     /// An XDP program that redirects every frame unchanged; in a server's place, sends it back.
     Bare,
+    /// An XDP program that looks a client up, writes other headers and redirects: what every relay has to do.
+    Least,
     /// The kernel's forwarding of the native packets, as they are.
     Kernel,
     /// Our daemon with XDP.
@@ -42,9 +44,10 @@ pub enum Variant {
 
 impl Variant {
     /// Every variant on this machine, in the order of each round.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::None,
         Self::Bare,
+        Self::Least,
         Self::Kernel,
         Self::Xdp,
         Self::Userspace,
@@ -59,6 +62,7 @@ impl Variant {
         match self {
             Self::None => "none",
             Self::Bare => "bare",
+            Self::Least => "least",
             Self::Kernel => "kernel",
             Self::Xdp => "xdp",
             Self::Userspace => "userspace",
@@ -75,6 +79,7 @@ impl Variant {
         match self {
             Self::None => "bare XDP drop",
             Self::Bare => "bare XDP redirect",
+            Self::Least => "least work",
             Self::Kernel => "kernel, IPv6",
             Self::Xdp => "teredo, XDP",
             Self::Userspace => "teredo, userspace",
@@ -90,7 +95,7 @@ impl Variant {
     pub const fn is_server(self) -> bool {
         !matches!(
             self,
-            Self::Kernel | Self::Threads | Self::Calls | Self::Device
+            Self::Least | Self::Kernel | Self::Threads | Self::Calls | Self::Device
         )
     }
 
@@ -98,7 +103,10 @@ impl Variant {
     /// core of its own.
     #[must_use]
     pub const fn is_inline(self) -> bool {
-        matches!(self, Self::None | Self::Bare | Self::Kernel | Self::Xdp)
+        matches!(
+            self,
+            Self::None | Self::Bare | Self::Least | Self::Kernel | Self::Xdp
+        )
     }
 }
 

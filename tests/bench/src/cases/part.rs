@@ -112,10 +112,15 @@ impl Part {
     /// The variants of relays that the part measures unless others are named.
     #[must_use]
     pub fn relays(self) -> Vec<Variant> {
-        let inline = || Variant::ALL.into_iter().filter(|one| one.is_inline());
+        let usual = || {
+            Variant::ALL
+                .into_iter()
+                .filter(|one| *one != Variant::Least)
+        };
         match self {
-            Self::Throughput => Variant::ALL.to_vec(),
-            Self::Sizes => inline().collect(),
+            Self::Throughput => usual().collect(),
+            Self::Sizes => usual().filter(|one| one.is_inline()).collect(),
+            Self::Peers => vec![Variant::None, Variant::Bare, Variant::Least, Variant::Xdp],
             Self::Loss => vec![
                 Variant::Bare,
                 Variant::Xdp,

@@ -81,7 +81,9 @@ impl Selection {
     /// those that explain others.
     #[must_use]
     pub fn relays(&self, part: Part) -> Vec<Variant> {
-        let explains = |variant: &Variant| matches!(variant, Variant::Threads | Variant::Calls);
+        let explains = |variant: &Variant| {
+            matches!(variant, Variant::Least | Variant::Threads | Variant::Calls)
+        };
         match (&self.device, self.variants.is_empty()) {
             (Some(_), _) => vec![Variant::Device],
             (None, true) if self.is_first_impression() => {

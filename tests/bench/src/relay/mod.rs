@@ -37,7 +37,9 @@ pub const INTERFACE_THREAD: &str = "napi/teredo-";
 /// stays under the 30 seconds for which a peer is usable.
 pub const AGE: Duration = Duration::from_secs(8);
 
-/// Peers of a relay with room for a million clients that are proved.
+/// The most clients.
+const MOST: u32 = 1_000_000;
+/// Peers of a relay with room for as many clients that are proved.
 const LARGE: i64 = 1_300_000;
 /// A rate limit that is never reached.
 const UNLIMITED: i64 = 100_000_000;
@@ -357,6 +359,15 @@ fn work(variant: Variant, site: &Site, config: Config, terms: Terms) -> Result<W
                     Attached::forward(&site.near, NEAR[0], v6.index)?,
                     Attached::forward(&site.near, NEAR[1], v4.index)?,
                 ],
+            })
+        }
+        Variant::Least => {
+            let [v4, v6] = site.near_interfaces;
+            let attach = |interface, target: Interface| {
+                Attached::translate(&site.near, interface, target.index, MOST)
+            };
+            Ok(Work::Bare {
+                _programs: [attach(NEAR[0], v6)?, attach(NEAR[1], v4)?],
             })
         }
         Variant::Xdp => {

@@ -154,7 +154,11 @@ fn grouped(number: u32) -> String {
 
 /// The ratio to the bare redirect, and the rate, of our XDP program in the case.
 fn xdp(case: Option<&&CaseReport<Case>>) -> [String; 2] {
-    let result = case.and_then(|case| case.result(Variant::Xdp));
+    of_variant(Variant::Xdp, case)
+}
+
+fn of_variant(variant: Variant, case: Option<&&CaseReport<Case>>) -> [String; 2] {
+    let result = case.and_then(|case| case.result(variant));
     result.map_or_else(Default::default, |result| {
         [ratio(result.of_bare), millions(result.rate)]
     })
@@ -172,14 +176,26 @@ fn peers(report: &Report) -> Option<String> {
         };
         let [[encap, encap_rate], [decap, decap_rate]] =
             Direction::ALL.map(|direction| xdp(find(direction)));
-        vec![grouped(count), encap, encap_rate, decap, decap_rate]
+        let [[least_encap, _], [least_decap, _]] =
+            Direction::ALL.map(|direction| of_variant(Variant::Least, find(direction)));
+        vec![
+            grouped(count),
+            encap,
+            encap_rate,
+            least_encap,
+            decap,
+            decap_rate,
+            least_decap,
+        ]
     });
     let heading = [
         "peers",
         "encap, of bare",
         "million/s",
+        "least work, of bare",
         "decap, of bare",
         "million/s",
+        "least work, of bare",
     ];
     table(&heading, rows.collect())
 }
