@@ -13,13 +13,14 @@ const VERSION: &str = "27.1.0";
 
 /// The packages and tests of `.cargo/mutants.toml`.
 const PACKAGES: [&str; 2] = ["--package=teredo-datapath", "--package=teredo-differential"];
-const TESTS: [&str; 6] = [
+const TESTS: [&str; 7] = [
     "--lib",
     "--test=relay",
     "--test=server",
     "--test=budget",
     "--test=next_hops",
     "--test=decisions",
+    "--test=classes",
 ];
 /// Seconds after which the tests have noticed a change because they do not end.
 const LONGEST: u32 = 180;

@@ -32,6 +32,12 @@ const TRUSTED: Duration = Duration::from_secs(25);
 /// Silence after which no more packets are expected, and the longest time to wait for it.
 const QUIET: Duration = Duration::from_millis(30);
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Time between two looks whether the relay asks clients for something, and the most of its bubbles meanwhile if it
+/// does not.
+const LOOK: Duration = Duration::from_millis(100);
+const HARDLY_ANY: u64 = 100;
+/// The longest time to wait until it has asked all.
+const LONGEST: Duration = Duration::from_secs(90);
 /// One packet of this number may be left to the daemon, although its client is known: for its checksum.
 const OTHERS: u32 = 10_000;
 /// Attempts to make all clients known.
@@ -55,11 +61,34 @@ impl Relay {
             return self.clients.acquaint(clients, age).with_context(context);
         }
         match self.known {
-            Some((since, known)) if known >= clients && since.elapsed() < age => Ok(()),
-            Some((since, known)) if known >= clients && since.elapsed() < TRUSTED => {
-                self.keep_alive(clients)
+            Some((since, known)) if known >= clients && since.elapsed() < TRUSTED => {}
+            _ => self.introduce(clients).with_context(context)?,
+        }
+        self.wait_for_rest().with_context(context)?;
+        match self.known {
+            Some((since, _)) if since.elapsed() < age => Ok(()),
+            _ => self.keep_alive(clients),
+        }
+    }
+
+    /// Waits until our relay asks hardly any client for a proof or a sign of life: it does that for all that are known,
+    /// and what comes of it would take its time from the packets that are measured.
+    fn wait_for_rest(&self) -> Result<()> {
+        let Work::Teredo(teredo) = &self.work else {
+            return Ok(());
+        };
+        let start = Instant::now();
+        let mut before = teredo.status()?.bubbles.sent;
+        loop {
+            thread::sleep(LOOK);
+            let now = teredo.status()?.bubbles.sent;
+            if now - before <= HARDLY_ANY {
+                return Ok(());
             }
-            _ => self.introduce(clients).with_context(context),
+            if start.elapsed() > LONGEST {
+                bail!("it asks its clients for signs of life without an end");
+            }
+            before = now;
         }
     }
 
