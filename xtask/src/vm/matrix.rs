@@ -24,12 +24,11 @@ use crate::{build, setup, shell};
 /// The script that runs in each machine.
 const SCRIPT: &str = include_str!("guest/kernels.sh");
 /// Test programs that the script runs.
-const TESTS: [&str; 14] = [
+const TESTS: [&str; 13] = [
     "bad_input",
     "devices",
     "differential",
     "respond_differential",
-    "threads",
     "xdp_attach",
     "xdp_builds",
     "xdp_decap",

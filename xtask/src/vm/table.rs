@@ -11,13 +11,12 @@ pub const DOCUMENT: Document = Document {
     end: "<!-- end of the table -->",
 };
 /// The steps of a supported kernel, in the order of the columns.
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 6] = [
     "load",
     "fixtures",
     "differential",
     "native",
     "generic",
-    "threads",
     "devices",
 ];
 
@@ -93,7 +92,7 @@ pub fn steps(text: &str) -> Vec<Step> {
 pub fn render(rows: &[Row]) -> String {
     let mut text = String::from(
         "| kernel | suite | loads | fixtures | differential | scene, native | scene, generic, one \
-         arm | threads without XDP | bonds, VLANs, VRFs | seconds |\n|---|---|---|---|---|---|---|---|---|---|\n",
+         arm | bonds, VLANs, VRFs | seconds |\n|---|---|---|---|---|---|---|---|---|\n",
     );
     for row in rows {
         let _ = write!(text, "| {} | {} |", row.version, row.suite);
@@ -129,7 +128,7 @@ mod tests {
     }
 
     const ALL: &str = "step load ok 2\nstep fixtures ok 40\nstep differential ok 20\n\
-                       step native ok 12\nstep generic ok 12\nstep threads ok 9\nstep devices ok 30\n";
+                       step native ok 12\nstep generic ok 12\nstep devices ok 30\n";
 
     #[test]
     fn a_kernel_is_green_when_every_step_was_done() {
@@ -156,7 +155,7 @@ mod tests {
         let columns = |line: &str| line.matches('|').count();
         let lines: Vec<_> = table.lines().collect();
         assert!(lines.iter().all(|line| columns(line) == columns(lines[0])));
-        let expected = "| 6.12.117-1 | trixie | ok | ok | ok | ok | failed | ok | ok | 90 |";
+        let expected = "| 6.12.117-1 | trixie | ok | ok | ok | ok | failed | ok | 90 |";
         assert_eq!(lines[2], expected);
     }
 

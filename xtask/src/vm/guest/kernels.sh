@@ -28,12 +28,6 @@ loads() {
     tests xdp_verifier
 }
 
-# Those tests for which the kernel matters.
-threads() {
-    ./threads --test-threads=2 each_thread_carries packets_of_all | tee "$OUT/threads" || return
-    grep --quiet ' 2 passed' "$OUT/threads"
-}
-
 scene() {
     ./scene --seconds 3 "$@" | tee "$OUT/scene" || return
     # Of each direction, nearly everything takes the fast path.
@@ -52,7 +46,6 @@ supported)
     PROPTEST_CASES=500 step differential tests differential respond_differential
     step native scene --xdp native
     step generic scene --xdp generic --one-armed
-    step threads threads
     step devices tests devices
     ;;
 unsupported)
