@@ -28,7 +28,7 @@ use super::{
     links::Internet,
     namespace::Namespace,
     nat::NatKind,
-    scene::{Client, RELAY, RELAY_IPV6, Scene, Server, Topology},
+    scene::{Client, RELAY, RELAY_IPV6, Scene, Topology},
     teredo::{Config, Teredo},
     traffic::{Ping, UdpStream},
     wait::wait_until,
@@ -143,9 +143,7 @@ pub fn scene() -> Result<Scene> {
         ..Topology::default()
     })?;
     scene.add_site(NatKind::Symmetric)?;
-    let server = scene.start_server(&scene.patient_server_config())?;
-    scene.server = Some(Server::Teredo(Box::new(server)));
-    Ok(scene)
+    scene.with_patient_server()
 }
 
 /// Adds a host to the IPv4 internet that reaches the fleet.

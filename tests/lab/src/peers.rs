@@ -15,7 +15,7 @@ use teredo_common::{address::TeredoAddress, wire::NO_NEXT_HEADER};
 use super::{
     namespace::Namespace,
     packet::ipv6,
-    scene::{Host, Scene, Server, Topology},
+    scene::{Host, Scene, Topology},
     wait::wait_until,
 };
 
@@ -26,14 +26,12 @@ impl Scene {
     ///
     /// Fails as [`Scene::new`], or when the server does not come up.
     pub fn for_many_peers() -> Result<Self> {
-        let mut scene = Self::new(Topology {
+        let topology = Topology {
             clients: 0,
             server: None,
             ..Topology::default()
-        })?;
-        let server = scene.start_server(&scene.patient_server_config())?;
-        scene.server = Some(Server::Teredo(Box::new(server)));
-        Ok(scene)
+        };
+        Self::new(topology)?.with_patient_server()
     }
 }
 

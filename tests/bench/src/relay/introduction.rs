@@ -57,24 +57,23 @@ impl Relay {
         };
         let title = self.variant.title();
         let context = || format!("{title} and its clients");
+        self.wait_for_rest().with_context(context)?;
         if clients <= BY_SOCKETS || is_miredo {
             return self.clients.acquaint(clients, age).with_context(context);
         }
         match self.known {
-            Some((since, known)) if known >= clients && since.elapsed() < TRUSTED => {}
-            _ => self.introduce(clients).with_context(context)?,
-        }
-        self.wait_for_rest().with_context(context)?;
-        match self.known {
-            Some((since, _)) if since.elapsed() < age => Ok(()),
-            _ => self.keep_alive(clients),
+            Some((since, known)) if known >= clients && since.elapsed() < age => Ok(()),
+            Some((since, known)) if known >= clients && since.elapsed() < TRUSTED => {
+                self.keep_alive(clients)
+            }
+            _ => self.introduce(clients).with_context(context),
         }
     }
 
-    /// Waits until our relay asks hardly any client for a proof or a sign of life: it does that for all that are known,
-    /// and what comes of it would take its time from the packets that are measured.
+    /// Waits until our relay asks hardly any client for a proof or a sign of life: it does that for all that earlier cases
+    /// made known, and what comes of it would take its time from the packets that are measured.
     fn wait_for_rest(&self) -> Result<()> {
-        let Work::Teredo(teredo) = &self.work else {
+        let (Work::Teredo(teredo), Some(_)) = (&self.work, self.known) else {
             return Ok(());
         };
         let start = Instant::now();

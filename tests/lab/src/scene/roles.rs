@@ -72,10 +72,13 @@ impl Scene {
         Config::new().set("server.ipv4", addresses.to_vec())
     }
 
-    /// The configuration of our server for relays with many peers, who are all one source of bubbles to it. It has
-    /// no limits that they reach.
-    #[must_use]
-    pub fn patient_server_config(&self) -> Config {
+    /// Starts our server for relays with many peers, who are all one source of bubbles to it: without limits that they
+    /// reach.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the server does not come up.
+    pub fn with_patient_server(mut self) -> Result<Self> {
         let limits = [
             ("server.rate", 100_000_000),
             ("server.burst", 1_000_000),
@@ -83,7 +86,11 @@ impl Scene {
             ("server.network-burst", 1_000_000),
         ];
         let config = self.server_config().set("server.xdp.mode", "off");
-        (limits.into_iter()).fold(config, |config, (key, limit)| config.set(key, limit))
+        let config =
+            (limits.into_iter()).fold(config, |config, (key, limit)| config.set(key, limit));
+        let server = self.start_server(&config)?;
+        self.server = Some(Server::Teredo(Box::new(server)));
+        Ok(self)
     }
 
     /// Starts our server.
