@@ -36,6 +36,8 @@ const TARGETS: &[&str] = &[
     "teredo::node::client::port_mapping::search",
     "teredo::node::client::record",
     "teredo::node::fast_path",
+    "teredo::node::fast_path::looks",
+    "teredo::node::fast_path::peers",
     "teredo::node::fast_path::traffic",
     "teredo::node::fleet",
     "teredo::node::handover",

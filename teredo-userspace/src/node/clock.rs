@@ -25,6 +25,12 @@ pub fn now() -> Instant {
     Instant::from_nanos(nanoseconds.saturating_add_signed(AHEAD.wrapping_neg()))
 }
 
+/// Returns the processor's time that this thread has used.
+pub fn of_this_thread() -> Duration {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+    time.expect("Linux has a clock for each thread").into()
+}
+
 /// Returns the nanoseconds in the line of `CLOCK_MONOTONIC`.
 fn monotonic_offset(offsets: &str) -> Option<i64> {
     let mut lines = offsets.lines();
@@ -38,6 +44,16 @@ fn monotonic_offset(offsets: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_of_a_thread_is_that_of_its_work() {
+        let start = of_this_thread();
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(of_this_thread() - start < Duration::from_millis(50));
+        let begin = now();
+        while of_this_thread() - start < Duration::from_millis(50) {}
+        assert!(now().saturating_since(begin) > Duration::from_millis(10));
+    }
 
     #[test]
     fn offsets_are_read_as_the_kernel_writes_them() {

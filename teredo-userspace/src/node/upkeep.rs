@@ -24,7 +24,8 @@ const SETTLE: Duration = Duration::from_millis(20);
 const SHORTEST: Duration = Duration::from_millis(100);
 /// The interval between looks without changes, since the kernel does not report those of its settings.
 const SLOW: Duration = Duration::from_secs(1);
-/// A look that takes long is repeated after this many times its duration, without changes.
+/// A look that takes much of the processor's time is repeated after this many times of it, without changes. The time for
+/// which it waited does not count: on a busy machine that says nothing about its cost.
 const PATIENCE: u32 = 100;
 /// As [`PATIENCE`], after changes.
 const HASTE: u32 = 4;
@@ -40,16 +41,36 @@ pub struct Upkeep {
     pub scope: Scope,
     pub reconciler: Reconciler,
     conditions: Conditions,
-    look: Option<JoinHandle<Result<(Snapshot, Clock), LookError>>>,
-    began: Instant,
+    look: Option<JoinHandle<Look>>,
     next: Instant,
     /// The earliest time of a look after a change.
     earliest: Instant,
-    /// The time that the last look took.
+    /// The processor's time that the last look took.
     took: Duration,
     timer: Timer,
     /// Why the last look failed.
     failure: Option<String>,
+}
+
+/// What a look found, when it began, and the processor's time that it took.
+#[derive(Debug)]
+struct Look {
+    snapshot: Result<Snapshot, LookError>,
+    began: Clock,
+    took: Duration,
+}
+
+impl Look {
+    /// Looks at the network, in a thread that does hardly anything else.
+    async fn at(source: &Routes, scope: &Scope) -> Self {
+        let (began, before) = (Clock::now(), clock::of_this_thread());
+        let snapshot = Snapshot::read(source, scope).await;
+        Self {
+            snapshot,
+            began,
+            took: clock::of_this_thread().saturating_sub(before),
+        }
+    }
 }
 
 impl Upkeep {
@@ -63,7 +84,6 @@ impl Upkeep {
             reconciler: Reconciler::default(),
             conditions: Conditions::default(),
             look: None,
-            began: now,
             next: now,
             earliest: now,
             took: Duration::ZERO,
@@ -97,41 +117,43 @@ impl Upkeep {
             self.timer.set(Some(self.next));
             self.timer.expired().await;
             let (source, scope) = (routes.clone(), self.scope.clone());
-            self.began = clock::now();
-            self.look = Some(routes.spawn(async move {
-                let began = Clock::now();
-                Ok((Snapshot::read(&source, &scope).await?, began))
-            }));
+            self.look = Some(routes.spawn(async move { Look::at(&source, &scope).await }));
             // A change from now on may not be in the snapshot.
-            self.next = self.began + SLOW;
+            self.next = clock::now() + SLOW;
         }
         let Some(look) = &mut self.look else {
             return false;
         };
         let outcome = look.await;
         self.look = None;
+        // The runtime ends.
+        let Ok(Look {
+            snapshot,
+            began,
+            took,
+        }) = outcome
+        else {
+            return false;
+        };
         let now = clock::now();
-        let took = now.saturating_since(self.began);
         self.took = took;
         self.earliest = now + SHORTEST.max(took * HASTE);
         self.next = self
             .next
             .max(self.earliest)
             .min(now + SLOW.max(took * PATIENCE));
-        match outcome {
-            Ok(Ok((snapshot, began))) => {
+        match snapshot {
+            Ok(snapshot) => {
                 self.snapshot = snapshot;
                 self.snapshot_began = began;
                 self.failure = None;
                 true
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 self.failure = Some(format!("{:#}", anyhow::Error::from(error)));
                 self.look_after(SHORTEST);
                 false
             }
-            // The runtime ends.
-            Err(_) => false,
         }
     }
 
