@@ -7,11 +7,12 @@
 //! - The first is the [`Header`].
 //! - The next are sets of [`PLACES`] entries, of which the table uses as many as its peers need
 //!   ([`Sets`], which are at [`SETS`](crate::generations::SETS)). An entry is for a peer whose mapping is the endpoint in its address, and holds the address
-//!   without the service prefix, and [`Stamps`]. The peer's home is one place of one set; if another peer has
-//!   taken that, it is at another place of the set, and a flag at the home says so.
+//!   without the service prefix, and [`Stamps`]. A peer has any place of the one set that is its. The program compares flags
+//!   and port, which few peers share, with those of all places, and does not branch before it knows the place: a branch
+//!   would often be mispredicted, and the processor would wait for the line there.
 //! - The next hold two [`Slot`]s each, for all other peers: those behind symmetric NATs, and those that
 //!   found no place in their set. The map [`OTHER_PEERS`](crate::maps::OTHER_PEERS) has their numbers by
-//!   address. A flag at the home says that it has peers there.
+//!   address. A flag at one place of its set, which the hash chooses, says that it may be there.
 //!
 //! Behind the slots are lines that count the traffic of the peers ([`crate::traffic`]).
 //!
@@ -114,7 +115,7 @@ impl Sets {
 pub struct Hash(pub u64);
 
 impl Hash {
-    /// Returns the hash of an address under a random seed, so that nobody can choose addresses that share a home. The
+    /// Returns the hash of an address under a random seed, so that nobody can choose addresses that share a set. The
     /// address is in words as they lie in memory: the server, flags and port, and the client; the service prefix does not
     /// count.
     #[inline(always)]
@@ -131,7 +132,7 @@ impl Hash {
         Self::new(bytemuck::cast([server, flags_and_port]), client, seed)
     }
 
-    /// Returns the place of the peer's home in its set.
+    /// Returns the place in the peer's set whose flag says that it may be in a slot.
     #[inline(always)]
     pub const fn place(self) -> usize {
         (self.0 >> 29) as usize & (PLACES - 1)
@@ -144,7 +145,7 @@ impl Hash {
     }
 }
 
-/// The times when something of a peer last arrived, and was last sent to it, to a [`SECOND`]; and the flags of the
+/// The times when something of a peer last arrived, and was last sent to it, to a [`SECOND`]; and the flag of the
 /// place. In the upper half, in memory order, of the second word of an entry, and of the last word of a slot.
 ///
 /// The times are in units of a [`SECOND`], modulo 2¹⁵, which are nine hours.
@@ -153,17 +154,13 @@ impl Hash {
 pub struct Stamps(pub u32);
 
 impl Stamps {
-    /// Peers of this home are at other places of the set.
-    pub const SPREAD: u32 = 1 << 30;
-    /// Peers of this home are in slots.
+    /// The flag of a place: peers whose hash has chosen it are in slots.
     pub const ELSEWHERE: u32 = 1 << 31;
-    /// All flags.
-    pub const FLAGS: u32 = Self::SPREAD | Self::ELSEWHERE;
     /// The bits of one time.
     const TIME: u32 = 0x7fff;
     /// The position of the time of the last packet to the peer.
     const SENT: u32 = 15;
-    /// Returns the stamps of a peer without flags. Times later than `now` count as `now`.
+    /// Returns the stamps of a peer without the flag. Times later than `now` count as `now`.
     pub fn new(peer: &Peer, now: Instant) -> Self {
         let time = |time: Instant| {
             let oldest = seconds(now).saturating_sub(HORIZON);
@@ -193,7 +190,7 @@ impl Stamps {
             last_received: received.max(other_received),
             last_sent: sent.max(other_sent),
         };
-        Self(Self::new(&peer, now).0 | self.0 & Self::FLAGS)
+        Self(Self::new(&peer, now).0 | self.0 & Self::ELSEWHERE)
     }
 
     /// Whether a packet of the peer arrived within `lifetime` nanoseconds, if the daemon has been there within the
@@ -279,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_share_a_home_under_one_seed_do_not_under_another() {
+    fn addresses_that_share_a_place_under_one_seed_do_not_under_another() {
         // One client that claims many servers and flags, and clients of one network.
         let many = |number: u32| {
             let [a, b, c, d] = number.to_be_bytes();
@@ -330,7 +327,7 @@ mod tests {
             let now = at(start) + Duration::from_millis(300);
             for (age, other) in [(0, 5), (31, 0), (16_000, 9), (16_384, 16_384)] {
                 let stamps = Stamps::new(&peer(at(start - age), at(start - other)), now);
-                assert_eq!(stamps.0 & Stamps::FLAGS, 0);
+                assert_eq!(stamps.0 & Stamps::ELSEWHERE, 0);
                 assert_eq!(stamps.times(now), (at(start - age), at(start - other)));
                 // Some time later.
                 let later = now + SECOND * 9_000;
@@ -368,13 +365,13 @@ mod tests {
 
     #[test]
     fn the_program_writes_one_time_at_a_time() {
-        let stamps = Stamps(Stamps::new(&peer(at(50), at(60)), at(70)).0 | Stamps::SPREAD);
+        let stamps = Stamps(Stamps::new(&peer(at(50), at(60)), at(70)).0 | Stamps::ELSEWHERE);
         assert_eq!(stamps.received(at(80)).times(at(80)), (at(80), at(60)));
         assert_eq!(stamps.sent(at(80)).times(at(80)), (at(50), at(80)));
-        assert_eq!(stamps.sent(at(80)).0 & Stamps::FLAGS, Stamps::SPREAD);
+        assert_eq!(stamps.sent(at(80)).0 & Stamps::ELSEWHERE, Stamps::ELSEWHERE);
         let other = Stamps::new(&peer(at(40), at(65)), at(70));
         let latest = stamps.latest(other, at(70));
         assert_eq!(latest.times(at(70)), (at(50), at(65)));
-        assert_eq!(latest.0 & Stamps::FLAGS, Stamps::SPREAD);
+        assert_eq!(latest.0 & Stamps::ELSEWHERE, Stamps::ELSEWHERE);
     }
 }

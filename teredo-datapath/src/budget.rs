@@ -120,7 +120,7 @@ fn from_ipv4(environment: &impl Environment, frame: Frame, now: Instant) -> Opti
         return Some(other);
     }
     let identity = endpoint ^ ipv6.source()[1];
-    if let Some(entry) = peer::find(environment, ipv6.teredo_source())
+    if let Some(entry) = peer::find(environment, ipv6.teredo_source(), None)
         && entry.is_at(from, port)
     {
         return Some(packet(Class::Peer, identity));
@@ -168,7 +168,7 @@ fn from_ipv6(environment: &impl Environment, frame: Frame, now: Instant) -> Opti
     if destination[0] != settings::prefix(environment) {
         return None;
     }
-    let class = if peer::find(environment, ipv6.teredo_destination()).is_some() {
+    let class = if peer::find(environment, ipv6.teredo_destination(), None).is_some() {
         Class::NativePeer
     } else {
         let stamp = environment.budgets(server(mix(seed(environment), destination[1].into())));

@@ -4,6 +4,7 @@ use core::hint::cold_path;
 
 use teredo_common::{
     checksum::is_encapsulation,
+    traffic::Towards,
     verdict::Verdict,
     wire::{
         ECHO_REPLY, ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV6, ICMPV6, IPV6_HEADER,
@@ -59,7 +60,8 @@ pub fn decapsulate<E: Environment>(environment: &E, frame: Frame) -> Outcome {
         None => examine(environment, frame)?,
     };
     let Packet { outer, ipv6, .. } = packet;
-    let entry = peer::find(environment, ipv6.teredo_source()).ok_or(Verdict::DecapUnknownPeer)?;
+    let entry = peer::find(environment, ipv6.teredo_source(), Some(Towards::Native))
+        .ok_or(Verdict::DecapUnknownPeer)?;
     let moment = Moment::of(environment);
     if !entry.is_fresh(environment, moment) {
         return Err(Verdict::DecapStalePeer);

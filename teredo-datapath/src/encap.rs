@@ -5,6 +5,7 @@ use core::hint::cold_path;
 use teredo_common::{
     checksum::{Sum, encapsulation_between},
     maps::Settings,
+    traffic::Towards,
     verdict::Verdict,
     wire::{
         ENCAPSULATION, ETHERNET_HEADER, ETHERTYPE_IPV4, IPV6_HEADER, NO_NEXT_HEADER, ROUTING,
@@ -59,8 +60,8 @@ pub fn encapsulate<E: Environment>(environment: &E, frame: Frame) -> Outcome {
         Some(packet) => packet,
         None => examine(environment, frame, ipv6)?,
     };
-    let entry =
-        peer::find(environment, ipv6.teredo_destination()).ok_or(Verdict::EncapUnknownPeer)?;
+    let entry = peer::find(environment, ipv6.teredo_destination(), Some(Towards::Peer))
+        .ok_or(Verdict::EncapUnknownPeer)?;
     let moment = Moment::of(environment);
     if !entry.is_fresh(environment, moment) {
         return Err(Verdict::EncapStalePeer);

@@ -32,61 +32,127 @@ pub struct Entry<W> {
     stamps: u64,
     /// The place of that word.
     words: W,
-    /// The number of the peer's place; see [`Tallies`].
-    place: u32,
+    /// The word that counts its packets in one direction, if they are counted.
+    tally: Option<W>,
 }
 
-/// Returns a peer; [`teredo_common::peers`] describes the search.
+/// Returns a peer; [`teredo_common::peers`] describes the search. A packet of it can be counted if that goes `towards` one
+/// side.
 #[inline(always)]
-pub fn find<E: Environment>(environment: &E, address: TeredoAddress) -> Option<Entry<E::Words>> {
+pub fn find<E: Environment>(
+    environment: &E,
+    address: TeredoAddress,
+    towards: Option<Towards>,
+) -> Option<Entry<E::Words>> {
     let hash = Hash::new(address.middle, address.client, settings::seed(environment));
     let number = environment.sets().set(hash);
     let set = environment.line(FIRST_SET + number)?;
-    let home = set.from(hash.place() * ENTRY);
-    let (entry, stamps) = look_at(home, address, Tallies::entry(number, hash.place()));
+    let tallies = tally(environment, towards, Tallies::entry(number, 0))?;
+    if let Some(words) = tallies {
+        // The processor fetches both lines at once.
+        words.load(0);
+    }
+    let at = |place| {
+        let tally = tallies.map(|words| words.from(place));
+        look_at(set.from(place * ENTRY), address, tally)
+    };
+    let probable = probable_place(set, address);
+    let entry = at(probable);
     if entry.is_some() {
         return entry;
     }
     cold_path();
-    if stamps.0 & Stamps::SPREAD != 0 {
-        for step in 1..PLACES {
-            let place = hash.place() ^ step;
-            let other = set.from(place * ENTRY);
-            let (entry, _) = look_at(other, address, Tallies::entry(number, place));
-            if entry.is_some() {
-                return entry;
-            }
-        }
+    let (_, flags) = split(set.load(hash.place() * ENTRY + 1));
+    if flags & Stamps::ELSEWHERE != 0
+        && let Some(entry) = find_slot(environment, address, towards)
+    {
+        return Some(entry);
     }
-    if stamps.0 & Stamps::ELSEWHERE != 0 {
-        return find_slot(environment, address);
+    // No other entry has the flags and the port then.
+    if probable == 0 {
+        return None;
     }
-    None
+    at(place(set, address))
 }
 
-/// Returns the peer if the entry at this place is its, and the stamps in the entry.
+/// Returns the place of the entry in a set that has the flags and the port of an address. If there are more, it is any place
+/// but the first; if there are none, it is the first.
 #[inline(always)]
-fn look_at<W: Words>(entry: W, address: TeredoAddress, place: u32) -> (Option<Entry<W>>, Stamps) {
+fn probable_place(set: impl Words, address: TeredoAddress) -> usize {
+    let (_, wanted) = split(address.middle);
+    choose(|place| {
+        let (_, found) = split(set.load(place * ENTRY));
+        found ^ wanted
+    })
+}
+
+/// Returns the place of the entry in a set that has an address; if there is none, it is the first.
+#[inline(always)]
+fn place(set: impl Words, address: TeredoAddress) -> usize {
+    choose(|place| {
+        let (server, rest) = split(set.load(place * ENTRY) ^ address.middle);
+        let (client, _) = split(set.load(place * ENTRY + 1));
+        server | rest | (client ^ address.client)
+    })
+}
+
+/// Returns the place whose difference is zero. If there are more, it is any but the first; if there are none, it is the
+/// first. A branch would often be mispredicted, and what follows would wait for the entries.
+#[inline(always)]
+fn choose(difference: impl Fn(usize) -> u32) -> usize {
+    const { assert!(PLACES == 4) }
+    let is_zero = |place| u64::from(difference(place)).wrapping_sub(1) >> 63;
+    let [one, two, three] = [is_zero(1), is_zero(2), is_zero(3)];
+    (one | three | (two | three) << 1) as usize
+}
+
+/// Returns the word that counts the packets of a place in a direction, if they are counted. `None` if the table is shorter
+/// than it should be.
+#[inline(always)]
+#[expect(
+    clippy::option_option,
+    reason = "a peer without its word is none to the verifier, which then follows one way less"
+)]
+fn tally<E: Environment>(
+    environment: &E,
+    towards: Option<Towards>,
+    place: u32,
+) -> Option<Option<E::Words>> {
+    let tallies = settings::tallies(environment);
+    let Some(towards) = towards.filter(|_| tallies.first != 0) else {
+        return Some(None);
+    };
+    let (share, _) = tallies.share(environment.cpu());
+    let (line, index) = tallies.word(share, towards, place);
+    Some(Some(environment.tallies(line)?.from(index)))
+}
+
+/// Returns the peer if the entry at this place is its.
+#[inline(always)]
+fn look_at<W: Words>(entry: W, address: TeredoAddress, tally: Option<W>) -> Option<Entry<W>> {
     let first = entry.load(0);
     let entry = entry.after(first);
     let stamps = entry.load(1);
-    let (client, flags) = split(stamps);
+    let (client, _) = split(stamps);
     let difference = (first ^ address.middle) | u64::from(client ^ address.client);
     // The daemon may have replaced the peer between both loads.
     let is_its = difference == 0 && entry.after(stamps).load(0) == first;
-    let entry = is_its.then(|| Entry {
+    is_its.then(|| Entry {
         address: !address.client,
         port: !last(address.middle),
         stamps,
         words: entry.from(1),
-        place,
-    });
-    (entry, Stamps(flags))
+        tally,
+    })
 }
 
 /// Returns a peer that is in a slot.
 #[inline(always)]
-fn find_slot<E: Environment>(environment: &E, address: TeredoAddress) -> Option<Entry<E::Words>> {
+fn find_slot<E: Environment>(
+    environment: &E,
+    address: TeredoAddress,
+    towards: Option<Towards>,
+) -> Option<Entry<E::Words>> {
     let [a, b, c, d] = address.words();
     let number = environment.other_peer([a, b, c, d])?;
     let line = environment.line(number / SLOTS as u32)?;
@@ -96,6 +162,11 @@ fn find_slot<E: Environment>(environment: &E, address: TeredoAddress) -> Option<
     let difference =
         (slot.load(SLOT_ADDRESS) ^ join(a, b)) | (slot.load(SLOT_ADDRESS + 1) ^ join(c, d));
     let stamps = slot.load(SLOT_STAMPS);
+    let tally = tally(
+        environment,
+        towards,
+        number.wrapping_add(settings::first_slot(environment)),
+    )?;
     let is_its = difference == 0 && slot.after(difference | stamps).load(SLOT_MAPPED) == mapped;
     let (address, rest) = split(mapped);
     let [e, f, ..] = rest.to_ne_bytes();
@@ -105,7 +176,7 @@ fn find_slot<E: Environment>(environment: &E, address: TeredoAddress) -> Option<
         port,
         stamps,
         words: slot.from(SLOT_STAMPS),
-        place: number.wrapping_add(settings::first_slot(environment)),
+        tally,
     })
 }
 
@@ -136,35 +207,30 @@ impl<W: Words> Entry<W> {
     #[inline(always)]
     pub fn received(self, environment: &impl Environment, now: Instant, octets: usize) {
         self.stamp(self.stamps().received(now));
-        self.count(environment, Towards::Native, octets);
+        self.count(environment, octets);
     }
 
     /// Notes that a packet was sent to the peer, and counts its octets.
     #[inline(always)]
     pub fn sent(self, environment: &impl Environment, now: Instant, octets: usize) {
         self.stamp(self.stamps().sent(now));
-        self.count(environment, Towards::Peer, octets);
+        self.count(environment, octets);
     }
 
     #[inline(always)]
-    fn count<E: Environment>(self, environment: &E, towards: Towards, octets: usize) {
-        let tallies = settings::tallies(environment);
-        if tallies.first == 0 {
-            return;
-        }
-        let (share, is_own) = tallies.share(environment.cpu());
-        let (line, index) = tallies.word(share, towards, self.place);
-        let Some(words) = environment.tallies(line) else {
-            cold_path();
+    fn count(self, environment: &impl Environment, octets: usize) {
+        let Some(tally) = self.tally else {
             return;
         };
-        let (words, Tally(one)) = (words.from(index), Tally::one(octets));
+        let tallies = settings::tallies(environment);
+        let is_own = tallies.others == 0 || tallies.share(environment.cpu()).1;
+        let Tally(one) = Tally::one(octets);
         match is_own {
             // Nobody else writes it.
-            true => words.store(0, words.load(0).wrapping_add(one)),
+            true => tally.store(0, tally.load(0).wrapping_add(one)),
             false => {
                 cold_path();
-                words.add(0, one);
+                tally.add(0, one);
             }
         }
     }

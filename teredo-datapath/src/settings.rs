@@ -148,6 +148,7 @@ pub fn tallies(environment: &impl Environment) -> Tallies {
             first: ptr::read_volatile(&raw const (*tallies).first),
             lines: ptr::read_volatile(&raw const (*tallies).lines),
             cpus: ptr::read_volatile(&raw const (*tallies).cpus),
+            others: ptr::read_volatile(&raw const (*tallies).others),
             ..Tallies::NONE
         }
     }

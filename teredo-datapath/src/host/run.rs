@@ -19,6 +19,9 @@ use teredo_common::{
 use super::{Buffer, Cpu, HEADROOM, Maps, Network};
 use crate::{Environment, Fate, Way};
 #[cfg(test)]
+use teredo_common::traffic::Towards;
+
+#[cfg(test)]
 use crate::{
     headers::TeredoAddress,
     moment::Moment,
@@ -104,7 +107,11 @@ impl Maps {
             },
             verdict: &Cell::new(Verdict::NotIp),
         };
-        let entry = peer::find(&run, TeredoAddress::new(bytemuck::cast(*address)))?;
+        let entry = peer::find(
+            &run,
+            TeredoAddress::new(bytemuck::cast(*address)),
+            Some(Towards::Peer),
+        )?;
         let is_fresh = entry.is_fresh(&run, Moment::of(&run));
         is_fresh.then(|| work(&run, entry))
     }

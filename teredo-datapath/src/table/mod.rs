@@ -32,8 +32,8 @@ use crate::Publish;
 
 /// Sets of an empty table.
 const SETS_MIN: u32 = 16;
-/// Peers for which the table has [`LOAD_SETS`] sets, so that two of five places are taken: of a hundred peers, four in
-/// five are in their homes, and about three in slots.
+/// Peers for which the table has [`LOAD_SETS`] sets, so that two of five places are taken, and about three of a hundred
+/// peers are in slots.
 const LOAD_PEERS: u64 = 8;
 /// See [`LOAD_PEERS`].
 const LOAD_SETS: u64 = 5;
@@ -222,9 +222,7 @@ impl<M: Memory> Table<M> {
             return Ok(false);
         }
         self.grow(now)?;
-        if self.fits_an_entry(address, peer) && self.add(self.set_of(address), address, stamps) {
-            self.settle(self.set_of(address));
-        } else {
+        if !(self.fits_an_entry(address, peer) && self.add(self.set_of(address), address, stamps)) {
             self.add_slot(address, peer, stamps)?;
         }
         self.count += 1;
@@ -282,7 +280,6 @@ impl<M: Memory> Table<M> {
         Set {
             words: self.memory.line(FIRST_SET + number),
             prefix: self.prefix,
-            seed: self.seed,
         }
     }
 
@@ -354,7 +351,7 @@ impl<M: Memory> Table<M> {
 
     /// Puts a peer into a place of a set, and returns whether there was one.
     fn add(&self, set: u32, address: &[u8; 16], stamps: Stamps) -> bool {
-        let Some(place) = self.set(set).vacancy(address) else {
+        let Some(place) = self.set(set).vacancy() else {
             return false;
         };
         self.collect(Tallies::entry(set, place));
@@ -368,7 +365,7 @@ impl<M: Memory> Table<M> {
         self.note_left(Tallies::entry(set, place), address);
     }
 
-    /// Returns the peers in slots whose home is in a set.
+    /// Returns the peers in slots whose set this is.
     fn slots_of(&self, set: u32) -> impl Iterator<Item = (&[u8; 16], u32)> {
         let (bits, half) = (
             self.sets.next_power_of_two().ilog2(),
@@ -521,7 +518,6 @@ pub fn for_each_in<W: Publish>(
         let set = Set {
             words: line(number),
             prefix: header.prefix,
-            seed: 0,
         };
         for Occupant { address, stamps } in set.occupants() {
             visit(&address, &peer_in_entry(&address, stamps, now));

@@ -2,7 +2,7 @@
 
 use teredo_common::{
     address::ServicePrefix,
-    peers::{ENTRY, Hash, PLACES, Stamps},
+    peers::{ENTRY, PLACES, Stamps},
     time::Instant,
 };
 
@@ -18,8 +18,6 @@ pub struct Set<W> {
     pub words: W,
     /// The first 32 bits of all addresses.
     pub prefix: ServicePrefix,
-    /// The seed of homes.
-    pub seed: u64,
 }
 
 /// A peer in an entry.
@@ -27,7 +25,7 @@ pub struct Set<W> {
 pub struct Occupant {
     /// The peer's address.
     pub address: [u8; 16],
-    /// Its stamps, and the flags of the place.
+    /// Its stamps, and the flag of the place.
     pub stamps: Stamps,
 }
 
@@ -49,30 +47,27 @@ impl<W: Publish> Set<W> {
         (0..PLACES).filter_map(move |place| self.occupant(place))
     }
 
-    /// Returns the place for a peer: its home, or another one that is empty.
-    pub fn vacancy(self, address: &[u8; 16]) -> Option<usize> {
-        let home = self.home(address);
-        let mut places = (0..PLACES).map(|step| home ^ step);
-        places.find(|&place| self.entry(place).load(0) == 0)
+    /// Returns an empty place.
+    pub fn vacancy(self) -> Option<usize> {
+        (0..PLACES).find(|&place| self.entry(place).load(0) == 0)
     }
 
     /// Puts a peer into an empty place.
     pub fn fill(self, place: usize, address: &[u8; 16], Stamps(stamps): Stamps) {
-        let home = self.home(address);
         let [_, server, flags_and_port, client] = bytemuck::cast(*address);
         self.change(place, |_, old| {
-            join(client, old & Stamps::FLAGS | stamps & !Stamps::FLAGS)
+            join(
+                client,
+                old & Stamps::ELSEWHERE | stamps & !Stamps::ELSEWHERE,
+            )
         });
         self.entry(place).publish(0, join(server, flags_and_port));
-        if place != home {
-            self.change(home, |client, old| join(client, old | Stamps::SPREAD));
-        }
     }
 
     /// Empties a place.
     pub fn clear(self, place: usize) {
         self.entry(place).publish(0, 0);
-        self.change(place, |_, old| join(0, old & Stamps::FLAGS));
+        self.change(place, |_, old| join(0, old & Stamps::ELSEWHERE));
     }
 
     /// Advances the stamps of a peer.
@@ -82,36 +77,24 @@ impl<W: Publish> Set<W> {
         });
     }
 
-    /// Sets the flags of all places: whether peers are at other places than their homes, and which homes have peers in
-    /// slots.
+    /// Sets the flags of all places: whether peers whose hashes have chosen them are in slots.
     pub fn flag(self, elsewhere: [bool; PLACES]) {
-        let mut flags = elsewhere.map(|is_elsewhere| match is_elsewhere {
-            true => Stamps::ELSEWHERE,
-            false => 0,
-        });
-        for place in 0..PLACES {
-            if let Some(occupant) = self.occupant(place)
-                && self.home(&occupant.address) != place
-            {
-                flags[self.home(&occupant.address)] |= Stamps::SPREAD;
-            }
-        }
-        for (place, flags) in flags.into_iter().enumerate() {
+        for (place, is_elsewhere) in elsewhere.into_iter().enumerate() {
+            let flag = match is_elsewhere {
+                true => Stamps::ELSEWHERE,
+                false => 0,
+            };
             self.change(place, |client, old| {
-                join(client, old & !Stamps::FLAGS | flags)
+                join(client, old & !Stamps::ELSEWHERE | flag)
             });
         }
-    }
-
-    fn home(self, address: &[u8; 16]) -> usize {
-        Hash::of(address, self.seed).place()
     }
 
     fn entry(self, place: usize) -> W {
         self.words.from(place * ENTRY)
     }
 
-    /// Replaces the client's IPv4 address, the stamps and the flags of a place, which the program may change
+    /// Replaces the client's IPv4 address, the stamps and the flag of a place, which the program may change
     /// meanwhile.
     fn change(self, place: usize, change: impl Fn(u32, u32) -> u64) {
         let entry = self.entry(place);

@@ -36,7 +36,7 @@ pub fn fill(slot: impl Publish, address: &[u8; 16], peer: &Peer, Stamps(stamps):
     let [first, second] = bytemuck::cast(*address);
     slot.publish(SLOT_ADDRESS, first);
     slot.publish(SLOT_ADDRESS + 1, second);
-    change_stamps(slot, |_| stamps & !Stamps::FLAGS);
+    change_stamps(slot, |_| stamps & !Stamps::ELSEWHERE);
     set_mapped(slot, peer);
 }
 

@@ -94,11 +94,7 @@ fn occupants(
     words: impl Publish,
     prefix: ServicePrefix,
 ) -> impl Iterator<Item = (usize, [u8; 16])> {
-    let set = Set {
-        words,
-        prefix,
-        seed: 0,
-    };
+    let set = Set { words, prefix };
     (0..PLACES).filter_map(move |place| Some((place, set.occupant(place)?.address)))
 }
 

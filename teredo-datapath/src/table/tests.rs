@@ -12,7 +12,7 @@ use std::{
 use bytemuck::Zeroable as _;
 use proptest::prelude::*;
 use teredo_common::{
-    address::{Endpoint, ServicePrefix, TeredoAddress},
+    address::{Endpoint, ServicePrefix, TeredoAddress, embedded_mapping},
     generations::SECOND,
     maps::Settings,
     peers::{HORIZON, Peer},
@@ -36,7 +36,9 @@ fn maps(peers: u32) -> Maps {
 
 fn teredo(number: u32) -> TeredoAddress {
     let client = Ipv4Addr::from_bits(0x0900_0000 + number);
-    TeredoAddress::new([1, 2, 3, 4].into(), Endpoint::new(client, 4096))
+    // Some share a port.
+    let port = 4096 + (number % 9) as u16;
+    TeredoAddress::new([1, 2, 3, 4].into(), Endpoint::new(client, port))
 }
 
 fn address(number: u32) -> [u8; 16] {
@@ -196,6 +198,30 @@ fn cpus_that_share_words_lose_no_packet() {
     let packets: u64 = account.0.values().map(|count| count.packets).sum();
     let octets: u64 = account.0.values().map(|count| count.octets).sum();
     assert_eq!((packets, octets), (5 * PACKETS, 500 * PACKETS));
+}
+
+/// The search of the program looks for flags and port at first.
+#[test]
+fn peers_that_share_flags_and_port_are_found() {
+    const PEERS: u32 = 2_000;
+    let address = |number: u32| {
+        let mut address = address(0);
+        address[13..].copy_from_slice(&number.to_be_bytes()[1..]);
+        address
+    };
+    let maps = maps(PEERS);
+    let peer = |number| Peer {
+        mapped: embedded_mapping(&address(number)),
+        ..peer(0, false)
+    };
+    for number in 0..PEERS {
+        assert!(maps.insert(&address(number), &peer(number), NOW));
+    }
+    for number in 0..PEERS {
+        let mapped = maps.find(&address(number), NOW);
+        assert_eq!(mapped, Some(peer(number).mapped), "{number}");
+    }
+    assert_eq!(maps.find(&address(PEERS), NOW), None);
 }
 
 #[test]

@@ -114,7 +114,7 @@ impl<M: Memory> Table<M> {
                 continue;
             }
             let peer = peer_in_entry(&address, stamps, now);
-            if Stamps::new(&peer, now).0 != stamps.0 & !Stamps::FLAGS {
+            if Stamps::new(&peer, now).0 != stamps.0 & !Stamps::ELSEWHERE {
                 // So old that it would seem young in the end.
                 set.advance(place, stamps, now);
             }

@@ -13,7 +13,8 @@ use teredo_lab::wait_until;
 use crate::{
     fault::{self, Fault, Takes},
     load::Rates,
-    site::{STEADY, Site},
+    metrics::{self, Numbers},
+    site::{STEADY, Site, Who},
 };
 
 /// The time within which the daemon reports a condition, and has none after the fault.
@@ -60,6 +61,7 @@ pub fn play(site: &mut Site, fault: &mut dyn Fault, hold: Duration) -> Result<Ou
         })
     };
     have_arrived(site, before)?;
+    let numbers = relay_numbers(site)?;
     let start = Instant::now();
     fault
         .inject(site)
@@ -85,13 +87,33 @@ pub fn play(site: &mut Site, fault: &mut dyn Fault, hold: Duration) -> Result<Ou
     let taken = lost(site, first..=after);
     ensure!(
         fault.takes() == Takes::Anything || taken == 0,
-        "{name}: {taken} packets of trusted peers were lost"
+        "{name}: {taken} packets of trusted peers were lost in {:?}, of which {held:?} in the fault: {:?}; counters that \
+         rose: {:?}",
+        start.elapsed(),
+        STEADY.map(|class| (class.name(), site.load.tally().during(class, first..=after))),
+        risen(&numbers, &relay_numbers(site)?),
     );
     Ok(Outcome {
         held,
         recovery,
         lost: taken,
     })
+}
+
+/// Returns the counters of the relay and of its host.
+fn relay_numbers(site: &Site) -> Result<Numbers> {
+    let mut numbers = site.metrics(Who::Relay)?;
+    numbers.extend(metrics::of_kernel(&site.scene.relay)?);
+    Ok(numbers)
+}
+
+/// Returns the counters that are greater, or new, and by how much.
+fn risen(before: &Numbers, after: &Numbers) -> Numbers {
+    let rises = after.iter().map(|(name, now)| {
+        let rise = now.saturating_sub(before.get(name).copied().unwrap_or(0));
+        (name.clone(), rise)
+    });
+    rises.filter(|(_, rise)| *rise > 0).collect()
 }
 
 /// Plays random faults until the time is over.
