@@ -10,7 +10,7 @@
 //!   arithmetic on pointers, and cannot conclude from lengths that a bounds check is not needed.
 //! - A number from a frame is bounded by an instruction of its own.
 
-use crate::environment::Environment;
+use crate::{environment::Environment, verifier::masked};
 
 /// The octets of a frame, from the Ethernet header or a later position to its end.
 #[derive(Clone, Copy)]
@@ -52,21 +52,8 @@ impl Frame {
     /// Returns the frame without its first octets, which need not exist. There are less than 4,096 of them.
     #[inline(always)]
     pub fn skip_octets(self, octets: usize) -> Self {
-        #[cfg(target_arch = "bpf")]
-        let octets = {
-            let mut octets = octets;
-            // SAFETY: arithmetic on a register, which shows the verifier the bound.
-            unsafe {
-                core::arch::asm!(
-                    "{0} &= 4095",
-                    inlateout(reg) octets,
-                    options(pure, nomem, nostack),
-                );
-            }
-            octets
-        };
         Self {
-            start: self.start + octets,
+            start: self.start + masked::<4095>(octets),
             ..self
         }
     }

@@ -34,6 +34,7 @@ mod sum;
 #[cfg(not(target_arch = "bpf"))]
 pub mod table;
 mod thorough;
+pub mod verifier;
 pub mod words;
 
 use core::hint::cold_path;

@@ -18,6 +18,7 @@ use crate::{
     headers::TeredoAddress,
     moment::Moment,
     settings,
+    verifier::masked,
     words::{SLOT_ADDRESS, SLOT_MAPPED, SLOT_STAMPS, join, last, split},
 };
 
@@ -53,7 +54,7 @@ pub fn find<E: Environment>(
         words.load(0);
     }
     let at = |place| {
-        let place = bounded(place);
+        let place = masked::<{ PLACES as i32 - 1 }>(place);
         let tally = tallies.map(|words| words.from(place));
         look_at(set.from(place * ENTRY), address, tally)
     };
@@ -105,25 +106,6 @@ fn choose(difference: impl Fn(usize) -> u32) -> usize {
     let is_zero = |place| u64::from(difference(place)).wrapping_sub(1) >> 63;
     let [one, two, three] = [is_zero(1), is_zero(2), is_zero(3)];
     (one | three | (two | three) << 1) as usize
-}
-
-/// Returns a place, masked. The mask looks redundant to the compiler, but some verifiers do not know the bound.
-#[inline(always)]
-fn bounded(place: usize) -> usize {
-    #[cfg(target_arch = "bpf")]
-    let place = {
-        let mut place = place;
-        // SAFETY: arithmetic on a register.
-        unsafe {
-            core::arch::asm!(
-                "{0} &= 3",
-                inlateout(reg) place,
-                options(pure, nomem, nostack),
-            );
-        }
-        place
-    };
-    place
 }
 
 /// Returns the word that counts the packets of a place in a direction, if they are counted. `None` if the table is shorter

@@ -5,7 +5,7 @@ use aya_log_ebpf::debug;
 use teredo_common::{
     address::Endpoint,
     budget::Budget,
-    generations::{FIRST_BUCKET, Family, HEARTBEAT, SETS},
+    generations::{BUCKETS, FIRST_BUCKET, Family, HEARTBEAT, SETS},
     maps::{Interface, STATION_MARKS, Settings, Tables},
     peers::Sets,
     respond::ServerConstants,
@@ -13,9 +13,12 @@ use teredo_common::{
     verdict::Verdict,
     vlan::Trunk,
 };
-use teredo_datapath::{Environment, Fate, Way, Words as _};
+use teredo_datapath::{Environment, Fate, Way, Words as _, verifier::masked};
 
 use crate::{constants, look_up, maps, words::MapWords};
+
+/// The last bucket of both families.
+const LAST_BUCKET: i32 = 2 * BUCKETS as i32 - 1;
 
 /// The interface by which a frame came, as the program may take it.
 pub trait Ingress {
@@ -255,7 +258,7 @@ unsafe impl<I: Ingress> Environment for Kernel<'_, I> {
             numbers
                 .first()
                 .cast::<u32>()
-                .add(FIRST_BUCKET + bounded(bucket))
+                .add(FIRST_BUCKET + masked::<LAST_BUCKET>(bucket as usize))
                 .read_volatile()
         }
     }
@@ -375,26 +378,4 @@ unsafe impl<I: Ingress> Environment for Kernel<'_, I> {
             "verdict {} on {} octets", verdict as u32, length as u64
         );
     }
-}
-
-/// Returns the index of a bucket, masked. The mask looks redundant to the compiler, but some verifiers lose the bound of
-/// a number whose octets were swapped.
-#[inline(always)]
-fn bounded(bucket: u32) -> usize {
-    let number = bucket as usize;
-    #[cfg(target_arch = "bpf")]
-    let number = {
-        let mut number = number;
-        // SAFETY: arithmetic on a register.
-        unsafe {
-            core::arch::asm!(
-                "{0} &= {1}",
-                inlateout(reg) number,
-                const 2 * teredo_common::generations::BUCKETS as i32 - 1,
-                options(pure, nomem, nostack),
-            );
-        }
-        number
-    };
-    number
 }
