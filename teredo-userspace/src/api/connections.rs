@@ -3,12 +3,11 @@
 //! The API has one thread, and the daemon a bounded number of file descriptors. Without these bounds any
 //! local user could use up both through a TCP socket of the API. A request has to arrive as a whole, with its
 //! body, in a short time. An answer may last, as a stream of events or a long list does, but each part of it
-//! must be taken.
+//! must be taken. If all places are taken, a newcomer gets that of the connection that has waited longest for its client.
 
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    future::pending,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -32,7 +31,7 @@ use hyper::{
 };
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -47,6 +46,10 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 pub const BEGIN_TIMEOUT: Duration = Duration::from_secs(90);
 /// The time within which each part of an answer must be made and taken.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The time for which a connection keeps its place against newcomers although its client takes nothing of the answer.
+const TAKING_TIMEOUT: Duration = Duration::from_millis(250);
+/// The interval between two looks for a place that a newcomer may have.
+const SEARCH: Duration = Duration::from_millis(50);
 /// The time within which the last answers must be taken.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(1);
 /// The most octets of a request's body. The largest is a packet of 64 KiB, each octet in two hexadecimal digits
@@ -103,7 +106,7 @@ where
 
 /// Answers the request of one connection. There is no second one, so that a connection is either
 /// idle or being answered.
-async fn converse<S>(stream: S, router: Router, mut place: Place)
+async fn converse<S>(stream: S, router: Router, place: Place)
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
@@ -113,15 +116,20 @@ where
         waiting: place.waiting.clone(),
         progress: progress.clone(),
     };
+    let waiting = place.waiting.clone();
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(arrival.clone());
         let response = router.call(request);
-        let progress = progress.clone();
+        let (progress, waiting) = (progress.clone(), waiting.clone());
         async move {
             let response: Response = response.await?;
             progress.allow(ANSWER_TIMEOUT);
-            Ok::<_, Infallible>(response.map(|body| Answer { body, progress }))
+            Ok::<_, Infallible>(response.map(|body| Answer {
+                body,
+                progress,
+                waiting,
+            }))
         }
     });
     let connection = http1::Builder::new()
@@ -214,6 +222,7 @@ impl Progress {
 struct Answer {
     body: Body,
     progress: Progress,
+    waiting: Waiting,
 }
 
 impl hyper::body::Body for Answer {
@@ -225,9 +234,11 @@ impl hyper::body::Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = self.get_mut();
+        this.waiting.end();
         let frame = Pin::new(&mut this.body).poll_frame(context);
         if frame.is_ready() {
             this.progress.allow(ANSWER_TIMEOUT);
+            this.waiting.begin(Step::Answer);
         }
         frame
     }
@@ -255,70 +266,98 @@ async fn passed(end: &mut watch::Receiver<Instant>) {
 /// The places for connections.
 struct Places {
     free: Arc<Semaphore>,
-    idle: Idle,
+    waits: Waits,
     /// The number of the next connection.
     next: u64,
 }
 
-/// The connections whose request has not arrived yet, by number: the oldest is the first.
-type Idle = Arc<Mutex<BTreeMap<u64, oneshot::Sender<()>>>>;
+/// The connections that wait for their clients, by number.
+type Waits = Arc<Mutex<BTreeMap<u64, Wait>>>;
+
+/// The wait of a connection for its client.
+struct Wait {
+    step: Step,
+    /// The moment from which a newcomer may have the place.
+    due: Instant,
+    lost: Arc<Notify>,
+}
+
+/// A step that a client has to take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// It sends its request.
+    Request,
+    /// It takes a part of the answer.
+    Answer,
+}
 
 impl Places {
     fn new(number: usize) -> Self {
         Self {
             free: Arc::new(Semaphore::new(number)),
-            idle: Idle::default(),
+            waits: Waits::default(),
             next: 0,
         }
     }
 
     /// Ends the connections whose requests have not arrived.
     fn end_idle(&self) {
-        for (_, idle) in locked(&self.idle, std::mem::take) {
-            // The connection may have ended at this moment.
-            let _ = idle.send(());
+        locked(&self.waits, |waits| {
+            let idle = waits.values().filter(|wait| wait.step == Step::Request);
+            idle.for_each(|wait| wait.lost.notify_one());
+        });
+    }
+
+    /// Waits for a place. If none is free, the connection that has waited longest for its client loses its place.
+    async fn take(&mut self) -> Place {
+        let permit = loop {
+            if self.free.available_permits() == 0 {
+                self.dismiss(Instant::now());
+            }
+            let free = self.free.clone().acquire_owned();
+            // Another connection may begin to wait meanwhile.
+            if let Ok(permit) = timeout(SEARCH, free).await {
+                break permit.ok();
+            }
+        };
+        let waiting = Waiting {
+            number: self.next,
+            waits: self.waits.clone(),
+            lost: Arc::default(),
+        };
+        self.next += 1;
+        waiting.begin(Step::Request);
+        Place {
+            waiting,
+            _permit: permit,
         }
     }
 
-    /// Waits for a place. If none is free, the oldest idle connection loses its place.
-    async fn take(&mut self) -> Place {
-        if self.free.available_permits() == 0 {
-            let oldest = locked(&self.idle, BTreeMap::pop_first);
-            if let Some((_, oldest)) = oldest {
+    /// Ends the connection that has waited longest, if a newcomer may have its place.
+    fn dismiss(&self, now: Instant) {
+        locked(&self.waits, |waits| {
+            let due = waits.iter().filter(|(_, wait)| wait.due <= now);
+            let first = due.min_by_key(|(number, wait)| (wait.due, **number));
+            let number = first.map(|(number, _)| *number);
+            if let Some(wait) = number.and_then(|number| waits.remove(&number)) {
                 // The connection may have ended at this moment.
-                let _ = oldest.send(());
+                wait.lost.notify_one();
             }
-        }
-        let permit = self.free.clone().acquire_owned().await.ok();
-        let (sender, lost) = oneshot::channel();
-        let number = self.next;
-        self.next += 1;
-        locked(&self.idle, |idle| idle.insert(number, sender));
-        Place {
-            waiting: Waiting {
-                number,
-                idle: self.idle.clone(),
-            },
-            lost,
-            _permit: permit,
-        }
+        });
     }
 }
 
 /// The place of one connection, free again when dropped.
 struct Place {
     waiting: Waiting,
-    lost: oneshot::Receiver<()>,
     /// `None` is impossible: the semaphore is never closed.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Place {
-    /// Waits until another connection takes the place; forever once the request has arrived.
-    async fn lost(&mut self) {
-        if (&mut self.lost).await.is_err() {
-            pending().await
-        }
+    /// Waits until another connection takes the place.
+    async fn lost(&self) {
+        self.waiting.lost.notified().await;
     }
 }
 
@@ -328,26 +367,43 @@ impl Drop for Place {
     }
 }
 
-/// The wait of one connection for its request.
+/// The waits of one connection for its client. While it waits for the daemon, it keeps its place.
 #[derive(Clone)]
 struct Waiting {
     number: u64,
-    idle: Idle,
+    waits: Waits,
+    lost: Arc<Notify>,
 }
 
 impl Waiting {
-    /// Ends the wait: the connection keeps its place from now on.
+    /// Begins the wait for a step.
+    fn begin(&self, step: Step) {
+        let patience = match step {
+            Step::Request => Duration::ZERO,
+            Step::Answer => TAKING_TIMEOUT,
+        };
+        let wait = Wait {
+            step,
+            due: Instant::now() + patience,
+            lost: self.lost.clone(),
+        };
+        locked(&self.waits, |waits| waits.insert(self.number, wait));
+    }
+
+    /// Ends the wait, if there is one.
     fn end(&self) {
-        locked(&self.idle, |idle| idle.remove(&self.number));
+        locked(&self.waits, |waits| waits.remove(&self.number));
     }
 }
 
-fn locked<T>(idle: &Idle, change: impl FnOnce(&mut BTreeMap<u64, oneshot::Sender<()>>) -> T) -> T {
-    change(&mut idle.lock().unwrap_or_else(PoisonError::into_inner))
+fn locked<T>(waits: &Waits, change: impl FnOnce(&mut BTreeMap<u64, Wait>) -> T) -> T {
+    change(&mut waits.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use axum::{
         middleware::from_fn,
         routing::{get, post},
@@ -378,8 +434,8 @@ mod tests {
     #[tokio::test]
     async fn the_oldest_idle_connection_makes_room() {
         let mut places = Places::new(2);
-        let mut first = places.take().await;
-        let mut second = places.take().await;
+        let first = places.take().await;
+        let second = places.take().await;
         first.waiting.end();
         let third = tokio::spawn(async move { (places.take().await, places) });
         let asked = timeout(PATIENCE, second.lost()).await;
@@ -413,9 +469,11 @@ mod tests {
         }
     }
 
-    /// Answers `POST /`, and never `GET /`.
+    /// Answers `POST /`, never `GET /`, and `GET /list` with much.
     fn router() -> Router {
-        let router = Router::new().route("/", get(pending::<()>).post(async |_: Bytes| "done"));
+        let router = Router::new()
+            .route("/", get(pending::<()>).post(async |_: Bytes| "done"))
+            .route("/list", get(async || "a".repeat(1 << 16)));
         router.layer(from_fn(receive))
     }
 
@@ -469,6 +527,57 @@ mod tests {
                 () = work => {}
                 () = serving => panic!("the end"),
             }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_nobody_takes_lock_nobody_out() {
+        let (clients, serving) = Clients::new();
+        let work = async {
+            let mut crowd = Vec::new();
+            for _ in 0..3 * PLACES {
+                crowd.push(clients.send("GET /list HTTP/1.1\r\nhost: a\r\n\r\n").await);
+            }
+            let start = Instant::now();
+            let body = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nab";
+            let mut answer = String::new();
+            let mut client = clients.send(body).await;
+            client.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            assert!(start.elapsed() < 4 * TAKING_TIMEOUT);
+            // Nobody needs the places of the last ones, which are only slow.
+            sleep(4 * TAKING_TIMEOUT).await;
+            let mut last = crowd.pop().unwrap();
+            last.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.len() > 1 << 16, "{}", answer.len());
+        };
+        tokio::select! {
+            () = work => {}
+            () = serving => panic!("the end"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_waits_for_the_daemon_keeps_its_place() {
+        let (clients, serving) = Clients::new();
+        let work = async {
+            let mut crowd = Vec::new();
+            for _ in 0..PLACES {
+                crowd.push(clients.send(COMPLETE).await);
+            }
+            let mut newcomer = clients.send(COMPLETE).await;
+            let mut nothing = String::new();
+            let wait = BEGIN_TIMEOUT - PATIENCE;
+            let answered = timeout(wait, newcomer.read_to_string(&mut nothing)).await;
+            assert!(answered.is_err(), "{nothing}");
+            for client in &mut crowd {
+                let ended = timeout(SHORT, client.read_to_string(&mut nothing)).await;
+                assert!(ended.is_err(), "a connection has lost its place");
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = serving => panic!("the end"),
         }
     }
 

@@ -26,18 +26,28 @@ use super::{
 
 /// The most lists of peers that one listening socket sends at the same time.
 const LISTINGS: usize = 2;
+/// The most lists that wait for those before them: the others of a socket's places are for other requests.
+const WAITING: usize = 8;
 /// The interval between two pages of peers for one listening socket.
 const PAGE_INTERVAL: Duration = Duration::from_millis(5);
 /// The time for which a list waits for those before it. It is shorter than that for the beginning of an answer.
 const TURN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The lists before take too long.
+/// A list that cannot be sent soon.
 #[derive(Clone, Copy, Debug, Error)]
-#[error(
-    "{LISTINGS} lists of peers are sent on this socket, and have not ended within {} s; ask again",
-    TURN_TIMEOUT.as_secs()
-)]
-pub struct Busy;
+pub enum Busy {
+    /// Those before it take too long.
+    #[error(
+        "{LISTINGS} lists of peers are sent on this socket, and have not ended within {} s; ask again",
+        TURN_TIMEOUT.as_secs()
+    )]
+    Slow,
+    /// Too many are before it.
+    #[error(
+        "{LISTINGS} lists of peers are sent on this socket, and {WAITING} wait for them; ask again"
+    )]
+    Crowded,
+}
 
 impl From<Busy> for Problem {
     fn from(busy: Busy) -> Self {
@@ -49,6 +59,8 @@ impl From<Busy> for Problem {
 #[derive(Clone)]
 pub struct Turns {
     listings: Arc<Semaphore>,
+    /// The places of lists that wait.
+    waiting: Arc<Semaphore>,
     pages: Arc<Mutex<Interval>>,
 }
 
@@ -58,6 +70,7 @@ impl Default for Turns {
         pages.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             listings: Arc::new(Semaphore::new(LISTINGS)),
+            waiting: Arc::new(Semaphore::new(WAITING)),
             pages: Arc::new(Mutex::new(pages)),
         }
     }
@@ -68,11 +81,15 @@ impl Turns {
     ///
     /// # Errors
     ///
-    /// When those before it take too long.
+    /// When there are too many before it, or they take too long.
     pub async fn begin(&self) -> Result<OwnedSemaphorePermit, Busy> {
+        if let Ok(turn) = self.listings.clone().try_acquire_owned() {
+            return Ok(turn);
+        }
+        let _place = self.waiting.try_acquire().map_err(|_| Busy::Crowded)?;
         let turn = timeout(TURN_TIMEOUT, self.listings.clone().acquire_owned()).await;
         // The semaphore is never closed.
-        turn.ok().and_then(Result::ok).ok_or(Busy)
+        turn.ok().and_then(Result::ok).ok_or(Busy::Slow)
     }
 
     /// Gets the page of at most `most` peers at `cursor` when it is its turn.
@@ -230,5 +247,19 @@ mod tests {
             before.pop();
         });
         assert!(turn.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_of_lists_does_not_wait() {
+        let turns = Turns::default();
+        let _before: Vec<_> =
+            futures_util::future::join_all((0..LISTINGS).map(|_| turns.begin())).await;
+        let crowd = futures_util::future::join_all((0..3 * WAITING).map(|_| turns.begin())).await;
+        let crowded = crowd
+            .iter()
+            .filter(|turn| matches!(turn, Err(Busy::Crowded)));
+        assert_eq!(crowded.count(), 2 * WAITING);
+        // Those that waited have left their places.
+        assert!(matches!(turns.begin().await, Err(Busy::Slow)));
     }
 }
