@@ -1,6 +1,6 @@
 //! Facts about this host that the running daemon and `teredo check` both need.
 
-mod bgp;
+pub mod bgp;
 mod names;
 mod network;
 mod read;

@@ -20,7 +20,6 @@ use teredo_common::{address::ServicePrefix, generations::Family};
 use thiserror::Error;
 
 use super::{
-    bgp,
     setting::Setting,
     snapshot::{Link, Route, Snapshot, VlanTag},
 };
@@ -112,7 +111,6 @@ impl Snapshot {
             depths,
             settings,
             has_native_route: native::has_route(scope.prefix).ok(),
-            speaks_bgp: bgp::is_spoken(),
         })
     }
 }

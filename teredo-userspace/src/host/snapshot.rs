@@ -94,8 +94,6 @@ pub struct Snapshot {
     pub settings: BTreeMap<Setting, String>,
     /// Whether this host has a route, of any prefix length, for the Teredo prefix; `None` if unknown.
     pub has_native_route: Option<bool>,
-    /// Whether a program on this host listens at the port of BGP.
-    pub speaks_bgp: bool,
 }
 
 impl Link {

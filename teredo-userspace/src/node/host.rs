@@ -20,7 +20,7 @@ use super::{
 use crate::{
     condition::{Condition, Kind},
     config::Config,
-    host::Setting,
+    host::{Setting, bgp},
     metrics::Role,
     plan::{self, Act, FastPathItem, Item, Own, Plan, State},
 };
@@ -95,7 +95,8 @@ impl Node {
     pub(super) fn plan(&mut self) -> Plan {
         let mut plan = Plan::make(&self.config, &self.upkeep.snapshot, &self.state());
         let now = clock::now();
-        let speaks_bgp = self.upkeep.snapshot.speaks_bgp;
+        // The kernel goes through the places of all its connections to answer that.
+        let speaks_bgp = self.announcement.depends_on_bgp() && bgp::is_spoken();
         self.announcement
             .apply(now, &self.config, speaks_bgp, &mut plan);
         if let Some(due) = self.announcement.poll_timeout() {

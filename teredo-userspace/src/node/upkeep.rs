@@ -61,16 +61,24 @@ struct Look {
 }
 
 impl Look {
-    /// Looks at the network, in a thread that does hardly anything else.
+    /// Looks at the network.
     async fn at(source: &Routes, scope: &Scope) -> Self {
-        let (began, before) = (Clock::now(), clock::of_this_thread());
-        let snapshot = Snapshot::read(source, scope).await;
+        let began = Clock::now();
+        let (snapshot, took) = timed(Snapshot::read(source, scope)).await;
         Self {
             snapshot,
             began,
-            took: clock::of_this_thread().saturating_sub(before),
+            took,
         }
     }
+}
+
+/// Does the work of a look, in a thread that does hardly anything else, and returns what it yields and the processor's time
+/// that it took.
+async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
+    let before = clock::of_this_thread();
+    let outcome = work.await;
+    (outcome, clock::of_this_thread().saturating_sub(before))
 }
 
 impl Upkeep {
@@ -223,5 +231,20 @@ impl Upkeep {
     /// Returns the conditions that are true now.
     pub fn conditions(&self) -> &Conditions {
         &self.conditions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_time_for_which_a_look_waits_does_not_put_off_the_next() {
+        let wait = Duration::from_millis(200);
+        // As on a machine whose processor is busy with something else.
+        let (_, took) = timed(async { std::thread::sleep(wait) }).await;
+        assert!(SHORTEST > took * HASTE, "{took:?}");
+        let (_, took) = timed(tokio::time::sleep(wait)).await;
+        assert!(SHORTEST > took * HASTE, "{took:?}");
     }
 }

@@ -74,6 +74,12 @@ impl Announcement {
         }
     }
 
+    /// Whether it matters if BGP announces the route: as long as there were few withdrawals, no router would ignore it.
+    #[must_use]
+    pub fn depends_on_bgp(&self) -> bool {
+        self.withdrawals + 1.0 > TOLERABLE
+    }
+
     /// Decides whether a relay that can serve, according to the plan, or cannot, is announced, and changes
     /// the plan accordingly. A plan that withdraws the relay on purpose stays as it is.
     pub fn apply(&mut self, now: Instant, config: &Config, speaks_bgp: bool, plan: &mut Plan) {
@@ -228,8 +234,10 @@ mod tests {
             if serves {
                 self.plan.items.push(self.route(false));
             }
+            // As the daemon asks.
+            let speaks_bgp = self.announcement.depends_on_bgp() && self.speaks_bgp;
             self.announcement
-                .apply(self.now, &self.config, self.speaks_bgp, &mut self.plan);
+                .apply(self.now, &self.config, speaks_bgp, &mut self.plan);
             let is_announced = self.plan.items.contains(&self.route(false));
             assert_eq!(
                 serves && !is_announced,

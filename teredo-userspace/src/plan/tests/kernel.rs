@@ -237,7 +237,6 @@ impl Kernel {
                 .filter_map(|setting| Some((setting.clone(), self.settings.get(setting)?.clone())))
                 .collect(),
             has_native_route: Some(true),
-            speaks_bgp: false,
         }
     }
 }
