@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
+    process::Command,
     time::Duration,
 };
 
@@ -10,7 +11,6 @@ use anyhow::Result;
 use super::{
     links::{Internet, bridge, cable},
     namespace::Namespace,
-    process::output,
 };
 
 /// The mapping and filtering behaviour of a NAT.
@@ -191,7 +191,8 @@ impl Nat {
     ///
     /// Fails when `conntrack` fails.
     pub fn flush(&self) -> Result<()> {
-        output(self.namespace.command("conntrack")?.arg("-F")).map(drop)
+        let mut command = Command::new("conntrack");
+        self.namespace.output(command.arg("-F")).map(drop)
     }
 
     /// Removes the mappings towards `remote`, which closes a hole that was punched for it.
@@ -202,8 +203,9 @@ impl Nat {
     pub fn forget(&self, remote: Ipv4Addr) -> Result<()> {
         let remote = remote.to_string();
         for side in ["--orig-dst", "--orig-src"] {
-            let mut command = self.namespace.command("conntrack")?;
-            let result = output(command.args(["-D", "-p", "udp", side, &remote]));
+            let mut command = Command::new("conntrack");
+            command.args(["-D", "-p", "udp", side, &remote]);
+            let result = self.namespace.output(&mut command);
             // The exit status is 1 when there was no mapping to delete.
             if let Err(error) = result
                 && !error.to_string().contains("0 flow entries")

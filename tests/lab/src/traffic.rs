@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd as _,
     panic,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -108,17 +109,16 @@ impl Ping {
     ///
     /// Fails when `ping` cannot run. Missing replies are no error.
     pub fn from(self, namespace: &Namespace) -> Result<Pong> {
-        let result = namespace
-            .command("ping")?
+        let mut command = Command::new("ping");
+        command
             .args(["-6", "-n", "-M", "do"])
             .args(["-i", &self.interval.as_secs_f64().to_string()])
             .args(["-c", &self.count.to_string()])
             .args(["-s", &self.payload.to_string()])
             .args(["-t", &self.hop_limit.to_string()])
             .args(["-W", &self.wait.as_secs_f64().to_string()])
-            .arg(self.to.to_string())
-            .output()
-            .context("start ping")?;
+            .arg(self.to.to_string());
+        let result = namespace.run(|| command.output())?.context("start ping")?;
         let text = String::from_utf8_lossy(&result.stdout).into_owned();
         let statistics = text
             .lines()

@@ -14,12 +14,13 @@ use std::{
     io::{Read as _, Write as _},
     net::Ipv6Addr,
     os::unix::net::UnixStream,
+    process::Command,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use teredo::api::types::Verdict;
-use teredo_lab::{Namespace, Teredo, process::output, traffic::Ping, wait_until};
+use teredo_lab::{Namespace, Teredo, traffic::Ping, wait_until};
 
 /// The time within which the daemon follows a change.
 const SOON: Duration = Duration::from_secs(2);
@@ -103,5 +104,5 @@ fn station(namespace: &Namespace, interface: &str) -> Result<String> {
 
 /// Runs a command of the shell on a host, as another program would.
 fn shell(namespace: &Namespace, command: &str) -> Result<String> {
-    output(namespace.command("sh")?.args(["-c", command]))
+    namespace.output(Command::new("sh").args(["-c", command]))
 }

@@ -1,11 +1,10 @@
 //! A relay under a service manager, with traffic.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use anyhow::{Context as _, Result};
 use teredo_lab::{
     Namespace,
-    process::output,
     scene::{Client, Scene, Topology},
     service::Service,
     teredo::Teredo,
@@ -72,7 +71,7 @@ fn overflows(namespace: &Namespace) -> Result<String> {
     let script =
         "grep -h RcvbufErrors /proc/net/snmp6; awk '/^Udp: [0-9]/ { print $6 }' /proc/net/snmp
         awk '{ print $1, $5, $13 }' /proc/net/dev | tail -n +3";
-    let text = output(namespace.command("sh")?.args(["-c", script]))?;
+    let text = namespace.output(Command::new("sh").args(["-c", script]))?;
     Ok(text.lines().collect::<Vec<_>>().join(", "))
 }
 

@@ -98,7 +98,8 @@ fn the_page_follows_a_relay_that_works_fails_and_drains() -> Result<()> {
         "{row}"
     );
     // The traffic of the fast path is collected once a second.
-    let both = r"/[1-9]\S*\sB\s[1-9]\S*\sB/.test(document.querySelector('#peers tbody').innerText)";
+    let both =
+        r"/[1-9]\S*\sB\s[1-9]\S*\sB/.test(document.querySelector('#peers tbody')?.innerText)";
     browser.wait_until(both)?;
     browser.open(&format!("{PAGE}?endpoint=nonsense"))?;
     let refusal = text(&mut browser, "#peers .refusal")?;
