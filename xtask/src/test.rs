@@ -9,7 +9,8 @@ use crate::{build, shell};
 /// Runs every test, or those with `filter` in their names. Test programs run as root, because many
 /// of them make network namespaces or load XDP programs.
 pub fn run(filter: Option<&str>) -> Result<()> {
-    let daemon = build::daemon(false)?;
+    build::everything()?;
+    let daemon = build::directory(false).join("teredo");
     let mut command = shell::cargo();
     // The default members are all but the eBPF programs, which run nowhere but in the kernel.
     command

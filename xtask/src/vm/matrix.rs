@@ -1,15 +1,13 @@
 //! `cargo xtask vm --kernels`: the product on one kernel after the other.
 
 use std::{
-    collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    path::Path,
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
 use super::{
@@ -128,9 +126,8 @@ fn attempt(parts: &Parts, kernel: &PreparedKernel, programs: &Path, out: &Path) 
 
 /// Builds all programs and copies them without their debug information.
 fn programs() -> Result<TempDir> {
-    build::packages(&["teredo-userspace", "teredo-scene"], false)?;
+    let tests = build::everything()?;
     let directory = tempfile::tempdir_in(shell::target())?;
-    let tests = tests()?;
     for name in TESTS {
         let program = tests.get(name);
         let program = program.with_context(|| format!("cargo built no test {name}"))?;
@@ -142,28 +139,6 @@ fn programs() -> Result<TempDir> {
     }
     fs::write(directory.path().join("kernels.sh"), SCRIPT)?;
     Ok(directory)
-}
-
-/// Builds the end-to-end tests and returns their programs by name.
-fn tests() -> Result<BTreeMap<String, PathBuf>> {
-    let mut command = shell::cargo();
-    // The pattern also selects the tests that `cargo test` leaves out.
-    command
-        .args(["test", "--no-run", "--quiet", "--test", "*"])
-        .arg("--message-format=json-render-diagnostics")
-        .stderr(Stdio::inherit());
-    let output = command.output()?;
-    ensure!(output.status.success(), "the tests cannot be built");
-    let text = String::from_utf8(output.stdout)?;
-    Ok(text.lines().filter_map(executable).collect())
-}
-
-/// Returns name and path of the program in a message of cargo, if it is about one.
-fn executable(message: &str) -> Option<(String, PathBuf)> {
-    let message: Value = serde_json::from_str(message).ok()?;
-    let path = message["executable"].as_str()?;
-    let name = message["target"]["name"].as_str()?;
-    Some((name.to_owned(), path.into()))
 }
 
 /// Copies a program without its debug information, which is most of it.
@@ -179,22 +154,6 @@ pub fn copy(program: &Path, to: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn programs_are_read_from_cargos_messages() {
-        let message = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"devices"},
-            "executable":"/target/debug/deps/devices-0123"}"#;
-        assert_eq!(
-            executable(message),
-            Some((
-                "devices".to_owned(),
-                "/target/debug/deps/devices-0123".into()
-            ))
-        );
-        let library = r#"{"target":{"name":"teredo"},"executable":null}"#;
-        assert_eq!(executable(library), None);
-        assert_eq!(executable("Compiling"), None);
-    }
 
     #[test]
     fn the_script_runs_every_program() {
