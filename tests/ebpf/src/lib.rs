@@ -5,6 +5,7 @@ pub mod bubble;
 pub mod flood;
 pub mod latency;
 pub mod numbers;
+pub mod scatter;
 pub mod sift;
 pub mod spray;
 

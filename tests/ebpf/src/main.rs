@@ -19,6 +19,7 @@ use teredo_lab_ebpf::{
     flood::{FRAME, Flood, Progress},
     latency::{BUCKETS, ROOM, bucket},
     numbers::{self, Sequence},
+    scatter,
     sift::{self, FATES, Fate},
     spray::{self, Spray},
 };
@@ -47,9 +48,13 @@ static SIFTED: PerCpuArray<u64> = PerCpuArray::with_max_entries(FATES, 0);
 #[unsafe(no_mangle)]
 static TARGET: u32 = 0;
 
-/// The table of [`translate`]: an entry for each forged client, at its index.
+/// The table of [`translate`]: an entry for each forged client, at [`scattered`](scatter::scattered) of its index.
 #[map]
 static TRANSLATIONS: Array<[u32; 4]> = Array::with_max_entries(1, 0);
+
+/// The places of that table which are in use, a power of two, less one.
+#[map]
+static LAST_TRANSLATION: Array<u32> = Array::with_max_entries(1, 0);
 
 /// The client of the next frame, or its place in the list; the native host; the number of frames that
 /// the client has sent of its train.
@@ -319,7 +324,11 @@ pub fn translate(context: XdpContext) -> u32 {
             false => !u32::from_be(*((start + OBFUSCATED) as *const u32)),
         }
     };
-    let Some(entry) = TRANSLATIONS.get(mapped.wrapping_sub(FIRST_CLIENT)) else {
+    let Some(&last) = LAST_TRANSLATION.get(0) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let place = scatter::scattered(mapped.wrapping_sub(FIRST_CLIENT), last);
+    let Some(entry) = TRANSLATIONS.get(place) else {
         return xdp_action::XDP_ABORTED;
     };
     let (grown, headers) = match is_from_client {

@@ -166,8 +166,8 @@ impl Attached {
         Self::load(namespace, &[interface], "forward", &mut loader)
     }
 
-    /// Attaches the least work of a relay for so many clients: frames that arrive at `interface` leave by the one of
-    /// index `target`, with other headers.
+    /// Attaches the least work of a relay for at most so many clients: frames that arrive at `interface` leave by the one
+    /// of index `target`, with other headers.
     ///
     /// # Errors
     ///
@@ -176,13 +176,25 @@ impl Attached {
         namespace: &Namespace,
         interface: &str,
         target: u32,
-        clients: u32,
+        most: u32,
     ) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         loader
             .override_global("TARGET", &target, true)
-            .map_max_entries("TRANSLATIONS", clients);
+            .map_max_entries("TRANSLATIONS", most.next_power_of_two());
         Self::load(namespace, &[interface], "translate", &mut loader)
+    }
+
+    /// Makes the table of [`Attached::translate`] as large as so many clients need.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the map cannot be written.
+    pub fn translate_for(&mut self, clients: u32) -> Result<()> {
+        let map = self.object.map_mut("LAST_TRANSLATION");
+        let mut last = Array::try_from(map.context("the object has no LAST_TRANSLATION")?)?;
+        last.set(0, clients.next_power_of_two() - 1, 0)?;
+        Ok(())
     }
 
     /// The sink's counters, summed over all CPUs.

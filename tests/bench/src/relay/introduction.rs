@@ -51,7 +51,11 @@ impl Relay {
     /// Fails when a packet does not arrive, or is damaged.
     pub fn acquaint(&mut self, clients: u32, age: Duration) -> Result<()> {
         let is_miredo = match self.work {
-            Work::Nobody | Work::Bare { .. } | Work::Kernel | Work::Calls { .. } => return Ok(()),
+            Work::Nobody
+            | Work::Bare { .. }
+            | Work::Least(_)
+            | Work::Kernel
+            | Work::Calls { .. } => return Ok(()),
             Work::Teredo(_) | Work::Service(_) | Work::Elsewhere => false,
             Work::Miredo { .. } => true,
         };

@@ -57,6 +57,8 @@ enum Work {
     Bare {
         _programs: [Attached; 2],
     },
+    /// One program for each direction.
+    Least([Attached; 2]),
     Kernel,
     Elsewhere,
     Calls {
@@ -264,13 +266,18 @@ impl Subject for Relay {
             self.site.add_neighbours(count)?;
             self.neighbours = count;
         }
+        if let Work::Least(programs) = &mut self.work {
+            for program in programs {
+                program.translate_for(case.clients)?;
+            }
+        }
         self.acquaint(case.clients, AGE)
     }
 
     fn prove(&mut self, case: Case) -> Result<()> {
         if matches!(
             self.work,
-            Work::Nobody | Work::Bare { .. } | Work::Kernel | Work::Calls { .. }
+            Work::Nobody | Work::Bare { .. } | Work::Least(_) | Work::Kernel | Work::Calls { .. }
         ) {
             return Ok(());
         }
@@ -366,9 +373,7 @@ fn work(variant: Variant, site: &Site, config: Config, terms: Terms) -> Result<W
             let attach = |interface, target: Interface| {
                 Attached::translate(&site.near, interface, target.index, MOST)
             };
-            Ok(Work::Bare {
-                _programs: [attach(NEAR[0], v6)?, attach(NEAR[1], v4)?],
-            })
+            Ok(Work::Least([attach(NEAR[0], v6)?, attach(NEAR[1], v4)?]))
         }
         Variant::Xdp => {
             let (mode, word) = match terms {
