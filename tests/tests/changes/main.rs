@@ -22,12 +22,11 @@ use anyhow::{Context as _, Result, ensure};
 use teredo::api::types::Verdict;
 use teredo_lab::{Namespace, Teredo, traffic::Ping, wait_until};
 
-/// The time within which the daemon follows a change: two seconds, and as long again on a machine that is busy with other
-/// tests, where loading the program alone may take more than one.
-const SOON: Duration = Duration::from_secs(4);
+/// The time within which the daemon follows a change.
+const SOON: Duration = Duration::from_secs(2);
 /// The time until packets pass again: [`SOON`], and what the kernels of others take to ask for a neighbour
 /// three times, a second each.
-const PASSING: Duration = Duration::from_secs(7);
+const PASSING: Duration = Duration::from_secs(5);
 /// The time for steps without a promise.
 const PATIENCE: Duration = Duration::from_secs(15);
 
