@@ -37,11 +37,12 @@ const TRANSPORT: usize = HEADERS + UDP_HEADER;
 
 /// A packet to the relay that has nothing unusual, as far as its octets show.
 struct Packet {
+    frame: Frame,
     outer: Outer,
     ipv6: Ipv6,
     /// Octets behind the IPv6 header.
     payload: usize,
-    /// Octets behind the IPv4 packet.
+    /// Octets behind the IPv4 packet, which is as long as the IPv6 packet says.
     padding: usize,
     /// Whether the outer checksum is known to be right.
     is_intact: bool,
@@ -57,7 +58,10 @@ pub fn decapsulate<E: Environment>(environment: &E, frame: Frame) -> Outcome {
     };
     let packet = match usual {
         Some(packet) => packet,
-        None => examine(environment, frame)?,
+        None => {
+            examine(environment, frame)?;
+            Packet::examined(environment).ok_or(Verdict::DecapLength)?
+        }
     };
     let Packet { outer, ipv6, .. } = packet;
     let entry = peer::find(environment, ipv6.teredo_source(), Some(Towards::Native))
@@ -77,7 +81,7 @@ pub fn decapsulate<E: Environment>(environment: &E, frame: Frame) -> Outcome {
     if hop_limit <= 1 {
         return Err(Verdict::DecapHopLimit);
     }
-    if !packet.is_intact && !is_intact(environment, frame, &packet) {
+    if !packet.is_intact && !is_intact(environment, &packet) {
         return Err(Verdict::DecapChecksum);
     }
     let hop = route::to_native(environment, ipv6, moment).ok_or(Verdict::DecapNextHop)?;
@@ -140,6 +144,7 @@ fn usual(environment: &impl Environment, frame: Frame) -> Option<Packet> {
             checksum.to_ne_bytes(),
         );
     is_intact.then_some(Packet {
+        frame,
         outer,
         ipv6,
         payload: payload.into(),
@@ -148,9 +153,29 @@ fn usual(environment: &impl Environment, frame: Frame) -> Option<Packet> {
     })
 }
 
-/// Returns the packet of a frame, or the reason why it is none.
+impl Packet {
+    /// Returns the packet of a frame that has been examined. All of it is read once more, so that the verifier follows what
+    /// comes next once, and not for everything that it learned from the examination.
+    #[inline(always)]
+    fn examined(environment: &impl Environment) -> Option<Self> {
+        let frame = Frame::of(environment);
+        let octets = frame.first::<HEADERS>()?;
+        let ipv6 = Ipv6::new(octets.part::<OUTER, IPV6_HEADER>());
+        let payload = ipv6.payload_length();
+        Some(Self {
+            frame,
+            outer: Outer::new(octets.part::<0, OUTER>()),
+            ipv6,
+            payload,
+            padding: frame.length().wrapping_sub(HEADERS + payload),
+            is_intact: false,
+        })
+    }
+}
+
+/// Returns the reason why a frame has no packet, if it has none.
 #[inline(always)]
-fn examine<E: Environment>(environment: &E, frame: Frame) -> Result<Packet, Verdict> {
+fn examine<E: Environment>(environment: &E, frame: Frame) -> Result<(), Verdict> {
     cold_path();
     let outer = Outer::of(frame).ok_or(Verdict::DecapNotOurs)?;
     if !outer.is_udp() || outer.destination() != settings::relay_address(environment) {
@@ -171,7 +196,7 @@ fn examine<E: Environment>(environment: &E, frame: Frame) -> Result<Packet, Verd
     if !outer.is_ipv4_valid() {
         return Err(Verdict::DecapHeaderChecksum);
     }
-    let (datagram, padding) = outer.lengths(frame).ok_or(Verdict::DecapLength)?;
+    let (datagram, _) = outer.lengths(frame).ok_or(Verdict::DecapLength)?;
     if datagram < UDP_HEADER + IPV6_HEADER {
         return Err(Verdict::DecapLength);
     }
@@ -206,19 +231,15 @@ fn examine<E: Environment>(environment: &E, frame: Frame) -> Result<Packet, Verd
     if ipv6.source_prefix() != settings::prefix(environment) {
         return Err(Verdict::DecapSource);
     }
-    Ok(Packet {
-        outer,
-        ipv6,
-        payload,
-        padding,
-        is_intact: false,
-    })
+    Ok(())
 }
 
 /// Whether there is no outer checksum, or it is right.
 #[inline(always)]
-fn is_intact<E: Environment>(environment: &E, frame: Frame, packet: &Packet) -> bool {
-    let Packet { outer, ipv6, .. } = packet;
+fn is_intact<E: Environment>(environment: &E, packet: &Packet) -> bool {
+    let Packet {
+        frame, outer, ipv6, ..
+    } = packet;
     let checksum = outer.checksum();
     let datagram = packet.payload + IPV6_HEADER + UDP_HEADER;
     checksum == 0
@@ -228,7 +249,7 @@ fn is_intact<E: Environment>(environment: &E, frame: Frame, packet: &Packet) -> 
             &ipv6.start(),
             checksum.to_ne_bytes(),
         ) && covers_payload(frame.skip::<HEADERS>(), ipv6.next_header(), packet.payload)
-        || E::IS_THOROUGH && outer.is_valid(environment, frame, datagram)
+        || E::IS_THOROUGH && outer.is_valid(environment, *frame, datagram)
 }
 
 /// Whether an ICMPv6 message is an echo reply.

@@ -36,6 +36,8 @@ const TRANSPORT: usize = HEADERS + UDP_HEADER;
 
 /// A packet to a peer that has nothing unusual, as far as its octets show.
 struct Packet {
+    frame: Frame,
+    ipv6: Ipv6,
     /// Octets behind the IPv6 header.
     payload: usize,
     /// Octets behind the packet.
@@ -58,8 +60,12 @@ pub fn encapsulate<E: Environment>(environment: &E, frame: Frame) -> Outcome {
     };
     let packet = match usual {
         Some(packet) => packet,
-        None => examine(environment, frame, ipv6)?,
+        None => {
+            examine(environment, frame, ipv6)?;
+            Packet::examined(environment).ok_or(Verdict::EncapLength)?
+        }
     };
+    let Packet { frame, ipv6, .. } = packet;
     let entry = peer::find(environment, ipv6.teredo_destination(), Some(Towards::Peer))
         .ok_or(Verdict::EncapUnknownPeer)?;
     let moment = Moment::of(environment);
@@ -179,15 +185,35 @@ fn usual(environment: &impl Environment, frame: Frame, ipv6: Ipv6) -> Option<Pac
     let is_covered = !is_of_pseudo_header(checksum, ipv6, next_header, payload)
         && native::is_relayed(environment, ipv6.source());
     is_covered.then_some(Packet {
+        frame,
+        ipv6,
         payload: payload.into(),
         padding: 0,
         is_covered,
     })
 }
 
-/// Returns the packet of a frame, or the reason why it is none.
+impl Packet {
+    /// Returns the packet of a frame that has been examined. All of it is read once more, so that the verifier follows what
+    /// comes next once, and not for everything that it learned from the examination.
+    #[inline(always)]
+    fn examined(environment: &impl Environment) -> Option<Self> {
+        let frame = Frame::of(environment);
+        let ipv6 = Ipv6::of(frame.skip::<ETHERNET_HEADER>())?;
+        let payload = ipv6.payload_length();
+        Some(Self {
+            frame,
+            ipv6,
+            payload,
+            padding: frame.length().wrapping_sub(HEADERS + payload),
+            is_covered: false,
+        })
+    }
+}
+
+/// Returns the reason why a frame has no packet, if it has none.
 #[inline(always)]
-fn examine<E: Environment>(environment: &E, frame: Frame, ipv6: Ipv6) -> Result<Packet, Verdict> {
+fn examine<E: Environment>(environment: &E, frame: Frame, ipv6: Ipv6) -> Result<(), Verdict> {
     cold_path();
     let payload = ipv6.payload_length();
     let padding = frame.length().wrapping_sub(HEADERS + payload);
@@ -213,9 +239,5 @@ fn examine<E: Environment>(environment: &E, frame: Frame, ipv6: Ipv6) -> Result<
             return Err(Verdict::EncapChecksum);
         }
     }
-    Ok(Packet {
-        payload,
-        padding,
-        is_covered: false,
-    })
+    Ok(())
 }

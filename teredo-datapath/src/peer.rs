@@ -8,7 +8,7 @@ use core::hint::cold_path;
 
 use teredo_common::{
     address::Endpoint,
-    peers::{ENTRY, FIRST_SET, Hash, PLACES, SLOT, SLOTS, Stamps},
+    peers::{ENTRY, FIRST_SET, Hash, LINE, PLACES, SLOT, SLOTS, Stamps},
     time::Instant,
     traffic::{Tallies, Tally, Towards},
 };
@@ -32,9 +32,24 @@ pub struct Entry<W> {
     /// The word with the stamps, as it was.
     stamps: u64,
     /// The place of that word.
-    words: W,
+    place: Place<W>,
     /// The word that counts its packets in one direction, if they are counted.
-    tally: Option<W>,
+    tally: Option<Place<W>>,
+}
+
+/// The place of a word in a line. As long as it is not used, the verifier does not tell it from others, and follows what comes
+/// after the search once for all of them.
+#[derive(Clone, Copy)]
+struct Place<W> {
+    line: W,
+    index: usize,
+}
+
+impl<W: Words> Place<W> {
+    #[inline(always)]
+    fn word(self) -> W {
+        self.line.from(masked::<{ LINE as i32 - 1 }>(self.index))
+    }
 }
 
 /// Returns a peer; [`teredo_common::peers`] describes the search. A packet of it can be counted if that goes `towards` one
@@ -49,14 +64,17 @@ pub fn find<E: Environment>(
     let number = environment.sets().set(hash);
     let set = environment.line(FIRST_SET + number)?;
     let tallies = tally(environment, towards, Tallies::entry(number, 0))?;
-    if let Some(words) = tallies {
+    if let Some(tallies) = tallies {
         // The processor fetches both lines at once.
-        words.load(0);
+        tallies.line.load(0);
     }
     let at = |place| {
         let place = masked::<{ PLACES as i32 - 1 }>(place);
-        let tally = tallies.map(|words| words.from(place));
-        look_at(set.from(place * ENTRY), address, tally)
+        let tally = tallies.map(|first| Place {
+            index: first.index + place,
+            ..first
+        });
+        look_at(set, place * ENTRY, address, tally)
     };
     let probable = probable_place(set, address);
     let entry = at(probable);
@@ -119,19 +137,26 @@ fn tally<E: Environment>(
     environment: &E,
     towards: Option<Towards>,
     place: u32,
-) -> Option<Option<E::Words>> {
+) -> Option<Option<Place<E::Words>>> {
     let tallies = settings::tallies(environment);
     let Some(towards) = towards.filter(|_| tallies.first != 0) else {
         return Some(None);
     };
     let (share, _) = tallies.share(environment.cpu());
     let (line, index) = tallies.word(share, towards, place);
-    Some(Some(environment.tallies(line)?.from(index)))
+    let line = environment.tallies(line)?;
+    Some(Some(Place { line, index }))
 }
 
 /// Returns the peer if the entry at this place is its.
 #[inline(always)]
-fn look_at<W: Words>(entry: W, address: TeredoAddress, tally: Option<W>) -> Option<Entry<W>> {
+fn look_at<W: Words>(
+    set: W,
+    index: usize,
+    address: TeredoAddress,
+    tally: Option<Place<W>>,
+) -> Option<Entry<W>> {
+    let entry = set.from(index);
     let first = entry.load(0);
     let entry = entry.after(first);
     let stamps = entry.load(1);
@@ -143,7 +168,10 @@ fn look_at<W: Words>(entry: W, address: TeredoAddress, tally: Option<W>) -> Opti
         address: !address.client,
         port: !last(address.middle),
         stamps,
-        words: entry.from(1),
+        place: Place {
+            line: set,
+            index: index + 1,
+        },
         tally,
     })
 }
@@ -158,7 +186,8 @@ fn find_slot<E: Environment>(
     let [a, b, c, d] = address.words();
     let number = environment.other_peer([a, b, c, d])?;
     let line = environment.line(number / SLOTS as u32)?;
-    let slot = line.from((number as usize & (SLOTS - 1)) * SLOT);
+    let first = (number as usize & (SLOTS - 1)) * SLOT;
+    let slot = line.from(first);
     let mapped = slot.load(SLOT_MAPPED);
     let slot = slot.after(mapped);
     let difference =
@@ -177,7 +206,10 @@ fn find_slot<E: Environment>(
         address,
         port,
         stamps,
-        words: slot.from(SLOT_STAMPS),
+        place: Place {
+            line,
+            index: first + SLOT_STAMPS,
+        },
         tally,
     })
 }
@@ -224,6 +256,7 @@ impl<W: Words> Entry<W> {
         let Some(tally) = self.tally else {
             return;
         };
+        let tally = tally.word();
         let tallies = settings::tallies(environment);
         let is_own = tallies.others == 0 || tallies.share(environment.cpu()).1;
         let Tally(one) = Tally::one(octets);
@@ -248,8 +281,8 @@ impl<W: Words> Entry<W> {
         let (other, seen) = split(self.stamps);
         if stamps != seen {
             cold_path();
-            self.words
-                .compare_exchange(0, self.stamps, join(other, stamps));
+            let word = self.place.word();
+            word.compare_exchange(0, self.stamps, join(other, stamps));
         }
     }
 }

@@ -22,3 +22,24 @@ pub fn masked<const MASK: i32>(number: usize) -> usize {
     debug_assert!(number <= MASK as usize, "{number} is beyond its bound");
     number
 }
+
+/// Returns a number about which the compiler knows nothing. It would turn arithmetic into branches, and the verifier would
+/// follow both ways of each.
+#[inline(always)]
+#[must_use]
+pub fn opaque(number: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    let number = {
+        let mut number = number;
+        // SAFETY: no instruction at all.
+        unsafe {
+            core::arch::asm!(
+                "/* {0} */",
+                inlateout(reg) number,
+                options(pure, nomem, nostack),
+            );
+        }
+        number
+    };
+    number
+}

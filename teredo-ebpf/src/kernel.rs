@@ -111,12 +111,15 @@ unsafe impl<I: Ingress> Environment for Kernel<'_, I> {
 
     #[inline(always)]
     fn start(&self) -> usize {
-        self.context.data()
+        // SAFETY: the context is the one that the kernel passed to the program. Volatile, so that another look at the frame is
+        // one to the verifier, too.
+        unsafe { (&raw const (*self.context.ctx).data).read_volatile() as usize }
     }
 
     #[inline(always)]
     fn end(&self) -> usize {
-        self.context.data_end()
+        // SAFETY: as in `start`.
+        unsafe { (&raw const (*self.context.ctx).data_end).read_volatile() as usize }
     }
 
     #[inline(always)]

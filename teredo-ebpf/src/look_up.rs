@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use teredo_common::{address::Endpoint, wire::UDP};
-use teredo_datapath::{Addresses, Way};
+use teredo_datapath::{Addresses, Way, verifier::opaque};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -22,20 +22,18 @@ pub fn ipv6(
     source: [u32; 4],
     destination: [u32; 4],
 ) -> Option<Way> {
-    let mut query = Query::new();
-    let query = query.fields();
+    let mut query = Query::UNINIT;
+    let query = query.zeroed();
     query.family = AF_INET6;
     query.__bindgen_anon_3.ipv6_src = source;
     query.__bindgen_anon_4.ipv6_dst = destination;
     let way = ask(context, from, query)?;
     // SAFETY: the kernel has replaced the destination by a gateway's address, if there is one.
     let next = unsafe { query.__bindgen_anon_4.ipv6_dst };
-    let differs = next
-        .iter()
-        .zip(destination)
-        .fold(0, |all, (next, part)| all | (next ^ part));
+    let parts = next.iter().zip(destination);
+    let differs = parts.fold(0, |all, (next, part)| all | (next ^ part));
     Some(Way {
-        has_gateway: differs != 0,
+        has_gateway: opaque(differs.into()) != 0,
         ..way
     })
 }
@@ -48,8 +46,8 @@ pub fn ipv4(
     source: Endpoint,
     destination: Endpoint,
 ) -> Option<Way> {
-    let mut query = Query::new();
-    let query = query.fields();
+    let mut query = Query::UNINIT;
+    let query = query.zeroed();
     query.family = AF_INET;
     query.l4_protocol = UDP;
     query.sport = u16::from_ne_bytes(source.port);
@@ -75,20 +73,17 @@ const WORDS: usize = size_of::<bpf_fib_lookup>() / 8;
 struct Query(MaybeUninit<bpf_fib_lookup>);
 
 impl Query {
+    const UNINIT: Self = Self(MaybeUninit::uninit());
+
+    /// Zeroes the query where it lies: as a result of a function, it would be copied.
     #[inline(always)]
-    fn new() -> Self {
+    fn zeroed(&mut self) -> &mut bpf_fib_lookup {
         const { assert!(size_of::<bpf_fib_lookup>().is_multiple_of(8)) }
-        let mut query = Self(MaybeUninit::uninit());
-        let first = query.0.as_mut_ptr().cast::<u64>();
+        let first = self.0.as_mut_ptr().cast::<u64>();
         for word in 0..WORDS {
             // SAFETY: within the query. Volatile, so that it stays a store.
             unsafe { first.add(word).write_volatile(0) };
         }
-        query
-    }
-
-    #[inline(always)]
-    fn fields(&mut self) -> &mut bpf_fib_lookup {
         // SAFETY: a structure of numbers, for which zero is a value.
         unsafe { self.0.assume_init_mut() }
     }

@@ -35,7 +35,7 @@ use teredo_common::{
     },
     verdict::Verdict,
 };
-use teredo_datapath::Fate;
+use teredo_datapath::{Fate, verifier::masked};
 
 use crate::kernel::Kernel;
 
@@ -207,15 +207,15 @@ fn takes(filter: &Filter, state: &State) -> bool {
 /// Copies at most `most` octets of the frame into the record.
 #[inline(always)]
 fn copy(context: &XdpContext, state: &mut State, most: u32) -> bool {
-    let length = (context.data_end() - context.data()) as u64;
-    let captured = if length < most as u64 {
+    let length = context.data_end() - context.data();
+    let captured = if length < most as usize {
         length
     } else {
-        most as u64
+        most as usize
     };
     // The helper takes no length of zero, and verifiers before Linux 6.8 do not learn from a comparison with that. Of an
     // empty frame there are not so many octets.
-    let captured = bounded(captured.wrapping_sub(1)) + 1;
+    let captured = masked::<{ SNAPLEN_MAX as i32 }>(captured.wrapping_sub(1)) + 1;
     let record = &mut state.record;
     record.head.length = length as u32;
     record.head.captured = captured as u32;
@@ -228,39 +228,19 @@ fn copy(context: &XdpContext, state: &mut State, most: u32) -> bool {
 #[inline(always)]
 fn emit(state: &mut State, point: u32) {
     state.record.head.point = point as u8;
-    let octets = bounded(state.record.head.captured as u64);
+    let octets = masked::<{ SNAPLEN_MAX as i32 }>(state.record.head.captured as usize);
     // SAFETY: the record has so many octets.
     let result = unsafe {
         bpf_ringbuf_output(
             (&raw const RECORDS).cast_mut().cast(),
             (&raw mut state.record).cast(),
-            size_of::<Head>() as u64 + octets,
+            (size_of::<Head>() + octets) as u64,
             0,
         )
     };
     if result != 0 {
         state.lost += 1;
     }
-}
-
-/// Returns a number that is [`SNAPLEN_MAX`] at most, as one that the verifier knows to be.
-#[inline(always)]
-fn bounded(octets: u64) -> u64 {
-    #[cfg(target_arch = "bpf")]
-    let octets = {
-        let mut octets = octets;
-        // SAFETY: arithmetic on a register.
-        unsafe {
-            core::arch::asm!(
-                "{0} &= {1}",
-                inlateout(reg) octets,
-                const SNAPLEN_MAX as i32,
-                options(pure, nomem, nostack),
-            );
-        }
-        octets
-    };
-    octets & SNAPLEN_MAX as u64
 }
 
 /// The kernel gives the helpers that the programs need only to programs under a GPL-compatible
