@@ -12,6 +12,7 @@ pub mod route;
 pub mod sysfs;
 pub mod tun;
 pub mod udp;
+pub mod verifier;
 pub mod watch;
 pub mod xdp;
 

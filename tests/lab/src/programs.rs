@@ -12,6 +12,7 @@ use aya::{
     },
     util::nr_cpus,
 };
+use teredo::datapath::verifier::undisturbed;
 use teredo_lab_ebpf::{
     Count, Flow, latency,
     numbers::{PART, Sequence, WORDS},
@@ -33,7 +34,7 @@ pub(crate) fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xd
         .program_mut(name)
         .with_context(|| format!("the object has no program {name}"))?
         .try_into()?;
-    program.load()?;
+    undisturbed(|| program.load())?;
     Ok(program)
 }
 
@@ -107,7 +108,7 @@ impl Attached {
             let program: &mut SchedClassifier = program
                 .context("the object has no departures")?
                 .try_into()?;
-            program.load()?;
+            undisturbed(|| program.load())?;
             // The newer way of attaching has no return value that consumes a packet without a drop.
             tc::qdisc_add_clsact(interface)?;
             let options = TcAttachOptions::Netlink(NlOptions::default());

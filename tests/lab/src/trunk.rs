@@ -17,6 +17,7 @@ use nix::{
     net::if_::if_nametoindex,
     sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt},
 };
+use teredo::datapath::verifier::undisturbed;
 
 use super::{namespace::Namespace, programs::OBJECT};
 
@@ -42,7 +43,7 @@ impl Trunk {
             let program = object.program_mut("trunk");
             let program: &mut SchedClassifier =
                 program.context("the object has no trunk")?.try_into()?;
-            program.load()?;
+            undisturbed(|| program.load())?;
             tc::qdisc_add_clsact(interface)?;
             let options = TcAttachOptions::Netlink(NlOptions::default());
             program.attach_with_options(interface, TcAttachType::Egress, options)?;

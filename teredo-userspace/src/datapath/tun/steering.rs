@@ -17,7 +17,10 @@ use teredo_common::steering::PROGRAM;
 use thiserror::Error;
 
 use super::Tun;
-use crate::datapath::xdp::{abilities, program_number};
+use crate::datapath::{
+    verifier::undisturbed,
+    xdp::{abilities, program_number},
+};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steering"));
 
@@ -91,7 +94,7 @@ fn load() -> Result<OwnedFd, SteeringError> {
     let program = object.program_mut(PROGRAM);
     let program = program.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
     let program: &mut SocketFilter = program.try_into()?;
-    program.load()?;
+    undisturbed(|| program.load())?;
     Ok(program.fd()?.as_fd().try_clone_to_owned()?)
 }
 

@@ -15,7 +15,7 @@ use teredo_common::mailbox::{LETTERS, LOST, Letter};
 use thiserror::Error;
 
 use super::receive::ReceiveBatch;
-use crate::datapath::xdp::abilities;
+use crate::datapath::{verifier::undisturbed, xdp::abilities};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mailbox"));
 
@@ -74,7 +74,7 @@ impl Mailbox {
             .program_mut("mailbox")
             .ok_or_else(|| missing("mailbox"))?;
         let program: &mut SocketFilter = program.try_into()?;
-        program.load()?;
+        undisturbed(|| program.load())?;
         program.attach(socket)?;
         Ok(Self {
             descriptor: letters.as_raw_fd(),

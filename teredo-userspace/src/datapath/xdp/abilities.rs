@@ -3,6 +3,7 @@
 use std::{io, sync::OnceLock};
 
 use super::sys;
+use crate::datapath::verifier::undisturbed;
 
 /// Finds out what the kernel is able to do, unless that is known. To be called before anything is loaded.
 ///
@@ -22,7 +23,10 @@ pub fn examine() -> io::Result<()> {
         // The kernel's answers come with what is loaded.
         Ok(_) | Err(_) => {}
     }
-    let _ = aya::features();
+    undisturbed(|| {
+        let _ = aya::features();
+        io::Result::Ok(())
+    })?;
     let _ = KNOWN.set(());
     Ok(())
 }

@@ -51,6 +51,12 @@ pub enum Error {
         /// The map or the program.
         what: String,
     },
+    /// Something stopped the process each time that the kernel checked the program.
+    #[error(
+        "the kernel could not finish its check of the XDP program, as something stops this process again and again \
+         (a debugger, or a freezer of control groups): let it run for a second"
+    )]
+    Interrupted,
     /// The kernel was built without BPF.
     #[error(
         "this kernel has no BPF: run one that is built with CONFIG_BPF_SYSCALL, or set xdp.mode = \"off\" to do without the fast path"
@@ -213,6 +219,7 @@ impl Error {
                         action: "loading the XDP program".to_owned(),
                     },
                     libc::ENOSYS => Self::NoBpf,
+                    libc::EAGAIN => Self::Interrupted,
                     _ => Self::Refused(Refusal::new(&io_error, log)),
                 })
             }

@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use crate::datapath::watch::{Depths, Hops};
+use crate::datapath::{
+    verifier::undisturbed,
+    watch::{Depths, Hops},
+};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{
@@ -176,7 +179,8 @@ impl Program {
         }
         let mut ebpf = loader.load(OBJECT).map_err(Error::load)?;
         for name in [PROGRAM, THOROUGH_PROGRAM] {
-            xdp(&mut ebpf, name)?.load().map_err(Error::program)?;
+            let program = xdp(&mut ebpf, name)?;
+            undisturbed(|| program.load()).map_err(Error::program)?;
         }
         connect(&mut ebpf)?;
         let globals = [

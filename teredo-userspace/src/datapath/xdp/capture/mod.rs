@@ -21,6 +21,7 @@ use teredo_common::{
 };
 
 use super::sys;
+use crate::datapath::verifier::undisturbed;
 pub use attachment::Attachment;
 pub use shared::Shared;
 
@@ -190,7 +191,7 @@ fn load(object: &Object, name: &str) -> Result<OwnedFd, CaptureError> {
             unsafe { std::mem::transmute::<aya_obj::generated::bpf_insn, u64>(*instruction) }
         })
         .collect();
-    sys::load_xdp(name, &words).map_err(CaptureError::Program)
+    undisturbed(|| sys::load_xdp(name, &words)).map_err(CaptureError::Program)
 }
 
 fn take(maps: &mut HashMap<String, MapData>, name: &str) -> Result<Map, CaptureError> {
