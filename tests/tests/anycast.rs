@@ -21,7 +21,7 @@ use teredo_lab::{
     scene::{Client, RELAY_IPV6},
     teredo::{Config, Teredo},
     traffic::Ping,
-    wait_until,
+    uninterrupted, wait_until,
 };
 
 /// Longest time until a session is there, and a route.
@@ -114,7 +114,7 @@ impl<R> World<R> {
         let received = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&received);
         let receiver = thread::spawn(move || {
-            while sink.recv(&mut [0; 64]).is_ok() {
+            while uninterrupted(|| sink.recv(&mut [0; 64])).is_ok() {
                 counter.fetch_add(1, Ordering::Relaxed);
             }
         });

@@ -4,7 +4,7 @@ mod host;
 
 use std::{
     fs,
-    io::{ErrorKind, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::TcpStream,
     os::unix::{
         fs::{MetadataExt as _, PermissionsExt as _},
@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use teredo_lab::{Daemon, teredo::binary, wait_until};
+use teredo_lab::{Daemon, teredo::binary, uninterrupted, wait_until};
 
 use host::Host;
 
@@ -249,12 +249,7 @@ fn systemd_is_notified() -> Result<()> {
     socket.set_read_timeout(Some(PATIENCE))?;
     let next = || -> Result<String> {
         let mut buffer = [0; 256];
-        let length = loop {
-            match socket.recv(&mut buffer) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                received => break received?,
-            }
-        };
+        let length = uninterrupted(|| socket.recv(&mut buffer))?;
         Ok(String::from_utf8_lossy(&buffer[..length]).trim().to_owned())
     };
     let mut daemon = start_with(&host, &file, |command| {

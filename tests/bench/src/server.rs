@@ -17,6 +17,7 @@ use teredo_lab::{
     programs::{Attached, Generator},
     qualification::{CLIENT, MTU, advertisement, nonce_only, origin, solicitation},
     teredo::Config,
+    uninterrupted,
 };
 use teredo_lab_ebpf::{
     client,
@@ -133,7 +134,8 @@ impl Subject for Server {
             socket.set_read_timeout(Some(PATIENCE))?;
             socket.send_to(&message(), (PRIMARY, SERVER_PORT))?;
             let mut buffer = vec![0; 2048];
-            let length = socket.recv(&mut buffer).context("wait for an answer")?;
+            let length =
+                uninterrupted(|| socket.recv(&mut buffer)).context("wait for an answer")?;
             buffer.truncate(length);
             anyhow::Ok(buffer)
         })??;

@@ -21,6 +21,8 @@ use nix::{
     },
 };
 
+use super::wait::uninterrupted;
+
 const REQUEST: u8 = 128;
 const REPLY: u8 = 129;
 /// Octets of the header of an echo message.
@@ -119,7 +121,9 @@ impl Requests {
         setsockopt(socket, sockopt::ReceiveTimeout, &wait)?;
         let mut message = [0; MESSAGE];
         // A router may have reported an error: that request has no answer.
-        let Ok(length) = recv(socket.as_raw_fd(), &mut message, MsgFlags::empty()) else {
+        let socket = socket.as_raw_fd();
+        let received = uninterrupted(|| Ok(recv(socket, &mut message, MsgFlags::empty())?));
+        let Ok(length) = received else {
             return Ok(None);
         };
         let Some((&[kind, 0, _, _, a, b, c, d], content)) =

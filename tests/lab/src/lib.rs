@@ -44,4 +44,4 @@ pub use process::Daemon;
 pub use scene::{Scene, Topology};
 pub use teredo::Teredo;
 pub use together::together;
-pub use wait::{wait_for, wait_until};
+pub use wait::{uninterrupted, wait_for, wait_until};

@@ -16,7 +16,7 @@ use super::{
     namespace::Namespace,
     packet::ipv6,
     scene::{Host, Scene, Topology},
-    wait::wait_until,
+    wait::{uninterrupted, wait_until},
 };
 
 impl Scene {
@@ -127,8 +127,7 @@ impl Peers {
             let left = end.saturating_duration_since(Instant::now());
             // A timeout of zero would mean forever.
             socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-            let (length, from) = socket
-                .recv_from(&mut buffer)
+            let (length, from) = uninterrupted(|| socket.recv_from(&mut buffer))
                 .with_context(|| format!("client {index}: {what}"))?;
             let datagram = &buffer[..length];
             if is_question(datagram) {
@@ -353,9 +352,7 @@ impl<'a> Conversation<'a> {
     /// The source of the next datagram to the host, which must also be its content.
     fn receive(&self) -> Result<Ipv6Addr> {
         let mut buffer = [0; 2048];
-        let (length, from) = self
-            .socket
-            .recv_from(&mut buffer)
+        let (length, from) = uninterrupted(|| self.socket.recv_from(&mut buffer))
             .context("a datagram from a peer")?;
         let SocketAddr::V6(from) = from else {
             bail!("{from} is no IPv6 host");

@@ -21,7 +21,7 @@ use nix::{
     sys::socket::{MsgFlags, recv, setsockopt, sockopt},
 };
 
-use super::{cpu, echo::Requests, namespace::Namespace};
+use super::{cpu, echo::Requests, namespace::Namespace, wait::uninterrupted};
 
 /// Time without progress after which a connection has failed by default.
 const IDLE: Duration = Duration::from_secs(20);
@@ -542,7 +542,7 @@ fn receive_numbers(
     // When the last one was received, or the sender was seen to have ended after that.
     let mut idle: Option<Instant> = None;
     loop {
-        match socket.recv(&mut buffer) {
+        match uninterrupted(|| socket.recv(&mut buffer)) {
             Ok(length) => {
                 ensure!(
                     length == size,

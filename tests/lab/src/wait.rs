@@ -1,7 +1,7 @@
 //! Waiting for conditions, with a deadline.
 
 use std::{
-    thread,
+    io, thread,
     time::{Duration, Instant},
 };
 
@@ -88,5 +88,20 @@ mod tests {
     fn an_error_ends_the_waiting() {
         let error = wait_until("never", Duration::from_secs(60), || bail!("broken")).unwrap_err();
         assert_eq!(error.to_string(), "broken");
+    }
+}
+
+/// Makes a call once more as long as a signal interrupts it. A receiver with a timeout needs that even without a handler of
+/// signals: the kernel interrupts it when the process is stopped, or its control group frozen, and goes on.
+///
+/// # Errors
+///
+/// Those of the call, but for an interruption.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use teredo_lab::{
     Scene, Teredo, Topology,
     flood::{Attacker, Forgery},
-    wait_until,
+    uninterrupted, wait_until,
 };
 
 use super::PATIENCE;
@@ -34,9 +34,8 @@ fn pings(socket: &UnixDatagram, time: Duration) -> Result<usize> {
             return Ok(count);
         }
         socket.set_read_timeout(Some(left))?;
-        match socket.recv(&mut buffer) {
+        match uninterrupted(|| socket.recv(&mut buffer)) {
             Ok(length) => count += usize::from(buffer[..length].starts_with(b"WATCHDOG=1")),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(count),
             Err(error) => return Err(error.into()),
         }
