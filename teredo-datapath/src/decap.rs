@@ -154,8 +154,8 @@ fn usual(environment: &impl Environment, frame: Frame) -> Option<Packet> {
 }
 
 impl Packet {
-    /// Returns the packet of a frame that has been examined. All of it is read once more, so that the verifier follows what
-    /// comes next once, and not for everything that it learned from the examination.
+    /// Reads a frame that was examined once more, so that the verifier forgets the results of the examination, and follows the
+    /// code after it once.
     #[inline(always)]
     fn examined(environment: &impl Environment) -> Option<Self> {
         let frame = Frame::of(environment);
@@ -173,7 +173,7 @@ impl Packet {
     }
 }
 
-/// Returns the reason why a frame has no packet, if it has none.
+/// Checks a frame that is not usual. An error is the reason why it is not translated.
 #[inline(always)]
 fn examine<E: Environment>(environment: &E, frame: Frame) -> Result<(), Verdict> {
     cold_path();

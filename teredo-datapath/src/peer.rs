@@ -37,8 +37,8 @@ pub struct Entry<W> {
     tally: Option<Place<W>>,
 }
 
-/// The place of a word in a line. As long as it is not used, the verifier does not tell it from others, and follows what comes
-/// after the search once for all of them.
+/// A word of a line, as its index. A pointer would have another offset for each place, and the verifier would follow the code
+/// after the search once for each.
 #[derive(Clone, Copy)]
 struct Place<W> {
     line: W,
@@ -46,6 +46,7 @@ struct Place<W> {
 }
 
 impl<W: Words> Place<W> {
+    /// Returns the word.
     #[inline(always)]
     fn word(self) -> W {
         self.line.from(masked::<{ LINE as i32 - 1 }>(self.index))

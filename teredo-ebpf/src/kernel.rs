@@ -111,8 +111,8 @@ unsafe impl<I: Ingress> Environment for Kernel<'_, I> {
 
     #[inline(always)]
     fn start(&self) -> usize {
-        // SAFETY: the context is the one that the kernel passed to the program. Volatile, so that another look at the frame is
-        // one to the verifier, too.
+        // SAFETY: the context is the one that the kernel passed to the program. Volatile: each call is a load of its own, after
+        // which the verifier knows nothing about the frame.
         unsafe { (&raw const (*self.context.ctx).data).read_volatile() as usize }
     }
 

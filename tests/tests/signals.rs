@@ -1,71 +1,101 @@
-//! Signals that come while the kernel's verifier looks at a program, which it then gives up.
+//! A process that is stopped and goes on while the kernel's verifier looks at its programs, which interrupts that.
 
 use std::{
-    process::{self, Command, Stdio},
-    sync::mpsc::{self, RecvTimeoutError},
+    env, fs, io,
+    io::Read as _,
+    process::{Child, Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use bytemuck::Zeroable as _;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use teredo::datapath::xdp::capture::Capture;
 use teredo_common::capture::Filter;
-use teredo_lab::fixture::{Fixture, Setup};
+use teredo_lab::{
+    fixture::{Fixture, Setup},
+    wait_for, wait_until,
+};
 
-/// Times that another process stops this one, with a pause of some milliseconds between them: much less than the verifier
-/// takes.
-const STOPS: u32 = 40;
+/// The variable that makes a process the one that is stopped.
+const VARIABLE: &str = "TEREDO_TEST_IS_STOPPED";
+/// Time for which it is stopped again and again: more than it takes to come to the first program.
+const STOPS: Duration = Duration::from_secs(2);
+/// Time between two stops: less than the verifier takes.
+const PAUSE: Duration = Duration::from_millis(4);
+/// Time for steps without a promise.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Loads all programs of the fast path.
+/// Loads all programs of the fast path, until standard input is closed.
 fn load() -> Result<()> {
-    let fixture = Fixture::new(&Setup::default())?;
-    let shared = fixture.program.shared()?;
-    Capture::load(&shared, &Filter::zeroed())?;
-    Ok(())
-}
-
-#[test]
-fn signals_to_the_thread_do_not_keep_programs_from_being_loaded() -> Result<()> {
-    extern "C" fn nothing(_signal: libc::c_int) {}
-    let action = SigAction::new(
-        SigHandler::Handler(nothing),
-        SaFlags::SA_RESTART,
-        SigSet::empty(),
-    );
-    // SAFETY: the handler does nothing.
-    unsafe { sigaction(Signal::SIGUSR1, &action)? };
-    // SAFETY: the function has no conditions.
-    let thread = unsafe { libc::pthread_self() };
-    thread::scope(|scope| {
-        let (stop, stopped) = mpsc::channel::<()>();
-        scope.spawn(move || {
-            while stopped.recv_timeout(Duration::from_millis(2)) == Err(RecvTimeoutError::Timeout) {
-                // SAFETY: the thread outlives the scope.
-                unsafe { libc::pthread_kill(thread, libc::SIGUSR1) };
-            }
-        });
-        let loaded = load();
-        drop(stop);
-        loaded
-    })
-}
-
-#[test]
-fn a_process_that_is_stopped_loads_programs_once_more() -> Result<()> {
-    let script =
-        format!("for _ in $(seq {STOPS}); do kill -STOP $0; kill -CONT $0; sleep 0.01; done");
-    let mut child = Command::new("sh")
-        .args(["-c", &script, &process::id().to_string()])
-        .stdin(Stdio::null())
-        .spawn()
-        .context("sh")?;
-    let mut loads = 0;
-    while child.try_wait()?.is_none() {
-        load()?;
-        loads += 1;
+    let told = thread::spawn(|| io::stdin().read_to_end(&mut Vec::new()));
+    loop {
+        let fixture = Fixture::new(&Setup::default())?;
+        let shared = fixture.program.shared()?;
+        Capture::load(&shared, &Filter::zeroed())?;
+        if told.is_finished() {
+            return Ok(());
+        }
     }
-    assert!(loads > 0, "the stops were over before the first load");
+}
+
+/// A process that ends with the value, also when it is stopped.
+struct Ended(Child);
+
+impl Ended {
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.0.id() as i32)
+    }
+
+    /// Stops the process, and lets it go on.
+    fn stop(&mut self) -> Result<()> {
+        kill(self.pid(), Signal::SIGSTOP)?;
+        let file = format!("/proc/{}/stat", self.pid());
+        wait_until("the process stands still", PATIENCE, || {
+            let (_, rest) = fs::read_to_string(&file)?
+                .rsplit_once(") ")
+                .map(|(name, rest)| (name.to_owned(), rest.to_owned()))
+                .context("no state")?;
+            ensure!(!rest.starts_with('Z'), "the process has ended");
+            Ok(rest.starts_with('T'))
+        })?;
+        kill(self.pid(), Signal::SIGCONT)?;
+        Ok(())
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_process_that_is_stopped_again_and_again_loads_its_programs() -> Result<()> {
+    if env::var_os(VARIABLE).is_some() {
+        return load();
+    }
+    let name = "a_process_that_is_stopped_again_and_again_loads_its_programs";
+    let child = Command::new(env::current_exe()?)
+        .args(["--exact", name, "--nocapture"])
+        .env(VARIABLE, "1")
+        .stdin(Stdio::piped())
+        .spawn()?;
+    let mut child = Ended(child);
+    let start = Instant::now();
+    while start.elapsed() < STOPS {
+        child.stop()?;
+        thread::sleep(PAUSE);
+    }
+    drop(child.0.stdin.take());
+    let status = wait_for("the process has loaded its programs", PATIENCE, || {
+        Ok(child.0.try_wait()?)
+    })?;
+    ensure!(status.success(), "{status}");
     Ok(())
 }

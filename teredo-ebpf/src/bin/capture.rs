@@ -213,9 +213,9 @@ fn copy(context: &XdpContext, state: &mut State, most: u32) -> bool {
     } else {
         most as usize
     };
-    // The helper takes no length of zero, and verifiers before Linux 6.8 do not learn from a comparison with that. Of an
-    // empty frame there are not so many octets.
-    let captured = masked::<{ SNAPLEN_MAX as i32 }>(captured.wrapping_sub(1)) + 1;
+    // The helper takes no length of zero, and verifiers before Linux 6.8 do not learn from a comparison with that. For an
+    // empty frame the helper fails.
+    let captured = masked::<{ SNAPLEN_MAX as i32 }>(captured.max(1) - 1) + 1;
     let record = &mut state.record;
     record.head.length = length as u32;
     record.head.captured = captured as u32;

@@ -10,7 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, poll},
+};
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
     filter::LevelFilter, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
@@ -111,7 +114,13 @@ pub fn explain(sentence: &str) {
 /// Returns whether the output takes [`ATOMIC`] octets within some milliseconds.
 fn is_writable(out: &impl AsFd, wait: u16) -> bool {
     let mut polled = [PollFd::new(out.as_fd(), PollFlags::POLLOUT)];
-    let ready = poll(&mut polled, wait);
+    let ready = loop {
+        match poll(&mut polled, wait) {
+            // A signal has its handler.
+            Err(Errno::EINTR) => {}
+            ready => break ready,
+        }
+    };
     ready.is_ok()
         && polled[0]
             .revents()

@@ -7,6 +7,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     fcntl::OFlag,
     poll::{PollFd, PollFlags, poll},
     unistd::pipe2,
@@ -133,8 +134,12 @@ pub fn barrier() -> io::Result<()> {
     drop(theirs);
     // It closes its end.
     let mut ends = [PollFd::new(ours.as_fd(), PollFlags::POLLHUP)];
-    match poll(&mut ends, PATIENCE)? {
-        0 => Err(io::ErrorKind::TimedOut.into()),
-        _ => Ok(()),
+    loop {
+        match poll(&mut ends, PATIENCE) {
+            // A signal has its handler.
+            Err(Errno::EINTR) => {}
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            result => return result.map(drop).map_err(io::Error::from),
+        }
     }
 }

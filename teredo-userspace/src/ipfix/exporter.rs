@@ -204,8 +204,10 @@ impl Exporter {
         let is_trial = self.failure.is_some();
         while !self.waiting.is_empty() {
             if let Err(error) = self.send_one(now) {
-                if error.kind() != ErrorKind::WouldBlock {
-                    self.fail(&error);
+                match error.kind() {
+                    ErrorKind::Interrupted => continue,
+                    ErrorKind::WouldBlock => {}
+                    _ => self.fail(&error),
                 }
                 return;
             }

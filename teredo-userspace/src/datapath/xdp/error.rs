@@ -51,10 +51,10 @@ pub enum Error {
         /// The map or the program.
         what: String,
     },
-    /// Something stopped the process each time that the kernel checked the program.
+    /// Something stopped the process whenever the kernel checked the program.
     #[error(
         "the kernel could not finish its check of the XDP program, as something stops this process again and again \
-         (a debugger, or a freezer of control groups): let it run for a second"
+         (a debugger, or a freezer of control groups): let it run for some seconds, and start it again"
     )]
     Interrupted,
     /// The kernel was built without BPF.

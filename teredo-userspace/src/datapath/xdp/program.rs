@@ -16,7 +16,7 @@ use crate::datapath::{
     watch::{Depths, Hops},
 };
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{
         Array, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray,
         lpm_trie::Key,
@@ -134,6 +134,22 @@ impl Program {
     ///
     /// When the kernel refuses: a sentence with the reason and the remedy.
     pub fn load(parameters: &Parameters<'_>, counters: Option<&Path>) -> Result<Self, Error> {
+        // aya asks for a log after any error, and a trace of the whole program would take many times as long.
+        let reason = VerifierLogLevel::STATS;
+        match Self::load_with(parameters, counters, reason) {
+            // The trace leads to the defect.
+            Err(Error::Refused(_)) => {
+                Self::load_with(parameters, counters, reason | VerifierLogLevel::DEBUG)
+            }
+            result => result,
+        }
+    }
+
+    fn load_with(
+        parameters: &Parameters<'_>,
+        counters: Option<&Path>,
+        log: VerifierLogLevel,
+    ) -> Result<Self, Error> {
         abilities::examine().map_err(|error| Error::examination(&error))?;
         let mut settings = parameters.settings;
         settings.interface_mask = interface_maps::mask(parameters.interfaces, parameters.vlans);
@@ -158,6 +174,7 @@ impl Program {
         loader
             // The program does not use the kernel's own types; reading them would take memory.
             .btf(None)
+            .verifier_log_level(log)
             .override_global(maps::SETTINGS, &settings, true)
             .override_global(maps::TABLES, &tables, true)
             .override_global(maps::SERVER, &constants, true)
