@@ -33,6 +33,8 @@ const TOLERABLE_WITHDRAWALS: u32 = 4;
 const CRASH: Duration = Duration::from_secs(8);
 /// The time between two datagrams.
 const INTERVAL: Duration = Duration::from_millis(2);
+/// Time without a datagram after which no more of them are awaited.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// A relay host and a router, which is the native host of the scene.
 struct World<R = Bird> {
@@ -106,7 +108,7 @@ impl<R> World<R> {
         let inside = &self.scene.site().client;
         let address = self.client.address();
         let sink = inside.run(|| UdpSocket::bind((address, 0)))??;
-        sink.set_read_timeout(Some(Duration::from_secs(2)))?;
+        sink.set_read_timeout(Some(SILENCE))?;
         let target = sink.local_addr()?;
         let outside = &self.scene.host().namespace;
         let source = outside.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)))??;
@@ -114,7 +116,7 @@ impl<R> World<R> {
         let received = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&received);
         let receiver = thread::spawn(move || {
-            while uninterrupted(|| sink.recv(&mut [0; 64])).is_ok() {
+            while uninterrupted(SILENCE, || sink.recv(&mut [0; 64])).is_ok() {
                 counter.fetch_add(1, Ordering::Relaxed);
             }
         });

@@ -249,7 +249,7 @@ fn systemd_is_notified() -> Result<()> {
     socket.set_read_timeout(Some(PATIENCE))?;
     let next = || -> Result<String> {
         let mut buffer = [0; 256];
-        let length = uninterrupted(|| socket.recv(&mut buffer))?;
+        let length = uninterrupted(PATIENCE, || socket.recv(&mut buffer))?;
         Ok(String::from_utf8_lossy(&buffer[..length]).trim().to_owned())
     };
     let mut daemon = start_with(&host, &file, |command| {

@@ -134,8 +134,8 @@ impl Subject for Server {
             socket.set_read_timeout(Some(PATIENCE))?;
             socket.send_to(&message(), (PRIMARY, SERVER_PORT))?;
             let mut buffer = vec![0; 2048];
-            let length =
-                uninterrupted(|| socket.recv(&mut buffer)).context("wait for an answer")?;
+            let length = uninterrupted(PATIENCE, || socket.recv(&mut buffer))
+                .context("wait for an answer")?;
             buffer.truncate(length);
             anyhow::Ok(buffer)
         })??;

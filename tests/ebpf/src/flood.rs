@@ -48,11 +48,13 @@ pub struct Flood {
     kinds: [Kind; KINDS],
 }
 
-/// The progress of a flood.
+/// The progress of a generator.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Progress {
-    /// Number of frames sent.
+    /// Number of runs of the program, also of those that found no frame to be due.
+    pub runs: u64,
+    /// Number of frames sent by a flood, a spray, or a generator with a pace.
     pub sent: u64,
     /// Time at which the next frame is due, in nanoseconds of `CLOCK_MONOTONIC`.
     pub due: u64,

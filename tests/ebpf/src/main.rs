@@ -32,7 +32,7 @@ static FLOW: Array<Flow> = Array::with_max_entries(1, 0);
 #[map]
 static FLOOD: Array<Flood> = Array::with_max_entries(1, 0);
 
-/// The progress of the flood.
+/// The progress of the generator.
 #[map]
 static PROGRESS: Array<Progress> = Array::with_max_entries(1, 0);
 
@@ -97,30 +97,34 @@ static MEASURED: ProgramArray = ProgramArray::with_max_entries(1, 0);
 /// Turns the frame into the next client's and sends it.
 #[xdp]
 pub fn generate(context: XdpContext) -> u32 {
-    match FLOW.get(0) {
-        Some(_) if !has_turn() => xdp_action::XDP_DROP,
-        Some(flow) if write_next(flow, &context).is_some() => {
+    let (Some(flow), Some(progress)) = (FLOW.get(0), PROGRESS.get_ptr_mut(0)) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // SAFETY: the entry exists while the program does, and one generator runs at a time.
+    let progress = unsafe { &mut *progress };
+    progress.runs += 1;
+    match has_turn(progress) {
+        false => xdp_action::XDP_DROP,
+        true if write_next(flow, &context).is_some() => {
             // SAFETY: the helper takes any interface index.
             unsafe { bpf_redirect(flow.interface, 0) as u32 }
         }
-        _ => xdp_action::XDP_ABORTED,
+        true => xdp_action::XDP_ABORTED,
     }
 }
 
 /// Whether the generator's next frame is due.
 #[inline(always)]
-fn has_turn() -> bool {
+fn has_turn(progress: &mut Progress) -> bool {
     let Some(&interval) = PACE.get(0) else {
         return false;
     };
     if interval == 0 {
         return true;
     }
-    let (Some(&most), Some(progress)) = (PACE.get(1), PROGRESS.get_ptr_mut(0)) else {
+    let Some(&most) = PACE.get(1) else {
         return false;
     };
-    // SAFETY: the entry exists while the program does, and one generator runs at a time.
-    let progress = unsafe { &mut *progress };
     if progress.sent >= most || !is_due(progress, interval as u32, Progress::CATCH_UP) {
         return false;
     }
@@ -136,6 +140,7 @@ pub fn flood(context: XdpContext) -> u32 {
     };
     // SAFETY: the entry exists while the program does, and one generator runs at a time.
     let progress = unsafe { &mut *progress };
+    progress.runs += 1;
     if !is_due(progress, flood.interval, Progress::CATCH_UP) {
         return xdp_action::XDP_DROP;
     }
@@ -159,6 +164,7 @@ pub fn spray(context: XdpContext) -> u32 {
     };
     // SAFETY: the entry exists while the program does, and one generator runs at a time.
     let progress = unsafe { &mut *progress };
+    progress.runs += 1;
     if !is_due(progress, spray.interval, Spray::CATCH_UP) {
         return xdp_action::XDP_DROP;
     }

@@ -64,7 +64,7 @@ impl Caller {
     /// Fails when no datagram comes in time, or when the server's host reports a closed port.
     pub fn hear(&self) -> Result<(Vec<u8>, SocketAddrV4)> {
         let mut buffer = vec![0; 2048];
-        let (length, from) = uninterrupted(|| self.socket.recv_from(&mut buffer))
+        let (length, from) = uninterrupted(PATIENCE, || self.socket.recv_from(&mut buffer))
             .with_context(|| format!("{} hears nothing", self.mapped))?;
         buffer.truncate(length);
         match from {

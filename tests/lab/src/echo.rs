@@ -117,12 +117,12 @@ impl Requests {
 
     /// Returns the number of the next reply, if one comes within this time.
     fn receive(&self, socket: &OwnedFd, identifier: u16, wait: Duration) -> Result<Option<u16>> {
-        let wait = TimeVal::new(wait.as_secs() as i64, wait.subsec_micros().into());
-        setsockopt(socket, sockopt::ReceiveTimeout, &wait)?;
+        let timeout = TimeVal::new(wait.as_secs() as i64, wait.subsec_micros().into());
+        setsockopt(socket, sockopt::ReceiveTimeout, &timeout)?;
         let mut message = [0; MESSAGE];
         // A router may have reported an error: that request has no answer.
         let socket = socket.as_raw_fd();
-        let received = uninterrupted(|| Ok(recv(socket, &mut message, MsgFlags::empty())?));
+        let received = uninterrupted(wait, || Ok(recv(socket, &mut message, MsgFlags::empty())?));
         let Ok(length) = received else {
             return Ok(None);
         };

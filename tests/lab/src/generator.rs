@@ -1,12 +1,15 @@
 //! Generators of forged frames, and test runs on them.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, ProgramArray},
-    programs::{ProgramFd, TestRun as _, TestRunAttrs, TestRunOptions, Xdp},
+    programs::{ProgramError, ProgramFd, TestRun as _, TestRunAttrs, TestRunOptions, Xdp},
 };
 use teredo_lab_ebpf::{
     AGAIN, Flow,
@@ -22,6 +25,8 @@ use crate::{
 
 /// Frames that a generator holds and sends before it lets the network work: the kernel's default.
 pub const BATCH: u32 = 64;
+/// Number of attempts at runs that are interrupted.
+const ATTEMPTS: u32 = 10;
 /// The return value of an XDP program that has chosen another interface.
 const XDP_REDIRECT: u32 = 4;
 /// The return value of an XDP program that has chosen the interface by which the frame came.
@@ -123,11 +128,15 @@ impl Generator {
     ///
     /// Fails when the map cannot be read.
     pub fn sent(&self) -> Result<u64> {
+        Ok(self.progress()?.sent)
+    }
+
+    fn progress(&self) -> Result<Progress> {
         const WORDS: usize = size_of::<Progress>() / 8;
         let map = self.object.map("PROGRESS");
         let map = map.context("the object has no PROGRESS")?;
         let words = Array::<_, [u64; WORDS]>::try_from(map)?.get(&0, 0)?;
-        Ok(bytemuck::cast::<_, Progress>(words).sent)
+        Ok(bytemuck::cast(words))
     }
 
     fn with_flow(name: &'static str, flow: Flow, frame: Vec<u8>, turns: &[u32]) -> Result<Self> {
@@ -233,22 +242,37 @@ impl Generator {
     fn run_on(&self, core: usize, count: u32, batch: u32) -> Result<Run> {
         let program = self.program(self.name)?;
         cpu::pin(core)?;
-        let options = TestRunOptions {
-            data_in: Some(&self.frame),
-            repeat: count,
-            attrs: TestRunAttrs::new().xdp_live_frames(batch),
-            ..TestRunOptions::default()
-        };
+        let last = self.progress()?.runs + u64::from(count);
         let before = cpu::of_core(core)?;
         let thread = cpu::of_this_thread()?;
         let start = Instant::now();
-        program.test_run(options)?;
+        loop {
+            let left = last.saturating_sub(self.progress()?.runs);
+            if left == 0 {
+                break;
+            }
+            let options = TestRunOptions {
+                data_in: Some(&self.frame),
+                repeat: left as u32,
+                attrs: TestRunAttrs::new().xdp_live_frames(batch),
+                ..TestRunOptions::default()
+            };
+            match program.test_run(options) {
+                Err(error) if is_interrupted(&error) => {}
+                result => drop(result?),
+            }
+        }
         Ok(Run {
             elapsed: start.elapsed(),
             thread: cpu::of_this_thread()? - thread,
             core: cpu::of_core(core)? - before,
         })
     }
+}
+
+/// Whether runs of a program ended before the last one, as the process was stopped, or its control group frozen, and goes on.
+fn is_interrupted(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::SyscallError(error) if error.io_error.kind() == ErrorKind::Interrupted)
 }
 
 /// Runs of single programs on forged frames.
@@ -330,13 +354,21 @@ impl Bench {
         let context = [0, frame.len() as u32, 0, interface, 0, 0];
         namespace.run(|| {
             cpu::pin(cpu::GENERATOR)?;
-            let options = TestRunOptions {
-                data_in: Some(frame),
-                ctx_in: Some(bytemuck::bytes_of(&context)),
-                repeat: count,
-                ..TestRunOptions::default()
+            let mut attempts = 0;
+            let result = loop {
+                let options = TestRunOptions {
+                    data_in: Some(frame),
+                    ctx_in: Some(bytemuck::bytes_of(&context)),
+                    repeat: count,
+                    ..TestRunOptions::default()
+                };
+                attempts += 1;
+                match program.test_run(options) {
+                    // Its time would be that of a part.
+                    Err(error) if is_interrupted(&error) && attempts < ATTEMPTS => {}
+                    result => break result?,
+                }
             };
-            let result = program.test_run(options)?;
             Ok((
                 u64::try_from(result.duration.as_nanos())?,
                 result.return_value,

@@ -126,8 +126,9 @@ impl Peers {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             // A timeout of zero would mean forever.
-            socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-            let (length, from) = uninterrupted(|| socket.recv_from(&mut buffer))
+            let left = left.max(Duration::from_millis(1));
+            socket.set_read_timeout(Some(left))?;
+            let (length, from) = uninterrupted(left, || socket.recv_from(&mut buffer))
                 .with_context(|| format!("client {index}: {what}"))?;
             let datagram = &buffer[..length];
             if is_question(datagram) {
@@ -352,7 +353,7 @@ impl<'a> Conversation<'a> {
     /// The source of the next datagram to the host, which must also be its content.
     fn receive(&self) -> Result<Ipv6Addr> {
         let mut buffer = [0; 2048];
-        let (length, from) = uninterrupted(|| self.socket.recv_from(&mut buffer))
+        let (length, from) = uninterrupted(ARRIVAL, || self.socket.recv_from(&mut buffer))
             .context("a datagram from a peer")?;
         let SocketAddr::V6(from) = from else {
             bail!("{from} is no IPv6 host");

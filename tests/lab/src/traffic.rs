@@ -27,6 +27,8 @@ use super::{cpu, echo::Requests, namespace::Namespace, wait::uninterrupted};
 const IDLE: Duration = Duration::from_secs(20);
 /// The time for which a datagram may be under way after the last one was sent, on a machine that is busy or emulated.
 const UNDER_WAY: Duration = Duration::from_secs(2);
+/// Time without a datagram after which a receiver looks at what its sender has done.
+const SILENCE: Duration = Duration::from_millis(20);
 const CHUNK: usize = 64 * 1024;
 /// Number of lost datagrams that a report names.
 const LOST: usize = 10;
@@ -318,10 +320,9 @@ fn receive_content(mut stream: &TcpStream, length: u64) -> Result<()> {
         );
         left -= expected.len() as u64;
     }
-    ensure!(
-        stream.read(&mut buffer)? == 0,
-        "more than {length} octets came"
-    );
+    let timeout = stream.read_timeout()?.unwrap_or(IDLE);
+    let more = uninterrupted(timeout, || stream.read(&mut buffer))?;
+    ensure!(more == 0, "more than {length} octets came");
     Ok(())
 }
 
@@ -428,7 +429,7 @@ impl UdpStream {
         // A receiver that waits for a busy CPU loses nothing.
         setsockopt(&sink, sockopt::RcvBufForce, &ROOM)?;
         let target = sink.local_addr()?;
-        sink.set_read_timeout(Some(Duration::from_millis(20)))?;
+        sink.set_read_timeout(Some(SILENCE))?;
         let unspecified = SocketAddr::new(
             if address.is_ipv6() {
                 Ipv6Addr::UNSPECIFIED.into()
@@ -542,7 +543,7 @@ fn receive_numbers(
     // When the last one was received, or the sender was seen to have ended after that.
     let mut idle: Option<Instant> = None;
     loop {
-        match uninterrupted(|| socket.recv(&mut buffer)) {
+        match uninterrupted(SILENCE, || socket.recv(&mut buffer)) {
             Ok(length) => {
                 ensure!(
                     length == size,

@@ -53,6 +53,32 @@ pub fn wait_until(
     wait_for(what, timeout, || Ok(condition()?.then_some(())))
 }
 
+/// Makes a call that waits for no longer than `timeout` once more when it is interrupted, until that time is over. A receiver
+/// with a timeout needs that even without a handler of signals: the kernel interrupts it when the process is stopped, or its
+/// control group frozen, and goes on.
+///
+/// # Errors
+///
+/// Those of the call, [`io::ErrorKind::WouldBlock`] instead of an interruption.
+pub fn uninterrupted<T>(
+    timeout: Duration,
+    mut call: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    let start = Instant::now();
+    loop {
+        // What has come while the process was stopped counts, too.
+        let is_last = start.elapsed() >= timeout;
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                if is_last {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+            }
+            result => return result,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,20 +114,5 @@ mod tests {
     fn an_error_ends_the_waiting() {
         let error = wait_until("never", Duration::from_secs(60), || bail!("broken")).unwrap_err();
         assert_eq!(error.to_string(), "broken");
-    }
-}
-
-/// Makes a call once more as long as a signal interrupts it. A receiver with a timeout needs that even without a handler of
-/// signals: the kernel interrupts it when the process is stopped, or its control group frozen, and goes on.
-///
-/// # Errors
-///
-/// Those of the call, but for an interruption.
-pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
     }
 }

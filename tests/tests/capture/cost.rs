@@ -1,14 +1,21 @@
 //! The time that a capture costs the fast path.
 
-use std::{os::fd::AsFd as _, os::fd::AsRawFd as _, os::fd::BorrowedFd};
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    time::Duration,
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result};
 use teredo::{capture::Query, datapath::xdp::capture::Capture as XdpCapture};
 use teredo_common::{capture::Filter, verdict::Verdict};
 use teredo_lab::{
     cpu, fixture::Fixture, fixture::Port, fixture::ROUTER, fixture::Setup, fixture::WAN,
-    fixture::relay, packet,
+    fixture::relay, packet, uninterrupted,
 };
+
+/// Time after which runs that are always interrupted are not tried again.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The kernel's `bpf_attr` for running a program on a frame.
 #[repr(C)]
@@ -41,10 +48,16 @@ fn nanoseconds(program: BorrowedFd<'_>, interface: u32, frame: &[u8], repeat: u3
         context_in: context.as_ptr() as u64,
         ..bytemuck::Zeroable::zeroed()
     };
-    // SAFETY: frame and context have the sizes that are given, and outlive the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, TEST_RUN, &raw mut run, size_of::<Run>()) };
-    ensure!(result == 0, "{}", std::io::Error::last_os_error());
-    Ok(run.duration)
+    uninterrupted(PATIENCE, || {
+        // SAFETY: frame and context have the sizes that are given, and outlive the call.
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, TEST_RUN, &raw mut run, size_of::<Run>()) };
+        match result {
+            0 => Ok(run.duration),
+            _ => Err(io::Error::last_os_error()),
+        }
+    })
+    .context("runs of a program")
 }
 
 /// Prints what a frame costs with and without a capture, as docs/performance.md has it.

@@ -51,7 +51,7 @@ fn send_datagrams(from: &Namespace, to: (&Namespace, Ipv6Addr), count: usize) ->
     from.run(|| send_segments(&content, address))??;
     let mut datagram = [0; SIZE + 1];
     for (number, expected) in content.chunks(SIZE).enumerate() {
-        let length = uninterrupted(|| receiver.recv(&mut datagram));
+        let length = uninterrupted(LATE, || receiver.recv(&mut datagram));
         let length = length.with_context(|| format!("datagram {number} of {count}"))?;
         ensure!(datagram[..length] == *expected, "datagram {number} differs");
     }

@@ -34,7 +34,7 @@ fn pings(socket: &UnixDatagram, time: Duration) -> Result<usize> {
             return Ok(count);
         }
         socket.set_read_timeout(Some(left))?;
-        match uninterrupted(|| socket.recv(&mut buffer)) {
+        match uninterrupted(left, || socket.recv(&mut buffer)) {
             Ok(length) => count += usize::from(buffer[..length].starts_with(b"WATCHDOG=1")),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(count),
             Err(error) => return Err(error.into()),

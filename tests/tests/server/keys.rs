@@ -194,7 +194,7 @@ fn exchange(client: &Caller, host: &Host, inside: Ipv6Addr) -> Result<()> {
     let packet = udp_packet((inside, 7), (host.address, port), 64, b"out of the tunnel")?;
     client.say(SERVER, &packet)?;
     let mut buffer = [0; 2048];
-    let (length, from) = uninterrupted(|| socket.recv_from(&mut buffer))?;
+    let (length, from) = uninterrupted(SOON, || socket.recv_from(&mut buffer))?;
     ensure!(&buffer[..length] == b"out of the tunnel");
     ensure!(from.ip() == inside && from.port() == 7, "{from}");
     socket.send_to(b"into the tunnel", from)?;

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya_obj::generated::{
     bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_info, bpf_prog_type,
 };
+use teredo::datapath::verifier::undisturbed;
 
 /// Octets for the kernel's statistics about a load, or its reason against it.
 const LOG: usize = 1 << 16;
@@ -104,8 +105,10 @@ impl Program {
         load.log_level = STATISTICS;
         load.log_buf = log.as_mut_ptr() as u64;
         load.log_size = LOG as u32;
-        // SAFETY: instructions, licence and log outlive the call, and are as long as it says.
-        let fd = unsafe { open(bpf_cmd::BPF_PROG_LOAD, &mut attributes) };
+        let fd = undisturbed(|| {
+            // SAFETY: instructions, licence and log outlive the call, and are as long as it says.
+            unsafe { open(bpf_cmd::BPF_PROG_LOAD, &mut attributes) }
+        });
         let length = log.iter().position(|octet| *octet == 0);
         log.truncate(length.unwrap_or(LOG));
         let log = String::from_utf8_lossy(&log);

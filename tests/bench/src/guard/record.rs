@@ -29,7 +29,7 @@ const OF_PROGRAM: [(&str, f64, f64); 3] = [
     ("octets compiled", 0.5, 0.0),
     ("octets of stack", 0.0, 64.0),
 ];
-/// Kernels differ in what they remember of a state. A way that is followed once more for each of two others doubles the number.
+/// Kernels differ in what they remember of a state. Code that is followed for two states instead of one doubles the number.
 const OF_VERIFIER: [(&str, f64, f64); 1] = [("instructions followed", 0.5, 0.0)];
 const OF_PACKET: [(&str, f64, f64); 3] = [
     ("instructions executed", 0.2, 10.0),
