@@ -259,7 +259,9 @@ impl Generator {
             };
             match program.test_run(options) {
                 Err(error) if is_interrupted(&error) => {}
-                result => drop(result?),
+                result => {
+                    result?;
+                }
             }
         }
         Ok(Run {
