@@ -79,7 +79,7 @@ pub struct Options {
     pub name: String,
     /// The relay's constants; see [`Parameters::settings`].
     pub settings: Settings,
-    /// The allowances; see [`Parameters::budget`].
+    /// The allowances of what is left to the daemon. The seed is filled in.
     pub budget: Budget,
     /// `relay.serve`.
     pub served: Vec<Ipv6Net>,
@@ -255,7 +255,10 @@ impl AttachedProgram {
             .collect::<Result<Vec<_>, _>>()?;
         let parameters = Parameters {
             settings: options.settings,
-            budget: options.budget,
+            budget: Budget {
+                seed: rand::random(),
+                ..options.budget
+            },
             max_peers: options.max_peers,
             accounting: options.accounting,
             served: &options.served,

@@ -71,7 +71,7 @@ pub struct Parameters<'a> {
     /// The relay's constants. `interface_mask` and the flag `SERVES_SOME` are filled in from the
     /// other fields.
     pub settings: Settings,
-    /// The allowances of what is left to the daemon. The seed is filled in.
+    /// The allowances of what is left to the daemon, and the seed of its buckets.
     pub budget: Budget,
     /// Entries of the map of peers.
     pub max_peers: u32,
@@ -164,10 +164,7 @@ impl Program {
             Some(server) => (server.constants, BUCKETS, server.allowed.len() as u32),
             None => (respond::ServerConstants::zeroed(), 1, 0),
         };
-        let budget = Budget {
-            seed: rand::random(),
-            ..parameters.budget
-        };
+        let budget = parameters.budget;
         let limits_something = budget.allowances != Budget::default().allowances;
         let vlans = vlan::room(parameters.vlans, parameters.interfaces);
         let mut loader = EbpfLoader::new();
