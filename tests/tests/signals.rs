@@ -1,8 +1,8 @@
 //! A process that is stopped and goes on while the kernel's verifier looks at its programs, which interrupts that.
 
 use std::{
-    env, fs, io,
-    io::Read as _,
+    env, fs,
+    io::{self, BufRead as _, BufReader, Read as _},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -23,16 +23,21 @@ use teredo_lab::{
 
 /// The variable that makes a process the one that is stopped.
 const VARIABLE: &str = "TEREDO_TEST_IS_STOPPED";
-/// Time for which it is stopped again and again: more than it takes to come to the first program.
+/// Time for which it is stopped again and again: more than it takes to come to the next program.
 const STOPS: Duration = Duration::from_secs(2);
 /// Time between two stops: less than the verifier takes.
 const PAUSE: Duration = Duration::from_millis(4);
 /// Time for steps without a promise.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A line of the process that is stopped, once the kernel has said what it is able to do: that is asked only once.
+const READY: &str = "ready";
+
 /// Loads all programs of the fast path, until standard input is closed.
 fn load() -> Result<()> {
+    Fixture::new(&Setup::default())?;
     let told = thread::spawn(|| io::stdin().read_to_end(&mut Vec::new()));
+    println!("\n{READY}");
     loop {
         let fixture = Fixture::new(&Setup::default())?;
         let shared = fixture.program.shared()?;
@@ -56,10 +61,8 @@ impl Ended {
         kill(self.pid(), Signal::SIGSTOP)?;
         let file = format!("/proc/{}/stat", self.pid());
         wait_until("the process stands still", PATIENCE, || {
-            let (_, rest) = fs::read_to_string(&file)?
-                .rsplit_once(") ")
-                .map(|(name, rest)| (name.to_owned(), rest.to_owned()))
-                .context("no state")?;
+            let stat = fs::read_to_string(&file)?;
+            let (_, rest) = stat.rsplit_once(") ").context("no state")?;
             ensure!(!rest.starts_with('Z'), "the process has ended");
             Ok(rest.starts_with('T'))
         })?;
@@ -85,8 +88,14 @@ fn a_process_that_is_stopped_again_and_again_loads_its_programs() -> Result<()> 
         .args(["--exact", name, "--nocapture"])
         .env(VARIABLE, "1")
         .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()?;
     let mut child = Ended(child);
+    let mut lines = BufReader::new(child.0.stdout.take().context("its output")?).lines();
+    ensure!(
+        lines.any(|line| line.is_ok_and(|line| line == READY)),
+        "the process has ended"
+    );
     let start = Instant::now();
     while start.elapsed() < STOPS {
         child.stop()?;

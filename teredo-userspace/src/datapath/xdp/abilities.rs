@@ -2,7 +2,7 @@
 
 use std::{io, sync::OnceLock};
 
-use super::sys;
+use super::{refusal, sys};
 use crate::datapath::verifier::undisturbed;
 
 /// Finds out what the kernel is able to do, unless that is known. To be called before anything is loaded.
@@ -12,7 +12,8 @@ use crate::datapath::verifier::undisturbed;
 ///
 /// # Errors
 ///
-/// `ENOMEM`, `EMFILE` or `ENFILE`: the caller may try again later.
+/// `ENOMEM`, `EMFILE` or `ENFILE`: the caller may try again later. `EAGAIN` if the process was stopped while it asked: another
+/// process has to.
 pub fn examine() -> io::Result<()> {
     static KNOWN: OnceLock<()> = OnceLock::new();
     if KNOWN.get().is_some() {
@@ -23,10 +24,11 @@ pub fn examine() -> io::Result<()> {
         // The kernel's answers come with what is loaded.
         Ok(_) | Err(_) => {}
     }
-    undisturbed(|| {
-        let _ = aya::features();
-        io::Result::Ok(())
-    })?;
+    let abilities = undisturbed(|| io::Result::Ok(aya::features()))?;
+    // An interrupted question looks like a no, and aya does not ask again.
+    if !abilities.bpf_global_data() && refusal::is_tested_with() {
+        return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+    }
     let _ = KNOWN.set(());
     Ok(())
 }

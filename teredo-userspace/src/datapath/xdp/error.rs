@@ -162,8 +162,10 @@ impl Error {
 
     /// The kernel's abilities could not be examined.
     pub(super) fn examination(error: &io::Error) -> Self {
-        let what = "BPF";
-        Self::shortage(error.raw_os_error().unwrap_or(0), what).unwrap_or(Self::NoBpf)
+        match error.raw_os_error().unwrap_or(0) {
+            libc::EAGAIN => Self::Interrupted,
+            code => Self::shortage(code, "BPF").unwrap_or(Self::NoBpf),
+        }
     }
 
     /// What is short, if that is what this number of an error means.

@@ -37,6 +37,17 @@ impl fmt::Display for Release {
     }
 }
 
+/// Returns the running kernel's release; empty where /proc is not mounted, and the message lacks the number.
+fn running() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.trim().to_owned()
+}
+
+/// Whether the running kernel is one that the program is tested with.
+pub(super) fn is_tested_with() -> bool {
+    Release::parse(&running()).is_some_and(|release| release >= MINIMUM)
+}
+
 /// The kernel's refusal of the program. The message is the whole sentence for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -48,9 +59,7 @@ pub struct Refusal {
 impl Refusal {
     /// Describes a refusal by the running kernel.
     pub(super) fn new(error: &io::Error, log: String) -> Self {
-        // Where /proc is not mounted, the message lacks the number.
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        Self::by(release.trim(), &error.to_string(), log)
+        Self::by(&running(), &error.to_string(), log)
     }
 
     fn by(release: &str, error: &str, log: String) -> Self {
