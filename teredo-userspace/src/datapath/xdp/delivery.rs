@@ -27,6 +27,9 @@ const VETH: &str = "veth";
 const SEGMENTATION: &str = "tx-tcp-segmentation";
 /// Native mode is given up when one in so many frames is lost, or more.
 const TOLERANCE: u64 = 4;
+/// Lost frames below which nothing is decided: one frame may be the only one of its second, and a driver that finds a
+/// frame too long may drop those that it was given with it.
+const EVIDENCE: u64 = 16;
 
 /// The reason why native mode loses frames, or does no good. The message is a clause for the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,15 +54,14 @@ pub enum Obstacle {
     },
     /// The driver drops frames.
     #[error(
-        "the driver of `{interface}` dropped {dropped} frames of the native XDP program in a second, in \
-         which the program sent {sent}"
+        "the driver of `{interface}` dropped {dropped} of {sent} frames of the native XDP program"
     )]
     Drops {
         /// Name of the interface.
         interface: String,
         /// Frames that the driver dropped.
         dropped: u64,
-        /// Frames that the program sent through all interfaces.
+        /// Frames that the program sent through all interfaces meanwhile.
         sent: u64,
     },
     /// The program has no room for outer headers.
@@ -108,8 +110,17 @@ pub struct Totals {
 pub struct Delivery {
     ethtool: Ethtool,
     ports: HashMap<u32, Port>,
-    /// Frames so far when the counters were last looked at, or before.
-    totals: Totals,
+    window: Window,
+}
+
+/// The looks that are judged together: the last one, and those before it that found too much lost, but too little to
+/// decide.
+#[derive(Debug, Default)]
+struct Window {
+    /// The program's frames when it began, or before.
+    since: Totals,
+    /// The frames that drivers have dropped, by name of the port.
+    dropped: HashMap<String, u64>,
 }
 
 /// The frames that the driver of a port has dropped since the last look.
@@ -148,7 +159,7 @@ impl Delivery {
         Ok(Self {
             ethtool: Ethtool::open()?,
             ports: HashMap::new(),
-            totals: Totals::default(),
+            window: Window::default(),
         })
     }
 
@@ -195,7 +206,7 @@ impl Delivery {
     /// Takes the drivers' counters as they are, when the program has just been attached.
     pub fn begin(&mut self, interfaces: &[Interface], totals: Totals) {
         self.ports.clear();
-        self.totals = totals;
+        self.window = Window::from(totals);
         for (index, name) in interfaces.iter().flat_map(ports) {
             self.look(index, &name);
         }
@@ -230,24 +241,18 @@ impl Delivery {
         before: Totals,
         until: Totals,
     ) -> Result<(), Obstacle> {
-        let since = std::mem::replace(&mut self.totals, before);
-        let sent = until.sent.saturating_sub(since.sent);
-        let without_headroom = until
-            .without_headroom
-            .saturating_sub(since.without_headroom);
-        let drops = losses
-            .iter()
-            .rfind(|loss| loss.is_linked && is_too_much(loss.frames, sent));
-        if let Some(loss) = drops {
-            return Err(Obstacle::Drops {
-                interface: loss.name.clone(),
-                dropped: loss.frames,
-                sent,
-            });
+        // Without a link, frames are lost in every mode.
+        for loss in losses.iter().filter(|loss| loss.is_linked) {
+            let dropped = self.window.dropped.entry(loss.name.clone());
+            *dropped.or_default() += loss.frames;
         }
-        match is_too_much(without_headroom, sent) {
-            true => Err(Obstacle::Headroom),
-            false => Ok(()),
+        let Some((lost, obstacle)) = self.window.worst(until) else {
+            self.window = Window::from(before);
+            return Ok(());
+        };
+        match lost < EVIDENCE {
+            true => Ok(()),
+            false => Err(obstacle),
         }
     }
 
@@ -268,6 +273,36 @@ impl Delivery {
         };
         let before = std::mem::replace(&mut port.dropped, sum(&values, &port.drops));
         (port.dropped.saturating_sub(before), is_linked)
+    }
+}
+
+impl Window {
+    fn from(since: Totals) -> Self {
+        Self {
+            since,
+            dropped: HashMap::new(),
+        }
+    }
+
+    /// Returns the obstacle that took most frames, and their number, if they are too many beside those sent.
+    fn worst(&self, until: Totals) -> Option<(u64, Obstacle)> {
+        let sent = until.sent.saturating_sub(self.since.sent);
+        let without_headroom = until
+            .without_headroom
+            .saturating_sub(self.since.without_headroom);
+        let dropped = self.dropped.iter().map(|(interface, &dropped)| {
+            let interface = interface.clone();
+            let obstacle = Obstacle::Drops {
+                interface,
+                dropped,
+                sent,
+            };
+            (dropped, obstacle)
+        });
+        dropped
+            .chain([(without_headroom, Obstacle::Headroom)])
+            .filter(|&(lost, _)| is_too_much(lost, sent))
+            .max_by_key(|&(lost, _)| lost)
     }
 }
 
@@ -389,6 +424,30 @@ mod tests {
         assert!(is_too_much(u64::MAX, u64::MAX));
     }
 
+    fn sent(sent: u64) -> Totals {
+        Totals {
+            sent,
+            without_headroom: 0,
+        }
+    }
+
+    fn loss(frames: u64) -> Loss {
+        Loss {
+            interface: 1,
+            name: "port".to_owned(),
+            frames,
+            is_linked: true,
+        }
+    }
+
+    fn drops(dropped: u64, sent: u64) -> Result<(), Obstacle> {
+        Err(Obstacle::Drops {
+            interface: "port".to_owned(),
+            dropped,
+            sent,
+        })
+    }
+
     #[test]
     fn packets_without_headroom_are_an_obstacle_if_they_are_many() {
         let mut delivery = Delivery::open().unwrap();
@@ -399,7 +458,10 @@ mod tests {
             (100, 0, Ok(())),
             (100, 24, Ok(())),
             (100, 25, Err(Obstacle::Headroom)),
+            (1000, 0, Ok(())),
+            (0, 15, Ok(())),
             (0, 1, Err(Obstacle::Headroom)),
+            (1000, 0, Ok(())),
             (0, 0, Ok(())),
         ] {
             totals.sent += sent;
@@ -410,27 +472,64 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_are_sent_during_a_look_count() {
-        let sent = |sent| Totals {
-            sent,
-            without_headroom: 0,
-        };
-        let loss = |frames| Loss {
-            interface: 1,
-            name: "port".to_owned(),
-            frames,
-            is_linked: true,
-        };
+    fn a_loss_is_judged_with_what_follows() {
+        let mut delivery = Delivery::open().unwrap();
+        let mut total = 0;
+        delivery.begin(&[], sent(total));
+        for (sent_now, lost, expected) in [
+            // The only frame of its second.
+            (1, 1, Ok(())),
+            // Together with the first, 2 of 9 are few enough, and forgotten.
+            (8, 1, Ok(())),
+            (4, 1, Ok(())),
+            (0, 0, Ok(())),
+            // A driver that drops all of a slow flow.
+            (7, 7, Ok(())),
+            (7, 7, Ok(())),
+            (1, 1, drops(16, 19)),
+        ] {
+            total += sent_now;
+            let found = delivery.judge(&[loss(lost)], sent(total), sent(total));
+            assert_eq!(found, expected, "{lost} of {sent_now}");
+        }
+    }
+
+    #[test]
+    fn what_is_lost_without_a_link_is_no_obstacle() {
         let mut delivery = Delivery::open().unwrap();
         delivery.begin(&[], sent(0));
-        // Nothing before the look, and one of a hundred while it takes place.
-        let found = delivery.judge(&[loss(1)], sent(0), sent(100));
+        let unlinked = Loss {
+            is_linked: false,
+            ..loss(1000)
+        };
+        assert_eq!(delivery.judge(&[unlinked], sent(1000), sent(1000)), Ok(()));
+    }
+
+    #[test]
+    fn the_driver_that_drops_most_is_named() {
+        let mut delivery = Delivery::open().unwrap();
+        delivery.begin(&[], sent(0));
+        let other = Loss {
+            name: "other".to_owned(),
+            ..loss(30)
+        };
+        let losses = [loss(50), other];
+        let found = delivery.judge(&losses, sent(100), sent(100));
+        assert_eq!(found, drops(50, 100));
+    }
+
+    #[test]
+    fn frames_that_are_sent_during_a_look_count() {
+        let mut delivery = Delivery::open().unwrap();
+        delivery.begin(&[], sent(0));
+        // Nothing before the look, and 16 of a hundred while it takes place.
+        let found = delivery.judge(&[loss(16)], sent(0), sent(100));
         assert_eq!(found, Ok(()));
-        // One of the hundred may be counted by the next look only.
-        let found = delivery.judge(&[loss(1)], sent(100), sent(100));
+        // 16 of the hundred may be counted by the next look only.
+        let found = delivery.judge(&[loss(16)], sent(100), sent(100));
         assert_eq!(found, Ok(()));
-        let found = delivery.judge(&[loss(1)], sent(100), sent(100));
-        assert!(found.is_err());
+        let found = delivery.judge(&[loss(16)], sent(100), sent(100));
+        assert_eq!(found, drops(16, 0));
     }
 
     #[test]
