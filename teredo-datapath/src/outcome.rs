@@ -2,6 +2,8 @@
 
 use teredo_common::verdict::Verdict;
 
+use crate::verifier::forget_number;
+
 /// A frame to send, or the reason why the frame is as it came. A part that has changed a frame
 /// without being able to finish it returns a verdict that drops it.
 pub type Outcome = Result<Sent, Verdict>;
@@ -22,29 +24,4 @@ pub fn forget(verdict: Verdict, unknown: usize) -> Verdict {
     let number = forget_number(verdict as u32, unknown);
     // SAFETY: it is the number of a verdict.
     unsafe { core::mem::transmute::<u32, Verdict>(number) }
-}
-
-/// Returns the number as one about which the verifier knows nothing. It knows nothing about `unknown` already.
-#[inline(always)]
-pub fn forget_number(number: u32, unknown: usize) -> u32 {
-    #[cfg(target_arch = "bpf")]
-    {
-        let mut number = u64::from(number);
-        // SAFETY: arithmetic on registers. The number stays the same, which the verifier does not see.
-        unsafe {
-            core::arch::asm!(
-                "{number} ^= {unknown}",
-                "{number} ^= {unknown}",
-                unknown = in(reg) unknown,
-                number = inout(reg) number,
-                options(pure, nomem, nostack),
-            );
-        }
-        number as u32
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    {
-        let _ = unknown;
-        number
-    }
 }

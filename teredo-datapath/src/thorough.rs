@@ -20,8 +20,9 @@ use crate::{
     frame::Frame,
     headers::{ADDRESSES, Addresses, is_tag},
     leave, left, maps,
-    outcome::{Sent, forget_number},
+    outcome::Sent,
     translate,
+    verifier::forget_number,
 };
 
 /// Octets of room in front of a translated frame.

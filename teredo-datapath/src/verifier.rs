@@ -43,3 +43,28 @@ pub fn opaque(number: u64) -> u64 {
     };
     number
 }
+
+/// Returns the number as one about which the verifier knows nothing. It knows nothing about `unknown` already.
+#[inline(always)]
+pub fn forget_number(number: u32, unknown: usize) -> u32 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut number = u64::from(number);
+        // SAFETY: arithmetic on registers. The number stays the same, which the verifier does not see.
+        unsafe {
+            core::arch::asm!(
+                "{number} ^= {unknown}",
+                "{number} ^= {unknown}",
+                unknown = in(reg) unknown,
+                number = inout(reg) number,
+                options(pure, nomem, nostack),
+            );
+        }
+        number as u32
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        let _ = unknown;
+        number
+    }
+}
