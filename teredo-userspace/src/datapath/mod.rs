@@ -5,6 +5,7 @@
 //! Everything works in batches, since system calls dominate the cost of a packet.
 
 pub mod ethtool;
+mod loader;
 mod napi;
 pub mod native;
 pub mod offload;

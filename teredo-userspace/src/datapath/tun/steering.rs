@@ -10,7 +10,7 @@ use std::{
 };
 
 use aya::{
-    EbpfError, EbpfLoader,
+    EbpfError,
     programs::{ProgramError, SocketFilter},
 };
 use teredo_common::steering::PROGRAM;
@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use super::Tun;
 use crate::datapath::{
+    loader::loader,
     verifier::undisturbed,
     xdp::{abilities, program_number},
 };
@@ -89,8 +90,7 @@ pub(super) fn attach(tun: &Tun) -> Result<(), SteeringError> {
 
 fn load() -> Result<OwnedFd, SteeringError> {
     abilities::examine()?;
-    // The program does not use the kernel's own types; reading them would take memory.
-    let mut object = EbpfLoader::new().btf(None).load(OBJECT)?;
+    let mut object = loader().load(OBJECT)?;
     let program = object.program_mut(PROGRAM);
     let program = program.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
     let program: &mut SocketFilter = program.try_into()?;

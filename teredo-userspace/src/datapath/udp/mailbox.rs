@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::{
-    EbpfError, EbpfLoader,
+    EbpfError,
     maps::{MapData, MapError, PerCpuArray, RingBuf},
     programs::{ProgramError, SocketFilter},
 };
@@ -15,7 +15,7 @@ use teredo_common::mailbox::{LETTERS, LOST, Letter};
 use thiserror::Error;
 
 use super::receive::ReceiveBatch;
-use crate::datapath::{verifier::undisturbed, xdp::abilities};
+use crate::datapath::{loader::loader, verifier::undisturbed, xdp::abilities};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mailbox"));
 
@@ -62,8 +62,7 @@ impl Mailbox {
     /// Without `CAP_BPF` and `CAP_NET_ADMIN`, or on kernels before 5.8.
     pub(super) fn before(socket: &OwnedFd) -> Result<Self, MailboxError> {
         abilities::examine()?;
-        // The program does not use the kernel's own types; reading them would take memory.
-        let mut object = EbpfLoader::new().btf(None).load(OBJECT)?;
+        let mut object = loader().load(OBJECT)?;
         let missing = |name: &str| MapError::InvalidName {
             name: name.to_owned(),
         };

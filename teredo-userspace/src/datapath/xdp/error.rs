@@ -54,7 +54,7 @@ pub enum Error {
     /// Something stopped the process whenever the kernel checked the program.
     #[error(
         "the kernel could not finish its check of the XDP program, as something stops this process again and again \
-         (a debugger, or a freezer of control groups): let it run for some seconds, and start it again"
+         (a debugger, or a freezer of control groups): let it run for some seconds"
     )]
     Interrupted,
     /// The kernel was built without BPF.

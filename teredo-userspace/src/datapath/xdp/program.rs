@@ -12,11 +12,12 @@ use std::{
 };
 
 use crate::datapath::{
+    loader::loader,
     verifier::undisturbed,
     watch::{Depths, Hops},
 };
 use aya::{
-    Ebpf, EbpfLoader, VerifierLogLevel,
+    Ebpf, VerifierLogLevel,
     maps::{
         Array, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray,
         lpm_trie::Key,
@@ -167,10 +168,8 @@ impl Program {
         let budget = parameters.budget;
         let limits_something = budget.allowances != Budget::default().allowances;
         let vlans = vlan::room(parameters.vlans, parameters.interfaces);
-        let mut loader = EbpfLoader::new();
+        let mut loader = loader();
         loader
-            // The program does not use the kernel's own types; reading them would take memory.
-            .btf(None)
             .verifier_log_level(log)
             .override_global(maps::SETTINGS, &settings, true)
             .override_global(maps::TABLES, &tables, true)

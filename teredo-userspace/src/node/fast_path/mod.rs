@@ -509,8 +509,8 @@ impl PlaceError {
     pub fn is_fatal(&self, mode: AttachPolicy) -> bool {
         match self {
             Self::Off(Error::Permission { .. } | Error::Running { .. }) => true,
-            // The interface has gone since it was looked at.
-            Self::Off(Error::NoInterface { .. }) => false,
+            // The interface has gone since it was looked at, or the next attempt may succeed.
+            Self::Off(Error::NoInterface { .. } | Error::Interrupted) => false,
             _ => mode != AttachPolicy::Auto,
         }
     }

@@ -25,10 +25,15 @@ use crate::{
 /// The version of landlock whose rights are handled; a kernel with an older one handles fewer.
 const VERSION: ABI = ABI::V5;
 
-/// What is read: the state of the kernel, settings of the host and of its resolver, libraries.
+/// What is read: the state of the kernel, settings of the host and of its resolver, libraries. Not `/sys/kernel`, where
+/// the kernel's own types are: see [`crate::datapath`]'s loader.
 const READ: &[&str] = &[
     "/proc",
-    "/sys",
+    "/sys/bus",
+    "/sys/class",
+    "/sys/devices",
+    "/sys/fs",
+    "/sys/module",
     "/etc",
     "/run/systemd/resolve",
     "/run/resolvconf",
@@ -204,6 +209,7 @@ mod tests {
             assert!(is_refused(fs::write(&file, "")));
             assert!(is_refused(fs::write(path("etc/new"), "")));
             assert!(is_refused(fs::read_dir("/root")));
+            assert!(is_refused(fs::File::open("/sys/kernel/btf/vmlinux")));
             assert!(is_refused(fs::write("/proc/self/comm", "other")));
             assert!(is_refused(
                 fs::File::options()
