@@ -60,11 +60,11 @@ impl Sum {
         Self(self.0 + sum as u64)
     }
 
-    /// The sum of the same octets if they start at an odd offset of the data.
+    /// The sum of the same octets if they start at an odd offset of the data. It counts as 2,048 octets.
     #[inline(always)]
     pub const fn at_odd_offset(self) -> Self {
-        let [a, b] = self.fold();
-        Self::ZERO.add_2([b, a])
+        // To exchange the octets of a digit is to multiply by 2^8, as 2^16 counts as one.
+        Self(self.halves() << 8)
     }
 
     /// Adds 16 octets in network byte order.
@@ -94,8 +94,13 @@ impl Sum {
     #[inline(always)]
     pub const fn fold(self) -> [u8; 2] {
         // What this carries leaves less than 2^16 below.
-        let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
-        Self(sum).third_digit().to_ne_bytes()
+        Self(self.halves()).third_digit().to_ne_bytes()
+    }
+
+    /// Returns a number of less than 2^33 with the same one's complement sum.
+    #[inline(always)]
+    const fn halves(self) -> u64 {
+        (self.0 >> 32) + (self.0 & 0xffff_ffff)
     }
 
     /// Returns the one's complement sum of the 16-bit digits. One multiplication puts it into the third digit of the

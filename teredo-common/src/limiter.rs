@@ -105,16 +105,18 @@ pub enum Exhausted {
 }
 
 impl Limits {
-    /// Returns the index of the bucket of an IPv4 address, given in network byte order.
+    /// Returns the index of the bucket of an IPv4 address, given in network byte order. The buckets of a network's
+    /// addresses lie together.
     #[inline(always)]
-    pub const fn source_slot(self, address: [u8; 4]) -> u32 {
-        self.hash(address) >> (u32::BITS - SOURCE_BITS)
+    pub const fn source_slot(self, [a, b, c, d]: [u8; 4]) -> u32 {
+        let hash = self.hash([a, b, c]) >> (u64::BITS - NETWORK_BITS - SOURCE_BITS);
+        hash as u32 % SOURCES ^ d as u32
     }
 
     /// Returns the index of the bucket of an IPv4 address's network.
     #[inline(always)]
     pub const fn network_slot(self, [a, b, c, _]: [u8; 4]) -> u32 {
-        SOURCES + (self.hash([a, b, c, 0]) >> (u32::BITS - NETWORK_BITS))
+        SOURCES + (self.hash([a, b, c]) >> (u64::BITS - NETWORK_BITS)) as u32
     }
 
     /// Takes a token from each of the three buckets, or from none if one of them is empty, so that
@@ -137,14 +139,14 @@ impl Limits {
         })
     }
 
-    /// The seed enters twice: which addresses meet depends on all of its bits.
+    /// Returns a hash of a network. The seed enters twice: which networks meet depends on all of its bits.
     #[inline(always)]
-    const fn hash(self, address: [u8; 4]) -> u32 {
-        let mixed = u32::from_ne_bytes(address) as u64 ^ self.seed;
+    const fn hash(self, [a, b, c]: [u8; 3]) -> u64 {
+        let mixed = u32::from_ne_bytes([a, b, c, 0]) as u64 ^ self.seed;
         let mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mixed = (mixed ^ (mixed >> 32)).wrapping_add(self.seed.rotate_left(32));
         let mixed = mixed.wrapping_mul(0xd6e8_feb8_6659_fd93);
-        ((mixed ^ (mixed >> 29)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+        (mixed ^ (mixed >> 29)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
 
@@ -261,11 +263,20 @@ mod tests {
     }
 
     #[test]
+    fn s23_no_two_addresses_of_a_network_share_a_bucket() {
+        for seed in 0..32 {
+            let limits = limits(seed * 0x0101_0000_0001);
+            let slots = (0..=255).map(|d| limits.source_slot([9, 0, 1, d]));
+            assert_eq!(slots.collect::<HashSet<_>>().len(), 256);
+        }
+    }
+
+    #[test]
     fn s23_bucket_sharing_depends_on_the_seed() {
         let meet = |seed| -> HashSet<u8> {
             let limits = limits(seed);
-            let slot = |c: u8, d| limits.source_slot([9, 0, c, d]) >> (SOURCE_BITS - 8);
-            (1..=255).filter(|&d| slot(0, d) == slot(1, 0)).collect()
+            let slot = |c: u8| limits.source_slot([9, 0, c, 1]) >> (SOURCE_BITS - 8);
+            (1..=255).filter(|&c| slot(c) == slot(0)).collect()
         };
         let sets: HashSet<Vec<u8>> = (0..32)
             .map(|n: u64| {

@@ -26,7 +26,7 @@ pub struct Ipv6(Octets<IPV6_HEADER>);
 
 impl Ipv6 {
     /// ff02::2.
-    const ALL_ROUTERS: [u64; 2] = [
+    pub const ALL_ROUTERS: [u64; 2] = [
         u64::from_ne_bytes([0xff, 2, 0, 0, 0, 0, 0, 0]),
         u64::from_ne_bytes([0, 0, 0, 0, 0, 0, 0, 2]),
     ];

@@ -23,7 +23,7 @@ use crate::{
 /// Octets of a solicitation of Windows XP: a link-layer address of two units of eight octets.
 const WITH_OPTION: usize = Solicitation::LENGTH + Options::LENGTH;
 
-/// Answers a solicitation that comes after a nonce-only authentication header, or without one.
+/// Answers a solicitation to all routers that comes after a nonce-only authentication header, or without one.
 #[inline(always)]
 pub fn answer<const AUTHENTICATION: usize>(
     environment: &impl Environment,
@@ -50,7 +50,7 @@ pub fn answer<const AUTHENTICATION: usize>(
         return Err(Verdict::RespondInvalidSolicitation);
     }
     let mut sum = add_16(Sum::ZERO, ipv6.source());
-    sum = add_16(sum, ipv6.destination())
+    sum = add_16(sum, Ipv6::ALL_ROUTERS)
         .add(length as u16)
         .add(ICMPV6.into())
         .add_8(solicitation.word().to_ne_bytes());
