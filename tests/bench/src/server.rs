@@ -48,6 +48,7 @@ const AT_ONCE: i64 = 1_000_000;
 enum Work {
     Nobody,
     Bare { _program: Attached },
+    Least { _program: Attached },
     Teredo(Teredo),
     Miredo { _server: miredo::Server },
 }
@@ -123,7 +124,10 @@ impl Subject for Server {
     }
 
     fn prove(&mut self, _case: Solicitations) -> Result<()> {
-        if matches!(self.work, Work::Nobody | Work::Bare { .. }) {
+        if matches!(
+            self.work,
+            Work::Nobody | Work::Bare { .. } | Work::Least { .. }
+        ) {
             return Ok(());
         }
         let mut expected = nonce_only(NONCE);
@@ -180,9 +184,12 @@ fn message() -> Vec<u8> {
 fn work(variant: Variant, site: &Site) -> Result<Work> {
     match variant {
         Variant::None => Ok(Work::Nobody),
-        Variant::Least | Variant::Kernel | Variant::Threads | Variant::Calls | Variant::Device => {
+        Variant::Kernel | Variant::Threads | Variant::Calls | Variant::Device => {
             bail!("{} is no server", variant.word())
         }
+        Variant::Least => Ok(Work::Least {
+            _program: Attached::advertise(&site.near, &NEAR[..1])?,
+        }),
         Variant::Bare => Ok(Work::Bare {
             _program: Attached::reflect(&site.near, &NEAR[..1])?,
         }),

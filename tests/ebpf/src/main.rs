@@ -56,6 +56,13 @@ static TRANSLATIONS: Array<[u32; 4]> = Array::with_max_entries(1, 0);
 #[map]
 static LAST_TRANSLATION: Array<u32> = Array::with_max_entries(1, 0);
 
+/// The networks of [`LIMITS`], less one.
+const LAST_NETWORK: u32 = 0x7fff;
+
+/// The token buckets of [`advertise`]: a line of the processor's caches for each network of 24 bits.
+#[map]
+static LIMITS: Array<[u64; 8]> = Array::with_max_entries(LAST_NETWORK + 1, 0);
+
 /// The client of the next frame, or its place in the list; the native host; the number of frames that
 /// the client has sent of its train.
 #[map]
@@ -359,6 +366,48 @@ pub fn translate(context: XdpContext) -> u32 {
 /// The least work of a program that answers: every frame goes back unchanged.
 #[xdp]
 pub fn reflect(_context: XdpContext) -> u32 {
+    xdp_action::XDP_TX
+}
+
+/// The least work of a server: finds the client's token bucket and takes one, makes the frame as long as a router
+/// advertisement and writes all of it, with the client's addresses. It checks nothing, and computes no checksum.
+#[xdp]
+pub fn advertise(context: XdpContext) -> u32 {
+    /// Octets of an advertisement with a nonce, an origin indication and the MTU.
+    const ADVERTISEMENT: usize = FRAME + 56;
+    /// The words of a solicitation up to the ports, which are repeated.
+    const REPEATED: usize = 5;
+    /// Offset of the client's mapped address.
+    const MAPPED: usize = ETHERNET_HEADER + 12;
+    let (start, end) = (context.data(), context.data_end());
+    if start + FRAME > end {
+        return xdp_action::XDP_ABORTED;
+    }
+    // SAFETY: within the frame, as just checked; the kernel's machines that run XDP programs natively need no alignment.
+    let mapped = unsafe { u32::from_be(((start + MAPPED) as *const u32).read_unaligned()) };
+    // SAFETY: as above.
+    let repeated: [u64; REPEATED] =
+        core::array::from_fn(|word| unsafe { (start as *const u64).add(word).read_unaligned() });
+    let network = scatter::scattered((mapped >> 8) & LAST_NETWORK, LAST_NETWORK);
+    let Some(buckets) = LIMITS.get_ptr_mut(network) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // SAFETY: within the entry; one program writes there.
+    unsafe { (*buckets)[mapped as usize % 8] += 1 };
+    // SAFETY: the helper checks the length; the context is valid.
+    if unsafe { bpf_xdp_adjust_head(context.ctx, FRAME as i32 - ADVERTISEMENT as i32) } != 0 {
+        return xdp_action::XDP_ABORTED;
+    }
+    let start = context.data();
+    if start + ADVERTISEMENT > context.data_end() {
+        return xdp_action::XDP_ABORTED;
+    }
+    for word in 0..ADVERTISEMENT.div_ceil(8) {
+        let written = repeated.get(word).copied();
+        let place = start + (word * 8).min(ADVERTISEMENT - 8);
+        // SAFETY: within the frame, as just checked; as above.
+        unsafe { (place as *mut u64).write_unaligned(written.unwrap_or(mapped.into())) };
+    }
     xdp_action::XDP_TX
 }
 

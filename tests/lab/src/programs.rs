@@ -126,6 +126,15 @@ impl Attached {
         Self::everywhere(namespace, interfaces, "reflect")
     }
 
+    /// Attaches the least work of a server that answers solicitations.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel refuses it.
+    pub fn advertise(namespace: &Namespace, interfaces: &[&str]) -> Result<Self> {
+        Self::everywhere(namespace, interfaces, "advertise")
+    }
+
     fn everywhere(namespace: &Namespace, interfaces: &[&str], name: &str) -> Result<Self> {
         Self::load(namespace, interfaces, name, &mut EbpfLoader::new())
     }

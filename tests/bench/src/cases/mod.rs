@@ -24,7 +24,8 @@ pub enum Variant {
     None,
     /// An XDP program that redirects every frame unchanged; in a server's place, sends it back.
     Bare,
-    /// An XDP program that looks a client up, writes other headers and redirects: what every relay has to do.
+    /// An XDP program that looks a client up, writes other headers and redirects: what every relay has to do. In a server's
+    /// place, it looks a token bucket up, writes an advertisement and sends it back.
     Least,
     /// The kernel's forwarding of the native packets, as they are.
     Kernel,
@@ -95,7 +96,7 @@ impl Variant {
     pub const fn is_server(self) -> bool {
         !matches!(
             self,
-            Self::Least | Self::Kernel | Self::Threads | Self::Calls | Self::Device
+            Self::Kernel | Self::Threads | Self::Calls | Self::Device
         )
     }
 

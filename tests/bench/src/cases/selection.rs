@@ -62,9 +62,11 @@ impl Selection {
         chosen(&Variant::ALL, &self.variants)
     }
 
-    /// The selected variants of servers.
+    /// The selected variants of servers. A first impression does without the one that explains others.
     pub fn servers(&self) -> impl Iterator<Item = Variant> {
-        self.variants().filter(|variant| variant.is_server())
+        let explains = self.is_first_impression();
+        self.variants()
+            .filter(move |variant| variant.is_server() && !(explains && *variant == Variant::Least))
     }
 
     /// The selected variants of clients.
