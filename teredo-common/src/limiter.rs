@@ -110,7 +110,7 @@ impl Limits {
     #[inline(always)]
     pub const fn source_slot(self, [a, b, c, d]: [u8; 4]) -> u32 {
         let hash = self.hash([a, b, c]) >> (u64::BITS - NETWORK_BITS - SOURCE_BITS);
-        hash as u32 % SOURCES ^ d as u32
+        (hash as u32 % SOURCES) ^ d as u32
     }
 
     /// Returns the index of the bucket of an IPv4 address's network.
