@@ -90,7 +90,7 @@ fn trouble_of(driver: &str) -> Option<&'static str> {
     match driver {
         "gve" => Some(
             "some versions of the driver gve leave native XDP programs no room for outer headers, in which \
-             case the fast path leaves native mode within two seconds",
+             case the fast path leaves native mode after a few packets",
         ),
         _ => None,
     }
