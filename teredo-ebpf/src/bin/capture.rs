@@ -198,9 +198,11 @@ fn take_turn(filter: &Filter, now: u64) {
 fn takes(filter: &Filter, state: &State) -> bool {
     let octets = &state.record.octets;
     let length = state.record.head.captured as usize;
-    filter.takes_addresses(true, |at| match at < length {
-        true => octets[at % LOOK as usize],
-        false => 0,
+    filter.takes_addresses(true, |at| {
+        // Linux 6.12 loses the bound of a number that was compared and then lay in the stack.
+        let place = masked::<{ LOOK as i32 - 1 }>(at);
+        let octet = octets.get(place).filter(|_| at < length);
+        octet.copied().unwrap_or(0)
     })
 }
 
