@@ -79,8 +79,10 @@ impl Fault for GatewayMoves {
         Ok(())
     }
 
-    fn heal(&mut self, _: &mut Site) -> Result<()> {
-        // It is for the relay to notice.
+    fn heal(&mut self, site: &mut Site) -> Result<()> {
+        // The relay has to notice by itself. The kernel of the server's host would do so up to a minute after its last
+        // packet to the former station, and the next one would be lost in a later stretch, without a counter.
+        site.scene.server_namespace().ip("neigh flush all")?;
         Ok(())
     }
 }
