@@ -1,9 +1,15 @@
 //! The work of the kernel's verifier on each program, for every combination of roles. It refuses a program
-//! that takes it a million instructions, so each combination has to stay far below.
+//! that takes it a million instructions, so each combination has to stay far below. The build that captures has to be
+//! accepted beside each.
 
 use anyhow::Result;
 use aya::programs::Xdp;
-use teredo_common::budget::{Allowance, Budget, CLASSES};
+use bytemuck::Zeroable as _;
+use teredo::datapath::xdp::capture::Capture;
+use teredo_common::{
+    budget::{Allowance, Budget, CLASSES},
+    capture::Filter,
+};
 use teredo_lab::fixture::{Fixture, Setup, relay};
 use teredo_proto::server::Config;
 
@@ -52,6 +58,7 @@ fn every_combination_of_roles_is_far_from_the_limit() -> Result<()> {
             ..everything()
         });
         let instructions = fixture.and_then(|mut fixture| {
+            Capture::load(&fixture.program.shared()?, &Filter::zeroed())?;
             let of = |program: &Xdp| anyhow::Ok(program.info()?.verified_instruction_count());
             let usual = of(fixture.program.xdp()?)?;
             Ok([usual, of(fixture.program.thorough()?)?])
