@@ -80,8 +80,8 @@ impl Fault for GatewayMoves {
     }
 
     fn heal(&mut self, site: &mut Site) -> Result<()> {
-        // The relay has to notice by itself. The kernel of the server's host would do so up to a minute after its last
-        // packet to the former station, and the next one would be lost in a later stretch, without a counter.
+        // The relay has to notice by itself. The server's host sends little by this next hop: its kernel would keep the
+        // former station for up to a minute, and lose a packet of a later stretch, without a counter.
         site.scene.server_namespace().ip("neigh flush all")?;
         Ok(())
     }
