@@ -138,6 +138,7 @@ fn is_statistics(line: &str) -> bool {
         "verification time ",
         "stack depth ",
         "mark_read ",
+        "subprog ",
     ]
     .iter()
     .any(|start| line.starts_with(start))
@@ -227,6 +228,7 @@ mod tests {
                    regs=4 stack=0 before 981: (69) r2 = *(u16 *)(r6 +18)\n\
                    math between pkt pointer and register with unbounded min value is not allowed\n\
                    verification time 53112 usec\nstack depth 0+360+0+0\n\
+                   subprog 0 (teredo) main insns_self 978 insns_total 978 stack 280\n\
                    processed 6320 insns (limit 1000000) max_states_per_insn 10 total_states 235\n";
         let refusal = Refusal::by("6.12.95+deb12-cloud-amd64", INVALID, log.to_owned());
         let text = refusal.to_string();
