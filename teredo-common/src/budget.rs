@@ -50,6 +50,9 @@ pub enum Class {
 
 /// Number of classes.
 pub const CLASSES: usize = 9;
+/// Number of classes for which there is room. A power of two, so that a verifier sees without a comparison that a number is
+/// within.
+pub const ROOM: usize = CLASSES.next_power_of_two();
 /// Number of networks that a packet takes tokens of.
 pub const LEVELS: usize = 3;
 
@@ -111,7 +114,7 @@ pub struct Budget {
     /// Random, so that an attacker cannot choose networks that share buckets with a victim's.
     pub seed: u64,
     /// The allowances, by [`Class`].
-    pub allowances: [Allowance; CLASSES],
+    pub allowances: [Allowance; ROOM],
 }
 
 // The array of words.
@@ -143,7 +146,7 @@ pub const SERVER_LIFETIME: u64 = 600_000_000_000;
 
 const _: () = {
     assert!(size_of::<Allowance>() == 80);
-    assert!(size_of::<Budget>() == 8 + 80 * CLASSES);
+    assert!(size_of::<Budget>() == 8 + 80 * ROOM);
     assert!(SKIPPED < KEY && KEY + 2 <= TOTALS);
 };
 

@@ -12,6 +12,12 @@ pub const TURN: &str = "TURN";
 /// The ring buffer with the records: a [`Head`] each, and octets of the frame.
 pub const RECORDS: &str = "RECORDS";
 
+/// Places in [`THOROUGH`](crate::maps::THOROUGH) of the programs that have one in this build alone. The first place is as
+/// usual.
+pub const TEREDO: u32 = 1;
+/// As [`TEREDO`].
+pub const RECORDER: u32 = 2;
+
 /// Octets of the ring buffer. A power of two, and whole pages.
 pub const SIZE: u32 = 2 << 20;
 /// Most octets of a frame in a record.

@@ -3,12 +3,12 @@
 //!
 //! This is not the way of a packet that is forwarded or answered: it costs those nothing.
 
-use core::ptr;
+use core::{mem, ptr};
 
 use teredo_common::{
     address::Endpoint,
     budget::{
-        Allowance, Budget, CLASSES, Class, KEY, LEVELS, Mark, SKIPPED, is_server_known, mix, server,
+        Allowance, Budget, Class, KEY, LEVELS, Mark, ROOM, SKIPPED, is_server_known, mix, server,
     },
     cookie::{self, CookieKey, Sent},
     limiter::{Rate, take},
@@ -24,6 +24,7 @@ use crate::{
     peer,
     respond::server as own_server,
     settings,
+    verifier::{forget_number, masked, sign},
     words::join,
 };
 
@@ -44,8 +45,18 @@ pub fn exceeded(environment: &impl Environment) -> Option<Verdict> {
     // The program of a host without budgets has no words for them.
     environment.budgets(KEY)?;
     let now = environment.now();
-    let packet = classify(environment, now)?;
+    let mut packet = classify(environment, now)?;
+    packet.class = forget(packet.class, Frame::of(environment).length());
     (!admits(environment, packet, now)).then(|| beyond(packet.class))
+}
+
+/// Returns the class as a number about which the verifier knows nothing, so that it follows what comes next once, and
+/// not for every class again. It knows nothing about `unknown` already.
+#[inline(always)]
+fn forget(class: Class, unknown: usize) -> Class {
+    let number = forget_number(class as u32, unknown);
+    // SAFETY: it is the number of a class.
+    unsafe { mem::transmute::<u32, Class>(number) }
 }
 
 /// The verdict about packets beyond the allowance of their class.
@@ -270,8 +281,8 @@ struct Tokens<W> {
 /// Returns all bits if `a` is less than `b`, or none. Both are less than 2^63. The verifier follows each
 /// branch to the end, so this has none.
 #[inline(always)]
-const fn is_less(a: u64, b: u64) -> u64 {
-    (a.wrapping_sub(b) as i64 >> (i64::BITS - 1)) as u64
+fn is_less(a: u64, b: u64) -> u64 {
+    sign(a.wrapping_sub(b))
 }
 
 /// Takes a token of a network, if it has any, as [`take`] does.
@@ -303,15 +314,15 @@ const TOTAL: usize = LEVELS;
 /// Index of [`Allowance::again`] among the rates.
 const AGAIN: usize = LEVELS + 1;
 
-/// Returns a rate of a class. The number of a class comes from the packet, and is below [`CLASSES`].
+/// Returns a rate of a class.
 #[inline(always)]
 fn rate(environment: &impl Environment, class: Class, index: usize) -> Rate {
     const RATES: usize = size_of::<Allowance>() / size_of::<Rate>();
     let budget: &Budget = environment.budget();
     let rates = (&raw const budget.allowances).cast::<[[u64; 2]; RATES]>();
-    let class = class as usize;
+    let class = masked::<{ ROOM as i32 - 1 }>(class as usize);
     const { assert!(TOTAL < RATES && AGAIN < RATES) }
-    debug_assert!(class < CLASSES && index < RATES);
+    debug_assert!(index < RATES);
     // SAFETY: within the allowances, which consist of rates of two numbers. Volatile, because the compiler
     // of the XDP program must not use the initial values.
     unsafe {

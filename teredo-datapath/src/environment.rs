@@ -173,9 +173,6 @@ pub unsafe trait Environment {
     /// Looks up the way of an IPv6 packet between two addresses, in words as they lie in memory; otherwise
     /// as [`Self::look_up_ipv4`].
     fn look_up_ipv6(&self, from: u32, source: [u32; 4], destination: [u32; 4]) -> Option<Way>;
-
-    /// Logs that a frame is not forwarded.
-    fn log(&self, verdict: Verdict, length: usize);
 }
 
 /// The result of a look-up in the kernel's tables.

@@ -95,15 +95,13 @@ fn left(environment: &impl Environment, verdict: Verdict, length: usize) -> (Ver
         Action::Forward | Action::Pass => Fate::Pass,
     };
     let left = (outcome::forget(verdict, length), fate);
-    let (verdict, fate) = match is_for_daemon {
+    match is_for_daemon {
         true => match budget::exceeded(environment) {
             Some(verdict) => (outcome::forget(verdict, length), Fate::Drop),
             None => left,
         },
         false => left,
-    };
-    environment.log(verdict, length);
-    (verdict, fate)
+    }
 }
 
 /// Whether another verdict is possible if the frame is looked at thoroughly.

@@ -23,6 +23,30 @@ pub fn masked<const MASK: i32>(number: usize) -> usize {
     number
 }
 
+/// Returns all bits if the number's highest bit is set, or none. The compiler, which would turn arithmetic with that into
+/// branches, does not know it.
+#[inline(always)]
+#[must_use]
+pub fn sign(number: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut number = number;
+        // SAFETY: arithmetic on a register.
+        unsafe {
+            core::arch::asm!(
+                "{0} s>>= 63",
+                inlateout(reg) number,
+                options(pure, nomem, nostack),
+            );
+        }
+        number
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        (number as i64 >> (i64::BITS - 1)) as u64
+    }
+}
+
 /// Returns a number about which the compiler knows nothing. It would turn arithmetic into branches, and the verifier would
 /// follow both ways of each.
 #[inline(always)]
@@ -31,10 +55,11 @@ pub fn opaque(number: u64) -> u64 {
     #[cfg(target_arch = "bpf")]
     let number = {
         let mut number = number;
-        // SAFETY: no instruction at all.
+        // Without an instruction, two lines of the source can have the same place in the program, which kernels refuse.
+        // SAFETY: a register is copied to itself.
         unsafe {
             core::arch::asm!(
-                "/* {0} */",
+                "{0} = {0}",
                 inlateout(reg) number,
                 options(pure, nomem, nostack),
             );

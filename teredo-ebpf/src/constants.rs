@@ -2,7 +2,7 @@
 
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
-    budget::{Allowance, Budget, CLASSES},
+    budget::{Allowance, Budget, ROOM},
     limiter::{Limits, Rate},
     maps::{Settings, Tables},
     prefixes::TeredoPrefixes,
@@ -70,5 +70,5 @@ pub static SERVER: ServerConstants = ServerConstants {
 #[unsafe(no_mangle)]
 pub static BUDGET: Budget = Budget {
     seed: 0,
-    allowances: [Allowance::new(0); CLASSES],
+    allowances: [Allowance::new(0); ROOM],
 };

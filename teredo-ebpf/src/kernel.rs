@@ -1,7 +1,6 @@
 //! The data path's environment in the kernel.
 
 use aya_ebpf::{EbpfContext as _, helpers, maps::lpm_trie::Key, programs::XdpContext};
-use aya_log_ebpf::debug;
 use teredo_common::{
     address::Endpoint,
     budget::Budget,
@@ -372,13 +371,5 @@ unsafe impl<I: Ingress> Environment for Kernel<'_, I> {
     #[inline(always)]
     fn look_up_ipv6(&self, from: u32, source: [u32; 4], destination: [u32; 4]) -> Option<Way> {
         look_up::ipv6(self.context, from, source, destination)
-    }
-
-    #[inline(always)]
-    fn log(&self, verdict: Verdict, length: usize) {
-        debug!(
-            self.context,
-            "verdict {} on {} octets", verdict as u32, length as u64
-        );
     }
 }

@@ -81,7 +81,6 @@ impl Wire {
             max_peers: 1024,
             accounting: true,
             pin: false,
-            log: false,
         };
         let program = namespace.run(|| AttachedProgram::start(&options, now()))??;
         Ok(Self {

@@ -111,7 +111,6 @@ impl Host {
             max_peers: 1024,
             accounting: true,
             pin: true,
-            log: false,
         }
     }
 
@@ -691,25 +690,4 @@ fn a_changed_ethernet_address_is_noticed() -> Result<()> {
     assert!(stations.contains(&(lan.index, lan.station)));
     path.stop()?;
     host.assert_nothing_left()
-}
-
-/// The verifier removes logging from the program unless it is enabled.
-#[test]
-fn disabled_logging_costs_nothing() -> Result<()> {
-    let host = Host::new()?;
-    let size = |log| -> Result<u32> {
-        let options = Options {
-            log,
-            pin: false,
-            ..host.options(AttachPolicy::Native)
-        };
-        let mut path = host.start(&options)??;
-        let info = path.program.xdp()?.info()?;
-        // By itself, the program goes with its last descriptor, of which a child of another test may have a copy.
-        path.stop()?;
-        info.size_translated().context("the kernel tells the size")
-    };
-    let (off, on) = (size(false)?, size(true)?);
-    assert!(off < on, "{off} octets without, {on} with the log");
-    Ok(())
 }

@@ -330,6 +330,4 @@ unsafe impl<'a, N: Network, const IS_THOROUGH: bool> Environment for Run<'a, N, 
         self.network
             .look_up_ipv6(from, address(source), address(destination))
     }
-
-    fn log(&self, _verdict: Verdict, _length: usize) {}
 }

@@ -14,7 +14,7 @@ use loom::sync::atomic::{
 };
 use teredo_common::{
     address::{Endpoint, ServicePrefix},
-    budget::{Allowance, Budget, CLASSES},
+    budget::{Allowance, Budget, ROOM},
     checksum,
     generations::{self, Family},
     maps::{Interface, Settings, Tables},
@@ -160,7 +160,7 @@ impl Publish for LoomWords<'_> {
 /// Nothing is limited.
 static NO_BUDGET: Budget = Budget {
     seed: 0,
-    allowances: [Allowance::new(0); CLASSES],
+    allowances: [Allowance::new(0); ROOM],
 };
 
 /// Peers in the table, at most.
@@ -554,6 +554,4 @@ unsafe impl<'a> Environment for Run<'a> {
             has_gateway: false,
         })
     }
-
-    fn log(&self, _verdict: Verdict, _length: usize) {}
 }

@@ -30,7 +30,7 @@ use aya_ebpf::{
 };
 use teredo_common::{
     capture::{
-        Filter, Head, LOOK, SIZE, SNAPLEN_MAX, State,
+        Filter, Head, LOOK, RECORDER, SIZE, SNAPLEN_MAX, State, TEREDO,
         point::{DROPPED, FORWARDED, PASSED, RECEIVED},
     },
     verdict::Verdict,
@@ -48,34 +48,47 @@ static TURN: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 static RECORDS: RingBuf = RingBuf::with_byte_size(SIZE, 0);
 
-/// Looks at a frame, and goes on with the program below. The verifier knows less about both than about one, which
-/// takes it less time.
+/// Looks at a frame, and goes on with `teredo`. The verifier knows less about the parts of what a frame passes than about
+/// the whole, which takes it less time: Linux 7.3 refuses some programs that have two of them.
 #[xdp]
 #[inline(always)]
 fn entrance(context: XdpContext) -> u32 {
     look(&context);
     // SAFETY: no value of this run has a destructor.
-    unsafe { maps::THOROUGH.tail_call(&context, 1) };
+    unsafe { maps::THOROUGH.tail_call(&context, TEREDO) };
     xdp_action::XDP_PASS
 }
 
-/// Does what the program `teredo` does, and records it.
+/// Does what the program `teredo` does, and goes on with `recorder`.
 #[xdp]
 #[inline(always)]
 fn teredo(context: XdpContext) -> u32 {
     match Kernel::new(&context) {
-        Some(kernel) => record(&context, teredo_datapath::run(&kernel)),
+        Some(kernel) => finish(&context, teredo_datapath::run(&kernel)),
         None => xdp_action::XDP_PASS,
     }
 }
 
-/// Does what the program `thorough` does, and records it.
+/// Does what the program `thorough` does, and goes on with `recorder`.
 #[xdp]
 #[inline(always)]
 fn thorough(context: XdpContext) -> u32 {
     match Kernel::new(&context) {
-        Some(kernel) => record(&context, teredo_datapath::run_thoroughly(&kernel)),
+        Some(kernel) => finish(&context, teredo_datapath::run_thoroughly(&kernel)),
         None => xdp_action::XDP_PASS,
+    }
+}
+
+/// Records a frame of which the fate is known.
+#[xdp]
+#[inline(always)]
+fn recorder(context: XdpContext) -> u32 {
+    match state() {
+        Some(state) => {
+            record(&context, state);
+            state.record.head.action.into()
+        }
+        None => xdp_action::XDP_ABORTED,
     }
 }
 
@@ -123,9 +136,9 @@ fn look(context: &XdpContext) {
     head.interface = context.ingress_ifindex() as u32;
 }
 
-/// Records a frame with this fate, if it is of interest, and returns what the kernel is to do with it.
+/// Returns what the kernel is to do with a frame of this fate, or leaves that to `recorder` if the frame is of interest.
 #[inline(always)]
-fn record(context: &XdpContext, fate: Fate) -> u32 {
+fn finish(context: &XdpContext, fate: Fate) -> u32 {
     let (point, action) = match fate {
         Fate::Pass => (PASSED, xdp_action::XDP_PASS),
         Fate::Drop => (DROPPED, xdp_action::XDP_DROP),
@@ -135,26 +148,36 @@ fn record(context: &XdpContext, fate: Fate) -> u32 {
             (FORWARDED, helpers::bpf_redirect(interface, 0) as u32)
         },
     };
-    let (Some(filter), Some(state)) = (filter(), state()) else {
-        return action;
-    };
-    let verdict = state.record.head.verdict as u32;
-    if state.is_wanted == 0
-        || filter.points & (RECEIVED | point) == 0
-        || !filter.takes_verdict(verdict)
+    if let Some(state) = state()
+        && state.is_wanted != 0
     {
-        return action;
+        state.is_wanted = 0;
+        state.record.head.point = point as u8;
+        state.record.head.action = action as u8;
+        // SAFETY: no value of this run has a destructor.
+        unsafe { maps::THOROUGH.tail_call(context, RECORDER) };
     }
-    state.is_wanted = 0;
+    action
+}
+
+/// Records a frame of interest, at the points that are.
+#[inline(always)]
+fn record(context: &XdpContext, state: &mut State) {
+    let Some(filter) = filter() else {
+        return;
+    };
+    let point = state.record.head.point as u32;
+    let verdict = state.record.head.verdict as u32;
+    if filter.points & (RECEIVED | point) == 0 || !filter.takes_verdict(verdict) {
+        return;
+    }
     take_turn(filter, state.record.head.time);
-    state.record.head.action = action as u8;
     if filter.points & RECEIVED != 0 {
         emit(state, RECEIVED);
     }
     if filter.points & point != 0 && (point != FORWARDED || copy(context, state, filter.snaplen)) {
         emit(state, point);
     }
-    action
 }
 
 #[inline(always)]

@@ -273,8 +273,6 @@ impl Node {
             self.fast_path
                 .sweep_on(&mut relay.settled_relay(), clock::now());
             relay.flush(&mut self.fast_path, self.roles.server.as_mut());
-        } else {
-            self.fast_path.flush_log();
         }
         self.account();
         self.measure();

@@ -62,8 +62,6 @@ pub struct Setup {
     pub max_peers: u32,
     /// VLAN tags of frames to and from WAN and LAN. Those with tags come and leave by the other interface.
     pub tags: [Tags; 2],
-    /// Whether the program logs.
-    pub log: bool,
     /// Whether there is a relay.
     pub relay: bool,
     /// The server, if there is one.
@@ -83,7 +81,6 @@ impl Default for Setup {
             teredo: TeredoPrefixes::STANDARD,
             max_peers: 1024,
             tags: [Tags::NONE; 2],
-            log: false,
             relay: true,
             server: None,
             one_interface: true,

@@ -164,7 +164,6 @@ impl Fixture {
                 own_ipv4: &OWN_IPV4.map(Into::into),
                 interfaces: &interfaces,
                 vlans: &vlans,
-                log: setup.log,
                 now: now(),
             },
             None,

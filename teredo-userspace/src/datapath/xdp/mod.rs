@@ -101,8 +101,6 @@ pub struct Options {
     pub accounting: bool,
     /// Whether maps and links are pinned, so that they outlive the daemon.
     pub pin: bool,
-    /// Whether the program logs its decisions; see [`Program::flush_log`].
-    pub log: bool,
 }
 
 /// A VLAN interface whose frames are for the program.
@@ -266,7 +264,6 @@ impl AttachedProgram {
             interfaces: &interfaces,
             vlans: &vlans,
             server: options.server.as_ref(),
-            log: options.log,
             now,
         };
         let counters = pins.as_ref().map(Pins::counters);

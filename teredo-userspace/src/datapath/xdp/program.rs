@@ -25,7 +25,6 @@ use aya::{
     programs::Xdp,
     util::nr_cpus,
 };
-use aya_log::EbpfLogger;
 use bytemuck::Zeroable as _;
 use ipnet::{Ipv4Net, Ipv6Net};
 use teredo_common::{
@@ -88,8 +87,6 @@ pub struct Parameters<'a> {
     pub vlans: &'a [Vlan],
     /// The server's part of the program, if there is a server.
     pub server: Option<&'a ServerParameters>,
-    /// Whether the program logs its decisions.
-    pub log: bool,
     /// The time.
     pub now: Instant,
 }
@@ -124,7 +121,6 @@ pub struct Program {
     budgets: Array<MapData, u64>,
     /// The words of [`Self::budgets`] by which the program recognises cookies.
     cookies: [u64; 3],
-    flush_log: Option<Box<dyn FnMut() + Send>>,
 }
 
 impl Program {
@@ -157,8 +153,6 @@ impl Program {
         if !parameters.served.contains(&Ipv6Net::default()) {
             settings.flags |= Settings::SERVES_SOME;
         }
-        let log_level: u8 = if parameters.log { u8::MAX } else { 0 };
-
         let tables = table::parameters(parameters.max_peers, parameters.accounting);
         let server = parameters.server;
         let (constants, buckets, allowed) = match server {
@@ -175,7 +169,6 @@ impl Program {
             .override_global(maps::TABLES, &tables, true)
             .override_global(maps::SERVER, &constants, true)
             .override_global(maps::BUDGET, &budget, true)
-            .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries(PEERS, table::lines(parameters.max_peers, tables.tallies))
             .map_max_entries(OTHER_PEERS, parameters.max_peers.max(1))
             .map_max_entries(ROUTES, tables.route_sets)
@@ -241,12 +234,8 @@ impl Program {
             draining: take(&mut ebpf, DRAINING)?,
             budgets: take(&mut ebpf, BUDGETS)?,
             cookies: [0; 3],
-            flush_log: None,
             ebpf,
         };
-        if parameters.log {
-            program.start_log()?;
-        }
         program.serve(parameters.served)?;
         if let Some(server) = server {
             program.allow(&server.allowed)?;
@@ -310,13 +299,6 @@ impl Program {
     pub fn number(&self) -> Option<u32> {
         let program: &Xdp = self.ebpf.program(PROGRAM)?.try_into().ok()?;
         Some(program.info().ok()?.id())
-    }
-
-    /// Passes the records that the program logged to the `log` crate, at level debug.
-    pub fn flush_log(&mut self) {
-        if let Some(flush) = &mut self.flush_log {
-            flush();
-        }
     }
 
     /// Returns the frames by verdict since the map was made, summed over all CPUs.
@@ -462,14 +444,6 @@ impl Program {
                 .map_err(|error| Error::map(BUDGETS, error))?;
         }
         self.cookies = words;
-        Ok(())
-    }
-
-    fn start_log(&mut self) -> Result<(), Error> {
-        let mut logger = EbpfLogger::init(&mut self.ebpf).map_err(|error| Error::Object {
-            reason: error.to_string(),
-        })?;
-        self.flush_log = Some(Box::new(move || logger.flush()));
         Ok(())
     }
 

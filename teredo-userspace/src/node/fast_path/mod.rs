@@ -189,7 +189,6 @@ impl FastPath {
             max_peers: plan.max_peers,
             accounting: plan.accounting,
             pin: wanted.pin && !self.is_kept,
-            log: tracing::enabled!(target: "teredo::datapath::xdp", tracing::Level::TRACE),
         };
         for status in self.xdp.iter().flat_map(AttachedProgram::interfaces) {
             *self.dropped.entry(status.name.clone()).or_default() += status.dropped;
@@ -453,13 +452,6 @@ impl FastPath {
             add(Kind::Resources, "maps", failure.clone());
         }
         conditions
-    }
-
-    /// Logs the records of the program. Without a relay, call it once a second.
-    pub fn flush_log(&mut self) {
-        if let Some(xdp) = &mut self.xdp {
-            xdp.program.flush_log();
-        }
     }
 
     /// Sets this host's IPv4 addresses in the program.

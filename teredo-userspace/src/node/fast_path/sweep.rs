@@ -92,8 +92,7 @@ impl FastPath {
         self.failure = None;
         self.set_cookies(relay);
         self.collect_left(relay);
-        if let Some(xdp) = self.xdp.as_mut().filter(|_| self.relays) {
-            xdp.program.flush_log();
+        if self.xdp.is_some() && self.relays {
             self.sweep.begin(now, self.changes);
         }
     }

@@ -66,7 +66,6 @@ pub fn load(
         interfaces: &interfaces,
         vlans: &vlans,
         server: plan.server.as_ref(),
-        log: false,
         now: crate::node::clock::now(),
     };
     Program::load(&parameters, None)?;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use teredo_common::{
     address::Endpoint,
-    budget::{Allowance, Budget, CLASSES},
+    budget::{Allowance, Budget, ROOM},
     limiter::Rate,
     verdict::Verdict::{self, *},
     wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, NO_NEXT_HEADER},
@@ -63,7 +63,7 @@ impl Host {
             served: vec![prefix("2000::/16"), prefix("2400::/12")],
             budget: Budget {
                 seed: 7,
-                allowances: [Allowance::new(1_000_000); CLASSES],
+                allowances: [Allowance::new(1_000_000); ROOM],
             },
             ..Setup::default()
         };

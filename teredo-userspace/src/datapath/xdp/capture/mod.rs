@@ -16,11 +16,11 @@ use std::{
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya_obj::Object;
 use teredo_common::{
-    capture::{FILTER, Filter, Head, RECORDS, STATES, State},
+    capture::{FILTER, Filter, Head, RECORDER, RECORDS, STATES, State, TEREDO},
     maps::THOROUGH,
 };
 
-use super::sys;
+use super::{refusal, sys};
 use crate::datapath::verifier::undisturbed;
 pub use attachment::Attachment;
 pub use shared::Shared;
@@ -30,15 +30,16 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ca
 /// The program that gets the frames first.
 const ENTRANCE: &str = "entrance";
 /// The other programs, in their order in the array of programs.
-const OTHERS: [&str; 2] = ["thorough", "teredo"];
+const OTHERS: [&str; 3] = ["thorough", "teredo", "recorder"];
+const _: () = assert!(TEREDO == 1 && RECORDER == 2);
 
 /// The reason why frames are not captured at the XDP program.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// The kernel refuses the programs.
     #[error(
-        "the kernel refuses the build of the XDP program that captures ({0}): it needs Linux 6.1 or later; capture \
-         at the daemon alone, with --points daemon"
+        "the kernel refuses the build of the XDP program that captures ({}): {}; capture at the daemon alone, with \
+         --points daemon", reason(.0), advice(.0, refusal::is_tested_with())
     )]
     Program(#[source] io::Error),
     /// A map cannot be used.
@@ -199,10 +200,50 @@ fn take(maps: &mut HashMap<String, MapData>, name: &str) -> Result<Map, CaptureE
     Ok(Map::from_map_data(map)?)
 }
 
+/// Returns the kernel's reason for a refusal.
+fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::E2BIG) => "its verifier gives up after a million instructions".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Returns what helps against a refusal by a kernel that the program is tested with, or by an older one.
+fn advice(error: &io::Error, is_tested_with: bool) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOMEM) => "raise the memory limit of the service",
+        Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files",
+        Some(libc::EAGAIN) => {
+            "something stops the daemon again and again, so let it run for some seconds"
+        }
+        _ if !is_tested_with => "it needs Linux 6.1 or later",
+        _ => "this is a defect of teredo, so please report it with the release of the kernel",
+    }
+}
+
 fn missing(name: &str) -> CaptureError {
     CaptureError::Object(format!("it has no {name}"))
 }
 
 fn broken(error: impl std::error::Error) -> CaptureError {
     CaptureError::Object(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_name_what_helps() {
+        let sentence = |number| {
+            let error = io::Error::from_raw_os_error(number);
+            format!("{}: {}", reason(&error), advice(&error, true))
+        };
+        assert!(sentence(libc::E2BIG).starts_with("its verifier gives up"));
+        assert!(sentence(libc::E2BIG).contains("defect of teredo"));
+        assert!(sentence(libc::ENOMEM).contains("memory limit"));
+        assert!(sentence(libc::EMFILE).contains("open files"));
+        let unknown_helper = io::Error::from_raw_os_error(libc::EINVAL);
+        assert!(advice(&unknown_helper, false).contains("Linux 6.1"));
+    }
 }
