@@ -89,7 +89,11 @@ pub fn of_part(part: Part, selection: &Selection, extent: Extent) -> Duration {
             let processes = relays.iter().filter(|variant| {
                 matches!(
                     variant,
-                    Variant::Xdp | Variant::Userspace | Variant::Threads | Variant::Miredo
+                    Variant::Xdp
+                        | Variant::Uncounted
+                        | Variant::Userspace
+                        | Variant::Threads
+                        | Variant::Miredo
                 )
             });
             let filling = CLIENT * clients * processes.count() as u32;

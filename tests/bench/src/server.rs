@@ -184,7 +184,12 @@ fn message() -> Vec<u8> {
 fn work(variant: Variant, site: &Site) -> Result<Work> {
     match variant {
         Variant::None => Ok(Work::Nobody),
-        Variant::Kernel | Variant::Threads | Variant::Calls | Variant::Device => {
+        Variant::Padded
+        | Variant::Kernel
+        | Variant::Uncounted
+        | Variant::Threads
+        | Variant::Calls
+        | Variant::Device => {
             bail!("{} is no server", variant.word())
         }
         Variant::Least => Ok(Work::Least {

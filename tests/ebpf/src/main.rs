@@ -3,6 +3,8 @@
 #![no_main]
 #![expect(missing_docs, reason = "of the functions that the macro makes")]
 
+use core::hint::black_box;
+
 use aya_ebpf::{
     bindings::{TC_ACT_OK, TC_ACT_STOLEN, xdp_action},
     helpers::generated::{bpf_ktime_get_ns, bpf_redirect, bpf_skb_vlan_push, bpf_xdp_adjust_head},
@@ -47,6 +49,10 @@ static SIFTED: PerCpuArray<u64> = PerCpuArray::with_max_entries(FATES, 0);
 /// The egress interface of [`forward`].
 #[unsafe(no_mangle)]
 static TARGET: u32 = 0;
+
+/// The rounds of [`calculate`] for each frame in [`translate`].
+#[unsafe(no_mangle)]
+static ROUNDS: u32 = 0;
 
 /// The table of [`translate`]: an entry for each forged client, at [`scattered`](scatter::scattered) of its index.
 #[map]
@@ -254,7 +260,7 @@ pub fn again(context: XdpContext) -> u32 {
         return xdp_action::XDP_ABORTED;
     };
     // Hidden from the compiler, which would do arithmetic on pointers that the verifier refuses.
-    let length = core::hint::black_box(context.data_end() - context.data());
+    let length = black_box(context.data_end() - context.data());
     let grown = length as i64 - words[0] as i64;
     // SAFETY: the helper checks the length; the context is valid.
     if grown != 0 && unsafe { bpf_xdp_adjust_head(context.ctx, grown as i32) } != 0 {
@@ -316,6 +322,20 @@ fn redirect() -> u32 {
     unsafe { bpf_redirect(target, 0) as u32 }
 }
 
+/// Does arithmetic that nobody needs, of some 26 instructions in a round.
+#[inline(always)]
+fn calculate(seed: u32, rounds: u32) {
+    let mut numbers = [0, 1, 2, 3].map(|number| u64::from(seed) + number);
+    for _ in 0..rounds {
+        for number in &mut numbers {
+            *number ^= *number << 13;
+            *number ^= *number >> 7;
+        }
+    }
+    let [a, b, c, d] = numbers;
+    black_box(a ^ b ^ c ^ d);
+}
+
 /// The least work of a relay: finds the client's entry, which is where no search is needed, takes the headers from it,
 /// and sends. It checks nothing, and computes no checksum.
 #[xdp]
@@ -344,6 +364,8 @@ pub fn translate(context: XdpContext) -> u32 {
     let Some(entry) = TRANSLATIONS.get(place) else {
         return xdp_action::XDP_ABORTED;
     };
+    // SAFETY: a constant, which is volatile because the compiler must not use the initial value.
+    calculate(mapped, unsafe { (&raw const ROUNDS).read_volatile() });
     let (grown, headers) = match is_from_client {
         true => (ENCAPSULATION as i32, ETHERNET_HEADER),
         false => (-(ENCAPSULATION as i32), ETHERNET_HEADER + ENCAPSULATION),

@@ -177,7 +177,7 @@ impl Attached {
     }
 
     /// Attaches the least work of a relay for at most so many clients: frames that arrive at `interface` leave by the one
-    /// of index `target`, with other headers.
+    /// of index `target`, with other headers. Each takes so many rounds of arithmetic beside, of 26 instructions.
     ///
     /// # Errors
     ///
@@ -187,10 +187,12 @@ impl Attached {
         interface: &str,
         target: u32,
         most: u32,
+        rounds: u32,
     ) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         loader
             .override_global("TARGET", &target, true)
+            .override_global("ROUNDS", &rounds, true)
             .map_max_entries("TRANSLATIONS", most.next_power_of_two());
         Self::load(namespace, &[interface], "translate", &mut loader)
     }

@@ -27,10 +27,14 @@ pub enum Variant {
     /// An XDP program that looks a client up, writes other headers and redirects: what every relay has to do. In a server's
     /// place, it looks a token bucket up, writes an advertisement and sends it back.
     Least,
+    /// The same, and as many instructions beside as our program has.
+    Padded,
     /// The kernel's forwarding of the native packets, as they are.
     Kernel,
     /// Our daemon with XDP.
     Xdp,
+    /// The same without counts of each peer's packets.
+    Uncounted,
     /// Our daemon without XDP.
     Userspace,
     /// Our daemon without XDP, on two cores, one of which is the generator's.
@@ -45,12 +49,14 @@ pub enum Variant {
 
 impl Variant {
     /// Every variant on this machine, in the order of each round.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::None,
         Self::Bare,
         Self::Least,
+        Self::Padded,
         Self::Kernel,
         Self::Xdp,
+        Self::Uncounted,
         Self::Userspace,
         Self::Threads,
         Self::Calls,
@@ -64,8 +70,10 @@ impl Variant {
             Self::None => "none",
             Self::Bare => "bare",
             Self::Least => "least",
+            Self::Padded => "padded",
             Self::Kernel => "kernel",
             Self::Xdp => "xdp",
+            Self::Uncounted => "uncounted",
             Self::Userspace => "userspace",
             Self::Threads => "threads",
             Self::Calls => "calls",
@@ -81,8 +89,10 @@ impl Variant {
             Self::None => "bare XDP drop",
             Self::Bare => "bare XDP redirect",
             Self::Least => "least work",
+            Self::Padded => "least work, padded",
             Self::Kernel => "kernel, IPv6",
             Self::Xdp => "teredo, XDP",
+            Self::Uncounted => "without counts",
             Self::Userspace => "teredo, userspace",
             Self::Threads => "teredo, two threads",
             Self::Calls => "its calls alone",
@@ -96,7 +106,12 @@ impl Variant {
     pub const fn is_server(self) -> bool {
         !matches!(
             self,
-            Self::Kernel | Self::Threads | Self::Calls | Self::Device
+            Self::Padded
+                | Self::Kernel
+                | Self::Uncounted
+                | Self::Threads
+                | Self::Calls
+                | Self::Device
         )
     }
 
@@ -106,7 +121,13 @@ impl Variant {
     pub const fn is_inline(self) -> bool {
         matches!(
             self,
-            Self::None | Self::Bare | Self::Least | Self::Kernel | Self::Xdp
+            Self::None
+                | Self::Bare
+                | Self::Least
+                | Self::Padded
+                | Self::Kernel
+                | Self::Xdp
+                | Self::Uncounted
         )
     }
 }

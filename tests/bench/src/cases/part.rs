@@ -115,12 +115,18 @@ impl Part {
         let usual = || {
             Variant::ALL
                 .into_iter()
-                .filter(|one| *one != Variant::Least)
+                .filter(|one| !matches!(one, Variant::Least | Variant::Padded | Variant::Uncounted))
         };
         match self {
             Self::Throughput => usual().collect(),
             Self::Sizes => usual().filter(|one| one.is_inline()).collect(),
-            Self::Peers => vec![Variant::None, Variant::Bare, Variant::Least, Variant::Xdp],
+            Self::Peers => vec![
+                Variant::None,
+                Variant::Bare,
+                Variant::Least,
+                Variant::Padded,
+                Variant::Xdp,
+            ],
             Self::Loss => vec![
                 Variant::Bare,
                 Variant::Xdp,

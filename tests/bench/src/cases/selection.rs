@@ -84,7 +84,14 @@ impl Selection {
     #[must_use]
     pub fn relays(&self, part: Part) -> Vec<Variant> {
         let explains = |variant: &Variant| {
-            matches!(variant, Variant::Least | Variant::Threads | Variant::Calls)
+            matches!(
+                variant,
+                Variant::Least
+                    | Variant::Padded
+                    | Variant::Uncounted
+                    | Variant::Threads
+                    | Variant::Calls
+            )
         };
         match (&self.device, self.variants.is_empty()) {
             (Some(_), _) => vec![Variant::Device],

@@ -39,6 +39,8 @@ pub const AGE: Duration = Duration::from_secs(8);
 
 /// The most clients.
 const MOST: u32 = 1_000_000;
+/// Rounds of arithmetic of [`Variant::Padded`].
+const ROUNDS: u32 = 23;
 /// Peers of a relay with room for as many clients that are proved.
 const LARGE: i64 = 1_300_000;
 /// A rate limit that is never reached.
@@ -315,7 +317,7 @@ impl Subject for Relay {
 
     fn fast_packets(&self, case: Case) -> Result<Option<u64>> {
         match (&self.work, self.variant) {
-            (Work::Teredo(teredo), Variant::Xdp) => {
+            (Work::Teredo(teredo), Variant::Xdp | Variant::Uncounted) => {
                 let packets = teredo.status()?.packets;
                 Ok(Some(match case.direction {
                     Direction::Encap => packets.encap.xdp,
@@ -368,19 +370,24 @@ fn work(variant: Variant, site: &Site, config: Config, terms: Terms) -> Result<W
                 ],
             })
         }
-        Variant::Least => {
+        Variant::Least | Variant::Padded => {
+            let rounds = match variant {
+                Variant::Padded => ROUNDS,
+                _ => 0,
+            };
             let [v4, v6] = site.near_interfaces;
             let attach = |interface, target: Interface| {
-                Attached::translate(&site.near, interface, target.index, MOST)
+                Attached::translate(&site.near, interface, target.index, MOST, rounds)
             };
             Ok(Work::Least([attach(NEAR[0], v6)?, attach(NEAR[1], v4)?]))
         }
-        Variant::Xdp => {
+        Variant::Xdp | Variant::Uncounted => {
             let (mode, word) = match terms {
                 Terms::Generic => (Mode::Generic, "generic"),
                 _ => (Mode::Native, "native"),
             };
             let config = config
+                .set("relay.accounting", variant == Variant::Xdp)
                 .set("relay.xdp.mode", word)
                 .set("relay.xdp.interfaces", NEAR.map(str::to_owned).to_vec());
             let teredo = Teredo::start(&site.near, &config)?;

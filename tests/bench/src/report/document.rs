@@ -176,26 +176,36 @@ fn peers(report: &Report) -> Option<String> {
         };
         let [[encap, encap_rate], [decap, decap_rate]] =
             Direction::ALL.map(|direction| xdp(find(direction)));
-        let [[least_encap, _], [least_decap, _]] =
-            Direction::ALL.map(|direction| of_variant(Variant::Least, find(direction)));
+        let of = |variant| {
+            Direction::ALL.map(|direction| {
+                let [of_bare, _] = of_variant(variant, find(direction));
+                of_bare
+            })
+        };
+        let [least_encap, least_decap] = of(Variant::Least);
+        let [padded_encap, padded_decap] = of(Variant::Padded);
         vec![
             grouped(count),
             encap,
             encap_rate,
             least_encap,
+            padded_encap,
             decap,
             decap_rate,
             least_decap,
+            padded_decap,
         ]
     });
     let heading = [
         "peers",
         "encap, of bare",
         "million/s",
-        "least work, of bare",
+        "least work",
+        "least work, padded",
         "decap, of bare",
         "million/s",
-        "least work, of bare",
+        "least work",
+        "least work, padded",
     ];
     table(&heading, rows.collect())
 }
