@@ -39,10 +39,16 @@ fn is_generic_for_a_reason(daemon: &Teredo) -> Result<()> {
 /// Sends packets both ways, all of which must arrive.
 fn all_arrive(scene: &Scene, client: &Client) -> Result<()> {
     let (site, host) = (scene.site(), scene.host());
-    Ping::to(client.address())
-        .count(COUNT)
-        .all_from(&host.namespace)?;
-    Ping::to(host.address).count(COUNT).all_from(&site.client)
+    for (to, from) in [
+        (client.address(), &host.namespace),
+        (host.address, &site.client),
+    ] {
+        Ping::to(to)
+            .count(COUNT)
+            .interval(INTERVAL)
+            .all_from(from)?;
+    }
+    Ok(())
 }
 
 fn everything_arrives_without_programs(one_armed: bool) -> Result<()> {

@@ -42,7 +42,7 @@ pub struct Ping {
     count: u32,
     payload: u16,
     hop_limit: u8,
-    interval: Duration,
+    interval: Option<Duration>,
     wait: Duration,
 }
 
@@ -66,22 +66,26 @@ impl Ping {
             count: 1,
             payload: 56,
             hop_limit: 64,
-            interval: Duration::from_millis(200),
+            interval: None,
             wait: Duration::from_secs(10),
         }
     }
 
-    /// Sends this number of requests, 200 ms apart.
+    /// Sends this number of requests.
     #[must_use]
     pub fn count(self, count: u32) -> Self {
         Self { count, ..self }
     }
 
-    /// Sets the time between two requests. In [`Self::from`], `ping` waits no longer than that for the last replies if
-    /// others have come, so that some may be missing at the end.
+    /// Sets the time between two requests, which is otherwise 200 ms in [`Self::from`], and 20 ms in [`Self::all_from`]. In the
+    /// former, `ping` waits no longer than that for the last replies if others have come, so that some may be missing at
+    /// the end.
     #[must_use]
     pub fn interval(self, interval: Duration) -> Self {
-        Self { interval, ..self }
+        Self {
+            interval: Some(interval),
+            ..self
+        }
     }
 
     /// Sets the length of the whole IPv6 packet, in octets; 48 at least.
@@ -111,10 +115,11 @@ impl Ping {
     ///
     /// Fails when `ping` cannot run. Missing replies are no error.
     pub fn from(self, namespace: &Namespace) -> Result<Pong> {
+        let interval = self.interval.unwrap_or(Duration::from_millis(200));
         let mut command = Command::new("ping");
         command
             .args(["-6", "-n", "-M", "do"])
-            .args(["-i", &self.interval.as_secs_f64().to_string()])
+            .args(["-i", &interval.as_secs_f64().to_string()])
             .args(["-c", &self.count.to_string()])
             .args(["-s", &self.payload.to_string()])
             .args(["-t", &self.hop_limit.to_string()])
@@ -151,7 +156,7 @@ impl Ping {
             count: self.count.try_into()?,
             payload: self.payload,
             hop_limit: self.hop_limit,
-            interval: self.interval,
+            interval: self.interval.unwrap_or(Duration::from_millis(20)),
             wait: self.wait,
         };
         let missing = namespace.run(|| requests.send())??;
