@@ -22,6 +22,8 @@ const TESTS: [&str; 7] = [
     "--test=decisions",
     "--test=classes",
 ];
+/// The files that are changed unless others are named.
+const FILES: &str = "teredo-datapath/src/**/*.rs";
 /// Seconds after which the tests have noticed a change because they do not end.
 const LONGEST: u32 = 180;
 
@@ -54,11 +56,36 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         .arg("--output")
         .arg(shell::target())
         .args(&arguments.further)
+        .args(files(&arguments.further))
         .env("PROPTEST_CASES", frames);
     shell::become_command(&mut command)
+}
+
+/// Returns the arguments that name files, unless there are some.
+fn files(further: &[String]) -> Vec<String> {
+    let names_files =
+        |argument: &String| argument.starts_with("--file") || argument.starts_with("-f");
+    match further.iter().any(names_files) {
+        true => Vec::new(),
+        false => vec![format!("--file={FILES}")],
+    }
 }
 
 fn is_installed() -> bool {
     let version = shell::output(Command::new("cargo-mutants").args(["mutants", "--version"]));
     version.is_some_and(|text| text.trim().ends_with(VERSION))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn named_files_take_the_place_of_all() {
+        let of =
+            |further: &[&str]| files(&further.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(of(&["--shard", "1/40"]), [format!("--file={FILES}")]);
+        assert!(of(&["--file", "teredo-datapath/src/sum.rs"]).is_empty());
+        assert!(of(&["-f=teredo-datapath/src/sum.rs"]).is_empty());
+    }
 }
