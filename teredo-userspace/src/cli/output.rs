@@ -25,7 +25,8 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// Formats an error with its causes as one sentence on one line. Causes that the sentence already
-/// contains are left out.
+/// contains are left out. What the operator can do about a lack of file descriptors is added,
+/// since any step may lack them.
 pub fn sentence(error: &anyhow::Error) -> String {
     let mut sentence = String::new();
     for cause in error.chain() {
@@ -36,7 +37,18 @@ pub fn sentence(error: &anyhow::Error) -> String {
             sentence = format!("{sentence}: {cause}");
         }
     }
+    if is_descriptor_missing(&sentence) {
+        sentence += "; raise the limit of open files (LimitNOFILE= of the service, or `ulimit -n`)";
+    }
     sentence.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Returns whether the kernel refused another file descriptor, whichever library tells it. Some
+/// keep the text of the kernel's error alone.
+fn is_descriptor_missing(sentence: &str) -> bool {
+    [libc::EMFILE, libc::ENFILE]
+        .iter()
+        .any(|code| sentence.contains(&format!("(os error {code})")))
 }
 
 /// A table whose columns are as wide as necessary. Numbers are aligned to the right.

@@ -7,23 +7,41 @@ use teredo_lab::teredo::binary;
 
 use super::{assert_command_refused, host::Host, to_the_end};
 
-/// Number of file descriptors with which the daemon can do everything but create all maps.
-const DESCRIPTORS: &str = "--nofile=31";
+/// Numbers of file descriptors with which `teredo check` cannot create all maps (less than 31), and
+/// with which it cannot map all of them into its memory (34 to 53).
+const DESCRIPTORS: [u32; 2] = [23, 43];
 
 /// Returns a command that runs `teredo` with few file descriptors.
-fn starved(host: &Host, arguments: &[&str]) -> Result<Command> {
+fn starved(host: &Host, descriptors: u32, arguments: &[&str]) -> Result<Command> {
     let mut command = host.namespace.command("prlimit")?;
-    command.arg(DESCRIPTORS).arg(binary()?).args(arguments);
+    command.arg(format!("--nofile={descriptors}"));
+    command.arg(binary()?).args(arguments);
     Ok(command)
 }
 
 #[test]
-fn a_program_that_the_kernel_refuses_is_an_error() -> Result<()> {
+fn whatever_lacks_a_descriptor_names_the_remedy() -> Result<()> {
+    let host = Host::new()?;
+    let file = host.configure("", "xdp.mode = \"generic\"")?;
+    let file = file.to_string_lossy();
+    // The start with fewer is that of every program.
+    for descriptors in 12..48 {
+        for name in ["check", "run"] {
+            let command = starved(&host, descriptors, &[name, "--config", &file])?;
+            assert_command_refused(&host, command, &["LimitNOFILE="])?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn maps_without_descriptors_are_an_error() -> Result<()> {
     let host = Host::new()?;
     for mode in ["native", "generic"] {
         let file = host.configure("", &format!("xdp.mode = \"{mode}\""))?;
-        for name in ["check", "run"] {
-            let command = starved(&host, &[name, "--config", &file.to_string_lossy()])?;
+        let file = file.to_string_lossy();
+        for descriptors in DESCRIPTORS {
+            let command = starved(&host, descriptors, &["check", "--config", &file])?;
             let parts = ["no file descriptor is left for the map", "LimitNOFILE="];
             assert_command_refused(&host, command, &parts)?;
         }
@@ -36,19 +54,22 @@ fn a_mode_that_falls_back_is_degraded() -> Result<()> {
     let host = Host::new()?;
     let file = host.configure("", "xdp.mode = \"auto\"")?;
     let file = file.to_string_lossy();
-    let command = starved(&host, &["check", "--config", &file])?;
-    let parts = ["there is none: no file descriptor is left for the map"];
-    assert_command_refused(&host, command, &parts)?;
+    for descriptors in DESCRIPTORS {
+        let command = starved(&host, descriptors, &["check", "--config", &file])?;
+        let parts = ["there is none: no file descriptor is left for the map"];
+        assert_command_refused(&host, command, &parts)?;
 
-    let output = to_the_end(starved(&host, &["check", "--json", "--config", &file])?)?;
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    assert_eq!(report["ok"], false, "{report}");
-    assert_eq!(report["xdp"][0]["mode"], "off", "{report}");
-    let findings = report["findings"].as_array().into_iter().flatten();
-    let verdicts: Vec<_> = findings
-        .filter(|finding| finding["subject"] == "fast path")
-        .map(|finding| finding["verdict"].clone())
-        .collect();
-    assert_eq!(verdicts, ["degraded"], "{report}");
+        let command = starved(&host, descriptors, &["check", "--json", "--config", &file])?;
+        let output = to_the_end(command)?;
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        assert_eq!(report["ok"], false, "{report}");
+        assert_eq!(report["xdp"][0]["mode"], "off", "{report}");
+        let findings = report["findings"].as_array().into_iter().flatten();
+        let verdicts: Vec<_> = findings
+            .filter(|finding| finding["subject"] == "fast path")
+            .map(|finding| finding["verdict"].clone())
+            .collect();
+        assert_eq!(verdicts, ["degraded"], "{report}");
+    }
     Ok(())
 }

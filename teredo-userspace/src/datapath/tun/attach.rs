@@ -132,7 +132,11 @@ fn open_whole(name: &str, kind: Kind) -> io::Result<OwnedFd> {
             .napi(kind.is_threaded)
             .vnet_hdr(kind.is_offloaded);
     });
-    let device = tun::Device::new(&configuration)?;
+    let device = tun::Device::new(&configuration).map_err(|error| match error {
+        // The crate keeps no reason why it got no control socket.
+        tun::Error::InvalidDescriptor => io::Error::last_os_error(),
+        error => error.into(),
+    })?;
     // SAFETY: the device gives up its descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) })
 }

@@ -153,11 +153,10 @@ pub enum Error {
 
 impl Error {
     /// A map call that failed.
-    pub(super) fn map(map: &'static str, error: MapError) -> Self {
-        Self::Map {
-            map,
-            source: io_error(error),
-        }
+    pub(super) fn map(map: &'static str, error: impl Into<MapError>) -> Self {
+        let source = io_error(error.into());
+        let code = source.raw_os_error().unwrap_or(0);
+        Self::shortage(code, &format!("the map {map}")).unwrap_or(Self::Map { map, source })
     }
 
     /// The kernel's abilities could not be examined.

@@ -78,10 +78,7 @@ fn no_room(error: MapError) -> Result<bool, Error> {
     match source.raw_os_error() {
         // The map is full, or the kernel has no memory for another entry.
         Some(libc::E2BIG | libc::ENOMEM) => Ok(false),
-        _ => Err(Error::Map {
-            map: OWN_IPV4,
-            source,
-        }),
+        _ => Err(Error::map(OWN_IPV4, source)),
     }
 }
 

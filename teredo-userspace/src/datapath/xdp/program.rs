@@ -195,18 +195,14 @@ impl Program {
             (maps::SERVER, bytemuck::bytes_of(&constants)),
             (maps::BUDGET, bytemuck::bytes_of(&budget)),
         ];
-        let shared =
-            Shared::of(&ebpf, &globals).map_err(|source| Error::Map { map: PEERS, source })?;
+        let shared = Shared::of(&ebpf, &globals).map_err(|error| Error::map(PEERS, error))?;
 
         let peer_map = array(&mut ebpf, PEERS)?;
         let limits = array(&mut ebpf, LIMITS)?;
         let generations = array(&mut ebpf, GENERATIONS)?;
         let stations = array(&mut ebpf, STATIONS)?;
         let hops = HopMaps::new(generations.fd(), stations.fd(), parameters.now);
-        let hops = hops.map_err(|source| Error::Map {
-            map: GENERATIONS,
-            source,
-        })?;
+        let hops = hops.map_err(|error| Error::map(GENERATIONS, error))?;
         let mut program = Self {
             peers: table::new(
                 peer_map.fd(),
@@ -383,11 +379,8 @@ impl Program {
     ///
     /// [`Error::Map`].
     pub fn set_identification(&mut self, mut next: impl FnMut() -> u32) -> Result<(), Error> {
-        let fail = |source| Error::Map {
-            map: IDENTIFICATION,
-            source,
-        };
-        let cpus = nr_cpus().map_err(|(_, source)| fail(source))?;
+        let fail = |error| Error::map(IDENTIFICATION, error);
+        let cpus = nr_cpus().map_err(|(_, error)| fail(error))?;
         let values: Vec<u32> = (0..cpus).map(|_| next()).collect();
         let values = PerCpuValues::try_from(values).map_err(fail)?;
         self.identification
@@ -402,15 +395,11 @@ impl Program {
     ///
     /// [`Error::Map`].
     pub fn limits(&self) -> Result<Option<SharedBuckets>, Error> {
-        let map = |source| Error::Map {
-            map: LIMITS,
-            source,
-        };
         let limits = self.limits.as_ref();
         limits
             .map(|limits| SharedBuckets::new(limits.fd(), BUCKETS as usize))
             .transpose()
-            .map_err(map)
+            .map_err(|error| Error::map(LIMITS, error))
     }
 
     /// Makes the program answer no more solicitations and, from `end` on, forward no more bubbles;
@@ -478,14 +467,10 @@ fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, Error> {
 
 /// Makes the program go on with that for rare frames.
 fn connect(ebpf: &mut Ebpf) -> Result<(), Error> {
-    let other = |source| Error::Map {
-        map: THOROUGH,
-        source: io::Error::other(source),
-    };
-    let thorough = xdp(ebpf, THOROUGH_PROGRAM)?
-        .fd()
-        .and_then(|fd| fd.try_clone().map_err(Into::into))
-        .map_err(other)?;
+    let thorough = xdp(ebpf, THOROUGH_PROGRAM)?.fd().map_err(Error::program)?;
+    let thorough = thorough
+        .try_clone()
+        .map_err(|error| Error::map(THOROUGH, error))?;
     let map = ebpf.map_mut(THOROUGH).ok_or_else(|| no_map(THOROUGH))?;
     let set = ProgramArray::try_from(map).and_then(|mut map| map.set(0, &thorough, 0));
     set.map_err(|error| Error::map(THOROUGH, error))
@@ -512,8 +497,5 @@ fn take<M: TryFrom<Map, Error = MapError>>(
     name: &'static str,
 ) -> Result<M, Error> {
     let map = ebpf.take_map(name).ok_or_else(|| no_map(name))?;
-    M::try_from(map).map_err(|error| Error::Map {
-        map: name,
-        source: io::Error::other(error),
-    })
+    M::try_from(map).map_err(|error| Error::map(name, error))
 }

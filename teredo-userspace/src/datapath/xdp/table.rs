@@ -241,7 +241,7 @@ impl Windows {
 }
 
 fn peers_error(source: io::Error) -> Error {
-    Error::Map { map: PEERS, source }
+    Error::map(PEERS, source)
 }
 
 /// Lines of the map in memory.
