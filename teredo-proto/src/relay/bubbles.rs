@@ -80,8 +80,7 @@ impl Relay {
         let (peers, turns) = (&mut self.peers, &mut self.turns);
         let address = peers[index].address;
         peers.wait_for_turn(index, |party| turns.wait(server, party, address, now));
-        let count = peers.trusted() + peers.untrusted();
-        turns.compact(count, |turn| peers.is_waiting(turn));
+        turns.compact(|turn| peers.is_waiting(turn));
         self.statistics.bubbles[Bubble::LimitedIndirect] += 1;
     }
 

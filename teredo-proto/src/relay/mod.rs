@@ -134,6 +134,11 @@ const MAX_EVENTS: usize = 65_536;
 /// all, an attacker has to name half a million clients of other servers in a second.
 const SERVERS: usize = 65_536;
 
+/// The most memory that a relay takes for each of [`Config::max_peers`], in octets, whatever arrives: the peers, what
+/// is under way for those that are not trusted, and their places in the lines for their servers. The packets that wait
+/// have a bound of their own, [`Config::queue_total_bytes`].
+pub const PEER_OCTETS: usize = 512;
+
 /// A Teredo relay; the [module](self) tells how to use it.
 #[derive(Debug)]
 pub struct Relay {

@@ -4,12 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 use teredo_common::{budget, limiter, mailbox};
+use teredo_proto::relay::PEER_OCTETS;
 
 use crate::{config::Config, datapath::xdp};
-
-/// Octets of the daemon for each peer it knows. 163 were measured with a full table of trusted
-/// peers; peers with a procedure under way take more.
-const PEER_ENTRY: u64 = 256;
 
 /// Octets of the server's token buckets.
 const LIMITS: u64 = limiter::BUCKETS as u64 * size_of::<u64>() as u64;
@@ -27,7 +24,7 @@ pub struct Memory {
     pub traffic_counts: u64,
     /// The other BPF maps.
     pub other_maps: u64,
-    /// The daemon's peer table when it is full. `relay.max-peers` sets it.
+    /// The daemon's peer table when it is full, and what is under way for the peers. `relay.max-peers` sets it.
     pub peer_table: u64,
     /// Packets that wait for bubbles. `relay.queue-total-bytes` or `client.queue-total-bytes` sets it.
     pub queues: u64,
@@ -59,7 +56,7 @@ impl Memory {
             peer_map: has_maps * xdp::peer_map_size(peers as u32),
             traffic_counts: has_maps * u64::from(has_counts) * xdp::tallies_size(peers as u32),
             other_maps: has_maps * (xdp::routes_size(peers as u32) + BUDGETS),
-            peer_table: peers as u64 * PEER_ENTRY,
+            peer_table: (peers * PEER_OCTETS) as u64,
             queues: queues as u64,
             limits: config.server.as_ref().map_or(0, |_| LIMITS),
             mailboxes: config.server.as_ref().map_or(0, |_| MAILBOXES),

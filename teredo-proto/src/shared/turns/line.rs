@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::shared::party::{LENGTHS, Party, network};
+use crate::shared::party::{LENGTHS, NOBODY, Party, network};
 
 /// The place of a peer in the line for its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,67 +49,112 @@ impl Line {
     }
 }
 
-/// The turns of one network: those of the networks in it, or, if it is a party, its own.
-#[derive(Debug, Default)]
-struct Network {
-    order: VecDeque<Party>,
-    parts: BTreeMap<Party, Network>,
-    turns: VecDeque<Turn>,
+/// The turns of one network. In a flood, a line waits for each of many servers, most of them with one party: it takes the
+/// memory of that party's turns alone.
+#[derive(Debug)]
+enum Network {
+    /// Those of one party, in the order of arrival.
+    Party(Party, VecDeque<Turn>),
+    /// Those of several: the networks in it, in the order of their next turns.
+    Parts {
+        order: VecDeque<Party>,
+        parts: BTreeMap<Party, Network>,
+    },
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self::Party(NOBODY, VecDeque::new())
+    }
 }
 
 impl Network {
+    /// Lets a turn wait. `lengths` are those of the networks in this one.
     fn push(&mut self, lengths: &[usize], party: Party, turn: Turn) {
-        let Some((&length, rest)) = lengths.split_first() else {
-            self.turns.push_back(turn);
-            return;
-        };
-        let key = network(party, length);
-        let part = self.parts.entry(key).or_insert_with(|| {
-            self.order.push_back(key);
-            Self::default()
-        });
-        part.push(rest, party, turn);
+        let (length, rest) = lengths
+            .split_first()
+            .map_or((party.len(), lengths), |(&length, rest)| (length, rest));
+        match self {
+            Self::Party(own, turns) if turns.is_empty() => {
+                *own = party;
+                // As small as most lines are.
+                turns.reserve_exact(1);
+                turns.push_back(turn);
+            }
+            Self::Party(own, turns) if *own == party => turns.push_back(turn),
+            Self::Party(own, turns) => {
+                let key = network(*own, length);
+                let first = Self::Party(*own, std::mem::take(turns));
+                *self = Self::Parts {
+                    order: VecDeque::from([key]),
+                    parts: BTreeMap::from([(key, first)]),
+                };
+                self.push(lengths, party, turn);
+            }
+            Self::Parts { order, parts } => {
+                let key = network(party, length);
+                let part = parts.entry(key).or_insert_with(|| {
+                    order.push_back(key);
+                    Self::default()
+                });
+                part.push(rest, party, turn);
+            }
+        }
     }
 
     fn has_next(&mut self, holds: &impl Fn(Turn) -> bool, length: &mut usize) -> bool {
-        while let Some(&turn) = self.turns.front() {
-            if holds(turn) {
-                return true;
+        match self {
+            Self::Party(_, turns) => {
+                while let Some(&turn) = turns.front() {
+                    if holds(turn) {
+                        return true;
+                    }
+                    turns.pop_front();
+                    *length -= 1;
+                }
             }
-            self.turns.pop_front();
-            *length -= 1;
-        }
-        while let Some(key) = self.order.front() {
-            let part = self.parts.get_mut(key);
-            if part.is_some_and(|part| part.has_next(holds, length)) {
-                return true;
+            Self::Parts { order, parts } => {
+                while let Some(key) = order.front() {
+                    let part = parts.get_mut(key);
+                    if part.is_some_and(|part| part.has_next(holds, length)) {
+                        return true;
+                    }
+                    parts.remove(key);
+                    order.pop_front();
+                }
             }
-            self.parts.remove(key);
-            self.order.pop_front();
         }
         false
     }
 
     fn pop(&mut self) -> Option<Turn> {
-        let Some(key) = self.order.front() else {
-            return self.turns.pop_front();
-        };
-        let turn = self.parts.get_mut(key)?.pop();
-        self.order.rotate_left(1);
-        turn
+        match self {
+            Self::Party(_, turns) => turns.pop_front(),
+            Self::Parts { order, parts } => {
+                let turn = parts.get_mut(order.front()?)?.pop();
+                order.rotate_left(1);
+                turn
+            }
+        }
     }
 
     /// Returns the number of turns that are left.
     fn retain(&mut self, holds: &impl Fn(Turn) -> bool) -> usize {
-        self.turns.retain(|&turn| holds(turn));
-        let mut left = self.turns.len();
-        self.parts.retain(|_, part| {
-            let of_part = part.retain(holds);
-            left += of_part;
-            of_part > 0
-        });
-        let parts = &self.parts;
-        self.order.retain(|key| parts.contains_key(key));
-        left
+        match self {
+            Self::Party(_, turns) => {
+                turns.retain(|&turn| holds(turn));
+                turns.len()
+            }
+            Self::Parts { order, parts } => {
+                let mut left = 0;
+                parts.retain(|_, part| {
+                    let of_part = part.retain(holds);
+                    left += of_part;
+                    of_part > 0
+                });
+                order.retain(|key| parts.contains_key(key));
+                left
+            }
+        }
     }
 }

@@ -36,6 +36,8 @@ pub use pace::Pace;
 
 /// The part of the total pace that is for servers that did not answer lately, as a divisor.
 const STRANGERS: u32 = 4;
+/// Turns that do not hold, besides as many as those that do.
+const SPARE: usize = 64;
 /// Length of the networks of servers that have a pace together, in octets.
 const NETWORK: usize = 3;
 
@@ -80,6 +82,8 @@ pub struct Turns {
     classes: [Class; 2],
     networks: Tiers,
     waiting: usize,
+    /// The most that wait before [`Turns::compact`] looks for those that do not any more.
+    most: usize,
     last_number: u64,
 }
 
@@ -107,6 +111,7 @@ impl Turns {
             classes: [Class::new(known, keyed), Class::new(unknown, keyed)],
             networks: Tiers::new(&[Self::network(pace)], keyed),
             waiting: 0,
+            most: SPARE,
             last_number: 0,
         }
     }
@@ -264,10 +269,10 @@ impl Turns {
         self.servers[slot].answered(now);
     }
 
-    /// Forgets the turns for which `holds` is false, when there are more than twice as many as
-    /// `peers`; costs O(1) for each [`Turns::wait`].
-    pub fn compact(&mut self, peers: usize, holds: impl Fn(Turn) -> bool) {
-        if self.waiting <= 2 * peers + 64 {
+    /// Forgets the turns for which `holds` is false, when there may be more of them than of others; costs O(1) for each
+    /// [`Turns::wait`].
+    pub fn compact(&mut self, holds: impl Fn(Turn) -> bool) {
+        if self.waiting <= self.most {
             return;
         }
         self.lines.retain(|_, (_, line)| {
@@ -275,6 +280,7 @@ impl Turns {
             line.length > 0
         });
         self.waiting = self.lines.values().map(|(_, line)| line.length).sum();
+        self.most = 2 * self.waiting + SPARE;
         let lines = &self.lines;
         for class in &mut self.classes {
             class

@@ -157,7 +157,7 @@ fn l18_turns_that_do_not_hold_are_skipped_and_do_not_pile_up() {
     for _ in 0..10_000 {
         let number = turns.wait(SERVER, HOST, peer(1), START);
         let holds = |turn: Turn| turn.number == number;
-        turns.compact(1, holds);
+        turns.compact(holds);
         assert!(turns.waiting() <= 67);
     }
     let last = turns.last_number;

@@ -1,11 +1,6 @@
-//! What the server remembers does not grow with what arrives (requirement S-02): the program's
-//! allocations are counted.
+//! What the server remembers does not grow with what arrives (requirement S-02).
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::atomic::{AtomicIsize, AtomicUsize, Ordering},
-};
-
+use allocation_counter::measure;
 use teredo_common::{
     address::{Endpoint, TeredoAddress},
     time::Instant,
@@ -21,37 +16,12 @@ use teredo_proto::{
     },
 };
 
-/// The system's allocator, with a count.
-struct Counting;
-
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-static OCTETS: AtomicIsize = AtomicIsize::new(0);
-
-// SAFETY: everything is left to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        OCTETS.fetch_add(layout.size() as isize, Ordering::Relaxed);
-        // SAFETY: the caller keeps the promises of this trait, which are those of the callee.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        OCTETS.fetch_sub(layout.size() as isize, Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 const SOLICITATIONS: u32 = 1_000_000;
 const SOURCES: u32 = 100_000;
 /// Between two solicitations: 200,000 come in a second.
 const GAP: u64 = 5_000;
 /// What the server may hold altogether.
-const BOUND: isize = 4 << 20;
+const BOUND: i64 = 4 << 20;
 
 /// Where solicitations come from.
 const SOLICITOR: [u8; 16] = [
@@ -104,10 +74,10 @@ fn server() -> Server {
 
 #[test]
 fn s02_a_million_solicitations_from_a_hundred_thousand_sources() {
-    let before = OCTETS.load(Ordering::Relaxed);
-    let mut server = server();
-    let held = OCTETS.load(Ordering::Relaxed) - before;
+    let mut made = None;
+    let held = measure(|| made = Some(server())).bytes_current;
     assert!(held < BOUND, "a server holds {held} octets");
+    let mut server = made.expect("it was made");
 
     let payloads = [
         solicitation(),
@@ -118,27 +88,20 @@ fn s02_a_million_solicitations_from_a_hundred_thousand_sources() {
         bubble::build(&[0xfe; 16], &teredo(CLIENT)).to_vec(),
         vec![0; 60],
     ];
-    let (allocations, octets) = (&ALLOCATIONS, &OCTETS);
-    let counted = (
-        allocations.load(Ordering::Relaxed),
-        octets.load(Ordering::Relaxed),
-    );
     let start = 1_000_000_000_000;
-    for number in 0..SOLICITATIONS {
-        let now = Instant::from_nanos(start + u64::from(number) * GAP);
-        // Every eighth is something else.
-        let payload = match number % 8 {
-            0 => &payloads[number as usize / 8 % payloads.len()],
-            _ => &payloads[0],
-        };
-        let (to, from) = (ServerAddress::Primary, source(number));
-        server.handle_datagram(now, to, from, payload);
-    }
-    let after = (
-        allocations.load(Ordering::Relaxed),
-        octets.load(Ordering::Relaxed),
-    );
-    assert_eq!(after, counted, "allocations, and octets that are held");
+    let flood = measure(|| {
+        for number in 0..SOLICITATIONS {
+            let now = Instant::from_nanos(start + u64::from(number) * GAP);
+            // Every eighth is something else.
+            let payload = match number % 8 {
+                0 => &payloads[number as usize / 8 % payloads.len()],
+                _ => &payloads[0],
+            };
+            let (to, from) = (ServerAddress::Primary, source(number));
+            server.handle_datagram(now, to, from, payload);
+        }
+    });
+    assert_eq!(flood.count_total, 0, "allocations: {flood:?}");
 
     let statistics = server.statistics();
     let advertised = statistics.served[Service::Advertised].packets;
