@@ -139,10 +139,12 @@ where
         .keep_alive(false)
         .serve_connection(stream, service);
     tokio::select! {
+        // First: a timer wakes the connection, too, which may make another part of the answer then and have time for it.
+        biased;
+        () = passed(&mut late) => {}
+        () = place.lost() => {}
         // The client has gone or is answered; neither is worth a line in the log.
         _ = connection => {}
-        () = place.lost() => {}
-        () = passed(&mut late) => {}
     }
 }
 
