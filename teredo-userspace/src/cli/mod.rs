@@ -16,6 +16,8 @@ mod run;
 mod top;
 
 use std::{
+    io,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -183,7 +185,13 @@ fn refuse(error: &clap::Error) -> ExitCode {
     }
 }
 
+/// Pairs of descriptors that a runtime takes at its start, or more.
+const SPARE: usize = 4;
+
 fn start_runtime() -> Result<Runtime> {
+    // The runtime panics when it finds no descriptors for its signals.
+    let spare: io::Result<Vec<_>> = (0..SPARE).map(|_| UnixStream::pair()).collect();
+    drop(spare.context("cannot start")?);
     Builder::new_current_thread()
         .enable_all()
         .build()
