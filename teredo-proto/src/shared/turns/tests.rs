@@ -168,6 +168,26 @@ fn l18_turns_that_do_not_hold_are_skipped_and_do_not_pile_up() {
 }
 
 #[test]
+fn l18_turns_that_hold_stay_in_their_order() {
+    let mut turns = turns(9);
+    for number in 0..100 {
+        // Of four parties, two lose all of their turns.
+        let party = [0x20 + (number % 4) as u8; 8];
+        turns.wait(SERVER, party, peer(number), START);
+    }
+    turns.compact(|turn| turn.number % 2 == 0);
+    assert_eq!(turns.waiting(), 50);
+    let gone = run(&mut turns, START + seconds(60), |_| true);
+    let order: Vec<_> = gone.iter().map(|(_, turn)| turn.peer).collect();
+    let expected: Vec<_> = (0..100)
+        .filter(|number| number % 2 == 1)
+        .map(peer)
+        .collect();
+    assert_eq!(order, expected);
+    assert_eq!(turns.waiting(), 0);
+}
+
+#[test]
 fn l18_a_server_that_answers_everything_gets_more() {
     let mut turns = turns(500);
     for number in 0..5000 {
