@@ -65,7 +65,7 @@ fn fill(relay: &mut Relay, random: &mut StdRng) {
 fn flood(relay: &mut Relay, random: &mut StdRng, servers: u32) {
     let mut now = START;
     for _ in 0..PACKETS {
-        now = now + GAP;
+        now += GAP;
         let mut packet = [0; PACKET];
         packet[0] = 0x60;
         packet[4..8].copy_from_slice(&[0, (PACKET - 40) as u8, 17, 60]);
