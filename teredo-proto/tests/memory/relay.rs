@@ -61,18 +61,26 @@ fn fill(relay: &mut Relay, random: &mut StdRng) {
     }
 }
 
-/// Sends packets of native hosts everywhere to clients of so many servers, each to another.
-fn flood(relay: &mut Relay, random: &mut StdRng, servers: u32) {
+/// Sends packets of native hosts to clients of so many servers, each to another: from everywhere, or two for each server
+/// from networks that differ little.
+fn flood(relay: &mut Relay, random: &mut StdRng, servers: u32, are_close: bool) {
     let mut now = START;
-    for _ in 0..PACKETS {
+    for number in 0..PACKETS {
         now += GAP;
         let mut packet = [0; PACKET];
         packet[0] = 0x60;
         packet[4..8].copy_from_slice(&[0, (PACKET - 40) as u8, 17, 60]);
-        let source: [u8; 8] = random.random();
+        let [pair, which] = [number / 2, number % 2];
+        let mut source: [u8; 8] = random.random();
+        let mut destination = teredo(random, servers);
+        if are_close {
+            source[1..5].copy_from_slice(&pair.wrapping_mul(0x9e37_79b1).to_be_bytes());
+            source[5..].copy_from_slice(&[0, 0, which as u8]);
+            destination.server = Ipv4Addr::from_bits(0x2d00_0000 + pair);
+        }
         packet[8..16].copy_from_slice(&source);
         packet[8] = 0x26;
-        let destination = teredo(random, servers).encode();
+        let destination = destination.encode();
         packet[24..40].copy_from_slice(&destination.octets());
         relay.handle_ipv6(now, &mut packet);
         if relay.poll_timeout().is_some_and(|deadline| deadline <= now) {
@@ -86,13 +94,13 @@ fn flood(relay: &mut Relay, random: &mut StdRng, servers: u32) {
 #[test]
 fn p06_l18_a_flood_takes_no_more_memory_than_the_peers_may() {
     let empty = measure(|| drop(relay(PEERS))).bytes_max;
-    for servers in [1, 1000, 1 << 24] {
+    for (servers, are_close) in [(1, false), (1000, false), (1 << 24, false), (1 << 24, true)] {
         let mut random = StdRng::from_seed([servers as u8; 32]);
         let mut queues = 0;
         let held = measure(|| {
             let mut relay = relay(PEERS);
             fill(&mut relay, &mut random);
-            flood(&mut relay, &mut random, servers);
+            flood(&mut relay, &mut random, servers, are_close);
             let statistics = relay.statistics();
             assert_eq!(statistics.untrusted_peers, PEERS / 8, "{servers} servers");
             assert!(statistics.waiting_bubbles > 0, "{servers} servers");

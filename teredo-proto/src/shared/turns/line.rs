@@ -27,7 +27,7 @@ pub struct Line {
 impl Line {
     /// Lets a turn wait.
     pub fn push(&mut self, party: Party, turn: Turn) {
-        self.network.push(&LENGTHS, party, turn);
+        self.network.push(party, turn);
         self.length += 1;
     }
 
@@ -49,17 +49,26 @@ impl Line {
     }
 }
 
-/// The turns of one network. In a flood, a line waits for each of many servers, most of them with one party: it takes the
-/// memory of that party's turns alone.
+/// The turns of one network. In a flood, lines wait for many servers, most of them with one or two parties: a line takes no
+/// more memory than those need.
 #[derive(Debug)]
 enum Network {
     /// Those of one party, in the order of arrival.
     Party(Party, VecDeque<Turn>),
-    /// Those of several: the networks in it, in the order of their next turns.
-    Parts {
-        order: VecDeque<Party>,
-        parts: BTreeMap<Party, Network>,
-    },
+    /// Those of several.
+    Parts(Box<Parts>),
+}
+
+/// The networks in a network.
+#[derive(Debug)]
+struct Parts {
+    /// A party of this network.
+    member: Party,
+    /// The length of the largest networks by which its parties differ.
+    length: usize,
+    /// The networks of this length, in the order of their next turns.
+    order: VecDeque<Party>,
+    parts: BTreeMap<Party, Network>,
 }
 
 impl Default for Network {
@@ -68,36 +77,44 @@ impl Default for Network {
     }
 }
 
+/// Returns the length of the largest networks by which two parties differ.
+fn difference(one: Party, other: Party) -> Option<usize> {
+    LENGTHS
+        .into_iter()
+        .find(|&length| network(one, length) != network(other, length))
+}
+
 impl Network {
-    /// Lets a turn wait. `lengths` are those of the networks in this one.
-    fn push(&mut self, lengths: &[usize], party: Party, turn: Turn) {
-        let (length, rest) = lengths
-            .split_first()
-            .map_or((party.len(), lengths), |(&length, rest)| (length, rest));
-        match self {
+    /// Lets a turn wait.
+    fn push(&mut self, party: Party, turn: Turn) {
+        let member = match self {
             Self::Party(own, turns) if turns.is_empty() => {
                 *own = party;
                 // As small as most lines are.
                 turns.reserve_exact(1);
                 turns.push_back(turn);
+                return;
             }
-            Self::Party(own, turns) if *own == party => turns.push_back(turn),
-            Self::Party(own, turns) => {
-                let key = network(*own, length);
-                let first = Self::Party(*own, std::mem::take(turns));
-                *self = Self::Parts {
+            Self::Party(member, _) => *member,
+            Self::Parts(parts) => parts.member,
+        };
+        let difference = difference(member, party);
+        match (&mut *self, difference) {
+            (Self::Party(_, turns), None) => turns.push_back(turn),
+            (Self::Parts(parts), length) if length.is_none_or(|length| length >= parts.length) => {
+                parts.push(party, turn);
+            }
+            (_, length) => {
+                let length = length.unwrap_or(member.len());
+                let key = network(member, length);
+                let mut parts = Parts {
+                    member,
+                    length,
                     order: VecDeque::from([key]),
-                    parts: BTreeMap::from([(key, first)]),
+                    parts: BTreeMap::from([(key, std::mem::take(self))]),
                 };
-                self.push(lengths, party, turn);
-            }
-            Self::Parts { order, parts } => {
-                let key = network(party, length);
-                let part = parts.entry(key).or_insert_with(|| {
-                    order.push_back(key);
-                    Self::default()
-                });
-                part.push(rest, party, turn);
+                parts.push(party, turn);
+                *self = Self::Parts(Box::new(parts));
             }
         }
     }
@@ -113,7 +130,8 @@ impl Network {
                     *length -= 1;
                 }
             }
-            Self::Parts { order, parts } => {
+            Self::Parts(parts) => {
+                let Parts { order, parts, .. } = &mut **parts;
                 while let Some(key) = order.front() {
                     let part = parts.get_mut(key);
                     if part.is_some_and(|part| part.has_next(holds, length)) {
@@ -130,9 +148,9 @@ impl Network {
     fn pop(&mut self) -> Option<Turn> {
         match self {
             Self::Party(_, turns) => turns.pop_front(),
-            Self::Parts { order, parts } => {
-                let turn = parts.get_mut(order.front()?)?.pop();
-                order.rotate_left(1);
+            Self::Parts(parts) => {
+                let turn = parts.parts.get_mut(parts.order.front()?)?.pop();
+                parts.order.rotate_left(1);
                 turn
             }
         }
@@ -145,7 +163,8 @@ impl Network {
                 turns.retain(|&turn| holds(turn));
                 turns.len()
             }
-            Self::Parts { order, parts } => {
+            Self::Parts(parts) => {
+                let Parts { order, parts, .. } = &mut **parts;
                 let mut left = 0;
                 parts.retain(|_, part| {
                     let of_part = part.retain(holds);
@@ -156,5 +175,16 @@ impl Network {
                 left
             }
         }
+    }
+}
+
+impl Parts {
+    fn push(&mut self, party: Party, turn: Turn) {
+        let key = network(party, self.length);
+        let part = self.parts.entry(key).or_insert_with(|| {
+            self.order.push_back(key);
+            Network::default()
+        });
+        part.push(party, turn);
     }
 }
