@@ -56,7 +56,7 @@ impl Memory {
             peer_map: has_maps * xdp::peer_map_size(peers as u32),
             traffic_counts: has_maps * u64::from(has_counts) * xdp::tallies_size(peers as u32),
             other_maps: has_maps * (xdp::routes_size(peers as u32) + BUDGETS),
-            peer_table: (peers * PEER_OCTETS) as u64,
+            peer_table: peers as u64 * PEER_OCTETS as u64,
             queues: queues as u64,
             limits: config.server.as_ref().map_or(0, |_| LIMITS),
             mailboxes: config.server.as_ref().map_or(0, |_| MAILBOXES),

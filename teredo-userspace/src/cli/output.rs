@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, Write as _};
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::privileges::MORE_FILES;
+
 /// Prints text unchanged.
 pub fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
@@ -38,7 +40,7 @@ pub fn sentence(error: &anyhow::Error) -> String {
         }
     }
     if is_descriptor_missing(&sentence) {
-        sentence += "; raise the limit of open files (LimitNOFILE= of the service, or `ulimit -n`)";
+        sentence = format!("{sentence}; {MORE_FILES}");
     }
     sentence.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -29,6 +29,10 @@ pub use user::{Owner, Refusal, UserChange, has_descriptor_store, plan_user_chang
 
 use crate::config::Config;
 
+/// The remedy for a lack of file descriptors.
+pub const MORE_FILES: &str =
+    "raise the limit of open files (LimitNOFILE= of the service, or `ulimit -n`)";
+
 /// Gives up every privilege that the daemon does not need any more, also as root, and changes the user.
 /// `file` is that of the configuration.
 ///

@@ -7,9 +7,11 @@ use teredo_lab::teredo::binary;
 
 use super::{assert_command_refused, host::Host, to_the_end};
 
-/// Numbers of file descriptors with which `teredo check` cannot create all maps (less than 31), and
+/// Numbers of file descriptors with which `teredo check` cannot create all maps (16 to 31), and
 /// with which it cannot map all of them into its memory (34 to 53).
-const DESCRIPTORS: [u32; 2] = [23, 43];
+const CHECKS: [u32; 2] = [23, 43];
+/// The same of `teredo run` (30 to 49, and 53 to 62).
+const RUNS: [u32; 2] = [40, 58];
 
 /// Returns a command that runs `teredo` with few file descriptors.
 fn starved(host: &Host, descriptors: u32, arguments: &[&str]) -> Result<Command> {
@@ -40,10 +42,12 @@ fn maps_without_descriptors_are_an_error() -> Result<()> {
     for mode in ["native", "generic"] {
         let file = host.configure("", &format!("xdp.mode = \"{mode}\""))?;
         let file = file.to_string_lossy();
-        for descriptors in DESCRIPTORS {
-            let command = starved(&host, descriptors, &["check", "--config", &file])?;
-            let parts = ["no file descriptor is left for the map", "LimitNOFILE="];
-            assert_command_refused(&host, command, &parts)?;
+        for (name, numbers) in [("check", CHECKS), ("run", RUNS)] {
+            for descriptors in numbers {
+                let command = starved(&host, descriptors, &[name, "--config", &file])?;
+                let parts = ["no file descriptor is left for the map", "LimitNOFILE="];
+                assert_command_refused(&host, command, &parts)?;
+            }
         }
     }
     Ok(())
@@ -54,7 +58,7 @@ fn a_mode_that_falls_back_is_degraded() -> Result<()> {
     let host = Host::new()?;
     let file = host.configure("", "xdp.mode = \"auto\"")?;
     let file = file.to_string_lossy();
-    for descriptors in DESCRIPTORS {
+    for descriptors in CHECKS {
         let command = starved(&host, descriptors, &["check", "--config", &file])?;
         let parts = ["there is none: no file descriptor is left for the map"];
         assert_command_refused(&host, command, &parts)?;

@@ -5,6 +5,7 @@ use std::{io, path::PathBuf};
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 
 use super::{delivery::Obstacle, mode::Mode, refusal::Refusal};
+use crate::privileges::MORE_FILES;
 
 /// Why the fast path could not start, or a map not be written. The message is the whole sentence
 /// for the user.
@@ -44,9 +45,7 @@ pub enum Error {
         what: String,
     },
     /// The process may not open more files.
-    #[error(
-        "no file descriptor is left for {what}: raise the limit of open files (LimitNOFILE= of the service, or `ulimit -n`)"
-    )]
+    #[error("no file descriptor is left for {what}: {MORE_FILES}")]
     Descriptors {
         /// The map or the program.
         what: String,
@@ -127,7 +126,8 @@ pub enum Error {
     /// The map of peers has no room. The peer is served by userspace.
     #[error("the map of peers is full: raise relay.max-peers")]
     Full,
-    /// A map could not be read or written.
+    /// A map could not be read or written, for another reason than a lack of memory ([`Error::Memory`]) or of file
+    /// descriptors ([`Error::Descriptors`]).
     #[error("the map {map} cannot be used: {source}")]
     Map {
         /// Name of the map.
